@@ -1,0 +1,85 @@
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::operation::WholeBody;
+
+pin_project! {
+    /// A body that passes through as it is, or one that is there as a whole.
+    ///
+    /// The inner service gets its request bodies in this type: those of
+    /// requests that pass through stream, those of accepted requests have been
+    /// collected.
+    #[derive(Debug)]
+    pub struct MaybeWhole<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProjection]
+    #[derive(Debug)]
+    enum Kind<B> {
+        Passing { #[pin] body: B },
+        Whole { body: WholeBody },
+    }
+}
+
+/// The body of a request behind the layer.
+pub type RequestBody<B> = MaybeWhole<B>;
+
+/// The body of a response of the layer.
+pub type ResponseBody<B> = MaybeWhole<B>;
+
+impl<B> MaybeWhole<B> {
+    /// A body that passes through.
+    #[must_use]
+    pub fn passing(body: B) -> Self {
+        Self {
+            kind: Kind::Passing { body },
+        }
+    }
+
+    /// A body that is there as a whole.
+    #[must_use]
+    pub fn whole(body: WholeBody) -> Self {
+        Self {
+            kind: Kind::Whole { body },
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Passing { body } => body.poll_frame(context),
+            KindProjection::Whole { body } => Poll::Ready(body.next_frame().map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Passing { body } => body.is_end_stream(),
+            Kind::Whole { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Passing { body } => body.size_hint(),
+            Kind::Whole { body } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+
+use super::refuse::Refusal;
+use crate::operation::{Collecting, WholeBody};
+
+/// So many bytes above the limit are read and thrown away to keep the
+/// connection.
+const EXCESS: u64 = 64 * 1024;
+
+/// Collects a request body, up to a limit and within a time.
+///
+/// The body is boxed so that what is left of it can be handed to
+/// [`discard`] once the request is refused.
+pub(super) struct CollectBody<B> {
+    body: Pin<Box<B>>,
+    collecting: Collecting,
+    /// In bytes.
+    limit: u64,
+    received: u64,
+    at_most: Duration,
+    /// Made when the body has to be waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a body could not be collected.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotCollected {
+    pub(super) refusal: Refusal,
+    /// Whether the client may still be sending.
+    pub(super) unread: bool,
+}
+
+impl<B> CollectBody<B> {
+    pub(super) fn new(body: B, limit: u64, at_most: Duration) -> Self {
+        Self {
+            body: Box::pin(body),
+            collecting: Collecting::up_to(limit),
+            limit,
+            received: 0,
+            at_most,
+            timer: None,
+        }
+    }
+
+    pub(super) fn into_rest(self) -> Pin<Box<B>> {
+        self.body
+    }
+}
+
+impl<B> CollectBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<WholeBody, NotCollected>> {
+        loop {
+            let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(sleep(self.at_most)));
+                ready!(timer.as_mut().poll(context));
+                let refusal = match self.is_above_limit() {
+                    true => Refusal::BodyTooLarge,
+                    false => Refusal::BodyTimeout,
+                };
+                return Poll::Ready(Err(NotCollected {
+                    refusal,
+                    unread: true,
+                }));
+            };
+            let unread = match frame {
+                None if self.is_above_limit() => false,
+                None => return Poll::Ready(Ok(self.collecting.finish())),
+                Some(Err(_)) => {
+                    let refusal = Refusal::BodyUnreadable;
+                    return Poll::Ready(Err(NotCollected {
+                        refusal,
+                        unread: false,
+                    }));
+                }
+                Some(Ok(frame)) => {
+                    self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if !self.is_above_limit() && self.collecting.push(frame).is_ok() {
+                        continue;
+                    }
+                    // Not kept, only read: it may end soon.
+                    self.collecting = Collecting::up_to(0);
+                    if self.received <= self.limit.saturating_add(EXCESS) {
+                        continue;
+                    }
+                    true
+                }
+            };
+            return Poll::Ready(Err(NotCollected {
+                refusal: Refusal::BodyTooLarge,
+                unread,
+            }));
+        }
+    }
+
+    fn is_above_limit(&self) -> bool {
+        self.received > self.limit
+    }
+}
+
+/// The most that is read of a refused request's body, in bytes and in time.
+const DISCARDED: u64 = 16 * 1024 * 1024;
+const DISCARDING: Duration = Duration::from_secs(2);
+
+/// Reads and throws away what a client is still sending.
+///
+/// A server that closes a connection with unread data on it resets it, and the
+/// client may lose the answer it was sent (RFC 9112, section 9.6).
+pub(super) async fn discard<B>(mut body: Pin<Box<B>>)
+where
+    B: Body<Data = Bytes>,
+{
+    let until = Instant::now() + DISCARDING;
+    let mut left = DISCARDED;
+    loop {
+        let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context));
+        let Ok(Some(Ok(frame))) = timeout_at(until, frame).await else {
+            return;
+        };
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

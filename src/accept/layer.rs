@@ -1,0 +1,193 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::request::Parts;
+use tower_layer::Layer;
+
+use super::{AsyncAccept, policy::Policy};
+use crate::{
+    dialect::{Dialect, InvalidBaseUrl, RetryAfter},
+    operation::{OperationId, RecordedResponse},
+    run::{Drain, Node},
+    store::Lease,
+};
+
+/// Answers `202 Accepted` at once and runs the wrapped service in the
+/// background. See the [module](crate::accept) for what happens when.
+///
+/// Clones share the store, the bound on what is in flight and the drain, and
+/// differ in everything else, so one layer serves many routes:
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::post};
+/// use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+///
+/// async fn report() -> &'static str { "done" }
+/// async fn export() -> &'static str { "done" }
+///
+/// let store = MemoryStore::new();
+/// let layer = AsyncAcceptLayer::new(store.clone()).max_in_flight(200);
+/// let app: Router = Router::new()
+///     .route("/reports", post(report).route_layer(layer.clone()))
+///     .route("/exports", post(export).route_layer(layer.body_limit(64 * 1024 * 1024)))
+///     .nest_service("/operations", PollService::new(store));
+/// ```
+///
+/// The store has to be [`Repository`](crate::store::Repository) and [`Lease`];
+/// [`SingleNode`](crate::store::SingleNode) lends the latter.
+#[must_use]
+pub struct AsyncAcceptLayer<R> {
+    node: Arc<Node<R>>,
+    policy: Arc<Policy>,
+}
+
+impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
+    /// A layer that keeps its operations in `store`.
+    pub fn new(store: R) -> Self {
+        Self {
+            node: Arc::new(Node::new(store)),
+            policy: Arc::default(),
+        }
+    }
+
+    /// The same, with the handle that shuts it down.
+    pub fn with_drain(store: R) -> (Self, Drain) {
+        let layer = Self::new(store);
+        let drain = Drain::new(Arc::clone(&layer.node.in_flight));
+        (layer, drain)
+    }
+}
+
+impl<R> AsyncAcceptLayer<R> {
+    /// Which requests are accepted; the others pass through. By default
+    /// [`accepts_by_default`](super::accepts_by_default).
+    pub fn which(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.set_which(Arc::new(predicate)))
+    }
+
+    /// How many operations are pending or running at the most, 10,000 by
+    /// default; past it the answer is 503. The bound is shared with all clones.
+    pub fn max_in_flight(self, operations: usize) -> Self {
+        self.node.in_flight.set_max(operations);
+        self
+    }
+
+    /// The largest request body that is accepted, in bytes; 2 MiB by default.
+    pub fn body_limit(self, bytes: u64) -> Self {
+        self.with(|policy| policy.body_limit = bytes)
+    }
+
+    /// How long a request body may take to arrive; 30 seconds by default.
+    pub fn body_timeout(self, limit: Duration) -> Self {
+        self.with(|policy| policy.body_timeout = limit)
+    }
+
+    /// How long the store may take to answer whether the operation was created,
+    /// tries included; 5 seconds by default. Then the answer is 503.
+    pub fn create_timeout(self, limit: Duration) -> Self {
+        self.with(|policy| policy.create_timeout = limit)
+    }
+
+    /// How long a request may wait for the inner service to be ready; 1 hour by
+    /// default, 30 days at the most.
+    pub fn pending_timeout(self, limit: Duration) -> Self {
+        self.with(|policy| policy.run.set_pending(limit))
+    }
+
+    /// How long the inner service may take, its response body included; 1 hour
+    /// by default, 30 days at the most.
+    pub fn running_timeout(self, limit: Duration) -> Self {
+        self.with(|policy| policy.run.set_running(limit))
+    }
+
+    /// The largest response body that is recorded, in bytes; 8 MiB by default.
+    /// A larger one makes the operation fail as `result-too-large`.
+    pub fn result_limit(self, bytes: u64) -> Self {
+        self.with(|policy| policy.run.result = bytes)
+    }
+
+    /// How long the inner service may go on after its operation was canceled,
+    /// to tidy up, before it is dropped; half a second by default.
+    pub fn cancel_grace(self, grace: Duration) -> Self {
+        self.with(|policy| policy.run.set_grace(grace))
+    }
+
+    /// The path under which the operations are, `/operations` by default.
+    /// Requests at and below it pass through, so that the layer can wrap an
+    /// application that has a [`PollService`](crate::PollService) inside, and
+    /// `Location` begins with it.
+    pub fn operations_at(self, path: &str) -> Self {
+        self.with(|policy| policy.locator.set_at(path))
+    }
+
+    /// Makes `Location` absolute: `url`, then the path of the operation.
+    ///
+    /// # Errors
+    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host and
+    /// without a query.
+    pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
+        Arc::make_mut(&mut self.policy).locator.set_base(url)?;
+        Ok(self)
+    }
+
+    /// `Location` as a function of the request and the id. White space around
+    /// it is left out; an empty one is no `Location`.
+    ///
+    /// The parts have the request's extensions, for example axum's
+    /// `OriginalUri`. Do not build it from an untrusted `Host`.
+    pub fn location(
+        self,
+        location: impl Fn(&Parts, &OperationId) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|policy| policy.locator.set_hook(Arc::new(location)))
+    }
+
+    /// When clients are asked to come back; by default
+    /// [`GrowingRetryAfter`](crate::dialect::GrowingRetryAfter). It also goes
+    /// with a 503.
+    pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
+        self.with(|policy| policy.retry_after = Arc::new(retry_after))
+    }
+
+    /// How answers are worded; by default [`Plain`](crate::dialect::Plain).
+    pub fn dialect(self, dialect: impl Dialect) -> Self {
+        self.with(|policy| policy.dialect = Arc::new(dialect))
+    }
+
+    /// What kind of operations these are, for example `report`. It is kept with
+    /// each of them.
+    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+        self.with(|policy| policy.name = Some(name.into()))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(Arc::make_mut(&mut self.policy));
+        self
+    }
+}
+
+impl<S, R> Layer<S> for AsyncAcceptLayer<R> {
+    type Service = AsyncAccept<S, R>;
+
+    /// Clones two reference counts: it allocates and spawns nothing.
+    fn layer(&self, inner: S) -> AsyncAccept<S, R> {
+        AsyncAccept::new(inner, Arc::clone(&self.node), Arc::clone(&self.policy))
+    }
+}
+
+impl<R> Clone for AsyncAcceptLayer<R> {
+    fn clone(&self) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            policy: Arc::clone(&self.policy),
+        }
+    }
+}
+
+impl<R> fmt::Debug for AsyncAcceptLayer<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncAcceptLayer")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

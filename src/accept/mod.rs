@@ -1,0 +1,50 @@
+//! The front door: which requests are accepted, and what happens until their
+//! `202 Accepted` is out.
+//!
+//! [`AsyncAcceptLayer`] wraps a service over `http`. For each request, in this
+//! order:
+//!
+//! 1. **Which**: `POST`, `PUT`, `PATCH` and `DELETE` are accepted
+//!    ([`accepts_by_default`]); all else passes through untouched, body
+//!    streaming, and so do requests to the operations themselves.
+//! 2. **Admission**: past the bound on what is in flight, 503 with
+//!    `Retry-After`.
+//! 3. **Body**: collected, up to a limit (413) and within a time (408).
+//! 4. **Create**: the operation is written to the store, and that is awaited.
+//!    If the store fails, 503 with `Retry-After`; the inner service is never
+//!    called.
+//! 5. **Hand over**: the work goes on in a task of its own, and the 202 goes
+//!    out.
+//!
+//! From step 4 on nothing depends on the client any more: dropping the response
+//! future at any point leaves either no operation or one that finishes.
+//!
+//! # Readiness
+//! The layer is always ready. The inner service's own `poll_ready`
+//! (`ConcurrencyLimit`, `Buffer`, …) is awaited in the background, the operation
+//! being *pending* until then, and what is called is the very clone that became
+//! ready. A `LoadShed` inside makes operations fail; outside of the layer it
+//! never sheds. To refuse work use [`AsyncAcceptLayer::max_in_flight`].
+//!
+//! # A body above the limit
+//! A `Content-Length` above the limit is answered before a byte is read, so no
+//! `100 Continue` goes out. Without one, up to 64 KiB above the limit are read
+//! and thrown away; if the body ends there, the connection serves on. Otherwise
+//! HTTP/1 carries `Connection: close`, what the client is still sending is read
+//! and thrown away for a moment so that it gets to see the answer, and HTTP/2
+//! resets that stream alone.
+
+mod body;
+mod collect;
+mod future;
+mod hand_over;
+mod layer;
+mod policy;
+mod refuse;
+mod service;
+
+pub use body::{MaybeWhole, RequestBody, ResponseBody};
+pub use future::ResponseFuture;
+pub use layer::AsyncAcceptLayer;
+pub use policy::accepts_by_default;
+pub use service::AsyncAccept;

@@ -1,0 +1,103 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Method,
+    header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+    request::Parts,
+};
+
+use crate::{
+    dialect::{Dialect, GrowingRetryAfter, Locator, Plain, Replay, RetryAfter, path_is_below},
+    run::{OperationHandle, RunLimits},
+};
+
+type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
+
+/// What may differ from route to route; what they share is in the node.
+#[derive(Clone)]
+pub(super) struct Policy {
+    which: Arc<Predicate>,
+    /// In bytes.
+    pub(super) body_limit: u64,
+    pub(super) body_timeout: Duration,
+    pub(super) create_timeout: Duration,
+    pub(super) run: RunLimits,
+    pub(super) locator: Locator,
+    pub(super) retry_after: Arc<dyn RetryAfter>,
+    pub(super) dialect: Arc<dyn Dialect>,
+    pub(super) replay: Replay,
+    pub(super) name: Option<Arc<str>>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            which: Arc::new(accepts_by_default),
+            body_limit: 2 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            create_timeout: Duration::from_secs(5),
+            run: RunLimits::default(),
+            locator: Locator::default(),
+            retry_after: Arc::new(GrowingRetryAfter),
+            dialect: Arc::new(Plain::default()),
+            replay: Replay::default(),
+            name: None,
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn set_which(&mut self, which: Arc<Predicate>) {
+        self.which = which;
+    }
+
+    /// Whether this request is accepted, as opposed to passed through.
+    ///
+    /// Never those to the operations themselves, nor those that an outer layer
+    /// has accepted: either would make operations of operations.
+    pub(super) fn accepts(&self, parts: &Parts) -> bool {
+        !path_is_below(parts.uri.path(), self.locator.at())
+            && parts.extensions.get::<OperationHandle>().is_none()
+            && (self.which)(parts)
+    }
+}
+
+/// Which requests are accepted unless
+/// [`AsyncAcceptLayer::which`](super::AsyncAcceptLayer::which) says otherwise:
+/// `POST`, `PUT`, `PATCH` and `DELETE`, but no upgrades (RFC 9110, section 7.8)
+/// and no gRPC (`application/grpc*`).
+#[must_use]
+pub fn accepts_by_default(parts: &Parts) -> bool {
+    let changes = matches!(
+        parts.method,
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+    );
+    changes && !is_upgrade(parts) && !is_grpc(parts)
+}
+
+fn is_upgrade(parts: &Parts) -> bool {
+    parts.headers.contains_key(UPGRADE)
+        && parts.headers.get_all(CONNECTION).iter().any(|value| {
+            let mut options = value.as_bytes().split(|byte| *byte == b',');
+            options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
+fn is_grpc(parts: &Parts) -> bool {
+    let media_type = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    media_type
+        .and_then(|media_type| media_type.get(..b"application/grpc".len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("body_limit", &self.body_limit)
+            .field("body_timeout", &self.body_timeout)
+            .field("run", &self.run)
+            .field("locator", &self.locator)
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
+    }
+}

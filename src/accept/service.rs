@@ -1,0 +1,119 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH, request::Parts};
+use http_body::Body;
+use tower::{BoxError, Service, ServiceExt};
+
+use super::{
+    RequestBody, ResponseBody, ResponseFuture,
+    collect::CollectBody,
+    hand_over::Arriving,
+    policy::Policy,
+    refuse::{Refusal, refuse_unread},
+};
+use crate::{operation::RecordedResponse, run::Node, store::Lease};
+
+/// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
+pub struct AsyncAccept<S, R> {
+    inner: S,
+    node: Arc<Node<R>>,
+    policy: Arc<Policy>,
+}
+
+impl<S, R> AsyncAccept<S, R> {
+    pub(super) fn new(inner: S, node: Arc<Node<R>>, policy: Arc<Policy>) -> Self {
+        Self {
+            inner,
+            node,
+            policy,
+        }
+    }
+
+    fn refuse<B>(&self, refusal: Refusal, parts: &Parts, body: B) -> ResponseFuture<S, R, B>
+    where
+        S: Service<Request<RequestBody<B>>>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        ResponseFuture::ready(refuse_unread(&self.policy, refusal, parts, body))
+    }
+}
+
+impl<S, R, B, C> Service<Request<B>> for AsyncAccept<S, R>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<C>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    C: Body<Data = Bytes> + Send,
+    C::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    type Response = Response<ResponseBody<C>>;
+    /// Only from requests that pass through; an error of an accepted one is an
+    /// outcome of its operation.
+    type Error = S::Error;
+    type Future = ResponseFuture<S, R, B>;
+
+    /// Always ready; see [Readiness](crate::accept#readiness).
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<S, R, B> {
+        let (parts, body) = request.into_parts();
+        if !self.policy.accepts(&parts) {
+            let request = Request::from_parts(parts, RequestBody::passing(body));
+            return ResponseFuture::passing(self.inner.clone().oneshot(request));
+        }
+        let admitted = match self.node.in_flight.admit() {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse(refused.into(), &parts, body),
+        };
+        let limit = self.policy.body_limit;
+        let announced = body.size_hint().lower().max(content_length(&parts));
+        if announced > limit {
+            return self.refuse(Refusal::BodyTooLarge, &parts, body);
+        }
+        ResponseFuture::collecting(
+            CollectBody::new(body, limit, self.policy.body_timeout),
+            Arriving {
+                inner: self.inner.clone(),
+                node: Arc::clone(&self.node),
+                policy: Arc::clone(&self.policy),
+                parts,
+                admitted,
+            },
+        )
+    }
+}
+
+fn content_length(parts: &Parts) -> u64 {
+    let value = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    value
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+impl<S: Clone, R> Clone for AsyncAccept<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            node: Arc::clone(&self.node),
+            policy: Arc::clone(&self.policy),
+        }
+    }
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for AsyncAccept<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncAccept")
+            .field("inner", &self.inner)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

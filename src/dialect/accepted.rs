@@ -1,0 +1,164 @@
+use std::time::Duration;
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER},
+};
+
+use super::{Urls, retry_after::whole_seconds};
+use crate::operation::{OperationId, State, WholeBody};
+
+/// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
+/// without the layer.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_operations::{Accepted, OperationId};
+///
+/// let id: OperationId = "q3".parse()?;
+/// let response = Accepted::new(&id)
+///     .location("/operations/q3")
+///     .retry_after(Duration::from_millis(1500))
+///     .into_response();
+///
+/// assert_eq!(response.status(), 202);
+/// assert_eq!(response.headers()["location"], "/operations/q3");
+/// assert_eq!(response.headers()["retry-after"], "2");
+/// assert_eq!(
+///     response.body().data(),
+///     r#"{"id":"q3","state":"pending","location":"/operations/q3"}"#,
+/// );
+/// # Ok::<(), tower_operations::InvalidId>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Accepted<'a> {
+    id: &'a OperationId,
+    state: State,
+    urls: Urls,
+    retry_after: Option<u64>,
+}
+
+impl<'a> Accepted<'a> {
+    /// Says that the operation `id` was accepted and is pending.
+    pub fn new(id: &'a OperationId) -> Self {
+        Self {
+            id,
+            state: State::Pending,
+            urls: Urls::default(),
+            retry_after: None,
+        }
+    }
+
+    /// Where the operation is, as a URL or a path. White space around it is
+    /// left out; an empty one is no `Location`.
+    pub fn location(self, url: impl Into<String>) -> Self {
+        Self {
+            urls: Urls::new(url),
+            ..self
+        }
+    }
+
+    /// When to ask for the first time. It goes out in whole seconds, rounded
+    /// up; zero is no `Retry-After`.
+    pub fn retry_after(self, after: Duration) -> Self {
+        let retry_after = (!after.is_zero()).then(|| whole_seconds(after));
+        Self {
+            retry_after,
+            ..self
+        }
+    }
+
+    pub(super) fn as_the_dialect_says(
+        self,
+        state: State,
+        urls: &Urls,
+        retry_after: Option<u64>,
+    ) -> Self {
+        Self {
+            state,
+            urls: urls.clone(),
+            retry_after,
+            ..self
+        }
+    }
+
+    /// The response.
+    #[must_use]
+    pub fn into_response(self) -> Response<WholeBody> {
+        let location = self.urls.status();
+        let mut body = Vec::with_capacity(96 + location.map_or(0, str::len));
+        body.extend_from_slice(b"{\"id\":\"");
+        self.id.push_to(&mut body);
+        body.extend_from_slice(b"\",\"state\":\"");
+        body.extend_from_slice(self.state.as_str().as_bytes());
+        body.push(b'"');
+        if let Some(location) = location {
+            body.extend_from_slice(b",\"location\":");
+            // A string into a Vec: neither can fail.
+            let _ = serde_json::to_writer(&mut body, location);
+        }
+        body.push(b'}');
+
+        let mut response = Response::new(WholeBody::from(body));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        insert_location(headers, &self.urls);
+        let link = self
+            .urls
+            .below("result")
+            .map(|url| format!("<{url}>; rel=\"result\""));
+        if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+            headers.insert(LINK, link);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// Sets `Location`, if there is one and it can stand in a header.
+pub(super) fn insert_location(headers: &mut http::HeaderMap, urls: &Urls) {
+    if let Some(url) = urls.status() {
+        match HeaderValue::from_str(url) {
+            Ok(url) => {
+                headers.insert(LOCATION, url);
+            }
+            Err(_) => tracing::error!(url, "a location that cannot stand in a header is left out"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        let id: OperationId = "q3".parse().unwrap();
+        let response = Accepted::new(&id)
+            .location("  ")
+            .retry_after(Duration::ZERO)
+            .into_response();
+        assert_eq!(response.body().data(), r#"{"id":"q3","state":"pending"}"#);
+        for name in ["location", "retry-after", "link"] {
+            assert!(!response.headers().contains_key(name), "{name}");
+        }
+        let response = Accepted::new(&id).location(" /a/q3\t").into_response();
+        assert_eq!(response.headers()["location"], "/a/q3");
+        assert_eq!(response.headers()["link"], "</a/q3/result>; rel=\"result\"");
+    }
+
+    #[test]
+    fn a_location_that_is_no_header_value_is_left_out() {
+        let id: OperationId = "q3".parse().unwrap();
+        let response = Accepted::new(&id)
+            .location("/a\r\nset-cookie: x")
+            .into_response();
+        assert!(!response.headers().contains_key("location"));
+        assert!(!response.headers().contains_key("link"));
+    }
+}

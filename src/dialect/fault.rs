@@ -1,0 +1,253 @@
+use std::time::Duration;
+
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, RETRY_AFTER},
+};
+
+use super::retry_after::whole_seconds;
+use crate::operation::{OperationId, Problem, State, WholeBody};
+
+/// An error of this crate's own making, as opposed to one of the inner service.
+///
+/// Each has a [`Problem`] whose type is `urn:tower-operations:` and a stable
+/// name; what is inside (a store's error text, say) is never in it.
+///
+/// | name | status | when |
+/// | --- | --- | --- |
+/// | `missing-id` | 400 | the request names no operation |
+/// | `invalid-id` | 400 | what it names cannot be one |
+/// | `invalid-wait` | 400 | `?wait=` is no number of seconds |
+/// | `not-found` | 404 | unknown, expired, or somebody else's |
+/// | `method-not-allowed` | 405 | there is no such method here |
+/// | `body-timeout` | 408 | the request body came too slowly |
+/// | `already-finished` | 409 | too late to cancel |
+/// | `not-finished` | 409 | too early to forget |
+/// | `canceled` | 410 | there is no result, and will be none |
+/// | `precondition-failed` | 412 | `If-Match` names another version |
+/// | `body-too-large` | 413 | the request body is above the limit |
+/// | `body-unreadable` | 400 | the request body ended with an error |
+/// | `unpresentable` | 500 | the result cannot be written as JSON |
+/// | `overloaded` | 503 | as many operations as allowed are in flight |
+/// | `shutting-down` | 503 | no new work is taken |
+/// | `unavailable` | 503 | the store is |
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The request names no operation.
+    MissingId,
+    /// What it names cannot be an operation.
+    InvalidId,
+    /// `?wait=` is no number of seconds.
+    InvalidWait,
+    /// There is nothing at this path below an operation, or no operation.
+    NotFound {
+        /// The operation that was asked for.
+        id: OperationId,
+    },
+    /// There is no such method here.
+    MethodNotAllowed {
+        /// The methods there are, as in `Allow` (RFC 9110, section 10.2.1).
+        allow: &'static str,
+    },
+    /// The request body came too slowly.
+    BodyTimeout,
+    /// Too late to cancel.
+    AlreadyFinished {
+        /// The operation.
+        id: OperationId,
+        /// How it ended.
+        state: State,
+    },
+    /// Too early to forget.
+    NotFinished {
+        /// The operation.
+        id: OperationId,
+    },
+    /// There is no result, and will be none.
+    Canceled {
+        /// The operation.
+        id: OperationId,
+    },
+    /// `If-Match` names another version.
+    PreconditionFailed,
+    /// The request body is above the limit.
+    BodyTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The request body ended with an error.
+    BodyUnreadable,
+    /// The result cannot be written as JSON.
+    Unpresentable,
+    /// As many operations as allowed are in flight.
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// No new work is taken.
+    ShuttingDown {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The store is unavailable.
+    Unavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+impl Fault {
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.describe().1
+    }
+
+    /// The error code: the last part of the problem's type.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.describe().0
+    }
+
+    /// The methods there are, if that is the question.
+    #[must_use]
+    pub fn allow(&self) -> Option<&'static str> {
+        match self {
+            Self::MethodNotAllowed { allow } => Some(allow),
+            _ => None,
+        }
+    }
+
+    /// When trying again can help, in whole seconds.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Overloaded { retry_after }
+            | Self::ShuttingDown { retry_after }
+            | Self::Unavailable { retry_after } => Some(whole_seconds(*retry_after)),
+            _ => None,
+        }
+    }
+
+    /// The fault as a problem.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let (code, status, title) = self.describe();
+        let problem = Problem::new(status)
+            .with_type(format!("urn:tower-operations:{code}"))
+            .with_title(title);
+        match self {
+            Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
+            Self::AlreadyFinished { id, state } => {
+                problem.with_detail(format!("The operation {id} has {state} already."))
+            }
+            Self::NotFinished { id } => {
+                problem.with_detail(format!("The operation {id} is still going on."))
+            }
+            Self::Canceled { id } => {
+                problem.with_detail(format!("The operation {id} was canceled."))
+            }
+            Self::BodyTooLarge { limit } => {
+                problem.with_detail(format!("At most {limit} bytes are accepted."))
+            }
+            _ => problem,
+        }
+    }
+
+    /// The fault as a response: its problem, with `Allow` or `Retry-After`
+    /// where one belongs.
+    #[must_use]
+    pub fn into_response(self) -> Response<WholeBody> {
+        let mut response = self.problem().into_response();
+        self.add_headers(response.headers_mut());
+        response
+    }
+
+    /// Adds `Allow` or `Retry-After`, where one belongs and is not there yet.
+    pub(crate) fn add_headers(&self, headers: &mut http::HeaderMap) {
+        let mut add = |name: HeaderName, value| {
+            headers.entry(name).or_insert(value);
+        };
+        if let Some(allow) = self.allow() {
+            add(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = self.retry_after() {
+            add(RETRY_AFTER, seconds.into());
+        }
+    }
+
+    fn describe(&self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as Status;
+        match self {
+            Self::MissingId => (
+                "missing-id",
+                Status::BAD_REQUEST,
+                "An operation id is missing",
+            ),
+            Self::InvalidId => ("invalid-id", Status::BAD_REQUEST, "This is no operation id"),
+            Self::InvalidWait => (
+                "invalid-wait",
+                Status::BAD_REQUEST,
+                "wait takes whole seconds",
+            ),
+            Self::NotFound { .. } => ("not-found", Status::NOT_FOUND, "There is no such operation"),
+            Self::MethodNotAllowed { .. } => (
+                "method-not-allowed",
+                Status::METHOD_NOT_ALLOWED,
+                "This method is not allowed here",
+            ),
+            Self::BodyTimeout => (
+                "body-timeout",
+                Status::REQUEST_TIMEOUT,
+                "The request body did not arrive in time",
+            ),
+            Self::AlreadyFinished { .. } => (
+                "already-finished",
+                Status::CONFLICT,
+                "The operation has finished already",
+            ),
+            Self::NotFinished { .. } => (
+                "not-finished",
+                Status::CONFLICT,
+                "The operation has not finished yet",
+            ),
+            Self::Canceled { .. } => ("canceled", Status::GONE, "The operation was canceled"),
+            Self::PreconditionFailed => (
+                "precondition-failed",
+                Status::PRECONDITION_FAILED,
+                "The operation is at another version",
+            ),
+            Self::BodyTooLarge { .. } => (
+                "body-too-large",
+                Status::PAYLOAD_TOO_LARGE,
+                "The request body is too large",
+            ),
+            Self::BodyUnreadable => (
+                "body-unreadable",
+                Status::BAD_REQUEST,
+                "The request body could not be read",
+            ),
+            Self::Unpresentable => (
+                "unpresentable",
+                Status::INTERNAL_SERVER_ERROR,
+                "The result cannot be shown",
+            ),
+            Self::Overloaded { .. } => (
+                "overloaded",
+                Status::SERVICE_UNAVAILABLE,
+                "Too many operations are in flight",
+            ),
+            Self::ShuttingDown { .. } => (
+                "shutting-down",
+                Status::SERVICE_UNAVAILABLE,
+                "The service is shutting down",
+            ),
+            Self::Unavailable { .. } => (
+                "unavailable",
+                Status::SERVICE_UNAVAILABLE,
+                "Operations are unavailable at the moment",
+            ),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How an operation is *spoken* on the wire.
+//!
+//! A [`Dialect`] turns requests into what they ask, and operations into
+//! answers. It is pure: it sees the request's method, path, query and headers,
+//! a borrowed operation and its URLs, and nothing else. Store calls, owners,
+//! conditional requests (`ETag`, `If-None-Match`, `If-Match`), `HEAD` and
+//! `OPTIONS` are the same in every dialect, and no dialect's business.
+//!
+//! [`Plain`] is the default. A further vocabulary is one further file; this
+//! one shouts:
+//!
+//! ```
+//! use http::{Response, StatusCode};
+//! use tower_operations::{OperationView, PollService, MemoryStore, State, WholeBody, dialect::*};
+//!
+//! #[derive(Debug)]
+//! struct Loud(Plain);
+//!
+//! impl Dialect for Loud {
+//!     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+//!         self.0.ask(inquiry)
+//!     }
+//!     fn accepted(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+//!         self.status(operation, context)
+//!     }
+//!     fn status(&self, operation: &OperationView<'_>, _: &Context<'_>) -> Response<WholeBody> {
+//!         let text = operation.state().as_str().to_uppercase();
+//!         let mut response = Response::new(WholeBody::from(text));
+//!         if !operation.state().is_terminal() {
+//!             *response.status_mut() = StatusCode::ACCEPTED;
+//!         }
+//!         response
+//!     }
+//!     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+//!         self.0.result(operation, context)
+//!     }
+//!     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+//!         self.status(operation, context)
+//!     }
+//!     fn forgotten(&self, id: &tower_operations::OperationId) -> Response<WholeBody> {
+//!         self.0.forgotten(id)
+//!     }
+//!     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+//!         let mut response = Response::new(WholeBody::from("NO!"));
+//!         *response.status_mut() = fault.status();
+//!         response
+//!     }
+//! }
+//!
+//! let polls = PollService::new(MemoryStore::new()).dialect(Loud(Plain::default()));
+//! ```
+
+mod accepted;
+mod ask;
+mod context;
+mod fault;
+mod plain;
+mod prefer;
+mod query;
+mod replay;
+mod retry_after;
+
+pub use accepted::Accepted;
+pub use ask::{Ask, Inquiry, Intent, WhenFinished};
+pub use context::{Context, InvalidBaseUrl, Locator, Urls};
+pub use fault::Fault;
+pub use plain::Plain;
+pub use prefer::Preferences;
+pub use replay::{Replay, not_replayed};
+pub use retry_after::{GrowingRetryAfter, RetryAfter};
+
+pub(crate) use context::path_is_below;
+pub(crate) use retry_after::whole_seconds;
+
+use http::Response;
+
+use crate::operation::{OperationId, OperationView, WholeBody};
+
+/// A vocabulary for operations on the wire. See the [module](self).
+///
+/// Answers need no `ETag`, and none of the headers that come with one; the
+/// service adds them.
+pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
+    /// What a request to the operations' resources asks.
+    ///
+    /// `HEAD` arrives as `GET`. `OPTIONS` arrives as it is; the answer is the
+    /// `allow` of the [`Fault::MethodNotAllowed`] that it gets here.
+    ///
+    /// # Errors
+    /// A [`Fault`] if it asks nothing that can be answered.
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault>;
+
+    /// The answer to a request that was accepted.
+    fn accepted(&self, operation: &OperationView<'_>, context: &Context<'_>)
+    -> Response<WholeBody>;
+
+    /// The operation itself.
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+
+    /// The result of the operation, or what there is in its place.
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+
+    /// The answer to a cancel: the operation has ended.
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+
+    /// The answer to a request that made the operation be forgotten.
+    fn forgotten(&self, id: &OperationId) -> Response<WholeBody>;
+
+    /// An error of this crate's own making.
+    fn fault(&self, fault: &Fault) -> Response<WholeBody>;
+}

@@ -1,0 +1,288 @@
+use std::{borrow::Cow, time::Duration};
+
+use http::{
+    HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use super::{
+    Accepted, Ask, Context, Dialect, Fault, Inquiry, Intent, Preferences, WhenFinished,
+    accepted::insert_location, prefer::delta_seconds, query,
+};
+use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody};
+
+/// The default dialect.
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 202, `{"id","state","location"}` |
+/// | `GET …/{id}` | 200 and the operation, also when it failed |
+/// | `GET …/{id}/result` | the recorded response; 202 while there is none |
+/// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
+///
+/// The id is the last segment of the path (or the one before `result`), else
+/// the query parameter `id`. One trailing slash is ignored. `Prefer: wait=N`
+/// (RFC 7240, section 4.3) or `?wait=N`, in seconds, holds a `GET`.
+///
+/// Errors are `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, Copy)]
+pub struct Plain {
+    unfinished: StatusCode,
+}
+
+impl Default for Plain {
+    fn default() -> Self {
+        Self {
+            unfinished: StatusCode::OK,
+        }
+    }
+}
+
+static OPERATION_RESULT: HeaderName = HeaderName::from_static("operation-result");
+
+const RESOURCE: &str = "GET, HEAD, DELETE, OPTIONS";
+const RESULT: &str = "GET, HEAD, OPTIONS";
+
+impl Plain {
+    /// Answers polls of unfinished operations with `202` and `Location` instead
+    /// of `200`, for pollers that judge by the status alone.
+    #[must_use]
+    pub fn accepted_while_unfinished(self) -> Self {
+        Self {
+            unfinished: StatusCode::ACCEPTED,
+        }
+    }
+
+    /// The operation in JSON.
+    fn operation(
+        &self,
+        status: StatusCode,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        let mut text = Vec::new();
+        if let Err(error) = operation.write_json(context.inline_limit, &mut text) {
+            return self.unpresentable(operation.id(), &error);
+        }
+        let mut response = json(status, text);
+        if let Some(seconds) = context.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::ACCEPTED {
+            insert_location(response.headers_mut(), context.urls);
+        }
+        response
+    }
+
+    fn unpresentable(&self, id: &OperationId, error: &serde_json::Error) -> Response<WholeBody> {
+        tracing::error!(%id, %error, "a result cannot be written as JSON");
+        self.fault(&Fault::Unpresentable)
+    }
+}
+
+fn json(status: StatusCode, text: Vec<u8>) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Dialect for Plain {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
+        let (path, of_result) = match path.strip_suffix("/result") {
+            Some(rest) => (rest, true),
+            None => (path, false),
+        };
+        let segment = path.rsplit('/').next().unwrap_or_default();
+        let id = match (inquiry.id, segment) {
+            (Some(id), _) => Cow::Borrowed(id),
+            (None, "") => query::parameter(inquiry.query, "id")
+                .map_err(|_| Fault::InvalidId)?
+                .filter(|id| !id.is_empty())
+                .ok_or(Fault::MissingId)?,
+            (None, segment) => Cow::Borrowed(segment),
+        };
+        let id: OperationId = id.parse().map_err(|_| Fault::InvalidId)?;
+        let intent = match (inquiry.method, of_result) {
+            (&Method::GET, false) => Intent::Status,
+            (&Method::GET, true) => Intent::Result,
+            (&Method::DELETE, false) => Intent::Cancel(WhenFinished::Refuse),
+            (_, false) => return Err(Fault::MethodNotAllowed { allow: RESOURCE }),
+            (_, true) => return Err(Fault::MethodNotAllowed { allow: RESULT }),
+        };
+        Ok(Ask::new(id, intent).wait(wait(inquiry)?))
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        Accepted::new(operation.id())
+            .as_the_dialect_says(operation.state(), context.urls, context.retry_after)
+            .into_response()
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        let status = match operation.state().is_terminal() {
+            true => StatusCode::OK,
+            false => self.unfinished,
+        };
+        self.operation(status, operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        let mut response = match (operation.state(), operation.response(), operation.problem()) {
+            (State::Pending | State::Running, _, _) => {
+                let mut response = self.operation(StatusCode::ACCEPTED, operation, context);
+                no_store(&mut response);
+                return response;
+            }
+            (State::Canceled, _, _) => {
+                let id = operation.id().clone();
+                return self.fault(&Fault::Canceled { id });
+            }
+            (_, Some(PayloadView::Response(recorded)), _) => context.replay.response(recorded),
+            (_, Some(PayloadView::Json(value)), _) => {
+                let mut text = Vec::new();
+                match value.to_json(&mut text) {
+                    Ok(()) => json(StatusCode::OK, text),
+                    Err(error) => return self.unpresentable(operation.id(), &error),
+                }
+            }
+            (_, None, Some(problem)) => problem.clone().into_response(),
+            (_, None, None) => {
+                let mut response = Response::new(WholeBody::default());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+        };
+        no_store(&mut response);
+        let status = HeaderValue::from(response.status().as_u16());
+        response.headers_mut().insert(&OPERATION_RESULT, status);
+        response
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        let mut response = self.operation(StatusCode::OK, operation, context);
+        no_store(&mut response);
+        response
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        let mut response = Response::new(WholeBody::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        fault.clone().into_response()
+    }
+}
+
+fn no_store(response: &mut Response<WholeBody>) {
+    let value = HeaderValue::from_static("private, no-store");
+    response.headers_mut().insert(CACHE_CONTROL, value);
+}
+
+/// How long the client is willing to wait: what the URL says, else what
+/// `Prefer` says.
+fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
+    let parameter = query::parameter(inquiry.query, "wait").map_err(|_| Fault::InvalidWait)?;
+    match parameter {
+        None => Ok(Preferences::of(inquiry.headers).wait()),
+        Some(text) => delta_seconds(text.as_bytes())
+            .map(|seconds| Some(Duration::from_secs(seconds)).filter(|wait| !wait.is_zero()))
+            .ok_or(Fault::InvalidWait),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ask(method: &Method, uri: &str) -> Result<(String, Intent), Fault> {
+        let (path, query) = match uri.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (uri, None),
+        };
+        let headers = HeaderMap::new();
+        Plain::default()
+            .ask(&Inquiry::new(method, path, query, &headers))
+            .map(|ask| (ask.id.to_string(), ask.intent))
+    }
+
+    #[test]
+    fn the_id_is_the_last_segment_or_the_one_before_result() {
+        let is = |uri: &str, id: &str, intent| {
+            assert_eq!(ask(&Method::GET, uri), Ok((id.into(), intent)), "{uri}");
+        };
+        is("/q3", "q3", Intent::Status);
+        is("/q3/", "q3", Intent::Status);
+        is("/a/b/q3", "q3", Intent::Status);
+        is("/q3/result", "q3", Intent::Result);
+        is("/q3/result/", "q3", Intent::Result);
+        is("/?id=q3", "q3", Intent::Status);
+        is("/result?id=q3", "q3", Intent::Result);
+        assert_eq!(
+            ask(&Method::DELETE, "/q3"),
+            Ok(("q3".into(), Intent::Cancel(WhenFinished::Refuse)))
+        );
+    }
+
+    #[test]
+    fn what_is_no_id_is_said_to_be_none() {
+        let get = |uri: &str| ask(&Method::GET, uri).unwrap_err();
+        for uri in ["", "/", "/?id=", "/?x=1", "/result"] {
+            assert_eq!(get(uri), Fault::MissingId, "{uri}");
+        }
+        for uri in [
+            "/..", "/a%00", "/a%2Fb", "/%", "/?id=%zz", "/?id=..", "/events", "/q3//",
+        ] {
+            assert!(
+                matches!(get(uri), Fault::InvalidId | Fault::MissingId),
+                "{uri}"
+            );
+        }
+        assert_eq!(get(&format!("/{}", "x".repeat(10_000))), Fault::InvalidId);
+    }
+
+    #[test]
+    fn every_resource_says_its_methods() {
+        let allow = |method, uri| ask(method, uri).unwrap_err().allow();
+        assert_eq!(allow(&Method::OPTIONS, "/q3"), Some(RESOURCE));
+        assert_eq!(allow(&Method::POST, "/q3"), Some(RESOURCE));
+        assert_eq!(allow(&Method::DELETE, "/q3/result"), Some(RESULT));
+    }
+
+    #[test]
+    fn the_url_says_how_long_before_the_header_does() {
+        let mut headers = HeaderMap::new();
+        headers.insert("prefer", HeaderValue::from_static("wait=9"));
+        let wait = |query| {
+            let inquiry = Inquiry::new(&Method::GET, "/q3", query, &headers);
+            Plain::default()
+                .ask(&inquiry)
+                .map(|ask| ask.wait.map(|wait| wait.as_secs()))
+        };
+        assert_eq!(wait(None), Ok(Some(9)));
+        assert_eq!(wait(Some("wait=5")), Ok(Some(5)));
+        assert_eq!(wait(Some("wait=0")), Ok(None));
+        for bad in ["wait=", "wait=x", "wait=-1", "wait=1.5", "wait=%zz"] {
+            assert_eq!(wait(Some(bad)), Err(Fault::InvalidWait), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_makes_it_panic(path in "\\PC{0,60}", query in prop::option::of("\\PC{0,60}")) {
+            let headers = HeaderMap::new();
+            let _ = Plain::default().ask(&Inquiry::new(&Method::GET, &path, query.as_deref(), &headers));
+        }
+    }
+}

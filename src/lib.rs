@@ -1,0 +1,77 @@
+//! Makes any slow [`tower::Service`] over `http` asynchronous, without changing
+//! it: `202 Accepted` now, the work in the background, the result by polling.
+//!
+//! A slow endpoint times out at a proxy, the client retries, the work runs
+//! twice. With [`AsyncAcceptLayer`] around it, the request is recorded as an
+//! *operation* and answered at once; [`PollService`] lets the client read the
+//! operation, wait for it, fetch its result and cancel it.
+//!
+//! **An operation that got its 202 is never lost, and ends exactly once**, as
+//! far as its store is durable. [`MemoryStore`] is gone with its process.
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+//!
+//! /// Slow, and unchanged.
+//! async fn render_report() -> &'static str {
+//!     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+//!     "the report"
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let store = MemoryStore::new();
+//!     let app = Router::new()
+//!         .route("/reports", post(render_report).route_layer(AsyncAcceptLayer::new(store.clone())))
+//!         .nest_service("/operations", PollService::new(store));
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app).await
+//! }
+//! ```
+//!
+//! # Where to go
+//! * [`accept`]: the front door. Which requests are accepted, and what happens
+//!   until their 202 is out.
+//! * [`run`]: the back room. How the inner service is run, and how a run ends.
+//! * [`poll`]: the window. What clients can ask, and how they wait.
+//! * [`store`]: where operations are kept. The laws, the stores, and how to
+//!   write one.
+//! * [`operation`]: what an operation is. Pure types, usable alone.
+//! * [`dialect`]: how an operation is spoken on the wire, and how to speak
+//!   otherwise.
+//! * [`contract`]: the 202, the resource and the polls without the layer, for
+//!   queues and workers of your own.
+//!
+//! # Features
+//! | feature | what it adds | needs Rust |
+//! | --- | --- | --- |
+//! | (none) | everything above | 1.89 |
+//! | `axum` | [`OperationHandle`] as an axum extractor | 1.89 |
+//! | `conformance` | the laws of the store traits, as checks for any store | 1.89 |
+//! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
+//! | `full` | all of them | 1.89 |
+//!
+//! [`tower::Service`]: tower_service::Service
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod accept;
+pub mod contract;
+pub mod dialect;
+pub mod operation;
+pub mod poll;
+pub mod run;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use accept::{AsyncAccept, AsyncAcceptLayer, RequestBody, ResponseBody};
+pub use dialect::Accepted;
+pub use operation::{
+    Failure, FailureKind, InvalidId, InvalidTransition, Metadata, Operation, OperationId,
+    OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse, Snapshot,
+    Stage, State, ToJson, UnknownState, WholeBody,
+};
+pub use poll::PollService;
+pub use run::{AcceptedRequest, Drain, DrainReport, OperationHandle, Ran, RunService};
+pub use store::{AnyStore, MemoryStore, StoreFn};

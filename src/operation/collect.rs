@@ -1,0 +1,96 @@
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+
+use super::WholeBody;
+
+/// A body on its way to becoming whole, up to a limit.
+#[derive(Debug)]
+pub(crate) struct Collecting {
+    /// The only frame so far: most bodies have no second, and need no copy.
+    first: Bytes,
+    joined: BytesMut,
+    trailers: Option<HeaderMap>,
+    /// In bytes.
+    limit: u64,
+}
+
+/// The body is above its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLarge;
+
+impl Collecting {
+    pub(crate) fn up_to(limit: u64) -> Self {
+        Self {
+            first: Bytes::new(),
+            joined: BytesMut::new(),
+            trailers: None,
+            limit,
+        }
+    }
+
+    pub(crate) fn push(&mut self, frame: Frame<Bytes>) -> Result<(), TooLarge> {
+        match frame.into_data() {
+            Ok(data) => {
+                let length = self.first.len() + self.joined.len() + data.len();
+                if length as u64 > self.limit {
+                    return Err(TooLarge);
+                }
+                if length == data.len() {
+                    self.first = data;
+                } else {
+                    self.joined
+                        .extend_from_slice(&std::mem::take(&mut self.first));
+                    self.joined.extend_from_slice(&data);
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.trailers.get_or_insert_default().extend(trailers);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> WholeBody {
+        let data = match self.joined.is_empty() {
+            true => std::mem::take(&mut self.first),
+            false => std::mem::take(&mut self.joined).freeze(),
+        };
+        WholeBody::new(data, self.trailers.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn joins_its_frames_up_to_the_limit(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..8), 0..6),
+            limit in 0_u64..40,
+        ) {
+            let whole = frames.concat();
+            let mut collecting = Collecting::up_to(limit);
+            let fits = frames.into_iter().try_for_each(|data| collecting.push(Frame::data(data.into())));
+            prop_assert_eq!(fits.is_ok(), whole.len() as u64 <= limit);
+            if fits.is_ok() {
+                let body = collecting.finish();
+                prop_assert_eq!(body.data().as_ref(), whole.as_slice());
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_come_along() {
+        let mut collecting = Collecting::up_to(0);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-checksum", http::HeaderValue::from_static("abc"));
+        collecting.push(Frame::trailers(trailers.clone())).unwrap();
+        assert_eq!(collecting.finish().trailers(), Some(&trailers));
+    }
+}

@@ -1,0 +1,240 @@
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
+
+/// The longest id, in bytes.
+const MAX_LEN: usize = 128;
+
+/// Segments below the operations' root that are taken by sub-resources.
+const RESERVED: [&str; 2] = ["result", "events"];
+
+/// The name of an operation, unguessable unless the application brings its own.
+///
+/// [`OperationId::new`] makes a UUID in the layout of version 7 (RFC 9562,
+/// section 5.7): 48 bits of time, then 74 bits from a CSPRNG, anew for every
+/// id. Whoever knows the id can find the operation, so it is as good as a
+/// capability URL; restrict it further with an owner where that is not enough.
+///
+/// An id that comes from outside is validated by [`FromStr`]: 1 to 128 bytes
+/// of the *unreserved* characters of RFC 3986, section 2.3 (letters, digits,
+/// `-`, `.`, `_`, `~`), neither `.` nor `..` nor a word that a sub-resource
+/// uses (`result`, `events`). It can therefore stand in a path as it is.
+///
+/// ```
+/// use tower_operations::OperationId;
+///
+/// let id = OperationId::new();
+/// assert_eq!(id.to_string().parse(), Ok(id));
+///
+/// assert!("invoice-2026.11".parse::<OperationId>().is_ok());
+/// assert!("../etc/passwd".parse::<OperationId>().is_err());
+/// assert!("result".parse::<OperationId>().is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OperationId(Repr);
+
+/// A canonical UUID is always `Uuid`, so that equal texts are equal ids.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Repr {
+    Uuid(Uuid),
+    Text(Box<str>),
+}
+
+impl OperationId {
+    /// A new id from the time and 74 random bits.
+    #[must_use]
+    #[allow(clippy::new_without_default)] // a default value would have to be a constant
+    pub fn new() -> Self {
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |age| age.as_millis() as u64);
+        // `Uuid::now_v7` shares a counter between the ids of one millisecond,
+        // which leaves too few random bits; a v4 is random throughout.
+        let random = Uuid::new_v4().into_bytes();
+        let mut bytes = [0; 10];
+        bytes.copy_from_slice(&random[..10]);
+        // The bits that say "version 4" are not random: take others for them.
+        bytes[6] = random[10];
+        bytes[8] = random[11];
+        Self(Repr::Uuid(
+            uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid(),
+        ))
+    }
+
+    /// Writes the id's text to `out`.
+    pub(crate) fn push_to(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Repr::Uuid(uuid) => {
+                let mut text = Uuid::encode_buffer();
+                out.extend_from_slice(uuid.as_hyphenated().encode_lower(&mut text).as_bytes());
+            }
+            Repr::Text(text) => out.extend_from_slice(text.as_bytes()),
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Uuid(_) => 0,
+            Repr::Text(text) => text.len(),
+        }
+    }
+}
+
+impl FromStr for OperationId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.is_empty() {
+            return Err(InvalidId::Empty);
+        }
+        if text.len() > MAX_LEN {
+            return Err(InvalidId::TooLong);
+        }
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if !text.bytes().all(unreserved) {
+            return Err(InvalidId::Character);
+        }
+        if text == "." || text == ".." || RESERVED.contains(&text) {
+            return Err(InvalidId::Reserved);
+        }
+        Ok(Self(
+            canonical_uuid(text).map_or_else(|| Repr::Text(text.into()), Repr::Uuid),
+        ))
+    }
+}
+
+/// `text` as a UUID, if it is written as [`OperationId`] writes one.
+fn canonical_uuid(text: &str) -> Option<Uuid> {
+    if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    Uuid::try_parse(text).ok()
+}
+
+impl Hash for OperationId {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        match &self.0 {
+            Repr::Uuid(uuid) => hasher.write_u128(uuid.as_u128()),
+            Repr::Text(text) => hasher.write(text.as_bytes()),
+        }
+    }
+}
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Uuid(uuid) => fmt::Display::fmt(uuid, f),
+            Repr::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OperationId({self})")
+    }
+}
+
+impl Serialize for OperationId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OperationId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'_, str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+/// Why a text is no [`OperationId`]. The text itself is not repeated: it may
+/// be long or hostile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidId {
+    /// There is no text.
+    #[error("an operation id must not be empty")]
+    Empty,
+    /// It has more than 128 bytes.
+    #[error("an operation id has at most {MAX_LEN} characters")]
+    TooLong,
+    /// It has a character outside of `A-Z a-z 0-9 - . _ ~`.
+    #[error("an operation id consists of letters, digits, '-', '.', '_' and '~'")]
+    Character,
+    /// It is `.`, `..`, `result` or `events`.
+    #[error("this word cannot be an operation id")]
+    Reserved,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn new_ids_are_version_7_and_their_74_random_bits_all_vary() {
+        let ids: Vec<u128> = (0..256)
+            .map(|_| match OperationId::new().0 {
+                Repr::Uuid(uuid) => {
+                    assert_eq!(uuid.get_version_num(), 7);
+                    assert_eq!(uuid.get_variant(), uuid::Variant::RFC4122);
+                    uuid.as_u128()
+                }
+                Repr::Text(_) => unreachable!("made as a UUID"),
+            })
+            .collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+        let varying = ids.iter().fold(0, |bits, id| bits | (id ^ ids[0])) & ((1 << 80) - 1);
+        assert_eq!(varying.count_ones(), 74);
+    }
+
+    #[test]
+    fn hostile_texts_are_refused() {
+        for (text, why) in [
+            ("", InvalidId::Empty),
+            (".", InvalidId::Reserved),
+            ("..", InvalidId::Reserved),
+            ("events", InvalidId::Reserved),
+            ("a/b", InvalidId::Character),
+            ("a%2Fb", InvalidId::Character),
+            ("a\0", InvalidId::Character),
+            ("ü", InvalidId::Character),
+        ] {
+            assert_eq!(text.parse::<OperationId>(), Err(why), "{text:?}");
+        }
+        assert_eq!(
+            "x".repeat(129).parse::<OperationId>(),
+            Err(InvalidId::TooLong)
+        );
+        assert!("x".repeat(128).parse::<OperationId>().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_is_written_as_it_was(text in "\\PC{0,140}|[a-f0-9-]{36}|[A-Za-z0-9._~-]{1,128}") {
+            if let Ok(id) = text.parse::<OperationId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn uuids_differ_by_case(bytes in any::<[u8; 16]>()) {
+            let lower = Uuid::from_bytes(bytes).to_string();
+            let upper = lower.to_uppercase();
+            let (a, b): (OperationId, OperationId) = (lower.parse().unwrap(), upper.parse().unwrap());
+            prop_assert_eq!(a == b, lower == upper);
+        }
+    }
+}

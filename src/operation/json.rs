@@ -1,0 +1,300 @@
+//! The flat JSON of an operation: `id`, `state`, `result`, `problem`,
+//! `progress` and the times, each only where there is one.
+//!
+//! It is written by hand, since a recorded body is embedded as the bytes it
+//! is, which serde has no word for. `Serialize` and `Deserialize` of
+//! [`Operation`] speak the same form.
+
+use std::{io::Write, time::SystemTime};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{
+    Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
+    RecordedResponse, Snapshot, Stage, State, recorded::Embed, rfc3339, timestamp::serde_rfc3339,
+};
+
+pub(super) fn write(
+    operation: &OperationView<'_>,
+    inline_limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
+    out.reserve(
+        256 + operation
+            .recorded()
+            .map_or(0, |recorded| recorded.body().len()),
+    );
+    out.extend_from_slice(b"{\"id\":\"");
+    operation.id().push_to(out);
+    out.extend_from_slice(b"\",\"state\":\"");
+    out.extend_from_slice(operation.state().as_str().as_bytes());
+    out.push(b'"');
+    if operation.state() == State::Succeeded {
+        let before = out.len();
+        out.extend_from_slice(b",\"result\":");
+        if !write_result(operation, inline_limit, out)? {
+            out.truncate(before);
+        }
+    }
+    if let Some(problem) = operation.problem() {
+        out.extend_from_slice(b",\"problem\":");
+        serde_json::to_writer(&mut *out, problem)?;
+    }
+    let metadata = operation.metadata();
+    if let Some(progress) = metadata.progress() {
+        out.extend_from_slice(b",\"progress\":");
+        serde_json::to_writer(&mut *out, progress)?;
+    }
+    write_time(",\"created_at\":\"", metadata.created_at(), out);
+    write_time(",\"updated_at\":\"", metadata.updated_at(), out);
+    write_time(",\"expires_at\":\"", metadata.expires_at(), out);
+    out.push(b'}');
+    Ok(())
+}
+
+fn write_time(key: &str, time: Option<SystemTime>, out: &mut Vec<u8>) {
+    if let Some(time) = time {
+        out.extend_from_slice(key.as_bytes());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{}\"", rfc3339(time));
+    }
+}
+
+pub(super) fn write_result(
+    operation: &OperationView<'_>,
+    inline_limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, serde_json::Error> {
+    match operation.response() {
+        None => return Ok(false),
+        Some(PayloadView::Json(value)) => value.to_json(out)?,
+        Some(PayloadView::Response(recorded)) => {
+            return write_recorded(recorded, inline_limit, out);
+        }
+    }
+    Ok(true)
+}
+
+fn write_recorded(
+    recorded: &RecordedResponse,
+    inline_limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, serde_json::Error> {
+    let body = recorded.body();
+    if body.len() > inline_limit {
+        return Ok(false);
+    }
+    match recorded.embed() {
+        Embed::Json => out.extend_from_slice(body),
+        Embed::Text => serde_json::to_writer(out, &String::from_utf8_lossy(body))?,
+        Embed::No => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// The same form for serde.
+#[derive(Serialize, Deserialize)]
+struct Flat<Id, T, P, G> {
+    id: Id,
+    state: State,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    result: Option<T>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    problem: Option<P>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    progress: Option<G>,
+    #[serde(flatten)]
+    times: Times,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+#[derive(Serialize, Deserialize)]
+struct Times {
+    #[serde(
+        default,
+        with = "serde_rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
+    created_at: Option<SystemTime>,
+    #[serde(
+        default,
+        with = "serde_rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
+    updated_at: Option<SystemTime>,
+    #[serde(
+        default,
+        with = "serde_rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
+    expires_at: Option<SystemTime>,
+}
+
+impl<T: Serialize> Serialize for Operation<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let metadata = self.metadata();
+        Flat {
+            id: self.id(),
+            state: self.state(),
+            result: self.result(),
+            problem: self.problem(),
+            progress: metadata.progress(),
+            times: Times {
+                created_at: metadata.created_at(),
+                updated_at: metadata.updated_at(),
+                expires_at: metadata.expires_at(),
+            },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
+    /// # Errors
+    /// A state that is none, a result without success, a problem without
+    /// failure, a failure without a problem.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let flat = Flat::<OperationId, T, Problem, Progress>::deserialize(deserializer)?;
+        let stage = match (flat.state, flat.result, flat.problem) {
+            (State::Pending, None, None) => Stage::Pending,
+            (State::Running, None, None) => Stage::Running,
+            (State::Succeeded, result, None) => Outcome::Succeeded(result).into(),
+            (State::Failed, None, Some(problem)) => Outcome::failed(problem).into(),
+            (State::Canceled, None, None) => Outcome::Canceled.into(),
+            (State::Failed, None, None) => {
+                return Err(de::Error::custom("a failed operation has a problem"));
+            }
+            (_, Some(_), _) => {
+                return Err(de::Error::custom("only a succeeded operation has a result"));
+            }
+            (_, _, Some(_)) => {
+                return Err(de::Error::custom("only a failed operation has a problem"));
+            }
+        };
+        let mut metadata = Metadata::default();
+        let Times {
+            created_at,
+            updated_at,
+            expires_at,
+        } = flat.times;
+        if let Some(at) = created_at {
+            metadata = metadata.with_created_at(at);
+        }
+        if let Some(at) = updated_at {
+            metadata = metadata.with_updated_at(at);
+        }
+        if let Some(at) = expires_at {
+            metadata = metadata.with_expires_at(at);
+        }
+        if let Some(progress) = flat.progress {
+            metadata = metadata.with_progress(progress);
+        }
+        Ok(Self::of(flat.id, Snapshot { stage, metadata }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::operation::WholeBody;
+
+    fn stage() -> impl Strategy<Value = Stage<String>> {
+        prop_oneof![
+            Just(Stage::Pending),
+            Just(Stage::Running),
+            prop::option::of("\\PC*").prop_map(|text| Outcome::Succeeded(text).into()),
+            "\\PC*".prop_map(|text| {
+                Outcome::failed(Problem::new(StatusCode::CONFLICT).with_detail(text)).into()
+            }),
+            Just(Outcome::Canceled.into()),
+        ]
+    }
+
+    prop_compose! {
+        fn operation()(
+            stage in stage(),
+            created in prop::option::of(1..4_000_000_000_000_u64),
+            expires in prop::option::of(1..4_000_000_000_000_u64),
+            message in prop::option::of("\\PC*"),
+        ) -> Operation<String> {
+            let time = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+            let mut metadata = Metadata::default();
+            if let Some(created) = created {
+                metadata = metadata.with_created_at(time(created)).with_updated_at(time(created + 1));
+            }
+            if let Some(expires) = expires {
+                metadata = metadata.with_expires_at(time(expires));
+            }
+            if let Some(message) = message {
+                metadata = metadata.with_progress(Progress::counted(1, 3).message(message));
+            }
+            Operation::of(OperationId::new(), Snapshot { stage, metadata })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn by_hand_and_by_serde_are_the_same(operation in operation()) {
+            let mut by_hand = Vec::new();
+            operation.view().write_json(usize::MAX, &mut by_hand).unwrap();
+            let by_serde = serde_json::to_vec(&operation).unwrap();
+            prop_assert_eq!(String::from_utf8(by_hand).unwrap(), String::from_utf8(by_serde).unwrap());
+        }
+
+        #[test]
+        fn goes_through_json_and_back(operation in operation()) {
+            let text = serde_json::to_string(&operation).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Operation<String>>(&text).unwrap(), operation);
+        }
+    }
+
+    #[test]
+    fn contradictions_do_not_parse() {
+        for (text, why) in [
+            (r#"{"id":"a","state":"cancelled"}"#, "unknown variant"),
+            (r#"{"id":"a","state":"failed"}"#, "has a problem"),
+            (r#"{"id":"a","state":"running","result":1}"#, "has a result"),
+            (
+                r#"{"id":"a","state":"canceled","problem":{}}"#,
+                "has a problem",
+            ),
+            (
+                r#"{"id":"a/b","state":"running"}"#,
+                "an operation id consists",
+            ),
+            (r#"{"state":"running"}"#, "missing field `id`"),
+        ] {
+            let error = serde_json::from_str::<Operation<u32>>(text).unwrap_err();
+            assert!(error.to_string().contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_recorded_body_is_embedded_byte_for_byte_up_to_the_limit() {
+        let body = r#"{"b" : 1.0000000000000000000001, "a":[ ] }"#;
+        let mut response = Response::new(WholeBody::from(body));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let recorded = RecordedResponse::new(response);
+        let operation = Operation::of("x".parse().unwrap(), recorded.into_outcome());
+        let text = |limit| {
+            let mut out = Vec::new();
+            operation.view().write_json(limit, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            text(body.len()),
+            format!(r#"{{"id":"x","state":"succeeded","result":{body}}}"#)
+        );
+        assert_eq!(text(body.len() - 1), r#"{"id":"x","state":"succeeded"}"#);
+    }
+}

@@ -1,0 +1,97 @@
+use std::{sync::Arc, time::SystemTime};
+
+use http::Method;
+
+use super::{Progress, timestamp::Timestamp};
+
+/// What is known of an operation besides its stage: times, progress, the
+/// request's method and a name. Every part is optional, since a store of your
+/// own may not keep it.
+///
+/// Times are kept in whole milliseconds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metadata {
+    created_at: Option<Timestamp>,
+    updated_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    progress: Option<Box<Progress>>,
+    method: Option<Method>,
+    name: Option<Arc<str>>,
+}
+
+macro_rules! times {
+    ($($field:ident, $with:ident, $what:literal;)*) => {
+        $(
+            #[doc = concat!("When it ", $what, ".")]
+            #[must_use]
+            pub fn $field(&self) -> Option<SystemTime> {
+                self.$field.map(Into::into)
+            }
+
+            #[doc = concat!("Sets when it ", $what, ".")]
+            #[must_use]
+            pub fn $with(mut self, at: SystemTime) -> Self {
+                self.$field = Some(at.into());
+                self
+            }
+        )*
+    };
+}
+
+impl Metadata {
+    times! {
+        created_at, with_created_at, "was accepted";
+        updated_at, with_updated_at, "last changed";
+        started_at, with_started_at, "left `pending` for `running`";
+        finished_at, with_finished_at, "reached its terminal state";
+        expires_at, with_expires_at, "will be forgotten";
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Option<&Progress> {
+        self.progress.as_deref()
+    }
+
+    /// Sets how far it has come.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// The method of the request that was accepted.
+    #[must_use]
+    pub fn method(&self) -> Option<&Method> {
+        self.method.as_ref()
+    }
+
+    /// Sets the method of the request that was accepted.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// The name that the application gave to this kind of operation.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Sets the name of this kind of operation.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.progress
+            .as_ref()
+            .map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
+    }
+}

@@ -1,0 +1,59 @@
+//! What an operation *is*: its id, its states and the moves between them, its
+//! result and its failure.
+//!
+//! This module is pure. It does no I/O, knows no clock and no runtime; every
+//! time is handed in. Everything else in the crate builds on it, and it can be
+//! used alone, with a result type of your own:
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use tower_operations::{Operation, OperationId, Outcome, Stage, State};
+//!
+//! let mut operation = Operation::<u32>::new(OperationId::new());
+//! assert_eq!(operation.state(), State::Pending);
+//!
+//! operation.transition(Stage::Running, SystemTime::now())?;
+//! operation.transition(Outcome::Succeeded(Some(42)), SystemTime::now())?;
+//! assert_eq!(operation.result(), Some(&42));
+//!
+//! // Terminal is final.
+//! let late = operation.transition(Outcome::Canceled, SystemTime::now());
+//! assert_eq!(late.unwrap_err().to_string(), "an operation that is succeeded cannot become canceled");
+//! # Ok::<(), tower_operations::InvalidTransition>(())
+//! ```
+//!
+//! An illegal operation cannot be written down: there is no result unless it
+//! succeeded, no problem unless it failed, and no failure without one.
+
+mod body;
+mod collect;
+mod failure;
+mod headers;
+mod id;
+mod json;
+mod metadata;
+mod payload;
+mod problem;
+mod progress;
+mod recorded;
+mod resource;
+mod stage;
+mod state;
+mod timestamp;
+mod view;
+
+pub use body::WholeBody;
+pub use failure::{Failure, FailureKind};
+pub use id::{InvalidId, OperationId};
+pub use metadata::Metadata;
+pub use payload::{Payload, PayloadView, ToJson};
+pub use problem::Problem;
+pub use progress::Progress;
+pub use recorded::RecordedResponse;
+pub use resource::{Operation, Snapshot};
+pub use stage::{Outcome, Stage};
+pub use state::{InvalidTransition, State, UnknownState};
+pub use view::OperationView;
+
+pub(crate) use collect::Collecting;
+pub(crate) use timestamp::rfc3339;

@@ -1,0 +1,60 @@
+use std::fmt;
+
+use serde::Serialize;
+
+use super::RecordedResponse;
+
+/// A result that can be shown on the wire: a [`RecordedResponse`], which is
+/// replayed, or any `Serialize` type of yours, which is written as JSON.
+pub trait Payload: Send + Sync + 'static {
+    /// The result as the wire sees it.
+    fn view(&self) -> PayloadView<'_>;
+}
+
+/// A [`Payload`] as the wire sees it.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum PayloadView<'a> {
+    /// A whole response, to be replayed byte for byte.
+    Response(&'a RecordedResponse),
+    /// A value, to be written as JSON.
+    Json(&'a dyn ToJson),
+}
+
+/// A value that can be written as JSON; implemented for all that is
+/// `Serialize`.
+pub trait ToJson {
+    /// Appends the value's JSON text to `out`.
+    ///
+    /// # Errors
+    /// What the value's `Serialize` says, for example of a map whose keys are
+    /// no strings.
+    fn to_json(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error>;
+}
+
+impl<T: Serialize> ToJson for T {
+    fn to_json(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(out, self)
+    }
+}
+
+impl<T: Serialize + Send + Sync + 'static> Payload for T {
+    fn view(&self) -> PayloadView<'_> {
+        PayloadView::Json(self)
+    }
+}
+
+impl Payload for RecordedResponse {
+    fn view(&self) -> PayloadView<'_> {
+        PayloadView::Response(self)
+    }
+}
+
+impl fmt::Debug for PayloadView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Response(response) => f.debug_tuple("Response").field(response).finish(),
+            Self::Json(_) => f.debug_tuple("Json").finish_non_exhaustive(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+use serde::{Deserialize, Serialize};
+
+/// How far an operation has come, as far as its handler says.
+///
+/// Every part is optional. `percent` is derived from the count where it is not
+/// given.
+///
+/// ```
+/// use tower_operations::Progress;
+///
+/// let progress = Progress::counted(2, 5).unit("pages").message("rendering");
+/// assert_eq!(
+///     serde_json::to_string(&progress).unwrap(),
+///     r#"{"percent":40.0,"completed":2,"total":5,"unit":"pages","message":"rendering"}"#,
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    percent: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<Box<str>>,
+}
+
+impl Progress {
+    /// A share of the work, from 0 to 100. What lies outside is brought in; a
+    /// value that is no number is 0.
+    #[must_use]
+    pub fn percent(percent: f64) -> Self {
+        let percent = if percent.is_nan() { 0.0 } else { percent };
+        Self {
+            percent: Some(percent.clamp(0.0, 100.0)),
+            ..Self::default()
+        }
+    }
+
+    /// `completed` of `total` things done.
+    #[must_use]
+    pub fn counted(completed: u64, total: u64) -> Self {
+        Self {
+            completed: Some(completed),
+            total: Some(total),
+            ..match total {
+                0 => Self::default(),
+                total => Self::percent(100.0 * completed as f64 / total as f64),
+            }
+        }
+    }
+
+    /// A sentence for people, without a measure.
+    #[must_use]
+    pub fn text(message: impl Into<Box<str>>) -> Self {
+        Self::default().message(message)
+    }
+
+    /// What is counted, for example `pages`.
+    #[must_use]
+    pub fn unit(mut self, unit: impl Into<Box<str>>) -> Self {
+        self.unit = Some(unit.into());
+        self
+    }
+
+    /// A sentence for people.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<Box<str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// The share that is done, from 0 to 100.
+    #[must_use]
+    pub fn get_percent(&self) -> Option<f64> {
+        self.percent
+    }
+
+    /// How many things are done.
+    #[must_use]
+    pub fn get_completed(&self) -> Option<u64> {
+        self.completed
+    }
+
+    /// How many things there are.
+    #[must_use]
+    pub fn get_total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn get_unit(&self) -> Option<&str> {
+        self.unit.as_deref()
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn get_message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        [&self.unit, &self.message]
+            .into_iter()
+            .flatten()
+            .map(|text| text.len())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_is_a_number_from_0_to_100() {
+        for (given, kept) in [
+            (-1.0, 0.0),
+            (40.5, 40.5),
+            (101.0, 100.0),
+            (f64::NAN, 0.0),
+            (f64::INFINITY, 100.0),
+        ] {
+            assert_eq!(Progress::percent(given).get_percent(), Some(kept));
+        }
+        assert_eq!(Progress::counted(0, 0).get_percent(), None);
+        assert_eq!(Progress::counted(7, 5).get_percent(), Some(100.0));
+    }
+}

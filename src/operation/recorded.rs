@@ -1,0 +1,289 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, Response, StatusCode,
+    header::{self, CONTENT_LENGTH},
+};
+use serde::de::IgnoredAny;
+
+use super::{Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence};
+
+/// What the inner service answered: status, headers, body and trailers, byte
+/// for byte.
+///
+/// Kept are all header fields but the hop-by-hop ones (RFC 9110, section
+/// 7.6.1), in their order, repeated ones and values that are not UTF-8
+/// included. A `Content-Length` that the body does not have is dropped.
+///
+/// It is not `Serialize`: how a recorded response appears in the JSON of an
+/// operation depends on what it is. JSON is embedded as it is, text as a
+/// string, anything else (or with a `Content-Encoding`) is only to be had from
+/// the result resource.
+///
+/// Clones share one allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedResponse(Arc<Recorded>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Recorded {
+    status: StatusCode,
+    embed: Embed,
+    headers: HeaderBlock,
+    trailers: HeaderBlock,
+    body: Bytes,
+}
+
+/// How the body can stand in an operation's JSON. Found once, when the
+/// response is recorded, since every poll needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Embed {
+    /// The bytes are one JSON value.
+    Json,
+    /// The bytes are UTF-8 text.
+    Text,
+    /// Not at all.
+    No,
+}
+
+/// Bodies up to this size are copied, since they may pin a larger buffer.
+const COPIED: usize = 16 * 1024;
+
+impl RecordedResponse {
+    /// Records a whole response.
+    #[must_use]
+    pub fn new(response: Response<WholeBody>) -> Self {
+        let (parts, body) = response.into_parts();
+        let (data, trailers) = body.into_parts();
+        let body = match data.len() {
+            0..=COPIED => Bytes::copy_from_slice(&data),
+            _ => data,
+        };
+        let named = named_by_connection(&parts.headers);
+        let length_is_true = parts
+            .headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|value| value.as_bytes() == body.len().to_string().as_bytes());
+        let keep = |name: &HeaderName| {
+            !HOP_BY_HOP.contains(name)
+                && !named.contains(name)
+                && (*name != CONTENT_LENGTH || length_is_true)
+        };
+        Self(Arc::new(Recorded {
+            status: parts.status,
+            embed: embed(&parts.headers, &body),
+            headers: HeaderBlock::from_map(&parts.headers, keep),
+            trailers: trailers.map_or_else(HeaderBlock::default, |trailers| {
+                HeaderBlock::from_map(&trailers, |_| true)
+            }),
+            body,
+        }))
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The header fields, rebuilt from their compact form.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        self.0.headers.append_to(&mut map);
+        map
+    }
+
+    /// The trailer fields, if there were any.
+    #[must_use]
+    pub fn trailers(&self) -> Option<HeaderMap> {
+        (!self.0.trailers.is_empty()).then(|| {
+            let mut map = HeaderMap::new();
+            self.0.trailers.append_to(&mut map);
+            map
+        })
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
+    }
+
+    /// The response as it was.
+    #[must_use]
+    pub fn to_response(&self) -> Response<WholeBody> {
+        let trailers = self.trailers();
+        let mut response = Response::new(WholeBody::new(self.0.body.clone(), trailers));
+        *response.status_mut() = self.0.status;
+        self.0.headers.append_to(response.headers_mut());
+        if !self.0.trailers.is_empty() {
+            // HTTP/1.1 has room for one or the other.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        response
+    }
+
+    /// The outcome this response means: below 400 it succeeded, else it failed
+    /// with the problem it carries, or with one made from its status.
+    #[must_use]
+    pub fn into_outcome(self) -> Outcome<Self> {
+        if self.0.status.as_u16() < 400 {
+            return Outcome::Succeeded(Some(self));
+        }
+        let media_type = self.0.headers.get("content-type");
+        Outcome::Failed(Failure {
+            problem: Problem::of_response(self.0.status, media_type, &self.0.body),
+            response: Some(self),
+        })
+    }
+
+    pub(crate) fn embed(&self) -> Embed {
+        self.0.embed
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of::<Recorded>()
+            + self.0.body.len()
+            + self.0.headers.heap_bytes()
+            + self.0.trailers.heap_bytes()
+    }
+}
+
+/// Fields that are about one connection (RFC 9110, section 7.6.1). `Trailer`
+/// is not among them: it announces what the message carries.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// The further fields that `Connection` says are about this connection.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect()
+}
+
+fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
+    let Some(media_type) = headers
+        .get(header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes)
+    else {
+        return Embed::No;
+    };
+    if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
+        return Embed::No;
+    }
+    let essence = essence(media_type).to_ascii_lowercase();
+    if essence == b"application/json" || essence.ends_with(b"+json") {
+        let is_json = std::str::from_utf8(body)
+            .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        return if is_json { Embed::Json } else { Embed::No };
+    }
+    if essence.starts_with(b"text/") && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
+        return Embed::Text;
+    }
+    Embed::No
+}
+
+/// Whether a text's `charset` is UTF-8 or not said.
+fn is_utf8(media_type: &[u8]) -> bool {
+    media_type
+        .split(|byte| *byte == b';')
+        .skip(1)
+        .filter_map(|parameter| {
+            let parameter = parameter.trim_ascii().to_ascii_lowercase();
+            parameter.strip_prefix(b"charset=").map(<[u8]>::to_vec)
+        })
+        .all(|charset| matches!(charset.as_slice(), b"utf-8" | b"\"utf-8\"" | b"us-ascii"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn recorded(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> RecordedResponse {
+        let mut response = Response::new(WholeBody::from(body));
+        for (name, value) in headers {
+            response
+                .headers_mut()
+                .append(*name, HeaderValue::from_static(value));
+        }
+        RecordedResponse::new(response)
+    }
+
+    #[test]
+    fn hop_by_hop_fields_are_left_out() {
+        let recorded = recorded(
+            &[
+                ("connection", "close, X-Mine"),
+                ("x-mine", "1"),
+                ("keep-alive", "timeout=5"),
+                ("transfer-encoding", "chunked"),
+                ("trailer", "x-checksum"),
+                ("content-length", "7"),
+                ("x-kept", "a"),
+                ("x-kept", "b"),
+            ],
+            b"four",
+        );
+        let names: Vec<_> = recorded.headers().keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["trailer", "x-kept"]);
+        assert_eq!(recorded.headers().get_all("x-kept").iter().count(), 2);
+    }
+
+    #[test]
+    fn only_what_is_json_or_text_is_embedded() {
+        let embed = |media_type: &'static str, body: &'static [u8]| {
+            recorded(&[("content-type", media_type)], body).embed()
+        };
+        assert_eq!(embed("application/json", b"{\"a\":1}"), Embed::Json);
+        assert_eq!(
+            embed("application/vnd.api+JSON; v=1", b" [1] "),
+            Embed::Json
+        );
+        assert_eq!(embed("application/json", b"{\"a\":1"), Embed::No);
+        assert_eq!(embed("application/json", b"{} {}"), Embed::No);
+        assert_eq!(embed("application/json", b"\"\xff\""), Embed::No);
+        assert_eq!(embed("application/json", b""), Embed::No);
+        assert_eq!(embed("text/plain", "grün".as_bytes()), Embed::Text);
+        assert_eq!(embed("text/csv; charset=\"UTF-8\"", b"a,b"), Embed::Text);
+        assert_eq!(embed("text/plain; charset=iso-8859-1", b"a"), Embed::No);
+        assert_eq!(embed("text/plain", b"gr\xfcn"), Embed::No);
+        assert_eq!(embed("application/pdf", b"%PDF"), Embed::No);
+        let zipped = recorded(
+            &[
+                ("content-type", "application/json"),
+                ("content-encoding", "gzip"),
+            ],
+            b"{}",
+        );
+        assert_eq!(zipped.embed(), Embed::No);
+    }
+
+    #[test]
+    fn trailers_make_room_for_themselves() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-checksum", HeaderValue::from_static("abc"));
+        let mut response = Response::new(WholeBody::new("four".into(), Some(trailers.clone())));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("4"));
+        let replayed = RecordedResponse::new(response).to_response();
+        assert!(replayed.headers().is_empty());
+        assert_eq!(replayed.body().trailers(), Some(&trailers));
+        assert_eq!(http_body::Body::size_hint(replayed.body()).exact(), None);
+    }
+}

@@ -1,0 +1,205 @@
+use std::time::SystemTime;
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use super::{
+    InvalidTransition, Metadata, OperationId, OperationView, Outcome, Payload, Problem, Progress,
+    Stage, State, WholeBody, json,
+};
+
+/// An operation: the resource that a client reads after its `202 Accepted`.
+///
+/// Its JSON is flat; what is not known or not there is left out:
+///
+/// ```
+/// use tower_operations::{Operation, OperationId, Outcome, Snapshot};
+///
+/// let id: OperationId = "q3".parse()?;
+/// let operation = Operation::of(id, Outcome::Succeeded(Some(42)));
+/// assert_eq!(
+///     serde_json::to_string(&operation)?,
+///     r#"{"id":"q3","state":"succeeded","result":42}"#,
+/// );
+/// assert_eq!(
+///     serde_json::from_str::<Operation<u32>>(r#"{"id":"q3","state":"succeeded","result":42}"#)?,
+///     operation,
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation<T> {
+    id: OperationId,
+    snapshot: Snapshot<T>,
+}
+
+/// An operation without its id: what a store keeps under the id.
+///
+/// The default is pending, with nothing else known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot<T> {
+    /// The state, with what only that state has.
+    pub stage: Stage<T>,
+    /// Everything else.
+    pub metadata: Metadata,
+}
+
+impl<T> Default for Snapshot<T> {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Pending,
+            metadata: Metadata::default(),
+        }
+    }
+}
+
+impl<T> From<Stage<T>> for Snapshot<T> {
+    fn from(stage: Stage<T>) -> Self {
+        Self {
+            stage,
+            metadata: Metadata::default(),
+        }
+    }
+}
+
+impl<T> From<Outcome<T>> for Snapshot<T> {
+    fn from(outcome: Outcome<T>) -> Self {
+        Stage::from(outcome).into()
+    }
+}
+
+impl<T> Operation<T> {
+    /// A pending operation of which nothing else is known.
+    #[must_use]
+    pub fn new(id: OperationId) -> Self {
+        Self::of(id, Snapshot::default())
+    }
+
+    /// The operation that `snapshot` shows.
+    pub fn of(id: OperationId, snapshot: impl Into<Snapshot<T>>) -> Self {
+        Self {
+            id,
+            snapshot: snapshot.into(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &OperationId {
+        &self.id
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.snapshot.stage.state()
+    }
+
+    /// Where it stands, with what only that state has.
+    #[must_use]
+    pub fn stage(&self) -> &Stage<T> {
+        &self.snapshot.stage
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome<T>> {
+        self.snapshot.stage.outcome()
+    }
+
+    /// Its result: there is none unless it succeeded.
+    #[must_use]
+    pub fn result(&self) -> Option<&T> {
+        match self.outcome()? {
+            Outcome::Succeeded(result) => result.as_ref(),
+            Outcome::Failed(_) | Outcome::Canceled => None,
+        }
+    }
+
+    /// What went wrong: there is none unless it failed, and always then.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self.outcome()? {
+            Outcome::Failed(failure) => Some(&failure.problem),
+            Outcome::Succeeded(_) | Outcome::Canceled => None,
+        }
+    }
+
+    /// What the result resource replays: the result, or the response that came
+    /// with a failure.
+    #[must_use]
+    pub fn response(&self) -> Option<&T> {
+        match self.outcome()? {
+            Outcome::Succeeded(result) => result.as_ref(),
+            Outcome::Failed(failure) => failure.response.as_ref(),
+            Outcome::Canceled => None,
+        }
+    }
+
+    /// Times, progress, method and name.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.snapshot.metadata
+    }
+
+    /// Moves on to `to`, and keeps when.
+    ///
+    /// # Errors
+    /// [`InvalidTransition`] if [`State`] has no such move; nothing is changed
+    /// then.
+    pub fn transition(
+        &mut self,
+        to: impl Into<Stage<T>>,
+        at: SystemTime,
+    ) -> Result<(), InvalidTransition> {
+        let to = to.into();
+        let state = self.state().transition(to.state())?;
+        let metadata = std::mem::take(&mut self.snapshot.metadata).with_updated_at(at);
+        self.snapshot = Snapshot {
+            stage: to,
+            metadata: match state {
+                State::Pending => metadata,
+                State::Running => metadata.with_started_at(at),
+                State::Succeeded | State::Failed | State::Canceled => metadata.with_finished_at(at),
+            },
+        };
+        Ok(())
+    }
+
+    /// Keeps how far it has come, and when that was said.
+    pub fn report(&mut self, progress: Progress, at: SystemTime) {
+        self.update(|metadata| metadata.with_progress(progress).with_updated_at(at));
+    }
+
+    /// Changes what is known besides the stage.
+    pub fn update(&mut self, change: impl FnOnce(Metadata) -> Metadata) {
+        self.snapshot.metadata = change(std::mem::take(&mut self.snapshot.metadata));
+    }
+}
+
+impl<T: Payload> Operation<T> {
+    /// The operation as a [`Dialect`](crate::dialect::Dialect) sees it.
+    #[must_use]
+    pub fn view(&self) -> OperationView<'_> {
+        OperationView::new(self)
+    }
+
+    /// The operation as a response with this status: its JSON, with
+    /// `Cache-Control: no-store`. A result that cannot be written as JSON is a
+    /// 500 problem.
+    #[must_use]
+    pub fn into_response(self, status: StatusCode) -> Response<WholeBody> {
+        let mut text = Vec::new();
+        if json::write(&self.view(), usize::MAX, &mut text).is_err() {
+            return Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        }
+        let mut response = Response::new(WholeBody::from(text));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}

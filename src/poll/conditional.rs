@@ -1,0 +1,67 @@
+//! Conditional requests (RFC 9110, section 13).
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{operation::WholeBody, store::Record};
+
+/// The weak entity tag of a record: its version, and when it came to be. The
+/// time tells operations apart that had the same id one after the other.
+pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
+    let version = record.version()?;
+    let updated = record.operation().metadata().updated_at();
+    let millis = updated
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |age| age.as_millis());
+    HeaderValue::try_from(format!("W/\"{version}-{millis:x}\"")).ok()
+}
+
+/// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared
+/// weakly; `None` if there is no such field.
+pub(super) fn names(
+    headers: &HeaderMap,
+    field: &HeaderName,
+    etag: Option<&HeaderValue>,
+) -> Option<bool> {
+    let mut values = headers.get_all(field).iter().peekable();
+    values.peek()?;
+    let wanted = etag.map(|etag| opaque(etag.as_bytes()));
+    Some(values.any(|value| {
+        // Our tags have no comma in them, so those that have cannot match.
+        let mut tags = value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii);
+        tags.any(|tag| tag == b"*" || wanted.is_some_and(|wanted| opaque(tag) == wanted))
+    }))
+}
+
+/// An entity tag without the mark of weakness.
+fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+/// The fields that an operation has in a 200 and in a 304 alike.
+pub(super) fn validate(response: &mut Response<WholeBody>, etag: Option<HeaderValue>) {
+    let headers = response.headers_mut();
+    if let Some(etag) = etag {
+        headers.insert(header::ETAG, etag);
+    }
+    let cache = HeaderValue::from_static("private, no-cache");
+    headers.insert(header::CACHE_CONTROL, cache);
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+}
+
+pub(super) fn not_modified(
+    etag: Option<HeaderValue>,
+    retry_after: Option<u64>,
+) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::default());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    validate(&mut response, etag);
+    if let Some(seconds) = retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}

@@ -1,0 +1,139 @@
+//! Canceling what goes on, and forgetting what has ended.
+
+use std::sync::Arc;
+
+use http::{Response, header::IF_MATCH, request::Parts};
+
+use super::{
+    answer::{in_context, unavailable, visible},
+    conditional,
+    powers::Ends,
+    settings::Settings,
+};
+use crate::{
+    dialect::{Fault, WhenFinished},
+    operation::{OperationId, State, WholeBody},
+    store::{Record, Store, Version, Write},
+};
+
+pub(super) async fn cancel<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    when_finished: WhenFinished,
+) -> Response<WholeBody> {
+    match try_cancel(settings, parts, id, when_finished).await {
+        Ok(Ended::Canceled(record)) => in_context(settings, parts, &record, |context| {
+            let mut response = settings.dialect.ended(&record.operation().view(), context);
+            if let Some(etag) = conditional::etag(&record) {
+                response.headers_mut().insert(http::header::ETAG, etag);
+            }
+            response
+        }),
+        Ok(Ended::Forgotten) => settings.dialect.forgotten(id),
+        Err(fault) => settings.fault(&fault),
+    }
+}
+
+pub(super) async fn forget<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Response<WholeBody> {
+    match try_forget(settings, parts, id).await {
+        Ok(()) => settings.dialect.forgotten(id),
+        Err(fault) => settings.fault(&fault),
+    }
+}
+
+enum Ended<T> {
+    /// Or finished before, where the dialect takes that for an answer.
+    Canceled(Arc<Record<T>>),
+    Forgotten,
+}
+
+async fn try_cancel<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    when_finished: WhenFinished,
+) -> Result<Ended<S::Output>, Fault> {
+    // Again as long as somebody else was faster: each round is a change of the
+    // operation, and it can only end once.
+    loop {
+        let (record, version, ends) = found(settings, id).await?;
+        let etag = conditional::etag(&record);
+        let if_match = conditional::names(&parts.headers, &IF_MATCH, etag.as_ref());
+        if if_match == Some(false) {
+            return Err(Fault::PreconditionFailed);
+        }
+        let state = record.operation().state();
+        let write = match (state, when_finished, if_match) {
+            (State::Canceled, _, _)
+            | (State::Succeeded | State::Failed, WhenFinished::Same, None) => {
+                return Ok(Ended::Canceled(record));
+            }
+            (State::Succeeded | State::Failed, WhenFinished::Refuse, None) => {
+                return Err(Fault::AlreadyFinished {
+                    id: id.clone(),
+                    state,
+                });
+            }
+            (State::Succeeded | State::Failed, _, _) => {
+                return forgotten(settings, id, version, &ends)
+                    .await
+                    .map(|_| Ended::Forgotten);
+            }
+            (State::Pending | State::Running, _, _) => {
+                (ends.cancel)(&settings.store, id, version).await
+            }
+        };
+        match write.map_err(|error| unavailable(settings, &error))? {
+            Write::Done(record) => return Ok(Ended::Canceled(record)),
+            Write::Lost(_) => {}
+            Write::Gone => return Err(Fault::NotFound { id: id.clone() }),
+        }
+    }
+}
+
+async fn try_forget<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Result<(), Fault> {
+    let (record, version, ends) = found(settings, id).await?;
+    let etag = conditional::etag(&record);
+    if conditional::names(&parts.headers, &IF_MATCH, etag.as_ref()) == Some(false) {
+        return Err(Fault::PreconditionFailed);
+    }
+    if !record.operation().state().is_terminal() {
+        return Err(Fault::NotFinished { id: id.clone() });
+    }
+    forgotten(settings, id, version, &ends).await
+}
+
+/// Forgets a terminal operation. It cannot change any more, so it is gone one
+/// way or the other.
+async fn forgotten<S: Store>(
+    settings: &Settings<S>,
+    id: &OperationId,
+    version: Version,
+    ends: &Ends<S>,
+) -> Result<(), Fault> {
+    match (ends.forget)(&settings.store, id, version).await {
+        Ok(Write::Done(_) | Write::Gone) => Ok(()),
+        Ok(Write::Lost(_)) => Err(Fault::PreconditionFailed),
+        Err(error) => Err(unavailable(settings, &error)),
+    }
+}
+
+type FoundToEnd<S> = (Arc<Record<<S as Store>::Output>>, Version, Ends<S>);
+
+async fn found<S: Store>(settings: &Settings<S>, id: &OperationId) -> Result<FoundToEnd<S>, Fault> {
+    let record = visible(settings, id, settings.store.get(id).await)?;
+    // A service that ends operations was made with a store that counts versions.
+    let missing = || Fault::NotFound { id: id.clone() };
+    let version = record.version().ok_or_else(missing)?;
+    let ends = settings.powers.ends.ok_or_else(missing)?;
+    Ok((record, version, ends))
+}

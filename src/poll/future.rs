@@ -1,0 +1,81 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Method, Response, header::CONTENT_LENGTH};
+use http_body::Body;
+
+use crate::operation::WholeBody;
+
+/// The future of [`PollService`](super::PollService). It is ready at once,
+/// unless the store has to be waited for or the poll is held.
+#[must_use = "futures do nothing unless polled"]
+pub struct PollFuture {
+    state: State,
+    head: bool,
+}
+
+enum State {
+    Ready(Option<Response<WholeBody>>),
+    Waiting(Pin<Box<dyn Future<Output = Response<WholeBody>> + Send>>),
+}
+
+impl PollFuture {
+    pub(super) fn ready(method: &Method, response: Response<WholeBody>) -> Self {
+        Self {
+            state: State::Ready(Some(response)),
+            head: method == Method::HEAD,
+        }
+    }
+
+    pub(super) fn waiting(
+        method: &Method,
+        response: impl Future<Output = Response<WholeBody>> + Send + 'static,
+    ) -> Self {
+        Self {
+            state: State::Waiting(Box::pin(response)),
+            head: method == Method::HEAD,
+        }
+    }
+}
+
+impl Future for PollFuture {
+    type Output = Result<Response<WholeBody>, Infallible>;
+
+    /// # Panics
+    /// When polled after it was ready, as futures may.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut self.state {
+            State::Ready(response) => response.take().expect("polled after it was ready"),
+            State::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
+        };
+        Poll::Ready(Ok(match self.head {
+            true => without_body(response),
+            false => response,
+        }))
+    }
+}
+
+/// The answer to `HEAD`: the fields that `GET` would give, its
+/// `Content-Length` included (RFC 9110, section 9.3.2).
+fn without_body(mut response: Response<WholeBody>) -> Response<WholeBody> {
+    if let Some(length) = response
+        .body()
+        .size_hint()
+        .exact()
+        .filter(|length| *length > 0)
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response.map(|_| WholeBody::default())
+}
+
+impl fmt::Debug for PollFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! Holding a poll until there is something to say.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::settings::Settings;
+use crate::store::{Found, Record, Store, Version};
+
+/// What a held poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Any change.
+    Changed,
+    /// The end.
+    Terminal,
+}
+
+/// Waits, for `wait` at the most, and gives the operation as it is then.
+///
+/// It does not wait if nothing can be said later: when the store cannot tell of
+/// changes, when as many polls as allowed are held, or when the server is
+/// shutting down.
+pub(super) async fn hold<S: Store>(
+    settings: &Settings<S>,
+    mut record: Arc<Record<S::Output>>,
+    until: Until,
+    wait: Duration,
+) -> Found<S::Output> {
+    let (Some(changed), Some(seen)) = (settings.powers.changed, record.version()) else {
+        return Ok(Some(record));
+    };
+    if settings.is_closing() {
+        return Ok(Some(record));
+    }
+    let Some(_held) = settings.held.one() else {
+        return Ok(Some(record));
+    };
+    let id = record.operation().id().clone();
+    let deadline = Instant::now() + wait.min(settings.max_wait);
+    while !is_reached(&record, seen, until) {
+        let Some(version) = record.version() else {
+            break;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let next = tokio::select! {
+            next = changed(&settings.store, &id, version, left) => next?,
+            () = closed(settings.closing.as_ref()) => break,
+        };
+        match next {
+            Some(next) if next.version() != Some(version) => record = next,
+            // Its time is over.
+            Some(next) => return Ok(Some(next)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(record))
+}
+
+fn is_reached<T>(record: &Record<T>, seen: Version, until: Until) -> bool {
+    let changed = until == Until::Changed && record.version() != Some(seen);
+    changed || record.operation().state().is_terminal()
+}
+
+async fn closed(closing: Option<&CancellationToken>) {
+    match closing {
+        Some(token) => token.cancelled().await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,75 @@
+//! What the store behind a `PollService` can do, beyond reading.
+//!
+//! A power is captured where it is asked for, as a function of the store. So
+//! the service needs no type parameter for it, and the compiler names what a
+//! store lacks.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use crate::{
+    operation::{OperationId, Outcome},
+    store::{Repository, Store, StoreError, Version, Watch, Write},
+};
+
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type Written<T> = Result<Write<T>, StoreError>;
+
+type Changed<S> = for<'a> fn(
+    &'a S,
+    &'a OperationId,
+    Version,
+    Duration,
+) -> Boxed<'a, crate::store::Found<<S as Store>::Output>>;
+type ChangeAt<S> =
+    for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, Written<<S as Store>::Output>>;
+
+pub(super) struct Powers<S: Store> {
+    /// [`Watch::changed`].
+    pub(super) changed: Option<Changed<S>>,
+    pub(super) ends: Option<Ends<S>>,
+}
+
+pub(super) struct Ends<S: Store> {
+    /// [`Repository::overrule`] with [`Outcome::Canceled`].
+    pub(super) cancel: ChangeAt<S>,
+    /// [`Repository::forget`].
+    pub(super) forget: ChangeAt<S>,
+}
+
+impl<S: Store> Powers<S> {
+    pub(super) const NONE: Self = Self {
+        changed: None,
+        ends: None,
+    };
+
+    pub(super) fn all() -> Self
+    where
+        S: Repository + Watch,
+    {
+        Self {
+            changed: Some(|store, id, since, at_most| Box::pin(store.changed(id, since, at_most))),
+            ends: Some(Ends {
+                cancel: |store, id, version| {
+                    Box::pin(store.overrule(id, version, Outcome::Canceled))
+                },
+                forget: |store, id, version| Box::pin(store.forget(id, version)),
+            }),
+        }
+    }
+}
+
+impl<S: Store> Clone for Powers<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Store> Copy for Powers<S> {}
+
+impl<S: Store> Clone for Ends<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Store> Copy for Ends<S> {}

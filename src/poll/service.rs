@@ -1,0 +1,190 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderName, Request, Response, request::Parts};
+use tower::Service;
+
+use super::{PollFuture, answer::answer, powers::Powers, settings::Settings};
+use crate::{
+    dialect::{Dialect, Fault, InvalidBaseUrl, Replay, RetryAfter},
+    operation::{OperationId, WholeBody},
+    run::Drain,
+    store::{Repository, Store, Watch},
+};
+
+/// Answers polls, cancels and requests for results. See the
+/// [module](crate::poll) for what it answers.
+///
+/// It is a `tower::Service` over requests with any body (which it does not
+/// read) and works wherever it is mounted: the id is in the last segments of
+/// the path.
+///
+/// ```
+/// use axum::Router;
+/// use tower_operations::{MemoryStore, PollService};
+///
+/// let app: Router = Router::new().nest_service("/operations", PollService::new(MemoryStore::new()));
+/// ```
+#[must_use]
+pub struct PollService<S: Store> {
+    settings: Arc<Settings<S>>,
+}
+
+impl<S: Repository + Watch> PollService<S> {
+    /// Polls, waits and cancels in `store`.
+    pub fn new(store: S) -> Self {
+        Self {
+            settings: Arc::new(Settings::new(store, Powers::all())),
+        }
+    }
+}
+
+impl<S: Store> PollService<S> {
+    /// Only reads from `store`: nothing can be canceled (405), and no poll is
+    /// held.
+    pub fn read_only(store: S) -> Self {
+        Self {
+            settings: Arc::new(Settings::new(store, Powers::NONE)),
+        }
+    }
+
+    /// Says that requests arrive with their whole path, which begins with
+    /// `path`: for servers without a router that removes it. `Location` begins
+    /// with it too.
+    pub fn at(self, path: &str) -> Self {
+        self.with(|settings| {
+            settings.locator.set_at(path);
+            settings.mounted_at = Some(settings.locator.at().into());
+        })
+    }
+
+    /// Where the operations are, `/operations` by default, for `Location` in
+    /// answers; as [`AsyncAcceptLayer::operations_at`](crate::AsyncAcceptLayer::operations_at).
+    pub fn operations_at(self, path: &str) -> Self {
+        self.with(|settings| settings.locator.set_at(path))
+    }
+
+    /// Makes `Location` absolute; as
+    /// [`AsyncAcceptLayer::base_url`](crate::AsyncAcceptLayer::base_url).
+    ///
+    /// # Errors
+    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host and
+    /// without a query.
+    pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
+        Arc::make_mut(&mut self.settings).locator.set_base(url)?;
+        Ok(self)
+    }
+
+    /// `Location` as a function of the request and the id; as
+    /// [`AsyncAcceptLayer::location`](crate::AsyncAcceptLayer::location).
+    pub fn location(
+        self,
+        location: impl Fn(&Parts, &OperationId) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.locator.set_hook(Arc::new(location)))
+    }
+
+    /// When clients are asked to come back; by default
+    /// [`GrowingRetryAfter`](crate::dialect::GrowingRetryAfter). It also goes
+    /// with a 503.
+    pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
+        self.with(|settings| settings.retry_after = Arc::new(retry_after))
+    }
+
+    /// How requests and answers are worded; by default
+    /// [`Plain`](crate::dialect::Plain).
+    pub fn dialect(self, dialect: impl Dialect) -> Self {
+        self.with(|settings| settings.dialect = Arc::new(dialect))
+    }
+
+    /// Which header fields of a recorded response its result resource repeats;
+    /// by default all but those of
+    /// [`not_replayed`](crate::dialect::not_replayed).
+    pub fn replays(self, keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.replay = Replay::only(keep))
+    }
+
+    /// The largest result, in bytes, that is embedded in an operation; 64 KiB
+    /// by default. A larger one is to be had from the result resource.
+    pub fn inline_limit(self, bytes: usize) -> Self {
+        self.with(|settings| settings.inline_limit = bytes)
+    }
+
+    /// The longest a poll is held, whatever it asks for; 30 seconds by default.
+    pub fn max_wait(self, limit: Duration) -> Self {
+        self.with(|settings| settings.max_wait = limit)
+    }
+
+    /// How many polls are held at a time, 10,000 by default; the others are
+    /// answered at once. The bound is shared with all clones.
+    pub fn max_held(self, polls: usize) -> Self {
+        self.settings.held.max.store(polls, Relaxed);
+        self
+    }
+
+    /// Answers held polls, and holds no more, once `drain` has closed the
+    /// doors.
+    pub fn draining(self, drain: &Drain) -> Self {
+        self.with(|settings| settings.closing = Some(drain.closed()))
+    }
+
+    /// Finds the id by itself instead of where the dialect says it is; an empty
+    /// one, or none, is missing.
+    pub fn operation_id(
+        self,
+        find: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.operation_id = Some(Arc::new(find)))
+    }
+
+    /// Words the errors by itself instead of as the dialect does. `Allow` and
+    /// `Retry-After` are added where they belong and are not there.
+    pub fn error_writer(
+        self,
+        write: impl Fn(&Fault) -> Response<WholeBody> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.error_writer = Some(Arc::new(write)))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings<S>)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+impl<S: Store, B> Service<Request<B>> for PollService<S> {
+    type Response = Response<WholeBody>;
+    type Error = Infallible;
+    type Future = PollFuture;
+
+    /// Always ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> PollFuture {
+        answer(&self.settings, request.into_parts().0)
+    }
+}
+
+impl<S: Store> Clone for PollService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+        }
+    }
+}
+
+impl<S: Store> fmt::Debug for PollService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollService")
+            .field("dialect", &self.settings.dialect)
+            .field("locator", &self.settings.locator)
+            .finish_non_exhaustive()
+    }
+}

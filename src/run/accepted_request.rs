@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+use http::Request;
+use tracing::Span;
+
+use super::{Admitted, OperationHandle, Work};
+use crate::{
+    operation::{OperationId, RecordedResponse, WholeBody},
+    store::Record,
+};
+
+/// A request whose operation exists, on its way to being run.
+///
+/// Its extensions hold the [`OperationHandle`].
+#[derive(Debug)]
+#[must_use = "an accepted request that is dropped is never run"]
+pub struct AcceptedRequest {
+    pub(super) work: Arc<Work>,
+    pub(super) request: Request<WholeBody>,
+    pub(super) span: Span,
+    pub(super) admitted: Option<Admitted>,
+}
+
+impl AcceptedRequest {
+    /// The request of the operation that `record` shows, held by whoever
+    /// created it, or took it over, and got this record for that.
+    pub fn new(record: &Record<RecordedResponse>, mut request: Request<WholeBody>) -> Self {
+        let id = record.operation().id().clone();
+        let span = span(&id, &request);
+        let work = Arc::new(Work::new(id, record.token(), record.attempts() + 1));
+        request
+            .extensions_mut()
+            .insert(OperationHandle::new(Arc::clone(&work)));
+        Self {
+            work,
+            request,
+            span,
+            admitted: None,
+        }
+    }
+
+    /// The same, admitted here already.
+    pub(crate) fn admitted(self, admitted: Admitted) -> Self {
+        Self {
+            admitted: Some(admitted),
+            ..self
+        }
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn id(&self) -> &OperationId {
+        &self.work.id
+    }
+}
+
+/// A span of its own for the operation, which outlives that of its request:
+/// it *follows from* the span that is current now.
+fn span(id: &OperationId, request: &Request<WholeBody>) -> Span {
+    let span = tracing::info_span!(
+        parent: None,
+        "operation",
+        operation.id = %id,
+        http.request.method = %request.method(),
+        url.path = request.uri().path(),
+    );
+    span.follows_from(Span::current());
+    span
+}

@@ -1,0 +1,40 @@
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// Turns a panic of the inner future into a value. The inner future is not
+    /// polled again after that.
+    #[must_use = "futures do nothing unless polled"]
+    pub(super) struct CatchPanic<F> {
+        #[pin]
+        inner: F,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Panicked;
+
+impl<F> CatchPanic<F> {
+    pub(super) fn new(inner: F) -> Self {
+        Self { inner }
+    }
+}
+
+impl<F: Future> Future for CatchPanic<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let inner = self.project().inner;
+        match catch_unwind(AssertUnwindSafe(|| inner.poll(context))) {
+            Ok(poll) => poll.map(Ok),
+            // The panic hook has printed it.
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::InFlight;
+use crate::operation::OperationId;
+
+/// Shuts a layer down without losing what it has accepted.
+///
+/// It is made with the layer, and not `Clone`: one place decides.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::time::Duration;
+/// use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+///
+/// let store = MemoryStore::new();
+/// let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+/// let polls = PollService::new(store).draining(&drain);
+/// // … serve, until it is time to go:
+/// let report = drain.drain(Duration::from_secs(30)).await;
+/// assert!(report.is_clean());
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Drain(Arc<InFlight>);
+
+/// How long interrupted operations have to be recorded as such.
+const TO_RECORD: Duration = Duration::from_secs(1);
+
+impl Drain {
+    pub(crate) fn new(in_flight: Arc<InFlight>) -> Self {
+        Self(in_flight)
+    }
+
+    /// Closes the doors: new work is refused with a 503, and held polls of a
+    /// service that [watches this](crate::PollService::draining) are answered.
+    /// What was accepted goes on.
+    pub fn close(&self) {
+        self.0.closed().cancel();
+    }
+
+    /// How many requests are in flight: being accepted, pending or running.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0.admitted()
+    }
+
+    /// Closes the doors and waits until all that is in flight has ended, for
+    /// `deadline` at the most. What is left then is interrupted: it fails as
+    /// `interrupted`, which takes up to one second more.
+    pub async fn drain(self, deadline: Duration) -> DrainReport {
+        self.close();
+        let begun = Instant::now();
+        let at_first = self.in_flight();
+        self.until_idle(begun + deadline).await;
+        let interrupted = self.0.interrupt();
+        if !interrupted.is_empty() {
+            self.until_idle(Instant::now() + TO_RECORD).await;
+        }
+        self.0.abandoned().cancel();
+        let unrecorded = self.0.live_ids();
+        let interrupted: Vec<_> = interrupted
+            .into_iter()
+            .filter(|id| !unrecorded.contains(id))
+            .collect();
+        DrainReport {
+            finished: at_first.saturating_sub(interrupted.len() + unrecorded.len()),
+            interrupted,
+            unrecorded,
+            took: begun.elapsed(),
+        }
+    }
+
+    async fn until_idle(&self, until: Instant) {
+        loop {
+            let empty = self.0.empty();
+            if self.in_flight() == 0 || timeout_at(until, empty).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn closed(&self) -> CancellationToken {
+        self.0.closed().clone()
+    }
+}
+
+/// What a [`Drain`] left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// How many were in flight when the drain began and ended by themselves.
+    pub finished: usize,
+    /// The operations that were interrupted, and are recorded as failed.
+    pub interrupted: Vec<OperationId>,
+    /// The operations whose outcome the store has not taken.
+    pub unrecorded: Vec<OperationId>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl DrainReport {
+    /// Whether everything ended by itself.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.interrupted.is_empty() && self.unrecorded.is_empty()
+    }
+}

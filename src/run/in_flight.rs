@@ -1,0 +1,210 @@
+//! What a node has in its hands: how much, what, and until when.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::work::{Cause, Work};
+use crate::{
+    operation::OperationId,
+    store::{
+        Held,
+        wait::{WaitCell, Waiter},
+    },
+};
+
+/// Shared by a layer with all its clones, and by its [`Drain`](super::Drain).
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// Requests that were let in and have not ended.
+    admitted: AtomicUsize,
+    max: AtomicUsize,
+    live: Mutex<Live>,
+    /// Notified when the last one leaves.
+    empty: Arc<WaitCell>,
+    /// No new work.
+    closed: CancellationToken,
+    /// Nothing more is tried.
+    abandoned: CancellationToken,
+    heartbeat: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    works: HashMap<OperationId, Arc<Work>, foldhash::fast::RandomState>,
+    /// Whatever comes is interrupted.
+    interrupting: bool,
+}
+
+/// Why a request is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Closed,
+}
+
+impl InFlight {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            admitted: AtomicUsize::new(0),
+            max: AtomicUsize::new(max),
+            live: Mutex::default(),
+            empty: Arc::default(),
+            closed: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
+            heartbeat: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, SeqCst);
+    }
+
+    /// Lets a request in, if there is room and the doors are open.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Admitted, Refused> {
+        let before = self.admitted.fetch_add(1, SeqCst);
+        let admitted = Admitted(Arc::clone(self));
+        // After the count: whoever closes the doors looks at it afterwards.
+        if self.closed.is_cancelled() {
+            return Err(Refused::Closed);
+        }
+        if before >= self.max.load(SeqCst) {
+            return Err(Refused::Full);
+        }
+        Ok(admitted)
+    }
+
+    /// Lets a request in that was admitted elsewhere.
+    pub(super) fn admit_anyway(self: &Arc<Self>) -> Admitted {
+        self.admitted.fetch_add(1, SeqCst);
+        Admitted(Arc::clone(self))
+    }
+
+    pub(super) fn admitted(&self) -> usize {
+        self.admitted.load(SeqCst)
+    }
+
+    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>) -> Entered {
+        let mut live = self.live();
+        if live.interrupting {
+            work.stop(Cause::Interrupted);
+        }
+        live.works.insert(work.id.clone(), Arc::clone(&work));
+        drop(live);
+        Entered {
+            in_flight: Arc::clone(self),
+            work,
+        }
+    }
+
+    pub(super) fn held(&self) -> Vec<Held> {
+        self.live().works.values().map(|work| work.held()).collect()
+    }
+
+    pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<Held> {
+        let live = self.live();
+        ids.iter()
+            .filter_map(|id| live.works.get(id))
+            .map(|work| work.held())
+            .collect()
+    }
+
+    /// These are held no more.
+    pub(super) fn recall(&self, lost: &[Held]) {
+        let live = self.live();
+        // Not one that came back under a newer token meanwhile.
+        let works = lost.iter().filter_map(|lost| {
+            live.works
+                .get(&lost.id)
+                .filter(|work| work.token == lost.token)
+        });
+        let works: Vec<_> = works.cloned().collect();
+        drop(live);
+        works.iter().for_each(|work| work.stop(Cause::Recalled));
+    }
+
+    /// Interrupts what is there and what may still come.
+    pub(super) fn interrupt(&self) -> Vec<OperationId> {
+        let mut live = self.live();
+        live.interrupting = true;
+        let works: Vec<_> = live.works.values().cloned().collect();
+        drop(live);
+        works.iter().for_each(|work| work.stop(Cause::Interrupted));
+        works.iter().map(|work| work.id.clone()).collect()
+    }
+
+    pub(super) fn live_ids(&self) -> Vec<OperationId> {
+        self.live().works.keys().cloned().collect()
+    }
+
+    /// A waiter for the moment when the last one leaves.
+    pub(super) fn empty(&self) -> Waiter {
+        self.empty.waiter()
+    }
+
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    pub(crate) fn abandoned(&self) -> &CancellationToken {
+        &self.abandoned
+    }
+
+    /// True to the one caller that is to start the heartbeat.
+    pub(super) fn needs_heartbeat(&self) -> bool {
+        !self.heartbeat.load(SeqCst) && !self.heartbeat.swap(true, SeqCst)
+    }
+
+    /// Ends the heartbeat if nothing is live; false if it must go on.
+    pub(super) fn rest(&self) -> bool {
+        // Under the lock that `enter` takes before it asks for a heartbeat.
+        let live = self.live();
+        let idle = live.works.is_empty();
+        if idle {
+            self.heartbeat.store(false, SeqCst);
+        }
+        idle
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among what is in flight, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Admitted(Arc<InFlight>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if self.0.admitted.fetch_sub(1, SeqCst) == 1 && self.0.closed.is_cancelled() {
+            self.0.empty.notify();
+        }
+    }
+}
+
+/// An operation among the live ones, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Entered {
+    in_flight: Arc<InFlight>,
+    work: Arc<Work>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut live = self.in_flight.live();
+        let mine = live
+            .works
+            .get(&self.work.id)
+            .is_some_and(|work| Arc::ptr_eq(work, &self.work));
+        if mine {
+            live.works.remove(&self.work.id);
+        }
+    }
+}

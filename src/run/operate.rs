@@ -1,0 +1,224 @@
+//! One run, from being accepted to its outcome.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::{sleep, timeout};
+use tower::{BoxError, Service, ServiceExt};
+use tracing::Instrument;
+
+use super::{
+    AcceptedRequest, Node, Ran, RunLimits,
+    catch_panic::{CatchPanic, Panicked},
+    heartbeat,
+    record::{record, until_answered},
+    work::{Cause, Work},
+};
+use crate::{
+    operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody},
+    store::{Lease, StoreError, Write},
+};
+
+/// The shortest time between two writes of an operation's progress.
+const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
+
+/// Runs `service` with an accepted request and records the outcome.
+///
+/// Whatever the service does, and whatever becomes of it, this ends with an
+/// outcome that is recorded, unless the operation was ended by somebody else or
+/// the node is abandoned.
+pub(crate) async fn operate<S, B, R>(
+    node: Arc<Node<R>>,
+    limits: RunLimits,
+    service: S,
+    accepted: AcceptedRequest,
+) -> Result<Ran, StoreError>
+where
+    S: Service<Request<WholeBody>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    R: Lease<Output = RecordedResponse>,
+{
+    let AcceptedRequest {
+        work,
+        request,
+        span,
+        admitted,
+    } = accepted;
+    let _admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
+    let _entered = node.in_flight.enter(Arc::clone(&work));
+    heartbeat::ensure(&node);
+    let run = async {
+        let run = stoppable(
+            &node,
+            &limits,
+            &work,
+            run(&node, &limits, &work, service, request),
+        );
+        let outcome = match CatchPanic::new(run).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(NoOutcome)) => return Ok(Ran::Refused),
+            Err(Panicked) => {
+                tracing::error!("the inner service panicked");
+                Outcome::failed(FailureKind::Panicked)
+            }
+        };
+        record(&node, &work, outcome).await
+    };
+    run.instrument(span).await
+}
+
+/// The operation was ended by somebody else: there is nothing to record.
+struct NoOutcome;
+
+type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
+
+/// Lets `run` go on until it is done or asked to stop, and writes its progress
+/// meanwhile.
+async fn stoppable<R: Lease<Output = RecordedResponse>>(
+    node: &Node<R>,
+    limits: &RunLimits,
+    work: &Work,
+    run: impl Future<Output = RunOutcome>,
+) -> RunOutcome {
+    let mut run = std::pin::pin!(run);
+    tokio::select! {
+        biased;
+        outcome = &mut run => outcome,
+        cause = work.stopped() => match cause {
+            Cause::Interrupted => Ok(Outcome::failed(FailureKind::Interrupted)),
+            Cause::Recalled => {
+                // The handler has seen its token; it may tidy up.
+                let _ = timeout(limits.grace, run).await;
+                Err(NoOutcome)
+            }
+        },
+        () = write_reports(node, work) => Err(NoOutcome),
+    }
+}
+
+/// Writes what the handler reports, a few times a second at the most. Ends only
+/// when it learns that the operation is somebody else's.
+async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
+    loop {
+        let (progress, number) = work.next_report().await;
+        match node.store.report(&work.id, work.token, progress).await {
+            Ok(Write::Done(_)) => work.report_written(number),
+            Ok(Write::Lost(_) | Write::Gone) => {
+                work.stop(Cause::Recalled);
+                std::future::pending::<()>().await;
+            }
+            // The next report, or the outcome, brings it.
+            Err(error) => tracing::warn!(error = error.chain(), "progress could not be written"),
+        }
+        sleep(BETWEEN_REPORTS).await;
+    }
+}
+
+async fn run<S, B, R>(
+    node: &Node<R>,
+    limits: &RunLimits,
+    work: &Work,
+    mut service: S,
+    request: Request<WholeBody>,
+) -> RunOutcome
+where
+    S: Service<Request<WholeBody>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    R: Lease<Output = RecordedResponse>,
+{
+    let pending = async {
+        service
+            .ready()
+            .await
+            .map_err(|error| inner_error(error.into()))?;
+        start(node, work).await
+    };
+    match timeout(limits.pending, pending).await {
+        Ok(Ok(())) => {}
+        Ok(Err(NotStarted::Failed(outcome))) => return Ok(outcome),
+        Ok(Err(NotStarted::Lost)) => return Err(NoOutcome),
+        Err(_) => return Ok(Outcome::failed(FailureKind::TimedOut)),
+    }
+    let running = async {
+        let response = service
+            .call(request)
+            .await
+            .map_err(|error| inner_error(error.into()))?;
+        collect(response, limits.result).await
+    };
+    Ok(match timeout(limits.running, running).await {
+        Ok(Ok(response)) => RecordedResponse::new(response).into_outcome(),
+        Ok(Err(outcome)) => outcome,
+        Err(_) => Outcome::failed(FailureKind::TimedOut),
+    })
+}
+
+enum NotStarted {
+    Failed(Outcome<RecordedResponse>),
+    Lost,
+}
+
+impl From<Outcome<RecordedResponse>> for NotStarted {
+    fn from(outcome: Outcome<RecordedResponse>) -> Self {
+        Self::Failed(outcome)
+    }
+}
+
+/// `pending` → `running`. The service is only called once this is known to have
+/// happened: attempts are counted by it.
+async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let started = until_answered(node.in_flight.abandoned(), || {
+        node.store.start(&work.id, work.token)
+    });
+    match started.await {
+        Ok(Write::Done(_)) => Ok(()),
+        Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
+        Err(_) => Err(NotStarted::Failed(Outcome::failed(
+            FailureKind::Interrupted,
+        ))),
+    }
+}
+
+async fn collect<B>(
+    response: Response<B>,
+    limit: u64,
+) -> Result<Response<WholeBody>, Outcome<RecordedResponse>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = response.into_parts();
+    if body.size_hint().lower() > limit {
+        return Err(too_large(limit));
+    }
+    let mut body = std::pin::pin!(body);
+    let mut collecting = Collecting::up_to(limit);
+    while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await
+    {
+        let frame = frame.map_err(|error| inner_error(error.into()))?;
+        collecting.push(frame).map_err(|_| too_large(limit))?;
+    }
+    Ok(Response::from_parts(parts, collecting.finish()))
+}
+
+fn too_large(limit: u64) -> Outcome<RecordedResponse> {
+    tracing::error!(limit, "the response is too large to be kept");
+    Outcome::failed(FailureKind::ResultTooLarge)
+}
+
+fn inner_error(error: BoxError) -> Outcome<RecordedResponse> {
+    tracing::error!(
+        error = &*error as &dyn std::error::Error,
+        "the inner service returned an error"
+    );
+    Outcome::failed(FailureKind::InnerError)
+}

@@ -1,0 +1,169 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use super::{AcceptedRequest, Node, RunLimits, operate};
+use crate::{
+    operation::{RecordedResponse, State, WholeBody},
+    store::{Lease, StoreError},
+};
+
+/// Runs accepted requests through a service and records how they end.
+///
+/// The layer does this by itself. Use it where accepted requests come from
+/// elsewhere, for example from a queue of yours: its future is ready once the
+/// outcome is recorded, which is the moment to acknowledge a delivery.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use http::{Request, Response};
+/// use tower::{ServiceExt, service_fn};
+/// use tower_operations::{
+///     AcceptedRequest, MemoryStore, OperationId, Ran, RunService, State, WholeBody,
+///     store::{Created, NewOperation, Repository},
+/// };
+///
+/// let app = service_fn(|_: Request<WholeBody>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(WholeBody::from("done")))
+/// });
+/// let store = MemoryStore::new();
+/// let Created::New(record) = store.create(NewOperation::new(OperationId::new())).await? else {
+///     unreachable!("the id is new");
+/// };
+///
+/// let request = Request::post("/reports").body(WholeBody::default())?;
+/// let ran = RunService::new(store, app)
+///     .oneshot(AcceptedRequest::new(&record, request))
+///     .await?;
+/// assert_eq!(ran, Ran::Recorded(State::Succeeded));
+/// # Ok(())
+/// # }
+/// ```
+pub struct RunService<S, R> {
+    inner: S,
+    node: Arc<Node<R>>,
+    limits: RunLimits,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ran {
+    /// Its outcome is recorded.
+    Recorded(State),
+    /// The operation was ended by somebody else, or is held by somebody else:
+    /// there is nothing left to do.
+    Refused,
+}
+
+impl<S, R> RunService<S, R> {
+    /// Runs requests through `inner` and records outcomes in `store`.
+    #[must_use]
+    pub fn new(store: R, inner: S) -> Self {
+        Self {
+            inner,
+            node: Arc::new(Node::new(store)),
+            limits: RunLimits::default(),
+        }
+    }
+
+    /// How long a request may wait for the inner service to be ready; 1 hour by
+    /// default, 30 days at the most.
+    #[must_use]
+    pub fn pending_timeout(mut self, limit: Duration) -> Self {
+        self.limits.set_pending(limit);
+        self
+    }
+
+    /// How long the inner service may take, its response body included; 1 hour
+    /// by default, 30 days at the most.
+    #[must_use]
+    pub fn running_timeout(mut self, limit: Duration) -> Self {
+        self.limits.set_running(limit);
+        self
+    }
+
+    /// The largest response body that is recorded, in bytes; 8 MiB by default.
+    #[must_use]
+    pub fn result_limit(mut self, bytes: u64) -> Self {
+        self.limits.result = bytes;
+        self
+    }
+}
+
+impl<S, B, R> Service<AcceptedRequest> for RunService<S, R>
+where
+    S: Service<Request<WholeBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    type Response = Ran;
+    /// The store did not answer until the node was abandoned.
+    type Error = StoreError;
+    type Future = RunFuture;
+
+    /// Always ready: the inner service's readiness is awaited in the future,
+    /// while the operation is pending.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, accepted: AcceptedRequest) -> RunFuture {
+        let node = Arc::clone(&self.node);
+        RunFuture(Box::pin(operate(
+            node,
+            self.limits,
+            self.inner.clone(),
+            accepted,
+        )))
+    }
+}
+
+/// The future of [`RunService`].
+#[must_use = "futures do nothing unless polled"]
+pub struct RunFuture(Pin<Box<dyn Future<Output = Result<Ran, StoreError>> + Send>>);
+
+impl Future for RunFuture {
+    type Output = Result<Ran, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<S: Clone, R> Clone for RunService<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            node: Arc::clone(&self.node),
+            limits: self.limits,
+        }
+    }
+}
+
+impl<S, R> fmt::Debug for RunService<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunService")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RunFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use super::{
+    Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+    NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
+    Write, traits::Found,
+};
+use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse};
+
+/// A store chosen at run time, for example by a command line.
+///
+/// It is made from a store that has every power, and has every power itself. A
+/// store that lacks some is completed first, with
+/// [`Polling`](super::Polling) and [`SingleNode`](super::SingleNode).
+///
+/// ```
+/// use tower_operations::{AsyncAcceptLayer, MemoryStore, store::AnyStore};
+///
+/// let store = match "memory" {
+///     "memory" => AnyStore::new(MemoryStore::new()),
+///     other => panic!("no such store: {other}"),
+/// };
+/// let layer = AsyncAcceptLayer::new(store);
+/// ```
+pub struct AnyStore<T = RecordedResponse>(Arc<dyn Erased<T>>);
+
+impl<T: Payload> AnyStore<T> {
+    /// Takes a store out of sight.
+    #[must_use]
+    pub fn new<R>(store: R) -> Self
+    where
+        R: Repository<Output = T> + Watch + Lease + Keys + List + Purge,
+    {
+        Self(Arc::new(store))
+    }
+}
+
+impl<T> Clone for AnyStore<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for AnyStore<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyStore").finish_non_exhaustive()
+    }
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Writes every method of every power three times, from one list: boxed in the
+/// erased trait, boxed from any store, and awaited in [`AnyStore`].
+macro_rules! powers {
+    ($($power:ident [$($extra:item)*] { $(
+        fn $method:ident$(<$($life:lifetime),+>)?($($arg:ident: $type:ty),*) -> $output:ty;
+    )* })*) => {
+        trait Erased<T>: Send + Sync + 'static {
+            fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
+            $($(
+                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
+                where
+                    $($($life: 'r),+)?;
+            )*)*
+        }
+
+        impl<T, R> Erased<T> for R
+        where
+            T: Payload,
+            R: Repository<Output = T> + Watch + Lease + Keys + List + Purge,
+        {
+            fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
+                Store::get_now(self, id)
+            }
+
+            $($(
+                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
+                where
+                    $($($life: 'r),+)?
+                {
+                    Box::pin($power::$method(self, $($arg),*))
+                }
+            )*)*
+        }
+
+        $(
+            impl<T: Payload> $power for AnyStore<T> {
+                $($extra)*
+                $(
+                    async fn $method$(<$($life),+>)?(&self, $($arg: $type),*) -> $output {
+                        self.0.$method($($arg),*).await
+                    }
+                )*
+            }
+        )*
+    };
+}
+
+powers! {
+    Store [
+        type Output = T;
+        fn get_now(&self, id: &OperationId) -> Option<Found<T>> { self.0.get_now(id) }
+    ] {
+        fn get<'a>(id: &'a OperationId) -> Found<T>;
+    }
+    Repository [] {
+        fn create(new: NewOperation) -> Result<Created<T>, StoreError>;
+        fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Write<T>, StoreError>;
+        fn report<'a>(id: &'a OperationId, token: FencingToken, progress: Progress) -> Result<Write<T>, StoreError>;
+        fn finish<'a>(id: &'a OperationId, token: FencingToken, outcome: Outcome<T>, progress: Option<Progress>) -> Result<Write<T>, StoreError>;
+        fn overrule<'a>(id: &'a OperationId, version: Version, outcome: Outcome<T>) -> Result<Write<T>, StoreError>;
+        fn forget<'a>(id: &'a OperationId, version: Version) -> Result<Write<T>, StoreError>;
+    }
+    Watch [] {
+        fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;
+    }
+    Lease [] {
+        fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;
+        fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<Arc<Record<T>>>, StoreError>;
+        fn release<'a>(held: &'a [Held]) -> Result<(), StoreError>;
+        fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
+    }
+    Keys [] {
+        fn reserve<'a, 'b>(key: &'a Key, owner: Option<&'b Owner>, term: Duration) -> Result<Reservation<T>, StoreError>;
+        fn settle<'a>(key: &'a Key, token: FencingToken, answer: T) -> Result<bool, StoreError>;
+        fn release_key<'a>(key: &'a Key, token: FencingToken) -> Result<bool, StoreError>;
+    }
+    List [] {
+        fn list<'a>(query: &'a ListQuery) -> Result<Page<T>, StoreError>;
+    }
+    Purge [] {
+        fn purge(limit: usize) -> Result<usize, StoreError>;
+    }
+}

@@ -1,0 +1,65 @@
+use std::error::Error;
+
+use tower::BoxError;
+
+/// Why a store could not do what it was asked.
+///
+/// # Semantics
+/// Law 9: the source is kept, and [`is_transient`](Self::is_transient) says
+/// whether trying again can help. Clients never see the source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store cannot be reached or is overloaded. The write may have
+    /// happened or not.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] BoxError),
+    /// There is no room for a further operation, until one expires.
+    #[error("the store is full")]
+    Full,
+    /// The store refused, and would again.
+    #[error("the store refused")]
+    Refused(#[source] BoxError),
+}
+
+impl StoreError {
+    /// An error after which trying again can help.
+    pub fn unavailable(source: impl Into<BoxError>) -> Self {
+        Self::Unavailable(source.into())
+    }
+
+    /// An error that will come again.
+    pub fn refused(source: impl Into<BoxError>) -> Self {
+        Self::Refused(source.into())
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Full => true,
+            Self::Refused(_) => false,
+        }
+    }
+
+    /// Brings any error into this type. One that is a `StoreError` already
+    /// stays what it is; any other counts as transient.
+    pub fn from_any(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(error) => *error,
+            Err(error) => Self::Unavailable(error),
+        }
+    }
+
+    /// The error and its sources, for logs.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,318 @@
+//! Stores made of closures.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tower::BoxError;
+
+use super::{
+    Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
+    Write, traits::Found,
+};
+use crate::operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot};
+
+/// A closure as a read-only store.
+///
+/// The closure gets an id and gives what is known under it: a [`Snapshot`],
+/// which has no id of its own and is pending unless it says otherwise. Its
+/// error may be any type; a [`StoreError`] keeps what it says about trying
+/// again, any other counts as transient.
+///
+/// There are no versions, so polls carry no `ETag` and cannot be held.
+///
+/// ```
+/// use tower_operations::{OperationId, Outcome, PollService, Snapshot, store::StoreFn};
+///
+/// let store = StoreFn::new(|id: OperationId| async move {
+///     let known = id.to_string() == "q3";
+///     Ok::<_, std::io::Error>(known.then(|| Snapshot::from(Outcome::Succeeded(Some(42)))))
+/// });
+/// let polls = PollService::read_only(store);
+/// ```
+#[derive(Clone)]
+pub struct StoreFn<F> {
+    read: F,
+}
+
+impl<F> StoreFn<F> {
+    /// Reads through `read`.
+    #[must_use]
+    pub fn new(read: F) -> Self {
+        Self { read }
+    }
+}
+
+impl<F, Fut, T, E> Store for StoreFn<F>
+where
+    F: Fn(OperationId) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<Snapshot<T>>, E>> + Send,
+    T: Payload,
+    E: Into<BoxError>,
+{
+    type Output = T;
+
+    async fn get(&self, id: &OperationId) -> Found<T> {
+        let snapshot = (self.read)(id.clone())
+            .await
+            .map_err(StoreError::from_any)?;
+        Ok(snapshot
+            .map(|snapshot| Arc::new(Record::unversioned(Operation::of(id.clone(), snapshot)))))
+    }
+}
+
+/// A whole store from two closures: one that reads a record, and one that
+/// writes a record if its version is still the one that is named.
+///
+/// Everything else (which change is allowed when, versions, fencing, expiry)
+/// is done here, by reading, taking a step and writing, again as often as
+/// somebody else was faster.
+///
+/// Wrap it in [`Polling`](super::Polling) to wait for changes, and in
+/// [`SingleNode`](super::SingleNode) to put it under the layer.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}};
+/// use tower_operations::{OperationId, store::{Change, Record, RepositoryFn, Repository, NewOperation}};
+///
+/// let rows = Arc::new(Mutex::new(HashMap::<OperationId, Record<u32>>::new()));
+/// let table = rows.clone();
+/// let read = move |id: OperationId| {
+///     let row = table.lock().unwrap().get(&id).cloned();
+///     async move { Ok::<_, Infallible>(row) }
+/// };
+/// let table = rows.clone();
+/// let write = move |change: Change<u32>| {
+///     // In SQL: INSERT … ON CONFLICT DO NOTHING, UPDATE … WHERE version = $1, DELETE … WHERE version = $1.
+///     let mut table = table.lock().unwrap();
+///     let current = table.get(&change.id).and_then(|row| row.version());
+///     let matches = current == change.expected;
+///     if matches {
+///         match change.record {
+///             Some(record) => table.insert(change.id, record),
+///             None => table.remove(&change.id),
+///         };
+///     }
+///     async move { Ok::<_, Infallible>(matches) }
+/// };
+/// let store = RepositoryFn::new(read, write);
+/// store.create(NewOperation::new("q3".parse().unwrap())).await.unwrap();
+/// assert_eq!(rows.lock().unwrap().len(), 1);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RepositoryFn<F, G> {
+    read: F,
+    write: G,
+    ttl: Duration,
+}
+
+/// What a [`RepositoryFn`] asks to be written, atomically.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Change<T> {
+    /// The operation.
+    pub id: OperationId,
+    /// The version that must be there; `None`: there must be nothing.
+    pub expected: Option<Version>,
+    /// What is to be there afterwards; `None`: nothing.
+    pub record: Option<Record<T>>,
+}
+
+impl<F, G> RepositoryFn<F, G> {
+    /// Reads through `read`, and writes through `write`, which says whether the
+    /// expected version was there. Operations expire 24 hours after they ended.
+    #[must_use]
+    pub fn new(read: F, write: G) -> Self {
+        Self {
+            read,
+            write,
+            ttl: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+
+    /// How long an operation is kept after it ended.
+    #[must_use]
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl, ..self }
+    }
+}
+
+impl<F, G, Fut, Gut, T, E, H> RepositoryFn<F, G>
+where
+    F: Fn(OperationId) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<Record<T>>, E>> + Send,
+    G: Fn(Change<T>) -> Gut + Send + Sync + 'static,
+    Gut: Future<Output = Result<bool, H>> + Send,
+    T: Payload + Clone,
+    E: Into<BoxError>,
+    H: Into<BoxError>,
+{
+    /// The record with its version, whether it has expired or not.
+    async fn read(&self, id: &OperationId) -> Result<Option<Record<T>>, StoreError> {
+        (self.read)(id.clone()).await.map_err(StoreError::from_any)
+    }
+
+    async fn write(
+        &self,
+        id: &OperationId,
+        expected: Option<Version>,
+        record: Option<Record<T>>,
+    ) -> Result<bool, StoreError> {
+        let change = Change {
+            id: id.clone(),
+            expected,
+            record,
+        };
+        (self.write)(change).await.map_err(StoreError::from_any)
+    }
+
+    /// Reads, takes a step, and writes, until nobody came in between.
+    async fn change(
+        &self,
+        id: &OperationId,
+        step: impl Fn(&Record<T>) -> Step<T> + Send,
+    ) -> Result<Write<T>, StoreError> {
+        loop {
+            let Some(before) = self.read(id).await?.filter(is_present) else {
+                return Ok(Write::Gone);
+            };
+            let next = match step(&before) {
+                Step::Done => return Ok(Write::Done(Arc::new(before))),
+                Step::Lost => return Ok(Write::Lost(Arc::new(before))),
+                Step::Next(next) => next,
+            };
+            if self.write(id, before.version(), Some(next.clone())).await? {
+                return Ok(Write::Done(Arc::new(next)));
+            }
+        }
+    }
+}
+
+fn is_present<T>(record: &Record<T>) -> bool {
+    let expires_at = record.operation().metadata().expires_at();
+    expires_at.is_none_or(|at| SystemTime::now() < at)
+}
+
+impl<F, G, Fut, Gut, T, E, H> Store for RepositoryFn<F, G>
+where
+    F: Fn(OperationId) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<Record<T>>, E>> + Send,
+    G: Fn(Change<T>) -> Gut + Send + Sync + 'static,
+    Gut: Future<Output = Result<bool, H>> + Send,
+    T: Payload + Clone,
+    E: Into<BoxError>,
+    H: Into<BoxError>,
+{
+    type Output = T;
+
+    async fn get(&self, id: &OperationId) -> Found<T> {
+        Ok(self.read(id).await?.filter(is_present).map(Arc::new))
+    }
+}
+
+impl<F, G, Fut, Gut, T, E, H> Repository for RepositoryFn<F, G>
+where
+    F: Fn(OperationId) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<Record<T>>, E>> + Send,
+    G: Fn(Change<T>) -> Gut + Send + Sync + 'static,
+    Gut: Future<Output = Result<bool, H>> + Send,
+    T: Payload + Clone,
+    E: Into<BoxError>,
+    H: Into<BoxError>,
+{
+    async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
+        loop {
+            let before = self.read(&new.id).await?;
+            if let Some(existing) = before.as_ref().filter(|record| is_present(record)) {
+                return Ok(match existing.owner() == new.owner.as_ref() {
+                    true => Created::Existing(Arc::new(existing.clone())),
+                    false => Created::IdTaken,
+                });
+            }
+            let expected = before.and_then(|expired| expired.version());
+            let record = Record::create(&new, SystemTime::now());
+            if self.write(&new.id, expected, Some(record.clone())).await? {
+                return Ok(Created::New(Arc::new(record)));
+            }
+        }
+    }
+
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+        self.change(id, |record| record.started(token, SystemTime::now()))
+            .await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Result<Write<T>, StoreError> {
+        let step = |record: &Record<T>| record.reported(token, progress.clone(), SystemTime::now());
+        self.change(id, step).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+    ) -> Result<Write<T>, StoreError> {
+        let step = |record: &Record<T>| {
+            record.finished(
+                token,
+                outcome.clone(),
+                progress.clone(),
+                SystemTime::now(),
+                self.ttl,
+            )
+        };
+        self.change(id, step).await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<T>,
+    ) -> Result<Write<T>, StoreError> {
+        let step = |record: &Record<T>| {
+            record.overruled(version, outcome.clone(), SystemTime::now(), self.ttl)
+        };
+        self.change(id, step).await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+        loop {
+            let Some(record) = self.read(id).await?.filter(is_present) else {
+                return Ok(Write::Gone);
+            };
+            if record.version() != Some(version) || !record.operation().state().is_terminal() {
+                return Ok(Write::Lost(Arc::new(record)));
+            }
+            if self.write(id, Some(version), None).await? {
+                return Ok(Write::Done(Arc::new(record)));
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for StoreFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFn").finish_non_exhaustive()
+    }
+}
+
+impl<F, G> fmt::Debug for RepositoryFn<F, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RepositoryFn")
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}

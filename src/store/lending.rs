@@ -1,0 +1,238 @@
+//! Powers lent to a store that lacks them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Created, FencingToken, Held, Lease, LeaseTerm, NewOperation, NodeId, Record, Repository, Store,
+    StoreError, Version, Watch, Write, mailbox::Mailboxes, traits::Found,
+};
+use crate::operation::{OperationId, Outcome, Progress};
+
+/// Lends [`Watch`] to a store by reading again and again.
+///
+/// Every wait costs a read an interval; use it where the store cannot tell of a
+/// change itself.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_operations::{PollService, store::Polling};
+/// # fn with<R: tower_operations::store::Repository<Output = u32>>(store: R) {
+/// let polls = PollService::new(Polling::new(store, Duration::from_millis(500)));
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Polling<R> {
+    inner: R,
+    interval: Duration,
+}
+
+impl<R> Polling<R> {
+    /// Reads every `interval` while somebody waits.
+    #[must_use]
+    pub fn new(inner: R, interval: Duration) -> Self {
+        Self { inner, interval }
+    }
+}
+
+impl<R: Store> Watch for Polling<R> {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Found<R::Output> {
+        let until = Instant::now() + at_most.min(FOREVER);
+        loop {
+            let record = self.inner.get(id).await?;
+            let now = Instant::now();
+            match &record {
+                Some(record) if record.version() == Some(since) && now < until => {
+                    sleep_until(until.min(now + self.interval)).await;
+                }
+                _ => return Ok(record),
+            }
+        }
+    }
+}
+
+/// More than any wait, and little enough to be added to any moment.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Lends [`Lease`] to a store that only one process writes to.
+///
+/// Nothing is ever taken over: there is nobody to do it. A cancel that goes
+/// through this handle or a clone of it reaches the running work at once.
+#[derive(Debug, Clone)]
+pub struct SingleNode<R> {
+    inner: R,
+    mailboxes: Arc<Mailboxes>,
+}
+
+impl<R> SingleNode<R> {
+    /// The only handle by which operations are written from now on.
+    #[must_use]
+    pub fn new(inner: R) -> Self {
+        Self {
+            inner,
+            mailboxes: Arc::default(),
+        }
+    }
+
+    /// Tells the holder that its operation was ended from outside.
+    fn overruled<T>(&self, write: &Write<T>) {
+        if let Write::Done(record) = write
+            && let Some(node) = record.node()
+        {
+            self.mailboxes.send(node, record.operation().id().clone());
+        }
+    }
+}
+
+impl<R> Polling<R> {
+    /// The holder learns by renewing its leases.
+    fn overruled<T>(&self, _: &Write<T>) {}
+}
+
+impl<R: Repository> Lease for SingleNode<R> {
+    async fn renew(&self, _: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        let mut lost = Vec::new();
+        for held in held {
+            let record = self.inner.get(&held.id).await?;
+            if record.is_none_or(|record| !record.is_held_by(held.token)) {
+                lost.push(held.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    async fn take_over(
+        &self,
+        _: &LeaseTerm,
+        _: usize,
+    ) -> Result<Vec<Arc<Record<Self::Output>>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn release(&self, _: &[Held]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        Ok(self.mailboxes.receive(node, at_most).await)
+    }
+}
+
+impl<R: Watch> Watch for SingleNode<R> {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Found<R::Output> {
+        self.inner.changed(id, since, at_most).await
+    }
+}
+
+impl<R: Lease> Lease for Polling<R> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        self.inner.renew(lease, held).await
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record<Self::Output>>>, StoreError> {
+        self.inner.take_over(lease, limit).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+        self.inner.release(held).await
+    }
+
+    async fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        self.inner.recalled(node, at_most).await
+    }
+}
+
+/// Reading and writing go on to the inner store as they are.
+macro_rules! forward {
+    ($adaptor:ident) => {
+        impl<R: Store> Store for $adaptor<R> {
+            type Output = R::Output;
+
+            async fn get(&self, id: &OperationId) -> Found<R::Output> {
+                self.inner.get(id).await
+            }
+
+            fn get_now(&self, id: &OperationId) -> Option<Found<R::Output>> {
+                self.inner.get_now(id)
+            }
+        }
+
+        impl<R: Repository> Repository for $adaptor<R> {
+            async fn create(&self, new: NewOperation) -> Result<Created<R::Output>, StoreError> {
+                self.inner.create(new).await
+            }
+
+            async fn start(
+                &self,
+                id: &OperationId,
+                token: FencingToken,
+            ) -> Result<Write<R::Output>, StoreError> {
+                self.inner.start(id, token).await
+            }
+
+            async fn report(
+                &self,
+                id: &OperationId,
+                token: FencingToken,
+                progress: Progress,
+            ) -> Result<Write<R::Output>, StoreError> {
+                self.inner.report(id, token, progress).await
+            }
+
+            async fn finish(
+                &self,
+                id: &OperationId,
+                token: FencingToken,
+                outcome: Outcome<R::Output>,
+                progress: Option<Progress>,
+            ) -> Result<Write<R::Output>, StoreError> {
+                self.inner.finish(id, token, outcome, progress).await
+            }
+
+            async fn overrule(
+                &self,
+                id: &OperationId,
+                version: Version,
+                outcome: Outcome<R::Output>,
+            ) -> Result<Write<R::Output>, StoreError> {
+                let write = self.inner.overrule(id, version, outcome).await?;
+                self.overruled(&write);
+                Ok(write)
+            }
+
+            async fn forget(
+                &self,
+                id: &OperationId,
+                version: Version,
+            ) -> Result<Write<R::Output>, StoreError> {
+                self.inner.forget(id, version).await
+            }
+        }
+    };
+}
+
+forward!(Polling);
+forward!(SingleNode);

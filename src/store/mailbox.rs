@@ -1,0 +1,70 @@
+//! Telling a node that operations it holds were ended from outside.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::{
+    NodeId,
+    wait::{WaitCell, Waiter},
+};
+use crate::operation::OperationId;
+
+/// The most ids that wait for one node. A recall beyond is dropped: it is a
+/// wake-up, and renewal has the truth.
+const CAPACITY: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Mailboxes(Mutex<HashMap<NodeId, Mailbox>>);
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    ids: Vec<OperationId>,
+    cell: Arc<WaitCell>,
+}
+
+impl Mailboxes {
+    pub(super) fn send(&self, node: &NodeId, id: OperationId) {
+        let cell = {
+            let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Only nodes that ever listened have a mailbox.
+            let Some(mailbox) = mailboxes.get_mut(node) else {
+                return;
+            };
+            if mailbox.ids.len() < CAPACITY {
+                mailbox.ids.push(id);
+            }
+            Arc::clone(&mailbox.cell)
+        };
+        cell.notify();
+    }
+
+    /// What came for `node`, as soon as there is something, or nothing after
+    /// `at_most`.
+    pub(super) async fn receive(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
+        let received = timeout(at_most, async {
+            loop {
+                match self.take(node) {
+                    Ok(ids) => return ids,
+                    Err(waiter) => waiter.await,
+                }
+            }
+        });
+        received.await.unwrap_or_default()
+    }
+
+    /// What came for `node`, or a waiter for what comes next.
+    fn take(&self, node: &NodeId) -> Result<Vec<OperationId>, Waiter> {
+        let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mailbox = mailboxes.entry(node.clone()).or_default();
+        if mailbox.ids.is_empty() {
+            Err(mailbox.cell.waiter())
+        } else {
+            Ok(std::mem::take(&mut mailbox.ids))
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How much may be kept, and how much is.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use crate::store::Record;
+
+pub(super) struct Limits<T> {
+    pub(super) ttl: Duration,
+    pub(super) max_operations: usize,
+    pub(super) max_bytes: usize,
+    pub(super) min_retention: Duration,
+    heap_bytes: fn(&T) -> usize,
+}
+
+/// What an operation takes besides its record: its slot in a map at half load,
+/// its place in the expiry index, and the counts of an `Arc`.
+const OVERHEAD: usize = 2 * 56 + 48 + 16;
+
+impl<T> Limits<T> {
+    pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {
+        Self {
+            ttl: Duration::from_secs(24 * 60 * 60),
+            max_operations: 1_000_000,
+            max_bytes: 256 * 1024 * 1024,
+            min_retention: Duration::from_secs(60),
+            heap_bytes,
+        }
+    }
+
+    /// About how many bytes `record` takes.
+    pub(super) fn weigh(&self, record: &Record<T>) -> usize {
+        let operation = record.operation();
+        OVERHEAD
+            + size_of::<Record<T>>()
+            + 2 * operation.id().heap_bytes()
+            + record.owner().map_or(0, |owner| owner.as_str().len() + 16)
+            + operation.metadata().heap_bytes()
+            + operation.problem().map_or(0, crate::Problem::heap_bytes)
+            + operation.response().map_or(0, self.heap_bytes)
+    }
+}
+
+impl<T> Clone for Limits<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Limits<T> {}
+
+impl<T> fmt::Debug for Limits<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limits")
+            .field("ttl", &self.ttl)
+            .field("max_operations", &self.max_operations)
+            .field("max_bytes", &self.max_bytes)
+            .field("min_retention", &self.min_retention)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is kept at the moment, over all shards.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    operations: AtomicUsize,
+    bytes: AtomicUsize,
+    waiters: Arc<AtomicUsize>,
+}
+
+impl Room {
+    pub(super) fn operations(&self) -> usize {
+        self.operations.load(Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    pub(super) fn waiters(&self) -> usize {
+        self.waiters.load(Relaxed)
+    }
+
+    pub(super) fn exceeds<T>(&self, limits: &Limits<T>) -> bool {
+        self.operations() > limits.max_operations || self.bytes() > limits.max_bytes
+    }
+
+    pub(super) fn add(&self, operations: usize, bytes: usize) {
+        self.operations.fetch_add(operations, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn remove(&self, operations: usize, bytes: usize) {
+        self.operations.fetch_sub(operations, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Counts a wait until the guard is dropped.
+    pub(super) fn wait(&self) -> Waiting {
+        self.waiters.fetch_add(1, Relaxed);
+        Waiting(Arc::clone(&self.waiters))
+    }
+}
+
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,252 @@
+//! Operations in this process's memory.
+
+mod keys;
+mod limits;
+mod powers;
+mod shard;
+
+use std::{
+    fmt,
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use self::{
+    keys::{KeyTable, Keyring},
+    limits::Limits,
+    shard::{Entry, Shard, Tick},
+};
+use super::mailbox::Mailboxes;
+use crate::operation::{OperationId, RecordedResponse};
+
+/// Operations in this process's memory: bounded, fast, and gone with the
+/// process.
+///
+/// Clones are handles to the same operations. Use it where an operation may be
+/// lost with the process that runs it.
+///
+/// # Bounds
+/// It keeps at most [`max_operations`](Self::max_operations) and about
+/// [`max_bytes`](Self::max_bytes). A terminal operation is forgotten
+/// [`ttl`](Self::ttl) after it ended. When there is no room for a new one, what
+/// expires soonest goes first, but never an operation that is not terminal, nor
+/// one that ended less than [`min_retention`](Self::min_retention) ago; when
+/// nothing may go, `create` fails with
+/// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An
+/// outcome is always taken, even above `max_bytes`: what is over is at most the
+/// largest result times the operations in flight.
+///
+/// The setters belong to the handle: set them before cloning it.
+///
+/// # Cost
+/// Reads, writes and waits are O(1) in the number of operations, but for the
+/// expiry index (logarithmic in the terminal ones of one of 256 shards). A list
+/// looks at every operation.
+///
+/// # Clocks
+/// Times that clients see come from the system's clock, time spans (`ttl`,
+/// leases, waits) from the monotonic one that tokio can pause.
+pub struct MemoryStore<T = RecordedResponse> {
+    shared: Arc<Shared<T>>,
+    limits: Limits<T>,
+}
+
+struct Shared<T> {
+    shards: Box<[Mutex<Shard<T>>]>,
+    hasher: foldhash::fast::RandomState,
+    started: Instant,
+    room: limits::Room,
+    keys: KeyTable<T>,
+    mailboxes: Mailboxes,
+}
+
+const SHARDS: usize = 256;
+
+impl MemoryStore {
+    /// A store for recorded responses: at most 1,000,000 operations and 256 MiB,
+    /// each kept for 24 hours after it ended.
+    #[must_use]
+    #[allow(clippy::new_without_default)] // `Default` would not know the result type
+    pub fn new() -> Self {
+        Self::weighing(RecordedResponse::heap_bytes)
+    }
+}
+
+impl<T> MemoryStore<T> {
+    /// A store for results of your own type; `heap_bytes` says how many bytes a
+    /// result takes beyond its `size_of`. The bounds are those of
+    /// [`MemoryStore::new`].
+    ///
+    /// ```
+    /// use tower_operations::MemoryStore;
+    ///
+    /// let store = MemoryStore::<String>::weighing(String::capacity);
+    /// ```
+    #[must_use]
+    pub fn weighing(heap_bytes: fn(&T) -> usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+                hasher: foldhash::fast::RandomState::default(),
+                started: Instant::now(),
+                room: limits::Room::default(),
+                keys: KeyTable::new(),
+                mailboxes: Mailboxes::default(),
+            }),
+            limits: Limits::new(heap_bytes),
+        }
+    }
+
+    /// How long an operation is kept after it ended.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.limits.ttl = ttl;
+        self
+    }
+
+    /// The most operations kept at a time.
+    #[must_use]
+    pub fn max_operations(mut self, operations: usize) -> Self {
+        self.limits.max_operations = operations;
+        self
+    }
+
+    /// About the most bytes kept at a time, the store's own included.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// How long a terminal operation is safe from being evicted for a new one;
+    /// 60 seconds by default.
+    #[must_use]
+    pub fn min_retention(mut self, retention: Duration) -> Self {
+        self.limits.min_retention = retention;
+        self
+    }
+
+    /// How many operations are kept, expired ones that were not removed yet
+    /// included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.room.operations()
+    }
+
+    /// Whether no operation is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// About how many bytes the operations take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shared.room.bytes()
+    }
+
+    /// How many waits for a change are going on.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.shared.room.waiters()
+    }
+
+    fn shard_of(&self, id: &OperationId) -> usize {
+        // The map inside a shard uses the low bits and the top seven.
+        (self.shared.hasher.hash_one(id) >> 32) as usize % SHARDS
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
+        // A critical section only moves finished values into place.
+        self.shared.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_key(&self, name: &str) -> MutexGuard<'_, Keyring<T>> {
+        self.shared
+            .keys
+            .lock(name, self.shared.hasher.hash_one(name))
+    }
+
+    /// Frees the keys of operations that are no more.
+    fn free_keys(&self, entries: &[Entry<T>]) {
+        for entry in entries {
+            let Some(name) = &entry.key else { continue };
+            let mut keyring = self.lock_key(name);
+            if keyring
+                .get(name)
+                .is_some_and(|key| key.is_of(entry.record.operation().id()))
+            {
+                keyring.remove(name);
+            }
+        }
+    }
+
+    /// Accounts for operations that were taken out.
+    fn freed(&self, entries: &[Entry<T>]) {
+        for entry in entries {
+            self.shared.room.remove(1, self.limits.weigh(&entry.record));
+        }
+        self.free_keys(entries);
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            tick: Tick::after(self.shared.started.elapsed()),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// Makes room for one more operation of `weight` bytes, or says that there
+    /// is none.
+    fn reserve(&self, shard: usize, weight: usize, now: Now) -> bool {
+        let room = &self.shared.room;
+        room.add(1, weight);
+        for offset in 0..SHARDS {
+            if !room.exceeds(&self.limits) {
+                return true;
+            }
+            let evicted =
+                self.lock((shard + offset) % SHARDS)
+                    .evict(now.tick, &self.limits, |freed| {
+                        room.remove(1, freed);
+                        room.exceeds(&self.limits)
+                    });
+            self.free_keys(&evicted);
+        }
+        if room.exceeds(&self.limits) {
+            room.remove(1, weight);
+            return false;
+        }
+        true
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Now {
+    tick: Tick,
+    wall: SystemTime,
+}
+
+impl<T> Clone for MemoryStore<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            limits: self.limits,
+        }
+    }
+}
+
+impl<T> fmt::Debug for MemoryStore<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("operations", &self.len())
+            .field("bytes", &self.bytes())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

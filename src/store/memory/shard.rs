@@ -1,0 +1,193 @@
+//! One lock's worth of operations.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::limits::Limits;
+use crate::{
+    operation::OperationId,
+    store::{
+        Record,
+        wait::{WaitCell, Waiter},
+    },
+};
+
+/// Milliseconds on the monotonic clock since the store was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(u64);
+
+impl Tick {
+    pub(super) const NEVER: Self = Self(u64::MAX);
+
+    pub(super) fn after(elapsed: Duration) -> Self {
+        Self(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Rounded up: nothing ends early.
+    pub(super) fn plus(self, span: Duration) -> Self {
+        let millis = span.as_nanos().div_ceil(1_000_000);
+        Self(
+            self.0
+                .saturating_add(u64::try_from(millis).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+pub(super) struct Shard<T> {
+    entries: HashMap<OperationId, Entry<T>, foldhash::fast::RandomState>,
+    /// The terminal operations by the moment they expire.
+    expiring: BTreeSet<(Tick, OperationId)>,
+}
+
+pub(super) struct Entry<T> {
+    pub(super) record: Arc<Record<T>>,
+    /// When the lease ends, or, of a terminal operation, when it expires.
+    pub(super) deadline: Tick,
+    /// When it ended.
+    finished: Tick,
+    /// Made only when somebody waits.
+    waiters: Option<Arc<WaitCell>>,
+    /// The name of the key that made it.
+    pub(super) key: Option<Arc<str>>,
+}
+
+impl<T> Default for Shard<T> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::default(),
+            expiring: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T> Entry<T> {
+    fn is_expired(&self, now: Tick) -> bool {
+        self.record.operation().state().is_terminal() && self.deadline <= now
+    }
+
+    /// Whether its lease may be taken over.
+    pub(super) fn is_abandoned(&self, now: Tick) -> bool {
+        !self.record.operation().state().is_terminal() && self.deadline <= now
+    }
+
+    /// A waiter for the next change.
+    pub(super) fn waiter(&mut self) -> Waiter {
+        self.waiters.get_or_insert_default().waiter()
+    }
+}
+
+impl<T> Shard<T> {
+    pub(super) fn get(&self, id: &OperationId, now: Tick) -> Option<&Entry<T>> {
+        self.entries.get(id).filter(|entry| !entry.is_expired(now))
+    }
+
+    pub(super) fn get_mut(&mut self, id: &OperationId, now: Tick) -> Option<&mut Entry<T>> {
+        self.entries
+            .get_mut(id)
+            .filter(|entry| !entry.is_expired(now))
+    }
+
+    pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &Entry<T>> {
+        self.entries
+            .values()
+            .filter(move |entry| !entry.is_expired(now))
+    }
+
+    /// Puts a new operation in, in the place of one that has expired, if there
+    /// is one: that is returned.
+    pub(super) fn insert(
+        &mut self,
+        record: Arc<Record<T>>,
+        deadline: Tick,
+        key: Option<Arc<str>>,
+    ) -> Option<Entry<T>> {
+        let id = record.operation().id().clone();
+        let replaced = self.remove(&id);
+        let entry = Entry {
+            record,
+            deadline,
+            finished: Tick::NEVER,
+            waiters: None,
+            key,
+        };
+        self.entries.insert(id, entry);
+        replaced
+    }
+
+    /// Puts `next` in the place of the record it follows, and returns whom to
+    /// wake. A terminal one says when it expires.
+    pub(super) fn advance(
+        &mut self,
+        next: Arc<Record<T>>,
+        expires: Option<Tick>,
+        now: Tick,
+    ) -> Option<Arc<WaitCell>> {
+        let id = next.operation().id();
+        let entry = self.entries.get_mut(id)?;
+        if let Some(expires) = expires {
+            entry.deadline = expires;
+            entry.finished = now;
+            self.expiring.insert((expires, id.clone()));
+        }
+        entry.record = next;
+        entry.waiters.take()
+    }
+
+    pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {
+        let (id, entry) = self.entries.remove_entry(id)?;
+        self.expiring.remove(&(entry.deadline, id));
+        Some(entry)
+    }
+
+    /// Takes out at most `limit` of what has expired.
+    pub(super) fn purge(&mut self, now: Tick, limit: usize) -> Vec<Entry<T>> {
+        let mut purged = Vec::new();
+        while purged.len() < limit
+            && self
+                .expiring
+                .first()
+                .is_some_and(|(deadline, _)| *deadline <= now)
+        {
+            purged.extend(self.pop_first());
+        }
+        purged
+    }
+
+    /// Takes out what may go for a new operation, what expires soonest first,
+    /// while `more` says so when told the bytes that were freed.
+    pub(super) fn evict(
+        &mut self,
+        now: Tick,
+        limits: &Limits<T>,
+        mut more: impl FnMut(usize) -> bool,
+    ) -> Vec<Entry<T>> {
+        let mut evicted = Vec::new();
+        while let Some((deadline, id)) = self.expiring.first() {
+            let may_go = *deadline <= now
+                || self
+                    .entries
+                    .get(id)
+                    .is_none_or(|entry| entry.finished.plus(limits.min_retention) <= now);
+            if !may_go {
+                break;
+            }
+            let Some(entry) = self.pop_first() else {
+                continue;
+            };
+            let freed = limits.weigh(&entry.record);
+            evicted.push(entry);
+            if !more(freed) {
+                break;
+            }
+        }
+        evicted
+    }
+
+    fn pop_first(&mut self) -> Option<Entry<T>> {
+        let (_, id) = self.expiring.pop_first()?;
+        self.entries.remove(&id)
+    }
+}

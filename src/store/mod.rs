@@ -1,0 +1,79 @@
+//! Where operations are *kept*: the traits with their laws, and the stores.
+//!
+//! | trait | what it can do | who needs it |
+//! | --- | --- | --- |
+//! | [`Store`] | read | [`PollService::read_only`](crate::PollService::read_only) |
+//! | [`Repository`] | write, conditionally | the layer, [`PollService::new`](crate::PollService::new) |
+//! | [`Watch`] | wait for a change | the same |
+//! | [`Lease`] | say who runs what, and who died | the layer |
+//! | [`Keys`] | run a repeated request once | a repeated `Idempotency-Key` |
+//! | [`List`] | enumerate | listings |
+//! | [`Purge`] | remove what expired | a housekeeping task of yours |
+//!
+//! [`MemoryStore`] has every power. [`StoreFn`] reads through a closure,
+//! [`RepositoryFn`] reads and writes through two. [`AnyStore`] is a store
+//! chosen at run time. [`Polling`] and [`SingleNode`] lend the powers to wait
+//! and to lease to a store that lacks them.
+//!
+//! # Laws
+//! The laws stand on the traits as *Semantics*, by these numbers. With the
+//! feature `conformance`, the module of that name checks each of them on any
+//! store.
+//!
+//! 1. *Create* is atomic and durable when it returns. The same id or key again
+//!    gives the existing operation to the same owner, and *taken* to another.
+//!    A read from any node sees it at once.
+//! 2. Start, progress and outcome are conditional on *not terminal and my
+//!    token*; a change asked for from outside names a version. Of two racing
+//!    finishes one wins and the other learns that it lost. The same write
+//!    repeated by the same holder succeeds: it is the same write.
+//! 3. Terminal is final. A late writer changes nothing.
+//! 4. The version grows by one with every change; a version that was seen never
+//!    comes back with other content, not even after a crash.
+//! 5. Waiting for a change misses none made after the version that was named,
+//!    on any node, and returns within its time.
+//! 6. A lease is taken over only with a higher fencing token, durably; a holder
+//!    that lost it is refused. Renewal may be asynchronous.
+//! 7. A recorded response comes back byte for byte; repeated headers, their
+//!    order and values that are not UTF-8 included.
+//! 8. Expired is absent. Purging is batched and never touches what is not
+//!    terminal.
+//! 9. Errors keep their source and say whether trying again can help.
+//! 10. Stored formats are versioned: a release reads what older ones wrote.
+//!
+//! # A store of your own
+//! [`Record`] knows every conditional change as a pure function from one record
+//! to the next; a store only has to make the step atomic. This one keeps its
+//! records in a map under a lock:
+//!
+//! ```
+#![doc = include_str!("custom_store.md")]
+//! ```
+
+mod any;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod function;
+mod lending;
+mod mailbox;
+mod memory;
+mod names;
+mod record;
+mod repository;
+mod requests;
+mod sync;
+mod traits;
+pub(crate) mod wait;
+
+pub use any::AnyStore;
+pub use error::StoreError;
+pub use function::{Change, RepositoryFn, StoreFn};
+pub use lending::{Polling, SingleNode};
+pub use memory::MemoryStore;
+pub use names::{FencingToken, NodeId, Owner, Version};
+pub use record::{Record, Step};
+pub use repository::{Created, Repository, Write};
+pub use requests::{Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation};
+pub(crate) use traits::Found;
+pub use traits::{Keys, Lease, List, Purge, Store, Watch};

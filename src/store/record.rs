@@ -1,0 +1,297 @@
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{FencingToken, NewOperation, NodeId, Owner, Version};
+use crate::operation::{Metadata, Operation, Outcome, Progress, Snapshot, Stage};
+
+/// What a store keeps of one operation: the operation itself, its version, its
+/// owner, and who may write to it.
+///
+/// The conditional changes of the laws are here, as pure functions from one
+/// record to the next. A store that makes reading a record, taking one of
+/// these steps and writing the successor one atomic act obeys laws 2, 3, 4 and
+/// 6 without a line about them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record<T> {
+    operation: Operation<T>,
+    version: Option<Version>,
+    owner: Option<Owner>,
+    token: FencingToken,
+    node: Option<NodeId>,
+    attempts: u32,
+    /// Which holder started it last.
+    started_by: Option<FencingToken>,
+}
+
+/// Where a conditional change leads.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// To this record, which is to be written.
+    Next(Record<T>),
+    /// Nowhere: the same holder wrote the same before.
+    Done,
+    /// Nowhere: the operation has ended, or somebody else holds it.
+    Lost,
+}
+
+impl<T> Record<T> {
+    /// The record of a new operation, pending, at the first version.
+    #[must_use]
+    pub fn create(new: &NewOperation, at: SystemTime) -> Self {
+        let mut metadata = Metadata::default().with_created_at(at).with_updated_at(at);
+        if let Some(method) = &new.method {
+            metadata = metadata.with_method(method.clone());
+        }
+        if let Some(name) = &new.name {
+            metadata = metadata.with_name(Arc::clone(name));
+        }
+        let stage = Stage::Pending;
+        Self {
+            operation: Operation::of(new.id.clone(), Snapshot { stage, metadata }),
+            version: Some(Version::FIRST),
+            owner: new.owner.clone(),
+            token: FencingToken::FIRST,
+            node: new.lease.as_ref().map(|lease| lease.node.clone()),
+            attempts: 0,
+            started_by: None,
+        }
+    }
+
+    /// The record of an operation that is only read: without a version, an
+    /// owner or a holder.
+    #[must_use]
+    pub fn unversioned(operation: Operation<T>) -> Self {
+        Self {
+            operation,
+            version: None,
+            owner: None,
+            token: FencingToken::FIRST,
+            node: None,
+            attempts: 0,
+            started_by: None,
+        }
+    }
+
+    /// A record put together from what was stored; without an owner, a holder
+    /// or a start so far.
+    #[must_use]
+    pub fn restore(operation: Operation<T>, version: Version) -> Self {
+        Self {
+            version: Some(version),
+            ..Self::unversioned(operation)
+        }
+    }
+
+    /// Sets whose it is.
+    #[must_use]
+    pub fn with_owner(self, owner: Option<Owner>) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Sets the latest holder.
+    #[must_use]
+    pub fn with_holder(self, token: FencingToken, node: Option<NodeId>) -> Self {
+        Self {
+            token,
+            node,
+            ..self
+        }
+    }
+
+    /// Sets how often it was started, and which holder did so last.
+    #[must_use]
+    pub fn with_attempts(self, attempts: u32, started_by: Option<FencingToken>) -> Self {
+        Self {
+            attempts,
+            started_by,
+            ..self
+        }
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn operation(&self) -> &Operation<T> {
+        &self.operation
+    }
+
+    /// How often it was changed; `None` where the store does not count.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.version
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// The token of the latest holder.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// The node that holds the lease, or held it last.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeId> {
+        self.node.as_ref()
+    }
+
+    /// How often it was started, each holder counted once.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Which holder started it last.
+    #[must_use]
+    pub fn started_by(&self) -> Option<FencingToken> {
+        self.started_by
+    }
+
+    /// `pending` → `running`, by the holder. After a lease was taken over, a
+    /// running operation starts once more.
+    #[must_use]
+    pub fn started(&self, token: FencingToken, at: SystemTime) -> Step<T> {
+        if !self.is_held_by(token) {
+            return Step::Lost;
+        }
+        if self.started_by == Some(token) {
+            return Step::Done;
+        }
+        let Some(mut next) = self.successor() else {
+            return Step::Lost;
+        };
+        if next.operation.transition(Stage::Running, at).is_err() {
+            next.operation
+                .update(|metadata| metadata.with_updated_at(at));
+        }
+        next.attempts += 1;
+        next.started_by = Some(token);
+        Step::Next(next)
+    }
+
+    /// Progress said by the holder. The same again is not a change.
+    #[must_use]
+    pub fn reported(&self, token: FencingToken, progress: Progress, at: SystemTime) -> Step<T> {
+        if !self.is_held_by(token) {
+            return Step::Lost;
+        }
+        if self.operation.metadata().progress() == Some(&progress) {
+            return Step::Done;
+        }
+        match self.successor() {
+            Some(mut next) => {
+                next.operation.report(progress, at);
+                Step::Next(next)
+            }
+            None => Step::Lost,
+        }
+    }
+
+    /// The outcome, recorded by the holder, with the progress it had not
+    /// written before. The record will be forgotten `ttl` after `at`.
+    #[must_use]
+    pub fn finished(
+        &self,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Step<T> {
+        if self.token != token {
+            return Step::Lost;
+        }
+        match self.ended(outcome, progress, at, ttl) {
+            Some(next) => Step::Next(next),
+            // Whoever ends it from outside raises the token, so it was this
+            // holder that ended it.
+            None => Step::Done,
+        }
+    }
+
+    /// An outcome asked for from outside (a cancel), for the version that was
+    /// seen. It fences the holder out.
+    #[must_use]
+    pub fn overruled(
+        &self,
+        version: Version,
+        outcome: Outcome<T>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Step<T> {
+        if self.version != Some(version) {
+            return Step::Lost;
+        }
+        match self.ended(outcome, None, at, ttl) {
+            Some(mut next) => {
+                next.token = self.token.next();
+                Step::Next(next)
+            }
+            None => Step::Lost,
+        }
+    }
+
+    /// The lease taken over by `node`, with a higher token.
+    #[must_use]
+    pub fn taken_over(&self, node: &NodeId) -> Step<T> {
+        match self.successor() {
+            Some(mut next) => {
+                next.token = self.token.next();
+                next.node = Some(node.clone());
+                Step::Next(next)
+            }
+            None => Step::Lost,
+        }
+    }
+
+    /// Whether `token` may write.
+    #[must_use]
+    pub fn is_held_by(&self, token: FencingToken) -> bool {
+        self.token == token && !self.operation.state().is_terminal()
+    }
+
+    fn ended(
+        &self,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Option<Self> {
+        let mut next = self.successor()?;
+        if let Some(progress) = progress {
+            next.operation.report(progress, at);
+        }
+        next.operation.transition(outcome, at).ok()?;
+        let expires_at = at.checked_add(ttl);
+        next.operation.update(|metadata| match expires_at {
+            Some(at) => metadata.with_expires_at(at),
+            None => metadata,
+        });
+        Some(next)
+    }
+
+    /// This record one version on; `None` once it is terminal. What is not
+    /// terminal holds no `T`, so none has to be cloned.
+    fn successor(&self) -> Option<Self> {
+        let stage = match self.operation.stage() {
+            Stage::Pending => Stage::Pending,
+            Stage::Running => Stage::Running,
+            Stage::Ended(_) => return None,
+        };
+        let metadata = self.operation.metadata().clone();
+        Some(Self {
+            operation: Operation::of(self.operation.id().clone(), Snapshot { stage, metadata }),
+            version: self.version.map(Version::next),
+            owner: self.owner.clone(),
+            token: self.token,
+            node: self.node.clone(),
+            attempts: self.attempts,
+            started_by: self.started_by,
+        })
+    }
+}

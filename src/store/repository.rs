@@ -1,0 +1,103 @@
+use std::{future::Future, sync::Arc};
+
+use super::{FencingToken, NewOperation, Record, Reservation, Store, StoreError, Version};
+use crate::operation::{OperationId, Outcome, Progress};
+
+/// Writing operations, each change conditional.
+///
+/// # Semantics
+/// * Law 1, [`create`](Self::create): atomic, and durable when it returns.
+///   Asked again with the same id or the same key it gives the operation that
+///   is there ([`Created::Existing`]) to the same owner, [`Created::IdTaken`]
+///   to another. Any read that begins after it returned sees the operation.
+/// * Law 2: [`start`](Self::start), [`report`](Self::report) and
+///   [`finish`](Self::finish) happen only while the operation is not terminal
+///   and `token` is its latest. [`overrule`](Self::overrule) and
+///   [`forget`](Self::forget) happen only at the version that is named. Of
+///   racing writers one wins, the others are told [`Write::Lost`]. A write that
+///   the same holder repeats is [`Write::Done`] again and changes nothing.
+/// * Law 3: what is terminal is never changed, only forgotten.
+/// * Law 4: every change raises the version by one. A version that any reader
+///   has seen never comes back with other content.
+/// * [`create`](Self::create), [`finish`](Self::finish) and
+///   [`overrule`](Self::overrule) are durable when they return.
+/// * An `Err` that is transient leaves it open whether the write happened: the
+///   caller repeats it.
+///
+/// [`Record`] has these changes as pure functions.
+pub trait Repository: Store {
+    /// Creates a pending operation, held by `new.lease` if there is one.
+    fn create(
+        &self,
+        new: NewOperation,
+    ) -> impl Future<Output = Result<Created<Self::Output>, StoreError>> + Send;
+
+    /// `pending` → `running`; counts an attempt.
+    fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+
+    /// Keeps how far it has come.
+    fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+
+    /// Records the outcome, with progress that was not reported before.
+    fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<Self::Output>,
+        progress: Option<Progress>,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+
+    /// Ends the operation from outside, as a cancel does, if it is still at
+    /// `version`; its holder can write no more.
+    fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<Self::Output>,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+
+    /// Removes a terminal operation that is still at `version`. A key that
+    /// found it stays taken until it expires.
+    fn forget(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+}
+
+/// What became of [`Repository::create`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Created<T> {
+    /// It is new. The record's token is the creator's.
+    New(Arc<Record<T>>),
+    /// The same owner has created it before.
+    Existing(Arc<Record<T>>),
+    /// Another owner has an operation with this id or key.
+    IdTaken,
+    /// The same owner came with this key before, and it stands for something
+    /// else than an operation: another request, an early answer, or a request
+    /// that is still being answered.
+    KeyHeld(Reservation<T>),
+}
+
+/// What became of a conditional write.
+#[derive(Debug)]
+pub enum Write<T> {
+    /// It happened, now or when the same was asked before. This is the record
+    /// after it; after a [`Repository::forget`], the one that was removed.
+    Done(Arc<Record<T>>),
+    /// The condition did not hold. This is the record as it is.
+    Lost(Arc<Record<T>>),
+    /// There is no such operation.
+    Gone,
+}

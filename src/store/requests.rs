@@ -1,0 +1,195 @@
+//! What stores are asked with, and some of what they answer.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+
+use super::{FencingToken, NodeId, Owner, Record};
+use crate::operation::{OperationId, State};
+
+/// An operation to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewOperation {
+    /// Its name.
+    pub id: OperationId,
+    /// Whose it is.
+    pub owner: Option<Owner>,
+    /// The method of the request.
+    pub method: Option<Method>,
+    /// The name of this kind of operation.
+    pub name: Option<Arc<str>>,
+    /// Who is going to run it; `None` if nobody holds it yet.
+    pub lease: Option<LeaseTerm>,
+    /// The key under which a repetition finds it again.
+    pub key: Option<Key>,
+    /// The token of a [reservation](super::Keys::reserve) of that key.
+    pub reservation: Option<FencingToken>,
+}
+
+impl NewOperation {
+    /// An operation that is nobody's and held by nobody.
+    #[must_use]
+    pub fn new(id: OperationId) -> Self {
+        Self {
+            id,
+            owner: None,
+            method: None,
+            name: None,
+            lease: None,
+            key: None,
+            reservation: None,
+        }
+    }
+
+    /// Sets whose it is.
+    #[must_use]
+    pub fn owner(self, owner: Option<Owner>) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Sets the method of the request.
+    #[must_use]
+    pub fn method(self, method: Method) -> Self {
+        Self {
+            method: Some(method),
+            ..self
+        }
+    }
+
+    /// Sets the name of this kind of operation.
+    #[must_use]
+    pub fn name(self, name: Option<Arc<str>>) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Sets who is going to run it.
+    #[must_use]
+    pub fn lease(self, lease: LeaseTerm) -> Self {
+        Self {
+            lease: Some(lease),
+            ..self
+        }
+    }
+
+    /// Sets the key under which a repetition finds it again.
+    #[must_use]
+    pub fn key(self, key: Key) -> Self {
+        Self {
+            key: Some(key),
+            ..self
+        }
+    }
+
+    /// Sets the token by which the key was reserved.
+    #[must_use]
+    pub fn reservation(self, token: FencingToken) -> Self {
+        Self {
+            reservation: Some(token),
+            ..self
+        }
+    }
+}
+
+/// The right of a node to run an operation, for a time.
+#[derive(Debug, Clone)]
+pub struct LeaseTerm {
+    /// The node.
+    pub node: NodeId,
+    /// How long the lease lasts without being renewed.
+    pub term: Duration,
+}
+
+/// An operation that a node holds, with the token it holds it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The operation.
+    pub id: OperationId,
+    /// The token.
+    pub token: FencingToken,
+}
+
+/// What makes two requests the same request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What the client sent as its `Idempotency-Key`.
+    pub name: Arc<str>,
+    /// A digest of the request that came with it.
+    pub fingerprint: [u8; 32],
+}
+
+/// What a store knows of a [`Key`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reservation<T> {
+    /// It was free and is reserved now; this token settles or releases it.
+    Reserved(FencingToken),
+    /// The same request is being answered elsewhere.
+    InProgress,
+    /// The same request made this operation.
+    Operation(Arc<Record<T>>),
+    /// The same request was answered early, with this.
+    Answered(Arc<T>),
+    /// Another request of the same owner came with this key.
+    Mismatch,
+    /// Another owner came with this key.
+    Taken,
+}
+
+/// Which operations to list: those of one owner, newest first.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ListQuery {
+    /// Whose; `None` lists what is nobody's.
+    pub owner: Option<Owner>,
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only what comes after the page that gave this cursor.
+    pub after: Option<Cursor>,
+}
+
+impl ListQuery {
+    /// The newest `limit` operations of `owner`.
+    #[must_use]
+    pub fn new(owner: Option<Owner>, limit: usize) -> Self {
+        Self {
+            owner,
+            state: None,
+            limit,
+            after: None,
+        }
+    }
+
+    /// Only those in this state.
+    #[must_use]
+    pub fn state(self, state: State) -> Self {
+        Self {
+            state: Some(state),
+            ..self
+        }
+    }
+
+    /// Only what comes after the page that gave this cursor.
+    #[must_use]
+    pub fn after(self, cursor: Cursor) -> Self {
+        Self {
+            after: Some(cursor),
+            ..self
+        }
+    }
+}
+
+/// Where the next page begins. Its text is the store's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub Arc<str>);
+
+/// A part of a list.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The operations, newest first.
+    pub records: Vec<Arc<Record<T>>>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Cursor>,
+}

@@ -1,0 +1,145 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use super::{
+    FencingToken, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
+    Reservation, StoreError, Version,
+};
+use crate::operation::{OperationId, Payload};
+
+/// Reading operations.
+///
+/// # Semantics
+/// * A read sees every write that returned before it began, on any node (law
+///   1).
+/// * What has expired is absent (law 8).
+/// * A result comes back as it was recorded (law 7).
+pub trait Store: Send + Sync + 'static {
+    /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse)
+    /// for the layer, any type of yours otherwise.
+    type Output: Payload;
+
+    /// The operation as it is now; `None` if there is none.
+    fn get(&self, id: &OperationId) -> impl Future<Output = Found<Self::Output>> + Send;
+
+    /// The same without waiting, from a store that never has to: a poll then
+    /// allocates no future. `None` means: ask [`get`](Self::get).
+    fn get_now(&self, id: &OperationId) -> Option<Found<Self::Output>> {
+        let _ = id;
+        None
+    }
+}
+
+/// What a read answers.
+pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
+
+/// Waiting for a change.
+///
+/// # Semantics
+/// Law 5: no change after `since` is missed, on whichever node it is made, and
+/// the call returns within `at_most`. Implementations subscribe before they
+/// check.
+pub trait Watch: Store {
+    /// Returns the operation as soon as its version is not `since`, or as it is
+    /// after `at_most`; `None` once there is none.
+    fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> impl Future<Output = Found<Self::Output>> + Send;
+}
+
+/// Saying who runs what, and finding what nobody runs any more.
+///
+/// # Semantics
+/// Law 6: a lease that was not renewed within its term may be taken over, by
+/// one node, with a higher fencing token, durably; from then on the earlier
+/// holder's writes are refused. Renewal may be asynchronous.
+pub trait Lease: Repository {
+    /// Extends the leases on all of `held`, in one statement. Answers those
+    /// that the node holds no more: taken over, ended from outside, gone.
+    fn renew(
+        &self,
+        lease: &LeaseTerm,
+        held: &[Held],
+    ) -> impl Future<Output = Result<Vec<Held>, StoreError>> + Send;
+
+    /// Takes over at most `limit` operations whose lease has expired.
+    fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Arc<Record<Self::Output>>>, StoreError>> + Send;
+
+    /// Gives up the leases on `held`: they count as expired at once. What is
+    /// not held by these tokens is left alone.
+    fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Returns as soon as operations that `node` holds were ended from outside,
+    /// with their ids, or with none after `at_most`.
+    ///
+    /// This is a wake-up: it may name operations that the node holds no more,
+    /// and may miss some; [`renew`](Self::renew) has the truth.
+    fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> impl Future<Output = Result<Vec<OperationId>, StoreError>> + Send;
+}
+
+/// Reserving the key of a request before there is an operation, so that a
+/// repetition runs nothing twice.
+///
+/// # Semantics
+/// Law 1: of any number of reservations of a free key at the same moment, on
+/// any nodes, one is [`Reservation::Reserved`]. A reservation that is neither
+/// settled nor released lapses after its term. A key given to
+/// [`Repository::create`] is bound to the operation it made.
+pub trait Keys: Repository {
+    /// Reserves `key` for `owner`, for `term`.
+    fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        term: Duration,
+    ) -> impl Future<Output = Result<Reservation<Self::Output>, StoreError>> + Send;
+
+    /// Keeps an early answer under a reserved key, for repetitions. False if
+    /// the reservation has lapsed.
+    fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: Self::Output,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Frees a reserved key. False if the reservation has lapsed.
+    fn release_key(
+        &self,
+        key: &Key,
+        token: FencingToken,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+}
+
+/// Enumerating operations.
+///
+/// # Semantics
+/// Newest first, of one owner only; a cursor continues where its page ended,
+/// whatever was created since. What has expired is absent (law 8).
+pub trait List: Store {
+    /// A page of operations.
+    fn list(
+        &self,
+        query: &ListQuery,
+    ) -> impl Future<Output = Result<Page<Self::Output>, StoreError>> + Send;
+}
+
+/// Removing what has expired.
+///
+/// # Semantics
+/// Law 8: only what has expired is removed, at most `limit` a call, and what is
+/// not terminal never expires.
+pub trait Purge: Store {
+    /// Removes at most `limit` expired operations and says how many it removed.
+    fn purge(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+}
