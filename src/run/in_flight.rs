@@ -145,7 +145,7 @@ impl InFlight {
 
     /// A waiter for the moment when the last one leaves.
     pub(super) fn empty(&self) -> Waiter {
-        self.empty.waiter()
+        Waiter::new(&self.empty)
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {

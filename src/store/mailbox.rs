@@ -62,7 +62,7 @@ impl Mailboxes {
         let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mailbox = mailboxes.entry(node.clone()).or_default();
         if mailbox.ids.is_empty() {
-            Err(mailbox.cell.waiter())
+            Err(Waiter::new(&mailbox.cell))
         } else {
             Ok(std::mem::take(&mut mailbox.ids))
         }

@@ -26,15 +26,6 @@ struct CellState {
 }
 
 impl WaitCell {
-    /// A waiter for the next notification after this call.
-    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
-        Waiter {
-            seen: self.lock(|state| state.notifications),
-            key: None,
-            cell: Arc::clone(self),
-        }
-    }
-
     /// Wakes every waiter there is.
     pub(crate) fn notify(&self) {
         let wakers = self.lock(|state| {
@@ -70,6 +61,17 @@ pub(crate) struct Waiter {
     seen: u64,
     /// Where its waker lies, while it sleeps.
     key: Option<usize>,
+}
+
+impl Waiter {
+    /// A waiter for the next notification of `cell` after this call.
+    pub(crate) fn new(cell: &Arc<WaitCell>) -> Self {
+        Self {
+            seen: cell.lock(|state| state.notifications),
+            key: None,
+            cell: Arc::clone(cell),
+        }
+    }
 }
 
 impl Future for Waiter {

@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// Milliseconds on the monotonic clock since the store was made.
+/// Nanoseconds on the monotonic clock since the store was made: 584 years of
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(u64);
 
@@ -23,16 +24,11 @@ impl Tick {
     pub(super) const NEVER: Self = Self(u64::MAX);
 
     pub(super) fn after(elapsed: Duration) -> Self {
-        Self(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+        Self(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Rounded up: nothing ends early.
     pub(super) fn plus(self, span: Duration) -> Self {
-        let millis = span.as_nanos().div_ceil(1_000_000);
-        Self(
-            self.0
-                .saturating_add(u64::try_from(millis).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(Self::after(span).0))
     }
 }
 
@@ -73,9 +69,16 @@ impl<T> Entry<T> {
         !self.record.operation().state().is_terminal() && self.deadline <= now
     }
 
+    /// Wakes whoever waits for a change: it is gone.
+    pub(super) fn wake(&self) {
+        if let Some(cell) = &self.waiters {
+            cell.notify();
+        }
+    }
+
     /// A waiter for the next change.
     pub(super) fn waiter(&mut self) -> Waiter {
-        self.waiters.get_or_insert_default().waiter()
+        Waiter::new(self.waiters.get_or_insert_default())
     }
 }
 
@@ -156,24 +159,27 @@ impl<T> Shard<T> {
         purged
     }
 
-    /// Takes out what may go for a new operation, what expires soonest first,
-    /// while `more` says so when told the bytes that were freed.
+    /// When the first one expires, and whether it may go for a new operation.
+    pub(super) fn expiring_next(&self, now: Tick, limits: &Limits<T>) -> Option<(Tick, bool)> {
+        let (expires, id) = self.expiring.first()?;
+        let has_been_kept = |entry: &Entry<T>| entry.finished.plus(limits.min_retention) <= now;
+        let may_go = *expires <= now || self.entries.get(id).is_none_or(has_been_kept);
+        Some((*expires, may_go))
+    }
+
+    /// Takes out what may go for a new operation and expires by `until`, the
+    /// soonest first, while `more` says so when told the bytes that were freed.
     pub(super) fn evict(
         &mut self,
         now: Tick,
+        until: Tick,
         limits: &Limits<T>,
         mut more: impl FnMut(usize) -> bool,
     ) -> Vec<Entry<T>> {
         let mut evicted = Vec::new();
-        while let Some((deadline, id)) = self.expiring.first() {
-            let may_go = *deadline <= now
-                || self
-                    .entries
-                    .get(id)
-                    .is_none_or(|entry| entry.finished.plus(limits.min_retention) <= now);
-            if !may_go {
-                break;
-            }
+        while let Some((expires, true)) = self.expiring_next(now, limits)
+            && expires <= until
+        {
             let Some(entry) = self.pop_first() else {
                 continue;
             };

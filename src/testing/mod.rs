@@ -1,0 +1,58 @@
+//! A kit for testing a 202 flow of yours, in a few lines.
+//!
+//! * [`Client`] sends a request, insists on a 202, follows its `Location` and
+//!   gives the operation once it has ended, or its result.
+//! * [`TestOperation`] is an operation in a [`MemoryStore`](crate::MemoryStore)
+//!   that the test holds: it finishes, fails or drops it when it wants to.
+//!
+//! An application with the layer, from the outside:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use axum::{Router, routing::post};
+//! use http::Request;
+//! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService, State, testing::Client};
+//!
+//! let store = MemoryStore::new();
+//! let app: Router = Router::new()
+//!     .route("/reports", post(async || "the report").route_layer(AsyncAcceptLayer::new(store.clone())))
+//!     .nest_service("/operations", PollService::new(store));
+//!
+//! let accepted = Client::new(app).accepted(Request::post("/reports"), "Q3").await;
+//! assert_eq!(accepted.finished().await.state(), State::Succeeded);
+//! assert_eq!(accepted.result().await.body(), "the report");
+//! # }
+//! ```
+//!
+//! Code that polls, against operations that do what the test says:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use tower_operations::{FailureKind, MemoryStore, PollService, State, testing::{Client, TestOperation}};
+//!
+//! let store = MemoryStore::<u32>::weighing(|_| 0);
+//! let client = Client::new(PollService::new(store.clone()));
+//!
+//! let operation = TestOperation::begin(&store).await;
+//! let polled = client.at(format!("/{}", operation.id()));
+//! assert_eq!(polled.operation().await.state(), State::Pending);
+//! operation.finish(42).await;
+//! assert_eq!(polled.finished().await.result(), Some(&42.into()));
+//!
+//! // One whose worker dies.
+//! let operation = TestOperation::begin(&store).await;
+//! let polled = client.at(format!("/{}", operation.id()));
+//! drop(operation);
+//! let problem = polled.finished().await.problem().cloned().unwrap();
+//! assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+//! # }
+//! ```
+//!
+//! Everything panics with a sentence where a test would want to fail. Waiting
+//! is bounded, and a paused tokio clock makes it instant.
+
+mod client;
+mod operation;
+
+pub use client::{Client, Polled};
+pub use operation::TestOperation;

@@ -1,0 +1,99 @@
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Waker},
+};
+
+use crate::{
+    MemoryStore,
+    operation::{FailureKind, OperationId, Outcome, Payload, Problem, Progress},
+    store::{Created, FencingToken, NewOperation, Repository, Write},
+};
+
+/// An operation that a test holds.
+///
+/// Dropped without an end, it fails as `interrupted`, as if its worker had died.
+///
+/// # Panics
+/// Its methods panic if somebody else, say a cancel, has ended the operation
+/// before.
+#[derive(Debug)]
+#[must_use = "a test operation that is dropped is interrupted"]
+pub struct TestOperation<T: Payload> {
+    store: MemoryStore<T>,
+    id: OperationId,
+    token: FencingToken,
+    ended: bool,
+}
+
+impl<T: Payload> TestOperation<T> {
+    /// A new operation in `store`, pending.
+    pub async fn begin(store: &MemoryStore<T>) -> Self {
+        let id = OperationId::new();
+        match store.create(NewOperation::new(id.clone())).await {
+            Ok(Created::New(record)) => Self {
+                store: store.clone(),
+                id,
+                token: record.token(),
+                ended: false,
+            },
+            other => panic!(
+                "the store did not take a new operation: {other:?}",
+                other = other.err()
+            ),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &OperationId {
+        &self.id
+    }
+
+    /// `pending` → `running`.
+    pub async fn start(&self) {
+        self.expect(self.store.start(&self.id, self.token).await.ok(), "started");
+    }
+
+    /// Says how far it has come.
+    pub async fn progress(&self, progress: Progress) {
+        let write = self.store.report(&self.id, self.token, progress).await;
+        self.expect(write.ok(), "said to progress");
+    }
+
+    /// Ends it with a result.
+    pub async fn finish(self, result: T) {
+        self.end(Outcome::Succeeded(Some(result))).await;
+    }
+
+    /// Ends it with a problem.
+    pub async fn fail(self, problem: impl Into<Problem>) {
+        self.end(Outcome::failed(problem)).await;
+    }
+
+    async fn end(mut self, outcome: Outcome<T>) {
+        self.ended = true;
+        let write = self.store.finish(&self.id, self.token, outcome, None).await;
+        self.expect(write.ok(), "ended");
+    }
+
+    fn expect(&self, write: Option<Write<T>>, what: &str) {
+        let done = matches!(write, Some(Write::Done(_)));
+        assert!(
+            done,
+            "the operation {} has ended, and cannot be {what}",
+            self.id
+        );
+    }
+}
+
+impl<T: Payload> Drop for TestOperation<T> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let outcome = Outcome::failed(FailureKind::Interrupted);
+            let finish = pin!(self.store.finish(&self.id, self.token, outcome, None));
+            // A memory store never waits, so one poll does it.
+            let _ = finish.poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}

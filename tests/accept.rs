@@ -1,0 +1,284 @@
+//! The way from a request to its 202, in process.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hooked::{Call, Hooked, When};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationHandle, RequestBody, WholeBody,
+    store::{List, ListQuery},
+};
+
+/// A body that arrives frame by frame, with a pause before each.
+struct Slow {
+    frames: VecDeque<&'static str>,
+    paused: bool,
+}
+
+impl Slow {
+    fn of(frames: &[&'static str]) -> Self {
+        Self {
+            frames: frames.iter().copied().collect(),
+            paused: false,
+        }
+    }
+}
+
+impl Body for Slow {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.paused = !self.paused;
+        if self.paused {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let frame = self.frames.pop_front();
+        Poll::Ready(frame.map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+    }
+}
+
+/// Polls `future` until it has been pending `times` times; gives its output if
+/// it was ready before.
+async fn poll_times<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
+    let mut pending = 0;
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if pending == times => Poll::Ready(None),
+        Poll::Pending => {
+            pending += 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
+    let (mut left_nothing, mut left_one, mut answered) = (0, 0, 0);
+    // By how often the response future was polled, and by how far its task
+    // came after that before the future is dropped.
+    for (polls, steps) in (0..20).flat_map(|polls| (0..12).map(move |steps| (polls, steps))) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let memory = MemoryStore::new();
+        let store = Hooked::new(memory.clone(), async |_, _| {
+            tokio::task::yield_now().await;
+            Ok(())
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let service = layer.layer(service_fn(move |request: Request<RequestBody<Slow>>| {
+            counted.fetch_add(1, SeqCst);
+            async move {
+                assert_eq!(request.into_body().size_hint().exact(), Some(6));
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(Response::new(Slow::of(&["do", "ne"])))
+            }
+        }));
+        let request = Request::post("/").body(Slow::of(&["one", "two"])).unwrap();
+        {
+            let mut response = pin!(service.oneshot(request));
+            if let Some(response) = poll_times(response.as_mut(), polls).await {
+                assert_eq!(response.unwrap().status(), StatusCode::ACCEPTED);
+                answered += 1;
+            }
+            for _ in 0..steps {
+                tokio::task::yield_now().await;
+            }
+        }
+        let report = drain.drain(Duration::from_secs(5)).await;
+        assert!(report.is_clean(), "{report:?}");
+        let operations = memory
+            .list(&ListQuery::new(None, 10))
+            .await
+            .unwrap()
+            .records;
+        assert_eq!(
+            operations.len(),
+            calls.load(SeqCst),
+            "after {polls} polls and {steps} steps"
+        );
+        match operations.as_slice() {
+            [] => left_nothing += 1,
+            [one] => {
+                left_one += 1;
+                let result = one.operation().result().expect("it succeeded");
+                assert_eq!(result.body(), "done");
+            }
+            _ => panic!("one request made several operations"),
+        }
+    }
+    // The walk has been on either side, and through to the end.
+    assert!(
+        left_nothing > 0 && left_one > answered && answered > 0,
+        "{left_nothing} {left_one} {answered}"
+    );
+}
+
+#[tokio::test]
+async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
+    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let layer = layer.max_in_flight(1);
+    let before = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    let hang = service_fn(|_: Request<RequestBody<WholeBody>>| async {
+        std::future::pending::<Result<Response<WholeBody>, Infallible>>().await
+    });
+    let services: Vec<_> = (0..100).map(|_| layer.clone().layer(hang)).collect();
+    assert_eq!(
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+        before
+    );
+
+    // And the bound is one for all of them.
+    let mut statuses = Vec::new();
+    for service in services.into_iter().take(3) {
+        let request = Request::post("/").body(WholeBody::default()).unwrap();
+        statuses.push(service.oneshot(request).await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [202, 503, 503]);
+    assert_eq!(drain.in_flight(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_request_has_a_retry_after_and_gives_its_place_back() {
+    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new().max_operations(0));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = layer.layer(service_fn(move |_: Request<RequestBody<WholeBody>>| {
+        counted.fetch_add(1, SeqCst);
+        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+    }));
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+    assert_eq!(drain.in_flight(), 0);
+    assert_eq!(calls.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_a_503_in_the_end() {
+    let store = Hooked::new(MemoryStore::new(), async |call, _| {
+        if call == Call::Create {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let service = layer
+        .create_timeout(Duration::from_secs(3))
+        .layer(service_fn(|_: Request<RequestBody<WholeBody>>| async {
+            panic!("the inner service must not be called");
+            #[allow(unreachable_code)]
+            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        }));
+    let begun = tokio::time::Instant::now();
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(begun.elapsed(), Duration::from_secs(3));
+    assert_eq!(drain.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_hides_its_success_is_tried_again_with_the_same_id() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let memory = MemoryStore::new();
+    let store = Hooked::new(memory.clone(), move |call, when| {
+        let fails = call == Call::Create && when == When::After && counted.fetch_add(1, SeqCst) < 3;
+        async move {
+            match fails {
+                true => Err(tower_operations::store::StoreError::unavailable(
+                    "the connection is lost",
+                )),
+                false => Ok(()),
+            }
+        }
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = layer.layer(service_fn(move |_: Request<RequestBody<WholeBody>>| {
+        counted.fetch_add(1, SeqCst);
+        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+    }));
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    assert_eq!(
+        service.oneshot(request).await.unwrap().status(),
+        StatusCode::ACCEPTED
+    );
+    assert!(drain.drain(Duration::from_secs(5)).await.is_clean());
+    assert_eq!(
+        (tries.load(SeqCst), calls.load(SeqCst), memory.len()),
+        (4, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn the_inner_service_is_cloned_once_a_request() {
+    #[derive(Debug)]
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Clone for Counting {
+        fn clone(&self) -> Self {
+            self.0.fetch_add(1, SeqCst);
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    impl Service<Request<RequestBody<WholeBody>>> for Counting {
+        type Response = Response<WholeBody>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<WholeBody>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<RequestBody<WholeBody>>) -> Self::Future {
+            let detached = OperationHandle::of(request.extensions()).is_detached();
+            assert_eq!(detached, request.method() == http::Method::GET);
+            std::future::ready(Ok(Response::new(WholeBody::default())))
+        }
+    }
+
+    let clones = Arc::new(AtomicUsize::new(0));
+    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let mut service = layer.layer(Counting(Arc::clone(&clones)));
+    for request in [Request::get("/"), Request::post("/")] {
+        let request = request.body(WholeBody::default()).unwrap();
+        service.ready().await.unwrap().call(request).await.unwrap();
+    }
+    assert!(drain.drain(Duration::from_secs(5)).await.is_clean());
+    assert_eq!(clones.load(SeqCst), 2);
+}

@@ -1,0 +1,478 @@
+//! How a run ends, with a paused clock.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use hooked::{Call, Hooked, When};
+use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::{sync::oneshot, time::Instant};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operation, OperationHandle, OperationId,
+    Outcome, Progress, RecordedResponse, RequestBody, State, WholeBody,
+    store::{Lease, Repository, Store, StoreError, Watch, Write},
+};
+
+type Body = RequestBody<WholeBody>;
+type Answer = Result<Response<WholeBody>, BoxError>;
+
+/// A store, and a way to have requests accepted.
+struct Setup<R> {
+    store: R,
+    layer: AsyncAcceptLayer<R>,
+    drain: Drain,
+}
+
+impl<R> Setup<R>
+where
+    R: Lease<Output = RecordedResponse> + Watch + Clone,
+{
+    fn new(store: R) -> Self {
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        Self {
+            store,
+            layer,
+            drain,
+        }
+    }
+
+    fn layer(self, change: impl FnOnce(AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R>) -> Self {
+        Self {
+            layer: change(self.layer),
+            ..self
+        }
+    }
+
+    async fn accept<F>(
+        &self,
+        inner: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
+    ) -> OperationId
+    where
+        F: Future<Output = Answer> + Send,
+    {
+        let service = self.layer.layer(service_fn(inner));
+        let request = Request::post("/reports")
+            .body(WholeBody::from("Q3"))
+            .unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let location = response.headers()["location"].to_str().unwrap();
+        location.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    /// The operation once `done` says so.
+    async fn once(
+        &self,
+        id: &OperationId,
+        done: impl Fn(&Operation<RecordedResponse>) -> bool,
+    ) -> Operation<RecordedResponse> {
+        let mut record = self
+            .store
+            .get(id)
+            .await
+            .unwrap()
+            .expect("a 202 is readable at once");
+        while !done(record.operation()) {
+            let version = record.version().unwrap();
+            let wait = Duration::from_secs(24 * 60 * 60);
+            record = self
+                .store
+                .changed(id, version, wait)
+                .await
+                .unwrap()
+                .unwrap();
+            assert_ne!(
+                record.version(),
+                Some(version),
+                "it never came: {:?}",
+                record.operation()
+            );
+        }
+        record.operation().clone()
+    }
+
+    async fn ended(&self, id: &OperationId) -> Operation<RecordedResponse> {
+        self.once(id, |operation| operation.state().is_terminal())
+            .await
+    }
+
+    async fn failed_as(&self, id: &OperationId, kind: FailureKind) {
+        let operation = self.ended(id).await;
+        let problem = operation.problem().expect("it failed");
+        assert_eq!(problem.type_uri(), kind.urn());
+        assert_eq!(problem.status(), Some(kind.status()));
+        assert_eq!(operation.response(), None);
+    }
+}
+
+async fn done(_: Request<Body>) -> Answer {
+    Ok(Response::new(WholeBody::from("done")))
+}
+
+async fn hang(_: Request<Body>) -> Answer {
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_400_it_succeeds_and_from_400_on_it_fails_with_the_response() {
+    let setup = Setup::new(MemoryStore::new());
+    for status in [200_u16, 204, 302, 399, 400, 404, 500, 599] {
+        let id = setup
+            .accept(move |_| async move {
+                let mut response = Response::new(WholeBody::from("said"));
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                Ok(response)
+            })
+            .await;
+        let operation = setup.ended(&id).await;
+        let recorded = operation.response().expect("it is recorded either way");
+        assert_eq!(
+            (recorded.status().as_u16(), recorded.body().as_ref()),
+            (status, "said".as_bytes())
+        );
+        match operation.problem() {
+            None => assert!(status < 400),
+            Some(problem) => assert_eq!(problem.status().unwrap().as_u16(), status),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_problem_of_the_inner_service_is_the_problem_of_the_operation() {
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup
+        .accept(async |_| {
+            let mut response =
+                Response::new(WholeBody::from(r#"{"title":"Report failed","code":"X"}"#));
+            *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+            let media_type = HeaderValue::from_static("application/problem+json");
+            response.headers_mut().insert("content-type", media_type);
+            Ok(response)
+        })
+        .await;
+    let operation = setup.ended(&id).await;
+    let problem = operation.problem().unwrap();
+    assert_eq!(
+        (problem.title(), problem.code()),
+        (Some("Report failed"), Some("X"))
+    );
+    assert_eq!(problem.status(), Some(StatusCode::UNPROCESSABLE_ENTITY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_panics_and_too_large_results_have_their_types() {
+    let setup = Setup::new(MemoryStore::new()).layer(|layer| layer.result_limit(3));
+    let id = setup.accept(async |_| Err("secret".into())).await;
+    setup.failed_as(&id, FailureKind::InnerError).await;
+    let text = serde_json::to_string(setup.ended(&id).await.problem().unwrap()).unwrap();
+    assert!(!text.contains("secret"), "the inside stays inside: {text}");
+
+    let id = setup.accept(async |_| panic!("secret")).await;
+    setup.failed_as(&id, FailureKind::Panicked).await;
+    // In the call itself, before there is a future.
+    let id = setup
+        .accept(|_| -> std::future::Ready<Answer> { panic!("at once") })
+        .await;
+    setup.failed_as(&id, FailureKind::Panicked).await;
+
+    let id = setup.accept(done).await;
+    setup.failed_as(&id, FailureKind::ResultTooLarge).await;
+    let id = setup
+        .accept(async |_| Ok(Response::new(WholeBody::from("fit"))))
+        .await;
+    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    assert!(setup.drain.drain(Duration::ZERO).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pending_and_running_are_bounded_by_an_hour_each() {
+    let setup = Setup::new(MemoryStore::new());
+    let begun = Instant::now();
+    let id = setup.accept(hang).await;
+    setup.failed_as(&id, FailureKind::TimedOut).await;
+    assert_eq!(begun.elapsed().as_secs(), 3600);
+
+    let begun = Instant::now();
+    let never_ready = tower::service_fn(done).map_future(|future| future);
+    let busy = tower::limit::ConcurrencyLimit::with_semaphore(
+        never_ready,
+        Arc::new(tokio::sync::Semaphore::new(0)),
+    );
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let response = setup.layer.layer(busy).oneshot(request).await.unwrap();
+    let location = response.headers()["location"].to_str().unwrap();
+    let id = location.rsplit('/').next().unwrap().parse().unwrap();
+    setup.failed_as(&id, FailureKind::TimedOut).await;
+    assert_eq!(begun.elapsed().as_secs(), 3600);
+    // It never ran.
+    assert_eq!(setup.ended(&id).await.metadata().started_at(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_such_thing_as_an_unlimited_run() {
+    let setup = Setup::new(MemoryStore::new()).layer(|layer| layer.running_timeout(Duration::MAX));
+    let begun = Instant::now();
+    let id = setup.accept(hang).await;
+    setup
+        .store
+        .changed(
+            &id,
+            setup
+                .store
+                .get(&id)
+                .await
+                .unwrap()
+                .unwrap()
+                .version()
+                .unwrap(),
+            Duration::MAX,
+        )
+        .await
+        .unwrap();
+    let mut operation = setup.store.get(&id).await.unwrap().unwrap();
+    while !operation.operation().state().is_terminal() {
+        let version = operation.version().unwrap();
+        operation = setup
+            .store
+            .changed(&id, version, Duration::MAX)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(begun.elapsed().as_secs(), 30 * 24 * 60 * 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
+    struct Dropped(Option<oneshot::Sender<Instant>>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(Instant::now());
+        }
+    }
+
+    let setup =
+        Setup::new(MemoryStore::new()).layer(|layer| layer.cancel_grace(Duration::from_secs(2)));
+    let (tell_canceled, canceled) = oneshot::channel();
+    let (tell_dropped, dropped) = oneshot::channel();
+    let told = Arc::new(Mutex::new(Some((tell_canceled, tell_dropped))));
+    let id = setup
+        .accept(move |request| {
+            let (tell_canceled, tell_dropped) = told.lock().unwrap().take().unwrap();
+            async move {
+                let _dropped = Dropped(Some(tell_dropped));
+                let token = OperationHandle::of(request.extensions()).cancellation();
+                token.cancelled().await;
+                let _ = tell_canceled.send(Instant::now());
+                std::future::pending().await
+            }
+        })
+        .await;
+    let running = setup
+        .once(&id, |operation| operation.state() == State::Running)
+        .await;
+    assert_eq!(running.state(), State::Running);
+    let version = setup
+        .store
+        .get(&id)
+        .await
+        .unwrap()
+        .unwrap()
+        .version()
+        .unwrap();
+    let at = Instant::now();
+    let write = setup
+        .store
+        .overrule(&id, version, Outcome::Canceled)
+        .await
+        .unwrap();
+    assert!(matches!(write, Write::Done(_)));
+    assert_eq!(canceled.await.unwrap() - at, Duration::ZERO);
+    assert_eq!(dropped.await.unwrap() - at, Duration::from_secs(2));
+    assert_eq!(setup.ended(&id).await.state(), State::Canceled);
+    assert!(setup.drain.drain(Duration::from_secs(1)).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        if (call, when) == (Call::Report, When::After) {
+            counted.fetch_add(1, SeqCst);
+        }
+        std::future::ready(Ok(()))
+    });
+    let setup = Setup::new(store);
+    let id = setup
+        .accept(async |request| {
+            let operation = OperationHandle::of(request.extensions());
+            for page in 1..=20_000 {
+                operation.progress(Progress::counted(page, 20_000));
+                if page % 10 == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            done(request).await
+        })
+        .await;
+    let operation = setup.ended(&id).await;
+    assert_eq!(
+        operation.metadata().progress(),
+        Some(&Progress::counted(20_000, 20_000))
+    );
+    let writes = writes.load(SeqCst);
+    assert!((2..=12).contains(&writes), "{writes} writes in two seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_written_until_the_store_takes_it() {
+    let fails = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&fails);
+    let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        // Every other time it happened all the same.
+        let turn = if call == Call::Finish {
+            counted.fetch_add(1, SeqCst)
+        } else {
+            usize::MAX
+        };
+        std::future::ready(match (turn, when) {
+            (0..=8, When::Before) | (9..=20, When::After) => Err(StoreError::unavailable("down")),
+            _ => Ok(()),
+        })
+    });
+    let setup = Setup::new(store);
+    let id = setup.accept(done).await;
+    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    assert!(setup.drain.drain(Duration::from_secs(120)).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_interrupts_and_reports() {
+    let setup = Setup::new(MemoryStore::new());
+    let slow = setup
+        .accept(async |request| {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            done(request).await
+        })
+        .await;
+    let hanging = setup.accept(hang).await;
+    let store = setup.store.clone();
+    let layer = setup.layer.clone();
+    setup.drain.close();
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let refused = layer
+        .layer(service_fn(done))
+        .oneshot(request)
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+
+    let begun = Instant::now();
+    let report = setup.drain.drain(Duration::from_secs(10)).await;
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(
+        (
+            report.finished,
+            &report.interrupted,
+            report.unrecorded.len()
+        ),
+        (1, &vec![hanging.clone()], 0)
+    );
+    let state = async |id| store.get(id).await.unwrap().unwrap().operation().clone();
+    assert_eq!(state(&slow).await.state(), State::Succeeded);
+    assert_eq!(
+        state(&hanging).await.problem().unwrap().type_uri(),
+        FailureKind::Interrupted.urn()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_of_what_is_idle_is_over_at_once_and_leaves_no_task() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(done).await;
+    setup.ended(&id).await;
+    let begun = Instant::now();
+    assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    while tasks() > before {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(setup.store.waiters(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_that_stays_down_never_took_is_reported() {
+    let store = Hooked::new(MemoryStore::new(), |call, _| {
+        std::future::ready(match call {
+            Call::Finish => Err(StoreError::unavailable("down")),
+            _ => Ok(()),
+        })
+    });
+    let setup = Setup::new(store);
+    let id = setup.accept(done).await;
+    let report = setup.drain.drain(Duration::from_secs(10)).await;
+    assert_eq!((report.unrecorded, report.interrupted.len()), (vec![id], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(hang).await;
+    setup
+        .once(&id, |operation| operation.state() == State::Running)
+        .await;
+    let record = setup.store.get(&id).await.unwrap().unwrap();
+    let held = tower_operations::store::Held {
+        id: id.clone(),
+        token: record.token(),
+    };
+    setup.store.release(&[held]).await.unwrap();
+    let term = tower_operations::store::LeaseTerm {
+        node: tower_operations::store::NodeId::named("another"),
+        term: Duration::from_secs(3600),
+    };
+    let taken = setup.store.take_over(&term, 10).await.unwrap();
+    assert_eq!(taken.len(), 1);
+    assert!(taken[0].token() > record.token());
+    assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
+    let record = setup.store.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.version(), taken[0].version());
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup
+        .accept(async |request| {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            done(request).await
+        })
+        .await;
+    let term = tower_operations::store::LeaseTerm {
+        node: tower_operations::store::NodeId::named("another"),
+        term: Duration::from_secs(30),
+    };
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(setup.store.take_over(&term, 10).await.unwrap().is_empty());
+    }
+    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+}

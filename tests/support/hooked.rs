@@ -1,0 +1,162 @@
+//! A store with a hook in front of and behind every call: for delays, faults
+//! and counts.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
+    store::{
+        Created, FencingToken, Held, Lease, LeaseTerm, NewOperation, NodeId, Record, Repository,
+        Store, StoreError, Version, Watch, Write,
+    },
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Get,
+    Create,
+    Start,
+    Report,
+    Finish,
+    Overrule,
+    Forget,
+    Changed,
+    Lease,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// An error now means that nothing has happened.
+    Before,
+    /// An error now hides that it has.
+    After,
+}
+
+type Hook = dyn Fn(Call, When) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>
+    + Send
+    + Sync;
+type Answer<T> = Result<T, StoreError>;
+
+#[derive(Clone)]
+pub(crate) struct Hooked {
+    pub(crate) inner: MemoryStore,
+    hook: Arc<Hook>,
+}
+
+impl Hooked {
+    pub(crate) fn new<F>(
+        inner: MemoryStore,
+        hook: impl Fn(Call, When) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Answer<()>> + Send + 'static,
+    {
+        Self {
+            inner,
+            hook: Arc::new(move |call, when| Box::pin(hook(call, when))),
+        }
+    }
+
+    async fn around<T>(&self, call: Call, inner: impl Future<Output = Answer<T>>) -> Answer<T> {
+        (self.hook)(call, When::Before).await?;
+        let answer = inner.await?;
+        (self.hook)(call, When::After).await?;
+        Ok(answer)
+    }
+}
+
+type Stored = Arc<Record<RecordedResponse>>;
+
+impl Store for Hooked {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
+        self.around(Call::Get, self.inner.get(id)).await
+    }
+}
+
+impl Repository for Hooked {
+    async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        self.around(Call::Create, self.inner.create(new)).await
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.around(Call::Start, self.inner.start(id, token)).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.around(Call::Report, self.inner.report(id, token, progress))
+            .await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.around(
+            Call::Finish,
+            self.inner.finish(id, token, outcome, progress),
+        )
+        .await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.around(Call::Overrule, self.inner.overrule(id, version, outcome))
+            .await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+        self.around(Call::Forget, self.inner.forget(id, version))
+            .await
+    }
+}
+
+impl Watch for Hooked {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Answer<Option<Stored>> {
+        self.around(Call::Changed, self.inner.changed(id, since, at_most))
+            .await
+    }
+}
+
+impl Lease for Hooked {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+        self.around(Call::Lease, self.inner.renew(lease, held))
+            .await
+    }
+
+    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Answer<Vec<Stored>> {
+        self.around(Call::Lease, self.inner.take_over(lease, limit))
+            .await
+    }
+
+    async fn release(&self, held: &[Held]) -> Answer<()> {
+        self.around(Call::Lease, self.inner.release(held)).await
+    }
+
+    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.around(Call::Lease, self.inner.recalled(node, at_most))
+            .await
+    }
+}
