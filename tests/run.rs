@@ -17,9 +17,10 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::{sync::oneshot, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operation, OperationHandle, OperationId,
-    Outcome, Progress, RecordedResponse, RequestBody, State, WholeBody,
-    store::{Lease, Repository, Store, StoreError, Watch, Write},
+    AcceptedRequest, AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operation, OperationHandle,
+    OperationId, Outcome, Progress, Ran, RecordedResponse, RequestBody, RunService, State,
+    WholeBody,
+    store::{Created, Lease, NewOperation, Repository, Store, StoreError, Watch, Write},
 };
 
 type Body = RequestBody<WholeBody>;
@@ -355,6 +356,55 @@ async fn an_outcome_is_written_until_the_store_takes_it() {
     let id = setup.accept(done).await;
     assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
     assert!(setup.drain.drain(Duration::from_secs(120)).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_the_store_refuses_does_not_keep_the_operation_alive() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        let first = (call, when) == (Call::Finish, When::Before) && tries.fetch_add(1, SeqCst) == 0;
+        std::future::ready(match first {
+            true => Err(StoreError::refused("too large for a row")),
+            false => Ok(()),
+        })
+    });
+    let setup = Setup::new(store);
+    let id = setup.accept(done).await;
+    setup.failed_as(&id, FailureKind::ResultTooLarge).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
+    let store = MemoryStore::new();
+    let inner = service_fn(|_: Request<WholeBody>| hang_forever());
+    let (service, drain) = RunService::with_drain(store.clone(), inner);
+    let new = NewOperation::new(OperationId::new()).lease(service.lease());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let ran = tokio::spawn(service.oneshot(AcceptedRequest::new(&record, request)));
+    let id = record.operation().id();
+    let running = store
+        .changed(id, record.version().unwrap(), Duration::from_secs(9))
+        .await;
+    let version = running.unwrap().unwrap().version().unwrap();
+    let at = Instant::now();
+    store
+        .overrule(id, version, Outcome::Canceled)
+        .await
+        .unwrap();
+    assert_eq!(ran.await.unwrap().unwrap(), Ran::Refused);
+    assert_eq!(
+        at.elapsed(),
+        Duration::from_millis(500),
+        "the grace, and no more"
+    );
+    assert!(drain.drain(Duration::ZERO).await.is_clean());
+}
+
+async fn hang_forever() -> Answer {
+    std::future::pending().await
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,15 +112,17 @@ where
     }
     let certain = until_answered(abandoned, || async {
         match node.store.create(new.clone()).await {
-            Err(error @ StoreError::Unavailable(_)) => Err(error),
-            certain => Ok(certain),
+            // Certain: there is no operation. The client may try again.
+            Err(StoreError::Full) => Ok(None),
+            created => created.map(Some),
         }
     });
     let error = match timeout(at_most, certain).await {
         // The id is new, so what exists is what an earlier try created.
-        Ok(Ok(Ok(Created::New(record) | Created::Existing(record)))) => return Ok(record),
-        Ok(Ok(Ok(Created::IdTaken | Created::KeyHeld(_)))) => "the id is taken".into(),
-        Ok(Ok(Err(error)) | Err(error)) => error.chain(),
+        Ok(Ok(Some(Created::New(record) | Created::Existing(record)))) => return Ok(record),
+        Ok(Ok(Some(Created::IdTaken | Created::KeyHeld(_)))) => "the id is taken".into(),
+        Ok(Ok(None)) => StoreError::Full.to_string(),
+        Ok(Err(error)) => error.chain(),
         Err(_) => "the store did not answer in time".into(),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");

@@ -182,9 +182,10 @@ where
     match started.await {
         Ok(Write::Done(_)) => Ok(()),
         Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
-        Err(_) => Err(NotStarted::Failed(Outcome::failed(
-            FailureKind::Interrupted,
-        ))),
+        Err(error) => {
+            tracing::error!(error = error.chain(), "a start could not be recorded");
+            Err(NotStarted::Failed(Outcome::failed(FailureKind::Interrupted)))
+        }
     }
 }
 

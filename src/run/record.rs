@@ -10,11 +10,14 @@ use tower::{
 
 use super::{Node, Ran, work::Work};
 use crate::{
-    operation::{Outcome, RecordedResponse},
+    operation::{FailureKind, Outcome, RecordedResponse},
     store::{Repository, StoreError, Write},
 };
 
 /// Writes the outcome until the store has answered or the node is abandoned.
+///
+/// An outcome that the store refuses for what it holds is not worth the
+/// operation: it fails as `result-too-large`.
 pub(super) async fn record<R>(
     node: &Node<R>,
     work: &Work,
@@ -23,13 +26,15 @@ pub(super) async fn record<R>(
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let progress = work.unwritten_report().map(|(progress, _)| progress);
-    let (id, token) = (&work.id, work.token);
-    let written = until_answered(node.in_flight.abandoned(), || {
-        node.store
-            .finish(id, token, outcome.clone(), progress.clone())
-    });
-    match written.await {
+    let id = &work.id;
+    let written = match write(node, work, &outcome).await {
+        Err(error) if !error.is_transient() => {
+            tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
+            write(node, work, &Outcome::failed(FailureKind::ResultTooLarge)).await
+        }
+        written => written,
+    };
+    match written {
         Ok(Write::Done(record)) => {
             let state = record.operation().state();
             tracing::debug!(%id, %state, "recorded");
@@ -46,8 +51,23 @@ where
     }
 }
 
-/// Asks the store until it answers. An error is the last one before
-/// `abandoned`.
+async fn write<R>(
+    node: &Node<R>,
+    work: &Work,
+    outcome: &Outcome<RecordedResponse>,
+) -> Result<Write<RecordedResponse>, StoreError>
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let progress = work.unwritten_report().map(|(progress, _)| progress);
+    until_answered(node.in_flight.abandoned(), || {
+        node.store.finish(&work.id, work.token, outcome.clone(), progress.clone())
+    })
+    .await
+}
+
+/// Asks the store until it answers or refuses. A transient error is the last
+/// one before `abandoned`.
 pub(crate) async fn until_answered<T, F>(
     abandoned: &CancellationToken,
     mut ask: impl FnMut() -> F,
@@ -58,8 +78,8 @@ where
     let mut pauses = None;
     loop {
         let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
+            Err(error) if error.is_transient() => error,
+            answer => return answer,
         };
         tracing::warn!(
             error = error.chain(),

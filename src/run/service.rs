@@ -12,10 +12,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Node, RunLimits, operate};
+use super::{AcceptedRequest, Drain, Node, RunLimits, operate};
 use crate::{
     operation::{RecordedResponse, State, WholeBody},
-    store::{Lease, StoreError},
+    store::{Lease, LeaseTerm, StoreError},
 };
 
 /// Runs accepted requests through a service and records how they end.
@@ -75,6 +75,22 @@ impl<S, R> RunService<S, R> {
             node: Arc::new(Node::new(store)),
             limits: RunLimits::default(),
         }
+    }
+
+    /// The same, with the handle that shuts it down.
+    #[must_use]
+    pub fn with_drain(store: R, inner: S) -> (Self, Drain) {
+        let service = Self::new(store, inner);
+        let drain = Drain::new(Arc::clone(&service.node.in_flight));
+        (service, drain)
+    }
+
+    /// The lease that this service renews while it runs something. An operation
+    /// that is created with it hears of its cancel at once, any other one within
+    /// a third of the term.
+    #[must_use]
+    pub fn lease(&self) -> LeaseTerm {
+        self.node.lease.clone()
     }
 
     /// How long a request may wait for the inner service to be ready; 1 hour by

@@ -1,0 +1,197 @@
+//! The cost of the layer in one process, without a network: accepting, polling
+//! and passing through, each beside what it would cost without the crate.
+//!
+//! ```not_rust
+//! cargo bench --bench accept_poll
+//! ```
+//!
+//! Times are of this machine and this moment; compare the rows of one run.
+
+use std::{convert::Infallible, hint::black_box, time::Duration};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use tokio::runtime::{Builder, Runtime};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody, store::Watch,
+};
+
+type Body = RequestBody<WholeBody>;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// 1 KiB of JSON.
+fn report() -> Bytes {
+    let pages = "p".repeat(1024 - 24);
+    format!(r#"{{"title":"Q3","pages":"{pages}"}}"#).into()
+}
+
+fn answer(body: Bytes) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::from(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn inner()
+-> impl Service<Request<Body>, Response = Response<WholeBody>, Error = Infallible, Future: Send>
++ Clone
++ Send {
+    let body = report();
+    service_fn(move |_: Request<Body>| {
+        let response = answer(body.clone());
+        async move { Ok(response) }
+    })
+}
+
+fn post() -> Request<WholeBody> {
+    Request::post("/reports")
+        .body(WholeBody::from("{}"))
+        .expect("a request")
+}
+
+/// A store that makes room for what the benchmark accepts, without end.
+fn store() -> MemoryStore {
+    MemoryStore::new()
+        .max_operations(100_000)
+        .min_retention(Duration::ZERO)
+}
+
+/// Accepted, run and recorded, to the end; beside a spawned call alone, which
+/// no accept can beat.
+fn accept(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("accept");
+    group.throughput(Throughput::Elements(1));
+    let settle = async || {
+        // On one thread the spawned task runs as soon as this one lets it.
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    };
+
+    let service = AsyncAcceptLayer::new(store()).layer(inner());
+    group.bench_function("layer, run and recorded", |bencher| {
+        bencher.iter_batched(
+            || (service.clone(), post()),
+            |(service, request)| {
+                runtime.block_on(async {
+                    black_box(service.oneshot(request).await.expect("it is infallible"));
+                    settle().await;
+                });
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    let service = inner();
+    group.bench_function("spawned call alone", |bencher| {
+        bencher.iter_batched(
+            || (service.clone(), post()),
+            |(service, request)| {
+                runtime.block_on(async {
+                    let request = request.map(RequestBody::whole);
+                    tokio::spawn(async move { service.oneshot(request).await.map(drop) });
+                    settle().await;
+                });
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn passing(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("GET that passes through");
+    group.throughput(Throughput::Elements(1));
+    let get = || {
+        Request::get("/reports")
+            .body(WholeBody::default())
+            .expect("a request")
+    };
+    let layered = AsyncAcceptLayer::new(store()).layer(inner());
+    group.bench_function("with the layer", |bencher| {
+        bencher.iter_batched(
+            || (layered.clone(), get()),
+            |(service, request)| runtime.block_on(service.oneshot(request)).map(black_box),
+            BatchSize::SmallInput,
+        );
+    });
+    let bare = inner();
+    group.bench_function("without it", |bencher| {
+        bencher.iter_batched(
+            || (bare.clone(), get().map(RequestBody::whole)),
+            |(service, request)| runtime.block_on(service.oneshot(request)).map(black_box),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+/// A finished operation with a result of 1 KiB.
+fn finished(runtime: &Runtime, store: &MemoryStore) -> OperationId {
+    runtime.block_on(async {
+        let service = AsyncAcceptLayer::new(store.clone()).layer(inner());
+        let response = service.oneshot(post()).await.expect("it is infallible");
+        let location = response.headers()["location"].to_str().expect("text");
+        let id: OperationId = location
+            .rsplit('/')
+            .next()
+            .and_then(|id| id.parse().ok())
+            .expect("an id");
+        let created = tower_operations::store::Version::FIRST;
+        let mut version = created;
+        loop {
+            let record = store.changed(&id, version, Duration::from_secs(10)).await;
+            let record = record.expect("memory").expect("it was accepted");
+            if record.operation().state().is_terminal() {
+                return id;
+            }
+            version = record.version().expect("memory counts");
+        }
+    })
+}
+
+fn poll(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("poll of a finished operation");
+    group.throughput(Throughput::Elements(1));
+    for stored in [1, 10_000] {
+        let store = store();
+        let ids: Vec<_> = (0..stored).map(|_| finished(&runtime, &store)).collect();
+        let service = PollService::new(store);
+        for (name, suffix) in [("operation", ""), ("result", "/result")] {
+            let mut turn = 0;
+            group.bench_function(format!("{name}, {stored} stored"), |bencher| {
+                bencher.iter_batched(
+                    || {
+                        turn = (turn + 7919) % ids.len();
+                        let uri = format!("/{}{suffix}", ids[turn]);
+                        (
+                            service.clone(),
+                            Request::get(uri).body(()).expect("a request"),
+                        )
+                    },
+                    |(service, request)| runtime.block_on(service.oneshot(request)).map(black_box),
+                    BatchSize::SmallInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(50).measurement_time(Duration::from_secs(3));
+    targets = accept, passing, poll
+}
+criterion_main!(benches);
