@@ -50,7 +50,7 @@ async fn work(
         .expect("it was accepted");
     *ran.0.lock().unwrap().entry(id).or_default() += 1;
     match turn % 10 {
-        0 => panic!("{EXPECTED}"),
+        0 => panic::panic_any(EXPECTED),
         1..=4 => tokio::time::sleep(Duration::from_millis(turn as u64 % 7)).await,
         _ => {}
     }
@@ -113,7 +113,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         }
         // A cheap way to be irregular without a source of chance.
         let dice = turn.wrapping_mul(0x9E37_79B9) >> 7;
-        if dice % 50 == 0 {
+        if dice.is_multiple_of(50) {
             // Hangs up somewhere between the request and the answer.
             sender.ready().await.unwrap();
             let request = Request::post("/work")
@@ -157,7 +157,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
 async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if info.payload_as_str() != Some(EXPECTED) {
+        if info.payload().downcast_ref() != Some(&EXPECTED) {
             hook(info);
         }
     }));

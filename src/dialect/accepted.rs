@@ -69,7 +69,7 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    pub(super) fn as_the_dialect_says(
+    pub(super) fn of_operation(
         self,
         state: State,
         urls: &Urls,

@@ -121,7 +121,7 @@ impl Dialect for Plain {
         context: &Context<'_>,
     ) -> Response<WholeBody> {
         Accepted::new(operation.id())
-            .as_the_dialect_says(operation.state(), context.urls, context.retry_after)
+            .of_operation(operation.state(), context.urls, context.retry_after)
             .into_response()
     }
 

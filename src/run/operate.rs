@@ -136,7 +136,7 @@ where
         service
             .ready()
             .await
-            .map_err(|error| inner_error(error.into()))?;
+            .map_err(|error| inner_error(&error.into()))?;
         start(node, work).await
     };
     match timeout(limits.pending, pending).await {
@@ -149,7 +149,7 @@ where
         let response = service
             .call(request)
             .await
-            .map_err(|error| inner_error(error.into()))?;
+            .map_err(|error| inner_error(&error.into()))?;
         collect(response, limits.result).await
     };
     Ok(match timeout(limits.running, running).await {
@@ -205,7 +205,7 @@ where
     let mut collecting = Collecting::up_to(limit);
     while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await
     {
-        let frame = frame.map_err(|error| inner_error(error.into()))?;
+        let frame = frame.map_err(|error| inner_error(&error.into()))?;
         collecting.push(frame).map_err(|_| too_large(limit))?;
     }
     Ok(Response::from_parts(parts, collecting.finish()))
@@ -216,9 +216,9 @@ fn too_large(limit: u64) -> Outcome<RecordedResponse> {
     Outcome::failed(FailureKind::ResultTooLarge)
 }
 
-fn inner_error(error: BoxError) -> Outcome<RecordedResponse> {
+fn inner_error(error: &BoxError) -> Outcome<RecordedResponse> {
     tracing::error!(
-        error = &*error as &dyn std::error::Error,
+        error = &**error as &dyn std::error::Error,
         "the inner service returned an error"
     );
     Outcome::failed(FailureKind::InnerError)

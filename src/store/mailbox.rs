@@ -68,3 +68,31 @@ impl Mailboxes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_has_listened_gets_mail_and_who_has_gone_leaves_nothing() {
+        let mailboxes = Mailboxes::default();
+        let (node, id) = (NodeId::named("a"), OperationId::new());
+        mailboxes.send(&node, id.clone());
+        assert_eq!(mailboxes.receive(&node, Duration::from_secs(1)).await, []);
+        let cell = Arc::clone(&mailboxes.0.lock().unwrap()[&node].cell);
+        assert_eq!(cell.sleeping(), 0);
+
+        let receive = mailboxes.receive(&node, Duration::from_secs(1));
+        let send = async {
+            tokio::task::yield_now().await;
+            assert_eq!(cell.sleeping(), 1);
+            mailboxes.send(&node, id.clone());
+        };
+        assert_eq!(tokio::join!(receive, send).0.as_slice(), std::slice::from_ref(&id));
+
+        for _ in 0..2 * CAPACITY {
+            mailboxes.send(&node, id.clone());
+        }
+        assert_eq!(mailboxes.receive(&node, Duration::ZERO).await.len(), CAPACITY);
+    }
+}

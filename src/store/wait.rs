@@ -8,6 +8,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
@@ -48,7 +49,7 @@ impl WaitCell {
             &mut self
                 .state
                 .lock()
-                .unwrap_or_else(|poison| poison.into_inner()),
+                .unwrap_or_else(PoisonError::into_inner),
         )
     }
 }

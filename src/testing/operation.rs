@@ -52,13 +52,14 @@ impl<T: Payload> TestOperation<T> {
 
     /// `pending` → `running`.
     pub async fn start(&self) {
-        self.expect(self.store.start(&self.id, self.token).await.ok(), "started");
+        let write = self.store.start(&self.id, self.token).await;
+        self.expect(write.ok().as_ref(), "started");
     }
 
     /// Says how far it has come.
     pub async fn progress(&self, progress: Progress) {
         let write = self.store.report(&self.id, self.token, progress).await;
-        self.expect(write.ok(), "said to progress");
+        self.expect(write.ok().as_ref(), "said to progress");
     }
 
     /// Ends it with a result.
@@ -74,10 +75,10 @@ impl<T: Payload> TestOperation<T> {
     async fn end(mut self, outcome: Outcome<T>) {
         self.ended = true;
         let write = self.store.finish(&self.id, self.token, outcome, None).await;
-        self.expect(write.ok(), "ended");
+        self.expect(write.ok().as_ref(), "ended");
     }
 
-    fn expect(&self, write: Option<Write<T>>, what: &str) {
+    fn expect(&self, write: Option<&Write<T>>, what: &str) {
         let done = matches!(write, Some(Write::Done(_)));
         assert!(
             done,
