@@ -1,4 +1,5 @@
 use std::{
+    convert::Infallible,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -7,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep, timeout_at},
+};
 
 use super::refuse::Refusal;
 use crate::operation::{Collecting, WholeBody};
@@ -122,11 +126,12 @@ const DISCARDING: Duration = Duration::from_secs(2);
 ///
 /// A server that closes a connection with unread data on it resets it, and the
 /// client may lose the answer it was sent (RFC 9112, section 9.6).
-pub(super) async fn discard<B>(mut body: Pin<Box<B>>)
+pub(super) async fn discard<B>(mut body: Pin<Box<B>>, answered: oneshot::Receiver<Infallible>)
 where
     B: Body<Data = Bytes>,
 {
     let until = Instant::now() + DISCARDING;
+    let _ = timeout_at(until, answered).await;
     let mut left = DISCARDED;
     loop {
         let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context));

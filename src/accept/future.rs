@@ -108,14 +108,14 @@ where
                             creating: arriving.hand_over(body),
                         },
                         Err(refused) => {
+                            let version = arriving.parts.version;
+                            let mut response =
+                                refused
+                                    .refusal
+                                    .response(&arriving.policy, version, refused.unread);
                             if refused.unread {
-                                discard_after(&arriving.parts, rest.into_rest());
+                                discard_after(version, &mut response, rest.into_rest());
                             }
-                            let response = refused.refusal.response(
-                                &arriving.policy,
-                                arriving.parts.version,
-                                refused.unread,
-                            );
                             State::Ready {
                                 response: Some(response),
                             }

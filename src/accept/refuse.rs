@@ -1,6 +1,6 @@
 //! Saying no before there is an operation.
 
-use std::{pin::Pin, time::Duration};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -9,6 +9,7 @@ use http::{
     request::Parts,
 };
 use http_body::Body;
+use tokio::sync::oneshot;
 
 use super::{collect::discard, policy::Policy};
 use crate::{dialect::Fault, operation::WholeBody, run::Refused};
@@ -35,13 +36,13 @@ impl From<Refused> for Refusal {
 }
 
 impl Refusal {
-    /// The answer. HTTP/1 closes the connection where the body's end is out of
-    /// reach.
+    /// The answer. `closes` says that the body's end is out of reach, with
+    /// which HTTP/1 closes the connection.
     pub(super) fn response(
         self,
         policy: &Policy,
         version: Version,
-        unread: bool,
+        closes: bool,
     ) -> Response<WholeBody> {
         let retry_after = policy.retry_after.retry_after(Duration::ZERO);
         let fault = match self {
@@ -56,8 +57,7 @@ impl Refusal {
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());
-        let ends_connection = matches!(self, Self::BodyTooLarge | Self::BodyTimeout) && unread;
-        if ends_connection && version <= Version::HTTP_11 {
+        if closes && version <= Version::HTTP_11 {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -77,19 +77,40 @@ where
     B: Body<Data = Bytes> + Send + 'static,
 {
     let unread = !body.is_end_stream();
+    // Who awaits a `100 Continue` may leave the body out now, or send it:
+    // nothing says where a next request would begin.
+    let open = refusal == Refusal::BodyTooLarge || parts.headers.contains_key(EXPECT);
+    let mut response = refusal.response(policy, parts.version, unread && open);
     if unread {
-        discard_after(parts, Box::pin(body));
+        discard_after(parts.version, &mut response, Box::pin(body));
     }
-    refusal.response(policy, parts.version, unread)
+    response
 }
 
-/// Lets an HTTP/1 client finish, unless it is still waiting to begin. HTTP/2
-/// resets the stream by itself.
-pub(super) fn discard_after<B>(parts: &Parts, rest: Pin<Box<B>>)
-where
+/// Lets an HTTP/1 client finish once it has been answered. HTTP/2 resets the
+/// stream by itself.
+///
+/// Not before: as long as there is no answer, reading would ask a client that
+/// awaits a `100 Continue` to send. The head of the answer is out when the
+/// server lets go of its extensions.
+pub(super) fn discard_after<B>(
+    version: Version,
+    response: &mut Response<WholeBody>,
+    rest: Pin<Box<B>>,
+) where
     B: Body<Data = Bytes> + Send + 'static,
 {
-    if parts.version <= Version::HTTP_11 && !parts.headers.contains_key(EXPECT) {
-        tokio::spawn(discard(rest));
+    if version <= Version::HTTP_11 {
+        let (sender, answered) = oneshot::channel();
+        response.extensions_mut().insert(Answering {
+            _until_dropped: Arc::new(sender),
+        });
+        tokio::spawn(discard(rest, answered));
     }
+}
+
+/// In the extensions of an answer, until its head is out.
+#[derive(Clone)]
+struct Answering {
+    _until_dropped: Arc<oneshot::Sender<Infallible>>,
 }

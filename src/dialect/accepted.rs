@@ -69,12 +69,7 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    pub(super) fn of_operation(
-        self,
-        state: State,
-        urls: &Urls,
-        retry_after: Option<u64>,
-    ) -> Self {
+    pub(super) fn of_operation(self, state: State, urls: &Urls, retry_after: Option<u64>) -> Self {
         Self {
             state,
             urls: urls.clone(),

@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use http::{Response, StatusCode};
-//! use tower_operations::{OperationView, PollService, MemoryStore, State, WholeBody, dialect::*};
+//! use tower_operations::{MemoryStore, OperationId, OperationView, PollService, WholeBody, dialect::*};
 //!
 //! #[derive(Debug)]
 //! struct Loud(Plain);
@@ -21,23 +21,23 @@
 //!         self.0.ask(inquiry)
 //!     }
 //!     fn accepted(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
-//!         self.status(operation, context)
+//!         self.0.accepted(operation, context)
 //!     }
-//!     fn status(&self, operation: &OperationView<'_>, _: &Context<'_>) -> Response<WholeBody> {
+//!     fn status(&self, operation: &OperationView<'_>, _: &Context<'_>) -> Answer {
 //!         let text = operation.state().as_str().to_uppercase();
 //!         let mut response = Response::new(WholeBody::from(text));
 //!         if !operation.state().is_terminal() {
 //!             *response.status_mut() = StatusCode::ACCEPTED;
 //!         }
-//!         response
+//!         Ok(response)
 //!     }
-//!     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+//!     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
 //!         self.0.result(operation, context)
 //!     }
-//!     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+//!     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
 //!         self.status(operation, context)
 //!     }
-//!     fn forgotten(&self, id: &tower_operations::OperationId) -> Response<WholeBody> {
+//!     fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
 //!         self.0.forgotten(id)
 //!     }
 //!     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
@@ -72,6 +72,8 @@ pub use retry_after::{GrowingRetryAfter, RetryAfter};
 pub(crate) use context::path_is_below;
 pub(crate) use retry_after::whole_seconds;
 
+use std::sync::Arc;
+
 use http::Response;
 
 use crate::operation::{OperationId, OperationView, WholeBody};
@@ -95,17 +97,60 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     -> Response<WholeBody>;
 
     /// The operation itself.
-    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+    ///
+    /// # Errors
+    /// A [`Fault`] where the operation is to look as if it were not there, or
+    /// cannot be shown. The same goes for [`result`](Self::result) and
+    /// [`ended`](Self::ended).
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
     /// The result of the operation, or what there is in its place.
-    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
     /// The answer to a cancel: the operation has ended.
-    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody>;
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
     /// The answer to a request that made the operation be forgotten.
     fn forgotten(&self, id: &OperationId) -> Response<WholeBody>;
 
     /// An error of this crate's own making.
     fn fault(&self, fault: &Fault) -> Response<WholeBody>;
+}
+
+/// An answer, or the fault there is in its stead.
+pub type Answer = Result<Response<WholeBody>, Fault>;
+
+/// A dialect that is chosen at run time.
+impl<D: Dialect + ?Sized> Dialect for Arc<D> {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        (**self).ask(inquiry)
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        (**self).accepted(operation, context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        (**self).status(operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        (**self).result(operation, context)
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        (**self).ended(operation, context)
+    }
+
+    fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
+        (**self).forgotten(id)
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        (**self).fault(fault)
+    }
 }

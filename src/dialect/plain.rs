@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::{
-    Accepted, Ask, Context, Dialect, Fault, Inquiry, Intent, Preferences, WhenFinished,
+    Accepted, Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, Preferences, WhenFinished,
     accepted::insert_location, prefer::delta_seconds, query,
 };
 use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody};
@@ -59,11 +59,11 @@ impl Plain {
         status: StatusCode,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Answer {
         let mut text = Vec::new();
-        if let Err(error) = operation.write_json(context.inline_limit, &mut text) {
-            return self.unpresentable(operation.id(), &error);
-        }
+        operation
+            .write_json(context.inline_limit, &mut text)
+            .map_err(|error| unpresentable(operation.id(), &error))?;
         let mut response = json(status, text);
         if let Some(seconds) = context.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -71,13 +71,13 @@ impl Plain {
         if status == StatusCode::ACCEPTED {
             insert_location(response.headers_mut(), context.urls);
         }
-        response
+        Ok(response)
     }
+}
 
-    fn unpresentable(&self, id: &OperationId, error: &serde_json::Error) -> Response<WholeBody> {
-        tracing::error!(%id, %error, "a result cannot be written as JSON");
-        self.fault(&Fault::Unpresentable)
-    }
+fn unpresentable(id: &OperationId, error: &serde_json::Error) -> Fault {
+    tracing::error!(%id, %error, "a result cannot be written as JSON");
+    Fault::Unpresentable
 }
 
 fn json(status: StatusCode, text: Vec<u8>) -> Response<WholeBody> {
@@ -125,7 +125,7 @@ impl Dialect for Plain {
             .into_response()
     }
 
-    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         let status = match operation.state().is_terminal() {
             true => StatusCode::OK,
             false => self.unfinished,
@@ -133,24 +133,21 @@ impl Dialect for Plain {
         self.operation(status, operation, context)
     }
 
-    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let id = operation.id();
         let mut response = match (operation.state(), operation.response(), operation.problem()) {
             (State::Pending | State::Running, _, _) => {
-                let mut response = self.operation(StatusCode::ACCEPTED, operation, context);
-                no_store(&mut response);
-                return response;
+                let unfinished = self.operation(StatusCode::ACCEPTED, operation, context)?;
+                return Ok(no_store(unfinished));
             }
-            (State::Canceled, _, _) => {
-                let id = operation.id().clone();
-                return self.fault(&Fault::Canceled { id });
-            }
+            (State::Canceled, _, _) => return Err(Fault::Canceled { id: id.clone() }),
             (_, Some(PayloadView::Response(recorded)), _) => context.replay.response(recorded),
             (_, Some(PayloadView::Json(value)), _) => {
                 let mut text = Vec::new();
-                match value.to_json(&mut text) {
-                    Ok(()) => json(StatusCode::OK, text),
-                    Err(error) => return self.unpresentable(operation.id(), &error),
-                }
+                value
+                    .to_json(&mut text)
+                    .map_err(|error| unpresentable(id, &error))?;
+                json(StatusCode::OK, text)
             }
             (_, None, Some(problem)) => problem.clone().into_response(),
             (_, None, None) => {
@@ -159,16 +156,14 @@ impl Dialect for Plain {
                 response
             }
         };
-        no_store(&mut response);
         let status = HeaderValue::from(response.status().as_u16());
         response.headers_mut().insert(&OPERATION_RESULT, status);
-        response
+        Ok(no_store(response))
     }
 
-    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
-        let mut response = self.operation(StatusCode::OK, operation, context);
-        no_store(&mut response);
-        response
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        self.operation(StatusCode::OK, operation, context)
+            .map(no_store)
     }
 
     fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
@@ -182,9 +177,10 @@ impl Dialect for Plain {
     }
 }
 
-fn no_store(response: &mut Response<WholeBody>) {
+fn no_store(mut response: Response<WholeBody>) -> Response<WholeBody> {
     let value = HeaderValue::from_static("private, no-store");
     response.headers_mut().insert(CACHE_CONTROL, value);
+    response
 }
 
 /// How long the client is willing to wait: what the URL says, else what

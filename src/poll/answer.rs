@@ -15,7 +15,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::{Ask, Context, Fault, Inquiry, Intent, path_is_below, whole_seconds},
+    dialect::{Answer, Ask, Context, Fault, Inquiry, Intent, path_is_below, whole_seconds},
     operation::{OperationId, WholeBody},
     store::{Found, Record, Store, StoreError},
 };
@@ -66,16 +66,22 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
         None => None,
     };
     inquiry.id = id.as_deref();
-    let ask = settings.dialect.ask(&inquiry)?;
+    // Whoever only reads allows nothing else.
+    let reads_only = |fault| match fault {
+        Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => READ_ONLY,
+        fault => fault,
+    };
+    let ask = settings.dialect.ask(&inquiry).map_err(reads_only)?;
     match ask.intent {
-        Intent::Cancel(_) | Intent::Forget if settings.powers.ends.is_none() => {
-            Err(Fault::MethodNotAllowed {
-                allow: "GET, HEAD, OPTIONS",
-            })
-        }
+        Intent::Cancel(_) | Intent::Forget if settings.powers.ends.is_none() => Err(READ_ONLY),
         _ => Ok(ask),
     }
 }
+
+/// There is no such method where nothing can be ended.
+const READ_ONLY: Fault = Fault::MethodNotAllowed {
+    allow: "GET, HEAD, OPTIONS",
+};
 
 /// The answer to what the dialect does not take for a question.
 fn refused<S: Store>(
@@ -85,10 +91,6 @@ fn refused<S: Store>(
 ) -> Response<WholeBody> {
     match fault.allow() {
         Some(allow) if method == Method::OPTIONS => {
-            let allow = match settings.powers.ends {
-                Some(_) => allow,
-                None => "GET, HEAD, OPTIONS",
-            };
             let mut response = Response::new(WholeBody::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
@@ -145,13 +147,13 @@ fn shown<S: Store>(
         }
         let etag = conditional::etag(&record);
         if conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) == Some(true) {
-            return conditional::not_modified(etag, context.retry_after);
+            return Ok(conditional::not_modified(etag, context.retry_after));
         }
-        let mut response = settings.dialect.status(&view, context);
+        let mut response = settings.dialect.status(&view, context)?;
         if response.status().is_success() {
             conditional::validate(&mut response, etag);
         }
-        response
+        Ok(response)
     })
 }
 
@@ -185,7 +187,7 @@ pub(super) fn in_context<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     record: &Record<S::Output>,
-    answer: impl FnOnce(&Context<'_>) -> Response<WholeBody>,
+    answer: impl FnOnce(&Context<'_>) -> Answer,
 ) -> Response<WholeBody> {
     let operation = record.operation();
     let urls = settings.locator.urls(parts, operation.id());
@@ -197,5 +199,5 @@ pub(super) fn in_context<S: Store>(
         let pause = settings.retry_after.retry_after(age.unwrap_or_default());
         context.retry_after = Some(whole_seconds(pause));
     }
-    answer(&context)
+    answer(&context).unwrap_or_else(|fault| settings.fault(&fault))
 }

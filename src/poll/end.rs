@@ -24,11 +24,13 @@ pub(super) async fn cancel<S: Store>(
 ) -> Response<WholeBody> {
     match try_cancel(settings, parts, id, when_finished).await {
         Ok(Ended::Canceled(record)) => in_context(settings, parts, &record, |context| {
-            let mut response = settings.dialect.ended(&record.operation().view(), context);
+            let mut response = settings
+                .dialect
+                .ended(&record.operation().view(), context)?;
             if let Some(etag) = conditional::etag(&record) {
                 response.headers_mut().insert(http::header::ETAG, etag);
             }
-            response
+            Ok(response)
         }),
         Ok(Ended::Forgotten) => settings.dialect.forgotten(id),
         Err(fault) => settings.fault(&fault),

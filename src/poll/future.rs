@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Response, header::CONTENT_LENGTH};
+use http::{Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 
 use crate::operation::WholeBody;
@@ -63,12 +63,13 @@ impl Future for PollFuture {
 /// The answer to `HEAD`: the fields that `GET` would give, its
 /// `Content-Length` included (RFC 9110, section 9.3.2).
 fn without_body(mut response: Response<WholeBody>) -> Response<WholeBody> {
-    if let Some(length) = response
-        .body()
-        .size_hint()
-        .exact()
-        .filter(|length| *length > 0)
-    {
+    // These have no content, and so no length either (section 8.6).
+    let has_none = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length.filter(|_| !has_none) {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     response.map(|_| WholeBody::default())

@@ -35,6 +35,9 @@ pub struct PollService<S: Store> {
     settings: Arc<Settings<S>>,
 }
 
+/// No poll is worth holding for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
 impl<S: Repository + Watch> PollService<S> {
     /// Polls, waits and cancels in `store`.
     pub fn new(store: S) -> Self {
@@ -115,9 +118,10 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.inline_limit = bytes)
     }
 
-    /// The longest a poll is held, whatever it asks for; 30 seconds by default.
+    /// The longest a poll is held, whatever it asks for; 30 seconds by default,
+    /// an hour at the most.
     pub fn max_wait(self, limit: Duration) -> Self {
-        self.with(|settings| settings.max_wait = limit)
+        self.with(|settings| settings.max_wait = limit.min(LONGEST_WAIT))
     }
 
     /// How many polls are held at a time, 10,000 by default; the others are

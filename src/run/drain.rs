@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::InFlight;
+use super::{InFlight, limits::LONGEST};
 use crate::operation::OperationId;
 
 /// Shuts a layer down without losing what it has accepted.
@@ -48,19 +48,20 @@ impl Drain {
     }
 
     /// Closes the doors and waits until all that is in flight has ended, for
-    /// `deadline` at the most. What is left then is interrupted: it fails as
+    /// `deadline` at the most, and 30 days. What is left then is interrupted: it fails as
     /// `interrupted`, which takes up to one second more.
     pub async fn drain(self, deadline: Duration) -> DrainReport {
         self.close();
         let begun = Instant::now();
         let at_first = self.in_flight();
-        self.until_idle(begun + deadline).await;
+        self.until_idle(begun + deadline.min(LONGEST)).await;
         let interrupted = self.0.interrupt();
         if !interrupted.is_empty() {
             self.until_idle(Instant::now() + TO_RECORD).await;
         }
-        self.0.abandoned().cancel();
+        // Before they are told to give up: each is gone at once then.
         let unrecorded = self.0.live_ids();
+        self.0.abandoned().cancel();
         let interrupted: Vec<_> = interrupted
             .into_iter()
             .filter(|id| !unrecorded.contains(id))

@@ -15,7 +15,7 @@ pub(crate) struct RunLimits {
 
 /// The longest that anything may take: no operation is pending or running
 /// without an end.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Default for RunLimits {
     fn default() -> Self {

@@ -184,7 +184,9 @@ where
         Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
         Err(error) => {
             tracing::error!(error = error.chain(), "a start could not be recorded");
-            Err(NotStarted::Failed(Outcome::failed(FailureKind::Interrupted)))
+            Err(NotStarted::Failed(Outcome::failed(
+                FailureKind::Interrupted,
+            )))
         }
     }
 }

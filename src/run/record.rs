@@ -61,7 +61,8 @@ where
 {
     let progress = work.unwritten_report().map(|(progress, _)| progress);
     until_answered(node.in_flight.abandoned(), || {
-        node.store.finish(&work.id, work.token, outcome.clone(), progress.clone())
+        node.store
+            .finish(&work.id, work.token, outcome.clone(), progress.clone())
     })
     .await
 }

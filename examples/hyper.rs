@@ -1,0 +1,111 @@
+//! No framework: a hyper server, the layer around a `service_fn`, and the polls
+//! beside it, put together by hand. It speaks HTTP/1.1 and HTTP/2.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! cargo run --example hyper -- 127.0.0.1:3000
+//! ```
+//!
+//! (the address may be left out) and try
+//!
+//! ```not_rust
+//! curl -i 127.0.0.1:3000/words -d 'one half of a second for each of the words'
+//! curl -i 127.0.0.1:3000/operations/ID
+//! curl -i 127.0.0.1:3000/operations/ID?wait=30
+//! curl -i 127.0.0.1:3000/operations/ID/result
+//! curl -i 127.0.0.1:3000/operations/ID -X DELETE
+//! curl -i 127.0.0.1:3000/words -d 'over HTTP/2' --http2-prior-knowledge
+//! ```
+//!
+//! Ctrl-C lets what is running finish, for ten seconds at the most.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress, RequestBody,
+    ResponseBody, WholeBody,
+};
+
+/// Slow: half a second a word. All it knows of operations is how to say how far
+/// it has come, and it could leave that out.
+async fn count_words(
+    request: Request<RequestBody<Incoming>>,
+) -> Result<Response<WholeBody>, hyper::Error> {
+    let operation = OperationHandle::of(request.extensions());
+    let text = request.into_body().collect().await?.to_bytes();
+    let words = text.split(u8::is_ascii_whitespace);
+    let words = words.filter(|word| !word.is_empty()).count() as u64;
+    for word in 1..=words {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        operation.progress(Progress::counted(word, words).unit("words"));
+    }
+    Ok(Response::new(WholeBody::from(format!("{words}\n"))))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let address = std::env::args().nth(1);
+    let store = MemoryStore::new(); // gone with the process
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let words = layer.layer(service_fn(count_words));
+    let polls = PollService::new(store).at("/operations").draining(&drain);
+
+    let app = service_fn(move |request: Request<Incoming>| {
+        let (words, polls) = (words.clone(), polls.clone());
+        async move {
+            let response = match (request.method(), request.uri().path()) {
+                (&Method::POST, "/words") => return words.oneshot(request).await,
+                (_, "/words") => {
+                    let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED).into_response();
+                    let allow = HeaderValue::from_static("POST");
+                    response.headers_mut().insert(ALLOW, allow);
+                    response
+                }
+                (_, path) if path == "/operations" || path.starts_with("/operations/") => {
+                    let Ok(response) = polls.oneshot(request).await;
+                    response
+                }
+                _ => Problem::new(StatusCode::NOT_FOUND).into_response(),
+            };
+            Ok(response.map(ResponseBody::whole))
+        }
+    });
+
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    // Polls are answered until everything that was accepted has ended.
+    let mut drained = std::pin::pin!(async {
+        tokio::signal::ctrl_c().await?;
+        Ok::<_, std::io::Error>(drain.drain(Duration::from_secs(10)).await)
+    });
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connections = GracefulShutdown::new();
+    let report = loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // One that is gone already is no reason to stop.
+                let Ok((stream, _)) = accepted else { continue };
+                let app = TowerToHyperService::new(app.clone());
+                let connection = server.serve_connection(TokioIo::new(stream), app).into_owned();
+                tokio::spawn(connections.watch(connection));
+            }
+            report = &mut drained => break report?,
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), connections.shutdown()).await;
+    let (finished, interrupted) = (report.finished, report.interrupted.len());
+    println!("{finished} finished, {interrupted} interrupted");
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The command line, and the application it makes.
+
+use std::{net::SocketAddr, str::FromStr, time::Duration};
+
+use axum::{
+    Router,
+    error_handling::HandleErrorLayer,
+    routing::{get, post_service},
+};
+use clap::{Parser, ValueEnum};
+use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
+use tower_operations::{
+    AnyStore, AsyncAcceptLayer, Drain, MemoryStore, PollService,
+    dialect::{InvalidBaseUrl, Plain},
+};
+
+use crate::reports;
+
+/// A slow service whose requests are accepted at once.
+#[derive(Parser)]
+#[command(name = "server")]
+pub(crate) struct Args {
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    pub(crate) listen: SocketAddr,
+    /// Where operations are kept: `memory`.
+    #[arg(long, value_name = "STORE", default_value = "memory")]
+    store: StoreKind,
+    /// How operations are spoken on the wire.
+    #[arg(long, value_name = "DIALECT", default_value = "plain")]
+    dialect: DialectKind,
+    /// When a request is answered with a 202: `always`.
+    #[arg(long, value_name = "WHEN", default_value = "always")]
+    accept: Acceptance,
+    /// Makes every `Location` absolute.
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// The most operations pending or running; past it the answer is 503.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_in_flight: usize,
+    /// The most reports rendered at a time; the others are pending.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: Option<u32>,
+    /// How long a report may take.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    timeout: Duration,
+    /// How long an operation is kept after it ended.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    ttl: Duration,
+    /// The largest request body.
+    #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
+    body_limit: usize,
+    /// The largest response body that is recorded.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
+    result_limit: u64,
+    /// How long a drain waits for what is running.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) drain: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[derive(Clone, Copy)]
+enum StoreKind {
+    Memory,
+}
+
+impl FromStr for StoreKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            _ => Err("expected `memory`".into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DialectKind {
+    Plain,
+}
+
+#[derive(Clone, Copy)]
+enum Acceptance {
+    Always,
+}
+
+impl FromStr for Acceptance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "always" => Ok(Self::Always),
+            _ => Err("expected `always`".into()),
+        }
+    }
+}
+
+impl Args {
+    fn store(&self) -> AnyStore {
+        match self.store {
+            StoreKind::Memory => AnyStore::new(MemoryStore::new().ttl(self.ttl)),
+        }
+    }
+
+    /// The application, and what shuts it down.
+    pub(crate) fn app(&self) -> Result<(Router, Drain), InvalidBaseUrl> {
+        let store = self.store();
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let mut layer = layer
+            .name("report")
+            .max_in_flight(self.max_in_flight)
+            .running_timeout(self.timeout)
+            .body_limit(self.body_limit as u64)
+            .result_limit(self.result_limit);
+        let mut polls = PollService::new(store).draining(&drain);
+        if let Some(url) = &self.base_url {
+            layer = layer.base_url(url)?;
+            polls = polls.base_url(url)?;
+        }
+        (layer, polls) = match self.dialect {
+            DialectKind::Plain => (
+                layer.dialect(Plain::default()),
+                polls.dialect(Plain::default()),
+            ),
+        };
+        layer = match self.accept {
+            Acceptance::Always => layer,
+        };
+
+        let body_limit = self.body_limit;
+        let concurrency = self
+            .concurrency
+            .map(|most| ConcurrencyLimitLayer::new(most as usize));
+        // The layer is around the service itself, so what is waiting for the
+        // limit is seen as pending, and only what is posted can be accepted.
+        let reports = ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(reports::out_of_order))
+            .layer(layer)
+            .option_layer(concurrency)
+            .service(service_fn(move |request| {
+                reports::render(request, body_limit)
+            }));
+        let app = Router::new()
+            .route("/reports", post_service(reports))
+            .route("/healthz", get(async || "ok\n"))
+            .nest_service("/operations", polls);
+        Ok((app, drain))
+    }
+}

@@ -1,0 +1,145 @@
+//! A slow service. It knows nothing of the layer but the handle by which it
+//! says how far it has come.
+
+use std::{fmt::Display, time::Duration};
+
+use axum::{
+    Json,
+    body::{Body, to_bytes},
+    response::IntoResponse,
+};
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep_until},
+};
+use tower_operations::{OperationHandle, Problem, Progress, RequestBody};
+
+/// The report that is asked for, and how it is to end.
+#[derive(Deserialize)]
+struct Order {
+    title: String,
+    #[serde(default = "one")]
+    pages: u32,
+    /// In milliseconds.
+    #[serde(default)]
+    page_ms: u32,
+    outcome: Option<Ending>,
+    #[serde(default)]
+    format: Format,
+    #[serde(default)]
+    bytes: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Ending {
+    Problem,
+    Error,
+    Panic,
+    Hang,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    Pdf,
+}
+
+#[derive(Serialize)]
+struct Report {
+    title: String,
+    pages: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the printer is out of order")]
+pub(crate) struct OutOfOrder;
+
+/// The largest PDF, in bytes.
+const LARGEST: u32 = 64 * 1024 * 1024;
+
+fn one() -> u32 {
+    1
+}
+
+/// Renders a report, page by page.
+pub(crate) async fn render(
+    request: Request<RequestBody<Body>>,
+    body_limit: usize,
+) -> Result<Response<Body>, OutOfOrder> {
+    let operation = OperationHandle::of(request.extensions());
+    let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
+        Ok(body) => match serde_json::from_slice(&body) {
+            Ok(order) => order,
+            Err(error) => return Ok(unreadable(error)),
+        },
+        Err(error) => return Ok(unreadable(error)),
+    };
+    if order.bytes > LARGEST {
+        return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
+    }
+
+    let mut due = Instant::now();
+    for page in 1..=order.pages {
+        due += Duration::from_millis(order.page_ms.into());
+        sleep_until(due).await;
+        operation.progress(Progress::counted(page.into(), order.pages.into()).unit("pages"));
+    }
+
+    let response = match (order.outcome, order.format) {
+        (Some(Ending::Problem), _) => problem(
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+                .with_title("Report failed")
+                .with_detail("page 3 has no data")
+                .with("code", "InvalidInput"),
+        ),
+        (Some(Ending::Error), _) => return Err(OutOfOrder),
+        (Some(Ending::Panic), _) => panic!("a panic was ordered"),
+        (Some(Ending::Hang), _) => std::future::pending().await,
+        (None, Format::Json) => {
+            let Order { title, pages, .. } = order;
+            Json(Report { title, pages }).into_response()
+        }
+        (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
+    };
+    Ok(response)
+}
+
+/// A document of this size. Most of it is not UTF-8.
+fn pdf(bytes: usize) -> Response<Body> {
+    let head = b"%PDF-1.7\n".iter().copied();
+    let rest = (0_u32..).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes());
+    let document: Vec<u8> = head.chain(rest).take(bytes).collect();
+    let digest = Sha256::digest(&document);
+    let headers = [
+        (CONTENT_TYPE, "application/pdf".to_owned()),
+        (
+            HeaderName::from_static("x-checksum"),
+            digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ),
+    ];
+    (headers, document).into_response()
+}
+
+fn unreadable(why: impl Display) -> Response<Body> {
+    problem(
+        Problem::new(StatusCode::BAD_REQUEST)
+            .with_title("The order cannot be read")
+            .with_detail(why.to_string()),
+    )
+}
+
+fn problem(problem: Problem) -> Response<Body> {
+    problem.into_response().map(Body::new)
+}
+
+/// The answer to a request that was not accepted and met an error. Of one that
+/// was, the error is an outcome of its operation.
+pub(crate) async fn out_of_order(error: OutOfOrder) -> Response<Body> {
+    problem(Problem::new(StatusCode::INTERNAL_SERVER_ERROR).with_detail(error.to_string()))
+}

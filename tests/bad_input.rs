@@ -1,0 +1,1518 @@
+//! Bad input and bad luck, over real sockets: bodies that are too large, too
+//! slow or broken off, clients that hang up, stores that fail, ids that are
+//! none, inner services that panic.
+
+#[path = "support/server.rs"]
+mod server;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body as AxumBody,
+    extract::State as Shared,
+    routing::{any_service, post, post_service},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use server::{
+    Answer, AnyBody, Client, Raw, Server, chunked, empty, full, next_piece, piecemeal, soon, until,
+};
+use tokio::sync::{Semaphore, watch};
+use tower::{BoxError, Service, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, Drain, MemoryStore, OperationId, Outcome, PollService, Progress,
+    RecordedResponse, RequestBody, State,
+    store::{
+        Created, FencingToken, Held, Lease, LeaseTerm, List, ListQuery, NewOperation, NodeId,
+        Record, Repository, Store, StoreError, Version, Watch, Write,
+    },
+};
+
+const LIMIT: usize = 100_000;
+const OVER: [usize; 2] = [10_000, 5_000_000];
+
+/// A server whose one slow route counts how often it is called.
+struct World {
+    server: Server,
+    store: MemoryStore,
+    drain: Drain,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    called: AtomicUsize,
+    /// The handler takes one to go on.
+    may_finish: Semaphore,
+}
+
+/// Answers with the number of bytes it got, once it may.
+async fn count(Shared(inner): Shared<Arc<Inner>>, body: Bytes) -> String {
+    inner.called.fetch_add(1, SeqCst);
+    let permit = inner.may_finish.acquire().await.unwrap();
+    permit.forget();
+    body.len().to_string()
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(MemoryStore::new(), |store| store, |layer| layer).await
+    }
+
+    async fn configured(
+        configure: impl FnOnce(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>,
+    ) -> Self {
+        Self::with(MemoryStore::new(), |store| store, configure).await
+    }
+
+    /// With `wrap` around the store that the layer writes to.
+    async fn with<R>(
+        store: MemoryStore,
+        wrap: impl FnOnce(MemoryStore) -> R,
+        configure: impl FnOnce(AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R>,
+    ) -> Self
+    where
+        R: Lease<Output = RecordedResponse>,
+    {
+        let inner = Arc::new(Inner {
+            called: AtomicUsize::new(0),
+            may_finish: Semaphore::new(Semaphore::MAX_PERMITS),
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(wrap(store.clone()));
+        let layer = configure(layer.body_limit(LIMIT as u64));
+        let app = Router::new()
+            .route("/reports", post(count).route_layer(layer))
+            .with_state(Arc::clone(&inner))
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .nest_service(
+                "/operations",
+                PollService::new(store.clone()).draining(&drain),
+            );
+        Self {
+            server: Server::hyper(app).await,
+            store,
+            drain,
+            inner,
+        }
+    }
+
+    fn called(&self) -> usize {
+        self.inner.called.load(SeqCst)
+    }
+
+    fn hold_the_handler(&self) {
+        let permits = self.inner.may_finish.available_permits();
+        self.inner.may_finish.forget_permits(permits);
+    }
+
+    fn let_the_handler_go(&self) {
+        self.inner.may_finish.add_permits(1000);
+    }
+
+    /// Every operation there is.
+    async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
+        let query = ListQuery::new(None, 100);
+        self.store.list(&query).await.unwrap().records
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        assert_eq!(self.called(), 0, "the inner service was called");
+        assert!(self.store.is_empty(), "there is an operation");
+    }
+
+    /// Nothing is left in flight, and nobody waits for anything.
+    async fn assert_idle(self) {
+        let report = soon(self.drain.drain(Duration::from_secs(10))).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert!(report.took < Duration::from_secs(10), "{report:?}");
+        assert_eq!(self.store.waiters(), 0);
+        self.server.stop().await;
+    }
+}
+
+/// Waits until the operation is terminal, over the wire.
+async fn ended(client: &mut Client, location: &str) -> Answer {
+    let answer = client.get(&format!("{location}?wait=20")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let state: State = answer.member("state").parse().unwrap();
+    assert!(state.is_terminal(), "{answer:?}");
+    answer
+}
+
+fn post_head(fields: &str) -> String {
+    format!("POST /reports HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")
+}
+
+/// `data` in the chunked coding.
+fn in_chunks(data: &[u8]) -> Vec<u8> {
+    let mut coded = Vec::with_capacity(data.len() + data.len() / 1000);
+    for chunk in data.chunks(16 * 1024) {
+        coded.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        coded.extend_from_slice(chunk);
+        coded.extend_from_slice(b"\r\n");
+    }
+    coded.extend_from_slice(b"0\r\n\r\n");
+    coded
+}
+
+#[track_caller]
+fn assert_too_large(answer: &Answer) {
+    let problem = answer.problem(413, "body-too-large");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains(&LIMIT.to_string()), "{detail}");
+}
+
+/// The connection goes on exactly when the end of the body was in reach.
+async fn assert_closes(raw: &mut Raw, answer: &Answer, closes: bool) {
+    if closes {
+        assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+        assert!(raw.is_closed().await, "the connection was not closed well");
+    } else {
+        assert_eq!(answer.header("connection"), None, "{answer:?}");
+        let next = raw.ask("GET /operations/none").await;
+        next.problem(404, "not-found");
+    }
+}
+
+// ---- a body over the limit -------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_all_of_a_too_large_body_with_its_length_reads_the_413() {
+    let world = World::new().await;
+    for over in OVER {
+        let length = LIMIT + over;
+        let mut raw = world.server.raw().await;
+        let mut request = post_head(&format!("content-length: {length}\r\n")).into_bytes();
+        request.resize(request.len() + length, b'x');
+        raw.send(request).await.expect("broken off while sending");
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, true).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_all_of_a_too_large_chunked_body_reads_the_413() {
+    let world = World::new().await;
+    for over in OVER {
+        let mut raw = world.server.raw().await;
+        let mut request = post_head("transfer-encoding: chunked\r\n").into_bytes();
+        request.extend(in_chunks(&vec![b'x'; LIMIT + over]));
+        raw.send(request).await.expect("broken off while sending");
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, over > 64 * 1024).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_serves_on_up_to_64_kib_above_the_limit_and_not_beyond() {
+    let world = World::new().await;
+    for (over, closes) in [(1, false), (64 * 1024, false), (64 * 1024 + 1, true)] {
+        let mut raw = world.server.raw().await;
+        let mut request = post_head("transfer-encoding: chunked\r\n").into_bytes();
+        request.extend(in_chunks(&vec![b'x'; LIMIT + over]));
+        raw.send(request).await.expect("broken off while sending");
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, closes).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_at_the_limit_is_accepted() {
+    let world = World::new().await;
+    let mut client = world.server.http1().await;
+    for body in [
+        full(vec![b'x'; LIMIT]),
+        chunked(vec![b'x'; LIMIT], None),
+        full(""),
+    ] {
+        let request = Request::post("/reports").body(body).unwrap();
+        let location = client.send(request).await.accepted();
+        assert_eq!(
+            ended(&mut client, &location).await.member("state"),
+            "succeeded"
+        );
+    }
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_awaits_100_continue_gets_the_413_in_its_place() {
+    let world = World::new().await;
+    for over in OVER {
+        let length = LIMIT + over;
+        let mut raw = world.server.raw().await;
+        let head = post_head(&format!(
+            "content-length: {length}\r\nexpect: 100-continue\r\n"
+        ));
+        raw.send(head).await.unwrap();
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, true).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_await_the_100_continue_it_expects_reads_the_413() {
+    let world = World::new().await;
+    for over in OVER {
+        let length = LIMIT + over;
+        let mut raw = world.server.raw().await;
+        let fields = format!("content-length: {length}\r\nexpect: 100-continue\r\n");
+        let mut request = post_head(&fields).into_bytes();
+        request.resize(request.len() + length, b'x');
+        raw.send(request).await.expect("broken off while sending");
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, true).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_body_is_asked_for_with_100_continue_and_its_client_reads_the_413() {
+    let world = World::new().await;
+    for over in OVER {
+        let mut raw = world.server.raw().await;
+        let head = post_head("transfer-encoding: chunked\r\nexpect: 100-continue\r\n");
+        raw.send(head).await.unwrap();
+        assert_eq!(raw.answer().await.status, StatusCode::CONTINUE);
+        raw.send(in_chunks(&vec![b'x'; LIMIT + over]))
+            .await
+            .expect("broken off while sending");
+        let answer = raw.answer().await;
+        assert_too_large(&answer);
+        assert_closes(&mut raw, &answer, over > 64 * 1024).await;
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_within_the_limit_is_asked_for_with_100_continue() {
+    let world = World::new().await;
+    let mut raw = world.server.raw().await;
+    raw.send(post_head("content-length: 4\r\nexpect: 100-continue\r\n"))
+        .await
+        .unwrap();
+    assert_eq!(raw.answer().await.status, StatusCode::CONTINUE);
+    raw.send("four").await.unwrap();
+    let location = raw.answer().await.accepted();
+    let result = raw.ask(&format!("GET {location}/result?wait=20")).await;
+    assert_eq!(result.text(), "4");
+    world.assert_idle().await;
+}
+
+/// Every way to send too much, over `client`s of hyper's.
+fn too_large_requests() -> impl Iterator<Item = (Request<AnyBody>, bool)> {
+    let bodies = OVER.into_iter().flat_map(|over| {
+        let data = Bytes::from(vec![b'x'; LIMIT + over]);
+        let closes = over > 64 * 1024;
+        let repeated = data.clone();
+        [false, true].into_iter().flat_map(move |expect| {
+            [
+                (full(repeated.clone()), true, expect),
+                (chunked(data.clone(), None), closes, expect),
+            ]
+        })
+    });
+    bodies.map(|(body, closes, expect)| {
+        let mut request = Request::post("/reports");
+        if expect {
+            request = request.header("expect", "100-continue");
+        }
+        (request.body(body).unwrap(), closes)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hyper_s_client_reads_the_413_over_http_1() {
+    let world = World::new().await;
+    for (request, closes) in too_large_requests() {
+        let mut client = world.server.http1().await;
+        let answer = client.send(request).await;
+        assert_too_large(&answer);
+        let says = answer.header("connection") == Some("close");
+        assert_eq!(says, closes, "{answer:?}");
+        assert_eq!(client.serves_on().await, !closes, "{answer:?}");
+        if !closes {
+            client
+                .get("/operations/none")
+                .await
+                .problem(404, "not-found");
+        }
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_413_ends_one_stream_over_http_2_and_the_others_go_on() {
+    let world = World::new().await;
+    let mut client = world.server.http2().await;
+    // Half sent before, the other half after all that follows.
+    let (pieces, body) = piecemeal();
+    pieces.send("half".into()).unwrap();
+    let mut beside = client.stream();
+    let beside = tokio::spawn(async move {
+        let request = Request::post("/reports").body(body).unwrap();
+        beside.send(request).await
+    });
+
+    for (request, _) in too_large_requests() {
+        let answer = client.send(request).await;
+        assert_too_large(&answer);
+        assert_eq!(answer.header("connection"), None, "{answer:?}");
+        client
+            .get("/operations/none")
+            .await
+            .problem(404, "not-found");
+    }
+    world.assert_untouched();
+
+    assert!(!beside.is_finished());
+    pieces.send("half".into()).unwrap();
+    drop(pieces);
+    let location = beside.await.unwrap().accepted();
+    assert_eq!(ended(&mut client, &location).await.member("result"), "8");
+    assert_eq!(world.called(), 1);
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_413_on_one_http_2_connection_do_not_use_up_its_window() {
+    let world = World::new().await;
+    let client = world.server.http2().await;
+    let data = Bytes::from(vec![b'x'; 5_000_000]);
+    for _ in 0..10 {
+        let both = [full(data.clone()), chunked(data.clone(), None)].map(|body| {
+            let mut stream = client.stream();
+            let request = Request::post("/reports").body(body).unwrap();
+            async move { assert_too_large(&stream.send(request).await) }
+        });
+        let [first, second] = both;
+        tokio::join!(first, second);
+    }
+    let mut client = client.stream();
+    let location = client.post("/reports", vec![b'x'; LIMIT]).await.accepted();
+    ended(&mut client, &location).await;
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
+    let world = World::configured(|layer| layer.max_in_flight(1)).await;
+    world.hold_the_handler();
+    let mut client = world.server.http1().await;
+    let location = client.post("/reports", "first").await.accepted();
+    let data = vec![b'x'; 5_000_000];
+
+    let length = format!("content-length: {}\r\n", data.len());
+    let expect = "expect: 100-continue\r\n";
+    let with_length = [post_head(&length).as_bytes(), &data].concat();
+    let expecting = [post_head(&(length + expect)).as_bytes(), &data].concat();
+    let in_pieces = [
+        post_head("transfer-encoding: chunked\r\n").into_bytes(),
+        in_chunks(&data),
+    ]
+    .concat();
+    let small = post_head("content-length: 4\r\n").into_bytes();
+    let small = [&small[..], b"four"].concat();
+    for request in [with_length, expecting, in_pieces, small] {
+        let mut raw = world.server.raw().await;
+        raw.send(request).await.expect("broken off while sending");
+        let answer = raw.answer().await;
+        answer.problem(503, "overloaded");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    // Whether the body comes is open here, so where a next request would begin
+    // is too.
+    let mut raw = world.server.raw().await;
+    let head = post_head(&format!("content-length: 4\r\n{expect}"));
+    raw.send(head).await.unwrap();
+    let answer = raw.answer().await;
+    answer.problem(503, "overloaded");
+    assert_closes(&mut raw, &answer, true).await;
+
+    assert_eq!(world.drain.in_flight(), 1);
+    assert_eq!(world.store.len(), 1);
+
+    world.let_the_handler_go();
+    ended(&mut client, &location).await;
+    until("admission is free again", || world.drain.in_flight() == 0).await;
+    let next = client.post("/reports", "next").await.accepted();
+    ended(&mut client, &next).await;
+    assert_eq!(world.called(), 2);
+    world.assert_idle().await;
+}
+
+// ---- a body that does not come ---------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_is_408_and_ends_its_http_1_connection() {
+    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+    let mut connections = Vec::new();
+    for (fields, begin) in [
+        ("content-length: 10\r\n", "half "),
+        ("content-length: 10\r\n", ""),
+        ("transfer-encoding: chunked\r\n", "5\r\nhalf \r\n"),
+        ("transfer-encoding: chunked\r\n", ""),
+    ] {
+        let mut raw = world.server.raw().await;
+        raw.send(post_head(fields) + begin).await.unwrap();
+        connections.push(tokio::spawn(async move {
+            let answer = raw.answer().await;
+            answer.problem(408, "body-timeout");
+            assert_closes(&mut raw, &answer, true).await;
+        }));
+    }
+    for connection in connections {
+        connection.await.unwrap();
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_asked_for_and_never_comes_is_408() {
+    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+    let mut raw = world.server.raw().await;
+    raw.send(post_head("content-length: 10\r\nexpect: 100-continue\r\n"))
+        .await
+        .unwrap();
+    assert_eq!(raw.answer().await.status, StatusCode::CONTINUE);
+    let answer = raw.answer().await;
+    answer.problem(408, "body-timeout");
+    assert_closes(&mut raw, &answer, true).await;
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_body_is_408_on_its_http_2_stream_alone() {
+    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+    let mut client = world.server.http2().await;
+    let (pieces, body) = piecemeal();
+    pieces.send("half".into()).unwrap();
+    let request = Request::post("/reports").body(body).unwrap();
+    client.send(request).await.problem(408, "body-timeout");
+    world.assert_untouched();
+    let location = client.post("/reports", "whole").await.accepted();
+    ended(&mut client, &location).await;
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_chunked_coding_is_400() {
+    let world = World::new().await;
+    let mut raw = world.server.raw().await;
+    raw.send(post_head("transfer-encoding: chunked\r\n") + "4\r\nfour\r\nnonsense\r\n")
+        .await
+        .unwrap();
+    raw.answer().await.problem(400, "body-unreadable");
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_leaves_nothing() {
+    let mut world = World::new().await;
+    let broken = [
+        post_head("content-length: 10\r\n") + "half ",
+        post_head("transfer-encoding: chunked\r\n") + "a\r\nhalf ",
+        post_head("transfer-encoding: chunked\r\n") + "4\r\nhalf\r\n",
+        post_head(&format!("content-length: {}\r\n", LIMIT + 10)) + "much too large",
+    ];
+    for (index, request) in broken.into_iter().enumerate() {
+        let mut raw = world.server.raw().await;
+        raw.send(request).await.unwrap();
+        drop(raw);
+        world.server.ended(index + 1).await;
+        assert_eq!(world.drain.in_flight(), 0);
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_stream_that_is_reset_leaves_nothing() {
+    let world = World::new().await;
+    let mut client = world.server.http2().await;
+    for begin in ["", "half"] {
+        let (pieces, body) = piecemeal();
+        pieces.send(begin.into()).unwrap();
+        let mut stream = client.stream();
+        let request = Request::post("/reports").body(body).unwrap();
+        let sending = tokio::spawn(async move { stream.open(request).await.map(drop) });
+        until("the request is let in", || world.drain.in_flight() == 1).await;
+        sending.abort();
+        until("the request is given up", || world.drain.in_flight() == 0).await;
+    }
+    world.assert_untouched();
+    let location = client.post("/reports", "whole").await.accepted();
+    ended(&mut client, &location).await;
+    world.assert_idle().await;
+}
+
+// ---- a client that is gone -------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gone_before_its_whole_request_is_there_leaves_nothing() {
+    let mut world = World::new().await;
+    let whole = post_head("content-length: 4\r\n") + "four";
+    // Every length that is less than all, a connection each.
+    for (index, length) in (0..whole.len()).enumerate() {
+        let mut raw = world.server.raw().await;
+        raw.send(&whole[..length]).await.unwrap();
+        drop(raw);
+        world.server.ended(index + 1).await;
+        assert_eq!(world.drain.in_flight(), 0, "after {length} bytes");
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gone_while_its_operation_is_being_created_leaves_one_that_finishes() {
+    let create = Script::new(|_| Fault::None);
+    create.close();
+    let script = Arc::clone(&create);
+    let store = MemoryStore::new();
+    let mut world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let mut raw = world.server.raw().await;
+    raw.send(post_head("content-length: 4\r\n") + "four")
+        .await
+        .unwrap();
+    create.called(1).await;
+    drop(raw);
+    world.server.ended(1).await;
+    assert_eq!(world.drain.in_flight(), 1);
+    create.open();
+    world.assert_one_that_finishes().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gone_after_its_202_leaves_an_operation_that_finishes() {
+    let mut world = World::new().await;
+    world.hold_the_handler();
+    let mut raw = world.server.raw().await;
+    raw.send(post_head("content-length: 4\r\n") + "four")
+        .await
+        .unwrap();
+    raw.answer().await.accepted();
+    drop(raw);
+    world.server.ended(1).await;
+    assert_eq!(world.drain.in_flight(), 1);
+    world.let_the_handler_go();
+    world.assert_one_that_finishes().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gone_right_after_it_sent_all_leaves_nothing_or_an_operation_that_finishes() {
+    let mut world = World::new().await;
+    const CLIENTS: usize = 50;
+    for _ in 0..CLIENTS {
+        let mut raw = world.server.raw().await;
+        raw.send(post_head("content-length: 4\r\n") + "four")
+            .await
+            .unwrap();
+    }
+    world.server.ended(CLIENTS).await;
+    until("nothing is in flight", || world.drain.in_flight() == 0).await;
+    let operations = world.operations().await;
+    assert_eq!(operations.len(), world.called());
+    for record in operations {
+        assert_eq!(record.operation().state(), State::Succeeded);
+    }
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_client_that_gives_up_while_its_operation_is_being_created_leaves_one_that_finishes()
+ {
+    let create = Script::new(|_| Fault::None);
+    create.close();
+    let script = Arc::clone(&create);
+    let store = MemoryStore::new();
+    let world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let client = world.server.http2().await;
+    let mut stream = client.stream();
+    let sending = tokio::spawn(async move { stream.post("/reports", "four").await });
+    create.called(1).await;
+    sending.abort();
+    assert!(sending.await.is_err());
+    create.open();
+    world.assert_one_that_finishes().await;
+}
+
+impl World {
+    async fn assert_one_that_finishes(self) {
+        let mut client = self.server.http1().await;
+        let operations = soon(async {
+            loop {
+                let operations = self.operations().await;
+                if !operations.is_empty() {
+                    return operations;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(operations.len(), 1);
+        let location = format!("/operations/{}", operations[0].operation().id());
+        let answer = ended(&mut client, &location).await;
+        assert_eq!(answer.member("state"), "succeeded");
+        assert_eq!(answer.member("result"), "4");
+        assert_eq!(self.called(), 1);
+        self.assert_idle().await;
+    }
+}
+
+// ---- a store that fails ----------------------------------------------------
+
+/// What befalls a call of the store.
+enum Fault {
+    None,
+    /// It does nothing and fails.
+    Instead(StoreError),
+    /// It does what it should, and fails all the same.
+    Afterwards(StoreError),
+}
+
+/// What befalls all the calls of one method.
+struct Script {
+    fault: Box<dyn Fn(usize) -> Fault + Send + Sync>,
+    calls: watch::Sender<usize>,
+    gate: Semaphore,
+}
+
+impl Script {
+    /// `fault` gets the number of the call, from 0.
+    fn new(fault: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            fault: Box::new(fault),
+            calls: watch::channel(0).0,
+            gate: Semaphore::new(1),
+        })
+    }
+
+    fn close(&self) {
+        self.gate.forget_permits(1);
+    }
+
+    fn open(&self) {
+        self.gate.add_permits(1);
+    }
+
+    fn calls(&self) -> usize {
+        *self.calls.borrow()
+    }
+
+    /// Waits for so many calls, returned or not.
+    async fn called(&self, times: usize) {
+        let mut calls = self.calls.subscribe();
+        soon(calls.wait_for(|calls| *calls >= times)).await.unwrap();
+    }
+
+    async fn wrap<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut number = 0;
+        self.calls.send_modify(|calls| {
+            number = *calls;
+            *calls += 1;
+        });
+        let _open = self.gate.acquire().await.unwrap();
+        match (self.fault)(number) {
+            Fault::None => call.await,
+            Fault::Instead(error) => Err(error),
+            Fault::Afterwards(error) => {
+                call.await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A memory store that creates and finishes by script.
+struct Scripted {
+    store: MemoryStore,
+    create: Arc<Script>,
+    finish: Arc<Script>,
+}
+
+impl Scripted {
+    fn creating(store: MemoryStore, create: Arc<Script>) -> Self {
+        let finish = Script::new(|_| Fault::None);
+        Self {
+            store,
+            create,
+            finish,
+        }
+    }
+
+    fn finishing(store: MemoryStore, finish: Arc<Script>) -> Self {
+        let create = Script::new(|_| Fault::None);
+        Self {
+            store,
+            create,
+            finish,
+        }
+    }
+}
+
+type Found = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
+type Written = Result<Write<RecordedResponse>, StoreError>;
+
+impl Store for Scripted {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Found {
+        self.store.get(id).await
+    }
+}
+
+impl Repository for Scripted {
+    async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {
+        self.create.wrap(self.store.create(new)).await
+    }
+
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Written {
+        self.store.start(id, token).await
+    }
+
+    async fn report(&self, id: &OperationId, token: FencingToken, progress: Progress) -> Written {
+        self.store.report(id, token, progress).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Written {
+        let finish = self.store.finish(id, token, outcome, progress);
+        self.finish.wrap(finish).await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Written {
+        self.store.overrule(id, version, outcome).await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Written {
+        self.store.forget(id, version).await
+    }
+}
+
+impl Watch for Scripted {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
+        self.store.changed(id, since, at_most).await
+    }
+}
+
+impl Lease for Scripted {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        self.store.renew(lease, held).await
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record<RecordedResponse>>>, StoreError> {
+        self.store.take_over(lease, limit).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+        self.store.release(held).await
+    }
+
+    async fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        self.store.recalled(node, at_most).await
+    }
+}
+
+/// The text of an error that no client may see.
+const SECRET: &str = "postgres://admin:hunter2@db";
+
+#[track_caller]
+fn assert_unavailable(answer: &Answer) {
+    answer.problem(503, "unavailable");
+    let seconds = answer.header("retry-after").expect("no Retry-After");
+    assert!(seconds.parse::<u64>().unwrap() >= 1);
+    assert!(!answer.text().contains(SECRET), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
+    type Failing = fn() -> StoreError;
+    let errors: [(Failing, bool); 3] = [
+        (|| StoreError::refused(SECRET), false),
+        (|| StoreError::Full, false),
+        (|| StoreError::unavailable(SECRET), true),
+    ];
+    for (error, again) in errors {
+        let create = Script::new(move |_| Fault::Instead(error()));
+        let script = Arc::clone(&create);
+        let world = World::with(
+            MemoryStore::new(),
+            |store| Scripted::creating(store, script),
+            |layer| layer.create_timeout(Duration::from_millis(200)),
+        )
+        .await;
+        let mut client = world.server.http1().await;
+        assert_unavailable(&client.post("/reports", "four").await);
+        assert_eq!(create.calls() > 1, again, "{}", error());
+        assert!(client.serves_on().await);
+        world.assert_untouched();
+        world.assert_idle().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_never_answers_a_create_is_503_in_time() {
+    let create = Script::new(|_| Fault::None);
+    create.close();
+    let script = Arc::clone(&create);
+    let world = World::with(
+        MemoryStore::new(),
+        |store| Scripted::creating(store, script),
+        |layer| layer.create_timeout(Duration::from_millis(50)),
+    )
+    .await;
+    let mut client = world.server.http1().await;
+    assert_unavailable(&client.post("/reports", "four").await);
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_was_committed_and_failed_is_asked_again_and_runs_once() {
+    let create = Script::new(|call| match call {
+        0 | 1 => Fault::Afterwards(StoreError::unavailable(SECRET)),
+        _ => Fault::None,
+    });
+    let script = Arc::clone(&create);
+    let store = MemoryStore::new();
+    let world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let mut client = world.server.http1().await;
+    let answer = client.post("/reports", "four").await;
+    let location = answer.accepted();
+    assert_eq!(ended(&mut client, &location).await.member("result"), "4");
+    assert_eq!(create.calls(), 3);
+    assert_eq!(world.called(), 1);
+    // All three asked for the same id.
+    assert_eq!(world.store.len(), 1);
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_created_and_got_a_503_is_never_run() {
+    let create = Script::new(|_| Fault::Afterwards(StoreError::unavailable(SECRET)));
+    let store = MemoryStore::new();
+    let world = World::with(
+        store,
+        |store| Scripted::creating(store, create),
+        |layer| layer.create_timeout(Duration::from_millis(200)),
+    )
+    .await;
+    let mut client = world.server.http1().await;
+    assert_unavailable(&client.post("/reports", "four").await);
+    until("admission is free again", || world.drain.in_flight() == 0).await;
+    assert_eq!(world.called(), 0);
+    let operations = world.operations().await;
+    assert_eq!(operations.len(), 1);
+    assert_eq!(operations[0].operation().state(), State::Pending);
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_recorded_is_recorded_later() {
+    for committed in [false, true] {
+        let healed = Arc::new(AtomicBool::new(false));
+        let well = Arc::clone(&healed);
+        let finish = Script::new(move |_| match (well.load(SeqCst), committed) {
+            (true, _) => Fault::None,
+            (false, false) => Fault::Instead(StoreError::unavailable(SECRET)),
+            (false, true) => Fault::Afterwards(StoreError::unavailable(SECRET)),
+        });
+        let script = Arc::clone(&finish);
+        let store = MemoryStore::new();
+        let world = World::with(store, |store| Scripted::finishing(store, script), |l| l).await;
+        let mut client = world.server.http1().await;
+        let location = client.post("/reports", "four").await.accepted();
+        finish.called(3).await;
+        if !committed {
+            let answer = client.get(&location).await;
+            assert_eq!(answer.member("state"), "running");
+            let answer = client.get(&format!("{location}/result")).await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED);
+            assert_eq!(world.drain.in_flight(), 1);
+        }
+        healed.store(true, SeqCst);
+        assert_eq!(ended(&mut client, &location).await.member("result"), "4");
+        assert_eq!(world.called(), 1);
+        world.assert_idle().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_can_never_be_recorded_is_reported_by_the_drain() {
+    let finish = Script::new(|_| Fault::Instead(StoreError::unavailable(SECRET)));
+    let script = Arc::clone(&finish);
+    let store = MemoryStore::new();
+    let world = World::with(store, |store| Scripted::finishing(store, script), |l| l).await;
+    let mut client = world.server.http1().await;
+    let answer = client.post("/reports", "four").await;
+    finish.called(1).await;
+    let report = soon(world.drain.drain(Duration::from_millis(100))).await;
+    let unrecorded: Vec<_> = report.unrecorded.iter().map(ToString::to_string).collect();
+    assert_eq!(unrecorded, [answer.member("id")]);
+    assert!(report.interrupted.is_empty(), "{report:?}");
+    assert!(!report.is_clean());
+    let answer = client.get(&answer.accepted()).await;
+    assert_eq!(answer.member("state"), "running");
+    assert!(finish.calls() > 1);
+}
+
+// ---- ids that are none -----------------------------------------------------
+
+fn hostile_ids() -> Vec<String> {
+    // White space is between them.
+    let short = r##"
+        a/b a%2Fb a%2fb %2F .. ../.. ../reports %2e%2e %2E%2E%2F . a%00 %00 %zz % %f a% %ff%fe %C3%28
+        %c3%bc %25 a%0d%0aset-cookie:x a;b a'b a* (a) a+b a,b a:b a@b a=b a&b a! $a {a} a|b a[b]
+        // a// /a/ result events result/result events/result ?id= ?id=%ff ?id=%zz ?id=a%2Fb ?id=..
+        ?id=a%00 ?id=result ?id=a&id=b ? ?id ?%zz=a
+    "##;
+    let mut ids: Vec<String> = short.split_whitespace().map(Into::into).collect();
+    ids.push("x".repeat(10 * 1024));
+    ids.push("%41".repeat(4 * 1024));
+    ids.push(format!("?id={}", "x".repeat(10 * 1024)));
+    ids.push("a/".repeat(5 * 1024));
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_id_is_a_problem_and_the_connection_goes_on() {
+    let world = World::new().await;
+    let mut raw = world.server.raw().await;
+    for id in hostile_ids() {
+        let (path, query) = match id.split_once('?') {
+            Some((path, query)) => (path, format!("?{query}")),
+            None => (id.as_str(), String::new()),
+        };
+        for line in [
+            format!("GET /operations/{path}{query}"),
+            format!("DELETE /operations/{path}{query}"),
+            format!("GET /operations/{path}/result{query}"),
+        ] {
+            let answer = raw.ask(&line).await;
+            let shown = &line[..line.len().min(60)];
+            let expected = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
+            let refused = expected.contains(&answer.status)
+                // A sub-resource has no DELETE, whatever it would be of.
+                || (answer.status == 405 && line.starts_with("DELETE") && path.ends_with("result"));
+            assert!(refused, "{shown}: {answer:?}");
+            assert_eq!(
+                answer.header("content-type"),
+                Some("application/problem+json"),
+                "{shown}: {answer:?}"
+            );
+            assert_eq!(answer.json()["status"], answer.status.as_u16(), "{shown}");
+            assert_eq!(answer.header("connection"), None, "{shown}: {answer:?}");
+        }
+    }
+    world.assert_untouched();
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_line_harms_its_own_connection_at_most() {
+    let world = World::new().await;
+    for target in [
+        &b"/operations/\xff\xfe"[..],
+        b"/operations/\xc3\xbc",
+        b"/operations/a b",
+        b"/operations/a\0b",
+        b"/operations/a`b",
+        b"operations/a",
+        b"http://[::1/operations/a",
+        b"*",
+    ] {
+        let mut raw = world.server.raw().await;
+        let request = [b"GET ", target, b" HTTP/1.1\r\nhost: localhost\r\n\r\n"].concat();
+        raw.send(request).await.unwrap();
+        let answer = raw.answer().await;
+        assert!(answer.status.is_client_error(), "{target:?}: {answer:?}");
+    }
+    world.assert_untouched();
+    let mut client = world.server.http1().await;
+    let location = client.post("/reports", "four").await.accepted();
+    ended(&mut client, &location).await;
+    world.assert_idle().await;
+}
+
+// ---- an inner service that fails -------------------------------------------
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Nowhere,
+    PollReady,
+    Call,
+    Future,
+    Body,
+}
+
+/// Panics or fails, or answers in two frames.
+#[derive(Clone)]
+struct Failing {
+    at: Where,
+    panics: bool,
+}
+
+impl Failing {
+    fn fail(&self, at: Where) -> Result<(), BoxError> {
+        match self.at == at {
+            true if self.panics => panic!("on purpose, at {at:?}"),
+            true => Err(SECRET.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<B: Send + 'static> Service<Request<B>> for Failing {
+    type Response = Response<FailingBody>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<FailingBody>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(self.fail(Where::PollReady))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        let called = self.fail(Where::Call);
+        let service = self.clone();
+        Box::pin(async move {
+            called?;
+            tokio::task::yield_now().await;
+            service.fail(Where::Future)?;
+            Ok(Response::new(FailingBody { service, frames: 0 }))
+        })
+    }
+}
+
+struct FailingBody {
+    service: Failing,
+    frames: usize,
+}
+
+impl Body for FailingBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.frames += 1;
+        Poll::Ready(match self.frames {
+            1 => Some(Ok(Frame::data("the first half, ".into()))),
+            2 => Some(
+                self.service
+                    .fail(Where::Body)
+                    .map(|()| Frame::data("the second".into())),
+            ),
+            _ => None,
+        })
+    }
+}
+
+/// One route for each of them, with the layer on all.
+async fn failing(panics: bool) -> (Server, Drain, MemoryStore) {
+    let store = MemoryStore::new();
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let route = |at| {
+        let inner = Failing { at, panics };
+        let layered = tower::ServiceBuilder::new()
+            .layer(layer.clone())
+            .service(inner);
+        tower::ServiceExt::<Request<AxumBody>>::map_err(layered, |error| -> Infallible {
+            panic!("{error}")
+        })
+    };
+    let app = Router::new()
+        .route("/nowhere", post_service(route(Where::Nowhere)))
+        .route("/poll-ready", post_service(route(Where::PollReady)))
+        .route("/call", post_service(route(Where::Call)))
+        .route("/future", post_service(route(Where::Future)))
+        .route("/body", post_service(route(Where::Body)))
+        .nest_service("/operations", PollService::new(store.clone()));
+    (Server::hyper(app).await, drain, store)
+}
+
+const FAILING_ROUTES: [&str; 4] = ["/poll-ready", "/call", "/future", "/body"];
+
+async fn assert_fails(panics: bool, code: &str, status: u16) {
+    let (server, drain, store) = failing(panics).await;
+    let mut client = server.http1().await;
+    for route in FAILING_ROUTES {
+        let location = client.post(route, "").await.accepted();
+        let answer = ended(&mut client, &location).await;
+        assert_eq!(answer.member("state"), "failed", "{route}");
+        let problem = &answer.json()["problem"];
+        assert_eq!(
+            problem["type"],
+            format!("urn:tower-operations:{code}"),
+            "{route}"
+        );
+        assert_eq!(problem["status"], status, "{route}");
+        assert!(!answer.text().contains(SECRET), "{route}: {answer:?}");
+        assert!(!answer.text().contains("on purpose"), "{route}: {answer:?}");
+
+        let result = client.get(&format!("{location}/result")).await;
+        assert_eq!(result.problem(status, code), *problem, "{route}");
+    }
+    let location = client.post("/nowhere", "").await.accepted();
+    let result = client.get(&format!("{location}/result?wait=20")).await;
+    assert_eq!(result.text(), "the first half, the second");
+    assert_eq!(store.len(), FAILING_ROUTES.len() + 1);
+    let report = soon(drain.drain(Duration::from_secs(10))).await;
+    assert!(report.is_clean(), "{report:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_anywhere_in_the_inner_service_fails_the_operation_and_the_server_lives() {
+    assert_fails(true, "panicked", 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_anywhere_in_the_inner_service_fails_the_operation() {
+    assert_fails(false, "inner-error", 502).await;
+}
+
+// ---- what comes back -------------------------------------------------------
+
+fn not_utf8() -> HeaderValue {
+    HeaderValue::from_bytes(b"caf\xe9 \xff\xfe").unwrap()
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", HeaderValue::from_static("abc"));
+    trailers.append("x-note", HeaderValue::from_static("one"));
+    trailers.append("x-note", HeaderValue::from_static("two"));
+    trailers.append("x-odd", not_utf8());
+    trailers
+}
+
+/// A server whose `/{what}` answers with all that is hard to keep.
+async fn odd() -> Server {
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let inner = service_fn(|request: Request<RequestBody<AxumBody>>| async move {
+        let (parts, body) = request.into_parts();
+        let sent = body.collect().await.unwrap();
+        let response = Response::builder()
+            .header("x-odd", not_utf8())
+            .header("x-list", "a")
+            .header("x-other", "b")
+            .header("x-list", "c, d")
+            .header("x-list", "")
+            .header("content-type", "application/octet-stream")
+            .header("etag", "\"the report's own\"")
+            .header("cache-control", "public, max-age=600");
+        let response = match parts.uri.path() {
+            "/empty" => response.body(empty()),
+            "/no-content" => response.status(204).body(empty()),
+            "/not-found" => response.status(404).body(full("nothing")),
+            "/bytes" => response.body(full((0..=255).collect::<Vec<u8>>())),
+            "/pieces" => response.body(chunked(vec![b'x'; 100_000], None)),
+            "/trailers" => response
+                .header("trailer", "x-checksum, x-note, x-odd")
+                .body(chunked("before the trailers", Some(trailers()))),
+            "/only-trailers" => response
+                .header("trailer", "x-checksum, x-note, x-odd")
+                .body(chunked("", Some(trailers()))),
+            "/request-trailers" => response
+                .header("trailer", "x-checksum, x-note, x-odd")
+                .body(chunked("", sent.trailers().cloned())),
+            "/moment" => response
+                .header("set-cookie", "session=1")
+                .header("set-cookie", "other=2")
+                .header("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+                .header("access-control-allow-origin", "*")
+                .header("access-control-expose-headers", "x-list")
+                .header("accept-ranges", "bytes")
+                .header("alt-svc", "h3=\":443\"")
+                .body(full("a moment")),
+            other => panic!("{other}"),
+        };
+        Ok::<_, Infallible>(response.unwrap())
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let app = Router::new()
+        .route("/{what}", any_service(layered))
+        .nest_service("/operations", PollService::new(store));
+    Server::hyper(app).await
+}
+
+async fn odd_result(client: &mut Client, path: &str) -> Answer {
+    let location = client.post(path, "").await.accepted();
+    let uri = format!("{location}/result?wait=20");
+    client
+        .ask(&format!("GET {uri}"), &[("te", "trailers")])
+        .await
+}
+
+#[track_caller]
+fn assert_odd_headers(answer: &Answer) {
+    assert_eq!(answer.headers["x-odd"], not_utf8());
+    let list: Vec<_> = answer.headers.get_all("x-list").iter().collect();
+    assert_eq!(list, ["a", "c, d", ""]);
+    assert_eq!(answer.header("x-other"), Some("b"));
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/octet-stream")
+    );
+    assert_eq!(answer.header("etag"), Some("\"the report's own\""));
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_bodies_come_back_as_they_were_over_both_versions() {
+    let server = odd().await;
+    for mut client in [server.http1().await, server.http2().await] {
+        for (path, status, body) in [
+            ("/empty", 200, Vec::new()),
+            ("/no-content", 204, Vec::new()),
+            ("/not-found", 404, b"nothing".to_vec()),
+            ("/bytes", 200, (0..=255).collect()),
+            ("/pieces", 200, vec![b'x'; 100_000]),
+        ] {
+            let answer = odd_result(&mut client, path).await;
+            assert_eq!(answer.status, status, "{path}");
+            assert_eq!(answer.body, body, "{path}");
+            assert_eq!(
+                answer.header("operation-result"),
+                Some(status.to_string().as_str()),
+                "{path}"
+            );
+            assert_odd_headers(&answer);
+            assert_eq!(answer.trailers, None, "{path}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_come_back_as_they_were_over_both_versions() {
+    let server = odd().await;
+    for mut client in [server.http1().await, server.http2().await] {
+        for (path, body) in [("/trailers", "before the trailers"), ("/only-trailers", "")] {
+            let answer = odd_result(&mut client, path).await;
+            assert_eq!(answer.text(), body, "{path}");
+            assert_odd_headers(&answer);
+            assert_eq!(answer.trailers, Some(trailers()), "{path}: {answer:?}");
+        }
+        let request = Request::post("/request-trailers")
+            .header("trailer", "x-checksum, x-note, x-odd")
+            .body(chunked("data", Some(trailers())))
+            .unwrap();
+        let location = client.send(request).await.accepted();
+        let uri = format!("GET {location}/result?wait=20");
+        let answer = client.ask(&uri, &[("te", "trailers")]).await;
+        assert_eq!(answer.trailers, Some(trailers()), "{answer:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_trailers_gets_the_body_alone() {
+    let server = odd().await;
+    let mut raw = server.raw().await;
+    raw.send("POST /trailers HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let location = raw.answer().await.accepted();
+    let answer = raw.ask(&format!("GET {location}/result?wait=20")).await;
+    assert_eq!(answer.text(), "before the trailers");
+    assert_eq!(answer.trailers, None);
+    // The same connection serves on.
+    assert_eq!(raw.ask(&format!("GET {location}")).await.status, 200);
+    drop(raw);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_the_first_answer_s_moment_are_not_replayed() {
+    let server = odd().await;
+    for mut client in [server.http1().await, server.http2().await] {
+        let answer = odd_result(&mut client, "/moment").await;
+        assert_eq!(answer.text(), "a moment");
+        assert_odd_headers(&answer);
+        for name in [
+            "set-cookie",
+            "access-control-allow-origin",
+            "access-control-expose-headers",
+            "accept-ranges",
+            "alt-svc",
+        ] {
+            assert!(!answer.headers.contains_key(name), "{name}: {answer:?}");
+        }
+        // The server's own, and of now.
+        let dates: Vec<_> = answer.headers.get_all("date").iter().collect();
+        assert_eq!(dates.len(), 1);
+        assert!(!dates[0].to_str().unwrap().contains("1994"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_fields_are_replayed_is_the_application_s_to_say() {
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let inner = service_fn(|_: Request<_>| async {
+        let response = Response::builder()
+            .header("set-cookie", "session=1")
+            .header("x-internal", "secret")
+            .body(full("done"));
+        Ok::<_, Infallible>(response.unwrap())
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let polls = PollService::new(store).replays(|name| name != "x-internal");
+    let app = Router::new()
+        .route("/reports", post_service(layered))
+        .nest_service("/operations", polls);
+    let server = Server::hyper(app).await;
+    let mut client = server.http1().await;
+    let location = client.post("/reports", "").await.accepted();
+    let answer = client.get(&format!("{location}/result?wait=20")).await;
+    assert_eq!(answer.header("set-cookie"), Some("session=1"));
+    assert_eq!(answer.header("x-internal"), None);
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_above_its_limit_fails_the_operation() {
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone()).result_limit(1000);
+    let inner = service_fn(|request: Request<RequestBody<AxumBody>>| async move {
+        let body = match request.uri().path() {
+            "/full" => full(vec![b'x'; 1001]),
+            "/pieces" => chunked(vec![b'x'; 1001], None),
+            _ => full(vec![b'x'; 1000]),
+        };
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let app = Router::new()
+        .route("/{what}", any_service(layered))
+        .nest_service("/operations", PollService::new(store));
+    let server = Server::hyper(app).await;
+    let mut client = server.http1().await;
+    for path in ["/full", "/pieces"] {
+        let location = client.post(path, "").await.accepted();
+        let answer = ended(&mut client, &location).await;
+        assert_eq!(answer.member("state"), "failed", "{path}");
+        let result = client.get(&format!("{location}/result")).await;
+        result.problem(500, "result-too-large");
+    }
+    let location = client.post("/fits", "").await.accepted();
+    let answer = client.get(&format!("{location}/result?wait=20")).await;
+    assert_eq!(answer.body.len(), 1000);
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_polls_of_clients_that_are_gone_are_given_up() {
+    let mut world = World::new().await;
+    world.hold_the_handler();
+    let mut client = world.server.http1().await;
+    let location = client.post("/reports", "four").await.accepted();
+    let begun = Instant::now();
+    for index in 0..20 {
+        let mut raw = world.server.raw().await;
+        raw.send(format!(
+            "GET {location}?wait=30 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+        until("the poll is held", || world.store.waiters() == 1).await;
+        assert!(raw.has_nothing_yet());
+        drop(raw);
+        world.server.ended(index + 1).await;
+        assert_eq!(world.store.waiters(), 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    world.let_the_handler_go();
+    ended(&mut client, &location).await;
+    world.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_through_still_breaks_off_with_its_client() {
+    let store = MemoryStore::new();
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let dropped = Arc::new(AtomicBool::new(false));
+    let guard = Arc::clone(&dropped);
+    let inner = service_fn(move |_: Request<_>| {
+        let (pieces, body) = piecemeal();
+        pieces.send("first".into()).unwrap();
+        let guard = Arc::clone(&guard);
+        tokio::spawn(async move {
+            pieces.closed().await;
+            guard.store(true, SeqCst);
+        });
+        async move { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let server = Server::hyper(tower::ServiceBuilder::new().layer(layer).service(inner)).await;
+    let mut client = server.http1().await;
+    let request = Request::get("/stream").body(empty()).unwrap();
+    let mut response = client.open(request).await.unwrap();
+    assert_eq!(next_piece(response.body_mut()).await.unwrap(), "first");
+    drop(response);
+    drop(client);
+    until("the inner body is dropped", || dropped.load(SeqCst)).await;
+    assert!(store.is_empty());
+    assert_eq!(drain.in_flight(), 0);
+    server.stop().await;
+}

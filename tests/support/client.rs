@@ -1,0 +1,116 @@
+//! A client that follows nothing by itself.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::LOCATION};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::process::PATIENCE;
+
+/// A client of one server.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    url: String,
+}
+
+impl Client {
+    /// Speaks HTTP/1.1.
+    pub(crate) fn new(url: &str) -> Self {
+        Self::with(url, &mut Pool::builder(TokioExecutor::new()))
+    }
+
+    /// Speaks HTTP/2, and has never spoken anything else.
+    pub(crate) fn http2(url: &str) -> Self {
+        Self::with(url, Pool::builder(TokioExecutor::new()).http2_only(true))
+    }
+
+    fn with(url: &str, builder: &mut hyper_util::client::legacy::Builder) -> Self {
+        Self {
+            pool: builder.build_http(),
+            url: url.into(),
+        }
+    }
+
+    pub(crate) async fn send(&self, request: http::request::Builder, body: Bytes) -> Answer {
+        let request: Request<Full<Bytes>> = request.body(Full::new(body)).unwrap();
+        let answered = timeout(PATIENCE, async {
+            let (parts, body) = self.pool.request(request).await.unwrap().into_parts();
+            Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+        });
+        Answer(answered.await.expect("there is an answer"))
+    }
+
+    /// A request for a path, or for what a `Location` says.
+    pub(crate) fn request(&self, method: Method, location: &str) -> http::request::Builder {
+        let url = match location.starts_with('/') {
+            true => format!("{}{location}", self.url),
+            false => location.into(),
+        };
+        Request::builder().method(method).uri(url)
+    }
+
+    pub(crate) async fn get(&self, location: &str) -> Answer {
+        let request = self.request(Method::GET, location);
+        self.send(request, Bytes::new()).await
+    }
+
+    pub(crate) async fn delete(&self, location: &str) -> Answer {
+        let request = self.request(Method::DELETE, location);
+        self.send(request, Bytes::new()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let request = self.request(Method::POST, path);
+        let request = request.header("content-type", "application/json");
+        self.send(request, body.into()).await
+    }
+
+    /// Posts what is accepted, and gives its `Location`.
+    pub(crate) async fn accepted(&self, path: &str, body: impl Into<Bytes>) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
+        answer.header(LOCATION.as_str()).to_owned()
+    }
+
+    /// Waits for the end of an operation.
+    pub(crate) async fn ended(&self, location: &str) -> Value {
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let answer = self.get(&format!("{location}{separator}wait=30")).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        answer.json()
+    }
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub(crate) struct Answer(Response<Bytes>);
+
+impl Answer {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.headers().contains_key(name)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.0.headers().get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name} in {self:?}"));
+        value.to_str().unwrap()
+    }
+
+    pub(crate) fn body(&self) -> &Bytes {
+        self.0.body()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(self.body()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}

@@ -1,0 +1,138 @@
+//! Examples as processes of their own.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// More than anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An example that is running. It is killed when this is dropped.
+pub(crate) struct Example {
+    child: Child,
+    output: Option<Lines<BufReader<ChildStdout>>>,
+    errors: JoinHandle<String>,
+    url: String,
+}
+
+/// An example that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// What it printed after it began to listen.
+    pub(crate) output: String,
+    pub(crate) errors: String,
+}
+
+impl Example {
+    /// Starts an example and waits until it says where it listens. What it says
+    /// on standard error is the error if it does not.
+    pub(crate) async fn start(name: &str, arguments: &[&str]) -> Result<Self, String> {
+        let mut child = command(name)
+            .args(arguments)
+            .spawn()
+            .expect("the example can be started");
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let errors = tokio::spawn(all(child.stderr.take().unwrap()));
+        let url = loop {
+            let line = timeout(PATIENCE, output.next_line()).await;
+            match line.expect("it says where it listens").unwrap() {
+                Some(line) => {
+                    if let Some(url) = line.strip_prefix("listening on ") {
+                        break url.to_owned();
+                    }
+                }
+                None => return Err(errors.await.unwrap()),
+            }
+        };
+        Ok(Self {
+            child,
+            output: Some(output),
+            errors,
+            url,
+        })
+    }
+
+    /// Where it listens, as `http://ADDR`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Reads no more of what it prints.
+    pub(crate) fn hang_up(&mut self) {
+        self.output = None;
+    }
+
+    /// Sends a signal, for example `TERM`.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it is running");
+        // The shell's own `kill`: not every machine has the program.
+        let kill = Command::new("sh")
+            .args(["-c", &format!("kill -{signal} {pid}")])
+            .status();
+        assert!(kill.await.unwrap().success(), "SIG{signal} to {pid}");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let mut output = String::new();
+        if let Some(lines) = &mut self.output {
+            let read = timeout(PATIENCE, lines.get_mut().read_to_string(&mut output)).await;
+            read.expect("it ends").unwrap();
+        }
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        Ended {
+            status: status.expect("it ends").unwrap(),
+            output,
+            errors: self.errors.await.unwrap(),
+        }
+    }
+}
+
+/// Runs an example that is to end by itself.
+pub(crate) async fn run(name: &str, arguments: &[&str]) -> Output {
+    let output = command(name).args(arguments).output();
+    timeout(PATIENCE, output).await.expect("it ends").unwrap()
+}
+
+fn command(name: &str) -> Command {
+    let binary = binary(name);
+    assert!(
+        binary.exists(),
+        "{} is not there: `cargo test` builds the examples, `cargo test --test` does not",
+        binary.display()
+    );
+    let mut command = Command::new(binary);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Cargo puts examples beside the directory that this test is in.
+fn binary(name: &str) -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let target = test.ancestors().nth(2).unwrap();
+    target
+        .join("examples")
+        .join(name)
+        .with_extension(env::consts::EXE_EXTENSION)
+}
+
+async fn all(mut reader: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    let _ = reader.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
