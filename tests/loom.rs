@@ -94,7 +94,7 @@ fn a_waiter_that_gives_up_takes_no_other_one_s_place() {
     model(|| {
         let cell = Arc::new(WaitCell::default());
         let version = Arc::new(AtomicUsize::new(0));
-        // Asleep in the slot that is free again after the first notification.
+        // Asleep until the first notification, and dropped at any moment.
         let mut quitter = Box::pin(Waiter::new(&cell));
         let mut context = Context::from_waker(Waker::noop());
         assert!(quitter.as_mut().poll(&mut context).is_pending());

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Created, FencingToken, Held, Lease, LeaseTerm, NewOperation, NodeId, Record, Repository, Store,
-    StoreError, Version, Watch, Write, mailbox::Mailboxes, traits::Found,
+    Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+    NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
+    Write, mailbox::Mailboxes, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Progress};
 
@@ -49,7 +50,7 @@ impl<R: Store> Watch for Polling<R> {
             let now = Instant::now();
             match &record {
                 Some(record) if record.version() == Some(since) && now < until => {
-                    sleep_until(until.min(now + self.interval)).await;
+                    sleep_until(until.min(now + self.interval.min(FOREVER))).await;
                 }
                 _ => return Ok(record),
             }
@@ -165,7 +166,7 @@ impl<R: Lease> Lease for Polling<R> {
     }
 }
 
-/// Reading and writing go on to the inner store as they are.
+/// What the inner store can do itself goes on to it as it is.
 macro_rules! forward {
     ($adaptor:ident) => {
         impl<R: Store> Store for $adaptor<R> {
@@ -229,6 +230,46 @@ macro_rules! forward {
                 version: Version,
             ) -> Result<Write<R::Output>, StoreError> {
                 self.inner.forget(id, version).await
+            }
+        }
+
+        impl<R: Keys> Keys for $adaptor<R> {
+            async fn reserve(
+                &self,
+                key: &Key,
+                owner: Option<&Owner>,
+                term: Duration,
+            ) -> Result<Reservation<R::Output>, StoreError> {
+                self.inner.reserve(key, owner, term).await
+            }
+
+            async fn settle(
+                &self,
+                key: &Key,
+                token: FencingToken,
+                answer: R::Output,
+            ) -> Result<bool, StoreError> {
+                self.inner.settle(key, token, answer).await
+            }
+
+            async fn release_key(
+                &self,
+                key: &Key,
+                token: FencingToken,
+            ) -> Result<bool, StoreError> {
+                self.inner.release_key(key, token).await
+            }
+        }
+
+        impl<R: List> List for $adaptor<R> {
+            async fn list(&self, query: &ListQuery) -> Result<Page<R::Output>, StoreError> {
+                self.inner.list(query).await
+            }
+        }
+
+        impl<R: Purge> Purge for $adaptor<R> {
+            async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+                self.inner.purge(limit).await
             }
         }
     };

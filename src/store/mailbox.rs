@@ -88,11 +88,17 @@ mod tests {
             assert_eq!(cell.sleeping(), 1);
             mailboxes.send(&node, id.clone());
         };
-        assert_eq!(tokio::join!(receive, send).0.as_slice(), std::slice::from_ref(&id));
+        assert_eq!(
+            tokio::join!(receive, send).0.as_slice(),
+            std::slice::from_ref(&id)
+        );
 
         for _ in 0..2 * CAPACITY {
             mailboxes.send(&node, id.clone());
         }
-        assert_eq!(mailboxes.receive(&node, Duration::ZERO).await.len(), CAPACITY);
+        assert_eq!(
+            mailboxes.receive(&node, Duration::ZERO).await.len(),
+            CAPACITY
+        );
     }
 }

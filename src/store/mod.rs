@@ -48,6 +48,10 @@
 //!
 //! ```
 #![doc = include_str!("custom_store.md")]
+//! // It cannot tell of a change, so it is read again for whoever waits.
+//! let store = MapStore::new(Duration::from_secs(3600));
+//! let store = Polling::new(store, Duration::from_millis(50));
+//! let polls = tower_operations::PollService::new(store);
 //! ```
 
 mod any;

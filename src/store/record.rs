@@ -206,11 +206,17 @@ impl<T> Record<T> {
         if self.token != token {
             return Step::Lost;
         }
+        if self.operation.state().is_terminal() {
+            // Whoever ends it from outside raises the token, so it was this
+            // holder that ended it: in the same way, as far as can be told.
+            return match self.has_ended_like(&outcome) {
+                true => Step::Done,
+                false => Step::Lost,
+            };
+        }
         match self.ended(outcome, progress, at, ttl) {
             Some(next) => Step::Next(next),
-            // Whoever ends it from outside raises the token, so it was this
-            // holder that ended it.
-            None => Step::Done,
+            None => Step::Lost,
         }
     }
 
@@ -253,6 +259,16 @@ impl<T> Record<T> {
     #[must_use]
     pub fn is_held_by(&self, token: FencingToken) -> bool {
         self.token == token && !self.operation.state().is_terminal()
+    }
+
+    /// Whether it ended as `outcome` says. Results are not compared: that is
+    /// more than can be asked of a `T`.
+    fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
+        let problem = match outcome {
+            Outcome::Failed(failure) => Some(&failure.problem),
+            Outcome::Succeeded(_) | Outcome::Canceled => None,
+        };
+        self.operation.state() == outcome.state() && self.operation.problem() == problem
     }
 
     fn ended(

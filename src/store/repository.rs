@@ -15,7 +15,8 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///   and `token` is its latest. [`overrule`](Self::overrule) and
 ///   [`forget`](Self::forget) happen only at the version that is named. Of
 ///   racing writers one wins, the others are told [`Write::Lost`]. A write that
-///   the same holder repeats is [`Write::Done`] again and changes nothing.
+///   the same holder repeats is [`Write::Done`] again and changes nothing; an
+///   outcome of another kind, or with another problem, is no repetition.
 /// * Law 3: what is terminal is never changed, only forgotten.
 /// * Law 4: every change raises the version by one. A version that any reader
 ///   has seen never comes back with other content.

@@ -40,7 +40,7 @@ pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
 /// check.
 pub trait Watch: Store {
     /// Returns the operation as soon as its version is not `since`, or as it is
-    /// after `at_most`; `None` once there is none.
+    /// after `at_most`; `None` if there is none, or as soon as it is forgotten.
     fn changed(
         &self,
         id: &OperationId,

@@ -6,6 +6,7 @@
 //! `Notify` plus a lock cannot promise once the lock is dropped in between.
 
 use std::{
+    collections::btree_map::{BTreeMap, Entry},
     future::Future,
     pin::Pin,
     sync::PoisonError,
@@ -22,8 +23,9 @@ pub(crate) struct WaitCell {
 #[derive(Debug, Default)]
 struct CellState {
     notifications: u64,
-    /// By the key that each waiter was given.
-    wakers: Vec<Option<Waker>>,
+    /// Of the waiters that sleep, by a key that is given once.
+    wakers: BTreeMap<u64, Waker>,
+    next_key: u64,
 }
 
 impl WaitCell {
@@ -34,23 +36,18 @@ impl WaitCell {
             std::mem::take(&mut state.wakers)
         });
         // Woken outside of the lock: a waker may run anything.
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wakers.into_values().for_each(Waker::wake);
     }
 
     /// How many waiters are asleep.
     #[cfg(test)]
     pub(crate) fn sleeping(&self) -> usize {
-        self.lock(|state| state.wakers.iter().flatten().count())
+        self.lock(|state| state.wakers.len())
     }
 
     fn lock<T>(&self, critical: impl FnOnce(&mut CellState) -> T) -> T {
         // Nothing in a critical section panics, so a poisoned lock is intact.
-        critical(
-            &mut self
-                .state
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        critical(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -60,8 +57,8 @@ impl WaitCell {
 pub(crate) struct Waiter {
     cell: Arc<WaitCell>,
     seen: u64,
-    /// Where its waker lies, while it sleeps.
-    key: Option<usize>,
+    /// Under which its waker lies, while it sleeps.
+    key: Option<u64>,
 }
 
 impl Waiter {
@@ -86,16 +83,16 @@ impl Future for Waiter {
                 *key = None;
                 return Poll::Ready(());
             }
-            let slot = *key.get_or_insert_with(|| {
-                let free = state.wakers.iter().position(Option::is_none);
-                free.unwrap_or_else(|| {
-                    state.wakers.push(None);
-                    state.wakers.len() - 1
-                })
+            let key = *key.get_or_insert_with(|| {
+                state.next_key += 1;
+                state.next_key
             });
-            match &mut state.wakers[slot] {
-                Some(waker) => waker.clone_from(context.waker()),
-                empty => *empty = Some(context.waker().clone()),
+            let waker = context.waker();
+            match state.wakers.entry(key) {
+                Entry::Occupied(mut entry) => entry.get_mut().clone_from(waker),
+                Entry::Vacant(entry) => {
+                    entry.insert(waker.clone());
+                }
             }
             Poll::Pending
         })
@@ -104,16 +101,9 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let Some(slot) = self.key else { return };
-        let waker = self.cell.lock(|state| {
-            // After a notification the slot may be another waiter's.
-            let mine = state.notifications == self.seen;
-            let waker = mine.then(|| state.wakers[slot].take()).flatten();
-            while state.wakers.last().is_some_and(Option::is_none) {
-                state.wakers.pop();
-            }
-            waker
-        });
-        drop(waker); // outside of the lock
+        if let Some(key) = self.key {
+            let waker = self.cell.lock(|state| state.wakers.remove(&key));
+            drop(waker); // outside of the lock
+        }
     }
 }

@@ -87,17 +87,40 @@ impl Room {
         self.waiters.load(Relaxed)
     }
 
-    pub(super) fn exceeds<T>(&self, limits: &Limits<T>) -> bool {
-        self.operations() > limits.max_operations || self.bytes() > limits.max_bytes
+    /// Whether one more operation of `bytes` would fit in.
+    pub(super) fn has<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
+        self.operations() < limits.max_operations
+            && self.bytes().saturating_add(bytes) <= limits.max_bytes
     }
 
-    pub(super) fn add(&self, operations: usize, bytes: usize) {
-        self.operations.fetch_add(operations, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
+    /// Takes the room of one more operation, if it is there. What does not fit
+    /// is never counted, so that it cannot keep out what does.
+    pub(super) fn take<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
+        let raise = |count: &AtomicUsize, by: usize, limit: usize| {
+            let raised = |now: usize| now.checked_add(by).filter(|sum| *sum <= limit);
+            count.fetch_update(Relaxed, Relaxed, raised).is_ok()
+        };
+        if !raise(&self.operations, 1, limits.max_operations) {
+            return false;
+        }
+        let taken = raise(&self.bytes, bytes, limits.max_bytes);
+        if !taken {
+            self.operations.fetch_sub(1, Relaxed);
+        }
+        taken
     }
 
-    pub(super) fn remove(&self, operations: usize, bytes: usize) {
-        self.operations.fetch_sub(operations, Relaxed);
+    /// An operation of `before` bytes has `after` from now on, whatever the
+    /// bounds.
+    pub(super) fn resize(&self, before: usize, after: usize) {
+        // In this order, so that the count never falls below zero.
+        self.bytes.fetch_add(after, Relaxed);
+        self.bytes.fetch_sub(before, Relaxed);
+    }
+
+    /// Gives back the room of an operation.
+    pub(super) fn free(&self, bytes: usize) {
+        self.operations.fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 

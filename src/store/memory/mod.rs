@@ -19,7 +19,7 @@ use self::{
     limits::Limits,
     shard::{Entry, Shard, Tick},
 };
-use super::mailbox::Mailboxes;
+use super::{Record, mailbox::Mailboxes};
 use crate::operation::{OperationId, RecordedResponse};
 
 /// Operations in this process's memory: bounded, fast, and gone with the
@@ -43,8 +43,9 @@ use crate::operation::{OperationId, RecordedResponse};
 ///
 /// # Cost
 /// Reads, writes and waits are O(1) in the number of operations, but for the
-/// expiry index (logarithmic in the terminal ones of one of 256 shards). A list
-/// looks at every operation.
+/// expiry index (logarithmic in the terminal ones of one of 256 shards). A
+/// `create` that has to make room looks at each shard, a list at every
+/// operation.
 ///
 /// # Clocks
 /// Times that clients see come from the system's clock, time spans (`ttl`,
@@ -172,14 +173,24 @@ impl<T> MemoryStore<T> {
             .lock(name, self.shared.hasher.hash_one(name))
     }
 
-    /// Frees the keys of operations that are no more.
-    fn free_keys(&self, entries: &[Entry<T>]) {
+    /// The operation, if it is there and was made by the key of this name.
+    fn made_by(&self, name: &str, id: &OperationId) -> Option<Arc<Record<T>>> {
+        let now = self.now().tick;
+        let shard = self.lock(self.shard_of(id));
+        let entry = shard.get(id, now)?;
+        (entry.key.as_deref() == Some(name)).then(|| Arc::clone(&entry.record))
+    }
+
+    /// Ends what hung on operations that were taken out: waits and keys.
+    fn let_go(&self, entries: &[Entry<T>]) {
         for entry in entries {
+            entry.wake();
             let Some(name) = &entry.key else { continue };
+            let id = entry.record.operation().id();
             let mut keyring = self.lock_key(name);
-            if keyring
-                .get(name)
-                .is_some_and(|key| key.is_of(entry.record.operation().id()))
+            // The same key may have made the same operation anew.
+            if keyring.get(name).is_some_and(|key| key.is_of(id))
+                && self.made_by(name, id).is_none()
             {
                 keyring.remove(name);
             }
@@ -189,9 +200,9 @@ impl<T> MemoryStore<T> {
     /// Accounts for operations that were taken out.
     fn freed(&self, entries: &[Entry<T>]) {
         for entry in entries {
-            self.shared.room.remove(1, self.limits.weigh(&entry.record));
+            self.shared.room.free(self.limits.weigh(&entry.record));
         }
-        self.free_keys(entries);
+        self.let_go(entries);
     }
 
     fn now(&self) -> Now {
@@ -201,28 +212,42 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Makes room for one more operation of `weight` bytes, or says that there
-    /// is none.
-    fn reserve(&self, shard: usize, weight: usize, now: Now) -> bool {
+    /// Makes room for one more operation of `weight` bytes and takes it, or
+    /// says that there is none.
+    fn make_room(&self, weight: usize, now: Tick) -> bool {
         let room = &self.shared.room;
-        room.add(1, weight);
-        for offset in 0..SHARDS {
-            if !room.exceeds(&self.limits) {
-                return true;
-            }
-            let evicted =
-                self.lock((shard + offset) % SHARDS)
-                    .evict(now.tick, &self.limits, |freed| {
-                        room.remove(1, freed);
-                        room.exceeds(&self.limits)
-                    });
-            self.free_keys(&evicted);
-        }
-        if room.exceeds(&self.limits) {
-            room.remove(1, weight);
-            return false;
+        while !room.take(&self.limits, weight) {
+            let Some((shard, until)) = self.expiring_next(now) else {
+                return false;
+            };
+            // Empty if another create was faster: then that one got on.
+            let evicted = self.lock(shard).evict(now, until, &self.limits, |freed| {
+                room.free(freed);
+                !room.has(&self.limits, weight)
+            });
+            self.let_go(&evicted);
         }
         true
+    }
+
+    /// The shard whose operation expires soonest of all, if that may go, and
+    /// when the soonest of another shard does.
+    fn expiring_next(&self, now: Tick) -> Option<(usize, Tick)> {
+        let mut next: Option<(Tick, usize, bool)> = None;
+        let mut until = Tick::NEVER;
+        for index in 0..SHARDS {
+            let Some((expires, may_go)) = self.lock(index).expiring_next(now, &self.limits) else {
+                continue;
+            };
+            match next {
+                Some((soonest, ..)) if soonest <= expires => until = until.min(expires),
+                _ => {
+                    until = next.map_or(until, |(second, ..)| second);
+                    next = Some((expires, index, may_go));
+                }
+            }
+        }
+        next.and_then(|(_, shard, may_go)| may_go.then_some((shard, until)))
     }
 }
 

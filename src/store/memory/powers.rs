@@ -23,12 +23,13 @@ use crate::{
 const PURGED_PER_END: usize = 2;
 
 impl<T: Payload> MemoryStore<T> {
-    /// Puts a new operation in, unless its key or its id is taken.
+    /// Puts a new operation in, unless its key or its id is taken, or there is
+    /// no room.
     fn insert(
         &self,
         new: &NewOperation,
-        record: Arc<Record<T>>,
-        reserved: bool,
+        record: &Arc<Record<T>>,
+        has_room: bool,
         now: Now,
     ) -> Result<Created<T>, StoreError> {
         // Held to the end, so that key and operation come into being together.
@@ -38,7 +39,9 @@ impl<T: Payload> MemoryStore<T> {
             && !new
                 .reservation
                 .is_some_and(|token| entry.is_reserved_by(token, now.tick))
-            && let Some(held) = entry.look_up(key, new.owner.as_ref(), now.tick, |id| self.read(id))
+            && let Some(held) = entry.look_up(key, new.owner.as_ref(), now.tick, |id| {
+                self.made_by(&key.name, id)
+            })
         {
             return Ok(match held {
                 Reservation::Operation(record) => Created::Existing(record),
@@ -54,7 +57,7 @@ impl<T: Payload> MemoryStore<T> {
                 false => Created::IdTaken,
             });
         }
-        if !reserved {
+        if !has_room {
             return Err(StoreError::Full);
         }
         let deadline = new
@@ -62,7 +65,7 @@ impl<T: Payload> MemoryStore<T> {
             .as_ref()
             .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
-        let mut replaced = shard.insert(Arc::clone(&record), deadline, name.clone());
+        let mut replaced = shard.insert(Arc::clone(record), deadline, name.clone());
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key == name
@@ -75,7 +78,7 @@ impl<T: Payload> MemoryStore<T> {
         }
         drop(keyring);
         self.freed(replaced.as_slice());
-        Ok(Created::New(record))
+        Ok(Created::New(Arc::clone(record)))
     }
 
     /// One conditional change: reads the record, takes `step`, puts the
@@ -83,12 +86,11 @@ impl<T: Payload> MemoryStore<T> {
     fn change(
         &self,
         id: &OperationId,
-        step: impl FnOnce(&Entry<T>, Now) -> Step<T>,
+        step: impl FnOnce(&mut Entry<T>, Now) -> Step<T>,
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
-        let room = &self.shared.room;
         let mut shard = self.lock(self.shard_of(id));
-        let Some(entry) = shard.get(id, now.tick) else {
+        let Some(entry) = shard.get_mut(id, now.tick) else {
             return Ok(Write::Gone);
         };
         let before = Arc::clone(&entry.record);
@@ -100,8 +102,8 @@ impl<T: Payload> MemoryStore<T> {
         let ends = next.operation().state().is_terminal();
         let expires = ends.then(|| now.tick.plus(self.limits.ttl));
         let woken = shard.advance(Arc::clone(&next), expires, now.tick);
-        room.add(0, self.limits.weigh(&next));
-        room.remove(0, self.limits.weigh(&before));
+        let (before, after) = (self.limits.weigh(&before), self.limits.weigh(&next));
+        self.shared.room.resize(before, after);
         let purged = if ends {
             shard.purge(now.tick, PURGED_PER_END)
         } else {
@@ -157,10 +159,17 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let now = self.now();
         let record = Arc::new(Record::create(&new, now.wall));
         let weight = self.limits.weigh(&record);
-        let reserved = self.reserve(self.shard_of(&new.id), weight, now);
-        let created = self.insert(&new, record, reserved, now);
-        if reserved && !matches!(created, Ok(Created::New(_))) {
-            self.shared.room.remove(1, weight);
+        let mut has_room = self.shared.room.take(&self.limits, weight);
+        if !has_room {
+            // Nothing has to go for what is there already.
+            match self.insert(&new, &record, false, now) {
+                Err(StoreError::Full) => has_room = self.make_room(weight, now.tick),
+                there => return there,
+            }
+        }
+        let created = self.insert(&new, &record, has_room, now);
+        if has_room && !matches!(created, Ok(Created::New(_))) {
+            self.shared.room.free(weight);
         }
         created
     }
@@ -213,24 +222,38 @@ impl<T: Payload> Repository for MemoryStore<T> {
 
     async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
         let now = self.now().tick;
-        let mut shard = self.lock(self.shard_of(id));
-        let Some(entry) = shard.get(id, now) else {
-            return Ok(Write::Gone);
+        let index = self.shard_of(id);
+        let removed = loop {
+            // Its key is locked before it, and held to the end: in between the
+            // key would look free.
+            let Some(name) = self.lock(index).get(id, now).map(|entry| entry.key.clone()) else {
+                return Ok(Write::Gone);
+            };
+            let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
+            let mut shard = self.lock(index);
+            let Some(entry) = shard.get(id, now) else {
+                return Ok(Write::Gone);
+            };
+            if entry.key != name {
+                continue; // it is another one by now
+            }
+            let record = &entry.record;
+            if record.version() != Some(version) || !record.operation().state().is_terminal() {
+                return Ok(Write::Lost(Arc::clone(record)));
+            }
+            let Some(entry) = shard.remove(id) else {
+                return Ok(Write::Gone);
+            };
+            if let Some((name, keyring)) = &mut keyring
+                && let Some(key) = keyring.get_mut(*name)
+            {
+                key.forget(&entry.record, entry.deadline);
+            }
+            break entry;
         };
-        let record = Arc::clone(&entry.record);
-        let expires = entry.deadline;
-        if record.version() != Some(version) || !record.operation().state().is_terminal() {
-            return Ok(Write::Lost(record));
-        }
-        let key = shard.remove(id).and_then(|entry| entry.key);
-        drop(shard);
-        self.shared.room.remove(1, self.limits.weigh(&record));
-        if let Some(name) = key
-            && let Some(entry) = self.lock_key(&name).get_mut(&name)
-        {
-            entry.forget(&record, expires);
-        }
-        Ok(Write::Done(record))
+        self.shared.room.free(self.limits.weigh(&removed.record));
+        removed.wake();
+        Ok(Write::Done(removed.record))
     }
 }
 
@@ -288,10 +311,10 @@ impl<T: Payload> Lease for MemoryStore<T> {
                         return Step::Lost;
                     }
                     holder = entry.record.node().cloned();
+                    entry.deadline = now.tick.plus(lease.term);
                     entry.record.taken_over(&lease.node)
                 })?;
                 if let Write::Done(record) = write {
-                    self.extend(&id, record.token(), lease.term);
                     self.recall(&id, holder.as_ref());
                     taken.push(record);
                 }
@@ -329,8 +352,8 @@ impl<T: Payload> Keys for MemoryStore<T> {
         let now = self.now().tick;
         let mut keyring = self.lock_key(&key.name);
         let before = keyring.get(&key.name);
-        if let Some(held) =
-            before.and_then(|entry| entry.look_up(key, owner, now, |id| self.read(id)))
+        if let Some(held) = before
+            .and_then(|entry| entry.look_up(key, owner, now, |id| self.made_by(&key.name, id)))
         {
             return Ok(held);
         }
@@ -387,7 +410,7 @@ impl<T: Payload> List for MemoryStore<T> {
             );
             drop(shard);
             // Keeps the memory of a list bounded by its page.
-            if found.len() > 4 * query.limit.saturating_add(1) {
+            if found.len() > query.limit.saturating_add(1).saturating_mul(4) {
                 newest(&mut found, query.limit.saturating_add(1));
             }
         }

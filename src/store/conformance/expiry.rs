@@ -1,0 +1,98 @@
+//! Law 8: what has expired is absent, and what has not ended never expires.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::subject::{
+    SHORT, Stopwatch, assert_absent, assert_expire, assert_unchanged, create, finish, gone, law,
+    new_operation, new_owner, ok, read, start, success, version,
+};
+use crate::{
+    operation::{OperationId, Outcome, Progress, RecordedResponse},
+    store::{NewOperation, Repository},
+};
+
+/// With a store in which what has ended lives for [`SHORT`].
+pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
+    what_has_expired_is_absent(&**store).await;
+    the_time_to_live_begins_with_the_end(&**store).await;
+}
+
+async fn what_has_expired_is_absent<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let pending = create(store, new_operation()).await;
+    let running = start(store, &create(store, new_operation()).await).await;
+    let canceled = create(store, new_operation()).await;
+    let overruled = store.overrule(
+        canceled.operation().id(),
+        version(&canceled),
+        Outcome::Canceled,
+    );
+    ok(overruled.await);
+
+    let new = new_operation().owner(new_owner());
+    let ended = finish(store, &create(store, new.clone()).await).await;
+    let ids: [OperationId; 2] = [new.id.clone(), canceled.operation().id().clone()];
+    assert_expire(store, &ids, SHORT).await;
+
+    let (id, token, what) = (&new.id, ended.token(), "what has expired");
+    gone(8, &ok(store.start(id, token).await), what);
+    gone(
+        8,
+        &ok(store.report(id, token, Progress::text("late")).await),
+        what,
+    );
+    gone(
+        8,
+        &ok(store.finish(id, token, success("done"), None).await),
+        what,
+    );
+    gone(
+        8,
+        &ok(store.overrule(id, version(&ended), Outcome::Canceled).await),
+        what,
+    );
+    gone(8, &ok(store.forget(id, version(&ended)).await), what);
+    assert_absent(8, store, id, what).await;
+
+    // Its id is free, for anybody.
+    let again = create(store, NewOperation::new(id.clone()).owner(new_owner())).await;
+    sleep(SHORT * 2).await;
+    for (live, what) in [
+        (&again, "created again"),
+        (&pending, "pending"),
+        (&running, "running"),
+    ] {
+        let found = read(store, live.operation().id()).await;
+        law!(
+            8,
+            found.as_ref() == Some(live),
+            "what is {what} became {found:?} with time"
+        );
+    }
+    let ended = finish(store, &again).await;
+    assert_expire(store, &[ended.operation().id().clone()], SHORT).await;
+}
+
+async fn the_time_to_live_begins_with_the_end<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let pending = create(store, new_operation()).await;
+    sleep(SHORT * 2).await;
+    let since = Stopwatch::start();
+    let ended = finish(store, &pending).await;
+    let found = read(store, ended.operation().id()).await;
+    // A machine that took so long for two calls can tell nothing.
+    if since.elapsed() < SHORT {
+        law!(
+            8,
+            found.as_ref() == Some(&ended),
+            "what has just ended is {found:?}"
+        );
+        assert_unchanged(8, store, &ended, "reading").await;
+    }
+}

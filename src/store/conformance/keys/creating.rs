@@ -1,0 +1,217 @@
+//! Keys of operations.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        recorded::assert_same,
+        subject::{
+            LONG, Seen, assert_absent, assert_unchanged, create, finish, law, new_owner, no_token,
+            ok, response, start, together,
+        },
+    },
+    assert_shut, keyed, new_key, other_request, reserve,
+};
+use crate::{
+    operation::RecordedResponse,
+    store::{Created, Key, Keys, NewOperation, Owner, Reservation},
+};
+
+pub(super) async fn a_key_finds_the_operation_it_made<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    for owner in [None, new_owner()] {
+        let (key, owner) = (new_key(), owner.as_ref());
+        let new = keyed(&key, owner);
+        let mut record = create(store, new.clone()).await;
+        for next in ["pending", "running", "ended"] {
+            match next {
+                "running" => record = start(store, &record).await,
+                "ended" => record = finish(store, &record).await,
+                _ => {}
+            }
+            for new in [new.clone(), keyed(&key, owner)] {
+                assert_existing(store, new, &record).await;
+            }
+            match ok(store.reserve(&key, owner, LONG).await) {
+                Reservation::Operation(found) => {
+                    law!(1, found == record, "a key gave {found:?}, not {record:?}");
+                }
+                other => panic!("law 1: the key of an operation gave {other:?}"),
+            }
+            assert_shut(store, &key, owner).await;
+            assert_others_shut_out(store, &key, owner).await;
+            assert_unchanged(1, store, &record, "its key").await;
+        }
+    }
+}
+
+/// The same key gives the operation that is there, and makes none.
+pub(super) async fn assert_existing<R>(store: &R, new: NewOperation, record: &Seen)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let id = new.id.clone();
+    match ok(store.create(new).await) {
+        Created::Existing(found) => {
+            law!(
+                1,
+                &found == record,
+                "the same key gave {found:?}, not {record:?}"
+            );
+        }
+        other => panic!("law 1: the same key again gave {other:?}, not {record:?}"),
+    }
+    if &id != record.operation().id() {
+        assert_absent(1, store, &id, "an operation whose key was taken").await;
+    }
+}
+
+/// A create with the key of something else makes nothing.
+async fn assert_others_shut_out<R>(store: &R, key: &Key, owner: Option<&Owner>)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let mismatch = keyed(&other_request(key), owner);
+    let taken = keyed(key, new_owner().as_ref());
+    for (new, who) in [(mismatch, "another request"), (taken, "another owner")] {
+        let id = new.id.clone();
+        let is_owner = new.owner.as_ref() == owner;
+        let answer = ok(store.create(new).await);
+        let is_right = match answer {
+            Created::KeyHeld(Reservation::Mismatch) => is_owner,
+            Created::IdTaken => !is_owner,
+            Created::New(_) | Created::Existing(_) | Created::KeyHeld(_) => false,
+        };
+        law!(
+            1,
+            is_right,
+            "a create by {who} with a key that is taken gave {answer:?}"
+        );
+        assert_absent(1, store, &id, "an operation whose key was taken").await;
+    }
+}
+
+pub(super) async fn a_reservation_becomes_an_operation<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, owner) = (new_key(), new_owner());
+    let token = reserve(store, &key, owner.as_ref()).await;
+    let new = keyed(&key, owner.as_ref()).reservation(token);
+    let record = create(store, new.clone()).await;
+    assert_existing(store, new, &record).await;
+    let settled = ok(store.settle(&key, token, response("late")).await);
+    law!(
+        1,
+        !settled,
+        "the key of an operation was given an early answer"
+    );
+    let released = ok(store.release_key(&key, token).await);
+    law!(1, !released, "the key of an operation was released");
+    assert_existing(store, keyed(&key, owner.as_ref()), &record).await;
+}
+
+pub(super) async fn what_a_key_stands_for_keeps_a_create_out<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, owner) = (new_key(), new_owner());
+    let owner = owner.as_ref();
+    let token = reserve(store, &key, owner).await;
+    for new in [
+        keyed(&key, owner),
+        keyed(&key, owner).reservation(no_token()),
+    ] {
+        let id = new.id.clone();
+        let answer = ok(store.create(new).await);
+        law!(
+            1,
+            matches!(answer, Created::KeyHeld(Reservation::InProgress)),
+            "a create with a key that is reserved gave {answer:?}"
+        );
+        assert_absent(1, store, &id, "an operation whose key was reserved").await;
+    }
+    assert_others_shut_out(store, &key, owner).await;
+    let answer = response("no such report");
+    law!(
+        1,
+        ok(store.settle(&key, token, answer.clone()).await),
+        "settling failed"
+    );
+    let new = keyed(&key, owner).reservation(token);
+    let id = new.id.clone();
+    match ok(store.create(new).await) {
+        Created::KeyHeld(Reservation::Answered(back)) => {
+            assert_same("an early answer", &answer, &back);
+        }
+        other => panic!("law 1: a create with a key that has an early answer gave {other:?}"),
+    }
+    assert_absent(1, store, &id, "an operation whose key has an early answer").await;
+    assert_others_shut_out(store, &key, owner).await;
+}
+
+pub(super) async fn of_many_creates_with_one_key_one_is_new<R>(store: &Arc<R>)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, owner) = (new_key(), new_owner());
+    let creates: Vec<_> = (0..100).map(|_| keyed(&key, owner.as_ref())).collect();
+    let ids: Vec<_> = creates.iter().map(|new| new.id.clone()).collect();
+    let answers = together(creates.into_iter().map(|new| {
+        let store = Arc::clone(store);
+        async move { ok(store.create(new).await) }
+    }))
+    .await;
+    let mut found: Vec<Seen> = Vec::new();
+    let mut new = 0;
+    for answer in answers {
+        match answer {
+            Created::New(record) => {
+                new += 1;
+                found.push(record);
+            }
+            Created::Existing(record) => found.push(record),
+            other => panic!("law 1: a create with the same key gave {other:?}"),
+        }
+    }
+    law!(
+        1,
+        new == 1,
+        "of 100 creates with one key at the same moment {new} were new"
+    );
+    let same = found.iter().all(|record| *record == found[0]);
+    law!(1, same, "one key made several operations: {found:?}");
+    for id in ids.iter().filter(|id| *id != found[0].operation().id()) {
+        assert_absent(1, &**store, id, "an operation whose key was taken").await;
+    }
+}
+
+pub(super) async fn of_reservations_and_creates_one_wins<R>(store: &Arc<R>)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    for _ in 0..16 {
+        let key = new_key();
+        let won = together((0..8).map(|number| {
+            let (store, key) = (Arc::clone(store), key.clone());
+            async move {
+                if number % 2 == 0 {
+                    let answer = ok(store.reserve(&key, None, LONG).await);
+                    matches!(answer, Reservation::Reserved(_))
+                } else {
+                    let answer = ok(store.create(keyed(&key, None)).await);
+                    matches!(answer, Created::New(_))
+                }
+            }
+        }))
+        .await;
+        let won = won.into_iter().filter(|won| *won).count();
+        law!(
+            1,
+            won == 1,
+            "of reservations and creates with one key {won} won"
+        );
+    }
+}

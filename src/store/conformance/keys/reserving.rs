@@ -1,0 +1,167 @@
+//! Reserving, settling and releasing.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{
+    super::{
+        recorded::assert_same,
+        subject::{LONG, in_time, law, new_owner, ok, response, together},
+    },
+    assert_shut, new_key, other_request, reserve,
+};
+use crate::{
+    operation::RecordedResponse,
+    store::{FencingToken, Key, Keys, Owner, Reservation},
+};
+
+/// A reservation that is going to lapse.
+const TERM: Duration = Duration::from_millis(150);
+
+pub(super) async fn a_reserved_key_is_in_progress<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    for owner in [None, new_owner()] {
+        let (key, owner) = (new_key(), owner.as_ref());
+        reserve(store, &key, owner).await;
+        for _ in 0..2 {
+            let again = ok(store.reserve(&key, owner, LONG).await);
+            law!(
+                1,
+                matches!(again, Reservation::InProgress),
+                "a key that is reserved gave {again:?}"
+            );
+            assert_shut(store, &key, owner).await;
+        }
+    }
+}
+
+pub(super) async fn an_early_answer_is_replayed<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    for owner in [None, new_owner()] {
+        let (key, owner) = (new_key(), owner.as_ref());
+        let token = reserve(store, &key, owner).await;
+        let wrong = FencingToken::from_number(u64::MAX);
+        let settled = ok(store.settle(&key, wrong, response("a stranger's")).await);
+        law!(1, !settled, "a stranger settled a reservation");
+        let answer = response("no such report");
+        let settled = ok(store.settle(&key, token, answer.clone()).await);
+        law!(1, settled, "a reservation could not be settled");
+        for _ in 0..2 {
+            match ok(store.reserve(&key, owner, LONG).await) {
+                Reservation::Answered(back) => assert_same("an early answer", &answer, &back),
+                other => panic!("law 1: a key with an early answer gave {other:?}"),
+            }
+            assert_shut(store, &key, owner).await;
+        }
+        let released = ok(store.release_key(&key, token).await);
+        law!(1, !released, "a key with an early answer was released");
+    }
+}
+
+pub(super) async fn a_released_key_is_free<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, owner) = (new_key(), new_owner());
+    let token = reserve(store, &key, owner.as_ref()).await;
+    let wrong = FencingToken::from_number(u64::MAX);
+    let released = ok(store.release_key(&key, wrong).await);
+    law!(1, !released, "a stranger released a reservation");
+    let again = ok(store.reserve(&key, owner.as_ref(), LONG).await);
+    law!(
+        1,
+        matches!(again, Reservation::InProgress),
+        "a stranger freed a key: {again:?}"
+    );
+    let released = ok(store.release_key(&key, token).await);
+    law!(1, released, "a reservation could not be released");
+
+    // For another request, of anybody.
+    let (key, owner) = (other_request(&key), new_owner());
+    let second = reserve(store, &key, owner.as_ref()).await;
+    assert_outlived(store, &key, owner.as_ref(), token, second).await;
+}
+
+pub(super) async fn a_reservation_lapses<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let key = new_key();
+    let token = match ok(store.reserve(&key, None, TERM).await) {
+        Reservation::Reserved(token) => token,
+        other => panic!("law 1: a free key was not reserved: {other:?}"),
+    };
+    sleep(TERM).await;
+    let (key, owner) = (other_request(&key), new_owner());
+    let what = "reserving a key whose reservation has lapsed";
+    let second = in_time(1, what, async {
+        loop {
+            match ok(store.reserve(&key, owner.as_ref(), LONG).await) {
+                Reservation::Reserved(token) => return token,
+                Reservation::Taken => sleep(TERM / 10).await,
+                other => panic!("law 1: the key of another owner gave {other:?}"),
+            }
+        }
+    })
+    .await;
+    assert_outlived(store, &key, owner.as_ref(), token, second).await;
+}
+
+/// The first holder of a key is shut out by the second.
+async fn assert_outlived<R>(
+    store: &R,
+    key: &Key,
+    owner: Option<&Owner>,
+    first: FencingToken,
+    second: FencingToken,
+) where
+    R: Keys<Output = RecordedResponse>,
+{
+    law!(
+        1,
+        first != second,
+        "two reservations had the same token, {first:?}"
+    );
+    let settled = ok(store.settle(key, first, response("late")).await);
+    law!(1, !settled, "a reservation that is over was settled");
+    let released = ok(store.release_key(key, first).await);
+    law!(1, !released, "a reservation that is over was released");
+    let again = ok(store.reserve(key, owner, LONG).await);
+    law!(
+        1,
+        matches!(again, Reservation::InProgress),
+        "a reservation was lost to an earlier one: {again:?}"
+    );
+    let settled = ok(store.settle(key, second, response("in time")).await);
+    law!(1, settled, "a reservation could not be settled");
+}
+
+pub(super) async fn of_many_reservations_one_holds<R>(store: &Arc<R>)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, owner) = (new_key(), new_owner());
+    let answers = together((0..100).map(|_| {
+        let (store, key, owner) = (Arc::clone(store), key.clone(), owner.clone());
+        async move { ok(store.reserve(&key, owner.as_ref(), LONG).await) }
+    }))
+    .await;
+    let mut reserved = 0;
+    for answer in answers {
+        match answer {
+            Reservation::Reserved(_) => reserved += 1,
+            Reservation::InProgress => {}
+            other => panic!("law 1: a key that is reserved gave {other:?}"),
+        }
+    }
+    law!(
+        1,
+        reserved == 1,
+        "{reserved} of 100 reservations at the same moment hold"
+    );
+}

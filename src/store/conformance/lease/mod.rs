@@ -1,0 +1,98 @@
+//! Law 6: who holds an operation, and who takes it over.
+
+mod holding;
+mod racing;
+mod taking_over;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::subject::{Seen, create, in_time, law, ok, start, unique};
+use crate::{
+    operation::{OperationId, RecordedResponse},
+    store::{Held, Lease, LeaseTerm, NewOperation, NodeId},
+};
+
+/// A lease that is going to expire.
+const TERM: Duration = Duration::from_millis(200);
+
+/// Holding, as far as one node alone can see.
+pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
+    holding::a_lease_is_not_taken_over_while_it_lasts(&**store).await;
+    holding::renewing_names_what_is_lost(&**store).await;
+    holding::renewing_changes_nothing(&**store).await;
+    holding::overruling_recalls(store).await;
+    holding::nothing_recalls_for_nothing(&**store).await;
+}
+
+/// Taking over.
+pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
+    taking_over::an_expired_lease_is_taken_over(&**store).await;
+    taking_over::a_renewed_lease_is_not(&**store).await;
+    taking_over::renewing_names_what_was_taken_over(&**store).await;
+    taking_over::a_released_lease_is_taken_over_at_once(&**store).await;
+    taking_over::what_has_ended_is_not_taken_over(&**store).await;
+    taking_over::taking_over_is_bounded(&**store).await;
+    racing::one_node_takes_over(store).await;
+    racing::one_of_taking_over_and_ending_wins(store).await;
+}
+
+fn node() -> NodeId {
+    NodeId::named(unique())
+}
+
+fn lease(term: Duration) -> LeaseTerm {
+    LeaseTerm { node: node(), term }
+}
+
+fn held(record: &Seen) -> Held {
+    Held {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    }
+}
+
+/// A running operation under this lease.
+async fn held_by<R>(store: &R, lease: &LeaseTerm) -> Seen
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let new = NewOperation::new(OperationId::new()).lease(lease.clone());
+    let pending = create(store, new).await;
+    law!(
+        6,
+        pending.node() == Some(&lease.node),
+        "it is not its creator who holds {pending:?}"
+    );
+    start(store, &pending).await
+}
+
+/// Tries to take over what has an expired lease, and keeps what is wanted.
+async fn try_to_take<R>(store: &R, by: &LeaseTerm, wanted: &[OperationId]) -> Vec<Seen>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mut taken = ok(store.take_over(by, 100).await);
+    taken.retain(|record| wanted.contains(record.operation().id()));
+    taken
+}
+
+/// Takes over an operation whose lease has expired.
+async fn take<R>(store: &R, by: &LeaseTerm, record: &Seen) -> Seen
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let id = record.operation().id();
+    let what = "taking over what has an expired lease";
+    in_time(6, what, async {
+        loop {
+            if let Some(taken) = try_to_take(store, by, std::slice::from_ref(id)).await.pop() {
+                return taken;
+            }
+            // Clocks may differ a little.
+            sleep(TERM / 8).await;
+        }
+    })
+    .await
+}

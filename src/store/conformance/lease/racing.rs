@@ -1,0 +1,133 @@
+//! Taking over, all at the same moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::{
+    super::subject::{
+        History, LONG, Seen, Written, assert_follows, assert_unchanged, in_time, law, ok, read,
+        success, together, version,
+    },
+    held, held_by, lease, try_to_take,
+};
+use crate::{
+    operation::{OperationId, Outcome, RecordedResponse},
+    store::{Held, Lease, Write},
+};
+
+pub(super) async fn one_node_takes_over<R>(store: &Arc<R>)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(LONG);
+    let mut abandoned = Vec::new();
+    for _ in 0..40 {
+        abandoned.push(held(&held_by(&**store, &mine).await));
+    }
+    ok(store.release(&abandoned).await);
+    let taken = Arc::new(Mutex::new(HashMap::<OperationId, Seen>::new()));
+    let takers = together((0..8).map(|_| {
+        let (store, taken, abandoned) = (Arc::clone(store), Arc::clone(&taken), abandoned.clone());
+        async move {
+            let by = lease(LONG);
+            loop {
+                let mine = ok(store.take_over(&by, 3).await);
+                law!(
+                    6,
+                    mine.len() <= 3,
+                    "asked for 3, {} were taken over",
+                    mine.len()
+                );
+                for record in &mine {
+                    law!(
+                        6,
+                        record.node() == Some(&by.node),
+                        "another node has {record:?}"
+                    );
+                }
+                if keep_once(&taken, mine, &abandoned) {
+                    return;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }));
+    in_time(6, "taking over what was given up", takers).await;
+    let taken: Vec<Seen> = taken
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .cloned()
+        .collect();
+    for record in taken {
+        assert_unchanged(6, &**store, &record, "a race to take it over").await;
+    }
+}
+
+/// Keeps what was taken over, once. Says whether all that was wanted is there.
+fn keep_once(taken: &Mutex<HashMap<OperationId, Seen>>, more: Vec<Seen>, wanted: &[Held]) -> bool {
+    let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+    for record in more {
+        let id = record.operation().id().clone();
+        let twice = taken.insert(id, record);
+        law!(6, twice.is_none(), "taken over by two nodes: {twice:?}");
+    }
+    wanted.iter().all(|held| taken.contains_key(&held.id))
+}
+
+/// The old holder finishes while another node takes over and a client cancels.
+pub(super) async fn one_of_taking_over_and_ending_wins<R>(store: &Arc<R>)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    for round in 0..16 {
+        let history = History::default();
+        let mine = lease(LONG);
+        let record = held_by(&**store, &mine).await;
+        history.saw(&record);
+        ok(store.release(&[held(&record)]).await);
+        let answers = together((0..3).map(|number| {
+            let (store, record) = (Arc::clone(store), Arc::clone(&record));
+            async move {
+                let (id, token) = (record.operation().id(), record.token());
+                match (number + round) % 3 {
+                    0 => Some(ok(store.finish(id, token, success("done"), None).await)),
+                    1 => {
+                        let canceled = store.overrule(id, version(&record), Outcome::Canceled);
+                        Some(ok(canceled.await))
+                    }
+                    _ => {
+                        let by = lease(LONG);
+                        let mut taken = try_to_take(&*store, &by, std::slice::from_ref(id)).await;
+                        taken.pop().map(Write::Done)
+                    }
+                }
+            }
+        }))
+        .await;
+        let answers: Vec<Written> = answers.into_iter().flatten().collect();
+        answers
+            .iter()
+            .for_each(|answer| history.saw_written(answer));
+        let Some(now) = read(&**store, record.operation().id()).await else {
+            panic!("law 8: an operation was gone after a race");
+        };
+        history.saw(&now);
+        let won = answers
+            .iter()
+            .filter(|answer| matches!(answer, Write::Done(_)))
+            .count();
+        // Whichever came first shut the others out.
+        law!(
+            6,
+            won == 1,
+            "of a finish, a cancel and a take-over {won} won: {answers:?}"
+        );
+        assert_follows(&record, &now, "a race");
+    }
+}

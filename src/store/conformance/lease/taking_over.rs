@@ -1,0 +1,209 @@
+//! Taking over, one step after the other.
+
+use tokio::time::sleep;
+
+use super::{
+    super::subject::{
+        LONG, Stopwatch, assert_follows, assert_unchanged, finish, law, lost, no_token, ok, start,
+        success,
+    },
+    TERM, held, held_by, lease, take, try_to_take,
+};
+use crate::{
+    operation::{OperationId, Progress, RecordedResponse},
+    store::{Held, Lease},
+};
+
+pub(super) async fn an_expired_lease_is_taken_over<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (old, new) = (lease(TERM), lease(LONG));
+    let before = held_by(store, &old).await;
+    let (id, token) = (before.operation().id(), before.token());
+    sleep(TERM).await;
+    let taken = take(store, &new, &before).await;
+    law!(
+        6,
+        taken.token() > token,
+        "the token of {before:?} was not raised: {taken:?}"
+    );
+    law!(
+        6,
+        taken.node() == Some(&new.node),
+        "another node has {taken:?}"
+    );
+    let (was, is) = (before.operation().state(), taken.operation().state());
+    law!(6, is == was, "taking over made {was} to {is}");
+    law!(
+        6,
+        taken.attempts() == 1,
+        "taking over is not starting: {taken:?}"
+    );
+    assert_follows(&before, &taken, "taking over");
+    assert_unchanged(6, store, &taken, "reading").await;
+
+    let what = "a late write of a holder that lost its lease";
+    lost(6, ok(store.start(id, token).await), what);
+    lost(
+        6,
+        ok(store.report(id, token, Progress::text("late")).await),
+        what,
+    );
+    lost(
+        6,
+        ok(store.finish(id, token, success("late"), None).await),
+        what,
+    );
+    ok(store.release(&[held(&before)]).await);
+    let again = try_to_take(store, &lease(LONG), std::slice::from_ref(id)).await;
+    law!(
+        6,
+        again.is_empty(),
+        "a holder that lost its lease gave it up: {again:?}"
+    );
+    assert_unchanged(6, store, &taken, what).await;
+
+    let started = start(store, &taken).await;
+    law!(
+        6,
+        started.attempts() == 2,
+        "a second start was not counted: {started:?}"
+    );
+    assert_follows(&taken, &started, "a second start");
+    let ended = finish(store, &started).await;
+    let what = "a late outcome of a holder that lost its lease";
+    lost(
+        6,
+        ok(store.finish(id, token, success("done"), None).await),
+        what,
+    );
+    assert_unchanged(6, store, &ended, what).await;
+}
+
+pub(super) async fn a_renewed_lease_is_not<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(TERM);
+    let record = held_by(store, &mine).await;
+    let id = [record.operation().id().clone()];
+    let mut since = Stopwatch::start();
+    for _ in 0..8 {
+        let renewal = Stopwatch::start();
+        let lost = ok(store.renew(&mine, &[held(&record)]).await);
+        if since.elapsed() >= TERM {
+            return; // on a machine that slow nothing can be told
+        }
+        law!(6, lost.is_empty(), "renewing lost {lost:?}, which was held");
+        since = renewal;
+        sleep(TERM / 4).await;
+        let taken = try_to_take(store, &lease(LONG), &id).await;
+        if since.elapsed() >= TERM {
+            return;
+        }
+        law!(
+            6,
+            taken.is_empty(),
+            "a lease was taken over that had been renewed: {taken:?}"
+        );
+    }
+    assert_unchanged(6, store, &record, "renewing").await;
+    sleep(TERM).await;
+    take(store, &lease(LONG), &record).await;
+}
+
+pub(super) async fn renewing_names_what_was_taken_over<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (old, new) = (lease(TERM), lease(LONG));
+    let before = held_by(store, &old).await;
+    sleep(TERM).await;
+    let taken = take(store, &new, &before).await;
+    let lost = ok(store.renew(&old, &[held(&before)]).await);
+    law!(
+        6,
+        lost == [held(&before)],
+        "renewing what was taken over lost {lost:?}"
+    );
+    let lost = ok(store.renew(&new, &[held(&taken)]).await);
+    law!(
+        6,
+        lost.is_empty(),
+        "renewing what it has taken over lost {lost:?}"
+    );
+    assert_unchanged(6, store, &taken, "renewing").await;
+}
+
+pub(super) async fn a_released_lease_is_taken_over_at_once<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(LONG);
+    let (record, kept) = (held_by(store, &mine).await, held_by(store, &mine).await);
+    let wrong = Held {
+        token: no_token(),
+        ..held(&kept)
+    };
+    let unknown = Held {
+        id: OperationId::new(),
+        ..held(&kept)
+    };
+    ok(store.release(&[wrong, held(&record), unknown]).await);
+    ok(store.release(&[]).await);
+    let by = lease(LONG);
+    let taken = take(store, &by, &record).await;
+    law!(
+        6,
+        taken.token() > record.token(),
+        "the token of {record:?} was not raised: {taken:?}"
+    );
+    let id = [kept.operation().id().clone()];
+    let taken = try_to_take(store, &by, &id).await;
+    law!(
+        6,
+        taken.is_empty(),
+        "a stranger gave up the lease on {taken:?}"
+    );
+    assert_unchanged(6, store, &kept, "a stranger's release").await;
+}
+
+pub(super) async fn what_has_ended_is_not_taken_over<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(TERM);
+    let ended = finish(store, &held_by(store, &mine).await).await;
+    ok(store.release(&[held(&ended)]).await);
+    sleep(TERM * 2).await;
+    let id = [ended.operation().id().clone()];
+    let taken = try_to_take(store, &lease(LONG), &id).await;
+    law!(
+        3,
+        taken.is_empty(),
+        "what has ended was taken over: {taken:?}"
+    );
+    assert_unchanged(3, store, &ended, "time").await;
+}
+
+pub(super) async fn taking_over_is_bounded<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(LONG);
+    let mut abandoned = Vec::new();
+    for _ in 0..8 {
+        abandoned.push(held(&held_by(store, &mine).await));
+    }
+    ok(store.release(&abandoned).await);
+    for limit in [0, 3] {
+        let taken = ok(store.take_over(&lease(LONG), limit).await);
+        law!(
+            6,
+            taken.len() <= limit,
+            "asked for {limit}, {} were taken over",
+            taken.len()
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! The laws of the store traits, as checks that any store can run.
+//!
+//! There is one function a power, and [`all`] for a store that has every power.
+//! Each is called from a test of yours with a function that makes the store,
+//! and panics with a message that names the law when it finds one broken. The
+//! numbers are those of [the laws](super#laws).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! use std::time::Duration;
+//! use tower_operations::{MemoryStore, store::conformance};
+//!
+//! // In a test: #[tokio::test(flavor = "multi_thread")]
+//! conformance::all(async |ttl: Duration| MemoryStore::new().ttl(ttl)).await;
+//! # }
+//! ```
+//!
+//! # How to call it
+//! * The function gets the *time to live* that the store is to have: how long
+//!   it keeps an operation after it ended. Some checks ask for an hour, some
+//!   for a quarter of a second.
+//! * It may give the same store at every call, for example the same database,
+//!   as long as the time to live is what was asked for: every check uses ids,
+//!   owners, keys and nodes of its own. Nobody else may take over or purge
+//!   there meanwhile.
+//! * The checks race with each other through [`tokio::spawn`], so they need a
+//!   tokio runtime. On one with several threads they race in earnest.
+//! * They wait for what expires with [`tokio::time::sleep`], some five seconds
+//!   in all. If the clock is paused, as above, they wait for nothing; that fits
+//!   a store that goes by tokio's clock alone.
+//! * A store whose handles stand for several nodes, or connections, is checked
+//!   across them with [`Nodes`].
+//!
+//! | function | what it needs | laws |
+//! | --- | --- | --- |
+//! | [`repository`] | [`Repository`] | 1, 2, 3, 4, 7, 8 |
+//! | [`watch`] | [`Watch`] | 5 |
+//! | [`lease`] | [`Lease`] | 6 |
+//! | [`single_node_lease`] | [`Lease`], lent by [`SingleNode`](super::SingleNode) | 6, but for taking over |
+//! | [`keys`] | [`Keys`] | 1, 7, 8 |
+//! | [`list`] | [`List`] | listing, 8, 9 |
+//! | [`purge`] | [`Purge`] | 8 |
+//!
+//! What cannot be seen from outside is not checked: that *create* and *finish*
+//! are durable, and what happens when the engine dies.
+
+mod create;
+mod expiry;
+mod holder;
+mod keys;
+mod lease;
+mod list;
+mod nodes;
+mod outside;
+mod purge;
+mod racing;
+mod recorded;
+mod subject;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use self::subject::{LONG, SHORT};
+use super::{Keys, Lease, List, Purge, Repository, Watch};
+use crate::operation::RecordedResponse;
+
+pub use nodes::Nodes;
+
+/// Checks every law on a store that has every power.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn all<R, F, Fut>(make: F)
+where
+    R: Repository<Output = RecordedResponse> + Watch + Lease + Keys + List + Purge,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    repository(&make).await;
+    watch(&make).await;
+    lease(&make).await;
+    keys(&make).await;
+    list(&make).await;
+    purge(&make).await;
+}
+
+/// Checks reading and writing.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn repository<R, F, Fut>(make: F)
+where
+    R: Repository<Output = RecordedResponse>,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    let store = Arc::new(make(LONG).await);
+    create::check(&store).await;
+    holder::check(&store).await;
+    outside::check(&store).await;
+    recorded::check(&store).await;
+    racing::check(&store).await;
+    let store = Arc::new(make(SHORT).await);
+    expiry::check(&store).await;
+}
+
+/// Checks waiting for a change.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn watch<R, F, Fut>(make: F)
+where
+    R: Repository<Output = RecordedResponse> + Watch,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    watch::check(&Arc::new(make(LONG).await)).await;
+}
+
+/// Checks leases, and taking them over.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn lease<R, F, Fut>(make: F)
+where
+    R: Lease<Output = RecordedResponse>,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    let store = Arc::new(make(LONG).await);
+    lease::check_holding(&store).await;
+    lease::check_taking_over(&store).await;
+}
+
+/// Checks the leases of a store that only one node writes to, where nothing is
+/// ever taken over.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn single_node_lease<R, F, Fut>(make: F)
+where
+    R: Lease<Output = RecordedResponse>,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    lease::check_holding(&Arc::new(make(LONG).await)).await;
+}
+
+/// Checks keys, with and without a reservation.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn keys<R, F, Fut>(make: F)
+where
+    R: Keys<Output = RecordedResponse>,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    keys::check(&Arc::new(make(LONG).await)).await;
+    keys::check_expiry(&Arc::new(make(SHORT).await)).await;
+}
+
+/// Checks listing.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn list<R, F, Fut>(make: F)
+where
+    R: Repository<Output = RecordedResponse> + List,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    list::check(&Arc::new(make(LONG).await)).await;
+    list::check_expiry(&Arc::new(make(SHORT).await)).await;
+}
+
+/// Checks removing what has expired.
+///
+/// # Panics
+/// When a law is broken.
+pub async fn purge<R, F, Fut>(make: F)
+where
+    R: Repository<Output = RecordedResponse> + Purge,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    purge::check(&Arc::new(make(SHORT).await)).await;
+}

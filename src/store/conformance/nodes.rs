@@ -1,0 +1,190 @@
+//! One store out of several handles.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use crate::{
+    operation::{OperationId, Outcome, Progress, RecordedResponse},
+    store::{
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version,
+        Watch, Write,
+    },
+};
+
+/// Several handles to the same operations, as several nodes or connections have
+/// them. Every call goes to the next one, so that the checks see whether what
+/// one node wrote holds for the others.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// use tower_operations::{MemoryStore, store::conformance::{self, Nodes}};
+///
+/// conformance::watch(async |ttl| {
+///     let store = MemoryStore::new().ttl(ttl);
+///     Nodes::new([store.clone(), store])
+/// }).await;
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Nodes<R> {
+    handles: Vec<R>,
+    calls: AtomicUsize,
+}
+
+impl<R> Nodes<R> {
+    /// One store out of these handles.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[must_use]
+    pub fn new(handles: impl IntoIterator<Item = R>) -> Self {
+        let handles: Vec<R> = handles.into_iter().collect();
+        assert!(!handles.is_empty(), "a store has at least one handle");
+        Self {
+            handles,
+            calls: AtomicUsize::new(0),
+        }
+    }
+
+    fn next(&self) -> &R {
+        &self.handles[self.calls.fetch_add(1, Relaxed) % self.handles.len()]
+    }
+}
+
+type Found = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
+
+impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Found {
+        self.next().get(id).await
+    }
+
+    fn get_now(&self, id: &OperationId) -> Option<Found> {
+        self.next().get_now(id)
+    }
+}
+
+impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
+    async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {
+        self.next().create(new).await
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().start(id, token).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().report(id, token, progress).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().finish(id, token, outcome, progress).await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().overrule(id, version, outcome).await
+    }
+
+    async fn forget(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().forget(id, version).await
+    }
+}
+
+impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
+        self.next().changed(id, since, at_most).await
+    }
+}
+
+impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        self.next().renew(lease, held).await
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record<RecordedResponse>>>, StoreError> {
+        self.next().take_over(lease, limit).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+        self.next().release(held).await
+    }
+
+    async fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        self.next().recalled(node, at_most).await
+    }
+}
+
+impl<R: Keys<Output = RecordedResponse>> Keys for Nodes<R> {
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        term: Duration,
+    ) -> Result<Reservation<RecordedResponse>, StoreError> {
+        self.next().reserve(key, owner, term).await
+    }
+
+    async fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Result<bool, StoreError> {
+        self.next().settle(key, token, answer).await
+    }
+
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool, StoreError> {
+        self.next().release_key(key, token).await
+    }
+}
+
+impl<R: List<Output = RecordedResponse>> List for Nodes<R> {
+    async fn list(&self, query: &ListQuery) -> Result<Page<RecordedResponse>, StoreError> {
+        self.next().list(query).await
+    }
+}
+
+impl<R: Purge<Output = RecordedResponse>> Purge for Nodes<R> {
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        self.next().purge(limit).await
+    }
+}

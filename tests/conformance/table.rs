@@ -1,0 +1,946 @@
+//! A store of every power, written plainly: one table under one lock. It keeps
+//! every law, or breaks the one that it was told to break.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tokio::{
+    sync::{Mutex, MutexGuard, watch},
+    task::yield_now,
+    time::{Instant, sleep, timeout},
+};
+use tower_operations::{
+    Failure, Operation, OperationId, Outcome, Progress, RecordedResponse, WholeBody,
+    store::{
+        Created, Cursor, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
+        NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Step, Store,
+        StoreError, Version, Watch, Write,
+    },
+};
+
+/// The laws that can be broken, each in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    // Reading and creating.
+    CreateOverwrites,
+    CreateGivesAway,
+    CreateIsNotAtomic,
+    CreateIsSeenLate,
+    CreateLosesTheOwner,
+    GetNowIsBehind,
+    IdsLoseTheirCase,
+    // Conditional writes.
+    StartIgnoresTheToken,
+    ReportIgnoresTheToken,
+    FinishIgnoresTheToken,
+    OverruleIgnoresTheVersion,
+    OverruleLeavesTheHolderIn,
+    ForgetIgnoresTheVersion,
+    ForgetTakesWhatIsLive,
+    EndsAreOverwritten,
+    VersionsStand,
+    VersionsSkip,
+    ChangesAreNotAtomic,
+    StartsAreCountedAgain,
+    RepeatedFinishesAreLost,
+    RepeatedReportsAreChanges,
+    LastProgressIsLost,
+    // What is recorded.
+    HeadersAreSorted,
+    RepeatedHeadersAreLost,
+    HeadersBecomeUtf8,
+    TrailersAreLost,
+    BodiesBecomeUtf8,
+    BodiesAreCut,
+    StatusesAreRounded,
+    ProblemsLoseTheirExtensions,
+    // Expiry.
+    ExpiredIsThere,
+    ExpiredIsCounted,
+    ExpiresFromCreation,
+    LiveExpires,
+    // Waiting.
+    WaitsCheckFirst,
+    WaitsSleepThrough,
+    WaitsOverstay,
+    WaitsComeBackEarly,
+    ProgressWakesNobody,
+    ForgettingWakesNobody,
+    // Leases.
+    LeasesAreIgnored,
+    TakeOverKeepsTheToken,
+    TakeOverKeepsTheVersion,
+    TakeOverIsNotAtomic,
+    TakeOverIgnoresTheLimit,
+    TakeOverGivesNoTerm,
+    TakeOverTakesWhatHasEnded,
+    RenewNamesNothing,
+    RenewExtendsNothing,
+    RenewIsAChange,
+    RenewIgnoresTheToken,
+    ReleaseIgnoresTheToken,
+    ReleaseDoesNothing,
+    NothingIsRecalled,
+    EverythingIsRecalled,
+    // Keys.
+    KeysAreIgnored,
+    FingerprintsAreIgnored,
+    OwnersOfKeysAreIgnored,
+    ReservationsAreIgnored,
+    ReservationsNeverLapse,
+    ReserveIsNotAtomic,
+    SettleIgnoresTheToken,
+    ReleaseKeyIgnoresTheToken,
+    KeyTokensComeBack,
+    KeysAreForgotten,
+    KeysNeverExpire,
+    EarlyAnswersAreLost,
+    // Lists.
+    ListsEverybodys,
+    ListsTheOldestFirst,
+    ListsByOffset,
+    ListIgnoresTheState,
+    ListIgnoresTheLimit,
+    ListsWhatHasExpired,
+    ListHasNoEnd,
+    ListEndsEarly,
+    AnyCursorWillDo,
+    CursorsMayBeTriedAgain,
+    // Purging.
+    PurgeTakesWhatIsLive,
+    PurgeTakesWhatHasJustEnded,
+    PurgeIgnoresTheLimit,
+}
+
+type Seen = Arc<Record<RecordedResponse>>;
+type Result<T> = std::result::Result<T, StoreError>;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Mutex<Rows>,
+    /// Counts the changes; whoever waits looks again.
+    changes: watch::Sender<u64>,
+    ttl: Duration,
+    fault: Option<Fault>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    operations: HashMap<OperationId, Row>,
+    keys: HashMap<Arc<str>, KeyRow>,
+    recalls: HashMap<NodeId, Vec<OperationId>>,
+    created: u64,
+    tokens: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    record: Seen,
+    /// Counts the operations in the order in which they were created.
+    number: u64,
+    created: Instant,
+    /// When the lease expires, or, once it has ended, the operation.
+    until: Option<Instant>,
+    key: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct KeyRow {
+    owner: Option<Owner>,
+    fingerprint: [u8; 32],
+    token: FencingToken,
+    stands_for: StandsFor,
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum StandsFor {
+    Request,
+    Operation(OperationId),
+    Forgotten(Seen),
+    Answer(Arc<RecordedResponse>),
+}
+
+fn is_over(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| until <= Instant::now())
+}
+
+fn has_ended(record: &Record<RecordedResponse>) -> bool {
+    record.operation().state().is_terminal()
+}
+
+impl Table {
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self {
+            rows: Mutex::default(),
+            changes: watch::Sender::new(0),
+            ttl,
+            fault: None,
+        }
+    }
+
+    pub(crate) fn breaking(fault: Fault, ttl: Duration) -> Self {
+        Self {
+            fault: Some(fault),
+            ..Self::new(ttl)
+        }
+    }
+
+    fn breaks(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    async fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().await
+    }
+
+    fn is_there(&self, row: &Row) -> bool {
+        if self.breaks(Fault::LiveExpires) && row.created.elapsed() > self.ttl {
+            return false;
+        }
+        !has_ended(&row.record) || !is_over(row.until) || self.breaks(Fault::ExpiredIsThere)
+    }
+
+    fn name(&self, id: &OperationId) -> OperationId {
+        match self.breaks(Fault::IdsLoseTheirCase) {
+            true => id.to_string().to_lowercase().parse().unwrap(),
+            false => id.clone(),
+        }
+    }
+
+    fn find(&self, rows: &Rows, id: &OperationId) -> Option<Row> {
+        let row = rows.operations.get(&self.name(id))?;
+        self.is_there(row).then(|| row.clone())
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Reads, takes a step, writes.
+    async fn change(
+        &self,
+        id: &OperationId,
+        step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
+    ) -> Result<Write<RecordedResponse>> {
+        let mut rows = self.rows().await;
+        let Some(row) = self.find(&rows, id) else {
+            return Ok(Write::Gone);
+        };
+        let next = match step(&row.record) {
+            Step::Done => return Ok(Write::Done(row.record)),
+            Step::Lost => return Ok(Write::Lost(row.record)),
+            Step::Next(next) => next,
+        };
+        let version = row.record.version().unwrap();
+        let next = Arc::new(match self.fault {
+            Some(Fault::VersionsStand) => with_version(&next, version),
+            Some(Fault::VersionsSkip) => with_version(&next, version.next().next()),
+            _ => next,
+        });
+        if self.breaks(Fault::ChangesAreNotAtomic) {
+            drop(rows);
+            yield_now().await;
+            rows = self.rows().await;
+        }
+        let from = match self.breaks(Fault::ExpiresFromCreation) {
+            true => row.created,
+            false => Instant::now(),
+        };
+        let until = match has_ended(&next) {
+            true => Some(from + self.ttl),
+            false => row.until,
+        };
+        let record = Arc::clone(&next);
+        rows.operations.insert(
+            self.name(id),
+            Row {
+                record,
+                until,
+                ..row
+            },
+        );
+        Ok(Write::Done(next))
+    }
+
+    async fn change_and_tell(
+        &self,
+        id: &OperationId,
+        step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
+    ) -> Result<Write<RecordedResponse>> {
+        let write = self.change(id, step).await?;
+        self.changed();
+        Ok(write)
+    }
+
+    /// The outcome as it is kept.
+    fn kept(&self, outcome: Outcome<RecordedResponse>) -> Outcome<RecordedResponse> {
+        match outcome {
+            Outcome::Succeeded(result) => {
+                Outcome::Succeeded(result.map(|response| self.kept_response(&response)))
+            }
+            Outcome::Failed(Failure { problem, response }) => Outcome::Failed(Failure {
+                problem: match self.breaks(Fault::ProblemsLoseTheirExtensions) {
+                    true => tower_operations::Problem::new(
+                        problem
+                            .status()
+                            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                    ),
+                    false => problem,
+                },
+                response: response.map(|response| self.kept_response(&response)),
+            }),
+            Outcome::Canceled => Outcome::Canceled,
+        }
+    }
+
+    fn kept_response(&self, response: &RecordedResponse) -> RecordedResponse {
+        let Some(fault) = self.fault else {
+            return response.clone();
+        };
+        let headers = response.headers();
+        let mut kept = HeaderMap::new();
+        match fault {
+            Fault::HeadersAreSorted => {
+                let mut fields: Vec<_> = headers.iter().collect();
+                fields.sort_by_key(|(name, _)| name.as_str());
+                kept.extend(
+                    fields
+                        .into_iter()
+                        .map(|(name, value)| (Some(name.clone()), value.clone())),
+                );
+            }
+            Fault::RepeatedHeadersAreLost => {
+                for (name, value) in &headers {
+                    kept.insert(name, value.clone());
+                }
+            }
+            Fault::HeadersBecomeUtf8 => {
+                for (name, value) in &headers {
+                    let text = String::from_utf8_lossy(value.as_bytes());
+                    kept.append(name, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+                }
+            }
+            _ => kept = headers,
+        }
+        let trailers = match fault {
+            Fault::TrailersAreLost => None,
+            _ => response.trailers(),
+        };
+        let body = response.body().clone();
+        let body = match fault {
+            Fault::BodiesBecomeUtf8 => String::from_utf8_lossy(&body).into_owned().into(),
+            Fault::BodiesAreCut => body.slice(..body.len().min(65_535)),
+            _ => body,
+        };
+        let mut rebuilt = Response::new(WholeBody::new(body, trailers));
+        *rebuilt.headers_mut() = kept;
+        *rebuilt.status_mut() = match (fault, response.status().as_u16()) {
+            (Fault::StatusesAreRounded, 299) => StatusCode::OK,
+            _ => response.status(),
+        };
+        RecordedResponse::new(rebuilt)
+    }
+}
+
+/// The same record with another version.
+fn with_version(record: &Record<RecordedResponse>, version: Version) -> Record<RecordedResponse> {
+    Record::restore(record.operation().clone(), version)
+        .with_owner(record.owner().cloned())
+        .with_holder(record.token(), record.node().cloned())
+        .with_attempts(record.attempts(), record.started_by())
+}
+
+fn bumped(record: &Record<RecordedResponse>) -> Record<RecordedResponse> {
+    with_version(record, record.version().unwrap().next())
+}
+
+impl Store for Table {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Result<Option<Seen>> {
+        let row = self.find(&*self.rows().await, id);
+        if self.breaks(Fault::CreateIsSeenLate) {
+            return Ok(row
+                .filter(|row| row.created.elapsed() > Duration::from_millis(5))
+                .map(|row| row.record));
+        }
+        Ok(row.map(|row| row.record))
+    }
+
+    fn get_now(&self, id: &OperationId) -> Option<Result<Option<Seen>>> {
+        let row = self.find(&*self.rows.try_lock().ok()?, id)?;
+        self.breaks(Fault::GetNowIsBehind).then(|| {
+            Ok(row
+                .record
+                .version()
+                .unwrap()
+                .get()
+                .is_multiple_of(2)
+                .then_some(row.record))
+        })
+    }
+}
+
+impl Repository for Table {
+    async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
+        let record = Record::create(&new, SystemTime::now());
+        let record = Arc::new(match self.breaks(Fault::CreateLosesTheOwner) {
+            true => record.with_owner(None),
+            false => record,
+        });
+        let mut rows = self.rows().await;
+        if let Some(key) = &new.key
+            && !self.breaks(Fault::KeysAreIgnored)
+            && let Some(held) = self.held(&rows, key, new.owner.as_ref())
+        {
+            let is_mine = matches!(held, Reservation::InProgress)
+                && (self.breaks(Fault::ReservationsAreIgnored)
+                    || Some(rows.keys[&key.name].token) == new.reservation);
+            match held {
+                _ if is_mine => {}
+                Reservation::Operation(record) => return Ok(Created::Existing(record)),
+                Reservation::Taken => return Ok(Created::IdTaken),
+                held => return Ok(Created::KeyHeld(held)),
+            }
+        }
+        let name = self.name(&new.id);
+        let existing = match self.breaks(Fault::ExpiredIsCounted) {
+            true => rows.operations.get(&name).cloned(),
+            false => self.find(&rows, &new.id),
+        };
+        if self.breaks(Fault::CreateIsNotAtomic) {
+            drop(rows);
+            yield_now().await;
+            rows = self.rows().await;
+        }
+        if let Some(row) = existing
+            && !self.breaks(Fault::CreateOverwrites)
+        {
+            let is_mine = row.record.owner() == new.owner.as_ref();
+            return Ok(match is_mine || self.breaks(Fault::CreateGivesAway) {
+                true => Created::Existing(row.record),
+                false => Created::IdTaken,
+            });
+        }
+        rows.created += 1;
+        let row = Row {
+            record: Arc::clone(&record),
+            number: rows.created,
+            created: Instant::now(),
+            until: new.lease.map(|lease| Instant::now() + lease.term),
+            key: new.key.as_ref().map(|key| Arc::clone(&key.name)),
+        };
+        rows.operations.insert(name, row);
+        if let Some(key) = new.key {
+            let row = KeyRow {
+                owner: new.owner,
+                fingerprint: key.fingerprint,
+                token: FencingToken::from_number(0),
+                stands_for: StandsFor::Operation(new.id),
+                until: None,
+            };
+            rows.keys.insert(key.name, row);
+        }
+        Ok(Created::New(record))
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Result<Write<RecordedResponse>> {
+        let step = |record: &Record<RecordedResponse>| {
+            let token = match self.breaks(Fault::StartIgnoresTheToken) {
+                true => record.token(),
+                false => token,
+            };
+            match record.started(token, SystemTime::now()) {
+                Step::Next(next) if self.breaks(Fault::StartsAreCountedAgain) => {
+                    let attempts = next.attempts();
+                    Step::Next(next.with_attempts(attempts, None))
+                }
+                step => step,
+            }
+        };
+        self.change_and_tell(id, step).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Result<Write<RecordedResponse>> {
+        let step = |record: &Record<RecordedResponse>| {
+            let token = match self.breaks(Fault::ReportIgnoresTheToken) {
+                true => record.token(),
+                false => token,
+            };
+            match record.reported(token, progress, SystemTime::now()) {
+                Step::Done if self.breaks(Fault::RepeatedReportsAreChanges) => {
+                    Step::Next(bumped(record))
+                }
+                step => step,
+            }
+        };
+        match self.breaks(Fault::ProgressWakesNobody) {
+            true => self.change(id, step).await,
+            false => self.change_and_tell(id, step).await,
+        }
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Result<Write<RecordedResponse>> {
+        let outcome = self.kept(outcome);
+        let progress = progress.filter(|_| !self.breaks(Fault::LastProgressIsLost));
+        let step = |record: &Record<RecordedResponse>| {
+            let token = match self.breaks(Fault::FinishIgnoresTheToken) {
+                true => record.token(),
+                false => token,
+            };
+            let (now, ttl) = (SystemTime::now(), self.ttl);
+            if has_ended(record) && self.breaks(Fault::EndsAreOverwritten) {
+                let fresh = Operation::new(record.operation().id().clone());
+                return Record::restore(fresh, record.version().unwrap())
+                    .with_owner(record.owner().cloned())
+                    .with_holder(token, record.node().cloned())
+                    .finished(token, outcome, progress, now, ttl);
+            }
+            match record.finished(token, outcome, progress, now, ttl) {
+                Step::Done if self.breaks(Fault::RepeatedFinishesAreLost) => Step::Lost,
+                step => step,
+            }
+        };
+        self.change_and_tell(id, step).await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Result<Write<RecordedResponse>> {
+        let outcome = self.kept(outcome);
+        let step = |record: &Record<RecordedResponse>| {
+            let version = match self.breaks(Fault::OverruleIgnoresTheVersion) {
+                true => record.version().unwrap(),
+                false => version,
+            };
+            match record.overruled(version, outcome, SystemTime::now(), self.ttl) {
+                Step::Next(next) if self.breaks(Fault::OverruleLeavesTheHolderIn) => {
+                    Step::Next(next.with_holder(record.token(), record.node().cloned()))
+                }
+                step => step,
+            }
+        };
+        let write = self.change_and_tell(id, step).await?;
+        if let Write::Done(record) = &write
+            && let Some(node) = record.node()
+        {
+            let mut rows = self.rows().await;
+            let nodes: Vec<NodeId> = match self.breaks(Fault::EverythingIsRecalled) {
+                true => rows.recalls.keys().cloned().collect(),
+                false => vec![node.clone()],
+            };
+            for node in nodes {
+                rows.recalls.entry(node).or_default().push(id.clone());
+            }
+            drop(rows);
+            self.changed();
+        }
+        Ok(write)
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<RecordedResponse>> {
+        let mut rows = self.rows().await;
+        let Some(row) = self.find(&rows, id) else {
+            return Ok(Write::Gone);
+        };
+        let is_it =
+            row.record.version() == Some(version) || self.breaks(Fault::ForgetIgnoresTheVersion);
+        let may_go = has_ended(&row.record) || self.breaks(Fault::ForgetTakesWhatIsLive);
+        if !is_it || !may_go {
+            return Ok(Write::Lost(row.record));
+        }
+        rows.operations.remove(&self.name(id));
+        if let Some(name) = &row.key {
+            if self.breaks(Fault::KeysAreForgotten) {
+                rows.keys.remove(name);
+            } else if let Some(key) = rows.keys.get_mut(name) {
+                key.stands_for = StandsFor::Forgotten(Arc::clone(&row.record));
+                key.until = row.until.filter(|_| !self.breaks(Fault::KeysNeverExpire));
+            }
+        }
+        drop(rows);
+        if !self.breaks(Fault::ForgettingWakesNobody) {
+            self.changed();
+        }
+        Ok(Write::Done(row.record))
+    }
+}
+
+impl Watch for Table {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Result<Option<Seen>> {
+        let look = async || {
+            let row = self.find(&*self.rows().await, id).map(|row| row.record);
+            let is_same = row.as_ref().is_some_and(|row| row.version() == Some(since));
+            (row, is_same)
+        };
+        let at_most = match self.fault {
+            Some(Fault::WaitsOverstay) => at_most + Duration::from_secs(10),
+            Some(Fault::WaitsComeBackEarly) => at_most / 2,
+            _ => at_most,
+        };
+        if self.breaks(Fault::WaitsSleepThrough) {
+            if look().await.1 {
+                sleep(at_most).await;
+            }
+            return Ok(look().await.0);
+        }
+        let wait = async {
+            if self.breaks(Fault::WaitsCheckFirst) {
+                while look().await.1 {
+                    yield_now().await;
+                    let mut changes = self.changes.subscribe();
+                    changes.changed().await.unwrap();
+                }
+                return;
+            }
+            let mut changes = self.changes.subscribe();
+            while look().await.1 {
+                changes.changed().await.unwrap();
+            }
+        };
+        // At the end it is looked at once more, whatever ended the wait.
+        let _ = timeout(at_most, wait).await;
+        Ok(look().await.0)
+    }
+}
+
+impl Lease for Table {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>> {
+        let mut lost = Vec::new();
+        for held in held {
+            let mut rows = self.rows().await;
+            let ignores = self.breaks(Fault::RenewIgnoresTheToken);
+            let holds = |row: &Row| match ignores {
+                true => !has_ended(&row.record),
+                false => row.record.is_held_by(held.token),
+            };
+            match rows.operations.get_mut(&held.id).filter(|row| holds(row)) {
+                Some(row) => {
+                    if !self.breaks(Fault::RenewExtendsNothing) {
+                        row.until = Some(Instant::now() + lease.term);
+                    }
+                    if self.breaks(Fault::RenewIsAChange) {
+                        row.record = Arc::new(bumped(&row.record));
+                    }
+                }
+                None => lost.push(held.clone()),
+            }
+        }
+        lost.retain(|_| !self.breaks(Fault::RenewNamesNothing));
+        Ok(lost)
+    }
+
+    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Result<Vec<Seen>> {
+        let limit = match self.breaks(Fault::TakeOverIgnoresTheLimit) {
+            true => usize::MAX,
+            false => limit,
+        };
+        let is_abandoned = |row: &Row| match has_ended(&row.record) {
+            true => self.breaks(Fault::TakeOverTakesWhatHasEnded),
+            false => is_over(row.until) || self.breaks(Fault::LeasesAreIgnored),
+        };
+        let mut rows = self.rows().await;
+        let abandoned: Vec<Row> = rows
+            .operations
+            .values()
+            .filter(|row| is_abandoned(row))
+            .take(limit)
+            .cloned()
+            .collect();
+        if self.breaks(Fault::TakeOverIsNotAtomic) {
+            drop(rows);
+            yield_now().await;
+            rows = self.rows().await;
+        }
+        let mut taken = Vec::new();
+        for row in abandoned {
+            let node = Some(lease.node.clone());
+            let record = Arc::new(match row.record.taken_over(&lease.node) {
+                Step::Next(next) => match self.fault {
+                    Some(Fault::TakeOverKeepsTheToken) => {
+                        next.with_holder(row.record.token(), node)
+                    }
+                    Some(Fault::TakeOverKeepsTheVersion) => {
+                        with_version(&next, row.record.version().unwrap())
+                    }
+                    _ => next,
+                },
+                // Only where it takes over what has ended.
+                _ => bumped(&row.record).with_holder(row.record.token().next(), node),
+            });
+            let until = match self.breaks(Fault::TakeOverGivesNoTerm) {
+                true => row.until,
+                false => Some(Instant::now() + lease.term),
+            };
+            taken.push(Arc::clone(&record));
+            let id = record.operation().id().clone();
+            rows.operations.insert(
+                id,
+                Row {
+                    record,
+                    until,
+                    ..row
+                },
+            );
+        }
+        drop(rows);
+        self.changed();
+        Ok(taken)
+    }
+
+    async fn release(&self, held: &[Held]) -> Result<()> {
+        let mut rows = self.rows().await;
+        for held in held {
+            if let Some(row) = rows.operations.get_mut(&held.id)
+                && (row.record.is_held_by(held.token) || self.breaks(Fault::ReleaseIgnoresTheToken))
+                && !self.breaks(Fault::ReleaseDoesNothing)
+            {
+                row.until = Some(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Result<Vec<OperationId>> {
+        let take = async || {
+            let mut rows = self.rows().await;
+            std::mem::take(rows.recalls.entry(node.clone()).or_default())
+        };
+        if self.breaks(Fault::NothingIsRecalled) {
+            sleep(at_most).await;
+            return Ok(vec![]);
+        }
+        let wait = async {
+            let mut changes = self.changes.subscribe();
+            loop {
+                let ids = take().await;
+                if !ids.is_empty() {
+                    return ids;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        Ok(timeout(at_most, wait).await.unwrap_or_default())
+    }
+}
+
+impl Table {
+    /// What a key stands for to this request; `None` if it is free.
+    fn held(
+        &self,
+        rows: &Rows,
+        key: &Key,
+        owner: Option<&Owner>,
+    ) -> Option<Reservation<RecordedResponse>> {
+        let row = rows.keys.get(&key.name)?;
+        let never = self.breaks(Fault::ReservationsNeverLapse)
+            && matches!(row.stands_for, StandsFor::Request);
+        if is_over(row.until) && !never {
+            return None;
+        }
+        let found = match &row.stands_for {
+            StandsFor::Request => Reservation::InProgress,
+            StandsFor::Operation(id) => Reservation::Operation(self.find(rows, id)?.record),
+            StandsFor::Forgotten(record) => Reservation::Operation(Arc::clone(record)),
+            StandsFor::Answer(_) if self.breaks(Fault::EarlyAnswersAreLost) => return None,
+            StandsFor::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
+        };
+        if row.owner.as_ref() != owner && !self.breaks(Fault::OwnersOfKeysAreIgnored) {
+            return Some(Reservation::Taken);
+        }
+        let is_same = row.fingerprint == key.fingerprint;
+        Some(
+            match is_same || self.breaks(Fault::FingerprintsAreIgnored) {
+                true => found,
+                false => Reservation::Mismatch,
+            },
+        )
+    }
+
+    fn reserved<'a>(
+        &self,
+        rows: &'a mut Rows,
+        key: &Key,
+        token: FencingToken,
+        ignores: Fault,
+    ) -> Option<&'a mut KeyRow> {
+        let row = rows.keys.get_mut(&key.name)?;
+        let is_mine = row.token == token || self.breaks(ignores);
+        let is_reserved = matches!(row.stands_for, StandsFor::Request);
+        (is_mine && is_reserved && !is_over(row.until)).then_some(row)
+    }
+}
+
+impl Keys for Table {
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        term: Duration,
+    ) -> Result<Reservation<RecordedResponse>> {
+        let mut rows = self.rows().await;
+        if let Some(held) = self.held(&rows, key, owner) {
+            return Ok(held);
+        }
+        if self.breaks(Fault::ReserveIsNotAtomic) {
+            drop(rows);
+            yield_now().await;
+            rows = self.rows().await;
+        }
+        if !self.breaks(Fault::KeyTokensComeBack) || rows.tokens == 0 {
+            rows.tokens += 1;
+        }
+        let token = FencingToken::from_number(rows.tokens);
+        let row = KeyRow {
+            owner: owner.cloned(),
+            fingerprint: key.fingerprint,
+            token,
+            stands_for: StandsFor::Request,
+            until: Some(Instant::now() + term),
+        };
+        rows.keys.insert(Arc::clone(&key.name), row);
+        Ok(Reservation::Reserved(token))
+    }
+
+    async fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Result<bool> {
+        let mut rows = self.rows().await;
+        let Some(row) = self.reserved(&mut rows, key, token, Fault::SettleIgnoresTheToken) else {
+            return Ok(false);
+        };
+        row.stands_for = StandsFor::Answer(Arc::new(answer));
+        row.until = Some(Instant::now() + self.ttl);
+        Ok(true)
+    }
+
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool> {
+        let mut rows = self.rows().await;
+        let ignores = Fault::ReleaseKeyIgnoresTheToken;
+        if self.reserved(&mut rows, key, token, ignores).is_none() {
+            return Ok(false);
+        }
+        rows.keys.remove(&key.name);
+        Ok(true)
+    }
+}
+
+impl List for Table {
+    async fn list(&self, query: &ListQuery) -> Result<Page<RecordedResponse>> {
+        let after = match &query.after {
+            None => None,
+            Some(Cursor(text)) => match text.parse::<u64>() {
+                Ok(number) => Some(number),
+                Err(_) if self.breaks(Fault::AnyCursorWillDo) => None,
+                Err(error) if self.breaks(Fault::CursorsMayBeTriedAgain) => {
+                    return Err(StoreError::unavailable(error));
+                }
+                Err(error) => return Err(StoreError::refused(error)),
+            },
+        };
+        let rows = self.rows().await;
+        let mut numbered: Vec<(u64, Seen)> = rows
+            .operations
+            .values()
+            .filter(|row| self.is_there(row) || self.breaks(Fault::ListsWhatHasExpired))
+            .map(|row| (row.number, Arc::clone(&row.record)))
+            .collect();
+        drop(rows);
+        numbered.sort_by_key(|(number, _)| *number);
+        if !self.breaks(Fault::ListsTheOldestFirst) {
+            numbered.reverse();
+        }
+        numbered.retain(|(_, record)| {
+            let is_owners = record.owner() == query.owner.as_ref();
+            let state = record.operation().state();
+            (is_owners || self.breaks(Fault::ListsEverybodys))
+                && (query.state.is_none_or(|wanted| wanted == state)
+                    || self.breaks(Fault::ListIgnoresTheState))
+        });
+        let offset = match after {
+            Some(offset) if self.breaks(Fault::ListsByOffset) => offset as usize,
+            Some(after) => {
+                numbered.retain(|(number, _)| *number < after);
+                0
+            }
+            None => 0,
+        };
+        let limit = match self.breaks(Fault::ListIgnoresTheLimit) {
+            true => usize::MAX,
+            false => query.limit,
+        };
+        let more = numbered.len() > offset.saturating_add(limit);
+        let page: Vec<_> = numbered.into_iter().skip(offset).take(limit).collect();
+        let next = match self.breaks(Fault::ListsByOffset) {
+            true => Some((offset + page.len()) as u64),
+            false => page.last().map(|(number, _)| *number),
+        };
+        let goes_on = match self.fault {
+            Some(Fault::ListHasNoEnd) => true,
+            Some(Fault::ListEndsEarly) => false,
+            _ => more,
+        };
+        Ok(Page {
+            records: page.into_iter().map(|(_, record)| record).collect(),
+            next: next
+                .filter(|_| goes_on)
+                .map(|number| Cursor(number.to_string().into())),
+        })
+    }
+}
+
+impl Purge for Table {
+    async fn purge(&self, limit: usize) -> Result<usize> {
+        let mut rows = self.rows().await;
+        let is_expired = |row: &Row| match self.fault {
+            Some(Fault::PurgeTakesWhatIsLive) => is_over(row.until) || row.until.is_none(),
+            Some(Fault::PurgeTakesWhatHasJustEnded) => has_ended(&row.record),
+            _ => has_ended(&row.record) && is_over(row.until),
+        };
+        let limit = match self.breaks(Fault::PurgeIgnoresTheLimit) {
+            true => usize::MAX,
+            false => limit,
+        };
+        let expired: HashSet<OperationId> = rows
+            .operations
+            .values()
+            .filter(|row| is_expired(row))
+            .map(|row| row.record.operation().id().clone())
+            .take(limit)
+            .collect();
+        rows.operations.retain(|id, _| !expired.contains(id));
+        rows.keys.retain(|_, row| !is_over(row.until));
+        Ok(expired.len())
+    }
+}

@@ -1,0 +1,986 @@
+//! What is particular to the memory store: its bounds, its clock, its accounts.
+//! The laws that it shares with other stores are in `conformance.rs`.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Response, StatusCode};
+use proptest::prelude::*;
+use tokio::time::{Instant, advance, timeout};
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse, WholeBody,
+    store::{
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+        NodeId, Owner, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
+        Write,
+    },
+};
+
+type Seen = Arc<Record<RecordedResponse>>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn result(bytes: usize) -> Outcome<RecordedResponse> {
+    let body = WholeBody::from(vec![b'x'; bytes]);
+    Outcome::Succeeded(Some(RecordedResponse::new(Response::new(body))))
+}
+
+fn numbered(number: usize) -> NewOperation {
+    NewOperation::new(format!("operation-{number}").parse().unwrap())
+}
+
+fn key(name: &str) -> Key {
+    Key {
+        name: name.into(),
+        fingerprint: [1; 32],
+    }
+}
+
+async fn create(store: &MemoryStore, new: NewOperation) -> Seen {
+    match store.create(new).await.unwrap() {
+        Created::New(record) => record,
+        other => panic!("not new: {other:?}"),
+    }
+}
+
+async fn finish(store: &MemoryStore, record: &Seen, outcome: Outcome<RecordedResponse>) -> Seen {
+    let (id, token) = (record.operation().id(), record.token());
+    match store.finish(id, token, outcome, None).await.unwrap() {
+        Write::Done(record) => record,
+        other => panic!("not finished: {other:?}"),
+    }
+}
+
+async fn ended(store: &MemoryStore, new: NewOperation) -> Seen {
+    let record = create(store, new).await;
+    finish(store, &record, result(0)).await
+}
+
+async fn is_there(store: &MemoryStore, record: &Seen) -> bool {
+    store.get(record.operation().id()).await.unwrap().is_some()
+}
+
+async fn is_full(store: &MemoryStore, new: NewOperation) -> bool {
+    match store.create(new).await {
+        Ok(Created::New(_)) => false,
+        Err(error @ StoreError::Full) => {
+            assert!(error.is_transient(), "room may come");
+            true
+        }
+        other => panic!("neither new nor full: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_live_begins_with_the_end() {
+    let store = MemoryStore::new().ttl(10 * SECOND);
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    advance(HOUR).await;
+    assert!(is_there(&store, &record).await);
+
+    let record = finish(&store, &record, result(0)).await;
+    let metadata = record.operation().metadata();
+    let (finished, expires) = (metadata.finished_at(), metadata.expires_at());
+    assert_eq!(expires, finished.map(|at| at + 10 * SECOND));
+    advance(10 * SECOND - MILLISECOND).await;
+    assert!(is_there(&store, &record).await, "not before its time");
+    advance(MILLISECOND).await;
+    assert!(!is_there(&store, &record).await, "not after its time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_live_is_counted_to_the_nanosecond() {
+    let store = MemoryStore::new().ttl(SECOND);
+    advance(Duration::from_nanos(999_999)).await;
+    let record = ended(&store, NewOperation::new(OperationId::new())).await;
+    advance(SECOND - Duration::from_nanos(1)).await;
+    assert!(is_there(&store, &record).await, "not before its time");
+    advance(Duration::from_nanos(1)).await;
+    assert!(!is_there(&store, &record).await, "not after its time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_terminal_never_goes() {
+    let store = MemoryStore::new()
+        .ttl(SECOND)
+        .min_retention(Duration::ZERO)
+        .max_operations(3);
+    let pending = create(&store, numbered(1)).await;
+    let running = create(&store, numbered(2)).await;
+    let started = store.start(running.operation().id(), running.token()).await;
+    assert!(matches!(started.unwrap(), Write::Done(_)));
+    let lease = LeaseTerm {
+        node: NodeId::new(),
+        term: SECOND,
+    };
+    let abandoned = create(&store, numbered(3).lease(lease)).await;
+
+    advance(1000 * HOUR).await;
+    assert!(is_full(&store, numbered(4)).await);
+    assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
+    for record in [pending, running, abandoned] {
+        assert!(is_there(&store, &record).await);
+    }
+    assert_eq!(store.len(), 3);
+}
+
+/// Over all shards, whatever the order of creation.
+#[tokio::test(start_paused = true)]
+async fn what_ended_first_goes_first() {
+    const KEPT: usize = 100;
+    let store = MemoryStore::new()
+        .min_retention(Duration::ZERO)
+        .max_operations(KEPT);
+    let mut by_end = Vec::new();
+    for number in 0..KEPT {
+        by_end.push(create(&store, numbered(number)).await);
+    }
+    // 37 has no divisor in common with 100.
+    by_end = (0..KEPT)
+        .map(|number| by_end[number * 37 % KEPT].clone())
+        .collect();
+    for record in &by_end {
+        advance(MILLISECOND).await;
+        finish(&store, record, result(0)).await;
+    }
+    for gone in 1..=KEPT {
+        create(&store, numbered(KEPT + gone)).await;
+        assert_eq!(store.len(), KEPT);
+        for (number, record) in by_end.iter().enumerate() {
+            let expected = number >= gone;
+            assert_eq!(
+                is_there(&store, record).await,
+                expected,
+                "{number} of {gone}"
+            );
+        }
+    }
+    assert!(
+        is_full(&store, numbered(1000)).await,
+        "only live ones are left"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_just_ended_is_kept_for_a_minimum() {
+    let store = MemoryStore::new().max_operations(2);
+    let first = ended(&store, numbered(1)).await;
+    advance(MINUTE - MILLISECOND).await;
+    let second = ended(&store, numbered(2)).await;
+    assert!(is_full(&store, numbered(3)).await, "60 s is the default");
+    advance(MILLISECOND).await;
+    create(&store, numbered(3)).await;
+    assert!(!is_there(&store, &first).await);
+    assert!(
+        is_there(&store, &second).await,
+        "it ended a millisecond ago"
+    );
+    assert!(is_full(&store, numbered(4)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_goes_even_before_the_minimum() {
+    let store = MemoryStore::new().ttl(SECOND).max_operations(1);
+    let first = ended(&store, numbered(1)).await;
+    assert!(is_full(&store, numbered(2)).await);
+    advance(SECOND).await;
+    create(&store, numbered(2)).await;
+    assert!(!is_there(&store, &first).await);
+    assert_eq!(store.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_bounded() {
+    let store = MemoryStore::new()
+        .min_retention(Duration::ZERO)
+        .max_bytes(100_000);
+    let mut created = Vec::new();
+    while !is_full(&store, numbered(created.len())).await {
+        created.push(numbered(created.len()).id);
+        assert!(store.bytes() <= 100_000);
+    }
+    assert_eq!(store.len(), created.len());
+    assert!(
+        created.len() > 100,
+        "an operation takes less than a kilobyte"
+    );
+
+    // Room comes back with what ends, and leaves with what it has to say.
+    let token = FencingToken::FIRST;
+    for id in &created[..10] {
+        advance(MILLISECOND).await;
+        store
+            .finish(id, token, Outcome::Succeeded(None), None)
+            .await
+            .unwrap();
+    }
+    for (number, gone) in created[..9].iter().enumerate() {
+        assert!(!is_full(&store, numbered(1000 + number)).await);
+        assert!(store.bytes() <= 100_000);
+        assert!(store.get(gone).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_go_as_take_too_many_bytes() {
+    let store = MemoryStore::new()
+        .min_retention(Duration::ZERO)
+        .max_bytes(100_000);
+    let mut records = Vec::new();
+    for number in 0..50 {
+        records.push(create(&store, numbered(number)).await);
+    }
+    for record in &records {
+        advance(MILLISECOND).await;
+        finish(&store, record, result(10_000)).await;
+    }
+    assert!(store.bytes() > 500_000);
+    create(&store, numbered(50)).await;
+    assert!(store.bytes() <= 100_000);
+    // No more than had to: what is left would not have had room for another.
+    assert!(store.bytes() > 100_000 - 12_000);
+    let left = records.iter().map(|record| is_there(&store, record));
+    let mut found = Vec::new();
+    for record in left {
+        found.push(record.await);
+    }
+    assert!(
+        found.is_sorted(),
+        "those that ended first are gone: {found:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_taken_above_every_bound() {
+    let store = MemoryStore::new().max_bytes(10_000).max_operations(2);
+    let records = [
+        create(&store, numbered(1)).await,
+        create(&store, numbered(2)).await,
+    ];
+    for record in &records {
+        let ended = finish(&store, record, result(1 << 20)).await;
+        let found = store.get(ended.operation().id()).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&ended));
+    }
+    assert!(store.bytes() > 2 << 20);
+    assert!(is_full(&store, numbered(3)).await, "both have just ended");
+    advance(MINUTE).await;
+    create(&store, numbered(3)).await;
+    assert!(store.bytes() < 10_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_leaves_nothing_half_made() {
+    let store = MemoryStore::new().max_operations(1);
+    create(&store, numbered(1)).await;
+    let bytes = store.bytes();
+    let refused = numbered(2).key(key("a key of the client"));
+    for _ in 0..3 {
+        assert!(is_full(&store, refused.clone()).await);
+    }
+    assert_eq!((store.len(), store.bytes()), (1, bytes));
+    assert!(store.get(&refused.id).await.unwrap().is_none());
+    let reserved = store
+        .reserve(&key("a key of the client"), None, SECOND)
+        .await;
+    assert!(matches!(reserved.unwrap(), Reservation::Reserved(_)));
+}
+
+/// A repeated create makes nothing, so nothing has to go for it: least of all
+/// what it asks for.
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_for_what_is_there_already() {
+    let store = MemoryStore::new()
+        .min_retention(Duration::ZERO)
+        .max_operations(2);
+    let keyed = numbered(1).key(key("a key of the client"));
+    let first = ended(&store, keyed.clone()).await;
+    advance(SECOND).await;
+    let second = ended(&store, numbered(2)).await;
+    advance(SECOND).await;
+    let same_id = numbered(1).key(key("a key of the client"));
+    let same_key = numbered(3).key(key("a key of the client"));
+    for (again, record) in [
+        (same_id, &first),
+        (same_key, &first),
+        (numbered(2), &second),
+    ] {
+        match store.create(again).await.unwrap() {
+            Created::Existing(found) => assert_eq!(&found, record),
+            other => panic!("not the one that is there: {other:?}"),
+        }
+    }
+    let other = numbered(1).owner(Some(Owner::new("another")));
+    assert!(matches!(
+        store.create(other).await.unwrap(),
+        Created::IdTaken
+    ));
+    assert!(is_there(&store, &first).await && is_there(&store, &second).await);
+    assert_eq!(store.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_creates_as_there_is_room_for_succeed_at_the_same_moment() {
+    for _ in 0..20 {
+        let store = MemoryStore::new().max_operations(10);
+        let creates = (0..100).map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { !is_full(&store, numbered(number)).await })
+        });
+        let mut created = 0;
+        for create in creates.collect::<Vec<_>>() {
+            created += usize::from(create.await.unwrap());
+        }
+        assert_eq!((created, store.len()), (10, 10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_id_is_created_at_the_same_moment_where_there_is_room_for_one() {
+    for _ in 0..20 {
+        let store = MemoryStore::new().max_operations(1);
+        let creates = (0..50).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.create(numbered(1)).await })
+        });
+        let mut created = 0;
+        for create in creates.collect::<Vec<_>>() {
+            match create.await.unwrap() {
+                Ok(Created::New(_)) => created += 1,
+                Ok(Created::Existing(_)) | Err(StoreError::Full) => {}
+                other => panic!("neither new nor there: {other:?}"),
+            }
+        }
+        assert_eq!((created, store.len()), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
+    let store = MemoryStore::new().ttl(HOUR);
+    let record = ended(&store, numbered(1).key(key("k"))).await;
+    let id = record.operation().id();
+    let forgotten = store.forget(id, record.version().unwrap()).await.unwrap();
+    assert!(matches!(forgotten, Write::Done(_)));
+    assert!(!is_there(&store, &record).await);
+
+    advance(HOUR - MILLISECOND).await;
+    // Purging in between removes neither the key nor anything else.
+    assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
+    match store.create(numbered(2).key(key("k"))).await.unwrap() {
+        Created::Existing(found) => assert_eq!(found.operation().id(), id),
+        other => panic!("the key was free: {other:?}"),
+    }
+    let reserved = store.reserve(&key("k"), None, SECOND).await.unwrap();
+    assert!(matches!(reserved, Reservation::Operation(_)));
+    advance(MILLISECOND).await;
+    create(&store, numbered(2).key(key("k"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_of_an_operation_that_expired_or_was_evicted_is_free() {
+    for purges in [false, true] {
+        let store = MemoryStore::new().ttl(HOUR).max_operations(1);
+        ended(&store, numbered(1).key(key("k"))).await;
+        advance(HOUR).await;
+        if purges {
+            assert_eq!(store.purge(1).await.unwrap(), 1);
+        }
+        let again = create(&store, numbered(1).key(key("k"))).await;
+        finish(&store, &again, result(0)).await;
+        advance(MINUTE).await;
+        // Evicts the one above.
+        create(&store, numbered(2).key(key("another"))).await;
+        let reserved = store.reserve(&key("k"), None, SECOND).await.unwrap();
+        assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
+    }
+}
+
+/// An id that the application brings may be used again, by another owner, after
+/// the key of the first one.
+#[tokio::test(start_paused = true)]
+async fn a_key_never_finds_an_operation_that_it_did_not_make() {
+    let store = MemoryStore::new().ttl(SECOND);
+    ended(&store, numbered(1).key(key("old"))).await;
+    advance(SECOND).await;
+    let other = Some(Owner::new("another"));
+    create(&store, numbered(1).owner(other).key(key("new"))).await;
+    let reserved = store.reserve(&key("old"), None, SECOND).await.unwrap();
+    assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_lasts_to_its_last_nanosecond() {
+    let store = MemoryStore::new();
+    let lease = |term| LeaseTerm {
+        node: NodeId::new(),
+        term,
+    };
+    advance(Duration::from_nanos(999_999)).await;
+    let record = create(&store, numbered(1).lease(lease(SECOND))).await;
+    advance(SECOND - Duration::from_nanos(1)).await;
+    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
+    let held = Held {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    };
+    assert!(
+        store
+            .renew(&lease(SECOND), &[held])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    advance(SECOND - Duration::from_nanos(1)).await;
+    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
+    advance(Duration::from_nanos(1)).await;
+    let taken = store.take_over(&lease(SECOND), 9).await.unwrap();
+    assert_eq!(taken.len(), 1);
+    assert!(taken[0].token() > record.token());
+    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_holds_is_not_taken_over() {
+    let store = MemoryStore::new();
+    create(&store, numbered(1)).await;
+    advance(1000 * HOUR).await;
+    let lease = LeaseTerm {
+        node: NodeId::new(),
+        term: SECOND,
+    };
+    assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_are_counted_and_leave_no_trace() {
+    let store = MemoryStore::new().ttl(SECOND);
+    let record = create(&store, numbered(1)).await;
+    let wait = |since: Version, at_most| {
+        let (store, id) = (store.clone(), record.operation().id().clone());
+        async move { store.changed(&id, since, at_most).await.unwrap() }
+    };
+
+    // Ended by a change, by time, by being dropped.
+    let changed: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(wait(Version::FIRST, HOUR)))
+        .collect();
+    let timed_out: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(wait(Version::FIRST, SECOND)))
+        .collect();
+    let dropped: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(wait(Version::FIRST, HOUR)))
+        .collect();
+    tokio::task::yield_now().await;
+    assert_eq!(store.waiters(), 30);
+    for waiting in dropped {
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+    }
+    assert_eq!(store.waiters(), 20);
+    for waiting in timed_out {
+        assert_eq!(waiting.await.unwrap().as_ref(), Some(&record));
+    }
+    assert_eq!(store.waiters(), 10);
+    let ended = finish(&store, &record, result(0)).await;
+    for waiting in changed {
+        assert_eq!(waiting.await.unwrap().as_ref(), Some(&ended));
+    }
+    assert_eq!(store.waiters(), 0);
+
+    // Ended by there being nothing to wait for any more.
+    let forgotten = tokio::spawn(wait(ended.version().unwrap(), HOUR));
+    tokio::task::yield_now().await;
+    assert_eq!(store.waiters(), 1);
+    let since = Instant::now();
+    store
+        .forget(record.operation().id(), ended.version().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(forgotten.await.unwrap(), None);
+    assert_eq!(since.elapsed(), Duration::ZERO, "at once");
+    assert_eq!(store.waiters(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_what_is_purged_or_evicted_or_replaced_is_over_at_once() {
+    let store = MemoryStore::new().ttl(MINUTE).max_operations(1);
+    for removal in 0..3 {
+        let record = ended(&store, numbered(1)).await;
+        let waiting = {
+            let (store, record) = (store.clone(), record.clone());
+            tokio::spawn(async move {
+                let (id, since) = (record.operation().id(), record.version().unwrap());
+                store.changed(id, since, HOUR).await.unwrap()
+            })
+        };
+        tokio::task::yield_now().await;
+        advance(MINUTE).await;
+        match removal {
+            0 => assert_eq!(store.purge(1).await.unwrap(), 1),
+            1 => drop(create(&store, numbered(2)).await),
+            _ => drop(create(&store, numbered(1)).await),
+        }
+        let found = timeout(MILLISECOND, waiting)
+            .await
+            .expect("at once")
+            .unwrap();
+        // A new one under the same id is another operation, and a change.
+        assert_eq!(found.is_some(), removal == 2, "{removal}");
+        for number in [1, 2] {
+            let id = numbered(number).id;
+            store
+                .overrule(&id, Version::FIRST, Outcome::Canceled)
+                .await
+                .unwrap();
+            store.forget(&id, Version::FIRST.next()).await.unwrap();
+        }
+        assert_eq!((store.len(), store.waiters()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_span_of_time_is_too_long() {
+    let store = MemoryStore::new()
+        .ttl(Duration::MAX)
+        .min_retention(Duration::MAX);
+    let lease = LeaseTerm {
+        node: NodeId::new(),
+        term: Duration::MAX,
+    };
+    let record = create(&store, numbered(1).lease(lease.clone())).await;
+    advance(HOUR).await;
+    assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+    let waiting = {
+        let (store, record) = (store.clone(), record.clone());
+        tokio::spawn(async move {
+            let id = record.operation().id();
+            store
+                .changed(id, Version::FIRST, Duration::MAX)
+                .await
+                .unwrap()
+        })
+    };
+    tokio::task::yield_now().await;
+    let ended = finish(&store, &record, result(0)).await;
+    assert_eq!(waiting.await.unwrap(), Some(ended.clone()));
+    advance(1000 * HOUR).await;
+    assert!(is_there(&store, &ended).await);
+    let page = store.list(&ListQuery::new(None, usize::MAX)).await.unwrap();
+    assert_eq!(page.records, [ended]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_are_handles_to_the_same_operations() {
+    let store = MemoryStore::new();
+    let clone = store.clone();
+    let record = create(&store, numbered(1)).await;
+    assert!(is_there(&clone, &record).await);
+    finish(&clone, &record, result(10)).await;
+    let found = store.get(record.operation().id()).await.unwrap().unwrap();
+    assert!(found.operation().state().is_terminal());
+    assert_eq!((store.len(), store.bytes()), (clone.len(), clone.bytes()));
+    drop(store);
+    assert!(is_there(&clone, &record).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_belongs_to_the_handle() {
+    let store = MemoryStore::new().ttl(HOUR);
+    let short = store.clone().ttl(SECOND);
+    let (first, second) = (
+        ended(&store, numbered(1)).await,
+        ended(&short, numbered(2)).await,
+    );
+    advance(SECOND).await;
+    assert!(is_there(&short, &first).await);
+    assert!(!is_there(&store, &second).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn purging_removes_what_has_expired_in_batches() {
+    let store = MemoryStore::new().ttl(SECOND);
+    let live = create(&store, numbered(0)).await;
+    for number in 1..=100 {
+        ended(&store, numbered(number)).await;
+    }
+    assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
+    advance(SECOND).await;
+    let fresh = ended(&store, numbered(101)).await;
+    // The end of the last one may have taken some along.
+    let expired = store.len() - 2;
+    assert!(expired >= 98);
+    assert_eq!(store.purge(0).await.unwrap(), 0);
+    assert_eq!(store.purge(30).await.unwrap(), 30);
+    assert_eq!(store.purge(usize::MAX).await.unwrap(), expired - 30);
+    assert_eq!(store.len(), 2);
+    assert!(is_there(&store, &live).await && is_there(&store, &fresh).await);
+}
+
+/// Nobody has to call `purge` where operations come and go.
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_leaves_with_what_ends() {
+    let store = MemoryStore::new().ttl(SECOND);
+    let mut most = 0;
+    for number in 0..20_000 {
+        ended(&store, numbered(number)).await;
+        advance(MILLISECOND).await;
+        most = most.max(store.len());
+    }
+    // A thousand that have not expired, and what its shard has not come to.
+    assert!(most < 2_000, "{most} were kept");
+}
+
+#[tokio::test]
+async fn results_of_another_type_are_weighed_as_they_say() {
+    let store = MemoryStore::<String>::weighing(String::capacity);
+    assert!(store.is_empty());
+    let new = NewOperation::new(OperationId::new());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("not new");
+    };
+    let before = store.bytes();
+    let result = "x".repeat(12_345);
+    let (id, token) = (record.operation().id(), record.token());
+    store
+        .finish(id, token, Outcome::Succeeded(Some(result)), None)
+        .await
+        .unwrap();
+    assert_eq!(store.bytes(), before + 12_345);
+}
+
+/// One step of a life with others, on one of a few operations.
+#[derive(Debug, Clone)]
+enum Act {
+    Create {
+        id: usize,
+        owner: bool,
+        key: Option<u8>,
+        leased: bool,
+    },
+    Start {
+        id: usize,
+    },
+    Report {
+        id: usize,
+        length: usize,
+    },
+    Finish {
+        id: usize,
+        bytes: usize,
+        progress: bool,
+    },
+    Fail {
+        id: usize,
+        length: usize,
+    },
+    Cancel {
+        id: usize,
+    },
+    Forget {
+        id: usize,
+    },
+    TakeOver,
+    Reserve {
+        key: u8,
+    },
+    Purge {
+        limit: usize,
+    },
+    Pass {
+        milliseconds: u64,
+    },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let id = 0_usize..6;
+    prop_oneof![
+        4 => (id.clone(), any::<bool>(), prop::option::of(0_u8..3), any::<bool>())
+            .prop_map(|(id, owner, key, leased)| Act::Create { id, owner, key, leased }),
+        2 => id.clone().prop_map(|id| Act::Start { id }),
+        2 => (id.clone(), 0_usize..100).prop_map(|(id, length)| Act::Report { id, length }),
+        3 => (id.clone(), 0_usize..3_000, any::<bool>())
+            .prop_map(|(id, bytes, progress)| Act::Finish { id, bytes, progress }),
+        1 => (id.clone(), 0_usize..300).prop_map(|(id, length)| Act::Fail { id, length }),
+        1 => id.clone().prop_map(|id| Act::Cancel { id }),
+        2 => id.prop_map(|id| Act::Forget { id }),
+        1 => Just(Act::TakeOver),
+        1 => (0_u8..3).prop_map(|key| Act::Reserve { key }),
+        1 => (0_usize..4).prop_map(|limit| Act::Purge { limit }),
+        2 => (0_u64..60).prop_map(|milliseconds| Act::Pass { milliseconds }),
+    ]
+}
+
+/// Some ids are kept as UUIDs, others as text.
+fn act_on(id: usize) -> OperationId {
+    match id % 2 {
+        0 => format!("01890a5d-ac96-774b-bcce-b302099a800{id}")
+            .parse()
+            .unwrap(),
+        _ => format!("invoice-{}-{id}", "x".repeat(10 * id))
+            .parse()
+            .unwrap(),
+    }
+}
+
+async fn perform(store: &MemoryStore, act: Act) {
+    let found = |id: usize| {
+        let store = store.clone();
+        async move { store.get(&act_on(id)).await.unwrap() }
+    };
+    match act {
+        Act::Create {
+            id,
+            owner,
+            key: name,
+            leased,
+        } => {
+            let mut new = NewOperation::new(act_on(id));
+            new = new.owner(owner.then(|| Owner::new("the owner of some operations")));
+            if let Some(name) = name {
+                new = new.key(key(&format!("key {name}")));
+            }
+            if leased {
+                let node = NodeId::named("the first");
+                new = new.lease(LeaseTerm {
+                    node,
+                    term: 20 * MILLISECOND,
+                });
+            }
+            match store.create(new).await {
+                Ok(_) | Err(StoreError::Full) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        Act::Start { id } => {
+            if let Some(record) = found(id).await {
+                store.start(&act_on(id), record.token()).await.unwrap();
+            }
+        }
+        Act::Report { id, length } => {
+            if let Some(record) = found(id).await {
+                let progress = Progress::text("p".repeat(length));
+                store
+                    .report(&act_on(id), record.token(), progress)
+                    .await
+                    .unwrap();
+            }
+        }
+        Act::Finish {
+            id,
+            bytes,
+            progress,
+        } => {
+            if let Some(record) = found(id).await {
+                let progress = progress.then(|| Progress::counted(1, 1).unit("pages"));
+                let (id, token) = (act_on(id), record.token());
+                store
+                    .finish(&id, token, result(bytes), progress)
+                    .await
+                    .unwrap();
+            }
+        }
+        Act::Fail { id, length } => {
+            if let Some(record) = found(id).await {
+                let problem = Problem::new(StatusCode::BAD_GATEWAY)
+                    .with_detail("d".repeat(length))
+                    .with("code", "c".repeat(length));
+                let (id, token) = (act_on(id), record.token());
+                store
+                    .finish(&id, token, Outcome::failed(problem), None)
+                    .await
+                    .unwrap();
+            }
+        }
+        Act::Cancel { id } => {
+            if let Some(record) = found(id).await {
+                let (id, version) = (act_on(id), record.version().unwrap());
+                store
+                    .overrule(&id, version, Outcome::Canceled)
+                    .await
+                    .unwrap();
+            }
+        }
+        Act::Forget { id } => {
+            if let Some(record) = found(id).await {
+                store
+                    .forget(&act_on(id), record.version().unwrap())
+                    .await
+                    .unwrap();
+            }
+        }
+        Act::TakeOver => {
+            let node = NodeId::named("the second");
+            let lease = LeaseTerm {
+                node,
+                term: 20 * MILLISECOND,
+            };
+            store.take_over(&lease, 2).await.unwrap();
+        }
+        Act::Reserve { key: name } => {
+            let key = key(&format!("key {name}"));
+            store.reserve(&key, None, 20 * MILLISECOND).await.unwrap();
+        }
+        Act::Purge { limit } => {
+            assert!(store.purge(limit).await.unwrap() <= limit);
+        }
+        Act::Pass { milliseconds } => advance(Duration::from_millis(milliseconds)).await,
+    }
+}
+
+/// What a store with nothing but this operation takes.
+async fn weight(record: &Record<RecordedResponse>) -> usize {
+    let alone = MemoryStore::new();
+    let operation = record.operation();
+    let new = NewOperation::new(operation.id().clone()).owner(record.owner().cloned());
+    let (id, created) = (operation.id(), create(&alone, new).await);
+    if let Some(progress) = operation.metadata().progress() {
+        alone
+            .report(id, created.token(), progress.clone())
+            .await
+            .unwrap();
+    }
+    if let Some(outcome) = operation.outcome() {
+        alone
+            .finish(id, created.token(), outcome.clone(), None)
+            .await
+            .unwrap();
+    }
+    alone.bytes()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_accounts_are_right_whatever_happens(
+        acts in prop::collection::vec(act(), 0..60),
+        max_operations in 1_usize..7,
+        max_bytes in 1_000_usize..10_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let store = MemoryStore::new()
+                .ttl(50 * MILLISECOND)
+                .min_retention(10 * MILLISECOND)
+                .max_operations(max_operations)
+                .max_bytes(max_bytes);
+            for act in acts {
+                let creates = matches!(act, Act::Create { .. });
+                let before = store.bytes();
+                perform(&store, act).await;
+                assert!(store.len() <= max_operations);
+                if creates {
+                    assert!(store.bytes() <= max_bytes.max(before), "a create went over the bound");
+                }
+            }
+            store.purge(usize::MAX).await.unwrap();
+            let (mut operations, mut bytes) = (0, 0);
+            for id in 0..6 {
+                if let Some(record) = store.get(&act_on(id)).await.unwrap() {
+                    operations += 1;
+                    bytes += weight(&record).await;
+                }
+            }
+            assert_eq!((store.len(), store.bytes()), (operations, bytes));
+
+            for id in 0..6 {
+                perform(&store, Act::Cancel { id }).await;
+                perform(&store, Act::Forget { id }).await;
+            }
+            assert_eq!((store.len(), store.bytes(), store.waiters()), (0, 0, 0));
+        });
+    }
+}
+
+/// Everything at once, from every thread; then all is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_accounts_are_right_after_a_crowd() {
+    let store = MemoryStore::new()
+        .ttl(2 * MILLISECOND)
+        .min_retention(MILLISECOND)
+        .max_operations(40)
+        .max_bytes(100_000);
+    let crowd: Vec<_> = (0..8_usize)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for step in 0..2_000_usize {
+                    // Neighbours meet on the same operations.
+                    let number = (step * 7 + task / 2) % 60;
+                    let id = numbered(number).id;
+                    let lease = LeaseTerm {
+                        node: NodeId::named("node"),
+                        term: MILLISECOND,
+                    };
+                    match (step + task) % 9 {
+                        0..=2 => {
+                            let mut new = numbered(number).lease(lease);
+                            if number.is_multiple_of(2) {
+                                new = new.key(key(&format!("key {}", number / 4)));
+                            }
+                            match store.create(new).await {
+                                Ok(_) | Err(StoreError::Full) => {}
+                                Err(error) => panic!("{error:?}"),
+                            }
+                        }
+                        3 => drop(store.start(&id, FencingToken::FIRST).await.unwrap()),
+                        4 => {
+                            let outcome = result(step % 3_000);
+                            let token = FencingToken::from_number(1 + step as u64 % 2);
+                            store.finish(&id, token, outcome, None).await.unwrap();
+                        }
+                        5 => {
+                            if let Some(record) = store.get(&id).await.unwrap() {
+                                let version = record.version().unwrap();
+                                store
+                                    .overrule(&id, version, Outcome::Canceled)
+                                    .await
+                                    .unwrap();
+                            }
+                        }
+                        6 => {
+                            if let Some(record) = store.get(&id).await.unwrap() {
+                                store.forget(&id, record.version().unwrap()).await.unwrap();
+                            }
+                        }
+                        7 => {
+                            store
+                                .changed(&id, Version::FIRST, Duration::ZERO)
+                                .await
+                                .unwrap();
+                            store.purge(2).await.unwrap();
+                        }
+                        _ => drop(store.take_over(&lease, 2).await.unwrap()),
+                    }
+                    assert!(store.len() <= 40, "more than there is room for");
+                }
+            })
+        })
+        .collect();
+    for task in crowd {
+        timeout(MINUTE, task).await.expect("not stuck").unwrap();
+    }
+    for number in 0..60 {
+        let id = numbered(number).id;
+        // It may end, or expire, in between.
+        while let Some(record) = store.get(&id).await.unwrap() {
+            let version = record.version().unwrap();
+            store
+                .overrule(&id, version, Outcome::Canceled)
+                .await
+                .unwrap();
+            store.forget(&id, version.next()).await.unwrap();
+            store.forget(&id, version).await.unwrap();
+        }
+    }
+    store.purge(usize::MAX).await.unwrap();
+    let left = (store.len(), store.bytes(), store.waiters());
+    assert_eq!(left, (0, 0, 0));
+}

@@ -1,0 +1,620 @@
+//! Operations and records against a model of their life, written down
+//! independently: what may follow what, and who may write when.
+
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use proptest::prelude::*;
+use tower_operations::{
+    Failure, InvalidTransition, Operation, OperationId, Outcome, Problem, Progress, Stage, State,
+    store::{FencingToken, LeaseTerm, NewOperation, NodeId, Owner, Record, Step, Version},
+};
+
+/// The whole table: nothing else is a move.
+const MOVES: [(State, State); 7] = [
+    (State::Pending, State::Running),
+    (State::Pending, State::Succeeded),
+    (State::Pending, State::Failed),
+    (State::Pending, State::Canceled),
+    (State::Running, State::Succeeded),
+    (State::Running, State::Failed),
+    (State::Running, State::Canceled),
+];
+
+const TERMINAL: [State; 3] = [State::Succeeded, State::Failed, State::Canceled];
+
+/// Times are kept in milliseconds.
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+}
+
+fn progress(number: u64) -> Progress {
+    Progress::counted(number, 3)
+}
+
+fn outcome() -> impl Strategy<Value = Outcome<u32>> {
+    prop_oneof![
+        any::<Option<u32>>().prop_map(Outcome::Succeeded),
+        (400_u16..600, any::<Option<u32>>()).prop_map(|(status, response)| {
+            let problem = Problem::new(StatusCode::from_u16(status).unwrap());
+            Outcome::Failed(Failure { problem, response })
+        }),
+        Just(Outcome::Canceled),
+    ]
+}
+
+fn stage() -> impl Strategy<Value = Stage<u32>> {
+    prop_oneof![
+        Just(Stage::Pending),
+        Just(Stage::Running),
+        outcome().prop_map(Stage::Ended),
+    ]
+}
+
+#[test]
+fn the_moves_are_those_of_the_table() {
+    for from in State::ALL {
+        assert_eq!(from.is_terminal(), TERMINAL.contains(&from), "{from}");
+        for to in State::ALL {
+            let is_move = MOVES.contains(&(from, to));
+            assert_eq!(from.can_become(to), is_move, "{from} to {to}");
+            let moved = from.transition(to);
+            let expected = if is_move {
+                Ok(to)
+            } else {
+                Err(InvalidTransition { from, to })
+            };
+            assert_eq!(moved, expected);
+        }
+    }
+}
+
+#[test]
+fn only_the_five_words_are_states() {
+    for state in State::ALL {
+        assert_eq!(state.as_str().parse(), Ok(state));
+        let json = format!("\"{state}\"");
+        assert_eq!(serde_json::to_string(&state).unwrap(), json);
+        assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
+    }
+    for word in [
+        "",
+        "Pending",
+        "PENDING",
+        "cancelled",
+        "done",
+        "running ",
+        "null",
+    ] {
+        assert!(word.parse::<State>().is_err(), "{word:?}");
+        assert!(
+            serde_json::from_str::<State>(&format!("{word:?}")).is_err(),
+            "{word:?}"
+        );
+    }
+}
+
+/// What is asked of an operation.
+#[derive(Debug, Clone)]
+enum Ask {
+    Move(Stage<u32>),
+    Report(u64),
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    prop_oneof![
+        3 => stage().prop_map(Ask::Move),
+        1 => (0_u64..4).prop_map(Ask::Report),
+    ]
+}
+
+/// What the model knows of an operation.
+#[derive(Debug, Default)]
+struct Life {
+    stage: Stage<u32>,
+    updated_at: Option<SystemTime>,
+    started_at: Option<SystemTime>,
+    finished_at: Option<SystemTime>,
+    progress: Option<Progress>,
+}
+
+impl Life {
+    fn assert_is(&self, operation: &Operation<u32>) {
+        assert_eq!(operation.stage(), &self.stage);
+        assert_eq!(operation.state(), self.stage.state());
+        let metadata = operation.metadata();
+        assert_eq!(metadata.updated_at(), self.updated_at);
+        assert_eq!(metadata.started_at(), self.started_at);
+        assert_eq!(metadata.finished_at(), self.finished_at);
+        assert_eq!(metadata.progress(), self.progress.as_ref());
+
+        // What only one state has, only that state has.
+        let (result, problem, response) = match &self.stage {
+            Stage::Pending | Stage::Running | Stage::Ended(Outcome::Canceled) => (None, None, None),
+            Stage::Ended(Outcome::Succeeded(result)) => (result.as_ref(), None, result.as_ref()),
+            Stage::Ended(Outcome::Failed(failure)) => {
+                (None, Some(&failure.problem), failure.response.as_ref())
+            }
+        };
+        assert_eq!(operation.result(), result);
+        assert_eq!(operation.problem(), problem);
+        assert_eq!(operation.response(), response);
+        assert_eq!(
+            operation.outcome().is_some(),
+            operation.state().is_terminal()
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_operation_moves_as_the_table_says(asks in prop::collection::vec(ask(), 0..12)) {
+        let id = OperationId::new();
+        let mut operation = Operation::<u32>::new(id.clone());
+        let mut life = Life::default();
+        life.assert_is(&operation);
+        for (now, ask) in (0..).map(at).zip(asks) {
+            match ask {
+                Ask::Move(stage) => {
+                    let before = operation.clone();
+                    let (from, to) = (life.stage.state(), stage.state());
+                    let moved = operation.transition(stage.clone(), now);
+                    if MOVES.contains(&(from, to)) {
+                        prop_assert_eq!(moved, Ok(()));
+                        life.stage = stage;
+                        life.updated_at = Some(now);
+                        match to {
+                            State::Running => life.started_at = Some(now),
+                            _ => life.finished_at = Some(now),
+                        }
+                    } else {
+                        prop_assert_eq!(moved, Err(InvalidTransition { from, to }));
+                        prop_assert_eq!(&operation, &before);
+                    }
+                }
+                Ask::Report(number) => {
+                    operation.report(progress(number), now);
+                    life.progress = Some(progress(number));
+                    life.updated_at = Some(now);
+                }
+            }
+            life.assert_is(&operation);
+            prop_assert_eq!(operation.id(), &id);
+        }
+    }
+
+    #[test]
+    fn an_operation_survives_its_json(asks in prop::collection::vec(ask(), 0..6)) {
+        let mut operation = Operation::<u32>::new("q3".parse().unwrap());
+        operation.update(|metadata| metadata.with_created_at(at(0)).with_expires_at(at(100)));
+        for (now, ask) in (0..).map(at).zip(asks) {
+            match ask {
+                Ask::Move(stage) => drop(operation.transition(stage, now)),
+                Ask::Report(number) => operation.report(progress(number), now),
+            }
+        }
+        let json = serde_json::to_value(&operation).unwrap();
+        prop_assert_eq!(json.get("result").is_some(), operation.result().is_some());
+        prop_assert_eq!(json.get("problem").is_some(), operation.problem().is_some());
+        prop_assert_eq!(&json["state"], operation.state().as_str());
+        let back: Operation<u32> = serde_json::from_value(json).unwrap();
+        prop_assert_eq!(back.id(), operation.id());
+        prop_assert_eq!(back.state(), operation.state());
+        prop_assert_eq!(back.result(), operation.result());
+        prop_assert_eq!(back.problem(), operation.problem());
+        let (back, metadata) = (back.metadata(), operation.metadata());
+        prop_assert_eq!(back.created_at(), metadata.created_at());
+        prop_assert_eq!(back.updated_at(), metadata.updated_at());
+        prop_assert_eq!(back.expires_at(), metadata.expires_at());
+        prop_assert_eq!(back.progress(), metadata.progress());
+    }
+}
+
+/// A write to a record: by which token, naming which version, is said relative
+/// to the right one.
+#[derive(Debug, Clone)]
+enum Write {
+    Start {
+        token: Aim,
+    },
+    Report {
+        token: Aim,
+        progress: u64,
+    },
+    Finish {
+        token: Aim,
+        outcome: Outcome<u32>,
+        progress: Option<u64>,
+    },
+    FinishAgain {
+        token: Aim,
+    },
+    Overrule {
+        version: Aim,
+        outcome: Outcome<u32>,
+    },
+    TakeOver {
+        node: u8,
+    },
+}
+
+/// What a writer believes.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    Right,
+    Stale,
+    Ahead,
+    Nonsense,
+}
+
+fn aim() -> impl Strategy<Value = Aim> {
+    prop_oneof![
+        6 => Just(Aim::Right),
+        2 => Just(Aim::Stale),
+        1 => Just(Aim::Ahead),
+        1 => Just(Aim::Nonsense),
+    ]
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    prop_oneof![
+        3 => aim().prop_map(|token| Write::Start { token }),
+        4 => (aim(), 0_u64..3).prop_map(|(token, progress)| Write::Report { token, progress }),
+        1 => (aim(), outcome(), prop::option::of(0_u64..3)).prop_map(|(token, outcome, progress)| {
+            Write::Finish { token, outcome, progress }
+        }),
+        1 => aim().prop_map(|token| Write::FinishAgain { token }),
+        1 => (aim(), outcome()).prop_map(|(version, outcome)| Write::Overrule { version, outcome }),
+        2 => (0_u8..3).prop_map(|node| Write::TakeOver { node }),
+    ]
+}
+
+/// What the laws allow.
+#[derive(Debug, Clone, PartialEq)]
+enum Verdict {
+    Change,
+    Same,
+    Lost,
+}
+
+/// What the model knows of a record. Holders are numbered from 1; whoever ends
+/// it from outside is the last of them.
+#[derive(Debug, Clone)]
+struct Model {
+    state: State,
+    outcome: Option<Outcome<u32>>,
+    progress: Option<Progress>,
+    version: u64,
+    holders: u64,
+    node: u8,
+    started_by: Option<u64>,
+    starts: u32,
+    updated_at: SystemTime,
+    finished_at: Option<SystemTime>,
+}
+
+const TTL: Duration = Duration::from_secs(3600);
+
+impl Model {
+    fn new(now: SystemTime) -> Self {
+        Self {
+            state: State::Pending,
+            outcome: None,
+            progress: None,
+            version: 1,
+            holders: 1,
+            node: 0,
+            started_by: None,
+            starts: 0,
+            updated_at: now,
+            finished_at: None,
+        }
+    }
+
+    fn token(&self, aim: Aim) -> u64 {
+        match aim {
+            Aim::Right => self.holders,
+            Aim::Stale => self.holders - 1,
+            Aim::Ahead => self.holders + 1,
+            Aim::Nonsense => u64::MAX,
+        }
+    }
+
+    fn version(&self, aim: Aim) -> u64 {
+        match aim {
+            Aim::Right => self.version,
+            Aim::Stale => (self.version - 1).max(1),
+            Aim::Ahead => self.version + 1,
+            Aim::Nonsense => u64::MAX,
+        }
+    }
+
+    fn may_write(&self, token: u64) -> bool {
+        !TERMINAL.contains(&self.state) && token == self.holders
+    }
+
+    fn change(&mut self, now: SystemTime) {
+        self.version += 1;
+        self.updated_at = now;
+    }
+
+    fn start(&mut self, token: u64, now: SystemTime) -> Verdict {
+        if !self.may_write(token) {
+            return Verdict::Lost;
+        }
+        if self.started_by == Some(token) {
+            return Verdict::Same;
+        }
+        self.state = State::Running;
+        self.started_by = Some(token);
+        self.starts += 1;
+        self.change(now);
+        Verdict::Change
+    }
+
+    fn report(&mut self, token: u64, progress: Progress, now: SystemTime) -> Verdict {
+        if !self.may_write(token) {
+            return Verdict::Lost;
+        }
+        if self.progress.as_ref() == Some(&progress) {
+            return Verdict::Same;
+        }
+        self.progress = Some(progress);
+        self.change(now);
+        Verdict::Change
+    }
+
+    fn finish(
+        &mut self,
+        token: u64,
+        outcome: Outcome<u32>,
+        progress: Option<Progress>,
+        now: SystemTime,
+    ) -> Verdict {
+        if let Some(ended) = &self.outcome {
+            let is_same = token == self.holders && is_alike(ended, &outcome);
+            return if is_same {
+                Verdict::Same
+            } else {
+                Verdict::Lost
+            };
+        }
+        if !self.may_write(token) {
+            return Verdict::Lost;
+        }
+        self.progress = progress.or(self.progress.take());
+        self.end(outcome, now);
+        Verdict::Change
+    }
+
+    fn overrule(&mut self, version: u64, outcome: Outcome<u32>, now: SystemTime) -> Verdict {
+        if self.outcome.is_some() || version != self.version {
+            return Verdict::Lost;
+        }
+        self.end(outcome, now);
+        self.holders += 1;
+        Verdict::Change
+    }
+
+    fn take_over(&mut self, node: u8) -> Verdict {
+        if self.outcome.is_some() {
+            return Verdict::Lost;
+        }
+        self.holders += 1;
+        self.node = node;
+        self.version += 1;
+        Verdict::Change
+    }
+
+    fn end(&mut self, outcome: Outcome<u32>, now: SystemTime) {
+        self.state = outcome.state();
+        self.outcome = Some(outcome);
+        self.finished_at = Some(now);
+        self.change(now);
+    }
+
+    fn assert_is(&self, record: &Record<u32>) {
+        let operation = record.operation();
+        assert_eq!(operation.state(), self.state);
+        assert_eq!(operation.outcome(), self.outcome.as_ref());
+        assert_eq!(record.version(), Version::from_number(self.version));
+        assert_eq!(record.token(), FencingToken::from_number(self.holders));
+        assert_eq!(record.node(), Some(&node(self.node)));
+        assert_eq!(record.attempts(), self.starts);
+        assert_eq!(
+            record.started_by(),
+            self.started_by.map(FencingToken::from_number)
+        );
+        assert_eq!(record.owner(), Some(&Owner::new("owner")));
+        let metadata = operation.metadata();
+        assert_eq!(metadata.created_at(), Some(at(0)));
+        assert_eq!(metadata.updated_at(), Some(self.updated_at));
+        assert_eq!(metadata.finished_at(), self.finished_at);
+        assert_eq!(metadata.expires_at(), self.finished_at.map(|at| at + TTL));
+        assert_eq!(metadata.progress(), self.progress.as_ref());
+        for token in 0..self.holders + 2 {
+            assert_eq!(
+                record.is_held_by(FencingToken::from_number(token)),
+                self.may_write(token)
+            );
+        }
+    }
+}
+
+/// Results cannot be compared in general: the same end with the same problem is
+/// taken for the same write.
+fn is_alike(one: &Outcome<u32>, other: &Outcome<u32>) -> bool {
+    match (one, other) {
+        (Outcome::Failed(one), Outcome::Failed(other)) => one.problem == other.problem,
+        _ => one.state() == other.state(),
+    }
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::named(format!("node {number}"))
+}
+
+fn new_record() -> Record<u32> {
+    let lease = LeaseTerm {
+        node: node(0),
+        term: Duration::from_secs(30),
+    };
+    let new = NewOperation::new(OperationId::new())
+        .owner(Some(Owner::new("owner")))
+        .lease(lease);
+    Record::create(&new, at(0))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn a_record_changes_as_the_laws_say(writes in prop::collection::vec(write(), 0..16)) {
+        let mut record = new_record();
+        let mut model = Model::new(at(0));
+        model.assert_is(&record);
+        for (now, write) in (1..).map(at).zip(writes) {
+            let before = model.clone();
+            let fencing = |token| FencingToken::from_number(model.token(token));
+            let (step, verdict) = match write {
+                Write::Start { token } => {
+                    let step = record.started(fencing(token), now);
+                    (step, model.start(before.token(token), now))
+                }
+                Write::Report { token, progress: number } => {
+                    let step = record.reported(fencing(token), progress(number), now);
+                    (step, model.report(before.token(token), progress(number), now))
+                }
+                Write::Finish { token, outcome, progress: number } => {
+                    let said = number.map(progress);
+                    let step = record.finished(fencing(token), outcome.clone(), said.clone(), now, TTL);
+                    (step, model.finish(before.token(token), outcome, said, now))
+                }
+                Write::FinishAgain { token } => {
+                    let Some(outcome) = model.outcome.clone() else { continue };
+                    let step = record.finished(fencing(token), outcome.clone(), None, now, TTL);
+                    (step, model.finish(before.token(token), outcome, None, now))
+                }
+                Write::Overrule { version, outcome } => {
+                    let version = model.version(version);
+                    let named = Version::from_number(version).unwrap();
+                    let step = record.overruled(named, outcome.clone(), now, TTL);
+                    (step, model.overrule(version, outcome, now))
+                }
+                Write::TakeOver { node: number } => {
+                    (record.taken_over(&node(number)), model.take_over(number))
+                }
+            };
+            match step {
+                Step::Next(next) => {
+                    prop_assert_eq!(verdict, Verdict::Change);
+                    // Law 4, and law 3: there is no way back.
+                    prop_assert_eq!(next.version(), record.version().map(Version::next));
+                    let (from, to) = (record.operation().state(), next.operation().state());
+                    prop_assert!(from == to || MOVES.contains(&(from, to)), "{} to {}", from, to);
+                    prop_assert!(!TERMINAL.contains(&from), "{} was left", from);
+                    // Law 6: a token never falls, and a new holder raises it.
+                    prop_assert!(next.token() >= record.token());
+                    prop_assert!(next.node() == record.node() || next.token() > record.token());
+                    record = next;
+                }
+                Step::Done => prop_assert_eq!(verdict, Verdict::Same),
+                Step::Lost => prop_assert_eq!(verdict, Verdict::Lost),
+            }
+            model.assert_is(&record);
+        }
+    }
+
+    /// Law 2: whatever came before, the same write of the same holder is the
+    /// same write.
+    #[test]
+    fn a_write_that_is_repeated_changes_nothing(writes in prop::collection::vec(write(), 0..8), outcome in outcome()) {
+        let mut record = new_record();
+        for (now, write) in (1..).map(at).zip(writes) {
+            let token = record.token();
+            let step = match write {
+                Write::Start { .. } => record.started(token, now),
+                Write::Report { progress: number, .. } => record.reported(token, progress(number), now),
+                Write::TakeOver { node: number } => record.taken_over(&node(number)),
+                _ => continue,
+            };
+            if let Step::Next(next) = step {
+                record = next;
+            }
+        }
+        let token = record.token();
+        let once = |step| match step {
+            Step::Next(next) => next,
+            Step::Done => record.clone(),
+            Step::Lost => panic!("the holder lost against nobody"),
+        };
+        let started = once(record.started(token, at(100)));
+        prop_assert!(matches!(started.started(token, at(101)), Step::Done));
+        let reported = once(record.reported(token, progress(9), at(100)));
+        prop_assert!(matches!(reported.reported(token, progress(9), at(101)), Step::Done));
+        let said = Some(progress(9));
+        let ended = once(record.finished(token, outcome.clone(), said.clone(), at(100), TTL));
+        prop_assert!(matches!(ended.finished(token, outcome, said, at(101), TTL), Step::Done));
+    }
+
+    /// Law 6: a holder that lost its lease is refused, whatever it writes.
+    #[test]
+    fn who_lost_its_lease_can_write_no_more(times in 1_u64..5, outcome in outcome(), is_started: bool) {
+        let mut record = new_record();
+        let mut old = Vec::new();
+        for number in 0..times {
+            old.push(record.token());
+            if is_started && let Step::Next(next) = record.started(record.token(), at(number)) {
+                record = next;
+            }
+            let Step::Next(next) = record.taken_over(&node(number as u8)) else {
+                panic!("what is live can be taken over");
+            };
+            record = next;
+        }
+        for token in old {
+            prop_assert!(token < record.token());
+            prop_assert!(matches!(record.started(token, at(9)), Step::Lost));
+            prop_assert!(matches!(record.reported(token, progress(1), at(9)), Step::Lost));
+            prop_assert!(matches!(record.finished(token, outcome.clone(), None, at(9), TTL), Step::Lost));
+        }
+    }
+}
+
+#[test]
+fn a_record_without_a_version_is_not_overruled() {
+    let operation = Operation::<u32>::new(OperationId::new());
+    let record = Record::unversioned(operation);
+    let step = record.overruled(Version::FIRST, Outcome::Canceled, at(1), TTL);
+    assert!(matches!(step, Step::Lost));
+}
+
+#[test]
+fn a_record_that_was_stored_comes_back_as_it_was() {
+    let Step::Next(started) = new_record().started(FencingToken::FIRST, at(1)) else {
+        panic!("the holder can start");
+    };
+    let Step::Next(taken) = started.taken_over(&node(1)) else {
+        panic!("what is live can be taken over");
+    };
+    let back = Record::restore(taken.operation().clone(), taken.version().unwrap())
+        .with_owner(taken.owner().cloned())
+        .with_holder(taken.token(), taken.node().cloned())
+        .with_attempts(taken.attempts(), taken.started_by());
+    assert_eq!(back, taken);
+}
+
+#[test]
+fn a_time_to_live_beyond_all_times_never_ends() {
+    let step = new_record().finished(
+        FencingToken::FIRST,
+        Outcome::Canceled,
+        None,
+        at(1),
+        Duration::MAX,
+    );
+    let Step::Next(ended) = step else {
+        panic!("the holder can finish");
+    };
+    assert_eq!(ended.operation().metadata().expires_at(), None);
+}
