@@ -37,7 +37,7 @@ pub(crate) struct InFlight {
 
 #[derive(Debug, Default)]
 struct Live {
-    works: HashMap<OperationId, Arc<Work>, foldhash::fast::RandomState>,
+    works: HashMap<OperationId, Arc<Work>, foldhash::quality::RandomState>,
     /// Whatever comes is interrupted.
     interrupting: bool,
 }

@@ -57,7 +57,7 @@ pub struct MemoryStore<T = RecordedResponse> {
 
 struct Shared<T> {
     shards: Box<[Mutex<Shard<T>>]>,
-    hasher: foldhash::fast::RandomState,
+    hasher: foldhash::quality::RandomState,
     started: Instant,
     room: limits::Room,
     keys: KeyTable<T>,
@@ -91,7 +91,7 @@ impl<T> MemoryStore<T> {
         Self {
             shared: Arc::new(Shared {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-                hasher: foldhash::fast::RandomState::default(),
+                hasher: foldhash::quality::RandomState::default(),
                 started: Instant::now(),
                 room: limits::Room::default(),
                 keys: KeyTable::new(),
@@ -156,7 +156,8 @@ impl<T> MemoryStore<T> {
     }
 
     fn shard_of(&self, id: &OperationId) -> usize {
-        // The map inside a shard uses the low bits and the top seven.
+        // The map inside a shard uses the low bits and the top seven; `quality`
+        // makes those in between as even.
         (self.shared.hasher.hash_one(id) >> 32) as usize % SHARDS
     }
 

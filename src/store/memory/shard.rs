@@ -33,7 +33,7 @@ impl Tick {
 }
 
 pub(super) struct Shard<T> {
-    entries: HashMap<OperationId, Entry<T>, foldhash::fast::RandomState>,
+    entries: HashMap<OperationId, Entry<T>, foldhash::quality::RandomState>,
     /// The terminal operations by the moment they expire.
     expiring: BTreeSet<(Tick, OperationId)>,
 }
