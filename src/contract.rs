@@ -62,7 +62,8 @@
 //! // In your router: let clients poll.
 //! let poll = Request::get(format!("/operations/{id}")).body(())?;
 //! let response = PollService::new(store).oneshot(poll).await?;
-//! let text = String::from_utf8(response.body().data().to_vec())?;
+//! let body = response.body().as_whole().expect("it is no event stream");
+//! let text = String::from_utf8(body.data().to_vec())?;
 //! assert!(text.contains(r#""state":"succeeded","result":{"pages":5}"#));
 //! # Ok(())
 //! # }

@@ -7,7 +7,9 @@
 //! operation, wait for it, fetch its result and cancel it.
 //!
 //! **An operation that got its 202 is never lost, and ends exactly once**, as
-//! far as its store is durable. [`MemoryStore`] is gone with its process.
+//! far as its store is durable. [`MemoryStore`] is gone with its process; what a
+//! crash leaves behind in a durable store of yours is for whoever calls
+//! [`take_over`](store::Lease::take_over).
 //!
 //! ```no_run
 //! use axum::{Router, routing::post};
@@ -40,6 +42,8 @@
 //! * [`operation`]: what an operation is. Pure types, usable alone.
 //! * [`dialect`]: how an operation is spoken on the wire, and how to speak
 //!   otherwise.
+//! * [`guide::modes`]: when a request goes asynchronous, and which way to
+//!   choose. [`guide::handler`]: what changes for your handler.
 //! * [`contract`]: the 202, the resource and the polls without the layer, for
 //!   queues and workers of your own.
 //!
@@ -63,6 +67,7 @@ struct Readme;
 pub mod accept;
 pub mod contract;
 pub mod dialect;
+pub mod guide;
 pub mod operation;
 pub mod poll;
 pub mod run;
@@ -70,7 +75,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use accept::{AsyncAccept, AsyncAcceptLayer, RequestBody, ResponseBody};
+pub use accept::{AsyncAccept, AsyncAcceptLayer, Idempotency, RequestBody, ResponseBody};
 pub use dialect::Accepted;
 pub use operation::{
     Failure, FailureKind, InvalidId, InvalidTransition, Metadata, Operation, OperationId,
@@ -78,5 +83,5 @@ pub use operation::{
     Stage, State, ToJson, UnknownState, WholeBody,
 };
 pub use poll::PollService;
-pub use run::{AcceptedRequest, Drain, DrainReport, OperationHandle, Ran, RunService};
+pub use run::{AcceptedRequest, Drain, DrainReport, NotAccepted, OperationHandle, Ran, RunService};
 pub use store::{AnyStore, MemoryStore, StoreFn};

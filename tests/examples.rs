@@ -24,7 +24,15 @@ use support::{
 #[test]
 fn every_example_is_headed_by_how_to_run_it() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    for name in ["quickstart", "hyper", "queue_worker", "server"] {
+    for name in [
+        "quickstart",
+        "hyper",
+        "queue_worker",
+        "signaled",
+        "tower_http",
+        "tonic_web",
+        "server",
+    ] {
         let file = examples.join(name).with_extension("rs");
         let text = std::fs::read_to_string(file)
             .or_else(|_| std::fs::read_to_string(examples.join(name).join("main.rs")))
@@ -46,14 +54,32 @@ fn the_quickstart_has_less_than_80_lines() {
     assert!(lines < 80, "{lines}");
 }
 
-/// The one port that is not chosen by the system: it is in the README.
+#[test]
+fn the_readme_shows_the_quickstart() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file| std::fs::read_to_string(root.join(file)).unwrap();
+    let (readme, example) = (read("README.md"), read("examples/quickstart.rs"));
+    let shown = readme
+        .split("```rust,no_run\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let mut lines = example.lines();
+    for line in shown.lines() {
+        assert!(
+            lines.any(|own| own == line),
+            "not in the example, or not in this order: {line}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_quickstart_does_what_it_prints() {
-    let example = match Example::start("quickstart", &[]).await {
-        Ok(example) => example,
-        Err(errors) => panic!("127.0.0.1:3000 has to be free for this test: {errors}"),
-    };
-    assert_eq!(example.url(), "http://127.0.0.1:3000");
+    let example = Example::start("quickstart", &["127.0.0.1:0"])
+        .await
+        .unwrap();
     let client = Client::new(example.url());
 
     let location = client
@@ -581,6 +607,13 @@ async fn what_the_command_line_does_not_know_is_refused() {
         ("--store", ""),
         ("--dialect", "klingon"),
         ("--accept", "never"),
+        ("--accept", "after"),
+        ("--accept", "after:"),
+        ("--accept", "after:-1"),
+        ("--accept", "after:soon"),
+        ("--accept", "signaled:1"),
+        ("--idempotency", "maybe"),
+        ("--list", "yes"),
         ("--base-url", "example.com"),
         ("--base-url", "ftp://example.com"),
         ("--listen", "nowhere"),
@@ -617,6 +650,10 @@ async fn the_command_line_says_its_defaults() {
         "[default: plain]",
         "--accept <",
         "[default: always]",
+        "after:SECONDS",
+        "--idempotency <",
+        "[default: off]",
+        "--list",
         "--base-url <URL>",
         "--max-in-flight <N>",
         "--concurrency <N>",

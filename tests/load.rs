@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::{body::Incoming, client::conn::http1, server, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,6 +137,12 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         let (status, body) = send(&mut sender, Method::GET, path, "").await;
         assert_eq!(status, StatusCode::OK, "a 202 is readable at once");
         let mut operation = parse(&body);
+        if !cancels && dice % 4 == 2 {
+            // Held until it has ended.
+            let (_, body) = send(&mut sender, Method::GET, &format!("{path}?wait=30"), "").await;
+            operation = parse(&body);
+            assert!(operation.state().is_terminal());
+        }
         if cancels {
             let (status, body) = send(&mut sender, Method::DELETE, path, "").await;
             match status {
@@ -151,6 +157,21 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         let state = Some(operation.state()).filter(|state| state.is_terminal());
         seen.push((operation.id().clone(), state));
     }
+}
+
+/// The memory of this process, in bytes.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kilobytes = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse::<usize>()
+        .unwrap();
+    kilobytes << 10
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,11 +206,12 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
                 async move {
                     if request.uri().path().starts_with("/operations") {
                         let response = poll.oneshot(request).await?;
-                        return Ok::<_, Infallible>(
-                            response.map(tower_operations::ResponseBody::whole),
-                        );
+                        return Ok::<_, Infallible>(response.map(Either::Left));
                     }
-                    accept.oneshot(request).await
+                    accept
+                        .oneshot(request)
+                        .await
+                        .map(|response| response.map(Either::Right))
                 }
             });
             tokio::spawn(async move {
@@ -216,6 +238,10 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     assert!(report.is_clean(), "{report:?}");
     server.abort();
     let _ = server.await;
+
+    // A kilobyte or so an operation, in this process together with its clients.
+    let resident = resident_bytes();
+    assert!(resident < 400 << 20, "{} MiB are resident", resident >> 20);
 
     // Everything has ended, once, as was seen, and ran once at the most.
     let mut states = HashMap::<State, usize>::new();

@@ -1,7 +1,7 @@
-//! The wait/notify cell under a model checker: every interleaving of its locks
-//! and wakers, within loom's bounds.
+//! The wait/notify cell, and the gate that is made of it, under a model checker:
+//! every interleaving of their locks and wakers, within loom's bounds.
 //!
-//! The file under test is compiled a second time here, over loom's `Arc` and
+//! The files under test are compiled a second time here, over loom's `Arc` and
 //! `Mutex`; nothing else of the crate needs to know of loom.
 
 #![allow(dead_code, unreachable_pub)]
@@ -13,12 +13,16 @@ mod sync {
 #[path = "../src/store/wait.rs"]
 mod wait;
 
+#[path = "../src/run/gate.rs"]
+mod gate;
+
 use std::{
     future::Future,
     sync::atomic::Ordering::SeqCst,
     task::{Context, Waker},
 };
 
+use gate::{Denied, Gate, Returned};
 use loom::{
     future::block_on,
     sync::{Arc, atomic::AtomicUsize},
@@ -29,8 +33,12 @@ use wait::{WaitCell, Waiter};
 /// Three threads have more interleavings than can be walked; a lost wake-up
 /// needs one switch at the wrong place, and here up to two are tried at every.
 fn model(test: impl Fn() + Send + Sync + 'static) {
+    model_with(2, test);
+}
+
+fn model_with(switches: usize, test: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(switches);
     builder.check(test);
 }
 
@@ -129,5 +137,163 @@ fn a_waiter_made_before_a_notification_is_ready_though_never_polled() {
         });
         block_on(waiter);
         writer.join().unwrap();
+    });
+}
+
+/// What the task that holds a call does once the call has returned: it sees to
+/// the creation that somebody asked for, which succeeds or not, and then answers
+/// if it may. Says whether it answered, and how creating came out.
+fn conclude(gate: &Gate, succeeds: impl Fn(usize) -> bool) -> (bool, Vec<bool>) {
+    let mut goes_on = Vec::new();
+    loop {
+        match gate.returned() {
+            Returned::Answer => return (true, goes_on),
+            Returned::Nobody => return (false, goes_on),
+            Returned::Create => {
+                let succeeded = succeeds(goes_on.len());
+                goes_on.push(gate.created(succeeded));
+                if succeeded || !goes_on[goes_on.len() - 1] {
+                    return (false, goes_on);
+                }
+            }
+        }
+    }
+}
+
+/// A handler that signals, in a task of its own.
+fn accepting(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), Denied>> {
+    let gate = gate.clone();
+    thread::spawn(move || block_on(gate.accept()))
+}
+
+/// A client that hangs up.
+fn leaving(gate: &Arc<Gate>) -> thread::JoinHandle<bool> {
+    let gate = gate.clone();
+    thread::spawn(move || gate.leave())
+}
+
+#[test]
+fn of_a_signal_a_return_and_a_hang_up_exactly_one_wins() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        let (signal, client) = (accepting(&gate), leaving(&gate));
+        let (answered, created) = conclude(&gate, |_| true);
+        let (signaled, dropped) = (signal.join().unwrap(), client.join().unwrap());
+        let accepted = !created.is_empty();
+        let winners = [answered, dropped, accepted];
+        assert_eq!(winners.iter().filter(|won| **won).count(), 1, "{winners:?}");
+        // An operation that was created goes on, whoever has left.
+        assert!(created.iter().all(|goes_on| *goes_on));
+        match accepted {
+            true => assert_eq!(signaled, Ok(())),
+            false => assert_eq!(signaled, Err(Denied::TooLate)),
+        }
+    });
+}
+
+#[test]
+fn of_a_timer_a_return_and_a_hang_up_exactly_one_wins() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        let timer = thread::spawn({
+            let gate = gate.clone();
+            move || gate.ask()
+        });
+        let client = leaving(&gate);
+        let (answered, created) = conclude(&gate, |_| true);
+        timer.join().unwrap();
+        let winners = [answered, client.join().unwrap(), !created.is_empty()];
+        assert_eq!(winners.iter().filter(|won| **won).count(), 1, "{winners:?}");
+    });
+}
+
+#[test]
+fn a_signal_and_a_timer_ask_for_one_creation_and_wake_the_task() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        let signal = accepting(&gate);
+        let timer = thread::spawn({
+            let gate = gate.clone();
+            move || gate.ask()
+        });
+        // Blocks for ever, which loom reports, if neither wakes it.
+        block_on(gate.asked());
+        assert!(gate.created(true));
+        assert_eq!(signal.join().unwrap(), Ok(()));
+        timer.join().unwrap();
+        assert_eq!(gate.returned(), Returned::Nobody);
+        assert!(!gate.leave());
+        // Whoever signals once more is accepted already.
+        assert_eq!(block_on(gate.accept()), Ok(()));
+    });
+}
+
+#[test]
+fn every_signal_is_answered_when_creating_fails() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        let signals = [accepting(&gate), accepting(&gate)];
+        let (answered, goes_on) = conclude(&gate, |_| false);
+        // Back where it was: the call's own answer goes out.
+        assert!(answered && goes_on.iter().all(|goes_on| *goes_on));
+        for signal in signals {
+            let denied = signal.join().unwrap().unwrap_err();
+            assert!(denied == Denied::TooLate || !goes_on.is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_signal_is_told_what_became_of_the_creation_it_asked_for() {
+    model_with(4, || {
+        let gate = Arc::new(Gate::new());
+        gate.ask();
+        let signal = accepting(&gate);
+        assert!(gate.created(false));
+        // The signal came before the failure, and is told so, or asks again.
+        let (answered, created) = conclude(&gate, |_| true);
+        let signaled = signal.join().unwrap();
+        match answered {
+            true => assert!(signaled.is_err()),
+            false => assert_eq!((created, signaled), (vec![true], Ok(()))),
+        }
+    });
+}
+
+#[test]
+fn a_signal_hears_of_a_failure_before_the_call_has_returned() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        let signal = accepting(&gate);
+        block_on(gate.asked());
+        assert!(gate.created(false));
+        assert_eq!(signal.join().unwrap(), Err(Denied::Failed));
+        assert_eq!(gate.returned(), Returned::Answer);
+    });
+}
+
+#[test]
+fn a_call_is_dropped_once_if_its_client_leaves_while_creating_fails() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        gate.ask();
+        let client = leaving(&gate);
+        // It goes back to being held, and is dropped from there, unless the
+        // client has left before.
+        let goes_on = gate.created(false);
+        assert_eq!(client.join().unwrap(), goes_on);
+        assert_eq!(gate.returned(), Returned::Nobody);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_creating_succeeds_drops_nothing() {
+    model(|| {
+        let gate = Arc::new(Gate::new());
+        gate.ask();
+        let client = leaving(&gate);
+        assert!(gate.created(true));
+        assert!(!client.join().unwrap());
+        assert_eq!(gate.returned(), Returned::Nobody);
     });
 }

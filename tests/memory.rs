@@ -821,7 +821,10 @@ async fn perform(store: &MemoryStore, act: Act) {
         }
         Act::Reserve { key: name } => {
             let key = key(&format!("key {name}"));
-            store.reserve(&key, None, 20 * MILLISECOND).await.unwrap();
+            match store.reserve(&key, None, 20 * MILLISECOND).await {
+                Ok(_) | Err(StoreError::Full) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
         Act::Purge { limit } => {
             assert!(store.purge(limit).await.unwrap() <= limit);
@@ -888,12 +891,17 @@ proptest! {
                     bytes += weight(&record).await;
                 }
             }
-            assert_eq!((store.len(), store.bytes()), (operations, bytes));
+            // Keys take room of their own.
+            assert_eq!(store.len(), operations);
+            assert!(store.bytes() >= bytes);
 
             for id in 0..6 {
                 perform(&store, Act::Cancel { id }).await;
                 perform(&store, Act::Forget { id }).await;
             }
+            // The keys of what was forgotten outlive it until its expiry.
+            advance(50 * MILLISECOND).await;
+            store.purge(usize::MAX).await.unwrap();
             assert_eq!((store.len(), store.bytes(), store.waiters()), (0, 0, 0));
         });
     }
@@ -980,7 +988,14 @@ async fn the_accounts_are_right_after_a_crowd() {
             store.forget(&id, version).await.unwrap();
         }
     }
-    store.purge(usize::MAX).await.unwrap();
+    // The keys of what was forgotten outlive it until its expiry.
+    let purged = timeout(MINUTE, async {
+        while store.bytes() > 0 {
+            store.purge(usize::MAX).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    purged.await.expect("nothing is left");
     let left = (store.len(), store.bytes(), store.waiters());
     assert_eq!(left, (0, 0, 0));
 }

@@ -20,7 +20,10 @@ use tower_operations::{
     AcceptedRequest, AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operation, OperationHandle,
     OperationId, Outcome, Progress, Ran, RecordedResponse, RequestBody, RunService, State,
     WholeBody,
-    store::{Created, Lease, NewOperation, Repository, Store, StoreError, Watch, Write},
+    store::{
+        Created, Lease, LeaseTerm, NewOperation, NodeId, Repository, Store, StoreError, Watch,
+        Write,
+    },
 };
 
 type Body = RequestBody<WholeBody>;
@@ -408,6 +411,239 @@ async fn hang_forever() -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outcome_that_is_refused_again_and_again_is_tried_until_it_is_taken() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        let refuses =
+            (call, when) == (Call::Finish, When::Before) && tries.fetch_add(1, SeqCst) < 7;
+        std::future::ready(match refuses {
+            true => Err(StoreError::refused("no")),
+            false => Ok(()),
+        })
+    });
+    let setup = Setup::new(store);
+    let id = setup.accept(done).await;
+    setup.failed_as(&id, FailureKind::ResultTooLarge).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
+    for panics in [false, true] {
+        let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+        let store = Hooked::new(MemoryStore::new(), move |call, when| {
+            let mut calls = calls.lock().unwrap();
+            let first = when == When::Before && !calls.contains(&call);
+            calls.push(call);
+            async move {
+                if first
+                    && matches!(
+                        call,
+                        Call::Start | Call::Finish | Call::Renew | Call::Recalled
+                    )
+                {
+                    assert!(!panics, "the store has a bad moment");
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        let setup = Setup::new(store);
+        let id = setup.accept(done).await;
+        assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+        assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_cannot_lose_its_operation_by_its_own_token() {
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup
+        .accept(async |request| {
+            let token = OperationHandle::of(request.extensions()).cancellation();
+            token.cancel();
+            drop(token.drop_guard());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            done(request).await
+        })
+        .await;
+    assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_whose_payload_panics_is_still_only_a_failure() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("again");
+        }
+    }
+
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(async |_| std::panic::panic_any(Bomb)).await;
+    setup.failed_as(&id, FailureKind::Panicked).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
+    let store = Hooked::new(MemoryStore::new(), async |call, when| {
+        if (call, when) == (Call::Create, When::Before) {
+            tokio::time::sleep(Duration::from_millis(10_500)).await;
+        }
+        Ok(())
+    });
+    let memory = store.inner.clone();
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let service = layer
+        .create_timeout(Duration::from_secs(60))
+        .layer(service_fn(hang));
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let response = tokio::spawn(service.oneshot(request));
+    tokio::task::yield_now().await;
+    let report = drain.drain(Duration::from_secs(10)).await;
+    // It came through in the second that was left, and was ended.
+    assert_eq!(
+        response.await.unwrap().unwrap().status(),
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(report.interrupted.len(), 1);
+    let record = memory.get(&report.interrupted[0]).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_that_is_in_its_grace_is_neither_interrupted_nor_unrecorded() {
+    let setup =
+        Setup::new(MemoryStore::new()).layer(|layer| layer.cancel_grace(Duration::from_secs(60)));
+    let id = setup.accept(hang).await;
+    setup
+        .once(&id, |operation| operation.state() == State::Running)
+        .await;
+    let version = setup
+        .store
+        .get(&id)
+        .await
+        .unwrap()
+        .unwrap()
+        .version()
+        .unwrap();
+    setup
+        .store
+        .overrule(&id, version, Outcome::Canceled)
+        .await
+        .unwrap();
+    let report = setup.drain.drain(Duration::from_secs(90)).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.finished, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_renewed_whatever_recalls_say() {
+    // Recalls that fail, and recalls that always name something.
+    for fails in [true, false] {
+        let store = Hooked::new(MemoryStore::new(), move |call, _| {
+            std::future::ready(match call {
+                Call::Recalled if fails => Err(StoreError::unavailable("down")),
+                _ => Ok(()),
+            })
+        });
+        let setup = Setup::new(store.clone());
+        let id = setup
+            .accept(async |request| {
+                tokio::time::sleep(Duration::from_secs(300)).await;
+                done(request).await
+            })
+            .await;
+        let noise = async {
+            loop {
+                if !fails {
+                    let node = store
+                        .get(&id)
+                        .await
+                        .unwrap()
+                        .unwrap()
+                        .node()
+                        .cloned()
+                        .unwrap();
+                    noisy_recall(&store.inner, &node).await;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let term = LeaseTerm {
+            node: NodeId::named("another"),
+            term: Duration::from_secs(30),
+        };
+        let watch = async {
+            for _ in 0..25 {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                assert!(store.inner.take_over(&term, 10).await.unwrap().is_empty());
+            }
+        };
+        tokio::select! {
+            () = noise => {}
+            () = watch => {}
+        }
+        assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
+    }
+}
+
+/// Recalls an operation that the node has no more.
+async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
+    let term = LeaseTerm {
+        node: node.clone(),
+        term: Duration::from_secs(30),
+    };
+    let new = NewOperation::new(OperationId::new()).lease(term);
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let id = record.operation().id();
+    store
+        .overrule(id, record.version().unwrap(), Outcome::Canceled)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_late() {
+    let store = MemoryStore::new();
+    let (service, drain) = RunService::with_drain(
+        store.clone(),
+        service_fn(|_: Request<WholeBody>| hang_forever()),
+    );
+    let Created::New(record) = store
+        .create(NewOperation::new(OperationId::new()))
+        .await
+        .unwrap()
+    else {
+        panic!("the id is new");
+    };
+    let delivery = || {
+        AcceptedRequest::new(
+            &record,
+            Request::post("/").body(WholeBody::default()).unwrap(),
+        )
+    };
+    let first = tokio::spawn(service.clone().oneshot(delivery()));
+    tokio::task::yield_now().await;
+    assert_eq!(
+        service.clone().oneshot(delivery()).await.unwrap(),
+        Ran::Refused
+    );
+    drain.close();
+    assert!(
+        service
+            .oneshot(delivery())
+            .await
+            .unwrap_err()
+            .is_transient()
+    );
+    assert_eq!(drain.drain(Duration::ZERO).await.interrupted.len(), 1);
+    assert_eq!(first.await.unwrap().unwrap(), Ran::Recorded(State::Failed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_waits_interrupts_and_reports() {
     let setup = Setup::new(MemoryStore::new());
     let slow = setup
@@ -495,8 +731,8 @@ async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
         token: record.token(),
     };
     setup.store.release(&[held]).await.unwrap();
-    let term = tower_operations::store::LeaseTerm {
-        node: tower_operations::store::NodeId::named("another"),
+    let term = LeaseTerm {
+        node: NodeId::named("another"),
         term: Duration::from_secs(3600),
     };
     let taken = setup.store.take_over(&term, 10).await.unwrap();
@@ -516,8 +752,8 @@ async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
             done(request).await
         })
         .await;
-    let term = tower_operations::store::LeaseTerm {
-        node: tower_operations::store::NodeId::named("another"),
+    let term = LeaseTerm {
+        node: NodeId::named("another"),
         term: Duration::from_secs(30),
     };
     for _ in 0..50 {

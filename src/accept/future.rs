@@ -3,7 +3,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,12 +13,14 @@ use tower::{BoxError, Service, util::Oneshot};
 
 use super::{
     RequestBody, ResponseBody,
-    collect::CollectBody,
-    hand_over::{Arriving, Creating},
-    refuse::{Refusal, discard_after},
+    collect::{CollectBody, NotCollected},
+    going::{Answer, Going, Gone},
+    hand_over::Arriving,
+    inner::Inner,
+    refuse::discard_after,
+    when::{Preferred, Reply},
 };
 use crate::{
-    dialect::{Context as DialectContext, whole_seconds},
     operation::{RecordedResponse, WholeBody},
     store::Lease,
 };
@@ -33,6 +34,7 @@ pin_project! {
     {
         #[pin]
         state: State<S, R, B>,
+        preferred: Preferred,
     }
 }
 
@@ -41,11 +43,10 @@ pin_project! {
     enum State<S, R, B>
     where
         S: Service<Request<RequestBody<B>>>,
-    {
+        {
         Passing { #[pin] response: Oneshot<S, Request<RequestBody<B>>> },
         Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)> },
-        Creating { creating: Creating },
-        Ready { response: Option<Response<WholeBody>> },
+        Going { going: Option<Going<S::Response, S::Error>> },
     }
 }
 
@@ -54,24 +55,42 @@ where
     S: Service<Request<RequestBody<B>>>,
 {
     pub(super) fn passing(response: Oneshot<S, Request<RequestBody<B>>>) -> Self {
-        Self {
-            state: State::Passing { response },
-        }
+        State::Passing { response }.into()
     }
 
+    /// Collects the body first.
     pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
-        Self {
-            state: State::Collecting {
-                collecting: Some((body, arriving)),
-            },
+        State::Collecting {
+            collecting: Some((body, arriving)),
         }
+        .into()
     }
 
-    pub(super) fn ready(response: Response<WholeBody>) -> Self {
+    pub(super) fn going(going: Going<S::Response, S::Error>) -> Self {
+        State::Going { going: Some(going) }.into()
+    }
+
+    pub(super) fn refused(response: Response<WholeBody>) -> Self {
+        Self::going(Going::Answer {
+            response,
+            reply: Reply::Refused,
+        })
+    }
+
+    /// Says in the response which preferences were followed.
+    pub(super) fn marked(self, preferred: Preferred) -> Self {
+        Self { preferred, ..self }
+    }
+}
+
+impl<S, R, B> From<State<S, R, B>> for ResponseFuture<S, R, B>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
+    fn from(state: State<S, R, B>) -> Self {
         Self {
-            state: State::Ready {
-                response: Some(response),
-            },
+            state,
+            preferred: Preferred::default(),
         }
     }
 }
@@ -82,80 +101,76 @@ where
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Body<Data = Bytes> + Send + 'static,
-    C: Body<Data = Bytes> + Send,
+    C: Body<Data = Bytes> + Send + 'static,
     C::Error: Into<BoxError> + Send,
     R: Lease<Output = RecordedResponse>,
 {
     type Output = Result<Response<ResponseBody<C>>, S::Error>;
 
     /// # Panics
-    /// When polled after it was ready, as futures may.
+    /// When polled after it was ready, as futures may. A panic of the inner
+    /// service goes on here, if it comes before the request was accepted.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let (answer, reply) = ready!(this.state.poll_answer(context));
+        Poll::Ready(answer.map(|mut response| {
+            this.preferred.mark(response.headers_mut(), reply);
+            response
+        }))
+    }
+}
+
+impl<S, R, B> State<S, R, B>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
+    fn poll_answer<C>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<(Answer<C, S::Error>, Reply)>
+    where
+        S: Inner<B, Body = C>,
+        B: Body<Data = Bytes> + Send + 'static,
+        R: Lease<Output = RecordedResponse>,
+    {
         loop {
-            let next = match state.as_mut().project() {
+            let next = match self.as_mut().project() {
                 StateProjection::Passing { response } => {
-                    return response
-                        .poll(context)
-                        .map_ok(|response| response.map(ResponseBody::passing));
+                    let response = ready!(response.poll(context));
+                    let answer = response.map(|it| it.map(ResponseBody::passing));
+                    return Poll::Ready((answer, Reply::Direct));
                 }
                 StateProjection::Collecting { collecting } => {
                     let (body, _) = collecting.as_mut().expect("polled after it was ready");
                     let collected = ready!(body.poll(context));
                     let (rest, arriving) = collecting.take().expect("it was there a line ago");
                     match collected {
-                        Ok(body) => State::Creating {
-                            creating: arriving.hand_over(body),
-                        },
-                        Err(refused) => {
+                        Ok(body) => arriving.go_on(body),
+                        Err(NotCollected { refusal, unread }) => {
                             let version = arriving.parts.version;
-                            let mut response =
-                                refused
-                                    .refusal
-                                    .response(&arriving.policy, version, refused.unread);
-                            if refused.unread {
+                            let mut response = refusal.response(&arriving.policy, version, unread);
+                            if unread {
                                 discard_after(version, &mut response, rest.into_rest());
                             }
-                            State::Ready {
-                                response: Some(response),
+                            Going::Answer {
+                                response,
+                                reply: Reply::Refused,
                             }
                         }
                     }
                 }
-                StateProjection::Creating { creating } => {
-                    let created = ready!(Pin::new(&mut creating.created).poll(context));
-                    let response = creating.answer(created.unwrap_or(Err(Refusal::Unavailable)));
-                    State::Ready {
-                        response: Some(response),
+                StateProjection::Going { going } => {
+                    let now = going.as_mut().expect("polled after it was ready");
+                    match ready!(now.poll(context)) {
+                        Gone::On(next) => next,
+                        Gone::Answered(answer, reply) => {
+                            *going = None;
+                            return Poll::Ready((answer, reply));
+                        }
                     }
                 }
-                StateProjection::Ready { response } => {
-                    let response = response.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(response.map(ResponseBody::whole)));
-                }
             };
-            state.set(next);
-        }
-    }
-}
-
-impl Creating {
-    fn answer(
-        &self,
-        created: Result<std::sync::Arc<crate::store::Record<RecordedResponse>>, Refusal>,
-    ) -> Response<WholeBody> {
-        let policy = &self.policy;
-        match created {
-            Ok(record) => {
-                let mut context = DialectContext::new(&self.urls, &policy.replay);
-                context.retry_after = Some(whole_seconds(
-                    policy.retry_after.retry_after(Duration::ZERO),
-                ));
-                policy
-                    .dialect
-                    .accepted(&record.operation().view(), &context)
-            }
-            Err(refusal) => refusal.response(policy, self.version, false),
+            self.set(Self::Going { going: Some(next) });
         }
     }
 }

@@ -1,20 +1,33 @@
 //! From a whole request to an operation that runs by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, request::Parts};
 use http_body::Body;
-use tokio::{sync::oneshot, time::timeout};
-use tower::{BoxError, Service, ServiceExt};
-use tracing::Span;
+use tokio::sync::oneshot;
+use tower::ServiceExt;
+use tracing::{Instrument, Span};
 
-use super::{RequestBody, policy::Policy, refuse::Refusal};
+use super::{
+    RequestBody,
+    create::{Made, create, is_free},
+    early::settled,
+    front::{Accepted, Front},
+    going::{Creating, Going, Held},
+    inner::Inner,
+    policy::Policy,
+    refuse::Refusal,
+    reserve::{Reserved, ReservedKey},
+    when::{Reply, Way},
+};
 use crate::{
-    dialect::Urls,
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{AcceptedRequest, Admitted, Node, operate, until_answered},
-    store::{Created, Lease, NewOperation, Record, StoreError},
+    run::{
+        AcceptedRequest, Admitted, Holding, Node, OperationHandle, Told, Work, operate,
+        operation_span,
+    },
+    store::{KeyPowers, Lease, NewOperation},
 };
 
 /// A request that was let in, and what it needs to become an operation.
@@ -22,60 +35,158 @@ pub(super) struct Arriving<S, R> {
     pub(super) inner: S,
     pub(super) node: Arc<Node<R>>,
     pub(super) policy: Arc<Policy>,
+    pub(super) way: Way,
     pub(super) parts: Parts,
     pub(super) admitted: Admitted,
 }
 
-/// What the client is told, as soon as it is known.
-pub(super) struct Creating {
-    pub(super) created: oneshot::Receiver<Result<Arc<Record<RecordedResponse>>, Refusal>>,
-    pub(super) policy: Arc<Policy>,
-    pub(super) urls: Urls,
-    pub(super) version: http::Version,
+/// The operation that a request is to be.
+pub(super) struct Wanted {
+    pub(super) new: NewOperation,
+    /// Whether the id is one that nobody can have used before.
+    pub(super) is_fresh: bool,
 }
 
 impl<S, R> Arriving<S, R>
 where
     R: Lease<Output = RecordedResponse>,
 {
+    /// Goes on with the whole body: the operation is created now, or the call
+    /// is held, once it is certain that its key is free.
+    pub(super) fn go_on<B>(self, body: WholeBody) -> Going<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let wanted = match self.identify(body.data()) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return self.refused(refusal),
+        };
+        match (self.way, &wanted.new.key, self.node.keys.get().copied()) {
+            // Creating with a fresh id reserves the key in the same step.
+            (Way::Pass | Way::Now, Some(_), Some(keys)) if !wanted.is_fresh => {
+                Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
+            }
+            (Way::Pass | Way::Now, _, _) => Going::Creating(self.hand_over(wanted, body, None)),
+            (Way::After(_) | Way::Signaled, Some(_), Some(keys)) => {
+                Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
+            }
+            (Way::After(_) | Way::Signaled, _, _) => {
+                Going::Held(self.hold(wanted, RequestBody::whole(body), None))
+            }
+        }
+    }
+
+    /// Holds the call of a request that streams.
+    pub(super) fn stream<B>(self, body: B) -> Held<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let wanted = self.wanted(None);
+        self.hold(wanted, RequestBody::passing(body), None)
+    }
+
+    /// Reserves the key, then holds the call.
+    async fn reserve<B>(
+        self,
+        keys: KeyPowers<R>,
+        mut wanted: Wanted,
+        body: WholeBody,
+    ) -> Going<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let (Some(key), Some(rules)) = (wanted.new.key.clone(), &self.policy.idempotency) else {
+            return Going::Held(self.hold(wanted, RequestBody::whole(body), None));
+        };
+        let (node, max_wait) = (Arc::clone(&self.node), rules.max_wait);
+        let owner = wanted.new.owner.clone();
+        // Until it is answered or an operation, after which it needs no
+        // reservation.
+        let call = match self.way {
+            Way::After(limit) => limit.saturating_add(self.policy.create_timeout),
+            Way::Pass | Way::Now => self.policy.create_timeout,
+            Way::Signaled => {
+                let run = &self.policy.run;
+                run.pending.saturating_add(run.running)
+            }
+        };
+        let reserved = ReservedKey::reserve(node, keys, key, owner, call, max_wait).await;
+        let accepted = match reserved {
+            Ok(Reserved::Free(key)) => {
+                let node = Arc::clone(&self.node);
+                if let Err(refusal) = is_free(&node, &wanted).await {
+                    return self.refused(refusal);
+                }
+                wanted.new = wanted.new.reservation(key.token);
+                return match self.way {
+                    Way::Pass | Way::Now => {
+                        Going::Creating(self.hand_over(wanted, body, Some(key)))
+                    }
+                    Way::After(_) | Way::Signaled => {
+                        Going::Held(self.hold(wanted, RequestBody::whole(body), Some(key)))
+                    }
+                };
+            }
+            Ok(Reserved::Operation(record)) => {
+                let urls = self
+                    .policy
+                    .locator
+                    .urls(&self.parts, record.operation().id());
+                Accepted::Repeated(record, urls)
+            }
+            Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
+            Err(refusal) => return self.refused(refusal),
+        };
+        let (response, reply) = self.front(&wanted.new.id).accepted(&accepted);
+        Going::Answer { response, reply }
+    }
+
     /// Creates the operation and runs it, in a task of its own: neither depends
     /// on the client from here on.
-    pub(super) fn hand_over<B, C>(self, body: WholeBody) -> Creating
+    fn hand_over<B>(
+        self,
+        wanted: Wanted,
+        body: WholeBody,
+        mut reserved: Option<ReservedKey<R>>,
+    ) -> Creating
     where
-        S: Service<Request<RequestBody<B>>, Response = Response<C>> + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError> + Send,
+        S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
-        C: Body<Data = Bytes> + Send,
-        C::Error: Into<BoxError> + Send,
     {
+        let front = self.front(&wanted.new.id);
         let Self {
             inner,
             node,
             policy,
             parts,
             admitted,
+            ..
         } = self;
-        let id = OperationId::new();
-        // Hooks of the application run before there is anything to lose.
-        let urls = policy.locator.urls(&parts, &id);
-        let new = NewOperation::new(id)
-            .method(parts.method.clone())
-            .name(policy.name.clone())
-            .lease(node.lease.clone());
         let (tell, created) = oneshot::channel();
-        let creating = Creating {
-            created,
-            policy: Arc::clone(&policy),
-            urls,
-            version: parts.version,
-        };
         let request_span = Span::current();
         let service =
             inner.map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
-        tokio::spawn(async move {
-            let record = match create(&node, new, policy.create_timeout).await {
-                Ok(record) => record,
+        // Boxed once: on its way into a task a future is moved many times.
+        tokio::spawn(Box::pin(async move {
+            let record = match create(&node, &policy, &wanted).await {
+                Ok(Made::New(record)) => {
+                    if let Some(key) = &mut reserved {
+                        key.bound();
+                    }
+                    record
+                }
+                Ok(Made::Repeated(record)) => {
+                    let urls = policy.locator.urls(&parts, record.operation().id());
+                    let _ = tell.send(Ok(Accepted::Repeated(record, urls)));
+                    return;
+                }
+                Ok(Made::Answered(answer)) => {
+                    let _ = tell.send(Ok(Accepted::Answered(answer)));
+                    return;
+                }
                 Err(refusal) => {
                     let _ = tell.send(Err(refusal));
                     return;
@@ -85,46 +196,117 @@ where
             let accepted = request_span.in_scope(|| AcceptedRequest::new(&record, request));
             drop(request_span);
             // The client may be gone; the operation is not.
-            let _ = tell.send(Ok(record));
+            let _ = tell.send(Ok(Accepted::New(record)));
             // An error was logged where it happened.
             let _ = operate(node, policy.run, service, accepted.admitted(admitted)).await;
-        });
-        creating
+        }));
+        Creating { created, front }
     }
-}
 
-/// Writes the operation to the store.
-///
-/// An error can hide a success, so the same id is tried again until the answer
-/// is certain or the time is up. If it never is, the operation that may exist
-/// is never run.
-async fn create<R>(
-    node: &Node<R>,
-    new: NewOperation,
-    at_most: Duration,
-) -> Result<Arc<Record<RecordedResponse>>, Refusal>
-where
-    R: Lease<Output = RecordedResponse>,
-{
-    let abandoned = node.in_flight.abandoned();
-    if abandoned.is_cancelled() {
-        return Err(Refusal::Closed);
+    /// Runs the call in a task of its own, which the client still has a say in:
+    /// it is an operation only once its time is over or the handler says so.
+    fn hold<B>(
+        self,
+        wanted: Wanted,
+        body: RequestBody<B>,
+        mut reserved: Option<ReservedKey<R>>,
+    ) -> Held<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let front = self.front(&wanted.new.id);
+        let Self {
+            inner,
+            node,
+            policy,
+            way,
+            parts,
+            admitted,
+            ..
+        } = self;
+        let work = Arc::new(Work::held_at_a_gate(wanted.new.id.clone()));
+        let mut request = Request::from_parts(parts, body);
+        let span = operation_span(&wanted.new.id, &request);
+        request
+            .extensions_mut()
+            .insert(OperationHandle::new(Arc::clone(&work)));
+        let (tell, told) = oneshot::channel();
+        let holding = Holding {
+            node: Arc::clone(&node),
+            limits: policy.run,
+            work: Arc::clone(&work),
+            service: inner,
+            request,
+            admitted,
+            deadline: match way {
+                Way::After(limit) => Some(limit),
+                Way::Pass | Way::Now | Way::Signaled => None,
+            },
+        };
+        let run = async move {
+            let policy = &policy;
+            let mut tell = Some(tell);
+            let create = || async {
+                match create(&node, policy, &wanted).await {
+                    Ok(Made::New(record)) => Ok(record),
+                    Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),
+                }
+            };
+            let accepted = |record| {
+                if let Some(key) = &mut reserved {
+                    key.bound();
+                }
+                // Whoever has left has said so at the gate.
+                if let Some(tell) = tell.take() {
+                    drop(tell.send(Told::Accepted(record)));
+                }
+            };
+            let Some(early) = holding.run(create, accepted).await else {
+                return;
+            };
+            let early = settled(early, reserved, policy.run.result, policy.run.running).await;
+            if let Some(tell) = tell {
+                drop(tell.send(early));
+            }
+        };
+        // Boxed once: on its way into a task a future is moved many times.
+        let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
+        Held::new(told, front, work, task)
     }
-    let certain = until_answered(abandoned, || async {
-        match node.store.create(new.clone()).await {
-            // Certain: there is no operation. The client may try again.
-            Err(StoreError::Full) => Ok(None),
-            created => created.map(Some),
+
+    /// The operation this request is to be, with the id and the key it brings.
+    fn identify(&self, body: &Bytes) -> Result<Wanted, Refusal> {
+        let Some(rules) = &self.policy.idempotency else {
+            return Ok(self.wanted(None));
+        };
+        let (id, key) = rules.identify(&self.parts, body, self.policy.knows_owners())?;
+        let mut wanted = self.wanted(id);
+        wanted.new.key = key;
+        Ok(wanted)
+    }
+
+    fn wanted(&self, id: Option<OperationId>) -> Wanted {
+        let is_fresh = id.is_none();
+        let new = NewOperation::new(id.unwrap_or_else(OperationId::new))
+            .owner(self.policy.owner(&self.parts))
+            .method(self.parts.method.clone())
+            .name(self.policy.name.clone())
+            .lease(self.node.lease.clone());
+        Wanted { new, is_fresh }
+    }
+
+    /// Made before there is anything to lose: it runs a hook of the application.
+    fn front(&self, id: &OperationId) -> Front {
+        let urls = self.policy.locator.urls(&self.parts, id);
+        Front::new(Arc::clone(&self.policy), urls, self.parts.version)
+    }
+
+    fn refused<P, E>(&self, refusal: Refusal) -> Going<P, E> {
+        let response = refusal.response(&self.policy, self.parts.version, false);
+        Going::Answer {
+            response,
+            reply: Reply::Refused,
         }
-    });
-    let error = match timeout(at_most, certain).await {
-        // The id is new, so what exists is what an earlier try created.
-        Ok(Ok(Some(Created::New(record) | Created::Existing(record)))) => return Ok(record),
-        Ok(Ok(Some(Created::IdTaken | Created::KeyHeld(_)))) => "the id is taken".into(),
-        Ok(Ok(None)) => StoreError::Full.to_string(),
-        Ok(Err(error)) => error.chain(),
-        Err(_) => "the store did not answer in time".into(),
-    };
-    tracing::error!(id = %new.id, error, "an operation could not be created");
-    Err(Refusal::Unavailable)
+    }
 }

@@ -3,12 +3,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{AsyncAccept, policy::Policy};
+use super::{AsyncAccept, ExtractOwner, Idempotency, policy::Policy, when::When};
 use crate::{
     dialect::{Dialect, InvalidBaseUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
     run::{Drain, Node},
-    store::Lease,
+    store::{KeyPowers, Keys, Lease, Owner},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
@@ -58,21 +58,80 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     }
 }
 
+impl<R: Keys<Output = RecordedResponse>> AsyncAcceptLayer<R> {
+    /// Runs a request once that comes twice; see [`Idempotency`].
+    pub fn idempotency(self, rules: Idempotency) -> Self {
+        self.node.keys.get_or_init(KeyPowers::of_store);
+        self.with(|policy| policy.idempotency = Some(rules))
+    }
+}
+
 impl<R> AsyncAcceptLayer<R> {
+    /// Whose a request is. Without this every operation is nobody's, and there
+    /// for everybody who knows its id. Give the
+    /// [`PollService`](crate::PollService::owner) the same.
+    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
+        self.owner_with(owner)
+    }
+
+    /// Whose a request is, by a type of yours.
+    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
+        self.with(|policy| policy.set_owner(Arc::new(owner)))
+    }
+
     /// Which requests are accepted; the others pass through. By default
     /// [`accepts_by_default`](super::accepts_by_default).
     pub fn which(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_which(Arc::new(predicate)))
     }
 
-    /// How many operations are pending or running at the most, 10,000 by
-    /// default; past it the answer is 503. The bound is shared with all clones.
+    /// Accepts only requests that ask for it with `Prefer: respond-async`
+    /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
+    /// addition, the answer goes out as it is if it comes within N seconds.
+    pub fn preferred(self) -> Self {
+        self.with(|policy| policy.when = When::Preferred)
+    }
+
+    /// Gives the inner service this much time for a real answer, and accepts
+    /// the request when that is over. One and the same call goes on.
+    ///
+    /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section
+    /// 4.3). If the client hangs up before, the call is dropped, as far as the
+    /// server tells: hyper does not notice the hang-up of an HTTP/1.1 client that
+    /// has pipelined a further request.
+    pub fn after(self, limit: Duration) -> Self {
+        self.with(|policy| policy.when = When::After(limit))
+    }
+
+    /// Accepts a request when its handler says so, by
+    /// [`OperationHandle::accept`](crate::OperationHandle::accept). If it
+    /// returns before, its response goes out as it is. Request bodies stream,
+    /// and [`body_limit`](Self::body_limit) is the handler's business.
+    pub fn signaled(self) -> Self {
+        self.with(|policy| policy.when = When::Signaled)
+    }
+
+    /// The longest that `Prefer: wait=N` makes anybody wait; 30 seconds by
+    /// default.
+    pub fn max_wait(self, limit: Duration) -> Self {
+        self.with(|policy| policy.max_wait = limit)
+    }
+
+    /// How many requests are being accepted, pending or running at the most,
+    /// 10,000 by default; past it the answer is 503. The bound is shared with all
+    /// clones.
+    ///
+    /// Each of them may hold a request body in memory, so this number times
+    /// [`body_limit`](Self::body_limit) is what can be asked of the process: set
+    /// both to what it has.
     pub fn max_in_flight(self, operations: usize) -> Self {
         self.node.in_flight.set_max(operations);
         self
     }
 
-    /// The largest request body that is accepted, in bytes; 2 MiB by default.
+    /// The largest request body that is accepted, in bytes; 2 MiB by default. A
+    /// limit that a layer outside sets should be more than 64 KiB above it: its
+    /// error, where it comes first, is a body that could not be read (400).
     pub fn body_limit(self, bytes: u64) -> Self {
         self.with(|policy| policy.body_limit = bytes)
     }

@@ -10,13 +10,19 @@
 //! 2. **Admission**: past the bound on what is in flight, 503 with
 //!    `Retry-After`.
 //! 3. **Body**: collected, up to a limit (413) and within a time (408).
-//! 4. **Create**: the operation is written to the store, and that is awaited.
+//! 4. **Idempotency**, where the application wants it: a key that is missing or
+//!    malformed is 400, and a repetition gets what the first request got.
+//! 5. **Create**: the operation is written to the store, and that is awaited.
 //!    If the store fails, 503 with `Retry-After`; the inner service is never
 //!    called.
-//! 5. **Hand over**: the work goes on in a task of its own, and the 202 goes
+//! 6. **Hand over**: the work goes on in a task of its own, and the 202 goes
 //!    out.
 //!
-//! From step 4 on nothing depends on the client any more: dropping the response
+//! [After](AsyncAcceptLayer::after) a time and [signaled](AsyncAcceptLayer::signaled),
+//! the inner service is called before step 5, which comes when the time is over
+//! or the handler says so; see [which to choose](crate::guide::modes).
+//!
+//! From step 5 on nothing depends on the client any more: dropping the response
 //! future at any point leaves either no operation or one that finishes.
 //!
 //! # Readiness
@@ -36,15 +42,26 @@
 
 mod body;
 mod collect;
+mod create;
+mod early;
+mod front;
 mod future;
+mod going;
 mod hand_over;
+mod idempotency;
+mod inner;
 mod layer;
+mod owner;
 mod policy;
 mod refuse;
+mod reserve;
 mod service;
+mod when;
 
 pub use body::{MaybeWhole, RequestBody, ResponseBody};
 pub use future::ResponseFuture;
+pub use idempotency::Idempotency;
 pub use layer::AsyncAcceptLayer;
+pub use owner::{ExtractOwner, KeyedOwner};
 pub use policy::accepts_by_default;
 pub use service::AsyncAccept;

@@ -6,9 +6,16 @@ use http::{
     request::Parts,
 };
 
+use super::{
+    ExtractOwner, Idempotency,
+    when::{Preferred, Way, When},
+};
 use crate::{
-    dialect::{Dialect, GrowingRetryAfter, Locator, Plain, Replay, RetryAfter, path_is_below},
+    dialect::{
+        Dialect, GrowingRetryAfter, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
+    },
     run::{OperationHandle, RunLimits},
+    store::Owner,
 };
 
 type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
@@ -17,6 +24,10 @@ type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
 #[derive(Clone)]
 pub(super) struct Policy {
     which: Arc<Predicate>,
+    pub(super) when: When,
+    pub(super) max_wait: Duration,
+    owner: Option<Arc<dyn ExtractOwner>>,
+    pub(super) idempotency: Option<Idempotency>,
     /// In bytes.
     pub(super) body_limit: u64,
     pub(super) body_timeout: Duration,
@@ -33,6 +44,10 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             which: Arc::new(accepts_by_default),
+            when: When::Always,
+            max_wait: Duration::from_secs(30),
+            owner: None,
+            idempotency: None,
             body_limit: 2 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             create_timeout: Duration::from_secs(5),
@@ -51,11 +66,33 @@ impl Policy {
         self.which = which;
     }
 
+    pub(super) fn set_owner(&mut self, owner: Arc<dyn ExtractOwner>) {
+        self.owner = Some(owner);
+    }
+
+    pub(super) fn owner(&self, parts: &Parts) -> Option<Owner> {
+        self.owner.as_ref().and_then(|owner| owner.owner(parts))
+    }
+
+    /// Whether it matters whose a request is.
+    pub(super) fn knows_owners(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// What this request gets, and what is said of its preferences.
+    pub(super) fn way(&self, parts: &Parts) -> (Way, Preferred) {
+        if self.accepts(parts) {
+            self.when.of(Preferences::of(&parts.headers), self.max_wait)
+        } else {
+            (Way::Pass, Preferred::default())
+        }
+    }
+
     /// Whether this request is accepted, as opposed to passed through.
     ///
     /// Never those to the operations themselves, nor those that an outer layer
     /// has accepted: either would make operations of operations.
-    pub(super) fn accepts(&self, parts: &Parts) -> bool {
+    fn accepts(&self, parts: &Parts) -> bool {
         !path_is_below(parts.uri.path(), self.locator.at())
             && parts.extensions.get::<OperationHandle>().is_none()
             && (self.which)(parts)

@@ -24,6 +24,15 @@ pub(super) enum Refusal {
     BodyUnreadable,
     /// The operation could not be created.
     Unavailable,
+    KeyMissing,
+    KeyInvalid,
+    ClientIdInvalid,
+    /// The key came with another request before.
+    KeyReused,
+    /// The first request with this key is still being answered.
+    KeyInUse,
+    /// The key or the id is another owner's.
+    Taken,
 }
 
 impl From<Refused> for Refusal {
@@ -54,6 +63,12 @@ impl Refusal {
             Self::BodyTimeout => Fault::BodyTimeout,
             Self::BodyUnreadable => Fault::BodyUnreadable,
             Self::Unavailable => Fault::Unavailable { retry_after },
+            Self::KeyMissing => Fault::KeyMissing,
+            Self::KeyInvalid => Fault::KeyInvalid,
+            Self::ClientIdInvalid => Fault::InvalidId,
+            Self::KeyReused => Fault::KeyReused,
+            Self::KeyInUse => Fault::KeyInUse { retry_after },
+            Self::Taken => Fault::IdTaken,
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());

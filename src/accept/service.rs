@@ -12,9 +12,12 @@ use tower::{BoxError, Service, ServiceExt};
 use super::{
     RequestBody, ResponseBody, ResponseFuture,
     collect::CollectBody,
+    going::Going,
     hand_over::Arriving,
+    inner::Inner,
     policy::Policy,
     refuse::{Refusal, refuse_unread},
+    when::Way,
 };
 use crate::{operation::RecordedResponse, run::Node, store::Lease};
 
@@ -39,7 +42,7 @@ impl<S, R> AsyncAccept<S, R> {
         S: Service<Request<RequestBody<B>>>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        ResponseFuture::ready(refuse_unread(&self.policy, refusal, parts, body))
+        ResponseFuture::refused(refuse_unread(&self.policy, refusal, parts, body))
     }
 }
 
@@ -49,7 +52,7 @@ where
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Body<Data = Bytes> + Send + 'static,
-    C: Body<Data = Bytes> + Send,
+    C: Body<Data = Bytes> + Send + 'static,
     C::Error: Into<BoxError> + Send,
     R: Lease<Output = RecordedResponse>,
 {
@@ -66,7 +69,19 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S, R, B> {
         let (parts, body) = request.into_parts();
-        if !self.policy.accepts(&parts) {
+        let (way, preferred) = self.policy.way(&parts);
+        self.take(way, parts, body).marked(preferred)
+    }
+}
+
+impl<S, R> AsyncAccept<S, R> {
+    fn take<B>(&self, way: Way, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    where
+        S: Inner<B> + Clone,
+        B: Body<Data = Bytes> + Send + 'static,
+        R: Lease<Output = RecordedResponse>,
+    {
+        if way == Way::Pass {
             let request = Request::from_parts(parts, RequestBody::passing(body));
             return ResponseFuture::passing(self.inner.clone().oneshot(request));
         }
@@ -74,6 +89,22 @@ where
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
+        let arriving = |parts| Arriving {
+            inner: self.inner.clone(),
+            node: Arc::clone(&self.node),
+            policy: Arc::clone(&self.policy),
+            way,
+            parts,
+            admitted,
+        };
+        let is_keyed = self
+            .policy
+            .idempotency
+            .as_ref()
+            .is_some_and(|rules| rules.concerns(&parts.headers));
+        if way == Way::Signaled && !is_keyed {
+            return ResponseFuture::going(Going::Held(arriving(parts).stream(body)));
+        }
         let limit = self.policy.body_limit;
         let announced = body.size_hint().lower().max(content_length(&parts));
         if announced > limit {
@@ -81,13 +112,7 @@ where
         }
         ResponseFuture::collecting(
             CollectBody::new(body, limit, self.policy.body_timeout),
-            Arriving {
-                inner: self.inner.clone(),
-                node: Arc::clone(&self.node),
-                policy: Arc::clone(&self.policy),
-                parts,
-                admitted,
-            },
+            arriving(parts),
         )
     }
 }

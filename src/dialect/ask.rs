@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
-use crate::operation::OperationId;
+use crate::operation::{OperationId, State};
 
 /// A request to the operations' resources, as far as a dialect sees it.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,9 @@ pub struct Inquiry<'a> {
     pub headers: &'a HeaderMap,
     /// The id, if the application finds it by itself.
     pub id: Option<&'a str>,
+    /// Whether the application lets operations be listed. Where it does not,
+    /// the root of the operations is a request without an id.
+    pub lists: bool,
 }
 
 impl<'a> Inquiry<'a> {
@@ -36,38 +39,49 @@ impl<'a> Inquiry<'a> {
             query,
             headers,
             id: None,
+            lists: false,
         }
     }
 }
 
-/// What a request asks of an operation.
+/// What a request asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Ask {
-    /// Which operation.
-    pub id: OperationId,
-    /// What about it.
-    pub intent: Intent,
-    /// How long the client is willing to wait for the answer.
-    pub wait: Option<Duration>,
+pub enum Ask {
+    /// Something about one operation.
+    About {
+        /// Which operation.
+        id: OperationId,
+        /// What about it.
+        intent: Intent,
+        /// How long the client is willing to wait for the answer.
+        wait: Option<Duration>,
+    },
+    /// Which operations there are.
+    List(Listing),
 }
 
 impl Ask {
-    /// A question that wants its answer at once.
+    /// A question about an operation that wants its answer at once.
     #[must_use]
-    pub fn new(id: OperationId, intent: Intent) -> Self {
-        Self {
+    pub fn about(id: OperationId, intent: Intent) -> Self {
+        Self::About {
             id,
             intent,
             wait: None,
         }
     }
+}
 
-    /// Sets how long the client is willing to wait.
-    #[must_use]
-    pub fn wait(self, wait: Option<Duration>) -> Self {
-        Self { wait, ..self }
-    }
+/// Which operations a client wants listed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// At most so many.
+    pub limit: Option<usize>,
+    /// Only what comes after the page that gave this cursor.
+    pub cursor: Option<String>,
 }
 
 /// What is asked about an operation.
@@ -78,6 +92,8 @@ pub enum Intent {
     Status,
     /// Its result.
     Result,
+    /// Every change of it, as it comes.
+    Events,
     /// That it be canceled.
     Cancel(WhenFinished),
     /// That it be forgotten; refused while it is not terminal.

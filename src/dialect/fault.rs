@@ -18,11 +18,17 @@ use crate::operation::{OperationId, Problem, State, WholeBody};
 /// | `missing-id` | 400 | the request names no operation |
 /// | `invalid-id` | 400 | what it names cannot be one |
 /// | `invalid-wait` | 400 | `?wait=` is no number of seconds |
+/// | `invalid-query` | 400 | a parameter of a list is none that it takes |
 /// | `not-found` | 404 | unknown, expired, or somebody else's |
 /// | `method-not-allowed` | 405 | there is no such method here |
 /// | `body-timeout` | 408 | the request body came too slowly |
 /// | `already-finished` | 409 | too late to cancel |
 /// | `not-finished` | 409 | too early to forget |
+/// | `idempotency-key-missing` | 400 | a key is required |
+/// | `idempotency-key-invalid` | 400 | the key is no string, too long or too short |
+/// | `idempotency-key-in-use` | 409 | the first request with it is still being answered |
+/// | `idempotency-key-reused` | 422 | it came with another request before |
+/// | `id-taken` | 409 | the id or the key is somebody else's |
 /// | `canceled` | 410 | there is no result, and will be none |
 /// | `precondition-failed` | 412 | `If-Match` names another version |
 /// | `body-too-large` | 413 | the request body is above the limit |
@@ -40,6 +46,11 @@ pub enum Fault {
     InvalidId,
     /// `?wait=` is no number of seconds.
     InvalidWait,
+    /// A parameter of a list is none that it takes.
+    InvalidQuery {
+        /// Which parameter.
+        parameter: &'static str,
+    },
     /// There is nothing at this path below an operation, or no operation.
     NotFound {
         /// The operation that was asked for.
@@ -64,6 +75,19 @@ pub enum Fault {
         /// The operation.
         id: OperationId,
     },
+    /// An `Idempotency-Key` is required.
+    KeyMissing,
+    /// The `Idempotency-Key` is no string, too long or too short.
+    KeyInvalid,
+    /// The `Idempotency-Key` came with another request before.
+    KeyReused,
+    /// The first request with this `Idempotency-Key` is still being answered.
+    KeyInUse {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The id or the key is somebody else's.
+    IdTaken,
     /// There is no result, and will be none.
     Canceled {
         /// The operation.
@@ -123,7 +147,8 @@ impl Fault {
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Overloaded { retry_after }
+            Self::KeyInUse { retry_after }
+            | Self::Overloaded { retry_after }
             | Self::ShuttingDown { retry_after }
             | Self::Unavailable { retry_after } => Some(whole_seconds(*retry_after)),
             _ => None,
@@ -138,6 +163,9 @@ impl Fault {
             .with_type(format!("urn:tower-operations:{code}"))
             .with_title(title);
         match self {
+            Self::InvalidQuery { parameter } => {
+                problem.with_detail(format!("This is no value for {parameter}."))
+            }
             Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
             Self::AlreadyFinished { id, state } => {
                 problem.with_detail(format!("The operation {id} has {state} already."))
@@ -191,6 +219,11 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "wait takes whole seconds",
             ),
+            Self::InvalidQuery { .. } => (
+                "invalid-query",
+                Status::BAD_REQUEST,
+                "A parameter is invalid",
+            ),
             Self::NotFound { .. } => ("not-found", Status::NOT_FOUND, "There is no such operation"),
             Self::MethodNotAllowed { .. } => (
                 "method-not-allowed",
@@ -212,6 +245,27 @@ impl Fault {
                 Status::CONFLICT,
                 "The operation has not finished yet",
             ),
+            Self::KeyMissing => (
+                "idempotency-key-missing",
+                Status::BAD_REQUEST,
+                "Idempotency-Key is missing",
+            ),
+            Self::KeyInvalid => (
+                "idempotency-key-invalid",
+                Status::BAD_REQUEST,
+                "Idempotency-Key is invalid",
+            ),
+            Self::KeyReused => (
+                "idempotency-key-reused",
+                Status::UNPROCESSABLE_ENTITY,
+                "Idempotency-Key was used for another request",
+            ),
+            Self::KeyInUse { .. } => (
+                "idempotency-key-in-use",
+                Status::CONFLICT,
+                "A request with this Idempotency-Key is still being answered",
+            ),
+            Self::IdTaken => ("id-taken", Status::CONFLICT, "This id or key is taken"),
             Self::Canceled { .. } => ("canceled", Status::GONE, "The operation was canceled"),
             Self::PreconditionFailed => (
                 "precondition-failed",

@@ -53,6 +53,7 @@
 mod accepted;
 mod ask;
 mod context;
+mod event;
 mod fault;
 mod plain;
 mod prefer;
@@ -61,8 +62,9 @@ mod replay;
 mod retry_after;
 
 pub use accepted::Accepted;
-pub use ask::{Ask, Inquiry, Intent, WhenFinished};
+pub use ask::{Ask, Inquiry, Intent, Listing, WhenFinished};
 pub use context::{Context, InvalidBaseUrl, Locator, Urls};
+pub use event::Event;
 pub use fault::Fault;
 pub use plain::Plain;
 pub use prefer::Preferences;
@@ -113,6 +115,25 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// The answer to a request that made the operation be forgotten.
     fn forgotten(&self, id: &OperationId) -> Response<WholeBody>;
 
+    /// A page of operations, newest first, without their results, and the
+    /// cursor of the next page. By default as [`Plain`] words it.
+    fn list(
+        &self,
+        operations: &[OperationView<'_>],
+        next: Option<&str>,
+        listing: &Listing,
+    ) -> Answer {
+        Plain::default().list(operations, next, listing)
+    }
+
+    /// An operation in an event stream. By default as [`Plain`] words it.
+    ///
+    /// # Errors
+    /// A [`Fault`] ends the stream.
+    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+        Plain::default().event(operation, context)
+    }
+
     /// An error of this crate's own making.
     fn fault(&self, fault: &Fault) -> Response<WholeBody>;
 }
@@ -148,6 +169,19 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
 
     fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
         (**self).forgotten(id)
+    }
+
+    fn list(
+        &self,
+        operations: &[OperationView<'_>],
+        next: Option<&str>,
+        listing: &Listing,
+    ) -> Answer {
+        (**self).list(operations, next, listing)
+    }
+
+    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+        (**self).event(operation, context)
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {

@@ -1,15 +1,15 @@
 use std::{borrow::Cow, time::Duration};
 
 use http::{
-    HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LINK, RETRY_AFTER},
 };
 
 use super::{
-    Accepted, Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, Preferences, WhenFinished,
-    accepted::insert_location, prefer::delta_seconds, query,
+    Accepted, Answer, Ask, Context, Dialect, Event, Fault, Inquiry, Intent, Listing, Preferences,
+    WhenFinished, accepted::insert_location, prefer::delta_seconds, query,
 };
-use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody};
+use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody, essence};
 
 /// The default dialect.
 ///
@@ -18,6 +18,8 @@ use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody
 /// | the accepted one | 202, `{"id","state","location"}` |
 /// | `GET …/{id}` | 200 and the operation, also when it failed |
 /// | `GET …/{id}/result` | the recorded response; 202 while there is none |
+/// | `GET …/{id}/events`, or `Accept: text/event-stream` | an event for what it is, then one a change |
+/// | `GET …/`, where lists are on | `{"operations","next"}`; `state`, `limit`, `cursor` |
 /// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
 ///
 /// The id is the last segment of the path (or the one before `result`), else
@@ -41,7 +43,15 @@ impl Default for Plain {
 static OPERATION_RESULT: HeaderName = HeaderName::from_static("operation-result");
 
 const RESOURCE: &str = "GET, HEAD, DELETE, OPTIONS";
-const RESULT: &str = "GET, HEAD, OPTIONS";
+const READ: &str = "GET, HEAD, OPTIONS";
+
+/// What of an operation a path names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Result,
+    Events,
+}
 
 impl Plain {
     /// Answers polls of unfinished operations with `202` and `Location` instead
@@ -91,28 +101,44 @@ fn json(status: StatusCode, text: Vec<u8>) -> Response<WholeBody> {
 impl Dialect for Plain {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
         let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
-        let (path, of_result) = match path.strip_suffix("/result") {
-            Some(rest) => (rest, true),
-            None => (path, false),
+        let (path, part) = match path.rsplit_once('/') {
+            Some((rest, "result")) => (rest, Part::Result),
+            Some((rest, "events")) => (rest, Part::Events),
+            _ => (path, Part::Whole),
+        };
+        let allow = match part {
+            Part::Whole => RESOURCE,
+            Part::Result | Part::Events => READ,
         };
         let segment = path.rsplit('/').next().unwrap_or_default();
         let id = match (inquiry.id, segment) {
-            (Some(id), _) => Cow::Borrowed(id),
+            (Some(id), _) => Some(Cow::Borrowed(id)),
             (None, "") => query::parameter(inquiry.query, "id")
                 .map_err(|_| Fault::InvalidId)?
-                .filter(|id| !id.is_empty())
-                .ok_or(Fault::MissingId)?,
-            (None, segment) => Cow::Borrowed(segment),
+                .filter(|id| !id.is_empty()),
+            (None, segment) => Some(Cow::Borrowed(segment)),
+        };
+        let intent = match (inquiry.method, part) {
+            (&Method::GET, Part::Whole) if wants_events(inquiry.headers) => Intent::Events,
+            (&Method::GET, Part::Whole) => Intent::Status,
+            (&Method::GET, Part::Result) => Intent::Result,
+            (&Method::GET, Part::Events) => Intent::Events,
+            (&Method::DELETE, Part::Whole) => Intent::Cancel(WhenFinished::Refuse),
+            _ if id.is_none() && inquiry.lists => {
+                return Err(Fault::MethodNotAllowed { allow: READ });
+            }
+            _ => return Err(Fault::MethodNotAllowed { allow }),
+        };
+        let Some(id) = id else {
+            return match intent {
+                Intent::Status if inquiry.lists => Ok(Ask::List(listing(inquiry)?)),
+                Intent::Cancel(_) if inquiry.lists => Err(Fault::MethodNotAllowed { allow: READ }),
+                _ => Err(Fault::MissingId),
+            };
         };
         let id: OperationId = id.parse().map_err(|_| Fault::InvalidId)?;
-        let intent = match (inquiry.method, of_result) {
-            (&Method::GET, false) => Intent::Status,
-            (&Method::GET, true) => Intent::Result,
-            (&Method::DELETE, false) => Intent::Cancel(WhenFinished::Refuse),
-            (_, false) => return Err(Fault::MethodNotAllowed { allow: RESOURCE }),
-            (_, true) => return Err(Fault::MethodNotAllowed { allow: RESULT }),
-        };
-        Ok(Ask::new(id, intent).wait(wait(inquiry)?))
+        let wait = wait(inquiry)?;
+        Ok(Ask::About { id, intent, wait })
     }
 
     fn accepted(
@@ -172,6 +198,48 @@ impl Dialect for Plain {
         response
     }
 
+    /// `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC
+    /// 8288), which is relative to this one.
+    fn list(
+        &self,
+        operations: &[OperationView<'_>],
+        next: Option<&str>,
+        listing: &Listing,
+    ) -> Answer {
+        let mut text = b"{\"operations\":[".to_vec();
+        for (index, operation) in operations.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            operation
+                .write_json(0, &mut text)
+                .map_err(|error| unpresentable(operation.id(), &error))?;
+        }
+        text.push(b']');
+        if let Some(next) = next {
+            text.extend_from_slice(b",\"next\":");
+            // A string into a Vec: neither can fail.
+            let _ = serde_json::to_writer(&mut text, next);
+        }
+        text.push(b'}');
+        let mut response = no_store(json(StatusCode::OK, text));
+        let link = next.map(|cursor| HeaderValue::try_from(next_page(cursor, listing)));
+        if let Some(Ok(link)) = link {
+            response.headers_mut().insert(LINK, link);
+        }
+        Ok(response)
+    }
+
+    /// The operation as a `GET` gives it, under the name of its state.
+    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+        let mut data = Vec::new();
+        operation
+            .write_json(context.inline_limit, &mut data)
+            .map_err(|error| unpresentable(operation.id(), &error))?;
+        let name = Some(operation.state().as_str());
+        Ok(Event { name, data })
+    }
+
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
         fault.clone().into_response()
     }
@@ -181,6 +249,52 @@ fn no_store(mut response: Response<WholeBody>) -> Response<WholeBody> {
     let value = HeaderValue::from_static("private, no-store");
     response.headers_mut().insert(CACHE_CONTROL, value);
     response
+}
+
+fn next_page(cursor: &str, listing: &Listing) -> String {
+    let mut query = format!("?cursor={}", query::encode(cursor));
+    if let Some(state) = listing.state {
+        query.push_str(&format!("&state={state}"));
+    }
+    if let Some(limit) = listing.limit {
+        query.push_str(&format!("&limit={limit}"));
+    }
+    format!("<{query}>; rel=\"next\"")
+}
+
+fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+    let parameter = |name| {
+        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
+    };
+    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
+    let state = parameter("state")?
+        .map(|word| word.parse().map_err(|_| invalid("state")()))
+        .transpose()?;
+    let limit = parameter("limit")?
+        .map(|number| delta_seconds(number.as_bytes()).filter(|number| *number > 0))
+        .map(|number| number.ok_or_else(invalid("limit")))
+        .transpose()?
+        .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+    let cursor = parameter("cursor")?.map(Cow::into_owned);
+    Ok(Listing {
+        state,
+        limit,
+        cursor,
+    })
+}
+
+/// Whether an event stream is among what the client accepts by name (RFC 9110,
+/// section 12.5.1).
+fn wants_events(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|value| {
+        let mut types = value.as_bytes().split(|byte| *byte == b',');
+        types.any(|range| {
+            let is_named = essence(range).eq_ignore_ascii_case(b"text/event-stream");
+            // With weight 0 it is named to be refused.
+            let mut parameters = range.split(|byte| *byte == b';').skip(1);
+            is_named && !parameters.any(|weight| matches!(weight.trim_ascii(), b"q=0" | b"q=0.0"))
+        })
+    })
 }
 
 /// How long the client is willing to wait: what the URL says, else what
@@ -197,7 +311,6 @@ fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
@@ -210,7 +323,10 @@ mod tests {
         let headers = HeaderMap::new();
         Plain::default()
             .ask(&Inquiry::new(method, path, query, &headers))
-            .map(|ask| (ask.id.to_string(), ask.intent))
+            .map(|ask| match ask {
+                Ask::About { id, intent, .. } => (id.to_string(), intent),
+                Ask::List(_) => panic!("lists are off"),
+            })
     }
 
     #[test]
@@ -253,7 +369,7 @@ mod tests {
         let allow = |method, uri| ask(method, uri).unwrap_err().allow();
         assert_eq!(allow(&Method::OPTIONS, "/q3"), Some(RESOURCE));
         assert_eq!(allow(&Method::POST, "/q3"), Some(RESOURCE));
-        assert_eq!(allow(&Method::DELETE, "/q3/result"), Some(RESULT));
+        assert_eq!(allow(&Method::DELETE, "/q3/result"), Some(READ));
     }
 
     #[test]
@@ -262,9 +378,10 @@ mod tests {
         headers.insert("prefer", HeaderValue::from_static("wait=9"));
         let wait = |query| {
             let inquiry = Inquiry::new(&Method::GET, "/q3", query, &headers);
-            Plain::default()
-                .ask(&inquiry)
-                .map(|ask| ask.wait.map(|wait| wait.as_secs()))
+            Plain::default().ask(&inquiry).map(|ask| match ask {
+                Ask::About { wait, .. } => wait.map(|wait| wait.as_secs()),
+                Ask::List(_) => panic!("lists are off"),
+            })
         };
         assert_eq!(wait(None), Ok(Some(9)));
         assert_eq!(wait(Some("wait=5")), Ok(Some(5)));

@@ -18,6 +18,20 @@ pub(super) fn parameter<'a>(
     Ok(None)
 }
 
+/// `text` as the value of a parameter.
+pub(super) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadEncoding;
 

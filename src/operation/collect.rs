@@ -56,7 +56,11 @@ impl Collecting {
     pub(crate) fn finish(&mut self) -> WholeBody {
         let data = match self.joined.is_empty() {
             true => std::mem::take(&mut self.first),
-            false => std::mem::take(&mut self.joined).freeze(),
+            // Exactly sized: it may be kept for long.
+            false => std::mem::take(&mut self.joined)
+                .to_vec()
+                .into_boxed_slice()
+                .into(),
         };
         WholeBody::new(data, self.trailers.take())
     }

@@ -47,7 +47,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: &'static [Self] = &[
         Self::InnerError,
         Self::Panicked,
         Self::TimedOut,

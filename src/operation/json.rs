@@ -66,13 +66,18 @@ pub(super) fn write_result(
     out: &mut Vec<u8>,
 ) -> Result<bool, serde_json::Error> {
     match operation.response() {
-        None => return Ok(false),
-        Some(PayloadView::Json(value)) => value.to_json(out)?,
-        Some(PayloadView::Response(recorded)) => {
-            return write_recorded(recorded, inline_limit, out);
+        None => Ok(false),
+        Some(PayloadView::Response(recorded)) => write_recorded(recorded, inline_limit, out),
+        Some(PayloadView::Json(value)) => {
+            let before = out.len();
+            value.to_json(out)?;
+            let fits = out.len() - before <= inline_limit;
+            if !fits {
+                out.truncate(before);
+            }
+            Ok(fits)
         }
     }
-    Ok(true)
 }
 
 fn write_recorded(
@@ -295,6 +300,10 @@ mod tests {
             text(body.len()),
             format!(r#"{{"id":"x","state":"succeeded","result":{body}}}"#)
         );
+        let own = Operation::of("x".parse().unwrap(), Outcome::Succeeded(Some("12345678")));
+        let mut out = Vec::new();
+        own.view().write_json(9, &mut out).unwrap();
+        assert_eq!(out, br#"{"id":"x","state":"succeeded"}"#);
         assert_eq!(text(body.len() - 1), r#"{"id":"x","state":"succeeded"}"#);
     }
 }

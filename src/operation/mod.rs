@@ -1,8 +1,8 @@
 //! What an operation *is*: its id, its states and the moves between them, its
 //! result and its failure.
 //!
-//! This module is pure. It does no I/O, knows no clock and no runtime; every
-//! time is handed in. Everything else in the crate builds on it, and it can be
+//! This module is pure. It does no I/O and knows no runtime; every time is
+//! handed in, but the one in a [new id](OperationId::new). Everything else in the crate builds on it, and it can be
 //! used alone, with a result type of your own:
 //!
 //! ```
@@ -56,4 +56,5 @@ pub use state::{InvalidTransition, State, UnknownState};
 pub use view::OperationView;
 
 pub(crate) use collect::Collecting;
+pub(crate) use problem::essence;
 pub(crate) use timestamp::rfc3339;

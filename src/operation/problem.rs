@@ -166,7 +166,7 @@ impl Problem {
         let is_problem = media_type.is_some_and(|media_type| {
             essence(media_type).eq_ignore_ascii_case(b"application/problem+json")
         });
-        let given = is_problem
+        let given = (is_problem && body.len() <= LARGEST)
             .then(|| serde_json::from_slice::<Self>(body).ok())
             .flatten();
         let mut problem = given.unwrap_or_else(|| Self::new(status));
@@ -188,11 +188,29 @@ impl Problem {
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
         let extensions: usize = extensions
             .iter()
-            .map(|(name, value)| name.len() + value.to_string().len() + 64)
+            .map(|(name, value)| name.len() + weigh(value))
             .sum();
         size_of::<Members>() + texts + extensions
     }
 }
+
+/// About how many bytes a value takes.
+fn weigh(value: &Value) -> usize {
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(weigh).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| 32 + name.len() + weigh(value))
+            .sum(),
+    };
+    size_of::<Value>() + inside
+}
+
+/// A larger problem, in bytes, is not taken over from a response: it would be
+/// in every answer about the operation.
+const LARGEST: usize = 64 * 1024;
 
 /// A media type without its parameters.
 pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
@@ -328,6 +346,14 @@ mod tests {
             assert_eq!(problem.status(), None);
         }
         assert!(serde_json::from_str::<Problem>("[]").is_err());
+    }
+
+    #[test]
+    fn a_problem_that_is_too_large_is_made_from_the_status() {
+        let body = format!(r#"{{"detail":"{}"}}"#, "x".repeat(LARGEST));
+        let media_type = Some(&b"application/problem+json"[..]);
+        let problem = Problem::of_response(StatusCode::CONFLICT, media_type, body.as_bytes());
+        assert_eq!(problem, Problem::new(StatusCode::CONFLICT));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! From a request to its answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{
     HeaderValue, Method, Response, StatusCode,
@@ -9,9 +12,11 @@ use http::{
 };
 
 use super::{
-    PollFuture, conditional,
+    PollBody, PollFuture, conditional,
     end::{cancel, forget},
+    events::events,
     hold::{Until, hold},
+    list::list,
     settings::Settings,
 };
 use crate::{
@@ -22,28 +27,47 @@ use crate::{
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
     let method = parts.method.clone();
-    let ask = match ask(settings, &parts) {
-        Ok(ask) => ask,
+    let about = match ask(settings, &parts) {
+        Ok(Ask::About { id, intent, wait }) => About { id, intent, wait },
+        Ok(Ask::List(listing)) => {
+            let settings = Arc::clone(settings);
+            return PollFuture::waiting(&method, async move {
+                list(&settings, &parts, listing).await.map(PollBody::from)
+            });
+        }
         Err(fault) => return PollFuture::ready(&method, refused(settings, &method, &fault)),
     };
     // Most polls end here, without waiting for anything.
-    if ask.wait.is_none()
-        && matches!(ask.intent, Intent::Status | Intent::Result)
-        && let Some(found) = settings.store.get_now(&ask.id)
+    if about.wait.is_none()
+        && matches!(about.intent, Intent::Status | Intent::Result)
+        && let Some(found) = settings.store.get_now(&about.id)
     {
-        return PollFuture::ready(&method, shown(settings, &parts, &ask, found));
+        return PollFuture::ready(&method, shown(settings, &parts, &about, found));
     }
     let settings = Arc::clone(settings);
     PollFuture::waiting(&method, async move {
-        let found = match ask.intent {
-            Intent::Status | Intent::Result => read(&settings, &parts, &ask).await,
-            Intent::Cancel(when_finished) => {
-                return cancel(&settings, &parts, &ask.id, when_finished).await;
+        let id = &about.id;
+        let response = match about.intent {
+            Intent::Status | Intent::Result => {
+                let found = read(&settings, &parts, &about).await;
+                shown(&settings, &parts, &about, found)
             }
-            Intent::Forget => return forget(&settings, &parts, &ask.id).await,
+            Intent::Events => match visible(&settings, &parts, id, settings.store.get(id).await) {
+                Ok(record) => return events(&settings, parts, record),
+                Err(fault) => settings.fault(&fault),
+            },
+            Intent::Cancel(when_finished) => cancel(&settings, &parts, id, when_finished).await,
+            Intent::Forget => forget(&settings, &parts, id).await,
         };
-        shown(&settings, &parts, &ask, found)
+        response.map(PollBody::from)
     })
+}
+
+/// A question about one operation.
+struct About {
+    id: OperationId,
+    intent: Intent,
+    wait: Option<Duration>,
 }
 
 fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
@@ -66,15 +90,29 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
         None => None,
     };
     inquiry.id = id.as_deref();
+    inquiry.lists = settings.powers.list.is_some();
     // Whoever only reads allows nothing else.
     let reads_only = |fault| match fault {
         Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => READ_ONLY,
         fault => fault,
     };
     let ask = settings.dialect.ask(&inquiry).map_err(reads_only)?;
-    match ask.intent {
-        Intent::Cancel(_) | Intent::Forget if settings.powers.ends.is_none() => Err(READ_ONLY),
-        _ => Ok(ask),
+    match ask {
+        Ask::About {
+            intent: Intent::Cancel(_) | Intent::Forget,
+            ..
+        } if settings.powers.ends.is_none() => Err(READ_ONLY),
+        // Who cannot be told of changes has no stream of them.
+        Ask::About {
+            id,
+            intent: Intent::Events,
+            wait,
+        } if settings.powers.changed.is_none() => Ok(Ask::About {
+            id,
+            intent: Intent::Status,
+            wait,
+        }),
+        ask => Ok(ask),
     }
 }
 
@@ -103,18 +141,18 @@ fn refused<S: Store>(
 }
 
 /// The operation, at once or when it is worth showing.
-async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, ask: &Ask) -> Found<S::Output> {
-    let found = match settings.store.get_now(&ask.id) {
+async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) -> Found<S::Output> {
+    let found = match settings.store.get_now(&about.id) {
         Some(found) => found,
-        None => settings.store.get(&ask.id).await,
+        None => settings.store.get(&about.id).await,
     };
     let Some(record) = found? else {
         return Ok(None);
     };
-    let Some(wait) = ask.wait.filter(|_| is_visible(&record)) else {
+    let Some(wait) = about.wait.filter(|_| is_visible(settings, parts, &record)) else {
         return Ok(Some(record));
     };
-    let until = match ask.intent {
+    let until = match about.intent {
         Intent::Status => {
             let etag = conditional::etag(&record);
             match conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) {
@@ -133,16 +171,16 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, ask: &Ask) -> Fou
 fn shown<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    ask: &Ask,
+    about: &About,
     found: Found<S::Output>,
 ) -> Response<WholeBody> {
-    let record = match visible(settings, &ask.id, found) {
+    let record = match visible(settings, parts, &about.id, found) {
         Ok(record) => record,
         Err(fault) => return settings.fault(&fault),
     };
-    in_context(settings, parts, &record, |context| {
+    let answer: Answer = in_context(settings, parts, &record, |context| {
         let view = record.operation().view();
-        if ask.intent == Intent::Result {
+        if about.intent == Intent::Result {
             return settings.dialect.result(&view, context);
         }
         let etag = conditional::etag(&record);
@@ -154,41 +192,43 @@ fn shown<S: Store>(
             conditional::validate(&mut response, etag);
         }
         Ok(response)
-    })
+    });
+    answer.unwrap_or_else(|fault| settings.fault(&fault))
 }
 
 /// The record, if it is there for whoever asks.
 pub(super) fn visible<S: Store>(
     settings: &Settings<S>,
+    parts: &Parts,
     id: &OperationId,
     found: Found<S::Output>,
 ) -> Result<Arc<Record<S::Output>>, Fault> {
     match found {
-        Ok(Some(record)) if is_visible(&record) => Ok(record),
+        Ok(Some(record)) if is_visible(settings, parts, &record) => Ok(record),
         Ok(_) => Err(Fault::NotFound { id: id.clone() }),
         Err(error) => Err(unavailable(settings, &error)),
     }
 }
 
-/// Nobody is asking on anybody's behalf, so only what is nobody's is there.
-fn is_visible<T>(record: &Record<T>) -> bool {
-    record.owner().is_none()
+/// To everybody but its owner an operation is unknown.
+fn is_visible<S: Store>(settings: &Settings<S>, parts: &Parts, record: &Record<S::Output>) -> bool {
+    settings.owns(parts, record.owner())
 }
 
 pub(super) fn unavailable<S: Store>(settings: &Settings<S>, error: &StoreError) -> Fault {
     tracing::error!(error = error.chain(), "operations are unavailable");
     Fault::Unavailable {
-        retry_after: settings.retry_after.retry_after(std::time::Duration::ZERO),
+        retry_after: settings.retry_after.retry_after(Duration::ZERO),
     }
 }
 
 /// Gives a dialect what it needs to answer with `record`.
-pub(super) fn in_context<S: Store>(
+pub(super) fn in_context<S: Store, T>(
     settings: &Settings<S>,
     parts: &Parts,
     record: &Record<S::Output>,
-    answer: impl FnOnce(&Context<'_>) -> Answer,
-) -> Response<WholeBody> {
+    answer: impl FnOnce(&Context<'_>) -> T,
+) -> T {
     let operation = record.operation();
     let urls = settings.locator.urls(parts, operation.id());
     let mut context = Context::new(&urls, &settings.replay);
@@ -199,5 +239,5 @@ pub(super) fn in_context<S: Store>(
         let pause = settings.retry_after.retry_after(age.unwrap_or_default());
         context.retry_after = Some(whole_seconds(pause));
     }
-    answer(&context).unwrap_or_else(|fault| settings.fault(&fault))
+    answer(&context)
 }

@@ -2,17 +2,25 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{operation::WholeBody, store::Record};
+use crate::{
+    operation::WholeBody,
+    store::{Record, Version},
+};
 
-/// The weak entity tag of a record: its version, and when it came to be. The
-/// time tells operations apart that had the same id one after the other.
+/// The weak entity tag of a record.
 pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
-    let version = record.version()?;
+    record.version()?;
+    HeaderValue::try_from(format!("W/\"{}\"", tag(record))).ok()
+}
+
+/// The version of a record, and when it came to be. The time tells operations
+/// apart that had the same id one after the other.
+pub(super) fn tag<T>(record: &Record<T>) -> String {
     let updated = record.operation().metadata().updated_at();
     let millis = updated
         .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
         .map_or(0, |age| age.as_millis());
-    HeaderValue::try_from(format!("W/\"{version}-{millis:x}\"")).ok()
+    format!("{}-{millis:x}", record.version().map_or(0, Version::get))
 }
 
 /// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{Response, header::IF_MATCH, request::Parts};
+use http::{
+    Response,
+    header::{ETAG, IF_MATCH},
+    request::Parts,
+};
 
 use super::{
     answer::{in_context, unavailable, visible},
@@ -13,7 +17,7 @@ use super::{
 use crate::{
     dialect::{Fault, WhenFinished},
     operation::{OperationId, State, WholeBody},
-    store::{Record, Store, Version, Write},
+    store::{Record, Store, StoreError, Version, Write},
 };
 
 pub(super) async fn cancel<S: Store>(
@@ -23,15 +27,16 @@ pub(super) async fn cancel<S: Store>(
     when_finished: WhenFinished,
 ) -> Response<WholeBody> {
     match try_cancel(settings, parts, id, when_finished).await {
-        Ok(Ended::Canceled(record)) => in_context(settings, parts, &record, |context| {
-            let mut response = settings
-                .dialect
-                .ended(&record.operation().view(), context)?;
+        Ok(Ended::Canceled(record)) => {
+            let answer = in_context(settings, parts, &record, |context| {
+                settings.dialect.ended(&record.operation().view(), context)
+            });
+            let mut response = answer.unwrap_or_else(|fault| settings.fault(&fault));
             if let Some(etag) = conditional::etag(&record) {
-                response.headers_mut().insert(http::header::ETAG, etag);
+                response.headers_mut().insert(ETAG, etag);
             }
-            Ok(response)
-        }),
+            response
+        }
         Ok(Ended::Forgotten) => settings.dialect.forgotten(id),
         Err(fault) => settings.fault(&fault),
     }
@@ -60,10 +65,9 @@ async fn try_cancel<S: Store>(
     id: &OperationId,
     when_finished: WhenFinished,
 ) -> Result<Ended<S::Output>, Fault> {
-    // Again as long as somebody else was faster: each round is a change of the
-    // operation, and it can only end once.
-    loop {
-        let (record, version, ends) = found(settings, id).await?;
+    // Again when somebody else was faster, which is seldom the case twice.
+    for _ in 0..ROUNDS {
+        let (record, version, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
         let if_match = conditional::names(&parts.headers, &IF_MATCH, etag.as_ref());
         if if_match == Some(false) {
@@ -96,14 +100,21 @@ async fn try_cancel<S: Store>(
             Write::Gone => return Err(Fault::NotFound { id: id.clone() }),
         }
     }
+    Err(unavailable(
+        settings,
+        &StoreError::unavailable("every cancel lost a race"),
+    ))
 }
+
+/// So often a cancel is tried against a version that is gone by then.
+const ROUNDS: usize = 32;
 
 async fn try_forget<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
 ) -> Result<(), Fault> {
-    let (record, version, ends) = found(settings, id).await?;
+    let (record, version, ends) = found(settings, parts, id).await?;
     let etag = conditional::etag(&record);
     if conditional::names(&parts.headers, &IF_MATCH, etag.as_ref()) == Some(false) {
         return Err(Fault::PreconditionFailed);
@@ -131,8 +142,12 @@ async fn forgotten<S: Store>(
 
 type FoundToEnd<S> = (Arc<Record<<S as Store>::Output>>, Version, Ends<S>);
 
-async fn found<S: Store>(settings: &Settings<S>, id: &OperationId) -> Result<FoundToEnd<S>, Fault> {
-    let record = visible(settings, id, settings.store.get(id).await)?;
+async fn found<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Result<FoundToEnd<S>, Fault> {
+    let record = visible(settings, parts, id, settings.store.get(id).await)?;
     // A service that ends operations was made with a store that counts versions.
     let missing = || Fault::NotFound { id: id.clone() };
     let version = record.version().ok_or_else(missing)?;

@@ -9,6 +9,7 @@ use std::{
 use http::{Method, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 
+use super::PollBody;
 use crate::operation::WholeBody;
 
 /// The future of [`PollService`](super::PollService). It is ready at once,
@@ -21,7 +22,7 @@ pub struct PollFuture {
 
 enum State {
     Ready(Option<Response<WholeBody>>),
-    Waiting(Pin<Box<dyn Future<Output = Response<WholeBody>> + Send>>),
+    Waiting(Pin<Box<dyn Future<Output = Response<PollBody>> + Send>>),
 }
 
 impl PollFuture {
@@ -34,7 +35,7 @@ impl PollFuture {
 
     pub(super) fn waiting(
         method: &Method,
-        response: impl Future<Output = Response<WholeBody>> + Send + 'static,
+        response: impl Future<Output = Response<PollBody>> + Send + 'static,
     ) -> Self {
         Self {
             state: State::Waiting(Box::pin(response)),
@@ -44,13 +45,16 @@ impl PollFuture {
 }
 
 impl Future for PollFuture {
-    type Output = Result<Response<WholeBody>, Infallible>;
+    type Output = Result<Response<PollBody>, Infallible>;
 
     /// # Panics
     /// When polled after it was ready, as futures may.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.state {
-            State::Ready(response) => response.take().expect("polled after it was ready"),
+            State::Ready(response) => response
+                .take()
+                .expect("polled after it was ready")
+                .map(PollBody::from),
             State::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
         };
         Poll::Ready(Ok(match self.head {
@@ -62,7 +66,7 @@ impl Future for PollFuture {
 
 /// The answer to `HEAD`: the fields that `GET` would give, its
 /// `Content-Length` included (RFC 9110, section 9.3.2).
-fn without_body(mut response: Response<WholeBody>) -> Response<WholeBody> {
+fn without_body(mut response: Response<PollBody>) -> Response<PollBody> {
     // These have no content, and so no length either (section 8.6).
     let has_none = matches!(
         response.status(),
@@ -72,7 +76,7 @@ fn without_body(mut response: Response<WholeBody>) -> Response<WholeBody> {
     if let Some(length) = length.filter(|_| !has_none) {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    response.map(|_| WholeBody::default())
+    response.map(|_| WholeBody::default().into())
 }
 
 impl fmt::Debug for PollFuture {

@@ -63,7 +63,7 @@ fn is_reached<T>(record: &Record<T>, seen: Version, until: Until) -> bool {
     changed || record.operation().state().is_terminal()
 }
 
-async fn closed(closing: Option<&CancellationToken>) {
+pub(super) async fn closed(closing: Option<&CancellationToken>) {
     match closing {
         Some(token) => token.cancelled().await,
         None => pending().await,

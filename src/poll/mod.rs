@@ -19,13 +19,17 @@
 //! * If the store fails, 503 with `Retry-After`; its own words go to the log.
 
 mod answer;
+mod body;
 mod conditional;
 mod end;
+mod events;
 mod future;
 mod hold;
+mod list;
 mod powers;
 mod service;
 mod settings;
 
+pub use body::PollBody;
 pub use future::PollFuture;
 pub use service::PollService;

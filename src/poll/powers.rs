@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use crate::{
     operation::{OperationId, Outcome},
-    store::{Repository, Store, StoreError, Version, Watch, Write},
+    store::{List, ListQuery, Page, Repository, Store, StoreError, Version, Watch, Write},
 };
 
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -27,7 +27,12 @@ pub(super) struct Powers<S: Store> {
     /// [`Watch::changed`].
     pub(super) changed: Option<Changed<S>>,
     pub(super) ends: Option<Ends<S>>,
+    /// [`List::list`].
+    pub(super) list: Option<ListPage<S>>,
 }
+
+type ListPage<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, Listed<<S as Store>::Output>>;
+type Listed<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct Ends<S: Store> {
     /// [`Repository::overrule`] with [`Outcome::Canceled`].
@@ -40,13 +45,25 @@ impl<S: Store> Powers<S> {
     pub(super) const NONE: Self = Self {
         changed: None,
         ends: None,
+        list: None,
     };
+
+    pub(super) fn listing(self) -> Self
+    where
+        S: List,
+    {
+        Self {
+            list: Some(|store, query| Box::pin(store.list(query))),
+            ..self
+        }
+    }
 
     pub(super) fn all() -> Self
     where
         S: Repository + Watch,
     {
         Self {
+            list: None,
             changed: Some(|store, id, since, at_most| Box::pin(store.changed(id, since, at_most))),
             ends: Some(Ends {
                 cancel: |store, id, version| {

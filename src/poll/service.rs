@@ -9,12 +9,13 @@ use std::{
 use http::{HeaderName, Request, Response, request::Parts};
 use tower::Service;
 
-use super::{PollFuture, answer::answer, powers::Powers, settings::Settings};
+use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
 use crate::{
+    accept::ExtractOwner,
     dialect::{Dialect, Fault, InvalidBaseUrl, Replay, RetryAfter},
     operation::{OperationId, WholeBody},
     run::Drain,
-    store::{Repository, Store, Watch},
+    store::{List, Owner, Repository, Store, Watch},
 };
 
 /// Answers polls, cancels and requests for results. See the
@@ -35,6 +36,9 @@ pub struct PollService<S: Store> {
     settings: Arc<Settings<S>>,
 }
 
+/// A sign of life more often than this is noise.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
 /// No poll is worth holding for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
@@ -44,6 +48,14 @@ impl<S: Repository + Watch> PollService<S> {
         Self {
             settings: Arc::new(Settings::new(store, Powers::all())),
         }
+    }
+}
+
+impl<S: List> PollService<S> {
+    /// Lets operations be listed: `GET` of their root gives those of whoever
+    /// asks, newest first, a page at a time.
+    pub fn listing(self) -> Self {
+        self.with(|settings| settings.powers = settings.powers.listing())
     }
 }
 
@@ -137,6 +149,31 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.closing = Some(drain.closed()))
     }
 
+    /// On whose behalf a request comes. Operations are there for their owner
+    /// alone; for everybody else they are unknown. Give the
+    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner) the same.
+    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
+        self.owner_with(owner)
+    }
+
+    /// On whose behalf a request comes, by a type of yours.
+    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
+        self.with(|settings| settings.set_owner(Arc::new(owner)))
+    }
+
+    /// How many event streams are open at a time, 1,000 by default; past it the
+    /// answer is 503. The bound is shared with all clones.
+    pub fn max_streams(self, streams: usize) -> Self {
+        self.settings.streams.max.store(streams, Relaxed);
+        self
+    }
+
+    /// How often an event stream shows a sign of life while nothing changes; 15
+    /// seconds by default, a second at the least and an hour at the most.
+    pub fn keep_alive(self, interval: Duration) -> Self {
+        self.with(|settings| settings.keep_alive = interval.clamp(SHORTEST_SILENCE, LONGEST_WAIT))
+    }
+
     /// Finds the id by itself instead of where the dialect says it is; an empty
     /// one, or none, is missing.
     pub fn operation_id(
@@ -162,7 +199,7 @@ impl<S: Store> PollService<S> {
 }
 
 impl<S: Store, B> Service<Request<B>> for PollService<S> {
-    type Response = Response<WholeBody>;
+    type Response = Response<PollBody>;
     type Error = Infallible;
     type Future = PollFuture;
 

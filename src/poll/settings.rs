@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::powers::Powers;
 use crate::{
+    accept::ExtractOwner,
     dialect::{Dialect, Fault, GrowingRetryAfter, Locator, Plain, Replay, RetryAfter},
     operation::WholeBody,
-    store::Store,
+    store::{Owner, Store},
 };
 
 type IdFn = dyn Fn(&Parts) -> Option<String> + Send + Sync;
@@ -32,6 +33,9 @@ pub(super) struct Settings<S: Store> {
     pub(super) inline_limit: usize,
     pub(super) max_wait: Duration,
     pub(super) held: Arc<Held>,
+    pub(super) streams: Arc<Held>,
+    pub(super) keep_alive: Duration,
+    owner: Option<Arc<dyn ExtractOwner>>,
     pub(super) closing: Option<CancellationToken>,
     pub(super) operation_id: Option<Arc<IdFn>>,
     pub(super) error_writer: Option<Arc<FaultFn>>,
@@ -49,10 +53,31 @@ impl<S: Store> Settings<S> {
             replay: Replay::default(),
             inline_limit: 64 * 1024,
             max_wait: Duration::from_secs(30),
-            held: Arc::default(),
+            held: Arc::new(Held::up_to(10_000)),
+            streams: Arc::new(Held::up_to(1_000)),
+            keep_alive: Duration::from_secs(15),
+            owner: None,
             closing: None,
             operation_id: None,
             error_writer: None,
+        }
+    }
+
+    pub(super) fn set_owner(&mut self, owner: Arc<dyn ExtractOwner>) {
+        self.owner = Some(owner);
+    }
+
+    /// On whose behalf a request comes.
+    pub(super) fn owner(&self, parts: &Parts) -> Option<Owner> {
+        self.owner.as_ref().and_then(|owner| owner.owner(parts))
+    }
+
+    /// Whether an operation of `owner` is there for this request. Where nobody
+    /// asks on anybody's behalf, only what is nobody's is.
+    pub(super) fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
+        match &self.owner {
+            Some(extract) => extract.owns(parts, owner),
+            None => owner.is_none(),
         }
     }
 
@@ -85,6 +110,9 @@ impl<S: Store> Clone for Settings<S> {
             inline_limit: self.inline_limit,
             max_wait: self.max_wait,
             held: Arc::clone(&self.held),
+            streams: Arc::clone(&self.streams),
+            keep_alive: self.keep_alive,
+            owner: self.owner.clone(),
             closing: self.closing.clone(),
             operation_id: self.operation_id.clone(),
             error_writer: self.error_writer.clone(),
@@ -99,16 +127,14 @@ pub(super) struct Held {
     pub(super) max: AtomicUsize,
 }
 
-impl Default for Held {
-    fn default() -> Self {
+impl Held {
+    fn up_to(max: usize) -> Self {
         Self {
             now: AtomicUsize::new(0),
-            max: AtomicUsize::new(10_000),
+            max: AtomicUsize::new(max),
         }
     }
-}
 
-impl Held {
     /// A place among them, until it is dropped; `None` if all are taken.
     pub(super) fn one(self: &Arc<Self>) -> Option<HeldOne> {
         let place = HeldOne(Arc::clone(self));

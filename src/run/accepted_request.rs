@@ -26,7 +26,7 @@ impl AcceptedRequest {
     /// created it, or took it over, and got this record for that.
     pub fn new(record: &Record<RecordedResponse>, mut request: Request<WholeBody>) -> Self {
         let id = record.operation().id().clone();
-        let span = span(&id, &request);
+        let span = operation_span(&id, &request);
         let work = Arc::new(Work::new(id, record.token(), record.attempts() + 1));
         request
             .extensions_mut()
@@ -56,7 +56,7 @@ impl AcceptedRequest {
 
 /// A span of its own for the operation, which outlives that of its request:
 /// it *follows from* the span that is current now.
-fn span(id: &OperationId, request: &Request<WholeBody>) -> Span {
+pub(crate) fn operation_span<B>(id: &OperationId, request: &Request<B>) -> Span {
     let span = tracing::info_span!(
         parent: None,
         "operation",

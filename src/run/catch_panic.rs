@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -17,8 +18,17 @@ pin_project! {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Panicked;
+/// With what was thrown.
+pub(super) struct Panicked(pub(super) Box<dyn Any + Send>);
+
+impl Panicked {
+    /// Throws away what was thrown. Its destructor may panic too.
+    pub(super) fn forget(self) {
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(self.0))) {
+            std::mem::forget(again);
+        }
+    }
+}
 
 impl<F> CatchPanic<F> {
     pub(super) fn new(inner: F) -> Self {
@@ -34,7 +44,7 @@ impl<F: Future> Future for CatchPanic<F> {
         match catch_unwind(AssertUnwindSafe(|| inner.poll(context))) {
             Ok(poll) => poll.map(Ok),
             // The panic hook has printed it.
-            Err(_) => Poll::Ready(Err(Panicked)),
+            Err(payload) => Poll::Ready(Err(Panicked(payload))),
         }
     }
 }

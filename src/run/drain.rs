@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{InFlight, limits::LONGEST};
+use super::{InFlight, in_flight::Tally, limits::LONGEST};
 use crate::operation::OperationId;
 
 /// Shuts a layer down without losing what it has accepted.
@@ -48,28 +48,28 @@ impl Drain {
     }
 
     /// Closes the doors and waits until all that is in flight has ended, for
-    /// `deadline` at the most, and 30 days. What is left then is interrupted: it fails as
-    /// `interrupted`, which takes up to one second more.
+    /// `deadline` at the most, and 30 days. What is left then is interrupted: it
+    /// fails as `interrupted`, which takes up to one second more.
     pub async fn drain(self, deadline: Duration) -> DrainReport {
+        self.0.begin_tally();
         self.close();
         let begun = Instant::now();
-        let at_first = self.in_flight();
         self.until_idle(begun + deadline.min(LONGEST)).await;
-        let interrupted = self.0.interrupt();
-        if !interrupted.is_empty() {
-            self.until_idle(Instant::now() + TO_RECORD).await;
-        }
+        self.0.interrupt();
+        self.until_idle(Instant::now() + TO_RECORD).await;
         // Before they are told to give up: each is gone at once then.
-        let unrecorded = self.0.live_ids();
-        self.0.abandoned().cancel();
-        let interrupted: Vec<_> = interrupted
-            .into_iter()
-            .filter(|id| !unrecorded.contains(id))
-            .collect();
-        DrainReport {
-            finished: at_first.saturating_sub(interrupted.len() + unrecorded.len()),
+        let Tally {
+            finished,
             interrupted,
             unrecorded,
+        } = self.0.tally();
+        let unanswered = self.in_flight().saturating_sub(unrecorded.len());
+        self.0.abandoned().cancel();
+        DrainReport {
+            finished,
+            interrupted,
+            unrecorded,
+            unanswered,
             took: begun.elapsed(),
         }
     }
@@ -92,12 +92,14 @@ impl Drain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// How many were in flight when the drain began and ended by themselves.
+    /// How many operations ended by themselves, or by a cancel, while it went on.
     pub finished: usize,
     /// The operations that were interrupted, and are recorded as failed.
     pub interrupted: Vec<OperationId>,
     /// The operations whose outcome the store has not taken.
     pub unrecorded: Vec<OperationId>,
+    /// How many requests were still being accepted, and will be refused.
+    pub unanswered: usize,
     /// How long it took.
     pub took: Duration,
 }
@@ -106,6 +108,6 @@ impl DrainReport {
     /// Whether everything ended by itself.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.interrupted.is_empty() && self.unrecorded.is_empty()
+        self.interrupted.is_empty() && self.unrecorded.is_empty() && self.unanswered == 0
     }
 }

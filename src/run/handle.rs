@@ -3,8 +3,11 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 use tokio_util::sync::CancellationToken;
 
-use super::Work;
-use crate::operation::{OperationId, Progress};
+use super::{Denied, Work};
+use crate::{
+    dialect::Fault,
+    operation::{OperationId, Problem, Progress},
+};
 
 /// A handler's hold on the operation it is running for.
 ///
@@ -63,6 +66,31 @@ impl OperationHandle {
         self.0.as_ref().map_or(1, |work| work.attempt)
     }
 
+    /// Accepts the operation: returns once it is durably created, and the client
+    /// gets its `202`. From then on the work goes on whatever the client does.
+    ///
+    /// Under a layer that accepts [signaled](crate::AsyncAcceptLayer::signaled)
+    /// the handler calls this once it knows that the request is good, and best
+    /// once it has read its body; if it returns before, its response goes out as
+    /// it is, and there is no operation. Under one that accepts
+    /// [after](crate::AsyncAcceptLayer::after) a time, it ends that time.
+    /// Elsewhere, and when called again, it returns at once.
+    ///
+    /// Dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`NotAccepted`] if the operation could not be created, or if it is too
+    /// late for that. The handler is to answer.
+    pub async fn accept(&self) -> Result<(), NotAccepted> {
+        match self.0.as_ref().and_then(|work| work.gate()) {
+            Some(gate) => gate.accept().await.map_err(|denied| match denied {
+                Denied::Failed => NotAccepted::Unavailable,
+                Denied::TooLate => NotAccepted::TooLate,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Says how far the work has come.
     ///
     /// Reports are cheap: they are written a few times a second at the most,
@@ -81,9 +109,31 @@ impl OperationHandle {
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         match &self.0 {
-            Some(work) => work.stop_token().clone(),
+            Some(work) => work.handler_token(),
             None => CancellationToken::new(),
         }
+    }
+}
+
+/// Why [`OperationHandle::accept`] did not accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAccepted {
+    /// The store did not take the operation.
+    #[error("the operation could not be created")]
+    Unavailable,
+    /// The request has been answered, or its client is gone.
+    #[error("it is too late to accept the operation")]
+    TooLate,
+}
+
+impl From<NotAccepted> for Problem {
+    /// A 503 of the type `urn:tower-operations:unavailable`.
+    fn from(_: NotAccepted) -> Self {
+        Fault::Unavailable {
+            retry_after: std::time::Duration::from_secs(1),
+        }
+        .problem()
     }
 }
 

@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Node;
-use crate::store::{Held, Lease, StoreError};
+use super::{Node, catch_panic::CatchPanic};
+use crate::{
+    operation::OperationId,
+    store::{Held, Lease, StoreError},
+};
 
 /// Starts the heartbeat of `node`, if it has none.
 ///
@@ -25,9 +28,10 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
     drop(first);
     let rounds = async {
         while let Some(node) = weak.upgrade() {
-            if let Err(error) = round(&node).await {
-                tracing::warn!(error = error.chain(), "leases could not be renewed");
-                sleep(Duration::from_secs(1).min(node.lease.term / 10)).await;
+            // A store that panics is a store that is unavailable.
+            if let Err(panicked) = CatchPanic::new(round(&node)).await {
+                panicked.forget();
+                sleep(node.lease.term / 10).await;
             }
             if node.in_flight.rest() {
                 break;
@@ -41,25 +45,65 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
 }
 
 /// A third of the lease: listening for recalls, then renewing everything.
-async fn round<R: Lease>(node: &Node<R>) -> Result<(), StoreError> {
-    let interval = node.lease.term / 3;
-    let until = Instant::now() + interval;
+async fn round<R: Lease>(node: &Node<R>) {
+    let until = Instant::now() + node.lease.term / 3;
+    let mut listening = false;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let recalled = node.store.recalled(&node.lease.node, left).await?;
-        if recalled.is_empty() {
+        if left.is_zero() {
             break;
         }
-        // A recall is a rumour; what renewal says is true.
-        renew(node, &node.in_flight.held_among(&recalled)).await?;
+        // The first time only to be on the list: what was recalled before that
+        // is found by renewing.
+        let at_most = if listening { left } else { Duration::ZERO };
+        let held = match recalled(node, at_most, left).await {
+            Ok(_) if !listening => node.in_flight.held(),
+            Ok(recalled) if recalled.is_empty() => {
+                sleep_until(until).await;
+                break;
+            }
+            // A recall is a rumour; what renewal says is true.
+            Ok(recalled) => node.in_flight.held_among(&recalled),
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "recalls cannot be heard");
+                sleep_until(until).await;
+                break;
+            }
+        };
+        renew(node, &held).await;
+        if listening {
+            // However many rumours there are.
+            sleep(BETWEEN_RECALLS.min(left)).await;
+        }
+        listening = true;
     }
-    renew(node, &node.in_flight.held()).await
+    renew(node, &node.in_flight.held()).await;
 }
 
-async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) -> Result<(), StoreError> {
-    if !held.is_empty() {
-        let lost = node.store.renew(&node.lease, held).await?;
-        node.in_flight.recall(&lost);
+/// The shortest time between two looks at what was recalled.
+const BETWEEN_RECALLS: Duration = Duration::from_millis(10);
+
+/// What was recalled. A store that is silent for longer than it may has nothing
+/// to say.
+async fn recalled<R: Lease>(
+    node: &Node<R>,
+    at_most: Duration,
+    left: Duration,
+) -> Result<Vec<OperationId>, StoreError> {
+    let recalled = node.store.recalled(&node.lease.node, at_most);
+    timeout(left + BETWEEN_RECALLS, recalled)
+        .await
+        .unwrap_or_else(|_| Ok(Vec::new()))
+}
+
+async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
+    if held.is_empty() {
+        return;
     }
-    Ok(())
+    let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
+    let renewed = timeout(node.lease.term / 3, node.store.renew(&node.lease, held));
+    match renewed.await.unwrap_or_else(silent) {
+        Ok(lost) => node.in_flight.recall(&lost),
+        Err(error) => tracing::warn!(error = error.chain(), "leases could not be renewed"),
+    }
 }

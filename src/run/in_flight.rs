@@ -1,7 +1,7 @@
 //! What a node has in its hands: how much, what, and until when.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::work::{Cause, Work};
+use super::work::{Cause, Ended, Work};
 use crate::{
     operation::OperationId,
     store::{
@@ -40,6 +40,16 @@ struct Live {
     works: HashMap<OperationId, Arc<Work>, foldhash::quality::RandomState>,
     /// Whatever comes is interrupted.
     interrupting: bool,
+    /// What has become of the runs since the drain began.
+    tally: Option<Tally>,
+}
+
+/// How runs have ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) finished: usize,
+    pub(super) interrupted: Vec<OperationId>,
+    pub(super) unrecorded: Vec<OperationId>,
 }
 
 /// Why a request is not let in.
@@ -90,17 +100,22 @@ impl InFlight {
         self.admitted.load(SeqCst)
     }
 
-    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>) -> Entered {
+    /// Takes an operation among the live ones; `None` if it is there already.
+    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>) -> Option<Entered> {
         let mut live = self.live();
-        if live.interrupting {
+        let interrupting = live.interrupting;
+        match live.works.entry(work.id.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(entry) => entry.insert(Arc::clone(&work)),
+        };
+        drop(live);
+        if interrupting {
             work.stop(Cause::Interrupted);
         }
-        live.works.insert(work.id.clone(), Arc::clone(&work));
-        drop(live);
-        Entered {
+        Some(Entered {
             in_flight: Arc::clone(self),
             work,
-        }
+        })
     }
 
     pub(super) fn held(&self) -> Vec<Held> {
@@ -122,25 +137,38 @@ impl InFlight {
         let works = lost.iter().filter_map(|lost| {
             live.works
                 .get(&lost.id)
-                .filter(|work| work.token == lost.token)
+                .filter(|work| work.token() == lost.token)
         });
         let works: Vec<_> = works.cloned().collect();
         drop(live);
         works.iter().for_each(|work| work.stop(Cause::Recalled));
     }
 
+    /// Counts from now on how runs end.
+    pub(super) fn begin_tally(&self) {
+        self.live().tally = Some(Tally::default());
+    }
+
+    /// How runs have ended since then; those that have not are unrecorded.
+    pub(super) fn tally(&self) -> Tally {
+        let live = self.live();
+        let mut tally = live.tally.clone().unwrap_or_default();
+        tally.unrecorded.extend(live.works.keys().cloned());
+        tally
+    }
+
     /// Interrupts what is there and what may still come.
-    pub(super) fn interrupt(&self) -> Vec<OperationId> {
+    pub(super) fn interrupt(&self) {
         let mut live = self.live();
         live.interrupting = true;
         let works: Vec<_> = live.works.values().cloned().collect();
         drop(live);
         works.iter().for_each(|work| work.stop(Cause::Interrupted));
-        works.iter().map(|work| work.id.clone()).collect()
     }
 
-    pub(super) fn live_ids(&self) -> Vec<OperationId> {
-        self.live().works.keys().cloned().collect()
+    /// Whether nothing new is begun any more.
+    pub(crate) fn is_interrupting(&self) -> bool {
+        self.live().interrupting
     }
 
     /// A waiter for the moment when the last one leaves.
@@ -199,12 +227,14 @@ pub(super) struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut live = self.in_flight.live();
-        let mine = live
-            .works
-            .get(&self.work.id)
-            .is_some_and(|work| Arc::ptr_eq(work, &self.work));
-        if mine {
-            live.works.remove(&self.work.id);
+        live.works.remove(&self.work.id);
+        let id = &self.work.id;
+        if let Some(tally) = &mut live.tally {
+            match self.work.ended() {
+                Some(Ended::ByItself) => tally.finished += 1,
+                Some(Ended::Interrupted) => tally.interrupted.push(id.clone()),
+                None => tally.unrecorded.push(id.clone()),
+            }
         }
     }
 }

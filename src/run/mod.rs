@@ -22,24 +22,33 @@
 mod accepted_request;
 mod catch_panic;
 mod drain;
+mod gate;
 mod handle;
 mod heartbeat;
+mod hold;
 mod in_flight;
 mod limits;
 mod node;
 mod operate;
+mod persist;
 mod record;
 mod service;
 mod work;
 
+// For `gate`, which a model checker compiles over its own primitives.
+use crate::store::{sync, wait};
+
 pub use accepted_request::AcceptedRequest;
 pub use drain::{Drain, DrainReport};
-pub use handle::OperationHandle;
+pub use handle::{NotAccepted, OperationHandle};
 pub use service::{Ran, RunFuture, RunService};
 
+pub(crate) use accepted_request::operation_span;
+pub(crate) use gate::{Denied, Gate};
+pub(crate) use hold::{Holding, Told};
 pub(crate) use in_flight::{Admitted, InFlight, Refused};
 pub(crate) use limits::RunLimits;
 pub(crate) use node::Node;
-pub(crate) use operate::operate;
-pub(crate) use record::until_answered;
+pub(crate) use operate::{collect, operate};
+pub(crate) use persist::until_answered;
 pub(crate) use work::Work;

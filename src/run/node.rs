@@ -1,7 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::InFlight;
-use crate::store::{LeaseTerm, NodeId};
+use crate::store::{KeyPowers, LeaseTerm, NodeId};
 
 /// One running instance: its store, its lease, and what it has in flight.
 #[derive(Debug)]
@@ -9,6 +12,8 @@ pub(crate) struct Node<R> {
     pub(crate) store: R,
     pub(crate) lease: LeaseTerm,
     pub(crate) in_flight: Arc<InFlight>,
+    /// Set once the application wants requests to be idempotent.
+    pub(crate) keys: OnceLock<KeyPowers<R>>,
 }
 
 /// How long a node may be silent before its operations count as abandoned.
@@ -26,6 +31,7 @@ impl<R> Node<R> {
                 term: LEASE_TERM,
             },
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
+            keys: OnceLock::new(),
         }
     }
 }

@@ -11,9 +11,10 @@ use tracing::Instrument;
 
 use super::{
     AcceptedRequest, Node, Ran, RunLimits,
-    catch_panic::{CatchPanic, Panicked},
+    catch_panic::CatchPanic,
     heartbeat,
-    record::{record, until_answered},
+    persist::until_answered,
+    record::record,
     work::{Cause, Work},
 };
 use crate::{
@@ -49,7 +50,10 @@ where
         admitted,
     } = accepted;
     let _admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
-    let _entered = node.in_flight.enter(Arc::clone(&work));
+    // It is running here already: once is enough.
+    let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
+        return Ok(Ran::Refused);
+    };
     heartbeat::ensure(&node);
     let run = async {
         let run = stoppable(
@@ -60,8 +64,12 @@ where
         );
         let outcome = match CatchPanic::new(run).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(NoOutcome)) => return Ok(Ran::Refused),
-            Err(Panicked) => {
+            Ok(Err(NoOutcome)) => {
+                work.recalled();
+                return Ok(Ran::Refused);
+            }
+            Err(panicked) => {
+                panicked.forget();
                 tracing::error!("the inner service panicked");
                 Outcome::failed(FailureKind::Panicked)
             }
@@ -72,13 +80,13 @@ where
 }
 
 /// The operation was ended by somebody else: there is nothing to record.
-struct NoOutcome;
+pub(super) struct NoOutcome;
 
-type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
+pub(super) type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
 
 /// Lets `run` go on until it is done or asked to stop, and writes its progress
 /// meanwhile.
-async fn stoppable<R: Lease<Output = RecordedResponse>>(
+pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
     node: &Node<R>,
     limits: &RunLimits,
     work: &Work,
@@ -105,7 +113,7 @@ async fn stoppable<R: Lease<Output = RecordedResponse>>(
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
     loop {
         let (progress, number) = work.next_report().await;
-        match node.store.report(&work.id, work.token, progress).await {
+        match node.store.report(&work.id, work.token(), progress).await {
             Ok(Write::Done(_)) => work.report_written(number),
             Ok(Write::Lost(_) | Write::Gone) => {
                 work.stop(Cause::Recalled);
@@ -159,7 +167,7 @@ where
     })
 }
 
-enum NotStarted {
+pub(super) enum NotStarted {
     Failed(Outcome<RecordedResponse>),
     Lost,
 }
@@ -172,12 +180,12 @@ impl From<Outcome<RecordedResponse>> for NotStarted {
 
 /// `pending` → `running`. The service is only called once this is known to have
 /// happened: attempts are counted by it.
-async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
+pub(super) async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,
 {
     let started = until_answered(node.in_flight.abandoned(), || {
-        node.store.start(&work.id, work.token)
+        node.store.start(&work.id, work.token())
     });
     match started.await {
         Ok(Write::Done(_)) => Ok(()),
@@ -191,7 +199,7 @@ where
     }
 }
 
-async fn collect<B>(
+pub(crate) async fn collect<B>(
     response: Response<B>,
     limit: u64,
 ) -> Result<Response<WholeBody>, Outcome<RecordedResponse>>
@@ -218,7 +226,7 @@ fn too_large(limit: u64) -> Outcome<RecordedResponse> {
     Outcome::failed(FailureKind::ResultTooLarge)
 }
 
-fn inner_error(error: &BoxError) -> Outcome<RecordedResponse> {
+pub(super) fn inner_error(error: &BoxError) -> Outcome<RecordedResponse> {
     tracing::error!(
         error = &**error as &dyn std::error::Error,
         "the inner service returned an error"

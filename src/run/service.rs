@@ -22,7 +22,12 @@ use crate::{
 ///
 /// The layer does this by itself. Use it where accepted requests come from
 /// elsewhere, for example from a queue of yours: its future is ready once the
-/// outcome is recorded, which is the moment to acknowledge a delivery.
+/// outcome is recorded, which is the moment to acknowledge a delivery. Dropping
+/// it before leaves the operation unfinished: it is then for whoever takes over
+/// its lease.
+///
+/// A request that is delivered twice runs once at a time here: the second is
+/// [`Ran::Refused`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -127,7 +132,8 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = Ran;
-    /// The store did not answer until the node was abandoned.
+    /// The store did not answer until the node was abandoned, or the node is
+    /// shutting down and has not begun. The request is to be given to another.
     type Error = StoreError;
     type Future = RunFuture;
 
@@ -139,6 +145,10 @@ where
 
     fn call(&mut self, accepted: AcceptedRequest) -> RunFuture {
         let node = Arc::clone(&self.node);
+        if node.in_flight.closed().is_cancelled() {
+            let closed = StoreError::unavailable("this node is shutting down");
+            return RunFuture(Box::pin(std::future::ready(Err(closed))));
+        }
         RunFuture(Box::pin(operate(
             node,
             self.limits,

@@ -1,12 +1,16 @@
 //! One operation while it is in this process's hands.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Gate;
 use crate::{
-    operation::{OperationId, Progress},
+    operation::{FailureKind, Operation, OperationId, Problem, Progress},
     store::{FencingToken, Held},
 };
 
@@ -15,11 +19,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) id: OperationId,
-    pub(crate) token: FencingToken,
+    /// Known once the operation is created.
+    token: AtomicU64,
     /// From 1.
     pub(crate) attempt: u32,
+    /// Where the call may still be answered directly.
+    gate: Option<Gate>,
     stop: CancellationToken,
     cause: OnceLock<Cause>,
+    ended: OnceLock<Ended>,
     progress: Mutex<Reports>,
     reported: Notify,
 }
@@ -31,6 +39,15 @@ pub(super) enum Cause {
     /// left to record.
     Recalled,
     /// Its node is drained.
+    Interrupted,
+}
+
+/// What is known to have become of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The operation has an outcome of its own, or is somebody else's.
+    ByItself,
+    /// It is recorded as interrupted.
     Interrupted,
 }
 
@@ -46,10 +63,12 @@ impl Work {
     pub(crate) fn new(id: OperationId, token: FencingToken, attempt: u32) -> Self {
         Self {
             id,
-            token,
+            token: AtomicU64::new(token.get()),
             attempt,
+            gate: None,
             stop: CancellationToken::new(),
             cause: OnceLock::new(),
+            ended: OnceLock::new(),
             progress: Mutex::default(),
             reported: Notify::new(),
         }
@@ -58,8 +77,28 @@ impl Work {
     pub(super) fn held(&self) -> Held {
         Held {
             id: self.id.clone(),
-            token: self.token,
+            token: self.token(),
         }
+    }
+
+    /// The same, for a call that may still be answered directly.
+    pub(crate) fn held_at_a_gate(id: OperationId) -> Self {
+        Self {
+            gate: Some(Gate::new()),
+            ..Self::new(id, FencingToken::FIRST, 1)
+        }
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    pub(crate) fn token(&self) -> FencingToken {
+        FencingToken::from_number(self.token.load(SeqCst))
+    }
+
+    pub(super) fn set_token(&self, token: FencingToken) {
+        self.token.store(token.get(), SeqCst);
     }
 
     /// Asks the run to stop. The first cause counts.
@@ -72,11 +111,31 @@ impl Work {
     pub(super) async fn stopped(&self) -> Cause {
         self.stop.cancelled().await;
         // The cause is set before the token is.
-        self.cause.get().copied().unwrap_or(Cause::Recalled)
+        self.cause.get().copied().unwrap_or(Cause::Interrupted)
     }
 
-    pub(super) fn stop_token(&self) -> &CancellationToken {
-        &self.stop
+    /// A token for the handler. It can only cancel what it hands on itself.
+    pub(super) fn handler_token(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
+    /// The operation has ended as this shows.
+    pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
+        let problem = operation.problem().map(Problem::type_uri);
+        let _ = self.ended.set(match problem {
+            Some(urn) if urn == FailureKind::Interrupted.urn() => Ended::Interrupted,
+            _ => Ended::ByItself,
+        });
+    }
+
+    /// The operation is in other hands.
+    pub(super) fn recalled(&self) {
+        let _ = self.ended.set(Ended::ByItself);
+    }
+
+    /// What is known to have become of it.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended.get().copied()
     }
 
     pub(super) fn report(&self, progress: Progress) {

@@ -10,8 +10,9 @@ use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse
 /// A store chosen at run time, for example by a command line.
 ///
 /// It is made from a store that has every power, and has every power itself. A
-/// store that lacks some is completed first, with
-/// [`Polling`](super::Polling) and [`SingleNode`](super::SingleNode).
+/// store that lacks [`Watch`] or [`Lease`] is completed first, by
+/// [`Polling`](super::Polling) or [`SingleNode`](super::SingleNode); [`Keys`],
+/// [`List`] and [`Purge`] are its own to have.
 ///
 /// ```
 /// use tower_operations::{AsyncAcceptLayer, MemoryStore, store::AnyStore};

@@ -29,11 +29,18 @@ pub struct Polling<R> {
     interval: Duration,
 }
 
+/// Reading more often than this is asking for trouble.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 impl<R> Polling<R> {
-    /// Reads every `interval` while somebody waits.
+    /// Reads every `interval`, but at the most once a millisecond, while somebody
+    /// waits.
     #[must_use]
     pub fn new(inner: R, interval: Duration) -> Self {
-        Self { inner, interval }
+        Self {
+            inner,
+            interval: interval.max(SHORTEST),
+        }
     }
 }
 

@@ -291,6 +291,20 @@ impl<T> Record<T> {
         Some(next)
     }
 
+    /// The record of a terminal operation, without what it led to.
+    pub(crate) fn without_result(&self) -> Self {
+        let stage = match self.operation.stage() {
+            Stage::Pending => Stage::Pending,
+            Stage::Running => Stage::Running,
+            Stage::Ended(Outcome::Succeeded(_)) => Outcome::Succeeded(None).into(),
+            Stage::Ended(Outcome::Failed(failure)) => {
+                Outcome::failed(failure.problem.clone()).into()
+            }
+            Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
+        };
+        self.with_stage(stage, self.version)
+    }
+
     /// This record one version on; `None` once it is terminal. What is not
     /// terminal holds no `T`, so none has to be cloned.
     fn successor(&self) -> Option<Self> {
@@ -299,15 +313,19 @@ impl<T> Record<T> {
             Stage::Running => Stage::Running,
             Stage::Ended(_) => return None,
         };
+        Some(self.with_stage(stage, self.version.map(Version::next)))
+    }
+
+    fn with_stage(&self, stage: Stage<T>, version: Option<Version>) -> Self {
         let metadata = self.operation.metadata().clone();
-        Some(Self {
+        Self {
             operation: Operation::of(self.operation.id().clone(), Snapshot { stage, metadata }),
-            version: self.version.map(Version::next),
+            version,
             owner: self.owner.clone(),
             token: self.token,
             node: self.node.clone(),
             attempts: self.attempts,
             started_by: self.started_by,
-        })
+        }
     }
 }

@@ -9,7 +9,8 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// * Law 1, [`create`](Self::create): atomic, and durable when it returns.
 ///   Asked again with the same id or the same key it gives the operation that
 ///   is there ([`Created::Existing`]) to the same owner, [`Created::IdTaken`]
-///   to another. Any read that begins after it returned sees the operation.
+///   to another. With a key, an operation of that id which the key did not make
+///   is another request's: [`Created::KeyHeld`]. Any read that begins after it returned sees the operation.
 /// * Law 2: [`start`](Self::start), [`report`](Self::report) and
 ///   [`finish`](Self::finish) happen only while the operation is not terminal
 ///   and `token` is its latest. [`overrule`](Self::overrule) and
@@ -28,12 +29,19 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// [`Record`] has these changes as pure functions.
 pub trait Repository: Store {
     /// Creates a pending operation, held by `new.lease` if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if there is no room (then there is no operation),
+    /// [`StoreError::Unavailable`] if it is not known whether there is one.
     fn create(
         &self,
         new: NewOperation,
     ) -> impl Future<Output = Result<Created<Self::Output>, StoreError>> + Send;
 
     /// `pending` → `running`; counts an attempt.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened.
     fn start(
         &self,
         id: &OperationId,
@@ -41,6 +49,9 @@ pub trait Repository: Store {
     ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
 
     /// Keeps how far it has come.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened.
     fn report(
         &self,
         id: &OperationId,
@@ -49,6 +60,10 @@ pub trait Repository: Store {
     ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
 
     /// Records the outcome, with progress that was not reported before.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened,
+    /// [`StoreError::Refused`] if the store cannot keep this outcome.
     fn finish(
         &self,
         id: &OperationId,
@@ -59,6 +74,9 @@ pub trait Repository: Store {
 
     /// Ends the operation from outside, as a cancel does, if it is still at
     /// `version`; its holder can write no more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened.
     fn overrule(
         &self,
         id: &OperationId,
@@ -68,6 +86,9 @@ pub trait Repository: Store {
 
     /// Removes a terminal operation that is still at `version`. A key that
     /// found it stays taken until it expires.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened.
     fn forget(
         &self,
         id: &OperationId,

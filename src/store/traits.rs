@@ -19,6 +19,9 @@ pub trait Store: Send + Sync + 'static {
     type Output: Payload;
 
     /// The operation as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn get(&self, id: &OperationId) -> impl Future<Output = Found<Self::Output>> + Send;
 
     /// The same without waiting, from a store that never has to: a poll then
@@ -41,6 +44,9 @@ pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
 pub trait Watch: Store {
     /// Returns the operation as soon as its version is not `since`, or as it is
     /// after `at_most`; `None` if there is none, or as soon as it is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn changed(
         &self,
         id: &OperationId,
@@ -58,6 +64,9 @@ pub trait Watch: Store {
 pub trait Lease: Repository {
     /// Extends the leases on all of `held`, in one statement. Answers those
     /// that the node holds no more: taken over, ended from outside, gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn renew(
         &self,
         lease: &LeaseTerm,
@@ -65,6 +74,9 @@ pub trait Lease: Repository {
     ) -> impl Future<Output = Result<Vec<Held>, StoreError>> + Send;
 
     /// Takes over at most `limit` operations whose lease has expired.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn take_over(
         &self,
         lease: &LeaseTerm,
@@ -73,6 +85,9 @@ pub trait Lease: Repository {
 
     /// Gives up the leases on `held`: they count as expired at once. What is
     /// not held by these tokens is left alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Returns as soon as operations that `node` holds were ended from outside,
@@ -80,6 +95,9 @@ pub trait Lease: Repository {
     ///
     /// This is a wake-up: it may name operations that the node holds no more,
     /// and may miss some; [`renew`](Self::renew) has the truth.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn recalled(
         &self,
         node: &NodeId,
@@ -97,6 +115,10 @@ pub trait Lease: Repository {
 /// [`Repository::create`] is bound to the operation it made.
 pub trait Keys: Repository {
     /// Reserves `key` for `owner`, for `term`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked,
+    /// [`StoreError::Full`] if it has no room.
     fn reserve(
         &self,
         key: &Key,
@@ -106,6 +128,9 @@ pub trait Keys: Repository {
 
     /// Keeps an early answer under a reserved key, for repetitions. False if
     /// the reservation has lapsed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn settle(
         &self,
         key: &Key,
@@ -114,6 +139,9 @@ pub trait Keys: Repository {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Frees a reserved key. False if the reservation has lapsed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn release_key(
         &self,
         key: &Key,
@@ -128,6 +156,10 @@ pub trait Keys: Repository {
 /// whatever was created since. What has expired is absent (law 8).
 pub trait List: Store {
     /// A page of operations.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the cursor is none of this store's,
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn list(
         &self,
         query: &ListQuery,
@@ -141,5 +173,8 @@ pub trait List: Store {
 /// not terminal never expires.
 pub trait Purge: Store {
     /// Removes at most `limit` expired operations and says how many it removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn purge(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }

@@ -6,7 +6,7 @@
 //! `Notify` plus a lock cannot promise once the lock is dropped in between.
 
 use std::{
-    collections::btree_map::{BTreeMap, Entry},
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::PoisonError,
@@ -77,25 +77,30 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Self { cell, seen, key } = &mut *self;
-        cell.lock(|state| {
+        let (ready, replaced) = cell.lock(|state| {
             if state.notifications != *seen {
                 // The notification took all wakers, this one's too.
                 *key = None;
-                return Poll::Ready(());
+                return (Poll::Ready(()), None);
             }
             let key = *key.get_or_insert_with(|| {
                 state.next_key += 1;
                 state.next_key
             });
             let waker = context.waker();
-            match state.wakers.entry(key) {
-                Entry::Occupied(mut entry) => entry.get_mut().clone_from(waker),
-                Entry::Vacant(entry) => {
-                    entry.insert(waker.clone());
-                }
-            }
-            Poll::Pending
-        })
+            let is_there = state
+                .wakers
+                .get(&key)
+                .is_some_and(|known| known.will_wake(waker));
+            let replaced = if is_there {
+                None
+            } else {
+                state.wakers.insert(key, waker.clone())
+            };
+            (Poll::Pending, replaced)
+        });
+        drop(replaced); // outside of the lock: a waker may be anything
+        ready
     }
 }
 

@@ -1,5 +1,8 @@
 //! A client that follows nothing by itself.
 
+// Each test uses its part of this.
+#![allow(dead_code)]
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::LOCATION};
 use http_body_util::{BodyExt, Full};
@@ -104,6 +107,12 @@ impl Answer {
         let value = self.0.headers().get(name);
         let value = value.unwrap_or_else(|| panic!("no {name} in {self:?}"));
         value.to_str().unwrap()
+    }
+
+    /// All values of a header that may come more than once.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.0.headers().get_all(name).into_iter();
+        values.map(|value| value.to_str().unwrap())
     }
 
     pub(crate) fn body(&self) -> &Bytes {

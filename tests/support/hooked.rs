@@ -6,8 +6,9 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Held, Lease, LeaseTerm, NewOperation, NodeId, Record, Repository,
-        Store, StoreError, Version, Watch, Write,
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+        NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError, Version, Watch,
+        Write,
     },
 };
 
@@ -21,7 +22,14 @@ pub(crate) enum Call {
     Overrule,
     Forget,
     Changed,
-    Lease,
+    Renew,
+    Recalled,
+    TakeOver,
+    Release,
+    Reserve,
+    Settle,
+    ReleaseKey,
+    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,21 +150,54 @@ impl Watch for Hooked {
 
 impl Lease for Hooked {
     async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
-        self.around(Call::Lease, self.inner.renew(lease, held))
+        self.around(Call::Renew, self.inner.renew(lease, held))
             .await
     }
 
     async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Answer<Vec<Stored>> {
-        self.around(Call::Lease, self.inner.take_over(lease, limit))
+        self.around(Call::TakeOver, self.inner.take_over(lease, limit))
             .await
     }
 
     async fn release(&self, held: &[Held]) -> Answer<()> {
-        self.around(Call::Lease, self.inner.release(held)).await
+        self.around(Call::Release, self.inner.release(held)).await
     }
 
     async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
-        self.around(Call::Lease, self.inner.recalled(node, at_most))
+        self.around(Call::Recalled, self.inner.recalled(node, at_most))
             .await
+    }
+}
+
+impl Keys for Hooked {
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        term: Duration,
+    ) -> Answer<Reservation<RecordedResponse>> {
+        self.around(Call::Reserve, self.inner.reserve(key, owner, term))
+            .await
+    }
+
+    async fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Answer<bool> {
+        self.around(Call::Settle, self.inner.settle(key, token, answer))
+            .await
+    }
+
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        self.around(Call::ReleaseKey, self.inner.release_key(key, token))
+            .await
+    }
+}
+
+impl List for Hooked {
+    async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
+        self.around(Call::List, self.inner.list(query)).await
     }
 }

@@ -1,5 +1,8 @@
 //! Examples as processes of their own.
 
+// Each test uses its part of this.
+#![allow(dead_code)]
+
 use std::{
     env,
     path::PathBuf,

@@ -39,6 +39,9 @@ use tower::{BoxError, Service};
 /// Nothing that these tests wait for takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// So many streams of one HTTP/2 connection are open at a time, with hyper.
+const MAX_STREAMS: u32 = 2000;
+
 /// Waits, but not for ever.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
@@ -88,7 +91,8 @@ impl Server {
                     accepted = listener.accept() => accepted.unwrap(),
                     () = stopped.cancelled() => break,
                 };
-                let builder = auto::Builder::new(TokioExecutor::new());
+                let mut builder = auto::Builder::new(TokioExecutor::new());
+                builder.http2().max_concurrent_streams(MAX_STREAMS);
                 let service = TowerToHyperService::new(service.clone());
                 let connection = builder
                     .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -314,14 +318,23 @@ impl Body for Frames {
 /// when that is dropped.
 pub(crate) fn piecemeal() -> (mpsc::UnboundedSender<Bytes>, AnyBody) {
     let (sender, pieces) = mpsc::unbounded_channel();
-    (sender, Piecemeal { pieces }.boxed())
+    let to_frame = Frame::data;
+    (sender, Piecemeal { pieces, to_frame }.boxed())
 }
 
-struct Piecemeal {
-    pieces: mpsc::UnboundedReceiver<Bytes>,
+/// The same, with trailers if there are to be any.
+pub(crate) fn framewise() -> (mpsc::UnboundedSender<Frame<Bytes>>, AnyBody) {
+    let (sender, pieces) = mpsc::unbounded_channel();
+    let to_frame = |frame| frame;
+    (sender, Piecemeal { pieces, to_frame }.boxed())
 }
 
-impl Body for Piecemeal {
+struct Piecemeal<T> {
+    pieces: mpsc::UnboundedReceiver<T>,
+    to_frame: fn(T) -> Frame<Bytes>,
+}
+
+impl<T> Body for Piecemeal<T> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -330,7 +343,7 @@ impl Body for Piecemeal {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = self.pieces.poll_recv(context);
-        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        piece.map(|piece| piece.map(|piece| Ok((self.to_frame)(piece))))
     }
 }
 

@@ -3,14 +3,14 @@
 //! A key's lock is taken before that of an operation's shard, never after it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use super::shard::Tick;
+use super::{limits::Room, shard::Tick};
 use crate::{
     operation::OperationId,
     store::{FencingToken, Key, Owner, Record, Reservation},
@@ -24,8 +24,14 @@ pub(super) struct KeyTable<T> {
 
 const SHARDS: usize = 64;
 
-/// Keys are chosen by clients, so they are hashed with a secret of the process.
-pub(super) type Keyring<T> = HashMap<Arc<str>, KeyEntry<T>>;
+/// The keys under one lock.
+pub(super) struct Keyring<T> {
+    /// Keys are chosen by clients, so they are hashed with a secret of the
+    /// process.
+    entries: HashMap<Arc<str>, KeyEntry<T>>,
+    /// Those whose time will be over, by when.
+    ending: BTreeSet<(Tick, Arc<str>)>,
+}
 
 pub(super) struct KeyEntry<T> {
     owner: Option<Owner>,
@@ -33,6 +39,8 @@ pub(super) struct KeyEntry<T> {
     token: FencingToken,
     bound: Bound<T>,
     deadline: Tick,
+    /// About how many bytes it takes.
+    weight: usize,
 }
 
 /// What a key stands for.
@@ -41,7 +49,7 @@ enum Bound<T> {
     Request,
     /// An operation, as long as it is there.
     Operation(OperationId),
-    /// An operation that was removed before its time.
+    /// An operation that was removed before its time; without its result.
     Forgotten(Arc<Record<T>>),
     /// An early answer.
     Answer(Arc<T>),
@@ -67,21 +75,66 @@ impl<T> KeyTable<T> {
     }
 
     /// Removes at most `limit` keys whose time is over.
-    pub(super) fn purge(&self, now: Tick, limit: usize) {
+    pub(super) fn purge(&self, now: Tick, mut limit: usize, room: &Room) {
         for keyring in &self.shards {
             let mut keyring = keyring.lock().unwrap_or_else(PoisonError::into_inner);
-            let over: Vec<Arc<str>> = keyring
-                .iter()
-                .filter(|(_, entry)| entry.deadline <= now)
-                .map(|(name, _)| Arc::clone(name))
-                .take(limit)
-                .collect();
-            for name in over {
-                keyring.remove(&name);
-            }
+            limit -= keyring.purge(now, limit, room);
         }
     }
 }
+
+impl<T> Default for Keyring<T> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            ending: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T> Keyring<T> {
+    pub(super) fn get(&self, name: &str) -> Option<&KeyEntry<T>> {
+        self.entries.get(name)
+    }
+
+    /// Puts `entry` under `name`, in the place of what is there.
+    pub(super) fn put(&mut self, name: &Arc<str>, entry: KeyEntry<T>, room: &Room) {
+        let (deadline, weight) = (entry.deadline, entry.weight);
+        let before = self.entries.insert(Arc::clone(name), entry);
+        let freed = before.map_or(0, |before| {
+            self.ending.remove(&(before.deadline, Arc::clone(name)));
+            before.weight
+        });
+        if deadline != Tick::NEVER {
+            self.ending.insert((deadline, Arc::clone(name)));
+        }
+        room.resize(freed, weight);
+    }
+
+    pub(super) fn remove(&mut self, name: &str, room: &Room) {
+        if let Some((name, entry)) = self.entries.remove_entry(name) {
+            self.ending.remove(&(entry.deadline, name));
+            room.resize(entry.weight, 0);
+        }
+    }
+
+    /// Removes at most `limit` keys whose time is over, and says how many.
+    pub(super) fn purge(&mut self, now: Tick, limit: usize, room: &Room) -> usize {
+        let mut purged = 0;
+        while purged < limit
+            && let Some((_, name)) = self.ending.first().filter(|(deadline, _)| *deadline <= now)
+        {
+            let name = Arc::clone(name);
+            self.remove(&name, room);
+            purged += 1;
+        }
+        purged
+    }
+}
+
+/// What a key takes besides its name and what it stands for: its slot in a map
+/// at half load, its place in the index, and the counts of two `Arc`s.
+const OVERHEAD: usize = 2 * 160 + 48 + 32;
 
 impl<T> KeyEntry<T> {
     fn new(key: &Key, owner: Option<&Owner>, bound: Bound<T>, deadline: Tick) -> Self {
@@ -91,6 +144,7 @@ impl<T> KeyEntry<T> {
             token: FencingToken::FIRST,
             bound,
             deadline,
+            weight: OVERHEAD + key.name.len() + owner.map_or(0, |owner| owner.as_str().len()),
         }
     }
 
@@ -112,6 +166,33 @@ impl<T> KeyEntry<T> {
         Self::new(key, owner, Bound::Operation(id.clone()), Tick::NEVER)
     }
 
+    /// The same key with an early answer of `bytes`, kept until `deadline`.
+    pub(super) fn settled(&self, answer: T, bytes: usize, deadline: Tick) -> Self {
+        self.standing_for(Bound::Answer(Arc::new(answer)), bytes, deadline)
+    }
+
+    /// The same key with what is left of its operation, which was removed before
+    /// its time; kept until `deadline`.
+    pub(super) fn forgotten(&self, record: &Record<T>, deadline: Tick) -> Self {
+        let bound = Bound::Forgotten(Arc::new(record.without_result()));
+        self.standing_for(bound, size_of::<Record<T>>(), deadline)
+    }
+
+    fn standing_for(&self, bound: Bound<T>, bytes: usize, deadline: Tick) -> Self {
+        Self {
+            owner: self.owner.clone(),
+            fingerprint: self.fingerprint,
+            token: self.token,
+            bound,
+            deadline,
+            weight: self.weight + bytes,
+        }
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Whether the key stands for this operation.
     pub(super) fn is_of(&self, operation: &OperationId) -> bool {
         matches!(&self.bound, Bound::Operation(id) if id == operation)
@@ -120,20 +201,6 @@ impl<T> KeyEntry<T> {
     /// Whether `token` reserved it, and it has not lapsed.
     pub(super) fn is_reserved_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, Bound::Request) && self.token == token && now < self.deadline
-    }
-
-    /// Keeps an early answer until `deadline`.
-    pub(super) fn settle(&mut self, answer: T, deadline: Tick) {
-        self.bound = Bound::Answer(Arc::new(answer));
-        self.deadline = deadline;
-    }
-
-    /// Keeps the record of an operation that was removed, until `deadline`.
-    pub(super) fn forget(&mut self, record: &Arc<Record<T>>, deadline: Tick) {
-        if self.is_of(record.operation().id()) {
-            self.bound = Bound::Forgotten(Arc::clone(record));
-            self.deadline = deadline;
-        }
     }
 
     /// What the key stands for to `owner` with this request; `None` if it is

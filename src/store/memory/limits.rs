@@ -34,6 +34,11 @@ impl<T> Limits<T> {
         }
     }
 
+    /// Bytes that a result takes on the heap.
+    pub(super) fn heap_bytes(&self, result: &T) -> usize {
+        (self.heap_bytes)(result)
+    }
+
     /// About how many bytes `record` takes.
     pub(super) fn weigh(&self, record: &Record<T>) -> usize {
         let operation = record.operation();
@@ -89,8 +94,12 @@ impl Room {
 
     /// Whether one more operation of `bytes` would fit in.
     pub(super) fn has<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
-        self.operations() < limits.max_operations
-            && self.bytes().saturating_add(bytes) <= limits.max_bytes
+        self.operations() < limits.max_operations && self.has_bytes(limits, bytes)
+    }
+
+    /// Whether `bytes` more would fit in.
+    pub(super) fn has_bytes<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
+        self.bytes().saturating_add(bytes) <= limits.max_bytes
     }
 
     /// Takes the room of one more operation, if it is there. What does not fit

@@ -1,9 +1,14 @@
 //! Operations in this process's memory.
 
 mod keys;
+mod leasing;
 mod limits;
-mod powers;
+mod listing;
+mod purging;
+mod reading;
+mod reserving;
 mod shard;
+mod writing;
 
 use std::{
     fmt,
@@ -40,6 +45,9 @@ use crate::operation::{OperationId, RecordedResponse};
 /// largest result times the operations in flight.
 ///
 /// The setters belong to the handle: set them before cloning it.
+///
+/// Keys take room as operations do: a reservation until it lapses, an early
+/// answer and the key of a forgotten operation until they expire.
 ///
 /// # Cost
 /// Reads, writes and waits are O(1) in the number of operations, but for the
@@ -101,21 +109,22 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// How long an operation is kept after it ended.
+    /// How long an operation is kept after it ended; 24 hours by default.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.limits.ttl = ttl;
         self
     }
 
-    /// The most operations kept at a time.
+    /// The most operations kept at a time; 1,000,000 by default.
     #[must_use]
     pub fn max_operations(mut self, operations: usize) -> Self {
         self.limits.max_operations = operations;
         self
     }
 
-    /// About the most bytes kept at a time, the store's own included.
+    /// About the most bytes kept at a time, the store's own included; 256 MiB by
+    /// default.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_bytes = bytes;
@@ -193,7 +202,7 @@ impl<T> MemoryStore<T> {
             if keyring.get(name).is_some_and(|key| key.is_of(id))
                 && self.made_by(name, id).is_none()
             {
-                keyring.remove(name);
+                keyring.remove(name, &self.shared.room);
             }
         }
     }

@@ -1,0 +1,115 @@
+//! Writing the operation to the store.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
+use crate::{
+    operation::RecordedResponse,
+    run::{Node, until_answered},
+    store::{Created, Lease, NewOperation, Record, Reservation, StoreError},
+};
+
+/// What there is after an operation was to be created.
+pub(super) enum Made {
+    New(Arc<Record<RecordedResponse>>),
+    /// An earlier request made it.
+    Repeated(Arc<Record<RecordedResponse>>),
+    /// An earlier request was answered with this.
+    Answered(Arc<RecordedResponse>),
+}
+
+/// Creates the operation. While another request with its key is being answered,
+/// it waits for that.
+pub(super) async fn create<R>(
+    node: &Node<R>,
+    policy: &Policy,
+    wanted: &Wanted,
+) -> Result<Made, Refusal>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let begun = Instant::now();
+    let max_wait = policy
+        .idempotency
+        .as_ref()
+        .map(|rules| rules.max_wait)
+        .unwrap_or_default();
+    loop {
+        return match create_certainly(node, policy, &wanted.new).await? {
+            Created::New(record) => Ok(Made::New(record)),
+            // Nobody else knows this id, or has its key: an earlier try has
+            // created it.
+            Created::Existing(record)
+                if (wanted.is_fresh || wanted.new.reservation.is_some())
+                    && record.operation().id() == &wanted.new.id =>
+            {
+                Ok(Made::New(record))
+            }
+            Created::Existing(record) => Ok(Made::Repeated(record)),
+            Created::IdTaken => Err(Refusal::Taken),
+            Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
+            Created::KeyHeld(Reservation::InProgress) if begun.elapsed() < max_wait => {
+                sleep(ASK_AGAIN).await;
+                continue;
+            }
+            Created::KeyHeld(Reservation::InProgress) => Err(Refusal::KeyInUse),
+            Created::KeyHeld(_) => Err(Refusal::KeyReused),
+        };
+    }
+}
+
+/// An id that the client chose must not be that of an operation which this
+/// request did not make: the inner service is not called for it.
+pub(super) async fn is_free<R>(node: &Node<R>, wanted: &Wanted) -> Result<(), Refusal>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    if wanted.is_fresh {
+        return Ok(());
+    }
+    match node.store.get(&wanted.new.id).await {
+        Ok(None) => Ok(()),
+        Ok(Some(record)) if record.owner() == wanted.new.owner.as_ref() => Err(Refusal::KeyReused),
+        Ok(Some(_)) => Err(Refusal::Taken),
+        Err(error) => {
+            tracing::error!(error = error.chain(), "an id could not be looked up");
+            Err(Refusal::Unavailable)
+        }
+    }
+}
+
+/// Creates the operation, with an answer that is certain.
+///
+/// An error can hide a success, so the same id is tried again until the answer
+/// is certain or the time is up. If it never is, the operation that may exist
+/// is never run.
+async fn create_certainly<R>(
+    node: &Node<R>,
+    policy: &Policy,
+    new: &NewOperation,
+) -> Result<Created<RecordedResponse>, Refusal>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let abandoned = node.in_flight.abandoned();
+    if node.in_flight.is_interrupting() {
+        return Err(Refusal::Closed);
+    }
+    let certain = until_answered(abandoned, || async {
+        match node.store.create(new.clone()).await {
+            // Certain: there is no operation. The client may try again.
+            Err(StoreError::Full) => Ok(None),
+            created => created.map(Some),
+        }
+    });
+    let error = match timeout(policy.create_timeout, certain).await {
+        Ok(Ok(Some(created))) => return Ok(created),
+        Ok(Ok(None)) => StoreError::Full.to_string(),
+        Ok(Err(error)) => error.chain(),
+        Err(_) => "the store did not answer in time".into(),
+    };
+    tracing::error!(id = %new.id, error, "an operation could not be created");
+    Err(Refusal::Unavailable)
+}

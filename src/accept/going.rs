@@ -1,0 +1,122 @@
+//! A request on its way to its answer, after its body was read.
+
+use std::{
+    future::Future,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use tokio::{sync::oneshot, task::AbortHandle};
+
+use super::{
+    ResponseBody,
+    front::{Accepted, Front},
+    refuse::Refusal,
+    when::Reply,
+};
+use crate::{
+    operation::{FailureKind, Problem, WholeBody},
+    run::{Gate, Told, Work},
+};
+
+/// What has become of it.
+pub(super) enum Going<P, E> {
+    Creating(Creating),
+    Held(Held<P, E>),
+    /// Its key is looked up first.
+    Reserving(Pin<Box<dyn Future<Output = Self> + Send>>),
+    Answer {
+        response: Response<WholeBody>,
+        reply: Reply,
+    },
+}
+
+/// An operation that is being created, whatever the client does.
+pub(super) struct Creating {
+    pub(super) created: oneshot::Receiver<Result<Accepted, Refusal>>,
+    pub(super) front: Front,
+}
+
+/// A call that may still be answered directly. Dropped before that is decided,
+/// it takes the call with it.
+pub(super) struct Held<P, E> {
+    told: oneshot::Receiver<Told<P, E>>,
+    front: Front,
+    work: Arc<Work>,
+    task: AbortHandle,
+}
+
+impl<P, E> Held<P, E> {
+    pub(super) fn new(
+        told: oneshot::Receiver<Told<P, E>>,
+        front: Front,
+        work: Arc<Work>,
+        task: AbortHandle,
+    ) -> Self {
+        Self {
+            told,
+            front,
+            work,
+            task,
+        }
+    }
+}
+
+impl<P, E> Drop for Held<P, E> {
+    fn drop(&mut self) {
+        if self.work.gate().is_some_and(Gate::leave) {
+            self.task.abort();
+        }
+    }
+}
+
+pub(super) type Answer<C, E> = Result<Response<ResponseBody<C>>, E>;
+
+/// Where a step of [`Going`] leads.
+pub(super) enum Gone<C, E> {
+    On(Going<Response<C>, E>),
+    Answered(Answer<C, E>, Reply),
+}
+
+impl<C, E> Going<Response<C>, E> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Gone<C, E>> {
+        let ours = |response: Response<WholeBody>, reply| {
+            Gone::Answered(Ok(response.map(ResponseBody::whole)), reply)
+        };
+        Poll::Ready(match self {
+            Self::Reserving(reserving) => Gone::On(ready!(reserving.as_mut().poll(context))),
+            Self::Creating(Creating { created, front }) => {
+                match ready!(Pin::new(created).poll(context)) {
+                    Ok(Ok(accepted)) => {
+                        let (response, reply) = front.accepted(&accepted);
+                        ours(response, reply)
+                    }
+                    Ok(Err(refusal)) => ours(front.refused(refusal), Reply::Refused),
+                    // The task is gone: the runtime is shutting down.
+                    Err(_) => ours(front.refused(Refusal::Unavailable), Reply::Refused),
+                }
+            }
+            Self::Held(Held { told, front, .. }) => match ready!(Pin::new(told).poll(context)) {
+                Ok(Told::Answered(answer)) => Gone::Answered(
+                    answer.map(|it| it.map(ResponseBody::passing)),
+                    Reply::Direct,
+                ),
+                Ok(Told::Settled(response)) => ours(response, Reply::Direct),
+                Ok(Told::Accepted(record)) => {
+                    let (response, reply) = front.accepted(&Accepted::New(record));
+                    ours(response, reply)
+                }
+                Ok(Told::Panicked(payload)) => resume_unwind(payload),
+                Ok(Told::TimedOut) => {
+                    let response = Problem::from(FailureKind::TimedOut).into_response();
+                    ours(response, Reply::Refused)
+                }
+                Err(_) => ours(front.refused(Refusal::Unavailable), Reply::Refused),
+            },
+            Self::Answer { response, reply } => ours(std::mem::take(response), *reply),
+        })
+    }
+}

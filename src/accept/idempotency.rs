@@ -1,0 +1,318 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use sha2::{Digest, Sha256};
+
+use super::refuse::Refusal;
+use crate::{operation::OperationId, store::Key};
+
+type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
+
+/// How requests are run once that come twice.
+///
+/// A client names a request by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header),
+/// and repeats it with the same name if it does not know what became of it:
+///
+/// * The same key with the same request, of the same owner, gives the same 202
+///   and `Location`. The inner service runs once, however many come at the same
+///   moment, on whichever node.
+/// * The same key with another request is 422; the key of another owner is 409.
+/// * While the first is still being answered, the others wait for a time, then
+///   get 409.
+/// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
+///   a time, or [signaled](super::AsyncAcceptLayer::signaled)), one below 500 is
+///   kept and repeated; one of 500 or above, a hang-up or a crash frees the key.
+///
+/// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
+/// characters. Where the layer knows no owners it needs 16, since it is all that
+/// keeps strangers apart. The body of a request with a key is collected in every
+/// mode. The fingerprint is of the target that the layer sees, so nested routers
+/// that share a store should tell themselves apart by a
+/// [fingerprint](Self::fingerprint) of their own.
+#[derive(Clone)]
+#[must_use]
+pub struct Idempotency {
+    required: bool,
+    bare: bool,
+    client_ids: bool,
+    fingerprint: Arc<FingerprintFn>,
+    pub(super) max_wait: Duration,
+}
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
+
+/// The longest key, and the shortest where there are no owners.
+const LONGEST: usize = 255;
+const SHORTEST_WITHOUT_OWNER: usize = 16;
+
+impl Idempotency {
+    /// Honours a key where there is one.
+    pub fn optional() -> Self {
+        Self {
+            required: false,
+            bare: false,
+            client_ids: false,
+            fingerprint: Arc::new(whole_request),
+            max_wait: Duration::from_secs(10),
+        }
+    }
+
+    /// Refuses requests without a key, with 400.
+    pub fn required() -> Self {
+        Self {
+            required: true,
+            ..Self::optional()
+        }
+    }
+
+    /// Takes keys without quotes too, which many clients send.
+    pub fn bare_tokens(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    /// What makes two requests the same: the bytes that this gives are compared
+    /// (as a SHA-256 digest). By default method, path, query and body; choose
+    /// something else where a repetition differs in bytes, as multipart bodies
+    /// do in their boundary.
+    pub fn fingerprint(
+        self,
+        of: impl Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            fingerprint: Arc::new(of),
+            ..self
+        }
+    }
+
+    /// Lets clients bring the id of their operation, in `Operation-Id`. The same
+    /// rules hold: the same id with the same request gives the same operation,
+    /// with another request it is 422, and somebody else's id is 409.
+    pub fn client_ids(self) -> Self {
+        Self {
+            client_ids: true,
+            ..self
+        }
+    }
+
+    /// How long a repetition waits for the first to be answered; 10 seconds by
+    /// default.
+    pub fn max_wait(self, limit: Duration) -> Self {
+        Self {
+            max_wait: limit,
+            ..self
+        }
+    }
+
+    /// Whether the body of this request is needed to tell it from others.
+    pub(super) fn concerns(&self, headers: &HeaderMap) -> bool {
+        self.required
+            || headers.contains_key(&IDEMPOTENCY_KEY)
+            || (self.client_ids && headers.contains_key(&OPERATION_ID))
+    }
+
+    /// The id and the key of a request, as far as it brings them. `owned` says
+    /// whether the layer knows owners.
+    pub(super) fn identify(
+        &self,
+        parts: &Parts,
+        body: &Bytes,
+        owned: bool,
+    ) -> Result<(Option<OperationId>, Option<Key>), Refusal> {
+        let id = match self.client_ids {
+            true => client_id(&parts.headers)?,
+            false => None,
+        };
+        let key = match (self.key(parts, body, owned)?, &id) {
+            (None, Some(id)) => Some(self.named(&format!("id:{id}"), parts, body)),
+            (key, _) => key,
+        };
+        Ok((id, key))
+    }
+
+    fn key(&self, parts: &Parts, body: &Bytes, owned: bool) -> Result<Option<Key>, Refusal> {
+        let mut values = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
+        let name = match (values.next(), values.next()) {
+            (None, _) if self.required => return Err(Refusal::KeyMissing),
+            (None, _) => return Ok(None),
+            (Some(value), None) => self.parse(value.as_bytes()).ok_or(Refusal::KeyInvalid)?,
+            (Some(_), Some(_)) => return Err(Refusal::KeyInvalid),
+        };
+        let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
+        if name.len() < shortest || name.len() > LONGEST {
+            return Err(Refusal::KeyInvalid);
+        }
+        Ok(Some(self.named(&format!("key:{name}"), parts, body)))
+    }
+
+    fn named(&self, name: &str, parts: &Parts, body: &Bytes) -> Key {
+        let bytes = (self.fingerprint)(parts, body);
+        Key {
+            name: name.into(),
+            fingerprint: Sha256::digest(bytes).into(),
+        }
+    }
+
+    fn parse(&self, value: &[u8]) -> Option<String> {
+        let value = value.trim_ascii();
+        match value.strip_prefix(b"\"") {
+            Some(rest) => quoted(rest),
+            None if self.bare => bare(value),
+            None => None,
+        }
+    }
+}
+
+/// The id that a client brings for its operation.
+fn client_id(headers: &HeaderMap) -> Result<Option<OperationId>, Refusal> {
+    let mut values = headers.get_all(&OPERATION_ID).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => text.parse().map(Some).map_err(|_| Refusal::ClientIdInvalid),
+        _ => Err(Refusal::ClientIdInvalid),
+    }
+}
+
+/// A structured-field string after its opening quote; its parameters are
+/// ignored, as the draft defines none.
+fn quoted(rest: &[u8]) -> Option<String> {
+    let mut name = String::new();
+    let mut bytes = rest.iter();
+    loop {
+        match bytes.next()? {
+            b'"' => break,
+            b'\\' => match bytes.next()? {
+                escaped @ (b'"' | b'\\') => name.push(char::from(*escaped)),
+                _ => return None,
+            },
+            printable @ 0x20..=0x7e => name.push(char::from(*printable)),
+            _ => return None,
+        }
+    }
+    let after = bytes.as_slice().trim_ascii_start();
+    (after.is_empty() || after.starts_with(b";")).then_some(name)
+}
+
+fn bare(value: &[u8]) -> Option<String> {
+    let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
+    (!value.is_empty() && value.iter().all(is_token))
+        .then(|| String::from_utf8_lossy(value).into_owned())
+}
+
+fn whole_request(parts: &Parts, body: &Bytes) -> Vec<u8> {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    // Neither a method nor a target has a line break in it.
+    let head = format!("{}\n{target}\n", parts.method);
+    [head.as_bytes(), body].concat()
+}
+
+impl fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency")
+            .field("required", &self.required)
+            .field("bare_tokens", &self.bare)
+            .field("max_wait", &self.max_wait)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(
+        rules: &Idempotency,
+        values: &[&[u8]],
+        body: &'static str,
+    ) -> Result<Option<Key>, Refusal> {
+        let mut request = Request::post("/reports?a=1");
+        for value in values {
+            request = request.header(&IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
+        }
+        let (parts, body) = request.body(Bytes::from(body)).unwrap().into_parts();
+        rules.key(&parts, &body, true)
+    }
+
+    #[test]
+    fn a_key_is_one_structured_field_string() {
+        let strict = Idempotency::optional();
+        let name =
+            |value: &[u8]| key(&strict, &[value], "").map(|key| key.unwrap().name.to_string());
+        assert_eq!(name(br#""8e03978e""#).as_deref(), Ok("key:8e03978e"));
+        assert_eq!(
+            name(br#"  "a \"b\" \\" ;x=1"#).as_deref(),
+            Ok(r#"key:a "b" \"#)
+        );
+        for bad in [
+            &b"8e03978e"[..],
+            b"\"",
+            b"\"a",
+            b"\"a\\x\"",
+            b"\"a\" b",
+            b"\"\"",
+            b"\"\xff\"",
+            b"\"a\tb\"",
+        ] {
+            assert_eq!(name(bad), Err(Refusal::KeyInvalid), "{bad:?}");
+        }
+        assert_eq!(
+            name(format!("\"{}\"", "x".repeat(256)).as_bytes()),
+            Err(Refusal::KeyInvalid)
+        );
+        assert_eq!(
+            key(&strict, &[b"\"a\"", b"\"a\""], ""),
+            Err(Refusal::KeyInvalid)
+        );
+        assert_eq!(key(&strict, &[], ""), Ok(None));
+        assert_eq!(
+            key(&Idempotency::required(), &[], ""),
+            Err(Refusal::KeyMissing)
+        );
+
+        let tolerant = Idempotency::optional().bare_tokens();
+        assert_eq!(
+            key(&tolerant, &[b"8e03978e"], ""),
+            key(&strict, &[b"\"8e03978e\""], "")
+        );
+        assert_eq!(key(&tolerant, &[b"a b"], ""), Err(Refusal::KeyInvalid));
+    }
+
+    #[test]
+    fn without_owners_a_key_has_to_be_long() {
+        let (parts, body) = Request::post("/")
+            .header(&IDEMPOTENCY_KEY, "\"fifteen letters\"")
+            .body(Bytes::new())
+            .unwrap()
+            .into_parts();
+        let rules = Idempotency::optional();
+        assert!(rules.key(&parts, &body, true).is_ok());
+        assert_eq!(rules.key(&parts, &body, false), Err(Refusal::KeyInvalid));
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_the_whole_request_unless_said() {
+        let of =
+            |rules: &Idempotency, body| key(rules, &[b"\"a\""], body).unwrap().unwrap().fingerprint;
+        let whole = Idempotency::optional();
+        assert_eq!(of(&whole, "x"), of(&whole, "x"));
+        assert_ne!(of(&whole, "x"), of(&whole, "y"));
+        let path = Idempotency::optional().fingerprint(|parts, _| parts.uri.path().into());
+        assert_eq!(of(&path, "x"), of(&path, "y"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_client_quotes_is_what_is_read(name in "[ -~]{1,255}") {
+            let quoted = format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
+            let read = key(&Idempotency::optional(), &[quoted.as_bytes()], "").unwrap().unwrap();
+            prop_assert_eq!(&*read.name, format!("key:{name}"));
+        }
+    }
+}

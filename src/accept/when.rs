@@ -1,0 +1,156 @@
+//! When a request goes asynchronous.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::VARY};
+
+use crate::dialect::Preferences;
+
+/// What the application chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum When {
+    #[default]
+    Always,
+    Preferred,
+    After(Duration),
+    Signaled,
+}
+
+/// What one request gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its answer, however long that takes.
+    Pass,
+    /// A 202 at once.
+    Now,
+    /// Its answer if that comes in time, else a 202.
+    After(Duration),
+    /// What the handler decides.
+    Signaled,
+}
+
+impl When {
+    /// `wait` only bounds what goes asynchronous anyway, up to `max_wait`.
+    pub(super) fn of(self, preferences: Preferences, max_wait: Duration) -> (Way, Preferred) {
+        let wait = preferences.wait().filter(|_| match self {
+            Self::Always | Self::After(_) => true,
+            Self::Preferred => preferences.respond_async(),
+            Self::Signaled => false,
+        });
+        let bounded = wait.map(|wait| wait.min(max_wait));
+        let way = match (self, bounded) {
+            (Self::Preferred, _) if !preferences.respond_async() => Way::Pass,
+            (Self::Always | Self::Preferred, None) => Way::Now,
+            (Self::Always | Self::Preferred, Some(wait)) => Way::After(wait),
+            (Self::After(limit), wait) => Way::After(wait.map_or(limit, |wait| wait.min(limit))),
+            (Self::Signaled, _) => Way::Signaled,
+        };
+        let matters = self != Self::Signaled;
+        let respond_async = matters && preferences.respond_async();
+        (
+            way,
+            Preferred {
+                matters,
+                respond_async,
+                wait,
+            },
+        )
+    }
+}
+
+/// What a response is, as far as preferences go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// It says that the request was accepted.
+    Accepted,
+    /// It is the inner service's.
+    Direct,
+    /// It is a refusal, which follows no preference.
+    Refused,
+}
+
+/// What a response says of the preferences it followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Preferred {
+    /// Whether another `Prefer` could have made another response.
+    matters: bool,
+    respond_async: bool,
+    wait: Option<Duration>,
+}
+
+static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+impl Preferred {
+    /// `Vary: Prefer` on what depends on it, and `Preference-Applied` (RFC 7240,
+    /// section 3) with what was honoured: `respond-async` on a 202, `wait` on
+    /// whatever was waited for. The inner service may have honoured others.
+    pub(super) fn mark(self, headers: &mut HeaderMap, reply: Reply) {
+        if !self.matters {
+            return;
+        }
+        headers.append(VARY, HeaderValue::from_static("Prefer"));
+        if reply == Reply::Refused {
+            return;
+        }
+        let accepted = reply == Reply::Accepted;
+        let respond_async = (self.respond_async && accepted).then(|| "respond-async".to_owned());
+        let wait = self.wait.map(|wait| format!("wait={}", wait.as_secs()));
+        let applied: Vec<String> = respond_async.into_iter().chain(wait).collect();
+        if let Ok(applied) = HeaderValue::try_from(applied.join(", "))
+            && !applied.is_empty()
+        {
+            headers.append(&PREFERENCE_APPLIED, applied);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(when: When, prefer: &'static str) -> (Way, String) {
+        let mut headers = HeaderMap::new();
+        headers.insert("prefer", HeaderValue::from_static(prefer));
+        let cap = Duration::from_secs(30);
+        let (way, preferred) = when.of(Preferences::of(&headers), cap);
+        let mut marked = HeaderMap::new();
+        preferred.mark(&mut marked, Reply::Accepted);
+        let applied = marked
+            .get("preference-applied")
+            .map_or("", |value| value.to_str().unwrap());
+        assert_eq!(marked.contains_key("vary"), when != When::Signaled);
+        (way, applied.into())
+    }
+
+    #[test]
+    fn wait_only_bounds_what_goes_asynchronous_anyway() {
+        let seconds = Duration::from_secs;
+        let after = When::After(seconds(5));
+        for (when, prefer, expected, applied) in [
+            (When::Always, "", Way::Now, ""),
+            (When::Always, "respond-async", Way::Now, "respond-async"),
+            (When::Always, "wait=0", Way::Now, ""),
+            (When::Always, "wait=3", Way::After(seconds(3)), "wait=3"),
+            (When::Always, "wait=99", Way::After(seconds(30)), "wait=99"),
+            (When::Preferred, "", Way::Pass, ""),
+            (When::Preferred, "wait=3", Way::Pass, ""),
+            (When::Preferred, "respond-async", Way::Now, "respond-async"),
+            (
+                When::Preferred,
+                "respond-async, wait=3",
+                Way::After(seconds(3)),
+                "respond-async, wait=3",
+            ),
+            (after, "", Way::After(seconds(5)), ""),
+            (after, "wait=3", Way::After(seconds(3)), "wait=3"),
+            (after, "wait=9", Way::After(seconds(5)), "wait=9"),
+            (When::Signaled, "respond-async, wait=3", Way::Signaled, ""),
+        ] {
+            assert_eq!(
+                way(when, prefer),
+                (expected, applied.into()),
+                "{when:?} {prefer:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,95 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::operation::WholeBody;
+
+/// The body of an answer: there as a whole, or an event stream.
+#[derive(Debug)]
+pub struct PollBody(Kind);
+
+enum Kind {
+    Whole(WholeBody),
+    Events(NextEvent),
+}
+
+/// What comes next in an event stream, and what comes after it.
+pub(super) type NextEvent = Pin<Box<dyn Future<Output = Option<(Bytes, Rest)>> + Send>>;
+
+/// The rest of an event stream.
+pub(super) struct Rest(pub(super) Box<dyn FnOnce() -> NextEvent + Send>);
+
+impl PollBody {
+    pub(super) fn events(next: NextEvent) -> Self {
+        Self(Kind::Events(next))
+    }
+
+    /// The whole body; `None` if it is an event stream.
+    #[must_use]
+    pub fn as_whole(&self) -> Option<&WholeBody> {
+        match &self.0 {
+            Kind::Whole(body) => Some(body),
+            Kind::Events(_) => None,
+        }
+    }
+}
+
+impl From<WholeBody> for PollBody {
+    fn from(body: WholeBody) -> Self {
+        Self(Kind::Whole(body))
+    }
+}
+
+impl Body for PollBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Kind::Whole(body) => Poll::Ready(body.next_frame().map(Ok)),
+            Kind::Events(next) => match ready!(next.as_mut().poll(context)) {
+                Some((event, Rest(rest))) => {
+                    *next = rest();
+                    Poll::Ready(Some(Ok(Frame::data(event))))
+                }
+                None => {
+                    self.0 = Kind::Whole(WholeBody::default());
+                    Poll::Ready(None)
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(body) => body.is_end_stream(),
+            Kind::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(body) => body.size_hint(),
+            Kind::Events(_) => SizeHint::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(body) => body.fmt(f),
+            Self::Events(_) => f.write_str("Events"),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Following an operation as a stream of events (HTML, section 9.2, *Server-sent
+//! events*).
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+
+use super::{
+    answer::in_context,
+    body::{NextEvent, PollBody, Rest},
+    conditional,
+    hold::closed,
+    settings::{HeldOne, Settings},
+};
+use crate::{
+    dialect::{Fault, whole_seconds},
+    operation::WholeBody,
+    store::{Record, Store},
+};
+
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Begins a stream with the operation as it is, unless the client says in
+/// `Last-Event-ID` that it has seen that.
+///
+/// Changes in quick succession may come as one event. The stream ends after the
+/// terminal one, and when the server shuts down.
+pub(super) fn events<S: Store>(
+    settings: &Arc<Settings<S>>,
+    parts: Parts,
+    record: Arc<Record<S::Output>>,
+) -> Response<PollBody> {
+    let seen = parts.headers.get(&LAST_EVENT_ID).map(HeaderValue::as_bytes);
+    let is_news = seen != Some(conditional::tag(&record).as_bytes());
+    if !is_news && record.operation().state().is_terminal() {
+        // This is what tells a client not to come back.
+        let mut response = Response::new(WholeBody::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response.map(PollBody::from);
+    }
+    let Some(held) = settings.streams.one() else {
+        let retry_after = Duration::from_secs(whole_seconds(settings.keep_alive));
+        return settings
+            .fault(&Fault::Overloaded { retry_after })
+            .map(PollBody::from);
+    };
+    let stream = Stream {
+        settings: Arc::clone(settings),
+        parts,
+        record,
+        is_news,
+        _held: held,
+    };
+    let mut response = Response::new(PollBody::events(stream.next()));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-store"),
+    );
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+struct Stream<S: Store> {
+    settings: Arc<Settings<S>>,
+    parts: Parts,
+    record: Arc<Record<S::Output>>,
+    /// Whether the record has still to be told.
+    is_news: bool,
+    _held: HeldOne,
+}
+
+impl<S: Store> Stream<S> {
+    fn next(mut self) -> NextEvent {
+        Box::pin(async move {
+            if !self.is_news && !self.until_news().await? {
+                return Some((KEEP_ALIVE, self.after()));
+            }
+            self.is_news = false;
+            let event = self.event()?;
+            Some((event, self.after()))
+        })
+    }
+
+    fn after(self) -> Rest {
+        Rest(Box::new(|| self.next()))
+    }
+
+    /// Waits for a change; false if it is time for a sign of life, `None` if
+    /// nothing more will come.
+    async fn until_news(&mut self) -> Option<bool> {
+        if self.record.operation().state().is_terminal() {
+            return None;
+        }
+        let (changed, version) = (self.settings.powers.changed?, self.record.version()?);
+        let id = self.record.operation().id();
+        let next = tokio::select! {
+            next = changed(&self.settings.store, id, version, self.settings.keep_alive) => next,
+            () = closed(self.settings.closing.as_ref()) => return None,
+        };
+        let next = next
+            .inspect_err(|error| tracing::warn!(error = error.chain(), "an event stream ends"))
+            .ok()??;
+        let is_news = next.version() != Some(version);
+        self.record = next;
+        Some(is_news)
+    }
+
+    fn event(&self) -> Option<Bytes> {
+        let id = conditional::tag(&self.record);
+        let view = self.record.operation().view();
+        let dialect = &self.settings.dialect;
+        let event = in_context(&self.settings, &self.parts, &self.record, |context| {
+            dialect.event(&view, context)
+        });
+        event.ok().map(|event| event.encode(&id).into())
+    }
+}
+
+/// A comment: proxies see that the connection lives, clients see nothing.
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");

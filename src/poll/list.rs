@@ -1,0 +1,57 @@
+//! Listing operations.
+
+use http::{Response, request::Parts};
+
+use super::{answer::unavailable, settings::Settings};
+use crate::{
+    dialect::{Fault, Listing},
+    operation::{OperationView, WholeBody},
+    store::{Cursor, ListQuery, Store, StoreError},
+};
+
+/// How many operations a page has, unless the client says; and the most.
+const PAGE: usize = 20;
+const LONGEST_PAGE: usize = 100;
+
+/// The operations of whoever asks, newest first.
+pub(super) async fn list<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    listing: Listing,
+) -> Response<WholeBody> {
+    try_list(settings, parts, listing)
+        .await
+        .unwrap_or_else(|fault| settings.fault(&fault))
+}
+
+async fn try_list<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    listing: Listing,
+) -> Result<Response<WholeBody>, Fault> {
+    let list = settings.powers.list.ok_or(Fault::MissingId)?;
+    let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
+    let mut query = ListQuery::new(settings.owner(parts), limit);
+    query.state = listing.state;
+    query.after = listing
+        .cursor
+        .as_deref()
+        .map(|cursor| Cursor(cursor.into()));
+    let page = match list(&settings.store, &query).await {
+        Ok(page) => page,
+        // The store does not know this cursor.
+        Err(StoreError::Refused(_)) if query.after.is_some() => {
+            return Err(Fault::InvalidQuery {
+                parameter: "cursor",
+            });
+        }
+        Err(error) => return Err(unavailable(settings, &error)),
+    };
+    let views: Vec<OperationView<'_>> = page
+        .records
+        .iter()
+        .map(|record| record.operation().view())
+        .collect();
+    let next = page.next.as_ref().map(|cursor| &*cursor.0);
+    settings.dialect.list(&views, next, &listing)
+}

@@ -1,0 +1,179 @@
+//! Who decides about a call that may still be answered directly: accept it, or
+//! let its answer go out?
+//!
+//! Four parties race: the handler that signals, the timer that ends the wait,
+//! the call that returns, and the client that hangs up. One lock decides:
+//!
+//! ```text
+//!          ┌──────── creating failed ────────┐
+//!          ▼                                 │
+//! Held ──▶ Creating ──▶ Accepted             │
+//!  │          └── the client left meanwhile ─┴─▶ Dropped
+//!  ├──▶ Answered
+//!  └──▶ Dropped
+//! ```
+
+use super::{
+    sync::{Arc, Mutex},
+    wait::{WaitCell, Waiter},
+};
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Arc<WaitCell>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    position: Position,
+    /// Whether the client hung up while it was creating.
+    left: bool,
+    /// How often creating failed.
+    failures: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Held,
+    Creating,
+    Accepted,
+    Answered,
+    Dropped,
+}
+
+/// What a call that has returned is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// Its answer goes to the client.
+    Answer,
+    /// The operation is being created: that has to be seen to first.
+    Create,
+    /// There is nobody to answer.
+    Nobody,
+}
+
+/// The operation could not be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Creating it failed; the handler is to answer.
+    Failed,
+    /// The request has been answered, or its client is gone.
+    TooLate,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(GateState {
+                position: Position::Held,
+                left: false,
+                failures: 0,
+            }),
+            changed: Arc::new(WaitCell::default()),
+        }
+    }
+
+    /// `Held` → `Creating`, unless that is decided already. Does not wait; says
+    /// how often creating had failed by then.
+    pub(crate) fn ask(&self) -> u32 {
+        let (asked, failures) = self.lock(|state| {
+            let held = state.position == Position::Held;
+            if held {
+                state.position = Position::Creating;
+            }
+            (held, state.failures)
+        });
+        if asked {
+            self.changed.notify();
+        }
+        failures
+    }
+
+    /// Asks, and waits for what becomes of it.
+    pub(crate) async fn accept(&self) -> Result<(), Denied> {
+        // Counted when it asks: an earlier failure is not that of its own.
+        let failures = self.ask();
+        loop {
+            let waiter = Waiter::new(&self.changed);
+            let decided = self.lock(|state| match state.position {
+                Position::Accepted => Some(Ok(())),
+                _ if state.failures > failures => Some(Err(Denied::Failed)),
+                Position::Answered | Position::Dropped => Some(Err(Denied::TooLate)),
+                Position::Held | Position::Creating => None,
+            });
+            match decided {
+                Some(decided) => return decided,
+                None => waiter.await,
+            }
+        }
+    }
+
+    /// Waits until it is `Creating`.
+    pub(crate) async fn asked(&self) {
+        loop {
+            let waiter = Waiter::new(&self.changed);
+            if self.lock(|state| state.position == Position::Creating) {
+                return;
+            }
+            waiter.await;
+        }
+    }
+
+    /// `Creating` → `Accepted`, or back to `Held`; false if the client has left
+    /// meanwhile, so that there is nothing to go on for.
+    pub(crate) fn created(&self, succeeded: bool) -> bool {
+        let goes_on = self.lock(|state| {
+            state.position = match (succeeded, state.left) {
+                (true, _) => Position::Accepted,
+                (false, false) => Position::Held,
+                (false, true) => Position::Dropped,
+            };
+            state.failures += u32::from(!succeeded);
+            state.position != Position::Dropped
+        });
+        self.changed.notify();
+        goes_on
+    }
+
+    /// `Held` → `Answered`: the call has returned.
+    pub(crate) fn returned(&self) -> Returned {
+        let returned = self.lock(|state| match state.position {
+            Position::Held => {
+                state.position = Position::Answered;
+                Returned::Answer
+            }
+            Position::Creating => Returned::Create,
+            Position::Accepted | Position::Answered | Position::Dropped => Returned::Nobody,
+        });
+        self.changed.notify();
+        returned
+    }
+
+    /// `Held` → `Dropped`: the client has hung up. True if the call is to be
+    /// dropped for it.
+    pub(crate) fn leave(&self) -> bool {
+        let dropped = self.lock(|state| {
+            state.left = true;
+            let held = state.position == Position::Held;
+            if held {
+                state.position = Position::Dropped;
+            }
+            held
+        });
+        if dropped {
+            self.changed.notify();
+        }
+        dropped
+    }
+
+    fn lock<T>(&self, critical: impl FnOnce(&mut GateState) -> T) -> T {
+        // Nothing in a critical section panics, so a poisoned lock is intact.
+        critical(
+            &mut self
+                .state
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+}

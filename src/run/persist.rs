@@ -1,0 +1,64 @@
+//! Asking a store until it answers.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::{
+    retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff},
+    util::rng::HasherRng,
+};
+
+use super::catch_panic::CatchPanic;
+use crate::store::StoreError;
+
+/// A store that has not answered by then is asked again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks the store until it answers or refuses. A store that is silent or panics
+/// counts as unavailable. A transient error is the last one before `abandoned`.
+pub(crate) async fn until_answered<T, F>(
+    abandoned: &CancellationToken,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut pauses = None;
+    let mut last = StoreError::unavailable("it was not asked any more");
+    let answered = async {
+        loop {
+            let answer = timeout(PATIENCE, CatchPanic::new(ask()));
+            last = match answer.await {
+                Ok(Ok(Err(error))) if error.is_transient() => error,
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(panicked)) => {
+                    panicked.forget();
+                    StoreError::unavailable("it panicked")
+                }
+                Err(_) => StoreError::unavailable("it did not answer in time"),
+            };
+            tracing::warn!(
+                error = last.chain(),
+                "the store did not answer; trying again"
+            );
+            let pauses = pauses.get_or_insert_with(pauses_between_tries);
+            pauses.next_backoff().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answered => return answer,
+        () = abandoned.cancelled() => {}
+    }
+    Err(last)
+}
+
+/// From 20 ms to 5 s, doubling, spread by half so that nodes do not march in
+/// step.
+fn pauses_between_tries() -> impl Backoff<Future = tokio::time::Sleep> {
+    let (shortest, longest) = (Duration::from_millis(20), Duration::from_secs(5));
+    ExponentialBackoffMaker::new(shortest, longest, 0.5, HasherRng::default())
+        .unwrap_or_default()
+        .make_backoff()
+}

@@ -1,0 +1,46 @@
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use super::{FencingToken, Key, Keys, Owner, Reservation, StoreError};
+use crate::operation::RecordedResponse;
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+type Reserve<R> = for<'a> fn(
+    &'a R,
+    &'a Key,
+    Option<&'a Owner>,
+    Duration,
+) -> Boxed<'a, Reservation<RecordedResponse>>;
+type Settle<R> = for<'a> fn(&'a R, &'a Key, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
+type Release<R> = for<'a> fn(&'a R, &'a Key, FencingToken) -> Boxed<'a, bool>;
+
+/// The power to reserve keys, captured where it is asked for: whoever has no
+/// use for it needs no store that has it.
+pub(crate) struct KeyPowers<R> {
+    pub(crate) reserve: Reserve<R>,
+    pub(crate) settle: Settle<R>,
+    pub(crate) release: Release<R>,
+}
+
+impl<R: Keys<Output = RecordedResponse>> KeyPowers<R> {
+    pub(crate) fn of_store() -> Self {
+        Self {
+            reserve: |store, key, owner, term| Box::pin(store.reserve(key, owner, term)),
+            settle: |store, key, token, answer| Box::pin(store.settle(key, token, answer)),
+            release: |store, key, token| Box::pin(store.release_key(key, token)),
+        }
+    }
+}
+
+impl<R> Clone for KeyPowers<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for KeyPowers<R> {}
+
+impl<R> fmt::Debug for KeyPowers<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPowers").finish_non_exhaustive()
+    }
+}

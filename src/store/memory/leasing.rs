@@ -1,0 +1,84 @@
+//! Who runs what, and who died.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{MemoryStore, SHARDS};
+use crate::{
+    operation::{OperationId, Payload},
+    store::{FencingToken, Held, Lease, LeaseTerm, NodeId, Record, Step, StoreError, Write},
+};
+
+impl<T: Payload> MemoryStore<T> {
+    /// Lets the lease of the holder with `token` last for `term` from now on;
+    /// false if it is the holder no more.
+    fn extend(&self, id: &OperationId, token: FencingToken, term: Duration) -> bool {
+        let now = self.now().tick;
+        let mut shard = self.lock(self.shard_of(id));
+        let held = shard
+            .get_mut(id, now)
+            .filter(|entry| entry.record.is_held_by(token));
+        held.map(|entry| entry.deadline = now.plus(term)).is_some()
+    }
+}
+
+impl<T: Payload> Lease for MemoryStore<T> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        let lost = held
+            .iter()
+            .filter(|held| !self.extend(&held.id, held.token, lease.term));
+        Ok(lost.cloned().collect())
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record<T>>>, StoreError> {
+        let mut taken = Vec::new();
+        for index in 0..SHARDS {
+            let now = self.now().tick;
+            let abandoned: Vec<OperationId> = self
+                .lock(index)
+                .entries(now)
+                .filter(|entry| entry.is_abandoned(now))
+                .map(|entry| entry.record.operation().id().clone())
+                .take(limit - taken.len())
+                .collect();
+            for id in abandoned {
+                let mut holder = None;
+                let write = self.change(&id, |entry, now| {
+                    // It may have been renewed since it was found.
+                    if !entry.is_abandoned(now.tick) {
+                        return Step::Lost;
+                    }
+                    holder = entry.record.node().cloned();
+                    entry.deadline = now.tick.plus(lease.term);
+                    entry.record.taken_over(&lease.node)
+                })?;
+                if let Write::Done(record) = write {
+                    self.recall(&id, holder.as_ref());
+                    taken.push(record);
+                }
+            }
+            if taken.len() == limit {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+        for Held { id, token } in held {
+            self.extend(id, *token, Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    async fn recalled(
+        &self,
+        node: &NodeId,
+        at_most: Duration,
+    ) -> Result<Vec<OperationId>, StoreError> {
+        Ok(self.shared.mailboxes.receive(node, at_most).await)
+    }
+}

@@ -1,0 +1,54 @@
+//! Reading, and waiting for a change.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{MemoryStore, shard::Tick};
+use crate::{
+    operation::{OperationId, Payload},
+    store::{Found, Record, Store, Version, Watch},
+};
+
+impl<T: Payload> MemoryStore<T> {
+    pub(super) fn read(&self, id: &OperationId) -> Option<Arc<Record<T>>> {
+        let now = Tick::after(self.shared.started.elapsed());
+        let shard = self.lock(self.shard_of(id));
+        shard.get(id, now).map(|entry| Arc::clone(&entry.record))
+    }
+}
+
+impl<T: Payload> Store for MemoryStore<T> {
+    type Output = T;
+
+    async fn get(&self, id: &OperationId) -> Found<T> {
+        Ok(self.read(id))
+    }
+
+    fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
+        Some(Ok(self.read(id)))
+    }
+}
+
+impl<T: Payload> Watch for MemoryStore<T> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
+        let _waiting = self.shared.room.wait();
+        let changed = timeout(at_most, async {
+            loop {
+                let waiter = {
+                    let now = self.now().tick;
+                    let mut shard = self.lock(self.shard_of(id));
+                    let entry = shard.get_mut(id, now)?;
+                    if entry.record.version() != Some(since) {
+                        return Some(Arc::clone(&entry.record));
+                    }
+                    // Under the lock that every change is made under: none is
+                    // missed.
+                    entry.waiter()
+                };
+                waiter.await;
+            }
+        });
+        Ok(changed.await.unwrap_or_else(|_| self.read(id)))
+    }
+}

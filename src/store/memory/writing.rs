@@ -1,0 +1,238 @@
+//! Creating, changing and forgetting, each under one lock.
+
+use std::sync::Arc;
+
+use super::{
+    MemoryStore, Now,
+    keys::KeyEntry,
+    shard::{Entry, Tick},
+};
+use crate::{
+    operation::{OperationId, Outcome, Payload, Progress},
+    store::{
+        Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, Step,
+        StoreError, Version, Write,
+    },
+};
+
+/// So many expired operations leave with each one that ends: housekeeping
+/// without a task of its own.
+pub(super) const PURGED_PER_END: usize = 2;
+
+impl<T: Payload> MemoryStore<T> {
+    /// Puts a new operation in, unless its key or its id is taken, or there is
+    /// no room.
+    fn insert(
+        &self,
+        new: &NewOperation,
+        record: &Arc<Record<T>>,
+        has_room: bool,
+        now: Now,
+    ) -> Result<Created<T>, StoreError> {
+        // Held to the end, so that key and operation come into being together.
+        let mut keyring = new.key.as_ref().map(|key| (key, self.lock_key(&key.name)));
+        if let Some((key, keyring)) = &keyring
+            && let Some(entry) = keyring.get(&key.name)
+            && !new
+                .reservation
+                .is_some_and(|token| entry.is_reserved_by(token, now.tick))
+            && let Some(held) = entry.look_up(key, new.owner.as_ref(), now.tick, |id| {
+                self.made_by(&key.name, id)
+            })
+        {
+            return Ok(match held {
+                Reservation::Operation(record) => Created::Existing(record),
+                Reservation::Taken => Created::IdTaken,
+                held => Created::KeyHeld(held),
+            });
+        }
+
+        let mut shard = self.lock(self.shard_of(&new.id));
+        if let Some(entry) = shard.get(&new.id, now.tick) {
+            let is_owned = entry.record.owner() == new.owner.as_ref();
+            let name = new.key.as_ref().map(|key| &key.name);
+            return Ok(match is_owned {
+                // Another request of this owner's made it.
+                true if name.is_some() && entry.key.as_ref() != name => {
+                    Created::KeyHeld(Reservation::Mismatch)
+                }
+                true => Created::Existing(Arc::clone(&entry.record)),
+                false => Created::IdTaken,
+            });
+        }
+        if !has_room {
+            return Err(StoreError::Full);
+        }
+        let deadline = new
+            .lease
+            .as_ref()
+            .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
+        let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
+        let mut replaced = shard.insert(Arc::clone(record), deadline, name.clone());
+        drop(shard);
+        if let Some(replaced) = &mut replaced
+            && replaced.key == name
+        {
+            replaced.key = None; // it is this operation's now
+        }
+        if let Some((key, keyring)) = &mut keyring {
+            let entry = KeyEntry::of_operation(key, new.owner.as_ref(), &new.id);
+            // The room for it was made together with that of the operation.
+            self.shared.room.resize(entry.weight(), 0);
+            keyring.put(&key.name, entry, &self.shared.room);
+        }
+        drop(keyring);
+        self.freed(replaced.as_slice());
+        Ok(Created::New(Arc::clone(record)))
+    }
+
+    /// One conditional change: reads the record, takes `step`, puts the
+    /// successor in its place, all under one lock; then wakes who waits.
+    pub(super) fn change(
+        &self,
+        id: &OperationId,
+        step: impl FnOnce(&mut Entry<T>, Now) -> Step<T>,
+    ) -> Result<Write<T>, StoreError> {
+        let now = self.now();
+        let mut shard = self.lock(self.shard_of(id));
+        let Some(entry) = shard.get_mut(id, now.tick) else {
+            return Ok(Write::Gone);
+        };
+        let before = Arc::clone(&entry.record);
+        let next = match step(entry, now) {
+            Step::Done => return Ok(Write::Done(before)),
+            Step::Lost => return Ok(Write::Lost(before)),
+            Step::Next(next) => Arc::new(next),
+        };
+        let ends = next.operation().state().is_terminal();
+        let expires = ends.then(|| now.tick.plus(self.limits.ttl));
+        let woken = shard.advance(Arc::clone(&next), expires, now.tick);
+        let (before, after) = (self.limits.weigh(&before), self.limits.weigh(&next));
+        self.shared.room.resize(before, after);
+        let purged = if ends {
+            shard.purge(now.tick, PURGED_PER_END)
+        } else {
+            Vec::new()
+        };
+        drop(shard);
+        self.freed(&purged);
+        if let Some(cell) = woken {
+            cell.notify();
+        }
+        Ok(Write::Done(next))
+    }
+
+    /// Tells the node that held it.
+    pub(super) fn recall(&self, id: &OperationId, node: Option<&NodeId>) {
+        if let Some(node) = node {
+            self.shared.mailboxes.send(node, id.clone());
+        }
+    }
+}
+
+impl<T: Payload> Repository for MemoryStore<T> {
+    async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
+        let now = self.now();
+        let record = Arc::new(Record::create(&new, now.wall));
+        let of_key = new.key.as_ref().map_or(0, |key| {
+            KeyEntry::<T>::of_operation(key, new.owner.as_ref(), &new.id).weight()
+        });
+        let weight = self.limits.weigh(&record) + of_key;
+        let mut has_room = self.shared.room.take(&self.limits, weight);
+        if !has_room {
+            // Nothing has to go for what is there already.
+            match self.insert(&new, &record, false, now) {
+                Err(StoreError::Full) => has_room = self.make_room(weight, now.tick),
+                there => return there,
+            }
+        }
+        let created = self.insert(&new, &record, has_room, now);
+        if has_room && !matches!(created, Ok(Created::New(_))) {
+            self.shared.room.free(weight);
+        }
+        created
+    }
+
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+        self.change(id, |entry, now| entry.record.started(token, now.wall))
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Result<Write<T>, StoreError> {
+        self.change(id, |entry, now| {
+            entry.record.reported(token, progress, now.wall)
+        })
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+    ) -> Result<Write<T>, StoreError> {
+        let ttl = self.limits.ttl;
+        self.change(id, |entry, now| {
+            entry
+                .record
+                .finished(token, outcome, progress, now.wall, ttl)
+        })
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<T>,
+    ) -> Result<Write<T>, StoreError> {
+        let ttl = self.limits.ttl;
+        let write = self.change(id, |entry, now| {
+            entry.record.overruled(version, outcome, now.wall, ttl)
+        })?;
+        if let Write::Done(record) = &write {
+            self.recall(id, record.node());
+        }
+        Ok(write)
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+        let now = self.now().tick;
+        let index = self.shard_of(id);
+        let removed = loop {
+            // Its key is locked before it, and held to the end: in between the
+            // key would look free.
+            let Some(name) = self.lock(index).get(id, now).map(|entry| entry.key.clone()) else {
+                return Ok(Write::Gone);
+            };
+            let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
+            let mut shard = self.lock(index);
+            let Some(entry) = shard.get(id, now) else {
+                return Ok(Write::Gone);
+            };
+            if entry.key != name {
+                continue; // it is another one by now
+            }
+            let record = &entry.record;
+            if record.version() != Some(version) || !record.operation().state().is_terminal() {
+                return Ok(Write::Lost(Arc::clone(record)));
+            }
+            let Some(entry) = shard.remove(id) else {
+                return Ok(Write::Gone);
+            };
+            if let Some((name, keyring)) = &mut keyring
+                && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
+            {
+                let forgotten = key.forgotten(&entry.record, entry.deadline);
+                keyring.put(name, forgotten, &self.shared.room);
+            }
+            break entry;
+        };
+        self.shared.room.free(self.limits.weigh(&removed.record));
+        removed.wake();
+        Ok(Write::Done(removed.record))
+    }
+}

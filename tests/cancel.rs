@@ -1,0 +1,85 @@
+//! Cancels that race with changes of the operation.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use hooked::{Call, Hooked, When};
+use http::{Request, StatusCode};
+use tower::ServiceExt;
+use tower_operations::{
+    MemoryStore, OperationId, PollService, Progress,
+    store::{Created, NewOperation, Repository, Store},
+};
+
+/// A pending operation that makes progress just before each of the first
+/// `times` cancels reaches it.
+async fn restless(times: usize) -> (MemoryStore, Hooked, OperationId) {
+    let memory = MemoryStore::new();
+    let new = NewOperation::new(OperationId::new());
+    let Created::New(record) = memory.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let id = record.operation().id().clone();
+    let cancels = Arc::new(AtomicUsize::new(0));
+    let store = Hooked::new(memory.clone(), {
+        let memory = memory.clone();
+        move |call, when| {
+            let (memory, record) = (memory.clone(), Arc::clone(&record));
+            let cancel = (call, when) == (Call::Overrule, When::Before);
+            let turn = if cancel {
+                cancels.fetch_add(1, SeqCst)
+            } else {
+                usize::MAX
+            };
+            async move {
+                if turn < times {
+                    let progress = Progress::counted(turn as u64, 100);
+                    memory
+                        .report(record.operation().id(), record.token(), progress)
+                        .await?;
+                }
+                Ok(())
+            }
+        }
+    });
+    (memory, store, id)
+}
+
+#[tokio::test]
+async fn one_that_loses_a_race_is_tried_again() {
+    let (memory, store, id) = restless(5).await;
+    let request = Request::delete(format!("/{id}")).body(()).unwrap();
+    let response = PollService::new(store).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    // Created, five reports, canceled.
+    let record = memory.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.version().unwrap().get(), 7);
+}
+
+#[tokio::test]
+async fn one_that_names_a_version_is_not() {
+    let (_, store, id) = restless(1).await;
+    let polls = PollService::new(store);
+    let get = Request::get(format!("/{id}")).body(()).unwrap();
+    let etag = polls.clone().oneshot(get).await.unwrap().headers()["etag"].clone();
+    let delete = Request::delete(format!("/{id}"))
+        .header("if-match", etag)
+        .body(())
+        .unwrap();
+    let response = polls.oneshot(delete).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PRECONDITION_FAILED);
+}
+
+#[tokio::test]
+async fn one_that_never_wins_gives_up() {
+    let (_, store, id) = restless(usize::MAX).await;
+    let request = Request::delete(format!("/{id}")).body(()).unwrap();
+    let response = PollService::new(store).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+}

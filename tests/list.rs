@@ -1,0 +1,423 @@
+//! Listing operations.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+use tower_operations::{
+    FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService, RecordedResponse,
+    WholeBody,
+    poll::PollBody,
+    store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
+};
+
+fn by_header(parts: &Parts) -> Option<Owner> {
+    let user = parts.headers.get("x-user")?;
+    Some(Owner::new(user.to_str().unwrap()))
+}
+
+async fn ask<S: Store>(
+    polls: &PollService<S>,
+    request: http::request::Builder,
+) -> Response<PollBody> {
+    let request = request.body(()).unwrap();
+    polls.clone().oneshot(request).await.unwrap()
+}
+
+/// A whole answer.
+struct Answer {
+    status: StatusCode,
+    headers: http::HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    async fn to<S: Store>(polls: &PollService<S>, request: http::request::Builder) -> Self {
+        let (parts, body) = ask(polls, request).await.into_parts();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    fn field(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn problem(&self) -> String {
+        assert_eq!(self.field("content-type"), "application/problem+json");
+        self.json()["type"].as_str().unwrap().to_owned()
+    }
+
+    /// What a list has in it.
+    fn operations(&self) -> Vec<Value> {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        assert_eq!(self.field("content-type"), "application/json");
+        self.json()["operations"].as_array().unwrap().clone()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let operations = self.operations();
+        let id = |operation: &Value| operation["id"].as_str().unwrap().to_owned();
+        operations.iter().map(id).collect()
+    }
+
+    /// Where the next page is, as seen from `base`.
+    fn next(&self, base: &str) -> Option<String> {
+        let link = self.headers.get(header::LINK)?.to_str().unwrap();
+        let target = link.strip_suffix(">; rel=\"next\"")?.strip_prefix('<')?;
+        assert!(target.starts_with('?'), "relative to the list: {target}");
+        Some(format!("{}{target}", base.split('?').next().unwrap()))
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?} {:?}", self.status, self.headers, self.body)
+    }
+}
+
+/// Creates a further operation, in a millisecond of its own.
+async fn create<T: Payload>(store: &MemoryStore<T>, owner: Option<&str>) -> OperationId {
+    let millis = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap().as_millis()
+    };
+    let before = millis();
+    while millis() == before {
+        std::hint::spin_loop();
+    }
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone()).owner(owner.map(Owner::new));
+    assert!(matches!(store.create(new).await, Ok(Created::New(_))));
+    id
+}
+
+async fn finish<T: Payload>(store: &MemoryStore<T>, id: &OperationId, outcome: Outcome<T>) {
+    let write = store.finish(id, FencingToken::FIRST, outcome, None).await;
+    assert!(matches!(write, Ok(Write::Done(_))));
+}
+
+fn response(body: &'static str) -> Outcome<RecordedResponse> {
+    let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
+    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap()).into_outcome()
+}
+
+/// Follows a list to its end, and gives every page.
+async fn pages<S: Store>(polls: &PollService<S>, first: &str) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    let mut next = Some(first.to_owned());
+    while let Some(uri) = next {
+        let page = Answer::to(polls, Request::get(&uri)).await;
+        pages.push(page.ids());
+        next = page.next(&uri);
+        assert!(pages.len() < 1000, "the list has no end");
+    }
+    pages
+}
+
+#[tokio::test]
+async fn there_are_no_lists_unless_the_application_wants_them() {
+    let store = MemoryStore::new();
+    create(&store, None).await;
+    for polls in [
+        PollService::new(store.clone()),
+        PollService::read_only(store.clone()),
+    ] {
+        for (method, path) in [
+            ("GET", "/"),
+            ("HEAD", "/"),
+            ("GET", "/?limit=1&state=pending"),
+        ] {
+            let request = Request::builder().method(method).uri(path);
+            let answer = Answer::to(&polls, request).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+            if method == "GET" {
+                assert_eq!(answer.problem(), "urn:tower-operations:missing-id");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_and_says_what_a_poll_says_but_no_results() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(create(&store, None).await);
+    }
+    finish(&store, &ids[0], response("")).await;
+    finish(&store, &ids[1], response("{\"secret\": \"in the result\"}")).await;
+    finish(&store, &ids[2], response("\"\"")).await;
+    finish(&store, &ids[3], Outcome::failed(FailureKind::InnerError)).await;
+    let answer = Answer::to(&polls, Request::get("/")).await;
+    let newest_first: Vec<_> = ids.iter().rev().map(ToString::to_string).collect();
+    assert_eq!(answer.ids(), newest_first);
+    assert!(answer.next("/").is_none(), "there is one page");
+    assert!(answer.field("cache-control").contains("no-store"));
+    for listed in answer.operations() {
+        let uri = format!("/{}", listed["id"].as_str().unwrap());
+        let mut polled = Answer::to(&polls, Request::get(&uri)).await.json();
+        polled.as_object_mut().unwrap().remove("result");
+        assert_eq!(listed, polled);
+    }
+    assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+}
+
+#[tokio::test]
+async fn results_of_a_type_of_one_s_own_are_not_in_lists_either() {
+    let store = MemoryStore::<u32>::weighing(|_| 0);
+    let polls = PollService::new(store.clone()).listing();
+    let id = create(&store, None).await;
+    finish(&store, &id, Outcome::Succeeded(Some(4_242))).await;
+    let listed = Answer::to(&polls, Request::get("/")).await.operations();
+    assert_eq!(listed[0]["state"], "succeeded");
+    assert_eq!(listed[0].get("result"), None);
+}
+
+#[tokio::test]
+async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing().owner(by_header);
+    let mut owned = BTreeMap::<_, Vec<String>>::new();
+    for owner in [Some("ada"), None, Some("bob"), Some("ada"), None, Some("")] {
+        let id = create(&store, owner).await.to_string();
+        owned.entry(owner).or_default().insert(0, id);
+    }
+    for (owner, expected) in &owned {
+        let mut request = Request::get("/");
+        if let Some(owner) = owner {
+            request = request.header("x-user", *owner);
+        }
+        assert_eq!(
+            &Answer::to(&polls, request).await.ids(),
+            expected,
+            "{owner:?}"
+        );
+    }
+    let stranger = Request::get("/").header("x-user", "eve");
+    assert!(Answer::to(&polls, stranger).await.ids().is_empty());
+    // Somebody else's cursor opens nothing.
+    let first = Request::get("/?limit=1").header("x-user", "ada");
+    let next = Answer::to(&polls, first).await.next("/").unwrap();
+    let request = Request::get(next).header("x-user", "bob");
+    let seen = Answer::to(&polls, request).await.ids();
+    assert!(seen.iter().all(|id| owned[&Some("bob")].contains(id)));
+    // Where no service asks for owners, what is somebody's is not shown.
+    let ownerless = PollService::new(store).listing();
+    let seen = Answer::to(&ownerless, Request::get("/")).await.ids();
+    assert_eq!(seen, owned[&None]);
+}
+
+#[tokio::test]
+async fn a_list_can_be_of_one_state() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    let mut by_state = BTreeMap::<_, Vec<String>>::new();
+    for state in ["pending", "running", "succeeded", "failed", "canceled"].repeat(2) {
+        let id = create(&store, None).await;
+        match state {
+            "running" => {
+                let write = store.start(&id, FencingToken::FIRST).await;
+                assert!(matches!(write, Ok(Write::Done(_))));
+            }
+            "succeeded" => finish(&store, &id, response("1")).await,
+            "failed" => finish(&store, &id, Outcome::failed(FailureKind::Panicked)).await,
+            "canceled" => finish(&store, &id, Outcome::Canceled).await,
+            _ => {}
+        }
+        by_state.entry(state).or_default().insert(0, id.to_string());
+    }
+    for (state, expected) in by_state {
+        let uri = format!("/?state={state}");
+        assert_eq!(Answer::to(&polls, Request::get(&uri)).await.ids(), expected);
+        // The next page is of that state too.
+        assert_eq!(
+            pages(&polls, &format!("/?limit=1&state={state}"))
+                .await
+                .concat(),
+            expected
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_as_long_as_one_asks_up_to_a_hundred() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    for _ in 0..130 {
+        let new = NewOperation::new(OperationId::new());
+        store.create(new).await.unwrap();
+    }
+    let length = async |uri: &str| Answer::to(&polls, Request::get(uri)).await.ids().len();
+    assert_eq!(length("/?limit=1").await, 1);
+    assert_eq!(length("/?limit=99").await, 99);
+    assert_eq!(length("/?limit=100").await, 100);
+    assert_eq!(length("/?limit=101").await, 100);
+    assert_eq!(length("/?limit=99999999999999999999999").await, 100);
+    assert!((1..=100).contains(&length("/").await));
+    for first in [
+        "/",
+        "/?limit=7",
+        "/?limit=65",
+        "/?limit=1000",
+        "/?limit=130",
+    ] {
+        let pages = pages(&polls, first).await;
+        let all: BTreeSet<_> = pages.iter().flatten().collect();
+        assert_eq!((all.len(), pages.concat().len()), (130, 130), "{first}");
+        assert!(pages.iter().all(|page| !page.is_empty()), "{first}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_parameter_of_a_list_is_said_to_be_none() {
+    let store = MemoryStore::new();
+    create(&store, None).await;
+    let polls = PollService::new(store).listing();
+    for query in [
+        "limit=0",
+        "limit=",
+        "limit=-1",
+        "limit=1.5",
+        "limit=x",
+        "limit=%zz",
+        "state=",
+        "state=done",
+        "state=Pending",
+        "state=%ff",
+        "cursor=",
+        "cursor=x",
+        "cursor=.",
+        "cursor=zz.q3",
+        "cursor=1.",
+        "cursor=1.result",
+        "cursor=%00",
+        "cursor=%ff",
+    ] {
+        let answer = Answer::to(&polls, Request::get(format!("/?{query}"))).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        assert_eq!(answer.problem(), "urn:tower-operations:invalid-query");
+        let parameter = query.split('=').next().unwrap();
+        assert!(
+            answer.json()["detail"]
+                .as_str()
+                .unwrap()
+                .contains(parameter)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_followed_has_each_once_whatever_is_created_and_ended_meanwhile() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    let mut there = BTreeSet::new();
+    for _ in 0..25 {
+        there.insert(create(&store, None).await);
+    }
+    let mut seen = Vec::new();
+    let mut next = Some("/?limit=4".to_owned());
+    while let Some(uri) = next {
+        let page = Answer::to(&polls, Request::get(&uri)).await;
+        seen.extend(page.ids());
+        // Newer ones come in front of what was read, and change nothing of it.
+        create(&store, None).await;
+        create(&store, None).await;
+        // What was read may end, and what will be read too.
+        for id in page.ids() {
+            finish(&store, &id.parse().unwrap(), Outcome::Canceled).await;
+        }
+        next = page.next(&uri);
+        assert!(seen.len() <= 25, "it has no end, or something twice");
+    }
+    let expected: Vec<String> = there.iter().rev().map(ToString::to_string).collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn many_of_one_millisecond_are_listed_once_each() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    for _ in 0..300 {
+        let new = NewOperation::new(OperationId::new());
+        store.create(new).await.unwrap();
+    }
+    let listed = pages(&polls, "/?limit=3").await.concat();
+    assert_eq!(listed.len(), 300);
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_is_in_no_list() {
+    let store = MemoryStore::new().ttl(Duration::from_secs(60));
+    let polls = PollService::new(store.clone()).listing();
+    let (ended, going) = (create(&store, None).await, create(&store, None).await);
+    finish(&store, &ended, response("1")).await;
+    assert_eq!(Answer::to(&polls, Request::get("/")).await.ids().len(), 2);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let listed = Answer::to(&polls, Request::get("/")).await.ids();
+    assert_eq!(listed, [going.to_string()]);
+}
+
+#[tokio::test]
+async fn the_root_is_the_list_with_and_without_a_slash_and_ids_are_what_they_were() {
+    let store = MemoryStore::new();
+    let id = create(&store, None).await;
+    let polls = PollService::new(store.clone()).at("/operations").listing();
+    for path in ["/operations", "/operations/", "/operations?limit=5"] {
+        let listed = Answer::to(&polls, Request::get(path)).await.ids();
+        assert_eq!(listed, [id.to_string()], "{path}");
+    }
+    for path in [format!("/operations/{id}"), format!("/operations?id={id}")] {
+        let polled = Answer::to(&polls, Request::get(&path)).await.json();
+        assert_eq!(polled["id"], id.to_string(), "{path}");
+    }
+    for path in ["/operations/result", "/operations/events"] {
+        let answer = Answer::to(&polls, Request::get(path)).await;
+        assert_eq!(
+            answer.problem(),
+            "urn:tower-operations:missing-id",
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn head_options_and_other_methods() {
+    let store = MemoryStore::new();
+    create(&store, None).await;
+    create(&store, None).await;
+    let polls = PollService::new(store.clone()).listing();
+    let get = Answer::to(&polls, Request::get("/?limit=1")).await;
+    let head = Answer::to(&polls, Request::head("/?limit=1")).await;
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    assert_eq!(head.field("content-length"), get.body.len().to_string());
+    assert_eq!(head.field("link"), get.field("link"));
+    assert!(!head.field("link").is_empty());
+    for (method, status) in [
+        ("OPTIONS", StatusCode::NO_CONTENT),
+        ("POST", StatusCode::METHOD_NOT_ALLOWED),
+        ("PUT", StatusCode::METHOD_NOT_ALLOWED),
+        ("DELETE", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let request = Request::builder().method(method).uri("/");
+        let answer = Answer::to(&polls, request).await;
+        assert_eq!(answer.status, status, "{method}");
+        assert_eq!(answer.field("allow"), "GET, HEAD, OPTIONS", "{method}");
+    }
+    assert_eq!(store.len(), 2);
+}

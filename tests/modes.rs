@@ -1,0 +1,393 @@
+//! When a request goes asynchronous: preferred, after a time, signaled. With a
+//! paused clock.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use hooked::{Call, Hooked, When};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::{sync::oneshot, time::Instant};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_operations::RecordedResponse;
+use tower_operations::{
+    AsyncAcceptLayer, Drain, MemoryStore, NotAccepted, OperationHandle, RequestBody, ResponseBody,
+    State, WholeBody,
+    store::{Lease, List, ListQuery, Record, StoreError},
+};
+
+type Body = RequestBody<WholeBody>;
+type Answer = Result<Response<WholeBody>, Infallible>;
+
+struct Setup {
+    memory: MemoryStore,
+    drain: Drain,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Setup {
+    fn new() -> (Self, AsyncAcceptLayer<MemoryStore>) {
+        let memory = MemoryStore::new();
+        let (layer, drain) = AsyncAcceptLayer::with_drain(memory.clone());
+        (
+            Self {
+                memory,
+                drain,
+                calls: Arc::default(),
+            },
+            layer,
+        )
+    }
+
+    async fn send<R, F>(
+        &self,
+        layer: &AsyncAcceptLayer<R>,
+        prefer: &str,
+        inner: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
+    ) -> Response<ResponseBody<WholeBody>>
+    where
+        R: Lease<Output = RecordedResponse>,
+        F: Future<Output = Answer> + Send,
+    {
+        let calls = Arc::clone(&self.calls);
+        let service = layer.layer(service_fn(move |request| {
+            calls.fetch_add(1, SeqCst);
+            inner(request)
+        }));
+        let mut request = Request::post("/").body(WholeBody::from("Q3")).unwrap();
+        if !prefer.is_empty() {
+            request
+                .headers_mut()
+                .insert("prefer", prefer.parse().unwrap());
+        }
+        service.oneshot(request).await.unwrap()
+    }
+
+    async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
+        self.memory
+            .list(&ListQuery::new(None, 10))
+            .await
+            .unwrap()
+            .records
+    }
+
+    /// The one operation there is, once everything has ended.
+    async fn only_one(self) -> Arc<Record<RecordedResponse>> {
+        let memory = self.memory.clone();
+        let report = self.drain.drain(Duration::from_secs(3600)).await;
+        assert!(report.is_clean(), "{report:?}");
+        let mut records = memory
+            .list(&ListQuery::new(None, 10))
+            .await
+            .unwrap()
+            .records;
+        assert_eq!((records.len(), self.calls.load(SeqCst)), (1, 1));
+        records.remove(0)
+    }
+
+    async fn nothing_is_left(self) {
+        assert!(self.operations().await.is_empty());
+        assert!(self.drain.drain(Duration::ZERO).await.is_clean());
+    }
+}
+
+async fn text(response: Response<ResponseBody<WholeBody>>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+fn header<'a>(response: &'a Response<ResponseBody<WholeBody>>, name: &str) -> &'a str {
+    response
+        .headers()
+        .get(name)
+        .map_or("", |value| value.to_str().unwrap())
+}
+
+/// Takes so many seconds.
+fn taking(
+    seconds: u64,
+) -> impl Fn(Request<Body>) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone {
+    move |request| {
+        Box::pin(async move {
+            assert_eq!(
+                request.into_body().collect().await.unwrap().to_bytes(),
+                "Q3"
+            );
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok(Response::new(WholeBody::from("done")))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn preferred_accepts_only_who_asks_for_it() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.preferred();
+    let response = setup.send(&layer, "", taking(5)).await;
+    assert_eq!(
+        (response.status(), header(&response, "vary")),
+        (StatusCode::OK, "Prefer")
+    );
+    assert_eq!(header(&response, "preference-applied"), "");
+    assert!(setup.operations().await.is_empty());
+
+    setup.calls.store(0, SeqCst);
+    let response = setup.send(&layer, "Respond-Async; x=1", taking(5)).await;
+    assert_eq!(
+        (response.status(), header(&response, "vary")),
+        (StatusCode::ACCEPTED, "Prefer")
+    );
+    assert_eq!(header(&response, "preference-applied"), "respond-async");
+    assert_eq!(setup.only_one().await.operation().state(), State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_time_goes_out_as_it_is() {
+    let (setup, layer) = Setup::new();
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer.after(Duration::from_secs(5)), "", taking(3))
+        .await;
+    assert_eq!(
+        (response.status(), begun.elapsed().as_secs()),
+        (StatusCode::OK, 3)
+    );
+    assert_eq!(header(&response, "location"), "");
+    assert_eq!(text(response).await, "done");
+    setup.nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_is_an_operation_and_the_same_call() {
+    let (setup, layer) = Setup::new();
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer.after(Duration::from_secs(5)), "", taking(60))
+        .await;
+    assert_eq!(
+        (response.status(), begun.elapsed().as_secs()),
+        (StatusCode::ACCEPTED, 5)
+    );
+    let record = setup.only_one().await;
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert_eq!(record.operation().result().unwrap().body(), "done");
+    // Created, started, finished.
+    assert_eq!(record.version().unwrap().get(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_shortens_the_time_and_is_said_to_be_applied() {
+    let (setup, layer) = Setup::new();
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer, "respond-async, wait=2", taking(60))
+        .await;
+    assert_eq!(
+        (response.status(), begun.elapsed().as_secs()),
+        (StatusCode::ACCEPTED, 2)
+    );
+    assert_eq!(
+        header(&response, "preference-applied"),
+        "respond-async, wait=2"
+    );
+    let response = setup.send(&layer, "wait=2", taking(1)).await;
+    assert_eq!(
+        (response.status(), header(&response, "preference-applied")),
+        (StatusCode::OK, "wait=2")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_before_takes_the_call_with_it() {
+    struct Told(Option<oneshot::Sender<()>>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(());
+        }
+    }
+    let (setup, layer) = Setup::new();
+    let (tell, told) = oneshot::channel();
+    let tell = Arc::new(std::sync::Mutex::new(Some(tell)));
+    let inner = move |_| {
+        let told = Told(tell.lock().unwrap().take());
+        async move {
+            let _told = told;
+            std::future::pending().await
+        }
+    };
+    let layer = layer.after(Duration::from_secs(60));
+    let response = setup.send(&layer, "", inner);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), response)
+            .await
+            .is_err()
+    );
+    told.await.unwrap();
+    setup.nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.signaled();
+    let early = setup
+        .send(&layer, "respond-async", async |_| {
+            let mut response = Response::new(WholeBody::from("page 3 has no data"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            Ok(response)
+        })
+        .await;
+    assert_eq!(
+        (early.status(), header(&early, "vary")),
+        (StatusCode::BAD_REQUEST, "")
+    );
+    assert_eq!(text(early).await, "page 3 has no data");
+    assert!(setup.operations().await.is_empty());
+
+    setup.calls.store(0, SeqCst);
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer, "", async |request| {
+            let operation = OperationHandle::of(request.extensions());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            operation.accept().await.unwrap();
+            // Twice is once, also from elsewhere.
+            tokio::join!(operation.accept(), operation.accept())
+                .0
+                .unwrap();
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            Ok(Response::new(WholeBody::from("done")))
+        })
+        .await;
+    assert_eq!(
+        (response.status(), begun.elapsed().as_secs()),
+        (StatusCode::ACCEPTED, 1)
+    );
+    let record = setup.only_one().await;
+    assert_eq!(record.operation().result().unwrap().body(), "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_signal_does_not_take_it_back() {
+    let (setup, layer) = Setup::new();
+    let slow = Hooked::new(setup.memory.clone(), async |call, when| {
+        if (call, when) == (Call::Create, When::Before) {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
+    });
+    drop(layer);
+    let (layer, drain) = AsyncAcceptLayer::with_drain(slow);
+    let setup = Setup { drain, ..setup };
+    let response = setup
+        .send(&layer.signaled(), "", async |request| {
+            let operation = OperationHandle::of(request.extensions());
+            let cut = tokio::time::timeout(Duration::from_secs(1), operation.accept()).await;
+            assert!(cut.is_err());
+            Ok(Response::new(WholeBody::from("done")))
+        })
+        .await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(setup.only_one().await.operation().state(), State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
+    let (setup, layer) = Setup::new();
+    drop(layer);
+    let down = Hooked::new(setup.memory.clone(), |call, _| {
+        std::future::ready(match call {
+            Call::Create => Err(StoreError::refused("down")),
+            _ => Ok(()),
+        })
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(down);
+    let setup = Setup { drain, ..setup };
+    let response = setup
+        .send(&layer.clone().signaled(), "", async |request| {
+            let refused = OperationHandle::of(request.extensions()).accept().await;
+            assert_eq!(refused, Err(NotAccepted::Unavailable));
+            let mut response = Response::new(WholeBody::from("not now"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            Ok(response)
+        })
+        .await;
+    assert_eq!(text(response).await, "not now");
+
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer.after(Duration::from_secs(5)), "", taking(60))
+        .await;
+    assert_eq!(
+        (response.status(), begun.elapsed().as_secs()),
+        (StatusCode::OK, 60)
+    );
+    setup.nothing_is_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothing() {
+    for fails in [false, true] {
+        let (setup, layer) = Setup::new();
+        drop(layer);
+        let slow = Hooked::new(setup.memory.clone(), move |call, when| async move {
+            if (call, when) == (Call::Create, When::Before) {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                return if fails {
+                    Err(StoreError::refused("down"))
+                } else {
+                    Ok(())
+                };
+            }
+            Ok(())
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(slow);
+        let setup = Setup { drain, ..setup };
+        let layer = layer.after(Duration::from_secs(1));
+        let response = setup.send(&layer, "", taking(60));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(2), response)
+                .await
+                .is_err()
+        );
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        match fails {
+            false => assert_eq!(setup.only_one().await.operation().state(), State::Succeeded),
+            true => setup.nothing_is_left().await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_before_acceptance_is_the_server_s_and_after_it_the_operation_s() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.signaled();
+    let early = tokio::spawn({
+        let service = layer.layer(service_fn(async |_: Request<Body>| -> Answer {
+            panic!("early")
+        }));
+        service.oneshot(Request::post("/").body(WholeBody::default()).unwrap())
+    });
+    assert!(early.await.unwrap_err().is_panic());
+    let response = setup
+        .send(&layer, "", async |request| {
+            OperationHandle::of(request.extensions())
+                .accept()
+                .await
+                .unwrap();
+            panic!("late")
+        })
+        .await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(setup.only_one().await.operation().state(), State::Failed);
+}

@@ -1,0 +1,979 @@
+//! Requests that come twice are run once, in every mode, on whichever node.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hooked::{Call, Hooked, When};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::{
+    sync::{Barrier, Notify, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, NotAccepted, OperationHandle, PollService, RecordedResponse,
+    RequestBody, WholeBody,
+    accept::Idempotency,
+    store::{Keys, Lease, Owner, Store, StoreError},
+};
+
+const KEY: (&str, &str) = (
+    "idempotency-key",
+    "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+);
+const ID: (&str, &str) = ("operation-id", "invoice-2026-11");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Always,
+    Preferred,
+    After,
+    Signaled,
+}
+
+const MODES: [Mode; 4] = [Mode::Always, Mode::Preferred, Mode::After, Mode::Signaled];
+
+/// The modes in which an answer may come before there is an operation.
+const EARLY: [Mode; 2] = [Mode::After, Mode::Signaled];
+
+impl Mode {
+    fn on<R>(self, layer: AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R> {
+        match self {
+            Self::Always => layer,
+            Self::Preferred => layer.preferred(),
+            Self::After => layer.after(Duration::from_secs(5)),
+            Self::Signaled => layer.signaled(),
+        }
+    }
+
+    /// A handler that comes to be an operation, and then takes a minute.
+    fn slow(self) -> Inner {
+        Inner::new(move |_, operation| async move {
+            if self == Self::Signaled {
+                operation.accept().await.unwrap();
+            }
+            sleep(Duration::from_secs(60)).await;
+            Ok(Response::new(WholeBody::from("done")))
+        })
+    }
+}
+
+type Acting = Pin<Box<dyn Future<Output = io::Result<Response<WholeBody>>> + Send>>;
+type Act = dyn Fn(usize, OperationHandle) -> Acting + Send + Sync;
+
+/// What the layer is around, and how often it was called.
+#[derive(Clone)]
+struct Inner {
+    runs: Arc<AtomicUsize>,
+    act: Arc<Act>,
+}
+
+impl Inner {
+    /// `act` is told which call it is, from 1.
+    fn new<F>(act: impl Fn(usize, OperationHandle) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<Response<WholeBody>>> + Send + 'static,
+    {
+        Self {
+            runs: Arc::default(),
+            act: Arc::new(move |run, operation| Box::pin(act(run, operation))),
+        }
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.load(SeqCst)
+    }
+
+    async fn call(
+        self,
+        request: Request<RequestBody<WholeBody>>,
+    ) -> io::Result<Response<WholeBody>> {
+        let run = self.runs.fetch_add(1, SeqCst) + 1;
+        let operation = OperationHandle::of(request.extensions());
+        (self.act)(run, operation).await
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    async fn of<B>(response: Response<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        let (parts, body) = response.into_parts();
+        let whole = body.collect().await.unwrap();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            trailers: whole.trailers().cloned(),
+            body: whole.to_bytes(),
+        }
+    }
+
+    fn location(&self) -> &str {
+        assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
+        self.headers["location"].to_str().unwrap()
+    }
+
+    /// Insists on a problem of ours.
+    fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem: Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem["type"], format!("urn:tower-operations:{code}"));
+        assert!(!self.headers.contains_key("location"));
+    }
+
+    /// Insists on an answer of the handler.
+    fn says(&self, text: &str) {
+        assert_eq!(
+            (self.status, &self.body[..]),
+            (StatusCode::OK, text.as_bytes())
+        );
+    }
+}
+
+/// `method uri`, as a client would send it to a service in this mode.
+fn ask(mode: Mode, line: &str, body: &'static str, fields: &[(&str, &str)]) -> Request<WholeBody> {
+    let (method, uri) = line.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method).uri(uri);
+    if mode == Mode::Preferred {
+        request = request.header("prefer", "respond-async");
+    }
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(WholeBody::from(body)).unwrap()
+}
+
+fn post(mode: Mode, fields: &[(&str, &str)]) -> Request<WholeBody> {
+    ask(mode, "POST /reports?year=2026", "Q3", fields)
+}
+
+async fn try_send<R>(
+    layer: &AsyncAcceptLayer<R>,
+    inner: &Inner,
+    request: Request<WholeBody>,
+) -> io::Result<Answer>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let inner = inner.clone();
+    let service = layer.layer(service_fn(move |request| inner.clone().call(request)));
+    Ok(Answer::of(service.oneshot(request).await?).await)
+}
+
+async fn send<R>(layer: &AsyncAcceptLayer<R>, inner: &Inner, request: Request<WholeBody>) -> Answer
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    try_send(layer, inner, request).await.unwrap()
+}
+
+/// The operation at a `Location`, once it has ended.
+async fn ended<S: Store + Clone>(polls: &PollService<S>, location: &str) -> Value {
+    let request = Request::get(format!("{location}?wait=3600"))
+        .body(())
+        .unwrap();
+    let answer = Answer::of(polls.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+fn polls(store: &MemoryStore) -> PollService<MemoryStore> {
+    PollService::new(store.clone()).max_wait(Duration::from_secs(3600))
+}
+
+/// A node of its own in front of a store that all share.
+fn node<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
+where
+    R: Keys<Output = RecordedResponse> + Lease + Clone,
+{
+    mode.on(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
+}
+
+fn by_header(parts: &Parts) -> Option<Owner> {
+    let user = parts.headers.get("x-user")?;
+    Some(Owner::new(user.to_str().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_equal_requests_at_once_on_ten_nodes_run_once() {
+    for mode in MODES {
+        for field in [KEY, ID] {
+            let store = MemoryStore::new();
+            let go_on = Arc::new(Semaphore::new(0));
+            let inner = Inner::new({
+                let go_on = Arc::clone(&go_on);
+                move |_, operation| {
+                    let go_on = Arc::clone(&go_on);
+                    async move {
+                        if mode == Mode::Signaled {
+                            operation.accept().await.unwrap();
+                        }
+                        let _ = go_on.acquire().await;
+                        Ok(Response::new(WholeBody::from("done")))
+                    }
+                }
+            });
+            let nodes: Vec<_> = (0..10)
+                .map(|_| {
+                    let node = node(mode, &store, Idempotency::optional().client_ids());
+                    match mode {
+                        Mode::After => node.after(Duration::from_millis(1)),
+                        _ => node,
+                    }
+                })
+                .collect();
+            let start = Arc::new(Barrier::new(100));
+            let requests: Vec<_> = (0..100)
+                .map(|index| {
+                    let (layer, inner) = (nodes[index % 10].clone(), inner.clone());
+                    let start = Arc::clone(&start);
+                    tokio::spawn(async move {
+                        start.wait().await;
+                        send(&layer, &inner, post(mode, &[field])).await
+                    })
+                })
+                .collect();
+            let answered = timeout(Duration::from_secs(20), async {
+                let mut answers = Vec::new();
+                for request in requests {
+                    answers.push(request.await.unwrap());
+                }
+                answers
+            });
+            let answers = answered.await.expect("all are answered");
+            let location = answers[0].location();
+            assert!(
+                answers.iter().all(|answer| *answer == answers[0]),
+                "{mode:?}: {answers:?}"
+            );
+            go_on.close();
+            let operation = ended(&polls(&store), location).await;
+            assert_eq!(operation["state"], "succeeded", "{mode:?}");
+            assert_eq!((inner.runs(), store.len()), (1, 1), "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_gets_the_same_202_while_it_goes_on_and_when_it_has_ended() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let here = node(mode, &store, Idempotency::optional());
+        let there = node(mode, &store, Idempotency::optional());
+        let first = send(&here, &inner, post(mode, &[KEY])).await;
+        let location = first.location().to_owned();
+        for layer in [&here, &there] {
+            assert_eq!(
+                send(layer, &inner, post(mode, &[KEY])).await,
+                first,
+                "{mode:?}"
+            );
+        }
+        assert_eq!(ended(&polls(&store), &location).await["state"], "succeeded");
+        for layer in [&here, &there] {
+            let begun = Instant::now();
+            assert_eq!(
+                send(layer, &inner, post(mode, &[KEY])).await,
+                first,
+                "{mode:?}"
+            );
+            assert_eq!(begun.elapsed(), Duration::ZERO);
+        }
+        assert_eq!((inner.runs(), store.len()), (1, 1), "{mode:?}");
+        // Another key, or none, is another request.
+        let other = ("idempotency-key", "\"0123456789abcdef\"");
+        let second = send(&here, &inner, post(mode, &[other])).await;
+        let third = send(&here, &inner, post(mode, &[])).await;
+        assert_ne!(second.location(), location);
+        assert_ne!(third.location(), second.location());
+        ended(&polls(&store), third.location()).await;
+        assert_eq!(inner.runs(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_another_request_is_422() {
+    for mode in MODES {
+        for (field, is_id) in [(KEY, false), (ID, true)] {
+            let store = MemoryStore::new();
+            let inner = mode.slow();
+            let layer = node(mode, &store, Idempotency::optional().client_ids());
+            let first = send(&layer, &inner, post(mode, &[field])).await;
+            for (line, body) in [
+                ("POST /reports?year=2026", "Q4"),
+                ("POST /reports?year=2026", ""),
+                ("POST /exports?year=2026", "Q3"),
+                ("POST /reports?year=2025", "Q3"),
+                ("POST /reports", "Q3"),
+                ("PUT /reports?year=2026", "Q3"),
+            ] {
+                let answer = send(&layer, &inner, ask(mode, line, body, &[field])).await;
+                assert_eq!(answer.status, 422, "{mode:?} {line} {body} {is_id}");
+                answer.is_problem(422, "idempotency-key-reused");
+            }
+            // Header fields are not part of a request's identity.
+            let again = post(mode, &[field, ("x-request-id", "7")]);
+            assert_eq!(send(&layer, &inner, again).await, first);
+            ended(&polls(&store), first.location()).await;
+            assert_eq!((inner.runs(), store.len()), (1, 1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_two_requests_the_same_is_the_application_s_to_say() {
+    let of_digest = |parts: &Parts, _: &Bytes| {
+        let digest = parts.headers.get("content-digest");
+        digest.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec())
+    };
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional().fingerprint(of_digest));
+        let form = |body, digest| {
+            let line = "POST /upload";
+            ask(mode, line, body, &[KEY, ("content-digest", digest)])
+        };
+        let first = send(&layer, &inner, form("--boundary-1\r\nQ3", "q3")).await;
+        let again = send(&layer, &inner, form("--boundary-2\r\nQ3", "q3")).await;
+        assert_eq!(again, first);
+        assert_eq!(first.status, StatusCode::ACCEPTED);
+        let other = send(&layer, &inner, form("--boundary-1\r\nQ3", "q4")).await;
+        other.is_problem(422, "idempotency-key-reused");
+        assert_eq!(store.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_required_and_missing_is_400() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::required().client_ids());
+        // An id is no key.
+        for fields in [&[][..], &[ID]] {
+            let answer = send(&layer, &inner, post(mode, fields)).await;
+            answer.is_problem(400, "idempotency-key-missing");
+            let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(problem["title"], "Idempotency-Key is missing");
+        }
+        assert_eq!((inner.runs(), store.len()), (0, 0));
+        // What passes through needs none.
+        let get = ask(mode, "GET /reports", "", &[]);
+        let inner = Inner::new(async |_, _| Ok(Response::new(WholeBody::from("read"))));
+        send(&layer, &inner, get).await.says("read");
+        assert_eq!(
+            send(&layer, &mode.slow(), post(mode, &[KEY])).await.status,
+            202
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_none_is_400() {
+    let long = format!("\"{}\"", "x".repeat(256));
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        for rules in [Idempotency::optional(), Idempotency::required()] {
+            let layer = node(mode, &store, rules);
+            for key in [
+                "8e03978e-40d5-43dd-bc93-6894a57f9324",
+                "\"8e03978e-40d5-43dd-bc93-6894a57f9324",
+                "8e03978e-40d5-43dd-bc93-6894a57f9324\"",
+                "\"8e03978e-40d5-43dd-bc93\" x",
+                "\"0123456789abcdef\", \"0123456789abcdef\"",
+                "\"0123456789\\abcdef\"",
+                "\"\"",
+                "",
+                ":MDEyMzQ1Njc4OWFiY2RlZg==:",
+                "1234567890123456",
+                &long,
+            ] {
+                let answer = send(&layer, &inner, post(mode, &[("idempotency-key", key)])).await;
+                assert_eq!(answer.status, 400, "{mode:?} {key}");
+                answer.is_problem(400, "idempotency-key-invalid");
+            }
+            let twice = post(mode, &[KEY, KEY]);
+            send(&layer, &inner, twice)
+                .await
+                .is_problem(400, "idempotency-key-invalid");
+        }
+        assert_eq!((inner.runs(), store.len()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_token_is_a_key_where_the_application_says_so() {
+    let store = MemoryStore::new();
+    let inner = Mode::Always.slow();
+    let layer = node(Mode::Always, &store, Idempotency::optional().bare_tokens());
+    let (_, quoted) = KEY;
+    let bare = ("idempotency-key", quoted.trim_matches('"'));
+    let first = send(&layer, &inner, post(Mode::Always, &[bare])).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    assert_eq!(
+        send(&layer, &inner, post(Mode::Always, &[bare])).await,
+        first
+    );
+    // It is the same key with its quotes.
+    assert_eq!(
+        send(&layer, &inner, post(Mode::Always, &[KEY])).await,
+        first
+    );
+    let spaced = ("idempotency-key", "8e03978e 40d5 43dd");
+    let answer = send(&layer, &inner, post(Mode::Always, &[spaced])).await;
+    answer.is_problem(400, "idempotency-key-invalid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_owners_a_key_has_sixteen_characters() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let ownerless = node(mode, &store, Idempotency::optional());
+        let short = ("idempotency-key", "\"0123456789abcde\"");
+        let answer = send(&ownerless, &inner, post(mode, &[short])).await;
+        answer.is_problem(400, "idempotency-key-invalid");
+        let enough = ("idempotency-key", "\"0123456789abcdef\"");
+        assert_eq!(
+            send(&ownerless, &inner, post(mode, &[enough])).await.status,
+            202
+        );
+        // Somebody's keys may be as short as they like.
+        let owned = ownerless.owner(by_header);
+        let one = ("idempotency-key", "\"1\"");
+        let request = post(mode, &[one, ("x-user", "ada")]);
+        assert_eq!(send(&owned, &inner, request).await.status, 202);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_or_id_of_another_owner_is_409() {
+    for mode in MODES {
+        for field in [KEY, ID] {
+            let store = MemoryStore::new();
+            let inner = mode.slow();
+            let rules = Idempotency::optional().client_ids();
+            let layer = node(mode, &store, rules).owner(by_header);
+            let ada = || post(mode, &[field, ("x-user", "ada")]);
+            let first = send(&layer, &inner, ada()).await;
+            let bob = post(mode, &[field, ("x-user", "bob")]);
+            for request in [bob, post(mode, &[field])] {
+                send(&layer, &inner, request)
+                    .await
+                    .is_problem(409, "id-taken");
+            }
+            // Not even whether it is the same request is told.
+            let other = ask(mode, "POST /", "Q4", &[field, ("x-user", "bob")]);
+            send(&layer, &inner, other)
+                .await
+                .is_problem(409, "id-taken");
+            assert_eq!(send(&layer, &inner, ada()).await, first);
+            sleep(Duration::from_secs(61)).await;
+            assert_eq!((inner.runs(), store.len()), (1, 1));
+        }
+    }
+}
+
+/// An answer that is hard to keep: fields that repeat and are no text, bytes
+/// that are no text, and trailers.
+fn intricate(status: u16, run: usize) -> Response<WholeBody> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("42"));
+    let data = Bytes::from(format!("run {run}\r\n\0\u{e9}"));
+    let mut response = Response::new(WholeBody::new(data, Some(trailers)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    let mut add = |name: &'static str, value: &[u8]| {
+        let name = HeaderName::from_static(name);
+        let value = HeaderValue::from_bytes(value).unwrap();
+        response.headers_mut().append(name, value);
+    };
+    add("x-twice", b"b");
+    add("x-latin", b"caf\xe9");
+    add("x-twice", b"a");
+    add("content-type", b"application/octet-stream");
+    add("etag", b"\"q3\"");
+    response
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_below_500_is_kept_and_repeated_to_the_byte() {
+    for mode in EARLY {
+        for status in [200, 201, 204, 303, 400, 404, 409, 422, 499] {
+            let store = MemoryStore::new();
+            let inner = Inner::new(move |run, _| async move { Ok(intricate(status, run)) });
+            let here = node(mode, &store, Idempotency::optional());
+            let there = node(mode, &store, Idempotency::optional());
+            let first = send(&here, &inner, post(mode, &[KEY])).await;
+            assert_eq!(first.status, status);
+            assert_eq!(first.body, intricate(status, 1).into_body().data());
+            assert!(first.trailers.is_some());
+            let twice: Vec<_> = first.headers.get_all("x-twice").iter().collect();
+            assert_eq!(twice, ["b", "a"]);
+            for layer in [&here, &there, &here] {
+                let again = send(layer, &inner, post(mode, &[KEY])).await;
+                assert_eq!(again, first, "{mode:?} {status}");
+            }
+            // Another request with its key is another request still.
+            let other = ask(mode, "POST /reports?year=2026", "Q4", &[KEY]);
+            let other = send(&there, &inner, other).await;
+            other.is_problem(422, "idempotency-key-reused");
+            assert_eq!((inner.runs(), store.len()), (1, 0), "{mode:?} {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_is_kept_for_a_time() {
+    for mode in EARLY {
+        let store = MemoryStore::new().ttl(Duration::from_secs(3600));
+        let inner = Inner::new(async |run, _| Ok(intricate(200, run)));
+        let layer = node(mode, &store, Idempotency::optional());
+        send(&layer, &inner, post(mode, &[KEY])).await;
+        sleep(Duration::from_secs(3599)).await;
+        send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(inner.runs(), 1);
+        sleep(Duration::from_secs(2)).await;
+        send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(inner.runs(), 2);
+    }
+}
+
+/// Fails in some way the first time, and is good after that.
+fn failing_first<F>(fail: impl Fn() -> F + Send + Sync + 'static) -> Inner
+where
+    F: Future<Output = io::Result<Response<WholeBody>>> + Send + 'static,
+{
+    let fail = Arc::new(fail);
+    Inner::new(move |run, _| {
+        let fail = Arc::clone(&fail);
+        async move {
+            match run {
+                1 => fail().await,
+                _ => Ok(Response::new(WholeBody::from("good"))),
+            }
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_of_500_or_above_frees_the_key() {
+    for mode in EARLY {
+        for status in [500, 503, 599] {
+            let store = MemoryStore::new();
+            let inner = failing_first(move || async move { Ok(intricate(status, 1)) });
+            let layer = node(mode, &store, Idempotency::optional());
+            let first = send(&layer, &inner, post(mode, &[KEY])).await;
+            assert_eq!(
+                (first.status.as_u16(), first.trailers.is_some()),
+                (status, true)
+            );
+            let begun = Instant::now();
+            send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+            send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+            assert_eq!(inner.runs(), 2, "{mode:?} {status}");
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_inner_service_frees_the_key() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let inner = failing_first(async || Err(io::Error::other("gone")));
+        let layer = node(mode, &store, Idempotency::optional());
+        let first = try_send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(first.unwrap_err().to_string(), "gone");
+        send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+        assert_eq!(inner.runs(), 2, "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_frees_the_key() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let inner = failing_first(async || panic!("a slip"));
+        let layer = node(mode, &store, Idempotency::optional());
+        let first = tokio::spawn({
+            let (layer, inner) = (layer.clone(), inner.clone());
+            async move { send(&layer, &inner, post(mode, &[KEY])).await }
+        });
+        assert!(first.await.unwrap_err().is_panic());
+        send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+        assert_eq!(inner.runs(), 2, "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_frees_the_key_and_who_waits_for_it_goes_on() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let called = Arc::new(Notify::new());
+        let inner = failing_first({
+            let called = Arc::clone(&called);
+            move || {
+                called.notify_one();
+                std::future::pending()
+            }
+        });
+        let layer = node(mode, &store, Idempotency::optional());
+        let first = tokio::spawn({
+            let (layer, inner) = (layer.clone(), inner.clone());
+            async move { send(&layer, &inner, post(mode, &[KEY])).await }
+        });
+        called.notified().await;
+        let second = send(&layer, &inner, post(mode, &[KEY]));
+        let hang_up = async {
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(inner.runs(), 1, "it waits for the first");
+            first.abort();
+        };
+        let begun = Instant::now();
+        let (second, ()) = tokio::join!(second, hang_up);
+        second.says("good");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{mode:?}");
+        assert_eq!((inner.runs(), store.len()), (2, 0), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_first_gets_its_answer_or_409_when_that_takes_too_long() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let inner = Inner::new(async |run, _| {
+            sleep(Duration::from_secs(60)).await;
+            Ok(intricate(200, run))
+        });
+        let patient = |seconds| {
+            let rules = Idempotency::optional().max_wait(Duration::from_secs(seconds));
+            let layer = node(mode, &store, rules);
+            match mode {
+                Mode::After => layer.after(Duration::from_secs(90)),
+                _ => layer,
+            }
+        };
+        let begun = Instant::now();
+        let first = tokio::spawn({
+            let (layer, inner) = (patient(1), inner.clone());
+            async move { send(&layer, &inner, post(mode, &[KEY])).await }
+        });
+        while inner.runs() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let none = send(&patient(0), &inner, post(mode, &[KEY])).await;
+        none.is_problem(409, "idempotency-key-in-use");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+
+        // Another request is not even waited for.
+        let other = ask(mode, "POST /reports?year=2026", "Q4", &[KEY]);
+        let other = send(&patient(5), &inner, other).await;
+        other.is_problem(422, "idempotency-key-reused");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+
+        let impatient = send(&patient(5), &inner, post(mode, &[KEY])).await;
+        impatient.is_problem(409, "idempotency-key-in-use");
+        let retry_after = impatient.headers["retry-after"].to_str().unwrap();
+        assert!(retry_after.parse::<u64>().unwrap() >= 1);
+        let waited = begun.elapsed();
+        assert!((5_000..5_500).contains(&waited.as_millis()), "{waited:?}");
+
+        let patient = send(&patient(300), &inner, post(mode, &[KEY])).await;
+        let waited = begun.elapsed();
+        assert!((60_000..60_500).contains(&waited.as_millis()), "{waited:?}");
+        assert_eq!(
+            (first.await.unwrap(), inner.runs()),
+            (patient, 1),
+            "{mode:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_first_gets_the_202_that_it_comes_to() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let inner = Inner::new(move |_, operation| async move {
+            if mode == Mode::Signaled {
+                sleep(Duration::from_secs(5)).await;
+                operation.accept().await.unwrap();
+            }
+            sleep(Duration::from_secs(60)).await;
+            Ok(Response::new(WholeBody::from("done")))
+        });
+        let here = node(mode, &store, Idempotency::optional());
+        let there = node(mode, &store, Idempotency::optional());
+        let begun = Instant::now();
+        let (first, second) = tokio::join!(
+            send(&here, &inner, post(mode, &[KEY])),
+            send(&there, &inner, post(mode, &[KEY]))
+        );
+        assert_eq!(first, second, "{mode:?}");
+        let waited = begun.elapsed();
+        assert!((5_000..5_500).contains(&waited.as_millis()), "{waited:?}");
+        ended(&polls(&store), first.location()).await;
+        assert_eq!((inner.runs(), store.len()), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_long_keeps_its_key_all_the_while() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let inner = Inner::new(async |run, _| {
+            sleep(Duration::from_secs(50 * 60)).await;
+            Ok(intricate(200, run))
+        });
+        let layer = node(mode, &store, Idempotency::optional());
+        let layer = match mode {
+            Mode::After => layer.after(Duration::from_secs(60 * 60)),
+            _ => layer,
+        };
+        let first = send(&layer, &inner, post(mode, &[KEY]));
+        let repeated = async {
+            for _ in 0..3 {
+                sleep(Duration::from_secs(12 * 60)).await;
+                let again = send(&layer, &inner, post(mode, &[KEY])).await;
+                assert_eq!(inner.runs(), 1, "{mode:?}");
+                again.is_problem(409, "idempotency-key-in-use");
+            }
+        };
+        let (first, ()) = tokio::join!(first, repeated);
+        let again = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!((again, inner.runs()), (first, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_could_not_be_created_leaves_its_key_free() {
+    for mode in MODES {
+        let memory = MemoryStore::new();
+        let down = Hooked::new(memory.clone(), |call, when| {
+            std::future::ready(match (call, when) {
+                (Call::Create, When::Before) => Err(StoreError::refused("down")),
+                _ => Ok(()),
+            })
+        });
+        let inner = Inner::new(move |run, operation| async move {
+            if mode == Mode::Signaled
+                && let Err(NotAccepted::Unavailable) = operation.accept().await
+            {
+                return Ok(intricate(503, run));
+            }
+            sleep(Duration::from_secs(60)).await;
+            Ok(intricate(503, run))
+        });
+        let layer = node(mode, &down, Idempotency::optional());
+        let answer = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(answer.status, 503, "{mode:?}");
+        assert!(memory.is_empty());
+
+        let up = node(mode, &memory, Idempotency::optional());
+        let begun = Instant::now();
+        let accepted = send(&up, &mode.slow(), post(mode, &[KEY])).await;
+        assert_eq!(accepted.status, 202, "{mode:?}");
+        assert!(begun.elapsed() < Duration::from_secs(6));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_while_its_key_is_reserved_leaves_nothing_reserved() {
+    for mode in EARLY {
+        for reserved in [When::Before, When::After] {
+            let memory = MemoryStore::new();
+            let slow = Hooked::new(memory.clone(), move |call, when| async move {
+                if (call, when) == (Call::Reserve, reserved) {
+                    sleep(Duration::from_secs(2)).await;
+                }
+                Ok(())
+            });
+            let inner = Inner::new(async |_, _| Ok(Response::new(WholeBody::from("good"))));
+            let layer = node(mode, &slow, Idempotency::optional());
+            let first = send(&layer, &inner, post(mode, &[KEY]));
+            assert!(timeout(Duration::from_secs(1), first).await.is_err());
+            assert_eq!(inner.runs(), 0);
+            // Whoever comes next, from here or elsewhere, gets on.
+            let elsewhere = node(mode, &memory, Idempotency::optional());
+            send(&elsewhere, &inner, post(mode, &[KEY]))
+                .await
+                .says("good");
+            assert_eq!(inner.runs(), 1, "{mode:?} {reserved:?}");
+        }
+    }
+}
+
+/// Forgets an operation, as its client may.
+async fn forget<S: Store + Clone>(polls: &PollService<S>, location: &str) {
+    let get = Request::get(location).body(()).unwrap();
+    let polled = Answer::of(polls.clone().oneshot(get).await.unwrap()).await;
+    let delete = Request::delete(location).header("if-match", &polled.headers["etag"]);
+    let deleted = polls.clone().oneshot(delete.body(()).unwrap()).await;
+    assert_eq!(deleted.unwrap().status(), StatusCode::NO_CONTENT);
+    let get = Request::get(location).body(()).unwrap();
+    let polled = polls.clone().oneshot(get).await.unwrap();
+    assert_eq!(polled.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_outlives_an_operation_that_is_forgotten() {
+    for mode in MODES {
+        for field in [KEY, ID] {
+            let store = MemoryStore::new().ttl(Duration::from_secs(3600));
+            let inner = mode.slow();
+            let layer = node(mode, &store, Idempotency::optional().client_ids());
+            let first = send(&layer, &inner, post(mode, &[field])).await;
+            let location = first.location().to_owned();
+            ended(&polls(&store), &location).await;
+            forget(&polls(&store), &location).await;
+
+            sleep(Duration::from_secs(3000)).await;
+            for _ in 0..2 {
+                assert_eq!(send(&layer, &inner, post(mode, &[field])).await, first);
+            }
+            let other = ask(mode, "POST /reports?year=2026", "Q4", &[field]);
+            let other = send(&layer, &inner, other).await;
+            other.is_problem(422, "idempotency-key-reused");
+            assert_eq!((inner.runs(), store.len()), (1, 0), "{mode:?}");
+
+            // Until the operation would have expired.
+            sleep(Duration::from_secs(601)).await;
+            let anew = send(&layer, &inner, post(mode, &[field])).await;
+            assert_eq!(anew.status, 202);
+            ended(&polls(&store), anew.location()).await;
+            assert_eq!(inner.runs(), 2, "{mode:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_s_id_is_the_one_of_its_operation() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional().client_ids());
+        let (_, id) = ID;
+        let first = send(&layer, &inner, post(mode, &[ID])).await;
+        assert_eq!(first.location(), format!("/operations/{id}"), "{mode:?}");
+        assert_eq!(send(&layer, &inner, post(mode, &[ID])).await, first);
+        let operation = ended(&polls(&store), first.location()).await;
+        assert_eq!(
+            (&operation["id"], &operation["state"]),
+            (&id.into(), &"succeeded".into())
+        );
+        assert_eq!(send(&layer, &inner, post(mode, &[ID])).await, first);
+        assert_eq!((inner.runs(), store.len()), (1, 1));
+        // With a key beside it, too.
+        let both = [KEY, ("operation-id", "invoice-2026-12")];
+        let first = send(&layer, &inner, post(mode, &both)).await;
+        assert_eq!(first.location(), "/operations/invoice-2026-12");
+        assert_eq!(send(&layer, &inner, post(mode, &both)).await, first);
+        // The id is nothing where the application does not take it.
+        let deaf = node(mode, &store, Idempotency::optional());
+        let other = ("operation-id", "invoice-2026-13");
+        let answer = send(&deaf, &inner, post(mode, &[other])).await;
+        assert!(!answer.location().contains("invoice"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_can_be_none_is_400() {
+    let long = "x".repeat(129);
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional().client_ids());
+        for id in [
+            "", "a/b", "../q3", ".", "..", "result", "events", "a b", "a?b", "\u{e9}", &long,
+        ] {
+            let value = HeaderValue::from_bytes(id.as_bytes()).unwrap();
+            let mut request = post(mode, &[]);
+            request.headers_mut().insert("operation-id", value);
+            let answer = send(&layer, &inner, request).await;
+            assert_eq!(answer.status, 400, "{mode:?} {id:?}");
+            answer.is_problem(400, "invalid-id");
+        }
+        let twice = send(&layer, &inner, post(mode, &[ID, ID])).await;
+        twice.is_problem(400, "invalid-id");
+        assert_eq!((inner.runs(), store.len()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_another_request_has_is_never_answered_as_if_it_were_the_same() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional().client_ids());
+        // One made it without a key, and without saying its id; one with a key.
+        let unkeyed = send(&layer, &inner, post(mode, &[])).await;
+        let unkeyed = unkeyed.location().rsplit('/').next().unwrap().to_owned();
+        let keyed = send(&layer, &inner, post(mode, &[KEY, ID])).await;
+        let (_, keyed) = (keyed.location(), ID.1);
+        let key = ("idempotency-key", "\"another key of this client\"");
+        for id in [unkeyed.as_str(), keyed] {
+            for fields in [&[("operation-id", id)][..], &[("operation-id", id), key]] {
+                let other = ask(mode, "POST /reports?year=2026", "Q4", fields);
+                let answer = send(&layer, &inner, other).await;
+                assert!(
+                    matches!(answer.status.as_u16(), 409 | 422),
+                    "{mode:?} {fields:?}: {answer:?}"
+                );
+            }
+        }
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!((inner.runs(), store.len()), (2, 2), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() {
+    for mode in MODES {
+        for fields in [&[][..], &[KEY], &[ID], &[KEY, ID]] {
+            let memory = MemoryStore::new();
+            let answers = AtomicUsize::new(0);
+            let store = Hooked::new(memory.clone(), move |call, when| {
+                let lost = (call, when) == (Call::Create, When::After)
+                    && answers.fetch_add(1, SeqCst) == 0;
+                std::future::ready(match lost {
+                    true => Err(StoreError::unavailable("the connection was lost")),
+                    false => Ok(()),
+                })
+            });
+            let inner = mode.slow();
+            let layer = node(mode, &store, Idempotency::optional().client_ids());
+            let accepted = send(&layer, &inner, post(mode, fields)).await;
+            assert_eq!(accepted.status, 202, "{mode:?} {fields:?}");
+            let operation = ended(&polls(&memory), accepted.location()).await;
+            assert_eq!(operation["state"], "succeeded", "{mode:?} {fields:?}");
+            assert_eq!((inner.runs(), memory.len()), (1, 1), "{mode:?} {fields:?}");
+        }
+    }
+}
