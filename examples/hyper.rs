@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress, RequestBody,
-    ResponseBody, WholeBody,
+    WholeBody, poll::PollBody,
 };
 
 /// Slow: half a second a word. All it knows of operations is how to say how far
@@ -65,20 +65,23 @@ async fn main() -> Result<(), BoxError> {
         let (words, polls) = (words.clone(), polls.clone());
         async move {
             let response = match (request.method(), request.uri().path()) {
-                (&Method::POST, "/words") => return words.oneshot(request).await,
+                (&Method::POST, "/words") => {
+                    let response = words.oneshot(request).await?;
+                    return Ok(response.map(Either::Left));
+                }
+                (_, path) if path == "/operations" || path.starts_with("/operations/") => {
+                    let Ok(response) = polls.oneshot(request).await;
+                    return Ok(response.map(Either::Right));
+                }
                 (_, "/words") => {
                     let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED).into_response();
                     let allow = HeaderValue::from_static("POST");
                     response.headers_mut().insert(ALLOW, allow);
                     response
                 }
-                (_, path) if path == "/operations" || path.starts_with("/operations/") => {
-                    let Ok(response) = polls.oneshot(request).await;
-                    response
-                }
                 _ => Problem::new(StatusCode::NOT_FOUND).into_response(),
             };
-            Ok(response.map(ResponseBody::whole))
+            Ok::<_, hyper::Error>(response.map(PollBody::from).map(Either::Right))
         }
     });
 
@@ -96,7 +99,11 @@ async fn main() -> Result<(), BoxError> {
         tokio::select! {
             accepted = listener.accept() => {
                 // One that is gone already is no reason to stop.
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // Out of file descriptors, say: it will not help to hurry.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let app = TowerToHyperService::new(app.clone());
                 let connection = server.serve_connection(TokioIo::new(stream), app).into_owned();
                 tokio::spawn(connections.watch(connection));

@@ -36,19 +36,25 @@ async fn main() -> std::io::Result<()> {
         )
         .nest_service("/operations", PollService::new(store));
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    let address = std::env::args().nth(1);
+    let address = address.as_deref().unwrap_or("127.0.0.1:3000");
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    print_what_to_try(&format!("http://{}", listener.local_addr()?));
+    axum::serve(listener, app).await
+}
+
+fn print_what_to_try(url: &str) {
     println!(
-        r#"listening on http://127.0.0.1:3000
+        r#"listening on {url}
 
 Start a report of five seconds. The answer is there at once:
-  curl -i http://127.0.0.1:3000/reports -H 'content-type: application/json' -d '{{"title":"Q3","pages":5}}'
+  curl -i {url}/reports -H 'content-type: application/json' -d '{{"title":"Q3","pages":5}}'
 
 Then, with the Location it gave:
-  curl -i http://127.0.0.1:3000/operations/ID               where it stands
-  curl -i http://127.0.0.1:3000/operations/ID?wait=30       the same, once it is done
-  curl -i http://127.0.0.1:3000/operations/ID/result        what the handler answered
-  curl -i -X DELETE http://127.0.0.1:3000/operations/ID     cancel it
+  curl -i {url}/operations/ID               where it stands
+  curl -i {url}/operations/ID?wait=30       the same, once it is done
+  curl -i {url}/operations/ID/result        what the handler answered
+  curl -i -X DELETE {url}/operations/ID     cancel it
 "#
     );
-    axum::serve(listener, app).await
 }

@@ -8,10 +8,12 @@ use axum::{
     routing::{get, post_service},
 };
 use clap::{Parser, ValueEnum};
+use http::request::Parts;
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
-    AnyStore, AsyncAcceptLayer, Drain, MemoryStore, PollService,
+    AnyStore, AsyncAcceptLayer, Drain, Idempotency, MemoryStore, PollService,
     dialect::{InvalidBaseUrl, Plain},
+    store::Owner,
 };
 
 use crate::reports;
@@ -29,9 +31,17 @@ pub(crate) struct Args {
     /// How operations are spoken on the wire.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     dialect: DialectKind,
-    /// When a request is answered with a 202: `always`.
+    /// When a request is answered with a 202: `always`, `preferred` (only with
+    /// `Prefer: respond-async`), `signaled` (once the order has been read), or
+    /// `after:SECONDS` (if its answer takes longer than that).
     #[arg(long, value_name = "WHEN", default_value = "always")]
     accept: Acceptance,
+    /// Whether an `Idempotency-Key` is honoured.
+    #[arg(long, value_name = "KEYS", default_value = "off")]
+    idempotency: Keys,
+    /// Lets a tenant list its operations, with `GET /operations/`.
+    #[arg(long)]
+    list: bool,
     /// Makes every `Location` absolute.
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
@@ -87,17 +97,37 @@ enum DialectKind {
 #[derive(Clone, Copy)]
 enum Acceptance {
     Always,
+    Preferred,
+    Signaled,
+    After(Duration),
 }
 
 impl FromStr for Acceptance {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "always" => Ok(Self::Always),
-            _ => Err("expected `always`".into()),
+        match (text, text.strip_prefix("after:")) {
+            ("always", _) => Ok(Self::Always),
+            ("preferred", _) => Ok(Self::Preferred),
+            ("signaled", _) => Ok(Self::Signaled),
+            (_, Some(limit)) => seconds(limit).map(Self::After),
+            _ => Err("expected `always`, `preferred`, `signaled` or `after:SECONDS`".into()),
         }
     }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Keys {
+    Off,
+    Optional,
+    Required,
+}
+
+/// Whose a request is, as a gateway in front of this would say; without the
+/// header, nobody's. Every byte counts, text or not.
+fn tenant(parts: &Parts) -> Option<Owner> {
+    let tenant = parts.headers.get("x-tenant")?;
+    Some(Owner::new(tenant.as_bytes().escape_ascii().to_string()))
 }
 
 impl Args {
@@ -113,11 +143,15 @@ impl Args {
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
         let mut layer = layer
             .name("report")
+            .owner(tenant)
             .max_in_flight(self.max_in_flight)
             .running_timeout(self.timeout)
             .body_limit(self.body_limit as u64)
             .result_limit(self.result_limit);
-        let mut polls = PollService::new(store).draining(&drain);
+        let mut polls = PollService::new(store).owner(tenant).draining(&drain);
+        if self.list {
+            polls = polls.listing();
+        }
         if let Some(url) = &self.base_url {
             layer = layer.base_url(url)?;
             polls = polls.base_url(url)?;
@@ -130,9 +164,18 @@ impl Args {
         };
         layer = match self.accept {
             Acceptance::Always => layer,
+            Acceptance::Preferred => layer.preferred(),
+            Acceptance::Signaled => layer.signaled(),
+            Acceptance::After(limit) => layer.after(limit),
+        };
+        layer = match self.idempotency {
+            Keys::Off => layer,
+            Keys::Optional => layer.idempotency(Idempotency::optional()),
+            Keys::Required => layer.idempotency(Idempotency::required()),
         };
 
         let body_limit = self.body_limit;
+        let signals = matches!(self.accept, Acceptance::Signaled);
         let concurrency = self
             .concurrency
             .map(|most| ConcurrencyLimitLayer::new(most as usize));
@@ -143,7 +186,7 @@ impl Args {
             .layer(layer)
             .option_layer(concurrency)
             .service(service_fn(move |request| {
-                reports::render(request, body_limit)
+                reports::render(request, body_limit, signals)
             }));
         let app = Router::new()
             .route("/reports", post_service(reports))

@@ -29,6 +29,20 @@
 //! curl -i 127.0.0.1:3000/reports -d 'this is no JSON'
 //! ```
 //!
+//! With `--accept preferred`, `signaled` or `after:SECONDS`, `--idempotency optional`
+//! or `required`, and `--list`:
+//!
+//! ```not_rust
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3"}' -H 'prefer: respond-async'
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3"}' -H 'idempotency-key: "8e03978e"'
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3"}' -H 'x-tenant: acme'
+//! curl -i 127.0.0.1:3000/operations/ -H 'x-tenant: acme'
+//! curl -N 127.0.0.1:3000/operations/ID/events -H 'x-tenant: acme'
+//! ```
+//!
+//! The header `x-tenant` says whose a request is. What is a tenant's is there for
+//! that tenant alone.
+//!
 //! SIGTERM or Ctrl-C drains: no new work is taken, what is running may finish,
 //! polls are answered meanwhile. A second one does not wait.
 

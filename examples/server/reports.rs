@@ -1,7 +1,7 @@
 //! A slow service. It knows nothing of the layer but the handle by which it
 //! says how far it has come.
 
-use std::{fmt::Display, time::Duration};
+use std::{error::Error, fmt::Display, time::Duration};
 
 use axum::{
     Json,
@@ -9,13 +9,14 @@ use axum::{
     response::IntoResponse,
 };
 use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::LengthLimitError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep_until},
 };
-use tower_operations::{OperationHandle, Problem, Progress, RequestBody};
+use tower_operations::{OperationHandle, Problem, Progress, RequestBody, dialect::Fault};
 
 /// The report that is asked for, and how it is to end.
 #[derive(Deserialize)]
@@ -67,10 +68,12 @@ fn one() -> u32 {
     1
 }
 
-/// Renders a report, page by page.
+/// Renders a report, page by page. Where it `signals`, an order that is no good
+/// is answered before the request is accepted.
 pub(crate) async fn render(
     request: Request<RequestBody<Body>>,
     body_limit: usize,
+    signals: bool,
 ) -> Result<Response<Body>, OutOfOrder> {
     let operation = OperationHandle::of(request.extensions());
     let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
@@ -78,10 +81,18 @@ pub(crate) async fn render(
             Ok(order) => order,
             Err(error) => return Ok(unreadable(error)),
         },
+        Err(error) if is_too_large(&error) => {
+            let limit = body_limit as u64;
+            return Ok(refused(Fault::BodyTooLarge { limit }));
+        }
         Err(error) => return Ok(unreadable(error)),
     };
     if order.bytes > LARGEST {
         return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
+    }
+    if signals && operation.accept().await.is_err() {
+        let retry_after = Duration::from_secs(1);
+        return Ok(refused(Fault::Unavailable { retry_after }));
     }
 
     let mut due = Instant::now();
@@ -132,6 +143,16 @@ fn unreadable(why: impl Display) -> Response<Body> {
             .with_title("The order cannot be read")
             .with_detail(why.to_string()),
     )
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    error
+        .source()
+        .is_some_and(<dyn Error>::is::<LengthLimitError>)
+}
+
+fn refused(fault: Fault) -> Response<Body> {
+    fault.into_response().map(Body::new)
 }
 
 fn problem(problem: Problem) -> Response<Body> {

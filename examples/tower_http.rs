@@ -1,0 +1,233 @@
+//! The usual layers of tower-http around an application that accepts: which
+//! order is right, and why. The application is at the end of this file; the
+//! reasons are beside each layer.
+//!
+//! Two things decide. A layer sees what the layers inside of it answer, so the
+//! request's id and CORS are outside of all that may refuse. And what is outside
+//! of the accepting layer sees only the 202: it cannot cut, catch or compress
+//! the work.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! cargo run --example tower_http -- 127.0.0.1:3000
+//! ```
+//!
+//! (the address may be left out) and try
+//!
+//! ```not_rust
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","millis":5000}'
+//! curl -i 127.0.0.1:3000/direct -d '{"title":"Q3","millis":5000}'       504
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","panics":true}'
+//! curl -i 127.0.0.1:3000/direct -d '{"title":"Q3","panics":true}'       500
+//! curl -i 127.0.0.1:3000/archives -d '{"title":"Q3"}' --compressed
+//! curl -i 127.0.0.1:3000/operations/ID/result --compressed
+//! curl -i 127.0.0.1:3000/reports -X OPTIONS -H 'origin: https://app.example.com' \
+//!     -H 'access-control-request-method: POST' -H 'access-control-request-headers: prefer'
+//! ```
+//!
+//! `/direct` is the same handler without the accepting layer, to compare.
+
+use std::{io, time::Duration};
+
+use axum::{
+    Json, Router,
+    response::{AppendHeaders, IntoResponse},
+    routing::post,
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
+    header::{
+        AUTHORIZATION, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+        SET_COOKIE,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, time::sleep};
+use tower::ServiceBuilder;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::CompressionLayer,
+    cors::{AllowOrigin, CorsLayer},
+    limit::RequestBodyLimitLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    sensitive_headers::{SetSensitiveRequestHeadersLayer, SetSensitiveResponseHeadersLayer},
+    timeout::TimeoutLayer,
+    trace::{DefaultOnResponse, TraceLayer},
+};
+use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+use tracing::{Level, Span, info_span};
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Less than the time-out: a poll that is held is an answer that is waited for.
+const LONGEST_POLL: Duration = Duration::from_secs(2);
+
+/// In bytes, of a body that is accepted.
+const ACCEPTED_BODY: u64 = 256 * 1024;
+/// In bytes, of any body.
+const ANY_BODY: usize = 1024 * 1024;
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static PREFER: HeaderName = HeaderName::from_static("prefer");
+static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+#[derive(Deserialize)]
+struct Order {
+    title: String,
+    #[serde(default)]
+    millis: u64,
+    #[serde(default)]
+    panics: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    title: String,
+    request_id: String,
+}
+
+/// Slow. The span of the request does not follow it into the background, its
+/// headers do: the request's id is still there to log by.
+async fn render(
+    headers: HeaderMap,
+    body: String,
+) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let order: Order = serde_json::from_str(&body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let request_id = headers.get(&X_REQUEST_ID).map(HeaderValue::to_str);
+    let request_id = request_id.and_then(Result::ok).unwrap_or_default();
+    sleep(Duration::from_millis(order.millis)).await;
+    assert!(!order.panics, "a panic was ordered");
+    tracing::info!(request_id, "rendered");
+    let cookie = AppendHeaders([(SET_COOKIE, format!("last={}", order.title))]);
+    let report = Report {
+        title: order.title,
+        request_id: request_id.into(),
+    };
+    Ok((cookie, Json(report)))
+}
+
+/// Names the request in the log. It has a span of its own, which ends with the
+/// 202; the work has another.
+fn span_of<B>(request: &Request<B>) -> Span {
+    let request_id = request.headers().get(&X_REQUEST_ID);
+    info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        request_id = request_id.and_then(|id| id.to_str().ok()),
+        headers = ?request.headers(),
+    )
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list([HeaderValue::from_static(
+            "https://app.example.com",
+        )]))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        // What a script may send.
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            PREFER.clone(),
+            IDEMPOTENCY_KEY.clone(),
+        ])
+        // What a script may read. Without `Location` it would never find its
+        // operation.
+        .expose_headers([
+            LOCATION,
+            RETRY_AFTER,
+            ETAG,
+            PREFERENCE_APPLIED.clone(),
+            X_REQUEST_ID.clone(),
+        ])
+}
+
+fn app() -> Router {
+    let store = MemoryStore::new(); // gone with the process
+    let accept = AsyncAcceptLayer::new(store.clone())
+        // Less than what the layer outside lets in, by more than the 64 KiB that
+        // the accepting layer reads on: so it is this one that answers, with a
+        // problem.
+        .body_limit(ACCEPTED_BODY)
+        // This is what bounds the work. A time-out outside bounds the accepting.
+        .running_timeout(Duration::from_secs(60));
+    let polls = PollService::new(store).listing().max_wait(LONGEST_POLL);
+
+    // From the outermost to the innermost.
+    let layers = ServiceBuilder::new()
+        // Before anything is logged.
+        .layer(SetSensitiveRequestHeadersLayer::new([
+            AUTHORIZATION,
+            COOKIE,
+        ]))
+        // Before the span that names it, and before the accepting layer, which
+        // keeps the request for the work.
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        // Outside of all that answers: every answer is logged, those of the
+        // layers below as well. Of what is accepted it sees the 202.
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(span_of)
+                .on_response(
+                    DefaultOnResponse::new()
+                        .level(Level::INFO)
+                        .include_headers(true),
+                ),
+        )
+        // Inside of the trace, since a response passes from the inside to the
+        // outside.
+        .layer(SetSensitiveResponseHeadersLayer::new([SET_COOKIE]))
+        // Outside of all that answers, too: it is on a 504 as on a 202. A result
+        // gets the id of the request that fetches it.
+        .layer(PropagateRequestIdLayer::x_request_id())
+        // Outside of what refuses, or a script could not tell a 413 from a
+        // broken connection. Answers preflights itself: they are never accepted
+        // (nor would they be further inside: `OPTIONS` passes through).
+        .layer(cors())
+        // Outside of the accepting layer: what is recorded is not compressed,
+        // and each client gets what it accepts. Event streams are left alone,
+        // and so is what has a `Content-Encoding` already.
+        .layer(CompressionLayer::new())
+        // For handlers that are not accepted. A panic of one that is ends its
+        // operation, and is not seen here.
+        .layer(CatchPanicLayer::new())
+        // Bounds the time until an answer begins. The work is in a task of its
+        // own and goes on; an event stream has begun.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            TIMEOUT,
+        ))
+        // Guards what is not accepted as well.
+        .layer(RequestBodyLimitLayer::new(ANY_BODY));
+
+    Router::new()
+        .route("/reports", post(render).route_layer(accept.clone()))
+        .route(
+            "/archives",
+            post(render)
+                // Inside: what is recorded is compressed. That takes less room
+                // in the store, but every client gets it, whatever it accepts.
+                .route_layer(CompressionLayer::new())
+                .route_layer(accept),
+        )
+        .route("/direct", post(render))
+        .nest_service("/operations", polls)
+        .layer(layers)
+}
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app()).await
+}
