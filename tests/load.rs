@@ -116,7 +116,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         if dice.is_multiple_of(50) {
             // Hangs up somewhere between the request and the answer.
             sender.ready().await.unwrap();
-            let request = Request::post("/work")
+            let request = Request::post("/tasks")
                 .body(Full::new(Bytes::from_static(b"gone")))
                 .unwrap();
             let answer = tokio::spawn(sender.send_request(request));
@@ -130,7 +130,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         }
         let cancels = dice % 10 == 1;
         let body = if cancels { ENDLESS } else { "Q3" };
-        let (status, body) = send(&mut sender, Method::POST, "/work", body).await;
+        let (status, body) = send(&mut sender, Method::POST, "/tasks", body).await;
         assert_eq!(status, StatusCode::ACCEPTED);
         let accepted: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let path = accepted["location"].as_str().unwrap();
