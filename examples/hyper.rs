@@ -12,7 +12,7 @@
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/words -d 'one half of a second for each of the words'
 //! curl -i 127.0.0.1:3000/operations/ID
-//! curl -i 127.0.0.1:3000/operations/ID?wait=30
+//! curl -i '127.0.0.1:3000/operations/ID?wait=30'
 //! curl -i 127.0.0.1:3000/operations/ID/result
 //! curl -i 127.0.0.1:3000/operations/ID -X DELETE
 //! curl -i 127.0.0.1:3000/words -d 'over HTTP/2' --http2-prior-knowledge

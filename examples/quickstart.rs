@@ -52,7 +52,8 @@ Start a report of five seconds. The answer is there at once:
 
 Then, with the Location it gave:
   curl -i {url}/operations/ID               where it stands
-  curl -i {url}/operations/ID?wait=30       the same, once it is done
+  curl -i '{url}/operations/ID?wait=30'     the same, once it is done
+  curl -N {url}/operations/ID/events        every change, as it comes
   curl -i {url}/operations/ID/result        what the handler answered
   curl -i -X DELETE {url}/operations/ID     cancel it
 "#

@@ -56,7 +56,7 @@
 //! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
 //! | `full` | all of them | 1.89 |
 //!
-//! [`tower::Service`]: tower_service::Service
+//! [`tower::Service`]: https://docs.rs/tower/latest/tower/trait.Service.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// The README's code compiles.

@@ -283,7 +283,12 @@ async fn a_full_store_leaves_nothing_half_made() {
     assert_eq!((store.len(), store.bytes()), (1, bytes));
     assert!(store.get(&refused.id).await.unwrap().is_none());
     let reserved = store
-        .reserve(&key("a key of the client"), None, SECOND)
+        .reserve(
+            &key("a key of the client"),
+            None,
+            FencingToken::random(),
+            SECOND,
+        )
         .await;
     assert!(matches!(reserved.unwrap(), Reservation::Reserved(_)));
 }
@@ -373,7 +378,10 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
         Created::Existing(found) => assert_eq!(found.operation().id(), id),
         other => panic!("the key was free: {other:?}"),
     }
-    let reserved = store.reserve(&key("k"), None, SECOND).await.unwrap();
+    let reserved = store
+        .reserve(&key("k"), None, FencingToken::random(), SECOND)
+        .await
+        .unwrap();
     assert!(matches!(reserved, Reservation::Operation(_)));
     advance(MILLISECOND).await;
     create(&store, numbered(2).key(key("k"))).await;
@@ -393,7 +401,10 @@ async fn the_key_of_an_operation_that_expired_or_was_evicted_is_free() {
         advance(MINUTE).await;
         // Evicts the one above.
         create(&store, numbered(2).key(key("another"))).await;
-        let reserved = store.reserve(&key("k"), None, SECOND).await.unwrap();
+        let reserved = store
+            .reserve(&key("k"), None, FencingToken::random(), SECOND)
+            .await
+            .unwrap();
         assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
     }
 }
@@ -407,7 +418,10 @@ async fn a_key_never_finds_an_operation_that_it_did_not_make() {
     advance(SECOND).await;
     let other = Some(Owner::new("another"));
     create(&store, numbered(1).owner(other).key(key("new"))).await;
-    let reserved = store.reserve(&key("old"), None, SECOND).await.unwrap();
+    let reserved = store
+        .reserve(&key("old"), None, FencingToken::random(), SECOND)
+        .await
+        .unwrap();
     assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
 }
 
@@ -821,7 +835,10 @@ async fn perform(store: &MemoryStore, act: Act) {
         }
         Act::Reserve { key: name } => {
             let key = key(&format!("key {name}"));
-            match store.reserve(&key, None, 20 * MILLISECOND).await {
+            match store
+                .reserve(&key, None, FencingToken::random(), 20 * MILLISECOND)
+                .await
+            {
                 Ok(_) | Err(StoreError::Full) => {}
                 Err(error) => panic!("{error}"),
             }

@@ -13,7 +13,7 @@
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":5,"page_ms":200}'
 //! curl -i 127.0.0.1:3000/operations/ID                where it stands
-//! curl -i 127.0.0.1:3000/operations/ID?wait=30        the same, once it is done
+//! curl -i '127.0.0.1:3000/operations/ID?wait=30'      the same, once it is done
 //! curl -i 127.0.0.1:3000/operations/ID/result         what the service answered
 //! curl -i 127.0.0.1:3000/operations/ID -X DELETE      cancel it
 //! ```

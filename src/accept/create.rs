@@ -1,6 +1,6 @@
 //! Writing the operation to the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -62,19 +62,28 @@ where
 
 /// An id that the client chose must not be that of an operation which this
 /// request did not make: the inner service is not called for it.
-pub(super) async fn is_free<R>(node: &Node<R>, wanted: &Wanted) -> Result<(), Refusal>
+pub(super) async fn is_free<R>(
+    node: &Node<R>,
+    patience: Duration,
+    wanted: &Wanted,
+) -> Result<(), Refusal>
 where
     R: Lease<Output = RecordedResponse>,
 {
     if wanted.is_fresh {
         return Ok(());
     }
-    match node.store.get(&wanted.new.id).await {
-        Ok(None) => Ok(()),
-        Ok(Some(record)) if record.owner() == wanted.new.owner.as_ref() => Err(Refusal::KeyReused),
-        Ok(Some(_)) => Err(Refusal::Taken),
-        Err(error) => {
-            tracing::error!(error = error.chain(), "an id could not be looked up");
+    let found = until_answered(node.in_flight.abandoned(), || {
+        node.store.get(&wanted.new.id)
+    });
+    match timeout(patience, found).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
+            Err(Refusal::KeyReused)
+        }
+        Ok(Ok(Some(_))) => Err(Refusal::Taken),
+        Ok(Err(_)) | Err(_) => {
+            tracing::error!("an id could not be looked up");
             Err(Refusal::Unavailable)
         }
     }

@@ -105,19 +105,17 @@ where
         let owner = wanted.new.owner.clone();
         // Until it is answered or an operation, after which it needs no
         // reservation.
+        let policy = &self.policy;
         let call = match self.way {
-            Way::After(limit) => limit.saturating_add(self.policy.create_timeout),
-            Way::Pass | Way::Now => self.policy.create_timeout,
-            Way::Signaled => {
-                let run = &self.policy.run;
-                run.pending.saturating_add(run.running)
-            }
+            Way::Pass | Way::Now => policy.create_timeout,
+            Way::After(_) | Way::Signaled => policy.run.pending.saturating_add(policy.run.running),
         };
-        let reserved = ReservedKey::reserve(node, keys, key, owner, call, max_wait).await;
+        let patience = policy.create_timeout;
+        let reserved = ReservedKey::reserve(node, keys, key, owner, call, patience, max_wait).await;
         let accepted = match reserved {
             Ok(Reserved::Free(key)) => {
                 let node = Arc::clone(&self.node);
-                if let Err(refusal) = is_free(&node, &wanted).await {
+                if let Err(refusal) = is_free(&node, patience, &wanted).await {
                     return self.refused(refusal);
                 }
                 wanted.new = wanted.new.reservation(key.token);
@@ -238,13 +236,14 @@ where
             work: Arc::clone(&work),
             service: inner,
             request,
-            admitted,
             deadline: match way {
                 Way::After(limit) => Some(limit),
                 Way::Pass | Way::Now | Way::Signaled => None,
             },
         };
         let run = async move {
+            // In flight until it is answered, or ended.
+            let _admitted = admitted;
             let policy = &policy;
             let mut tell = Some(tell);
             let create = || async {
@@ -265,7 +264,7 @@ where
             let Some(early) = holding.run(create, accepted).await else {
                 return;
             };
-            let early = settled(early, reserved, policy.run.result, policy.run.running).await;
+            let early = settled(early, reserved, policy).await;
             if let Some(tell) = tell {
                 drop(tell.send(early));
             }
@@ -280,9 +279,9 @@ where
         let Some(rules) = &self.policy.idempotency else {
             return Ok(self.wanted(None));
         };
-        let (id, key) = rules.identify(&self.parts, body, self.policy.knows_owners())?;
-        let mut wanted = self.wanted(id);
-        wanted.new.key = key;
+        let mut wanted = self.wanted(rules.client_id(&self.parts)?);
+        let id = (!wanted.is_fresh).then_some(&wanted.new.id);
+        wanted.new.key = rules.key(&self.parts, body, id, wanted.new.owner.is_some())?;
         Ok(wanted)
     }
 

@@ -22,10 +22,11 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
 ///   a time, or [signaled](super::AsyncAcceptLayer::signaled)), one below 500 is
-///   kept and repeated; one of 500 or above, a hang-up or a crash frees the key.
+///   kept and repeated; one of 500 or above or a hang-up frees the key, and a crash
+///   leaves it taken for as long as the call might have gone on.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
-/// characters. Where the layer knows no owners it needs 16, since it is all that
+/// characters. A request without an owner needs one of 16, since it is all that
 /// keeps strangers apart. The body of a request with a key is collected in every
 /// mode. The fingerprint is of the target that the layer sees, so nested routers
 /// that share a store should tell themselves apart by a
@@ -112,30 +113,27 @@ impl Idempotency {
             || (self.client_ids && headers.contains_key(&OPERATION_ID))
     }
 
-    /// The id and the key of a request, as far as it brings them. `owned` says
-    /// whether the layer knows owners.
-    pub(super) fn identify(
+    /// The id that a client brings for its operation, where that is allowed.
+    pub(super) fn client_id(&self, parts: &Parts) -> Result<Option<OperationId>, Refusal> {
+        match self.client_ids {
+            true => client_id(&parts.headers),
+            false => Ok(None),
+        }
+    }
+
+    /// The key of a request: the one it brings, else one made of the `id` it
+    /// brings. `owned` says whether it has an owner.
+    pub(super) fn key(
         &self,
         parts: &Parts,
         body: &Bytes,
+        id: Option<&OperationId>,
         owned: bool,
-    ) -> Result<(Option<OperationId>, Option<Key>), Refusal> {
-        let id = match self.client_ids {
-            true => client_id(&parts.headers)?,
-            false => None,
-        };
-        let key = match (self.key(parts, body, owned)?, &id) {
-            (None, Some(id)) => Some(self.named(&format!("id:{id}"), parts, body)),
-            (key, _) => key,
-        };
-        Ok((id, key))
-    }
-
-    fn key(&self, parts: &Parts, body: &Bytes, owned: bool) -> Result<Option<Key>, Refusal> {
+    ) -> Result<Option<Key>, Refusal> {
         let mut values = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
         let name = match (values.next(), values.next()) {
             (None, _) if self.required => return Err(Refusal::KeyMissing),
-            (None, _) => return Ok(None),
+            (None, _) => return Ok(id.map(|id| self.named(&format!("id:{id}"), parts, body, None))),
             (Some(value), None) => self.parse(value.as_bytes()).ok_or(Refusal::KeyInvalid)?,
             (Some(_), Some(_)) => return Err(Refusal::KeyInvalid),
         };
@@ -143,14 +141,19 @@ impl Idempotency {
         if name.len() < shortest || name.len() > LONGEST {
             return Err(Refusal::KeyInvalid);
         }
-        Ok(Some(self.named(&format!("key:{name}"), parts, body)))
+        Ok(Some(self.named(&format!("key:{name}"), parts, body, id)))
     }
 
-    fn named(&self, name: &str, parts: &Parts, body: &Bytes) -> Key {
-        let bytes = (self.fingerprint)(parts, body);
+    /// The same key with another id is another request.
+    fn named(&self, name: &str, parts: &Parts, body: &Bytes, id: Option<&OperationId>) -> Key {
+        let mut digest = Sha256::new();
+        if let Some(id) = id {
+            digest.update(format!("{id}\n"));
+        }
+        digest.update((self.fingerprint)(parts, body));
         Key {
             name: name.into(),
-            fingerprint: Sha256::digest(bytes).into(),
+            fingerprint: digest.finalize().into(),
         }
     }
 
@@ -237,7 +240,7 @@ mod tests {
             request = request.header(&IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
         }
         let (parts, body) = request.body(Bytes::from(body)).unwrap().into_parts();
-        rules.key(&parts, &body, true)
+        rules.key(&parts, &body, None, true)
     }
 
     #[test]
@@ -292,8 +295,11 @@ mod tests {
             .unwrap()
             .into_parts();
         let rules = Idempotency::optional();
-        assert!(rules.key(&parts, &body, true).is_ok());
-        assert_eq!(rules.key(&parts, &body, false), Err(Refusal::KeyInvalid));
+        assert!(rules.key(&parts, &body, None, true).is_ok());
+        assert_eq!(
+            rules.key(&parts, &body, None, false),
+            Err(Refusal::KeyInvalid)
+        );
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::refuse::Refusal;
 use crate::{
     operation::RecordedResponse,
-    run::Node,
+    run::{Node, until_answered},
     store::{FencingToken, Key, KeyPowers, Owner, Record, Reservation},
 };
 
@@ -37,14 +37,15 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 impl<R: Send + Sync + 'static> ReservedKey<R> {
     /// Reserves `key` for as long as its call may take, or finds what it stands
-    /// for. While another request with it is being answered, it waits for
-    /// `max_wait`.
+    /// for. The store has `patience` to answer; while another request with the
+    /// key is being answered, that is waited for, for `max_wait`.
     pub(super) async fn reserve(
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
         key: Key,
         owner: Option<Owner>,
         call: Duration,
+        patience: Duration,
         max_wait: Duration,
     ) -> Result<Reserved<R>, Refusal> {
         let begun = Instant::now();
@@ -52,7 +53,8 @@ impl<R: Send + Sync + 'static> ReservedKey<R> {
             let (node, key, owner) = (Arc::clone(&node), key.clone(), owner.clone());
             // In a task of its own: if the client leaves, what comes of it is
             // dropped there, and so freed.
-            let tried = Self::try_reserve(node, powers, key, owner, TERM.saturating_add(call));
+            let term = TERM.saturating_add(call);
+            let tried = Self::try_reserve(node, powers, key, owner, term, patience);
             let tried = tokio::spawn(tried.in_current_span()).await;
             match tried.unwrap_or(Err(Refusal::Unavailable))? {
                 Some(reserved) => return Ok(reserved),
@@ -62,32 +64,44 @@ impl<R: Send + Sync + 'static> ReservedKey<R> {
         }
     }
 
-    /// Asks the store once; `None` while another request with the key is being
-    /// answered.
+    /// Asks the store until it answers; `None` while another request with the
+    /// key is being answered.
     async fn try_reserve(
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
         key: Key,
         owner: Option<Owner>,
         term: Duration,
+        patience: Duration,
     ) -> Result<Option<Reserved<R>>, Refusal> {
-        match (powers.reserve)(&node.store, &key, owner.as_ref(), term).await {
-            Ok(Reservation::Reserved(token)) => Ok(Some(Reserved::Free(Self {
-                node,
-                powers,
-                key,
-                token,
-                reserved: true,
-            }))),
-            Ok(Reservation::Operation(record)) => Ok(Some(Reserved::Operation(record))),
-            Ok(Reservation::Answered(answer)) => Ok(Some(Reserved::Answered(answer))),
-            Ok(Reservation::InProgress) => Ok(None),
-            Ok(Reservation::Mismatch) => Err(Refusal::KeyReused),
-            Ok(Reservation::Taken) => Err(Refusal::Taken),
-            Err(error) => {
-                tracing::error!(error = error.chain(), "a key could not be reserved");
-                Err(Refusal::Unavailable)
-            }
+        // From here on: what an error hides is freed as well.
+        let mut mine = Self {
+            node,
+            powers,
+            key,
+            token: FencingToken::random(),
+            reserved: true,
+        };
+        let node = Arc::clone(&mine.node);
+        let asked = until_answered(node.in_flight.abandoned(), || {
+            (powers.reserve)(&node.store, &mine.key, owner.as_ref(), mine.token, term)
+        });
+        let answer = timeout(patience, asked).await;
+        if let Ok(Ok(Reservation::Reserved(_))) = answer {
+            return Ok(Some(Reserved::Free(mine)));
+        }
+        let Ok(Ok(found)) = answer else {
+            tracing::error!("a key could not be reserved");
+            return Err(Refusal::Unavailable);
+        };
+        // It is somebody else's.
+        mine.reserved = false;
+        match found {
+            Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
+            Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
+            Reservation::InProgress => Ok(None),
+            Reservation::Taken => Err(Refusal::Taken),
+            Reservation::Mismatch | Reservation::Reserved(_) => Err(Refusal::KeyReused),
         }
     }
 
@@ -96,13 +110,18 @@ impl<R: Send + Sync + 'static> ReservedKey<R> {
         self.reserved = false;
     }
 
-    /// Keeps an answer for repetitions.
-    pub(super) async fn settle(mut self, answer: RecordedResponse) {
-        match (self.powers.settle)(&self.node.store, &self.key, self.token, answer).await {
-            Ok(_) => self.reserved = false,
-            Err(error) => {
-                tracing::warn!(error = error.chain(), "an early answer could not be kept");
-            }
+    /// Keeps an answer for repetitions. If the store does not say that it has
+    /// within `patience`, the key stays reserved until it lapses: it is not to
+    /// run the call again.
+    pub(super) async fn settle(mut self, answer: RecordedResponse, patience: Duration) {
+        self.reserved = false;
+        let settled = until_answered(self.node.in_flight.abandoned(), || {
+            (self.powers.settle)(&self.node.store, &self.key, self.token, answer.clone())
+        });
+        match timeout(patience, settled).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => tracing::warn!("a key lapsed before its answer could be kept"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("an early answer could not be kept"),
         }
     }
 }

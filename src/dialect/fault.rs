@@ -163,6 +163,10 @@ impl Fault {
             .with_type(format!("urn:tower-operations:{code}"))
             .with_title(title);
         match self {
+            Self::KeyInvalid => problem.with_detail(
+                "A key is one string in double quotes, of 1 to 255 characters; without an \
+                 owner it needs 16.",
+            ),
             Self::InvalidQuery { parameter } => {
                 problem.with_detail(format!("This is no value for {parameter}."))
             }

@@ -20,9 +20,15 @@ use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody
 /// | `GET …/{id}/result` | the recorded response; 202 while there is none |
 /// | `GET …/{id}/events`, or `Accept: text/event-stream` | an event for what it is, then one a change |
 /// | `GET …/`, where lists are on | `{"operations","next"}`; `state`, `limit`, `cursor` |
+/// | the same, canceled | 410 |
+/// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, succeeded or failed | 204, and it is forgotten |
 /// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
 ///
-/// The id is the last segment of the path (or the one before `result`), else
+/// A replayed result carries `Operation-Result` with its status, which tells a
+/// recorded 404 from one of the poll itself.
+///
+/// The id is the last segment of the path (or the one before `result` or
+/// `events`), else
 /// the query parameter `id`. One trailing slash is ignored. `Prefer: wait=N`
 /// (RFC 7240, section 4.3) or `?wait=N`, in seconds, holds a `GET`.
 ///

@@ -221,6 +221,14 @@ pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
         .trim_ascii()
 }
 
+/// The problem as a response of its own.
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponse for Problem {
+    fn into_response(self) -> axum_core::response::Response {
+        Self::into_response(self).map(axum_core::body::Body::new)
+    }
+}
+
 const STANDARD: [&str; 5] = ["type", "title", "status", "detail", "instance"];
 
 impl Serialize for Problem {

@@ -53,7 +53,12 @@ impl<S: Repository + Watch> PollService<S> {
 
 impl<S: List> PollService<S> {
     /// Lets operations be listed: `GET` of their root gives those of whoever
-    /// asks, newest first, a page at a time.
+    /// asks, newest first, a page at a time: 20, or `limit` up to 100. `state`
+    /// takes one of the five words, `cursor` what the page before gave.
+    ///
+    /// Whoever asks for nobody gets what is nobody's. Without an
+    /// [`owner`](Self::owner) that is everything, so whoever can reach the list
+    /// knows every id.
     pub fn listing(self) -> Self {
         self.with(|settings| settings.powers = settings.powers.listing())
     }

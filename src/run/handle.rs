@@ -137,6 +137,16 @@ impl From<NotAccepted> for Problem {
     }
 }
 
+/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`.
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponse for NotAccepted {
+    fn into_response(self) -> axum_core::response::Response {
+        let retry_after = std::time::Duration::from_secs(1);
+        let response = Fault::Unavailable { retry_after }.into_response();
+        response.map(axum_core::body::Body::new)
+    }
+}
+
 impl fmt::Debug for OperationHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OperationHandle")

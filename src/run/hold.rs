@@ -6,11 +6,11 @@ use std::{any::Any, future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    Admitted, Node, RunLimits,
+    Node, RunLimits,
     catch_panic::{CatchPanic, Panicked},
     gate::Returned,
     heartbeat,
@@ -44,12 +44,12 @@ pub(crate) struct Holding<S, Q, R> {
     pub(crate) work: Arc<Work>,
     pub(crate) service: S,
     pub(crate) request: Q,
-    pub(crate) admitted: Admitted,
     /// When the answer is too late to be one.
     pub(crate) deadline: Option<Duration>,
 }
 
-type Call<P, E> = Result<Result<P, E>, Late>;
+/// What the call came to, and until when its body may take.
+type Call<P, E> = Result<(Result<P, E>, Instant), Late>;
 
 type Called<P, E> = Result<Call<P, E>, Panicked>;
 
@@ -81,15 +81,21 @@ where
             work,
             mut service,
             request,
-            admitted: _admitted,
             deadline,
         } = self;
         let gate = work.gate()?;
         let begun = Instant::now();
-        let latest = begun + limits.pending + limits.running;
         let call = async {
-            let called = async { service.ready().await?.call(request).await };
-            timeout_at(latest, called).await.map_err(|_| Late)
+            let service = match timeout(limits.pending, service.ready()).await {
+                Ok(Ok(service)) => service,
+                Ok(Err(error)) => return Ok((Err(error), Instant::now())),
+                Err(_) => return Err(Late),
+            };
+            let latest = Instant::now() + limits.running;
+            match timeout_at(latest, service.call(request)).await {
+                Ok(called) => Ok((called, latest)),
+                Err(_) => Err(Late),
+            }
         };
         let mut call = std::pin::pin!(CatchPanic::new(call));
         let mut done: Option<Called<Response<C>, S::Error>> = None;
@@ -145,14 +151,17 @@ where
         };
         accepted(record);
 
-        let _entered = node.in_flight.enter(Arc::clone(&work))?;
+        let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
+            tracing::error!(id = %work.id, "it is running here already");
+            return None;
+        };
         heartbeat::ensure(&node);
         let outcome = async {
             let called = match done {
                 Some(called) => called,
                 None => call.await,
             };
-            outcome_of(called, &limits, latest).await
+            outcome_of(called, &limits).await
         };
         let run = async {
             let started = async {
@@ -167,7 +176,11 @@ where
                 Err(ended) => ended,
             }
         };
-        let outcome: RunOutcome = stoppable(&node, &limits, &work, run).await;
+        let run = CatchPanic::new(stoppable(&node, &limits, &work, run));
+        let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {
+            panicked.forget();
+            Ok(Outcome::failed(FailureKind::Panicked))
+        });
         match outcome {
             // An error was logged where it happened.
             Ok(outcome) => drop(record_outcome(&node, &work, outcome).await),
@@ -179,7 +192,7 @@ where
 
 fn answer<P, E>(done: Option<Called<P, E>>) -> Told<P, E> {
     match done {
-        Some(Ok(Ok(answer))) => Told::Answered(answer),
+        Some(Ok(Ok((answer, _)))) => Told::Answered(answer),
         Some(Err(Panicked(payload))) => Told::Panicked(payload),
         Some(Ok(Err(Late))) | None => Told::TimedOut,
     }
@@ -188,16 +201,15 @@ fn answer<P, E>(done: Option<Called<P, E>>) -> Told<P, E> {
 async fn outcome_of<C, E>(
     called: Called<Response<C>, E>,
     limits: &RunLimits,
-    latest: Instant,
 ) -> Outcome<RecordedResponse>
 where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
     E: Into<BoxError>,
 {
-    let response = match called {
-        Ok(Ok(Ok(response))) => response,
-        Ok(Ok(Err(error))) => return inner_error(&error.into()),
+    let (response, latest) = match called {
+        Ok(Ok((Ok(response), latest))) => (response, latest),
+        Ok(Ok((Err(error), _))) => return inner_error(&error.into()),
         Ok(Err(Late)) => return Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {
             panicked.forget();

@@ -113,7 +113,13 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
     loop {
         let (progress, number) = work.next_report().await;
-        match node.store.report(&work.id, work.token(), progress).await {
+        // A store that panics has no part in how the operation ends.
+        let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
+        let reported = report.await.unwrap_or_else(|panicked| {
+            panicked.forget();
+            Err(StoreError::unavailable("it panicked"))
+        });
+        match reported {
             Ok(Write::Done(_)) => work.report_written(number),
             Ok(Write::Lost(_) | Write::Gone) => {
                 work.stop(Cause::Recalled);

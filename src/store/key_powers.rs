@@ -8,6 +8,7 @@ type Reserve<R> = for<'a> fn(
     &'a R,
     &'a Key,
     Option<&'a Owner>,
+    FencingToken,
     Duration,
 ) -> Boxed<'a, Reservation<RecordedResponse>>;
 type Settle<R> = for<'a> fn(&'a R, &'a Key, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
@@ -24,7 +25,9 @@ pub(crate) struct KeyPowers<R> {
 impl<R: Keys<Output = RecordedResponse>> KeyPowers<R> {
     pub(crate) fn of_store() -> Self {
         Self {
-            reserve: |store, key, owner, term| Box::pin(store.reserve(key, owner, term)),
+            reserve: |store, key, owner, token, term| {
+                Box::pin(store.reserve(key, owner, token, term))
+            },
             settle: |store, key, token, answer| Box::pin(store.settle(key, token, answer)),
             release: |store, key, token| Box::pin(store.release_key(key, token)),
         }

@@ -245,9 +245,10 @@ macro_rules! forward {
                 &self,
                 key: &Key,
                 owner: Option<&Owner>,
+                token: FencingToken,
                 term: Duration,
             ) -> Result<Reservation<R::Output>, StoreError> {
-                self.inner.reserve(key, owner, term).await
+                self.inner.reserve(key, owner, token, term).await
             }
 
             async fn settle(

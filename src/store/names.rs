@@ -42,6 +42,12 @@ impl FencingToken {
     /// The token an operation is created with.
     pub const FIRST: Self = Self(1);
 
+    /// A token that nobody else has.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().as_u64_pair().1)
+    }
+
     /// The token that fences this one out.
     #[must_use]
     pub fn next(self) -> Self {

@@ -114,7 +114,9 @@ pub trait Lease: Repository {
 /// settled nor released lapses after its term. A key given to
 /// [`Repository::create`] is bound to the operation it made.
 pub trait Keys: Repository {
-    /// Reserves `key` for `owner`, for `term`.
+    /// Reserves `key` for `owner`, for `term`, under a token of the caller's
+    /// ([`FencingToken::random`]). The same again is
+    /// [`Reservation::Reserved`] again, so that an error can be tried away.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked,
@@ -123,11 +125,12 @@ pub trait Keys: Repository {
         &self,
         key: &Key,
         owner: Option<&Owner>,
+        token: FencingToken,
         term: Duration,
     ) -> impl Future<Output = Result<Reservation<Self::Output>, StoreError>> + Send;
 
-    /// Keeps an early answer under a reserved key, for repetitions. False if
-    /// the reservation has lapsed.
+    /// Keeps an early answer under a reserved key, for repetitions; true also
+    /// when it was kept before. False if the reservation has lapsed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.

@@ -134,7 +134,6 @@ struct Rows {
     keys: HashMap<Arc<str>, KeyRow>,
     recalls: HashMap<NodeId, Vec<OperationId>>,
     created: u64,
-    tokens: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -804,9 +803,18 @@ impl Keys for Table {
         &self,
         key: &Key,
         owner: Option<&Owner>,
+        token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>> {
         let mut rows = self.rows().await;
+        let is_mine = |row: &KeyRow| {
+            row.token == token
+                && matches!(row.stands_for, StandsFor::Request)
+                && !is_over(row.until)
+        };
+        if rows.keys.get(&key.name).is_some_and(is_mine) {
+            return Ok(Reservation::Reserved(token));
+        }
         if let Some(held) = self.held(&rows, key, owner) {
             return Ok(held);
         }
@@ -815,10 +823,10 @@ impl Keys for Table {
             yield_now().await;
             rows = self.rows().await;
         }
-        if !self.breaks(Fault::KeyTokensComeBack) || rows.tokens == 0 {
-            rows.tokens += 1;
-        }
-        let token = FencingToken::from_number(rows.tokens);
+        let token = match self.breaks(Fault::KeyTokensComeBack) {
+            true => FencingToken::FIRST,
+            false => token,
+        };
         let row = KeyRow {
             owner: owner.cloned(),
             fingerprint: key.fingerprint,
@@ -837,6 +845,14 @@ impl Keys for Table {
         answer: RecordedResponse,
     ) -> Result<bool> {
         let mut rows = self.rows().await;
+        let was_kept = |row: &KeyRow| {
+            row.token == token
+                && matches!(row.stands_for, StandsFor::Answer(_))
+                && !is_over(row.until)
+        };
+        if rows.keys.get(&key.name).is_some_and(was_kept) {
+            return Ok(true);
+        }
         let Some(row) = self.reserved(&mut rows, key, token, Fault::SettleIgnoresTheToken) else {
             return Ok(false);
         };

@@ -174,9 +174,10 @@ impl Keys for Hooked {
         &self,
         key: &Key,
         owner: Option<&Owner>,
+        token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
-        self.around(Call::Reserve, self.inner.reserve(key, owner, term))
+        self.around(Call::Reserve, self.inner.reserve(key, owner, token, term))
             .await
     }
 

@@ -158,9 +158,10 @@ impl<R: Keys<Output = RecordedResponse>> Keys for Nodes<R> {
         &self,
         key: &Key,
         owner: Option<&Owner>,
+        token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>, StoreError> {
-        self.next().reserve(key, owner, term).await
+        self.next().reserve(key, owner, token, term).await
     }
 
     async fn settle(

@@ -4,10 +4,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{limits::Room, shard::Tick};
@@ -18,8 +16,6 @@ use crate::{
 
 pub(super) struct KeyTable<T> {
     shards: Box<[Mutex<Keyring<T>>]>,
-    /// No token is given twice: a released key must not let its old holder in.
-    tokens: AtomicU64,
 }
 
 const SHARDS: usize = 64;
@@ -39,6 +35,8 @@ pub(super) struct KeyEntry<T> {
     token: FencingToken,
     bound: Bound<T>,
     deadline: Tick,
+    /// When it came to stand for that.
+    since: Tick,
     /// About how many bytes it takes.
     weight: usize,
 }
@@ -59,12 +57,7 @@ impl<T> KeyTable<T> {
     pub(super) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            tokens: AtomicU64::new(FencingToken::FIRST.get()),
         }
-    }
-
-    pub(super) fn next_token(&self) -> FencingToken {
-        FencingToken::from_number(self.tokens.fetch_add(1, Relaxed))
     }
 
     pub(super) fn lock(&self, name: &str, hash: u64) -> MutexGuard<'_, Keyring<T>> {
@@ -74,12 +67,41 @@ impl<T> KeyTable<T> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes at most `limit` keys whose time is over.
-    pub(super) fn purge(&self, now: Tick, mut limit: usize, room: &Room) {
+    /// Removes at most `limit` keys whose time is over, and says how many.
+    pub(super) fn purge(&self, now: Tick, limit: usize, room: &Room) -> usize {
+        let mut purged = 0;
         for keyring in &self.shards {
             let mut keyring = keyring.lock().unwrap_or_else(PoisonError::into_inner);
-            limit -= keyring.purge(now, limit, room);
+            purged += keyring.purge(now, limit - purged, room);
         }
+        purged
+    }
+
+    /// Removes the key that would end soonest of those that stand for something
+    /// past, and have done so for `min_retention`; false if there is none.
+    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Room) -> bool {
+        let lock = |keyring: &Mutex<Keyring<T>>| {
+            keyring
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .soonest(now, min_retention)
+        };
+        let soonest = self
+            .shards
+            .iter()
+            .enumerate()
+            .filter_map(|(index, keyring)| {
+                let (deadline, name) = lock(keyring)?;
+                Some((deadline, index, name))
+            });
+        let Some((_, index, name)) = soonest.min() else {
+            return false;
+        };
+        let mut keyring = self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        keyring.remove(&name, room);
+        true
     }
 }
 
@@ -132,6 +154,17 @@ impl<T> Keyring<T> {
     }
 }
 
+impl<T> Keyring<T> {
+    /// The key that would end soonest of those that may go.
+    fn soonest(&self, now: Tick, min_retention: Duration) -> Option<(Tick, Arc<str>)> {
+        let may_go = |(_, name): &&(Tick, Arc<str>)| {
+            let entry = self.entries.get(name);
+            entry.is_some_and(|entry| entry.is_past() && entry.since.plus(min_retention) <= now)
+        };
+        self.ending.iter().find(may_go).cloned()
+    }
+}
+
 /// What a key takes besides its name and what it stands for: its slot in a map
 /// at half load, its place in the index, and the counts of two `Arc`s.
 const OVERHEAD: usize = 2 * 160 + 48 + 32;
@@ -144,6 +177,7 @@ impl<T> KeyEntry<T> {
             token: FencingToken::FIRST,
             bound,
             deadline,
+            since: Tick::NEVER,
             weight: OVERHEAD + key.name.len() + owner.map_or(0, |owner| owner.as_str().len()),
         }
     }
@@ -167,26 +201,37 @@ impl<T> KeyEntry<T> {
     }
 
     /// The same key with an early answer of `bytes`, kept until `deadline`.
-    pub(super) fn settled(&self, answer: T, bytes: usize, deadline: Tick) -> Self {
-        self.standing_for(Bound::Answer(Arc::new(answer)), bytes, deadline)
+    pub(super) fn settled(&self, answer: T, bytes: usize, now: Tick, deadline: Tick) -> Self {
+        self.standing_for(Bound::Answer(Arc::new(answer)), bytes, now, deadline)
     }
 
     /// The same key with what is left of its operation, which was removed before
     /// its time; kept until `deadline`.
-    pub(super) fn forgotten(&self, record: &Record<T>, deadline: Tick) -> Self {
+    pub(super) fn forgotten(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
         let bound = Bound::Forgotten(Arc::new(record.without_result()));
-        self.standing_for(bound, size_of::<Record<T>>(), deadline)
+        self.standing_for(bound, size_of::<Record<T>>(), now, deadline)
     }
 
-    fn standing_for(&self, bound: Bound<T>, bytes: usize, deadline: Tick) -> Self {
+    fn standing_for(&self, bound: Bound<T>, bytes: usize, since: Tick, deadline: Tick) -> Self {
         Self {
             owner: self.owner.clone(),
             fingerprint: self.fingerprint,
             token: self.token,
             bound,
             deadline,
+            since,
             weight: self.weight + bytes,
         }
+    }
+
+    /// Whether it stands for something that is over: it may go for something new.
+    fn is_past(&self) -> bool {
+        matches!(self.bound, Bound::Answer(_) | Bound::Forgotten(_))
+    }
+
+    /// Whether an answer was kept under `token`.
+    pub(super) fn is_settled_by(&self, token: FencingToken, now: Tick) -> bool {
+        matches!(self.bound, Bound::Answer(_)) && self.token == token && now < self.deadline
     }
 
     pub(super) fn weight(&self) -> usize {

@@ -74,6 +74,9 @@ struct Shared<T> {
 
 const SHARDS: usize = 256;
 
+/// So many expired keys are looked for at a time when there is no room.
+const PURGED_FOR_ROOM: usize = 64;
+
 impl MemoryStore {
     /// A store for recorded responses: at most 1,000,000 operations and 256 MiB,
     /// each kept for 24 hours after it ended.
@@ -222,20 +225,26 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Makes room for one more operation of `weight` bytes and takes it, or
-    /// says that there is none.
-    fn make_room(&self, weight: usize, now: Tick) -> bool {
+    /// Makes room for `weight` bytes more until they can be had, or says that
+    /// there is none. What has expired goes first, then the operations and then
+    /// the keys that may go.
+    fn make_room(&self, take: impl Fn() -> bool, weight: usize, now: Tick) -> bool {
         let room = &self.shared.room;
-        while !room.take(&self.limits, weight) {
-            let Some((shard, until)) = self.expiring_next(now) else {
+        let keys = &self.shared.keys;
+        while !take() {
+            if keys.purge(now, PURGED_FOR_ROOM, room) > 0 {
+                continue;
+            }
+            if let Some((shard, until)) = self.expiring_next(now) {
+                // Empty if another create was faster: then that one got on.
+                let evicted = self.lock(shard).evict(now, until, &self.limits, |freed| {
+                    room.free(freed);
+                    !room.has(&self.limits, weight)
+                });
+                self.let_go(&evicted);
+            } else if !keys.evict(now, self.limits.min_retention, room) {
                 return false;
-            };
-            // Empty if another create was faster: then that one got on.
-            let evicted = self.lock(shard).evict(now, until, &self.limits, |freed| {
-                room.free(freed);
-                !room.has(&self.limits, weight)
-            });
-            self.let_go(&evicted);
+            }
         }
         true
     }

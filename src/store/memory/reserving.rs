@@ -13,21 +13,25 @@ impl<T: Payload> Keys for MemoryStore<T> {
         &self,
         key: &Key,
         owner: Option<&Owner>,
+        token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<T>, StoreError> {
         let now = self.now().tick;
-        let mut keyring = self.lock_key(&key.name);
-        let before = keyring.get(&key.name);
-        if let Some(held) = before
-            .and_then(|entry| entry.look_up(key, owner, now, |id| self.made_by(&key.name, id)))
-        {
-            return Ok(held);
-        }
-        let room = &self.shared.room;
-        keyring.purge(now, PURGED_PER_END, room);
-        let token = self.shared.keys.next_token();
         let entry = KeyEntry::reserved(key, owner, token, now.plus(term));
-        if !room.has_bytes(&self.limits, entry.weight()) {
+        let (room, weight) = (&self.shared.room, entry.weight());
+        // Before the lock: what goes for it may hang on keys itself.
+        let has_room = self.make_room(|| room.has_bytes(&self.limits, weight), weight, now);
+        let mut keyring = self.lock_key(&key.name);
+        if let Some(before) = keyring.get(&key.name) {
+            if before.is_reserved_by(token, now) {
+                return Ok(Reservation::Reserved(token));
+            }
+            if let Some(held) = before.look_up(key, owner, now, |id| self.made_by(&key.name, id)) {
+                return Ok(held);
+            }
+        }
+        keyring.purge(now, PURGED_PER_END, room);
+        if !has_room {
             return Err(StoreError::Full);
         }
         keyring.put(&key.name, entry, room);
@@ -37,11 +41,14 @@ impl<T: Payload> Keys for MemoryStore<T> {
     async fn settle(&self, key: &Key, token: FencingToken, answer: T) -> Result<bool, StoreError> {
         let now = self.now().tick;
         let mut keyring = self.lock_key(&key.name);
-        let entry = keyring
-            .get(&key.name)
-            .filter(|entry| entry.is_reserved_by(token, now));
+        let entry = keyring.get(&key.name);
+        if entry.is_some_and(|entry| entry.is_settled_by(token, now)) {
+            return Ok(true);
+        }
+        let entry = entry.filter(|entry| entry.is_reserved_by(token, now));
         let bytes = size_of::<T>() + self.limits.heap_bytes(&answer);
-        let settled = entry.map(|entry| entry.settled(answer, bytes, now.plus(self.limits.ttl)));
+        let settled =
+            entry.map(|entry| entry.settled(answer, bytes, now, now.plus(self.limits.ttl)));
         Ok(settled
             .map(|settled| keyring.put(&key.name, settled, &self.shared.room))
             .is_some())

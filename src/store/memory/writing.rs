@@ -142,7 +142,13 @@ impl<T: Payload> Repository for MemoryStore<T> {
         if !has_room {
             // Nothing has to go for what is there already.
             match self.insert(&new, &record, false, now) {
-                Err(StoreError::Full) => has_room = self.make_room(weight, now.tick),
+                Err(StoreError::Full) => {
+                    has_room = self.make_room(
+                        || self.shared.room.take(&self.limits, weight),
+                        weight,
+                        now.tick,
+                    );
+                }
                 there => return there,
             }
         }
@@ -226,7 +232,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             if let Some((name, keyring)) = &mut keyring
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {
-                let forgotten = key.forgotten(&entry.record, entry.deadline);
+                let forgotten = key.forgotten(&entry.record, now, entry.deadline);
                 keyring.put(name, forgotten, &self.shared.room);
             }
             break entry;

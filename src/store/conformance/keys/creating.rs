@@ -1,5 +1,6 @@
 //! Keys of operations.
 
+use crate::store::FencingToken;
 use std::sync::Arc;
 
 use super::{
@@ -34,7 +35,10 @@ where
             for new in [new.clone(), keyed(&key, owner)] {
                 assert_existing(store, new, &record).await;
             }
-            match ok(store.reserve(&key, owner, LONG).await) {
+            match ok(store
+                .reserve(&key, owner, FencingToken::random(), LONG)
+                .await)
+            {
                 Reservation::Operation(found) => {
                     law!(1, found == record, "a key gave {found:?}, not {record:?}");
                 }
@@ -198,7 +202,9 @@ where
             let (store, key) = (Arc::clone(store), key.clone());
             async move {
                 if number % 2 == 0 {
-                    let answer = ok(store.reserve(&key, None, LONG).await);
+                    let answer = ok(store
+                        .reserve(&key, None, FencingToken::random(), LONG)
+                        .await);
                     matches!(answer, Reservation::Reserved(_))
                 } else {
                     let answer = ok(store.create(keyed(&key, None)).await);

@@ -1,5 +1,6 @@
 //! How long a key lasts.
 
+use crate::store::FencingToken;
 use std::sync::Arc;
 
 use tokio::time::sleep;
@@ -63,7 +64,10 @@ async fn found_by_reserving<R>(store: &R, key: &Key, owner: Option<&Owner>) -> O
 where
     R: Keys<Output = RecordedResponse>,
 {
-    match ok(store.reserve(key, owner, LONG).await) {
+    match ok(store
+        .reserve(key, owner, FencingToken::random(), LONG)
+        .await)
+    {
         Reservation::Operation(record) => record.operation().id().clone(),
         other => panic!("law 1: the key of a forgotten operation gave {other:?}"),
     }
@@ -107,7 +111,9 @@ where
     let what = "reserving the key of an operation that would have expired";
     in_time(8, what, async {
         while !matches!(
-            ok(store.reserve(&key, None, LONG).await),
+            ok(store
+                .reserve(&key, None, FencingToken::random(), LONG)
+                .await),
             Reservation::Reserved(_)
         ) {
             sleep(SHORT / 10).await;

@@ -56,7 +56,10 @@ async fn reserve<R>(store: &R, key: &Key, owner: Option<&Owner>) -> FencingToken
 where
     R: Keys<Output = RecordedResponse>,
 {
-    match ok(store.reserve(key, owner, LONG).await) {
+    match ok(store
+        .reserve(key, owner, FencingToken::random(), LONG)
+        .await)
+    {
         Reservation::Reserved(token) => token,
         other => panic!("law 1: a free key was not reserved: {other:?}"),
     }
@@ -67,7 +70,9 @@ async fn assert_shut<R>(store: &R, key: &Key, owner: Option<&Owner>)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let mismatch = ok(store.reserve(&other_request(key), owner, LONG).await);
+    let mismatch = ok(store
+        .reserve(&other_request(key), owner, FencingToken::random(), LONG)
+        .await);
     law!(
         1,
         matches!(mismatch, Reservation::Mismatch),
@@ -76,7 +81,9 @@ where
     let nobody = owner.is_some().then_some(None);
     for other in [Some(new_owner()), nobody].into_iter().flatten() {
         for key in [key.clone(), other_request(key)] {
-            let taken = ok(store.reserve(&key, other.as_ref(), LONG).await);
+            let taken = ok(store
+                .reserve(&key, other.as_ref(), FencingToken::random(), LONG)
+                .await);
             law!(
                 1,
                 matches!(taken, Reservation::Taken),

@@ -27,7 +27,9 @@ where
         let (key, owner) = (new_key(), owner.as_ref());
         reserve(store, &key, owner).await;
         for _ in 0..2 {
-            let again = ok(store.reserve(&key, owner, LONG).await);
+            let again = ok(store
+                .reserve(&key, owner, FencingToken::random(), LONG)
+                .await);
             law!(
                 1,
                 matches!(again, Reservation::InProgress),
@@ -52,7 +54,10 @@ where
         let settled = ok(store.settle(&key, token, answer.clone()).await);
         law!(1, settled, "a reservation could not be settled");
         for _ in 0..2 {
-            match ok(store.reserve(&key, owner, LONG).await) {
+            match ok(store
+                .reserve(&key, owner, FencingToken::random(), LONG)
+                .await)
+            {
                 Reservation::Answered(back) => assert_same("an early answer", &answer, &back),
                 other => panic!("law 1: a key with an early answer gave {other:?}"),
             }
@@ -72,7 +77,9 @@ where
     let wrong = FencingToken::from_number(u64::MAX);
     let released = ok(store.release_key(&key, wrong).await);
     law!(1, !released, "a stranger released a reservation");
-    let again = ok(store.reserve(&key, owner.as_ref(), LONG).await);
+    let again = ok(store
+        .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
+        .await);
     law!(
         1,
         matches!(again, Reservation::InProgress),
@@ -92,7 +99,10 @@ where
     R: Keys<Output = RecordedResponse>,
 {
     let key = new_key();
-    let token = match ok(store.reserve(&key, None, TERM).await) {
+    let token = match ok(store
+        .reserve(&key, None, FencingToken::random(), TERM)
+        .await)
+    {
         Reservation::Reserved(token) => token,
         other => panic!("law 1: a free key was not reserved: {other:?}"),
     };
@@ -101,7 +111,10 @@ where
     let what = "reserving a key whose reservation has lapsed";
     let second = in_time(1, what, async {
         loop {
-            match ok(store.reserve(&key, owner.as_ref(), LONG).await) {
+            match ok(store
+                .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
+                .await)
+            {
                 Reservation::Reserved(token) => return token,
                 Reservation::Taken => sleep(TERM / 10).await,
                 other => panic!("law 1: the key of another owner gave {other:?}"),
@@ -131,7 +144,9 @@ async fn assert_outlived<R>(
     law!(1, !settled, "a reservation that is over was settled");
     let released = ok(store.release_key(key, first).await);
     law!(1, !released, "a reservation that is over was released");
-    let again = ok(store.reserve(key, owner, LONG).await);
+    let again = ok(store
+        .reserve(key, owner, FencingToken::random(), LONG)
+        .await);
     law!(
         1,
         matches!(again, Reservation::InProgress),
@@ -148,7 +163,11 @@ where
     let (key, owner) = (new_key(), new_owner());
     let answers = together((0..100).map(|_| {
         let (store, key, owner) = (Arc::clone(store), key.clone(), owner.clone());
-        async move { ok(store.reserve(&key, owner.as_ref(), LONG).await) }
+        async move {
+            ok(store
+                .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
+                .await)
+        }
     }))
     .await;
     let mut reserved = 0;
