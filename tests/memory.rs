@@ -1016,3 +1016,58 @@ async fn the_accounts_are_right_after_a_crowd() {
     let left = (store.len(), store.bytes(), store.waiters());
     assert_eq!(left, (0, 0, 0));
 }
+
+/// Keys without operations: early answers, and what was forgotten.
+async fn fill_with_keys(store: &MemoryStore, name: &str) {
+    for number in 0..500 {
+        let key = key(&format!("{name} {number}"));
+        let token = FencingToken::random();
+        if store.reserve(&key, None, token, SECOND).await.is_ok() {
+            let answer = Response::new(WholeBody::from("x".repeat(500)));
+            store
+                .settle(&key, token, RecordedResponse::new(answer))
+                .await
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_the_past_make_room_for_operations_and_for_each_other() {
+    let store = MemoryStore::new()
+        .max_bytes(64 * 1024)
+        .min_retention(MINUTE);
+    fill_with_keys(&store, "first").await;
+    let full = store.create(NewOperation::new(OperationId::new())).await;
+    assert!(
+        matches!(full, Err(StoreError::Full)),
+        "they were kept just now"
+    );
+    advance(MINUTE).await;
+    create(&store, NewOperation::new(OperationId::new())).await;
+    fill_with_keys(&store, "second").await;
+    let token = FencingToken::random();
+    advance(MINUTE).await;
+    let reserved = store
+        .reserve(&key("third"), None, token, SECOND)
+        .await
+        .unwrap();
+    assert!(matches!(reserved, Reservation::Reserved(_)));
+    assert!(store.bytes() <= 64 * 1024 + 1024, "{}", store.bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_full_of_what_may_go_has_room_for_a_key() {
+    let store = MemoryStore::new()
+        .max_bytes(16 * 1024)
+        .min_retention(Duration::ZERO);
+    for number in 0..100 {
+        ended(&store, numbered(number)).await;
+    }
+    let token = FencingToken::random();
+    let reserved = store.reserve(&key("k"), None, token, SECOND).await.unwrap();
+    assert!(matches!(reserved, Reservation::Reserved(_)));
+    // The same again is the same reservation.
+    let again = store.reserve(&key("k"), None, token, SECOND).await.unwrap();
+    assert!(matches!(again, Reservation::Reserved(same) if same == token));
+}

@@ -21,8 +21,8 @@ use tokio::{sync::oneshot, time::Instant};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::RecordedResponse;
 use tower_operations::{
-    AsyncAcceptLayer, Drain, MemoryStore, NotAccepted, OperationHandle, RequestBody, ResponseBody,
-    State, WholeBody,
+    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle, Progress,
+    RequestBody, ResponseBody, State, WholeBody,
     store::{Lease, List, ListQuery, Record, StoreError},
 };
 
@@ -390,4 +390,66 @@ async fn a_panic_before_acceptance_is_the_server_s_and_after_it_the_operation_s(
         .await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     assert_eq!(setup.only_one().await.operation().state(), State::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_running_time_out_holds_in_every_mode() {
+    for mode in 0..3 {
+        let (setup, layer) = Setup::new();
+        let layer = layer.running_timeout(Duration::from_secs(60));
+        let layer = match mode {
+            0 => layer,
+            1 => layer.after(Duration::from_secs(5)),
+            _ => layer.signaled(),
+        };
+        let begun = Instant::now();
+        let response = setup
+            .send(&layer, "", async |request| {
+                OperationHandle::of(request.extensions())
+                    .accept()
+                    .await
+                    .unwrap();
+                std::future::pending().await
+            })
+            .await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let record = setup.only_one().await;
+        let problem = record.operation().problem().unwrap();
+        assert_eq!(problem.type_uri(), FailureKind::TimedOut.urn());
+        assert_eq!(begun.elapsed().as_secs(), 60);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
+    for mode in 0..3 {
+        let (setup, layer) = Setup::new();
+        drop(layer);
+        let store = Hooked::new(setup.memory.clone(), |call, _| {
+            assert_ne!(call, Call::Report, "the store has a bad moment");
+            std::future::ready(Ok(()))
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let setup = Setup { drain, ..setup };
+        let layer = match mode {
+            0 => layer,
+            1 => layer.after(Duration::from_secs(5)),
+            _ => layer.signaled(),
+        };
+        setup
+            .send(&layer, "", async |request| {
+                let operation = OperationHandle::of(request.extensions());
+                operation.accept().await.unwrap();
+                operation.progress(Progress::percent(50.0));
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                Ok(Response::new(WholeBody::from("done")))
+            })
+            .await;
+        let record = setup.only_one().await;
+        assert_eq!(record.operation().state(), State::Succeeded);
+        assert_eq!(
+            record.operation().metadata().progress(),
+            Some(&Progress::percent(50.0))
+        );
+    }
 }

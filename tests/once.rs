@@ -977,3 +977,126 @@ async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() 
         }
     }
 }
+
+/// A store whose calls of one kind fail so often, and whether they happen all
+/// the same.
+fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {
+    let turns = Arc::new(AtomicUsize::new(0));
+    Hooked::new(store.clone(), move |now, at| {
+        let fails = (now, at) == (call, when) && turns.fetch_add(1, SeqCst) < times;
+        std::future::ready(match fails {
+            true => Err(StoreError::unavailable("the connection is lost")),
+            false => Ok(()),
+        })
+    })
+}
+
+fn well() -> Inner {
+    Inner::new(|run, _| async move { Ok(intricate(200, run)) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_hard_to_keep_is_still_the_only_one() {
+    for mode in EARLY {
+        for when in [When::Before, When::After] {
+            let memory = MemoryStore::new();
+            let store = failing(&memory, Call::Settle, when, 3);
+            let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+            let first = send(&layer, &inner, post(mode, &[KEY])).await;
+            let again = send(&layer, &inner, post(mode, &[KEY])).await;
+            assert_eq!((again, inner.runs()), (first, 1), "{mode:?} {when:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_kept_does_not_run_the_call_again() {
+    for mode in EARLY {
+        let memory = MemoryStore::new();
+        let store = failing(&memory, Call::Settle, When::Before, usize::MAX);
+        let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+        assert_eq!(send(&layer, &inner, post(mode, &[KEY])).await.status, 200);
+        let again = send(&layer, &inner, post(mode, &[KEY])).await;
+        again.is_problem(409, "idempotency-key-in-use");
+        assert_eq!(inner.runs(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_whose_answer_was_lost_is_this_request_s_own() {
+    for mode in EARLY {
+        let memory = MemoryStore::new();
+        let store = failing(&memory, Call::Reserve, When::After, 2);
+        let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+        assert_eq!(send(&layer, &inner, post(mode, &[KEY])).await.status, 200);
+        assert_eq!(inner.runs(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_silent_about_a_key_is_a_503_or_a_late_answer() {
+    for silent in [Call::Reserve, Call::Settle] {
+        let memory = MemoryStore::new();
+        let store = Hooked::new(memory, move |call, _| async move {
+            if call == silent {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        });
+        let layer = node(Mode::After, &store, Idempotency::optional());
+        let begun = Instant::now();
+        let answer = send(&layer, &well(), post(Mode::After, &[KEY])).await;
+        let expected = if silent == Call::Reserve { 503 } else { 200 };
+        assert_eq!(answer.status, expected);
+        assert!(
+            begun.elapsed() <= Duration::from_secs(6),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
+    let memory = MemoryStore::new();
+    let store = Hooked::new(memory, async |call, when| {
+        if (call, when) == (Call::Settle, When::Before) {
+            sleep(Duration::from_secs(3)).await;
+        }
+        Ok(())
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let layer = Mode::After.on(layer.idempotency(Idempotency::optional()));
+    let begun = Instant::now();
+    let answer =
+        tokio::spawn(async move { send(&layer, &well(), post(Mode::After, &[KEY])).await });
+    tokio::task::yield_now().await;
+    assert_eq!(drain.in_flight(), 1);
+    assert!(drain.drain(Duration::from_secs(60)).await.is_clean());
+    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(answer.await.unwrap().status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_s_short_key_is_refused_where_there_are_owners_too() {
+    let layer = node(Mode::Always, &MemoryStore::new(), Idempotency::optional()).owner(by_header);
+    let short = ("idempotency-key", "\"a\"");
+    let anonymous = send(&layer, &well(), post(Mode::Always, &[short])).await;
+    anonymous.is_problem(400, "idempotency-key-invalid");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_key_with_two_ids_is_two_requests() {
+    let rules = Idempotency::optional().client_ids();
+    let layer = node(Mode::Always, &MemoryStore::new(), rules);
+    let inner = well();
+    assert_eq!(
+        send(&layer, &inner, post(Mode::Always, &[KEY, ID]))
+            .await
+            .status,
+        202
+    );
+    let other = ("operation-id", "invoice-2026-12");
+    let other = send(&layer, &inner, post(Mode::Always, &[KEY, other])).await;
+    other.is_problem(422, "idempotency-key-reused");
+}
