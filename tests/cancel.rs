@@ -3,16 +3,21 @@
 #[path = "support/hooked.rs"]
 mod hooked;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use hooked::{Call, Hooked, When};
-use http::{Request, StatusCode};
-use tower::ServiceExt;
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    MemoryStore, OperationId, PollService, Progress,
+    AsyncAcceptLayer, MemoryStore, OperationId, PollService, Progress, RequestBody, State,
+    WholeBody,
     store::{Created, NewOperation, Repository, Store},
 };
 
@@ -82,4 +87,46 @@ async fn one_that_never_wins_gives_up() {
     let response = PollService::new(store).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.headers().contains_key("retry-after"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_races_with_the_end_wins_or_comes_too_late() {
+    let (mut won, mut late) = (0, 0);
+    for (work, patience) in (0..12).flat_map(|work| (0..12).map(move |patience| (work, patience))) {
+        let memory = MemoryStore::new();
+        let store = Hooked::new(memory.clone(), async |_, _| {
+            tokio::task::yield_now().await;
+            Ok(())
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let service = layer.layer(service_fn(
+            move |_: Request<RequestBody<WholeBody>>| async move {
+                for _ in 0..work {
+                    tokio::task::yield_now().await;
+                }
+                Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+            },
+        ));
+        let request = Request::post("/").body(WholeBody::default()).unwrap();
+        let accepted = service.oneshot(request).await.unwrap();
+        let location = accepted.headers()["location"].to_str().unwrap().to_owned();
+        for _ in 0..patience {
+            tokio::task::yield_now().await;
+        }
+        let request = Request::delete(&location).body(()).unwrap();
+        let answer = PollService::new(store)
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status();
+        assert!(drain.drain(Duration::from_secs(60)).await.is_clean());
+        let id = location.rsplit('/').next().unwrap().parse().unwrap();
+        let state = memory.get(&id).await.unwrap().unwrap().operation().state();
+        match (answer, state) {
+            (StatusCode::OK, State::Canceled) => won += 1,
+            (StatusCode::CONFLICT, State::Succeeded) => late += 1,
+            other => panic!("after {work} and {patience}: {other:?}"),
+        }
+    }
+    assert!(won > 0 && late > 0, "{won} {late}");
 }

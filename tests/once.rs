@@ -219,62 +219,96 @@ fn by_header(parts: &Parts) -> Option<Owner> {
     Some(Owner::new(user.to_str().unwrap()))
 }
 
+/// A hundred equal requests at the same moment, on ten nodes over one store.
+async fn a_hundred_equal_requests<R>(
+    mode: Mode,
+    field: (&'static str, &'static str),
+    store: &R,
+    memory: &MemoryStore,
+) where
+    R: Keys<Output = RecordedResponse> + Lease + Clone,
+{
+    let go_on = Arc::new(Semaphore::new(0));
+    let inner = Inner::new({
+        let go_on = Arc::clone(&go_on);
+        move |_, operation| {
+            let go_on = Arc::clone(&go_on);
+            async move {
+                if mode == Mode::Signaled {
+                    operation.accept().await.unwrap();
+                }
+                let _ = go_on.acquire().await;
+                Ok(Response::new(WholeBody::from("done")))
+            }
+        }
+    });
+    let nodes: Vec<_> = (0..10)
+        .map(|_| {
+            let node = node(mode, store, Idempotency::optional().client_ids());
+            match mode {
+                Mode::After => node.after(Duration::from_millis(1)),
+                _ => node,
+            }
+        })
+        .collect();
+    let start = Arc::new(Barrier::new(100));
+    let requests: Vec<_> = (0..100)
+        .map(|index| {
+            let (layer, inner) = (nodes[index % 10].clone(), inner.clone());
+            let start = Arc::clone(&start);
+            tokio::spawn(async move {
+                start.wait().await;
+                send(&layer, &inner, post(mode, &[field])).await
+            })
+        })
+        .collect();
+    let answered = timeout(Duration::from_secs(20), async {
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(request.await.unwrap());
+        }
+        answers
+    });
+    let answers = answered.await.expect("all are answered");
+    let location = answers[0].location();
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{mode:?}: {answers:?}"
+    );
+    go_on.close();
+    let operation = ended(&polls(memory), location).await;
+    assert_eq!(operation["state"], "succeeded", "{mode:?}");
+    assert_eq!((inner.runs(), memory.len()), (1, 1), "{mode:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_equal_requests_at_once_on_ten_nodes_run_once() {
+async fn a_hundred_equal_requests_on_ten_nodes_run_once_on_several_threads() {
     for mode in MODES {
         for field in [KEY, ID] {
             let store = MemoryStore::new();
-            let go_on = Arc::new(Semaphore::new(0));
-            let inner = Inner::new({
-                let go_on = Arc::clone(&go_on);
-                move |_, operation| {
-                    let go_on = Arc::clone(&go_on);
-                    async move {
-                        if mode == Mode::Signaled {
-                            operation.accept().await.unwrap();
-                        }
-                        let _ = go_on.acquire().await;
-                        Ok(Response::new(WholeBody::from("done")))
+            a_hundred_equal_requests(mode, field, &store, &store).await;
+        }
+    }
+}
+
+/// On one thread and a paused clock, where each call to the store gives way to
+/// the others, for longer or shorter.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_equal_requests_on_ten_nodes_run_once_whoever_gives_way() {
+    for mode in MODES {
+        for (field, seed) in [(KEY, 1), (KEY, 5), (ID, 2), (ID, 7)] {
+            let memory = MemoryStore::new();
+            let turns = Arc::new(AtomicUsize::new(seed));
+            let store = Hooked::new(memory.clone(), move |_, _| {
+                let turn = turns.fetch_add(seed, SeqCst);
+                async move {
+                    for _ in 0..turn % 5 {
+                        tokio::task::yield_now().await;
                     }
+                    Ok(())
                 }
             });
-            let nodes: Vec<_> = (0..10)
-                .map(|_| {
-                    let node = node(mode, &store, Idempotency::optional().client_ids());
-                    match mode {
-                        Mode::After => node.after(Duration::from_millis(1)),
-                        _ => node,
-                    }
-                })
-                .collect();
-            let start = Arc::new(Barrier::new(100));
-            let requests: Vec<_> = (0..100)
-                .map(|index| {
-                    let (layer, inner) = (nodes[index % 10].clone(), inner.clone());
-                    let start = Arc::clone(&start);
-                    tokio::spawn(async move {
-                        start.wait().await;
-                        send(&layer, &inner, post(mode, &[field])).await
-                    })
-                })
-                .collect();
-            let answered = timeout(Duration::from_secs(20), async {
-                let mut answers = Vec::new();
-                for request in requests {
-                    answers.push(request.await.unwrap());
-                }
-                answers
-            });
-            let answers = answered.await.expect("all are answered");
-            let location = answers[0].location();
-            assert!(
-                answers.iter().all(|answer| *answer == answers[0]),
-                "{mode:?}: {answers:?}"
-            );
-            go_on.close();
-            let operation = ended(&polls(&store), location).await;
-            assert_eq!(operation["state"], "succeeded", "{mode:?}");
-            assert_eq!((inner.runs(), store.len()), (1, 1), "{mode:?}");
+            a_hundred_equal_requests(mode, field, &store, &memory).await;
         }
     }
 }
