@@ -11,8 +11,10 @@
 //! crash leaves behind in a durable store of yours is for whoever calls
 //! [`take_over`](store::Lease::take_over).
 //!
-//! ```no_run
-//! use axum::{Router, routing::post};
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
+//! use tower::ServiceExt;
 //! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
 //!
 //! /// Slow, and unchanged.
@@ -21,15 +23,20 @@
 //!     "the report"
 //! }
 //!
-//! #[tokio::main]
-//! async fn main() -> std::io::Result<()> {
-//!     let store = MemoryStore::new();
-//!     let app = Router::new()
-//!         .route("/reports", post(render_report).route_layer(AsyncAcceptLayer::new(store.clone())))
-//!         .nest_service("/operations", PollService::new(store));
-//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//!     axum::serve(listener, app).await
-//! }
+//! let store = MemoryStore::new();
+//! let app: Router = Router::new()
+//!     .route("/reports", post(render_report).route_layer(AsyncAcceptLayer::new(store.clone())))
+//!     .nest_service("/operations", PollService::new(store));
+//!
+//! // What a client gets once this is served:
+//! let request = Request::post("/reports").body(Body::empty()).unwrap();
+//! let response = app.clone().oneshot(request).await.unwrap();
+//! assert_eq!(response.status(), StatusCode::ACCEPTED);
+//!
+//! let operation = response.headers()["location"].to_str().unwrap();
+//! let request = Request::get(operation).body(Body::empty()).unwrap();
+//! assert_eq!(app.oneshot(request).await.unwrap().status(), StatusCode::OK);
+//! # }
 //! ```
 //!
 //! # Where to go
