@@ -58,7 +58,7 @@
 //! | feature | what it adds | needs Rust |
 //! | --- | --- | --- |
 //! | (none) | everything above | 1.89 |
-//! | `axum` | [`OperationHandle`] as an axum extractor | 1.89 |
+//! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
 //! | `conformance` | the laws of the store traits, as checks for any store | 1.89 |
 //! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
 //! | `full` | all of them | 1.89 |
