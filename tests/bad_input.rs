@@ -2,6 +2,8 @@
 //! slow or broken off, clients that hang up, stores that fail, ids that are
 //! none, inner services that panic.
 
+#[path = "support/hooked.rs"]
+mod hooked;
 #[path = "support/server.rs"]
 mod server;
 
@@ -24,6 +26,7 @@ use axum::{
     routing::{any_service, post, post_service},
 };
 use bytes::Bytes;
+use hooked::{Call, Hooked, When};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
@@ -33,12 +36,8 @@ use server::{
 use tokio::sync::{Semaphore, watch};
 use tower::{BoxError, Service, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, MemoryStore, OperationId, Outcome, PollService, Progress,
-    RecordedResponse, RequestBody, State,
-    store::{
-        Created, FencingToken, Held, Lease, LeaseTerm, List, ListQuery, NewOperation, NodeId,
-        Record, Repository, Store, StoreError, Version, Watch, Write,
-    },
+    AsyncAcceptLayer, Drain, MemoryStore, PollService, RecordedResponse, RequestBody, State,
+    store::{Lease, List, ListQuery, Record, StoreError},
 };
 
 const LIMIT: usize = 100_000;
@@ -602,7 +601,7 @@ async fn a_client_gone_while_its_operation_is_being_created_leaves_one_that_fini
     create.close();
     let script = Arc::clone(&create);
     let store = MemoryStore::new();
-    let mut world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let mut world = World::with(store, |store| script.on(Call::Create, store), |l| l).await;
     let mut raw = world.server.raw().await;
     raw.send(post_head("content-length: 4\r\n") + "four")
         .await
@@ -658,7 +657,7 @@ async fn an_http_2_client_that_gives_up_while_its_operation_is_being_created_lea
     create.close();
     let script = Arc::clone(&create);
     let store = MemoryStore::new();
-    let world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let world = World::with(store, |store| script.on(Call::Create, store), |l| l).await;
     let client = world.server.http2().await;
     let mut stream = client.stream();
     let sending = tokio::spawn(async move { stream.post("/reports", "four").await });
@@ -738,132 +737,39 @@ impl Script {
         soon(calls.wait_for(|calls| *calls >= times)).await.unwrap();
     }
 
-    async fn wrap<T>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let mut number = 0;
-        self.calls.send_modify(|calls| {
-            number = *calls;
-            *calls += 1;
-        });
-        let _open = self.gate.acquire().await.unwrap();
-        match (self.fault)(number) {
-            Fault::None => call.await,
-            Fault::Instead(error) => Err(error),
-            Fault::Afterwards(error) => {
-                call.await?;
-                Err(error)
+    async fn act(&self, when: When) -> Result<(), StoreError> {
+        match when {
+            When::Before => {
+                let mut number = 0;
+                self.calls.send_modify(|calls| {
+                    number = *calls;
+                    *calls += 1;
+                });
+                let _open = self.gate.acquire().await.unwrap();
+                match (self.fault)(number) {
+                    Fault::Instead(error) => Err(error),
+                    Fault::None | Fault::Afterwards(_) => Ok(()),
+                }
             }
-        }
-    }
-}
-
-/// A memory store that creates and finishes by script.
-struct Scripted {
-    store: MemoryStore,
-    create: Arc<Script>,
-    finish: Arc<Script>,
-}
-
-impl Scripted {
-    fn creating(store: MemoryStore, create: Arc<Script>) -> Self {
-        let finish = Script::new(|_| Fault::None);
-        Self {
-            store,
-            create,
-            finish,
+            // One call goes on at a time here, so it is the latest.
+            When::After => match (self.fault)(self.calls() - 1) {
+                Fault::Afterwards(error) => Err(error),
+                Fault::None | Fault::Instead(_) => Ok(()),
+            },
         }
     }
 
-    fn finishing(store: MemoryStore, finish: Arc<Script>) -> Self {
-        let create = Script::new(|_| Fault::None);
-        Self {
-            store,
-            create,
-            finish,
-        }
-    }
-}
-
-type Found = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
-type Written = Result<Write<RecordedResponse>, StoreError>;
-
-impl Store for Scripted {
-    type Output = RecordedResponse;
-
-    async fn get(&self, id: &OperationId) -> Found {
-        self.store.get(id).await
-    }
-}
-
-impl Repository for Scripted {
-    async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {
-        self.create.wrap(self.store.create(new)).await
-    }
-
-    async fn start(&self, id: &OperationId, token: FencingToken) -> Written {
-        self.store.start(id, token).await
-    }
-
-    async fn report(&self, id: &OperationId, token: FencingToken, progress: Progress) -> Written {
-        self.store.report(id, token, progress).await
-    }
-
-    async fn finish(
-        &self,
-        id: &OperationId,
-        token: FencingToken,
-        outcome: Outcome<RecordedResponse>,
-        progress: Option<Progress>,
-    ) -> Written {
-        let finish = self.store.finish(id, token, outcome, progress);
-        self.finish.wrap(finish).await
-    }
-
-    async fn overrule(
-        &self,
-        id: &OperationId,
-        version: Version,
-        outcome: Outcome<RecordedResponse>,
-    ) -> Written {
-        self.store.overrule(id, version, outcome).await
-    }
-
-    async fn forget(&self, id: &OperationId, version: Version) -> Written {
-        self.store.forget(id, version).await
-    }
-}
-
-impl Watch for Scripted {
-    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
-        self.store.changed(id, since, at_most).await
-    }
-}
-
-impl Lease for Scripted {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
-        self.store.renew(lease, held).await
-    }
-
-    async fn take_over(
-        &self,
-        lease: &LeaseTerm,
-        limit: usize,
-    ) -> Result<Vec<Arc<Record<RecordedResponse>>>, StoreError> {
-        self.store.take_over(lease, limit).await
-    }
-
-    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
-        self.store.release(held).await
-    }
-
-    async fn recalled(
-        &self,
-        node: &NodeId,
-        at_most: Duration,
-    ) -> Result<Vec<OperationId>, StoreError> {
-        self.store.recalled(node, at_most).await
+    /// A store whose calls of one kind go by this script.
+    fn on(self: Arc<Self>, scripted: Call, store: MemoryStore) -> Hooked {
+        Hooked::new(store, move |call, when| {
+            let script = Arc::clone(&self);
+            async move {
+                match call == scripted {
+                    true => script.act(when).await,
+                    false => Ok(()),
+                }
+            }
+        })
     }
 }
 
@@ -891,7 +797,7 @@ async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
         let script = Arc::clone(&create);
         let world = World::with(
             MemoryStore::new(),
-            |store| Scripted::creating(store, script),
+            |store| script.on(Call::Create, store),
             |layer| layer.create_timeout(Duration::from_millis(200)),
         )
         .await;
@@ -911,7 +817,7 @@ async fn a_store_that_never_answers_a_create_is_503_in_time() {
     let script = Arc::clone(&create);
     let world = World::with(
         MemoryStore::new(),
-        |store| Scripted::creating(store, script),
+        |store| script.on(Call::Create, store),
         |layer| layer.create_timeout(Duration::from_millis(50)),
     )
     .await;
@@ -929,7 +835,7 @@ async fn a_create_that_was_committed_and_failed_is_asked_again_and_runs_once() {
     });
     let script = Arc::clone(&create);
     let store = MemoryStore::new();
-    let world = World::with(store, |store| Scripted::creating(store, script), |l| l).await;
+    let world = World::with(store, |store| script.on(Call::Create, store), |l| l).await;
     let mut client = world.server.http1().await;
     let answer = client.post("/reports", "four").await;
     let location = answer.accepted();
@@ -947,7 +853,7 @@ async fn what_may_have_been_created_and_got_a_503_is_never_run() {
     let store = MemoryStore::new();
     let world = World::with(
         store,
-        |store| Scripted::creating(store, create),
+        |store| create.on(Call::Create, store),
         |layer| layer.create_timeout(Duration::from_millis(200)),
     )
     .await;
@@ -973,7 +879,7 @@ async fn an_outcome_that_cannot_be_recorded_is_recorded_later() {
         });
         let script = Arc::clone(&finish);
         let store = MemoryStore::new();
-        let world = World::with(store, |store| Scripted::finishing(store, script), |l| l).await;
+        let world = World::with(store, |store| script.on(Call::Finish, store), |l| l).await;
         let mut client = world.server.http1().await;
         let location = client.post("/reports", "four").await.accepted();
         finish.called(3).await;
@@ -996,7 +902,7 @@ async fn an_outcome_that_can_never_be_recorded_is_reported_by_the_drain() {
     let finish = Script::new(|_| Fault::Instead(StoreError::unavailable(SECRET)));
     let script = Arc::clone(&finish);
     let store = MemoryStore::new();
-    let world = World::with(store, |store| Scripted::finishing(store, script), |l| l).await;
+    let world = World::with(store, |store| script.on(Call::Finish, store), |l| l).await;
     let mut client = world.server.http1().await;
     let answer = client.post("/reports", "four").await;
     finish.called(1).await;

@@ -1071,3 +1071,29 @@ async fn a_store_full_of_what_may_go_has_room_for_a_key() {
     let again = store.reserve(&key("k"), None, token, SECOND).await.unwrap();
     assert!(matches!(again, Reservation::Reserved(same) if same == token));
 }
+
+#[tokio::test]
+async fn a_list_is_in_the_order_of_creation_within_one_millisecond_too() {
+    let store = MemoryStore::new();
+    let mut made = Vec::new();
+    for _ in 0..500 {
+        let new = NewOperation::new(OperationId::new());
+        made.insert(0, new.id.clone());
+        create(&store, new).await;
+    }
+    let mut query = ListQuery::new(None, 70);
+    let mut listed = Vec::new();
+    loop {
+        let page = store.list(&query).await.unwrap();
+        listed.extend(
+            page.records
+                .iter()
+                .map(|record| record.operation().id().clone()),
+        );
+        match page.next {
+            Some(cursor) => query = query.after(cursor),
+            None => break,
+        }
+    }
+    assert_eq!(listed, made);
+}

@@ -281,7 +281,7 @@ where
         };
         let mut wanted = self.wanted(rules.client_id(&self.parts)?);
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        wanted.new.key = rules.key(&self.parts, body, id, wanted.new.owner.is_some())?;
+        wanted.new.key = rules.key(&self.parts, body, id, self.policy.knows_owners())?;
         Ok(wanted)
     }
 

@@ -26,8 +26,9 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   leaves it taken for as long as the call might have gone on.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
-/// characters. A request without an owner needs one of 16, since it is all that
-/// keeps strangers apart. The body of a request with a key is collected in every
+/// characters. Where the layer knows no owners it needs 16, since it is all that
+/// keeps strangers apart. Where it does, all that come for nobody share their
+/// keys: refuse them outside, if they are strangers to each other. The body of a request with a key is collected in every
 /// mode. The fingerprint is of the target that the layer sees, so nested routers
 /// that share a store should tell themselves apart by a
 /// [fingerprint](Self::fingerprint) of their own.
@@ -122,7 +123,7 @@ impl Idempotency {
     }
 
     /// The key of a request: the one it brings, else one made of the `id` it
-    /// brings. `owned` says whether it has an owner.
+    /// brings. `owned` says whether the layer knows owners.
     pub(super) fn key(
         &self,
         parts: &Parts,

@@ -74,6 +74,11 @@ impl Policy {
         self.owner.as_ref().and_then(|owner| owner.owner(parts))
     }
 
+    /// Whether it matters whose a request is.
+    pub(super) fn knows_owners(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// What this request gets, and what is said of its preferences.
     pub(super) fn way(&self, parts: &Parts) -> (Way, Preferred) {
         if self.accepts(parts) {

@@ -164,8 +164,8 @@ impl Fault {
             .with_title(title);
         match self {
             Self::KeyInvalid => problem.with_detail(
-                "A key is one string in double quotes, of 1 to 255 characters; without an \
-                 owner it needs 16.",
+                "A key is one string in double quotes, of 1 to 255 characters, or of 16 to 255 \
+                 where nobody has to say who they are.",
             ),
             Self::InvalidQuery { parameter } => {
                 problem.with_detail(format!("This is no value for {parameter}."))

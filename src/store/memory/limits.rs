@@ -21,7 +21,7 @@ pub(super) struct Limits<T> {
 
 /// What an operation takes besides its record: its slot in a map at half load,
 /// its place in the expiry index, and the counts of an `Arc`.
-const OVERHEAD: usize = 2 * 56 + 48 + 16;
+const OVERHEAD: usize = 2 * 80 + 48 + 16;
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {

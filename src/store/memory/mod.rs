@@ -13,7 +13,7 @@ mod writing;
 use std::{
     fmt,
     hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -68,6 +68,8 @@ struct Shared<T> {
     hasher: foldhash::quality::RandomState,
     started: Instant,
     room: limits::Room,
+    /// How many operations were ever created.
+    created: AtomicU64,
     keys: KeyTable<T>,
     mailboxes: Mailboxes,
 }
@@ -105,6 +107,7 @@ impl<T> MemoryStore<T> {
                 hasher: foldhash::quality::RandomState::default(),
                 started: Instant::now(),
                 room: limits::Room::default(),
+                created: AtomicU64::new(0),
                 keys: KeyTable::new(),
                 mailboxes: Mailboxes::default(),
             }),

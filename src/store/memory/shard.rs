@@ -39,6 +39,8 @@ pub(super) struct Shard<T> {
 }
 
 pub(super) struct Entry<T> {
+    /// Which of all operations it is, in the order of creation.
+    pub(super) number: u64,
     pub(super) record: Arc<Record<T>>,
     /// When the lease ends, or, of a terminal operation, when it expires.
     pub(super) deadline: Tick,
@@ -103,6 +105,7 @@ impl<T> Shard<T> {
     /// is one: that is returned.
     pub(super) fn insert(
         &mut self,
+        number: u64,
         record: Arc<Record<T>>,
         deadline: Tick,
         key: Option<Arc<str>>,
@@ -110,6 +113,7 @@ impl<T> Shard<T> {
         let id = record.operation().id().clone();
         let replaced = self.remove(&id);
         let entry = Entry {
+            number,
             record,
             deadline,
             finished: Tick::NEVER,

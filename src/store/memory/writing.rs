@@ -1,6 +1,6 @@
 //! Creating, changing and forgetting, each under one lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     MemoryStore, Now,
@@ -68,7 +68,8 @@ impl<T: Payload> MemoryStore<T> {
             .as_ref()
             .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
-        let mut replaced = shard.insert(Arc::clone(record), deadline, name.clone());
+        let number = self.shared.created.fetch_add(1, Relaxed);
+        let mut replaced = shard.insert(number, Arc::clone(record), deadline, name.clone());
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key == name
