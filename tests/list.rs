@@ -13,6 +13,7 @@ use tower::ServiceExt;
 use tower_operations::{
     FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService, RecordedResponse,
     WholeBody,
+    accept::PlainOwner,
     poll::PollBody,
     store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
 };
@@ -191,7 +192,9 @@ async fn results_of_a_type_of_one_s_own_are_not_in_lists_either() {
 #[tokio::test]
 async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
     let store = MemoryStore::new();
-    let polls = PollService::new(store.clone()).listing().owner(by_header);
+    let polls = PollService::new(store.clone())
+        .listing()
+        .owner_with(PlainOwner::new(by_header));
     let mut owned = BTreeMap::<_, Vec<String>>::new();
     for owner in [Some("ada"), None, Some("bob"), Some("ada"), None, Some("")] {
         let id = create(&store, owner).await.to_string();

@@ -27,7 +27,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, NotAccepted, OperationHandle, PollService, RecordedResponse,
     RequestBody, WholeBody,
-    accept::Idempotency,
+    accept::{Idempotency, PlainOwner},
     store::{Keys, Lease, Owner, Store, StoreError},
 };
 
@@ -515,7 +515,7 @@ async fn the_key_or_id_of_another_owner_is_409() {
             let store = MemoryStore::new();
             let inner = mode.slow();
             let rules = Idempotency::optional().client_ids();
-            let layer = node(mode, &store, rules).owner(by_header);
+            let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
             let ada = || post(mode, &[field, ("x-user", "ada")]);
             let first = send(&layer, &inner, ada()).await;
             let bob = post(mode, &[field, ("x-user", "bob")]);

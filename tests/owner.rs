@@ -23,7 +23,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, FailureKind, MemoryStore, OperationId, Outcome, PollService,
     RecordedResponse, WholeBody,
-    accept::{ExtractOwner, Idempotency, KeyedOwner},
+    accept::{ExtractOwner, Idempotency, KeyedOwner, PlainOwner},
     store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
 };
 
@@ -145,7 +145,9 @@ fn questions(id: &OperationId) -> Vec<(String, http::request::Builder)> {
 async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call() {
     let memory = MemoryStore::new();
     let (store, calls) = recorded(&memory);
-    let polls = PollService::new(store).owner(by_header).listing();
+    let polls = PollService::new(store)
+        .owner_with(PlainOwner::new(by_header))
+        .listing();
     // Nobody is a stranger to somebody, and the other way round.
     for (owner, asking) in [
         (Some("ada"), Some("bob")),
@@ -204,7 +206,7 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
 #[tokio::test(start_paused = true)]
 async fn a_stranger_s_questions_are_answered_404_and_the_owner_s_are_answered() {
     let memory = MemoryStore::new();
-    let polls = PollService::new(memory.clone()).owner(by_header);
+    let polls = PollService::new(memory.clone()).owner_with(PlainOwner::new(by_header));
     for owner in [Some("ada"), None] {
         let id = create(&memory, owner).await;
         for (question, request) in questions(&id) {
@@ -265,7 +267,9 @@ async fn a_list_costs_the_same_and_looks_the_same_whoever_else_has_operations() 
             let mut seen = Vec::new();
             for memory in [&some, &none] {
                 let (store, calls) = recorded(memory);
-                let polls = PollService::new(store).owner(by_header).listing();
+                let polls = PollService::new(store)
+                    .owner_with(PlainOwner::new(by_header))
+                    .listing();
                 let request = Request::builder().method(&method).uri(query);
                 let answer = Answer::to(&polls, from(Some("bob"), request)).await;
                 seen.push((answer, take(&mut *calls.lock().unwrap())));
@@ -316,7 +320,7 @@ impl App {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_accepted_for_somebody_is_theirs() {
-    for app in [App::with(by_header), App::with(ByHeader)] {
+    for app in [App::with(PlainOwner::new(by_header)), App::with(ByHeader)] {
         for owner in [Some("ada"), None] {
             let accepted = app.post(owner, &[]).await;
             let uri = format!("{}?wait=30", accepted.location());
@@ -343,7 +347,7 @@ async fn a_key_or_an_id_of_somebody_else_is_taken_whoever_they_are() {
             (Some("ada"), None),
             (None, Some("ada")),
         ] {
-            let app = App::with(by_header);
+            let app = App::with(PlainOwner::new(by_header));
             let accepted = app.post(first, &[field]).await;
             let location = accepted.location().to_owned();
             let taken = app.post(second, &[field]).await;
@@ -366,7 +370,7 @@ async fn a_key_or_an_id_of_somebody_else_is_taken_whoever_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
-    let app = App::with(by_header);
+    let app = App::with(PlainOwner::new(by_header));
     let accepted = app.post(Some("ada"), &[]).await;
     let id = accepted.location().rsplit('/').next().unwrap().to_owned();
     let taken = app.post(Some("bob"), &[("operation-id", &id)]).await;

@@ -12,6 +12,7 @@ use http::request::Parts;
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
     AnyStore, AsyncAcceptLayer, Drain, Idempotency, MemoryStore, PollService,
+    accept::PlainOwner,
     dialect::{InvalidBaseUrl, Plain},
     store::Owner,
 };
@@ -143,12 +144,14 @@ impl Args {
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
         let mut layer = layer
             .name("report")
-            .owner(tenant)
+            .owner_with(PlainOwner::new(tenant))
             .max_in_flight(self.max_in_flight)
             .running_timeout(self.timeout)
             .body_limit(self.body_limit as u64)
             .result_limit(self.result_limit);
-        let mut polls = PollService::new(store).owner(tenant).draining(&drain);
+        let mut polls = PollService::new(store)
+            .owner_with(PlainOwner::new(tenant))
+            .draining(&drain);
         if self.list {
             polls = polls.listing();
         }

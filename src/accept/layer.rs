@@ -3,12 +3,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::request::Parts;
 use tower_layer::Layer;
 
-use super::{AsyncAccept, ExtractOwner, Idempotency, policy::Policy, when::When};
+use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, when::When};
 use crate::{
     dialect::{Dialect, InvalidBaseUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
     run::{Drain, Node},
-    store::{KeyPowers, Keys, Lease, Owner},
+    store::{KeyPowers, Keys, Lease, MemoryStore, Owner},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
@@ -66,15 +66,20 @@ impl<R: Keys<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     }
 }
 
-impl<R> AsyncAcceptLayer<R> {
+impl AsyncAcceptLayer<MemoryStore> {
     /// Whose a request is. Without this every operation is nobody's, and there
     /// for everybody who knows its id. Give the
     /// [`PollService`](crate::PollService::owner) the same.
     pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
-        self.owner_with(owner)
+        self.owner_with(PlainOwner::new(owner))
     }
+}
 
-    /// Whose a request is, by a type of yours.
+impl<R> AsyncAcceptLayer<R> {
+    /// Whose a request is: by a [`KeyedOwner`](super::KeyedOwner), which keeps
+    /// owners as keyed hashes, by a [`PlainOwner`](super::PlainOwner), which does
+    /// not, or by a type of yours. Give the
+    /// [`PollService`](crate::PollService::owner_with) the same.
     pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
         self.with(|policy| policy.set_owner(Arc::new(owner)))
     }

@@ -62,6 +62,6 @@ pub use body::{MaybeWhole, RequestBody, ResponseBody};
 pub use future::ResponseFuture;
 pub use idempotency::Idempotency;
 pub use layer::AsyncAcceptLayer;
-pub use owner::{ExtractOwner, KeyedOwner};
+pub use owner::{ExtractOwner, KeyedOwner, PlainOwner};
 pub use policy::accepts_by_default;
 pub use service::AsyncAccept;

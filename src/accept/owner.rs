@@ -7,8 +7,11 @@ use crate::store::Owner;
 /// Says on whose behalf a request comes.
 ///
 /// `None` is nobody, not everybody: an operation that was accepted for nobody
-/// is there for nobody's requests alone. Any closure from the request's parts to
-/// an `Option<Owner>` is one.
+/// is there for nobody's requests alone.
+///
+/// [`KeyedOwner`] and [`PlainOwner`] make one of a closure; which of them it is
+/// to be has to be said wherever the store may be read by others. A
+/// [`MemoryStore`](crate::MemoryStore) is not, and takes the closure itself.
 ///
 /// Take the owner from what an outer layer has verified (an extension, say),
 /// and from a bare header only where a gateway sets it.
@@ -22,9 +25,34 @@ pub trait ExtractOwner: Send + Sync + 'static {
     }
 }
 
-impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F {
+/// Keeps owners as the application names them. Whoever can read the store can
+/// read who they are.
+///
+/// ```
+/// use http::request::Parts;
+/// use tower_operations::{accept::PlainOwner, store::Owner};
+///
+/// #[derive(Clone)]
+/// struct Tenant(u32); // put into the extensions by your authentication
+///
+/// let owner = PlainOwner::new(|parts: &Parts| {
+///     parts.extensions.get().map(|Tenant(number)| Owner::new(number.to_string()))
+/// });
+/// ```
+#[derive(Clone, Copy)]
+pub struct PlainOwner<F>(F);
+
+impl<F: Fn(&Parts) -> Option<Owner>> PlainOwner<F> {
+    /// Keeps what `owner` says as it is.
+    #[must_use]
+    pub fn new(owner: F) -> Self {
+        Self(owner)
+    }
+}
+
+impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for PlainOwner<F> {
     fn owner(&self, parts: &Parts) -> Option<Owner> {
-        self(parts)
+        self.0(parts)
     }
 }
 
@@ -55,8 +83,8 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F 
 /// let polls = PollService::new(store).owner_with(owner());
 /// ```
 #[derive(Clone)]
-pub struct KeyedOwner<E> {
-    inner: E,
+pub struct KeyedOwner<F> {
+    owner: F,
     /// The first one is the one to create with.
     keys: Vec<Hmac<Sha256>>,
 }
@@ -64,17 +92,17 @@ pub struct KeyedOwner<E> {
 /// What stands before the digest: another function would have another name.
 const SCHEME: &str = "hmac-sha256:";
 
-impl<E> KeyedOwner<E> {
-    /// Keys what `inner` says, with the first of `keys`.
+impl<F: Fn(&Parts) -> Option<Owner>> KeyedOwner<F> {
+    /// Keys what `owner` says, with the first of `keys`.
     ///
     /// # Panics
     /// If there is no key.
     #[must_use]
-    pub fn new<K: AsRef<[u8]>>(inner: E, keys: impl IntoIterator<Item = K>) -> Self {
+    pub fn new<K: AsRef<[u8]>>(owner: F, keys: impl IntoIterator<Item = K>) -> Self {
         let keyed = |key: K| Hmac::new_from_slice(key.as_ref()).expect("HMAC takes any key");
         let keys: Vec<_> = keys.into_iter().map(keyed).collect();
         assert!(!keys.is_empty(), "a keyed owner needs a key");
-        Self { inner, keys }
+        Self { owner, keys }
     }
 
     fn digest(&self, owner: &Owner) -> Owner {
@@ -87,13 +115,13 @@ impl<E> KeyedOwner<E> {
     }
 }
 
-impl<E: ExtractOwner> ExtractOwner for KeyedOwner<E> {
+impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for KeyedOwner<F> {
     fn owner(&self, parts: &Parts) -> Option<Owner> {
-        self.inner.owner(parts).map(|owner| self.digest(&owner))
+        (self.owner)(parts).map(|owner| self.digest(&owner))
     }
 
     fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
-        match (self.inner.owner(parts), owner) {
+        match ((self.owner)(parts), owner) {
             (None, None) => true,
             (Some(asks), Some(kept)) => {
                 let Some(kept) = digest_of(kept) else {
@@ -120,7 +148,13 @@ fn digest_of(owner: &Owner) -> Option<Vec<u8>> {
         .collect()
 }
 
-impl<E> std::fmt::Debug for KeyedOwner<E> {
+impl<F> std::fmt::Debug for PlainOwner<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlainOwner").finish_non_exhaustive()
+    }
+}
+
+impl<F> std::fmt::Debug for KeyedOwner<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KeyedOwner")
             .field("keys", &self.keys.len())
@@ -134,7 +168,9 @@ mod tests {
 
     use super::*;
 
-    fn keyed(keys: &[&str]) -> KeyedOwner<impl ExtractOwner> {
+    fn keyed(
+        keys: &[&str],
+    ) -> KeyedOwner<impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> {
         KeyedOwner::new(
             |parts: &Parts| {
                 parts

@@ -11,11 +11,11 @@ use tower::Service;
 
 use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
 use crate::{
-    accept::ExtractOwner,
+    accept::{ExtractOwner, PlainOwner},
     dialect::{Dialect, Fault, InvalidBaseUrl, Replay, RetryAfter},
-    operation::{OperationId, WholeBody},
+    operation::{OperationId, Payload, WholeBody},
     run::Drain,
-    store::{List, Owner, Repository, Store, Watch},
+    store::{List, MemoryStore, Owner, Repository, Store, Watch},
 };
 
 /// Answers polls, cancels and requests for results. See the
@@ -51,13 +51,22 @@ impl<S: Repository + Watch> PollService<S> {
     }
 }
 
+impl<T: Payload> PollService<MemoryStore<T>> {
+    /// On whose behalf a request comes. Operations are there for their owner
+    /// alone; for everybody else they are unknown. Give the
+    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner) the same.
+    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
+        self.owner_with(PlainOwner::new(owner))
+    }
+}
+
 impl<S: List> PollService<S> {
     /// Lets operations be listed: `GET` of their root gives those of whoever
     /// asks, newest first, a page at a time: 20, or `limit` up to 100. `state`
     /// takes one of the five words, `cursor` what the page before gave.
     ///
     /// Whoever asks for nobody gets what is nobody's. Without an
-    /// [`owner`](Self::owner) that is everything, so whoever can reach the list
+    /// [`owner_with`](Self::owner_with) that is everything, so whoever can reach the list
     /// knows every id.
     pub fn listing(self) -> Self {
         self.with(|settings| settings.powers = settings.powers.listing())
@@ -154,14 +163,10 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.closing = Some(drain.closed()))
     }
 
-    /// On whose behalf a request comes. Operations are there for their owner
-    /// alone; for everybody else they are unknown. Give the
-    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner) the same.
-    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
-        self.owner_with(owner)
-    }
-
-    /// On whose behalf a request comes, by a type of yours.
+    /// On whose behalf a request comes: by the same
+    /// [`KeyedOwner`](crate::accept::KeyedOwner),
+    /// [`PlainOwner`](crate::accept::PlainOwner) or type of yours that the
+    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner_with) has.
     pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
         self.with(|settings| settings.set_owner(Arc::new(owner)))
     }
