@@ -453,3 +453,17 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_never_decides_is_answered_with_a_504() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.signaled().running_timeout(Duration::from_secs(60));
+    let begun = Instant::now();
+    let response = setup
+        .send(&layer, "", async |_| std::future::pending().await)
+        .await;
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert!(text(response).await.contains(FailureKind::TimedOut.urn()));
+    setup.nothing_is_left().await;
+}

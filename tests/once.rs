@@ -1126,3 +1126,20 @@ async fn one_key_with_two_ids_is_two_requests() {
     let other = send(&layer, &inner, post(Mode::Always, &[KEY, other])).await;
     other.is_problem(422, "idempotency-key-reused");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_early_answer_above_the_result_limit_goes_out_and_is_not_kept() {
+    for mode in EARLY {
+        let store = MemoryStore::new();
+        let layer = node(mode, &store, Idempotency::optional()).result_limit(3);
+        let inner = Inner::new(|_, _| async { Ok(Response::new(WholeBody::from("four"))) });
+        for runs in 1..=2 {
+            let answer = send(&layer, &inner, post(mode, &[KEY])).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.body.as_ref()),
+                (200, &b"four"[..])
+            );
+            assert_eq!(inner.runs(), runs, "{mode:?}");
+        }
+    }
+}

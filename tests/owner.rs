@@ -414,4 +414,18 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{stranger:?}");
         }
     }
+
+    // A list knows only what was created under the first.
+    for (keys, listed) in [(&["old", "new"][..], true), (&["new", "old"], false)] {
+        let polls = PollService::new(store.clone())
+            .owner_with(keyed(keys))
+            .listing();
+        let answer = Answer::to(&polls, from(Some("ada"), Request::get("/"))).await;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(
+            body.contains(&stored_id.to_string()),
+            listed,
+            "{keys:?}: {body}"
+        );
+    }
 }

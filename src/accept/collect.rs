@@ -145,3 +145,56 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body::Frame;
+
+    use super::*;
+
+    /// A body without an end: silent, or a mebibyte at a time.
+    struct Endless {
+        silent: bool,
+        sent: std::sync::Arc<std::sync::atomic::AtomicU64>,
+    }
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.silent {
+                return Poll::Pending;
+            }
+            let frame = Bytes::from(vec![0; 1 << 20]);
+            self.sent
+                .fetch_add(frame.len() as u64, std::sync::atomic::Ordering::SeqCst);
+            Poll::Ready(Some(Ok(Frame::data(frame))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_thrown_away_is_bounded_in_time_and_in_bytes() {
+        for silent in [true, false] {
+            let sent = std::sync::Arc::default();
+            let body = Endless {
+                silent,
+                sent: std::sync::Arc::clone(&sent),
+            };
+            let (answering, answered) = oneshot::channel();
+            drop(answering);
+            let begun = Instant::now();
+            discard(Box::pin(body), answered).await;
+            match silent {
+                true => assert_eq!(begun.elapsed(), DISCARDING),
+                false => {
+                    let sent = sent.load(std::sync::atomic::Ordering::SeqCst);
+                    assert!(sent > DISCARDED && sent <= DISCARDED + (2 << 20), "{sent}");
+                }
+            }
+        }
+    }
+}
