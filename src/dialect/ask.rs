@@ -92,7 +92,7 @@ pub enum Intent {
     Status,
     /// Its result.
     Result,
-    /// Every change of it, as it comes.
+    /// What it is, and again whenever it has changed.
     Events,
     /// That it be canceled.
     Cancel(WhenFinished),

@@ -18,7 +18,7 @@ use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody
 /// | the accepted one | 202, `{"id","state","location"}` |
 /// | `GET …/{id}` | 200 and the operation, also when it failed |
 /// | `GET …/{id}/result` | the recorded response; 202 while there is none |
-/// | `GET …/{id}/events`, or `Accept: text/event-stream` | an event for what it is, then one a change |
+/// | `GET …/{id}/events`, or `Accept: text/event-stream` | an event for what it is, then one whenever it has changed |
 /// | `GET …/`, where lists are on | `{"operations","next"}`; `state`, `limit`, `cursor` |
 /// | the same, canceled | 410 |
 /// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, succeeded or failed | 204, and it is forgotten |
