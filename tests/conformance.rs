@@ -242,6 +242,7 @@ broken! {
     a_wait_that_is_over_without_a_change_is_noticed: watch, WaitsComeBackEarly, "law 5";
     progress_that_wakes_nobody_is_noticed: watch, ProgressWakesNobody, "law 5";
     forgetting_that_wakes_nobody_is_noticed: watch, ForgettingWakesNobody, "law 5";
+    a_record_that_forgets_what_was_is_noticed: watch, WhatWasIsForgotten, "law 5";
 
     taking_over_what_is_held_is_noticed: lease, LeasesAreIgnored, "law 6";
     taking_over_without_a_higher_token_is_noticed: lease, TakeOverKeepsTheToken, "law 6";

@@ -243,6 +243,72 @@ async fn a_stream_begins_with_what_is_and_tells_every_change_to_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_in_quick_succession_are_an_event_each() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone());
+    let operation = Moved::begin(&store).await;
+    let follow = |id: Option<&str>| {
+        let request = operation.follow();
+        ask(
+            &polls,
+            match id {
+                Some(id) => request.header("last-event-id", id),
+                None => request,
+            },
+        )
+    };
+    let mut events = Events::of(follow(None).await);
+    let first = events.event().await;
+    // What a poll says after each change, none of which is waited for.
+    let mut polled = Vec::new();
+    for step in 0..5 {
+        match step {
+            0 => operation.start().await,
+            4 => operation.succeed("1").await,
+            step => operation.report(f64::from(step)).await,
+        }
+        polled.push(text(ask(&polls, operation.get()).await).await);
+    }
+    let mut told = Vec::new();
+    for polled in &polled {
+        let event = events.event().await;
+        assert_eq!(event.data, *polled);
+        told.push(event);
+    }
+    assert_eq!(events.piece().await, None);
+
+    // Who was away hears what it has missed, from wherever it left.
+    let ids = [&first].into_iter().chain(&told).map(|event| &event.id);
+    for (seen, id) in ids.take(5).enumerate() {
+        let mut events = Events::of(follow(Some(id)).await);
+        for event in &told[seen..] {
+            assert_eq!(events.event().await, *event, "after {seen}");
+        }
+        assert_eq!(events.piece().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_falls_far_behind_hears_the_latest_changes() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone());
+    let operation = Moved::begin(&store).await;
+    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    events.event().await;
+    operation.start().await;
+    for percent in 1..=60 {
+        operation.report(f64::from(percent)).await;
+    }
+    let mut percents = Vec::new();
+    while percents.last() != Some(&60.0) {
+        let event = events.event().await;
+        percents.push(event.json()["progress"]["percent"].as_f64().unwrap());
+    }
+    let latest: Vec<_> = (44..=60).map(f64::from).collect();
+    assert_eq!(percents, latest);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_said_while_nothing_changes() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());

@@ -88,6 +88,23 @@ impl Metadata {
         self
     }
 
+    /// What was known before the end: at the change of `at`, with that progress.
+    pub(crate) fn before_its_end(
+        &self,
+        at: Option<SystemTime>,
+        progress: Option<Progress>,
+        had_started: bool,
+    ) -> Self {
+        Self {
+            updated_at: at.map(Into::into),
+            started_at: self.started_at.filter(|_| had_started),
+            finished_at: None,
+            expires_at: None,
+            progress: progress.map(Box::new),
+            ..self.clone()
+        }
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.progress

@@ -1,7 +1,7 @@
 //! Following an operation as a stream of events (HTML, section 9.2, *Server-sent
 //! events*).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
@@ -21,19 +21,23 @@ use crate::{
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Begins a stream with the operation as it is, unless the client says in
-/// `Last-Event-ID` that it has seen that.
+/// Begins a stream with the operation as it is; or, if the client says in
+/// `Last-Event-ID` what it has seen, with what it has missed since.
 ///
-/// Changes in quick succession may come as one event. The stream ends after the
-/// terminal one, and when the server shuts down.
+/// Then there is an event a change. Only a client that has fallen behind by more
+/// changes than a record remembers gets the latest of them. The stream ends after
+/// the terminal event, and when the server shuts down.
 pub(super) fn events<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
     record: Arc<Record<S::Output>>,
 ) -> Response<PollBody> {
     let seen = parts.headers.get(&LAST_EVENT_ID).map(HeaderValue::as_bytes);
-    let is_news = seen != Some(conditional::tag(&record).as_bytes());
-    if !is_news && record.operation().state().is_terminal() {
+    let untold = match seen {
+        Some(seen) => missed(&record, seen),
+        None => VecDeque::from([Arc::clone(&record)]),
+    };
+    if untold.is_empty() && record.operation().state().is_terminal() {
         // This is what tells a client not to come back.
         let mut response = Response::new(WholeBody::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -49,7 +53,7 @@ pub(super) fn events<S: Store>(
         settings: Arc::clone(settings),
         parts,
         record,
-        is_news,
+        untold,
         _held: held,
     };
     let mut response = Response::new(PollBody::events(stream.next()));
@@ -69,20 +73,41 @@ pub(super) fn events<S: Store>(
 struct Stream<S: Store> {
     settings: Arc<Settings<S>>,
     parts: Parts,
+    /// As it was read last.
     record: Arc<Record<S::Output>>,
-    /// Whether the record has still to be told.
-    is_news: bool,
+    /// What the client has still to be told.
+    untold: VecDeque<Arc<Record<S::Output>>>,
     _held: HeldOne,
+}
+
+/// What a client has not seen that has seen the event `id`: everything since,
+/// or the record alone, if that event is none of this record's.
+fn missed<T>(record: &Arc<Record<T>>, id: &[u8]) -> VecDeque<Arc<Record<T>>> {
+    let is_seen = |record: &Record<T>| conditional::tag(record).as_bytes() == id;
+    if is_seen(record) {
+        return VecDeque::new();
+    }
+    let remembered = record.remembered();
+    let seen = remembered.iter().position(is_seen);
+    let since = seen.map_or(remembered.len(), |seen| seen + 1);
+    told(remembered.into_iter().skip(since), record)
+}
+
+fn told<T>(
+    between: impl Iterator<Item = Record<T>>,
+    record: &Arc<Record<T>>,
+) -> VecDeque<Arc<Record<T>>> {
+    between.map(Arc::new).chain([Arc::clone(record)]).collect()
 }
 
 impl<S: Store> Stream<S> {
     fn next(mut self) -> NextEvent {
         Box::pin(async move {
-            if !self.is_news && !self.until_news().await? {
+            if self.untold.is_empty() && !self.until_news().await? {
                 return Some((KEEP_ALIVE, self.after()));
             }
-            self.is_news = false;
-            let event = self.event()?;
+            let record = self.untold.pop_front()?;
+            let event = self.event(&record)?;
             Some((event, self.after()))
         })
     }
@@ -107,15 +132,18 @@ impl<S: Store> Stream<S> {
             .inspect_err(|error| tracing::warn!(error = error.chain(), "an event stream ends"))
             .ok()??;
         let is_news = next.version() != Some(version);
-        self.record = next;
+        if is_news {
+            self.untold = told(next.between(version), &next);
+            self.record = next;
+        }
         Some(is_news)
     }
 
-    fn event(&self) -> Option<Bytes> {
-        let id = conditional::tag(&self.record);
-        let view = self.record.operation().view();
+    fn event(&self, record: &Record<S::Output>) -> Option<Bytes> {
+        let id = conditional::tag(record);
+        let view = record.operation().view();
         let dialect = &self.settings.dialect;
-        let event = in_context(&self.settings, &self.parts, &self.record, |context| {
+        let event = in_context(&self.settings, &self.parts, record, |context| {
             dialect.event(&view, context)
         });
         event.ok().map(|event| event.encode(&id).into())

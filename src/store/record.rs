@@ -3,8 +3,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{FencingToken, NewOperation, NodeId, Owner, Version};
-use crate::operation::{Metadata, Operation, Outcome, Progress, Snapshot, Stage};
+use super::{
+    FencingToken, NewOperation, NodeId, Owner, Version,
+    history::{History, Past},
+};
+use crate::operation::{Metadata, Operation, Outcome, Progress, Snapshot, Stage, State};
 
 /// What a store keeps of one operation: the operation itself, its version, its
 /// owner, and who may write to it.
@@ -23,6 +26,7 @@ pub struct Record<T> {
     attempts: u32,
     /// Which holder started it last.
     started_by: Option<FencingToken>,
+    history: History,
 }
 
 /// Where a conditional change leads.
@@ -56,6 +60,7 @@ impl<T> Record<T> {
             node: new.lease.as_ref().map(|lease| lease.node.clone()),
             attempts: 0,
             started_by: None,
+            history: History::default(),
         }
     }
 
@@ -71,6 +76,7 @@ impl<T> Record<T> {
             node: None,
             attempts: 0,
             started_by: None,
+            history: History::default(),
         }
     }
 
@@ -106,6 +112,16 @@ impl<T> Record<T> {
         Self {
             attempts,
             started_by,
+            ..self
+        }
+    }
+
+    /// Sets what it was before, the oldest first: one version each, up to the one
+    /// before this. Of a long history the latest part is kept.
+    #[must_use]
+    pub fn with_history(self, past: Vec<Past>) -> Self {
+        Self {
+            history: History::new(past),
             ..self
         }
     }
@@ -150,6 +166,56 @@ impl<T> Record<T> {
     #[must_use]
     pub fn started_by(&self) -> Option<FencingToken> {
         self.started_by
+    }
+
+    /// What it was before, as far as that is remembered: one version each, the
+    /// last of them the one before this.
+    #[must_use]
+    pub fn history(&self) -> &[Past] {
+        self.history.past()
+    }
+
+    pub(crate) fn history_bytes(&self) -> usize {
+        self.history.heap_bytes()
+    }
+
+    /// The records that led to this one, as far as they are remembered.
+    pub(crate) fn remembered(&self) -> Vec<Self> {
+        let Some(version) = self.version.map(Version::get) else {
+            return Vec::new();
+        };
+        let past = self.history();
+        let first = version.saturating_sub(past.len() as u64);
+        (first..version)
+            .zip(past)
+            .map(|(number, past)| self.at(Version::from_number(number), past))
+            .collect()
+    }
+
+    /// Those of them that came after the version `seen`.
+    pub(crate) fn between(&self, seen: Version) -> impl Iterator<Item = Self> {
+        self.remembered()
+            .into_iter()
+            .filter(move |record| record.version > Some(seen))
+    }
+
+    /// What this was at an earlier version, as far as clients could see it.
+    fn at(&self, version: Option<Version>, past: &Past) -> Self {
+        let metadata = self.operation.metadata().before_its_end(
+            past.at,
+            past.progress.as_deref().cloned(),
+            past.state == State::Running,
+        );
+        let stage = match past.state {
+            State::Running => Stage::Running,
+            State::Pending | State::Succeeded | State::Failed | State::Canceled => Stage::Pending,
+        };
+        let operation = Operation::of(self.operation.id().clone(), Snapshot { stage, metadata });
+        Self {
+            version,
+            owner: self.owner.clone(),
+            ..Self::unversioned(operation)
+        }
     }
 
     /// `pending` → `running`, by the holder. After a lease was taken over, a
@@ -313,7 +379,16 @@ impl<T> Record<T> {
             Stage::Running => Stage::Running,
             Stage::Ended(_) => return None,
         };
-        Some(self.with_stage(stage, self.version.map(Version::next)))
+        let metadata = self.operation.metadata();
+        let past = Past::new(
+            stage.state(),
+            metadata.updated_at(),
+            metadata.progress().cloned(),
+        );
+        Some(Self {
+            history: self.history.and(past),
+            ..self.with_stage(stage, self.version.map(Version::next))
+        })
     }
 
     fn with_stage(&self, stage: Stage<T>, version: Option<Version>) -> Self {
@@ -326,6 +401,7 @@ impl<T> Record<T> {
             node: self.node.clone(),
             attempts: self.attempts,
             started_by: self.started_by,
+            history: self.history.clone(),
         }
     }
 }

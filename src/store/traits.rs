@@ -40,7 +40,8 @@ pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
 /// # Semantics
 /// Law 5: no change after `since` is missed, on whichever node it is made, and
 /// the call returns within `at_most`. Implementations subscribe before they
-/// check.
+/// check. What came between the version that was named and the record that is
+/// returned is in that record's [history](Record::history).
 pub trait Watch: Store {
     /// Returns the operation as soon as its version is not `since`, or as it is
     /// after `at_most`; `None` if there is none, or as soon as it is forgotten.

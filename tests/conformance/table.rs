@@ -70,6 +70,7 @@ pub(crate) enum Fault {
     WaitsComeBackEarly,
     ProgressWakesNobody,
     ForgettingWakesNobody,
+    WhatWasIsForgotten,
     // Leases.
     LeasesAreIgnored,
     TakeOverKeepsTheToken,
@@ -239,6 +240,7 @@ impl Table {
         let next = Arc::new(match self.fault {
             Some(Fault::VersionsStand) => with_version(&next, version),
             Some(Fault::VersionsSkip) => with_version(&next, version.next().next()),
+            Some(Fault::WhatWasIsForgotten) => next.with_history(Vec::new()),
             _ => next,
         });
         if self.breaks(Fault::ChangesAreNotAtomic) {

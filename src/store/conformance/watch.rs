@@ -13,7 +13,7 @@ use super::subject::{
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
-    store::{Repository, Version, Watch},
+    store::{Past, Repository, Version, Watch},
 };
 
 /// How often a writer races with those who wait.
@@ -24,6 +24,7 @@ where
     R: Repository<Output = RecordedResponse> + Watch,
 {
     what_was_changed_before_is_answered_at_once(&**store).await;
+    what_lay_between_is_remembered(&**store).await;
     what_is_not_there_is_answered_at_once(&**store).await;
     an_unchanged_operation_comes_back_in_time(&**store).await;
     every_kind_of_change_ends_a_wait(store).await;
@@ -50,6 +51,36 @@ where
             "{what} gave {found:?}, not {ended:?}"
         );
     }
+}
+
+/// Who comes late still learns every change.
+async fn what_lay_between_is_remembered<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse> + Watch,
+{
+    let pending = create(store, new_operation()).await;
+    let running = start(store, &pending).await;
+    let (id, token) = (running.operation().id(), running.token());
+    let reported = ok(store.report(id, token, Progress::counted(1, 2)).await);
+    let reported = done(2, reported, "progress");
+    let ended = finish(store, &reported).await;
+    let what = "a wait for a change that was made before";
+    let found = ok(in_time(5, what, store.changed(id, version(&pending), HELD)).await);
+    let remembered = found.as_ref().map(|record| record.history().to_vec());
+    let changes = [&pending, &running, &reported].map(|record| {
+        let operation = record.operation();
+        let metadata = operation.metadata();
+        Past::new(
+            operation.state(),
+            metadata.updated_at(),
+            metadata.progress().cloned(),
+        )
+    });
+    law!(
+        5,
+        remembered.as_deref() == Some(&changes[..]) && found.as_ref() == Some(&ended),
+        "what lay before {found:?} was {changes:?}"
+    );
 }
 
 async fn what_is_not_there_is_answered_at_once<R>(store: &R)

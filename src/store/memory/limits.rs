@@ -47,6 +47,7 @@ impl<T> Limits<T> {
             + 2 * operation.id().heap_bytes()
             + record.owner().map_or(0, |owner| owner.as_str().len() + 16)
             + operation.metadata().heap_bytes()
+            + record.history_bytes()
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
             + operation.response().map_or(0, self.heap_bytes)
     }
