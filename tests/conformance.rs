@@ -266,6 +266,7 @@ broken! {
     an_owner_of_a_key_that_is_ignored_is_noticed: keys, OwnersOfKeysAreIgnored, "law 1";
     a_reservation_that_is_ignored_is_noticed: keys, ReservationsAreIgnored, "law 1";
     a_reservation_that_never_lapses_is_noticed: keys, ReservationsNeverLapse, "law 1";
+    a_reservation_that_is_not_renewed_is_noticed: keys, ReservationsAreNotRenewed, "law 1";
     reserving_twice_at_the_same_moment_is_noticed: keys, ReserveIsNotAtomic, "law 1";
     settling_by_anybody_is_noticed: keys, SettleIgnoresTheToken, "law 1";
     releasing_a_key_by_anybody_is_noticed: keys, ReleaseKeyIgnoresTheToken, "law 1";

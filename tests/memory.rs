@@ -10,8 +10,8 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse, WholeBody,
     store::{
         Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
-        Write,
+        NodeId, Owner, Past, Purge, Record, Repository, Reservation, Store, StoreError, Version,
+        Watch, Write,
     },
 };
 
@@ -655,7 +655,7 @@ async fn results_of_another_type_are_weighed_as_they_say() {
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("not new");
     };
-    let before = store.bytes();
+    let before = store.bytes() + size_of::<Past>();
     let result = "x".repeat(12_345);
     let (id, token) = (record.operation().id(), record.token());
     store
@@ -856,19 +856,27 @@ async fn weight(record: &Record<RecordedResponse>) -> usize {
     let operation = record.operation();
     let new = NewOperation::new(operation.id().clone()).owner(record.owner().cloned());
     let (id, created) = (operation.id(), create(&alone, new).await);
-    if let Some(progress) = operation.metadata().progress() {
-        alone
-            .report(id, created.token(), progress.clone())
-            .await
-            .unwrap();
+    let token = created.token();
+    let said = record.history().iter().map(|past| past.progress.as_deref());
+    for progress in said.flatten() {
+        let progress = progress.clone();
+        alone.report(id, token, progress).await.unwrap();
     }
-    if let Some(outcome) = operation.outcome() {
-        alone
-            .finish(id, created.token(), outcome.clone(), None)
-            .await
-            .unwrap();
+    let progress = operation.metadata().progress().cloned();
+    match operation.outcome() {
+        Some(outcome) => {
+            let finish = alone.finish(id, token, outcome.clone(), progress);
+            finish.await.unwrap();
+        }
+        None => {
+            if let Some(progress) = progress {
+                alone.report(id, token, progress).await.unwrap();
+            }
+        }
     }
-    alone.bytes()
+    let alone_record = alone.get(id).await.unwrap().unwrap();
+    let further = record.history().len() - alone_record.history().len();
+    alone.bytes() + further * size_of::<Past>()
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -803,6 +803,46 @@ async fn a_call_that_takes_long_keeps_its_key_all_the_while() {
         let (first, ()) = tokio::join!(first, repeated);
         let again = send(&layer, &inner, post(mode, &[KEY])).await;
         assert_eq!((again, inner.runs()), (first, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_frees_its_key_within_a_lease() {
+    for mode in EARLY {
+        let memory = MemoryStore::new();
+        let dead = Arc::new(AtomicBool::new(false));
+        let died = Arc::clone(&dead);
+        let dying = Hooked::new(memory.clone(), move |_, _| {
+            let died = died.load(SeqCst);
+            async move {
+                if died {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        let inner = Inner::new(async |_, _| std::future::pending().await);
+        let slow = |layer: AsyncAcceptLayer<_>| match mode {
+            Mode::After => layer.after(Duration::from_secs(60 * 60)),
+            _ => layer,
+        };
+        let first = slow(node(mode, &dying, Idempotency::optional()));
+        let never = tokio::spawn(async move { send(&first, &inner, post(mode, &[KEY])).await });
+        sleep(Duration::from_secs(100)).await;
+        let (alive, inner) = (node(mode, &memory, Idempotency::optional()), well());
+        let again = || send(&alive, &inner, post(mode, &[KEY]));
+        again().await.is_problem(409, "idempotency-key-in-use");
+
+        dead.store(true, SeqCst);
+        let begun = Instant::now();
+        while inner.runs() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{mode:?}");
+            again().await;
+        }
+        assert!(begun.elapsed() > Duration::from_secs(15), "{mode:?}");
+        assert_eq!(again().await.status, 200);
+        assert_eq!(inner.runs(), 1);
+        never.abort();
     }
 }
 

@@ -18,15 +18,14 @@ use crate::{
 /// # Errors of the answer
 /// One that is announced to be above the result limit is not kept. One that turns
 /// out to be is lost, as the result of an operation would be.
-pub(super) async fn settled<C, E, R>(
+pub(super) async fn settled<C, E>(
     early: Told<Response<C>, E>,
-    reserved: Option<ReservedKey<R>>,
+    reserved: Option<ReservedKey>,
     policy: &Policy,
 ) -> Told<Response<C>, E>
 where
     C: Body<Data = Bytes>,
     C::Error: Into<BoxError>,
-    R: Send + Sync + 'static,
 {
     let limit = policy.run.result;
     let (response, key) = match (early, reserved) {

@@ -103,15 +103,8 @@ where
         };
         let (node, max_wait) = (Arc::clone(&self.node), rules.max_wait);
         let owner = wanted.new.owner.clone();
-        // Until it is answered or an operation, after which it needs no
-        // reservation.
-        let policy = &self.policy;
-        let call = match self.way {
-            Way::Pass | Way::Now => policy.create_timeout,
-            Way::After(_) | Way::Signaled => policy.run.pending.saturating_add(policy.run.running),
-        };
-        let patience = policy.create_timeout;
-        let reserved = ReservedKey::reserve(node, keys, key, owner, call, patience, max_wait).await;
+        let patience = self.policy.create_timeout;
+        let reserved = ReservedKey::reserve(node, keys, key, owner, patience, max_wait).await;
         let accepted = match reserved {
             Ok(Reserved::Free(key)) => {
                 let node = Arc::clone(&self.node);
@@ -148,7 +141,7 @@ where
         self,
         wanted: Wanted,
         body: WholeBody,
-        mut reserved: Option<ReservedKey<R>>,
+        mut reserved: Option<ReservedKey>,
     ) -> Creating
     where
         S: Inner<B>,
@@ -171,7 +164,7 @@ where
         tokio::spawn(Box::pin(async move {
             let record = match create(&node, &policy, &wanted).await {
                 Ok(Made::New(record)) => {
-                    if let Some(key) = &mut reserved {
+                    if let Some(key) = reserved.take() {
                         key.bound();
                     }
                     record
@@ -207,7 +200,7 @@ where
         self,
         wanted: Wanted,
         body: RequestBody<B>,
-        mut reserved: Option<ReservedKey<R>>,
+        mut reserved: Option<ReservedKey>,
     ) -> Held<S::Response, S::Error>
     where
         S: Inner<B>,
@@ -253,7 +246,7 @@ where
                 }
             };
             let accepted = |record| {
-                if let Some(key) = &mut reserved {
+                if let Some(key) = reserved.take() {
                     key.bound();
                 }
                 // Whoever has left has said so at the gate.

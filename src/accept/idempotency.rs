@@ -22,8 +22,8 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
 ///   a time, or [signaled](super::AsyncAcceptLayer::signaled)), one below 500 is
-///   kept and repeated; one of 500 or above or a hang-up frees the key, and a crash
-///   leaves it taken for as long as the call might have gone on.
+///   kept and repeated; one of 500 or above or a hang-up frees the key, and so does
+///   a crash, once its lease is over.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
 /// characters. Where the layer knows no owners it needs 16, since it is all that

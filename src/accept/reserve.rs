@@ -1,62 +1,70 @@
 //! Holding the key of a request whose answer may come without an operation.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 use tracing::Instrument;
 
 use super::refuse::Refusal;
 use crate::{
     operation::RecordedResponse,
     run::{Node, until_answered},
-    store::{FencingToken, Key, KeyPowers, Owner, Record, Reservation},
+    store::{FencingToken, Key, KeyPowers, Owner, Record, Reservation, StoreError},
 };
 
 /// What a key stands for, once that is certain.
-pub(super) enum Reserved<R: Send + Sync + 'static> {
-    Free(ReservedKey<R>),
+pub(super) enum Reserved {
+    Free(ReservedKey),
     Operation(Arc<Record<RecordedResponse>>),
     Answered(Arc<RecordedResponse>),
 }
 
 /// A key that is reserved for this request. Dropped, it is freed.
-pub(super) struct ReservedKey<R: Send + Sync + 'static> {
-    node: Arc<Node<R>>,
-    powers: KeyPowers<R>,
-    pub(super) key: Key,
+pub(super) struct ReservedKey {
     pub(super) token: FencingToken,
-    reserved: bool,
+    end: oneshot::Sender<End>,
 }
 
-/// How long a key stays reserved if its node dies, beyond what its call may
-/// take.
-const TERM: Duration = Duration::from_secs(10 * 60);
+/// What becomes of a reservation that is not to be freed.
+enum End {
+    /// The key stands for an operation.
+    Bound,
+    /// It stands for an answer, which is to be kept; the sender goes once it is.
+    Answered(RecordedResponse, oneshot::Sender<()>),
+}
 
 /// How often it is asked whether the first request has been answered.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
-impl<R: Send + Sync + 'static> ReservedKey<R> {
-    /// Reserves `key` for as long as its call may take, or finds what it stands
-    /// for. The store has `patience` to answer; while another request with the
-    /// key is being answered, that is waited for, for `max_wait`.
-    pub(super) async fn reserve(
+impl ReservedKey {
+    /// Reserves `key`, or finds what it stands for. The store has `patience` to
+    /// answer; while another request with the key is being answered, that is
+    /// waited for, for `max_wait`.
+    pub(super) async fn reserve<R: Send + Sync + 'static>(
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
         key: Key,
         owner: Option<Owner>,
-        call: Duration,
         patience: Duration,
         max_wait: Duration,
-    ) -> Result<Reserved<R>, Refusal> {
+    ) -> Result<Reserved, Refusal> {
         let begun = Instant::now();
         loop {
-            let (node, key, owner) = (Arc::clone(&node), key.clone(), owner.clone());
-            // In a task of its own: if the client leaves, what comes of it is
-            // dropped there, and so freed.
-            let term = TERM.saturating_add(call);
-            let tried = Self::try_reserve(node, powers, key, owner, term, patience);
-            let tried = tokio::spawn(tried.in_current_span()).await;
-            match tried.unwrap_or(Err(Refusal::Unavailable))? {
+            let keeper = Keeper {
+                node: Arc::clone(&node),
+                powers,
+                key: key.clone(),
+                owner: owner.clone(),
+                token: FencingToken::random(),
+            };
+            // In a task of its own, so that it goes on to the end, wherever the
+            // client leaves.
+            let (tell, told) = oneshot::channel();
+            tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
+            match told.await.unwrap_or(Err(Refusal::Unavailable))? {
                 Some(reserved) => return Ok(reserved),
                 None if begun.elapsed() >= max_wait => return Err(Refusal::KeyInUse),
                 None => sleep(ASK_AGAIN).await,
@@ -64,84 +72,121 @@ impl<R: Send + Sync + 'static> ReservedKey<R> {
         }
     }
 
-    /// Asks the store until it answers; `None` while another request with the
-    /// key is being answered.
-    async fn try_reserve(
-        node: Arc<Node<R>>,
-        powers: KeyPowers<R>,
-        key: Key,
-        owner: Option<Owner>,
-        term: Duration,
-        patience: Duration,
-    ) -> Result<Option<Reserved<R>>, Refusal> {
-        // From here on: what an error hides is freed as well.
-        let mut mine = Self {
-            node,
-            powers,
-            key,
-            token: FencingToken::random(),
-            reserved: true,
-        };
-        let node = Arc::clone(&mine.node);
-        let asked = until_answered(node.in_flight.abandoned(), || {
-            (powers.reserve)(&node.store, &mine.key, owner.as_ref(), mine.token, term)
-        });
-        let answer = timeout(patience, asked).await;
-        if let Ok(Ok(Reservation::Reserved(_))) = answer {
-            return Ok(Some(Reserved::Free(mine)));
-        }
-        let Ok(Ok(found)) = answer else {
-            tracing::error!("a key could not be reserved");
-            return Err(Refusal::Unavailable);
-        };
-        // It is somebody else's.
-        mine.reserved = false;
-        match found {
-            Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
-            Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
-            Reservation::InProgress => Ok(None),
-            Reservation::Taken => Err(Refusal::Taken),
-            Reservation::Mismatch | Reservation::Reserved(_) => Err(Refusal::KeyReused),
-        }
-    }
-
     /// The key stands for an operation now.
-    pub(super) fn bound(&mut self) {
-        self.reserved = false;
+    pub(super) fn bound(self) {
+        let _ = self.end.send(End::Bound);
     }
 
-    /// Keeps an answer for repetitions. If the store does not say that it has
-    /// within `patience`, the key stays reserved until it lapses: it is not to
-    /// run the call again.
-    pub(super) async fn settle(mut self, answer: RecordedResponse, patience: Duration) {
-        self.reserved = false;
-        let settled = until_answered(self.node.in_flight.abandoned(), || {
-            (self.powers.settle)(&self.node.store, &self.key, self.token, answer.clone())
-        });
-        match timeout(patience, settled).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => tracing::warn!("a key lapsed before its answer could be kept"),
-            Ok(Err(_)) | Err(_) => tracing::warn!("an early answer could not be kept"),
+    /// Keeps an answer for repetitions, and returns once it is kept, or after
+    /// `patience`. What is not kept by then is still being tried: the call is not
+    /// to run again.
+    pub(super) async fn settle(self, answer: RecordedResponse, patience: Duration) {
+        let (done, settled) = oneshot::channel();
+        let _ = self.end.send(End::Answered(answer, done));
+        if timeout(patience, settled).await.is_err() {
+            tracing::warn!("an early answer is not kept yet");
         }
     }
 }
 
-impl<R: Send + Sync + 'static> Drop for ReservedKey<R> {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
+/// Holds a reservation for as long as its request lives, and no longer than that
+/// by more than a lease: its node may die.
+struct Keeper<R> {
+    node: Arc<Node<R>>,
+    powers: KeyPowers<R>,
+    key: Key,
+    owner: Option<Owner>,
+    token: FencingToken,
+}
+
+type Tell = oneshot::Sender<Result<Option<Reserved>, Refusal>>;
+
+impl<R> Keeper<R> {
+    /// Asks the store until it answers, and tells what the key stands for;
+    /// nothing, while another request with the key is being answered.
+    async fn run(self, patience: Duration, tell: Tell) {
+        let (end, ended) = oneshot::channel();
+        let token = self.token;
+        let told = match timeout(patience, self.reserve()).await {
+            Ok(Ok(Reservation::Reserved(_))) => {
+                // Freed there, if nobody is there to take it.
+                let _ = tell.send(Ok(Some(Reserved::Free(ReservedKey { token, end }))));
+                return self.keep(ended).await;
+            }
+            Ok(Ok(found)) => match found {
+                Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
+                Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
+                Reservation::InProgress => Ok(None),
+                Reservation::Taken => Err(Refusal::Taken),
+                Reservation::Mismatch | Reservation::Reserved(_) => Err(Refusal::KeyReused),
+            },
+            Ok(Err(_)) | Err(_) => {
+                tracing::error!("a key could not be reserved");
+                let _ = tell.send(Err(Refusal::Unavailable));
+                // An error may hide that it was.
+                return self.release().await;
+            }
         };
-        if self.reserved {
-            let (node, release) = (Arc::clone(&self.node), self.powers.release);
-            let (key, token) = (self.key.clone(), self.token);
-            runtime.spawn(async move {
-                if let Err(error) = release(&node.store, &key, token).await {
-                    tracing::warn!(
-                        error = error.chain(),
-                        "a key could not be freed; it will lapse"
-                    );
-                }
-            });
+        let _ = tell.send(told);
+    }
+
+    /// Renews the reservation until it ends.
+    async fn keep(self, ended: oneshot::Receiver<End>) {
+        match self.renewing_until(ended).await {
+            Ok(End::Bound) => {}
+            Ok(End::Answered(answer, _done)) => self.renewing_until(self.settle(answer)).await,
+            Err(_) => self.release().await,
+        }
+    }
+
+    async fn renewing_until<T>(&self, done: impl Future<Output = T>) -> T {
+        let mut done = std::pin::pin!(done);
+        let interval = self.node.lease.term / 3;
+        loop {
+            if let Ok(done) = timeout(interval, &mut done).await {
+                return done;
+            }
+            // To the end, before anything else: overtaken by a release it would
+            // take the key again.
+            match timeout(interval, self.reserve()).await {
+                Ok(Ok(Reservation::Reserved(_))) => {}
+                // It is bound by now.
+                Ok(Ok(Reservation::Operation(_) | Reservation::Answered(_))) => {}
+                Ok(Ok(_)) => tracing::warn!("a key is another request's by now"),
+                Ok(Err(_)) | Err(_) => tracing::warn!("a reservation could not be renewed"),
+            }
+        }
+    }
+
+    async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
+        let (node, owner) = (&self.node, self.owner.as_ref());
+        until_answered(node.in_flight.abandoned(), || {
+            (self.powers.reserve)(&node.store, &self.key, owner, self.token, node.lease.term)
+        })
+        .await
+    }
+
+    async fn settle(&self, answer: RecordedResponse) {
+        let node = &self.node;
+        let settled = until_answered(node.in_flight.abandoned(), || {
+            (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
+        });
+        match settled.await {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("a key lapsed before its answer could be kept"),
+            Err(error) => {
+                tracing::error!(error = error.chain(), "an early answer cannot be kept");
+            }
+        }
+    }
+
+    async fn release(&self) {
+        let released = (self.powers.release)(&self.node.store, &self.key, self.token);
+        if let Err(error) = released.await {
+            tracing::warn!(
+                error = error.chain(),
+                "a key could not be freed; it will lapse"
+            );
         }
     }
 }

@@ -117,7 +117,8 @@ pub trait Lease: Repository {
 pub trait Keys: Repository {
     /// Reserves `key` for `owner`, for `term`, under a token of the caller's
     /// ([`FencingToken::random`]). The same again is
-    /// [`Reservation::Reserved`] again, so that an error can be tried away.
+    /// [`Reservation::Reserved`] again, for `term` from now on: so an error can
+    /// be tried away, and a reservation renewed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked,

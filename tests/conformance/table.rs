@@ -93,6 +93,7 @@ pub(crate) enum Fault {
     OwnersOfKeysAreIgnored,
     ReservationsAreIgnored,
     ReservationsNeverLapse,
+    ReservationsAreNotRenewed,
     ReserveIsNotAtomic,
     SettleIgnoresTheToken,
     ReleaseKeyIgnoresTheToken,
@@ -814,7 +815,11 @@ impl Keys for Table {
                 && matches!(row.stands_for, StandsFor::Request)
                 && !is_over(row.until)
         };
-        if rows.keys.get(&key.name).is_some_and(is_mine) {
+        let mine = rows.keys.get_mut(&key.name).filter(|row| is_mine(row));
+        if let Some(row) = mine {
+            if !self.breaks(Fault::ReservationsAreNotRenewed) {
+                row.until = Some(Instant::now() + term);
+            }
             return Ok(Reservation::Reserved(token));
         }
         if let Some(held) = self.held(&rows, key, owner) {

@@ -19,16 +19,22 @@ impl<T: Payload> Keys for MemoryStore<T> {
         let now = self.now().tick;
         let entry = KeyEntry::reserved(key, owner, token, now.plus(term));
         let (room, weight) = (&self.shared.room, entry.weight());
+        let mut keyring = self.lock_key(&key.name);
+        if let Some(before) = keyring.get(&key.name)
+            && before.is_reserved_by(token, now)
+        {
+            // In its own room.
+            keyring.put(&key.name, entry, room);
+            return Ok(Reservation::Reserved(token));
+        }
+        drop(keyring);
         // Before the lock: what goes for it may hang on keys itself.
         let has_room = self.make_room(|| room.has_bytes(&self.limits, weight), weight, now);
         let mut keyring = self.lock_key(&key.name);
-        if let Some(before) = keyring.get(&key.name) {
-            if before.is_reserved_by(token, now) {
-                return Ok(Reservation::Reserved(token));
-            }
-            if let Some(held) = before.look_up(key, owner, now, |id| self.made_by(&key.name, id)) {
-                return Ok(held);
-            }
+        if let Some(before) = keyring.get(&key.name)
+            && let Some(held) = before.look_up(key, owner, now, |id| self.made_by(&key.name, id))
+        {
+            return Ok(held);
         }
         keyring.purge(now, PURGED_PER_END, room);
         if !has_room {

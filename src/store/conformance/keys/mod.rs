@@ -16,6 +16,7 @@ pub(super) async fn check<R: Keys<Output = RecordedResponse>>(store: &Arc<R>) {
     reserving::a_reserved_key_is_in_progress(&**store).await;
     reserving::an_early_answer_is_replayed(&**store).await;
     reserving::a_released_key_is_free(&**store).await;
+    reserving::a_renewed_reservation_lasts(&**store).await;
     reserving::a_reservation_lapses(&**store).await;
     creating::a_key_finds_the_operation_it_made(&**store).await;
     creating::a_reservation_becomes_an_operation(&**store).await;

@@ -94,6 +94,31 @@ where
     assert_outlived(store, &key, owner.as_ref(), token, second).await;
 }
 
+pub(super) async fn a_renewed_reservation_lasts<R>(store: &R)
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    let (key, token) = (new_key(), FencingToken::random());
+    for term in [TERM, LONG] {
+        let reserved = ok(store.reserve(&key, None, token, term).await);
+        law!(
+            1,
+            matches!(reserved, Reservation::Reserved(by) if by == token),
+            "a key that is reserved was not reserved again: {reserved:?}"
+        );
+    }
+    sleep(2 * TERM).await;
+    let again = FencingToken::random();
+    let again = ok(store.reserve(&key, None, again, LONG).await);
+    law!(
+        1,
+        matches!(again, Reservation::InProgress),
+        "a key whose reservation was renewed gave {again:?}"
+    );
+    let settled = ok(store.settle(&key, token, response("in time")).await);
+    law!(1, settled, "a renewed reservation could not be settled");
+}
+
 pub(super) async fn a_reservation_lapses<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
