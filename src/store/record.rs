@@ -31,6 +31,7 @@ pub struct Record<T> {
 
 /// Where a conditional change leads.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // taken apart where it is made
 pub enum Step<T> {
     /// To this record, which is to be written.
     Next(Record<T>),
