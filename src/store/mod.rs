@@ -57,6 +57,8 @@
 mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "durable")]
+mod durable;
 mod error;
 mod function;
 mod history;

@@ -39,13 +39,15 @@ impl fmt::Display for Version {
 pub struct FencingToken(u64);
 
 impl FencingToken {
-    /// The token an operation is created with.
+    /// The token of what nobody holds.
     pub const FIRST: Self = Self(1);
 
-    /// A token that nobody else has.
+    /// A token that nobody else has: of 62 bits, so that it and those after it
+    /// fit into a signed number.
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().as_u64_pair().1)
+        // All but the version and the variant is random.
+        Self(uuid::Uuid::new_v4().as_u64_pair().1 & (u64::MAX >> 2))
     }
 
     /// The token that fences this one out.

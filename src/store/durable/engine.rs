@@ -1,0 +1,283 @@
+//! What an engine has to be able to do to keep operations.
+//!
+//! An engine keeps *cells*: the bytes of a record, with the few values it has to
+//! compare, order and search by. It knows nothing of states and steps; those are
+//! [`Record`](crate::store::Record)'s, and [`Durable`](super::Durable) brings the
+//! two together. So the laws hold on every engine that keeps these promises:
+//!
+//! * Each method is atomic. Of two that race, one comes first.
+//! * [`insert`](Engine::insert), [`replace`](Engine::replace),
+//!   [`forget`](Engine::forget), [`reserve`](Engine::reserve) and
+//!   [`settle`](Engine::settle) are durable when they return, and every read that
+//!   begins afterwards, on any node, sees them.
+//! * An error that is transient leaves it open whether it happened.
+//! * Terms (`Duration`) are counted by the engine's own clock, if it has one: the
+//!   nodes' clocks may differ. Moments (`SystemTime`) are nodes' moments.
+//! * A cell whose `expires_at` has passed may be removed at any time; whether it
+//!   is still there is nobody's business, since `Durable` does not show it.
+
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    operation::{OperationId, State},
+    store::{FencingToken, Held, Key, NodeId, Owner, StoreError, Version},
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// What keeps the cells.
+pub trait Engine: Send + Sync + 'static {
+    /// How often a wait reads again although nothing was heard: an engine whose
+    /// notices can get lost says some seconds.
+    const READ_AGAIN: Option<Duration>;
+
+    /// The cell of an operation, expired or not.
+    fn read(&self, id: &OperationId) -> impl Future<Output = Answer<Option<Cell>>> + Send;
+
+    /// The same from an engine that never has to wait.
+    fn read_now(&self, id: &OperationId) -> Option<Answer<Option<Cell>>> {
+        let _ = id;
+        None
+    }
+
+    /// Puts in a new cell, and binds its key to it; in the place of one that had
+    /// expired by `new.now`, and of a key that is free. Neither happens without
+    /// the other.
+    fn insert(&self, new: NewCell<'_>) -> impl Future<Output = Answer<Inserted>> + Send;
+
+    /// Puts `next` in the place of the cell that has the stamp `expected`. A cell
+    /// that has ended (`next.expires_at`) loses its lease and its request.
+    fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> impl Future<Output = Answer<Replaced>> + Send;
+
+    /// Removes the cell that has the stamp `expected`. The key that is bound to it
+    /// stands for `remains` from now on, until `until`.
+    fn forget(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> impl Future<Output = Answer<Replaced>> + Send;
+
+    /// Lets the leases on `held` last for `term` from now on, in one round trip,
+    /// and answers those it has no live cell with that token for. Need not be
+    /// durable.
+    fn renew(
+        &self,
+        held: &[Held],
+        term: Duration,
+    ) -> impl Future<Output = Answer<Vec<Held>>> + Send;
+
+    /// Lets the leases on `held` end now. Need not be durable.
+    fn release(&self, held: &[Held]) -> impl Future<Output = Answer<()>> + Send;
+
+    /// At most `limit` live cells whose lease is over, those that have been for
+    /// longest first. A cell without a lease is not among them.
+    fn abandoned(&self, limit: usize) -> impl Future<Output = Answer<Vec<Abandoned>>> + Send;
+
+    /// Reserves a key, if it is free or reserved by the same token, and answers
+    /// what it stands for otherwise.
+    fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        term: Duration,
+        now: SystemTime,
+    ) -> impl Future<Output = Answer<Option<KeyCell>>> + Send;
+
+    /// Keeps an answer under a key that is reserved by `token`, for `ttl` from now
+    /// on; true also if it is kept already. False if the key is not reserved by
+    /// it.
+    fn settle(
+        &self,
+        name: &str,
+        token: FencingToken,
+        answer: &[u8],
+        ttl: Duration,
+    ) -> impl Future<Output = Answer<bool>> + Send;
+
+    /// Frees a key that is reserved by `token`; false if it is not.
+    fn release_key(
+        &self,
+        name: &str,
+        token: FencingToken,
+    ) -> impl Future<Output = Answer<bool>> + Send;
+
+    /// Cells of one owner, the newest first, those that expire after `now`.
+    fn list(&self, ask: ListAsk<'_>) -> impl Future<Output = Answer<Vec<Listed>>> + Send;
+
+    /// Removes at most `limit` cells that had expired by `now`, with the keys bound
+    /// to them, and keys whose time is over. Answers how many cells it removed.
+    fn purge(&self, limit: usize, now: SystemTime) -> impl Future<Output = Answer<usize>> + Send;
+
+    /// Tells the other nodes, soon; this node knows already. A notice may get lost.
+    fn announce(&self, notice: Notice);
+}
+
+/// What is kept of one operation.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// The record without its result.
+    pub head: Bytes,
+    /// The result, once there is one.
+    pub result: Option<Bytes>,
+}
+
+/// Which cell: an operation at one version of one holder. No two cells of an id
+/// ever have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The version.
+    pub version: Version,
+    /// The token of the latest holder.
+    pub token: FencingToken,
+}
+
+/// A cell to be put in.
+#[derive(Debug, Clone, Copy)]
+pub struct NewCell<'a> {
+    /// The operation.
+    pub id: &'a OperationId,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Whose it is.
+    pub owner: Option<&'a Owner>,
+    /// The record.
+    pub head: &'a [u8],
+    /// How long the lease on it lasts; it has none without.
+    pub lease: Option<Duration>,
+    /// What is kept for running it again, as long as it is live.
+    pub request: Option<&'a [u8]>,
+    /// The key that makes it.
+    pub key: Option<&'a Key>,
+    /// The token by which that key is reserved, if it is.
+    pub reservation: Option<FencingToken>,
+    /// What has expired by then is not there.
+    pub now: SystemTime,
+}
+
+/// A cell to be put in the place of another.
+#[derive(Debug, Clone, Copy)]
+pub struct NextCell<'a> {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The state, which lists are filtered by.
+    pub state: State,
+    /// The record.
+    pub head: &'a [u8],
+    /// The result.
+    pub result: Option<&'a [u8]>,
+    /// When it expires; set if and only if it has ended.
+    pub expires_at: Option<SystemTime>,
+    /// What becomes of its lease.
+    pub lease: LeaseChange,
+}
+
+/// What becomes of the lease on a cell that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// It stays as it is.
+    Kept,
+    /// It is taken over, for so long: only if it is over by now.
+    TakenOver(Duration),
+}
+
+/// What became of [`Engine::insert`].
+#[derive(Debug)]
+pub enum Inserted {
+    /// The cell is in.
+    Done,
+    /// The key stands for something.
+    Key(KeyCell),
+    /// The id has a cell that has not expired, which this key made, if any did.
+    Id(Cell, Option<Box<str>>),
+}
+
+/// What became of a conditional write.
+#[derive(Debug)]
+pub enum Replaced {
+    /// It happened.
+    Done,
+    /// The cell has another stamp, or a lease that is not over: this is it. It may
+    /// be as it was a moment ago, with the expected stamp; then it is tried again.
+    Found(Cell),
+    /// There is no such cell.
+    Gone,
+}
+
+/// A live cell whose lease is over.
+#[derive(Debug, Clone)]
+pub struct Abandoned {
+    /// The cell.
+    pub cell: Cell,
+    /// What was kept for running it again.
+    pub request: Option<Bytes>,
+}
+
+/// What is kept of a key.
+#[derive(Debug)]
+pub struct KeyCell {
+    /// Whose it is.
+    pub owner: Option<Owner>,
+    /// The digest of the request that came with it.
+    pub fingerprint: [u8; 32],
+    /// What it stands for.
+    pub stands_for: StandsFor,
+}
+
+/// What a key stands for.
+#[derive(Debug)]
+pub enum StandsFor {
+    /// A request that is being answered.
+    Request,
+    /// An operation that is there and has not expired.
+    Operation(Cell),
+    /// What remains of a forgotten operation: a head.
+    Remains(Bytes),
+    /// An early answer.
+    Answer(Bytes),
+}
+
+/// Which cells to list.
+#[derive(Debug, Clone, Copy)]
+pub struct ListAsk<'a> {
+    /// Whose; `None` lists what is nobody's.
+    pub owner: Option<&'a Owner>,
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only those created before the one with this number.
+    pub before: Option<u64>,
+    /// What has expired by then is not there.
+    pub now: SystemTime,
+}
+
+/// A cell in a list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its number in the order of creation, newer ones higher; not before 1.
+    pub number: u64,
+    /// The cell.
+    pub cell: Cell,
+}
+
+/// What other nodes want to know.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    /// This operation has changed, or is gone.
+    pub id: OperationId,
+    /// It was taken from this node.
+    pub recalled: Option<NodeId>,
+}

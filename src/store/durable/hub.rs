@@ -1,0 +1,142 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::engine::Notice;
+use crate::{
+    operation::OperationId,
+    store::{
+        NodeId,
+        mailbox::Mailboxes,
+        wait::{WaitCell, Waiter},
+    },
+};
+
+/// Where notices arrive on this node, and who waits for them.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    waiting: Mutex<HashMap<OperationId, Arc<WaitCell>>>,
+    mailboxes: Mailboxes,
+}
+
+impl Hub {
+    /// A change was made, here or elsewhere.
+    pub(crate) fn heard(&self, notice: &Notice) {
+        let cell = self.waiting().remove(&notice.id);
+        if let Some(cell) = cell {
+            cell.notify();
+        }
+        if let Some(node) = &notice.recalled {
+            self.mailboxes.send(node, notice.id.clone());
+        }
+    }
+
+    /// Notices may have been lost: whoever waits is to look again.
+    #[allow(dead_code)] // an engine in this process loses none
+    pub(crate) fn missed_some(&self) {
+        let cells = std::mem::take(&mut *self.waiting());
+        cells.into_values().for_each(|cell| cell.notify());
+    }
+
+    /// Waits for notices of `id` from now on.
+    pub(crate) fn listen(&self, id: &OperationId) -> Listening<'_> {
+        let mut waiting = self.waiting();
+        let cell = waiting.entry(id.clone()).or_default();
+        Listening {
+            waiter: Some(Waiter::new(cell)),
+            id: id.clone(),
+            hub: self,
+        }
+    }
+
+    /// What was taken from `node`, as soon as there is something, or nothing
+    /// after `at_most`.
+    pub(crate) async fn recalled(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
+        self.mailboxes.receive(node, at_most).await
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<WaitCell>>> {
+        // A critical section only moves finished values.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits for notices of an operation.
+#[derive(Debug)]
+pub(crate) struct Listening<'a> {
+    waiter: Option<Waiter>,
+    id: OperationId,
+    hub: &'a Hub,
+}
+
+impl Listening<'_> {
+    /// Ready once there was a notice after this was made.
+    pub(crate) async fn heard(&mut self) {
+        if let Some(waiter) = &mut self.waiter {
+            waiter.await;
+        }
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.waiter = None;
+        let mut waiting = self.hub.waiting();
+        // The last one to go takes the cell along.
+        if waiting
+            .get(&self.id)
+            .is_some_and(|cell| Arc::strong_count(cell) == 1)
+        {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    fn notice(id: &OperationId) -> Notice {
+        Notice {
+            id: id.clone(),
+            recalled: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notice_between_listening_and_waiting_is_heard() {
+        let (hub, id) = (Hub::default(), OperationId::new());
+        let mut listening = hub.listen(&id);
+        hub.heard(&notice(&OperationId::new()));
+        let silent = tokio::time::timeout(Duration::from_secs(1), listening.heard()).await;
+        assert!(silent.is_err());
+        hub.heard(&notice(&id));
+        listening.heard().await;
+        assert!(hub.waiting().is_empty());
+        let mut listening = hub.listen(&id);
+        hub.missed_some();
+        listening.heard().await;
+    }
+
+    #[tokio::test]
+    async fn who_stops_listening_leaves_nothing_and_takes_nothing_from_others() {
+        let (hub, id) = (Hub::default(), OperationId::new());
+        let one = hub.listen(&id);
+        let mut other = hub.listen(&id);
+        drop(one);
+        assert_eq!(hub.waiting().len(), 1);
+        {
+            let mut heard = std::pin::pin!(other.heard());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(heard.as_mut().poll(&mut context).is_pending());
+            hub.heard(&notice(&id));
+            heard.await;
+        }
+        drop(other);
+        assert!(hub.waiting().is_empty());
+    }
+}

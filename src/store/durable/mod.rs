@@ -1,0 +1,84 @@
+//! Operations on an engine that outlives the process.
+
+mod engine;
+mod hub;
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::operation::RecordedResponse;
+
+pub(crate) use engine::{
+    Abandoned, Cell, Engine, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell, NextCell,
+    Notice, Replaced, Stamp, StandsFor,
+};
+pub(crate) use hub::Hub;
+
+/// Operations on an engine that outlives the process.
+///
+/// Clones are handles to the same operations.
+pub struct Durable<E, T = RecordedResponse> {
+    shared: Arc<Shared<E, T>>,
+    ttl: Duration,
+}
+
+struct Shared<E, T> {
+    engine: E,
+    hub: Arc<Hub>,
+    result: PhantomData<fn() -> T>,
+}
+
+/// How long an operation is kept after it ended, unless said.
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl<E: Engine, T> Durable<E, T> {
+    /// Keeps operations on `engine`, which tells `hub` of what happens elsewhere.
+    pub(crate) fn on(engine: E, hub: Arc<Hub>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                engine,
+                hub,
+                result: PhantomData,
+            }),
+            ttl: TTL,
+        }
+    }
+
+    /// How long an operation is kept after it ended; 24 hours by default.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    pub(crate) fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
+    /// Moments are kept in whole milliseconds.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+impl<E, T> Clone for Durable<E, T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            ttl: self.ttl,
+        }
+    }
+}
+
+impl<E: fmt::Debug, T> fmt::Debug for Durable<E, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Durable")
+            .field("engine", &self.shared.engine)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
