@@ -251,6 +251,7 @@ broken! {
     taking_over_more_than_was_asked_for_is_noticed: lease, TakeOverIgnoresTheLimit, "law 6";
     taking_over_for_no_time_is_noticed: lease, TakeOverGivesNoTerm, "law 6";
     taking_over_what_has_ended_is_noticed: lease, TakeOverTakesWhatHasEnded, "law 3";
+    taking_over_without_the_request_is_noticed: lease, TakeOverLosesTheRequest, "law 6";
     renewing_that_names_nothing_is_noticed: lease, RenewNamesNothing, "law 6";
     renewing_that_extends_nothing_is_noticed: lease, RenewExtendsNothing, "law 6";
     renewing_that_is_a_change_is_noticed: lease, RenewIsAChange, "law 4";

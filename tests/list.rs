@@ -106,8 +106,15 @@ async fn create<T: Payload>(store: &MemoryStore<T>, owner: Option<&str>) -> Oper
     id
 }
 
+/// The token of whoever holds the operation.
+async fn holder<T: Payload>(store: &MemoryStore<T>, id: &OperationId) -> FencingToken {
+    store.get(id).await.unwrap().unwrap().token()
+}
+
 async fn finish<T: Payload>(store: &MemoryStore<T>, id: &OperationId, outcome: Outcome<T>) {
-    let write = store.finish(id, FencingToken::FIRST, outcome, None).await;
+    let write = store
+        .finish(id, holder(store, id).await, outcome, None)
+        .await;
     assert!(matches!(write, Ok(Write::Done(_))));
 }
 
@@ -234,7 +241,7 @@ async fn a_list_can_be_of_one_state() {
         let id = create(&store, None).await;
         match state {
             "running" => {
-                let write = store.start(&id, FencingToken::FIRST).await;
+                let write = store.start(&id, holder(&store, &id).await).await;
                 assert!(matches!(write, Ok(Write::Done(_))));
             }
             "succeeded" => finish(&store, &id, response("1")).await,

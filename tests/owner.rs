@@ -24,7 +24,7 @@ use tower_operations::{
     AsyncAcceptLayer, FailureKind, MemoryStore, OperationId, Outcome, PollService,
     RecordedResponse, WholeBody,
     accept::{ExtractOwner, Idempotency, KeyedOwner, PlainOwner},
-    store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
+    store::{Created, NewOperation, Owner, Repository, Store, Write},
 };
 
 /// Who the request says it comes from, as a gateway in front of it would.
@@ -158,7 +158,7 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
     ] {
         for state in ["pending", "running", "succeeded", "failed", "canceled"] {
             let foreign = create(&memory, owner).await;
-            let token = FencingToken::FIRST;
+            let token = memory.get(&foreign).await.unwrap().unwrap().token();
             let outcome = match state {
                 "succeeded" => {
                     let secret = Response::new(WholeBody::from("secret"));

@@ -737,10 +737,10 @@ async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
     };
     let taken = setup.store.take_over(&term, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
-    assert!(taken[0].token() > record.token());
+    assert!(taken[0].record.token() > record.token());
     assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
     let record = setup.store.get(&id).await.unwrap().unwrap();
-    assert_eq!(record.version(), taken[0].version());
+    assert_eq!(record.version(), taken[0].record.version());
 }
 
 #[tokio::test(start_paused = true)]

@@ -462,8 +462,19 @@ fn new_record() -> Record<u32> {
     let new = NewOperation::new(OperationId::new())
         .owner(Some(Owner::new("owner")))
         .lease(lease);
-    Record::create(&new, at(0))
+    let (one, other) = (
+        Record::create(&new, at(0)),
+        Record::<u32>::create(&new, at(0)),
+    );
+    assert_ne!(
+        one.token(),
+        other.token(),
+        "an id that comes again lets the old holder in"
+    );
+    one.with_holder(FIRST, other.node().cloned())
 }
+
+const FIRST: FencingToken = FencingToken::from_number(1);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
@@ -591,7 +602,7 @@ fn a_record_without_a_version_is_not_overruled() {
 
 #[test]
 fn a_record_that_was_stored_comes_back_as_it_was() {
-    let Step::Next(started) = new_record().started(FencingToken::FIRST, at(1)) else {
+    let Step::Next(started) = new_record().started(FIRST, at(1)) else {
         panic!("the holder can start");
     };
     let Step::Next(taken) = started.taken_over(&node(1)) else {
@@ -600,19 +611,14 @@ fn a_record_that_was_stored_comes_back_as_it_was() {
     let back = Record::restore(taken.operation().clone(), taken.version().unwrap())
         .with_owner(taken.owner().cloned())
         .with_holder(taken.token(), taken.node().cloned())
-        .with_attempts(taken.attempts(), taken.started_by());
+        .with_attempts(taken.attempts(), taken.started_by())
+        .with_history(taken.history().to_vec());
     assert_eq!(back, taken);
 }
 
 #[test]
 fn a_time_to_live_beyond_all_times_never_ends() {
-    let step = new_record().finished(
-        FencingToken::FIRST,
-        Outcome::Canceled,
-        None,
-        at(1),
-        Duration::MAX,
-    );
+    let step = new_record().finished(FIRST, Outcome::Canceled, None, at(1), Duration::MAX);
     let Step::Next(ended) = step else {
         panic!("the holder can finish");
     };

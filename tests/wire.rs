@@ -41,7 +41,10 @@ struct Polls {
     store: MemoryStore,
 }
 
-const HOLDER: FencingToken = FencingToken::FIRST;
+/// The token of whoever holds the operation.
+async fn holder<R: Store>(store: &R, id: &OperationId) -> FencingToken {
+    store.get(id).await.unwrap().unwrap().token()
+}
 
 impl Polls {
     async fn new() -> Self {
@@ -70,7 +73,10 @@ impl Polls {
 
     async fn running(&self, id: &str) -> OperationId {
         let id = self.pending(id).await;
-        self.store.start(&id, HOLDER).await.unwrap();
+        self.store
+            .start(&id, holder(&self.store, &id).await)
+            .await
+            .unwrap();
         id
     }
 
@@ -81,11 +87,17 @@ impl Polls {
     }
 
     async fn report(&self, id: &OperationId, progress: Progress) {
-        self.store.report(id, HOLDER, progress).await.unwrap();
+        self.store
+            .report(id, holder(&self.store, id).await, progress)
+            .await
+            .unwrap();
     }
 
     async fn finish(&self, id: &OperationId, outcome: Outcome<RecordedResponse>) {
-        self.store.finish(id, HOLDER, outcome, None).await.unwrap();
+        self.store
+            .finish(id, holder(&self.store, id).await, outcome, None)
+            .await
+            .unwrap();
     }
 
     /// One operation in each state there is, by its id.
@@ -433,7 +445,11 @@ async fn the_etag_changes_with_every_version() {
     let mut seen = Vec::new();
     let id = polls.pending("q3").await;
     seen.push(etag(&client.get("/operations/q3").await));
-    polls.store.start(&id, HOLDER).await.unwrap();
+    polls
+        .store
+        .start(&id, holder(&polls.store, &id).await)
+        .await
+        .unwrap();
     seen.push(etag(&client.get("/operations/q3").await));
     polls.report(&id, Progress::counted(1, 2)).await;
     seen.push(etag(&client.get("/operations/q3").await));
@@ -520,7 +536,11 @@ async fn a_poll_that_waits_is_held_until_the_operation_is_terminal() {
         let id = polls.pending(id).await;
         let poll = polls.hold(line, fields).await;
         // It is not shown what is not the end.
-        polls.store.start(&id, HOLDER).await.unwrap();
+        polls
+            .store
+            .start(&id, holder(&polls.store, &id).await)
+            .await
+            .unwrap();
         polls.report(&id, Progress::counted(1, 2)).await;
         until("it waits again", || polls.store.waiters() == 1).await;
         assert!(!poll.is_finished(), "{line}");
@@ -552,7 +572,13 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
         fields.extend(prefer.map(|prefer| ("prefer", prefer)));
         let poll = polls.hold(line, &fields).await;
         match round {
-            0 => drop(polls.store.start(&id, HOLDER).await.unwrap()),
+            0 => drop(
+                polls
+                    .store
+                    .start(&id, holder(&polls.store, &id).await)
+                    .await
+                    .unwrap(),
+            ),
             3 => polls.finish(&id, Outcome::Succeeded(None)).await,
             round => polls.report(&id, Progress::counted(round as u64, 9)).await,
         }
@@ -571,7 +597,11 @@ async fn a_poll_that_names_an_older_version_is_answered_at_once() {
     let id = polls.pending("q3").await;
     let mut client = polls.server.http1().await;
     let tag = etag(&client.get("/operations/q3").await);
-    polls.store.start(&id, HOLDER).await.unwrap();
+    polls
+        .store
+        .start(&id, holder(&polls.store, &id).await)
+        .await
+        .unwrap();
     let begun = Instant::now();
     let fields = [("if-none-match", tag.as_str()), ("prefer", "wait=30")];
     let answer = client.ask("GET /operations/q3", &fields).await;
@@ -751,7 +781,11 @@ async fn a_result_that_is_waited_for_is_held_until_it_is_there() {
     ] {
         let id = polls.pending(id).await;
         let poll = polls.hold(line, &[("prefer", prefer)]).await;
-        polls.store.start(&id, HOLDER).await.unwrap();
+        polls
+            .store
+            .start(&id, holder(&polls.store, &id).await)
+            .await
+            .unwrap();
         until("it waits again", || polls.store.waiters() == 1).await;
         polls
             .finish(&id, answered(Response::new("done".into())))
@@ -890,8 +924,11 @@ async fn results_of_a_type_of_one_s_own_are_json() {
     ] {
         let id: OperationId = id.parse().unwrap();
         store.create(NewOperation::new(id.clone())).await.unwrap();
-        store.start(&id, HOLDER).await.unwrap();
-        store.finish(&id, HOLDER, outcome, None).await.unwrap();
+        store.start(&id, holder(&store, &id).await).await.unwrap();
+        store
+            .finish(&id, holder(&store, &id).await, outcome, None)
+            .await
+            .unwrap();
     }
     let shown = client.get("/operations/some").await;
     assert_eq!(shown.json()["result"], json!([1, 2]));
@@ -1224,7 +1261,11 @@ async fn somebody_else_s_operation_is_the_404_of_an_unknown_one() {
         polls.store.create(owned).await.unwrap();
     }
     let id: OperationId = "theirs-2".parse().unwrap();
-    polls.store.start(&id, HOLDER).await.unwrap();
+    polls
+        .store
+        .start(&id, holder(&polls.store, &id).await)
+        .await
+        .unwrap();
     polls.finish(&id, Outcome::Succeeded(None)).await;
     let mut client = polls.server.http1().await;
     for method in ["GET", "HEAD", "DELETE"] {

@@ -39,6 +39,8 @@ mod recorded;
 mod resource;
 mod stage;
 mod state;
+#[cfg(feature = "durable")]
+mod stored;
 mod timestamp;
 mod view;
 
@@ -53,6 +55,8 @@ pub use recorded::RecordedResponse;
 pub use resource::{Operation, Snapshot};
 pub use stage::{Outcome, Stage};
 pub use state::{InvalidTransition, State, UnknownState};
+#[cfg(feature = "durable")]
+pub use stored::Stored;
 pub use view::OperationView;
 
 pub(crate) use collect::Collecting;

@@ -138,6 +138,29 @@ impl RecordedResponse {
         })
     }
 
+    /// The response that consists of these.
+    #[cfg(feature = "durable")]
+    pub(super) fn of(
+        status: StatusCode,
+        embed: Embed,
+        headers: HeaderBlock,
+        trailers: HeaderBlock,
+        body: Bytes,
+    ) -> Self {
+        Self(Arc::new(Recorded {
+            status,
+            embed,
+            headers,
+            trailers,
+            body,
+        }))
+    }
+
+    #[cfg(feature = "durable")]
+    pub(super) fn header_blocks(&self) -> [&HeaderBlock; 2] {
+        [&self.0.headers, &self.0.trailers]
+    }
+
     pub(crate) fn embed(&self) -> Embed {
         self.0.embed
     }

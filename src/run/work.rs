@@ -85,7 +85,7 @@ impl Work {
     pub(crate) fn held_at_a_gate(id: OperationId) -> Self {
         Self {
             gate: Some(Gate::new()),
-            ..Self::new(id, FencingToken::FIRST, 1)
+            ..Self::new(id, FencingToken::NONE, 1)
         }
     }
 

@@ -2,8 +2,8 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
     Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-    NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
-    Write, traits::Found,
+    NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError, TakenOver, Version,
+    Watch, Write, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse};
 
@@ -117,7 +117,7 @@ powers! {
     }
     Lease [] {
         fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;
-        fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<Arc<Record<T>>>, StoreError>;
+        fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
         fn release<'a>(held: &'a [Held]) -> Result<(), StoreError>;
         fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
     }

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-    NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version, Watch,
-    Write, mailbox::Mailboxes, traits::Found,
+    NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError, TakenOver, Version,
+    Watch, Write, mailbox::Mailboxes, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Progress};
 
@@ -119,7 +119,7 @@ impl<R: Repository> Lease for SingleNode<R> {
         &self,
         _: &LeaseTerm,
         _: usize,
-    ) -> Result<Vec<Arc<Record<Self::Output>>>, StoreError> {
+    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
         Ok(Vec::new())
     }
 
@@ -156,7 +156,7 @@ impl<R: Lease> Lease for Polling<R> {
         &self,
         lease: &LeaseTerm,
         limit: usize,
-    ) -> Result<Vec<Arc<Record<Self::Output>>>, StoreError> {
+    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
         self.inner.take_over(lease, limit).await
     }
 

@@ -84,6 +84,8 @@ pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};
 pub use repository::{Created, Repository, Write};
-pub use requests::{Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation};
+pub use requests::{
+    Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation, TakenOver,
+};
 pub(crate) use traits::Found;
 pub use traits::{Keys, Lease, List, Purge, Store, Watch};

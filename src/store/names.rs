@@ -40,7 +40,7 @@ pub struct FencingToken(u64);
 
 impl FencingToken {
     /// The token of what nobody holds.
-    pub const FIRST: Self = Self(1);
+    pub const NONE: Self = Self(0);
 
     /// A token that nobody else has: of 62 bits, so that it and those after it
     /// fit into a signed number.
@@ -64,7 +64,7 @@ impl FencingToken {
 
     /// The token with this number.
     #[must_use]
-    pub fn from_number(number: u64) -> Self {
+    pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
 }

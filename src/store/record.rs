@@ -74,7 +74,7 @@ impl<T> Record<T> {
             operation,
             version: None,
             owner: None,
-            token: FencingToken::FIRST,
+            token: FencingToken::NONE,
             node: None,
             attempts: 0,
             started_by: None,

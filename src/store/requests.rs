@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::Method;
 
 use super::{FencingToken, NodeId, Owner, Record};
@@ -25,6 +26,9 @@ pub struct NewOperation {
     pub key: Option<Key>,
     /// The token of a [reservation](super::Keys::reserve) of that key.
     pub reservation: Option<FencingToken>,
+    /// What whoever takes it over needs to run it again; its form is the
+    /// caller's.
+    pub request: Option<Bytes>,
 }
 
 impl NewOperation {
@@ -39,6 +43,7 @@ impl NewOperation {
             lease: None,
             key: None,
             reservation: None,
+            request: None,
         }
     }
 
@@ -81,6 +86,13 @@ impl NewOperation {
         }
     }
 
+    /// Sets what is needed to run it again. It is kept while the operation is
+    /// live.
+    #[must_use]
+    pub fn request(self, request: Option<Bytes>) -> Self {
+        Self { request, ..self }
+    }
+
     /// Sets the token by which the key was reserved.
     #[must_use]
     pub fn reservation(self, token: FencingToken) -> Self {
@@ -107,6 +119,15 @@ pub struct Held {
     pub id: OperationId,
     /// The token.
     pub token: FencingToken,
+}
+
+/// An operation whose lease was taken over.
+#[derive(Debug)]
+pub struct TakenOver<T> {
+    /// The operation. The record's token is the new holder's.
+    pub record: Arc<Record<T>>,
+    /// What it was [created](NewOperation::request) with, for running it again.
+    pub request: Option<Bytes>,
 }
 
 /// What makes two requests the same request.

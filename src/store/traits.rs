@@ -2,7 +2,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
     FencingToken, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
-    Reservation, StoreError, Version,
+    Reservation, StoreError, TakenOver, Version,
 };
 use crate::operation::{OperationId, Payload};
 
@@ -74,7 +74,8 @@ pub trait Lease: Repository {
         held: &[Held],
     ) -> impl Future<Output = Result<Vec<Held>, StoreError>> + Send;
 
-    /// Takes over at most `limit` operations whose lease has expired.
+    /// Takes over at most `limit` operations whose lease has expired. What they
+    /// were created with, for running them again, comes along.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
@@ -82,7 +83,7 @@ pub trait Lease: Repository {
         &self,
         lease: &LeaseTerm,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<Arc<Record<Self::Output>>>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send;
 
     /// Gives up the leases on `held`: they count as expired at once. What is
     /// not held by these tokens is left alone.

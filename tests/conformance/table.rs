@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
@@ -18,7 +19,7 @@ use tower_operations::{
     store::{
         Created, Cursor, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
         NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Step, Store,
-        StoreError, Version, Watch, Write,
+        StoreError, TakenOver, Version, Watch, Write,
     },
 };
 
@@ -79,6 +80,7 @@ pub(crate) enum Fault {
     TakeOverIgnoresTheLimit,
     TakeOverGivesNoTerm,
     TakeOverTakesWhatHasEnded,
+    TakeOverLosesTheRequest,
     RenewNamesNothing,
     RenewExtendsNothing,
     RenewIsAChange,
@@ -147,6 +149,7 @@ struct Row {
     /// When the lease expires, or, once it has ended, the operation.
     until: Option<Instant>,
     key: Option<Arc<str>>,
+    request: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -436,6 +439,7 @@ impl Repository for Table {
             created: Instant::now(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
             key: new.key.as_ref().map(|key| Arc::clone(&key.name)),
+            request: new.request,
         };
         rows.operations.insert(name, row);
         if let Some(key) = new.key {
@@ -660,7 +664,11 @@ impl Lease for Table {
         Ok(lost)
     }
 
-    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Result<Vec<Seen>> {
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
         let limit = match self.breaks(Fault::TakeOverIgnoresTheLimit) {
             true => usize::MAX,
             false => limit,
@@ -702,7 +710,13 @@ impl Lease for Table {
                 true => row.until,
                 false => Some(Instant::now() + lease.term),
             };
-            taken.push(Arc::clone(&record));
+            taken.push(TakenOver {
+                record: Arc::clone(&record),
+                request: row
+                    .request
+                    .clone()
+                    .filter(|_| !self.breaks(Fault::TakeOverLosesTheRequest)),
+            });
             let id = record.operation().id().clone();
             rows.operations.insert(
                 id,
@@ -831,7 +845,7 @@ impl Keys for Table {
             rows = self.rows().await;
         }
         let token = match self.breaks(Fault::KeyTokensComeBack) {
-            true => FencingToken::FIRST,
+            true => FencingToken::NONE,
             false => token,
         };
         let row = KeyRow {

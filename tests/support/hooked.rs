@@ -7,8 +7,8 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError, Version, Watch,
-        Write,
+        NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError, TakenOver,
+        Version, Watch, Write,
     },
 };
 
@@ -154,7 +154,11 @@ impl Lease for Hooked {
             .await
     }
 
-    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Answer<Vec<Stored>> {
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
         self.around(Call::TakeOver, self.inner.take_over(lease, limit))
             .await
     }

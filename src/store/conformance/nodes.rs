@@ -12,8 +12,8 @@ use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
     store::{
         Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, Version,
-        Watch, Write,
+        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
+        Version, Watch, Write,
     },
 };
 
@@ -136,7 +136,7 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
         &self,
         lease: &LeaseTerm,
         limit: usize,
-    ) -> Result<Vec<Arc<Record<RecordedResponse>>>, StoreError> {
+    ) -> Result<Vec<TakenOver<RecordedResponse>>, StoreError> {
         self.next().take_over(lease, limit).await
     }
 

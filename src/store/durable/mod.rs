@@ -1,11 +1,17 @@
 //! Operations on an engine that outlives the process.
 
+mod browsing;
 mod engine;
+mod head;
+mod held;
 mod hub;
+mod leasing;
+mod reading;
+mod reserving;
+mod writing;
 
 use std::{
     fmt,
-    marker::PhantomData,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -29,7 +35,7 @@ pub struct Durable<E, T = RecordedResponse> {
 struct Shared<E, T> {
     engine: E,
     hub: Arc<Hub>,
-    result: PhantomData<fn() -> T>,
+    held: held::Held<T>,
 }
 
 /// How long an operation is kept after it ended, unless said.
@@ -42,7 +48,7 @@ impl<E: Engine, T> Durable<E, T> {
             shared: Arc::new(Shared {
                 engine,
                 hub,
-                result: PhantomData,
+                held: held::Held::new(),
             }),
             ttl: TTL,
         }
@@ -59,7 +65,7 @@ impl<E: Engine, T> Durable<E, T> {
         &self.shared.engine
     }
 
-    /// Moments are kept in whole milliseconds.
+    /// This node's moment. Terms of leases are the engine's affair.
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }

@@ -174,7 +174,7 @@ impl<T> KeyEntry<T> {
         Self {
             owner: owner.cloned(),
             fingerprint: key.fingerprint,
-            token: FencingToken::FIRST,
+            token: FencingToken::NONE,
             bound,
             deadline,
             since: Tick::NEVER,

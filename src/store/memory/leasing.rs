@@ -1,11 +1,11 @@
 //! Who runs what, and who died.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{MemoryStore, SHARDS};
 use crate::{
     operation::{OperationId, Payload},
-    store::{FencingToken, Held, Lease, LeaseTerm, NodeId, Record, Step, StoreError, Write},
+    store::{FencingToken, Held, Lease, LeaseTerm, NodeId, Step, StoreError, TakenOver, Write},
 };
 
 impl<T: Payload> MemoryStore<T> {
@@ -33,7 +33,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
         &self,
         lease: &LeaseTerm,
         limit: usize,
-    ) -> Result<Vec<Arc<Record<T>>>, StoreError> {
+    ) -> Result<Vec<TakenOver<T>>, StoreError> {
         let mut taken = Vec::new();
         for index in 0..SHARDS {
             let now = self.now().tick;
@@ -45,19 +45,20 @@ impl<T: Payload> Lease for MemoryStore<T> {
                 .take(limit - taken.len())
                 .collect();
             for id in abandoned {
-                let mut holder = None;
+                let (mut holder, mut request) = (None, None);
                 let write = self.change(&id, |entry, now| {
                     // It may have been renewed since it was found.
                     if !entry.is_abandoned(now.tick) {
                         return Step::Lost;
                     }
                     holder = entry.record.node().cloned();
+                    request = entry.request.as_deref().cloned();
                     entry.deadline = now.tick.plus(lease.term);
                     entry.record.taken_over(&lease.node)
                 })?;
                 if let Write::Done(record) = write {
                     self.recall(&id, holder.as_ref());
-                    taken.push(record);
+                    taken.push(TakenOver { record, request });
                 }
             }
             if taken.len() == limit {

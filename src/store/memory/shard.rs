@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::limits::Limits;
 use crate::{
     operation::OperationId,
@@ -50,6 +52,8 @@ pub(super) struct Entry<T> {
     waiters: Option<Arc<WaitCell>>,
     /// The name of the key that made it.
     pub(super) key: Option<Arc<str>>,
+    /// For running it again, while it is live.
+    pub(super) request: Option<Box<Bytes>>,
 }
 
 impl<T> Default for Shard<T> {
@@ -69,6 +73,11 @@ impl<T> Entry<T> {
     /// Whether its lease may be taken over.
     pub(super) fn is_abandoned(&self, now: Tick) -> bool {
         !self.record.operation().state().is_terminal() && self.deadline <= now
+    }
+
+    /// Bytes that its request takes.
+    pub(super) fn request_bytes(&self) -> usize {
+        self.request.as_deref().map_or(0, Bytes::len)
     }
 
     /// Wakes whoever waits for a change: it is gone.
@@ -109,6 +118,7 @@ impl<T> Shard<T> {
         record: Arc<Record<T>>,
         deadline: Tick,
         key: Option<Arc<str>>,
+        request: Option<Bytes>,
     ) -> Option<Entry<T>> {
         let id = record.operation().id().clone();
         let replaced = self.remove(&id);
@@ -119,6 +129,7 @@ impl<T> Shard<T> {
             finished: Tick::NEVER,
             waiters: None,
             key,
+            request: request.map(Box::new),
         };
         self.entries.insert(id, entry);
         replaced
@@ -137,6 +148,7 @@ impl<T> Shard<T> {
         if let Some(expires) = expires {
             entry.deadline = expires;
             entry.finished = now;
+            entry.request = None;
             self.expiring.insert((expires, id.clone()));
         }
         entry.record = next;

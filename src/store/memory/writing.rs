@@ -69,7 +69,13 @@ impl<T: Payload> MemoryStore<T> {
             .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
         let number = self.shared.created.fetch_add(1, Relaxed);
-        let mut replaced = shard.insert(number, Arc::clone(record), deadline, name.clone());
+        let mut replaced = shard.insert(
+            number,
+            Arc::clone(record),
+            deadline,
+            name.clone(),
+            new.request.clone(),
+        );
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key == name
@@ -100,6 +106,7 @@ impl<T: Payload> MemoryStore<T> {
             return Ok(Write::Gone);
         };
         let before = Arc::clone(&entry.record);
+        let request = entry.request_bytes();
         let next = match step(entry, now) {
             Step::Done => return Ok(Write::Done(before)),
             Step::Lost => return Ok(Write::Lost(before)),
@@ -109,6 +116,10 @@ impl<T: Payload> MemoryStore<T> {
         let expires = ends.then(|| now.tick.plus(self.limits.ttl));
         let woken = shard.advance(Arc::clone(&next), expires, now.tick);
         let (before, after) = (self.limits.weigh(&before), self.limits.weigh(&next));
+        let (before, after) = match ends {
+            true => (before + request, after),
+            false => (before, after),
+        };
         self.shared.room.resize(before, after);
         let purged = if ends {
             shard.purge(now.tick, PURGED_PER_END)
@@ -138,7 +149,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let of_key = new.key.as_ref().map_or(0, |key| {
             KeyEntry::<T>::of_operation(key, new.owner.as_ref(), &new.id).weight()
         });
-        let weight = self.limits.weigh(&record) + of_key;
+        let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
+        let weight = self.limits.weigh(&record) + of_key + of_request;
         let mut has_room = self.shared.room.take(&self.limits, weight);
         if !has_room {
             // Nothing has to go for what is there already.

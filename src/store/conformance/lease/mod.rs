@@ -29,6 +29,7 @@ pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &A
 /// Taking over.
 pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     taking_over::an_expired_lease_is_taken_over(&**store).await;
+    taking_over::what_it_was_created_with_comes_along(&**store).await;
     taking_over::a_renewed_lease_is_not(&**store).await;
     taking_over::renewing_names_what_was_taken_over(&**store).await;
     taking_over::a_released_lease_is_taken_over_at_once(&**store).await;
@@ -73,9 +74,11 @@ async fn try_to_take<R>(store: &R, by: &LeaseTerm, wanted: &[OperationId]) -> Ve
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let mut taken = ok(store.take_over(by, 100).await);
-    taken.retain(|record| wanted.contains(record.operation().id()));
-    taken
+    let taken = ok(store.take_over(by, 100).await);
+    let records = taken.into_iter().map(|taken| taken.record);
+    records
+        .filter(|record| wanted.contains(record.operation().id()))
+        .collect()
 }
 
 /// Takes over an operation whose lease has expired.

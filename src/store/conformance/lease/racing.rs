@@ -37,6 +37,7 @@ where
             let by = lease(LONG);
             loop {
                 let mine = ok(store.take_over(&by, 3).await);
+                let mine: Vec<_> = mine.into_iter().map(|taken| taken.record).collect();
                 law!(
                     6,
                     mine.len() <= 3,

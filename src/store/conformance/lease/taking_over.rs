@@ -1,17 +1,18 @@
 //! Taking over, one step after the other.
 
+use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{
     super::subject::{
-        LONG, Stopwatch, assert_follows, assert_unchanged, finish, law, lost, no_token, ok, start,
-        success,
+        LONG, Stopwatch, assert_follows, assert_unchanged, create, finish, in_time, law, lost,
+        no_token, ok, start, success,
     },
     TERM, held, held_by, lease, take, try_to_take,
 };
 use crate::{
     operation::{OperationId, Progress, RecordedResponse},
-    store::{Held, Lease},
+    store::{Held, Lease, NewOperation, TakenOver},
 };
 
 pub(super) async fn an_expired_lease_is_taken_over<R>(store: &R)
@@ -185,6 +186,47 @@ where
         "what has ended was taken over: {taken:?}"
     );
     assert_unchanged(3, store, &ended, "time").await;
+}
+
+/// Also to the second who takes it over, and to the third.
+pub(super) async fn what_it_was_created_with_comes_along<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let everything: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for request in [None, Some(Bytes::new()), Some(everything.into())] {
+        let holder = lease(LONG);
+        let new = NewOperation::new(OperationId::new())
+            .lease(holder.clone())
+            .request(request.clone());
+        let mut record = create(store, new).await;
+        for _ in 0..3 {
+            ok(store.release(&[held(&record)]).await);
+            let what = "taking over what was given up";
+            let taken = in_time(6, what, async {
+                loop {
+                    let taken = ok(store.take_over(&holder, 100).await);
+                    let is_it = |taken: &TakenOver<_>| {
+                        taken.record.operation().id() == record.operation().id()
+                    };
+                    if let Some(taken) = taken.into_iter().find(is_it) {
+                        return taken;
+                    }
+                    sleep(TERM / 8).await;
+                }
+            })
+            .await;
+            let (was, is) = (request.as_deref(), taken.request.as_deref());
+            law!(
+                6,
+                was == is,
+                "a request of {:?} bytes came back with {:?}",
+                was.map(<[u8]>::len),
+                is.map(<[u8]>::len)
+            );
+            record = taken.record;
+        }
+    }
 }
 
 pub(super) async fn taking_over_is_bounded<R>(store: &R)

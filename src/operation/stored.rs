@@ -1,0 +1,148 @@
+//! Results as bytes, for stores that outlive the process.
+
+use bytes::{BufMut, Bytes};
+use http::StatusCode;
+use serde::{Serialize, de::DeserializeOwned};
+use tower::BoxError;
+
+use super::{
+    Payload,
+    headers::HeaderBlock,
+    recorded::{Embed, RecordedResponse},
+};
+
+/// A result that can be kept as bytes: a [`RecordedResponse`], or any type of
+/// yours that serde can write and read, which is kept as JSON.
+///
+/// Law 10: what a release has written, later ones read.
+pub trait Stored: Payload + Clone {
+    /// The result as bytes.
+    ///
+    /// # Errors
+    /// What the type's own `Serialize` says.
+    fn to_bytes(&self) -> Result<Bytes, BoxError>;
+
+    /// The result that has these bytes.
+    ///
+    /// # Errors
+    /// If it is none that this release can read.
+    fn from_bytes(bytes: Bytes) -> Result<Self, BoxError>;
+}
+
+impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for T {
+    fn to_bytes(&self) -> Result<Bytes, BoxError> {
+        Ok(serde_json::to_vec(self)?.into())
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, BoxError> {
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+/// Which layout follows. The first: how it can be embedded (`u8`), status (`u16`),
+/// lengths of header and trailer block (`u32` each), the blocks, the body; numbers
+/// in little endian.
+const LAYOUT: u8 = 1;
+
+/// Everything before the blocks.
+const PREFIX: usize = 1 + 1 + 2 + 4 + 4;
+
+impl Stored for RecordedResponse {
+    fn to_bytes(&self) -> Result<Bytes, BoxError> {
+        let [headers, trailers] = self.header_blocks().map(HeaderBlock::as_bytes);
+        let length = PREFIX + headers.len() + trailers.len() + self.body().len();
+        let mut out = Vec::with_capacity(length);
+        out.put_u8(LAYOUT);
+        out.put_u8(match self.embed() {
+            Embed::No => 0,
+            Embed::Json => 1,
+            Embed::Text => 2,
+        });
+        out.put_u16_le(self.status().as_u16());
+        out.put_u32_le(headers.len().try_into()?);
+        out.put_u32_le(trailers.len().try_into()?);
+        out.put_slice(headers);
+        out.put_slice(trailers);
+        out.put_slice(self.body());
+        Ok(out.into())
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, BoxError> {
+        let ([layout, embed], rest) = bytes.split_first_chunk().ok_or(CUT)?;
+        if *layout != LAYOUT {
+            return Err(format!("a response of layout {layout} is of a newer release").into());
+        }
+        let embed = match embed {
+            0 => Embed::No,
+            1 => Embed::Json,
+            2 => Embed::Text,
+            _ => return Err("a response of a kind that there is not".into()),
+        };
+        let (status, rest) = rest.split_first_chunk().ok_or(CUT)?;
+        let (headers, rest) = rest.split_first_chunk().ok_or(CUT)?;
+        let (trailers, rest) = rest.split_first_chunk().ok_or(CUT)?;
+        let status = StatusCode::from_u16(u16::from_le_bytes(*status))?;
+        let headers = u32::from_le_bytes(*headers) as usize;
+        let trailers = u32::from_le_bytes(*trailers) as usize;
+        let (headers, rest) = rest.split_at_checked(headers).ok_or(CUT)?;
+        let (trailers, body) = rest.split_at_checked(trailers).ok_or(CUT)?;
+        let body = bytes.slice_ref(body);
+        Ok(Self::of(
+            status,
+            embed,
+            HeaderBlock::from_bytes(headers),
+            HeaderBlock::from_bytes(trailers),
+            body,
+        ))
+    }
+}
+
+const CUT: &str = "a response that is cut short";
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Response};
+
+    use super::*;
+    use crate::operation::WholeBody;
+
+    fn response() -> RecordedResponse {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("7"));
+        let body = WholeBody::new("{\"pages\":3}".into(), Some(trailers));
+        let response = Response::builder()
+            .status(201)
+            .header("content-type", "application/json")
+            .header("x-twice", "a")
+            .header("x-twice", HeaderValue::from_bytes(b"\xff").unwrap());
+        RecordedResponse::new(response.body(body).unwrap())
+    }
+
+    #[test]
+    fn a_response_comes_back_to_the_byte() {
+        let bytes = response().to_bytes().unwrap();
+        assert_eq!(RecordedResponse::from_bytes(bytes).unwrap(), response());
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_layout_is_an_error() {
+        let bytes = response().to_bytes().unwrap();
+        let whole = bytes.len() - response().body().len();
+        for length in 0..whole {
+            let cut = RecordedResponse::from_bytes(bytes.slice(..length));
+            assert!(cut.is_err(), "{length}");
+        }
+        for (at, value) in [(0, 2), (1, 3), (3, 0xff)] {
+            let mut bytes = bytes.to_vec();
+            bytes[at] = value;
+            assert!(RecordedResponse::from_bytes(bytes.into()).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_type_of_yours_is_json() {
+        let bytes = vec![0.1_f64, 2.0].to_bytes().unwrap();
+        assert_eq!(&bytes[..], b"[0.1,2.0]");
+        assert_eq!(Vec::<f64>::from_bytes(bytes).unwrap(), [0.1, 2.0]);
+    }
+}

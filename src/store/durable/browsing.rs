@@ -1,0 +1,44 @@
+//! Enumerating what there is, and removing what has expired.
+
+use std::sync::Arc;
+
+use super::{Durable, Engine, ListAsk, Listed, head};
+use crate::{
+    operation::Stored,
+    store::{Cursor, List, ListQuery, Page, Purge, StoreError},
+};
+
+impl<E: Engine, T: Stored> List for Durable<E, T> {
+    async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
+        let ask = ListAsk {
+            owner: query.owner.as_ref(),
+            state: query.state,
+            // One more, to know whether there is one.
+            limit: query.limit.saturating_add(1),
+            before: query.after.as_ref().map(parse).transpose()?,
+            now: self.now(),
+        };
+        let mut found = self.shared.engine.list(ask).await?;
+        let more = found.len() > query.limit;
+        found.truncate(query.limit);
+        let last = found.last().filter(|_| more);
+        let next = last.map(|last| Cursor(format!("{:x}", last.number).into()));
+        let records = found
+            .into_iter()
+            .map(|Listed { cell, .. }| head::decode(cell).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Page { records, next })
+    }
+}
+
+/// A cursor is the number of the last operation of its page.
+fn parse(cursor: &Cursor) -> Result<u64, StoreError> {
+    u64::from_str_radix(&cursor.0, 16)
+        .map_err(|_| StoreError::refused("this is no cursor of this store"))
+}
+
+impl<E: Engine, T: Stored> Purge for Durable<E, T> {
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        self.shared.engine.purge(limit, self.now()).await
+    }
+}

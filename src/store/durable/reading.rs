@@ -1,0 +1,78 @@
+//! Reading, and waiting for a change.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Cell, Durable, Engine, head};
+use crate::{
+    operation::{OperationId, Stored},
+    store::{Found, Record, Store, StoreError, Version, Watch},
+};
+
+impl<E: Engine, T: Stored> Durable<E, T> {
+    pub(super) async fn read(&self, id: &OperationId) -> Found<T> {
+        let cell = self.shared.engine.read(id).await?;
+        self.present(cell)
+    }
+
+    /// The record in a cell, unless that has expired.
+    pub(super) fn present(&self, cell: Option<Cell>) -> Found<T> {
+        let record = cell.map(head::decode).transpose()?;
+        Ok(record
+            .filter(|record| !self.is_expired(record))
+            .map(Arc::new))
+    }
+
+    pub(super) fn is_expired(&self, record: &Record<T>) -> bool {
+        let expires_at = record.operation().metadata().expires_at();
+        expires_at.is_some_and(|at| at <= self.now())
+    }
+}
+
+impl<E: Engine, T: Stored> Store for Durable<E, T> {
+    type Output = T;
+
+    async fn get(&self, id: &OperationId) -> Found<T> {
+        self.read(id).await
+    }
+
+    fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
+        let cell = self.shared.engine.read_now(id)?;
+        Some(cell.and_then(|cell| self.present(cell)))
+    }
+}
+
+impl<E: Engine, T: Stored> Watch for Durable<E, T> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
+        let until = Instant::now().checked_add(at_most);
+        loop {
+            // Before the read: a change after it is heard of.
+            let mut listening = self.shared.hub.listen(id);
+            let read = async {
+                match until {
+                    Some(until) if at_most > Duration::ZERO => {
+                        timeout_at(until, self.read(id)).await.map_err(|_| ())
+                    }
+                    _ => Ok(self.read(id).await),
+                }
+            };
+            let Ok(record) = read.await else {
+                return Err(StoreError::unavailable("it did not answer in time"));
+            };
+            let record = record?;
+            let now = Instant::now();
+            let is_over = until.is_some_and(|until| until <= now);
+            match &record {
+                Some(record) if record.version() == Some(since) && !is_over => {}
+                _ => return Ok(record),
+            }
+            let again = E::READ_AGAIN.map(|interval| now + interval);
+            let latest = [until, again].into_iter().flatten().min();
+            match latest {
+                Some(latest) => drop(timeout_at(latest, listening.heard()).await),
+                None => listening.heard().await,
+            }
+        }
+    }
+}

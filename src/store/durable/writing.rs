@@ -1,0 +1,268 @@
+//! Creating, changing and forgetting: steps of a record, made one at a time by
+//! comparing and setting its cell.
+
+use std::sync::Arc;
+
+use super::{
+    Durable, Engine, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced, Stamp, head,
+};
+use crate::{
+    operation::{OperationId, Outcome, Progress, Stored},
+    store::{
+        Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, Step,
+        StoreError, Version, Write,
+    },
+};
+
+impl<E: Engine, T: Stored> Durable<E, T> {
+    /// One conditional change: takes `step` from the record as it is known, and
+    /// writes where it leads if nobody came in between; else again, from what is
+    /// there.
+    pub(super) async fn change(
+        &self,
+        id: &OperationId,
+        lease: LeaseChange,
+        step: impl Fn(&Record<T>) -> Step<T> + Send,
+    ) -> Result<Write<T>, StoreError> {
+        // What this node knows may be out of date: good to try from, no more.
+        if let Some(known) = self.shared.held.get(id)
+            && let Step::Next(next) = step(&known)
+        {
+            match self.replace(&known, next, lease).await? {
+                Turn::Done(record) => return Ok(Write::Done(record)),
+                Turn::Gone => return Ok(Write::Gone),
+                Turn::Found(current) => return self.change_from(current, lease, step).await,
+            }
+        }
+        match self.read(id).await? {
+            Some(current) => self.change_from(current, lease, step).await,
+            None => Ok(self.gone(id)),
+        }
+    }
+
+    /// The same, from a record that was there a moment ago.
+    pub(super) async fn change_from(
+        &self,
+        mut current: Arc<Record<T>>,
+        lease: LeaseChange,
+        step: impl Fn(&Record<T>) -> Step<T> + Send,
+    ) -> Result<Write<T>, StoreError> {
+        loop {
+            if self.is_expired(&current) {
+                return Ok(self.gone(current.operation().id()));
+            }
+            let next = match step(&current) {
+                Step::Done => {
+                    self.shared.held.wrote(&current);
+                    return Ok(Write::Done(current));
+                }
+                Step::Lost => {
+                    self.shared.held.lost(current.operation().id());
+                    return Ok(Write::Lost(current));
+                }
+                Step::Next(next) => next,
+            };
+            current = match self.replace(&current, next, lease).await? {
+                Turn::Done(record) => return Ok(Write::Done(record)),
+                Turn::Gone => return Ok(Write::Gone),
+                // A lease that was renewed meanwhile is no change of the record.
+                Turn::Found(found)
+                    if lease != LeaseChange::Kept && stamp(&found)? == stamp(&current)? =>
+                {
+                    return Ok(Write::Lost(found));
+                }
+                Turn::Found(found) => found,
+            };
+        }
+    }
+
+    async fn replace(
+        &self,
+        before: &Record<T>,
+        next: Record<T>,
+        lease: LeaseChange,
+    ) -> Result<Turn<T>, StoreError> {
+        let next = Arc::new(next);
+        let operation = next.operation();
+        let id = operation.id();
+        let (head, result) = (head::encode(&next)?, head::result(&next)?);
+        let cell = NextCell {
+            stamp: stamp(&next)?,
+            state: operation.state(),
+            head: &head,
+            result: result.as_deref(),
+            expires_at: operation.metadata().expires_at(),
+            lease,
+        };
+        let replaced = self.shared.engine.replace(id, stamp(before)?, cell).await?;
+        Ok(match replaced {
+            Replaced::Done => {
+                self.shared.held.wrote(&next);
+                self.tell(id, before, &next);
+                Turn::Done(Arc::clone(&next))
+            }
+            Replaced::Found(cell) => Turn::Found(Arc::new(head::decode(cell)?)),
+            Replaced::Gone => {
+                self.gone(id);
+                Turn::Gone
+            }
+        })
+    }
+
+    /// Tells everybody of a change, and whoever has lost the operation by it.
+    fn tell(&self, id: &OperationId, before: &Record<T>, after: &Record<T>) {
+        let lost_it = before.token() != after.token();
+        self.notify(id, before.node().filter(|_| lost_it));
+    }
+
+    fn notify(&self, id: &OperationId, recalled: Option<&NodeId>) {
+        let notice = Notice {
+            id: id.clone(),
+            recalled: recalled.cloned(),
+        };
+        self.shared.hub.heard(&notice);
+        self.shared.engine.announce(notice);
+    }
+
+    fn gone(&self, id: &OperationId) -> Write<T> {
+        self.shared.held.lost(id);
+        Write::Gone
+    }
+}
+
+/// What became of one try.
+enum Turn<T> {
+    Done(Arc<Record<T>>),
+    Found(Arc<Record<T>>),
+    Gone,
+}
+
+fn stamp<T>(record: &Record<T>) -> Result<Stamp, StoreError> {
+    let version = record.version();
+    Ok(Stamp {
+        version: version.ok_or_else(|| StoreError::refused("a record without a version"))?,
+        token: record.token(),
+    })
+}
+
+impl<E: Engine, T: Stored> Repository for Durable<E, T> {
+    async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
+        let now = self.now();
+        let record = Record::create(&new, now);
+        let head = head::encode(&record)?;
+        let cell = NewCell {
+            id: &new.id,
+            stamp: stamp(&record)?,
+            owner: new.owner.as_ref(),
+            head: &head,
+            lease: new.lease.as_ref().map(|lease| lease.term),
+            request: new.request.as_deref(),
+            key: new.key.as_ref(),
+            reservation: new.reservation,
+            now,
+        };
+        Ok(match self.shared.engine.insert(cell).await? {
+            Inserted::Done => {
+                let record = Arc::new(record);
+                if new.lease.is_some() {
+                    self.shared.held.wrote(&record);
+                }
+                // Somebody may wait for an id that is to come.
+                self.notify(&new.id, None);
+                Created::New(record)
+            }
+            Inserted::Key(found) => {
+                let Some(key) = &new.key else {
+                    return Err(StoreError::refused("a key was found without one"));
+                };
+                match self.reservation(found, key, new.owner.as_ref())? {
+                    Reservation::Operation(record) => Created::Existing(record),
+                    Reservation::Taken => Created::IdTaken,
+                    held => Created::KeyHeld(held),
+                }
+            }
+            Inserted::Id(cell, made_by) => {
+                let record = Arc::new(head::decode(cell)?);
+                let name = new.key.as_ref().map(|key| &*key.name);
+                match record.owner() == new.owner.as_ref() {
+                    // Another request of this owner's made it.
+                    true if name.is_some() && made_by.as_deref() != name => {
+                        Created::KeyHeld(Reservation::Mismatch)
+                    }
+                    true => Created::Existing(record),
+                    false => Created::IdTaken,
+                }
+            }
+        })
+    }
+
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+        let now = self.now();
+        let step = |record: &Record<T>| record.started(token, now);
+        self.change(id, LeaseChange::Kept, step).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Result<Write<T>, StoreError> {
+        let now = self.now();
+        let step = |record: &Record<T>| record.reported(token, progress.clone(), now);
+        self.change(id, LeaseChange::Kept, step).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+    ) -> Result<Write<T>, StoreError> {
+        let (now, ttl) = (self.now(), self.ttl);
+        let step = |record: &Record<T>| {
+            record.finished(token, outcome.clone(), progress.clone(), now, ttl)
+        };
+        self.change(id, LeaseChange::Kept, step).await
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<T>,
+    ) -> Result<Write<T>, StoreError> {
+        let (now, ttl) = (self.now(), self.ttl);
+        let step = |record: &Record<T>| record.overruled(version, outcome.clone(), now, ttl);
+        self.change(id, LeaseChange::Kept, step).await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+        let Some(mut record) = self.read(id).await? else {
+            return Ok(self.gone(id));
+        };
+        loop {
+            if self.is_expired(&record) {
+                return Ok(self.gone(id));
+            }
+            let operation = record.operation();
+            if record.version() != Some(version) || !operation.state().is_terminal() {
+                return Ok(Write::Lost(record));
+            }
+            let remains = head::encode(&record.without_result())?;
+            let until = operation.metadata().expires_at();
+            let forgotten = (self.shared.engine)
+                .forget(id, stamp(&record)?, &remains, until)
+                .await?;
+            match forgotten {
+                Replaced::Done => {
+                    self.notify(id, None);
+                    return Ok(Write::Done(record));
+                }
+                Replaced::Gone => return Ok(self.gone(id)),
+                Replaced::Found(cell) => record = Arc::new(head::decode(cell)?),
+            }
+        }
+    }
+}
