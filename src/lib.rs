@@ -90,5 +90,7 @@ pub use operation::{
     Stage, State, ToJson, UnknownState, WholeBody,
 };
 pub use poll::PollService;
-pub use run::{AcceptedRequest, Drain, DrainReport, NotAccepted, OperationHandle, Ran, RunService};
+pub use run::{
+    AcceptedRequest, Drain, DrainReport, NotAccepted, OperationHandle, Ran, Recovery, RunService,
+};
 pub use store::{AnyStore, MemoryStore, StoreFn};

@@ -1,6 +1,6 @@
 //! The command line, and the application it makes.
 
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process, str::FromStr, time::Duration};
 
 use axum::{
     Router,
@@ -11,13 +11,17 @@ use clap::{Parser, ValueEnum};
 use http::request::Parts;
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
-    AnyStore, AsyncAcceptLayer, Drain, Idempotency, MemoryStore, PollService,
+    AsyncAcceptLayer, Drain, Idempotency, PollService,
     accept::PlainOwner,
     dialect::{InvalidBaseUrl, Plain},
-    store::Owner,
+    store::{LeaseTerm, NodeId, Owner},
 };
 
-use crate::reports;
+use crate::{
+    reports::{self, Renderer},
+    runs::Runs,
+    stores::StoreKind,
+};
 
 /// A slow service whose requests are accepted at once.
 #[derive(Parser)]
@@ -29,6 +33,19 @@ pub(crate) struct Args {
     /// Where operations are kept: `memory`.
     #[arg(long, value_name = "STORE", default_value = "memory")]
     store: StoreKind,
+    /// The name of this node, where several share a store.
+    #[arg(long, value_name = "NAME", default_value = "server")]
+    node: String,
+    /// How long a node may be silent before others take over what it runs.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    lease: Duration,
+    /// What becomes of operations whose node has died: they `fail`, or they are
+    /// run again, N times in all (`rerun:N`).
+    #[arg(long, value_name = "POLICY", default_value = "fail")]
+    on_interrupted: OnInterrupted,
+    /// A file to which a line is added whenever a report is begun or ended.
+    #[arg(long, value_name = "PATH")]
+    runs: Option<PathBuf>,
     /// How operations are spoken on the wire.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     dialect: DialectKind,
@@ -75,17 +92,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Clone, Copy)]
-enum StoreKind {
-    Memory,
+enum OnInterrupted {
+    Fail,
+    Rerun(u32),
 }
 
-impl FromStr for StoreKind {
+impl FromStr for OnInterrupted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            _ => Err("expected `memory`".into()),
+        let attempts = text.strip_prefix("rerun:").map(str::parse);
+        match (text, attempts) {
+            ("fail", _) => Ok(Self::Fail),
+            (_, Some(Ok(attempts @ 1..))) => Ok(Self::Rerun(attempts)),
+            _ => Err("expected `fail` or `rerun:N`, N at least 1".into()),
         }
     }
 }
@@ -132,18 +152,22 @@ fn tenant(parts: &Parts) -> Option<Owner> {
 }
 
 impl Args {
-    fn store(&self) -> AnyStore {
-        match self.store {
-            StoreKind::Memory => AnyStore::new(MemoryStore::new().ttl(self.ttl)),
-        }
-    }
-
-    /// The application, and what shuts it down.
-    pub(crate) fn app(&self) -> Result<(Router, Drain), InvalidBaseUrl> {
-        let store = self.store();
+    /// The application, and what shuts it down. What dead nodes have left behind
+    /// is looked after from now on.
+    pub(crate) async fn app(&self) -> Result<(Router, Drain), NoApp> {
+        let runs = match &self.runs {
+            Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
+            None => Runs::default(),
+        };
+        let store = self.store.open(self.ttl).await.map_err(NoApp::Store)?;
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
         let mut layer = layer
             .name("report")
+            .lease(LeaseTerm {
+                // Every start is another node.
+                node: NodeId::named(format!("{} {}", self.node, process::id())),
+                term: self.lease,
+            })
             .owner_with(PlainOwner::new(tenant))
             .max_in_flight(self.max_in_flight)
             .running_timeout(self.timeout)
@@ -177,8 +201,17 @@ impl Args {
             Keys::Required => layer.idempotency(Idempotency::required()),
         };
 
-        let body_limit = self.body_limit;
-        let signals = matches!(self.accept, Acceptance::Signaled);
+        if matches!(self.on_interrupted, OnInterrupted::Rerun(_)) {
+            // A report is the same whenever it is rendered.
+            layer = layer.may_run_again(|_| true);
+        }
+        let recovery = layer.recovery();
+
+        let renderer = Renderer {
+            body_limit: self.body_limit,
+            signals: matches!(self.accept, Acceptance::Signaled),
+            runs,
+        };
         let concurrency = self
             .concurrency
             .map(|most| ConcurrencyLimitLayer::new(most as usize));
@@ -188,13 +221,27 @@ impl Args {
             .layer(HandleErrorLayer::new(reports::out_of_order))
             .layer(layer)
             .option_layer(concurrency)
-            .service(service_fn(move |request| {
-                reports::render(request, body_limit, signals)
-            }));
+            .service(service_fn(move |request| renderer.clone().render(request)));
         let app = Router::new()
             .route("/reports", post_service(reports))
             .route("/healthz", get(async || "ok\n"))
             .nest_service("/operations", polls);
+        let recovery = match self.on_interrupted {
+            OnInterrupted::Fail => recovery,
+            OnInterrupted::Rerun(attempts) => recovery.run_again(app.clone(), attempts),
+        };
+        tokio::spawn(recovery.run());
         Ok((app, drain))
     }
+}
+
+/// Why there is no application.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoApp {
+    #[error("invalid value for '--base-url <URL>': {0}")]
+    BaseUrl(#[from] InvalidBaseUrl),
+    #[error("the file for --runs cannot be opened: {0}")]
+    Runs(io::Error),
+    #[error("the store cannot be opened: {0}")]
+    Store(tower::BoxError),
 }

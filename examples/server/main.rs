@@ -48,6 +48,8 @@
 
 mod cli;
 mod reports;
+mod runs;
+mod stores;
 
 use std::{
     fmt,
@@ -66,7 +68,7 @@ use tokio::{
 use tower::BoxError;
 use tower_operations::DrainReport;
 
-use crate::cli::Args;
+use crate::cli::{Args, NoApp};
 
 /// How long the last answers may take after the drain.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -78,12 +80,12 @@ async fn main() -> Result<(), BoxError> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let args = Args::parse();
-    let (app, drain) = args.app().unwrap_or_else(|error| {
-        let message = format!("invalid value for '--base-url <URL>': {error}");
-        Args::command()
-            .error(ErrorKind::ValueValidation, message)
-            .exit()
-    });
+    let (app, drain) = args.app().await.map_err(|error| match error {
+        NoApp::BaseUrl(_) => Args::command()
+            .error(ErrorKind::ValueValidation, error)
+            .exit(),
+        NoApp::Runs(_) | NoApp::Store(_) => error,
+    })?;
     let mut signals = Signals::new()?;
     let listener = TcpListener::bind(args.listen)
         .await
@@ -138,6 +140,7 @@ impl Signals {
 fn say_report(report: &DrainReport) {
     let (finished, took) = (report.finished, report.took);
     let (interrupted, unrecorded) = (&report.interrupted, &report.unrecorded);
+    let released = &report.released;
     say(format_args!(
         "drained in {took:.1?}: {finished} finished, {} interrupted, {} unrecorded",
         interrupted.len(),
@@ -145,6 +148,9 @@ fn say_report(report: &DrainReport) {
     ));
     for id in interrupted {
         say(format_args!("interrupted {id}"));
+    }
+    for id in released {
+        say(format_args!("released {id}"));
     }
     for id in unrecorded {
         say(format_args!("unrecorded {id}"));

@@ -3,6 +3,7 @@
 
 use std::{error::Error, fmt::Display, time::Duration};
 
+use crate::runs::Runs;
 use axum::{
     Json,
     body::{Body, to_bytes},
@@ -68,57 +69,75 @@ fn one() -> u32 {
     1
 }
 
-/// Renders a report, page by page. Where it `signals`, an order that is no good
-/// is answered before the request is accepted.
-pub(crate) async fn render(
-    request: Request<RequestBody<Body>>,
-    body_limit: usize,
-    signals: bool,
-) -> Result<Response<Body>, OutOfOrder> {
-    let operation = OperationHandle::of(request.extensions());
-    let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
-        Ok(body) => match serde_json::from_slice(&body) {
-            Ok(order) => order,
+/// Renders reports.
+#[derive(Clone)]
+pub(crate) struct Renderer {
+    /// In bytes.
+    pub(crate) body_limit: usize,
+    /// Whether an order that is no good is answered before the request is accepted.
+    pub(crate) signals: bool,
+    pub(crate) runs: Runs,
+}
+
+impl Renderer {
+    /// Renders a report, page by page.
+    pub(crate) async fn render(
+        self,
+        request: Request<RequestBody<Body>>,
+    ) -> Result<Response<Body>, OutOfOrder> {
+        let Self {
+            body_limit,
+            signals,
+            runs,
+        } = self;
+        let operation = OperationHandle::of(request.extensions());
+        let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(order) => order,
+                Err(error) => return Ok(unreadable(error)),
+            },
+            Err(error) if is_too_large(&error) => {
+                let limit = body_limit as u64;
+                return Ok(refused(Fault::BodyTooLarge { limit }));
+            }
             Err(error) => return Ok(unreadable(error)),
-        },
-        Err(error) if is_too_large(&error) => {
-            let limit = body_limit as u64;
-            return Ok(refused(Fault::BodyTooLarge { limit }));
+        };
+        if order.bytes > LARGEST {
+            return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
         }
-        Err(error) => return Ok(unreadable(error)),
-    };
-    if order.bytes > LARGEST {
-        return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
-    }
-    if signals && operation.accept().await.is_err() {
-        let retry_after = Duration::from_secs(1);
-        return Ok(refused(Fault::Unavailable { retry_after }));
-    }
-
-    let mut due = Instant::now();
-    for page in 1..=order.pages {
-        due += Duration::from_millis(order.page_ms.into());
-        sleep_until(due).await;
-        operation.progress(Progress::counted(page.into(), order.pages.into()).unit("pages"));
-    }
-
-    let response = match (order.outcome, order.format) {
-        (Some(Ending::Problem), _) => problem(
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
-                .with_title("Report failed")
-                .with_detail("page 3 has no data")
-                .with("code", "InvalidInput"),
-        ),
-        (Some(Ending::Error), _) => return Err(OutOfOrder),
-        (Some(Ending::Panic), _) => panic!("a panic was ordered"),
-        (Some(Ending::Hang), _) => std::future::pending().await,
-        (None, Format::Json) => {
-            let Order { title, pages, .. } = order;
-            Json(Report { title, pages }).into_response()
+        if signals && operation.accept().await.is_err() {
+            let retry_after = Duration::from_secs(1);
+            return Ok(refused(Fault::Unavailable { retry_after }));
         }
-        (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
-    };
-    Ok(response)
+
+        runs.note(&operation, &order.title, "begin");
+        let mut due = Instant::now();
+        for page in 1..=order.pages {
+            due += Duration::from_millis(order.page_ms.into());
+            sleep_until(due).await;
+            operation.progress(Progress::counted(page.into(), order.pages.into()).unit("pages"));
+        }
+
+        runs.note(&operation, &order.title, "end");
+
+        let response = match (order.outcome, order.format) {
+            (Some(Ending::Problem), _) => problem(
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+                    .with_title("Report failed")
+                    .with_detail("page 3 has no data")
+                    .with("code", "InvalidInput"),
+            ),
+            (Some(Ending::Error), _) => return Err(OutOfOrder),
+            (Some(Ending::Panic), _) => panic!("a panic was ordered"),
+            (Some(Ending::Hang), _) => std::future::pending().await,
+            (None, Format::Json) => {
+                let Order { title, pages, .. } = order;
+                Json(Report { title, pages }).into_response()
+            }
+            (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
+        };
+        Ok(response)
+    }
 }
 
 /// A document of this size. Most of it is not UTF-8.

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
-    operation::RecordedResponse,
+    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{Node, until_answered},
-    store::{Created, Lease, NewOperation, Record, Reservation, StoreError},
+    store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError},
 };
 
 /// What there is after an operation was to be created.
@@ -23,7 +24,7 @@ pub(super) enum Made {
 /// Creates the operation. While another request with its key is being answered,
 /// it waits for that.
 pub(super) async fn create<R>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     policy: &Policy,
     wanted: &Wanted,
 ) -> Result<Made, Refusal>
@@ -39,12 +40,8 @@ where
     loop {
         return match create_certainly(node, policy, &wanted.new).await? {
             Created::New(record) => Ok(Made::New(record)),
-            // Nobody else knows this id, or has its key: an earlier try has
-            // created it.
-            Created::Existing(record)
-                if (wanted.is_fresh || wanted.new.reservation.is_some())
-                    && record.operation().id() == &wanted.new.id =>
-            {
+            // An earlier try has created it.
+            Created::Existing(record) if record.token() == wanted.new.token => {
                 Ok(Made::New(record))
             }
             Created::Existing(record) => Ok(Made::Repeated(record)),
@@ -93,9 +90,9 @@ where
 ///
 /// An error can hide a success, so the same id is tried again until the answer
 /// is certain or the time is up. If it never is, the operation that may exist
-/// is never run.
+/// is never run: it ends as interrupted, here or by whoever recovers it.
 async fn create_certainly<R>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     policy: &Policy,
     new: &NewOperation,
 ) -> Result<Created<RecordedResponse>, Refusal>
@@ -113,12 +110,31 @@ where
             created => created.map(Some),
         }
     });
-    let error = match timeout(policy.create_timeout, certain).await {
+    let (error, may_exist) = match timeout(policy.create_timeout, certain).await {
         Ok(Ok(Some(created))) => return Ok(created),
-        Ok(Ok(None)) => StoreError::Full.to_string(),
-        Ok(Err(error)) => error.chain(),
-        Err(_) => "the store did not answer in time".into(),
+        Ok(Ok(None)) => (StoreError::Full.to_string(), false),
+        Ok(Err(error)) => (error.chain(), error.is_transient()),
+        Err(_) => ("the store did not answer in time".into(), true),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");
+    if may_exist {
+        let disowned = disown(Arc::clone(node), new.id.clone(), new.token);
+        tokio::spawn(disowned.in_current_span());
+    }
     Err(Refusal::Unavailable)
+}
+
+/// Ends the operation that may have been created, as soon as the store answers.
+async fn disown<R>(node: Arc<Node<R>>, id: OperationId, token: FencingToken)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let ended = until_answered(node.in_flight.abandoned(), || {
+        let interrupted = Outcome::failed(FailureKind::Interrupted);
+        node.store.finish(&id, token, interrupted, None)
+    });
+    match ended.await {
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%id, error = error.chain(), "it may exist, and will lapse"),
+    }
 }

@@ -37,6 +37,8 @@ pub(super) struct Arriving<S, R> {
     pub(super) policy: Arc<Policy>,
     pub(super) way: Way,
     pub(super) parts: Parts,
+    /// Whether it is kept to be run again.
+    pub(super) is_kept: bool,
     pub(super) admitted: Admitted,
 }
 
@@ -58,7 +60,7 @@ where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let wanted = match self.identify(body.data()) {
+        let wanted = match self.identify(&body) {
             Ok(wanted) => wanted,
             Err(refusal) => return self.refused(refusal),
         };
@@ -83,7 +85,7 @@ where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let wanted = self.wanted(None);
+        let wanted = self.wanted(None, None);
         self.hold(wanted, RequestBody::passing(body), None)
     }
 
@@ -184,7 +186,8 @@ where
                 }
             };
             let request = Request::from_parts(parts, body);
-            let accepted = request_span.in_scope(|| AcceptedRequest::new(&record, request));
+            let kept = wanted.new.request.is_some();
+            let accepted = request_span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
             drop(request_span);
             // The client may be gone; the operation is not.
             let _ = tell.send(Ok(Accepted::New(record)));
@@ -216,7 +219,10 @@ where
             admitted,
             ..
         } = self;
-        let work = Arc::new(Work::held_at_a_gate(wanted.new.id.clone()));
+        let work = Arc::new(Work::held_at_a_gate(
+            wanted.new.id.clone(),
+            wanted.new.request.is_some(),
+        ));
         let mut request = Request::from_parts(parts, body);
         let span = operation_span(&wanted.new.id, &request);
         request
@@ -268,23 +274,28 @@ where
     }
 
     /// The operation this request is to be, with the id and the key it brings.
-    fn identify(&self, body: &Bytes) -> Result<Wanted, Refusal> {
+    fn identify(&self, body: &WholeBody) -> Result<Wanted, Refusal> {
         let Some(rules) = &self.policy.idempotency else {
-            return Ok(self.wanted(None));
+            return Ok(self.wanted(None, Some(body)));
         };
-        let mut wanted = self.wanted(rules.client_id(&self.parts)?);
+        let mut wanted = self.wanted(rules.client_id(&self.parts)?, Some(body));
+        let body = body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
         wanted.new.key = rules.key(&self.parts, body, id, self.policy.knows_owners())?;
         Ok(wanted)
     }
 
-    fn wanted(&self, id: Option<OperationId>) -> Wanted {
+    fn wanted(&self, id: Option<OperationId>, body: Option<&WholeBody>) -> Wanted {
         let is_fresh = id.is_none();
         let new = NewOperation::new(id.unwrap_or_else(OperationId::new))
             .owner(self.policy.owner(&self.parts))
             .method(self.parts.method.clone())
             .name(self.policy.name.clone())
-            .lease(self.node.lease.clone());
+            .lease(self.node.lease().clone())
+            .request(
+                body.filter(|_| self.is_kept)
+                    .and_then(|body| self.policy.kept(&self.parts, body)),
+            );
         Wanted { new, is_fresh }
     }
 

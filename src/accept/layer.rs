@@ -1,14 +1,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{Uri, request::Parts};
 use tower_layer::Layer;
 
 use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, when::When};
 use crate::{
     dialect::{Dialect, InvalidBaseUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
-    run::{Drain, Node},
-    store::{KeyPowers, Keys, Lease, MemoryStore, Owner},
+    run::{Drain, Node, Recovery},
+    store::{KeyPowers, Keys, Lease, LeaseTerm, MemoryStore, Owner},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
@@ -55,6 +55,14 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
         let layer = Self::new(store);
         let drain = Drain::new(Arc::clone(&layer.node.in_flight));
         (layer, drain)
+    }
+}
+
+impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
+    /// What ends, or runs again, the operations that dead nodes have left behind; it
+    /// has to be spawned. Its limits are this layer's.
+    pub fn recovery(&self) -> Recovery<R> {
+        Recovery::new(Arc::clone(&self.node), self.policy.run)
     }
 }
 
@@ -174,6 +182,42 @@ impl<R> AsyncAcceptLayer<R> {
     /// to tidy up, before it is dropped; half a second by default.
     pub fn cancel_grace(self, grace: Duration) -> Self {
         self.with(|policy| policy.run.set_grace(grace))
+    }
+
+    /// Which requests may be run again after the node that ran them has died: those
+    /// that do the same when they are done twice. They are kept with their operation
+    /// while that is live: method, target, headers and body, which is collected in
+    /// every mode. Somebody has to [recover](Self::recovery) them.
+    ///
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
+    /// sensitive is left out, unless [asked for](Self::keep_credentials).
+    pub fn may_run_again(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.set_may_run_again(Arc::new(predicate)))
+    }
+
+    /// The target by which the whole application knows a request, where that is not
+    /// the one that this layer sees: under a nested router, for example, axum's
+    /// `OriginalUri`.
+    pub fn target(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.set_target(Arc::new(target)))
+    }
+
+    /// Keeps credentials with the requests that may be run again: whoever reads the
+    /// store can read them.
+    pub fn keep_credentials(self) -> Self {
+        self.with(|policy| policy.keeps_credentials = true)
+    }
+
+    /// The name of this node, and the term of its leases: how long it may be silent
+    /// before another takes over what it runs. By default it has no name of its own,
+    /// and 30 seconds.
+    ///
+    /// The node's name must differ from that of every other one, and of every earlier
+    /// start of this one. Set it before the layer is used, on one of its clones: they
+    /// share it. A term is a tenth of a second at the least.
+    pub fn lease(self, lease: LeaseTerm) -> Self {
+        self.node.set_lease(lease);
+        self
     }
 
     /// The path under which the operations are, `/operations` by default.

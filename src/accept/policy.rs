@@ -1,7 +1,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{
-    HeaderValue, Method,
+    HeaderValue, Method, Uri,
     header::{CONNECTION, CONTENT_TYPE, UPGRADE},
     request::Parts,
 };
@@ -14,11 +15,13 @@ use crate::{
     dialect::{
         Dialect, GrowingRetryAfter, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
     },
-    run::{OperationHandle, RunLimits},
+    operation::WholeBody,
+    run::{OperationHandle, RunLimits, stored_request},
     store::Owner,
 };
 
 type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
+type TargetFn = dyn Fn(&Parts) -> Uri + Send + Sync;
 
 /// What may differ from route to route; what they share is in the node.
 #[derive(Clone)]
@@ -38,6 +41,11 @@ pub(super) struct Policy {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) replay: Replay,
     pub(super) name: Option<Arc<str>>,
+    /// Which requests are kept to be run again.
+    may_run_again: Option<Arc<Predicate>>,
+    /// The target by which the whole application knows a request.
+    target: Option<Arc<TargetFn>>,
+    pub(super) keeps_credentials: bool,
 }
 
 impl Default for Policy {
@@ -57,6 +65,9 @@ impl Default for Policy {
             dialect: Arc::new(Plain::default()),
             replay: Replay::default(),
             name: None,
+            may_run_again: None,
+            target: None,
+            keeps_credentials: false,
         }
     }
 }
@@ -64,6 +75,27 @@ impl Default for Policy {
 impl Policy {
     pub(super) fn set_which(&mut self, which: Arc<Predicate>) {
         self.which = which;
+    }
+
+    pub(super) fn set_may_run_again(&mut self, predicate: Arc<Predicate>) {
+        self.may_run_again = Some(predicate);
+    }
+
+    pub(super) fn set_target(&mut self, target: Arc<TargetFn>) {
+        self.target = Some(target);
+    }
+
+    /// Whether this request is kept to be run again.
+    pub(super) fn keeps(&self, parts: &Parts) -> bool {
+        let may = self.may_run_again.as_ref();
+        may.is_some_and(|may| may(parts))
+    }
+
+    /// What is kept of it.
+    pub(super) fn kept(&self, parts: &Parts, body: &WholeBody) -> Option<Bytes> {
+        let target = self.target.as_ref().map(|target| target(parts));
+        let target = target.as_ref().unwrap_or(&parts.uri);
+        stored_request::store(parts, target, body, self.keeps_credentials)
     }
 
     pub(super) fn set_owner(&mut self, owner: Arc<dyn ExtractOwner>) {

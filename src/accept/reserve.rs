@@ -141,7 +141,7 @@ impl<R> Keeper<R> {
 
     async fn renewing_until<T>(&self, done: impl Future<Output = T>) -> T {
         let mut done = std::pin::pin!(done);
-        let interval = self.node.lease.term / 3;
+        let interval = self.node.lease().term / 3;
         loop {
             if let Ok(done) = timeout(interval, &mut done).await {
                 return done;
@@ -161,7 +161,7 @@ impl<R> Keeper<R> {
     async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
         let (node, owner) = (&self.node, self.owner.as_ref());
         until_answered(node.in_flight.abandoned(), || {
-            (self.powers.reserve)(&node.store, &self.key, owner, self.token, node.lease.term)
+            (self.powers.reserve)(&node.store, &self.key, owner, self.token, node.lease().term)
         })
         .await
     }

@@ -89,12 +89,14 @@ impl<S, R> AsyncAccept<S, R> {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
+        let is_kept = self.policy.keeps(&parts);
         let arriving = |parts| Arriving {
             inner: self.inner.clone(),
             node: Arc::clone(&self.node),
             policy: Arc::clone(&self.policy),
             way,
             parts,
+            is_kept,
             admitted,
         };
         let is_keyed = self
@@ -102,7 +104,7 @@ impl<S, R> AsyncAccept<S, R> {
             .idempotency
             .as_ref()
             .is_some_and(|rules| rules.concerns(&parts.headers));
-        if way == Way::Signaled && !is_keyed {
+        if way == Way::Signaled && !is_keyed && !is_kept {
             return ResponseFuture::going(Going::Held(arriving(parts).stream(body)));
         }
         let limit = self.policy.body_limit;

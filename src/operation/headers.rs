@@ -61,13 +61,11 @@ impl HeaderBlock {
         }
     }
 
-    #[cfg(feature = "durable")]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The block that has these bytes; what is no field in them is not shown.
-    #[cfg(feature = "durable")]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }

@@ -60,5 +60,6 @@ pub use stored::Stored;
 pub use view::OperationView;
 
 pub(crate) use collect::Collecting;
+pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
 pub(crate) use timestamp::rfc3339;

@@ -24,10 +24,20 @@ pub struct AcceptedRequest {
 impl AcceptedRequest {
     /// The request of the operation that `record` shows, held by whoever
     /// created it, or took it over, and got this record for that.
-    pub fn new(record: &Record<RecordedResponse>, mut request: Request<WholeBody>) -> Self {
+    pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+        Self::kept(record, request, false)
+    }
+
+    /// The same; the store may have what is needed to run it again.
+    pub(crate) fn kept(
+        record: &Record<RecordedResponse>,
+        mut request: Request<WholeBody>,
+        kept: bool,
+    ) -> Self {
         let id = record.operation().id().clone();
         let span = operation_span(&id, &request);
-        let work = Arc::new(Work::new(id, record.token(), record.attempts() + 1));
+        let work = Work::new(id, record.token(), record.attempts() + 1);
+        let work = Arc::new(work.kept(kept));
         request
             .extensions_mut()
             .insert(OperationHandle::new(Arc::clone(&work)));

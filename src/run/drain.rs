@@ -52,8 +52,9 @@ impl Drain {
     }
 
     /// Closes the doors and waits until all that is in flight has ended, for
-    /// `deadline` at the most, and 30 days. What is left then is interrupted: it
-    /// fails as `interrupted`, which takes up to one second more.
+    /// `deadline` at the most, and 30 days. What is left then is given up to be
+    /// [run again](crate::run::Recovery::run_again), if it may be; else it is
+    /// interrupted: it fails as `interrupted`. That takes up to one second more.
     pub async fn drain(self, deadline: Duration) -> DrainReport {
         self.0.begin_tally();
         self.close();
@@ -65,6 +66,7 @@ impl Drain {
         let Tally {
             finished,
             interrupted,
+            released,
             unrecorded,
         } = self.0.tally();
         let unanswered = self.in_flight().saturating_sub(unrecorded.len());
@@ -72,6 +74,7 @@ impl Drain {
         DrainReport {
             finished,
             interrupted,
+            released,
             unrecorded,
             unanswered,
             took: begun.elapsed(),
@@ -100,6 +103,9 @@ pub struct DrainReport {
     pub finished: usize,
     /// The operations that were interrupted, and are recorded as failed.
     pub interrupted: Vec<OperationId>,
+    /// The operations that were given up to be [run again](crate::run::Recovery)
+    /// by another node.
+    pub released: Vec<OperationId>,
     /// The operations whose outcome the store has not taken.
     pub unrecorded: Vec<OperationId>,
     /// How many requests were still being accepted, and will be refused.
@@ -112,6 +118,9 @@ impl DrainReport {
     /// Whether everything ended by itself.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.interrupted.is_empty() && self.unrecorded.is_empty() && self.unanswered == 0
+        self.interrupted.is_empty()
+            && self.released.is_empty()
+            && self.unrecorded.is_empty()
+            && self.unanswered == 0
     }
 }

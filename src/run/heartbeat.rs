@@ -31,7 +31,7 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
             // A store that panics is a store that is unavailable.
             if let Err(panicked) = CatchPanic::new(round(&node)).await {
                 panicked.forget();
-                sleep(node.lease.term / 10).await;
+                sleep(node.lease().term / 10).await;
             }
             if node.in_flight.rest() {
                 break;
@@ -46,7 +46,7 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
 
 /// A third of the lease: listening for recalls, then renewing everything.
 async fn round<R: Lease>(node: &Node<R>) {
-    let until = Instant::now() + node.lease.term / 3;
+    let until = Instant::now() + node.lease().term / 3;
     let mut listening = false;
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -90,18 +90,18 @@ async fn recalled<R: Lease>(
     at_most: Duration,
     left: Duration,
 ) -> Result<Vec<OperationId>, StoreError> {
-    let recalled = node.store.recalled(&node.lease.node, at_most);
+    let recalled = node.store.recalled(&node.lease().node, at_most);
     timeout(left + BETWEEN_RECALLS, recalled)
         .await
         .unwrap_or_else(|_| Ok(Vec::new()))
 }
 
-async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
+pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
     if held.is_empty() {
         return;
     }
     let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
-    let renewed = timeout(node.lease.term / 3, node.store.renew(&node.lease, held));
+    let renewed = timeout(node.lease().term / 3, node.store.renew(node.lease(), held));
     match renewed.await.unwrap_or_else(silent) {
         Ok(lost) => node.in_flight.recall(&lost),
         Err(error) => tracing::warn!(error = error.chain(), "leases could not be renewed"),

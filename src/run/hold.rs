@@ -14,7 +14,7 @@ use super::{
     catch_panic::{CatchPanic, Panicked},
     gate::Returned,
     heartbeat,
-    operate::{NoOutcome, NotStarted, RunOutcome, collect, inner_error, start, stoppable},
+    operate::{NoOutcome, NotStarted, RunOutcome, collect, inner_error, leave, start, stoppable},
     record::record as record_outcome,
     work::Work,
 };
@@ -168,7 +168,7 @@ where
                 match start(&node, &work).await {
                     Ok(()) => Ok(()),
                     Err(NotStarted::Failed(outcome)) => Err(Ok(outcome)),
-                    Err(NotStarted::Lost) => Err(Err(NoOutcome)),
+                    Err(NotStarted::Lost) => Err(Err(NoOutcome::Recalled)),
                 }
             };
             match tokio::try_join!(started, async { Ok(outcome.await) }) {
@@ -184,7 +184,7 @@ where
         match outcome {
             // An error was logged where it happened.
             Ok(outcome) => drop(record_outcome(&node, &work, outcome).await),
-            Err(NoOutcome) => work.recalled(),
+            Err(nothing) => leave(&node, &work, nothing).await,
         }
         None
     }

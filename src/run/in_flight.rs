@@ -49,6 +49,7 @@ struct Live {
 pub(super) struct Tally {
     pub(super) finished: usize,
     pub(super) interrupted: Vec<OperationId>,
+    pub(super) released: Vec<OperationId>,
     pub(super) unrecorded: Vec<OperationId>,
 }
 
@@ -94,6 +95,11 @@ impl InFlight {
     pub(super) fn admit_anyway(self: &Arc<Self>) -> Admitted {
         self.admitted.fetch_add(1, SeqCst);
         Admitted(Arc::clone(self))
+    }
+
+    /// How many more are let in at the moment.
+    pub(super) fn room(&self) -> usize {
+        self.max.load(SeqCst).saturating_sub(self.admitted())
     }
 
     pub(super) fn admitted(&self) -> usize {
@@ -233,6 +239,7 @@ impl Drop for Entered {
             match self.work.ended() {
                 Some(Ended::ByItself) => tally.finished += 1,
                 Some(Ended::Interrupted) => tally.interrupted.push(id.clone()),
+                Some(Ended::Released) => tally.released.push(id.clone()),
                 None => tally.unrecorded.push(id.clone()),
             }
         }

@@ -32,7 +32,9 @@ mod node;
 mod operate;
 mod persist;
 mod record;
+mod recovery;
 mod service;
+pub(crate) mod stored_request;
 mod work;
 
 // For `gate`, which a model checker compiles over its own primitives.
@@ -41,6 +43,7 @@ use crate::store::{sync, wait};
 pub use accepted_request::AcceptedRequest;
 pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
+pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;

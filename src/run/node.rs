@@ -1,23 +1,27 @@
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
 use super::InFlight;
-use crate::store::{KeyPowers, LeaseTerm, NodeId};
+use crate::store::{KeyPowers, LeaseTerm};
 
 /// One running instance: its store, its lease, and what it has in flight.
 #[derive(Debug)]
 pub(crate) struct Node<R> {
     pub(crate) store: R,
-    pub(crate) lease: LeaseTerm,
+    lease: OnceLock<LeaseTerm>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Set once the application wants requests to be idempotent.
     pub(crate) keys: OnceLock<KeyPowers<R>>,
+    pub(super) runs_again: AtomicBool,
 }
 
-/// How long a node may be silent before its operations count as abandoned.
-const LEASE_TERM: Duration = Duration::from_secs(30);
+/// A lease is renewed three times a term, which takes a while.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// How many operations are pending or running at the most, unless said.
 const MAX_IN_FLIGHT: usize = 10_000;
@@ -26,12 +30,28 @@ impl<R> Node<R> {
     pub(crate) fn new(store: R) -> Self {
         Self {
             store,
-            lease: LeaseTerm {
-                node: NodeId::new(),
-                term: LEASE_TERM,
-            },
+            lease: OnceLock::new(),
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
             keys: OnceLock::new(),
+            runs_again: AtomicBool::new(false),
+        }
+    }
+
+    /// The lease by which this node holds what it runs.
+    pub(crate) fn lease(&self) -> &LeaseTerm {
+        self.lease.get_or_init(LeaseTerm::default)
+    }
+
+    /// Whether somebody runs again what this node leaves behind.
+    pub(super) fn runs_again(&self) -> bool {
+        self.runs_again.load(SeqCst)
+    }
+
+    /// Sets the lease; nothing may be held by another yet.
+    pub(crate) fn set_lease(&self, lease: LeaseTerm) {
+        let term = lease.term.max(SHORTEST);
+        if self.lease.set(LeaseTerm { term, ..lease }).is_err() {
+            tracing::error!("the lease is in use, and stays what it is");
         }
     }
 }

@@ -64,8 +64,8 @@ where
         );
         let outcome = match CatchPanic::new(run).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(NoOutcome)) => {
-                work.recalled();
+            Ok(Err(nothing)) => {
+                leave(&node, &work, nothing).await;
                 return Ok(Ran::Refused);
             }
             Err(panicked) => {
@@ -79,8 +79,29 @@ where
     run.instrument(span).await
 }
 
-/// The operation was ended by somebody else: there is nothing to record.
-pub(super) struct NoOutcome;
+/// Why there is nothing to record.
+pub(super) enum NoOutcome {
+    /// The operation was ended by somebody else, or is somebody else's.
+    Recalled,
+    /// It is left to another node.
+    Released,
+}
+
+/// Leaves an operation without an outcome.
+pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutcome) {
+    match nothing {
+        NoOutcome::Recalled => work.recalled(),
+        NoOutcome::Released => {
+            let held = [work.held()];
+            let released = until_answered(node.in_flight.abandoned(), || node.store.release(&held));
+            if let Err(error) = released.await {
+                let id = &work.id;
+                tracing::warn!(%id, error = error.chain(), "it will be free once its lease is over");
+            }
+            work.released();
+        }
+    }
+}
 
 pub(super) type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
 
@@ -97,14 +118,15 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
         biased;
         outcome = &mut run => outcome,
         cause = work.stopped() => match cause {
+            Cause::Interrupted if work.kept && node.runs_again() => Err(NoOutcome::Released),
             Cause::Interrupted => Ok(Outcome::failed(FailureKind::Interrupted)),
             Cause::Recalled => {
                 // The handler has seen its token; it may tidy up.
                 let _ = timeout(limits.grace, run).await;
-                Err(NoOutcome)
+                Err(NoOutcome::Recalled)
             }
         },
-        () = write_reports(node, work) => Err(NoOutcome),
+        () = write_reports(node, work) => Err(NoOutcome::Recalled),
     }
 }
 
@@ -156,7 +178,7 @@ where
     match timeout(limits.pending, pending).await {
         Ok(Ok(())) => {}
         Ok(Err(NotStarted::Failed(outcome))) => return Ok(outcome),
-        Ok(Err(NotStarted::Lost)) => return Err(NoOutcome),
+        Ok(Err(NotStarted::Lost)) => return Err(NoOutcome::Recalled),
         Err(_) => return Ok(Outcome::failed(FailureKind::TimedOut)),
     }
     let running = async {

@@ -95,7 +95,7 @@ impl<S, R> RunService<S, R> {
     /// a third of the term.
     #[must_use]
     pub fn lease(&self) -> LeaseTerm {
-        self.node.lease.clone()
+        self.node.lease().clone()
     }
 
     /// How long a request may wait for the inner service to be ready; 1 hour by

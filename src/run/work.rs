@@ -23,6 +23,8 @@ pub(crate) struct Work {
     token: AtomicU64,
     /// From 1.
     pub(crate) attempt: u32,
+    /// Whether what is needed to run it again is in the store.
+    pub(super) kept: bool,
     /// Where the call may still be answered directly.
     gate: Option<Gate>,
     stop: CancellationToken,
@@ -49,6 +51,8 @@ pub(super) enum Ended {
     ByItself,
     /// It is recorded as interrupted.
     Interrupted,
+    /// It is left to whoever runs it again.
+    Released,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +69,7 @@ impl Work {
             id,
             token: AtomicU64::new(token.get()),
             attempt,
+            kept: false,
             gate: None,
             stop: CancellationToken::new(),
             cause: OnceLock::new(),
@@ -72,6 +77,11 @@ impl Work {
             progress: Mutex::default(),
             reported: Notify::new(),
         }
+    }
+
+    /// The same; the store may have what is needed to run it again.
+    pub(super) fn kept(self, kept: bool) -> Self {
+        Self { kept, ..self }
     }
 
     pub(super) fn held(&self) -> Held {
@@ -82,8 +92,9 @@ impl Work {
     }
 
     /// The same, for a call that may still be answered directly.
-    pub(crate) fn held_at_a_gate(id: OperationId) -> Self {
+    pub(crate) fn held_at_a_gate(id: OperationId, kept: bool) -> Self {
         Self {
+            kept,
             gate: Some(Gate::new()),
             ..Self::new(id, FencingToken::NONE, 1)
         }
@@ -126,6 +137,11 @@ impl Work {
             Some(urn) if urn == FailureKind::Interrupted.urn() => Ended::Interrupted,
             _ => Ended::ByItself,
         });
+    }
+
+    /// It is left to whoever runs it again.
+    pub(super) fn released(&self) {
+        let _ = self.ended.set(Ended::Released);
     }
 
     /// The operation is in other hands.

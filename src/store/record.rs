@@ -57,8 +57,7 @@ impl<T> Record<T> {
             operation: Operation::of(new.id.clone(), Snapshot { stage, metadata }),
             version: Some(Version::FIRST),
             owner: new.owner.clone(),
-            // Not that of an earlier operation of this id.
-            token: FencingToken::random(),
+            token: new.token,
             node: new.lease.as_ref().map(|lease| lease.node.clone()),
             attempts: 0,
             started_by: None,

@@ -14,6 +14,10 @@ use crate::operation::{OperationId, State};
 pub struct NewOperation {
     /// Its name.
     pub id: OperationId,
+    /// The token of its first holder, which nobody else has: by it a creator
+    /// knows its own operation again, and the late holder of an earlier one of
+    /// this id is shut out.
+    pub token: FencingToken,
     /// Whose it is.
     pub owner: Option<Owner>,
     /// The method of the request.
@@ -37,6 +41,7 @@ impl NewOperation {
     pub fn new(id: OperationId) -> Self {
         Self {
             id,
+            token: FencingToken::random(),
             owner: None,
             method: None,
             name: None,
@@ -103,13 +108,23 @@ impl NewOperation {
     }
 }
 
-/// The right of a node to run an operation, for a time.
+/// The right of a node to run an operation, for a time. By default a node without
+/// a name of its own, and 30 seconds.
 #[derive(Debug, Clone)]
 pub struct LeaseTerm {
     /// The node.
     pub node: NodeId,
     /// How long the lease lasts without being renewed.
     pub term: Duration,
+}
+
+impl Default for LeaseTerm {
+    fn default() -> Self {
+        Self {
+            node: NodeId::new(),
+            term: Duration::from_secs(30),
+        }
+    }
 }
 
 /// An operation that a node holds, with the token it holds it by.

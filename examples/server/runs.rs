@@ -1,0 +1,58 @@
+//! An account of what was run, for whoever wants to know whether it was once.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use tower_operations::OperationHandle;
+
+/// Where runs are written down, a line of JSON each time one begins or ends.
+#[derive(Clone, Default)]
+pub(crate) struct Runs(Option<Arc<Book>>);
+
+struct Book {
+    file: File,
+    node: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    operation: Option<String>,
+    attempt: u32,
+    node: &'a str,
+    title: &'a str,
+    event: &'a str,
+    /// In milliseconds after 1970.
+    at: u128,
+}
+
+impl Runs {
+    pub(crate) fn open(path: &Path, node: &str) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let node = node.to_owned();
+        Ok(Self(Some(Arc::new(Book { file, node }))))
+    }
+
+    /// In one write each: several processes may write to the file.
+    pub(crate) fn note(&self, operation: &OperationHandle, title: &str, event: &str) {
+        let Some(book) = &self.0 else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let line = Line {
+            operation: operation.id().map(ToString::to_string),
+            attempt: operation.attempt(),
+            node: &book.node,
+            title,
+            event,
+            at: now.unwrap_or_default().as_millis(),
+        };
+        if let Ok(mut line) = serde_json::to_vec(&line) {
+            line.push(b'\n');
+            let _ = (&book.file).write_all(&line);
+        }
+    }
+}

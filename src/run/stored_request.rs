@@ -1,0 +1,191 @@
+//! A request as bytes, for running it again after its node has died.
+
+use bytes::{BufMut, Bytes};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
+};
+use serde::{Deserialize, Serialize};
+use tower::BoxError;
+
+use crate::operation::{HeaderBlock, WholeBody};
+
+/// Which layout follows. The first: lengths of line, header and trailer block
+/// (`u32` each, little endian), the line as JSON, the blocks, the body.
+const LAYOUT: u8 = 1;
+
+/// Everything before the line.
+const PREFIX: usize = 1 + 3 * 4;
+
+/// What of a request is no header.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    method: String,
+    target: String,
+    version: String,
+}
+
+/// Fields by which a client shows who it is (RFC 9110, sections 11.6 and 11.7; RFC
+/// 6265). So are those that are marked as sensitive.
+static CREDENTIALS: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+];
+
+/// The request as bytes, with `target` as its target. Credentials are left out,
+/// unless they are to be kept.
+pub(crate) fn store(
+    parts: &Parts,
+    target: &Uri,
+    body: &WholeBody,
+    with_credentials: bool,
+) -> Option<Bytes> {
+    let line = Line {
+        method: parts.method.to_string(),
+        target: target.to_string(),
+        version: format!("{:?}", parts.version),
+    };
+    let line = serde_json::to_vec(&line).ok()?;
+    let is_secret = |name: &HeaderName| {
+        CREDENTIALS.contains(name)
+            || parts
+                .headers
+                .get_all(name)
+                .iter()
+                .any(HeaderValue::is_sensitive)
+    };
+    let headers =
+        HeaderBlock::from_map(&parts.headers, |name| with_credentials || !is_secret(name));
+    let trailers = body.trailers().map_or_else(HeaderBlock::default, |map| {
+        HeaderBlock::from_map(map, |_| true)
+    });
+    let blocks = [&line[..], headers.as_bytes(), trailers.as_bytes()];
+    let length = blocks.iter().map(|block| block.len()).sum::<usize>() + body.data().len();
+    let mut out = Vec::with_capacity(PREFIX + length);
+    out.put_u8(LAYOUT);
+    for block in blocks {
+        out.put_u32_le(block.len().try_into().ok()?);
+    }
+    blocks.iter().for_each(|block| out.put_slice(block));
+    out.put_slice(body.data());
+    Some(out.into())
+}
+
+/// The request that has these bytes.
+///
+/// # Errors
+/// If it is none that this release can read.
+pub(crate) fn restore(bytes: &Bytes) -> Result<Request<WholeBody>, BoxError> {
+    let (layout, rest) = bytes.split_first().ok_or(CUT)?;
+    if *layout != LAYOUT {
+        return Err(format!("a request of layout {layout} is of a newer release").into());
+    }
+    let (line, rest) = rest.split_first_chunk().ok_or(CUT)?;
+    let (headers, rest) = rest.split_first_chunk().ok_or(CUT)?;
+    let (trailers, rest) = rest.split_first_chunk().ok_or(CUT)?;
+    let length = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) as usize;
+    let (line, rest) = rest.split_at_checked(length(line)).ok_or(CUT)?;
+    let (headers, rest) = rest.split_at_checked(length(headers)).ok_or(CUT)?;
+    let (trailers, data) = rest.split_at_checked(length(trailers)).ok_or(CUT)?;
+    let line: Line = serde_json::from_slice(line)?;
+    let fields = |block| {
+        let mut map = HeaderMap::new();
+        HeaderBlock::from_bytes(block).append_to(&mut map);
+        map
+    };
+    let body = WholeBody::new(bytes.slice_ref(data), Some(fields(trailers)));
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::from_bytes(line.method.as_bytes())?;
+    *request.uri_mut() = line.target.parse()?;
+    *request.version_mut() = version(&line.version)?;
+    *request.headers_mut() = fields(headers);
+    Ok(request)
+}
+
+const CUT: &str = "a request that is cut short";
+
+fn version(text: &str) -> Result<Version, BoxError> {
+    let known = [
+        Version::HTTP_09,
+        Version::HTTP_10,
+        Version::HTTP_11,
+        Version::HTTP_2,
+        Version::HTTP_3,
+    ];
+    known
+        .into_iter()
+        .find(|version| format!("{version:?}") == text)
+        .ok_or_else(|| format!("{text} is no version of HTTP").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request<WholeBody> {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("7"));
+        let body = WholeBody::new("{\"pages\":3}".into(), Some(trailers));
+        let mut secret = HeaderValue::from_static("s3cret");
+        secret.set_sensitive(true);
+        Request::post("http://example.com/reports?a=%20b")
+            .version(Version::HTTP_2)
+            .header("content-type", "application/json")
+            .header("x-twice", "a")
+            .header("x-twice", HeaderValue::from_bytes(b"\xff").unwrap())
+            .header("authorization", "Bearer abc")
+            .header("cookie", "session=1")
+            .header("x-api-key", secret)
+            .body(body)
+            .unwrap()
+    }
+
+    fn there_and_back(with_credentials: bool) -> Request<WholeBody> {
+        let (parts, body) = request().into_parts();
+        let bytes = store(&parts, &parts.uri, &body, with_credentials).unwrap();
+        let leaks = |secret: &[u8]| bytes.windows(secret.len()).any(|at| at == secret);
+        assert_eq!(leaks(b"s3cret"), with_credentials);
+        assert_eq!(leaks(b"abc"), with_credentials);
+        assert_eq!(leaks(b"session=1"), with_credentials);
+        restore(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_request_comes_back_to_the_byte_but_for_credentials() {
+        for with_credentials in [true, false] {
+            let (back, there) = (there_and_back(with_credentials), request());
+            assert_eq!(back.method(), there.method());
+            assert_eq!(back.uri(), there.uri());
+            assert_eq!(back.version(), there.version());
+            assert_eq!(back.body().data(), there.body().data());
+            assert_eq!(back.body().trailers(), there.body().trailers());
+            let mut headers = there.headers().clone();
+            if !with_credentials {
+                for name in ["authorization", "cookie", "x-api-key"] {
+                    headers.remove(name);
+                }
+            }
+            assert_eq!(back.headers(), &headers);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_layout_is_an_error() {
+        let (parts, body) = request().into_parts();
+        let bytes = store(&parts, &parts.uri, &body, true).unwrap();
+        for length in 0..bytes.len() - body.data().len() {
+            assert!(restore(&bytes.slice(..length)).is_err(), "{length}");
+        }
+        let mut newer = bytes.to_vec();
+        newer[0] = 2;
+        assert!(restore(&newer.into()).is_err());
+    }
+
+    /// Law 10: what has been written once is read for ever.
+    #[test]
+    fn what_this_release_writes_is_what_it_always_wrote() {
+        let (parts, body) = request().into_parts();
+        let bytes = store(&parts, &parts.uri, &body, false).unwrap();
+        assert_eq!(&bytes[..], include_bytes!("golden/request-1.bin"));
+    }
+}
