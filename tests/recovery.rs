@@ -1,0 +1,577 @@
+//! What a node leaves behind that dies, is cut off, or is drained: several nodes
+//! on one store, with a paused clock.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hooked::{Call, Hooked, When};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
+use tower_operations::{
+    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, OperationHandle, OperationId, Progress,
+    RequestBody, State, WholeBody,
+    accept::PlainOwner,
+    store::{LeaseTerm, NodeId, Owner, Repository, Store, StoreError, Write},
+};
+
+const TERM: Duration = Duration::from_secs(30);
+
+/// One call of the handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    node: &'static str,
+    operation: Option<String>,
+    attempt: u32,
+    owner: Option<Owner>,
+    target: String,
+    body: Bytes,
+    authorization: bool,
+}
+
+type Runs = Arc<Mutex<Vec<Run>>>;
+type Handler = Arc<
+    dyn Fn(OperationHandle) -> Pin<Box<dyn Future<Output = Response<WholeBody>> + Send>>
+        + Send
+        + Sync,
+>;
+
+fn handler<F>(handler: impl Fn(OperationHandle) -> F + Send + Sync + 'static) -> Handler
+where
+    F: Future<Output = Response<WholeBody>> + Send + 'static,
+{
+    Arc::new(move |operation| Box::pin(handler(operation)))
+}
+
+fn hangs() -> Handler {
+    handler(async |_| std::future::pending().await)
+}
+
+fn answers(text: &'static str) -> Handler {
+    handler(move |_| async move { Response::new(WholeBody::from(text)) })
+}
+
+/// One process with a whole application: its layer around a handler.
+struct Node {
+    app: BoxCloneService<Request<WholeBody>, Response<Bytes>, Infallible>,
+    layer: AsyncAcceptLayer<Hooked>,
+    drain: Drain,
+    dead: Arc<AtomicBool>,
+}
+
+impl Node {
+    fn start(
+        name: &'static str,
+        memory: &MemoryStore,
+        runs: &Runs,
+        handler: Handler,
+        set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
+    ) -> Self {
+        let dead = Arc::new(AtomicBool::new(false));
+        let died = Arc::clone(&dead);
+        let store = Hooked::new(memory.clone(), move |_, _| {
+            let died = died.load(SeqCst);
+            async move {
+                // Whatever a dead node says is not heard.
+                if died {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        Self::on(name, store, dead, runs, handler, set)
+    }
+
+    fn on(
+        name: &'static str,
+        store: Hooked,
+        dead: Arc<AtomicBool>,
+        runs: &Runs,
+        handler: Handler,
+        set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
+    ) -> Self {
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let layer = set(layer.lease(LeaseTerm {
+            node: NodeId::named(name),
+            term: TERM,
+        }));
+        let runs = Arc::clone(runs);
+        let inner = service_fn(move |request: Request<RequestBody<WholeBody>>| {
+            let (runs, handler) = (Arc::clone(&runs), Arc::clone(&handler));
+            async move {
+                let operation = OperationHandle::of(request.extensions());
+                let owner = request.extensions().get::<Owner>().cloned();
+                let target = request.uri().to_string();
+                let authorization = request.headers().contains_key("authorization");
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                runs.lock().unwrap().push(Run {
+                    node: name,
+                    operation: operation.id().map(ToString::to_string),
+                    attempt: operation.attempt(),
+                    owner,
+                    target,
+                    body,
+                    authorization,
+                });
+                Ok::<_, Infallible>(handler(operation).await)
+            }
+        });
+        let app = layer.layer(BoxCloneService::new(inner));
+        let app = service_fn(move |request: Request<WholeBody>| {
+            let app = app.clone();
+            async move {
+                let response = app.oneshot(request).await?;
+                let (parts, body) = response.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                Ok(Response::from_parts(parts, body))
+            }
+        });
+        Self {
+            app: BoxCloneService::new(app),
+            layer,
+            drain,
+            dead,
+        }
+    }
+
+    async fn send(&self, request: Request<WholeBody>) -> Response<Bytes> {
+        let Ok(response) = self.app.clone().oneshot(request).await;
+        response
+    }
+
+    /// Posts a report, which is accepted.
+    async fn post(&self) -> OperationId {
+        let response = self.send(report()).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let location = response.headers()["location"].to_str().unwrap();
+        let id = location.rsplit('/').next().unwrap().parse().unwrap();
+        sleep(Duration::from_millis(10)).await; // it begins
+        id
+    }
+
+    fn recovers(&self) {
+        tokio::spawn(self.layer.recovery().run());
+    }
+
+    fn runs_again(&self, attempts: u32) {
+        let app = self.app.clone();
+        let app = service_fn(move |request| {
+            let app = app.clone();
+            async move { app.oneshot(request).await.map(|it| it.map(WholeBody::from)) }
+        });
+        tokio::spawn(self.layer.recovery().run_again(app, attempts).run());
+    }
+
+    fn dies(&self) {
+        self.dead.store(true, SeqCst);
+    }
+}
+
+fn report() -> Request<WholeBody> {
+    Request::post("/reports?for=ada")
+        .header("authorization", "Bearer s3cret")
+        .header("x-tenant", "ada")
+        .body("{\"pages\":3}".into())
+        .unwrap()
+}
+
+fn plain(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
+    layer
+}
+
+fn repeatable(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
+    layer.may_run_again(|parts| parts.uri.path() == "/reports")
+}
+
+/// Waits until it has ended, and says how.
+async fn ended(memory: &MemoryStore, id: &OperationId) -> (State, Option<String>, Duration) {
+    let begun = Instant::now();
+    loop {
+        let record = memory.get(id).await.unwrap().unwrap();
+        let operation = record.operation();
+        if operation.state().is_terminal() {
+            let problem = operation.problem().map(|it| it.type_uri().to_owned());
+            return (operation.state(), problem, begun.elapsed());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3600), "it never ends");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn urn(kind: FailureKind) -> Option<String> {
+    Some(kind.urn().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_node_was_running_is_interrupted_by_another() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, hangs(), plain);
+    second.recovers();
+    let id = first.post().await;
+    // As long as it lives, nobody takes it away.
+    sleep(10 * TERM).await;
+    let record = memory.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Running);
+
+    first.dies();
+    let (state, problem, took) = ended(&memory, &id).await;
+    assert_eq!(
+        (state, problem),
+        (State::Failed, urn(FailureKind::Interrupted))
+    );
+    // Renewed ten seconds before at the most, and looked for every ten.
+    assert!(took > TERM - TERM / 3 && took < TERM + TERM / 2, "{took:?}");
+    let record = memory.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.node(), Some(&NodeId::named("second")));
+    assert_eq!(runs.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_is_run_again_by_another_and_ends_once() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let owned = |layer: AsyncAcceptLayer<Hooked>| {
+        repeatable(layer).owner_with(PlainOwner::new(|parts: &http::request::Parts| {
+            let tenant = parts.headers.get("x-tenant")?;
+            Some(Owner::new(tenant.to_str().ok()?))
+        }))
+    };
+    let (wake, woken) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let late = handler({
+        let (wake, woken) = (Arc::clone(&wake), Arc::clone(&woken));
+        move |_| {
+            let (wake, woken) = (Arc::clone(&wake), Arc::clone(&woken));
+            async move {
+                wake.notified().await;
+                woken.store(true, SeqCst);
+                Response::new(WholeBody::from("the first, late"))
+            }
+        }
+    });
+    let first = Node::start("first", &memory, &runs, late, owned);
+    let second = Node::start("second", &memory, &runs, answers("the second"), owned);
+    second.runs_again(3);
+    let id = first.post().await;
+    first.dies();
+    let (state, ..) = ended(&memory, &id).await;
+    assert_eq!(state, State::Succeeded);
+    let before = memory.get(&id).await.unwrap().unwrap();
+    assert_eq!(
+        &before.operation().result().unwrap().body()[..],
+        b"the second"
+    );
+    assert_eq!(before.attempts(), 2);
+
+    let run = |node, attempt, owner, authorization| Run {
+        node,
+        operation: Some(id.to_string()),
+        attempt,
+        owner,
+        target: "/reports?for=ada".into(),
+        body: "{\"pages\":3}".into(),
+        authorization,
+    };
+    let expected = [
+        run("first", 1, None, true),
+        run("second", 2, Some(Owner::new("ada")), false),
+    ];
+    assert_eq!(*runs.lock().unwrap(), expected);
+
+    // The first comes back to life, and has nothing to say any more.
+    first.dead.store(false, SeqCst);
+    wake.notify_one();
+    sleep(2 * TERM).await;
+    assert_eq!(memory.get(&id).await.unwrap().unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_lost_its_lease_stops() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let canceled = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&canceled);
+    let watches = handler(move |operation: OperationHandle| {
+        let seen = Arc::clone(&seen);
+        async move {
+            operation.cancellation().cancelled().await;
+            seen.store(true, SeqCst);
+            std::future::pending().await
+        }
+    });
+    let first = Node::start("first", &memory, &runs, watches, plain);
+    let second = Node::start("second", &memory, &runs, hangs(), plain);
+    second.recovers();
+    let id = first.post().await;
+    first.dies();
+    ended(&memory, &id).await;
+    assert!(!canceled.load(SeqCst));
+    first.dead.store(false, SeqCst);
+    // A renewal that hangs is given up after a third of the term.
+    sleep(TERM).await;
+    assert!(canceled.load(SeqCst));
+    assert!(first.drain.drain(TERM).await.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_kills_its_node_is_started_as_often_as_allowed() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let names = ["1", "2", "3", "4", "5", "6"];
+    let start = |name| {
+        let node = Node::start(name, &memory, &runs, hangs(), repeatable);
+        node.runs_again(3);
+        node
+    };
+    let mut node = start(names[0]);
+    let id = node.post().await;
+    for name in &names[1..] {
+        // Whoever runs it dies of it.
+        let runs_before = runs.lock().unwrap().len();
+        node.dies();
+        node = start(name);
+        let begun = Instant::now();
+        while runs.lock().unwrap().len() == runs_before && begun.elapsed() < 5 * TERM {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let (state, problem, _) = ended(&memory, &id).await;
+    assert_eq!(
+        (state, problem),
+        (State::Failed, urn(FailureKind::AttemptsExhausted))
+    );
+    let attempts: Vec<_> = runs.lock().unwrap().iter().map(|run| run.attempt).collect();
+    assert_eq!(attempts, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_run_again_is_interrupted() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let others = |layer: AsyncAcceptLayer<Hooked>| {
+        layer.may_run_again(|parts| parts.uri.path() == "/exports")
+    };
+    let first = Node::start("first", &memory, &runs, hangs(), others);
+    let second = Node::start("second", &memory, &runs, answers("done"), others);
+    second.runs_again(3);
+    let id = first.post().await;
+    first.dies();
+    let (state, problem, _) = ended(&memory, &id).await;
+    assert_eq!(
+        (state, problem),
+        (State::Failed, urn(FailureKind::Interrupted))
+    );
+    assert_eq!(runs.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_store_interrupts_nothing() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let down = Arc::new(AtomicBool::new(false));
+    let start = |name, handler| {
+        let is_down = Arc::clone(&down);
+        let store = Hooked::new(memory.clone(), move |_, when| {
+            let answer = match (is_down.load(SeqCst), when) {
+                (true, When::Before) => Err(StoreError::unavailable("down")),
+                _ => Ok(()),
+            };
+            std::future::ready(answer)
+        });
+        let dead = Arc::default();
+        let node = Node::on(name, store, dead, &runs, handler, plain);
+        node.recovers();
+        node
+    };
+    let slow = handler(async |operation: OperationHandle| {
+        for minute in 0..60 {
+            sleep(Duration::from_secs(60)).await;
+            operation.progress(Progress::counted(minute, 60));
+        }
+        Response::new(WholeBody::from("done"))
+    });
+    let first = start("first", slow);
+    let _second = start("second", hangs());
+    let id = first.post().await;
+    for outage in [TERM / 2, 2 * TERM, 20 * TERM] {
+        sleep(3 * TERM).await;
+        down.store(true, SeqCst);
+        sleep(outage).await;
+        down.store(false, SeqCst);
+        sleep(3 * TERM).await;
+        let record = memory.get(&id).await.unwrap().unwrap();
+        assert_eq!(record.operation().state(), State::Running, "{outage:?}");
+        assert_eq!(record.node(), Some(&NodeId::named("first")));
+    }
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_started_is_run_again_too() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let dead = Arc::new(AtomicBool::new(false));
+    let died = Arc::clone(&dead);
+    // It dies before it can start anything.
+    let store = Hooked::new(memory.clone(), move |call, _| {
+        if call == Call::Start {
+            died.store(true, SeqCst);
+        }
+        let died = died.load(SeqCst);
+        async move {
+            if died {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    });
+    let first = Node::on("first", store, dead, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
+    second.runs_again(1);
+    let id = first.post().await;
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    let runs = runs.lock().unwrap();
+    assert_eq!(runs.len(), 1);
+    assert_eq!((runs[0].node, runs[0].attempt), ("second", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_leaves_what_may_be_run_again_to_others() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    first.runs_again(3);
+    let id = first.post().await;
+    let report = first.drain.drain(Duration::from_secs(5)).await;
+    assert_eq!(report.released, std::slice::from_ref(&id));
+    assert!(report.interrupted.is_empty() && report.unrecorded.is_empty());
+    assert!(!report.is_clean());
+    let record = memory.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Running);
+
+    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
+    second.runs_again(3);
+    let (state, _, took) = ended(&memory, &id).await;
+    assert_eq!(state, State::Succeeded);
+    // Nobody has to wait for the lease, but for the store to prove itself.
+    assert!(took < TERM + TERM / 2, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_and_another_target_are_kept_where_that_is_asked_for() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let set = |layer: AsyncAcceptLayer<Hooked>| {
+        repeatable(layer)
+            .keep_credentials()
+            .target(|_| "/v2/reports".parse().unwrap())
+    };
+    let first = Node::start("first", &memory, &runs, hangs(), set);
+    let second = Node::start("second", &memory, &runs, answers("done"), set);
+    second.runs_again(3);
+    let id = first.post().await;
+    first.dies();
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    let runs = runs.lock().unwrap();
+    assert!(runs[1].authorization);
+    assert_eq!(runs[1].target, "/v2/reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_mode_can_be_run_again() {
+    for mode in ["after", "signaled", "preferred"] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let set = |layer: AsyncAcceptLayer<Hooked>| match mode {
+            "after" => repeatable(layer).after(Duration::from_secs(1)),
+            "signaled" => repeatable(layer).signaled(),
+            _ => repeatable(layer).preferred(),
+        };
+        let accepts = handler(async |operation: OperationHandle| {
+            operation.accept().await.unwrap();
+            std::future::pending().await
+        });
+        let done = handler(async |operation: OperationHandle| {
+            operation.accept().await.unwrap();
+            Response::new(WholeBody::from("done"))
+        });
+        let first = Node::start("first", &memory, &runs, accepts, set);
+        let second = Node::start("second", &memory, &runs, done, set);
+        second.runs_again(2);
+        let mut request = report();
+        let prefer = "respond-async".parse().unwrap();
+        request.headers_mut().insert("prefer", prefer);
+        let response = first.send(request).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED, "{mode}");
+        let location = response.headers()["location"].to_str().unwrap();
+        let id = location.rsplit('/').next().unwrap().parse().unwrap();
+        first.dies();
+        assert_eq!(ended(&memory, &id).await.0, State::Succeeded, "{mode}");
+        let runs = runs.lock().unwrap();
+        assert_eq!(runs.len(), 2);
+        assert_eq!(runs[1].body, runs[0].body);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_creation_stayed_in_doubt_ends_and_is_never_run() {
+    for set in [plain, repeatable] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let cut = Arc::new(AtomicBool::new(true));
+        let is_cut = Arc::clone(&cut);
+        // It is created, but nobody is told.
+        let store = Hooked::new(memory.clone(), move |call, when| {
+            let cut = is_cut.load(SeqCst) && (call, when) == (Call::Create, When::After);
+            std::future::ready(match cut {
+                true => Err(StoreError::unavailable("the connection was lost")),
+                false => Ok(()),
+            })
+        });
+        let first = Node::on("first", store, Arc::default(), &runs, hangs(), set);
+        first.runs_again(3);
+        let response = first.send(report()).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(memory.len(), 1);
+        sleep(10 * TERM).await;
+        assert!(runs.lock().unwrap().is_empty());
+        // Everything there is has ended.
+        assert!(first.drain.drain(Duration::ZERO).await.is_clean());
+        let query = tower_operations::store::ListQuery::new(None, 10);
+        let page = tower_operations::store::List::list(&memory, &query);
+        let records = page.await.unwrap().records;
+        let problem = records[0].operation().problem().unwrap();
+        assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cancels_what_is_being_run_again_has_the_last_word() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
+    second.runs_again(3);
+    let id = first.post().await;
+    first.dies();
+    while runs.lock().unwrap().len() < 2 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let record = memory.get(&id).await.unwrap().unwrap();
+    let outcome = tower_operations::Outcome::Canceled;
+    let canceled = memory.overrule(&id, record.version().unwrap(), outcome);
+    assert!(matches!(canceled.await.unwrap(), Write::Done(_)));
+    let begun = Instant::now();
+    assert!(second.drain.drain(TERM).await.is_clean());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "it is dropped at once"
+    );
+    assert_eq!(ended(&memory, &id).await.0, State::Canceled);
+}
