@@ -389,10 +389,7 @@ async fn an_outage_of_the_store_interrupts_nothing() {
             };
             std::future::ready(answer)
         });
-        let dead = Arc::default();
-        let node = Node::on(name, store, dead, &runs, handler, plain);
-        node.recovers();
-        node
+        Node::on(name, store, Arc::default(), &runs, handler, plain)
     };
     let slow = handler(async |operation: OperationHandle| {
         for minute in 0..60 {
@@ -402,7 +399,10 @@ async fn an_outage_of_the_store_interrupts_nothing() {
         Response::new(WholeBody::from("done"))
     });
     let first = start("first", slow);
-    let _second = start("second", hangs());
+    let second = start("second", hangs());
+    // It is quicker to look than the first is to renew.
+    let every = Duration::from_millis(500);
+    tokio::spawn(second.layer.recovery().every(every).run());
     let id = first.post().await;
     for outage in [TERM / 2, 2 * TERM, 20 * TERM] {
         sleep(3 * TERM).await;
@@ -415,6 +415,27 @@ async fn an_outage_of_the_store_interrupts_nothing() {
         assert_eq!(record.node(), Some(&NodeId::named("first")));
     }
     assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+}
+
+/// A process that is stopped and continued, or a machine that sleeps.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_slept_keeps_what_nobody_took() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let slow = handler(async |_| {
+        sleep(100 * TERM).await;
+        Response::new(WholeBody::from("done"))
+    });
+    let only = Node::start("only", &memory, &runs, slow, plain);
+    let every = Duration::from_millis(500);
+    tokio::spawn(only.layer.recovery().every(every).run());
+    let id = only.post().await;
+    sleep(2 * TERM).await;
+    for _ in 0..20 {
+        tokio::time::advance(2 * TERM).await;
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    assert_eq!(runs.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
