@@ -71,8 +71,19 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Marks a [point](crash_points) at which a test can make the process die.
+macro_rules! crash_point {
+    ($point:literal) => {
+        #[cfg(feature = "crash-points")]
+        crate::crash_points::here($point);
+    };
+}
+
 pub mod accept;
 pub mod contract;
+#[cfg(feature = "crash-points")]
+#[doc(hidden)]
+pub mod crash_points;
 pub mod dialect;
 pub mod guide;
 pub mod operation;

@@ -39,7 +39,10 @@ where
         .unwrap_or_default();
     loop {
         return match create_certainly(node, policy, &wanted.new).await? {
-            Created::New(record) => Ok(Made::New(record)),
+            Created::New(record) => {
+                crash_point!("created");
+                Ok(Made::New(record))
+            }
             // An earlier try has created it.
             Created::Existing(record) if record.token() == wanted.new.token => {
                 Ok(Made::New(record))
@@ -103,6 +106,7 @@ where
     if node.in_flight.is_interrupting() {
         return Err(Refusal::Closed);
     }
+    crash_point!("creating");
     let certain = until_answered(abandoned, || async {
         match node.store.create(new.clone()).await {
             // Certain: there is no operation. The client may try again.

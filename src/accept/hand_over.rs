@@ -191,6 +191,7 @@ where
             drop(request_span);
             // The client may be gone; the operation is not.
             let _ = tell.send(Ok(Accepted::New(record)));
+            crash_point!("accepted");
             // An error was logged where it happened.
             let _ = operate(node, policy.run, service, accepted.admitted(admitted)).await;
         }));

@@ -150,6 +150,7 @@ where
             }
         };
         accepted(record);
+        crash_point!("accepted");
 
         let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
             tracing::error!(id = %work.id, "it is running here already");

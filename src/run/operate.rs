@@ -135,6 +135,7 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
     loop {
         let (progress, number) = work.next_report().await;
+        crash_point!("reporting");
         // A store that panics has no part in how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
         let reported = report.await.unwrap_or_else(|panicked| {
@@ -142,7 +143,10 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work
             Err(StoreError::unavailable("it panicked"))
         });
         match reported {
-            Ok(Write::Done(_)) => work.report_written(number),
+            Ok(Write::Done(_)) => {
+                crash_point!("reported");
+                work.report_written(number);
+            }
             Ok(Write::Lost(_) | Write::Gone) => {
                 work.stop(Cause::Recalled);
                 std::future::pending::<()>().await;
@@ -173,6 +177,7 @@ where
             .ready()
             .await
             .map_err(|error| inner_error(&error.into()))?;
+        crash_point!("ready");
         start(node, work).await
     };
     match timeout(limits.pending, pending).await {
@@ -182,10 +187,12 @@ where
         Err(_) => return Ok(Outcome::failed(FailureKind::TimedOut)),
     }
     let running = async {
+        crash_point!("calling");
         let response = service
             .call(request)
             .await
             .map_err(|error| inner_error(&error.into()))?;
+        crash_point!("called");
         collect(response, limits.result).await
     };
     Ok(match timeout(limits.running, running).await {
@@ -212,11 +219,15 @@ pub(super) async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStart
 where
     R: Lease<Output = RecordedResponse>,
 {
+    crash_point!("starting");
     let started = until_answered(node.in_flight.abandoned(), || {
         node.store.start(&work.id, work.token())
     });
     match started.await {
-        Ok(Write::Done(_)) => Ok(()),
+        Ok(Write::Done(_)) => {
+            crash_point!("started");
+            Ok(())
+        }
         Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
         Err(error) => {
             tracing::error!(error = error.chain(), "a start could not be recorded");
@@ -246,6 +257,7 @@ where
         let frame = frame.map_err(|error| inner_error(&error.into()))?;
         collecting.push(frame).map_err(|_| too_large(limit))?;
     }
+    crash_point!("collected");
     Ok(Response::from_parts(parts, collecting.finish()))
 }
 

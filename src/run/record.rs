@@ -20,6 +20,7 @@ where
     R: Repository<Output = RecordedResponse>,
 {
     let id = &work.id;
+    crash_point!("finishing");
     let written = match write(node, work, &outcome, |error| error).await {
         Err(error) if !error.is_transient() => {
             tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
@@ -30,6 +31,7 @@ where
     };
     match written {
         Ok(Write::Done(record)) => {
+            crash_point!("finished");
             let state = record.operation().state();
             tracing::debug!(%id, %state, "recorded");
             work.recorded(record.operation());

@@ -180,11 +180,15 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
 
     async fn take_over(&mut self, limit: usize) -> Result<usize, StoreError> {
         let lease = self.node.lease();
+        crash_point!("taking-over");
         let taking = self.node.store.take_over(lease, limit);
         let taken = timeout(lease.term / 3, taking)
             .await
             .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
         let count = taken.len();
+        if count > 0 {
+            crash_point!("taken-over");
+        }
         let mut ending = JoinSet::new();
         for taken in taken {
             let id = taken.record.operation().id();
@@ -217,6 +221,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
         let accepted = AcceptedRequest::kept(&record, request, true)
             .admitted(self.node.in_flight.admit_anyway());
+        crash_point!("running-again");
         (again.go)(Arc::clone(&self.node), self.limits, accepted);
         Ok(())
     }

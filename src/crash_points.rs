@@ -1,0 +1,37 @@
+//! Dying at a named point, for tests of what is left behind then.
+//!
+//! A process with the feature `crash-points` aborts where the environment variable
+//! `TOWER_OPERATIONS_CRASH_AT` says: at one of [`ALL`] points, which lie at every
+//! await between the creation of an operation and its end. Without the feature
+//! there are none.
+
+/// Every point there is, in the order of a life.
+pub const ALL: [&str; 16] = [
+    "creating",
+    "created",
+    "accepted",
+    "ready",
+    "starting",
+    "started",
+    "calling",
+    "called",
+    "collected",
+    "reporting",
+    "reported",
+    "finishing",
+    "finished",
+    "taking-over",
+    "taken-over",
+    "running-again",
+];
+
+/// Dies here, if that is what is wanted.
+pub(crate) fn here(point: &'static str) {
+    static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    debug_assert!(ALL.contains(&point), "{point} is no crash point");
+    let wanted = WANTED.get_or_init(|| std::env::var("TOWER_OPERATIONS_CRASH_AT").ok());
+    if wanted.as_deref() == Some(point) {
+        // Nothing is tidied up, as nothing is by a power cut.
+        std::process::abort();
+    }
+}
