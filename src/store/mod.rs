@@ -68,6 +68,8 @@ mod mailbox;
 mod memory;
 mod names;
 mod record;
+#[cfg(feature = "redb")]
+mod redb;
 mod repository;
 mod requests;
 pub(crate) mod sync;
@@ -83,6 +85,8 @@ pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};
+#[cfg(feature = "redb")]
+pub use redb::{RedbError, RedbStore};
 pub use repository::{Created, Repository, Write};
 pub use requests::{
     Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation, TakenOver,

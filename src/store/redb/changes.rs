@@ -1,0 +1,315 @@
+//! The changes of cells.
+
+use std::time::{Duration, SystemTime};
+
+use ::redb::ReadableTable;
+use bytes::Bytes;
+
+use super::{
+    desk::{Desk, text},
+    error::Fault,
+    file::parse_id,
+    rows::{Bound, CellRow, KeyRow, Parts, millis},
+    terms::{Entry, until},
+    writer::Change,
+};
+use crate::{
+    operation::{OperationId, State},
+    store::{
+        FencingToken, Key, Owner,
+        durable::{
+            Inserted, KeyCell, LeaseChange, NewCell, NextCell, Replaced, Stamp, StandsFor,
+        },
+    },
+};
+
+/// A cell to be put in.
+pub(super) struct Insert {
+    id: OperationId,
+    stamp: Stamp,
+    owner: Option<Owner>,
+    head: Bytes,
+    lease: Option<Duration>,
+    request: Option<Bytes>,
+    key: Option<Key>,
+    reservation: Option<FencingToken>,
+    now: u64,
+}
+
+impl From<NewCell<'_>> for Insert {
+    fn from(new: NewCell<'_>) -> Self {
+        Self {
+            id: new.id.clone(),
+            stamp: new.stamp,
+            owner: new.owner.cloned(),
+            head: Bytes::copy_from_slice(new.head),
+            lease: new.lease,
+            request: new.request.map(Bytes::copy_from_slice),
+            key: new.key.cloned(),
+            reservation: new.reservation,
+            now: millis(new.now),
+        }
+    }
+}
+
+impl Change for Insert {
+    type Answer = Inserted;
+
+    fn weight(&self) -> usize {
+        self.head.len() + self.request.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Inserted, Fault> {
+        if let Some(key) = &self.key
+            && let Some(found) = self.held_key(key, desk)?
+        {
+            return Ok(Inserted::Key(found));
+        }
+        let id = &*text(&self.id);
+        if let Some(row) = desk.row(id)? {
+            let row = CellRow::decode(&row)?;
+            if !row.has_expired(self.now) {
+                let key = row.key.map(|name| String::from_utf8_lossy(name).into());
+                return Ok(Inserted::Id(desk.cell(id, &row)?, key));
+            }
+            desk.remove(&self.id, &row)?;
+            if let Some(name) = row.key {
+                desk.unbind_from(name, id)?;
+            }
+        }
+        self.put(id, desk)?;
+        Ok(Inserted::Done)
+    }
+}
+
+impl Insert {
+    /// What the key stands for, unless it is free for this.
+    fn held_key(&self, key: &Key, desk: &Desk<'_>) -> Result<Option<KeyCell>, Fault> {
+        match desk.reservation(&key.name) {
+            Some(reserved) if Some(reserved.token) == self.reservation => Ok(None),
+            Some(reserved) => Ok(Some(KeyCell {
+                owner: reserved.owner.clone(),
+                fingerprint: reserved.fingerprint,
+                stands_for: StandsFor::Request,
+            })),
+            None => desk.key(&key.name, self.now),
+        }
+    }
+
+    fn put(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), Fault> {
+        let owner = self.owner.as_ref().map(|owner| owner.as_str().as_bytes());
+        let number = desk.memory.next_number;
+        desk.memory.next_number += 1;
+        let row = CellRow {
+            stamp: self.stamp,
+            number,
+            expires_at: None,
+            state: State::Pending,
+            parts: Parts {
+                lease: self.lease.is_some(),
+                request: self.request.is_some(),
+                result: false,
+            },
+            owner,
+            key: self.key.as_ref().map(|key| key.name.as_bytes()),
+            head: &self.head,
+        };
+        desk.put(id, &row)?;
+        desk.listed.insert((owner, number), id)?;
+        if let Some(request) = &self.request {
+            desk.requests.insert(id, &**request)?;
+        }
+        if let Some(term) = self.lease {
+            desk.leased.insert(number, id)?;
+            let lease = Entry {
+                until: until(desk.now, term),
+                value: self.stamp.token,
+            };
+            desk.memory.leases.set(&self.id, Some(lease));
+        }
+        if let Some(key) = &self.key {
+            let row = KeyRow {
+                owner,
+                fingerprint: key.fingerprint,
+                token: FencingToken::from_number(0), // nobody's
+                until: None,
+                bound: Bound::Operation(id),
+            };
+            desk.bind(key.name.as_bytes(), &row)?;
+            desk.reserve(&key.name, None);
+        }
+        Ok(())
+    }
+}
+
+/// A cell to be put in the place of another.
+pub(super) struct Replace {
+    id: OperationId,
+    expected: Stamp,
+    stamp: Stamp,
+    state: State,
+    head: Bytes,
+    result: Option<Bytes>,
+    expires_at: Option<u64>,
+    lease: LeaseChange,
+}
+
+impl Replace {
+    pub(super) fn new(id: &OperationId, expected: Stamp, next: NextCell<'_>) -> Self {
+        Self {
+            id: id.clone(),
+            expected,
+            stamp: next.stamp,
+            state: next.state,
+            head: Bytes::copy_from_slice(next.head),
+            result: next.result.map(Bytes::copy_from_slice),
+            expires_at: next.expires_at.map(millis),
+            lease: next.lease,
+        }
+    }
+}
+
+impl Change for Replace {
+    type Answer = Replaced;
+
+    fn weight(&self) -> usize {
+        self.head.len() + self.result.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, Fault> {
+        let id = &*text(&self.id);
+        let Some(bytes) = desk.row(id)? else {
+            return Ok(Replaced::Gone);
+        };
+        let row = CellRow::decode(&bytes)?;
+        let lease = desk.memory.leases.get(&self.id).cloned();
+        let may_be = match self.lease {
+            LeaseChange::Kept => true,
+            LeaseChange::TakenOver(_) => {
+                lease.as_ref().is_some_and(|lease| lease.is_over(desk.now))
+            }
+        };
+        if row.stamp != self.expected || !may_be {
+            return Ok(Replaced::Found(desk.cell(id, &row)?));
+        }
+
+        let mut parts = row.parts;
+        if self.expires_at.is_some() {
+            desk.end_lease(&self.id, id, &row)?;
+            (parts.lease, parts.request) = (false, false);
+        } else if let Some(lease) = lease {
+            let lease = Entry {
+                until: match self.lease {
+                    LeaseChange::Kept => lease.until,
+                    LeaseChange::TakenOver(term) => until(desk.now, term),
+                },
+                value: self.stamp.token,
+            };
+            desk.memory.leases.set(&self.id, Some(lease));
+        }
+        match &self.result {
+            Some(result) => drop(desk.results.insert(id, &**result)?),
+            None if parts.result => drop(desk.results.remove(id)?),
+            None => {}
+        }
+        parts.result = self.result.is_some();
+        if row.expires_at != self.expires_at {
+            if let Some(at) = row.expires_at {
+                desk.expiry.remove((at, row.number))?;
+            }
+            if let Some(at) = self.expires_at {
+                desk.expiry.insert((at, row.number), id)?;
+            }
+        }
+        let next = CellRow {
+            stamp: self.stamp,
+            expires_at: self.expires_at,
+            state: self.state,
+            parts,
+            head: &self.head,
+            ..row
+        };
+        desk.put(id, &next)?;
+        Ok(Replaced::Done)
+    }
+}
+
+/// A cell to be removed before its time.
+pub(super) struct Forget {
+    pub(super) id: OperationId,
+    pub(super) expected: Stamp,
+    pub(super) remains: Bytes,
+    pub(super) until: Option<SystemTime>,
+}
+
+impl Change for Forget {
+    type Answer = Replaced;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, Fault> {
+        let id = &*text(&self.id);
+        let Some(bytes) = desk.row(id)? else {
+            return Ok(Replaced::Gone);
+        };
+        let row = CellRow::decode(&bytes)?;
+        if row.stamp != self.expected {
+            return Ok(Replaced::Found(desk.cell(id, &row)?));
+        }
+        desk.remove(&self.id, &row)?;
+        if let Some(name) = row.key
+            && desk.bound_to(name, id)?
+            && let Some(bytes) = super::desk::copy(desk.keys.get(name))?
+        {
+            let remains = KeyRow {
+                until: self.until.map(millis),
+                bound: Bound::Remains(&self.remains),
+                ..KeyRow::decode(&bytes)?
+            };
+            desk.bind(name, &remains)?;
+        }
+        Ok(Replaced::Done)
+    }
+}
+
+/// What has expired, to be removed.
+pub(super) struct Purge {
+    pub(super) limit: usize,
+    pub(super) now: SystemTime,
+}
+
+impl Change for Purge {
+    type Answer = usize;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<usize, Fault> {
+        let mut expired = Vec::new();
+        for entry in desk
+            .expiry
+            .range(..=(millis(self.now), u64::MAX))?
+            .take(self.limit)
+        {
+            let (at, id) = entry?;
+            expired.push((at.value(), id.value().to_vec()));
+        }
+        for (at, id) in &expired {
+            desk.expiry.remove(at)?;
+            let Some(bytes) = desk.row(id)? else {
+                continue;
+            };
+            let row = CellRow::decode(&bytes)?;
+            desk.remove(&parse_id(id)?, &row)?;
+            if let Some(name) = row.key {
+                desk.unbind_from(name, id)?;
+            }
+        }
+        let mut lapsed = Vec::new();
+        let none: &[u8] = &[];
+        let end = (desk.wall.saturating_add(1), none);
+        for entry in desk.key_expiry.range(..end)?.take(self.limit) {
+            let (key, ()) = entry.map(|(key, _)| (key, ()))?;
+            lapsed.push(key.value().1.to_vec());
+        }
+        for name in &lapsed {
+            desk.unbind(name)?;
+        }
+        Ok(expired.len())
+    }
+}

@@ -1,0 +1,267 @@
+//! Where changes are made: the tables, in one transaction, and what is kept in
+//! memory beside them.
+
+use std::{sync::Arc, time::Instant};
+
+use ::redb::{ReadableTable, StorageError, Table, Value, WriteTransaction};
+use bytes::Bytes;
+
+use super::{
+    error::Fault,
+    rows::{Bound, CellRow, KeyRow},
+    tables::{
+        CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
+    },
+    terms::{Entry, Terms},
+};
+use crate::{
+    operation::OperationId,
+    store::{
+        FencingToken, Owner,
+        durable::{Cell, KeyCell, StandsFor},
+    },
+};
+
+type Blobs<'t> = Table<'t, &'static [u8], &'static [u8]>;
+
+/// What is kept in memory alone.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Of each live operation that somebody holds, by which token and until
+    /// when.
+    pub(super) leases: Terms<OperationId, FencingToken>,
+    pub(super) reservations: Terms<Arc<str>, Reserved>,
+    /// A number above those of all operations so far.
+    pub(super) next_number: u64,
+}
+
+impl Memory {
+    pub(super) fn keep(&mut self) {
+        self.leases.keep();
+        self.reservations.keep();
+    }
+
+    pub(super) fn undo(&mut self) {
+        self.leases.undo();
+        self.reservations.undo();
+    }
+}
+
+/// A key under which a request is being answered.
+#[derive(Debug, Clone)]
+pub(super) struct Reserved {
+    pub(super) owner: Option<Owner>,
+    pub(super) fingerprint: [u8; 32],
+    pub(super) token: FencingToken,
+}
+
+pub(super) struct Desk<'t> {
+    pub(super) cells: Blobs<'t>,
+    pub(super) results: Blobs<'t>,
+    pub(super) requests: Blobs<'t>,
+    pub(super) keys: Blobs<'t>,
+    pub(super) expiry: Table<'t, (u64, u64), &'static [u8]>,
+    pub(super) key_expiry: Table<'t, (u64, &'static [u8]), ()>,
+    pub(super) leased: Table<'t, u64, &'static [u8]>,
+    pub(super) listed: Table<'t, (Option<&'static [u8]>, u64), &'static [u8]>,
+    pub(super) memory: &'t mut Memory,
+    /// For leases and reservations.
+    pub(super) now: Instant,
+    /// For what is in the file, in milliseconds.
+    pub(super) wall: u64,
+    /// Whether anything was written.
+    pub(super) is_changed: bool,
+}
+
+impl<'t> Desk<'t> {
+    pub(super) fn new(
+        write: &'t WriteTransaction,
+        memory: &'t mut Memory,
+        (now, wall): (Instant, u64),
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            cells: write.open_table(CELLS)?,
+            results: write.open_table(RESULTS)?,
+            requests: write.open_table(REQUESTS)?,
+            keys: write.open_table(KEYS)?,
+            expiry: write.open_table(EXPIRY)?,
+            key_expiry: write.open_table(KEY_EXPIRY)?,
+            leased: write.open_table(LEASED)?,
+            listed: write.open_table(LISTED)?,
+            memory,
+            now,
+            wall,
+            is_changed: false,
+        })
+    }
+
+    /// Whether there is something to commit.
+    pub(super) fn close(self, write: &WriteTransaction) -> Result<bool, Fault> {
+        if self.is_changed {
+            let mut meta = write.open_table(META)?;
+            meta.insert(NEXT_NUMBER, self.memory.next_number)?;
+        }
+        Ok(self.is_changed)
+    }
+
+    /// The row of a cell.
+    pub(super) fn row(&self, id: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(copy(self.cells.get(id))?)
+    }
+
+    /// The cell that has this row.
+    pub(super) fn cell(&self, id: &[u8], row: &CellRow<'_>) -> Result<Cell, Fault> {
+        let result = match row.parts.result {
+            true => copy(self.results.get(id))?.map(Bytes::from),
+            false => None,
+        };
+        Ok(Cell {
+            head: Bytes::copy_from_slice(row.head),
+            result,
+        })
+    }
+
+    pub(super) fn put(&mut self, id: &[u8], row: &CellRow<'_>) -> Result<(), Fault> {
+        self.is_changed = true;
+        self.cells.insert(id, &*row.encode())?;
+        Ok(())
+    }
+
+    /// Removes a cell, and all that hangs on it but its key.
+    pub(super) fn remove(&mut self, id: &OperationId, row: &CellRow<'_>) -> Result<(), Fault> {
+        self.is_changed = true;
+        let text = text(id);
+        if row.parts.result {
+            self.results.remove(&*text)?;
+        }
+        self.end_lease(id, &text, row)?;
+        if let Some(at) = row.expires_at {
+            self.expiry.remove((at, row.number))?;
+        }
+        self.listed.remove((row.owner, row.number))?;
+        self.cells.remove(&*text)?;
+        Ok(())
+    }
+
+    /// Removes what only a live cell has.
+    pub(super) fn end_lease(
+        &mut self,
+        id: &OperationId,
+        text: &[u8],
+        row: &CellRow<'_>,
+    ) -> Result<(), Fault> {
+        if row.parts.request {
+            self.requests.remove(text)?;
+        }
+        if row.parts.lease {
+            self.leased.remove(row.number)?;
+            self.memory.leases.set(id, None);
+        }
+        Ok(())
+    }
+
+    /// The reservation of a key that has not lapsed.
+    pub(super) fn reservation(&self, name: &Arc<str>) -> Option<&Reserved> {
+        let reserved = self.memory.reservations.get(name)?;
+        (!reserved.is_over(self.now)).then_some(&reserved.value)
+    }
+
+    pub(super) fn reserve(&mut self, name: &Arc<str>, entry: Option<Entry<Reserved>>) {
+        self.memory.reservations.set(name, entry);
+    }
+
+    /// What a key that nobody reserved stands for; `None` if it is free.
+    pub(super) fn key(&self, name: &str, now: u64) -> Result<Option<KeyCell>, Fault> {
+        let Some(row) = self.keys.get(name.as_bytes())? else {
+            return Ok(None);
+        };
+        let row = KeyRow::decode(row.value())?;
+        if row.has_expired(self.wall) {
+            return Ok(None);
+        }
+        let stands_for = match row.bound {
+            Bound::Remains(head) => StandsFor::Remains(Bytes::copy_from_slice(head)),
+            Bound::Answer(answer) => StandsFor::Answer(Bytes::copy_from_slice(answer)),
+            Bound::Operation(id) => {
+                let Some(bytes) = self.row(id)? else {
+                    return Ok(None);
+                };
+                let cell = CellRow::decode(&bytes)?;
+                if cell.has_expired(now) || cell.key != Some(name.as_bytes()) {
+                    return Ok(None);
+                }
+                StandsFor::Operation(self.cell(id, &cell)?)
+            }
+        };
+        Ok(Some(KeyCell {
+            owner: row.owner.map(owner).transpose()?,
+            fingerprint: row.fingerprint,
+            stands_for,
+        }))
+    }
+
+    /// Puts what a key is bound to in the place of what it was bound to.
+    pub(super) fn bind(&mut self, name: &[u8], next: &KeyRow<'_>) -> Result<(), Fault> {
+        self.is_changed = true;
+        let before = copy(self.keys.insert(name, &*next.encode()))?;
+        self.forget_expiry(name, before)?;
+        if let Some(until) = next.until {
+            self.key_expiry.insert((until, name), ())?;
+        }
+        Ok(())
+    }
+
+    /// Frees a key.
+    pub(super) fn unbind(&mut self, name: &[u8]) -> Result<(), Fault> {
+        self.is_changed = true;
+        let before = copy(self.keys.remove(name))?;
+        self.forget_expiry(name, before)
+    }
+
+    /// Frees the key of an operation, if that is what it is bound to.
+    pub(super) fn unbind_from(&mut self, name: &[u8], id: &[u8]) -> Result<(), Fault> {
+        match self.bound_to(name, id)? {
+            true => self.unbind(name),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a key is bound to this operation.
+    pub(super) fn bound_to(&self, name: &[u8], id: &[u8]) -> Result<bool, Fault> {
+        match self.keys.get(name)? {
+            Some(row) => Ok(KeyRow::decode(row.value())?.is_of(id)),
+            None => Ok(false),
+        }
+    }
+
+    fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), Fault> {
+        if let Some(before) = before
+            && let Some(until) = KeyRow::decode(&before)?.until
+        {
+            self.key_expiry.remove((until, name))?;
+        }
+        Ok(())
+    }
+}
+
+type Got<'g, V> = Result<Option<::redb::AccessGuard<'g, V>>, StorageError>;
+
+/// A value that does not keep its table from changing.
+pub(super) fn copy<V>(value: Got<'_, V>) -> Result<Option<Vec<u8>>, StorageError>
+where
+    V: for<'a> Value<SelfType<'a> = &'a [u8]> + 'static,
+{
+    Ok(value?.map(|value| value.value().to_vec()))
+}
+
+/// The id as it is in the file.
+pub(super) fn text(id: &OperationId) -> Vec<u8> {
+    let mut text = Vec::with_capacity(36);
+    id.push_to(&mut text);
+    text
+}
+
+pub(super) fn owner(name: &[u8]) -> Result<Owner, Fault> {
+    let name = std::str::from_utf8(name).map_err(|_| Fault::Row("owner"))?;
+    Ok(Owner::new(name))
+}

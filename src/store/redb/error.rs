@@ -1,0 +1,177 @@
+use std::{error::Error, fmt, io, sync::Arc};
+
+use ::redb::{CompactionError, DatabaseError, StorageError};
+use tower::BoxError;
+
+use crate::store::StoreError;
+
+/// Why the file of a [`RedbStore`](super::RedbStore) could not be opened or
+/// compacted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedbError {
+    /// The file is open already, in this process or in another one.
+    #[error("the file is open already")]
+    AlreadyOpen(#[source] BoxError),
+    /// The file cannot be read, written or made, for example because of its
+    /// permissions or because the disk is full.
+    #[error("the file cannot be used")]
+    Io(#[source] io::Error),
+    /// The file is damaged, or is no file of redb's.
+    #[error("the file is damaged, or is no database")]
+    Corrupt(#[source] BoxError),
+    /// The file is one of redb's, but it was not made by this crate.
+    #[error("the database is not one of operations")]
+    Foreign,
+    /// The file was written by a later release of this crate.
+    #[error("the file has format {found}, and this release knows those up to {known}")]
+    NewerFormat {
+        /// The format of the file.
+        found: u64,
+        /// The newest format that this release can read.
+        known: u64,
+    },
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The engine could not do it.
+    #[error("the engine failed")]
+    Engine(#[source] BoxError),
+}
+
+impl From<io::Error> for RedbError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::Corrupt(error.into())
+            }
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<DatabaseError> for RedbError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::AlreadyOpen(error.into()),
+            DatabaseError::Storage(error) => error.into(),
+            error => Self::Engine(error.into()),
+        }
+    }
+}
+
+impl From<StorageError> for RedbError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(error) => error.into(),
+            StorageError::Corrupted(_) => Self::Corrupt(error.into()),
+            error => Self::Engine(error.into()),
+        }
+    }
+}
+
+impl From<CompactionError> for RedbError {
+    fn from(error: CompactionError) -> Self {
+        match error {
+            CompactionError::Storage(error) => error.into(),
+            error => Self::Engine(error.into()),
+        }
+    }
+}
+
+impl From<Fault> for RedbError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Engine(error) => match *error {
+                ::redb::Error::Io(error) => error.into(),
+                ::redb::Error::Corrupted(_) => Self::Corrupt(error.into()),
+                _ => Self::Engine(error.into()),
+            },
+            fault => Self::Corrupt(fault.into()),
+        }
+    }
+}
+
+/// What went wrong inside.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The engine says so.
+    #[error("the engine failed")]
+    Engine(#[source] Box<::redb::Error>),
+    /// A row is not what was written.
+    #[error("a row is damaged or of a later release: {0}")]
+    Row(&'static str),
+    /// The engine panicked.
+    #[error("the engine panicked")]
+    Panicked,
+}
+
+macro_rules! of_the_engine {
+    ($($error:ident)*) => {
+        $(impl From<::redb::$error> for Fault {
+            fn from(error: ::redb::$error) -> Self {
+                Self::Engine(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+of_the_engine!(StorageError TableError TransactionError CommitError);
+
+impl Fault {
+    /// Whether the file has to be opened again: the engine goes on with nothing
+    /// after an error of the disk.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        use ::redb::Error::{DatabaseClosed, Io, LockPoisoned, PreviousIo};
+        match self {
+            Self::Engine(error) => matches!(
+                **error,
+                Io(_) | PreviousIo | DatabaseClosed | LockPoisoned(_)
+            ),
+            Self::Row(_) => false,
+            Self::Panicked => true,
+        }
+    }
+
+    /// Whether it is an earlier error that stands in the way.
+    pub(super) fn is_of_before(&self) -> bool {
+        matches!(self, Self::Engine(error) if matches!(**error, ::redb::Error::PreviousIo))
+    }
+}
+
+/// A fault that several are told of.
+#[derive(Debug, Clone)]
+pub(super) struct SharedFault(Arc<Fault>);
+
+impl From<Fault> for SharedFault {
+    fn from(fault: Fault) -> Self {
+        Self(Arc::new(fault))
+    }
+}
+
+impl From<SharedFault> for StoreError {
+    fn from(fault: SharedFault) -> Self {
+        match fault.0.is_of_the_disk() {
+            true => Self::unavailable(fault),
+            false => Self::refused(fault),
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        SharedFault::from(fault).into()
+    }
+}
+
+impl fmt::Display for SharedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for SharedFault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}

@@ -1,0 +1,283 @@
+//! The file, and how it is opened again after an error of the disk.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use ::redb::{
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableHandle, UntypedTableHandle, WriteTransaction, backends::FileBackend,
+};
+use tokio::sync::RwLock;
+
+use super::{
+    error::{Fault, RedbError, SharedFault},
+    rows::CellRow,
+    tables::{
+        CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META, NEXT_NUMBER,
+        REQUESTS, RESULTS,
+    },
+};
+use crate::{
+    operation::OperationId,
+    store::{FencingToken, StoreError},
+};
+
+/// What everybody reads from and the writer writes to. Whoever uses the
+/// database holds the lock for reading, so that the writer can have it for
+/// itself.
+pub(super) type Slot = Arc<RwLock<Access>>;
+
+pub(super) enum Access {
+    /// The database.
+    Open(Database),
+    /// It failed, and could not be opened again so far.
+    Failed(SharedFault),
+    /// It was closed for good.
+    Closed,
+}
+
+impl Access {
+    pub(super) fn database(&self) -> Result<&Database, StoreError> {
+        match self {
+            Self::Open(database) => Ok(database),
+            Self::Failed(fault) => Err(StoreError::unavailable(fault.clone())),
+            Self::Closed => Err(closed()),
+        }
+    }
+
+    /// Reads, all in one state of the database.
+    pub(super) fn read<A>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<A, Fault>,
+    ) -> Result<A, ReadError> {
+        let database = self.database().map_err(ReadError::Closed)?;
+        let transaction = database.begin_read().map_err(Fault::from)?;
+        Ok(read(&transaction)?)
+    }
+}
+
+/// Why nothing could be read.
+pub(super) enum ReadError {
+    /// There is no database.
+    Closed(StoreError),
+    /// It failed.
+    Fault(Fault),
+}
+
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed(error) => error,
+            ReadError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+pub(super) fn closed() -> StoreError {
+    StoreError::refused(RedbError::Closed)
+}
+
+/// Where the bytes are. It is locked once and stays locked while the database
+/// on it is opened again: nobody else can come in between.
+pub(super) struct Medium {
+    backend: Arc<dyn StorageBackend>,
+    cache: usize,
+    /// Parts the database that is open from the bytes.
+    cut: Arc<AtomicBool>,
+}
+
+impl Medium {
+    /// The file at `path`, made if it is not there.
+    pub(super) fn file(path: &Path, cache: usize) -> Result<Self, RedbError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path)?;
+        sync_folder(path)?;
+        Ok(Self::on(Arc::new(FileBackend::new(file)?), cache))
+    }
+
+    pub(super) fn on(backend: Arc<dyn StorageBackend>, cache: usize) -> Self {
+        Self {
+            backend,
+            cache,
+            cut: Arc::default(),
+        }
+    }
+
+    /// Opens the database that is on it. One that was open before reaches it no
+    /// more.
+    pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
+        self.cut.store(true, SeqCst);
+        self.cut = Arc::default();
+        let lent = Lent {
+            backend: Arc::clone(&self.backend),
+            cut: Arc::clone(&self.cut),
+        };
+        let database = Builder::new()
+            .set_cache_size(self.cache)
+            .create_with_backend(lent)?;
+        prepare(&database)?;
+        let read = database.begin_read().map_err(Fault::from)?;
+        let next_number = read
+            .open_table(META)
+            .map_err(Fault::from)?
+            .get(NEXT_NUMBER)
+            .map_err(Fault::from)?
+            .map_or(1, |number| number.value());
+        let held = held(&read)?;
+        drop(read);
+        Ok(Opened {
+            database,
+            next_number,
+            held,
+        })
+    }
+
+    /// Lets go of it.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.cut.store(true, SeqCst);
+        self.backend.close()
+    }
+}
+
+/// A database that was opened.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) next_number: u64,
+    /// The live operations that somebody holds, or held.
+    pub(super) held: Vec<(OperationId, FencingToken)>,
+}
+
+/// Makes the tables, or finds them.
+fn prepare(database: &Database) -> Result<(), RedbError> {
+    let write = database.begin_write().map_err(Fault::from)?;
+    let tables: Vec<_> = write.list_tables().map_err(Fault::from)?.collect();
+    if tables.is_empty() {
+        make_tables(&write)?;
+        return Ok(finish(write)?);
+    }
+    if !tables.iter().any(is_meta) {
+        return Err(RedbError::Foreign);
+    }
+    let format = {
+        let meta = write.open_table(META).map_err(|_| RedbError::Foreign)?;
+        let format = meta.get(FORMAT).map_err(Fault::from)?;
+        format.ok_or(RedbError::Foreign)?.value()
+    };
+    if format > KNOWN_FORMAT {
+        return Err(RedbError::NewerFormat {
+            found: format,
+            known: KNOWN_FORMAT,
+        });
+    }
+    Ok(write.abort()?)
+}
+
+fn is_meta(table: &UntypedTableHandle) -> bool {
+    table.name() == META.name()
+}
+
+/// Commits so that opening again needs no repair, however large the file: the
+/// state of all pages goes along. It also syncs the data before the switch to
+/// it, so no half of a commit can ever count as a whole one.
+pub(super) fn finish(mut write: WriteTransaction) -> Result<(), Fault> {
+    write.set_quick_repair(true);
+    Ok(write.commit()?)
+}
+
+fn make_tables(write: &WriteTransaction) -> Result<(), Fault> {
+    write.open_table(META)?.insert(FORMAT, KNOWN_FORMAT)?;
+    for table in [CELLS, RESULTS, REQUESTS, KEYS] {
+        write.open_table(table)?;
+    }
+    write.open_table(EXPIRY)?;
+    write.open_table(KEY_EXPIRY)?;
+    write.open_table(LEASED)?;
+    write.open_table(LISTED)?;
+    Ok(())
+}
+
+fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Fault> {
+    let (leased, cells) = (read.open_table(LEASED)?, read.open_table(CELLS)?);
+    let mut held = Vec::new();
+    for entry in leased.range::<u64>(..)? {
+        let (_, id) = entry?;
+        if let Some(row) = cells.get(id.value())? {
+            let token = CellRow::decode(row.value())?.stamp.token;
+            held.push((parse_id(id.value())?, token));
+        }
+    }
+    Ok(held)
+}
+
+pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, Fault> {
+    std::str::from_utf8(id)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Fault::Row("id"))
+}
+
+/// A file that was made is there after a crash only once its folder was synced.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    match cfg!(unix) {
+        true => File::open(folder)?.sync_all(),
+        false => Ok(()), // a folder cannot be opened there
+    }
+}
+
+/// What a database is given of the medium, until it is cut off.
+#[derive(Debug)]
+struct Lent {
+    backend: Arc<dyn StorageBackend>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Lent {
+    fn backend(&self) -> io::Result<&dyn StorageBackend> {
+        match self.cut.load(SeqCst) {
+            false => Ok(&*self.backend),
+            true => Err(io::Error::other("the database was opened again")),
+        }
+    }
+}
+
+impl StorageBackend for Lent {
+    fn len(&self) -> io::Result<u64> {
+        self.backend()?.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend()?.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.backend()?.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.backend()?.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.backend()?.write(offset, data)
+    }
+}

@@ -1,0 +1,126 @@
+//! The changes of keys.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ::redb::ReadableTable;
+use bytes::Bytes;
+
+use super::{
+    desk::{Desk, Reserved},
+    error::Fault,
+    rows::{Bound, KeyRow, after, millis},
+    terms::{Entry, until},
+    writer::Change,
+};
+use crate::store::{
+    FencingToken,
+    durable::{KeyCell, StandsFor},
+};
+
+/// So many reservations that have lapsed leave with each new one.
+const LAPSED_PER_RESERVATION: usize = 2;
+
+/// A key to be reserved.
+pub(super) struct Reserve {
+    pub(super) name: Arc<str>,
+    pub(super) reserved: Reserved,
+    pub(super) term: Duration,
+    pub(super) now: SystemTime,
+}
+
+impl Change for Reserve {
+    type Answer = Option<KeyCell>;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Option<KeyCell>, Fault> {
+        let found = match desk.reservation(&self.name) {
+            Some(before) if before.token == self.reserved.token => None,
+            Some(before) => Some(KeyCell {
+                owner: before.owner.clone(),
+                fingerprint: before.fingerprint,
+                stands_for: StandsFor::Request,
+            }),
+            None => desk.key(&self.name, millis(self.now))?,
+        };
+        if found.is_none() {
+            let lapsed = desk.memory.reservations.over(desk.now);
+            let lapsed: Vec<_> = lapsed.take(LAPSED_PER_RESERVATION).cloned().collect();
+            for name in lapsed {
+                desk.reserve(&name, None);
+            }
+            let entry = Entry {
+                until: until(desk.now, self.term),
+                value: self.reserved.clone(),
+            };
+            desk.reserve(&self.name, Some(entry));
+        }
+        Ok(found)
+    }
+}
+
+/// A key to be kept an answer under.
+pub(super) struct Settle {
+    pub(super) name: Arc<str>,
+    pub(super) token: FencingToken,
+    pub(super) answer: Bytes,
+    pub(super) ttl: Duration,
+}
+
+impl Change for Settle {
+    type Answer = bool;
+
+    fn weight(&self) -> usize {
+        self.answer.len()
+    }
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, Fault> {
+        let name = self.name.as_bytes();
+        let is_settled = match desk.keys.get(name)? {
+            Some(row) => {
+                let row = KeyRow::decode(row.value())?;
+                matches!(row.bound, Bound::Answer(_))
+                    && row.token == self.token
+                    && !row.has_expired(desk.wall)
+            }
+            None => false,
+        };
+        let reserved = desk.reservation(&self.name);
+        let Some(reserved) = reserved.filter(|reserved| reserved.token == self.token) else {
+            return Ok(is_settled);
+        };
+        let reserved = reserved.clone();
+        let row = KeyRow {
+            owner: reserved.owner.as_ref().map(|owner| owner.as_str().as_bytes()),
+            fingerprint: reserved.fingerprint,
+            token: self.token,
+            until: Some(after(desk.wall, self.ttl)),
+            bound: Bound::Answer(&self.answer),
+        };
+        if !is_settled {
+            desk.bind(name, &row)?;
+        }
+        desk.reserve(&self.name, None);
+        Ok(true)
+    }
+}
+
+/// A reserved key to be freed.
+pub(super) struct ReleaseKey {
+    pub(super) name: Arc<str>,
+    pub(super) token: FencingToken,
+}
+
+impl Change for ReleaseKey {
+    type Answer = bool;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, Fault> {
+        let reserved = desk.reservation(&self.name);
+        let is_reserved = reserved.is_some_and(|reserved| reserved.token == self.token);
+        if is_reserved {
+            desk.reserve(&self.name, None);
+        }
+        Ok(is_reserved)
+    }
+}

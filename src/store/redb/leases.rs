@@ -1,0 +1,123 @@
+//! What is asked of leases.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{
+    desk::{Memory, text},
+    error::Fault,
+    file::Access,
+    reading,
+    rows::CellRow,
+    tables::{CELLS, REQUESTS},
+    terms::{Entry, until},
+};
+use crate::store::{Held, StoreError, durable::Abandoned};
+
+type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
+
+/// What the writer is asked of leases.
+pub(super) enum LeaseAsk {
+    Renew(Vec<Held>, Duration, Waiting<Vec<Held>>),
+    Release(Vec<Held>, Waiting<()>),
+    Abandoned(usize, Waiting<Vec<Abandoned>>),
+}
+
+impl LeaseAsk {
+    /// How long leases last that it makes.
+    pub(super) fn term(&self) -> Duration {
+        match self {
+            Self::Renew(_, term, _) => *term,
+            Self::Release(..) | Self::Abandoned(..) => Duration::ZERO,
+        }
+    }
+
+    pub(super) fn answer(self, memory: &mut Memory, access: &Access, now: Instant) {
+        // Whoever waited may have gone.
+        match self {
+            Self::Renew(held, term, waiting) => {
+                let lost = renew(memory, access, held, until(now, term));
+                let _ = waiting.send(lost);
+            }
+            Self::Release(held, waiting) => {
+                for held in held {
+                    extend(memory, &held, now);
+                }
+                let _ = waiting.send(Ok(()));
+            }
+            Self::Abandoned(limit, waiting) => {
+                let _ = waiting.send(abandoned(memory, access, limit, now));
+            }
+        }
+        memory.keep();
+    }
+}
+
+/// Lets a lease last until then; false if the token holds none.
+fn extend(memory: &mut Memory, held: &Held, until: Instant) -> bool {
+    let is_held = memory
+        .leases
+        .get(&held.id)
+        .is_some_and(|lease| lease.value == held.token);
+    if is_held {
+        let value = held.token;
+        memory.leases.set(&held.id, Some(Entry { until, value }));
+    }
+    is_held
+}
+
+/// Those of `held` that are lost.
+fn renew(
+    memory: &mut Memory,
+    access: &Access,
+    mut held: Vec<Held>,
+    until: Instant,
+) -> Result<Vec<Held>, StoreError> {
+    held.retain(|held| !extend(memory, held, until));
+    if held.is_empty() {
+        return Ok(held);
+    }
+    // A live cell without a lease is held by its token all the same.
+    Ok(access.read(|read| {
+        let cells = read.open_table(CELLS)?;
+        let mut lost = Vec::new();
+        for held in held {
+            let is_held = match cells.get(&*text(&held.id))? {
+                Some(row) => {
+                    let row = CellRow::decode(row.value())?;
+                    row.stamp.token == held.token && row.expires_at.is_none()
+                }
+                None => false,
+            };
+            if !is_held {
+                lost.push(held);
+            }
+        }
+        Ok(lost)
+    })?)
+}
+
+fn abandoned(
+    memory: &Memory,
+    access: &Access,
+    limit: usize,
+    now: Instant,
+) -> Result<Vec<Abandoned>, StoreError> {
+    Ok(access.read(|read| {
+        let requests = read.open_table(REQUESTS)?;
+        let mut abandoned = Vec::new();
+        for id in memory.leases.over(now).take(limit) {
+            let id = text(id);
+            let Some(cell) = reading::cell(read, &id)? else {
+                return Err(Fault::Row("lease without a cell"));
+            };
+            let request = requests.get(&*id)?;
+            abandoned.push(Abandoned {
+                cell,
+                request: request.map(|request| request.value().to_vec().into()),
+            });
+        }
+        Ok(abandoned)
+    })?)
+}

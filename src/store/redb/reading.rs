@@ -1,0 +1,70 @@
+//! What is read without the writer.
+
+use std::ops::Bound::{Excluded, Included};
+
+use ::redb::ReadTransaction;
+use bytes::Bytes;
+
+use super::{
+    error::Fault,
+    rows::{CellRow, millis},
+    tables::{CELLS, LISTED, RESULTS},
+};
+use crate::store::durable::{Cell, ListAsk, Listed};
+
+/// So many are looked at before others may run.
+const LOOKED_AT: usize = 256;
+
+/// The cell of an operation.
+pub(super) fn cell(read: &ReadTransaction, id: &[u8]) -> Result<Option<Cell>, Fault> {
+    let cells = read.open_table(CELLS)?;
+    let Some(row) = cells.get(id)? else {
+        return Ok(None);
+    };
+    let row = CellRow::decode(row.value())?;
+    Ok(Some(cell_of(read, id, &row)?))
+}
+
+fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, Fault> {
+    let result = match row.parts.result {
+        true => read.open_table(RESULTS)?.get(id)?,
+        false => None,
+    };
+    Ok(Cell {
+        head: Bytes::copy_from_slice(row.head),
+        result: result.map(|result| Bytes::copy_from_slice(result.value())),
+    })
+}
+
+/// A part of a list, and the number before which to go on, unless that was all.
+pub(super) fn list(
+    read: &ReadTransaction,
+    ask: ListAsk<'_>,
+) -> Result<(Vec<Listed>, Option<u64>), Fault> {
+    let owner = ask.owner.map(|owner| owner.as_str().as_bytes());
+    let end = match ask.before {
+        Some(before) => Excluded((owner, before)),
+        None => Included((owner, u64::MAX)),
+    };
+    let (listed, cells) = (read.open_table(LISTED)?, read.open_table(CELLS)?);
+    let (mut page, mut last) = (Vec::new(), None);
+    let mut entries = listed.range((Included((owner, 0)), end))?.rev();
+    for entry in entries.by_ref().take(LOOKED_AT) {
+        let (key, id) = entry?;
+        let (number, id) = (key.value().1, id.value());
+        last = Some(number);
+        let Some(row) = cells.get(id)? else {
+            return Err(Fault::Row("list without a cell"));
+        };
+        let row = CellRow::decode(row.value())?;
+        if row.has_expired(millis(ask.now)) || ask.state.is_some_and(|state| state != row.state) {
+            continue;
+        }
+        let cell = cell_of(read, id, &row)?;
+        page.push(Listed { number, cell });
+        if page.len() == ask.limit {
+            return Ok((page, None));
+        }
+    }
+    Ok((page, last))
+}

@@ -1,0 +1,37 @@
+//! The tables of the file.
+//!
+//! Ids, names and owners are kept as the bytes of their text: text that a
+//! damaged file holds is an error then, and no panic.
+
+use ::redb::TableDefinition;
+
+type Bytes = &'static [u8];
+
+/// The version of this layout, and the next operation's number.
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// In [`META`]: which layout this is.
+pub(super) const FORMAT: &str = "format";
+/// In [`META`]: a number above those of all operations so far.
+pub(super) const NEXT_NUMBER: &str = "next_number";
+
+/// The newest layout this release knows, which is what it writes.
+pub(super) const KNOWN_FORMAT: u64 = 1;
+
+/// By operation: a [`CellRow`](super::rows::CellRow).
+pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("cells");
+/// By operation: its result. Beside the cells, so that those stay small.
+pub(super) const RESULTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("results");
+/// By live operation: what is kept for running it again.
+pub(super) const REQUESTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("requests");
+/// By name: a [`KeyRow`](super::rows::KeyRow).
+pub(super) const KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("keys");
+/// By when it expires, in milliseconds, and number: an operation that ended.
+pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("expiry");
+/// When keys expire that no operation goes with.
+pub(super) const KEY_EXPIRY: TableDefinition<'_, (u64, Bytes), ()> =
+    TableDefinition::new("key_expiry");
+/// By number: a live operation that somebody holds, or held.
+pub(super) const LEASED: TableDefinition<'_, u64, Bytes> = TableDefinition::new("leased");
+/// By owner and number: an operation.
+pub(super) const LISTED: TableDefinition<'_, (Option<Bytes>, u64), Bytes> =
+    TableDefinition::new("listed");

@@ -1,0 +1,144 @@
+//! What is over by itself when its time has come: leases, and reservations of
+//! keys.
+//!
+//! They are this process's alone. Whoever opens the file is its only user, so
+//! all that held a lease or a reservation before are gone by then. Kept in
+//! memory, renewing costs no write, and the clock is one that nobody sets.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    time::{Duration, Instant},
+};
+
+/// Values by name, each until its time is over.
+#[derive(Debug)]
+pub(super) struct Terms<K, V> {
+    entries: HashMap<K, Entry<V>>,
+    ending: BTreeSet<(Instant, K)>,
+    /// What was there before, of all that was set since the last commit.
+    before: Vec<(K, Option<Entry<V>>)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry<V> {
+    pub(super) until: Instant,
+    pub(super) value: V,
+}
+
+impl<V> Entry<V> {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until <= now
+    }
+}
+
+impl<K, V> Default for Terms<K, V> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            ending: BTreeSet::new(),
+            before: Vec::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
+    pub(super) fn get(&self, name: &K) -> Option<&Entry<V>> {
+        self.entries.get(name)
+    }
+
+    /// Puts `next` in the place of what is there, unless that is undone.
+    pub(super) fn set(&mut self, name: &K, next: Option<Entry<V>>) {
+        let before = self.place(name, next);
+        self.before.push((name.clone(), before));
+    }
+
+    /// What was set stays.
+    pub(super) fn keep(&mut self) {
+        self.before.clear();
+    }
+
+    /// Nothing was set since the last [`keep`](Self::keep).
+    pub(super) fn undo(&mut self) {
+        while let Some((name, before)) = self.before.pop() {
+            self.place(&name, before);
+        }
+    }
+
+    /// What was over by `now`, longest first.
+    pub(super) fn over(&self, now: Instant) -> impl Iterator<Item = &K> {
+        let over = self.ending.iter().take_while(move |(until, _)| *until <= now);
+        over.map(|(_, name)| name)
+    }
+
+    /// Leaves nothing but what `keeps` says.
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&K, &Entry<V>) -> bool) {
+        self.entries.retain(|name, entry| {
+            let stays = keeps(name, entry);
+            if !stays {
+                self.ending.remove(&(entry.until, name.clone()));
+            }
+            stays
+        });
+    }
+
+    fn place(&mut self, name: &K, next: Option<Entry<V>>) -> Option<Entry<V>> {
+        let until = next.as_ref().map(|entry| entry.until);
+        let before = match next {
+            Some(entry) => self.entries.insert(name.clone(), entry),
+            None => self.entries.remove(name),
+        };
+        if let Some(before) = &before {
+            self.ending.remove(&(before.until, name.clone()));
+        }
+        if let Some(until) = until {
+            self.ending.insert((until, name.clone()));
+        }
+        before
+    }
+}
+
+/// `term` after `now`; a term that no clock can count lasts for a lifetime.
+pub(super) fn until(now: Instant, term: Duration) -> Instant {
+    const LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now.checked_add(term).unwrap_or_else(|| now + LIFETIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_undone_never_was() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let entry = |seconds, value| {
+            Some(Entry {
+                until: at(seconds),
+                value,
+            })
+        };
+        let mut terms = Terms::default();
+        terms.set(&"a", entry(3, 1));
+        terms.set(&"b", entry(2, 2));
+        terms.keep();
+        terms.set(&"a", entry(1, 3));
+        terms.set(&"a", None);
+        terms.set(&"b", None);
+        terms.set(&"c", entry(1, 4));
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"c"]);
+        terms.undo();
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"b", &"a"]);
+        assert_eq!(terms.over(at(2)).collect::<Vec<_>>(), [&"b"]);
+        assert_eq!(terms.get(&"a").map(|entry| entry.value), Some(1));
+        assert!(terms.get(&"c").is_none());
+        terms.retain(|name, _| *name == "a");
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"a"]);
+    }
+
+    #[test]
+    fn a_term_can_be_longer_than_any_clock_counts() {
+        let now = Instant::now();
+        assert!(until(now, Duration::MAX) > now + Duration::from_secs(60));
+    }
+}

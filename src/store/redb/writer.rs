@@ -1,0 +1,319 @@
+//! The one thread that writes.
+//!
+//! Whatever arrived while the last commit ran is the next batch: one
+//! transaction, one commit, and then everybody is answered. Leases live in the
+//! memory of this thread, so they are asked for here as well, after the commit.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use ::redb::Database;
+use tokio::sync::{
+    mpsc::{Receiver, Sender, channel},
+    oneshot,
+};
+
+use super::{
+    desk::{Desk, Memory},
+    error::{Fault, RedbError, SharedFault},
+    file::{Access, Medium, Opened, Slot, finish},
+    leases::LeaseAsk,
+    rows::millis,
+    terms::{Entry, until},
+};
+use crate::store::StoreError;
+
+/// So many may wait to be written; the next ones wait to wait.
+const QUEUE: usize = 1024;
+
+/// A batch is not made larger than this, in number and in bytes.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// What the writer is asked.
+pub(super) enum Ask {
+    Change(Box<dyn Job>),
+    Lease(LeaseAsk),
+    /// To make the file smaller.
+    Compact(oneshot::Sender<Result<bool, RedbError>>),
+    /// To look whether the database has failed.
+    Check,
+    /// To close the file.
+    Close(oneshot::Sender<Result<(), RedbError>>),
+}
+
+/// A change that can be made, and made again if it was undone.
+pub(super) trait Change: Send + 'static {
+    type Answer: Send;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Self::Answer, Fault>;
+
+    /// About how many bytes it writes.
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+/// A change with whoever waits for it.
+pub(super) trait Job: Send {
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault>;
+    fn weight(&self) -> usize;
+    /// Tells that it is durable.
+    fn done(self: Box<Self>);
+    fn failed(self: Box<Self>, error: StoreError);
+}
+
+struct Waited<C: Change> {
+    change: C,
+    answer: Option<C::Answer>,
+    waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
+}
+
+impl Ask {
+    pub(super) fn change<C: Change>(
+        change: C,
+        waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
+    ) -> Self {
+        Self::Change(Box::new(Waited {
+            change,
+            answer: None,
+            waiting,
+        }))
+    }
+}
+
+impl<C: Change> Job for Waited<C> {
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault> {
+        self.answer = Some(self.change.apply(desk)?);
+        Ok(())
+    }
+
+    fn weight(&self) -> usize {
+        self.change.weight()
+    }
+
+    fn done(self: Box<Self>) {
+        // Whoever waited may have gone.
+        if let Some(answer) = self.answer {
+            let _ = self.waiting.send(Ok(answer));
+        }
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        let _ = self.waiting.send(Err(error));
+    }
+}
+
+/// Opens what is on `medium`, and starts the thread that writes to it. The
+/// thread ends after the last sender was dropped, once it has done all that was
+/// asked.
+pub(super) fn start(mut medium: Medium) -> Result<(Slot, Sender<Ask>), RedbError> {
+    let mut memory = Memory::default();
+    let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
+        Ok(opened) => adopt(&mut memory, opened?, Instant::now()),
+        Err(_) => return Err(RedbError::Corrupt(Fault::Panicked.into())),
+    };
+    let slot = Slot::new(Access::Open(database).into());
+    let (asks, asked) = channel(QUEUE);
+    let writer = Writer {
+        medium,
+        memory,
+        slot: Arc::clone(&slot),
+        longest: Duration::ZERO,
+    };
+    thread::Builder::new()
+        .name("operations-redb".into())
+        .spawn(move || writer.run(asked))
+        .map_err(RedbError::Io)?;
+    Ok((slot, asks))
+}
+
+/// Brings memory and file together. Leases that memory knows nothing of are
+/// those of processes that are gone, so they are over by `until`.
+fn adopt(memory: &mut Memory, opened: Opened, until: Instant) -> Database {
+    let held: HashMap<_, _> = opened.held.into_iter().collect();
+    let leases = &mut memory.leases;
+    leases.retain(|id, lease| held.get(id) == Some(&lease.value));
+    for (id, value) in held {
+        if leases.get(&id).is_none() {
+            leases.set(&id, Some(Entry { until, value }));
+        }
+    }
+    memory.next_number = memory.next_number.max(opened.next_number);
+    memory.keep();
+    opened.database
+}
+
+struct Writer {
+    medium: Medium,
+    memory: Memory,
+    slot: Slot,
+    /// The longest term of a lease so far.
+    longest: Duration,
+}
+
+type Batch = Vec<Box<dyn Job>>;
+
+impl Writer {
+    fn run(mut self, mut asked: Receiver<Ask>) {
+        while let Some(first) = asked.blocking_recv() {
+            let (mut batch, mut leases): (Batch, Vec<_>) = Default::default();
+            let (mut compact, mut close) = (Vec::new(), None);
+            let (mut next, mut weight) = (Some(first), 0);
+            while let Some(ask) = next {
+                match ask {
+                    Ask::Change(job) => {
+                        weight += job.weight();
+                        batch.push(job);
+                    }
+                    Ask::Lease(ask) => leases.push(ask),
+                    Ask::Compact(waiting) => compact.push(waiting),
+                    Ask::Check => self.check(),
+                    Ask::Close(waiting) => {
+                        close = Some(waiting);
+                        break;
+                    }
+                }
+                let has_room = batch.len() < BATCH && weight < BATCH_BYTES;
+                next = has_room.then(|| asked.try_recv().ok()).flatten();
+            }
+            if !batch.is_empty() {
+                self.write(batch);
+            }
+            for ask in leases {
+                self.longest = self.longest.max(ask.term());
+                ask.answer(&mut self.memory, &self.slot.blocking_read(), Instant::now());
+            }
+            for waiting in compact {
+                let _ = waiting.send(self.compact());
+            }
+            if let Some(waiting) = close {
+                drop(asked);
+                let _ = waiting.send(self.close());
+                return;
+            }
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(error = %error, "closing the operations' file");
+        }
+    }
+
+    /// Makes all changes of a batch durable, and answers them.
+    fn write(&mut self, mut batch: Batch) {
+        let mut written = self.attempt(&mut batch);
+        if matches!(&written, Err(fault) if fault.is_of_before()) {
+            // A read met it first. Nothing was written yet.
+            self.reopen(&Fault::from(::redb::StorageError::PreviousIo).into());
+            written = self.attempt(&mut batch);
+        }
+        let fault = match written {
+            Ok(()) => {
+                batch.into_iter().for_each(Job::done);
+                return;
+            }
+            Err(fault) => fault,
+        };
+        if !fault.is_of_the_disk() && batch.len() > 1 {
+            // One of them cannot be made; the others can do without it.
+            for job in batch {
+                self.write(vec![job]);
+            }
+            return;
+        }
+        let is_of_the_disk = fault.is_of_the_disk();
+        let fault = SharedFault::from(fault);
+        if is_of_the_disk {
+            self.reopen(&fault);
+        }
+        for job in batch {
+            job.failed(fault.clone().into());
+        }
+    }
+
+    /// One transaction. After an error nothing of it is in memory, and nothing
+    /// in the file unless it was the commit that failed: then nobody knows.
+    fn attempt(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+        let access = self.slot.blocking_read();
+        let Access::Open(database) = &*access else {
+            return Err(::redb::StorageError::PreviousIo.into());
+        };
+        let memory = &mut self.memory;
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, batch)));
+        let written = written.unwrap_or(Err(Fault::Panicked));
+        match &written {
+            Ok(()) => memory.keep(),
+            Err(_) => memory.undo(),
+        }
+        written
+    }
+
+    /// Opens the database again if it has failed.
+    fn check(&mut self) {
+        let failed = match &*self.slot.blocking_read() {
+            Access::Open(database) => database.begin_write().err().map(Fault::from),
+            Access::Failed(_) => Some(::redb::StorageError::PreviousIo.into()),
+            Access::Closed => None,
+        };
+        if let Some(fault) = failed {
+            self.reopen(&fault.into());
+        }
+    }
+
+    fn reopen(&mut self, fault: &SharedFault) {
+        tracing::warn!(error = %StoreError::from(fault.clone()).chain(), "the operations' file failed");
+        let mut access = self.slot.blocking_write();
+        *access = Access::Failed(fault.clone());
+        // Those whose commit failed and happened all the same get a full term:
+        // their holders are alive and will ask again.
+        match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
+            Ok(Ok(opened)) => {
+                let over = until(Instant::now(), self.longest);
+                *access = Access::Open(adopt(&mut self.memory, opened, over));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the operations' file cannot be opened again");
+            }
+            Err(_) => tracing::warn!("opening the operations' file again panicked"),
+        }
+    }
+
+    fn compact(&mut self) -> Result<bool, RedbError> {
+        let compacted = {
+            let mut access = self.slot.blocking_write();
+            match &mut *access {
+                Access::Open(database) => {
+                    catch_unwind(AssertUnwindSafe(|| Ok(database.compact()?)))
+                        .unwrap_or_else(|_| Err(RedbError::Engine(Fault::Panicked.into())))
+                }
+                Access::Failed(fault) => Err(RedbError::Engine(fault.clone().into())),
+                Access::Closed => Err(RedbError::Closed),
+            }
+        };
+        self.check();
+        compacted
+    }
+
+    fn close(&mut self) -> Result<(), RedbError> {
+        // The database writes down what makes the next opening quick.
+        *self.slot.blocking_write() = Access::Closed;
+        Ok(self.medium.close()?)
+    }
+}
+
+fn write(database: &Database, memory: &mut Memory, batch: &mut Batch) -> Result<(), Fault> {
+    let write = database.begin_write()?;
+    let now = (Instant::now(), millis(SystemTime::now()));
+    let mut desk = Desk::new(&write, memory, now)?;
+    for job in batch {
+        job.apply(&mut desk)?;
+    }
+    match desk.close(&write)? {
+        true => finish(write),
+        false => Ok(write.abort()?),
+    }
+}
