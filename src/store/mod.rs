@@ -86,7 +86,7 @@ pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};
 #[cfg(feature = "redb")]
-pub use redb::{RedbError, RedbStore};
+pub use redb::{RedbError, RedbStats, RedbStore};
 pub use repository::{Created, Repository, Write};
 pub use requests::{
     Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation, TakenOver,

@@ -131,7 +131,7 @@ impl Insert {
             let row = KeyRow {
                 owner,
                 fingerprint: key.fingerprint,
-                token: FencingToken::from_number(0), // nobody's
+                token: FencingToken::NONE,
                 until: None,
                 bound: Bound::Operation(id),
             };

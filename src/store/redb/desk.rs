@@ -69,8 +69,10 @@ pub(super) struct Desk<'t> {
     pub(super) now: Instant,
     /// For what is in the file, in milliseconds.
     pub(super) wall: u64,
-    /// Whether anything was written.
-    pub(super) is_changed: bool,
+    /// Whether the change at hand has written anything.
+    is_changed: bool,
+    /// How many have before.
+    changed: u64,
 }
 
 impl<'t> Desk<'t> {
@@ -92,16 +94,23 @@ impl<'t> Desk<'t> {
             now,
             wall,
             is_changed: false,
+            changed: 0,
         })
     }
 
-    /// Whether there is something to commit.
-    pub(super) fn close(self, write: &WriteTransaction) -> Result<bool, Fault> {
-        if self.is_changed {
+    /// Another change comes.
+    pub(super) fn next(&mut self) {
+        self.changed += u64::from(std::mem::take(&mut self.is_changed));
+    }
+
+    /// How many changes have written anything, and so have to be committed.
+    pub(super) fn close(mut self, write: &WriteTransaction) -> Result<u64, Fault> {
+        self.next();
+        if self.changed > 0 {
             let mut meta = write.open_table(META)?;
             meta.insert(NEXT_NUMBER, self.memory.next_number)?;
         }
-        Ok(self.is_changed)
+        Ok(self.changed)
     }
 
     /// The row of a cell.

@@ -17,7 +17,7 @@ mod writer;
 use std::{
     fmt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -33,7 +33,7 @@ use self::{
     file::{Access, Medium, ReadError, Slot, closed},
     key_changes::{ReleaseKey, Reserve, Settle},
     leases::LeaseAsk,
-    writer::{Ask, Change},
+    writer::{Ask, Change, Counted, Started},
 };
 use super::durable::{
     Abandoned, Cell, Durable, Engine, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
@@ -68,22 +68,58 @@ impl<T> Durable<Redb, T> {
         self.engine().ask(Ask::Compact).await.unwrap_or(Err(RedbError::Closed))
     }
 
+    /// What the store has done since it was opened, and what waits.
+    #[must_use]
+    pub fn stats(&self) -> RedbStats {
+        let Redb { asks, counted, .. } = self.engine();
+        RedbStats {
+            commits: counted.commits.load(Relaxed),
+            changes: counted.changes.load(Relaxed),
+            failures: counted.failures.load(Relaxed),
+            queued: asks.max_capacity() - asks.capacity(),
+        }
+    }
+
     /// Closes the file.
     pub async fn close(&self) -> Result<(), RedbError> {
         self.engine().ask(Ask::Close).await.unwrap_or(Err(RedbError::Closed))
     }
 }
 
+/// What a [`RedbStore`] has done since it was opened, and what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RedbStats {
+    /// How often it committed.
+    pub commits: u64,
+    /// How many changes were in these commits.
+    pub changes: u64,
+    /// How often the file had to be opened again, since the disk had failed.
+    pub failures: u64,
+    /// How many requests wait for the writer; near 1024 they wait for room in
+    /// its queue.
+    pub queued: usize,
+}
+
 /// The engine of a [`RedbStore`].
 pub struct Redb {
     slot: Slot,
     asks: mpsc::Sender<Ask>,
+    counted: Arc<Counted>,
 }
 
 impl Redb {
     fn on(medium: Medium) -> Result<Self, RedbError> {
-        let (slot, asks) = writer::start(medium)?;
-        Ok(Self { slot, asks })
+        let Started {
+            slot,
+            asks,
+            counted,
+        } = writer::start(medium)?;
+        Ok(Self {
+            slot,
+            asks,
+            counted,
+        })
     }
 
     /// Asks the writer; `None` if it is gone.

@@ -18,6 +18,8 @@ use tokio::sync::{
     oneshot,
 };
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use super::{
     desk::{Desk, Memory},
     error::{Fault, RedbError, SharedFault},
@@ -112,7 +114,7 @@ impl<C: Change> Job for Waited<C> {
 /// Opens what is on `medium`, and starts the thread that writes to it. The
 /// thread ends after the last sender was dropped, once it has done all that was
 /// asked.
-pub(super) fn start(mut medium: Medium) -> Result<(Slot, Sender<Ask>), RedbError> {
+pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let mut memory = Memory::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
         Ok(opened) => adopt(&mut memory, opened?, Instant::now()),
@@ -120,17 +122,38 @@ pub(super) fn start(mut medium: Medium) -> Result<(Slot, Sender<Ask>), RedbError
     };
     let slot = Slot::new(Access::Open(database).into());
     let (asks, asked) = channel(QUEUE);
+    let counted = Arc::<Counted>::default();
     let writer = Writer {
         medium,
         memory,
         slot: Arc::clone(&slot),
+        counted: Arc::clone(&counted),
         longest: Duration::ZERO,
     };
     thread::Builder::new()
         .name("operations-redb".into())
         .spawn(move || writer.run(asked))
         .map_err(RedbError::Io)?;
-    Ok((slot, asks))
+    Ok(Started {
+        slot,
+        asks,
+        counted,
+    })
+}
+
+/// What others have of the writer.
+pub(super) struct Started {
+    pub(super) slot: Slot,
+    pub(super) asks: Sender<Ask>,
+    pub(super) counted: Arc<Counted>,
+}
+
+/// What the writer has done.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) commits: AtomicU64,
+    pub(super) changes: AtomicU64,
+    pub(super) failures: AtomicU64,
 }
 
 /// Brings memory and file together. Leases that memory knows nothing of are
@@ -153,6 +176,7 @@ struct Writer {
     medium: Medium,
     memory: Memory,
     slot: Slot,
+    counted: Arc<Counted>,
     /// The longest term of a lease so far.
     longest: Duration,
 }
@@ -212,7 +236,9 @@ impl Writer {
             written = self.attempt(&mut batch);
         }
         let fault = match written {
-            Ok(()) => {
+            Ok(changed) => {
+                self.counted.commits.fetch_add(changed.min(1), Relaxed);
+                self.counted.changes.fetch_add(changed, Relaxed);
                 batch.into_iter().for_each(Job::done);
                 return;
             }
@@ -237,7 +263,7 @@ impl Writer {
 
     /// One transaction. After an error nothing of it is in memory, and nothing
     /// in the file unless it was the commit that failed: then nobody knows.
-    fn attempt(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+    fn attempt(&mut self, batch: &mut Batch) -> Result<u64, Fault> {
         let access = self.slot.blocking_read();
         let Access::Open(database) = &*access else {
             return Err(::redb::StorageError::PreviousIo.into());
@@ -246,7 +272,7 @@ impl Writer {
         let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, batch)));
         let written = written.unwrap_or(Err(Fault::Panicked));
         match &written {
-            Ok(()) => memory.keep(),
+            Ok(_) => memory.keep(),
             Err(_) => memory.undo(),
         }
         written
@@ -265,6 +291,7 @@ impl Writer {
     }
 
     fn reopen(&mut self, fault: &SharedFault) {
+        self.counted.failures.fetch_add(1, Relaxed);
         tracing::warn!(error = %StoreError::from(fault.clone()).chain(), "the operations' file failed");
         let mut access = self.slot.blocking_write();
         *access = Access::Failed(fault.clone());
@@ -305,15 +332,19 @@ impl Writer {
     }
 }
 
-fn write(database: &Database, memory: &mut Memory, batch: &mut Batch) -> Result<(), Fault> {
+/// Answers how many of them changed anything.
+fn write(database: &Database, memory: &mut Memory, batch: &mut Batch) -> Result<u64, Fault> {
     let write = database.begin_write()?;
     let now = (Instant::now(), millis(SystemTime::now()));
     let mut desk = Desk::new(&write, memory, now)?;
     for job in batch {
+        desk.next();
         job.apply(&mut desk)?;
     }
-    match desk.close(&write)? {
-        true => finish(write),
-        false => Ok(write.abort()?),
+    let changed = desk.close(&write)?;
+    match changed {
+        0 => write.abort()?,
+        _ => finish(write)?,
     }
+    Ok(changed)
 }

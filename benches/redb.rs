@@ -1,0 +1,210 @@
+//! The store in a file against redb itself, in the same run, as a table.
+//!
+//! Run with: `cargo bench --bench redb --features redb` (some ten seconds), on
+//! the disk that `TMPDIR` names.
+//!
+//! *raw* is one table of 1 KiB values under keys that grow, so many a commit.
+//! What is compared with it are changes made durable per second, at the batch
+//! size that came about.
+
+use std::{
+    hint::black_box,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Response;
+use redb::{Database, TableDefinition};
+use tower_operations::{
+    OperationId, Outcome, RecordedResponse, WholeBody,
+    store::{Created, LeaseTerm, NewOperation, NodeId, RedbStore, Repository, Store},
+};
+
+const RAW: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("raw");
+const TIME: Duration = Duration::from_millis(1200);
+const KIB: &[u8] = &[b'x'; 1024];
+
+fn main() {
+    let folder = tempfile::tempdir().expect("a folder");
+    println!("| what | concurrent | per second | a commit | raw at that size | ratio |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (name, work, concurrent) in [
+        ("create", Work::Create, 256),
+        ("create", Work::Create, 16),
+        ("create with 1 KiB to run it again", Work::Request, 256),
+        ("create, start, finish with 1 KiB, read", Work::Whole, 256),
+    ] {
+        let store = measure(folder.path(), work, concurrent);
+        let raw = raw(folder.path(), store.batch);
+        println!(
+            "| {name} | {concurrent} | {:.0} | {:.0} | {raw:.0} | {:.2} |",
+            store.per_second,
+            store.batch,
+            store.changes_per_second / raw,
+        );
+    }
+    println!("\n| read | per second |\n| --- | --- |");
+    let (ours, raw) = reads(folder.path());
+    println!("| raw get of 1 KiB | {raw:.0} |\n| get of an operation with 1 KiB | {ours:.0} |");
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    Create,
+    Request,
+    Whole,
+}
+
+struct Measured {
+    per_second: f64,
+    changes_per_second: f64,
+    batch: f64,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn path(folder: &Path) -> std::path::PathBuf {
+    folder.join(OperationId::new().to_string())
+}
+
+fn response() -> RecordedResponse {
+    RecordedResponse::new(Response::new(WholeBody::from(Bytes::from_static(KIB))))
+}
+
+async fn one(store: &RedbStore, lease: &LeaseTerm, work: Work) {
+    let id = OperationId::new();
+    let mut new = NewOperation::new(id.clone()).lease(lease.clone());
+    if let Work::Request = work {
+        new = new.request(Some(Bytes::from_static(KIB)));
+    }
+    let Ok(Created::New(record)) = store.create(new).await else {
+        panic!("not created");
+    };
+    if let Work::Whole = work {
+        let token = record.token();
+        store.start(&id, token).await.expect("started");
+        let outcome = Outcome::Succeeded(Some(response()));
+        store.finish(&id, token, outcome, None).await.expect("finished");
+        black_box(store.get(&id).await.expect("read"));
+    }
+}
+
+fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
+    let store = RedbStore::open(path(folder)).expect("opened");
+    let (done, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let lease = LeaseTerm {
+        node: NodeId::new(),
+        term: Duration::from_secs(30),
+    };
+    runtime().block_on(async {
+        let tasks: Vec<_> = (0..concurrent)
+            .map(|_| {
+                let (store, lease) = (store.clone(), lease.clone());
+                let (done, is_over) = (Arc::clone(&done), Arc::clone(&is_over));
+                tokio::spawn(async move {
+                    while !is_over.load(Relaxed) {
+                        one(&store, &lease, work).await;
+                        done.fetch_add(1, Relaxed);
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(TIME / 4).await;
+        let (before, done_before, since) = (store.stats(), done.load(Relaxed), Instant::now());
+        tokio::time::sleep(TIME).await;
+        let (after, done_after, time) = (store.stats(), done.load(Relaxed), since.elapsed());
+        is_over.store(true, Relaxed);
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        store.close().await.expect("closed");
+        let changes = (after.changes - before.changes) as f64;
+        Measured {
+            per_second: (done_after - done_before) as f64 / time.as_secs_f64(),
+            changes_per_second: changes / time.as_secs_f64(),
+            batch: changes / (after.commits - before.commits) as f64,
+        }
+    })
+}
+
+/// Values per second that redb itself makes durable at this batch size.
+fn raw(folder: &Path, batch: f64) -> f64 {
+    let database = Database::create(path(folder)).expect("created");
+    let batch = batch.round().max(1.0) as u64;
+    let (since, mut written) = (Instant::now(), 0);
+    while since.elapsed() < TIME {
+        let write = database.begin_write().expect("begun");
+        {
+            let mut table = write.open_table(RAW).expect("a table");
+            for _ in 0..batch {
+                let id = OperationId::new().to_string();
+                table.insert(&*id, KIB).expect("inserted");
+            }
+        }
+        write.commit().expect("committed");
+        written += batch;
+    }
+    written as f64 / since.elapsed().as_secs_f64()
+}
+
+/// Reads per second on one thread: ours and redb's own.
+fn reads(folder: &Path) -> (f64, f64) {
+    use redb::ReadableDatabase;
+
+    const COUNT: usize = 2_000;
+    let store = RedbStore::open(path(folder)).expect("opened");
+    let database = Database::create(path(folder)).expect("created");
+    let ids: Vec<OperationId> = (0..COUNT).map(|_| OperationId::new()).collect();
+    let write = database.begin_write().expect("begun");
+    {
+        let mut table = write.open_table(RAW).expect("a table");
+        for id in &ids {
+            table.insert(&*id.to_string(), KIB).expect("inserted");
+        }
+    }
+    write.commit().expect("committed");
+    runtime().block_on(async {
+        let all = ids.iter().cloned().map(|id| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let created = store.create(NewOperation::new(id.clone())).await;
+                let Ok(Created::New(record)) = created else {
+                    panic!("not created");
+                };
+                let outcome = Outcome::Succeeded(Some(response()));
+                let finished = store.finish(&id, record.token(), outcome, None).await;
+                finished.expect("finished");
+            })
+        });
+        for task in all.collect::<Vec<_>>() {
+            task.await.expect("no panic");
+        }
+    });
+    let rate = |read: &dyn Fn(&OperationId)| {
+        let (since, mut count) = (Instant::now(), 0);
+        while since.elapsed() < TIME / 2 {
+            ids.iter().for_each(read);
+            count += ids.len();
+        }
+        count as f64 / since.elapsed().as_secs_f64()
+    };
+    let ours = rate(&|id| drop(black_box(store.get_now(id))));
+    let raw = rate(&|id| {
+        let read = database.begin_read().expect("begun");
+        let table = read.open_table(RAW).expect("a table");
+        let value = table.get(&*id.to_string()).expect("read");
+        black_box(value.map(|value| value.value().to_vec()));
+    });
+    (ours, raw)
+}
