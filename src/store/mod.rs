@@ -70,6 +70,8 @@ mod names;
 mod record;
 #[cfg(feature = "redb")]
 mod redb;
+#[cfg(feature = "redis")]
+mod redis;
 mod repository;
 mod requests;
 pub(crate) mod sync;
@@ -87,6 +89,8 @@ pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};
 #[cfg(feature = "redb")]
 pub use redb::{RedbError, RedbStats, RedbStore};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBuilder, RedisError, RedisStore};
 pub use repository::{Created, Repository, Write};
 pub use requests::{
     Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation, TakenOver,

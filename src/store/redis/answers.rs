@@ -1,0 +1,181 @@
+//! What the server answers.
+
+use ::redis::Value;
+use bytes::Bytes;
+
+use super::error::Fault;
+use crate::store::{
+    Owner, StoreError,
+    durable::{Abandoned, Cell, Inserted, KeyCell, Listed, Replaced, StandsFor},
+};
+
+type Read<T> = Result<T, StoreError>;
+
+fn corrupt<T>(what: &'static str) -> Read<T> {
+    Err(StoreError::refused(Fault::Corrupt(what)))
+}
+
+/// Values of one answer, one after the other.
+struct Values(std::vec::IntoIter<Value>);
+
+impl Values {
+    fn of(value: Value) -> Read<Self> {
+        match value {
+            Value::Array(values) => Ok(Self(values.into_iter())),
+            _ => corrupt("an answer"),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    fn optional(&mut self) -> Read<Option<Bytes>> {
+        match self.0.next() {
+            Some(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
+            Some(Value::Nil) | None => Ok(None),
+            Some(_) => corrupt("a value"),
+        }
+    }
+
+    fn bytes(&mut self, what: &'static str) -> Read<Bytes> {
+        self.optional()?.map_or_else(|| corrupt(what), Ok)
+    }
+
+    fn text(&mut self, what: &'static str) -> Read<Option<Box<str>>> {
+        let Some(bytes) = self.optional()? else {
+            return Ok(None);
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok(Some(text.into())),
+            Err(_) => corrupt(what),
+        }
+    }
+
+    fn number(&mut self) -> Read<Option<u64>> {
+        let Some(text) = self.text("a number")? else {
+            return Ok(None);
+        };
+        text.parse().map_or_else(|_| corrupt("a number"), |number| Ok(Some(number)))
+    }
+
+    fn cell(&mut self) -> Read<Cell> {
+        Ok(Cell {
+            head: self.bytes("a record")?,
+            result: self.optional()?,
+        })
+    }
+}
+
+/// A record and a result, if there is one.
+pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
+    let mut values = Values::of(value)?;
+    let head = values.optional()?;
+    let result = values.optional()?;
+    Ok(head.map(|head| Cell { head, result }))
+}
+
+/// 1, or what the key stands for, or the cell of that id.
+pub(super) fn inserted(value: Value) -> Read<Inserted> {
+    match value {
+        Value::Int(1) => Ok(Inserted::Done),
+        Value::Array(values) if values.len() == 3 => {
+            let mut values = Values(values.into_iter());
+            let cell = values.cell()?;
+            Ok(Inserted::Id(cell, values.text("the name of a key")?))
+        }
+        value => key_cell(value).map(Inserted::Key),
+    }
+}
+
+/// 1, or what the key stands for.
+pub(super) fn reserved(value: Value) -> Read<Option<KeyCell>> {
+    match value {
+        Value::Int(1) => Ok(None),
+        value => key_cell(value).map(Some),
+    }
+}
+
+fn key_cell(value: Value) -> Read<KeyCell> {
+    let mut values = Values::of(value)?;
+    let class = values.bytes("a key")?;
+    let owner = values.text("an owner")?.map(Owner::new);
+    let fingerprint = values.bytes("a fingerprint")?;
+    let Ok(fingerprint) = <[u8; 32]>::try_from(&fingerprint[..]) else {
+        return corrupt("a fingerprint");
+    };
+    let stands_for = match &class[..] {
+        b"request" => StandsFor::Request,
+        b"operation" => StandsFor::Operation(values.cell()?),
+        b"remains" => StandsFor::Remains(values.bytes("a record")?),
+        b"answer" => StandsFor::Answer(values.bytes("an answer that was kept")?),
+        _ => return corrupt("a key"),
+    };
+    Ok(KeyCell {
+        owner,
+        fingerprint,
+        stands_for,
+    })
+}
+
+/// 1, 0 if it is gone, or the cell that is there.
+pub(super) fn replaced(value: Value) -> Read<Replaced> {
+    match value {
+        Value::Int(1) => Ok(Replaced::Done),
+        Value::Int(0) => Ok(Replaced::Gone),
+        value => Values::of(value)?.cell().map(Replaced::Found),
+    }
+}
+
+pub(super) fn abandoned(value: Value) -> Read<Vec<Abandoned>> {
+    let mut values = Values::of(value)?;
+    let mut found = Vec::new();
+    while !values.is_empty() {
+        let (head, request) = (values.bytes("a record")?, values.optional()?);
+        let cell = Cell { head, result: None };
+        found.push(Abandoned { cell, request });
+    }
+    Ok(found)
+}
+
+/// Which of those that were asked for are not held.
+pub(super) fn lost(value: Value) -> Read<Vec<usize>> {
+    let Value::Array(values) = value else {
+        return corrupt("an answer");
+    };
+    let index = |value| match value {
+        Value::Int(index) => usize::try_from(index).or_else(|_| corrupt("an answer")),
+        _ => corrupt("an answer"),
+    };
+    values.into_iter().map(index).collect()
+}
+
+/// Some of a list, and the number to go on before.
+pub(super) fn listed(value: Value) -> Read<(Vec<Listed>, Option<u64>)> {
+    let mut values = Values::of(value)?;
+    let next = values.number()?;
+    let mut found = Vec::new();
+    while !values.is_empty() {
+        let Some(number) = values.number()? else {
+            return corrupt("a number");
+        };
+        let cell = values.cell()?;
+        found.push(Listed { number, cell });
+    }
+    Ok((found, next))
+}
+
+pub(super) fn flag(value: &Value) -> Read<bool> {
+    match value {
+        Value::Int(1) => Ok(true),
+        Value::Int(0) => Ok(false),
+        _ => corrupt("an answer"),
+    }
+}
+
+pub(super) fn count(value: &Value) -> Read<usize> {
+    match value {
+        Value::Int(count) => usize::try_from(*count).or_else(|_| corrupt("an answer")),
+        _ => corrupt("an answer"),
+    }
+}

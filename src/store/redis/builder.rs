@@ -1,0 +1,93 @@
+use std::{sync::Arc, time::Duration};
+
+use super::{Redis, RedisError, RedisStore, checks, connection::Connection, names::Names};
+use crate::store::durable::Hub;
+
+/// Connects a [`RedisStore`] in other ways than usual.
+///
+/// ```no_run
+/// # async fn connect() -> Result<(), tower_operations::store::RedisError> {
+/// use std::time::Duration;
+/// use tower_operations::store::{RedisBuilder, RedisStore};
+///
+/// let store: RedisStore = RedisBuilder::new("redis://127.0.0.1:6379/")
+///     .prefix("shop:operations")
+///     .patience(Duration::from_secs(2))
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RedisBuilder {
+    url: Box<str>,
+    prefix: Box<str>,
+    patience: Duration,
+    trusted: bool,
+}
+
+impl RedisBuilder {
+    /// For the server at this URL: `redis://[user][:password@]host[:port][/database]`.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.into(),
+            prefix: "operations".into(),
+            patience: Duration::from_secs(5),
+            trusted: false,
+        }
+    }
+
+    /// What all names in the server begin with, before a `/`; `operations` by
+    /// default. It consists of 1 to 64 letters, digits, `-`, `_`, `.` and `:`.
+    #[must_use]
+    pub fn prefix(self, prefix: &str) -> Self {
+        Self {
+            prefix: prefix.into(),
+            ..self
+        }
+    }
+
+    /// How long the server may take for an answer, connecting included, before
+    /// it counts as away; 5 seconds by default.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Takes for good what the server does not tell: its version, whether it is
+    /// a replica, and its `maxmemory-policy`. For managed servers that forbid
+    /// `INFO` and `CONFIG`.
+    #[must_use]
+    pub fn trust_server(self) -> Self {
+        Self {
+            trusted: true,
+            ..self
+        }
+    }
+
+    /// Connects, and looks whether the server can be trusted with operations.
+    ///
+    /// # Errors
+    /// If the server cannot be reached, or must not be trusted: see
+    /// [`RedisError`].
+    pub async fn connect<T>(self) -> Result<RedisStore<T>, RedisError> {
+        let names = Names::new(&self.prefix)?;
+        let connection = Arc::new(Connection::new(&self.url, self.patience)?);
+        checks::check(&connection, &names, self.trusted).await?;
+        let hub = Arc::new(Hub::default());
+        let engine = Redis::start(connection, names, &hub).await?;
+        Ok(RedisStore::on(engine, hub))
+    }
+}
+
+impl std::fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may have a password in it.
+        f.debug_struct("RedisBuilder")
+            .field("prefix", &self.prefix)
+            .field("patience", &self.patience)
+            .field("trusted", &self.trusted)
+            .finish_non_exhaustive()
+    }
+}

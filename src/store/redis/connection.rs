@@ -1,0 +1,193 @@
+//! One connection for all commands of a node, made anew when it breaks.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ::redis::{
+    Arg, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, RedisResult, Script,
+    ServerErrorKind, Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
+};
+use tokio::time::timeout;
+
+use super::{
+    RedisError,
+    error::{Failure, Fault},
+};
+use crate::store::StoreError;
+
+/// What the server takes as one value, unless it is told otherwise.
+const LARGEST: usize = 512 << 20;
+
+pub(super) struct Connection {
+    client: Client,
+    /// How long an answer may take, connecting included.
+    patience: Duration,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    manager: ConnectionManager,
+    /// How many there were before it.
+    number: u64,
+}
+
+impl Connection {
+    /// Nothing is sent yet.
+    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+        let open = || -> RedisResult<(Client, ConnectionManager)> {
+            let info: ConnectionInfo = url.into_connection_info()?;
+            // Commands are small and many: none is to wait for the next.
+            let tcp = TcpSettings::default().set_nodelay(true);
+            let client = Client::open(info.set_tcp_settings(tcp))?;
+            let manager = manager(&client, patience)?;
+            Ok((client, manager))
+        };
+        let (client, manager) = open().map_err(|error| RedisError::Url(error.into()))?;
+        Ok(Self {
+            client,
+            patience,
+            current: Mutex::new(Current { manager, number: 0 }),
+        })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// One round trip.
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+        fits(command)?;
+        self.ask(async |mut manager| command.query_async(&mut manager).await)
+            .await
+    }
+
+    /// One round trip for all of these.
+    pub(super) async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        self.ask(async |mut manager| commands.query_async(&mut manager).await)
+            .await
+    }
+
+    /// Runs a script: one round trip, unless the server has forgotten it.
+    pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value, Failure> {
+        match self.send(call).await {
+            Err(failure) if failure.is_of(ServerErrorKind::NoScript) => {
+                self.load(script).await?;
+                self.send(call).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Runs a script several times. It may be run any number of times again.
+    pub(super) async fn run_all(
+        &self,
+        script: &Script,
+        calls: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        match self.send_all(calls).await {
+            Err(failure) if failure.is_of(ServerErrorKind::NoScript) => {
+                self.load(script).await?;
+                self.send_all(calls).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn load(&self, script: &Script) -> Result<(), Failure> {
+        self.ask(async |mut manager| script.load_async(&mut manager).await)
+            .await
+            .map(drop)
+    }
+
+    async fn ask<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let (manager, number) = {
+            let current = self.current();
+            (current.manager.clone(), current.number)
+        };
+        match timeout(self.patience, send(manager)).await {
+            Ok(answer) => answer.map_err(Failure::Server),
+            Err(_) => {
+                // It may be half dead, and nobody would tell for a long time.
+                self.give_up(number)?;
+                Err(Failure::Own(Fault::Late(self.patience)))
+            }
+        }
+    }
+
+    fn give_up(&self, number: u64) -> Result<(), Failure> {
+        let mut current = self.current();
+        if current.number == number {
+            *current = Current {
+                manager: manager(&self.client, self.patience).map_err(Failure::Server)?,
+                number: number + 1,
+            };
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // A critical section only moves finished values.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client knows a password.
+        let address = self.client.get_connection_info().addr();
+        f.debug_tuple("Connection")
+            .field(&format_args!("{address}"))
+            .finish()
+    }
+}
+
+/// Connects with the first command. While the server is away, each command tries
+/// a few times, and fails soon.
+fn manager(client: &Client, patience: Duration) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(patience / 2))
+        .set_response_timeout(None) // both are bounded together
+        .set_number_of_retries(2)
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(200))
+        .set_pipeline_buffer_size(1024);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+/// The server ends the connection, and all that is under way on it, over a value
+/// that is too large.
+fn fits(command: &Cmd) -> Result<(), Failure> {
+    let sizes = command.args_iter().map(|arg| match arg {
+        Arg::Simple(bytes) => bytes.len(),
+        _ => 0,
+    });
+    match sizes.max() {
+        Some(largest) if largest > LARGEST => Err(Failure::Own(Fault::TooLarge(largest))),
+        _ => Ok(()),
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        failure.into_store_error()
+    }
+}
+
+impl Failure {
+    fn is_of(&self, kind: ServerErrorKind) -> bool {
+        matches!(self, Self::Server(error) if error.kind() == ErrorKind::Server(kind))
+    }
+}

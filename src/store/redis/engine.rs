@@ -1,0 +1,372 @@
+//! The engine: each method is one script, so each is one atomic act.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ::redis::{Cmd, Pipeline, Script, cmd};
+
+use super::{
+    RedisError, answers,
+    connection::Connection,
+    error::Failure,
+    names::Names,
+    notices::Notices,
+    scripts,
+};
+use crate::{
+    operation::{OperationId, State},
+    store::{
+        FencingToken, Held, Key, Owner, StoreError,
+        durable::{
+            Abandoned, Cell, Engine, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
+            NextCell, Notice, Replaced, Stamp,
+        },
+    },
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// How much later than a node would the server removes what has expired: their
+/// clocks may differ by that.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// The most leases that are renewed, cells that are looked at and cells that are
+/// purged at once: nobody else is served meanwhile.
+const RENEWED: usize = 500;
+const LOOKED_AT: usize = 256;
+const PURGED: usize = 100;
+
+/// The most cells that are handed out for being taken over.
+const ABANDONED: usize = 1000;
+
+/// What keeps the operations of a [`RedisStore`](super::RedisStore).
+pub struct Redis {
+    connection: Arc<Connection>,
+    names: Names,
+    notices: Notices,
+}
+
+impl Redis {
+    pub(super) async fn start(
+        connection: Arc<Connection>,
+        names: Names,
+        hub: &Arc<Hub>,
+    ) -> Result<Self, RedisError> {
+        let notices = Notices::start(&connection, names.channel(), hub).await?;
+        Ok(Self {
+            connection,
+            names,
+            notices,
+        })
+    }
+
+    /// A call of `script` with these names, and the prefix as its first argument.
+    fn call(&self, script: &Script, keys: &[&str]) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(script.get_hash()).arg(keys.len()).arg(keys);
+        call.arg(self.names.prefix());
+        call
+    }
+
+    /// Lets leases last for `term` from now on; answers which are not held.
+    async fn extend(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+        let mut calls = Pipeline::new();
+        for held in held.chunks(RENEWED) {
+            let mut call = self.call(&scripts::RENEW, &[]);
+            call.arg(millis(term));
+            for held in held {
+                call.arg(held.id.to_string()).arg(held.token.get());
+            }
+            calls.add_command(call);
+        }
+        let answers = self.connection.run_all(&scripts::RENEW, &calls).await?;
+        let mut lost = Vec::new();
+        for (held, answer) in held.chunks(RENEWED).zip(answers) {
+            let indexes = answers::lost(answer)?;
+            lost.extend(indexes.into_iter().filter_map(|index| held.get(index).cloned()));
+        }
+        Ok(lost)
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("connection", &self.connection)
+            .field("prefix", &self.names.prefix())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine for Redis {
+    const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
+
+    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+        let mut both = Pipeline::new();
+        // A write that changes nothing: a server that was made a replica refuses
+        // it, so nobody reads there what is out of date.
+        both.cmd("PERSIST").arg(self.names.prefix()).ignore();
+        both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
+        let mut answers = self.connection.send_all(&both).await?;
+        answers.pop().map_or(Ok(None), answers::cell)
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+        let id = new.id.to_string();
+        let names = &self.names;
+        let (cell, list) = (names.cell(new.id), names.list(new.owner));
+        let key = new.key.map(|key| names.key(&key.name));
+        let mut keys = vec![cell.as_str(), &list];
+        keys.extend(key.as_deref());
+        let mut call = self.call(&scripts::INSERT, &keys);
+        call.arg(&id).arg(moment(new.now));
+        optional(&mut call, new.lease.map(millis));
+        optional(&mut call, new.reservation.map(FencingToken::get));
+        call.arg(new.key.map_or("", |key| &key.name));
+        match new.key {
+            Some(key) => {
+                let bound = Bound {
+                    class: "operation",
+                    data: Some(&id),
+                    token: None,
+                };
+                call.arg(bound.len(new.owner));
+                bound.push_to(&mut call, key, new.owner);
+            }
+            None => drop(call.arg(0)),
+        }
+        push_cell(&mut call, new.stamp, State::Pending, new.head);
+        if let Some(owner) = new.owner {
+            call.arg("o").arg(owner.as_str());
+        }
+        if let Some(request) = new.request {
+            call.arg("q").arg(request);
+        }
+        if let Some(key) = new.key {
+            call.arg("k").arg(&*key.name);
+        }
+        let answer = self.connection.run(&scripts::INSERT, &call).await;
+        answers::inserted(answer.map_err(full)?)
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> Answer<Replaced> {
+        let mut call = self.call(&scripts::REPLACE, &[&self.names.cell(id)]);
+        call.arg(id.to_string());
+        push_stamp(&mut call, expected);
+        let taken_over = match next.lease {
+            LeaseChange::Kept => None,
+            LeaseChange::TakenOver(term) => Some(millis(term)),
+        };
+        optional(&mut call, taken_over);
+        optional(&mut call, next.expires_at.map(moment));
+        optional(&mut call, next.expires_at.map(removal));
+        call.arg(millis(GRACE));
+        push_cell(&mut call, next.stamp, next.state, next.head);
+        if let Some(result) = next.result {
+            call.arg("r").arg(result);
+        }
+        if let Some(at) = next.expires_at {
+            call.arg("x").arg(moment(at));
+        }
+        answers::replaced(self.connection.run(&scripts::REPLACE, &call).await?)
+    }
+
+    async fn forget(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> Answer<Replaced> {
+        let mut call = self.call(&scripts::FORGET, &[&self.names.cell(id)]);
+        call.arg(id.to_string());
+        push_stamp(&mut call, expected);
+        call.arg(remains);
+        optional(&mut call, until.map(moment));
+        optional(&mut call, until.map(removal));
+        answers::replaced(self.connection.run(&scripts::FORGET, &call).await?)
+    }
+
+    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+        self.extend(held, term).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Answer<()> {
+        self.extend(held, Duration::ZERO).await.map(drop)
+    }
+
+    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
+        let mut call = self.call(&scripts::ABANDONED, &[]);
+        call.arg(limit.min(ABANDONED));
+        answers::abandoned(self.connection.run(&scripts::ABANDONED, &call).await?)
+    }
+
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        term: Duration,
+        now: SystemTime,
+    ) -> Answer<Option<KeyCell>> {
+        let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&key.name)]);
+        call.arg(&*key.name).arg(token.get());
+        call.arg(millis(term)).arg(moment(now));
+        let reserved = Bound {
+            class: "request",
+            data: None,
+            token: Some(token),
+        };
+        reserved.push_to(&mut call, key, owner);
+        let answer = self.connection.run(&scripts::RESERVE, &call).await;
+        answers::reserved(answer.map_err(full)?)
+    }
+
+    async fn settle(
+        &self,
+        name: &str,
+        token: FencingToken,
+        answer: &[u8],
+        ttl: Duration,
+    ) -> Answer<bool> {
+        let mut call = self.call(&scripts::SETTLE, &[&self.names.key(name)]);
+        call.arg(token.get()).arg(answer).arg(millis(ttl));
+        answers::flag(&self.connection.run(&scripts::SETTLE, &call).await?)
+    }
+
+    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
+        let mut call = self.call(&scripts::RELEASE_KEY, &[&self.names.key(name)]);
+        call.arg(token.get());
+        answers::flag(&self.connection.run(&scripts::RELEASE_KEY, &call).await?)
+    }
+
+    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
+        let list = self.names.list(ask.owner);
+        let mut found: Vec<Listed> = Vec::new();
+        let mut before = ask.before;
+        loop {
+            let limit = ask.limit - found.len();
+            let mut call = self.call(&scripts::LIST, &[&list]);
+            match before {
+                Some(number) => call.arg(format!("({number}")),
+                None => call.arg("+inf"),
+            };
+            call.arg(moment(ask.now));
+            call.arg(ask.state.map_or("", State::as_str));
+            call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
+            let answer = self.connection.run(&scripts::LIST, &call).await?;
+            let (more, next) = answers::listed(answer)?;
+            found.extend(more);
+            match next {
+                Some(_) if found.len() < ask.limit => before = next,
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
+        let mut purged = 0;
+        loop {
+            let some = (limit - purged).min(PURGED);
+            if some == 0 {
+                return Ok(purged);
+            }
+            let mut call = self.call(&scripts::PURGE, &[]);
+            call.arg(moment(now)).arg(some);
+            let answer = self.connection.run(&scripts::PURGE, &call).await?;
+            let went = answers::count(&answer)?;
+            purged += went;
+            if went < some {
+                return Ok(purged);
+            }
+        }
+    }
+
+    fn announce(&self, notice: Notice) {
+        self.notices.tell(notice);
+    }
+}
+
+/// The entry of a key.
+struct Bound<'a> {
+    class: &'static str,
+    data: Option<&'a str>,
+    token: Option<FencingToken>,
+}
+
+impl Bound<'_> {
+    /// How many values it has.
+    fn len(&self, owner: Option<&Owner>) -> usize {
+        let options = [self.data.is_some(), self.token.is_some(), owner.is_some()];
+        4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
+    }
+
+    fn push_to(&self, call: &mut Cmd, key: &Key, owner: Option<&Owner>) {
+        call.arg("c").arg(self.class);
+        call.arg("f").arg(&key.fingerprint[..]);
+        if let Some(data) = self.data {
+            call.arg("d").arg(data);
+        }
+        if let Some(token) = self.token {
+            call.arg("t").arg(token.get());
+        }
+        if let Some(owner) = owner {
+            call.arg("o").arg(owner.as_str());
+        }
+    }
+}
+
+fn push_stamp(call: &mut Cmd, stamp: Stamp) {
+    call.arg(stamp.version.get()).arg(stamp.token.get());
+}
+
+fn push_cell(call: &mut Cmd, stamp: Stamp, state: State, head: &[u8]) {
+    call.arg("v").arg(stamp.version.get());
+    call.arg("t").arg(stamp.token.get());
+    call.arg("s").arg(state.as_str());
+    call.arg("h").arg(head);
+}
+
+/// Nothing is the empty argument.
+fn optional(call: &mut Cmd, value: Option<u64>) {
+    match value {
+        Some(value) => call.arg(value),
+        None => call.arg(""),
+    };
+}
+
+/// What finds no room.
+fn full(failure: Failure) -> StoreError {
+    match failure.is_full() {
+        true => StoreError::Full,
+        false => failure.into(),
+    }
+}
+
+/// Far enough in the future, and a number that Lua and Redis both count with.
+const FOREVER: u64 = 1 << 52;
+
+/// A moment in milliseconds since 1970.
+fn moment(at: SystemTime) -> u64 {
+    let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(age.as_millis()).map_or(FOREVER, |at| at.min(FOREVER))
+}
+
+/// When the server removes what expires at this moment.
+fn removal(at: SystemTime) -> u64 {
+    moment(at) + millis(GRACE)
+}
+
+/// A term in milliseconds, rounded up.
+fn millis(term: Duration) -> u64 {
+    let millis = term.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).map_or(FOREVER, |term| term.min(FOREVER))
+}

@@ -1,0 +1,153 @@
+//! Why a server cannot be used, and what its errors mean.
+
+use std::time::Duration;
+
+use tower::BoxError;
+
+use crate::store::StoreError;
+
+/// Why a Redis or Valkey server cannot keep operations.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisError {
+    /// The URL is none, or needs what this build does not have, as TLS.
+    #[error("the URL of the Redis server cannot be used")]
+    Url(#[source] BoxError),
+    /// The prefix is not 1 to 64 characters of letters, digits, `-`, `_`, `.`
+    /// and `:`.
+    #[error("a prefix consists of 1 to 64 letters, digits, '-', '_', '.' and ':'")]
+    Prefix,
+    /// The server cannot be reached, or is still starting. Trying again can help.
+    #[error("the Redis server cannot be reached")]
+    Unavailable(#[source] BoxError),
+    /// The server refused what the store has to ask of it.
+    #[error("the Redis server refused")]
+    Refused(#[source] BoxError),
+    /// Its version is below 6.2.
+    #[error("Redis 6.2 or Valkey is needed, not version {version}")]
+    TooOld {
+        /// Its version.
+        version: Box<str>,
+    },
+    /// It may throw away keys that it has acknowledged.
+    #[error("`maxmemory-policy` has to be `noeviction`, not `{policy}`")]
+    Evicts {
+        /// Its `maxmemory-policy`.
+        policy: Box<str>,
+    },
+    /// It is the replica of another server.
+    #[error("this Redis server is a replica")]
+    Replica,
+    /// It is a node of a cluster.
+    #[error("this Redis server is a node of a cluster, which is not supported")]
+    Cluster,
+    /// It does not tell what has to be known of it.
+    #[error("the Redis server does not tell its `{what}`")]
+    Untold {
+        /// What it does not tell.
+        what: &'static str,
+    },
+    /// What is there was written by a later release.
+    #[error("the operations are stored in the unknown format `{format}`")]
+    Format {
+        /// The format.
+        format: Box<str>,
+    },
+}
+
+/// What no server says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error("{0} is not as it was written")]
+    Corrupt(&'static str),
+    #[error("{0} bytes are more than the server takes as one value")]
+    TooLarge(usize),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Server(::redis::RedisError),
+    Own(Fault),
+}
+
+impl From<Failure> for RedisError {
+    fn from(failure: Failure) -> Self {
+        match failure.into_store_error() {
+            StoreError::Refused(source) => Self::Refused(source),
+            StoreError::Unavailable(source) => Self::Unavailable(source),
+            full @ StoreError::Full => Self::Unavailable(full.into()),
+        }
+    }
+}
+
+/// The first words of errors that would come again.
+const REFUSALS: [&str; 8] = [
+    "WRONGTYPE",
+    "NOPERM",
+    "NOAUTH",
+    "WRONGPASS",
+    "CROSSSLOT",
+    "MOVED",
+    "ASK",
+    "ERR",
+];
+
+/// What Redis 6 says within the error of a script, behind `ERR`.
+const PASSING: [&str; 9] = [
+    "OOM command not allowed",
+    "READONLY ",
+    "LOADING ",
+    "MISCONF ",
+    "MASTERDOWN ",
+    "NOREPLICAS ",
+    "BUSY ",
+    "NOSCRIPT ",
+    "max number of clients",
+];
+
+impl Failure {
+    /// Whether there is no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        let Self::Server(error) = self else {
+            return false;
+        };
+        said(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
+    }
+
+    /// Says whether trying again can help.
+    pub(super) fn into_store_error(self) -> StoreError {
+        match self {
+            Self::Server(error) if is_refusal(&error) => StoreError::refused(error),
+            Self::Server(error) => StoreError::unavailable(error),
+            Self::Own(fault @ Fault::Late(_)) => StoreError::unavailable(fault),
+            Self::Own(fault) => StoreError::refused(fault),
+        }
+    }
+}
+
+fn is_refusal(error: &::redis::RedisError) -> bool {
+    use ::redis::ErrorKind::{
+        AuthenticationFailed, Client, InvalidClientConfig, RESP3NotSupported, UnexpectedReturnType,
+    };
+    match error.kind() {
+        AuthenticationFailed
+        | Client
+        | InvalidClientConfig
+        | RESP3NotSupported
+        | UnexpectedReturnType => true,
+        _ => said(error).is_some_and(|(code, text)| {
+            REFUSALS.contains(&code.as_str()) && !PASSING.iter().any(|word| text.contains(word))
+        }),
+    }
+}
+
+/// What the server said: its code and its text.
+fn said(error: &::redis::RedisError) -> Option<(String, String)> {
+    let errors = error.clone().into_server_errors()?;
+    let (_, first) = errors.first()?;
+    let text = first.details().unwrap_or_default();
+    Some((first.code().to_owned(), text.to_owned()))
+}

@@ -1,0 +1,87 @@
+-- Goes before each script. ARGV[1] is the prefix of all names.
+local prefix = ARGV[1]
+
+-- Milliseconds since 1970, the same throughout a script.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- A write that changes nothing. A server that has become a replica refuses it,
+-- and after it one that is full refuses nothing more: what it has accepted can
+-- go on to its end.
+local function writable()
+  redis.call('PERSIST', prefix)
+end
+
+local function cell_of(id)
+  return prefix .. '{' .. id .. '}'
+end
+
+-- `rest` is the owner after a space; nothing, if it is nobody's.
+local function list_of(rest)
+  if rest == '' then return prefix .. 'list' end
+  return prefix .. 'list:' .. string.sub(rest, 2)
+end
+
+local function rest_of(owner)
+  return owner and ' ' .. owner or ''
+end
+
+-- An entry of the index by expiry: it is enough to clean up after a cell that
+-- the server has removed by itself.
+local function ended_entry(number, id, owner)
+  return number .. ' ' .. id .. rest_of(owner)
+end
+
+-- The key of this name, if it is bound to this operation.
+local function bound(name, id)
+  if not name then return nil end
+  local key = prefix .. 'key:' .. name
+  local entry = redis.call('HMGET', key, 'c', 'd')
+  return entry[1] == 'operation' and entry[2] == id and key or nil
+end
+
+-- Removes a cell with what hangs on it.
+local function remove(id)
+  local cell = cell_of(id)
+  local was = redis.call('HMGET', cell, 'n', 'o', 'k')
+  redis.call('DEL', cell)
+  redis.call('ZREM', prefix .. 'leases', id)
+  redis.call('ZREM', list_of(rest_of(was[2])), id)
+  redis.call('ZREM', prefix .. 'ended', ended_entry(was[1] or '', id, was[2]))
+  local key = bound(was[3], id)
+  if key then redis.call('DEL', key) end
+end
+
+-- Removes what is left of at most `limit` operations that had expired by `by`.
+local function sweep(by, limit)
+  local ended = redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', by, 'LIMIT', 0, limit)
+  for _, entry in ipairs(ended) do
+    local number, id, rest = string.match(entry, '^(%d+) ([^ ]+)(.*)$')
+    if number and redis.call('HGET', cell_of(id), 'n') == number then
+      remove(id)
+    elseif number then
+      -- The server has removed it, or another one has come in its place.
+      local list = list_of(rest)
+      if redis.call('ZSCORE', list, id) == number then redis.call('ZREM', list, id) end
+    end
+    redis.call('ZREM', prefix .. 'ended', entry)
+  end
+  return #ended
+end
+
+-- What a key stands for, and the token it is reserved by; nothing, if it is free.
+local function held(key, name, by)
+  local entry = redis.call('HMGET', key, 'c', 'o', 'f', 'd', 'x', 't')
+  local class, data = entry[1], entry[4]
+  if not class then return nil end
+  if class == 'operation' then
+    local cell = redis.call('HMGET', cell_of(data), 'h', 'r', 'k', 'x')
+    local expired = cell[4] and tonumber(cell[4]) <= tonumber(by)
+    if cell[3] ~= name or expired then return nil end
+    return { class, entry[2], entry[3], cell[1], cell[2] }
+  end
+  if entry[5] and tonumber(entry[5]) <= tonumber(by) then return nil end
+  return { class, entry[2], entry[3], data, false }, class == 'request' and entry[6]
+end

@@ -1,0 +1,26 @@
+-- KEYS: cell, list of the owner, key, if there is one.
+-- ARGV: prefix, id, now, lease or '', reservation or '', name of the key or '',
+-- number of values of the key's entry, these, those of the cell.
+local id, now, lease, reservation, name = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local first, last = 8, 7 + tonumber(ARGV[7])
+if KEYS[3] then
+  local stands_for, token = held(KEYS[3], name, now)
+  if stands_for and not (token and token == reservation) then return stands_for end
+end
+local was = redis.call('HMGET', KEYS[1], 'h', 'r', 'k', 'x')
+if was[1] then
+  if not was[4] or tonumber(was[4]) > tonumber(now) then return { was[1], was[2], was[3] } end
+end
+-- The first write: a server that is full refuses it, and nothing has happened.
+local number = redis.call('INCR', prefix .. 'number')
+if was[1] then remove(id) end
+redis.call('HSET', KEYS[1], 'n', number, unpack(ARGV, last + 1))
+redis.call('ZADD', KEYS[2], number, id)
+if lease ~= '' then
+  redis.call('ZADD', prefix .. 'leases', clock() + lease, id)
+end
+if KEYS[3] then
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[3], unpack(ARGV, first, last))
+end
+return 1

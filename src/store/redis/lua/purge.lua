@@ -1,0 +1,3 @@
+-- ARGV: prefix, now, limit. Answers how many went.
+writable()
+return sweep(ARGV[2], ARGV[3])

@@ -1,0 +1,15 @@
+-- ARGV: prefix, term, then an id and a token each. Answers which of them are
+-- not held, counted from 0.
+writable()
+local till, leases, lost = clock() + ARGV[2], {}, {}
+for i = 3, #ARGV, 2 do
+  local cell = redis.call('HMGET', cell_of(ARGV[i]), 't', 'x')
+  if cell[1] == ARGV[i + 1] and not cell[2] then
+    leases[#leases + 1] = till
+    leases[#leases + 1] = ARGV[i]
+  else
+    lost[#lost + 1] = (i - 3) / 2
+  end
+end
+if #leases > 0 then redis.call('ZADD', prefix .. 'leases', unpack(leases)) end
+return lost

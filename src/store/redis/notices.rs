@@ -1,0 +1,241 @@
+//! Telling other nodes of changes, and hearing of theirs.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ::redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, ProtocolVersion, PushInfo, PushKind,
+    aio::MultiplexedConnection, cmd,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    RedisError,
+    connection::Connection,
+    error::{Failure, Fault},
+};
+use crate::{
+    operation::OperationId,
+    store::{
+        NodeId,
+        durable::{Hub, Notice},
+    },
+};
+
+/// The most notices that wait for being told. Those beyond are lost, which
+/// costs latency.
+const WAITING: usize = 4096;
+
+/// The most notices that are told in one message.
+const TOGETHER: usize = 128;
+
+/// How often it is looked whether the subscription is still alive.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// The longest pause before subscribing again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One message.
+#[derive(Serialize, Deserialize)]
+struct Message {
+    /// Which handle tells: it knows already.
+    from: Box<str>,
+    changed: Vec<Told>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Told {
+    id: OperationId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recalled: Option<Box<str>>,
+}
+
+/// The way out, as long as the store has handles.
+pub(super) struct Notices {
+    sender: mpsc::Sender<Notice>,
+    hearing: JoinHandle<()>,
+}
+
+impl Notices {
+    /// Subscribes, and starts both tasks.
+    pub(super) async fn start(
+        connection: &Arc<Connection>,
+        channel: String,
+        hub: &Arc<Hub>,
+    ) -> Result<Self, RedisError> {
+        let from: Box<str> = uuid::Uuid::new_v4().to_string().into();
+        let subscriber = Subscriber {
+            client: connection.client().clone(),
+            patience: connection.patience(),
+            channel: channel.clone(),
+            from: from.clone(),
+            hub: Arc::downgrade(hub),
+        };
+        let first = subscriber.subscribe().await?;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(tell(Arc::clone(connection), channel, from, receiver));
+        let hearing = tokio::spawn(subscriber.hear(first));
+        Ok(Self { sender, hearing })
+    }
+
+    pub(super) fn tell(&self, notice: Notice) {
+        // With so many waiting, those who wait read again.
+        let _ = self.sender.try_send(notice);
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.hearing.abort();
+    }
+}
+
+/// Tells what there is to tell, as much at once as came meanwhile; ends with the
+/// last handle.
+async fn tell(
+    connection: Arc<Connection>,
+    channel: String,
+    from: Box<str>,
+    mut notices: mpsc::Receiver<Notice>,
+) {
+    let mut together = Vec::with_capacity(TOGETHER);
+    while notices.recv_many(&mut together, TOGETHER).await > 0 {
+        let changed = together.drain(..).map(|notice| Told {
+            id: notice.id,
+            recalled: notice.recalled.map(|node| node.as_str().into()),
+        });
+        let message = Message {
+            from: from.clone(),
+            changed: changed.collect(),
+        };
+        let Ok(message) = serde_json::to_vec(&message) else {
+            continue; // there is nothing in it that could fail
+        };
+        let mut publish = cmd("PUBLISH");
+        publish.arg(&channel).arg(message);
+        if let Err(failure) = connection.send(&publish).await {
+            let error = failure.into_store_error().chain();
+            tracing::debug!(error, "other nodes were not told of changes");
+        }
+    }
+}
+
+struct Subscriber {
+    client: Client,
+    patience: Duration,
+    channel: String,
+    from: Box<str>,
+    hub: Weak<Hub>,
+}
+
+/// A connection that gets messages.
+struct Subscription {
+    connection: MultiplexedConnection,
+    messages: mpsc::UnboundedReceiver<PushInfo>,
+}
+
+impl Subscriber {
+    async fn subscribe(&self) -> Result<Subscription, Failure> {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.patience))
+            .set_response_timeout(Some(self.patience))
+            .set_push_sender(sender);
+        let info = self.client.get_connection_info().clone();
+        let settings = info.redis_settings().clone();
+        // Messages come between the answers.
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        let subscribe = async {
+            let client = Client::open(info.set_redis_settings(settings))?;
+            let mut connection = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
+            connection.subscribe(&self.channel).await?;
+            Ok(connection)
+        };
+        match timeout(self.patience, subscribe).await {
+            Ok(Ok(connection)) => Ok(Subscription {
+                connection,
+                messages,
+            }),
+            Ok(Err(error)) => Err(Failure::Server(error)),
+            Err(_) => Err(Failure::Own(Fault::Late(self.patience))),
+        }
+    }
+
+    /// Hears for ever, and subscribes again when the connection breaks.
+    async fn hear(self, mut subscription: Subscription) {
+        loop {
+            self.hear_from(&mut subscription).await;
+            tracing::debug!("the subscription to changes by other nodes broke");
+            subscription = self.subscribe_again().await;
+            if let Some(hub) = self.hub.upgrade() {
+                hub.missed_some();
+            }
+        }
+    }
+
+    async fn subscribe_again(&self) -> Subscription {
+        let mut pause = Duration::from_millis(10);
+        loop {
+            match self.subscribe().await {
+                Ok(subscription) => return subscription,
+                Err(failure) => {
+                    let error = failure.into_store_error().chain();
+                    tracing::debug!(error, "no subscription to changes by other nodes");
+                }
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Ends when the connection is broken, or silent.
+    async fn hear_from(&self, subscription: &mut Subscription) {
+        loop {
+            match timeout(ALIVE, subscription.messages.recv()).await {
+                Ok(Some(message)) if message.kind == PushKind::Disconnection => return,
+                Ok(Some(message)) => self.heard(message),
+                Ok(None) => return,
+                Err(_) => {
+                    let ping = cmd("PING");
+                    let ping = ping.query_async::<()>(&mut subscription.connection);
+                    if !matches!(timeout(self.patience, ping).await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&self, message: PushInfo) {
+        if message.kind != PushKind::Message {
+            return;
+        }
+        let Some(hub) = self.hub.upgrade() else {
+            return;
+        };
+        // The channel, and what was said on it.
+        let said = message.data.into_iter().nth(1);
+        let said = said.and_then(|said| Vec::<u8>::from_redis_value(said).ok());
+        let message = said.and_then(|said| serde_json::from_slice::<Message>(&said).ok());
+        match message {
+            Some(message) if message.from == self.from => {}
+            Some(message) => {
+                for Told { id, recalled } in message.changed {
+                    let recalled = recalled.map(NodeId::named);
+                    hub.heard(&Notice { id, recalled });
+                }
+            }
+            // A later release may say it in other words.
+            None => hub.missed_some(),
+        }
+    }
+}

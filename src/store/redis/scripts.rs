@@ -1,0 +1,40 @@
+//! What the server runs at once.
+
+use std::sync::LazyLock;
+
+use ::redis::Script;
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)*) => {
+        $(
+            pub(super) static $name: LazyLock<Script> =
+                LazyLock::new(|| Script::new(code!($file)));
+        )*
+
+        /// The code of each.
+        pub(super) fn all() -> [&'static str; [$($file),*].len()] {
+            [$(code!($file)),*]
+        }
+    };
+}
+
+/// All have a beginning in common.
+macro_rules! code {
+    ($file:literal) => {
+        concat!(include_str!("lua/common.lua"), include_str!($file))
+    };
+}
+
+scripts! {
+    FORMAT = "lua/format.lua";
+    INSERT = "lua/insert.lua";
+    REPLACE = "lua/replace.lua";
+    FORGET = "lua/forget.lua";
+    RENEW = "lua/renew.lua";
+    ABANDONED = "lua/abandoned.lua";
+    RESERVE = "lua/reserve.lua";
+    SETTLE = "lua/settle.lua";
+    RELEASE_KEY = "lua/release_key.lua";
+    LIST = "lua/list.lua";
+    PURGE = "lua/purge.lua";
+}
