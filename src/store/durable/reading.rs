@@ -43,22 +43,23 @@ impl<E: Engine, T: Stored> Store for Durable<E, T> {
     }
 }
 
+/// How late a wait may be over because of the engine.
+const LATE: Duration = Duration::from_secs(1);
+
 impl<E: Engine, T: Stored> Watch for Durable<E, T> {
     async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
         let until = Instant::now().checked_add(at_most);
         loop {
             // Before the read: a change after it is heard of.
             let mut listening = self.shared.hub.listen(id);
-            let read = async {
-                match until {
-                    Some(until) if at_most > Duration::ZERO => {
-                        timeout_at(until, self.read(id)).await.map_err(|_| ())
-                    }
-                    _ => Ok(self.read(id).await),
-                }
-            };
-            let Ok(record) = read.await else {
-                return Err(StoreError::unavailable("it did not answer in time"));
+            // The last read may come as late as that: it sees what no notice told.
+            let latest = until.and_then(|until| until.checked_add(LATE));
+            let read = self.read(id);
+            let record = match latest {
+                Some(latest) => timeout_at(latest, read)
+                    .await
+                    .map_err(|_| StoreError::unavailable("it did not answer in time"))?,
+                None => read.await,
             };
             let record = record?;
             let now = Instant::now();
