@@ -1,0 +1,119 @@
+//! A Redis of one's own: on a free port, in a temporary folder, gone when it
+//! is dropped. Needs `private.rs` beside it.
+
+// Each test uses its part of this.
+#![allow(dead_code)]
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+
+use super::private::{Folder, Process, free_port, on_path, program, signal};
+
+/// A private Redis. Each write is in its append-only file before it is
+/// answered.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    // Before the folder: it is dropped first.
+    server: Option<Process>,
+    folder: Folder,
+    port: u16,
+    settings: Vec<String>,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With settings, as on its command line: `&["--appendfsync", "everysec"]`.
+    pub(crate) async fn with(settings: &[&str]) -> Self {
+        let mut this = Self {
+            server: None,
+            folder: Folder::new("redis"),
+            port: free_port(),
+            settings: settings.iter().map(ToString::to_string).collect(),
+        };
+        for _ in 0..5 {
+            match this.try_run().await {
+                Ok(()) => return this,
+                // Somebody was faster.
+                Err(log) if log.contains("in use") => this.port = free_port(),
+                Err(log) => panic!("Redis does not start: {log}"),
+            }
+        }
+        panic!("no port for Redis");
+    }
+
+    /// `redis://…`, the same after a restart.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill).
+    pub(crate) async fn run(&mut self) {
+        assert!(self.server.is_none(), "it is running");
+        let started = self.try_run().await;
+        started.unwrap_or_else(|log| panic!("Redis does not start: {log}"));
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn stop(&mut self) {
+        let server = self.server.take().expect("it is running");
+        server.end("TERM").await;
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        let server = self.server.take().expect("it is running");
+        server.end("KILL").await;
+    }
+
+    /// Stops and starts it.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    /// Leaves it there, but silent, until [`resume`](Self::resume).
+    pub(crate) fn pause(&self) {
+        let server = self.server.as_ref().expect("it is running");
+        assert!(signal(server.pid(), "STOP"));
+    }
+
+    pub(crate) fn resume(&self) {
+        let server = self.server.as_ref().expect("it is running");
+        assert!(signal(server.pid(), "CONT"));
+    }
+
+    async fn try_run(&mut self) -> Result<(), String> {
+        let redis = on_path("redis-server").into_iter();
+        let candidates = redis.chain(on_path("valkey-server"));
+        let mut command = Command::new(program(candidates, "redis-server"));
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", "always", "--dir"])
+            .arg(self.folder.path())
+            .args(&self.settings);
+        let port = self.port;
+        let is_ready = |_| async move { answers(port).await.unwrap_or(false) };
+        let log = self.folder.join("log");
+        self.server = Some(Process::start(command, "KILL", &log, is_ready).await?);
+        Ok(())
+    }
+}
+
+/// Whether it has read its file and serves.
+async fn answers(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await?;
+    Ok(&answer == b"+PONG")
+}
