@@ -95,14 +95,20 @@ async fn one(store: &RedbStore, lease: &LeaseTerm, work: Work) {
         let token = record.token();
         store.start(&id, token).await.expect("started");
         let outcome = Outcome::Succeeded(Some(response()));
-        store.finish(&id, token, outcome, None).await.expect("finished");
+        store
+            .finish(&id, token, outcome, None)
+            .await
+            .expect("finished");
         black_box(store.get(&id).await.expect("read"));
     }
 }
 
 fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
     let store = RedbStore::open(path(folder)).expect("opened");
-    let (done, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (done, is_over) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let lease = LeaseTerm {
         node: NodeId::new(),
         term: Duration::from_secs(30),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tower_operations::store::{AnyStore, RedbStore, conformance::{self, Nodes}};
+use tower_operations::store::{
+    AnyStore, RedbStore,
+    conformance::{self, Nodes},
+};
 
 fn open(folder: &tempfile::TempDir, ttl: Duration) -> RedbStore {
     let path = folder.path().join(format!("{}.redb", uuid::Uuid::new_v4()));

@@ -30,7 +30,8 @@ pub(crate) struct Args {
     /// The address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     pub(crate) listen: SocketAddr,
-    /// Where operations are kept: `memory`.
+    /// Where operations are kept: `memory`, `redb:PATH`, `postgres://…` or
+    /// `redis://…`.
     #[arg(long, value_name = "STORE", default_value = "memory")]
     store: StoreKind,
     /// The name of this node, where several share a store.

@@ -8,15 +8,27 @@ use tower_operations::{AnyStore, MemoryStore};
 #[derive(Clone)]
 pub(crate) enum StoreKind {
     Memory,
+    #[cfg(feature = "redb")]
+    Redb(std::path::PathBuf),
+    #[cfg(feature = "redis")]
+    Redis(String),
 }
 
 impl FromStr for StoreKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            _ => Err("expected `memory`".into()),
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("memory", "") => Ok(Self::Memory),
+            #[cfg(feature = "redb")]
+            ("redb", path) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            #[cfg(feature = "redis")]
+            ("redis", _) => Ok(Self::Redis(text.into())),
+            _ => Err(
+                "expected `memory` or, with the feature of that name, `redb:PATH`, \
+                 `postgres://…` or `redis://…`"
+                    .into(),
+            ),
         }
     }
 }
@@ -26,6 +38,18 @@ impl StoreKind {
     pub(crate) async fn open(&self, ttl: Duration) -> Result<AnyStore, BoxError> {
         Ok(match self {
             Self::Memory => AnyStore::new(MemoryStore::new().ttl(ttl)),
+            #[cfg(feature = "redb")]
+            Self::Redb(path) => {
+                use tower_operations::store::RedbStore;
+                let path = path.clone();
+                let store = tokio::task::spawn_blocking(move || RedbStore::open(path)).await??;
+                AnyStore::new(store.ttl(ttl))
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(url) => {
+                use tower_operations::store::RedisStore;
+                AnyStore::new(RedisStore::connect(url).await?.ttl(ttl))
+            }
         })
     }
 }

@@ -17,9 +17,7 @@ use crate::{
     operation::{OperationId, State},
     store::{
         FencingToken, Key, Owner,
-        durable::{
-            Inserted, KeyCell, LeaseChange, NewCell, NextCell, Replaced, Stamp, StandsFor,
-        },
+        durable::{Inserted, KeyCell, LeaseChange, NewCell, NextCell, Replaced, Stamp, StandsFor},
     },
 };
 

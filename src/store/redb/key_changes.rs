@@ -92,7 +92,10 @@ impl Change for Settle {
         };
         let reserved = reserved.clone();
         let row = KeyRow {
-            owner: reserved.owner.as_ref().map(|owner| owner.as_str().as_bytes()),
+            owner: reserved
+                .owner
+                .as_ref()
+                .map(|owner| owner.as_str().as_bytes()),
             fingerprint: reserved.fingerprint,
             token: self.token,
             until: Some(after(desk.wall, self.ttl)),

@@ -65,7 +65,10 @@ impl<T> Durable<Redb, T> {
 
     /// Makes the file as small as it can be.
     pub async fn compact(&self) -> Result<bool, RedbError> {
-        self.engine().ask(Ask::Compact).await.unwrap_or(Err(RedbError::Closed))
+        self.engine()
+            .ask(Ask::Compact)
+            .await
+            .unwrap_or(Err(RedbError::Closed))
     }
 
     /// What the store has done since it was opened, and what waits.
@@ -82,7 +85,10 @@ impl<T> Durable<Redb, T> {
 
     /// Closes the file.
     pub async fn close(&self) -> Result<(), RedbError> {
-        self.engine().ask(Ask::Close).await.unwrap_or(Err(RedbError::Closed))
+        self.engine()
+            .ask(Ask::Close)
+            .await
+            .unwrap_or(Err(RedbError::Closed))
     }
 }
 

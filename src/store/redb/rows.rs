@@ -139,8 +139,7 @@ impl<'a> KeyRow<'a> {
             Bound::Remains(head) => (2, head),
             Bound::Answer(answer) => (3, answer),
         };
-        let mut out =
-            Vec::with_capacity(64 + self.owner.map_or(0, <[u8]>::len) + content.len());
+        let mut out = Vec::with_capacity(64 + self.owner.map_or(0, <[u8]>::len) + content.len());
         out.push(LAYOUT);
         out.extend(self.token.get().to_be_bytes());
         put_moment(&mut out, self.until);

@@ -67,7 +67,10 @@ impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
 
     /// What was over by `now`, longest first.
     pub(super) fn over(&self, now: Instant) -> impl Iterator<Item = &K> {
-        let over = self.ending.iter().take_while(move |(until, _)| *until <= now);
+        let over = self
+            .ending
+            .iter()
+            .take_while(move |(until, _)| *until <= now);
         over.map(|(_, name)| name)
     }
 

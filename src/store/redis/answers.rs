@@ -56,7 +56,8 @@ impl Values {
         let Some(text) = self.text("a number")? else {
             return Ok(None);
         };
-        text.parse().map_or_else(|_| corrupt("a number"), |number| Ok(Some(number)))
+        text.parse()
+            .map_or_else(|_| corrupt("a number"), |number| Ok(Some(number)))
     }
 
     fn cell(&mut self) -> Read<Cell> {

@@ -120,7 +120,9 @@ async fn load(connection: &Connection) -> Result<(), RedisError> {
 /// Says which format is written here, and reads which one is.
 async fn check_format(connection: &Connection, names: &Names) -> Result<(), RedisError> {
     let mut call = cmd("EVALSHA");
-    call.arg(scripts::FORMAT.get_hash()).arg(1).arg(names.format());
+    call.arg(scripts::FORMAT.get_hash())
+        .arg(1)
+        .arg(names.format());
     call.arg(names.prefix()).arg(FORMAT);
     match connection.run(&scripts::FORMAT, &call).await? {
         Value::BulkString(format) if format == FORMAT.as_bytes() => Ok(()),

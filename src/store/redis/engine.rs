@@ -9,11 +9,7 @@ use std::{
 use ::redis::{Cmd, Pipeline, Script, cmd};
 
 use super::{
-    RedisError, answers,
-    connection::Connection,
-    error::Failure,
-    names::Names,
-    notices::Notices,
+    RedisError, answers, connection::Connection, error::Failure, names::Names, notices::Notices,
     scripts,
 };
 use crate::{
@@ -86,7 +82,11 @@ impl Redis {
         let mut lost = Vec::new();
         for (held, answer) in held.chunks(RENEWED).zip(answers) {
             let indexes = answers::lost(answer)?;
-            lost.extend(indexes.into_iter().filter_map(|index| held.get(index).cloned()));
+            lost.extend(
+                indexes
+                    .into_iter()
+                    .filter_map(|index| held.get(index).cloned()),
+            );
         }
         Ok(lost)
     }

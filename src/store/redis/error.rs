@@ -133,10 +133,7 @@ fn is_refusal(error: &::redis::RedisError) -> bool {
         AuthenticationFailed, Client, InvalidClientConfig, RESP3NotSupported, UnexpectedReturnType,
     };
     match error.kind() {
-        AuthenticationFailed
-        | Client
-        | InvalidClientConfig
-        | RESP3NotSupported
+        AuthenticationFailed | Client | InvalidClientConfig | RESP3NotSupported
         | UnexpectedReturnType => true,
         _ => said(error).is_some_and(|(code, text)| {
             REFUSALS.contains(&code.as_str()) && !PASSING.iter().any(|word| text.contains(word))
