@@ -41,12 +41,23 @@ impl Client {
     }
 
     pub(crate) async fn send(&self, request: http::request::Builder, body: Bytes) -> Answer {
+        let answer = self.try_send(request, body).await;
+        answer.expect("there is an answer")
+    }
+
+    /// The same, of a server that may die of it.
+    pub(crate) async fn try_send(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Option<Answer> {
         let request: Request<Full<Bytes>> = request.body(Full::new(body)).unwrap();
         let answered = timeout(PATIENCE, async {
-            let (parts, body) = self.pool.request(request).await.unwrap().into_parts();
-            Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+            let (parts, body) = self.pool.request(request).await.ok()?.into_parts();
+            let body = body.collect().await.ok()?.to_bytes();
+            Some(Response::from_parts(parts, body))
         });
-        Answer(answered.await.expect("there is an answer"))
+        answered.await.expect("it does not hang").map(Answer)
     }
 
     /// A request for a path, or for what a `Location` says.

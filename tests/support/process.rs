@@ -41,8 +41,18 @@ impl Example {
     /// Starts an example and waits until it says where it listens. What it says
     /// on standard error is the error if it does not.
     pub(crate) async fn start(name: &str, arguments: &[&str]) -> Result<Self, String> {
+        Self::start_in(name, arguments, &[]).await
+    }
+
+    /// The same, with these environment variables.
+    pub(crate) async fn start_in(
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut child = command(name)
             .args(arguments)
+            .envs(environment.iter().copied())
             .spawn()
             .expect("the example can be started");
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
