@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// run again, N times in all (`rerun:N`).
     #[arg(long, value_name = "POLICY", default_value = "fail")]
     on_interrupted: OnInterrupted,
-    /// A file to which a line is added whenever a report is begun or ended.
+    /// A file to which a line is added whenever a report is begun, ended or dropped.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
     /// How operations are spoken on the wire.

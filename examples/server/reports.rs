@@ -110,7 +110,7 @@ impl Renderer {
             return Ok(refused(Fault::Unavailable { retry_after }));
         }
 
-        runs.note(&operation, &order.title, "begin");
+        let run = runs.begin(&operation, &order.title);
         let mut due = Instant::now();
         for page in 1..=order.pages {
             due += Duration::from_millis(order.page_ms.into());
@@ -118,7 +118,7 @@ impl Renderer {
             operation.progress(Progress::counted(page.into(), order.pages.into()).unit("pages"));
         }
 
-        runs.note(&operation, &order.title, "end");
+        run.end();
 
         let response = match (order.outcome, order.format) {
             (Some(Ending::Problem), _) => problem(

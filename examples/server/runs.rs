@@ -11,7 +11,8 @@ use std::{
 use serde::Serialize;
 use tower_operations::OperationHandle;
 
-/// Where runs are written down, a line of JSON each time one begins or ends.
+/// Where runs are written down, a line of JSON each time one begins, ends or is
+/// dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Runs(Option<Arc<Book>>);
 
@@ -38,9 +39,37 @@ impl Runs {
         Ok(Self(Some(Arc::new(Book { file, node }))))
     }
 
+    /// A run begins; it ends, or is dropped before that.
+    pub(crate) fn begin(&self, operation: &OperationHandle, title: &str) -> Run {
+        let run = Run {
+            runs: self.clone(),
+            operation: operation.clone(),
+            title: title.to_owned(),
+            ended: false,
+        };
+        run.note("begin");
+        run
+    }
+}
+
+/// A run that goes on.
+pub(crate) struct Run {
+    runs: Runs,
+    operation: OperationHandle,
+    title: String,
+    ended: bool,
+}
+
+impl Run {
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+        self.note("end");
+    }
+
     /// In one write each: several processes may write to the file.
-    pub(crate) fn note(&self, operation: &OperationHandle, title: &str, event: &str) {
-        let Some(book) = &self.0 else { return };
+    fn note(&self, event: &str) {
+        let Some(book) = &self.runs.0 else { return };
+        let (operation, title) = (&self.operation, &self.title);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let line = Line {
             operation: operation.id().map(ToString::to_string),
@@ -53,6 +82,14 @@ impl Runs {
         if let Ok(mut line) = serde_json::to_vec(&line) {
             line.push(b'\n');
             let _ = (&book.file).write_all(&line);
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.note("dropped");
         }
     }
 }

@@ -1,0 +1,217 @@
+//! The laws over stores whose every call may fail, before it has happened or after:
+//! whoever tries again as the traits say finds them kept.
+
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod support {
+    #[cfg(feature = "postgres")]
+    pub(crate) mod postgres;
+    #[cfg(feature = "redis")]
+    pub(crate) mod redis;
+}
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
+    store::{
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
+        Version, Watch, Write, conformance,
+    },
+};
+
+type Answer<T> = Result<T, StoreError>;
+type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
+
+/// A connection to a store that is lost now and then, and one who tries again.
+#[derive(Clone)]
+struct Flaky<R> {
+    inner: R,
+    calls: Arc<AtomicU64>,
+}
+
+impl<R> Flaky<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            calls: Arc::default(),
+        }
+    }
+
+    /// Makes a call until its answer arrives. Of four calls one does not arrive, and
+    /// of one the answer does not.
+    async fn until_answered<T, F>(&self, call: impl Fn() -> F) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        loop {
+            let luck = self.calls.fetch_add(1, SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62;
+            if luck == 0 {
+                continue;
+            }
+            match call().await {
+                Err(error) if error.is_transient() => {}
+                _ if luck == 1 => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+impl<R: Store<Output = RecordedResponse>> Store for Flaky<R> {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Found {
+        self.until_answered(|| self.inner.get(id)).await
+    }
+}
+
+impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
+    async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        let created = self.until_answered(|| self.inner.create(new.clone()));
+        Ok(match created.await? {
+            // What an earlier try has made is known by its token.
+            Created::Existing(record) if record.token() == new.token => Created::New(record),
+            created => created,
+        })
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.until_answered(|| self.inner.start(id, token)).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.until_answered(|| self.inner.report(id, token, progress.clone()))
+            .await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Answer<Write<RecordedResponse>> {
+        let finish = || self.inner.finish(id, token, outcome.clone(), progress.clone());
+        self.until_answered(finish).await
+    }
+
+    // Asked for from outside, at a version: a second try cannot tell its own success
+    // from another's, so whoever asks reads again. Only what does not arrive is tried
+    // again here.
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.inner.overrule(id, version, outcome).await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+        self.inner.forget(id, version).await
+    }
+}
+
+impl<R: Watch<Output = RecordedResponse>> Watch for Flaky<R> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
+        self.inner.changed(id, since, at_most).await
+    }
+}
+
+impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+        self.until_answered(|| self.inner.renew(lease, held)).await
+    }
+
+    /// An answer that is lost leaves what was taken to lapse: it is not tried again.
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
+        self.inner.take_over(lease, limit).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Answer<()> {
+        self.until_answered(|| self.inner.release(held)).await
+    }
+
+    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.inner.recalled(node, at_most).await
+    }
+}
+
+impl<R: Keys<Output = RecordedResponse>> Keys for Flaky<R> {
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        term: Duration,
+    ) -> Answer<Reservation<RecordedResponse>> {
+        self.until_answered(|| self.inner.reserve(key, owner, token, term))
+            .await
+    }
+
+    async fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Answer<bool> {
+        self.until_answered(|| self.inner.settle(key, token, answer.clone()))
+            .await
+    }
+
+    /// Freed twice, it was free the second time.
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        self.inner.release_key(key, token).await
+    }
+}
+
+impl<R: List<Output = RecordedResponse>> List for Flaky<R> {
+    async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
+        self.until_answered(|| self.inner.list(query)).await
+    }
+}
+
+impl<R: Purge<Output = RecordedResponse>> Purge for Flaky<R> {
+    /// What the first try removed is not there for the second to count.
+    async fn purge(&self, limit: usize) -> Answer<usize> {
+        self.inner.purge(limit).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory() {
+    conformance::all(async |ttl| Flaky::new(MemoryStore::new().ttl(ttl))).await;
+}
+
+#[cfg(feature = "redb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn redb() {
+    use tower_operations::store::RedbStore;
+    let name = format!("faults-{}.redb", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let store = RedbStore::open(&path).unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
+    drop(store);
+    std::fs::remove_file(path).unwrap();
+}
