@@ -4,8 +4,9 @@
 #
 #   bash tests/run.sh
 #
-# It needs Rust, and a C compiler to link with, which it installs where it is
-# missing.
+# It needs Rust, a C compiler to link with, and the servers that the tests start
+# for themselves, on free ports in temporary folders: PostgreSQL and Redis. All
+# but Rust it installs where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,12 +14,19 @@ if ! command -v cargo >/dev/null; then
   echo "tests/run.sh: cargo is missing; install Rust 1.89 or newer (https://rustup.rs)" >&2
   exit 1
 fi
-if ! command -v cc >/dev/null; then
-  echo "tests/run.sh: there is no C compiler to link with; installing the Debian package gcc"
-  as_root=""
+
+# Installs Debian packages, and says what for.
+install() {
+  echo "tests/run.sh: there is no $1; installing the Debian packages: ${*:2}"
+  local as_root=""
   [ "$(id -u)" = 0 ] || as_root="sudo"
   $as_root apt-get update -q
-  $as_root apt-get install -y -q gcc libc6-dev
-fi
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${@:2}"
+}
+
+command -v cc >/dev/null || install "C compiler to link with" gcc libc6-dev
+compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || install "PostgreSQL" postgresql
+command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
+  || install "Redis" redis-server
 
 cargo test --all-features

@@ -76,7 +76,10 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// The first of these programs that is there.
-pub(crate) fn program(candidates: impl IntoIterator<Item = PathBuf>, package: &str) -> PathBuf {
+pub(crate) fn program<'a>(
+    candidates: impl IntoIterator<Item = PathBuf>,
+    package: &'a str,
+) -> PathBuf {
     let mut candidates = candidates.into_iter();
     candidates.find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("this test needs a server of its own: install the Debian package `{package}`")
@@ -112,11 +115,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a server, which writes to `log`, and waits until it is ready. The
     /// error is its log, if it ended instead.
-    pub(crate) async fn start<F: Future<Output = bool>>(
+    pub(crate) async fn start(
         mut command: Command,
         quit: &'static str,
         log: &Path,
-        mut is_ready: impl FnMut(u32) -> F,
+        mut is_ready: impl AsyncFnMut(u32) -> bool,
     ) -> Result<Self, String> {
         let open = fs::File::options().create(true).append(true).open(log);
         let output = open.unwrap();
