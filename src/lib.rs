@@ -59,7 +59,7 @@
 //! | --- | --- | --- |
 //! | (none) | everything above | 1.89 |
 //! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
-//! | `conformance` | the laws of the store traits, as checks for any store | 1.89 |
+//! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
 //! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
 //! | `full` | all of them | 1.89 |
 //!
@@ -80,6 +80,8 @@ macro_rules! crash_point {
 }
 
 pub mod accept;
+#[cfg(feature = "conformance")]
+pub mod checker;
 pub mod contract;
 #[cfg(feature = "crash-points")]
 #[doc(hidden)]

@@ -76,10 +76,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// The first of these programs that is there.
-pub(crate) fn program<'a>(
-    candidates: impl IntoIterator<Item = PathBuf>,
-    package: &'a str,
-) -> PathBuf {
+pub(crate) fn program(candidates: impl IntoIterator<Item = PathBuf>, package: &str) -> PathBuf {
     let mut candidates = candidates.into_iter();
     candidates.find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("this test needs a server of its own: install the Debian package `{package}`")

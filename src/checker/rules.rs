@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+/// What the log is held against: how the nodes were set.
+///
+/// Setters of what was set for the nodes. The defaults are strict where that
+/// needs no knowledge: one attempt, and kept for ever.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub(super) attempts: u32,
+    pub(super) lease: Duration,
+    pub(super) recovery: Duration,
+    pub(super) timeouts: Duration,
+    pub(super) kept: Option<Duration>,
+    pub(super) wake: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            attempts: 1,
+            lease: Duration::from_secs(30),
+            recovery: Duration::from_secs(30),
+            timeouts: Duration::from_secs(2 * 60 * 60),
+            kept: None,
+            wake: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Rules {
+    /// The default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How often a request may be run; once by default.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
+    }
+
+    /// The length of a lease; 30 s by default. So long after an outage of the
+    /// store may also pass before anything is taken over.
+    #[must_use]
+    pub fn lease(self, lease: Duration) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// How often it is looked for expired leases; 30 s by default.
+    #[must_use]
+    pub fn recovery(self, interval: Duration) -> Self {
+        Self {
+            recovery: interval,
+            ..self
+        }
+    }
+
+    /// How long an attempt may be pending and running, together; 2 h by
+    /// default.
+    #[must_use]
+    pub fn timeouts(self, timeouts: Duration) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// How long an operation is kept after it ended; for ever by default.
+    #[must_use]
+    pub fn kept(self, time_to_live: Duration) -> Self {
+        Self {
+            kept: Some(time_to_live),
+            ..self
+        }
+    }
+
+    /// How late a held poll may be: after the change it waits for was seen by
+    /// others, and after its own time; 5 s by default. It covers the way to
+    /// the client.
+    #[must_use]
+    pub fn wake(self, within: Duration) -> Self {
+        Self {
+            wake: within,
+            ..self
+        }
+    }
+
+    /// Within this, what is accepted has ended.
+    pub(super) fn limit(&self) -> Duration {
+        (self.lease + self.recovery + self.timeouts).saturating_mul(self.attempts.max(1))
+    }
+}

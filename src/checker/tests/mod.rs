@@ -1,0 +1,151 @@
+//! For each law a log that keeps it, and the same log with that law broken.
+
+mod end;
+mod once;
+mod time;
+
+use std::time::Duration;
+
+use super::{
+    Answer, Ask, Away, Call, Entry, Outcome, Rules, Run, RunEvent, Sighting, Violation, check,
+};
+use crate::operation::State;
+
+const ID: &str = "op-1";
+
+fn id() -> String {
+    ID.into()
+}
+
+fn rules() -> Rules {
+    Rules::new()
+        .attempts(2)
+        .lease(Duration::from_secs(1))
+        .recovery(Duration::from_secs(1))
+        .timeouts(Duration::from_secs(3))
+        .wake(Duration::from_secs(1))
+}
+
+fn call(begin: u64, end: u64, ask: Ask, answer: Answer) -> Entry {
+    Entry::Call(Call {
+        client: "c".into(),
+        node: "a".into(),
+        begin,
+        end,
+        ask,
+        answer,
+    })
+}
+
+fn post(at: u64, title: &str, key: Option<&str>, operation: &str) -> Entry {
+    let ask = Ask::Post {
+        title: title.into(),
+        key: key.map(str::to_owned),
+    };
+    let operation = operation.into();
+    call(at, at + 5, ask, Answer::Accepted { operation })
+}
+
+fn accepted() -> Entry {
+    post(0, "Q3", None, ID)
+}
+
+fn poll(wait: Option<u64>, since: Option<u64>) -> Ask {
+    let operation = id();
+    Ask::Poll {
+        operation,
+        wait,
+        since,
+    }
+}
+
+fn sighting(version: u64, state: State) -> Sighting {
+    Sighting {
+        version,
+        state,
+        content: format!("{version} {state}"),
+        result: (state == State::Succeeded).then(|| report("Q3")),
+    }
+}
+
+fn report(title: &str) -> Outcome {
+    Outcome {
+        digest: format!("of {title}"),
+        title: Some(title.into()),
+    }
+}
+
+fn seen(begin: u64, version: u64, state: State) -> Entry {
+    let answer = Answer::Operation(sighting(version, state));
+    call(begin, begin + 5, poll(None, None), answer)
+}
+
+fn read(begin: u64, answer: Answer) -> Entry {
+    let operation = id();
+    call(begin, begin + 5, Ask::Result { operation }, answer)
+}
+
+fn cancel(begin: u64, answer: Answer) -> Entry {
+    let operation = id();
+    call(begin, begin + 5, Ask::Cancel { operation }, answer)
+}
+
+fn run(at: u64, attempt: u32, event: RunEvent) -> Entry {
+    Entry::Run(Run {
+        operation: id(),
+        attempt,
+        node: "a".into(),
+        title: "Q3".into(),
+        event,
+        at,
+    })
+}
+
+fn away(begin: u64, end: u64) -> Entry {
+    let node = None;
+    Entry::Away(Away { node, begin, end })
+}
+
+/// A life as it should be.
+fn good() -> Vec<Entry> {
+    vec![
+        accepted(),
+        run(6, 1, RunEvent::Begin),
+        seen(10, 2, State::Running),
+        read(20, Answer::Unfinished),
+        run(30, 1, RunEvent::End),
+        seen(40, 3, State::Succeeded),
+        call(
+            50,
+            52,
+            poll(None, Some(3)),
+            Answer::Unchanged { version: 3 },
+        ),
+        read(60, Answer::Result(report("Q3"))),
+        cancel(70, Answer::Finished),
+    ]
+}
+
+#[track_caller]
+fn passes(log: &[Entry]) {
+    let verdict = check(log, &rules());
+    assert!(verdict.is_good(), "{verdict}");
+    // In whichever order it is told.
+    let verdict = check(log.iter().rev(), &rules());
+    assert!(verdict.is_good(), "{verdict}");
+}
+
+#[track_caller]
+fn convicts(log: &[Entry], expected: &Violation) {
+    let verdict = check(log, &rules());
+    assert_eq!(verdict.violations, std::slice::from_ref(expected));
+    let kind = std::mem::discriminant(expected);
+    let verdict = check(log.iter().rev(), &rules());
+    assert_eq!(verdict.violations.len(), 1, "{verdict}");
+    assert_eq!(std::mem::discriminant(&verdict.violations[0]), kind);
+}
+
+fn with(mut log: Vec<Entry>, more: Entry) -> Vec<Entry> {
+    log.push(more);
+    log
+}

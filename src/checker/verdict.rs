@@ -1,0 +1,88 @@
+use std::fmt;
+
+use super::Violation;
+
+/// How much of what a log has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests of clients.
+    pub calls: usize,
+    /// Calls without an answer.
+    pub unanswered: usize,
+    /// Operations that got a 202.
+    pub accepted: usize,
+    /// Of these: succeeded.
+    pub succeeded: usize,
+    /// Of these: failed.
+    pub failed: usize,
+    /// Of these: canceled.
+    pub canceled: usize,
+    /// Calls of the inner service.
+    pub runs: usize,
+    /// Of these: not the first attempt.
+    pub reruns: usize,
+    /// Nodes killed.
+    pub kills: usize,
+    /// Nodes stopped and continued.
+    pub stops: usize,
+    /// Outages of the store.
+    pub outages: usize,
+}
+
+/// What was found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// What is wrong; nothing, if all is well.
+    pub violations: Vec<Violation>,
+    /// What was looked at.
+    pub counts: Counts,
+}
+
+impl Verdict {
+    /// Whether no law was broken.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts {
+            calls,
+            unanswered,
+            accepted,
+            succeeded,
+            failed,
+            canceled,
+            runs,
+            reruns,
+            kills,
+            stops,
+            outages,
+        } = self.counts;
+        writeln!(
+            out,
+            "{accepted} operations accepted: {succeeded} succeeded, {failed} failed, {canceled} canceled"
+        )?;
+        writeln!(
+            out,
+            "{calls} calls, {unanswered} without an answer; {runs} runs, {reruns} of them again"
+        )?;
+        writeln!(
+            out,
+            "{kills} nodes killed, {stops} stopped and continued; {outages} outages of the store"
+        )?;
+        match self.violations.len() {
+            0 => out.write_str("no law broken"),
+            broken => {
+                write!(out, "{broken} violations:")?;
+                self.violations
+                    .iter()
+                    .try_for_each(|violation| write!(out, "\n  {violation}"))
+            }
+        }
+    }
+}
