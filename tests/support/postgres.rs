@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    future::ready,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
 };
@@ -128,7 +129,7 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         let file = self.data().join("postmaster.pid");
-        let is_ready = async |pid| is_ready(&file, pid);
+        let is_ready = |pid| ready(is_ready(&file, pid));
         let log = self.folder.join("log");
         self.server = Some(Process::start(command, "QUIT", &log, is_ready).await?);
         Ok(())

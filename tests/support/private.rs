@@ -112,11 +112,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a server, which writes to `log`, and waits until it is ready. The
     /// error is its log, if it ended instead.
-    pub(crate) async fn start(
+    pub(crate) async fn start<F: Future<Output = bool>>(
         mut command: Command,
         quit: &'static str,
         log: &Path,
-        mut is_ready: impl AsyncFnMut(u32) -> bool,
+        mut is_ready: impl FnMut(u32) -> F,
     ) -> Result<Self, String> {
         let open = fs::File::options().create(true).append(true).open(log);
         let output = open.unwrap();

@@ -102,7 +102,7 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.settings);
         let port = self.port;
-        let is_ready = async |_| answers(port).await.unwrap_or(false);
+        let is_ready = |_| async move { answers(port).await.unwrap_or(false) };
         let log = self.folder.join("log");
         self.server = Some(Process::start(command, "KILL", &log, is_ready).await?);
         Ok(())

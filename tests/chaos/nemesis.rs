@@ -1,0 +1,148 @@
+//! Whoever disturbs the nodes and their database.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
+use tower_operations::checker::{Away, Entry};
+
+use super::{
+    customer::Random,
+    scenario::{Database, LEASE, World},
+};
+
+/// How often what is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Faults {
+    pub(crate) kills: usize,
+    pub(crate) stops: usize,
+    pub(crate) drains: usize,
+    /// Of the database: half of them are restarts, half are kills.
+    pub(crate) outages: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Kill,
+    Stop,
+    Drain,
+    Restart,
+    KillDatabase,
+}
+
+impl Faults {
+    pub(crate) fn none() -> Self {
+        Self {
+            kills: 0,
+            stops: 0,
+            drains: 0,
+            outages: 0,
+        }
+    }
+
+    /// For 20,000 operations these are 60 kills, 20 stops, 10 drains and 10
+    /// outages.
+    pub(crate) fn of(operations: usize, database: bool) -> Self {
+        Self {
+            kills: (operations / 333).max(4),
+            stops: (operations / 1_000).max(2),
+            drains: (operations / 2_000).max(1),
+            outages: match database {
+                true => (operations / 2_000).max(2),
+                false => 0,
+            },
+        }
+    }
+
+    fn shuffled(self, random: &mut Random) -> Vec<Fault> {
+        let database = |number| match number % 2 {
+            0 => Fault::KillDatabase,
+            _ => Fault::Restart,
+        };
+        let mut faults: Vec<_> = (0..self.kills)
+            .map(|_| Fault::Kill)
+            .chain((0..self.stops).map(|_| Fault::Stop))
+            .chain((0..self.drains).map(|_| Fault::Drain))
+            .chain((0..self.outages).map(database))
+            .collect();
+        for last in (1..faults.len()).rev() {
+            faults.swap(last, random.below(last + 1));
+        }
+        faults
+    }
+}
+
+/// Does all of it while the customers are busy, and gives the database back
+/// when everything is as it was.
+pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database) -> Database {
+    let mut random = Random::new(world.seed);
+    let faults = faults.shuffled(&mut random);
+    let database = Arc::new(Mutex::new(database));
+    let mut disturbed = JoinSet::new();
+    #[allow(clippy::cast_precision_loss)]
+    let all = (faults.len() + 1) as f64;
+    for (number, fault) in faults.into_iter().enumerate() {
+        #[allow(clippy::cast_precision_loss)]
+        world.reached((number as f64 + 0.5) / all).await;
+        let node = random.below(world.cluster.nodes.len());
+        let pause = Duration::from_millis(random.between(0, 1_500));
+        let (world, database) = (Arc::clone(&world), Arc::clone(&database));
+        disturbed.spawn(async move {
+            let node = &world.cluster.nodes[node];
+            let record = &world.record;
+            match fault {
+                Fault::Kill => {
+                    let mut state = node.disturb().await;
+                    node.kill(&mut state, record, pause).await;
+                }
+                Fault::Drain => {
+                    let mut state = node.disturb().await;
+                    node.drain(&mut state, record).await;
+                }
+                Fault::Stop => {
+                    let state = node.disturb().await;
+                    node.stop(&state, record, LEASE * 3 / 2 + pause).await;
+                }
+                Fault::Restart | Fault::KillDatabase => {
+                    let mut database = database.lock().await;
+                    let begin = record.now();
+                    database.interrupt(fault, pause).await;
+                    record.add(&Entry::Away(Away {
+                        node: None,
+                        begin,
+                        end: record.now(),
+                    }));
+                }
+            }
+        });
+    }
+    while let Some(disturbed) = disturbed.join_next().await {
+        disturbed.expect("a disturbance comes to its end");
+    }
+    let database = Arc::into_inner(database).expect("nobody disturbs it any more");
+    database.into_inner()
+}
+
+impl Database {
+    async fn interrupt(&mut self, fault: Fault, pause: Duration) {
+        let kills = matches!(fault, Fault::KillDatabase);
+        match self {
+            Self::Memory | Self::Redb => unreachable!("it is in the node"),
+            Self::Postgres(postgres) => {
+                match kills {
+                    true => postgres.kill().await,
+                    false => postgres.stop().await,
+                }
+                sleep(pause).await;
+                postgres.run().await;
+            }
+            Self::Redis(redis) => {
+                match kills {
+                    true => redis.kill().await,
+                    false => redis.stop().await,
+                }
+                sleep(pause).await;
+                redis.run().await;
+            }
+        }
+    }
+}

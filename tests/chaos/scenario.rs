@@ -1,0 +1,203 @@
+//! What is played, from the first node to the verdict.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tower_operations::checker::{Entry, Rules};
+
+use super::{
+    client::Client,
+    cluster::Cluster,
+    customer::{Customer, confirm},
+    nemesis::{Faults, haunt},
+    record::Record,
+};
+use crate::{postgres::Postgres, private::Folder, redis::Redis};
+
+/// Short, so that what is taken over is taken over within the test.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// How long a report may take; the longest that is ordered takes 2 s.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many customers there are at a time.
+const CUSTOMERS: usize = 24;
+
+/// One scenario at a time: each wants the whole machine.
+static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) nodes: usize,
+    /// How often a request may be run; 1 is not to run it again.
+    pub(crate) attempts: u32,
+    pub(crate) database: Database,
+}
+
+/// Where operations are kept.
+pub(crate) enum Database {
+    Memory,
+    Redb,
+    Postgres(Postgres),
+    Redis(Redis),
+}
+
+/// What everybody in a scenario sees.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) cluster: Cluster,
+    pub(crate) record: Record,
+    pub(crate) seed: u64,
+    /// What got a 202.
+    pub(crate) accepted: Mutex<BTreeSet<Accepted>>,
+    operations: usize,
+    next: AtomicUsize,
+    done: watch::Sender<usize>,
+}
+
+/// An operation, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Accepted {
+    pub(crate) operation: String,
+    pub(crate) tenant: String,
+}
+
+impl World {
+    /// The number of the next order, while there are any.
+    pub(crate) fn next(&self) -> Option<usize> {
+        let next = self.next.fetch_add(1, Relaxed);
+        (next < self.operations).then_some(next)
+    }
+
+    pub(crate) fn done(&self) {
+        self.done.send_modify(|done| *done += 1);
+    }
+
+    /// Waits until this part of all orders is done.
+    pub(crate) async fn reached(&self, part: f64) {
+        #[allow(clippy::cast_precision_loss)]
+        let reached = |done: &usize| *done as f64 >= part * self.operations as f64;
+        let mut done = self.done.subscribe();
+        done.wait_for(reached).await.expect("the world goes on");
+    }
+}
+
+/// Plays a scenario and insists on a good verdict.
+pub(crate) async fn play(scenario: Scenario) {
+    let _stage = STAGE.lock().await;
+    let Scenario { name, attempts, .. } = scenario;
+    let operations = number("CHAOS_OPERATIONS").unwrap_or(300);
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let operations = usize::try_from(operations).expect("a number of operations");
+    eprintln!("{name}: CHAOS_OPERATIONS={operations} CHAOS_SEED={seed}");
+
+    let folder = Folder::new(name);
+    let rules = Rules::new()
+        .attempts(attempts)
+        .lease(LEASE)
+        .recovery(LEASE)
+        // Pending takes no time: there is no bound on what runs at once.
+        .timeouts(TIMEOUT + Duration::from_secs(2));
+    let runs = folder.join("runs");
+    let arguments = scenario.arguments(&folder);
+    let cluster = Cluster::start(scenario.nodes, &arguments).await;
+    let world = Arc::new(World {
+        client: Client::new(),
+        cluster,
+        record: Record::new(&folder.join("log"), rules),
+        seed,
+        accepted: Mutex::default(),
+        operations,
+        next: AtomicUsize::new(0),
+        done: watch::Sender::new(0),
+    });
+
+    let faults = match &scenario.database {
+        Database::Memory => Faults::none(),
+        Database::Redb => Faults::of(operations, false),
+        Database::Postgres(_) | Database::Redis(_) => Faults::of(operations, true),
+    };
+    let begun = Instant::now();
+    let haunted = tokio::spawn(haunt(Arc::clone(&world), faults, scenario.database));
+    let mut customers = JoinSet::new();
+    for number in 0..CUSTOMERS {
+        customers.spawn(Customer::new(Arc::clone(&world), number).shop());
+    }
+    while let Some(left) = customers.join_next().await {
+        left.expect("a customer goes on");
+    }
+    // The database is still needed.
+    let database = haunted.await.expect("all is healed");
+    eprintln!("{name}: healed after {:.1?}", begun.elapsed());
+    confirm(&world).await;
+    for entry in world.cluster.absences().await {
+        world.record.add(&Entry::Away(entry));
+    }
+    if !matches!(database, Database::Memory) {
+        world.record.add_runs(&runs);
+    }
+    let took = begun.elapsed();
+    world.cluster.end().await;
+    drop(database);
+
+    let (verdict, log) = world.record.verdict();
+    eprintln!("{name}: {took:.1?}\n{verdict}");
+    if let Some(kept) = env::var_os("CHAOS_LOG") {
+        std::fs::copy(&log, kept).expect("the log can be kept");
+    }
+    if !verdict.is_good() {
+        let said = Record::about(&log, &verdict.violations);
+        panic!("{name}: {} violations\n{said}", verdict.violations.len());
+    }
+    let counts = verdict.counts;
+    // A verdict on nothing is none.
+    assert_eq!(counts.accepted, world.accepted.lock().unwrap().len());
+    assert!(counts.accepted >= operations, "{counts:?}");
+    assert!(counts.succeeded > operations / 2, "{counts:?}");
+    assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
+    assert_eq!(counts.kills, faults.kills);
+    assert_eq!(counts.stops, faults.stops);
+    assert!(counts.outages >= faults.outages, "{counts:?}");
+}
+
+impl Scenario {
+    fn arguments(&self, folder: &Folder) -> Vec<String> {
+        let store = match &self.database {
+            Database::Memory => "memory".into(),
+            Database::Redb => format!("redb:{}", folder.join("store").display()),
+            Database::Postgres(postgres) => postgres.url(),
+            Database::Redis(redis) => redis.url(),
+        };
+        let interrupted = match self.attempts {
+            1 => "fail".into(),
+            attempts => format!("rerun:{attempts}"),
+        };
+        let runs = folder.join("runs").display().to_string();
+        if let Database::Memory = self.database {
+            return ["--store", "memory", "--idempotency", "optional", "--timeout", "10"].map(Into::into).into();
+        }
+        [
+            ("--store", store),
+            ("--lease", LEASE.as_secs().to_string()),
+            ("--on-interrupted", interrupted),
+            ("--runs", runs),
+            ("--timeout", TIMEOUT.as_secs().to_string()),
+            ("--idempotency", "optional".into()),
+            ("--drain", "1".into()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.into(), value])
+        .collect()
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
+}
