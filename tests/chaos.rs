@@ -26,6 +26,7 @@ mod chaos {
     pub(crate) mod nemesis;
     pub(crate) mod record;
     pub(crate) mod scenario;
+    pub(crate) mod wish;
 }
 #[path = "support/postgres.rs"]
 mod postgres;

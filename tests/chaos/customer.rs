@@ -14,8 +14,9 @@ use tokio::{
 use tower_operations::checker::{Answer, Ask};
 
 use super::{
-    client::{Told, Wish},
+    client::Told,
     scenario::{Accepted, World},
+    wish::Wish,
 };
 
 /// How long a customer looks after an order; what has not ended by then is

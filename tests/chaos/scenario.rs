@@ -180,7 +180,16 @@ impl Scenario {
         };
         let runs = folder.join("runs").display().to_string();
         if let Database::Memory = self.database {
-            return ["--store", "memory", "--idempotency", "optional", "--timeout", "10"].map(Into::into).into();
+            return [
+                "--store",
+                "memory",
+                "--idempotency",
+                "optional",
+                "--timeout",
+                "10",
+            ]
+            .map(Into::into)
+            .into();
         }
         [
             ("--store", store),

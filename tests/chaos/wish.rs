@@ -1,0 +1,169 @@
+//! What a client wants of a node, as a request; and what its answer says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tower_operations::{
+    FailureKind, State,
+    checker::{Answer, Ask, Outcome, Sighting},
+};
+
+/// What is asked, and what goes with it.
+pub(crate) struct Wish<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) ask: Ask,
+    /// Of a post.
+    pub(crate) body: Bytes,
+    /// The whole entity tag, where there is a version that is known.
+    pub(crate) known: Option<&'a str>,
+}
+
+impl Wish<'_> {
+    pub(crate) fn hold(&self) -> Duration {
+        match self.ask {
+            Ask::Poll {
+                wait: Some(wait), ..
+            } => Duration::from_millis(wait),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn request(&self, url: &str) -> Request<Bytes> {
+        let (method, path) = match &self.ask {
+            Ask::Post { .. } => (Method::POST, "/reports".into()),
+            Ask::Poll { operation, .. } => (Method::GET, format!("/operations/{operation}")),
+            Ask::Result { operation } => (Method::GET, format!("/operations/{operation}/result")),
+            Ask::Cancel { operation } => (Method::DELETE, format!("/operations/{operation}")),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{url}{path}"))
+            .header("x-tenant", self.tenant);
+        if let Ask::Post { key: Some(key), .. } = &self.ask {
+            request = request.header("idempotency-key", format!("\"{key}\""));
+        }
+        let hold = self.hold().as_secs();
+        if hold > 0 {
+            request = request.header("prefer", format!("wait={hold}"));
+        }
+        if let Some(known) = self.known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        request.body(self.body.clone()).unwrap()
+    }
+}
+
+/// What an answer says.
+pub(crate) fn answer(ask: &Ask, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Answer {
+    let is_of_result = matches!(ask, Ask::Result { .. });
+    if is_of_result && (headers.contains_key("operation-result") || is_failure(body)) {
+        return Answer::Result(outcome(body));
+    }
+    match (ask, status) {
+        (Ask::Post { .. }, StatusCode::ACCEPTED) => Answer::Accepted {
+            operation: id(headers),
+        },
+        (Ask::Result { .. }, StatusCode::ACCEPTED) => Answer::Unfinished,
+        (Ask::Poll { .. } | Ask::Cancel { .. }, StatusCode::OK) => {
+            Answer::Operation(sighting(headers, body))
+        }
+        (Ask::Poll { .. }, StatusCode::NOT_MODIFIED) => Answer::Unchanged {
+            version: version(text(headers, "etag").expect("a 304 has its tag")),
+        },
+        (Ask::Cancel { .. }, StatusCode::CONFLICT) => Answer::Finished,
+        (Ask::Post { .. }, _) => refused(status),
+        (_, StatusCode::NOT_FOUND) => Answer::Absent,
+        _ => refused(status),
+    }
+}
+
+fn refused(status: StatusCode) -> Answer {
+    let status = status.as_u16();
+    Answer::Refused { status }
+}
+
+#[derive(Deserialize)]
+struct Shown<'a> {
+    state: State,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
+fn sighting(headers: &HeaderMap, body: &[u8]) -> Sighting {
+    let shown: Shown<'_> = serde_json::from_slice(body)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)));
+    let etag = text(headers, "etag").expect("an operation has its tag");
+    Sighting {
+        version: version(etag),
+        state: shown.state,
+        // The tag has the time of the change: it is of the content.
+        content: format!("{etag} {}", digest(body)),
+        result: shown.result.map(|result| outcome(result.get().as_bytes())),
+    }
+}
+
+fn outcome(body: &[u8]) -> Outcome {
+    #[derive(Deserialize)]
+    struct Titled {
+        title: String,
+        /// Problems have a title as well.
+        pages: Option<u32>,
+    }
+    let titled: Option<Titled> = serde_json::from_slice(body).ok();
+    Outcome {
+        digest: digest(body),
+        title: titled
+            .filter(|titled| titled.pages.is_some())
+            .map(|titled| titled.title),
+    }
+}
+
+/// Whether this is the problem of an operation that has ended, and not one of
+/// the asking.
+fn is_failure(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let ours = [
+        FailureKind::InnerError.urn(),
+        FailureKind::Panicked.urn(),
+        FailureKind::TimedOut.urn(),
+        FailureKind::ResultTooLarge.urn(),
+        FailureKind::Interrupted.urn(),
+        FailureKind::AttemptsExhausted.urn(),
+        FailureKind::NotDispatched.urn(),
+        "urn:tower-operations:canceled",
+    ];
+    let typed: Result<Typed, _> = serde_json::from_slice(body);
+    typed.is_ok_and(|typed| ours.contains(&&*typed.r#type))
+}
+
+fn id(headers: &HeaderMap) -> String {
+    let location = text(headers, "location").expect("what is accepted is somewhere");
+    let id = location.rsplit('/').next();
+    id.unwrap_or_default().to_owned()
+}
+
+/// The number in `W/"7-19f0c2a3b44"`.
+fn version(etag: &str) -> u64 {
+    let number = etag.trim_start_matches("W/\"").split('-').next();
+    let number = number.and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no version in {etag}"))
+}
+
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest
+        .iter()
+        .take(16)
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

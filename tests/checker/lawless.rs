@@ -1,0 +1,243 @@
+//! A store that several nodes share, and that may break one law.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{sync::watch, time::sleep};
+use tower_operations::{
+    MemoryStore, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot,
+    store::{
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, NewOperation, NodeId, Owner,
+        Record, Repository, Reservation, Store, StoreError, Version, Watch, Write,
+    },
+};
+
+/// What can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Law {
+    /// A holder that lost its lease learns nothing of it, and writes.
+    Fencing,
+    /// What is created is written a moment after it was answered.
+    Durability,
+    /// A change wakes nobody.
+    Waking,
+    /// What was read once is read again as it was.
+    Freshness,
+    /// Every node has keys of its own.
+    Once,
+}
+
+/// The handle of one node.
+#[derive(Clone)]
+pub(crate) struct Lawless {
+    pub(crate) node: NodeId,
+    pub(crate) broken: Option<Law>,
+    pub(crate) shared: Arc<Shared>,
+    /// While it is false, the calls of this node wait.
+    pub(crate) awake: watch::Receiver<bool>,
+    /// What this node has read.
+    pub(crate) read: Arc<Mutex<HashMap<OperationId, Stored>>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) memory: MemoryStore,
+    /// What was written against the law, in the place of what is in memory.
+    pub(crate) forced: Mutex<HashMap<OperationId, Stored>>,
+}
+
+type Stored = Arc<Record<RecordedResponse>>;
+type Answer<T> = Result<T, StoreError>;
+
+impl Lawless {
+    fn breaks(&self, law: Law) -> bool {
+        self.broken == Some(law)
+    }
+
+    /// The store, once this node is awake.
+    async fn memory(&self) -> &MemoryStore {
+        let mut awake = self.awake.clone();
+        // Whoever stopped it may be gone: then it sleeps for ever.
+        if awake.wait_for(|awake| *awake).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        &self.shared.memory
+    }
+
+    /// Writes an outcome whoever asks, over whatever is there.
+    fn force(&self, was: &Record<RecordedResponse>, outcome: Outcome<RecordedResponse>) -> Stored {
+        let id = was.operation().id().clone();
+        let metadata = was.operation().metadata().clone();
+        let metadata = metadata.with_updated_at(SystemTime::now());
+        let stage = outcome.into();
+        let operation = Operation::of(id.clone(), Snapshot { stage, metadata });
+        let version = was.version().unwrap().next();
+        let record = Arc::new(Record::restore(operation, version));
+        let mut forced = self.shared.forced.lock().unwrap();
+        forced.insert(id, Arc::clone(&record));
+        record
+    }
+
+    fn forced(&self, id: &OperationId) -> Option<Stored> {
+        self.shared.forced.lock().unwrap().get(id).cloned()
+    }
+
+    /// The key as this node knows it.
+    fn key(&self, key: Key) -> Key {
+        match self.breaks(Law::Once) {
+            true => Key {
+                name: format!("{} at {}", key.name, self.node.as_str()).into(),
+                ..key
+            },
+            false => key,
+        }
+    }
+}
+
+impl Store for Lawless {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
+        let found = self.memory().await.get(id).await?;
+        let found = self.forced(id).or(found);
+        match found {
+            Some(record) if self.breaks(Law::Freshness) => {
+                let mut read = self.read.lock().unwrap();
+                let first = read.entry(id.clone()).or_insert(record);
+                Ok(Some(Arc::clone(first)))
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+impl Repository for Lawless {
+    async fn create(&self, mut new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        let memory = self.memory().await;
+        new.key = new.key.map(|key| self.key(key));
+        if self.breaks(Law::Durability) {
+            let this = self.clone();
+            let record = Record::create(&new, SystemTime::now());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(50)).await;
+                this.memory().await.create(new).await
+            });
+            return Ok(Created::New(Arc::new(record)));
+        }
+        memory.create(new).await
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.memory().await.start(id, token).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.memory().await.report(id, token, progress).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Answer<Write<RecordedResponse>> {
+        let memory = self.memory().await;
+        match memory.finish(id, token, outcome.clone(), progress).await? {
+            Write::Lost(record) if self.breaks(Law::Fencing) => {
+                Ok(Write::Done(self.force(&record, outcome)))
+            }
+            write => Ok(write),
+        }
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Write<RecordedResponse>> {
+        self.memory().await.overrule(id, version, outcome).await
+    }
+
+    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+        self.memory().await.forget(id, version).await
+    }
+}
+
+impl Watch for Lawless {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Answer<Option<Stored>> {
+        let memory = self.memory().await;
+        if self.breaks(Law::Waking) {
+            sleep(at_most).await;
+            return self.get(id).await;
+        }
+        memory.changed(id, since, at_most).await
+    }
+}
+
+impl Lease for Lawless {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+        let lost = self.memory().await.renew(lease, held).await?;
+        match self.breaks(Law::Fencing) {
+            true => Ok(Vec::new()),
+            false => Ok(lost),
+        }
+    }
+
+    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Answer<Vec<Stored>> {
+        self.memory().await.take_over(lease, limit).await
+    }
+
+    async fn release(&self, held: &[Held]) -> Answer<()> {
+        self.memory().await.release(held).await
+    }
+
+    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.memory().await.recalled(node, at_most).await
+    }
+}
+
+impl Keys for Lawless {
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        term: Duration,
+    ) -> Answer<Reservation<RecordedResponse>> {
+        let key = self.key(key.clone());
+        self.memory().await.reserve(&key, owner, token, term).await
+    }
+
+    async fn settle(
+        &self,
+        key: &Key,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Answer<bool> {
+        let key = self.key(key.clone());
+        self.memory().await.settle(&key, token, answer).await
+    }
+
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        let key = self.key(key.clone());
+        self.memory().await.release_key(&key, token).await
+    }
+}

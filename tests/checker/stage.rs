@@ -1,0 +1,286 @@
+//! Two nodes over one store, and clients that write down what they are told.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Json, Router, body::Body, extract::Extension, routing::post};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tower::ServiceExt;
+use tower_operations::{
+    AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, OperationId, Outcome,
+    PollService, State,
+    checker::{Answer, Ask, Call, Entry, Kill, Rules, Run, RunEvent, Verdict, check},
+    store::{Lease, LeaseTerm, NodeId, Repository, Store},
+};
+
+use crate::{
+    lawless::{Law, Lawless, Shared},
+    wish::{Wish, answer},
+};
+
+pub(crate) const A: usize = 0;
+pub(crate) const B: usize = 1;
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+pub(crate) struct Stage {
+    shared: Arc<Shared>,
+    nodes: Vec<Node>,
+    log: Arc<Log>,
+    /// True as soon as reports may be printed.
+    print: watch::Sender<bool>,
+}
+
+struct Node {
+    app: Router,
+    store: Lawless,
+    awake: watch::Sender<bool>,
+}
+
+struct Log {
+    begun: Instant,
+    entries: Mutex<Vec<Entry>>,
+}
+
+impl Log {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap()
+    }
+
+    fn add(&self, entry: Entry) {
+        self.entries.lock().unwrap().push(entry);
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(broken: Option<Law>) -> Self {
+        let log = Arc::new(Log {
+            begun: Instant::now(),
+            entries: Mutex::default(),
+        });
+        let shared = Arc::new(Shared {
+            memory: MemoryStore::new(),
+            forced: Mutex::default(),
+        });
+        let print = watch::Sender::new(false);
+        let node = |name| {
+            let awake = watch::Sender::new(true);
+            let store = Lawless {
+                node: NodeId::named(name),
+                broken,
+                shared: Arc::clone(&shared),
+                awake: awake.subscribe(),
+                read: Arc::default(),
+            };
+            let reports = Reports {
+                node: name,
+                log: Arc::clone(&log),
+                print: print.subscribe(),
+            };
+            Node {
+                app: app(&store, reports),
+                store,
+                awake,
+            }
+        };
+        Self {
+            nodes: NAMES.map(node).into(),
+            shared,
+            log,
+            print,
+        }
+    }
+
+    /// Posts what is accepted, and gives the operation.
+    pub(crate) async fn accepted(&self, node: usize, title: &str, key: Option<&str>) -> String {
+        let ask = Ask::Post {
+            title: title.into(),
+            key: key.map(str::to_owned),
+        };
+        let body = json!({ "title": title }).to_string();
+        match self.ask(node, ask, body.into()).await {
+            Answer::Accepted { operation } => operation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn poll(&self, node: usize, operation: &str) -> Option<State> {
+        self.held(node, operation, Duration::ZERO).await
+    }
+
+    /// A poll that waits for the end.
+    pub(crate) async fn held(&self, node: usize, operation: &str, wait: Duration) -> Option<State> {
+        let wait = u64::try_from(wait.as_millis()).unwrap();
+        let ask = Ask::Poll {
+            operation: operation.into(),
+            wait: (wait > 0).then_some(wait),
+            since: None,
+        };
+        match self.ask(node, ask, Bytes::new()).await {
+            Answer::Operation(sighting) => Some(sighting.state),
+            _ => None,
+        }
+    }
+
+    pub(crate) async fn cancel(&self, node: usize, operation: &str) -> Answer {
+        let operation = operation.into();
+        self.ask(node, Ask::Cancel { operation }, Bytes::new())
+            .await
+    }
+
+    /// Waits until the inner service has begun.
+    pub(crate) async fn running(&self, operation: &str) {
+        let has_begun = || {
+            let entries = self.log.entries.lock().unwrap();
+            entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Run(run) if run.operation == operation))
+        };
+        while !has_begun() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.a_while().await;
+    }
+
+    /// Lets every report be printed.
+    pub(crate) fn print(&self) {
+        self.print.send_replace(true);
+    }
+
+    /// Time for all that is going on. The clock is paused: it takes none.
+    pub(crate) async fn a_while(&self) {
+        sleep(Duration::from_secs(2)).await;
+    }
+
+    pub(crate) fn stop(&self, node: usize) {
+        self.nodes[node].awake.send_replace(false);
+    }
+
+    pub(crate) fn goes_on(&self, node: usize) {
+        self.nodes[node].awake.send_replace(true);
+    }
+
+    /// Stops a node for good.
+    pub(crate) fn kill(&self, node: usize) {
+        self.stop(node);
+        let (node, at) = (NAMES[node].into(), self.log.now());
+        self.log.add(Entry::Kill(Kill { node, at }));
+    }
+
+    /// Ends, as interrupted, all whose lease has expired.
+    pub(crate) async fn take_over(&self, node: usize) {
+        sleep(LEASE).await;
+        let store = &self.nodes[node].store;
+        let lease = LeaseTerm {
+            node: store.node.clone(),
+            term: LEASE,
+        };
+        store.take_over(&lease, 100).await.unwrap();
+        for id in self.operations() {
+            let Some(record) = self.shared.memory.get(&id).await.unwrap() else {
+                continue;
+            };
+            if record.node() == Some(&store.node) {
+                let outcome = Outcome::failed(FailureKind::Interrupted);
+                store
+                    .finish(&id, record.token(), outcome, None)
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+
+    /// All that got a 202.
+    fn operations(&self) -> Vec<OperationId> {
+        let entries = self.log.entries.lock().unwrap();
+        let accepted = entries.iter().filter_map(|entry| match entry {
+            Entry::Call(Call {
+                answer: Answer::Accepted { operation },
+                ..
+            }) => Some(operation.parse().unwrap()),
+            _ => None,
+        });
+        accepted.collect()
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        let rules = Rules::new().lease(LEASE);
+        check(&*self.log.entries.lock().unwrap(), &rules)
+    }
+
+    async fn ask(&self, node: usize, ask: Ask, body: Bytes) -> Answer {
+        let wish = Wish {
+            tenant: "tenant",
+            ask,
+            body,
+            known: None,
+        };
+        let begin = self.log.now();
+        let request: Request<Body> = wish.request("").map(Body::from);
+        let app = self.nodes[node].app.clone();
+        let Ok(response) = app.oneshot(request).await;
+        let (parts, body) = Response::into_parts(response);
+        let body = body.collect().await.unwrap().to_bytes();
+        let answer = answer(&wish.ask, parts.status, &parts.headers, &body);
+        self.log.add(Entry::Call(Call {
+            client: wish.tenant.into(),
+            node: NAMES[node].into(),
+            begin,
+            end: self.log.now(),
+            ask: wish.ask,
+            answer: answer.clone(),
+        }));
+        answer
+    }
+}
+
+/// More than a lease of the layer.
+const LEASE: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+struct Reports {
+    node: &'static str,
+    log: Arc<Log>,
+    print: watch::Receiver<bool>,
+}
+
+fn app(store: &Lawless, reports: Reports) -> Router {
+    let layer = AsyncAcceptLayer::new(store.clone()).idempotency(Idempotency::optional());
+    Router::new()
+        .route("/reports", post(report).route_layer(layer))
+        .nest_service("/operations", PollService::new(store.clone()))
+        .layer(Extension(reports))
+}
+
+async fn report(
+    Extension(reports): Extension<Reports>,
+    Extension(operation): Extension<OperationHandle>,
+    body: String,
+) -> Json<Value> {
+    let order: Value = serde_json::from_str(&body).unwrap();
+    let title = order["title"].as_str().unwrap();
+    let run = |event| {
+        Entry::Run(Run {
+            operation: operation.id().unwrap().to_string(),
+            attempt: operation.attempt(),
+            node: reports.node.into(),
+            title: title.into(),
+            event,
+            at: reports.log.now(),
+        })
+    };
+    reports.log.add(run(RunEvent::Begin));
+    let mut print = reports.print.clone();
+    print.wait_for(|print| *print).await.unwrap();
+    reports.log.add(run(RunEvent::End));
+    Json(json!({ "title": title, "pages": 1 }))
+}
