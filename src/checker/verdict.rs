@@ -2,6 +2,9 @@ use std::fmt;
 
 use super::Violation;
 
+/// How many violations are written out.
+const SHOWN: usize = 20;
+
 /// How much of what a log has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,13 +79,16 @@ impl fmt::Display for Verdict {
             "{kills} nodes killed, {stops} stopped and continued; {outages} outages of the store"
         )?;
         match self.violations.len() {
-            0 => out.write_str("no law broken"),
-            broken => {
-                write!(out, "{broken} violations:")?;
-                self.violations
-                    .iter()
-                    .try_for_each(|violation| write!(out, "\n  {violation}"))
-            }
+            0 => return out.write_str("no law broken"),
+            1 => out.write_str("1 violation:")?,
+            broken => write!(out, "{broken} violations:")?,
+        }
+        for violation in self.violations.iter().take(SHOWN) {
+            write!(out, "\n  {violation}")?;
+        }
+        match self.violations.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(out, "\n  and {more} more"),
         }
     }
 }

@@ -199,7 +199,7 @@ impl Customer {
             };
             let told = self.ask_anywhere(ask, etag).await;
             match &told.answer {
-                Answer::Result(_) => return,
+                Answer::Result(_) | Answer::Absent => return,
                 Answer::Operation(sighting) if sighting.state.is_terminal() => return,
                 Answer::Operation(sighting) => {
                     known = told.etag.map(|etag| Known {
