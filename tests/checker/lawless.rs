@@ -11,7 +11,7 @@ use tower_operations::{
     MemoryStore, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot,
     store::{
         Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, NewOperation, NodeId, Owner,
-        Record, Repository, Reservation, Store, StoreError, Version, Watch, Write,
+        Record, Repository, Reservation, Store, StoreError, TakenOver, Version, Watch, Write,
     },
 };
 
@@ -201,7 +201,11 @@ impl Lease for Lawless {
         }
     }
 
-    async fn take_over(&self, lease: &LeaseTerm, limit: usize) -> Answer<Vec<Stored>> {
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
         self.memory().await.take_over(lease, limit).await
     }
 

@@ -16,10 +16,10 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, OperationId, Outcome,
-    PollService, State,
+    AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, Outcome, PollService,
+    State,
     checker::{Answer, Ask, Call, Entry, Kill, Rules, Run, RunEvent, Verdict, check},
-    store::{Lease, LeaseTerm, NodeId, Repository, Store},
+    store::{Lease, LeaseTerm, NodeId, Repository},
 };
 
 use crate::{
@@ -33,7 +33,6 @@ pub(crate) const B: usize = 1;
 const NAMES: [&str; 2] = ["a", "b"];
 
 pub(crate) struct Stage {
-    shared: Arc<Shared>,
     nodes: Vec<Node>,
     log: Arc<Log>,
     /// True as soon as reports may be printed.
@@ -94,7 +93,6 @@ impl Stage {
         };
         Self {
             nodes: NAMES.map(node).into(),
-            shared,
             log,
             print,
         }
@@ -184,32 +182,11 @@ impl Stage {
             node: store.node.clone(),
             term: LEASE,
         };
-        store.take_over(&lease, 100).await.unwrap();
-        for id in self.operations() {
-            let Some(record) = self.shared.memory.get(&id).await.unwrap() else {
-                continue;
-            };
-            if record.node() == Some(&store.node) {
-                let outcome = Outcome::failed(FailureKind::Interrupted);
-                store
-                    .finish(&id, record.token(), outcome, None)
-                    .await
-                    .unwrap();
-            }
+        for taken in store.take_over(&lease, 100).await.unwrap() {
+            let (id, token) = (taken.record.operation().id(), taken.record.token());
+            let outcome = Outcome::failed(FailureKind::Interrupted);
+            store.finish(id, token, outcome, None).await.unwrap();
         }
-    }
-
-    /// All that got a 202.
-    fn operations(&self) -> Vec<OperationId> {
-        let entries = self.log.entries.lock().unwrap();
-        let accepted = entries.iter().filter_map(|entry| match entry {
-            Entry::Call(Call {
-                answer: Answer::Accepted { operation },
-                ..
-            }) => Some(operation.parse().unwrap()),
-            _ => None,
-        });
-        accepted.collect()
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
