@@ -102,18 +102,19 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.settings);
         let port = self.port;
-        let is_ready = |_| async move { answers(port).await.unwrap_or(false) };
+        let is_ready = |pid| async move { serves(port, pid).await.unwrap_or(false) };
         let log = self.folder.join("log");
         self.server = Some(Process::start(command, "KILL", &log, is_ready).await?);
         Ok(())
     }
 }
 
-/// Whether it has read its file and serves.
-async fn answers(port: u16) -> std::io::Result<bool> {
+/// Whether it is the one of this pid that serves there, and has read its file.
+async fn serves(port: u16, pid: u32) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"PING\r\n").await?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer).await?;
-    Ok(&answer == b"+PONG")
+    stream.write_all(b"INFO\r\nQUIT\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let says = |line: &str| answer.lines().any(|said| said == line);
+    Ok(says(&format!("process_id:{pid}")) && says("loading:0"))
 }
