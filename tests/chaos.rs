@@ -37,52 +37,80 @@ mod process;
 #[path = "support/redis.rs"]
 mod redis;
 
-use chaos::scenario::{Database, Scenario, play};
+use chaos::{
+    nemesis::Faults,
+    scenario::{Database, Scenario, operations, play},
+};
 use postgres::Postgres;
 use redis::Redis;
+use tower_operations::checker::Violation;
 
 /// The harness itself, where nothing dies.
 #[tokio::test(flavor = "multi_thread")]
-async fn memory() {
-    play(Scenario {
+async fn nothing_is_lost_where_nothing_dies() {
+    let played = play(Scenario {
         name: "memory",
         nodes: 1,
         attempts: 1,
         database: Database::Memory,
-    })
-    .await;
+        operations: operations(),
+        faults: Faults::none,
+    });
+    played.await.is_acquitted();
+}
+
+/// The harness itself, with a store that keeps nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_dies_with_its_node_is_convicted() {
+    let played = play(Scenario {
+        name: "memory-killed",
+        nodes: 1,
+        attempts: 1,
+        database: Database::Memory,
+        operations: operations().min(100),
+        faults: Faults::of_nodes,
+    });
+    let verdict = played.await.verdict;
+    let is_loss = |violation: &Violation| matches!(violation, Violation::Lost { .. });
+    assert!(verdict.violations.iter().any(is_loss), "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres() {
-    play(Scenario {
+async fn nothing_is_lost_with_postgres() {
+    let played = play(Scenario {
         name: "postgres",
         nodes: 3,
         attempts: 3,
         database: Database::Postgres(Postgres::start().await),
-    })
-    .await;
+        operations: operations(),
+        faults: Faults::of_all,
+    });
+    played.await.is_acquitted();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis() {
-    play(Scenario {
+async fn nothing_is_lost_with_redis() {
+    let played = play(Scenario {
         name: "redis",
         nodes: 3,
         attempts: 3,
         database: Database::Redis(Redis::start().await),
-    })
-    .await;
+        operations: operations(),
+        faults: Faults::of_all,
+    });
+    played.await.is_acquitted();
 }
 
 /// The store is in the node: whatever is killed, both are.
 #[tokio::test(flavor = "multi_thread")]
-async fn redb() {
-    play(Scenario {
+async fn nothing_is_lost_with_redb() {
+    let played = play(Scenario {
         name: "redb",
         nodes: 1,
         attempts: 1,
         database: Database::Redb,
-    })
-    .await;
+        operations: operations(),
+        faults: Faults::of_nodes,
+    });
+    played.await.is_acquitted();
 }

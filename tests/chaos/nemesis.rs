@@ -30,7 +30,7 @@ enum Fault {
 }
 
 impl Faults {
-    pub(crate) fn none() -> Self {
+    pub(crate) fn none(_: usize) -> Self {
         Self {
             kills: 0,
             stops: 0,
@@ -39,17 +39,21 @@ impl Faults {
         }
     }
 
-    /// For 20,000 operations these are 60 kills, 20 stops, 10 drains and 10
-    /// outages.
-    pub(crate) fn of(operations: usize, database: bool) -> Self {
+    /// For 20,000 operations these are 60 kills, 20 stops and 10 drains.
+    pub(crate) fn of_nodes(operations: usize) -> Self {
         Self {
             kills: (operations / 333).max(4),
             stops: (operations / 1_000).max(2),
             drains: (operations / 2_000).max(1),
-            outages: match database {
-                true => (operations / 2_000).max(2),
-                false => 0,
-            },
+            outages: 0,
+        }
+    }
+
+    /// The same, and for 20,000 operations 10 outages.
+    pub(crate) fn of_all(operations: usize) -> Self {
+        Self {
+            outages: (operations / 2_000).max(2),
+            ..Self::of_nodes(operations)
         }
     }
 

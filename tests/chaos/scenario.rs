@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tower_operations::checker::{Entry, Rules};
+use tower_operations::checker::{Entry, Rules, Verdict};
 
 use super::{
     client::Client,
@@ -38,6 +38,27 @@ pub(crate) struct Scenario {
     /// How often a request may be run; 1 is not to run it again.
     pub(crate) attempts: u32,
     pub(crate) database: Database,
+    pub(crate) operations: usize,
+    /// What is done to it all, for so many operations.
+    pub(crate) faults: fn(usize) -> Faults,
+}
+
+/// How many operations are asked for; few, unless somebody says otherwise.
+pub(crate) fn operations() -> usize {
+    let asked = number("CHAOS_OPERATIONS").unwrap_or(300);
+    usize::try_from(asked).expect("a number of operations")
+}
+
+/// What came of it.
+pub(crate) struct Played {
+    pub(crate) verdict: Verdict,
+    name: &'static str,
+    operations: usize,
+    /// How many got a 202, by the customers' own count.
+    accepted: usize,
+    faults: Faults,
+    /// All that was seen of what was convicted.
+    said: String,
 }
 
 /// Where operations are kept.
@@ -88,13 +109,16 @@ impl World {
     }
 }
 
-/// Plays a scenario and insists on a good verdict.
-pub(crate) async fn play(scenario: Scenario) {
+/// Plays a scenario to its verdict.
+pub(crate) async fn play(scenario: Scenario) -> Played {
     let _stage = STAGE.lock().await;
-    let Scenario { name, attempts, .. } = scenario;
-    let operations = number("CHAOS_OPERATIONS").unwrap_or(300);
+    let Scenario {
+        name,
+        attempts,
+        operations,
+        ..
+    } = scenario;
     let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    let operations = usize::try_from(operations).expect("a number of operations");
     eprintln!("{name}: CHAOS_OPERATIONS={operations} CHAOS_SEED={seed}");
 
     let folder = Folder::new(name);
@@ -118,11 +142,7 @@ pub(crate) async fn play(scenario: Scenario) {
         done: watch::Sender::new(0),
     });
 
-    let faults = match &scenario.database {
-        Database::Memory => Faults::none(),
-        Database::Redb => Faults::of(operations, false),
-        Database::Postgres(_) | Database::Redis(_) => Faults::of(operations, true),
-    };
+    let faults = (scenario.faults)(operations);
     let begun = Instant::now();
     let haunted = tokio::spawn(haunt(Arc::clone(&world), faults, scenario.database));
     let mut customers = JoinSet::new();
@@ -151,19 +171,36 @@ pub(crate) async fn play(scenario: Scenario) {
     if let Some(kept) = env::var_os("CHAOS_LOG") {
         std::fs::copy(&log, kept).expect("the log can be kept");
     }
-    if !verdict.is_good() {
-        let said = Record::about(&log, &verdict.violations);
-        panic!("{name}: {} violations\n{said}", verdict.violations.len());
+    Played {
+        name,
+        operations,
+        accepted: world.accepted.lock().unwrap().len(),
+        faults,
+        said: Record::about(&log, &verdict.violations),
+        verdict,
     }
-    let counts = verdict.counts;
-    // A verdict on nothing is none.
-    assert_eq!(counts.accepted, world.accepted.lock().unwrap().len());
-    assert!(counts.accepted >= operations, "{counts:?}");
-    assert!(counts.succeeded > operations / 2, "{counts:?}");
-    assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
-    assert_eq!(counts.kills, faults.kills);
-    assert_eq!(counts.stops, faults.stops);
-    assert!(counts.outages >= faults.outages, "{counts:?}");
+}
+
+impl Played {
+    /// Insists on a good verdict, on all that was to be judged.
+    pub(crate) fn is_acquitted(&self) {
+        let Self {
+            name,
+            operations,
+            faults,
+            said,
+            ..
+        } = self;
+        assert!(self.verdict.is_good(), "{name}:\n{said}");
+        let counts = self.verdict.counts;
+        assert_eq!(counts.accepted, self.accepted);
+        assert!(counts.accepted >= *operations, "{counts:?}");
+        assert!(counts.succeeded > operations / 2, "{counts:?}");
+        assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
+        assert_eq!(counts.kills, faults.kills);
+        assert_eq!(counts.stops, faults.stops);
+        assert!(counts.outages >= faults.outages, "{counts:?}");
+    }
 }
 
 impl Scenario {
