@@ -174,7 +174,7 @@ impl Checker {
         let history = self.history(operation);
         match &call.answer {
             Answer::Operation(sighting) if sighting.state == State::Canceled => {
-                history.canceled = true;
+                history.saw_cancel(call.end);
             }
             Answer::Operation(sighting) => history.convict(Violation::CancelUndone {
                 operation: operation.into(),

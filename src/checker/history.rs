@@ -25,13 +25,14 @@ pub(super) struct History {
     /// The readings that found nothing: the one that ended first, and the one
     /// that began last.
     pub(super) absent: Option<(Interval, Interval)>,
-    /// A cancel was answered with 200.
-    pub(super) canceled: bool,
+    /// When the first cancel was answered with 200.
+    pub(super) canceled: Option<u64>,
     /// A cancel was refused, because it had succeeded or failed.
     pub(super) uncancelable: bool,
     pub(super) attempts: BTreeSet<u32>,
     pub(super) runs: u32,
-    pub(super) ran: bool,
+    /// When a run came to its end last, and on which node.
+    pub(super) ran: Option<(u64, String)>,
     /// The latest of the polls that were held long, by what they waited for.
     pub(super) held: BTreeMap<Option<u64>, Held>,
     pub(super) found: Vec<Violation>,
@@ -128,6 +129,10 @@ impl History {
         }
     }
 
+    pub(super) fn saw_cancel(&mut self, end: u64) {
+        self.canceled = Some(self.canceled.map_or(end, |first| first.min(end)));
+    }
+
     pub(super) fn saw_end(&mut self, end: u64) {
         self.finished = Some(self.finished.map_or(end, |first| first.min(end)));
     }
@@ -159,7 +164,12 @@ impl History {
                     });
                 }
             }
-            RunEvent::End => self.ran = true,
+            RunEvent::End => {
+                let latest = self.ran.as_ref().map(|(at, _)| *at);
+                if latest < Some(run.at) {
+                    self.ran = Some((run.at, run.node.clone()));
+                }
+            }
         }
     }
 

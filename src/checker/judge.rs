@@ -24,6 +24,7 @@ impl Judge<'_> {
         titles(id, &mut history);
         self.existence(id, &mut history, state);
         self.runs(id, &mut history, state);
+        self.stops(id, &mut history);
         self.holds(id, &mut history);
         (history.found, state)
     }
@@ -71,9 +72,27 @@ impl Judge<'_> {
                 attempts: history.runs,
             });
         }
-        if self.runs && state == Some(State::Succeeded) && !history.ran {
+        if self.runs && state == Some(State::Succeeded) && history.ran.is_none() {
             history.convict(Violation::NeverRan {
                 operation: id.into(),
+            });
+        }
+    }
+
+    fn stops(&self, id: &str, history: &mut History) {
+        let (Some(within), Some(canceled)) = (self.rules.stop, history.canceled) else {
+            return;
+        };
+        let Some((at, node)) = history.ran.as_ref().filter(|(at, _)| *at > canceled) else {
+            return;
+        };
+        let lease = self.rules.lease;
+        let excused = self.absences.within(canceled, *at, Some(node), lease);
+        let by = Duration::from_millis(at - canceled).saturating_sub(excused);
+        if by > within {
+            history.convict(Violation::WentOn {
+                operation: id.into(),
+                by,
             });
         }
     }
@@ -118,7 +137,7 @@ impl Judge<'_> {
 fn outcome(id: &str, history: &mut History) -> Option<State> {
     let operation = || id.to_owned();
     let mut ended: Option<(u64, State)> = None;
-    let canceled = history.canceled;
+    let canceled = history.canceled.is_some();
     let contradict = |first: State, second: State, version: u64| match (first, second) {
         (first, second) if first == second => Violation::OutcomeChanged {
             operation: operation(),

@@ -17,7 +17,8 @@
 //!    does every run.
 //! 5. **Once**: a key leads to one operation; the inner service is called once an
 //!    attempt, at most [so often](Rules::attempts), and what succeeded has run.
-//! 6. **Canceled stays canceled**, once the client was told.
+//! 6. **Canceled stays canceled**, once the client was told, and the work
+//!    [stops](Rules::stop).
 //! 7. **In time**: what is accepted ends within *(lease + recovery + time-outs) ×
 //!    attempts*, outages excluded.
 //! 8. **Woken**: a held poll is answered [soon](Rules::wake) after others could

@@ -12,6 +12,7 @@ pub struct Rules {
     pub(super) timeouts: Duration,
     pub(super) kept: Option<Duration>,
     pub(super) wake: Duration,
+    pub(super) stop: Option<Duration>,
 }
 
 impl Default for Rules {
@@ -23,6 +24,7 @@ impl Default for Rules {
             timeouts: Duration::from_secs(2 * 60 * 60),
             kept: None,
             wake: Duration::from_secs(5),
+            stop: None,
         }
     }
 }
@@ -79,6 +81,17 @@ impl Rules {
     pub fn wake(self, within: Duration) -> Self {
         Self {
             wake: within,
+            ..self
+        }
+    }
+
+    /// How long after a cancel was answered the inner service may still come to
+    /// its end, wherever it runs; not judged by default, since not all work can
+    /// be stopped. The times of runs and of clients are compared.
+    #[must_use]
+    pub fn stop(self, within: Duration) -> Self {
+        Self {
+            stop: Some(within),
             ..self
         }
     }

@@ -105,6 +105,14 @@ pub enum Violation {
         /// What it was then.
         state: State,
     },
+    /// It was canceled, and the work went on.
+    #[error("{operation}: its run came to an end {by:?} after the cancel")]
+    WentOn {
+        /// Which operation.
+        operation: String,
+        /// So long after the cancel was answered.
+        by: Duration,
+    },
     /// It had not ended in the time that there is, outages excluded.
     #[error("{operation}: had not ended {after:?} after its 202")]
     Late {

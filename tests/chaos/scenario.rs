@@ -126,6 +126,7 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
         .attempts(attempts)
         .lease(LEASE)
         .recovery(LEASE)
+        .stop(Duration::from_millis(1_500))
         // Pending takes no time: there is no bound on what runs at once.
         .timeouts(TIMEOUT + Duration::from_secs(2));
     let runs = folder.join("runs");

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
-use super::{accepted, away, call, convicts, good, id, passes, poll, run, seen, sighting, with};
-use crate::checker::{Answer, Away, Entry, Run, RunEvent, Violation};
+use super::{
+    accepted, away, call, cancel, convicts, good, id, passes, poll, rules, run, seen, sighting,
+    with,
+};
+use crate::checker::{Answer, Away, Entry, Run, RunEvent, Violation, check};
 use crate::operation::State;
 
 #[test]
@@ -72,6 +75,29 @@ fn who_waits_is_woken() {
         end: 6_000,
     });
     passes(&with(log(6_008), stopped));
+}
+
+#[test]
+fn what_is_canceled_is_stopped() {
+    let rules = rules().stop(Duration::from_secs(1));
+    let log = |end| {
+        vec![
+            accepted(),
+            run(6, 1, RunEvent::Begin),
+            cancel(15, Answer::Operation(sighting(3, State::Canceled))),
+            run(end, 1, RunEvent::End),
+        ]
+    };
+    let verdict = check(&log(1_020), &rules);
+    assert!(verdict.is_good(), "{verdict}");
+    let operation = id();
+    let by = Duration::from_millis(1_001);
+    let verdict = check(&log(1_021), &rules);
+    assert_eq!(verdict.violations, [Violation::WentOn { operation, by }]);
+    // Not all work can be stopped.
+    passes(&log(1_021));
+    let verdict = check(&with(log(1_021), away(100, 101)), &rules);
+    assert!(verdict.is_good(), "{verdict}");
 }
 
 #[test]
