@@ -88,7 +88,7 @@ impl Cluster {
 impl Node {
     fn new(name: &str, arguments: &[String]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let own = ["--listen", &address].map(str::to_owned);
+        let own = ["--listen", &address, "--node", name].map(str::to_owned);
         Self {
             name: name.into(),
             url: format!("http://{address}"),

@@ -160,9 +160,7 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
     for entry in world.cluster.absences().await {
         world.record.add(&Entry::Away(entry));
     }
-    if !matches!(database, Database::Memory) {
-        world.record.add_runs(&runs);
-    }
+    world.record.add_runs(&runs);
     let took = begun.elapsed();
     world.cluster.end().await;
     drop(database);
@@ -217,18 +215,6 @@ impl Scenario {
             attempts => format!("rerun:{attempts}"),
         };
         let runs = folder.join("runs").display().to_string();
-        if let Database::Memory = self.database {
-            return [
-                "--store",
-                "memory",
-                "--idempotency",
-                "optional",
-                "--timeout",
-                "10",
-            ]
-            .map(Into::into)
-            .into();
-        }
         [
             ("--store", store),
             ("--lease", LEASE.as_secs().to_string()),
