@@ -1,6 +1,6 @@
 //! What is known of an operation, held against the laws.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use super::{
     Reading, Rules, Violation,
@@ -104,7 +104,7 @@ impl Judge<'_> {
                 None => ended_by(history),
                 Some(since) => history
                     .versions
-                    .range(since + 1..)
+                    .range((Bound::Excluded(since), Bound::Unbounded))
                     .map(|(_, version)| version.first_end)
                     .min(),
             };

@@ -20,7 +20,7 @@
 //! 6. **Canceled stays canceled**, once the client was told, and the work
 //!    [stops](Rules::stop).
 //! 7. **In time**: what is accepted ends within *(lease + recovery + time-outs) ×
-//!    attempts*, outages excluded.
+//!    attempts*, outages excluded; who reads it later than that sees its end.
 //! 8. **Woken**: a held poll is answered [soon](Rules::wake) after others could
 //!    see what it waits for, and when its time is over.
 //!
