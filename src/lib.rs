@@ -106,4 +106,6 @@ pub use poll::PollService;
 pub use run::{
     AcceptedRequest, Drain, DrainReport, NotAccepted, OperationHandle, Ran, Recovery, RunService,
 };
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::{AnyStore, MemoryStore, StoreFn};

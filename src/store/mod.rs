@@ -67,6 +67,8 @@ mod lending;
 mod mailbox;
 mod memory;
 mod names;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 #[cfg(feature = "redb")]
 mod redb;
@@ -86,6 +88,8 @@ pub(crate) use key_powers::KeyPowers;
 pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresBuilder, PostgresError, PostgresStore};
 pub use record::{Record, Step};
 #[cfg(feature = "redb")]
 pub use redb::{RedbError, RedbStats, RedbStore};

@@ -1,0 +1,119 @@
+use std::{marker::PhantomData, sync::Arc};
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+use super::{
+    PostgresError, PostgresStore,
+    connections::Connections,
+    engine::Postgres,
+    names::Names,
+    notices::{Channel, Notices},
+    schema,
+    statements::Statements,
+};
+use crate::store::durable::{Durable, Hub};
+
+/// A [`PostgresStore`] that is being set up.
+#[derive(Debug)]
+#[must_use = "a store has to be connected"]
+pub struct PostgresBuilder<T> {
+    pool: PgPool,
+    schema: Box<str>,
+    table: Box<str>,
+    migrate: bool,
+    durable: bool,
+    connections: Option<usize>,
+    listening: Option<PgConnectOptions>,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> PostgresBuilder<T> {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            schema: super::SCHEMA.into(),
+            table: super::TABLE.into(),
+            migrate: true,
+            durable: true,
+            connections: None,
+            listening: None,
+            result: PhantomData,
+        }
+    }
+
+    /// The schema that the tables are in, `public` by default. It is made if it is
+    /// not there.
+    pub fn schema(mut self, name: &str) -> Self {
+        self.schema = name.into();
+        self
+    }
+
+    /// The table of operations, `operations` by default. What else there is has its
+    /// name with something behind it, so two stores can be side by side.
+    pub fn table(mut self, name: &str) -> Self {
+        self.table = name.into();
+        self
+    }
+
+    /// Whether the tables are set up, and brought up to date, if need be; they are
+    /// by default. Without, a store whose tables are not as they must be is refused:
+    /// see [`migrations`](PostgresStore::migrations).
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// Takes a server that can lose in a crash what it acknowledged, by
+    /// `synchronous_commit`, `fsync` or `full_page_writes`. Right for tests, and
+    /// where a file system does without the last of them.
+    pub fn accept_data_loss(mut self) -> Self {
+        self.durable = false;
+        self
+    }
+
+    /// How many connections of the pool it takes at most, all by default.
+    pub fn max_connections(mut self, at_most: usize) -> Self {
+        self.connections = Some(at_most);
+        self
+    }
+
+    /// How to connect for listening, if not as the pool does: past a pooler that
+    /// shares connections, which cannot listen.
+    pub fn listen_with(mut self, options: PgConnectOptions) -> Self {
+        self.listening = Some(options);
+        self
+    }
+
+    /// Looks at the server, sets up the tables, and begins to listen.
+    ///
+    /// # Errors
+    /// What [`PostgresError`] says.
+    pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
+        let names = Names::new(&self.schema, &self.table)?;
+        {
+            let mut connection = self.pool.acquire().await?;
+            schema::check_server(&mut connection, self.durable).await?;
+            schema::set_up(&mut connection, &names, self.migrate).await?;
+        }
+        if self.pool.options().get_test_before_acquire() {
+            tracing::info!("the pool tests connections before use: one more round trip each time");
+        }
+        let statements = Arc::new(Statements::new(&names));
+        let hub = Arc::new(Hub::default());
+        let at_most = self.pool.options().get_max_connections() as usize;
+        let listening = self.listening;
+        let channel = Channel {
+            name: names.channel(),
+            pool: self.pool.clone(),
+            statements: Arc::clone(&statements),
+            listening: listening.unwrap_or_else(|| (*self.pool.connect_options()).clone()),
+        };
+        let notices = Notices::begin(channel, Arc::clone(&hub));
+        let engine = Postgres {
+            connections: Connections::new(self.pool, self.connections.unwrap_or(at_most)),
+            statements,
+            notices,
+        };
+        Ok(Durable::on(engine, hub))
+    }
+}

@@ -1,0 +1,366 @@
+//! The engine: each promise of [`Engine`] as one statement.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{
+    Postgres as Sql, Row,
+    postgres::{PgArguments, PgRow},
+    query,
+    query::Query,
+};
+
+use super::{
+    connections::Connections,
+    error::{Unexpected, store_error},
+    notices::Notices,
+    statements::Statements,
+    values::{bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text},
+};
+use crate::{
+    operation::{OperationId, State},
+    store::{
+        FencingToken, Held, Key, Owner, StoreError,
+        durable::{
+            Abandoned, Cell, Engine, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
+            NextCell, Notice, Replaced, Stamp,
+        },
+    },
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// PostgreSQL as an engine. It is what a
+/// [`PostgresStore`](super::PostgresStore) stands on.
+pub struct Postgres {
+    pub(super) connections: Arc<Connections>,
+    pub(super) statements: Arc<Statements>,
+    pub(super) notices: Notices,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("pool", self.connections.pool())
+            .finish_non_exhaustive()
+    }
+}
+
+type Ask<'a> = Query<'a, Sql, PgArguments>;
+
+impl Postgres {
+    async fn row(&self, ask: Ask<'_>) -> Answer<Option<PgRow>> {
+        let mut lent = self.connections.lend().await.map_err(store_error)?;
+        let connection = lent.begin().map_err(store_error)?;
+        let row = ask.fetch_optional(&mut **connection).await;
+        let row = row.map_err(store_error)?;
+        lent.done();
+        Ok(row)
+    }
+
+    async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
+        let mut lent = self.connections.lend().await.map_err(store_error)?;
+        let connection = lent.begin().map_err(store_error)?;
+        let rows = ask.fetch_all(&mut **connection).await;
+        let rows = rows.map_err(store_error)?;
+        lent.done();
+        Ok(rows)
+    }
+
+    /// How many rows it was done to.
+    async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
+        let mut lent = self.connections.lend().await.map_err(store_error)?;
+        let connection = lent.begin().map_err(store_error)?;
+        let done = ask.execute(&mut **connection).await;
+        let done = done.map_err(store_error)?;
+        lent.done();
+        Ok(done.rows_affected())
+    }
+
+    /// A conditional change, which says what it found instead.
+    async fn replaced(&self, ask: Ask<'_>) -> Answer<Replaced> {
+        let Some(row) = self.row(ask).await? else {
+            return Ok(Replaced::Gone);
+        };
+        match row.try_get("is_done").map_err(store_error)? {
+            true => Ok(Replaced::Done),
+            false => Ok(Replaced::Found(cell(&row)?)),
+        }
+    }
+
+    async fn insert_with_key(&self, new: &NewCell<'_>) -> Answer<Inserted> {
+        let id = new.id.to_string();
+        let (version, token) = stamp(new.stamp);
+        let key = new.key;
+        let ask = query(&self.statements.insert_with_key)
+            .bind(&id)
+            .bind(version)
+            .bind(token)
+            .bind(State::Pending.as_str())
+            .bind(new.owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(new.head)
+            .bind(new.lease.map(micros))
+            .bind(new.request)
+            .bind(key.map(|key| key.name.as_bytes()))
+            .bind(key.map(|key| key.fingerprint.as_slice()))
+            .bind(new.reservation.map(digits))
+            .bind(moment(new.now).exact);
+        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        let outcome: &str = row.try_get("outcome").map_err(store_error)?;
+        Ok(match outcome {
+            "done" => Inserted::Done,
+            "id" => {
+                let name = row.try_get::<Option<Vec<u8>>, _>("made_by");
+                let name = name.map_err(store_error)?.map(text).transpose()?;
+                Inserted::Id(cell(&row)?, name.map(Into::into))
+            }
+            stands_for => Inserted::Key(key_cell(&row, stands_for)?),
+        })
+    }
+}
+
+/// A field has room for 1 GiB less its header, and its transport for less.
+const LARGEST: usize = 512 * 1024 * 1024;
+
+fn fits(value: &[u8]) -> Answer<()> {
+    match value.len() > LARGEST {
+        true => Err(Unexpected::TooLarge(value.len()).into()),
+        false => Ok(()),
+    }
+}
+
+impl Engine for Postgres {
+    const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
+
+    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+        let id = id.to_string();
+        let ask = query(&self.statements.read).bind(&id);
+        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        if row.try_get("is_standby").map_err(store_error)? {
+            return Err(Unexpected::Standby.into());
+        }
+        match optional_bytes(&row, "head")? {
+            None => Ok(None),
+            Some(head) => Ok(Some(Cell {
+                head,
+                result: optional_bytes(&row, "result")?,
+            })),
+        }
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+        fits(new.head)?;
+        fits(new.request.unwrap_or_default())?;
+        if new.key.is_some() {
+            return self.insert_with_key(&new).await;
+        }
+        let id = new.id.to_string();
+        let (version, token) = stamp(new.stamp);
+        let ask = query(&self.statements.insert)
+            .bind(&id)
+            .bind(version)
+            .bind(token)
+            .bind(State::Pending.as_str())
+            .bind(new.owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(new.head)
+            .bind(new.lease.map(micros))
+            .bind(new.request);
+        match self.count(ask).await? {
+            // The id is taken, or has expired.
+            0 => self.insert_with_key(&new).await,
+            _ => Ok(Inserted::Done),
+        }
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> Answer<Replaced> {
+        fits(next.head)?;
+        fits(next.result.unwrap_or_default())?;
+        let id = id.to_string();
+        let statements = &*self.statements;
+        let sql = match (next.expires_at, next.lease) {
+            (Some(_), _) => &statements.end,
+            (None, LeaseChange::Kept) => &statements.change,
+            (None, LeaseChange::TakenOver(_)) => &statements.take_over,
+        };
+        let ((version, token), (next_version, next_token)) = (stamp(expected), stamp(next.stamp));
+        let ask = query(sql)
+            .bind(&id)
+            .bind(version)
+            .bind(token)
+            .bind(next_version)
+            .bind(next_token)
+            .bind(next.state.as_str())
+            .bind(next.head);
+        let ask = match (next.expires_at, next.lease) {
+            (Some(at), _) => ask.bind(next.result).bind(moment(at).rounded),
+            (None, LeaseChange::Kept) => ask,
+            (None, LeaseChange::TakenOver(term)) => ask.bind(micros(term)),
+        };
+        self.replaced(ask).await
+    }
+
+    async fn forget(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> Answer<Replaced> {
+        let id = id.to_string();
+        let (version, token) = stamp(expected);
+        let ask = query(&self.statements.forget)
+            .bind(&id)
+            .bind(version)
+            .bind(token)
+            .bind(remains)
+            .bind(until.map(|until| moment(until).rounded));
+        self.replaced(ask).await
+    }
+
+    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+        let (ids, tokens) = columns(held);
+        let ask = query(&self.statements.renew)
+            .bind(ids)
+            .bind(tokens)
+            .bind(micros(term));
+        let lost = self.rows(ask).await?;
+        let lost = lost.iter().map(|row| {
+            let id: &str = row.try_get("id").map_err(store_error)?;
+            let token: i64 = row.try_get("token").map_err(store_error)?;
+            Ok(Held {
+                id: id.parse().map_err(StoreError::refused)?,
+                token: FencingToken::from_number(token.cast_unsigned()),
+            })
+        });
+        lost.collect()
+    }
+
+    async fn release(&self, held: &[Held]) -> Answer<()> {
+        let (ids, tokens) = columns(held);
+        let ask = query(&self.statements.release).bind(ids).bind(tokens);
+        self.count(ask).await.map(drop)
+    }
+
+    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
+        let ask = query(&self.statements.abandoned).bind(count(limit));
+        let rows = self.rows(ask).await?;
+        let abandoned = rows.iter().map(|row| {
+            Ok(Abandoned {
+                cell: Cell {
+                    head: bytes(row, "head")?,
+                    result: None, // it is live
+                },
+                request: optional_bytes(row, "request")?,
+            })
+        });
+        abandoned.collect()
+    }
+
+    async fn reserve(
+        &self,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        term: Duration,
+        now: SystemTime,
+    ) -> Answer<Option<KeyCell>> {
+        let ask = query(&self.statements.reserve)
+            .bind(key.name.as_bytes())
+            .bind(owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(key.fingerprint.as_slice())
+            .bind(digits(token))
+            .bind(micros(term))
+            .bind(moment(now).exact);
+        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        let stands_for: Option<&str> = row.try_get("stands_for").map_err(store_error)?;
+        stands_for.map(|what| key_cell(&row, what)).transpose()
+    }
+
+    async fn settle(
+        &self,
+        name: &str,
+        token: FencingToken,
+        answer: &[u8],
+        ttl: Duration,
+    ) -> Answer<bool> {
+        fits(answer)?;
+        let ask = query(&self.statements.settle)
+            .bind(name.as_bytes())
+            .bind(digits(token))
+            .bind(answer)
+            .bind(micros(ttl));
+        Ok(self.count(ask).await? > 0)
+    }
+
+    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
+        let ask = query(&self.statements.release_key)
+            .bind(name.as_bytes())
+            .bind(digits(token));
+        Ok(self.count(ask).await? > 0)
+    }
+
+    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
+        let sql = match ask.owner {
+            Some(_) => &self.statements.list,
+            None => &self.statements.list_nobodys,
+        };
+        let before = ask.before.unwrap_or(u64::MAX);
+        let query = query(sql)
+            .bind(ask.owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(i64::try_from(before).unwrap_or(i64::MAX))
+            .bind(ask.state.map(State::as_str))
+            .bind(moment(ask.now).exact)
+            .bind(count(ask.limit));
+        let mut listed = Vec::new();
+        for row in &self.rows(query).await? {
+            if row.try_get("is_standby").map_err(store_error)? {
+                return Err(Unexpected::Standby.into());
+            }
+            // Without a page there is one row all the same.
+            let number: Option<i64> = row.try_get("number").map_err(store_error)?;
+            if let Some(number) = number {
+                listed.push(Listed {
+                    number: number.cast_unsigned(),
+                    cell: cell(row)?,
+                });
+            }
+        }
+        Ok(listed)
+    }
+
+    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
+        let now = moment(now).exact;
+        let purge = query(&self.statements.purge).bind(now).bind(count(limit));
+        let row = self.row(purge).await?.ok_or(Unexpected::Missing("row"))?;
+        let purged: i64 = row.try_get(0).map_err(store_error)?;
+        let keys = query(&self.statements.purge_keys);
+        self.count(keys.bind(now).bind(count(limit))).await?;
+        Ok(usize::try_from(purged).unwrap_or_default())
+    }
+
+    fn announce(&self, notice: Notice) {
+        self.notices.tell(notice);
+    }
+}
+
+/// In one order, so that two statements on the same rows do not lock each other out.
+fn columns(held: &[Held]) -> (Vec<String>, Vec<i64>) {
+    let mut held: Vec<_> = held
+        .iter()
+        .map(|held| (held.id.to_string(), digits(held.token)))
+        .collect();
+    held.sort();
+    held.into_iter().unzip()
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,142 @@
+//! What can go wrong, and whether trying again can help.
+
+use sqlx::Error as SqlError;
+
+use crate::store::StoreError;
+
+/// Why a [`PostgresStore`](super::PostgresStore) could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// A schema or a table cannot have this name.
+    #[error(
+        "{name:?} cannot be a name here: at most {at_most} letters, digits and '_', no digit first"
+    )]
+    InvalidName {
+        /// The name.
+        name: Box<str>,
+        /// How many bytes it may have.
+        at_most: usize,
+    },
+    /// A newer release has set up the tables.
+    #[error("the tables have version {found}; this release knows {known}")]
+    NewerSchema {
+        /// The version of the tables.
+        found: i32,
+        /// The newest version that this release knows.
+        known: i32,
+    },
+    /// The tables are to be set up first, and this store was told not to.
+    #[error("the tables have version {found}; this release needs {needed}, see `migrations`")]
+    OlderSchema {
+        /// The version of the tables, 0 if there are none.
+        found: i32,
+        /// The version that this release needs.
+        needed: i32,
+    },
+    /// The server is a standby: it may be behind, and takes no writes.
+    #[error("the server is a standby")]
+    Standby,
+    /// With this setting, what was acknowledged can be lost in a crash.
+    #[error("{setting} is {value:?}: what was acknowledged could be lost in a crash")]
+    NotDurable {
+        /// The setting.
+        setting: &'static str,
+        /// What it is.
+        value: Box<str>,
+    },
+    /// What the database said instead.
+    #[error("the database could not be set up")]
+    Database(#[from] SqlError),
+}
+
+/// A value was not what it must be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unexpected {
+    #[error("a value of {0} bytes is more than a field can hold")]
+    TooLarge(usize),
+    #[error("the server has become a standby")]
+    Standby,
+    #[error("a key that stands for {0:?}")]
+    StandsFor(Box<str>),
+    #[error("a {0} where there must be one")]
+    Missing(&'static str),
+    #[error("a fingerprint of another length than 32 bytes")]
+    Fingerprint,
+    #[error("a name that is not UTF-8")]
+    Text(#[source] std::string::FromUtf8Error),
+}
+
+impl From<Unexpected> for StoreError {
+    fn from(error: Unexpected) -> Self {
+        match error {
+            Unexpected::Standby => Self::unavailable(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+/// Brings an error of the driver into the store's terms.
+pub(super) fn store_error(error: SqlError) -> StoreError {
+    match is_transient(&error) {
+        true => StoreError::unavailable(error),
+        false => StoreError::refused(error),
+    }
+}
+
+fn is_transient(error: &SqlError) -> bool {
+    match error {
+        SqlError::Database(error) => error.code().is_none_or(|code| is_transient_state(&code)),
+        // It is about the value, or about what the table has become.
+        SqlError::Encode(_)
+        | SqlError::Decode(_)
+        | SqlError::ColumnDecode { .. }
+        | SqlError::ColumnNotFound(_)
+        | SqlError::ColumnIndexOutOfBounds { .. }
+        | SqlError::TypeNotFound { .. }
+        | SqlError::InvalidArgument(_)
+        | SqlError::RowNotFound
+        | SqlError::Configuration(_) => false,
+        // It is about the connection, or about the pool.
+        _ => true,
+    }
+}
+
+/// By SQLSTATE (PostgreSQL's Appendix A).
+fn is_transient_state(code: &str) -> bool {
+    const CLASSES: [&str; 7] = [
+        "08", // connection exception
+        "28", // invalid authorization: it is being changed, and no value's fault
+        "40", // transaction rollback: serialization, deadlock
+        "53", // insufficient resources: disk full, too many connections
+        "57", // operator intervention: shutdown, starting up, statement time-out
+        "58", // system error
+        "25", // invalid transaction state: read-only, that is to say a standby
+    ];
+    code == "55P03" || CLASSES.iter().any(|class| code.starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_fail_again_is_told_from_what_may_not() {
+        for code in [
+            "08006", "40001", "40P01", "53100", "53300", "57014", "57P01", "57P03", "58030",
+            "25006", "55P03",
+        ] {
+            assert!(is_transient_state(code), "{code}");
+        }
+        for code in [
+            "22001", "22021", "23505", "42501", "42804", "42P01", "54000", "XX001",
+        ] {
+            assert!(!is_transient_state(code), "{code}");
+        }
+        let error = store_error(SqlError::PoolTimedOut);
+        assert!(error.is_transient());
+        let source = std::error::Error::source(&error).unwrap();
+        assert!(matches!(source.downcast_ref(), Some(SqlError::PoolTimedOut)));
+        assert!(!store_error(SqlError::ColumnNotFound("head".into())).is_transient());
+    }
+}

@@ -1,0 +1,147 @@
+//! What a notification says: JSON, at most as long as PostgreSQL takes it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::Gathered;
+use crate::{
+    operation::OperationId,
+    store::{
+        NodeId,
+        durable::{Hub, Notice},
+    },
+};
+
+/// PostgreSQL takes less than 8,000 bytes.
+const LONGEST: usize = 7_900;
+
+#[derive(Serialize, Deserialize)]
+struct Payload<'a> {
+    /// Who sent it.
+    #[serde(borrow)]
+    by: Cow<'a, str>,
+    /// The operations, each with the node that has lost it, if one has. Without
+    /// them anything may have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<Vec<(OperationId, Option<String>)>>,
+}
+
+/// The payloads that tell of what has gathered.
+pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
+    let changes = match gathered {
+        Gathered::Nothing => return Vec::new(),
+        Gathered::Anything => return vec![anything(me)],
+        Gathered::Changes(changes) => changes,
+    };
+    let mut payloads = Vec::new();
+    let mut part = Vec::new();
+    let mut length = 0;
+    for (id, node) in changes {
+        // A name can have any length. Without it the node finds out as it renews.
+        let node = node.filter(|node| escaped(node.as_str()) <= LONGEST / 2);
+        let node = node.map(|node| node.as_str().to_owned());
+        // Brackets, quotes and commas, or `null`.
+        let more = id.to_string().len() + node.as_deref().map_or(0, escaped) + 12;
+        if length + more > LONGEST - 100 {
+            payloads.push(json(me, Some(std::mem::take(&mut part))));
+            length = 0;
+        }
+        length += more;
+        part.push((id, node));
+    }
+    payloads.push(json(me, Some(part)));
+    payloads
+}
+
+fn anything(me: &str) -> String {
+    json(me, None)
+}
+
+fn json(me: &str, of: Option<Vec<(OperationId, Option<String>)>>) -> String {
+    let payload = Payload { by: me.into(), of };
+    // Nothing in it can fail to be written; if it does, anybody may look again.
+    serde_json::to_string(&payload).unwrap_or_default()
+}
+
+/// How long a text is at most, within JSON.
+fn escaped(text: &str) -> usize {
+    let length = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
+}
+
+/// Tells `hub` what a notification says, unless `me` sent it.
+pub(super) fn read(payload: &str, me: &str, hub: &Hub) {
+    let Ok(payload) = serde_json::from_str::<Payload<'_>>(payload) else {
+        // Of a release that says it in another way.
+        return hub.missed_some();
+    };
+    if payload.by == me {
+        return;
+    }
+    let Some(changes) = payload.of else {
+        return hub.missed_some();
+    };
+    for (id, node) in changes {
+        hub.heard(&Notice {
+            id,
+            recalled: node.map(NodeId::named),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn payloads_are_as_few_as_they_can_be_and_none_is_too_long() {
+        let ids: HashSet<_> = (0..500).map(|_| (OperationId::new(), None)).collect();
+        let payloads = write(Gathered::Changes(ids), "me");
+        assert!(payloads.len() <= 4, "{}", payloads.len());
+        assert!(payloads.iter().all(|payload| payload.len() <= LONGEST));
+
+        let long = "\u{1}\"x".repeat(200);
+        let changes = (0..50).map(|_| (OperationId::new(), Some(NodeId::named(&*long))));
+        let payloads = write(Gathered::Changes(changes.collect()), "me");
+        assert!(payloads.iter().all(|payload| payload.len() <= LONGEST));
+        assert!(payloads.iter().all(|payload| payload.contains("\\u0001")));
+
+        let endless = NodeId::named("x".repeat(10_000));
+        let payloads = write(
+            Gathered::Changes(HashSet::from([(OperationId::new(), Some(endless))])),
+            "me",
+        );
+        assert!(payloads[0].len() <= LONGEST);
+        assert!(write(Gathered::Nothing, "me").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_say_is_heard_and_what_one_says_oneself_is_not() {
+        let hub = Hub::default();
+        let (id, node) = (OperationId::new(), NodeId::named("node \"1\""));
+        let (second, soon) = (Duration::from_secs(1), Duration::from_millis(1));
+        // It has a mailbox from now on.
+        assert!(hub.recalled(&node, soon).await.is_empty());
+        let change = (id.clone(), Some(node.clone()));
+        let said = write(Gathered::Changes(HashSet::from([change])), "other");
+        let mut listening = hub.listen(&id);
+        read(&said[0], "other", &hub);
+        assert!(tokio::time::timeout(second, listening.heard()).await.is_err());
+        read(&said[0], "me", &hub);
+        listening.heard().await;
+        assert_eq!(hub.recalled(&node, second).await, [id.clone()]);
+
+        for said in [write(Gathered::Anything, "other").remove(0), "?".into()] {
+            let mut listening = hub.listen(&id);
+            read(&said, "me", &hub);
+            listening.heard().await;
+        }
+    }
+}

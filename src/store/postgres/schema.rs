@@ -1,0 +1,117 @@
+//! Setting up the tables, and looking whether the server is fit for them.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, query, query_scalar, raw_sql};
+
+use super::{error::PostgresError, names::Names};
+
+/// The versions of the tables, each from the one before.
+const MIGRATIONS: [&str; 1] = [include_str!("sql/0001.sql")];
+
+/// The version that this release needs.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // a handful
+const KNOWN: i32 = MIGRATIONS.len() as i32;
+
+/// Two nodes that start at once set up one after the other. The number is that of
+/// nothing else, as far as one can choose.
+const LOCK: i64 = 0x746f_7765_725f_6f70;
+
+/// The scripts, with the names in their places.
+pub(super) fn scripts(names: &Names) -> impl Iterator<Item = String> {
+    MIGRATIONS.iter().map(|script| names.put_into(script))
+}
+
+/// Refuses a server that would lose what it acknowledged, or does not take any.
+pub(super) async fn check_server(
+    connection: &mut PgConnection,
+    durable: bool,
+) -> Result<(), PostgresError> {
+    let row = query(include_str!("sql/server.sql"))
+        .fetch_one(connection)
+        .await?;
+    if row.try_get("is_standby")? {
+        return Err(PostgresError::Standby);
+    }
+    for setting in ["synchronous_commit", "fsync", "full_page_writes"] {
+        let value: String = row.try_get(setting)?;
+        if durable && value == "off" {
+            return Err(PostgresError::NotDurable {
+                setting,
+                value: value.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Brings the tables to the version that this release needs, or says that they
+/// are not, if `migrate` is false.
+pub(super) async fn set_up(
+    connection: &mut PgConnection,
+    names: &Names,
+    migrate: bool,
+) -> Result<(), PostgresError> {
+    // Without a lock, and without rights that a node may not have.
+    let found = version(connection, names).await?;
+    if is_current(found)? {
+        return Ok(());
+    }
+    if !migrate {
+        return Err(PostgresError::OlderSchema {
+            found,
+            needed: KNOWN,
+        });
+    }
+    // All or nothing; the lock is given back with the end of it.
+    let mut transaction = connection.begin().await?;
+    query("SELECT pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    // Somebody else may have been faster.
+    let found = version(&mut transaction, names).await?;
+    if is_current(found)? {
+        return Ok(());
+    }
+    let schema = names.schema();
+    let is_there: bool = query_scalar("SELECT to_regnamespace(quote_ident($1)) IS NOT NULL")
+        .bind(schema)
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !is_there {
+        raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{schema}\"")))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    let done = usize::try_from(found).unwrap_or_default();
+    for script in scripts(names).skip(done) {
+        raw_sql(AssertSqlSafe(script))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    tracing::info!(from = found, to = KNOWN, "the tables have been set up");
+    Ok(())
+}
+
+/// The version of the tables that are there, 0 if there are none.
+async fn version(connection: &mut PgConnection, names: &Names) -> Result<i32, PostgresError> {
+    let is_there: bool = query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(names.versions())
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        return Ok(0);
+    }
+    let sql = names.put_into(include_str!("sql/version.sql"));
+    Ok(query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?)
+}
+
+fn is_current(found: i32) -> Result<bool, PostgresError> {
+    match found > KNOWN {
+        true => Err(PostgresError::NewerSchema {
+            found,
+            known: KNOWN,
+        }),
+        false => Ok(found == KNOWN),
+    }
+}

@@ -1,0 +1,55 @@
+//! The statements of a store, with its names in their places.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use super::names::Names;
+
+macro_rules! statements {
+    ($($name:ident)*) => {
+        #[derive(Debug)]
+        pub(super) struct Statements {
+            $(pub(super) $name: Sql,)*
+            pub(super) list_nobodys: Sql,
+        }
+
+        impl Statements {
+            pub(super) fn new(names: &Names) -> Self {
+                let list = include_str!("sql/list.sql");
+                Self {
+                    $($name: match stringify!($name) {
+                        "list" => Sql::new(names, &list.replace("{is_owner}", "= $1")),
+                        _ => Sql::new(names, include_str!(concat!("sql/", stringify!($name), ".sql"))),
+                    },)*
+                    list_nobodys: Sql::new(names, &list.replace("{is_owner}", "IS NOT DISTINCT FROM $1 AND owner IS NULL")),
+                }
+            }
+        }
+    };
+}
+
+statements! {
+    read insert insert_with_key change end take_over forget renew release abandoned
+    reserve settle release_key list purge purge_keys notify
+}
+
+/// A statement, cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Sql(Arc<str>);
+
+impl Sql {
+    fn new(names: &Names, sql: &str) -> Self {
+        // The server need not read why.
+        let lines = sql.lines().filter(|line| !line.starts_with("--"));
+        let lines: Vec<&str> = lines.collect();
+        Self(names.put_into(&lines.join("\n")).into())
+    }
+}
+
+impl SqlSafeStr for &Sql {
+    /// It has no values in it, only names that were checked.
+    fn into_sql_str(self) -> SqlStr {
+        AssertSqlSafe(Arc::clone(&self.0)).into_sql_str()
+    }
+}

@@ -1,0 +1,105 @@
+//! Values on their way into the tables and back.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sqlx::{Row, postgres::PgRow};
+
+use super::error::{Unexpected, store_error};
+use crate::store::{
+    FencingToken, Owner, StoreError,
+    durable::{Cell, KeyCell, Stamp, StandsFor},
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// Times are told in microseconds, of which a `timestamptz` has room for the next
+/// millennia.
+const LATEST: i64 = 250_000_000_000_000_000; // in the year 9892
+
+/// The longest term: two hundred years.
+const LONGEST: i64 = 6_311_520_000_000_000;
+
+/// A moment, in microseconds since 1970.
+pub(super) struct Moment {
+    pub(super) exact: i64,
+    /// As a head has it: in whole milliseconds.
+    pub(super) rounded: i64,
+}
+
+pub(super) fn moment(at: SystemTime) -> Moment {
+    let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let exact = i64::try_from(age.as_micros()).map_or(LATEST, |micros| micros.min(LATEST));
+    Moment {
+        exact,
+        rounded: exact - exact % 1000,
+    }
+}
+
+pub(super) fn micros(term: Duration) -> i64 {
+    i64::try_from(term.as_micros()).map_or(LONGEST, |micros| micros.min(LONGEST))
+}
+
+/// The same bits as a signed number: they are only compared for equality.
+pub(super) fn digits(token: FencingToken) -> i64 {
+    token.get().cast_signed()
+}
+
+pub(super) fn stamp(stamp: Stamp) -> (i64, i64) {
+    (stamp.version.get().cast_signed(), digits(stamp.token))
+}
+
+pub(super) fn bytes(row: &PgRow, column: &'static str) -> Answer<Bytes> {
+    Ok(optional_bytes(row, column)?.ok_or(Unexpected::Missing(column))?)
+}
+
+pub(super) fn optional_bytes(row: &PgRow, column: &'static str) -> Answer<Option<Bytes>> {
+    let value: Option<&[u8]> = row.try_get(column).map_err(store_error)?;
+    Ok(value.map(Bytes::copy_from_slice))
+}
+
+pub(super) fn cell(row: &PgRow) -> Answer<Cell> {
+    Ok(Cell {
+        head: bytes(row, "head")?,
+        result: optional_bytes(row, "result")?,
+    })
+}
+
+pub(super) fn text(bytes: Vec<u8>) -> Answer<String> {
+    Ok(String::from_utf8(bytes).map_err(Unexpected::Text)?)
+}
+
+pub(super) fn key_cell(row: &PgRow, stands_for: &str) -> Answer<KeyCell> {
+    let owner: Option<Vec<u8>> = row.try_get("owner").map_err(store_error)?;
+    let owner = owner.map(text).transpose()?;
+    let fingerprint: &[u8] = row.try_get("fingerprint").map_err(store_error)?;
+    Ok(KeyCell {
+        owner: owner.map(Owner::new),
+        fingerprint: fingerprint
+            .try_into()
+            .map_err(|_| Unexpected::Fingerprint)?,
+        stands_for: match stands_for {
+            "request" => StandsFor::Request,
+            "operation" => StandsFor::Operation(cell(row)?),
+            "remains" => StandsFor::Remains(bytes(row, "head")?),
+            "answer" => StandsFor::Answer(bytes(row, "head")?),
+            other => return Err(Unexpected::StandsFor(other.into()).into()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_terms_and_the_latest_moments_have_a_place() {
+        assert_eq!(micros(Duration::MAX), LONGEST);
+        assert_eq!(micros(Duration::from_millis(1)), 1000);
+        let at = UNIX_EPOCH + Duration::from_micros(1_234_567);
+        assert_eq!((moment(at).exact, moment(at).rounded), (1_234_567, 1_234_000));
+        let late = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 1000);
+        assert_eq!(moment(late).exact, LATEST);
+        assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)).exact, 0);
+    }
+}
