@@ -2,20 +2,23 @@
 //! whoever tries again as the traits say finds them kept.
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
+#[allow(dead_code)] // part of it is for other tests
 mod support {
     #[cfg(feature = "postgres")]
     pub(crate) mod postgres;
+    pub(crate) mod private;
     #[cfg(feature = "redis")]
     pub(crate) mod redis;
 }
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tower_operations::{
@@ -35,6 +38,9 @@ type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
 struct Flaky<R> {
     inner: R,
     calls: Arc<AtomicU64>,
+    /// The operations whose creator knows that it is: the suite creates with one
+    /// token several times, which nobody else does.
+    created: Arc<Mutex<HashSet<(OperationId, Option<SystemTime>)>>>,
 }
 
 impl<R> Flaky<R> {
@@ -42,6 +48,7 @@ impl<R> Flaky<R> {
         Self {
             inner,
             calls: Arc::default(),
+            created: Arc::default(),
         }
     }
 
@@ -51,15 +58,28 @@ impl<R> Flaky<R> {
     where
         F: Future<Output = Answer<T>>,
     {
+        self.tries(call).await.1
+    }
+
+    /// The same; says too whether an answer was lost before.
+    async fn tries<T, F>(&self, call: impl Fn() -> F) -> (bool, Answer<T>)
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let mut lost = false;
         loop {
-            let luck = self.calls.fetch_add(1, SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62;
+            let luck = self
+                .calls
+                .fetch_add(1, SeqCst)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                >> 62;
             if luck == 0 {
                 continue;
             }
             match call().await {
-                Err(error) if error.is_transient() => {}
-                _ if luck == 1 => {}
-                answer => return answer,
+                Err(error) if error.is_transient() => lost = true,
+                _ if luck == 1 => lost = true,
+                answer => return (lost, answer),
             }
         }
     }
@@ -75,10 +95,23 @@ impl<R: Store<Output = RecordedResponse>> Store for Flaky<R> {
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
     async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
-        let created = self.until_answered(|| self.inner.create(new.clone()));
-        Ok(match created.await? {
+        let (lost, created) = self.tries(|| self.inner.create(new.clone())).await;
+        let is_first = |record: &Record<RecordedResponse>| {
+            let created_at = record.operation().metadata().created_at();
+            let mut created = self.created.lock().unwrap();
+            created.insert((new.id.clone(), created_at))
+        };
+        Ok(match created? {
+            Created::New(record) => {
+                is_first(&record);
+                Created::New(record)
+            }
             // What an earlier try has made is known by its token.
-            Created::Existing(record) if record.token() == new.token => Created::New(record),
+            Created::Existing(record)
+                if lost && record.token() == new.token && is_first(&record) =>
+            {
+                Created::New(record)
+            }
             created => created,
         })
     }
@@ -91,14 +124,14 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         self.until_answered(|| self.inner.start(id, token)).await
     }
 
+    /// One that is lost is not tried again: the next one brings what it said.
     async fn report(
         &self,
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
     ) -> Answer<Write<RecordedResponse>> {
-        self.until_answered(|| self.inner.report(id, token, progress.clone()))
-            .await
+        self.inner.report(id, token, progress).await
     }
 
     async fn finish(
@@ -108,7 +141,10 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
     ) -> Answer<Write<RecordedResponse>> {
-        let finish = || self.inner.finish(id, token, outcome.clone(), progress.clone());
+        let finish = || {
+            self.inner
+                .finish(id, token, outcome.clone(), progress.clone())
+        };
         self.until_answered(finish).await
     }
 
@@ -125,6 +161,10 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
     }
 
     async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+        self.created
+            .lock()
+            .unwrap()
+            .retain(|(known, _)| known != id);
         self.inner.forget(id, version).await
     }
 }
@@ -214,4 +254,23 @@ async fn redb() {
     conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
     drop(store);
     std::fs::remove_file(path).unwrap();
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres() {
+    use tower_operations::store::PostgresStore;
+    let server = support::postgres::Postgres::start().await;
+    let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+    let store: PostgresStore = PostgresStore::connect(pool).await.unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread")]
+async fn redis() {
+    use tower_operations::store::RedisStore;
+    let server = support::redis::Redis::start().await;
+    let store: RedisStore = RedisStore::connect(&server.url()).await.unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
 }

@@ -10,6 +10,8 @@ pub(crate) enum StoreKind {
     Memory,
     #[cfg(feature = "redb")]
     Redb(std::path::PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(String),
     #[cfg(feature = "redis")]
     Redis(String),
 }
@@ -22,6 +24,8 @@ impl FromStr for StoreKind {
             ("memory", "") => Ok(Self::Memory),
             #[cfg(feature = "redb")]
             ("redb", path) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            #[cfg(feature = "postgres")]
+            ("postgres" | "postgresql", _) => Ok(Self::Postgres(text.into())),
             #[cfg(feature = "redis")]
             ("redis", _) => Ok(Self::Redis(text.into())),
             _ => Err(
@@ -43,6 +47,13 @@ impl StoreKind {
                 use tower_operations::store::RedbStore;
                 let path = path.clone();
                 let store = tokio::task::spawn_blocking(move || RedbStore::open(path)).await??;
+                AnyStore::new(store.ttl(ttl))
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => {
+                use tower_operations::store::PostgresStore;
+                let pool = sqlx::postgres::PgPoolOptions::new().max_connections(20);
+                let store = PostgresStore::connect(pool.connect(url).await?).await?;
                 AnyStore::new(store.ttl(ttl))
             }
             #[cfg(feature = "redis")]

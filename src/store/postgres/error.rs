@@ -136,7 +136,10 @@ mod tests {
         let error = store_error(SqlError::PoolTimedOut);
         assert!(error.is_transient());
         let source = std::error::Error::source(&error).unwrap();
-        assert!(matches!(source.downcast_ref(), Some(SqlError::PoolTimedOut)));
+        assert!(matches!(
+            source.downcast_ref(),
+            Some(SqlError::PoolTimedOut)
+        ));
         assert!(!store_error(SqlError::ColumnNotFound("head".into())).is_transient());
     }
 }

@@ -78,7 +78,12 @@ impl Notices {
             hub,
         };
         tokio::spawn(ended.clone().run_until_cancelled_owned(listener.run()));
-        tokio::spawn(sending::run(channel, me, Arc::clone(&outbox), ended.clone()));
+        tokio::spawn(sending::run(
+            channel,
+            me,
+            Arc::clone(&outbox),
+            ended.clone(),
+        ));
         Self {
             outbox,
             _until: ended.drop_guard(),
@@ -135,7 +140,10 @@ mod tests {
         let id = OperationId::new();
         outbox.put((id.clone(), None));
         outbox.put((id.clone(), None));
-        assert_eq!(outbox.take(), Gathered::Changes(HashSet::from([(id, None)])));
+        assert_eq!(
+            outbox.take(),
+            Gathered::Changes(HashSet::from([(id, None)]))
+        );
         assert_eq!(outbox.take(), Gathered::Nothing);
         for _ in 0..=CAPACITY {
             outbox.put((OperationId::new(), None));

@@ -103,7 +103,9 @@ async fn version(connection: &mut PgConnection, names: &Names) -> Result<i32, Po
         return Ok(0);
     }
     let sql = names.put_into(include_str!("sql/version.sql"));
-    Ok(query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?)
+    Ok(query_scalar(AssertSqlSafe(sql))
+        .fetch_one(connection)
+        .await?)
 }
 
 fn is_current(found: i32) -> Result<bool, PostgresError> {

@@ -97,7 +97,10 @@ mod tests {
         assert_eq!(micros(Duration::MAX), LONGEST);
         assert_eq!(micros(Duration::from_millis(1)), 1000);
         let at = UNIX_EPOCH + Duration::from_micros(1_234_567);
-        assert_eq!((moment(at).exact, moment(at).rounded), (1_234_567, 1_234_000));
+        assert_eq!(
+            (moment(at).exact, moment(at).rounded),
+            (1_234_567, 1_234_000)
+        );
         let late = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 1000);
         assert_eq!(moment(late).exact, LATEST);
         assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)).exact, 0);

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    PgPool, query,
+    PgPool,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    query,
 };
 use tokio::time::{sleep, timeout};
 

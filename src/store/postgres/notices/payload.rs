@@ -133,7 +133,11 @@ mod tests {
         let said = write(Gathered::Changes(HashSet::from([change])), "other");
         let mut listening = hub.listen(&id);
         read(&said[0], "other", &hub);
-        assert!(tokio::time::timeout(second, listening.heard()).await.is_err());
+        assert!(
+            tokio::time::timeout(second, listening.heard())
+                .await
+                .is_err()
+        );
         read(&said[0], "me", &hub);
         listening.heard().await;
         assert_eq!(hub.recalled(&node, second).await, [id.clone()]);
