@@ -3,8 +3,84 @@
 
 #[path = "support/private.rs"]
 mod private;
+#[path = "redis/proxy.rs"]
+mod proxy;
 #[path = "support/redis.rs"]
 mod server;
 
+#[path = "redis/ambiguous.rs"]
+mod ambiguous;
+#[path = "redis/crash.rs"]
+mod crash;
+#[path = "redis/errors.rs"]
+mod errors;
+#[path = "redis/format.rs"]
+mod format;
 #[path = "redis/laws.rs"]
 mod laws;
+#[path = "redis/notices.rs"]
+mod notices;
+#[path = "redis/refusals.rs"]
+mod refusals;
+#[path = "redis/tidy.rs"]
+mod tidy;
+
+use std::time::Duration;
+
+use http::Response;
+use redis::{Cmd, FromRedisValue};
+use tower_operations::{
+    Outcome, RecordedResponse, WholeBody,
+    store::{Created, LeaseTerm, NewOperation, NodeId, RedisStore, Repository, Write},
+};
+
+use self::server::Redis;
+
+type Seen = std::sync::Arc<tower_operations::store::Record<RecordedResponse>>;
+
+async fn connect(redis: &Redis) -> RedisStore {
+    RedisStore::connect(&redis.url()).await.unwrap()
+}
+
+/// Asks the server itself, on a connection of its own.
+async fn ask<T: FromRedisValue>(redis: &Redis, command: &[&str]) -> T {
+    try_ask(redis, command).await.unwrap()
+}
+
+async fn try_ask<T: FromRedisValue>(
+    redis: &Redis,
+    command: &[&str],
+) -> Result<T, redis::RedisError> {
+    let client = redis::Client::open(redis.url())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut words = Cmd::new();
+    words.arg(command);
+    words.query_async(&mut connection).await
+}
+
+fn lease(term: Duration) -> LeaseTerm {
+    LeaseTerm {
+        node: NodeId::new(),
+        term,
+    }
+}
+
+fn success(text: &str) -> Outcome<RecordedResponse> {
+    let response = Response::new(WholeBody::from(text.to_owned()));
+    Outcome::Succeeded(Some(RecordedResponse::new(response)))
+}
+
+async fn create(store: &RedisStore, new: NewOperation) -> Seen {
+    match store.create(new).await.unwrap() {
+        Created::New(record) => record,
+        other => panic!("not created: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn done(write: Result<Write<RecordedResponse>, tower_operations::store::StoreError>) -> Seen {
+    match write.unwrap() {
+        Write::Done(record) => record,
+        other => panic!("not done: {other:?}"),
+    }
+}

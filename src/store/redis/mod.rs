@@ -20,7 +20,7 @@ pub use error::RedisError;
 /// Operations in Redis or Valkey.
 pub type RedisStore<T = RecordedResponse> = Durable<Redis, T>;
 
-impl<T> Durable<Redis, T> {
+impl RedisStore {
     /// Keeps operations in the server at this URL, under the prefix `operations`.
     ///
     /// # Errors

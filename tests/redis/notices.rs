@@ -1,0 +1,118 @@
+//! Law 5 across nodes: changes are told, and what is not told costs time only.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tower_operations::{
+    OperationId,
+    store::{Lease, NewOperation, NodeId, RedisStore, Repository, Version, Watch},
+};
+
+use super::{ask, connect, create, done, lease, proxy::Proxy, server::Redis, success};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// How long it takes until one node hears of what another does.
+async fn latency(near: &RedisStore, far: &RedisStore) -> Duration {
+    let record = create(far, NewOperation::new(OperationId::new())).await;
+    let id = record.operation().id().clone();
+    let wait = tokio::spawn({
+        let (near, id) = (near.clone(), id.clone());
+        async move { near.changed(&id, Version::FIRST, LONG).await.unwrap() }
+    });
+    sleep(Duration::from_millis(50)).await;
+    let since = Instant::now();
+    let ended = done(far.finish(&id, record.token(), success("done"), None).await);
+    assert_eq!(wait.await.unwrap(), Some(ended));
+    since.elapsed()
+}
+
+#[tokio::test]
+async fn other_nodes_hear_of_a_change_at_once() {
+    let redis = Redis::start().await;
+    let (near, far) = (connect(&redis).await, connect(&redis).await);
+    for _ in 0..5 {
+        let latency = latency(&near, &far).await;
+        assert!(latency < Duration::from_secs(1), "{latency:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_operation_was_ended_from_outside_is_told() {
+    let redis = Redis::start().await;
+    let (near, far) = (connect(&redis).await, connect(&redis).await);
+    let mine = lease(LONG);
+    let node: NodeId = mine.node.clone();
+    let new = NewOperation::new(OperationId::new()).lease(mine);
+    let record = create(&near, new).await;
+    let nothing = near.recalled(&node, Duration::from_millis(1)).await;
+    assert!(nothing.unwrap().is_empty());
+    let since = Instant::now();
+    let outcome = tower_operations::Outcome::Canceled;
+    let id = record.operation().id();
+    done(far.overrule(id, record.version().unwrap(), outcome).await);
+    let recalled = near.recalled(&node, LONG).await.unwrap();
+    assert_eq!(recalled, std::slice::from_ref(id));
+    assert!(since.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_notice_that_is_lost_costs_time_only() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let near = RedisStore::connect(&proxy.url()).await.unwrap();
+    let far = connect(&redis).await;
+    proxy.mute(true);
+    let lost = latency(&near, &far).await;
+    assert!(lost > Duration::from_secs(1), "it was told after {lost:?}");
+    assert!(lost < Duration::from_secs(8), "{lost:?}");
+    proxy.mute(false);
+    let told = latency(&near, &far).await;
+    assert!(told < Duration::from_secs(1), "{told:?}");
+}
+
+/// Whoever waits reads again when the subscription is there again.
+#[tokio::test]
+async fn a_subscription_that_breaks_is_made_again() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let near = RedisStore::connect(&proxy.url()).await.unwrap();
+    let far = connect(&redis).await;
+    let record = create(&far, NewOperation::new(OperationId::new())).await;
+    let id = record.operation().id().clone();
+    let wait = tokio::spawn({
+        let (near, id) = (near.clone(), id.clone());
+        async move { near.changed(&id, Version::FIRST, LONG).await.unwrap() }
+    });
+    sleep(Duration::from_millis(50)).await;
+    proxy.mute(true);
+    let since = Instant::now();
+    let ended = done(far.finish(&id, record.token(), success("done"), None).await);
+    proxy.mute(false);
+    let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert_eq!(killed, 2);
+    assert_eq!(wait.await.unwrap(), Some(ended));
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    let told = latency(&near, &far).await;
+    assert!(told < Duration::from_secs(1), "{told:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_last_handle_is_dropped() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let other = store.clone();
+    let clients = async || {
+        let list: String = ask(&redis, &["CLIENT", "LIST"]).await;
+        list.lines().count() - 1 // but for who asks
+    };
+    assert_eq!(clients().await, 2);
+    drop(store);
+    create(&other, NewOperation::new(OperationId::new())).await;
+    drop(other);
+    let since = Instant::now();
+    while clients().await > 0 {
+        assert!(since.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(10)).await;
+    }
+}
