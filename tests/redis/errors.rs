@@ -36,6 +36,20 @@ async fn a_server_that_is_away_is_an_error_soon_and_found_again() {
     assert_eq!(store.get(id).await.unwrap(), Some(record));
 }
 
+/// A server with a `timeout` closes what is idle.
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_fails_no_read() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    for _ in 0..3 {
+        let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+        assert!(killed > 0);
+        let found = store.get(record.operation().id()).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&record));
+    }
+}
+
 /// Neither a refusal nor an end of the connection: nothing comes.
 #[tokio::test]
 async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {

@@ -110,7 +110,11 @@ impl Engine for Redis {
         // it, so nobody reads there what is out of date.
         both.cmd("PERSIST").arg(self.names.prefix()).ignore();
         both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
-        let mut answers = self.connection.send_all(&both).await?;
+        let mut answers = match self.connection.send_all(&both).await {
+            // It may have been closed since it was used last, for being idle.
+            Err(failure) if failure.is_cut() => self.connection.send_all(&both).await?,
+            answers => answers?,
+        };
         answers.pop().map_or(Ok(None), answers::cell)
     }
 

@@ -117,6 +117,11 @@ impl Failure {
         said(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
     }
 
+    /// Whether the connection broke.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_connection_dropped())
+    }
+
     /// Says whether trying again can help.
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
