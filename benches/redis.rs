@@ -27,7 +27,10 @@ use http::Response;
 use redis::{Cmd, Pipeline, Script};
 use tower_operations::{
     OperationId, Outcome, Progress, RecordedResponse, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, NodeId, RedisStore, Repository, Store, Write},
+    store::{
+        Created, FencingToken, Key, LeaseTerm, NewOperation, NodeId, Owner, RedisStore, Repository,
+        Store, Write,
+    },
 };
 
 use self::server::Redis;
@@ -37,7 +40,7 @@ const TIME: Duration = Duration::from_millis(1000);
 const KIB: usize = 1024;
 
 /// Operations that there are for each part.
-const READY: usize = 20_000;
+const READY: usize = 10_000;
 
 macro_rules! script {
     ($file:literal) => {
@@ -62,6 +65,56 @@ fn main() {
         runtime.block_on(table(settings));
         println!();
     }
+    println!("| memory of one operation | bytes |\n| --- | --- |");
+    runtime.block_on(memory());
+}
+
+/// What the server takes for one operation, index entries included.
+async fn memory() {
+    let redis = Redis::with(&["--appendonly", "no"]).await;
+    let store = RedisStore::connect(&redis.url()).await.expect("a store");
+    let owner = Some(Owner::new("0123456789abcdef".repeat(4)));
+    let fingerprint = [7; 32];
+    let plain = |id: OperationId| NewOperation::new(id).owner(owner.clone());
+    let held = |id| plain(id).lease(lease());
+    let with_key = |id: OperationId| {
+        let name = id.to_string().into();
+        held(id).key(Key { name, fingerprint })
+    };
+    let before = used(&redis).await;
+    let live = create_all(&store, held).await;
+    let one = (used(&redis).await - before) / READY;
+    println!("| live, held | {one} |");
+    for (id, token) in &live {
+        done(&store.start(id, *token).await.expect("an answer"));
+        done(
+            &store
+                .finish(id, *token, success(), None)
+                .await
+                .expect("an answer"),
+        );
+    }
+    let one = (used(&redis).await - before) / READY;
+    println!("| ended, with a result of 1 KiB | {one} |");
+    let before = used(&redis).await;
+    create_all(&store, with_key).await;
+    let with = (used(&redis).await - before) / READY;
+    println!("| live, held, with a key | {with} |");
+}
+
+async fn used(redis: &Redis) -> usize {
+    let client = redis::Client::open(redis.url()).expect("a URL");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("one");
+    let mut info = Cmd::new();
+    info.arg("INFO").arg("memory");
+    let info: String = info.query_async(&mut connection).await.expect("an answer");
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    used.and_then(|used| used.parse().ok()).expect("a number")
 }
 
 async fn table(settings: &[&str]) {
@@ -73,11 +126,16 @@ async fn table(settings: &[&str]) {
 
     let work = {
         let store = store.clone();
-        move |_| create(store.clone())
+        move |_| {
+            let new = NewOperation::new(OperationId::new()).lease(lease());
+            let created = create(store.clone(), new);
+            async { created.await.map(drop) }
+        }
     };
     line("create, with a lease", rate(work).await, raw_insert(&redis));
 
-    let held = Arc::new(create_many(&store).await);
+    let new = |id| NewOperation::new(id).lease(lease());
+    let held = Arc::new(create_all(&store, new).await);
     let work = {
         let (store, held) = (store.clone(), Arc::clone(&held));
         move |number: usize| {
@@ -145,26 +203,26 @@ where
     f64::from(count) / since.elapsed().as_secs_f64()
 }
 
-type Held = (OperationId, tower_operations::store::FencingToken);
+type Held = (OperationId, FencingToken);
 
-async fn new(store: RedisStore) -> Option<Held> {
-    let lease = LeaseTerm {
+fn lease() -> LeaseTerm {
+    LeaseTerm {
         node: NodeId::named("node"),
         term: Duration::from_secs(60),
-    };
-    let new = NewOperation::new(OperationId::new()).lease(lease);
+    }
+}
+
+async fn create(store: RedisStore, new: NewOperation) -> Option<Held> {
     match store.create(new).await.expect("an answer") {
         Created::New(record) => Some((record.operation().id().clone(), record.token())),
         _ => None,
     }
 }
 
-async fn create(store: RedisStore) -> Option<()> {
-    new(store).await.map(drop)
-}
-
-async fn create_many(store: &RedisStore) -> Vec<Held> {
-    let creating: Vec<_> = (0..READY).map(|_| tokio::spawn(new(store.clone()))).collect();
+async fn create_all(store: &RedisStore, new: impl Fn(OperationId) -> NewOperation) -> Vec<Held> {
+    let creating: Vec<_> = (0..READY)
+        .map(|_| tokio::spawn(create(store.clone(), new(OperationId::new()))))
+        .collect();
     let mut held = Vec::new();
     for created in creating {
         held.extend(created.await.expect("a task"));
@@ -197,7 +255,9 @@ fn benchmark(redis: &Redis, calls: usize, command: &[&str]) -> f64 {
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().unwrap_or_default();
     let second = last.rsplit("\",\"").nth(6).unwrap_or_default();
-    second.parse().unwrap_or_else(|_| panic!("no figure in {text:?}"))
+    second
+        .parse()
+        .unwrap_or_else(|_| panic!("no figure in {text:?}"))
 }
 
 fn raw_insert(redis: &Redis) -> f64 {
@@ -206,28 +266,45 @@ fn raw_insert(redis: &Redis) -> f64 {
     // Numbers of its own: each is new, as far as chance allows.
     let cell = "bench/{__rand_int____rand_int____rand_int__}";
     words.extend([cell, "bench/list", "bench/", "__rand_int____rand_int__"]);
-    words.extend(["1", "60000", "", "", "0", "v", "1", "t", "1", "s", "pending", "h", &head]);
+    words.extend([
+        "1", "60000", "", "", "0", "v", "1", "t", "1", "s", "pending", "h", &head,
+    ]);
     benchmark(redis, 60_000, &words)
 }
 
 async fn raw_replace(redis: &Redis, state: &str, result: usize) -> f64 {
     let client = redis::Client::open(redis.url()).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("one");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("one");
     let (script, head, result) = (script!("replace.lua"), "x".repeat(HEAD), "y".repeat(result));
     for thousand in 0..READY / 1000 {
         let mut cells = Pipeline::new();
         for number in 0..1000 {
             let name = format!("bench/{{{:012}}}", 1000 * thousand + number);
             let mut set = Cmd::new();
-            set.arg("HSET").arg(name).arg(&["v", "1", "t", "1", "n", "1", "h", &head]);
+            set.arg("HSET")
+                .arg(name)
+                .arg(&["v", "1", "t", "1", "n", "1", "h", &head]);
             cells.add_command(set).ignore();
         }
         cells.exec_async(&mut connection).await.expect("an answer");
     }
-    let mut words = vec!["EVALSHA", script.get_hash(), "1", "bench/{__rand_int__}", "bench/"];
+    let mut words = vec![
+        "EVALSHA",
+        script.get_hash(),
+        "1",
+        "bench/{__rand_int__}",
+        "bench/",
+    ];
     // As many others expire as end.
     let (at, removed) = ("4000000000000", "4000000060000");
-    let (at, removed) = if result.is_empty() { ("", "") } else { (at, removed) };
+    let (at, removed) = if result.is_empty() {
+        ("", "")
+    } else {
+        (at, removed)
+    };
     words.extend(["__rand_int__", "1", "1", "", at, removed, "60000"]);
     words.extend(["v", "1", "t", "1", "s", state, "h", &head]);
     if !result.is_empty() {

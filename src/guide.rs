@@ -5,3 +5,7 @@ pub mod modes {}
 
 #[doc = include_str!("../docs/handler.md")]
 pub mod handler {}
+
+#[cfg(feature = "redis")]
+#[doc = include_str!("../docs/redis.md")]
+pub mod redis {}

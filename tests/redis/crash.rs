@@ -147,10 +147,7 @@ async fn leases_outlive_a_restart() {
     let mut redis = Redis::start().await;
     let store = connect(&redis).await;
     let short = lease(Duration::from_millis(300));
-    let lapsing = super::create(
-        &store,
-        NewOperation::new(OperationId::new()).lease(short),
-    );
+    let lapsing = super::create(&store, NewOperation::new(OperationId::new()).lease(short));
     let lapsing = lapsing.await;
     let long = lease(Duration::from_secs(600));
     super::create(&store, NewOperation::new(OperationId::new()).lease(long)).await;
@@ -164,6 +161,9 @@ async fn leases_outlive_a_restart() {
         }
         sleep(Duration::from_millis(10)).await;
     };
-    let ids: Vec<_> = taken.iter().map(|taken| taken.record.operation().id()).collect();
+    let ids: Vec<_> = taken
+        .iter()
+        .map(|taken| taken.record.operation().id())
+        .collect();
     assert_eq!(ids, [lapsing.operation().id()]);
 }

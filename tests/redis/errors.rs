@@ -89,7 +89,10 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     };
     let token = FencingToken::random();
     let term = Duration::from_secs(60);
-    store.reserve(&key("mine"), None, token, term).await.unwrap();
+    store
+        .reserve(&key("mine"), None, token, term)
+        .await
+        .unwrap();
     let new = NewOperation::new(OperationId::new()).lease(lease(term));
     let record = create(&store, new).await;
     let (id, holder) = (record.operation().id(), record.token());
@@ -104,7 +107,10 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
 
     // Another node can join, and what was accepted goes on.
     let store = connect(&redis).await;
-    store.reserve(&key("mine"), None, token, term).await.unwrap();
+    store
+        .reserve(&key("mine"), None, token, term)
+        .await
+        .unwrap();
     let held = Held {
         id: id.clone(),
         token: holder,
@@ -125,7 +131,11 @@ async fn what_is_not_as_it_was_written_is_refused() {
     let store = connect(&redis).await;
     let ids = ["list", "torn", "broken"];
     ask::<()>(&redis, &["RPUSH", "operations/{list}", "x"]).await;
-    ask::<()>(&redis, &["HSET", "operations/{broken}", "v", "1", "t", "1", "h", "{"]).await;
+    ask::<()>(
+        &redis,
+        &["HSET", "operations/{broken}", "v", "1", "t", "1", "h", "{"],
+    )
+    .await;
     for id in ids {
         let id: OperationId = id.parse().unwrap();
         if id.to_string() == "torn" {
@@ -135,7 +145,10 @@ async fn what_is_not_as_it_was_written_is_refused() {
         let error = store.get(&id).await.unwrap_err();
         assert!(matches!(error, StoreError::Refused(_)), "{id}: {error:?}");
         assert!(error.source().is_some());
-        let error = store.create(NewOperation::new(id.clone())).await.unwrap_err();
+        let error = store
+            .create(NewOperation::new(id.clone()))
+            .await
+            .unwrap_err();
         assert!(!error.is_transient(), "{id}: {error:?}");
     }
 }

@@ -47,10 +47,20 @@ async fn write(store: &RedisStore) {
     done(store.start(&id("left"), left.token()).await);
     let part = Progress::counted(1, 2);
     done(store.report(&id("left"), left.token(), part).await);
-    let ended = create(store, new("ended").lease(lease(CENTURY)).key(key("of ended"))).await;
-    done(store.finish(&id("ended"), ended.token(), success("the result"), None).await);
+    let ended = create(
+        store,
+        new("ended").lease(lease(CENTURY)).key(key("of ended")),
+    )
+    .await;
+    done(
+        store
+            .finish(&id("ended"), ended.token(), success("the result"), None)
+            .await,
+    );
     let gone = create(store, new("gone").key(key("of gone"))).await;
-    let gone = store.finish(&id("gone"), gone.token(), Outcome::Canceled, None).await;
+    let gone = store
+        .finish(&id("gone"), gone.token(), Outcome::Canceled, None)
+        .await;
     let version = done(gone).version().unwrap();
     done(store.forget(&id("gone"), version).await);
 
@@ -58,7 +68,10 @@ async fn write(store: &RedisStore) {
     let (key_of_another, owner) = (key("reserved"), somebody());
     let reserved = store.reserve(&key_of_another, owner.as_ref(), token, CENTURY);
     reserved.await.unwrap();
-    store.reserve(&key("answered"), None, token, CENTURY).await.unwrap();
+    store
+        .reserve(&key("answered"), None, token, CENTURY)
+        .await
+        .unwrap();
     let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
     assert!(store.settle(&key("answered"), token, answer).await.unwrap());
 }
@@ -192,7 +205,9 @@ async fn what_was_written_is_read_and_written_to() {
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
     let new = NewOperation::new(id("of-the-reserved")).owner(somebody());
-    let created = store.create(new.key(key("reserved")).reservation(token)).await;
+    let created = store
+        .create(new.key(key("reserved")).reservation(token))
+        .await;
     assert!(matches!(created.unwrap(), Created::New(_)));
 
     let held = Held {
@@ -203,7 +218,13 @@ async fn what_was_written_is_read_and_written_to() {
         node: NodeId::new(),
         term: CENTURY,
     };
-    assert!(store.renew(&mine, std::slice::from_ref(&held)).await.unwrap().is_empty());
+    assert!(
+        store
+            .renew(&mine, std::slice::from_ref(&held))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     let taken = store.take_over(&mine, 10).await.unwrap();
     let [left] = &taken[..] else {
         panic!("{taken:?}");
@@ -211,5 +232,9 @@ async fn what_was_written_is_read_and_written_to() {
     assert_eq!(left.record.operation().id(), &id("left"));
     assert_eq!(left.record.attempts(), 1);
     assert_eq!(left.request.as_deref(), Some(&b"again"[..]));
-    done(store.finish(&id("left"), left.record.token(), success("late"), None).await);
+    done(
+        store
+            .finish(&id("left"), left.record.token(), success("late"), None)
+            .await,
+    );
 }

@@ -92,7 +92,11 @@ async fn a_subscription_that_breaks_is_made_again() {
     let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     assert_eq!(killed, 2);
     assert_eq!(wait.await.unwrap(), Some(ended));
-    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        since.elapsed()
+    );
     let told = latency(&near, &far).await;
     assert!(told < Duration::from_secs(1), "{told:?}");
 }

@@ -188,7 +188,10 @@ async fn answer(
 /// is there.
 fn command(bytes: &[u8]) -> Option<(String, usize)> {
     let line = |from: usize| {
-        let length = bytes.get(from..)?.windows(2).position(|end| end == b"\r\n")?;
+        let length = bytes
+            .get(from..)?
+            .windows(2)
+            .position(|end| end == b"\r\n")?;
         let text = std::str::from_utf8(&bytes[from + 1..from + length]).unwrap();
         Some((text.parse::<usize>().unwrap(), from + length + 2))
     };

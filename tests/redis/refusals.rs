@@ -42,7 +42,9 @@ async fn a_replica_is_refused() {
 #[tokio::test]
 async fn a_server_that_tells_nothing_has_to_be_trusted() {
     let redis = Redis::start().await;
-    let acl = ["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"];
+    let acl = [
+        "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all",
+    ];
     ask::<()>(&redis, &[&acl[..], &["-info", "-config"]].concat()).await;
     let url = redis.url().replace("redis://", "redis://app:secret@");
     let error = RedisStore::connect(&url).await.unwrap_err();
@@ -71,7 +73,9 @@ async fn a_user_with_the_documented_permissions_can_do_everything() {
         .chain(rule.split_whitespace())
         .collect();
     ask::<()>(&redis, &rule).await;
-    let url = redis.url().replace("redis://", "redis://operations:secret@");
+    let url = redis
+        .url()
+        .replace("redis://", "redis://operations:secret@");
     use tower_operations::store::conformance;
     conformance::all(async |ttl| {
         let store: RedisStore = RedisStore::connect(&url).await.unwrap();
@@ -96,7 +100,12 @@ async fn a_format_of_a_later_release_is_refused() {
 #[tokio::test]
 async fn what_cannot_be_connected_to_is_an_error() {
     let redis = Redis::start().await;
-    for url in ["", "http://localhost/", "redis://a b", "rediss://localhost/"] {
+    for url in [
+        "",
+        "http://localhost/",
+        "redis://a b",
+        "rediss://localhost/",
+    ] {
         let error = RedisStore::connect(url).await.unwrap_err();
         let is_url = matches!(error, RedisError::Url(_) | RedisError::Refused(_));
         assert!(is_url, "{url}: {error:?}");

@@ -63,7 +63,10 @@ async fn nothing_is_left_of_what_has_expired() {
     let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
     assert!(store.settle(&early, token, answer).await.unwrap());
     let lapsing = FencingToken::random();
-    store.reserve(&key("lapsing"), None, lapsing, ttl).await.unwrap();
+    store
+        .reserve(&key("lapsing"), None, lapsing, ttl)
+        .await
+        .unwrap();
 
     sleep(2 * ttl).await;
     let removed = store.purge(1000).await.unwrap();
@@ -107,9 +110,22 @@ async fn what_the_server_has_removed_leaves_no_trace() {
             ask::<()>(&redis, &["DEL", &format!("operations/{{{id}}}")]).await;
         }
     }
-    assert!(store.take_over(&lease(Duration::ZERO), 10).await.unwrap().is_empty());
-    assert_eq!(ask::<usize>(&redis, &["ZCARD", "operations/leases"]).await, 0);
-    assert_eq!(store.purge(10).await.unwrap(), 1, "two went as others ended");
+    assert!(
+        store
+            .take_over(&lease(Duration::ZERO), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        ask::<usize>(&redis, &["ZCARD", "operations/leases"]).await,
+        0
+    );
+    assert_eq!(
+        store.purge(10).await.unwrap(),
+        1,
+        "two went as others ended"
+    );
     let listed = store.list(&ListQuery::new(owner, 10)).await.unwrap();
     assert!(listed.records.is_empty() && listed.next.is_none());
     assert_eq!(names(&redis).await, FOREVER);
@@ -124,7 +140,11 @@ async fn an_id_that_comes_again_takes_over_everything() {
     for round in 0..3_u32 {
         let new = NewOperation::new(id.clone()).owner(Some(Owner::new(format!("{round}"))));
         let record = create(&store, new.key(key(&format!("key {}", round / 2)))).await;
-        done(store.finish(&id, record.token(), success("done"), None).await);
+        done(
+            store
+                .finish(&id, record.token(), success("done"), None)
+                .await,
+        );
         sleep(2 * ttl).await;
     }
     assert_eq!(
@@ -181,7 +201,11 @@ async fn what_is_many_is_handled_in_parts() {
     };
     let finished = 7;
     for held in &held[..finished] {
-        done(store.finish(&held.id, held.token, success("done"), None).await);
+        done(
+            store
+                .finish(&held.id, held.token, success("done"), None)
+                .await,
+        );
     }
     assert_eq!(by(store.clone(), State::Succeeded).await, finished);
     assert_eq!(by(store.clone(), State::Pending).await, MANY - finished);
@@ -195,7 +219,11 @@ async fn what_is_many_is_handled_in_parts() {
     assert_eq!(taken.len(), 600);
     for held in &held[finished..] {
         let record = store.get(&held.id).await.unwrap().unwrap();
-        done(store.finish(&held.id, record.token(), success("done"), None).await);
+        done(
+            store
+                .finish(&held.id, record.token(), success("done"), None)
+                .await,
+        );
     }
     sleep(2 * ttl).await;
     let purged = store.purge(777).await.unwrap();
