@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 use tower_operations::{
     OperationId, Progress,
     store::{Created, NewOperation, RedisStore, Repository, Store, StoreError, Version, Write},
@@ -71,6 +74,23 @@ async fn live(store: &RedisStore, log: &Log) -> OperationId {
     id
 }
 
+/// Waits until so many operations have lived. Whoever found a law broken meanwhile
+/// says so.
+async fn reach(
+    target: usize,
+    lived: &AtomicUsize,
+    writers: &mut JoinSet<Vec<OperationId>>,
+    reader: &JoinHandle<()>,
+) {
+    while lived.load(SeqCst) < target {
+        if let Some(ended) = writers.try_join_next() {
+            panic!("a writer ended: {:?}", ended.unwrap());
+        }
+        assert!(!reader.is_finished(), "the reader found something");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_acknowledged_outlives_kills() {
     let mut redis = Redis::start().await;
@@ -109,18 +129,13 @@ async fn what_was_acknowledged_outlives_kills() {
         }
     });
     for kill in 1..=5 {
-        while lived.load(SeqCst) < 40 * kill {
-            assert!(!reader.is_finished(), "the reader failed");
-            sleep(Duration::from_millis(5)).await;
-        }
+        reach(40 * kill, &lived, &mut writers, &reader).await;
         redis.kill().await;
         sleep(Duration::from_millis(50)).await;
         redis.run().await;
     }
     let now = lived.load(SeqCst);
-    while lived.load(SeqCst) < now + 40 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    reach(now + 40, &lived, &mut writers, &reader).await;
     over.store(true, SeqCst);
     reader.await.unwrap();
     let mut ids = Vec::new();

@@ -3,13 +3,18 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use ::redis::{Cmd, Pipeline, Script, cmd};
 
 use super::{
-    RedisError, answers, connection::Connection, error::Failure, names::Names, notices::Notices,
+    RedisError, answers,
+    arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal},
+    connection::Connection,
+    error::Failure,
+    names::Names,
+    notices::Notices,
     scripts,
 };
 use crate::{
@@ -24,10 +29,6 @@ use crate::{
 };
 
 type Answer<T> = Result<T, StoreError>;
-
-/// How much later than a node would the server removes what has expired: their
-/// clocks may differ by that.
-const GRACE: Duration = Duration::from_secs(60);
 
 /// The most leases that are renewed, cells that are looked at and cells that are
 /// purged at once: nobody else is served meanwhile.
@@ -299,78 +300,10 @@ impl Engine for Redis {
     }
 }
 
-/// The entry of a key.
-struct Bound<'a> {
-    class: &'static str,
-    data: Option<&'a str>,
-    token: Option<FencingToken>,
-}
-
-impl Bound<'_> {
-    /// How many values it has.
-    fn len(&self, owner: Option<&Owner>) -> usize {
-        let options = [self.data.is_some(), self.token.is_some(), owner.is_some()];
-        4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
-    }
-
-    fn push_to(&self, call: &mut Cmd, key: &Key, owner: Option<&Owner>) {
-        call.arg("c").arg(self.class);
-        call.arg("f").arg(&key.fingerprint[..]);
-        if let Some(data) = self.data {
-            call.arg("d").arg(data);
-        }
-        if let Some(token) = self.token {
-            call.arg("t").arg(token.get());
-        }
-        if let Some(owner) = owner {
-            call.arg("o").arg(owner.as_str());
-        }
-    }
-}
-
-fn push_stamp(call: &mut Cmd, stamp: Stamp) {
-    call.arg(stamp.version.get()).arg(stamp.token.get());
-}
-
-fn push_cell(call: &mut Cmd, stamp: Stamp, state: State, head: &[u8]) {
-    call.arg("v").arg(stamp.version.get());
-    call.arg("t").arg(stamp.token.get());
-    call.arg("s").arg(state.as_str());
-    call.arg("h").arg(head);
-}
-
-/// Nothing is the empty argument.
-fn optional(call: &mut Cmd, value: Option<u64>) {
-    match value {
-        Some(value) => call.arg(value),
-        None => call.arg(""),
-    };
-}
-
 /// What finds no room.
 fn full(failure: Failure) -> StoreError {
     match failure.is_full() {
         true => StoreError::Full,
         false => failure.into(),
     }
-}
-
-/// Far enough in the future, and a number that Lua and Redis both count with.
-const FOREVER: u64 = 1 << 52;
-
-/// A moment in milliseconds since 1970.
-fn moment(at: SystemTime) -> u64 {
-    let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(age.as_millis()).map_or(FOREVER, |at| at.min(FOREVER))
-}
-
-/// When the server removes what expires at this moment.
-fn removal(at: SystemTime) -> u64 {
-    moment(at) + millis(GRACE)
-}
-
-/// A term in milliseconds, rounded up.
-fn millis(term: Duration) -> u64 {
-    let millis = term.as_nanos().div_ceil(1_000_000);
-    u64::try_from(millis).map_or(FOREVER, |term| term.min(FOREVER))
 }

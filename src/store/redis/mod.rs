@@ -6,6 +6,7 @@
 //! not reach across the slots of a cluster, which is refused therefore.
 
 mod answers;
+mod arguments;
 mod builder;
 mod checks;
 mod connection;
@@ -61,6 +62,8 @@ pub use error::RedisError;
 /// # What to monitor
 /// `evicted_keys` (0), `used_memory`, `aof_last_write_status`, and by `ZCOUNT` of
 /// `operations/leases` those whose node has died.
+pub type RedisStore<T = RecordedResponse> = Durable<Redis, T>;
+
 impl RedisStore {
     /// Keeps operations in the server at this URL, under the prefix `operations`.
     ///

@@ -1,0 +1,99 @@
+//! What scripts are called with.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ::redis::Cmd;
+
+use crate::{
+    operation::State,
+    store::{FencingToken, Key, Owner, durable::Stamp},
+};
+
+/// How much later than a node would the server removes what has expired: their
+/// clocks may differ by that.
+pub(super) const GRACE: Duration = Duration::from_secs(60);
+
+/// The entry of a key.
+pub(super) struct Bound<'a> {
+    pub(super) class: &'static str,
+    pub(super) data: Option<&'a str>,
+    pub(super) token: Option<FencingToken>,
+}
+
+impl Bound<'_> {
+    /// How many values it has.
+    pub(super) fn len(&self, owner: Option<&Owner>) -> usize {
+        let options = [self.data.is_some(), self.token.is_some(), owner.is_some()];
+        4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
+    }
+
+    pub(super) fn push_to(&self, call: &mut Cmd, key: &Key, owner: Option<&Owner>) {
+        call.arg("c").arg(self.class);
+        call.arg("f").arg(&key.fingerprint[..]);
+        if let Some(data) = self.data {
+            call.arg("d").arg(data);
+        }
+        if let Some(token) = self.token {
+            call.arg("t").arg(token.get());
+        }
+        if let Some(owner) = owner {
+            call.arg("o").arg(owner.as_str());
+        }
+    }
+}
+
+pub(super) fn push_stamp(call: &mut Cmd, stamp: Stamp) {
+    call.arg(stamp.version.get()).arg(stamp.token.get());
+}
+
+pub(super) fn push_cell(call: &mut Cmd, stamp: Stamp, state: State, head: &[u8]) {
+    call.arg("v").arg(stamp.version.get());
+    call.arg("t").arg(stamp.token.get());
+    call.arg("s").arg(state.as_str());
+    call.arg("h").arg(head);
+}
+
+/// Nothing is the empty argument.
+pub(super) fn optional(call: &mut Cmd, value: Option<u64>) {
+    match value {
+        Some(value) => call.arg(value),
+        None => call.arg(""),
+    };
+}
+
+/// Far enough in the future, and a number that Lua and Redis both count with.
+const FOREVER: u64 = 1 << 52;
+
+/// A moment in milliseconds since 1970.
+pub(super) fn moment(at: SystemTime) -> u64 {
+    let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(age.as_millis()).map_or(FOREVER, |at| at.min(FOREVER))
+}
+
+/// When the server removes what expires at this moment.
+pub(super) fn removal(at: SystemTime) -> u64 {
+    moment(at) + millis(GRACE)
+}
+
+/// A term in milliseconds, rounded up.
+pub(super) fn millis(term: Duration) -> u64 {
+    let millis = term.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).map_or(FOREVER, |term| term.min(FOREVER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_and_moments_are_numbers_that_the_server_counts_with() {
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::MAX), FOREVER);
+        assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), 0);
+        assert_eq!(moment(UNIX_EPOCH + Duration::from_micros(1999)), 1);
+        // Lua's numbers are exact up to there: a term from a moment of this
+        // century on.
+        assert!(FOREVER + 4_000_000_000_000 < 1 << 53);
+    }
+}
