@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Redis, RedisError, RedisStore, checks, connection::Connection, names::Names};
+use super::{Redis, RedisError, RedisStore, checks, connection::Connections, names::Names};
 use crate::store::durable::Hub;
 
 /// Connects a [`RedisStore`] in other ways than usual.
@@ -73,10 +73,10 @@ impl RedisBuilder {
     /// [`RedisError`].
     pub async fn connect<T>(self) -> Result<RedisStore<T>, RedisError> {
         let names = Names::new(&self.prefix)?;
-        let connection = Arc::new(Connection::new(&self.url, self.patience)?);
-        checks::check(&connection, &names, self.trusted).await?;
+        let connections = Connections::new(&self.url, self.patience)?;
+        checks::check(connections.first(), &names, self.trusted).await?;
         let hub = Arc::new(Hub::default());
-        let engine = Redis::start(connection, names, &hub).await?;
+        let engine = Redis::start(connections, names, &hub).await?;
         Ok(RedisStore::on(engine, hub))
     }
 }

@@ -1,9 +1,12 @@
-//! One connection for all commands of a node, made anew when it breaks.
+//! The connections of a node, made anew when they break.
 
 use std::{
     fmt,
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,44 @@ use crate::store::StoreError;
 /// What the server takes as one value, unless it is told otherwise.
 const LARGEST: usize = 512 << 20;
 
+/// How many connections there are for commands. The server takes some 16 KiB at
+/// once from each, and writes to its disk between two rounds.
+const CONNECTIONS: usize = 4;
+
+/// Connections that take turns.
+pub(super) struct Connections {
+    all: [Arc<Connection>; CONNECTIONS],
+    turn: AtomicUsize,
+}
+
+impl Connections {
+    /// Nothing is sent yet.
+    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+        let first = Connection::new(url, patience)?;
+        let another = || Connection::to(&first.client, patience).map(Arc::new);
+        let others = || Ok([another()?, another()?, another()?]);
+        let [second, third, fourth] = others().map_err(url_error)?;
+        Ok(Self {
+            all: [Arc::new(first), second, third, fourth],
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn first(&self) -> &Arc<Connection> {
+        &self.all[0]
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn next(&self) -> &Connection {
+        &self.all[self.turn.fetch_add(1, Relaxed) % CONNECTIONS]
+    }
+}
+
+fn url_error(error: ::redis::RedisError) -> RedisError {
+    RedisError::Url(error.into())
+}
+
+/// One of them.
 pub(super) struct Connection {
     client: Client,
     /// How long an answer may take, connecting included.
@@ -38,19 +79,20 @@ struct Current {
 }
 
 impl Connection {
-    /// Nothing is sent yet.
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
-        let open = || -> RedisResult<(Client, ConnectionManager)> {
+    fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
+        let open = || -> RedisResult<Self> {
             let info: ConnectionInfo = url.into_connection_info()?;
             // Commands are small and many: none is to wait for the next.
             let tcp = TcpSettings::default().set_nodelay(true);
-            let client = Client::open(info.set_tcp_settings(tcp))?;
-            let manager = manager(&client, patience)?;
-            Ok((client, manager))
+            Self::to(&Client::open(info.set_tcp_settings(tcp))?, patience)
         };
-        let (client, manager) = open().map_err(|error| RedisError::Url(error.into()))?;
+        open().map_err(url_error)
+    }
+
+    fn to(client: &Client, patience: Duration) -> RedisResult<Self> {
+        let manager = manager(client, patience)?;
         Ok(Self {
-            client,
+            client: client.clone(),
             patience,
             current: Mutex::new(Current { manager, number: 0 }),
         })
@@ -144,11 +186,11 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The client knows a password.
-        let address = self.client.get_connection_info().addr();
-        f.debug_tuple("Connection")
+        let address = self.first().client.get_connection_info().addr();
+        f.debug_tuple("Connections")
             .field(&format_args!("{address}"))
             .finish()
     }

@@ -11,7 +11,7 @@ use ::redis::{Cmd, Pipeline, Script, cmd};
 use super::{
     RedisError, answers,
     arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal},
-    connection::Connection,
+    connection::Connections,
     error::Failure,
     names::Names,
     notices::Notices,
@@ -41,20 +41,20 @@ const ABANDONED: usize = 1000;
 
 /// What keeps the operations of a [`RedisStore`](super::RedisStore).
 pub struct Redis {
-    connection: Arc<Connection>,
+    connections: Connections,
     names: Names,
     notices: Notices,
 }
 
 impl Redis {
     pub(super) async fn start(
-        connection: Arc<Connection>,
+        connections: Connections,
         names: Names,
         hub: &Arc<Hub>,
     ) -> Result<Self, RedisError> {
-        let notices = Notices::start(&connection, names.channel(), hub).await?;
+        let notices = Notices::start(connections.first(), names.channel(), hub).await?;
         Ok(Self {
-            connection,
+            connections,
             names,
             notices,
         })
@@ -79,7 +79,11 @@ impl Redis {
             }
             calls.add_command(call);
         }
-        let answers = self.connection.run_all(&scripts::RENEW, &calls).await?;
+        let answers = self
+            .connections
+            .next()
+            .run_all(&scripts::RENEW, &calls)
+            .await?;
         let mut lost = Vec::new();
         for (held, answer) in held.chunks(RENEWED).zip(answers) {
             let indexes = answers::lost(answer)?;
@@ -96,7 +100,7 @@ impl Redis {
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis")
-            .field("connection", &self.connection)
+            .field("connections", &self.connections)
             .field("prefix", &self.names.prefix())
             .finish_non_exhaustive()
     }
@@ -111,9 +115,10 @@ impl Engine for Redis {
         // it, so nobody reads there what is out of date.
         both.cmd("PERSIST").arg(self.names.prefix()).ignore();
         both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
-        let mut answers = match self.connection.send_all(&both).await {
+        let connection = self.connections.next();
+        let mut answers = match connection.send_all(&both).await {
             // It may have been closed since it was used last, for being idle.
-            Err(failure) if failure.is_cut() => self.connection.send_all(&both).await?,
+            Err(failure) if failure.is_cut() => connection.send_all(&both).await?,
             answers => answers?,
         };
         answers.pop().map_or(Ok(None), answers::cell)
@@ -153,7 +158,7 @@ impl Engine for Redis {
         if let Some(key) = new.key {
             call.arg("k").arg(&*key.name);
         }
-        let answer = self.connection.run(&scripts::INSERT, &call).await;
+        let answer = self.connections.next().run(&scripts::INSERT, &call).await;
         answers::inserted(answer.map_err(full)?)
     }
 
@@ -181,7 +186,12 @@ impl Engine for Redis {
         if let Some(at) = next.expires_at {
             call.arg("x").arg(moment(at));
         }
-        answers::replaced(self.connection.run(&scripts::REPLACE, &call).await?)
+        answers::replaced(
+            self.connections
+                .next()
+                .run(&scripts::REPLACE, &call)
+                .await?,
+        )
     }
 
     async fn forget(
@@ -197,7 +207,7 @@ impl Engine for Redis {
         call.arg(remains);
         optional(&mut call, until.map(moment));
         optional(&mut call, until.map(removal));
-        answers::replaced(self.connection.run(&scripts::FORGET, &call).await?)
+        answers::replaced(self.connections.next().run(&scripts::FORGET, &call).await?)
     }
 
     async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
@@ -211,7 +221,12 @@ impl Engine for Redis {
     async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
         let mut call = self.call(&scripts::ABANDONED, &[]);
         call.arg(limit.min(ABANDONED));
-        answers::abandoned(self.connection.run(&scripts::ABANDONED, &call).await?)
+        answers::abandoned(
+            self.connections
+                .next()
+                .run(&scripts::ABANDONED, &call)
+                .await?,
+        )
     }
 
     async fn reserve(
@@ -231,7 +246,7 @@ impl Engine for Redis {
             token: Some(token),
         };
         reserved.push_to(&mut call, key, owner);
-        let answer = self.connection.run(&scripts::RESERVE, &call).await;
+        let answer = self.connections.next().run(&scripts::RESERVE, &call).await;
         answers::reserved(answer.map_err(full)?)
     }
 
@@ -244,13 +259,19 @@ impl Engine for Redis {
     ) -> Answer<bool> {
         let mut call = self.call(&scripts::SETTLE, &[&self.names.key(name)]);
         call.arg(token.get()).arg(answer).arg(millis(ttl));
-        answers::flag(&self.connection.run(&scripts::SETTLE, &call).await?)
+        answers::flag(&self.connections.next().run(&scripts::SETTLE, &call).await?)
     }
 
     async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
         let mut call = self.call(&scripts::RELEASE_KEY, &[&self.names.key(name)]);
         call.arg(token.get());
-        answers::flag(&self.connection.run(&scripts::RELEASE_KEY, &call).await?)
+        answers::flag(
+            &self
+                .connections
+                .next()
+                .run(&scripts::RELEASE_KEY, &call)
+                .await?,
+        )
     }
 
     async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
@@ -267,7 +288,7 @@ impl Engine for Redis {
             call.arg(moment(ask.now));
             call.arg(ask.state.map_or("", State::as_str));
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
-            let answer = self.connection.run(&scripts::LIST, &call).await?;
+            let answer = self.connections.next().run(&scripts::LIST, &call).await?;
             let (more, next) = answers::listed(answer)?;
             found.extend(more);
             match next {
@@ -286,7 +307,7 @@ impl Engine for Redis {
             }
             let mut call = self.call(&scripts::PURGE, &[]);
             call.arg(moment(now)).arg(some);
-            let answer = self.connection.run(&scripts::PURGE, &call).await?;
+            let answer = self.connections.next().run(&scripts::PURGE, &call).await?;
             let went = answers::count(&answer)?;
             purged += went;
             if went < some {

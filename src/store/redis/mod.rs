@@ -52,7 +52,7 @@ pub use error::RedisError;
 /// A live operation takes some 1,300 bytes of the server's memory, one that has
 /// ended some 2,000 and its result, until its time to live is over. A server that
 /// is full accepts no more ([`StoreError::Full`](super::StoreError::Full)), and lets
-/// what it has accepted come to its end. Each handle has two connections, which its
+/// what it has accepted come to its end. Each handle has five connections, which its
 /// clones share.
 ///
 /// # Permissions
