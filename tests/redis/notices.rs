@@ -12,6 +12,9 @@ use super::{ask, connect, create, done, lease, proxy::Proxy, server::Redis, succ
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Less than it takes to hear of a change without being told.
+const SOON: Duration = Duration::from_secs(3);
+
 /// How long it takes until one node hears of what another does.
 async fn latency(near: &RedisStore, far: &RedisStore) -> Duration {
     let record = create(far, NewOperation::new(OperationId::new())).await;
@@ -33,7 +36,7 @@ async fn other_nodes_hear_of_a_change_at_once() {
     let (near, far) = (connect(&redis).await, connect(&redis).await);
     for _ in 0..5 {
         let latency = latency(&near, &far).await;
-        assert!(latency < Duration::from_secs(1), "{latency:?}");
+        assert!(latency < SOON, "{latency:?}");
     }
 }
 
@@ -53,7 +56,7 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
     done(far.overrule(id, record.version().unwrap(), outcome).await);
     let recalled = near.recalled(&node, LONG).await.unwrap();
     assert_eq!(recalled, std::slice::from_ref(id));
-    assert!(since.elapsed() < Duration::from_secs(1));
+    assert!(since.elapsed() < SOON);
 }
 
 #[tokio::test]
@@ -64,11 +67,11 @@ async fn a_notice_that_is_lost_costs_time_only() {
     let far = connect(&redis).await;
     proxy.mute(true);
     let lost = latency(&near, &far).await;
-    assert!(lost > Duration::from_secs(1), "it was told after {lost:?}");
-    assert!(lost < Duration::from_secs(8), "{lost:?}");
+    assert!(lost > SOON, "it was told after {lost:?}");
+    assert!(lost < 3 * SOON, "{lost:?}");
     proxy.mute(false);
     let told = latency(&near, &far).await;
-    assert!(told < Duration::from_secs(1), "{told:?}");
+    assert!(told < SOON, "{told:?}");
 }
 
 /// Whoever waits reads again when the subscription is there again.
@@ -92,13 +95,9 @@ async fn a_subscription_that_breaks_is_made_again() {
     let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     assert_eq!(killed, 2);
     assert_eq!(wait.await.unwrap(), Some(ended));
-    assert!(
-        since.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        since.elapsed()
-    );
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
     let told = latency(&near, &far).await;
-    assert!(told < Duration::from_secs(1), "{told:?}");
+    assert!(told < SOON, "{told:?}");
 }
 
 #[tokio::test]

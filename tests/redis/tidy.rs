@@ -33,7 +33,7 @@ const FOREVER: [&str; 2] = ["operations/format", "operations/number"];
 #[tokio::test]
 async fn nothing_is_left_of_what_has_expired() {
     let redis = Redis::start().await;
-    let ttl = Duration::from_millis(100);
+    let ttl = Duration::from_millis(500);
     let store = connect(&redis).await.ttl(ttl);
     let owner = |number: u32| match number % 3 {
         0 => None,
@@ -166,7 +166,7 @@ async fn an_id_that_comes_again_takes_over_everything() {
 async fn what_is_many_is_handled_in_parts() {
     const MANY: usize = 1203;
     let redis = Redis::with(&["--appendfsync", "no"]).await;
-    let ttl = Duration::from_millis(200);
+    let ttl = Duration::from_secs(2);
     let store = connect(&redis).await.ttl(ttl);
     let (owner, term) = (Some(Owner::new("somebody")), Duration::from_secs(60));
     let mut held = Vec::new();
@@ -225,7 +225,7 @@ async fn what_is_many_is_handled_in_parts() {
                 .await,
         );
     }
-    sleep(2 * ttl).await;
+    sleep(ttl + ttl / 10).await;
     let purged = store.purge(777).await.unwrap();
     assert!(purged <= 777);
     while store.purge(777).await.unwrap() > 0 {}
