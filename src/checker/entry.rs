@@ -154,6 +154,8 @@ pub enum RunEvent {
     Begin,
     /// It is about to answer.
     End,
+    /// It is stopped before it could answer.
+    Dropped,
 }
 
 /// A time in which nothing can be asked of the store, or of a node.

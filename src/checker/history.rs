@@ -31,8 +31,10 @@ pub(super) struct History {
     pub(super) uncancelable: bool,
     pub(super) attempts: BTreeSet<u32>,
     pub(super) runs: u32,
-    /// When a run came to its end last, and on which node.
-    pub(super) ran: Option<(u64, String)>,
+    /// Whether a run came to its end.
+    pub(super) ran: bool,
+    /// When a run came to its end or was dropped last, and on which node.
+    pub(super) stopped: Option<(u64, String)>,
     /// The latest of the polls that were held long, by what they waited for.
     pub(super) held: BTreeMap<Option<u64>, Held>,
     pub(super) found: Vec<Violation>,
@@ -165,11 +167,17 @@ impl History {
                 }
             }
             RunEvent::End => {
-                let latest = self.ran.as_ref().map(|(at, _)| *at);
-                if latest < Some(run.at) {
-                    self.ran = Some((run.at, run.node.clone()));
-                }
+                self.ran = true;
+                self.stopped(run);
             }
+            RunEvent::Dropped => self.stopped(run),
+        }
+    }
+
+    fn stopped(&mut self, run: &Run) {
+        let latest = self.stopped.as_ref().map(|(at, _)| *at);
+        if latest < Some(run.at) {
+            self.stopped = Some((run.at, run.node.clone()));
         }
     }
 

@@ -72,7 +72,7 @@ impl Judge<'_> {
                 attempts: history.runs,
             });
         }
-        if self.runs && state == Some(State::Succeeded) && history.ran.is_none() {
+        if self.runs && state == Some(State::Succeeded) && !history.ran {
             history.convict(Violation::NeverRan {
                 operation: id.into(),
             });
@@ -83,7 +83,7 @@ impl Judge<'_> {
         let (Some(within), Some(canceled)) = (self.rules.stop, history.canceled) else {
             return;
         };
-        let Some((at, node)) = history.ran.as_ref().filter(|(at, _)| *at > canceled) else {
+        let Some((at, node)) = history.stopped.as_ref().filter(|(at, _)| *at > canceled) else {
             return;
         };
         let lease = self.rules.lease;

@@ -85,9 +85,9 @@ impl Rules {
         }
     }
 
-    /// How long after a cancel was answered the inner service may still come to
-    /// its end, wherever it runs; not judged by default, since not all work can
-    /// be stopped. The times of runs and of clients are compared.
+    /// How long after a cancel was answered the inner service may still run,
+    /// wherever that is; not judged by default, since not all work can be
+    /// stopped. The times of runs and of clients are compared.
     #[must_use]
     pub fn stop(self, within: Duration) -> Self {
         Self {

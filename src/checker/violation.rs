@@ -106,7 +106,7 @@ pub enum Violation {
         state: State,
     },
     /// It was canceled, and the work went on.
-    #[error("{operation}: its run came to an end {by:?} after the cancel")]
+    #[error("{operation}: it was still run {by:?} after the cancel")]
     WentOn {
         /// Which operation.
         operation: String,

@@ -161,7 +161,7 @@ impl Customer {
             1 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "error" }),
             2 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "panic" }),
             3 | 4 => json!({ "format": "pdf", "bytes": self.random.below(50_000) }),
-            5 | 6 => json!({ "pages": 10, "page_ms": 200 }),
+            5 | 6 => json!({ "pages": 15, "page_ms": 200 }),
             _ => json!({ "pages": pages, "page_ms": page_ms }),
         }
     }

@@ -24,7 +24,7 @@ use crate::{postgres::Postgres, private::Folder, redis::Redis};
 
 /// Short, so that what is taken over is taken over within the test.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
-/// How long a report may take; the longest that is ordered takes 2 s.
+/// How long a report may take; the longest that is ordered takes 3 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many customers there are at a time.
 const CUSTOMERS: usize = 24;
@@ -126,7 +126,7 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
         .attempts(attempts)
         .lease(LEASE)
         .recovery(LEASE)
-        .stop(Duration::from_millis(1_500))
+        .stop(Duration::from_secs(2))
         // Pending takes no time: there is no bound on what runs at once.
         .timeouts(TIMEOUT + Duration::from_secs(2));
     let runs = folder.join("runs");

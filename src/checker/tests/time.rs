@@ -84,6 +84,7 @@ fn what_is_canceled_is_stopped() {
         vec![
             accepted(),
             run(6, 1, RunEvent::Begin),
+            run(10, 1, RunEvent::Dropped),
             cancel(15, Answer::Operation(sighting(3, State::Canceled))),
             run(end, 1, RunEvent::End),
         ]
@@ -94,6 +95,9 @@ fn what_is_canceled_is_stopped() {
     let by = Duration::from_millis(1_001);
     let verdict = check(&log(1_021), &rules);
     assert_eq!(verdict.violations, [Violation::WentOn { operation, by }]);
+    let mut dropped = log(1_000);
+    dropped.push(run(1_021, 1, RunEvent::Dropped));
+    assert_eq!(check(&dropped, &rules).violations, verdict.violations);
     // Not all work can be stopped.
     passes(&log(1_021));
     let verdict = check(&with(log(1_021), away(100, 101)), &rules);
