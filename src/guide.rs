@@ -6,6 +6,9 @@ pub mod modes {}
 #[doc = include_str!("../docs/handler.md")]
 pub mod handler {}
 
+#[doc = include_str!("../docs/deployment.md")]
+pub mod deployment {}
+
 #[cfg(feature = "redis")]
 #[doc = include_str!("../docs/redis.md")]
 pub mod redis {}

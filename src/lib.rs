@@ -7,9 +7,9 @@
 //! operation, wait for it, fetch its result and cancel it.
 //!
 //! **An operation that got its 202 is never lost, and ends exactly once**, as
-//! far as its store is durable. [`MemoryStore`] is gone with its process; what a
-//! crash leaves behind in a durable store of yours is for whoever calls
-//! [`take_over`](store::Lease::take_over).
+//! far as its store is durable. [`MemoryStore`] is gone with its process; there are
+//! stores in a file, in PostgreSQL and in Redis. What a node leaves behind that dies
+//! is for its [`Recovery`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -51,6 +51,7 @@
 //!   otherwise.
 //! * [`guide::modes`]: when a request goes asynchronous, and which way to
 //!   choose. [`guide::handler`]: what changes for your handler.
+//! * [`guide::deployment`]: stores, leases, crashes and restarts.
 //! * [`contract`]: the 202, the resource and the polls without the layer, for
 //!   queues and workers of your own.
 //!
@@ -61,7 +62,7 @@
 //! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
 //! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
 //! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
-//! | `full` | all of them | 1.89 |
+//! | `full` | all of them | 1.94 |
 //!
 //! [`tower::Service`]: https://docs.rs/tower/latest/tower/trait.Service.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
