@@ -61,6 +61,9 @@
 //! | (none) | everything above | 1.89 |
 //! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
 //! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
+//! | `redb` | `RedbStore`: operations in a file, for one process | 1.90 |
+//! | `postgres` | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
+//! | `redis` | `RedisStore`: operations in Redis or Valkey, for many nodes | 1.89 |
 //! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
 //! | `full` | all of them | 1.94 |
 //!

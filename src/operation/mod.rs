@@ -39,7 +39,7 @@ mod recorded;
 mod resource;
 mod stage;
 mod state;
-#[cfg(feature = "durable")]
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod stored;
 mod timestamp;
 mod view;
@@ -55,7 +55,7 @@ pub use recorded::RecordedResponse;
 pub use resource::{Operation, Snapshot};
 pub use stage::{Outcome, Stage};
 pub use state::{InvalidTransition, State, UnknownState};
-#[cfg(feature = "durable")]
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub use stored::Stored;
 pub use view::OperationView;
 

@@ -139,7 +139,7 @@ impl RecordedResponse {
     }
 
     /// The response that consists of these.
-    #[cfg(feature = "durable")]
+    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn of(
         status: StatusCode,
         embed: Embed,
@@ -156,7 +156,7 @@ impl RecordedResponse {
         }))
     }
 
-    #[cfg(feature = "durable")]
+    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn header_blocks(&self) -> [&HeaderBlock; 2] {
         [&self.0.headers, &self.0.trailers]
     }

@@ -57,7 +57,7 @@
 mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(feature = "durable")]
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod durable;
 mod error;
 mod function;

@@ -8,6 +8,8 @@ mod hub;
 mod leasing;
 mod reading;
 mod reserving;
+#[cfg(all(test, feature = "conformance", feature = "postgres", feature = "redis"))]
+mod skew;
 mod writing;
 
 use std::{
@@ -30,6 +32,9 @@ pub(crate) use hub::Hub;
 pub struct Durable<E, T = RecordedResponse> {
     shared: Arc<Shared<E, T>>,
     ttl: Duration,
+    /// How far the clock of this node is ahead.
+    #[cfg(test)]
+    ahead: Duration,
 }
 
 struct Shared<E, T> {
@@ -51,6 +56,8 @@ impl<E: Engine, T> Durable<E, T> {
                 held: held::Held::new(),
             }),
             ttl: TTL,
+            #[cfg(test)]
+            ahead: Duration::ZERO,
         }
     }
 
@@ -61,13 +68,17 @@ impl<E: Engine, T> Durable<E, T> {
         self
     }
 
+    #[cfg(feature = "redb")]
     pub(crate) fn engine(&self) -> &E {
         &self.shared.engine
     }
 
     /// This node's moment. Terms of leases are the engine's affair.
     fn now(&self) -> SystemTime {
-        SystemTime::now()
+        let now = SystemTime::now();
+        #[cfg(test)]
+        let now = now + self.ahead;
+        now
     }
 }
 
@@ -76,6 +87,8 @@ impl<E, T> Clone for Durable<E, T> {
         Self {
             shared: Arc::clone(&self.shared),
             ttl: self.ttl,
+            #[cfg(test)]
+            ahead: self.ahead,
         }
     }
 }

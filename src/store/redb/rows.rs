@@ -261,7 +261,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_cell_comes_back_and_no_part_of_it_is_one(
-            (version, token, number, expires_at) in (1.., 0.., 0.., proptest::option::of(1_u64..)),
+            (version, token, number, expires_at) in
+                (1_u64.., 0_u64.., 0_u64.., proptest::option::of(1_u64..)),
             (state, parts) in (1_u8..=5, 0_u8..8),
             (owner, key, head) in (text(), text(), proptest::collection::vec(any::<u8>(), 0..50)),
         ) {
@@ -292,7 +293,7 @@ mod tests {
 
         #[test]
         fn a_key_comes_back(
-            (token, until) in (0.., proptest::option::of(1_u64..)),
+            (token, until) in (0_u64.., proptest::option::of(1_u64..)),
             (kind, owner, content) in (0..3, text(), proptest::collection::vec(any::<u8>(), 0..50)),
             fingerprint in any::<[u8; 32]>(),
         ) {
@@ -307,7 +308,8 @@ mod tests {
                     _ => Bound::Answer(&content),
                 },
             };
-            prop_assert_eq!(KeyRow::decode(&row.encode()).unwrap(), row);
+            let bytes = row.encode();
+            prop_assert_eq!(KeyRow::decode(&bytes).unwrap(), row);
         }
 
         #[test]
