@@ -7,6 +7,9 @@
 //! What is compared with it are changes made durable per second, at the batch
 //! size that came about.
 
+#[path = "../tests/support/private.rs"]
+mod private;
+
 use std::{
     hint::black_box,
     path::Path,
@@ -30,7 +33,7 @@ const TIME: Duration = Duration::from_millis(1200);
 const KIB: &[u8] = &[b'x'; 1024];
 
 fn main() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = private::Folder::new("redb-bench");
     println!("| what | concurrent | per second | a commit | raw at that size | ratio |");
     println!("| --- | --- | --- | --- | --- | --- |");
     for (name, work, concurrent) in [

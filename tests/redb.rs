@@ -1,42 +1,45 @@
-//! The store in a file of redb's.
+//! The store in a file: the laws, what is refused, and processes that are killed.
+
+#[path = "redb/file.rs"]
+mod file;
+#[path = "redb/kill.rs"]
+mod kill;
+#[path = "redb/laws.rs"]
+mod laws;
+#[path = "support/private.rs"]
+mod private;
 
 use std::time::Duration;
 
-use tower_operations::store::{
-    AnyStore, RedbStore,
-    conformance::{self, Nodes},
+use tower_operations::{
+    OperationId, Outcome, RecordedResponse, WholeBody,
+    store::{Created, LeaseTerm, NewOperation, NodeId, RedbStore},
 };
 
-fn open(folder: &tempfile::TempDir, ttl: Duration) -> RedbStore {
-    let path = folder.path().join(format!("{}.redb", uuid::Uuid::new_v4()));
-    RedbStore::open(path).unwrap().ttl(ttl)
+/// Of a lease that is not going to end by itself.
+const TERM: Duration = Duration::from_secs(600);
+
+fn lease() -> LeaseTerm {
+    LeaseTerm {
+        node: NodeId::new(),
+        term: TERM,
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_store_keeps_every_law() {
-    let folder = tempfile::tempdir().unwrap();
-    conformance::all(async |ttl| open(&folder, ttl)).await;
+fn held(id: &OperationId) -> NewOperation {
+    NewOperation::new(id.clone()).lease(lease())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn handles_of_one_file_keep_every_law_together() {
-    let folder = tempfile::tempdir().unwrap();
-    conformance::all(async |ttl| {
-        let store = open(&folder, ttl);
-        Nodes::new([store.clone(), store.clone(), store])
-    })
-    .await;
+fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {
+    let body = WholeBody::from(text.into());
+    Outcome::Succeeded(Some(RecordedResponse::new(http::Response::new(body))))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_erased_store_keeps_every_law() {
-    let folder = tempfile::tempdir().unwrap();
-    conformance::all(async |ttl| AnyStore::new(open(&folder, ttl))).await;
-}
+async fn create(store: &RedbStore, new: NewOperation) -> tower_operations::store::FencingToken {
+    use tower_operations::store::Repository;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_file_keeps_every_law_whatever_is_in_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder, Duration::ZERO);
-    conformance::all(async |ttl| store.clone().ttl(ttl)).await;
+    match store.create(new).await {
+        Ok(Created::New(record)) => record.token(),
+        other => panic!("{other:?}"),
+    }
 }

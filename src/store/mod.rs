@@ -92,7 +92,7 @@ pub use names::{FencingToken, NodeId, Owner, Version};
 pub use postgres::{Postgres, PostgresBuilder, PostgresError, PostgresStore};
 pub use record::{Record, Step};
 #[cfg(feature = "redb")]
-pub use redb::{RedbError, RedbStats, RedbStore};
+pub use redb::{Redb, RedbError, RedbStats, RedbStore};
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisBuilder, RedisError, RedisStore};
 pub use repository::{Created, Repository, Write};

@@ -10,7 +10,7 @@ use super::{
     error::Fault,
     file::parse_id,
     rows::{Bound, CellRow, KeyRow, Parts, millis},
-    terms::{Entry, until},
+    terms::Entry,
     writer::Change,
 };
 use crate::{
@@ -67,8 +67,16 @@ impl Change for Insert {
         if let Some(row) = desk.row(id)? {
             let row = CellRow::decode(&row)?;
             if !row.has_expired(self.now) {
-                let key = row.key.map(|name| String::from_utf8_lossy(name).into());
-                return Ok(Inserted::Id(desk.cell(id, &row)?, key));
+                let found = desk.cell(id, &row)?;
+                let made_by = row.key.map(|name| String::from_utf8_lossy(name).into());
+                if let Some(key) = &self.key
+                    && row.key == Some(key.name.as_bytes())
+                    && desk.bound_to(key.name.as_bytes(), id)?
+                {
+                    // An earlier try had put it in, without being told.
+                    desk.reserve(&key.name, None);
+                }
+                return Ok(Inserted::Id(found, made_by));
             }
             desk.remove(&self.id, &row)?;
             if let Some(name) = row.key {
@@ -119,11 +127,8 @@ impl Insert {
         }
         if let Some(term) = self.lease {
             desk.leased.insert(number, id)?;
-            let lease = Entry {
-                until: until(desk.now, term),
-                value: self.stamp.token,
-            };
-            desk.memory.leases.set(&self.id, Some(lease));
+            let token = self.stamp.token;
+            desk.memory.lease(&self.id, token, desk.now, term);
         }
         if let Some(key) = &self.key {
             let row = KeyRow {
@@ -196,14 +201,18 @@ impl Change for Replace {
             desk.end_lease(&self.id, id, &row)?;
             (parts.lease, parts.request) = (false, false);
         } else if let Some(lease) = lease {
-            let lease = Entry {
-                until: match self.lease {
-                    LeaseChange::Kept => lease.until,
-                    LeaseChange::TakenOver(term) => until(desk.now, term),
-                },
-                value: self.stamp.token,
-            };
-            desk.memory.leases.set(&self.id, Some(lease));
+            let token = self.stamp.token;
+            match self.lease {
+                LeaseChange::TakenOver(term) => {
+                    desk.memory.lease(&self.id, token, desk.now, term);
+                }
+                LeaseChange::Kept if lease.value != token => {
+                    let value = token;
+                    let lease = Some(Entry { value, ..lease });
+                    desk.memory.leases.set(&self.id, lease);
+                }
+                LeaseChange::Kept => {}
+            }
         }
         match &self.result {
             Some(result) => drop(desk.results.insert(id, &**result)?),

@@ -1,7 +1,10 @@
 //! Where changes are made: the tables, in one transaction, and what is kept in
 //! memory beside them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::redb::{ReadableTable, StorageError, Table, Value, WriteTransaction};
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use super::{
     tables::{
         CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
     },
-    terms::{Entry, Terms},
+    terms::{Entry, Terms, until},
 };
 use crate::{
     operation::OperationId,
@@ -31,11 +34,29 @@ pub(super) struct Memory {
     /// when.
     pub(super) leases: Terms<OperationId, FencingToken>,
     pub(super) reservations: Terms<Arc<str>, Reserved>,
+    /// The longest term of a lease so far.
+    pub(super) longest: Duration,
     /// A number above those of all operations so far.
     pub(super) next_number: u64,
 }
 
 impl Memory {
+    /// Lets `token` hold an operation for `term` from now on.
+    pub(super) fn lease(
+        &mut self,
+        id: &OperationId,
+        token: FencingToken,
+        now: Instant,
+        term: Duration,
+    ) {
+        self.longest = self.longest.max(term);
+        let lease = Entry {
+            until: until(now, term),
+            value: token,
+        };
+        self.leases.set(id, Some(lease));
+    }
+
     pub(super) fn keep(&mut self) {
         self.leases.keep();
         self.reservations.keep();

@@ -82,10 +82,10 @@ impl From<CompactionError> for RedbError {
 impl From<Fault> for RedbError {
     fn from(fault: Fault) -> Self {
         match fault {
+            Fault::Disk(error) => error.into(),
             Fault::Engine(error) => match *error {
-                ::redb::Error::Io(error) => error.into(),
-                ::redb::Error::Corrupted(_) => Self::Corrupt(error.into()),
-                _ => Self::Engine(error.into()),
+                ::redb::Error::Corrupted(_) => Self::Corrupt(error),
+                _ => Self::Engine(error),
             },
             fault => Self::Corrupt(fault.into()),
         }
@@ -95,6 +95,9 @@ impl From<Fault> for RedbError {
 /// What went wrong inside.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
+    /// The disk says so.
+    #[error("the disk failed")]
+    Disk(#[source] io::Error),
     /// The engine says so.
     #[error("the engine failed")]
     Engine(#[source] Box<::redb::Error>),
@@ -110,7 +113,11 @@ macro_rules! of_the_engine {
     ($($error:ident)*) => {
         $(impl From<::redb::$error> for Fault {
             fn from(error: ::redb::$error) -> Self {
-                Self::Engine(Box::new(error.into()))
+                match error.into() {
+                    // As redb wraps it, it would be no source of anything.
+                    ::redb::Error::Io(error) => Self::Disk(error),
+                    error => Self::Engine(Box::new(error)),
+                }
             }
         })*
     };
@@ -122,14 +129,13 @@ impl Fault {
     /// Whether the file has to be opened again: the engine goes on with nothing
     /// after an error of the disk.
     pub(super) fn is_of_the_disk(&self) -> bool {
-        use ::redb::Error::{DatabaseClosed, Io, LockPoisoned, PreviousIo};
+        use ::redb::Error::{DatabaseClosed, LockPoisoned, PreviousIo};
         match self {
-            Self::Engine(error) => matches!(
-                **error,
-                Io(_) | PreviousIo | DatabaseClosed | LockPoisoned(_)
-            ),
+            Self::Engine(error) => {
+                matches!(**error, PreviousIo | DatabaseClosed | LockPoisoned(_))
+            }
             Self::Row(_) => false,
-            Self::Panicked => true,
+            Self::Disk(_) | Self::Panicked => true,
         }
     }
 

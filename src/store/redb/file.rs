@@ -71,6 +71,16 @@ pub(super) enum ReadError {
     Fault(Fault),
 }
 
+impl ReadError {
+    /// Whether opening the database again may help.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Closed(error) => error.is_transient(),
+            Self::Fault(fault) => fault.is_of_the_disk(),
+        }
+    }
+}
+
 impl From<Fault> for ReadError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
@@ -122,7 +132,7 @@ impl Medium {
     /// Opens the database that is on it. One that was open before reaches it no
     /// more.
     pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
-        self.cut.store(true, SeqCst);
+        self.cut_off();
         self.cut = Arc::default();
         let lent = Lent {
             backend: Arc::clone(&self.backend),
@@ -148,9 +158,14 @@ impl Medium {
         })
     }
 
+    /// Whatever the database that is open tries from now on fails.
+    pub(super) fn cut_off(&self) {
+        self.cut.store(true, SeqCst);
+    }
+
     /// Lets go of it.
     pub(super) fn close(&self) -> io::Result<()> {
-        self.cut.store(true, SeqCst);
+        self.cut_off();
         self.backend.close()
     }
 }

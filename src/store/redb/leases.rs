@@ -25,32 +25,33 @@ pub(super) enum LeaseAsk {
 }
 
 impl LeaseAsk {
-    /// How long leases last that it makes.
-    pub(super) fn term(&self) -> Duration {
-        match self {
-            Self::Renew(_, term, _) => *term,
-            Self::Release(..) | Self::Abandoned(..) => Duration::ZERO,
-        }
-    }
-
-    pub(super) fn answer(self, memory: &mut Memory, access: &Access, now: Instant) {
+    /// Whether it could be answered.
+    pub(super) fn answer(self, memory: &mut Memory, access: &Access, now: Instant) -> bool {
         // Whoever waited may have gone.
-        match self {
+        let is_sound = match self {
             Self::Renew(held, term, waiting) => {
+                memory.longest = memory.longest.max(term);
                 let lost = renew(memory, access, held, until(now, term));
+                let is_sound = lost.is_ok();
                 let _ = waiting.send(lost);
+                is_sound
             }
             Self::Release(held, waiting) => {
                 for held in held {
                     extend(memory, &held, now);
                 }
                 let _ = waiting.send(Ok(()));
+                true
             }
             Self::Abandoned(limit, waiting) => {
-                let _ = waiting.send(abandoned(memory, access, limit, now));
+                let abandoned = abandoned(memory, access, limit, now);
+                let is_sound = abandoned.is_ok();
+                let _ = waiting.send(abandoned);
+                is_sound
             }
-        }
+        };
         memory.keep();
+        is_sound
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod desk;
+mod engine;
 mod error;
 mod file;
 mod key_changes;
@@ -14,81 +15,125 @@ mod terms;
 mod tests;
 mod writer;
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
-};
+use std::{path::Path, sync::Arc};
 
-use bytes::Bytes;
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
-};
+use self::{file::Medium, writer::Ask};
+use super::durable::{Durable, Hub};
+use crate::operation::RecordedResponse;
 
-use self::{
-    changes::{Forget, Insert, Purge, Replace},
-    desk::{Reserved, text},
-    file::{Access, Medium, ReadError, Slot, closed},
-    key_changes::{ReleaseKey, Reserve, Settle},
-    leases::LeaseAsk,
-    writer::{Ask, Change, Counted, Started},
-};
-use super::durable::{
-    Abandoned, Cell, Durable, Engine, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
-    Notice, Replaced, Stamp,
-};
-use crate::{
-    operation::{OperationId, RecordedResponse},
-    store::{FencingToken, Held, Key, Owner, StoreError},
-};
-
-pub use self::error::RedbError;
+pub use self::{engine::Redb, error::RedbError};
 
 /// The memory that a store takes for pages of its file, unless said.
 const CACHE: usize = 64 * 1024 * 1024;
 
+/// Operations in a file, for one process: nothing to install, nothing to
+/// connect to.
+///
+/// It has every power, and clones are handles to the same file. A process that
+/// opens the file has it for itself until the last handle is gone; several
+/// nodes need a store that they can share.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_operations::{AsyncAcceptLayer, store::RedbStore};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = std::env::temp_dir().join(format!("doc-{}", std::process::id()));
+/// # std::fs::create_dir(&folder)?;
+/// # let path = folder.join("operations.redb");
+/// let store = RedbStore::open(path)?.ttl(Duration::from_secs(3600));
+/// let layer = AsyncAcceptLayer::new(store.clone());
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Durability
+/// Every change is synced to the disk before it is answered, so a 202 outlives
+/// a kill and a power cut. One thread writes: what arrives while one commit runs
+/// shares the next one, so the more there is to do, the less each costs. Leases
+/// and reservations of keys are in memory only: whoever opens the file is its
+/// only user, all earlier holders are gone, and their leases count as expired
+/// at once.
+///
+/// If the disk fails or is full, whoever waits gets a transient error, reads go
+/// on if they can, and the file is opened again for what comes next: what was
+/// answered is there, and it goes on once the disk does. Nobody has to start
+/// anything again.
+///
+/// # Sizing
+/// The file grows with what is kept and does not shrink by itself; expired
+/// operations leave with [`purge`](super::Purge::purge), and their room is used
+/// again. [`compact`](Self::compact) gives it back. Reads take place on the
+/// thread that asks for them; pages that are not in memory (64 MiB of them, or
+/// [as you say](Self::open_with_cache)) come from the disk.
+///
+/// # Permissions
+/// A new file can be read and written by its owner only (on Unix). The process
+/// needs to write the file, and the folder to make it. Do not put it on a
+/// network share: its lock and its syncs have to be real.
+///
+/// # What to monitor
+/// [`stats`](Self::stats), the room on the disk, and warnings of this crate in
+/// [`tracing`]: each failure of the file is one.
+///
+/// The page [`guide::redb`](crate::guide::redb) has the tables, and figures.
 pub type RedbStore<T = RecordedResponse> = Durable<Redb, T>;
 
-impl<T> Durable<Redb, T> {
-    /// Opens the file at `path`, or makes it.
+impl Durable<Redb> {
+    /// Opens the file at `path`, or makes it; 64 MiB of memory hold its pages.
+    ///
+    /// This reads and writes the file before it returns, so in a program that
+    /// runs already it belongs into [`tokio::task::spawn_blocking`]. It takes
+    /// milliseconds, also after a crash.
+    ///
+    /// # Errors
+    /// See [`RedbError`]. A file that cannot be opened is left as it is.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbError> {
         Self::open_with_cache(path, CACHE)
     }
+}
 
-    /// The same with so many bytes of memory for pages of the file.
+impl<T> Durable<Redb, T> {
+    /// The same, with so many bytes of memory for pages, and for results of any
+    /// type.
+    ///
+    /// # Errors
+    /// Those of [`open`](RedbStore::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, RedbError> {
         let engine = Redb::on(Medium::file(path.as_ref(), bytes)?)?;
         Ok(Self::on(engine, Arc::new(Hub::default())))
     }
 
-    /// Makes the file as small as it can be.
+    /// Makes the file as small as it can be; false if it was already.
+    ///
+    /// Everything waits meanwhile, reads too: about as long as it takes to write
+    /// the file anew.
+    ///
+    /// # Errors
+    /// See [`RedbError`]. The operations are whole all the same.
     pub async fn compact(&self) -> Result<bool, RedbError> {
-        self.engine()
-            .ask(Ask::Compact)
-            .await
-            .unwrap_or(Err(RedbError::Closed))
+        let compacted = self.engine().ask(Ask::Compact).await;
+        compacted.unwrap_or(Err(RedbError::Closed))
+    }
+
+    /// Closes the file, after all that was asked before. Every handle is refused
+    /// from then on.
+    ///
+    /// Without it the file is closed soon after the last handle is gone, in the
+    /// background.
+    ///
+    /// # Errors
+    /// See [`RedbError`]. Nothing that was answered is lost.
+    pub async fn close(&self) -> Result<(), RedbError> {
+        let closed = self.engine().ask(Ask::Close).await;
+        closed.unwrap_or(Err(RedbError::Closed))
     }
 
     /// What the store has done since it was opened, and what waits.
     #[must_use]
     pub fn stats(&self) -> RedbStats {
-        let Redb { asks, counted, .. } = self.engine();
-        RedbStats {
-            commits: counted.commits.load(Relaxed),
-            changes: counted.changes.load(Relaxed),
-            failures: counted.failures.load(Relaxed),
-            queued: asks.max_capacity() - asks.capacity(),
-        }
-    }
-
-    /// Closes the file.
-    pub async fn close(&self) -> Result<(), RedbError> {
-        self.engine()
-            .ask(Ask::Close)
-            .await
-            .unwrap_or(Err(RedbError::Closed))
+        self.engine().stats()
     }
 }
 
@@ -100,197 +145,9 @@ pub struct RedbStats {
     pub commits: u64,
     /// How many changes were in these commits.
     pub changes: u64,
-    /// How often the file had to be opened again, since the disk had failed.
+    /// How often the file failed, and had to be opened again.
     pub failures: u64,
-    /// How many requests wait for the writer; near 1024 they wait for room in
-    /// its queue.
+    /// How many requests wait for the writer, of 1024 at most: more wait until
+    /// there is room.
     pub queued: usize,
-}
-
-/// The engine of a [`RedbStore`].
-pub struct Redb {
-    slot: Slot,
-    asks: mpsc::Sender<Ask>,
-    counted: Arc<Counted>,
-}
-
-impl Redb {
-    fn on(medium: Medium) -> Result<Self, RedbError> {
-        let Started {
-            slot,
-            asks,
-            counted,
-        } = writer::start(medium)?;
-        Ok(Self {
-            slot,
-            asks,
-            counted,
-        })
-    }
-
-    /// Asks the writer; `None` if it is gone.
-    async fn ask<A>(&self, ask: impl FnOnce(oneshot::Sender<A>) -> Ask) -> Option<A> {
-        let (waiting, answer) = oneshot::channel();
-        self.asks.send(ask(waiting)).await.ok()?;
-        answer.await.ok()
-    }
-
-    async fn change<C: Change>(&self, change: C) -> Result<C::Answer, StoreError> {
-        let answer = self.ask(|waiting| Ask::change(change, waiting)).await;
-        answer.unwrap_or_else(|| Err(closed()))
-    }
-
-    async fn lease<A>(
-        &self,
-        ask: impl FnOnce(oneshot::Sender<Result<A, StoreError>>) -> LeaseAsk,
-    ) -> Result<A, StoreError> {
-        let answer = self.ask(|waiting| Ask::Lease(ask(waiting))).await;
-        answer.unwrap_or_else(|| Err(closed()))
-    }
-
-    /// What was read; the writer looks after what failed.
-    fn answer<A>(&self, read: Result<A, ReadError>) -> Result<A, StoreError> {
-        if let Err(ReadError::Fault(fault)) = &read
-            && fault.is_of_the_disk()
-            && let Err(TrySendError::Closed(_)) = self.asks.try_send(Ask::Check)
-        {
-            return Err(closed());
-        }
-        Ok(read?)
-    }
-
-    fn read_in(&self, access: &Access, id: &OperationId) -> Result<Option<Cell>, StoreError> {
-        self.answer(access.read(|read| reading::cell(read, &text(id))))
-    }
-}
-
-impl fmt::Debug for Redb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redb").finish_non_exhaustive()
-    }
-}
-
-type Answer<T> = Result<T, StoreError>;
-
-impl Engine for Redb {
-    /// All handles are in this process, and hear everything.
-    const READ_AGAIN: Option<Duration> = None;
-
-    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
-        self.read_in(&*self.slot.read().await, id)
-    }
-
-    fn read_now(&self, id: &OperationId) -> Option<Answer<Option<Cell>>> {
-        let access = self.slot.try_read().ok()?;
-        Some(self.read_in(&access, id))
-    }
-
-    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
-        self.change(Insert::from(new)).await
-    }
-
-    async fn replace(
-        &self,
-        id: &OperationId,
-        expected: Stamp,
-        next: NextCell<'_>,
-    ) -> Answer<Replaced> {
-        self.change(Replace::new(id, expected, next)).await
-    }
-
-    async fn forget(
-        &self,
-        id: &OperationId,
-        expected: Stamp,
-        remains: &[u8],
-        until: Option<SystemTime>,
-    ) -> Answer<Replaced> {
-        let forget = Forget {
-            id: id.clone(),
-            expected,
-            remains: Bytes::copy_from_slice(remains),
-            until,
-        };
-        self.change(forget).await
-    }
-
-    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
-        self.lease(|waiting| LeaseAsk::Renew(held.to_vec(), term, waiting))
-            .await
-    }
-
-    async fn release(&self, held: &[Held]) -> Answer<()> {
-        self.lease(|waiting| LeaseAsk::Release(held.to_vec(), waiting))
-            .await
-    }
-
-    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
-        self.lease(|waiting| LeaseAsk::Abandoned(limit, waiting))
-            .await
-    }
-
-    async fn reserve(
-        &self,
-        key: &Key,
-        owner: Option<&Owner>,
-        token: FencingToken,
-        term: Duration,
-        now: SystemTime,
-    ) -> Answer<Option<KeyCell>> {
-        let reserved = Reserved {
-            owner: owner.cloned(),
-            fingerprint: key.fingerprint,
-            token,
-        };
-        let reserve = Reserve {
-            name: Arc::clone(&key.name),
-            reserved,
-            term,
-            now,
-        };
-        self.change(reserve).await
-    }
-
-    async fn settle(
-        &self,
-        name: &str,
-        token: FencingToken,
-        answer: &[u8],
-        ttl: Duration,
-    ) -> Answer<bool> {
-        let settle = Settle {
-            name: name.into(),
-            token,
-            answer: Bytes::copy_from_slice(answer),
-            ttl,
-        };
-        self.change(settle).await
-    }
-
-    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
-        let name = name.into();
-        self.change(ReleaseKey { name, token }).await
-    }
-
-    async fn list(&self, mut ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
-        let (limit, mut page) = (ask.limit, Vec::new());
-        while ask.limit > 0 {
-            let part = {
-                let access = self.slot.read().await;
-                self.answer(access.read(|read| reading::list(read, ask)))?
-            };
-            page.extend(part.0);
-            let Some(before) = part.1 else { break };
-            ask.before = Some(before);
-            ask.limit = limit - page.len();
-            tokio::task::yield_now().await;
-        }
-        Ok(page)
-    }
-
-    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
-        self.change(Purge { limit, now }).await
-    }
-
-    fn announce(&self, _notice: Notice) {}
 }

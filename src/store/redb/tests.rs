@@ -1,1 +1,86 @@
+//! On a disk that fails as it is told.
 
+mod disk;
+mod failing;
+mod format;
+mod power;
+
+use std::{sync::Arc, time::Duration};
+
+use http::Response;
+
+use self::disk::Disk;
+use super::{Redb, RedbStore, file::Medium};
+use crate::{
+    operation::{OperationId, Outcome, RecordedResponse, WholeBody},
+    store::{
+        Created, FencingToken, Held, Key, LeaseTerm, NewOperation, NodeId, Owner, Record,
+        StoreError,
+        durable::{Durable, Hub},
+    },
+};
+
+type Seen = Arc<Record<RecordedResponse>>;
+
+const TERM: Duration = Duration::from_secs(60);
+
+/// Too small to hold anything back from the disk.
+const NO_CACHE: usize = 0;
+
+fn open(disk: &Disk, cache: usize) -> RedbStore {
+    let medium = Medium::on(Arc::new(disk.clone()), cache);
+    Durable::on(Redb::on(medium).unwrap(), Arc::new(Hub::default()))
+}
+
+fn response(text: &str) -> RecordedResponse {
+    RecordedResponse::new(Response::new(WholeBody::from(text.to_owned())))
+}
+
+fn success(text: &str) -> Outcome<RecordedResponse> {
+    Outcome::Succeeded(Some(response(text)))
+}
+
+fn leased(id: &OperationId) -> NewOperation {
+    let lease = LeaseTerm {
+        node: NodeId::named("a"),
+        term: TERM,
+    };
+    NewOperation::new(id.clone())
+        .owner(Some(Owner::new("somebody")))
+        .lease(lease)
+}
+
+fn key(name: &str) -> Key {
+    Key {
+        name: name.into(),
+        fingerprint: [7; 32],
+    }
+}
+
+fn held(id: &OperationId, token: FencingToken) -> Held {
+    let id = id.clone();
+    Held { id, token }
+}
+
+/// Tries for as long as that can help; says how often it did not.
+async fn persist<A>(mut attempt: impl AsyncFnMut() -> Result<A, StoreError>) -> (A, usize) {
+    let mut failures = 0;
+    loop {
+        match attempt().await {
+            Ok(answer) => return (answer, failures),
+            Err(error) => {
+                assert!(error.is_transient(), "{}", error.chain());
+                failures += 1;
+                assert!(failures < 100, "{}", error.chain());
+            }
+        }
+    }
+}
+
+/// The record of what was created now or by an earlier try.
+fn created(created: Created<RecordedResponse>) -> Seen {
+    match created {
+        Created::New(record) | Created::Existing(record) => record,
+        other => panic!("{other:?}"),
+    }
+}

@@ -7,9 +7,12 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use ::redb::Database;
@@ -17,8 +20,6 @@ use tokio::sync::{
     mpsc::{Receiver, Sender, channel},
     oneshot,
 };
-
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{
     desk::{Desk, Memory},
@@ -43,8 +44,8 @@ pub(super) enum Ask {
     Lease(LeaseAsk),
     /// To make the file smaller.
     Compact(oneshot::Sender<Result<bool, RedbError>>),
-    /// To look whether the database has failed.
-    Check,
+    /// To open the database again if it has failed.
+    Check(oneshot::Sender<()>),
     /// To close the file.
     Close(oneshot::Sender<Result<(), RedbError>>),
 }
@@ -128,7 +129,6 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
         memory,
         slot: Arc::clone(&slot),
         counted: Arc::clone(&counted),
-        longest: Duration::ZERO,
     };
     thread::Builder::new()
         .name("operations-redb".into())
@@ -177,8 +177,6 @@ struct Writer {
     memory: Memory,
     slot: Slot,
     counted: Arc<Counted>,
-    /// The longest term of a lease so far.
-    longest: Duration,
 }
 
 type Batch = Vec<Box<dyn Job>>;
@@ -187,7 +185,7 @@ impl Writer {
     fn run(mut self, mut asked: Receiver<Ask>) {
         while let Some(first) = asked.blocking_recv() {
             let (mut batch, mut leases): (Batch, Vec<_>) = Default::default();
-            let (mut compact, mut close) = (Vec::new(), None);
+            let (mut checks, mut compact, mut close) = (Vec::new(), Vec::new(), None);
             let (mut next, mut weight) = (Some(first), 0);
             while let Some(ask) = next {
                 match ask {
@@ -197,7 +195,7 @@ impl Writer {
                     }
                     Ask::Lease(ask) => leases.push(ask),
                     Ask::Compact(waiting) => compact.push(waiting),
-                    Ask::Check => self.check(),
+                    Ask::Check(waiting) => checks.push(waiting),
                     Ask::Close(waiting) => {
                         close = Some(waiting);
                         break;
@@ -206,12 +204,22 @@ impl Writer {
                 let has_room = batch.len() < BATCH && weight < BATCH_BYTES;
                 next = has_room.then(|| asked.try_recv().ok()).flatten();
             }
+            if !checks.is_empty() {
+                self.check();
+                for waiting in checks {
+                    let _ = waiting.send(());
+                }
+            }
             if !batch.is_empty() {
                 self.write(batch);
             }
             for ask in leases {
-                self.longest = self.longest.max(ask.term());
-                ask.answer(&mut self.memory, &self.slot.blocking_read(), Instant::now());
+                let access = self.slot.blocking_read();
+                let is_sound = ask.answer(&mut self.memory, &access, Instant::now());
+                drop(access);
+                if !is_sound {
+                    self.check();
+                }
             }
             for waiting in compact {
                 let _ = waiting.send(self.compact());
@@ -294,12 +302,15 @@ impl Writer {
         self.counted.failures.fetch_add(1, Relaxed);
         tracing::warn!(error = %StoreError::from(fault.clone()).chain(), "the operations' file failed");
         let mut access = self.slot.blocking_write();
-        *access = Access::Failed(fault.clone());
+        let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
+        // As it goes it would write down how things are, which it does not know.
+        self.medium.cut_off();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
         // Those whose commit failed and happened all the same get a full term:
         // their holders are alive and will ask again.
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
-                let over = until(Instant::now(), self.longest);
+                let over = until(Instant::now(), self.memory.longest);
                 *access = Access::Open(adopt(&mut self.memory, opened, over));
             }
             Ok(Err(error)) => {

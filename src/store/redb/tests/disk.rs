@@ -1,0 +1,187 @@
+//! A disk in memory.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, ErrorKind},
+    sync::{Arc, Mutex},
+};
+
+use ::redb::StorageBackend;
+
+const BLOCK: usize = 4096;
+
+/// A disk that knows what would be left of it without power.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is read.
+    bytes: Vec<u8>,
+    /// What was there at the last sync.
+    synced: Vec<u8>,
+    /// What was written since, in order.
+    unsynced: Vec<Change>,
+    /// The blocks that something was written to; the others take no room.
+    blocks: BTreeSet<usize>,
+    /// How many there may be.
+    capacity: Option<usize>,
+    /// Calls until one fails, and how that does.
+    trap: Option<(usize, Trap)>,
+    calls: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trap {
+    Error,
+    /// It is done, and an error all the same.
+    LateError,
+    Panic,
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => {
+                let end = offset + data.len();
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[*offset..end].copy_from_slice(data);
+            }
+            Self::Length(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
+impl Disk {
+    /// The disk after a power cut: of what was not synced, any part may be
+    /// there. `coin` says which.
+    pub(super) fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {
+        let state = self.0.lock().unwrap();
+        let mut bytes = state.synced.clone();
+        for change in &state.unsynced {
+            let Change::Write(offset, data) = change else {
+                change.apply(&mut bytes);
+                continue;
+            };
+            // Sectors are written whole.
+            for (index, sector) in data.chunks(512).enumerate() {
+                if coin() {
+                    Change::Write(offset + index * 512, sector.to_vec()).apply(&mut bytes);
+                }
+            }
+        }
+        let synced = bytes.clone();
+        Self(Arc::new(Mutex::new(State {
+            bytes,
+            synced,
+            ..State::default()
+        })))
+    }
+
+    /// There is room for so many blocks more, or for any number.
+    pub(super) fn limit(&self, room: Option<usize>) {
+        let mut state = self.0.lock().unwrap();
+        state.capacity = room.map(|room| state.blocks.len() + room);
+    }
+
+    /// The call after so many more fails.
+    pub(super) fn set_trap(&self, calls: usize, trap: Trap) {
+        self.0.lock().unwrap().trap = Some((calls, trap));
+    }
+
+    /// Whether it is still to come.
+    pub(super) fn take_trap(&self) -> bool {
+        self.0.lock().unwrap().trap.take().is_some()
+    }
+
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> usize {
+        self.0.lock().unwrap().calls
+    }
+
+    fn call<A>(&self, call: impl FnOnce(&mut State) -> io::Result<A>) -> io::Result<A> {
+        let mut state = self.0.lock().unwrap();
+        state.calls += 1;
+        let trap = match &mut state.trap {
+            Some((0, trap)) => Some(*trap),
+            Some((calls, _)) => {
+                *calls -= 1;
+                None
+            }
+            None => None,
+        };
+        if trap.is_some() {
+            state.trap = None;
+        }
+        match trap {
+            None => call(&mut state),
+            Some(Trap::Error) => Err(io::Error::other("as it was told")),
+            Some(Trap::LateError) => {
+                call(&mut state)?;
+                Err(io::Error::other("as it was told"))
+            }
+            Some(Trap::Panic) => {
+                drop(state);
+                panic!("as it was told");
+            }
+        }
+    }
+}
+
+impl State {
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        match &change {
+            Change::Write(offset, data) => {
+                for block in offset / BLOCK..(offset + data.len()).div_ceil(BLOCK) {
+                    let is_full = (self.capacity).is_some_and(|most| self.blocks.len() >= most);
+                    if is_full && !self.blocks.contains(&block) {
+                        return Err(ErrorKind::StorageFull.into());
+                    }
+                    self.blocks.insert(block);
+                }
+            }
+            Change::Length(len) => self.blocks.retain(|block| block * BLOCK < *len),
+        }
+        change.apply(&mut self.bytes);
+        self.unsynced.push(change);
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.call(|state| Ok(state.bytes.len() as u64))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.call(|state| {
+            let offset = offset as usize;
+            let read = state.bytes.get(offset..offset + out.len());
+            out.copy_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.call(|state| state.change(Change::Length(len as usize)))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.call(|state| {
+            for change in std::mem::take(&mut state.unsynced) {
+                change.apply(&mut state.synced);
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.call(|state| state.change(Change::Write(offset as usize, data.to_vec())))
+    }
+}

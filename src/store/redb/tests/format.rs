@@ -1,0 +1,390 @@
+//! The layout of the file: what this release writes, and that it reads what
+//! older ones wrote.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ::redb::{Database, ReadableDatabase, ReadableTable};
+
+use super::{Disk, Medium};
+use crate::{
+    operation::{OperationId, State},
+    store::{
+        FencingToken, Key, Owner, Version,
+        durable::{
+            Abandoned, Engine, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Replaced, Stamp,
+            StandsFor,
+        },
+        redb::{
+            Redb, RedbError,
+            tables::{
+                CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
+                NEXT_NUMBER, REQUESTS, RESULTS,
+            },
+        },
+    },
+};
+
+const FORMAT_1: &str = include_str!("format-1.txt");
+
+fn id(text: &str) -> OperationId {
+    text.parse().unwrap()
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// Long after everything here.
+const EXPIRES: u64 = 1 << 40;
+
+fn stamp(version: u64, token: u64) -> Stamp {
+    Stamp {
+        version: Version::from_number(version).unwrap(),
+        token: FencingToken::from_number(token),
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key {
+        name: name.into(),
+        fingerprint: *b"a digest that is 32 bytes long..",
+    }
+}
+
+/// Something of everything.
+async fn fill(engine: &Redb) {
+    let owner = Owner::new("somebody");
+    let live = id("live");
+    let (first, second, third) = (key("first"), key("second"), key("third"));
+    let new = NewCell {
+        id: &live,
+        stamp: stamp(1, 5),
+        owner: Some(&owner),
+        head: b"{\"live\"}",
+        lease: Some(Duration::from_secs(60)),
+        request: Some(b"a request"),
+        key: Some(&first),
+        reservation: None,
+        now: at(1),
+    };
+    assert!(matches!(engine.insert(new).await, Ok(Inserted::Done)));
+    let (ended, forgotten) = (id("ended"), id("forgotten"));
+    for (id, key) in [(&ended, None), (&forgotten, Some(&second))] {
+        let new = NewCell {
+            id,
+            owner: None,
+            head: b"{}",
+            lease: None,
+            request: None,
+            key,
+            ..new
+        };
+        assert!(matches!(engine.insert(new).await, Ok(Inserted::Done)));
+        let next = NextCell {
+            stamp: stamp(2, 5),
+            state: State::Succeeded,
+            head: b"{\"ended\"}",
+            result: Some(b"a result"),
+            expires_at: Some(at(EXPIRES)),
+            lease: LeaseChange::Kept,
+        };
+        let replaced = engine.replace(id, stamp(1, 5), next).await;
+        assert!(matches!(replaced, Ok(Replaced::Done)));
+    }
+    let until = Some(at(EXPIRES));
+    let gone = engine.forget(&forgotten, stamp(2, 5), b"{\"remains\"}", until);
+    assert!(matches!(gone.await, Ok(Replaced::Done)));
+    let token = FencingToken::from_number(9);
+    let minute = Duration::from_secs(60);
+    let reserved = engine.reserve(&third, Some(&owner), token, minute, at(1));
+    assert!(reserved.await.unwrap().is_none());
+    let settled = engine.settle("third", token, b"an answer", Duration::MAX);
+    assert!(settled.await.unwrap());
+}
+
+/// Finds what [`fill`] put there.
+async fn check(engine: &Redb) {
+    let cell = engine.read(&id("live")).await.unwrap().unwrap();
+    assert_eq!((&*cell.head, cell.result), (&b"{\"live\"}"[..], None));
+    let cell = engine.read(&id("ended")).await.unwrap().unwrap();
+    assert_eq!(&*cell.head, b"{\"ended\"}");
+    assert_eq!(cell.result.as_deref(), Some(&b"a result"[..]));
+    assert!(engine.read(&id("forgotten")).await.unwrap().is_none());
+
+    // It was opened, so whoever held it is gone.
+    let abandoned = engine.abandoned(9).await.unwrap();
+    let [Abandoned { cell, request }] = &abandoned[..] else {
+        panic!("{abandoned:?}");
+    };
+    assert_eq!(&*cell.head, b"{\"live\"}");
+    assert_eq!(request.as_deref(), Some(&b"a request"[..]));
+
+    let owner = Owner::new("somebody");
+    let found = async |name| {
+        let (key, token) = (key(name), FencingToken::random());
+        let found = engine.reserve(&key, None, token, Duration::ZERO, at(1));
+        let found = found.await.unwrap().expect("it is taken");
+        assert_eq!(found.fingerprint, key.fingerprint);
+        (found.owner, found.stands_for)
+    };
+    let (whose, first) = found("first").await;
+    assert!(matches!(first, StandsFor::Operation(cell) if &*cell.head == b"{\"live\"}"));
+    assert_eq!(whose.as_ref(), Some(&owner));
+    let (whose, second) = found("second").await;
+    assert!(matches!(second, StandsFor::Remains(head) if &*head == b"{\"remains\"}"));
+    assert_eq!(whose, None);
+    let (_, third) = found("third").await;
+    assert!(matches!(third, StandsFor::Answer(answer) if &*answer == b"an answer"));
+    let third = engine.settle("third", FencingToken::from_number(9), b"", Duration::MAX);
+    assert!(third.await.unwrap(), "it is settled already");
+
+    for (owner, numbers) in [(Some(&owner), vec![1]), (None, vec![2])] {
+        let ask = ListAsk {
+            owner,
+            state: None,
+            limit: 9,
+            before: None,
+            now: at(1),
+        };
+        let listed = engine.list(ask).await.unwrap();
+        let listed: Vec<u64> = listed.iter().map(|listed| listed.number).collect();
+        assert_eq!(listed, numbers);
+    }
+    assert_eq!(engine.purge(9, at(EXPIRES)).await.unwrap(), 1);
+    assert!(engine.read(&id("ended")).await.unwrap().is_none());
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
+}
+
+/// All rows, a line each.
+fn dump(database: &Database) -> String {
+    let read = database.begin_read().unwrap();
+    let mut lines = Vec::new();
+    macro_rules! dump {
+        ($($table:ident ($key:pat => $($key_part:expr),+) ($value:pat => $value_part:expr))*) => {
+            $(for entry in read.open_table($table).unwrap().iter().unwrap() {
+                let (key, value) = entry.unwrap();
+                let ($key, $value) = (key.value(), value.value());
+                let table = ::redb::TableHandle::name(&$table);
+                lines.push([table.to_owned(), $($key_part,)+ $value_part].join(" "));
+            })*
+        };
+    }
+    dump! {
+        META (key => key.to_owned()) (value => value.to_string())
+        CELLS (id => quoted(id)) (row => quoted(row))
+        RESULTS (id => quoted(id)) (result => quoted(result))
+        REQUESTS (id => quoted(id)) (request => quoted(request))
+        KEYS (name => quoted(name)) (row => quoted(row))
+        EXPIRY ((at, number) => at.to_string(), number.to_string()) (id => quoted(id))
+        KEY_EXPIRY ((at, name) => at.to_string()) (() => quoted(name))
+        LEASED (number => number.to_string()) (id => quoted(id))
+        LISTED ((owner, number) => owner.map_or("-".into(), quoted), number.to_string()) (id => quoted(id))
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Text that was [`quoted`]; there are no blanks but in quotes.
+fn fields(line: &str) -> Vec<Vec<u8>> {
+    let (mut fields, mut bytes) = (vec![Vec::new()], line.bytes());
+    let mut is_quoted = false;
+    while let Some(byte) = bytes.next() {
+        let field = fields.last_mut().unwrap();
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b' ' if !is_quoted => fields.push(Vec::new()),
+            b'\\' => field.push(match bytes.next().unwrap() {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'x' => {
+                    let hex = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap()
+                }
+                other => other,
+            }),
+            other => field.push(other),
+        }
+    }
+    fields
+}
+
+/// A disk with these rows on it.
+fn load(dump: &str) -> Disk {
+    let disk = Disk::default();
+    let database = Database::builder()
+        .create_with_backend(disk.clone())
+        .unwrap();
+    let write = database.begin_write().unwrap();
+    let number = |field: &[u8]| -> u64 { std::str::from_utf8(field).unwrap().parse().unwrap() };
+    for line in dump.lines() {
+        let fields = fields(line);
+        let fields: Vec<&[u8]> = fields.iter().map(Vec::as_slice).collect();
+        let blobs = BTreeMap::from([
+            (&b"cells"[..], CELLS),
+            (b"results", RESULTS),
+            (b"requests", REQUESTS),
+            (b"keys", KEYS),
+        ]);
+        match fields[..] {
+            [b"meta", key, value] => {
+                let key = std::str::from_utf8(key).unwrap();
+                drop(
+                    write
+                        .open_table(META)
+                        .unwrap()
+                        .insert(key, number(value))
+                        .unwrap(),
+                );
+            }
+            [b"expiry", at, of, id] => {
+                let key = (number(at), number(of));
+                drop(write.open_table(EXPIRY).unwrap().insert(key, id).unwrap());
+            }
+            [b"key_expiry", at, name] => {
+                let key = (number(at), name);
+                drop(
+                    write
+                        .open_table(KEY_EXPIRY)
+                        .unwrap()
+                        .insert(key, ())
+                        .unwrap(),
+                );
+            }
+            [b"leased", of, id] => {
+                drop(
+                    write
+                        .open_table(LEASED)
+                        .unwrap()
+                        .insert(number(of), id)
+                        .unwrap(),
+                );
+            }
+            [b"listed", owner, of, id] => {
+                let key = (Some(owner).filter(|owner| *owner != b"-"), number(of));
+                drop(write.open_table(LISTED).unwrap().insert(key, id).unwrap());
+            }
+            [table, key, value] => {
+                let mut table = write.open_table(blobs[table]).unwrap();
+                table.insert(key, value).unwrap();
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    write.commit().unwrap();
+    drop(database);
+    disk
+}
+
+fn engine(disk: &Disk) -> Result<Redb, RedbError> {
+    Redb::on(Medium::on(Arc::new(disk.clone()), 1 << 20))
+}
+
+async fn close(engine: Redb) {
+    let closed = engine.ask(super::super::writer::Ask::Close).await;
+    closed.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_written_is_format_1() {
+    let disk = Disk::default();
+    let opened = engine(&disk).unwrap();
+    fill(&opened).await;
+    close(opened).await;
+    let database = Database::builder()
+        .create_with_backend(disk.clone())
+        .unwrap();
+    let dump = dump(&database);
+    assert_eq!(dump, FORMAT_1, "it is:\n{dump}");
+    drop(database);
+    let opened = engine(&disk).unwrap();
+    check(&opened).await;
+}
+
+#[tokio::test]
+async fn what_format_1_says_is_read() {
+    let opened = engine(&load(FORMAT_1)).unwrap();
+    check(&opened).await;
+    // And it goes on from there.
+    let new = id("new");
+    let insert = NewCell {
+        id: &new,
+        stamp: stamp(1, 1),
+        owner: None,
+        head: b"{}",
+        lease: None,
+        request: None,
+        key: None,
+        reservation: None,
+        now: at(1),
+    };
+    assert!(matches!(opened.insert(insert).await, Ok(Inserted::Done)));
+    let ask = ListAsk {
+        owner: None,
+        state: None,
+        limit: 9,
+        before: None,
+        now: at(1),
+    };
+    let listed = opened.list(ask).await.unwrap();
+    assert_eq!(listed[0].number, 4, "no number comes twice");
+}
+
+#[test]
+fn a_later_format_is_refused_and_left_as_it_is() {
+    let later = KNOWN_FORMAT + 1;
+    let disk = load(&format!("meta {FORMAT} {later}\nmeta {NEXT_NUMBER} 1\n"));
+    for _ in 0..2 {
+        let refused = engine(&disk).err();
+        assert!(
+            matches!(refused, Some(RedbError::NewerFormat { found, known })
+                if found == later && known == KNOWN_FORMAT),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_database_of_something_else_is_refused() {
+    let disk = load("cells \"a\" \"b\"\n");
+    assert!(matches!(engine(&disk).err(), Some(RedbError::Foreign)));
+    let disk = load("meta something 1\n");
+    assert!(matches!(engine(&disk).err(), Some(RedbError::Foreign)));
+}
+
+#[tokio::test]
+async fn a_row_of_a_later_layout_is_an_error_that_stays() {
+    let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x02"#));
+    let opened = engine(&disk).unwrap();
+    let error = opened.read(&id("ended")).await.unwrap_err();
+    assert!(!error.is_transient(), "{}", error.chain());
+    assert!(error.chain().contains("later release"), "{}", error.chain());
+    // The others go on, also when they are in one batch with it.
+    let (ended, live) = (id("ended"), id("live"));
+    let next = NextCell {
+        stamp: stamp(2, 5),
+        state: State::Running,
+        head: b"{}",
+        result: None,
+        expires_at: None,
+        lease: LeaseChange::Kept,
+    };
+    let (refused, done) = tokio::join!(
+        opened.replace(&ended, stamp(1, 5), next),
+        opened.replace(&live, stamp(1, 5), next),
+    );
+    assert!(!refused.unwrap_err().is_transient());
+    assert!(matches!(done, Ok(Replaced::Done)));
+}
+
+#[test]
+fn rows_are_read_back_whatever_is_in_them() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    assert_eq!(fields(&format!("a {} b", quoted(&bytes)))[1], bytes);
+}

@@ -1,0 +1,30 @@
+//! `PostgresStore` on a server of its own: the laws, crashes, lost connections,
+//! notices, and how much is asked of the server.
+
+mod support {
+    pub(crate) mod postgres;
+    pub(crate) mod private;
+}
+
+#[path = "postgres/common.rs"]
+mod common;
+#[path = "postgres/crashes.rs"]
+mod crashes;
+#[path = "postgres/errors.rs"]
+mod errors;
+#[path = "postgres/format.rs"]
+mod format;
+#[path = "postgres/laws.rs"]
+mod laws;
+#[path = "postgres/lost_answers.rs"]
+mod lost_answers;
+#[path = "postgres/notices.rs"]
+mod notices;
+#[path = "postgres/plans.rs"]
+mod plans;
+#[path = "postgres/proxy.rs"]
+mod proxy;
+#[path = "postgres/round_trips.rs"]
+mod round_trips;
+#[path = "postgres/setting_up.rs"]
+mod setting_up;
