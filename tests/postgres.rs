@@ -1,10 +1,10 @@
 //! `PostgresStore` on a server of its own: the laws, crashes, lost connections,
 //! notices, and how much is asked of the server.
 
-mod support {
-    pub(crate) mod postgres;
-    pub(crate) mod private;
-}
+#[path = "support/private.rs"]
+mod private;
+#[path = "support/postgres.rs"]
+mod server;
 
 #[path = "postgres/common.rs"]
 mod common;

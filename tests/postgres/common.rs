@@ -9,7 +9,7 @@ use tower_operations::{
     store::{Created, FencingToken, LeaseTerm, NewOperation, NodeId, Repository},
 };
 
-use crate::support::postgres::Postgres;
+use crate::server::Postgres;
 
 /// What takes longer than this is stuck.
 pub(crate) const STUCK: Duration = Duration::from_secs(20);
@@ -29,7 +29,9 @@ pub(crate) fn pool(port: u16, connections: u32) -> PgPool {
 }
 
 pub(crate) async fn store(server: &Postgres) -> PostgresStore {
-    PostgresStore::connect(pool(server.port(), 4)).await.unwrap()
+    PostgresStore::connect(pool(server.port(), 4))
+        .await
+        .unwrap()
 }
 
 pub(crate) fn term(seconds: u64) -> LeaseTerm {
@@ -48,11 +50,18 @@ pub(crate) fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {
 }
 
 /// Creates an operation that this test holds.
-pub(crate) async fn create(store: &impl Repository<Output = RecordedResponse>) -> (OperationId, FencingToken) {
+pub(crate) async fn create(
+    store: &impl Repository<Output = RecordedResponse>,
+) -> (OperationId, FencingToken) {
     let id = OperationId::new();
     let new = NewOperation::new(id.clone()).lease(term(60));
     match store.create(new).await.unwrap() {
         Created::New(record) => (id, record.token()),
         other => panic!("{other:?}"),
     }
+}
+
+/// An operation that nobody holds.
+pub(crate) fn held_by_nobody(id: &str) -> NewOperation {
+    NewOperation::new(id.parse().unwrap())
 }

@@ -20,7 +20,7 @@ use tower_operations::{
 
 use crate::{
     common::{create, pool, store, success, term},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 /// What was acknowledged or read, by version.
@@ -42,12 +42,17 @@ impl Seen {
         let newest = newest.entry(id.clone()).or_default();
         *newest = version.max(*newest);
         let mut records = self.records.lock().unwrap();
-        let before = records.entry((id, version)).or_insert_with(|| Arc::clone(&record));
+        let before = records
+            .entry((id, version))
+            .or_insert_with(|| Arc::clone(&record));
         assert_eq!(*before, record, "another content of the same version");
     }
 
     /// Repeats what failed for want of a server.
-    async fn insist<T>(&self, write: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    async fn insist<T, F>(&self, write: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
         loop {
             match write().await {
                 Ok(answer) => {
@@ -65,19 +70,18 @@ impl Seen {
 
     async fn run(&self, store: &PostgresStore, text: &str) {
         let new = NewOperation::new(OperationId::new()).lease(term(600));
-        let created = self.insist(async || store.create(new.clone()).await).await;
+        let created = self.insist(|| store.create(new.clone())).await;
         let (Created::New(record) | Created::Existing(record)) = created else {
             panic!("{created:?}");
         };
         let (id, token) = (record.operation().id().clone(), record.token());
         self.saw(record);
-        let started = self.insist(async || store.start(&id, token).await).await;
+        let started = self.insist(|| store.start(&id, token)).await;
         self.wrote(started);
         let progress = Progress::counted(1, 2);
-        let reported = self.insist(async || store.report(&id, token, progress.clone()).await);
+        let reported = self.insist(|| store.report(&id, token, progress.clone()));
         self.wrote(reported.await);
-        let finished =
-            self.insist(async || store.finish(&id, token, success(text), None).await);
+        let finished = self.insist(|| store.finish(&id, token, success(text), None));
         self.wrote(finished.await);
     }
 
@@ -91,7 +95,14 @@ impl Seen {
     /// Reads what is being written.
     async fn look(&self, store: &PostgresStore) {
         while !self.has_ended.load(SeqCst) {
-            let ids: Vec<_> = self.newest.lock().unwrap().keys().take(20).cloned().collect();
+            let ids: Vec<_> = self
+                .newest
+                .lock()
+                .unwrap()
+                .keys()
+                .take(20)
+                .cloned()
+                .collect();
             for id in ids {
                 if let Ok(found) = store.get(&id).await {
                     self.saw(found.expect("what was acknowledged is there"));
@@ -140,7 +151,10 @@ async fn nothing_acknowledged_is_lost_and_no_version_changes_when_the_server_is_
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    assert!(seen.errors.load(SeqCst) > 0, "nobody noticed that it was gone");
+    assert!(
+        seen.errors.load(SeqCst) > 0,
+        "nobody noticed that it was gone"
+    );
     let newest = seen.newest.lock().unwrap().clone();
     for (id, version) in newest {
         let record = nodes[0].get(&id).await.unwrap();
@@ -154,21 +168,31 @@ async fn nothing_acknowledged_is_lost_and_no_version_changes_when_the_server_is_
 /// What it looks like if a commit does not wait: so the test above would notice.
 #[tokio::test]
 async fn a_server_that_forgets_is_refused_and_does_forget() {
-    let settings = ["synchronous_commit=off", "wal_writer_delay=10s", "wal_writer_flush_after=1GB"];
+    let settings = [
+        "synchronous_commit=off",
+        "wal_writer_delay=10s",
+        "wal_writer_flush_after=1GB",
+    ];
     let mut server = Postgres::with(&settings).await;
     let refused = PostgresStore::connect(pool(server.port(), 2)).await;
     assert!(matches!(
         refused,
-        Err(PostgresError::NotDurable { setting: "synchronous_commit", .. })
+        Err(PostgresError::NotDurable {
+            setting: "synchronous_commit",
+            ..
+        })
     ));
     let builder = PostgresStore::builder(pool(server.port(), 2));
     let store = builder.accept_data_loss().connect().await.unwrap();
     create(&store).await;
-    sqlx::query("CHECKPOINT").execute(&pool(server.port(), 1)).await.unwrap();
+    sqlx::query("CHECKPOINT")
+        .execute(&pool(server.port(), 1))
+        .await
+        .unwrap();
     let (id, _) = create(&store).await;
     server.kill().await;
     server.run().await;
-    let found = Seen::default().insist(async || store.get(&id).await).await;
+    let found = Seen::default().insist(|| store.get(&id)).await;
     assert!(found.is_none(), "it did wait");
 }
 
@@ -183,7 +207,16 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
     let Write::Done(record) = store.start(&id, token).await.unwrap() else {
         panic!("it was not started");
     };
-    let held = [Held { id: id.clone(), token }, Held { id: OperationId::new(), token }];
+    let held = [
+        Held {
+            id: id.clone(),
+            token,
+        },
+        Held {
+            id: OperationId::new(),
+            token,
+        },
+    ];
     let lost = store.renew(&term(3600), &held).await.unwrap();
     assert_eq!(lost, held[1..]);
     let lasts = "SELECT lease_until > now() + interval '30 minutes' FROM operations";
@@ -192,10 +225,9 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
         sqlx::query_scalar(lasts).fetch_one(&pool).await.unwrap()
     };
     assert!(lasts().await);
-    drop(lasts);
     server.kill().await;
     server.run().await;
-    let found = Seen::default().insist(async || store.get(&id).await).await;
+    let found = Seen::default().insist(|| store.get(&id)).await;
     assert_eq!(found, Some(record));
     let lasts: bool =
         sqlx::query_scalar("SELECT lease_until > now() + interval '30 minutes' FROM operations")
@@ -221,7 +253,7 @@ async fn a_lease_that_was_taken_over_stays_so() {
     server.run().await;
     let (id, old): (_, FencingToken) = (record.operation().id(), record.token());
     let late = Seen::default()
-        .insist(async || nodes[0].finish(id, old, success("late"), None).await)
+        .insist(|| nodes[0].finish(id, old, success("late"), None))
         .await;
     assert!(matches!(late, Write::Lost(_)), "{late:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use sqlx::{Connection, query, postgres::PgPoolOptions};
+use sqlx::{Connection, postgres::PgPoolOptions, query};
 use tower_operations::{
     OperationId, PostgresStore,
     store::{NewOperation, Owner, Repository, Store, StoreError},
@@ -10,7 +10,7 @@ use tower_operations::{
 
 use crate::{
     common::{create, pool, store, success, url},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 /// What the driver said.
@@ -67,7 +67,10 @@ async fn what_waits_too_long_for_a_lock_may_be_tried_again() {
     let (id, token) = create(&store).await;
     let mut locking = pool(server.port(), 1).acquire().await.unwrap();
     let mut transaction = locking.begin().await.unwrap();
-    query("SELECT FROM operations FOR UPDATE").execute(&mut *transaction).await.unwrap();
+    query("SELECT FROM operations FOR UPDATE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
     let error = store.start(&id, token).await.unwrap_err();
     assert!(error.is_transient());
     assert_eq!(code(&error), "57014");
@@ -89,16 +92,31 @@ async fn what_would_fail_again_says_so() {
     assert_eq!(code(&error), "54000");
 
     let (id, token) = create(&store).await;
-    query("UPDATE operations SET head = 'x'").execute(&pool).await.unwrap();
+    query("UPDATE operations SET head = 'x'")
+        .execute(&pool)
+        .await
+        .unwrap();
     let error = store.get(&id).await.unwrap_err();
     assert!(!error.is_transient());
-    assert!(error.source().unwrap().is::<serde_json::Error>(), "{error:?}");
+    assert!(
+        error.source().unwrap().is::<serde_json::Error>(),
+        "{error:?}"
+    );
 
-    query("REVOKE ALL ON operations FROM postgres").execute(&pool).await.unwrap();
-    query("ALTER TABLE operations RENAME TO lost").execute(&pool).await.unwrap();
+    query("REVOKE ALL ON operations FROM postgres")
+        .execute(&pool)
+        .await
+        .unwrap();
+    query("ALTER TABLE operations RENAME TO lost")
+        .execute(&pool)
+        .await
+        .unwrap();
     for error in [
         store.get(&id).await.unwrap_err(),
-        store.finish(&id, token, success("done"), None).await.unwrap_err(),
+        store
+            .finish(&id, token, success("done"), None)
+            .await
+            .unwrap_err(),
     ] {
         assert!(!error.is_transient());
         assert_eq!(code(&error), "42P01");

@@ -14,7 +14,7 @@ use tower_operations::{
 
 use crate::{
     common::{create, pool, store, success, term},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -27,7 +27,11 @@ async fn one_node_keeps_every_law() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn several_nodes_keep_every_law_together() {
     let server = Postgres::start().await;
-    let nodes = [store(&server).await, store(&server).await, store(&server).await];
+    let nodes = [
+        store(&server).await,
+        store(&server).await,
+        store(&server).await,
+    ];
     conformance::all(async |ttl| Nodes::new(nodes.clone().map(|node| node.ttl(ttl)))).await;
 }
 
@@ -41,7 +45,9 @@ async fn one_that_is_chosen_at_run_time_keeps_every_law() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_single_connection_is_enough() {
     let server = Postgres::start().await;
-    let store = PostgresStore::connect(pool(server.port(), 1)).await.unwrap();
+    let store = PostgresStore::connect(pool(server.port(), 1))
+        .await
+        .unwrap();
     conformance::all(async |ttl| store.clone().ttl(ttl)).await;
 }
 
@@ -85,7 +91,10 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
         let id = made[0].operation().id();
         assert!(found.iter().all(|record| record.operation().id() == id));
         let token = made[0].token();
-        nodes[0].finish(id, token, success("done"), None).await.unwrap();
+        nodes[0]
+            .finish(id, token, success("done"), None)
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM operations")
@@ -160,7 +169,9 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
                         .finish(&id, record.token(), success("done"), None)
                         .await
                         .unwrap();
-                    if round % 2 == 0 && let tower_operations::store::Write::Done(record) = finished {
+                    if round % 2 == 0
+                        && let tower_operations::store::Write::Done(record) = finished
+                    {
                         store.forget(&id, record.version().unwrap()).await.unwrap();
                     }
                 }
@@ -187,7 +198,8 @@ async fn names_are_kept_whatever_is_in_them() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     let owner = Owner::new("a\0b \u{1f980} '; DROP TABLE operations; --");
-    let (id, upper): (OperationId, OperationId) = ("a-id".parse().unwrap(), "A-ID".parse().unwrap());
+    let (id, upper): (OperationId, OperationId) =
+        ("a-id".parse().unwrap(), "A-ID".parse().unwrap());
     let key = Key {
         name: "\0'\\\u{e4}".into(),
         fingerprint: [1; 32],
@@ -205,7 +217,9 @@ async fn names_are_kept_whatever_is_in_them() {
     }
     let (other, _) = create(&store).await;
     let query = tower_operations::store::ListQuery::new(Some(owner), 10);
-    let page = tower_operations::store::List::list(&store, &query).await.unwrap();
+    let page = tower_operations::store::List::list(&store, &query)
+        .await
+        .unwrap();
     assert_eq!(page.records, [record]);
     assert!(store.get(&other).await.unwrap().is_some());
 }

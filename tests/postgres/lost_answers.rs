@@ -6,14 +6,15 @@ use std::time::Duration;
 use tower_operations::{
     OperationId, PostgresStore,
     store::{
-        Created, FencingToken, Key, Keys, NewOperation, Owner, Repository, Reservation, Store, Write,
+        Created, FencingToken, Key, Keys, NewOperation, Owner, Repository, Reservation, Store,
+        Write,
     },
 };
 
 use crate::{
     common::{create, pool, response, success, term},
     proxy::Proxy,
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 async fn set_up() -> (Postgres, Proxy, PostgresStore) {
@@ -39,7 +40,10 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
         .owner(owner)
         .key(key)
         .lease(term(60));
-    for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_1")].into_iter().enumerate() {
+    for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_1")]
+        .into_iter()
+        .enumerate()
+    {
         proxy.cut_answer_to(sql);
         let error = store.create(new.clone()).await.unwrap_err();
         assert!(error.is_transient(), "{error:?}");
@@ -66,14 +70,24 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
     let Write::Done(running) = store.start(&id, token).await.unwrap() else {
         panic!("the repeated start was lost");
     };
-    assert_eq!((running.version().unwrap().get(), running.attempts()), (2, 1));
+    assert_eq!(
+        (running.version().unwrap().get(), running.attempts()),
+        (2, 1)
+    );
 
     proxy.cut_answer_to("expires_at =");
-    let error = store.finish(&id, token, success("done"), None).await.unwrap_err();
+    let error = store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap_err();
     assert!(error.is_transient());
     let there = store.get(&id).await.unwrap().expect("it was committed");
     assert!(there.operation().state().is_terminal());
-    match store.finish(&id, token, success("done"), None).await.unwrap() {
+    match store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap()
+    {
         Write::Done(record) => assert_eq!(record, there),
         other => panic!("{other:?}"),
     }
@@ -98,9 +112,16 @@ async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
     let again = store.reserve(&key, None, token, minute).await.unwrap();
     assert!(matches!(again, Reservation::Reserved(mine) if mine == token));
     proxy.cut_answer_to("'answer'");
-    store.settle(&key, token, response("early")).await.unwrap_err();
+    store
+        .settle(&key, token, response("early"))
+        .await
+        .unwrap_err();
     assert!(store.settle(&key, token, response("early")).await.unwrap());
-    match store.reserve(&key, None, FencingToken::random(), minute).await.unwrap() {
+    match store
+        .reserve(&key, None, FencingToken::random(), minute)
+        .await
+        .unwrap()
+    {
         Reservation::Answered(answer) => assert_eq!(*answer, response("early")),
         other => panic!("{other:?}"),
     }

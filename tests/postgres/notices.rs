@@ -3,8 +3,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use sqlx::{
-    PgPool, query, query_scalar,
+    PgPool,
     postgres::{PgConnectOptions, PgListener},
+    query, query_scalar,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tower_operations::{
@@ -14,7 +15,7 @@ use tower_operations::{
 
 use crate::{
     common::{STUCK, create, pool, store, success, term},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 /// Sooner than a wait reads again by itself.
@@ -57,9 +58,17 @@ async fn a_change_on_one_node_ends_a_wait_on_another_at_once() {
         sleep(Duration::from_millis(50)).await;
         match number {
             0 => nodes[0].start(&id, token).await.unwrap(),
-            _ => nodes[0].finish(&id, token, success("done"), None).await.unwrap(),
+            _ => nodes[0]
+                .finish(&id, token, success("done"), None)
+                .await
+                .unwrap(),
         };
-        let found = waiting.await.unwrap().expect("it was told").unwrap().unwrap();
+        let found = waiting
+            .await
+            .unwrap()
+            .expect("it was told")
+            .unwrap()
+            .unwrap();
         assert_eq!(found.version().unwrap().get(), version + 1);
     }
 }
@@ -78,7 +87,10 @@ async fn a_node_hears_that_it_has_lost_an_operation() {
     });
     let id = new.id.clone();
     nodes[0].create(new).await.unwrap();
-    nodes[1].overrule(&id, Version::FIRST, Outcome::Canceled).await.unwrap();
+    nodes[1]
+        .overrule(&id, Version::FIRST, Outcome::Canceled)
+        .await
+        .unwrap();
     let recalled = timeout(SOON, nodes[0].recalled(&node, minute)).await;
     assert_eq!(recalled.expect("it was told").unwrap(), [id]);
 }
@@ -121,7 +133,9 @@ async fn futures(store: &PostgresStore) -> Vec<String> {
 #[tokio::test]
 async fn a_notice_that_is_lost_costs_time_only() {
     let server = Postgres::start().await;
-    let nowhere = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
+    let nowhere = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(1);
     let deaf = PostgresStore::builder(pool(server.port(), 2)).listen_with(nowhere);
     let deaf = deaf.connect().await.unwrap();
     let other = store(&server).await;
@@ -146,7 +160,10 @@ async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
         let (id, token) = create(&nodes[0]).await;
         let waiting = tokio::spawn({
             let (node, id) = (nodes[1].clone(), id.clone());
-            async move { node.changed(&id, Version::FIRST, Duration::from_secs(60)).await }
+            async move {
+                node.changed(&id, Version::FIRST, Duration::from_secs(60))
+                    .await
+            }
         });
         sleep(Duration::from_millis(50)).await;
         if kills_the_server {
@@ -154,7 +171,11 @@ async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
             server.run().await;
         } else {
             for (pid, _) in &listeners {
-                query("SELECT pg_terminate_backend($1)").bind(pid).execute(&watching).await.unwrap();
+                query("SELECT pg_terminate_backend($1)")
+                    .bind(pid)
+                    .execute(&watching)
+                    .await
+                    .unwrap();
             }
         }
         // Told while nobody listens, or after they do again: both are heard of.
@@ -170,7 +191,11 @@ async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
         }
         let again = loop {
             // The first connection of the pool may have died with the server.
-            if query_scalar::<_, i32>("SELECT 1").fetch_one(&watching).await.is_ok() {
+            if query_scalar::<_, i32>("SELECT 1")
+                .fetch_one(&watching)
+                .await
+                .is_ok()
+            {
                 break until_listening(&watching, 2).await;
             }
         };
@@ -187,7 +212,9 @@ async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
     let (id, _) = create(&leaving).await;
     let waiting = tokio::spawn(async move {
         let minute = Duration::from_secs(60);
-        timeout(SOON, staying.changed(&id, Version::FIRST, minute)).await.map(|found| (found, staying))
+        timeout(SOON, staying.changed(&id, Version::FIRST, minute))
+            .await
+            .map(|found| (found, staying))
     });
     sleep(Duration::from_millis(50)).await;
     let taken = leaving.clone();

@@ -6,10 +6,13 @@ use tower_operations::{PostgresStore, Progress, store::Repository};
 
 use crate::{
     common::{create, pool, store, success, url},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
-const NAMES: [(&str, &str); 2] = [("{operations}", "operations"), ("{keys}", "operations_keys")];
+const NAMES: [(&str, &str); 2] = [
+    ("{operations}", "operations"),
+    ("{keys}", "operations_keys"),
+];
 
 /// Fifty thousand that have ended, of a thousand owners; a few live ones.
 const ROWS: &str = "
@@ -29,14 +32,24 @@ const ROWS: &str = "
 
 /// The plan of a statement, for any values or for these.
 async fn plan(connection: &mut PgConnection, sql: &str, arguments: &str, generic: bool) -> String {
-    let sql = NAMES.iter().fold(sql.to_owned(), |sql, (place, name)| sql.replace(place, name));
-    let mode = if generic { "force_generic_plan" } else { "force_custom_plan" };
+    let sql = NAMES.iter().fold(sql.to_owned(), |sql, (place, name)| {
+        sql.replace(place, name)
+    });
+    let mode = if generic {
+        "force_generic_plan"
+    } else {
+        "force_custom_plan"
+    };
     let types = arguments.matches("::").count();
     assert!(types > 0, "each value has its type");
     let set_up = format!("DEALLOCATE ALL; SET plan_cache_mode = {mode}; PREPARE asked AS {sql}");
-    raw_sql(AssertSqlSafe(set_up)).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(set_up))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
     let explain = format!("EXPLAIN EXECUTE asked ({arguments})");
-    let rows: Vec<String> = query_scalar(AssertSqlSafe(explain)).persistent(false)
+    let rows: Vec<String> = query_scalar(AssertSqlSafe(explain))
+        .persistent(false)
         .fetch_all(connection)
         .await
         .unwrap();
@@ -46,33 +59,93 @@ async fn plan(connection: &mut PgConnection, sql: &str, arguments: &str, generic
 #[tokio::test]
 async fn no_statement_reads_the_whole_table() {
     let server = Postgres::start().await;
-    PostgresStore::connect(pool(server.port(), 1)).await.unwrap();
+    PostgresStore::connect(pool(server.port(), 1))
+        .await
+        .unwrap();
     let mut connection = PgConnection::connect(&url(server.port())).await.unwrap();
     raw_sql(ROWS).execute(&mut connection).await.unwrap();
     let list = include_str!("../../src/store/postgres/sql/list.sql");
     let nobodys = list.replace("{is_owner}", "IS NOT DISTINCT FROM $1 AND owner IS NULL");
     let list = list.replace("{is_owner}", "= $1");
     for (sql, arguments, index) in [
-        (include_str!("../../src/store/postgres/sql/read.sql"), "'live-1'::text", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/abandoned.sql"), "10::bigint", "operations_by_lease"),
-        (&list, "'owner 7'::bytea, 9000::bigint, null::text, 0::bigint, 20::bigint", "operations_by_owner"),
-        (&nobodys, "null::bytea, 9000::bigint, null::text, 0::bigint, 20::bigint", "operations_by_owner"),
-        (include_str!("../../src/store/postgres/sql/purge.sql"), "0::bigint, 100::bigint", "operations_by_expiry"),
-        (include_str!("../../src/store/postgres/sql/purge_keys.sql"), "0::bigint, 100::bigint", "operations_keys_by_until"),
-        (include_str!("../../src/store/postgres/sql/renew.sql"), "'{live-1,live-2}'::text[], '{1,2}'::bigint[], 9::bigint", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/release.sql"), "'{live-1,live-2}'::text[], '{1,2}'::bigint[]", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/change.sql"), "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/end.sql"), "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, ''::bytea, 0::bigint", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/take_over.sql"), "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, 0::bigint", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/forget.sql"), "'ended-1'::text, 3::bigint, 1::bigint, ''::bytea, 0::bigint", "operations_pkey"),
-        (include_str!("../../src/store/postgres/sql/settle.sql"), "'key 1'::bytea, 1::bigint, ''::bytea, 1::bigint", "operations_keys_pkey"),
-        (include_str!("../../src/store/postgres/sql/release_key.sql"), "'key 1'::bytea, 1::bigint", "operations_keys_pkey"),
+        (
+            include_str!("../../src/store/postgres/sql/read.sql"),
+            "'live-1'::text",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/abandoned.sql"),
+            "10::bigint",
+            "operations_by_lease",
+        ),
+        (
+            &list,
+            "'owner 7'::bytea, 9000::bigint, null::text, 0::bigint, 20::bigint",
+            "operations_by_owner",
+        ),
+        (
+            &nobodys,
+            "null::bytea, 9000::bigint, null::text, 0::bigint, 20::bigint",
+            "operations_by_owner",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/purge.sql"),
+            "0::bigint, 100::bigint",
+            "operations_by_expiry",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/purge_keys.sql"),
+            "0::bigint, 100::bigint",
+            "operations_keys_by_until",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/renew.sql"),
+            "'{live-1,live-2}'::text[], '{1,2}'::bigint[], 9::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/release.sql"),
+            "'{live-1,live-2}'::text[], '{1,2}'::bigint[]",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/change.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/end.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/take_over.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/forget.sql"),
+            "'ended-1'::text, 3::bigint, 1::bigint, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/settle.sql"),
+            "'key 1'::bytea, 1::bigint, ''::bytea, 1::bigint",
+            "operations_keys_pkey",
+        ),
+        (
+            include_str!("../../src/store/postgres/sql/release_key.sql"),
+            "'key 1'::bytea, 1::bigint",
+            "operations_keys_pkey",
+        ),
     ] {
         for generic in [true, false] {
             let plan = plan(&mut connection, sql, arguments, generic).await;
             assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
-            assert!(!plan.contains("Sort Key: operations.number"), "{sql}\n{plan}");
+            // A page may be put in order, but not all that it is taken from.
+            let below = plan.split_once("Limit").map_or("", |(_, below)| below);
+            assert!(!below.contains("Sort Key"), "{sql}\n{plan}");
         }
     }
 }
@@ -84,14 +157,23 @@ async fn starting_and_reporting_stay_within_their_page() {
     for _ in 0..50 {
         let (id, token) = create(&store).await;
         store.start(&id, token).await.unwrap();
-        store.report(&id, token, Progress::counted(1, 2)).await.unwrap();
-        store.finish(&id, token, success("done"), None).await.unwrap();
+        store
+            .report(&id, token, Progress::counted(1, 2))
+            .await
+            .unwrap();
+        store
+            .finish(&id, token, success("done"), None)
+            .await
+            .unwrap();
     }
     let pool = pool(server.port(), 1);
     // The counts come a little later.
     let begun = tokio::time::Instant::now();
     loop {
-        query("SELECT pg_stat_force_next_flush()").execute(&pool).await.unwrap();
+        query("SELECT pg_stat_force_next_flush()")
+            .execute(&pool)
+            .await
+            .unwrap();
         let (all, within): (i64, i64) = sqlx::query_as(
             "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'operations'",
         )

@@ -85,7 +85,12 @@ fn join(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     let is_doomed = Arc::<AtomicBool>::default();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::spawn(ask(from_client, to_server, Arc::clone(&seen), Arc::clone(&is_doomed)));
+    tokio::spawn(ask(
+        from_client,
+        to_server,
+        Arc::clone(&seen),
+        Arc::clone(&is_doomed),
+    ));
     tokio::spawn(answer(from_server, to_client, seen, is_doomed));
 }
 
@@ -107,7 +112,10 @@ async fn message(from: &mut OwnedReadHalf, typed: bool) -> Option<(u8, Vec<u8>)>
 /// The text up to the next zero byte, and what follows.
 fn text(bytes: &[u8]) -> (String, &[u8]) {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap();
-    (String::from_utf8_lossy(&bytes[..end]).into_owned(), &bytes[end + 1..])
+    (
+        String::from_utf8_lossy(&bytes[..end]).into_owned(),
+        &bytes[end + 1..],
+    )
 }
 
 async fn ask(

@@ -13,7 +13,7 @@ use tower_operations::{
 use crate::{
     common::{create, pool, response, success, term},
     proxy::Proxy,
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 #[tokio::test]
@@ -31,15 +31,25 @@ async fn each_step_of_an_operation_is_one_statement() {
     asked("create", 1);
     store.start(&id, token).await.unwrap();
     asked("start", 1);
-    store.report(&id, token, Progress::counted(1, 2)).await.unwrap();
+    store
+        .report(&id, token, Progress::counted(1, 2))
+        .await
+        .unwrap();
     asked("report", 1);
-    let held = (0..100).map(|_| Held { id: OperationId::new(), token });
+    let held = (0..100).map(|_| Held {
+        id: OperationId::new(),
+        token,
+    });
     let held: Vec<_> = held.collect();
     assert_eq!(store.renew(&term(60), &held).await.unwrap().len(), 100);
     asked("renew", 1);
     store.release(&held).await.unwrap();
     asked("release", 1);
-    let Write::Done(record) = store.finish(&id, token, success("done"), None).await.unwrap() else {
+    let Write::Done(record) = store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap()
+    else {
         panic!("it was not finished");
     };
     asked("finish", 1);
@@ -64,10 +74,18 @@ async fn each_step_of_an_operation_is_one_statement() {
     let (mine, minute) = (FencingToken::random(), Duration::from_secs(60));
     store.reserve(&key, None, mine, minute).await.unwrap();
     asked("reserve", 1);
-    let new = NewOperation::new(OperationId::new()).key(key.clone()).reservation(mine);
-    assert!(matches!(store.create(new.clone()).await.unwrap(), Created::New(_)));
+    let new = NewOperation::new(OperationId::new())
+        .key(key.clone())
+        .reservation(mine);
+    assert!(matches!(
+        store.create(new.clone()).await.unwrap(),
+        Created::New(_)
+    ));
     asked("create with a key", 1);
-    assert!(matches!(store.create(new).await.unwrap(), Created::Existing(_)));
+    assert!(matches!(
+        store.create(new).await.unwrap(),
+        Created::Existing(_)
+    ));
     asked("the same again", 1);
     let early = Key {
         name: "early".into(),
@@ -81,6 +99,9 @@ async fn each_step_of_an_operation_is_one_statement() {
     let other = PostgresStore::connect(pool(proxy.port(), 2)).await.unwrap();
     let (id, token) = create(&store).await;
     proxy.executed();
-    other.finish(&id, token, success("done"), None).await.unwrap();
+    other
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap();
     asked("read and finish", 2);
 }

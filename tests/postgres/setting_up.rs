@@ -14,11 +14,14 @@ use tower_operations::{
 
 use crate::{
     common::{create, pool, store, success, term},
-    support::postgres::Postgres,
+    server::Postgres,
 };
 
 async fn run(pool: &PgPool, sql: &str) {
-    raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap();
+    raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(pool)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -47,7 +50,10 @@ async fn nodes_that_start_at_once_set_up_once() {
     let refused = PostgresStore::builder(pool).schema("Mine").connect().await;
     assert!(matches!(
         refused,
-        Err(PostgresError::NewerSchema { found: 99, known: 1 })
+        Err(PostgresError::NewerSchema {
+            found: 99,
+            known: 1
+        })
     ));
 }
 
@@ -57,17 +63,26 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
     let admin = pool(server.port(), 2);
     run(&admin, "CREATE ROLE app LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE SCHEMA jobs; GRANT USAGE ON SCHEMA jobs TO app").await;
     let app = || {
-        let url = format!("postgres://app@127.0.0.1:{}/postgres?sslmode=disable", server.port());
+        let url = format!(
+            "postgres://app@127.0.0.1:{}/postgres?sslmode=disable",
+            server.port()
+        );
         PgPool::connect_lazy(&url).unwrap()
     };
     let builder = || PostgresStore::builder(app()).schema("jobs").table("ops");
     let refused = builder().migrate(false).connect().await;
     assert!(matches!(
         refused,
-        Err(PostgresError::OlderSchema { found: 0, needed: 1 })
+        Err(PostgresError::OlderSchema {
+            found: 0,
+            needed: 1
+        })
     ));
     let refused = builder().connect().await;
-    assert!(matches!(refused, Err(PostgresError::Database(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PostgresError::Database(_))),
+        "{refused:?}"
+    );
 
     for script in PostgresStore::migrations("jobs", "ops").unwrap() {
         run(&admin, &script).await;
@@ -82,14 +97,20 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
     let store = store.ttl(Duration::from_millis(1));
     let (id, token) = create(&store).await;
     store.start(&id, token).await.unwrap();
-    let finished = store.finish(&id, token, success("done"), None).await.unwrap();
+    let finished = store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap();
     assert!(matches!(finished, Write::Done(_)));
     let key = Key {
         name: "key".into(),
         fingerprint: [0; 32],
     };
     let mine = FencingToken::random();
-    store.reserve(&key, None, mine, Duration::from_secs(9)).await.unwrap();
+    store
+        .reserve(&key, None, mine, Duration::from_secs(9))
+        .await
+        .unwrap();
     let new = NewOperation::new(OperationId::new())
         .key(key)
         .reservation(mine)
@@ -118,12 +139,18 @@ async fn stores_side_by_side_do_not_see_each_other() {
     ];
     let new = NewOperation::new(OperationId::new());
     for store in &stores {
-        assert!(matches!(store.create(new.clone()).await.unwrap(), Created::New(_)));
+        assert!(matches!(
+            store.create(new.clone()).await.unwrap(),
+            Created::New(_)
+        ));
     }
     for bad in ["", "1st", "a b", "a\"b", &"x".repeat(50)] {
         let builder = PostgresStore::builder(pool(server.port(), 1)).table(bad);
         let refused = builder.connect().await;
-        assert!(matches!(refused, Err(PostgresError::InvalidName { .. })), "{bad}");
+        assert!(
+            matches!(refused, Err(PostgresError::InvalidName { .. })),
+            "{bad}"
+        );
         assert!(PostgresStore::migrations("public", bad).is_err());
     }
 }
@@ -158,13 +185,19 @@ async fn a_standby_is_refused_and_what_it_says_is_not_taken() {
     fs::write(&signal, "").unwrap();
     server.run().await;
     let refused = PostgresStore::connect(pool(server.port(), 1)).await;
-    assert!(matches!(refused, Err(PostgresError::Standby)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PostgresError::Standby)),
+        "{refused:?}"
+    );
     for error in [
         store.get(&id).await.unwrap_err(),
         store.get(&OperationId::new()).await.unwrap_err(),
         store.list(&ListQuery::new(None, 10)).await.unwrap_err(),
         store.start(&id, token).await.unwrap_err(),
-        store.create(NewOperation::new(OperationId::new())).await.unwrap_err(),
+        store
+            .create(NewOperation::new(OperationId::new()))
+            .await
+            .unwrap_err(),
     ] {
         assert!(error.is_transient(), "{error:?}");
     }

@@ -95,7 +95,10 @@ pub(super) async fn set_up(
 
 /// The version of the tables that are there, 0 if there are none.
 async fn version(connection: &mut PgConnection, names: &Names) -> Result<i32, PostgresError> {
-    let is_there: bool = query_scalar("SELECT to_regclass($1) IS NOT NULL")
+    // Reading the catalogue, and not only asking for the name: a session that has
+    // waited for the lock otherwise believes what it knew before.
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = to_regclass($1))";
+    let is_there: bool = query_scalar(sql)
         .bind(names.versions())
         .fetch_one(&mut *connection)
         .await?;
