@@ -14,17 +14,20 @@ const NAMES: [(&str, &str); 2] = [
     ("{keys}", "operations_keys"),
 ];
 
-/// Fifty thousand that have ended, of a thousand owners; a few live ones.
+/// Fifty thousand that have ended, of ten owners; a few live ones.
 const ROWS: &str = "
     INSERT INTO operations (id, version, token, state, owner, key, expires_at, head)
     SELECT 'ended-' || n, 3, n, 'succeeded',
-        CASE WHEN n % 3 > 0 THEN convert_to('owner ' || n % 1000, 'UTF8') END,
+        CASE WHEN n % 3 > 0 THEN convert_to('owner ' || n % 10, 'UTF8') END,
         CASE WHEN n % 2 > 0 THEN convert_to('key ' || n, 'UTF8') END,
         now() + n * interval '1 second', '{}'
     FROM generate_series(1, 50000) AS n;
     INSERT INTO operations_keys (name, fingerprint, stands_for, operation)
     SELECT convert_to('key ' || n, 'UTF8'), '', 'operation', 'ended-' || n
     FROM generate_series(1, 50000, 2) AS n;
+    INSERT INTO operations_keys (name, fingerprint, stands_for, token, until)
+    SELECT convert_to('reserved ' || n, 'UTF8'), '', 'request', n, now() + n * interval '1 second'
+    FROM generate_series(1, 5000) AS n;
     INSERT INTO operations (id, version, token, state, lease_until, head)
     SELECT 'live-' || n, 2, n, 'running', now() + n * interval '1 second', '{}'
     FROM generate_series(1, 100) AS n;
@@ -65,7 +68,7 @@ async fn no_statement_reads_the_whole_table() {
     let mut connection = PgConnection::connect(&url(server.port())).await.unwrap();
     raw_sql(ROWS).execute(&mut connection).await.unwrap();
     let list = include_str!("../../src/store/postgres/sql/list.sql");
-    let nobodys = list.replace("{is_owner}", "IS NOT DISTINCT FROM $1 AND owner IS NULL");
+    let nobodys = list.replace("{is_owner}", "IS NULL AND $1::bytea IS NULL");
     let list = list.replace("{is_owner}", "= $1");
     for (sql, arguments, index) in [
         (

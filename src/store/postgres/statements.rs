@@ -22,7 +22,7 @@ macro_rules! statements {
                         "list" => Sql::new(names, &list.replace("{is_owner}", "= $1")),
                         _ => Sql::new(names, include_str!(concat!("sql/", stringify!($name), ".sql"))),
                     },)*
-                    list_nobodys: Sql::new(names, &list.replace("{is_owner}", "IS NOT DISTINCT FROM $1 AND owner IS NULL")),
+                    list_nobodys: Sql::new(names, &list.replace("{is_owner}", "IS NULL AND $1::bytea IS NULL")),
                 }
             }
         }
