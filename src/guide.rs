@@ -9,6 +9,14 @@ pub mod handler {}
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
+#[cfg(feature = "redb")]
+#[doc = include_str!("../docs/redb.md")]
+pub mod redb {}
+
+#[cfg(feature = "postgres")]
+#[doc = include_str!("../docs/postgres.md")]
+pub mod postgres {}
+
 #[cfg(feature = "redis")]
 #[doc = include_str!("../docs/redis.md")]
 pub mod redis {}

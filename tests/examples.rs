@@ -32,6 +32,7 @@ fn every_example_is_headed_by_how_to_run_it() {
         "tower_http",
         "tonic_web",
         "server",
+        "cluster",
     ] {
         let file = examples.join(name).with_extension("rs");
         let text = std::fs::read_to_string(file)
@@ -41,7 +42,8 @@ fn every_example_is_headed_by_how_to_run_it() {
             .lines()
             .take_while(|line| line.starts_with("//!"))
             .collect();
-        let command = format!("cargo run --example {name}");
+        let command = format!("--example {name}");
+        assert!(header.contains("cargo run"), "{name}: {header}");
         assert!(header.contains(&command), "{name}: {header}");
         assert!(header.contains("curl"), "{name}: {header}");
     }

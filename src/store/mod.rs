@@ -81,6 +81,8 @@ mod traits;
 pub(crate) mod wait;
 
 pub use any::AnyStore;
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
+pub use durable::Durable;
 pub use error::StoreError;
 pub use function::{Change, RepositoryFn, StoreFn};
 pub use history::Past;

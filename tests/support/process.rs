@@ -81,6 +81,23 @@ impl Example {
         &self.url
     }
 
+    /// Waits until it prints this line.
+    pub(crate) async fn says(&mut self, line: &str) {
+        let lines = self.output.as_mut().expect("it is listened to");
+        let said = timeout(PATIENCE, async {
+            while let Some(said) = lines.next_line().await.unwrap() {
+                if said == line {
+                    return true;
+                }
+            }
+            false
+        });
+        assert!(
+            said.await.expect("it says something"),
+            "it never says {line:?}"
+        );
+    }
+
     /// Reads no more of what it prints.
     pub(crate) fn hang_up(&mut self) {
         self.output = None;

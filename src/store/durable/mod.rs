@@ -26,9 +26,12 @@ pub(crate) use engine::{
 };
 pub(crate) use hub::Hub;
 
-/// Operations on an engine that outlives the process.
+/// Operations on an engine that outlives the process: in a file, in PostgreSQL, in
+/// Redis.
 ///
-/// Clones are handles to the same operations.
+/// It is named by the engine: `RedbStore`, `PostgresStore`, `RedisStore`. Clones are
+/// handles to the same operations. Results are [`RecordedResponse`]s, or of any type
+/// that serde can write and read.
 pub struct Durable<E, T = RecordedResponse> {
     shared: Arc<Shared<E, T>>,
     ttl: Duration,

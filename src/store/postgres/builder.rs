@@ -57,7 +57,7 @@ impl<T> PostgresBuilder<T> {
 
     /// Whether the tables are set up, and brought up to date, if need be; they are
     /// by default. Without, a store whose tables are not as they must be is refused:
-    /// see [`migrations`](PostgresStore::migrations).
+    /// see [`PostgresStore`].
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self

@@ -20,9 +20,42 @@ const SCHEMA: &str = "public";
 const TABLE: &str = "operations";
 
 /// Operations in PostgreSQL, for any number of nodes.
+///
+/// It has every power, and clones are handles to the same tables. It works through a
+/// pool of the application's, and listens on a connection of its own.
+///
+/// ```no_run
+/// use tower_operations::{AsyncAcceptLayer, PollService, store::PostgresStore};
+///
+/// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlx::PgPool::connect("postgres://localhost/app").await?;
+/// let store = PostgresStore::connect(pool).await?;
+/// let layer = AsyncAcceptLayer::new(store.clone());
+/// tokio::spawn(layer.recovery().run());
+/// let polls = PollService::new(store);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Durability
+/// Whatever is acknowledged is committed durably, but for renewals of leases. A server
+/// that is set to lose commits is refused, and so is a standby.
+///
+/// # Sizing
+/// One statement a step; some 500 bytes an operation, besides its result. What has
+/// expired leaves with [`purge`](crate::store::Purge::purge).
+///
+/// # Permissions
+/// To create tables and functions in the schema once, or, with
+/// `migrations` applied by somebody else, to read and write them.
+///
+/// # What to monitor
+/// Warnings of this crate in `tracing`, dead rows, leases that lie far back.
+///
+/// The page [`guide::postgres`](crate::guide::postgres) has the schema, and more.
 pub type PostgresStore<T = RecordedResponse> = Durable<Postgres, T>;
 
-impl PostgresStore {
+impl Durable<Postgres> {
     /// Keeps operations in the table `operations`, which it makes if it is not
     /// there. Has to be called within a tokio runtime, as everything else.
     ///
@@ -50,7 +83,7 @@ impl PostgresStore {
     }
 }
 
-impl<T> PostgresStore<T> {
+impl<T> Durable<Postgres, T> {
     /// A store of results of your own, with settings of yours.
     pub fn builder_for(pool: PgPool) -> PostgresBuilder<T> {
         PostgresBuilder::new(pool)
