@@ -33,6 +33,9 @@ use tower_operations::{
 type Answer<T> = Result<T, StoreError>;
 type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
 
+/// An operation, and when it came to be.
+type Creation = (OperationId, Option<SystemTime>);
+
 /// A connection to a store that is lost now and then, and one who tries again.
 #[derive(Clone)]
 struct Flaky<R> {
@@ -40,7 +43,7 @@ struct Flaky<R> {
     calls: Arc<AtomicU64>,
     /// The operations whose creator knows that it is: the suite creates with one
     /// token several times, which nobody else does.
-    created: Arc<Mutex<HashSet<(OperationId, Option<SystemTime>)>>>,
+    created: Arc<Mutex<HashSet<Creation>>>,
 }
 
 impl<R> Flaky<R> {

@@ -68,8 +68,10 @@ pub struct Recovery<R> {
 struct RunAgain<R> {
     attempts: u32,
     /// Sets a request going, in a task of its own.
-    go: Box<dyn FnMut(Arc<Node<R>>, RunLimits, AcceptedRequest) + Send>,
+    go: Box<Go<R>>,
 }
+
+type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, AcceptedRequest) + Send;
 
 /// So many operations are taken over at a time.
 const BATCH: usize = 64;

@@ -23,10 +23,12 @@ use crate::{
     server::Postgres,
 };
 
+type Stored = Arc<Record<RecordedResponse>>;
+
 /// What was acknowledged or read, by version.
 #[derive(Default)]
 struct Seen {
-    records: Mutex<HashMap<(OperationId, u64), Arc<Record<RecordedResponse>>>>,
+    records: Mutex<HashMap<(OperationId, u64), Stored>>,
     newest: Mutex<HashMap<OperationId, u64>>,
     acknowledged: AtomicUsize,
     errors: AtomicUsize,
@@ -35,7 +37,7 @@ struct Seen {
 
 impl Seen {
     /// A version that was seen has the content it had.
-    fn saw(&self, record: Arc<Record<RecordedResponse>>) {
+    fn saw(&self, record: &Stored) {
         let id = record.operation().id().clone();
         let version = record.version().unwrap().get();
         let mut newest = self.newest.lock().unwrap();
@@ -44,8 +46,8 @@ impl Seen {
         let mut records = self.records.lock().unwrap();
         let before = records
             .entry((id, version))
-            .or_insert_with(|| Arc::clone(&record));
-        assert_eq!(*before, record, "another content of the same version");
+            .or_insert_with(|| Arc::clone(record));
+        assert_eq!(before, record, "another content of the same version");
     }
 
     /// Repeats what failed for want of a server.
@@ -75,7 +77,7 @@ impl Seen {
             panic!("{created:?}");
         };
         let (id, token) = (record.operation().id().clone(), record.token());
-        self.saw(record);
+        self.saw(&record);
         let started = self.insist(|| store.start(&id, token)).await;
         self.wrote(started);
         let progress = Progress::counted(1, 2);
@@ -87,7 +89,7 @@ impl Seen {
 
     fn wrote(&self, write: Write<RecordedResponse>) {
         match write {
-            Write::Done(record) => self.saw(record),
+            Write::Done(record) => self.saw(&record),
             other => panic!("{other:?}"),
         }
     }
@@ -105,7 +107,7 @@ impl Seen {
                 .collect();
             for id in ids {
                 if let Ok(found) = store.get(&id).await {
-                    self.saw(found.expect("what was acknowledged is there"));
+                    self.saw(&found.expect("what was acknowledged is there"));
                 }
             }
             tokio::task::yield_now().await;
@@ -161,7 +163,7 @@ async fn nothing_acknowledged_is_lost_and_no_version_changes_when_the_server_is_
         let record = record.unwrap_or_else(|| panic!("{id} was acknowledged, and is lost"));
         assert_eq!(record.version().unwrap().get(), version, "{id}");
         assert!(record.operation().state().is_terminal());
-        seen.saw(record);
+        seen.saw(&record);
     }
 }
 

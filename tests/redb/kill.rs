@@ -53,33 +53,33 @@ async fn victim() {
         std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
     };
     println!("open");
-    let writing: Vec<_> = (0..WRITERS)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                loop {
-                    let id = OperationId::new();
-                    let token = create(&store, keyed(&id)).await;
-                    say("created", &id);
-                    store.start(&id, token).await.unwrap();
-                    say("started", &id);
-                    let finished = store.finish(&id, token, success(text(&id)), None).await;
-                    let Write::Done(record) = finished.unwrap() else {
-                        panic!("it was lost");
-                    };
-                    say("finished", &id);
-                    if id.to_string().ends_with(['0', '1', '2', '3']) {
-                        say("forgetting", &id);
-                        let version = record.version().unwrap();
-                        store.forget(&id, version).await.unwrap();
-                        say("forgotten", &id);
-                    }
+    let mut writing = tokio::task::JoinSet::<()>::new();
+    for _ in 0..WRITERS {
+        let store = store.clone();
+        writing.spawn(async move {
+            loop {
+                let id = OperationId::new();
+                let token = create(&store, keyed(&id)).await;
+                say("created", &id);
+                store.start(&id, token).await.unwrap();
+                say("started", &id);
+                let finished = store.finish(&id, token, success(text(&id)), None).await;
+                let Write::Done(record) = finished.unwrap() else {
+                    panic!("it was lost");
+                };
+                say("finished", &id);
+                if id.to_string().ends_with(['0', '1', '2', '3']) {
+                    say("forgetting", &id);
+                    let version = record.version().unwrap();
+                    store.forget(&id, version).await.unwrap();
+                    say("forgotten", &id);
                 }
-            })
-        })
-        .collect();
-    for task in writing {
-        task.await.unwrap();
+            }
+        });
+    }
+    // None ends but by a panic.
+    if let Some(ended) = writing.join_next().await {
+        ended.unwrap();
     }
 }
 

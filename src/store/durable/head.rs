@@ -102,7 +102,7 @@ pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
 pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, StoreError> {
     let response = record.operation().response();
     let bytes = response.map(Stored::to_bytes).transpose();
-    bytes.map_err(|error| StoreError::Refused(error))
+    bytes.map_err(StoreError::Refused)
 }
 
 /// The record that a cell holds.
@@ -118,6 +118,8 @@ pub(super) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     }
     head.into_record(result).map_err(StoreError::Refused)
 }
+
+type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl Head<'_> {
     fn into_record<T>(self, result: Option<T>) -> Result<Record<T>, tower::BoxError> {
@@ -138,7 +140,7 @@ impl Head<'_> {
             .into(),
         };
         let mut metadata = Metadata::default();
-        let times: [(_, fn(Metadata, SystemTime) -> Metadata); 5] = [
+        let times: [(_, WithTime); 5] = [
             (self.created_at, Metadata::with_created_at),
             (self.updated_at, Metadata::with_updated_at),
             (self.started_at, Metadata::with_started_at),

@@ -16,13 +16,10 @@ use crate::{
 };
 
 #[path = "../../../tests/support/postgres.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod postgres;
 #[path = "../../../tests/support/private.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod private;
 #[path = "../../../tests/support/redis.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod redis;
 
 /// The term that leases have unless said otherwise.

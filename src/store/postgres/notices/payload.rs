@@ -140,7 +140,8 @@ mod tests {
         );
         read(&said[0], "me", &hub);
         listening.heard().await;
-        assert_eq!(hub.recalled(&node, second).await, [id.clone()]);
+        let recalled = hub.recalled(&node, second).await;
+        assert_eq!(recalled, std::slice::from_ref(&id));
 
         for said in [write(Gathered::Anything, "other").remove(0), "?".into()] {
             let mut listening = hub.listen(&id);

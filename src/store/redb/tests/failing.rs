@@ -127,7 +127,7 @@ async fn script(store: &RedbStore) -> usize {
     let record = sure!(store.get(&id)).expect("it is there");
     assert_eq!(record.operation().state(), State::Succeeded);
     // Started, taken over and finished: each once.
-    assert_eq!(record.version().map(|version| version.get()), Some(4));
+    assert_eq!(record.version().map(crate::store::Version::get), Some(4));
     let found = sure!(store.reserve(&name, None, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
 

@@ -61,7 +61,7 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
             }
             // From here on nothing counts as answered.
             is_off.store(true, Relaxed);
-            disk.after_power_cut(|| chance.next() % 2 == 0)
+            disk.after_power_cut(|| chance.next().is_multiple_of(2))
         };
         let (one, other, left) = tokio::join!(one, other, cut);
         drop(store);
