@@ -105,10 +105,8 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
             created.insert((new.id.clone(), created_at))
         };
         Ok(match created? {
-            Created::New(record) => {
-                is_first(&record);
-                Created::New(record)
-            }
+            // Unless another, with the same token, took it for its own meanwhile.
+            Created::New(record) if !is_first(&record) => Created::Existing(record),
             // What an earlier try has made is known by its token.
             Created::Existing(record)
                 if lost && record.token() == new.token && is_first(&record) =>
