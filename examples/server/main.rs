@@ -84,7 +84,7 @@ async fn main() -> Result<(), BoxError> {
         NoApp::BaseUrl(_) => Args::command()
             .error(ErrorKind::ValueValidation, error)
             .exit(),
-        NoApp::Runs(_) | NoApp::Store(_) => error,
+        NoApp::Runs(_) | NoApp::Store(_) => error.to_string(),
     })?;
     let mut signals = Signals::new()?;
     let listener = TcpListener::bind(args.listen)
