@@ -82,7 +82,7 @@ fn pgbench(server: &server::Postgres, script: &std::path::Path) -> f64 {
     let found: Option<PathBuf> = installed
         .filter_map(|version| Some(version.ok()?.path().join("bin/pgbench")))
         .find(|program| program.exists());
-    let program = found.expect("pgbench: install the Debian package postgresql-contrib");
+    let program = found.expect("pgbench: install the Debian package postgresql");
     let output = Command::new(program)
         .args(["-n", "-M", "prepared", "-h", "127.0.0.1", "-U", "postgres"])
         .args(["-c", &CLIENTS.to_string(), "-j", "2"])
