@@ -85,7 +85,7 @@ impl Durable<Redb> {
     ///
     /// This reads and writes the file before it returns, so in a program that
     /// runs already it belongs into [`tokio::task::spawn_blocking`]. It takes
-    /// milliseconds, also after a crash.
+    /// longer after a crash: about a second for a file of 4 GiB.
     ///
     /// # Errors
     /// See [`RedbError`]. A file that cannot be opened is left as it is.
@@ -107,8 +107,7 @@ impl<T> Durable<Redb, T> {
 
     /// Makes the file as small as it can be; false if it was already.
     ///
-    /// Everything waits meanwhile, reads too: about as long as it takes to write
-    /// the file anew.
+    /// Everything waits meanwhile, reads too.
     ///
     /// # Errors
     /// See [`RedbError`]. The operations are whole all the same.
