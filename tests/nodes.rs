@@ -18,13 +18,19 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use support::{
     client::{Answer, Client},
     private::Folder,
-    process::{Example, PATIENCE},
+    process::{Example, PATIENCE, run},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 /// What one node does is known to the other within this.
 const SOON: Duration = Duration::from_secs(1);
@@ -38,12 +44,13 @@ struct Nodes {
 }
 
 impl Nodes {
-    async fn start(store: &str, lease: &str, on_interrupted: &str) -> Self {
+    /// With what differs from test to test on the command line.
+    async fn start(store: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new("nodes");
         let runs = folder.join("runs.jsonl");
         let (a, b) = tokio::join!(
-            node(store, "a", &runs, lease, on_interrupted),
-            node(store, "b", &runs, lease, on_interrupted),
+            node(store, "a", &runs, arguments),
+            node(store, "b", &runs, arguments),
         );
         Self {
             a,
@@ -89,25 +96,11 @@ impl Nodes {
     }
 }
 
-async fn node(store: &str, name: &str, runs: &Path, lease: &str, policy: &str) -> Example {
+async fn node(store: &str, name: &str, runs: &Path, more: &[&str]) -> Example {
     let runs = runs.display().to_string();
-    let arguments = [
-        "--listen",
-        "127.0.0.1:0",
-        "--store",
-        store,
-        "--node",
-        name,
-        "--runs",
-        &runs,
-        "--lease",
-        lease,
-        "--on-interrupted",
-        policy,
-        "--idempotency",
-        "optional",
-        "--list",
-    ];
+    let mut arguments = vec!["--listen", "127.0.0.1:0", "--idempotency", "optional"];
+    arguments.extend(["--list", "--store", store, "--node", name, "--runs", &runs]);
+    arguments.extend(more);
     Example::start("server", &arguments).await.unwrap()
 }
 
@@ -147,52 +140,104 @@ async fn ended(client: &Client, location: &str) -> Value {
     }
 }
 
-async fn waits_and_events_and_results_cross_nodes(nodes: &Nodes) {
+/// What waits and follows at b hears of all that happens at a, from the first change
+/// to the end, and soon.
+async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
+    // One at a time is run: the second waits for its turn.
+    let first = a.accepted("/reports", order(600, 100)).await;
+    nodes.line(id(&first), "begin", "a").await;
     let location = a.accepted("/reports", order(4, 300)).await;
-    let run = nodes.line(id(&location), "begin", "a").await;
 
-    // A change is seen, and the end, as soon as they are there.
-    let tag = b.get(&location).await.header("etag").to_owned();
-    let (waiting, following) = (format!("{location}?wait=10"), format!("{location}/events"));
-    let known = [("if-none-match", &*tag)];
-    let changed = get(&b, &waiting, &known);
-    let events = get(&b, &following, &[]);
-    let whole = async {
-        let operation = b.get(&format!("{location}?wait=10")).await.json();
-        (operation, now())
+    let pending = b.get(&location).await;
+    assert_eq!(pending.json()["state"], "pending");
+    let following = b.request(Method::GET, &format!("{location}/events"));
+    let mut events = b.open(following).await.into_body();
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        text += &next(&mut events).await.expect("it begins");
+    }
+
+    let waiting = format!("{location}?wait=10");
+    let known = [("if-none-match", pending.header("etag"))];
+    let change = async { (get(&b, &waiting, &known).await, now()) };
+    let end = async { (b.get(&waiting).await.json(), now()) };
+    let follow = async {
+        while let Some(more) = next(&mut events).await {
+            text += &more;
+        }
+        now()
     };
-    let (changed, events, (operation, seen)) = tokio::join!(changed, events, whole);
-    assert_eq!(changed.status(), StatusCode::OK);
-    assert_ne!(changed.header("etag"), tag);
-    assert_eq!(operation["state"], "succeeded");
-    let end = nodes.line(id(&location), "end", "a").await;
-    assert!(at(&end) > at(&run));
-    let took = seen.saturating_sub(at(&end));
-    assert!(took < SOON, "a wait ended {took:?} late");
+    let (change, end, followed, canceled) = tokio::join!(change, end, follow, b.delete(&first));
+    assert_eq!(canceled.status(), StatusCode::OK);
 
-    // Each change is an event of its own, in order, the last one the end.
-    let text = String::from_utf8_lossy(events.body()).into_owned();
-    let names: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("event: "))
-        .collect();
-    assert_eq!(names.last(), Some(&"succeeded"), "{text}");
-    let versions: Vec<u64> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("id: "))
+    assert_eq!(change.0.status(), StatusCode::OK);
+    assert_ne!(change.0.header("etag"), pending.header("etag"));
+    assert_eq!(change.0.json()["state"], "running");
+    assert_eq!(end.0["state"], "succeeded");
+    let begun = at(&nodes.line(id(&location), "begin", "a").await);
+    let ended = at(&nodes.line(id(&location), "end", "a").await);
+    for (what, seen, happened) in [
+        ("the change", change.1, begun),
+        ("the end", end.1, ended),
+        ("the end of the events", followed, ended),
+    ] {
+        let took = seen.saturating_sub(happened);
+        assert!(took < SOON, "{what} was seen {took:?} late");
+    }
+    assert!(change.1 < ended, "the change was seen when all was over");
+    is_every_change(&text);
+}
+
+/// Whether an event stream has an event for each change, in order.
+fn is_every_change(text: &str) {
+    let all = |prefix| {
+        text.lines()
+            .filter_map(move |line| line.strip_prefix(prefix))
+    };
+    let states: Vec<&str> = all("event: ").collect();
+    let (first, rest) = states.split_first().unwrap();
+    let (last, running) = rest.split_last().unwrap();
+    assert_eq!((*first, *last), ("pending", "succeeded"), "{text}");
+    assert!(running.iter().all(|state| *state == "running"), "{text}");
+
+    let versions: Vec<u64> = all("id: ")
         .map(|tag| tag.split('-').next().unwrap().parse().unwrap())
         .collect();
-    let first = versions[0];
-    let complete: Vec<u64> = (first..).take(versions.len()).collect();
+    assert_eq!(versions.len(), states.len(), "{text}");
+    let complete: Vec<u64> = (versions[0]..).take(versions.len()).collect();
     assert_eq!(versions, complete, "{text}");
 
-    let results = (
-        a.get(&format!("{location}/result")).await,
-        b.get(&format!("{location}/result")).await,
-    );
-    assert_eq!(results.0.body(), results.1.body());
-    assert_eq!(results.0.header("operation-result"), "200");
+    let pages: Vec<u64> = all("data: ")
+        .filter_map(|data| serde_json::from_str::<Value>(data).ok())
+        .filter_map(|operation| operation["progress"]["completed"].as_u64())
+        .collect();
+    assert!(pages.is_sorted(), "{text}");
+    let (some, end) = (pages.first(), pages.last());
+    assert!(some < Some(&4) && end == Some(&4), "{text}");
+}
+
+async fn next(events: &mut Incoming) -> Option<String> {
+    let frame = timeout(PATIENCE, events.frame()).await;
+    let data = frame.expect("it goes on")?.unwrap().into_data().unwrap();
+    Some(String::from_utf8(data.to_vec()).unwrap())
+}
+
+async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
+    let (a, b) = nodes.clients();
+    let document = json!({"title": "Q3", "format": "pdf", "bytes": 100_000}).to_string();
+    for order in [order(2, 1), document] {
+        let location = a.accepted("/reports", order).await;
+        assert_eq!(ended(&b, &location).await["state"], "succeeded");
+        let result = format!("{location}/result");
+        let (here, there) = tokio::join!(a.get(&result), b.get(&result));
+        assert_eq!(here.status(), StatusCode::OK);
+        assert_eq!(there.status(), here.status());
+        assert!(!here.body().is_empty());
+        assert_eq!(there.body(), here.body());
+        assert_eq!(there.header("content-type"), here.header("content-type"));
+        assert_eq!(there.header("operation-result"), "200");
+    }
 }
 
 async fn a_cancel_stops_the_work_wherever_it_runs(nodes: &Nodes) {
@@ -257,83 +302,153 @@ async fn a_tenants_list_is_the_same_everywhere(nodes: &Nodes) {
         let operations = list["operations"].as_array().unwrap();
         let ids: Vec<_> = operations.iter().map(|it| it["id"].clone()).collect();
         assert_eq!(ids, posted);
+        let others = get(client, "/operations/", &[("x-tenant", "bob")]).await;
+        assert_eq!(others.json()["operations"], json!([]));
     }
 }
 
 async fn all_that_crosses_nodes(store: &str) {
-    let nodes = Nodes::start(store, "30", "fail").await;
-    waits_and_events_and_results_cross_nodes(&nodes).await;
+    let nodes = Nodes::start(store, &["--lease", "30", "--concurrency", "1"]).await;
+    waits_and_events_cross_nodes(&nodes).await;
+    a_result_is_the_same_everywhere(&nodes).await;
     a_cancel_stops_the_work_wherever_it_runs(&nodes).await;
     a_key_is_one_operation_on_all_nodes(&nodes).await;
     a_tenants_list_is_the_same_everywhere(&nodes).await;
 }
 
-/// With SIGKILL, and with SIGSTOP, after which it comes back late.
-async fn what_a_lost_node_ran_goes_on_elsewhere(store: &str) {
-    for signal in ["KILL", "STOP"] {
-        let nodes = Nodes::start(store, "1", "rerun:3").await;
-        let (a, b) = nodes.clients();
-        let location = a.accepted("/reports", order(20, 50)).await;
-        nodes.line(id(&location), "begin", "a").await;
-        nodes.a.signal(signal).await;
-        let operation = ended(&b, &location).await;
-        assert_eq!(operation["state"], "succeeded", "{operation}");
-        let again = nodes.line(id(&location), "begin", "b").await;
-        assert_eq!(again["attempt"], 2);
-        if signal == "STOP" {
-            let before = b.get(&location).await;
-            nodes.a.signal("CONT").await;
-            // It comes to its end, or hears that it has lost the operation; neither
-            // changes anything any more.
-            let begun = Instant::now();
-            let is_over = |line: &Value| line["node"] == "a" && line["event"] != "begin";
-            while !nodes.lines(id(&location)).iter().any(is_over) {
-                assert!(begun.elapsed() < PATIENCE, "it never wakes");
-                sleep(Duration::from_millis(5)).await;
-            }
-            for client in [&a, &b].repeat(10) {
-                let after = client.get(&location).await;
-                assert_eq!(after.body(), before.body());
-                assert_eq!(after.header("etag"), before.header("etag"));
-            }
-        }
-    }
+const RERUN: [&str; 4] = ["--lease", "1", "--on-interrupted", "rerun:3"];
 
-    let nodes = Nodes::start(store, "1", "fail").await;
+/// An operation that a begins and, after this signal to a, b brings to its end.
+async fn taken_over(nodes: &Nodes, signal: &str) -> String {
+    let (a, b) = nodes.clients();
+    let location = a.accepted("/reports", order(20, 50)).await;
+    let first = nodes.line(id(&location), "begin", "a").await;
+    assert_eq!(first["attempt"], 1);
+    nodes.a.signal(signal).await;
+    let operation = ended(&b, &location).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    let again = nodes.line(id(&location), "begin", "b").await;
+    assert_eq!(again["attempt"], 2);
+    let lines = nodes.lines(id(&location));
+    let begun = lines.iter().filter(|line| line["event"] == "begin");
+    assert_eq!(begun.count(), 2, "{lines:?}");
+    location
+}
+
+async fn what_a_killed_node_ran_is_run_again(store: &str) {
+    let nodes = Nodes::start(store, &RERUN).await;
+    taken_over(&nodes, "KILL").await;
+}
+
+async fn what_a_killed_node_ran_is_interrupted(store: &str) {
+    let nodes = Nodes::start(store, &["--lease", "1", "--on-interrupted", "fail"]).await;
     let (a, b) = nodes.clients();
     let location = a.accepted("/reports", order(600, 100)).await;
     nodes.line(id(&location), "begin", "a").await;
     nodes.a.signal("KILL").await;
     let operation = ended(&b, &location).await;
-    assert_eq!(
-        operation["problem"]["type"],
-        "urn:tower-operations:interrupted"
-    );
+    let problem = &operation["problem"]["type"];
+    assert_eq!(problem, "urn:tower-operations:interrupted");
+    assert_eq!(nodes.lines(id(&location)).len(), 1);
+}
+
+async fn a_node_that_wakes_late_changes_nothing(store: &str) {
+    let nodes = Nodes::start(store, &RERUN).await;
+    let location = taken_over(&nodes, "STOP").await;
+    let (a, b) = nodes.clients();
+    let result = format!("{location}/result");
+    let before = (b.get(&location).await, b.get(&result).await);
+
+    nodes.a.signal("CONT").await;
+    // It comes to its end, or hears that it has lost the operation.
+    let begun = Instant::now();
+    let is_over = |line: &Value| line["node"] == "a" && line["event"] != "begin";
+    while !nodes.lines(id(&location)).iter().any(is_over) {
+        assert!(begun.elapsed() < PATIENCE, "it never wakes");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(a.get(&location).await.body(), before.0.body());
+    // Once it is drained and gone, it has tried all that it ever will.
+    nodes.a.signal("TERM").await;
+    let gone = nodes.a.ended().await;
+    assert!(gone.status.success(), "{gone:?}");
+    let after = (b.get(&location).await, b.get(&result).await);
+    assert_eq!(after.0.body(), before.0.body());
+    assert_eq!(after.0.header("etag"), before.0.header("etag"));
+    assert_eq!(after.1.body(), before.1.body());
+}
+
+async fn all_that_survives_a_node(store: &str) {
+    what_a_killed_node_ran_is_run_again(store).await;
+    what_a_killed_node_ran_is_interrupted(store).await;
+    a_node_that_wakes_late_changes_nothing(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres() {
     let server = support::postgres::Postgres::start().await;
     all_that_crosses_nodes(&server.url()).await;
-    what_a_lost_node_ran_goes_on_elsewhere(&server.url()).await;
+    all_that_survives_a_node(&server.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_redis() {
     let server = support::redis::Redis::start().await;
     all_that_crosses_nodes(&server.url()).await;
-    what_a_lost_node_ran_goes_on_elsewhere(&server.url()).await;
+    all_that_survives_a_node(&server.url()).await;
 }
 
 /// The example, which kills a node by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_survives_a_kill() {
+async fn a_cluster_survives_a_kill_on_postgres() {
+    let server = support::postgres::Postgres::start().await;
+    let output = run("cluster", &cluster(&server.url())).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(
+        said.matches(" succeeded: attempt 1 at ").count(),
+        12,
+        "{said}"
+    );
+    assert!(said.contains("attempt 1 at one, attempt 2 at "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_survives_a_kill_on_redis() {
     let server = support::redis::Redis::start().await;
-    let cluster = Example::start("cluster", &[&server.url(), "127.0.0.1:0"]).await;
-    let mut cluster = cluster.unwrap();
-    let client = Client::new(cluster.url());
+    let url = server.url();
+    let arguments = [&cluster(&url)[..], &["--stay"]].concat();
+    let mut cluster = Example::start("cluster", &arguments).await.unwrap();
+    cluster.says("node one is killed").await;
+    cluster.says("node one is back").await;
     cluster.says("all 12 have succeeded").await;
-    // The node that is left goes on.
-    let location = client.accepted("/reports", order(1, 1)).await;
-    assert_eq!(ended(&client, &location).await["state"], "succeeded");
+    // Both nodes serve, behind the one address.
+    let client = Client::new(cluster.url());
+    for _ in 0..4 {
+        let location = client.accepted("/reports", order(1, 1)).await;
+        assert_eq!(ended(&client, &location).await["state"], "succeeded");
+    }
+    cluster.signal("INT").await;
+    let gone = cluster.ended().await;
+    assert!(gone.status.success(), "{gone:?}");
+}
+
+/// It does not say that all is well where it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_loses_a_report_fails() {
+    let server = support::redis::Redis::start().await;
+    let url = server.url();
+    let mut cluster = Example::start("cluster", &cluster(&url)).await.unwrap();
+    cluster.says("node one is killed").await;
+    let mut redis = TcpStream::connect(("127.0.0.1", server.port()))
+        .await
+        .unwrap();
+    redis.write_all(b"FLUSHALL\r\n").await.unwrap();
+    let gone = cluster.ended().await;
+    assert!(!gone.status.success(), "{gone:?}");
+    assert!(gone.errors.contains("of 12 were lost"), "{gone:?}");
+}
+
+fn cluster(store: &str) -> [&str; 4] {
+    ["--store", store, "--listen", "127.0.0.1:0"]
 }

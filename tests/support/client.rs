@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::LOCATION};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
     rt::TokioExecutor,
@@ -58,6 +59,13 @@ impl Client {
             Some(Response::from_parts(parts, body))
         });
         answered.await.expect("it does not hang").map(Answer)
+    }
+
+    /// Sends a request, and leaves the body of its answer to be read as it comes.
+    pub(crate) async fn open(&self, request: http::request::Builder) -> Response<Incoming> {
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answered = timeout(PATIENCE, self.pool.request(request)).await;
+        answered.expect("it does not hang").unwrap()
     }
 
     /// A request for a path, or for what a `Location` says.
