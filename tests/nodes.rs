@@ -352,6 +352,22 @@ async fn what_a_killed_node_ran_is_interrupted(store: &str) {
     assert_eq!(nodes.lines(id(&location)).len(), 1);
 }
 
+async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
+    let nodes = Nodes::start(store, &RERUN).await;
+    let (a, b) = nodes.clients();
+    let location = a.accepted("/reports", order(40, 50)).await;
+    nodes.line(id(&location), "begin", "a").await;
+    nodes.a.signal("STOP").await;
+    nodes.line(id(&location), "begin", "b").await;
+    nodes.a.signal("CONT").await;
+    let operation = ended(&b, &location).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    // The outcome is that of b, which writes its line before it.
+    let lines = nodes.lines(id(&location));
+    let is_end = |line: &Value| line["event"] == "end" && line["node"] == "b";
+    assert!(lines.iter().any(is_end), "{lines:?}");
+}
+
 async fn a_node_that_wakes_late_changes_nothing(store: &str) {
     let nodes = Nodes::start(store, &RERUN).await;
     let location = taken_over(&nodes, "STOP").await;
@@ -381,6 +397,7 @@ async fn a_node_that_wakes_late_changes_nothing(store: &str) {
 async fn all_that_survives_a_node(store: &str) {
     what_a_killed_node_ran_is_run_again(store).await;
     what_a_killed_node_ran_is_interrupted(store).await;
+    a_node_that_wakes_meanwhile_ends_nothing(store).await;
     a_node_that_wakes_late_changes_nothing(store).await;
 }
 
