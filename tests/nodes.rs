@@ -243,7 +243,8 @@ async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
 async fn a_cancel_stops_the_work_wherever_it_runs(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     for _ in 0..5 {
-        let location = a.accepted("/reports", order(600, 100)).await;
+        // No progress is to be written, which would be refused soon enough.
+        let location = a.accepted("/reports", order(1, 60_000)).await;
         nodes.line(id(&location), "begin", "a").await;
         let asked = now();
         let answer = b.delete(&location).await;
@@ -355,7 +356,9 @@ async fn what_a_killed_node_ran_is_interrupted(store: &str) {
 async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
     let nodes = Nodes::start(store, &RERUN).await;
     let (a, b) = nodes.clients();
-    let location = a.accepted("/reports", order(40, 50)).await;
+    // Its end is due while it sleeps: when it wakes it has an outcome to record before
+    // it can hear that it has lost the operation.
+    let location = a.accepted("/reports", order(1, 900)).await;
     nodes.line(id(&location), "begin", "a").await;
     nodes.a.signal("STOP").await;
     nodes.line(id(&location), "begin", "b").await;
