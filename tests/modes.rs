@@ -467,3 +467,79 @@ async fn a_handler_that_never_decides_is_answered_with_a_504() {
     assert!(text(response).await.contains(FailureKind::TimedOut.urn()));
     setup.nothing_is_left().await;
 }
+
+/// What was given up after the first try must not end what the second made.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_tries_again_is_accepted_for_good() {
+    for by_time in [false, true] {
+        let (setup, layer) = Setup::new();
+        drop(layer);
+        let begun = Instant::now();
+        // It is away for creates, and longer for whatever ends something.
+        let store = Hooked::new(setup.memory.clone(), move |call, when| {
+            let away = match call {
+                Call::Create => begun.elapsed() < Duration::from_millis(5_300),
+                Call::Finish => begun.elapsed() < Duration::from_secs(15),
+                _ => false,
+            };
+            std::future::ready(match when {
+                When::Before if away => Err(StoreError::unavailable("away")),
+                _ => Ok(()),
+            })
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let setup = Setup { drain, ..setup };
+        let layer = match by_time {
+            true => layer.after(Duration::from_secs(6)),
+            false => layer.signaled(),
+        };
+        let response = setup
+            .send(&layer, "", async |request| {
+                let operation = OperationHandle::of(request.extensions());
+                let refused = operation.accept().await;
+                assert_eq!(refused, Err(NotAccepted::Unavailable));
+                operation.accept().await.unwrap();
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Ok(Response::new(WholeBody::from("done")))
+            })
+            .await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let record = setup.only_one().await;
+        assert_eq!(record.operation().state(), State::Succeeded, "{by_time}");
+    }
+}
+
+/// It was told that there is none: so the one that there is all the same is never
+/// given out as accepted.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
+    let (setup, layer) = Setup::new();
+    drop(layer);
+    let begun = Instant::now();
+    let store = Hooked::new(setup.memory.clone(), move |call, when| {
+        let is_cut = (call, when) == (Call::Create, When::After)
+            && begun.elapsed() < Duration::from_millis(5_300);
+        std::future::ready(match is_cut {
+            true => Err(StoreError::unavailable("the connection was lost")),
+            false => Ok(()),
+        })
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let setup = Setup { drain, ..setup };
+    let response = setup
+        .send(&layer.signaled(), "", async |request| {
+            let operation = OperationHandle::of(request.extensions());
+            for _ in 0..2 {
+                let refused = operation.accept().await;
+                assert_eq!(refused, Err(NotAccepted::Unavailable));
+            }
+            let mut response = Response::new(WholeBody::from("not now"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            Ok(response)
+        })
+        .await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let record = setup.only_one().await;
+    let problem = record.operation().problem().unwrap();
+    assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+}

@@ -27,7 +27,7 @@ use crate::{
         AcceptedRequest, Admitted, Holding, Node, OperationHandle, Told, Work, operate,
         operation_span,
     },
-    store::{KeyPowers, Lease, NewOperation},
+    store::{FencingToken, KeyPowers, Lease, NewOperation},
 };
 
 /// A request that was let in, and what it needs to become an operation.
@@ -47,6 +47,19 @@ pub(super) struct Wanted {
     pub(super) new: NewOperation,
     /// Whether the id is one that nobody can have used before.
     pub(super) is_fresh: bool,
+}
+
+impl Wanted {
+    /// The same operation, of another creator.
+    fn anew(&self) -> Self {
+        Self {
+            new: NewOperation {
+                token: FencingToken::random(),
+                ..self.new.clone()
+            },
+            is_fresh: self.is_fresh,
+        }
+    }
 }
 
 impl<S, R> Arriving<S, R>
@@ -247,6 +260,9 @@ where
             let policy = &policy;
             let mut tell = Some(tell);
             let create = || async {
+                // Under a token of its own each time: what was given up before is
+                // ended by its token, and must not be taken for this one.
+                let wanted = wanted.anew();
                 match create(&node, policy, &wanted).await {
                     Ok(Made::New(record)) => Ok(record),
                     Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),

@@ -49,6 +49,8 @@ struct Shared<E, T> {
 /// How long an operation is kept after it ended, unless said.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 impl<E: Engine, T> Durable<E, T> {
     /// Keeps operations on `engine`, which tells `hub` of what happens elsewhere.
     pub(crate) fn on(engine: E, hub: Arc<Hub>) -> Self {
@@ -64,10 +66,12 @@ impl<E: Engine, T> Durable<E, T> {
         }
     }
 
-    /// How long an operation is kept after it ended; 24 hours by default.
+    /// How long an operation is kept after it ended; 24 hours by default, 100 years
+    /// at the most.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        // What has ended always has a moment when it expires: engines go by it.
+        self.ttl = ttl.min(LONGEST_TTL);
         self
     }
 

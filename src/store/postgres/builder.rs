@@ -1,4 +1,4 @@
-use std::{marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
@@ -14,7 +14,6 @@ use super::{
 use crate::store::durable::{Durable, Hub};
 
 /// A [`PostgresStore`] that is being set up.
-#[derive(Debug)]
 #[must_use = "a store has to be connected"]
 pub struct PostgresBuilder<T> {
     pool: PgPool,
@@ -25,6 +24,18 @@ pub struct PostgresBuilder<T> {
     connections: Option<usize>,
     listening: Option<PgConnectOptions>,
     result: PhantomData<fn() -> T>,
+}
+
+/// Without how to connect: there is a password in it.
+impl<T> fmt::Debug for PostgresBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBuilder")
+            .field("schema", &self.schema)
+            .field("table", &self.table)
+            .field("migrate", &self.migrate)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T> PostgresBuilder<T> {
