@@ -33,6 +33,10 @@ struct User {
     gid: u32,
 }
 
+fn is_about_the_one_before(line: &str) -> bool {
+    line.contains("pre-existing shared memory block")
+}
+
 impl Postgres {
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await
@@ -73,8 +77,17 @@ impl Postgres {
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill).
     pub(crate) async fn run(&mut self) {
         assert!(self.server.is_none(), "it is running");
-        let started = self.try_run().await;
-        started.unwrap_or_else(|log| panic!("PostgreSQL does not start: {log}"));
+        for _ in 0..500 {
+            match self.try_run().await {
+                Ok(()) => return,
+                // What was killed with the one before has not gone yet.
+                Err(log) if log.lines().rev().take(3).any(is_about_the_one_before) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                Err(log) => panic!("PostgreSQL does not start: {log}"),
+            }
+        }
+        panic!("those that were killed never go");
     }
 
     /// Ends it in good order; who is connected is cut off.
