@@ -1,6 +1,12 @@
 //! Writing the operation to the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
@@ -9,7 +15,7 @@ use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGA
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{Node, until_answered},
-    store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError},
+    store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError, Write},
 };
 
 /// What there is after an operation was to be created.
@@ -107,38 +113,57 @@ where
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
+    // From each try until its answer is certain.
+    let in_doubt = AtomicUsize::new(0);
     let certain = until_answered(abandoned, || async {
-        match node.store.create(new.clone()).await {
-            // Certain: there is no operation. The client may try again.
+        in_doubt.fetch_add(1, Relaxed);
+        let created = node.store.create(new.clone()).await;
+        if !matches!(created, Err(StoreError::Unavailable(_))) {
+            in_doubt.fetch_sub(1, Relaxed);
+        }
+        match created {
+            // Certain: this try made none. The client may try again.
             Err(StoreError::Full) => Ok(None),
             created => created.map(Some),
         }
     });
-    let (error, may_exist) = match timeout(policy.create_timeout, certain).await {
+    let error = match timeout(policy.create_timeout, certain).await {
         Ok(Ok(Some(created))) => return Ok(created),
-        Ok(Ok(None)) => (StoreError::Full.to_string(), false),
-        Ok(Err(error)) => (error.chain(), error.is_transient()),
-        Err(_) => ("the store did not answer in time".into(), true),
+        Ok(Ok(None)) => StoreError::Full.to_string(),
+        Ok(Err(error)) => error.chain(),
+        Err(_) => "the store did not answer in time".into(),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");
-    if may_exist {
+    if in_doubt.load(Relaxed) > 0 {
         let disowned = disown(Arc::clone(node), new.id.clone(), new.token);
         tokio::spawn(disowned.in_current_span());
     }
     Err(Refusal::Unavailable)
 }
 
-/// Ends the operation that may have been created, as soon as the store answers.
+/// Ends the operation that may have been created, as soon as the store answers. What
+/// is not there yet may still come, from a connection that is slow: it is looked for
+/// until its lease would be over.
 async fn disown<R>(node: Arc<Node<R>>, id: OperationId, token: FencingToken)
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let ended = until_answered(node.in_flight.abandoned(), || {
-        let interrupted = Outcome::failed(FailureKind::Interrupted);
-        node.store.finish(&id, token, interrupted, None)
-    });
-    match ended.await {
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%id, error = error.chain(), "it may exist, and will lapse"),
+    let abandoned = node.in_flight.abandoned();
+    let begun = Instant::now();
+    loop {
+        let ended = until_answered(abandoned, || {
+            let interrupted = Outcome::failed(FailureKind::Interrupted);
+            node.store.finish(&id, token, interrupted, None)
+        });
+        match ended.await {
+            Ok(Write::Gone) if begun.elapsed() < node.lease().term => {
+                sleep(node.lease().term / 10).await;
+            }
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%id, error = error.chain(), "it may exist, and will lapse");
+                return;
+            }
+        }
     }
 }

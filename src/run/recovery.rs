@@ -91,7 +91,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// `app`, which is the whole application: it has to find its way to the handler
     /// from the request alone. An operation is started `attempts` times at the most,
     /// on whichever nodes; after that it fails as `attempts-exhausted`. What may not
-    /// be run again fails as `interrupted`.
+    /// be run again fails as `interrupted`. Starts count from when they are recorded:
+    /// of a call that began before there was an operation, that is after its begin.
     ///
     /// The request comes without the credentials that were not kept. In its
     /// extensions are the [`OperationHandle`](crate::OperationHandle), which knows
@@ -128,14 +129,22 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     pub async fn run(mut self) {
         let closed = self.node.in_flight.closed().clone();
         let watch = async {
-            let mut reachable = None;
+            let term = self.node.lease().term;
+            let mut store = Reachability::new(term);
+            let mut last_look = None::<Instant>;
             loop {
+                let is_due = last_look.is_none_or(|last| last.elapsed() >= self.interval);
                 // A store that panics is a store that is unavailable.
-                let looked = CatchPanic::new(self.look(&mut reachable)).await;
-                if let Err(panicked) = looked {
-                    panicked.forget();
+                let looked = CatchPanic::new(self.look(&mut store, is_due)).await;
+                match looked {
+                    Ok(true) => last_look = Some(Instant::now()),
+                    Ok(false) => {}
+                    Err(panicked) => {
+                        panicked.forget();
+                        store.did_not_answer();
+                    }
                 }
-                sleep(self.interval).await;
+                sleep(self.interval.min(term / 4)).await;
             }
         };
         tokio::select! {
@@ -144,22 +153,20 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Looks once; `reachable` is since when the store has been.
-    async fn look(&mut self, reachable: &mut Option<Instant>) {
+    /// Asks the store whether it is there and, if it is due and may be, takes over
+    /// what was left behind; says whether it did.
+    async fn look(&mut self, store: &mut Reachability, is_due: bool) -> bool {
         let term = self.node.lease().term;
-        // Whatever becomes of this look, if it does not end well.
-        let before = reachable.take();
         let nobody = OperationId::new();
         if !matches!(
             timeout(term / 3, self.node.store.get(&nobody)).await,
             Ok(Ok(None))
         ) {
-            return;
+            store.did_not_answer();
+            return false;
         }
-        let since = before.unwrap_or_else(Instant::now);
-        if since.elapsed() < term {
-            *reachable = Some(since);
-            return;
+        if !store.answered() || !is_due {
+            return false;
         }
         // What this node itself was too slow to renew is not for others.
         heartbeat::renew(&self.node, &self.node.in_flight.held()).await;
@@ -169,15 +176,16 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
                 None => BATCH,
             };
             match self.take_over(limit).await {
-                Ok(taken) if taken < limit || limit == 0 => break,
+                // It may have been away while these were ended.
+                Ok(taken) if taken == 0 || limit == 0 || !store.answered() => return true,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(error = error.chain(), "nothing could be taken over");
-                    return;
+                    store.did_not_answer();
+                    return false;
                 }
             }
         }
-        *reachable = Some(since);
     }
 
     async fn take_over(&mut self, limit: usize) -> Result<usize, StoreError> {
@@ -229,6 +237,39 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     }
 }
 
+/// Since when the store has been reachable from here, without a gap in which leases
+/// of nodes that live could have ended.
+struct Reachability {
+    term: Duration,
+    /// Since when, and when it last answered.
+    known: Option<(Instant, Instant)>,
+}
+
+impl Reachability {
+    fn new(term: Duration) -> Self {
+        Self { term, known: None }
+    }
+
+    fn did_not_answer(&mut self) {
+        self.known = None;
+    }
+
+    /// It has answered now; says whether it has been there for a whole term.
+    ///
+    /// A node that lives has renewed a third of a term before an outage at the
+    /// latest, and does a third after it: what lies between two answers may be the
+    /// third that is left.
+    fn answered(&mut self) -> bool {
+        let now = Instant::now();
+        let since = match self.known {
+            Some((since, last)) if now - last <= self.term / 3 => since,
+            _ => now,
+        };
+        self.known = Some((since, now));
+        now - since >= self.term
+    }
+}
+
 /// Ends an operation that was taken over.
 async fn end<R>(node: Arc<Node<R>>, record: Arc<Record<RecordedResponse>>, kind: FailureKind)
 where
@@ -252,5 +293,32 @@ impl<R> fmt::Debug for Recovery<R> {
             .field("interval", &self.interval)
             .field("attempts", &self.again.as_ref().map(|again| again.attempts))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_between_two_answers_counts_as_an_outage() {
+        let mut store = Reachability::new(30 * SECOND);
+        for gap in [10, 11, 60] {
+            store.did_not_answer();
+            let mut answers = 0;
+            while !store.answered() {
+                answers += 1;
+                advance(7 * SECOND).await;
+            }
+            assert!(answers >= 4, "it was trusted after {answers} answers");
+            advance(gap * SECOND).await;
+            assert_eq!(store.answered(), gap <= 10, "after {gap} s");
+        }
+        store.did_not_answer();
+        assert!(!store.answered());
     }
 }

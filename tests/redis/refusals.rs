@@ -2,9 +2,12 @@
 
 use std::error::Error;
 
-use tower_operations::store::{RedisBuilder, RedisError, RedisStore};
+use tower_operations::{
+    OperationId,
+    store::{NewOperation, RedisBuilder, RedisError, RedisStore, Repository},
+};
 
-use super::{ask, connect, server::Redis};
+use super::{ask, connect, create, server::Redis};
 
 async fn refusal(redis: &Redis) -> RedisError {
     let connected = RedisStore::connect(&redis.url()).await;
@@ -116,4 +119,54 @@ async fn what_cannot_be_connected_to_is_an_error() {
     let error = RedisBuilder::new(&redis.url()).prefix("a/b");
     let error = error.connect::<String>().await.unwrap_err();
     assert!(matches!(error, RedisError::Prefix), "{error:?}");
+}
+
+/// A change of passwords, or a server whose users are not loaded yet: what cannot be
+/// done now can be done later, on the same connections.
+#[tokio::test]
+async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
+    let redis = Redis::start().await;
+    let user = |password| {
+        [
+            "ACL",
+            "SETUSER",
+            "app",
+            "on",
+            "resetpass",
+            password,
+            "~*",
+            "&*",
+            "+@all",
+        ]
+    };
+    ask::<()>(&redis, &user(">secret")).await;
+    let url = redis.url().replace("redis://", "redis://app:secret@");
+    let store: RedisStore = RedisStore::connect(&url).await.unwrap();
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    let id = record.operation().id();
+
+    ask::<()>(&redis, &user(">other")).await;
+    ask::<()>(&redis, &["CLIENT", "KILL", "USER", "app"]).await;
+    // Each connection, several times.
+    for _ in 0..20 {
+        if let Err(error) = store.start(id, record.token()).await {
+            assert!(error.is_transient(), "{error:?}");
+        }
+    }
+    assert!(store.start(id, record.token()).await.is_err());
+
+    ask::<()>(&redis, &user(">secret")).await;
+    // None of them stays as it was.
+    let begun = std::time::Instant::now();
+    let mut in_a_row = 0;
+    while in_a_row < 12 {
+        in_a_row = match store.start(id, record.token()).await {
+            Ok(_) => in_a_row + 1,
+            Err(error) => {
+                assert!(error.is_transient(), "{error:?}");
+                0
+            }
+        };
+        assert!(begun.elapsed().as_secs() < 20, "it stays locked out");
+    }
 }

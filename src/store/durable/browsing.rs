@@ -25,8 +25,14 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
         let next = last.map(|last| Cursor(format!("{:x}", last.number).into()));
         let records = found
             .into_iter()
-            .map(|Listed { cell, .. }| head::decode(cell).map(Arc::new))
-            .collect::<Result<_, _>>()?;
+            .filter_map(|Listed { cell, .. }| {
+                let unreadable = |error: &StoreError| {
+                    tracing::error!(error = error.chain(), "a record cannot be read");
+                };
+                head::decode(cell).inspect_err(unreadable).ok()
+            })
+            .map(Arc::new)
+            .collect();
         Ok(Page { records, next })
     }
 }

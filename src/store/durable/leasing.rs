@@ -1,6 +1,8 @@
 //! Who runs what, and who died.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{Abandoned, Durable, Engine, LeaseChange, head};
 use crate::{
@@ -28,9 +30,25 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let mut taken = Vec::new();
-        for Abandoned { cell, request } in self.shared.engine.abandoned(limit).await? {
-            let record: Record<T> = head::decode(cell)?;
+        let begun = Instant::now();
+        let unreadable = &self.shared.unreadable;
+        // Beside those that cannot be read, which come first each time.
+        let limit_with_those = limit.saturating_add(unreadable.load(Relaxed));
+        let abandoned = self.shared.engine.abandoned(limit_with_those).await?;
+        let (mut taken, mut skipped) = (Vec::new(), 0);
+        for Abandoned { cell, request } in abandoned {
+            // Whoever asked waits only so long, and what was taken is held by then.
+            if taken.len() == limit || (!taken.is_empty() && begun.elapsed() > lease.term / 6) {
+                break;
+            }
+            let record: Record<T> = match head::decode(cell) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(error = error.chain(), "a record cannot be read");
+                    skipped += 1;
+                    continue;
+                }
+            };
             let id = record.operation().id().clone();
             let took = LeaseChange::TakenOver(lease.term);
             let step = |record: &Record<T>| record.taken_over(&lease.node);
@@ -45,6 +63,7 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
                 Err(error) => return Err(error),
             }
         }
+        unreadable.store(skipped, Relaxed);
         Ok(taken)
     }
 

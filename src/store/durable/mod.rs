@@ -10,11 +10,13 @@ mod reading;
 mod reserving;
 #[cfg(all(test, feature = "conformance", feature = "postgres", feature = "redis"))]
 mod skew;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -31,7 +33,7 @@ pub(crate) use hub::Hub;
 ///
 /// It is named by the engine: `RedbStore`, `PostgresStore`, `RedisStore`. Clones are
 /// handles to the same operations. Results are [`RecordedResponse`]s, or of any type
-/// that serde can write and read.
+/// that serde can write and read. Changes are made within a tokio runtime.
 pub struct Durable<E, T = RecordedResponse> {
     shared: Arc<Shared<E, T>>,
     ttl: Duration,
@@ -44,6 +46,8 @@ struct Shared<E, T> {
     engine: E,
     hub: Arc<Hub>,
     held: held::Held<T>,
+    /// How many abandoned records could not be read when last looked.
+    unreadable: AtomicUsize,
 }
 
 /// How long an operation is kept after it ended, unless said.
@@ -59,6 +63,7 @@ impl<E: Engine, T> Durable<E, T> {
                 engine,
                 hub,
                 held: held::Held::new(),
+                unreadable: AtomicUsize::new(0),
             }),
             ttl: TTL,
             #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{
     Durable, Engine, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced, Stamp, head,
 };
@@ -28,7 +30,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         if let Some(known) = self.shared.held.get(id)
             && let Step::Next(next) = step(&known)
         {
-            match self.replace(&known, next, lease).await? {
+            match self.replace(known, next, lease).await? {
                 Turn::Done(record) => return Ok(Write::Done(record)),
                 Turn::Gone => return Ok(Write::Gone),
                 Turn::Found(current) => return self.change_from(current, lease, step).await,
@@ -62,13 +64,12 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 }
                 Step::Next(next) => next,
             };
-            current = match self.replace(&current, next, lease).await? {
+            let expected = stamp(&current)?;
+            current = match self.replace(current, next, lease).await? {
                 Turn::Done(record) => return Ok(Write::Done(record)),
                 Turn::Gone => return Ok(Write::Gone),
                 // A lease that was renewed meanwhile is no change of the record.
-                Turn::Found(found)
-                    if lease != LeaseChange::Kept && stamp(&found)? == stamp(&current)? =>
-                {
+                Turn::Found(found) if lease != LeaseChange::Kept && stamp(&found)? == expected => {
                     return Ok(Write::Lost(found));
                 }
                 Turn::Found(found) => found,
@@ -78,6 +79,16 @@ impl<E: Engine, T: Stored> Durable<E, T> {
 
     async fn replace(
         &self,
+        before: Arc<Record<T>>,
+        next: Record<T>,
+        lease: LeaseChange,
+    ) -> Result<Turn<T>, StoreError> {
+        let this = self.clone();
+        to_the_end(async move { this.replace_and_tell(&before, next, lease).await }).await
+    }
+
+    async fn replace_and_tell(
+        &self,
         before: &Record<T>,
         next: Record<T>,
         lease: LeaseChange,
@@ -85,6 +96,8 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         let next = Arc::new(next);
         let operation = next.operation();
         let id = operation.id();
+        let lost_it = before.token() != next.token();
+        let loser = before.node().filter(|_| lost_it);
         let (head, result) = (head::encode(&next)?, head::result(&next)?);
         let cell = NextCell {
             stamp: stamp(&next)?,
@@ -94,11 +107,14 @@ impl<E: Engine, T: Stored> Durable<E, T> {
             expires_at: operation.metadata().expires_at(),
             lease,
         };
-        let replaced = self.shared.engine.replace(id, stamp(before)?, cell).await?;
-        Ok(match replaced {
+        let replaced = self.shared.engine.replace(id, stamp(before)?, cell).await;
+        // An error may hide that it happened, and nobody will say so later.
+        if matches!(replaced, Ok(Replaced::Done) | Err(_)) {
+            self.notify(id, loser);
+        }
+        Ok(match replaced? {
             Replaced::Done => {
                 self.shared.held.wrote(&next);
-                self.tell(id, before, &next);
                 Turn::Done(Arc::clone(&next))
             }
             Replaced::Found(cell) => Turn::Found(Arc::new(head::decode(cell)?)),
@@ -109,12 +125,22 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         })
     }
 
-    /// Tells everybody of a change, and whoever has lost the operation by it.
-    fn tell(&self, id: &OperationId, before: &Record<T>, after: &Record<T>) {
-        let lost_it = before.token() != after.token();
-        self.notify(id, before.node().filter(|_| lost_it));
+    async fn remove_and_tell(
+        &self,
+        record: &Record<T>,
+        remains: &[u8],
+    ) -> Result<Replaced, StoreError> {
+        let operation = record.operation();
+        let (id, until) = (operation.id(), operation.metadata().expires_at());
+        let forget = (self.shared.engine).forget(id, stamp(record)?, remains, until);
+        let forgotten = forget.await;
+        if matches!(forgotten, Ok(Replaced::Done) | Err(_)) {
+            self.notify(id, None);
+        }
+        forgotten
     }
 
+    /// Tells everybody of a change, and whoever has lost the operation by it.
     fn notify(&self, id: &OperationId, recalled: Option<&NodeId>) {
         let notice = Notice {
             id: id.clone(),
@@ -127,6 +153,19 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     fn gone(&self, id: &OperationId) -> Write<T> {
         self.shared.held.lost(id);
         Write::Gone
+    }
+}
+
+/// A change that was asked for is told of once it was made, also if nobody waits for
+/// it any more: a client that has gone, a time that is over.
+async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 'static) -> A {
+    match tokio::spawn(change.in_current_span()).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime goes, and whoever waits with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -251,15 +290,10 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                 return Ok(Write::Lost(record));
             }
             let remains = head::encode(&record.without_result())?;
-            let until = operation.metadata().expires_at();
-            let forgotten = (self.shared.engine)
-                .forget(id, stamp(&record)?, &remains, until)
-                .await?;
-            match forgotten {
-                Replaced::Done => {
-                    self.notify(id, None);
-                    return Ok(Write::Done(record));
-                }
+            let (this, asked) = (self.clone(), Arc::clone(&record));
+            let forget = async move { this.remove_and_tell(&asked, &remains).await };
+            match to_the_end(forget).await? {
+                Replaced::Done => return Ok(Write::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
                 Replaced::Found(cell) => record = Arc::new(head::decode(cell)?),
             }

@@ -13,6 +13,8 @@ use sqlx::{
     query::Query,
 };
 
+use tokio::time::timeout;
+
 use super::{
     connections::Connections,
     error::{Unexpected, store_error},
@@ -51,33 +53,50 @@ impl fmt::Debug for Postgres {
 
 type Ask<'a> = Query<'a, Sql, PgArguments>;
 
+/// How long a statement may take, before the server counts as away.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+async fn in_time<A>(answer: impl Future<Output = Answer<A>>) -> Answer<A> {
+    let late = |_| Err(StoreError::unavailable("it did not answer in time"));
+    timeout(PATIENCE, answer).await.unwrap_or_else(late)
+}
+
 impl Postgres {
     async fn row(&self, ask: Ask<'_>) -> Answer<Option<PgRow>> {
-        let mut lent = self.connections.lend().await.map_err(store_error)?;
-        let connection = lent.begin().map_err(store_error)?;
-        let row = ask.fetch_optional(&mut **connection).await;
-        let row = row.map_err(store_error)?;
-        lent.done();
-        Ok(row)
+        in_time(async {
+            let mut lent = self.connections.lend().await.map_err(store_error)?;
+            let connection = lent.begin().map_err(store_error)?;
+            let row = ask.fetch_optional(&mut **connection).await;
+            let row = row.map_err(store_error)?;
+            lent.done();
+            Ok(row)
+        })
+        .await
     }
 
     async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
-        let mut lent = self.connections.lend().await.map_err(store_error)?;
-        let connection = lent.begin().map_err(store_error)?;
-        let rows = ask.fetch_all(&mut **connection).await;
-        let rows = rows.map_err(store_error)?;
-        lent.done();
-        Ok(rows)
+        in_time(async {
+            let mut lent = self.connections.lend().await.map_err(store_error)?;
+            let connection = lent.begin().map_err(store_error)?;
+            let rows = ask.fetch_all(&mut **connection).await;
+            let rows = rows.map_err(store_error)?;
+            lent.done();
+            Ok(rows)
+        })
+        .await
     }
 
     /// How many rows it was done to.
     async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
-        let mut lent = self.connections.lend().await.map_err(store_error)?;
-        let connection = lent.begin().map_err(store_error)?;
-        let done = ask.execute(&mut **connection).await;
-        let done = done.map_err(store_error)?;
-        lent.done();
-        Ok(done.rows_affected())
+        in_time(async {
+            let mut lent = self.connections.lend().await.map_err(store_error)?;
+            let connection = lent.begin().map_err(store_error)?;
+            let done = ask.execute(&mut **connection).await;
+            let done = done.map_err(store_error)?;
+            lent.done();
+            Ok(done.rows_affected())
+        })
+        .await
     }
 
     /// A conditional change, which says what it found instead.

@@ -108,10 +108,20 @@ fn abandoned(
     Ok(access.read(|read| {
         let requests = read.open_table(REQUESTS)?;
         let mut abandoned = Vec::new();
-        for id in memory.leases.over(now).take(limit) {
+        for id in memory.leases.over(now) {
+            if abandoned.len() == limit {
+                break;
+            }
             let id = text(id);
-            let Some(cell) = reading::cell(read, &id)? else {
-                return Err(Fault::Row("lease without a cell"));
+            // One that is damaged must not keep the others.
+            let cell = match reading::cell(read, &id) {
+                Ok(Some(cell)) => cell,
+                Err(fault @ Fault::Row(_)) => {
+                    tracing::error!(%fault, "an abandoned operation cannot be read");
+                    continue;
+                }
+                Ok(None) => return Err(Fault::Row("lease without a cell")),
+                Err(fault) => return Err(fault),
             };
             let request = requests.get(&*id)?;
             abandoned.push(Abandoned {

@@ -160,6 +160,12 @@ impl Connection {
             (current.manager.clone(), current.number)
         };
         match timeout(self.patience, send(manager)).await {
+            Ok(Err(error)) if !is_of_the_server(&error) && !error.is_io_error() => {
+                // It would say so for ever: it connects anew only after an error of
+                // the network.
+                self.give_up(number)?;
+                Err(Failure::Server(error))
+            }
             Ok(answer) => answer.map_err(Failure::Server),
             Err(_) => {
                 // It may be half dead, and nobody would tell for a long time.
@@ -194,6 +200,12 @@ impl fmt::Debug for Connections {
             .field(&format_args!("{address}"))
             .finish()
     }
+}
+
+/// Whether it is an answer to a command, on a connection that is well.
+fn is_of_the_server(error: &::redis::RedisError) -> bool {
+    use ErrorKind::{Extension, Server, UnexpectedReturnType};
+    matches!(error.kind(), Server(_) | Extension | UnexpectedReturnType)
 }
 
 /// Connects with the first command. While the server is away, each command tries

@@ -75,7 +75,18 @@ pub(super) enum Failure {
 
 impl From<Failure> for RedisError {
     fn from(failure: Failure) -> Self {
-        match failure.into_store_error() {
+        match failure {
+            // Whoever connects is told; later it may be a change of passwords.
+            Failure::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
+            other => other.into_store_error(),
+        }
+        .into()
+    }
+}
+
+impl From<StoreError> for RedisError {
+    fn from(error: StoreError) -> Self {
+        match error {
             StoreError::Refused(source) => Self::Refused(source),
             StoreError::Unavailable(source) => Self::Unavailable(source),
             full @ StoreError::Full => Self::Unavailable(full.into()),
@@ -84,16 +95,7 @@ impl From<Failure> for RedisError {
 }
 
 /// The first words of errors that would come again.
-const REFUSALS: [&str; 8] = [
-    "WRONGTYPE",
-    "NOPERM",
-    "NOAUTH",
-    "WRONGPASS",
-    "CROSSSLOT",
-    "MOVED",
-    "ASK",
-    "ERR",
-];
+const REFUSALS: [&str; 5] = ["WRONGTYPE", "CROSSSLOT", "MOVED", "ASK", "ERR"];
 
 /// What Redis 6 says within the error of a script, behind `ERR`.
 const PASSING: [&str; 9] = [
@@ -135,15 +137,23 @@ impl Failure {
 
 fn is_refusal(error: &::redis::RedisError) -> bool {
     use ::redis::ErrorKind::{
-        AuthenticationFailed, Client, InvalidClientConfig, RESP3NotSupported, UnexpectedReturnType,
+        Client, InvalidClientConfig, RESP3NotSupported, UnexpectedReturnType,
     };
     match error.kind() {
-        AuthenticationFailed | Client | InvalidClientConfig | RESP3NotSupported
-        | UnexpectedReturnType => true,
+        Client | InvalidClientConfig | RESP3NotSupported | UnexpectedReturnType => true,
         _ => said(error).is_some_and(|(code, text)| {
             REFUSALS.contains(&code.as_str()) && !PASSING.iter().any(|word| text.contains(word))
         }),
     }
+}
+
+/// The first words of errors that say who may not do what.
+const DENIALS: [&str; 3] = ["NOPERM", "NOAUTH", "WRONGPASS"];
+
+/// Whether this user may not do that, as far as the server knows by now.
+fn is_denied(error: &::redis::RedisError) -> bool {
+    error.kind() == ::redis::ErrorKind::AuthenticationFailed
+        || said(error).is_some_and(|(code, _)| DENIALS.contains(&code.as_str()))
 }
 
 /// What the server said: its code and its text.

@@ -1,0 +1,303 @@
+//! What the stores make of an engine that is slow, is given up, or holds what cannot
+//! be read.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use tokio::time::{sleep, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::{
+    Abandoned, Cell, Durable, Engine, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
+    Notice, Replaced, Stamp,
+};
+use crate::{
+    AsyncAcceptLayer, RequestBody,
+    operation::{FailureKind, OperationId, Outcome, State, WholeBody},
+    store::{
+        Created, FencingToken, Held, Key, Lease, LeaseTerm, NewOperation, Owner, Repository, Store,
+        StoreError, Version, Watch,
+    },
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// Cells in memory, all of them abandoned, and what goes wrong with changing them.
+#[derive(Clone)]
+struct Odd(Arc<Inside>);
+
+struct Inside {
+    cells: Mutex<BTreeMap<OperationId, (Stamp, Cell)>>,
+    /// How long a change takes.
+    takes: Mutex<Duration>,
+    /// Whether the answer of a change is lost.
+    loses_answers: AtomicBool,
+    /// How long it takes until a new cell is there, which is never answered then.
+    inserts_after: Mutex<Option<Duration>>,
+    announced: Mutex<Vec<Notice>>,
+}
+
+impl Odd {
+    fn store() -> (Self, Durable<Self>) {
+        let odd = Self(Arc::new(Inside {
+            cells: Mutex::default(),
+            takes: Mutex::new(Duration::ZERO),
+            loses_answers: AtomicBool::new(false),
+            inserts_after: Mutex::default(),
+            announced: Mutex::default(),
+        }));
+        (odd.clone(), Durable::on(odd, Arc::new(Hub::default())))
+    }
+
+    fn takes(&self, time: Duration) {
+        *self.0.takes.lock().unwrap() = time;
+    }
+}
+
+impl Engine for Odd {
+    const READ_AGAIN: Option<Duration> = None;
+
+    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+        let cells = self.0.cells.lock().unwrap();
+        Ok(cells.get(id).map(|(_, cell)| cell.clone()))
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+        let cell = Cell {
+            head: Bytes::copy_from_slice(new.head),
+            result: None,
+        };
+        let (id, stamp) = (new.id.clone(), new.stamp);
+        let late = self.0.inserts_after.lock().unwrap().take();
+        if let Some(late) = late {
+            let inside = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                sleep(late).await;
+                inside.cells.lock().unwrap().insert(id, (stamp, cell));
+            });
+            return std::future::pending().await;
+        }
+        self.0.cells.lock().unwrap().insert(id, (stamp, cell));
+        Ok(Inserted::Done)
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> Answer<Replaced> {
+        let takes = *self.0.takes.lock().unwrap();
+        sleep(takes).await;
+        let mut cells = self.0.cells.lock().unwrap();
+        let Some((stamp, cell)) = cells.get_mut(id) else {
+            return Ok(Replaced::Gone);
+        };
+        if *stamp != expected {
+            return Ok(Replaced::Found(cell.clone()));
+        }
+        *stamp = next.stamp;
+        cell.head = Bytes::copy_from_slice(next.head);
+        cell.result = next.result.map(Bytes::copy_from_slice);
+        match self.0.loses_answers.load(SeqCst) {
+            true => Err(StoreError::unavailable("the connection was lost")),
+            false => Ok(Replaced::Done),
+        }
+    }
+
+    async fn forget(
+        &self,
+        id: &OperationId,
+        _: Stamp,
+        _: &[u8],
+        _: Option<SystemTime>,
+    ) -> Answer<Replaced> {
+        let takes = *self.0.takes.lock().unwrap();
+        sleep(takes).await;
+        self.0.cells.lock().unwrap().remove(id);
+        Ok(Replaced::Done)
+    }
+
+    async fn renew(&self, _: &[Held], _: Duration) -> Answer<Vec<Held>> {
+        Ok(Vec::new())
+    }
+
+    async fn release(&self, _: &[Held]) -> Answer<()> {
+        Ok(())
+    }
+
+    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
+        let cells = self.0.cells.lock().unwrap();
+        let abandoned = cells.values().map(|(_, cell)| Abandoned {
+            cell: cell.clone(),
+            request: None,
+        });
+        Ok(abandoned.take(limit).collect())
+    }
+
+    async fn reserve(
+        &self,
+        _: &Key,
+        _: Option<&Owner>,
+        _: FencingToken,
+        _: Duration,
+        _: SystemTime,
+    ) -> Answer<Option<KeyCell>> {
+        Err(StoreError::refused("there are no keys here"))
+    }
+
+    async fn settle(&self, _: &str, _: FencingToken, _: &[u8], _: Duration) -> Answer<bool> {
+        Err(StoreError::refused("there are no keys here"))
+    }
+
+    async fn release_key(&self, _: &str, _: FencingToken) -> Answer<bool> {
+        Err(StoreError::refused("there are no keys here"))
+    }
+
+    async fn list(&self, _: ListAsk<'_>) -> Answer<Vec<Listed>> {
+        Err(StoreError::refused("there are no lists here"))
+    }
+
+    async fn purge(&self, _: usize, _: SystemTime) -> Answer<usize> {
+        Ok(0)
+    }
+
+    fn announce(&self, notice: Notice) {
+        self.0.announced.lock().unwrap().push(notice);
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn create(store: &Durable<Odd>) -> OperationId {
+    let new = NewOperation::new(OperationId::new()).lease(LeaseTerm::default());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    record.operation().id().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_caller_has_gone_is_told_of() {
+    let (odd, store) = Odd::store();
+    let id = create(&store).await;
+    odd.takes(5 * SECOND);
+    let watching = tokio::spawn({
+        let (store, id) = (store.clone(), id.clone());
+        async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    // As a client does that leaves while its cancel is under way.
+    let cancel = store.overrule(&id, Version::FIRST, Outcome::Canceled);
+    assert!(timeout(SECOND, cancel).await.is_err());
+    let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
+    let record = seen.unwrap().unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Canceled);
+    let announced = odd.0.announced.lock().unwrap();
+    let recalled = announced.last().unwrap().recalled.as_ref();
+    assert_eq!(recalled, record.node(), "its node is told");
+    drop(announced);
+
+    let watching = tokio::spawn({
+        let (store, id, version) = (store.clone(), id.clone(), record.version().unwrap());
+        async move { store.changed(&id, version, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    let forget = store.forget(&id, record.version().unwrap());
+    assert!(timeout(SECOND, forget).await.is_err());
+    let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
+    assert!(seen.unwrap().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_answer_was_lost_is_told_of() {
+    let (odd, store) = Odd::store();
+    let id = create(&store).await;
+    odd.0.loses_answers.store(true, SeqCst);
+    let watching = tokio::spawn({
+        let (store, id) = (store.clone(), id.clone());
+        async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    let cancel = store.overrule(&id, Version::FIRST, Outcome::Canceled);
+    assert!(cancel.await.unwrap_err().is_transient());
+    let seen = timeout(SECOND, watching).await.expect("it is woken");
+    let record = seen.unwrap().unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Canceled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_take_over_that_is_slow_gives_what_it_has() {
+    let (odd, store) = Odd::store();
+    for _ in 0..100 {
+        create(&store).await;
+    }
+    odd.takes(SECOND);
+    let lease = LeaseTerm::default();
+    // Whoever asks waits for a third of the term.
+    let taken = timeout(lease.term / 3, store.take_over(&lease, 64)).await;
+    let taken = taken.expect("it is in time").unwrap();
+    assert!((1..64).contains(&taken.len()), "{}", taken.len());
+    for taken in taken {
+        assert_eq!(taken.record.node(), Some(&lease.node));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_read_keep_no_others_from_being_taken_over() {
+    let (odd, store) = Odd::store();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(create(&store).await);
+    }
+    ids.sort();
+    {
+        let mut cells = odd.0.cells.lock().unwrap();
+        for id in &ids[..4] {
+            cells.get_mut(id).unwrap().1.head = "of a newer release".into();
+        }
+    }
+    assert!(store.get(&ids[0]).await.is_err());
+    let lease = LeaseTerm::default();
+    let mut taken = Vec::new();
+    // They fill a whole batch, and are passed over from the second on.
+    for _ in 0..3 {
+        for taken_over in store.take_over(&lease, 2).await.unwrap() {
+            taken.push(taken_over.record.operation().id().clone());
+        }
+    }
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken, ids[4..]);
+}
+
+/// The client got a 503: what comes to be of it later is ended, whenever that is.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_comes_to_be_after_its_503_is_ended() {
+    let (odd, store) = Odd::store();
+    *odd.0.inserts_after.lock().unwrap() = Some(12 * SECOND);
+    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
+        Ok::<_, Infallible>(Response::new(WholeBody::from("it was run")))
+    });
+    let service = AsyncAcceptLayer::new(store.clone()).layer(inner);
+    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(odd.0.cells.lock().unwrap().is_empty());
+
+    sleep(60 * SECOND).await;
+    let id = odd.0.cells.lock().unwrap().keys().next().unwrap().clone();
+    let record = store.get(&id).await.unwrap().unwrap();
+    let problem = record.operation().problem().expect("it has ended");
+    assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    assert_eq!(record.attempts(), 0);
+}
