@@ -202,10 +202,9 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     let record = seen.unwrap().unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Canceled);
-    let announced = odd.0.announced.lock().unwrap();
-    let recalled = announced.last().unwrap().recalled.as_ref();
-    assert_eq!(recalled, record.node(), "its node is told");
-    drop(announced);
+    let announced = odd.0.announced.lock().unwrap().last().cloned();
+    let recalled = announced.unwrap().recalled;
+    assert_eq!(recalled.as_ref(), record.node(), "its node is told");
 
     let watching = tokio::spawn({
         let (store, id, version) = (store.clone(), id.clone(), record.version().unwrap());
