@@ -42,8 +42,8 @@ const TABLE: &str = "operations";
 /// that is set to lose commits is refused, and so is a standby.
 ///
 /// # Sizing
-/// One statement a step; some 500 bytes an operation, besides its result. What has
-/// expired leaves with [`purge`](crate::store::Purge::purge).
+/// One statement a step; 200 to 400 bytes of JSON an operation without progress, besides
+/// its result and indexes. What has expired leaves with [`purge`](crate::store::Purge::purge).
 ///
 /// # Permissions
 /// To create tables and functions in the schema once, or, with
