@@ -5,7 +5,8 @@
 //! It starts a server of its own, on the disk that `TMPDIR` names.
 //!
 //! *pgbench* inserts, updates and selects one row after the other, each statement
-//! prepared and committed durably, by as many clients. What is compared with it are
+//! prepared and committed durably, by as many clients; once more with a second
+//! update, which is what starting an operation is. What is compared with it are
 //! whole operations per second.
 
 #[path = "../tests/support/private.rs"]
@@ -33,16 +34,24 @@ use tower_operations::{
 const CLIENTS: u32 = 16;
 const TIME: Duration = Duration::from_secs(4);
 
-/// What an operation is at the least: it comes to be, ends, and is read.
-const RAW: &str = "\
+const INSERT: &str = "\
 INSERT INTO raw (id, version, token, state, lease_until, head)
   VALUES (gen_random_uuid()::text, 1, 1, 'pending', now() + interval '30 s', repeat('x', 300)::bytea)
   RETURNING id AS id \\gset
-UPDATE raw SET version = 2, state = 'succeeded', lease_until = NULL,
-  expires_at = now() + interval '1 day', head = repeat('y', 400)::bytea,
-  result = repeat('z', 1024)::bytea WHERE id = :id AND version = 1;
-SELECT head, result FROM raw WHERE id = :id;
 ";
+
+const START: &str = "\
+UPDATE raw SET version = version + 1, state = 'running', head = repeat('y', 350)::bytea
+  WHERE id = :id AND token = 1;
+";
+
+const END: &str = "\
+UPDATE raw SET version = version + 1, state = 'succeeded', lease_until = NULL,
+  expires_at = now() + interval '1 day', head = repeat('y', 400)::bytea,
+  result = repeat('z', 1024)::bytea WHERE id = :id AND token = 1;
+";
+
+const SELECT: &str = "SELECT head, result FROM raw WHERE id = :id;\n";
 
 #[tokio::main]
 async fn main() {
@@ -60,13 +69,14 @@ async fn main() {
     drop(like);
     let store = PostgresStore::connect(pool).await.unwrap();
 
-    let folder = private::Folder::new("pgbench");
-    let script = folder.join("raw.sql");
-    std::fs::write(&script, RAW).unwrap();
-    let raw = pgbench(&server, &script);
     println!("| {CLIENTS} clients | per second | ratio |");
     println!("| --- | --- | --- |");
+    let pgbench = |statements: &[&str]| pgbench(&server, &statements.concat());
+    let raw = pgbench(&[INSERT, END, SELECT]);
     println!("| pgbench: insert, update, select | {raw:.0} | 1 |");
+    let starting = pgbench(&[INSERT, START, END, SELECT]);
+    let ratio = starting / raw;
+    println!("| pgbench: insert, update, update, select | {starting:.0} | {ratio:.2} |");
     for (name, starts) in [
         ("create, start, finish with 1 KiB, read", true),
         ("create, finish with 1 KiB, read", false),
@@ -77,7 +87,10 @@ async fn main() {
 }
 
 /// Transactions per second.
-fn pgbench(server: &server::Postgres, script: &std::path::Path) -> f64 {
+fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
+    let folder = private::Folder::new("pgbench");
+    let script = folder.join("raw.sql");
+    std::fs::write(&script, statements).unwrap();
     let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap();
     let found: Option<PathBuf> = installed
         .filter_map(|version| Some(version.ok()?.path().join("bin/pgbench")))

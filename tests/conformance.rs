@@ -203,6 +203,7 @@ broken! {
     creating_twice_at_the_same_moment_is_noticed: repository, CreateIsNotAtomic, "law 1";
     an_operation_that_is_seen_late_is_noticed: repository, CreateIsSeenLate, "law 1";
     an_owner_that_is_lost_is_noticed: repository, CreateLosesTheOwner, "law 1";
+    a_start_that_is_lost_at_creating_is_noticed: repository, CreateForgetsTheStart, "law 1";
     two_ways_to_read_that_differ_are_noticed: repository, GetNowIsBehind, "law 1";
     ids_that_lose_their_case_are_noticed: repository, IdsLoseTheirCase, "law 1";
 

@@ -23,7 +23,7 @@ use tower_operations::RecordedResponse;
 use tower_operations::{
     AsyncAcceptLayer, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle, Progress,
     RequestBody, ResponseBody, State, WholeBody,
-    store::{Lease, List, ListQuery, Record, StoreError},
+    store::{Lease, List, ListQuery, Record, StoreError, Version},
 };
 
 type Body = RequestBody<WholeBody>;
@@ -129,6 +129,23 @@ fn taking(
     }
 }
 
+/// Its attempt counts from the moment it exists: whoever takes it over knows that it
+/// may have done something.
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_late_is_running_from_its_first_version_on() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.after(Duration::from_secs(1));
+    let response = setup.send(&layer, "", taking(5)).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let record = setup.operations().await.remove(0);
+    assert_eq!(record.operation().state(), State::Running);
+    assert_eq!(record.attempts(), 1);
+    assert_eq!(record.version(), Some(Version::FIRST));
+    let ended = setup.only_one().await;
+    assert_eq!(ended.version(), Some(Version::FIRST.next()));
+    assert_eq!(ended.attempts(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn preferred_accepts_only_who_asks_for_it() {
     let (setup, layer) = Setup::new();
@@ -181,8 +198,8 @@ async fn what_comes_too_late_is_an_operation_and_the_same_call() {
     let record = setup.only_one().await;
     assert_eq!(begun.elapsed().as_secs(), 60);
     assert_eq!(record.operation().result().unwrap().body(), "done");
-    // Created, started, finished.
-    assert_eq!(record.version().unwrap().get(), 3);
+    // Created, finished: it ran when it was created.
+    assert_eq!(record.version().unwrap().get(), 2);
 }
 
 #[tokio::test(start_paused = true)]

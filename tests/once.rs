@@ -562,7 +562,12 @@ async fn an_early_answer_below_500_is_kept_and_repeated_to_the_byte() {
     for mode in EARLY {
         for status in [200, 201, 204, 303, 400, 404, 409, 422, 499] {
             let store = MemoryStore::new();
-            let inner = Inner::new(move |run, _| async move { Ok(intricate(status, run)) });
+            let inner = Inner::new(move |run, _| async move {
+                let mut response = intricate(status, run);
+                let cookie = HeaderValue::from_static("session=1");
+                response.headers_mut().insert("set-cookie", cookie);
+                Ok(response)
+            });
             let here = node(mode, &store, Idempotency::optional());
             let there = node(mode, &store, Idempotency::optional());
             let first = send(&here, &inner, post(mode, &[KEY])).await;
@@ -571,9 +576,12 @@ async fn an_early_answer_below_500_is_kept_and_repeated_to_the_byte() {
             assert!(first.trailers.is_some());
             let twice: Vec<_> = first.headers.get_all("x-twice").iter().collect();
             assert_eq!(twice, ["b", "a"]);
+            // What belongs to the moment of the first answer stays with it.
+            let mut kept = first;
+            assert!(kept.headers.remove("set-cookie").is_some());
             for layer in [&here, &there, &here] {
                 let again = send(layer, &inner, post(mode, &[KEY])).await;
-                assert_eq!(again, first, "{mode:?} {status}");
+                assert_eq!(again, kept, "{mode:?} {status}");
             }
             // Another request with its key is another request still.
             let other = ask(mode, "POST /reports?year=2026", "Q4", &[KEY]);

@@ -40,7 +40,9 @@ impl Front {
         let (record, urls) = match accepted {
             Accepted::New(record) => (record, &self.urls),
             Accepted::Repeated(record, urls) => (record, urls),
-            Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
+            Accepted::Answered(answer) => {
+                return (self.policy.replay.answer(answer), Reply::Direct);
+            }
         };
         // A repetition gets what the first request got, whatever has happened
         // since.

@@ -215,7 +215,7 @@ where
     /// it is an operation only once its time is over or the handler says so.
     fn hold<B>(
         self,
-        wanted: Wanted,
+        mut wanted: Wanted,
         body: RequestBody<B>,
         mut reserved: Option<ReservedKey>,
     ) -> Held<S::Response, S::Error>
@@ -237,6 +237,8 @@ where
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
+        // Its call goes on while it is created.
+        wanted.new = wanted.new.running();
         let mut request = Request::from_parts(parts, body);
         let span = operation_span(&wanted.new.id, &request);
         request

@@ -53,23 +53,24 @@ impl Progress {
         }
     }
 
-    /// A sentence for people, without a measure.
+    /// A sentence for people, without a measure; cut after 1,024 bytes.
     #[must_use]
     pub fn text(message: impl Into<Box<str>>) -> Self {
         Self::default().message(message)
     }
 
-    /// What is counted, for example `pages`.
+    /// What is counted, for example `pages`; cut after 64 bytes.
     #[must_use]
     pub fn unit(mut self, unit: impl Into<Box<str>>) -> Self {
-        self.unit = Some(unit.into());
+        self.unit = Some(cut(unit.into(), 64));
         self
     }
 
-    /// A sentence for people.
+    /// A sentence for people; cut after 1,024 bytes. Stores keep as many of them as
+    /// they keep versions.
     #[must_use]
     pub fn message(mut self, message: impl Into<Box<str>>) -> Self {
-        self.message = Some(message.into());
+        self.message = Some(cut(message.into(), 1024));
         self
     }
 
@@ -113,9 +114,29 @@ impl Progress {
     }
 }
 
+/// At most so many bytes of it, in whole characters.
+fn cut(text: Box<str>, at_most: usize) -> Box<str> {
+    match text.len() > at_most {
+        true => {
+            let fits = (0..=at_most).rev().find(|&end| text.is_char_boundary(end));
+            text[..fits.unwrap_or_default()].into()
+        }
+        false => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let progress = Progress::text("\u{1f980}".repeat(1000)).unit("\u{fc}".repeat(33));
+        assert_eq!(progress.get_message().map(str::len), Some(1024));
+        assert_eq!(progress.get_unit().map(str::len), Some(64));
+        let odd = format!("x{}", "\u{1f980}".repeat(1000));
+        assert_eq!(Progress::text(odd).get_message().map(str::len), Some(1021));
+    }
 
     #[test]
     fn percent_is_a_number_from_0_to_100() {

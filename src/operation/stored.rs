@@ -16,10 +16,11 @@ use super::{
 ///
 /// Law 10: what a release has written, later ones read.
 pub trait Stored: Payload + Clone {
-    /// The result as bytes.
+    /// The result as bytes, which can be read again.
     ///
     /// # Errors
-    /// What the type's own `Serialize` says.
+    /// What the type's own `Serialize` or `Deserialize` says, for example of a number
+    /// that JSON cannot write.
     fn to_bytes(&self) -> Result<Bytes, BoxError>;
 
     /// The result that has these bytes.
@@ -31,7 +32,10 @@ pub trait Stored: Payload + Clone {
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for T {
     fn to_bytes(&self) -> Result<Bytes, BoxError> {
-        Ok(serde_json::to_vec(self)?.into())
+        let bytes = serde_json::to_vec(self)?;
+        // Now it can still be said.
+        let _: Self = serde_json::from_slice(&bytes)?;
+        Ok(bytes.into())
     }
 
     fn from_bytes(bytes: Bytes) -> Result<Self, BoxError> {
@@ -144,5 +148,7 @@ mod tests {
         let bytes = vec![0.1_f64, 2.0].to_bytes().unwrap();
         assert_eq!(&bytes[..], b"[0.1,2.0]");
         assert_eq!(Vec::<f64>::from_bytes(bytes).unwrap(), [0.1, 2.0]);
+        let unreadable = vec![f64::NAN].to_bytes(); // null
+        assert!(unreadable.is_err());
     }
 }

@@ -14,7 +14,7 @@ use super::{
     catch_panic::{CatchPanic, Panicked},
     gate::Returned,
     heartbeat,
-    operate::{NoOutcome, NotStarted, RunOutcome, collect, inner_error, leave, start, stoppable},
+    operate::{RunOutcome, collect, inner_error, leave, stoppable},
     record::record as record_outcome,
     work::Work,
 };
@@ -157,25 +157,12 @@ where
             return None;
         };
         heartbeat::ensure(&node);
-        let outcome = async {
+        let run = async {
             let called = match done {
                 Some(called) => called,
                 None => call.await,
             };
-            outcome_of(called, &limits).await
-        };
-        let run = async {
-            let started = async {
-                match start(&node, &work).await {
-                    Ok(()) => Ok(()),
-                    Err(NotStarted::Failed(outcome)) => Err(Ok(outcome)),
-                    Err(NotStarted::Lost) => Err(Err(NoOutcome::Recalled)),
-                }
-            };
-            match tokio::try_join!(started, async { Ok(outcome.await) }) {
-                Ok(((), outcome)) => Ok(outcome),
-                Err(ended) => ended,
-            }
+            Ok(outcome_of(called, &limits).await)
         };
         let run = CatchPanic::new(stoppable(&node, &limits, &work, run));
         let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {

@@ -202,7 +202,7 @@ where
     })
 }
 
-pub(super) enum NotStarted {
+enum NotStarted {
     Failed(Outcome<RecordedResponse>),
     Lost,
 }
@@ -215,7 +215,7 @@ impl From<Outcome<RecordedResponse>> for NotStarted {
 
 /// `pending` → `running`. The service is only called once this is known to have
 /// happened: attempts are counted by it.
-pub(super) async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
+async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,
 {

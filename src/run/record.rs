@@ -8,9 +8,9 @@ use crate::{
 
 /// Writes the outcome until the store has answered or the node is abandoned.
 ///
-/// An outcome that the store refuses for what it holds is not worth the
-/// operation: it fails as `result-too-large`. That is tried until it is taken,
-/// whatever the store says.
+/// An outcome that the store refuses while it takes a bare one is not worth the
+/// operation: it fails as `result-too-large`. If the store refuses both, that is no
+/// fault of the outcome's, and it is tried again.
 pub(super) async fn record<R>(
     node: &Node<R>,
     work: &Work,
@@ -21,15 +21,21 @@ where
 {
     let id = &work.id;
     crash_point!("finishing");
-    let written = match write(node, work, &outcome, |error| error).await {
-        Err(error) if !error.is_transient() => {
-            tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
-            let bare = Outcome::failed(FailureKind::ResultTooLarge);
-            write(node, work, &bare, StoreError::unavailable).await
-        }
-        written => written,
+    let progress = work.unwritten_report().map(|(progress, _)| progress);
+    let finish = |outcome: Outcome<RecordedResponse>| {
+        (node.store).finish(id, work.token(), outcome, progress.clone())
     };
-    match written {
+    let written = until_answered(node.in_flight.abandoned(), || async {
+        match finish(outcome.clone()).await {
+            Err(error) if !error.is_transient() => {
+                tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
+                let bare = Outcome::failed(FailureKind::ResultTooLarge);
+                finish(bare).await.map_err(StoreError::unavailable)
+            }
+            answer => answer,
+        }
+    });
+    match written.await {
         Ok(Write::Done(record)) => {
             crash_point!("finished");
             let state = record.operation().state();
@@ -51,23 +57,4 @@ where
             Err(error)
         }
     }
-}
-
-async fn write<R>(
-    node: &Node<R>,
-    work: &Work,
-    outcome: &Outcome<RecordedResponse>,
-    error: impl Fn(StoreError) -> StoreError,
-) -> Result<Write<RecordedResponse>, StoreError>
-where
-    R: Repository<Output = RecordedResponse>,
-{
-    let progress = work.unwritten_report().map(|(progress, _)| progress);
-    until_answered(node.in_flight.abandoned(), || {
-        let finish = node
-            .store
-            .finish(&work.id, work.token(), outcome.clone(), progress.clone());
-        async { finish.await.map_err(&error) }
-    })
-    .await
 }

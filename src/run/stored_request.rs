@@ -42,23 +42,21 @@ pub(crate) fn store(
 ) -> Option<Bytes> {
     let line = Line {
         method: parts.method.to_string(),
-        target: target.to_string(),
+        target: match with_credentials {
+            true => target.to_string(),
+            false => without_userinfo(target)?.to_string(),
+        },
         version: format!("{:?}", parts.version),
     };
     let line = serde_json::to_vec(&line).ok()?;
-    let is_secret = |name: &HeaderName| {
-        CREDENTIALS.contains(name)
-            || parts
-                .headers
-                .get_all(name)
-                .iter()
-                .any(HeaderValue::is_sensitive)
+    let block = |fields: &HeaderMap| {
+        let is_secret = |name: &HeaderName| {
+            CREDENTIALS.contains(name) || fields.get_all(name).iter().any(HeaderValue::is_sensitive)
+        };
+        HeaderBlock::from_map(fields, |name| with_credentials || !is_secret(name))
     };
-    let headers =
-        HeaderBlock::from_map(&parts.headers, |name| with_credentials || !is_secret(name));
-    let trailers = body.trailers().map_or_else(HeaderBlock::default, |map| {
-        HeaderBlock::from_map(map, |_| true)
-    });
+    let headers = block(&parts.headers);
+    let trailers = body.trailers().map_or_else(HeaderBlock::default, block);
     let blocks = [&line[..], headers.as_bytes(), trailers.as_bytes()];
     let length = blocks.iter().map(|block| block.len()).sum::<usize>() + body.data().len();
     let mut out = Vec::with_capacity(PREFIX + length);
@@ -69,6 +67,20 @@ pub(crate) fn store(
     blocks.iter().for_each(|block| out.put_slice(block));
     out.put_slice(body.data());
     Some(out.into())
+}
+
+/// The target without what stands before an `@` in its authority (RFC 3986, section
+/// 3.2.1).
+fn without_userinfo(target: &Uri) -> Option<Uri> {
+    let mut parts = target.clone().into_parts();
+    parts.authority = match &parts.authority {
+        Some(authority) => match authority.as_str().rsplit_once('@') {
+            Some((_, host)) => Some(host.parse().ok()?),
+            None => return Some(target.clone()),
+        },
+        None => return Some(target.clone()),
+    };
+    Uri::from_parts(parts).ok()
 }
 
 /// The request that has these bytes.
@@ -166,6 +178,25 @@ mod tests {
                 }
             }
             assert_eq!(back.headers(), &headers);
+        }
+    }
+
+    #[test]
+    fn credentials_are_left_out_wherever_they_are() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("authorization", HeaderValue::from_static("Bearer abc"));
+        trailers.insert("x-sum", HeaderValue::from_static("7"));
+        let body = WholeBody::new(Bytes::new(), Some(trailers));
+        let request = Request::post("http://anna:abc@example.com:81/reports?a=b");
+        let (parts, body) = request.body(body).unwrap().into_parts();
+        for with_credentials in [true, false] {
+            let bytes = store(&parts, &parts.uri, &body, with_credentials).unwrap();
+            assert_eq!(bytes.windows(3).any(|at| at == b"abc"), with_credentials);
+            let back = restore(&bytes).unwrap();
+            assert_eq!(back.uri().host(), Some("example.com"));
+            assert_eq!(back.uri().port_u16(), Some(81));
+            assert_eq!(back.uri().path_and_query(), parts.uri.path_and_query());
+            assert_eq!(back.body().trailers().unwrap()["x-sum"], "7");
         }
     }
 

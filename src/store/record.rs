@@ -42,7 +42,8 @@ pub enum Step<T> {
 }
 
 impl<T> Record<T> {
-    /// The record of a new operation, pending, at the first version.
+    /// The record of a new operation at the first version: pending, or
+    /// [running](NewOperation::is_running) already.
     #[must_use]
     pub fn create(new: &NewOperation, at: SystemTime) -> Self {
         let mut metadata = Metadata::default().with_created_at(at).with_updated_at(at);
@@ -52,15 +53,21 @@ impl<T> Record<T> {
         if let Some(name) = &new.name {
             metadata = metadata.with_name(Arc::clone(name));
         }
-        let stage = Stage::Pending;
+        let stage = match new.is_running {
+            true => {
+                metadata = metadata.with_started_at(at);
+                Stage::Running
+            }
+            false => Stage::Pending,
+        };
         Self {
             operation: Operation::of(new.id.clone(), Snapshot { stage, metadata }),
             version: Some(Version::FIRST),
             owner: new.owner.clone(),
             token: new.token,
             node: new.lease.as_ref().map(|lease| lease.node.clone()),
-            attempts: 0,
-            started_by: None,
+            attempts: u32::from(new.is_running),
+            started_by: new.is_running.then_some(new.token),
             history: History::default(),
         }
     }

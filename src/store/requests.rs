@@ -26,6 +26,9 @@ pub struct NewOperation {
     pub name: Option<Arc<str>>,
     /// Who is going to run it; `None` if nobody holds it yet.
     pub lease: Option<LeaseTerm>,
+    /// Whether its holder runs it already: it is running from its first version on,
+    /// started once.
+    pub is_running: bool,
     /// The key under which a repetition finds it again.
     pub key: Option<Key>,
     /// The token of a [reservation](super::Keys::reserve) of that key.
@@ -46,6 +49,7 @@ impl NewOperation {
             method: None,
             name: None,
             lease: None,
+            is_running: false,
             key: None,
             reservation: None,
             request: None,
@@ -78,6 +82,15 @@ impl NewOperation {
     pub fn lease(self, lease: LeaseTerm) -> Self {
         Self {
             lease: Some(lease),
+            ..self
+        }
+    }
+
+    /// Its holder runs it already.
+    #[must_use]
+    pub fn running(self) -> Self {
+        Self {
+            is_running: true,
             ..self
         }
     }

@@ -32,6 +32,7 @@ pub(crate) enum Fault {
     CreateIsNotAtomic,
     CreateIsSeenLate,
     CreateLosesTheOwner,
+    CreateForgetsTheStart,
     GetNowIsBehind,
     IdsLoseTheirCase,
     // Conditional writes.
@@ -393,7 +394,14 @@ impl Store for Table {
 
 impl Repository for Table {
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
-        let record = Record::create(&new, SystemTime::now());
+        let record = match self.breaks(Fault::CreateForgetsTheStart) {
+            true => {
+                let mut pending = new.clone();
+                pending.is_running = false;
+                Record::create(&pending, SystemTime::now())
+            }
+            false => Record::create(&new, SystemTime::now()),
+        };
         let record = Arc::new(match self.breaks(Fault::CreateLosesTheOwner) {
             true => record.with_owner(None),
             false => record,

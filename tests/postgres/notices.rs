@@ -119,12 +119,16 @@ async fn what_changes_in_quick_succession_is_told_together() {
     assert!(payloads <= 250, "{payloads} notifications of 500 changes");
 }
 
-/// Ten creates at once.
+/// Ten starts at once.
 async fn futures(store: &PostgresStore) -> Vec<String> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let store = store.clone();
-        tasks.spawn(async move { create(&store).await.0.to_string() });
+        tasks.spawn(async move {
+            let (id, token) = create(&store).await;
+            store.start(&id, token).await.unwrap();
+            id.to_string()
+        });
     }
     tasks.join_all().await
 }

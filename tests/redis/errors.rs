@@ -2,14 +2,15 @@
 
 use std::{
     error::Error,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tower_operations::{
     OperationId,
     store::{
-        FencingToken, Held, Key, Keys, Lease, NewOperation, RedisBuilder, RedisStore, Repository,
-        Store, StoreError,
+        FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
+        RedisBuilder, RedisStore, Repository, Store, StoreError,
     },
 };
 
@@ -38,15 +39,30 @@ async fn a_server_that_is_away_is_an_error_soon_and_found_again() {
 
 /// A server with a `timeout` closes what is idle.
 #[tokio::test]
-async fn a_connection_that_was_closed_meanwhile_fails_no_read() {
+async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_twice() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
+    let lease = LeaseTerm::default();
+    let held = [Held {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    }];
     for _ in 0..3 {
-        let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "normal"]).await;
-        assert!(killed > 0);
+        let kill = async || {
+            let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+            assert!(killed > 0);
+        };
+        kill().await;
         let found = store.get(record.operation().id()).await.unwrap();
         assert_eq!(found.as_ref(), Some(&record));
+        kill().await;
+        assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+        kill().await;
+        assert!(store.renew(&lease, &held).await.unwrap().is_empty());
+        kill().await;
+        let listed = store.list(&ListQuery::new(None, 9)).await.unwrap();
+        assert_eq!(listed.records, [Arc::clone(&record)]);
     }
 }
 

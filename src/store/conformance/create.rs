@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::subject::{
-    Seen, assert_absent, assert_unchanged, create, finish, gone, law, new_operation, new_owner,
-    no_token, ok, read, start, success, together,
+    Seen, assert_absent, assert_unchanged, create, done, finish, gone, law, new_operation,
+    new_owner, no_token, ok, read, start, success, together,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse, State},
@@ -15,6 +15,7 @@ use crate::{
 
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
     a_new_operation_is_pending_and_seen_at_once(&**store).await;
+    one_that_runs_already_is_running_and_started_once(&**store).await;
     an_unknown_operation_is_absent(&**store).await;
     the_same_id_again_is_the_same_operation(&**store).await;
     an_id_of_another_owner_is_taken(&**store).await;
@@ -77,6 +78,37 @@ where
         "the first version is another: {record:?}"
     );
     assert_unchanged(1, store, &record, "reading").await;
+}
+
+async fn one_that_runs_already_is_running_and_started_once<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let record = create(store, new_operation().running()).await;
+    let operation = record.operation();
+    law!(
+        1,
+        operation.state() == State::Running,
+        "what runs already is not running: {record:?}"
+    );
+    law!(
+        1,
+        operation.metadata().started_at().is_some(),
+        "it is not known when it was started: {record:?}"
+    );
+    law!(
+        1,
+        record.attempts() == 1 && record.version() == Some(Version::FIRST),
+        "the start was not counted with the first version: {record:?}"
+    );
+    let what = "starting what was running when it was created";
+    let again = done(
+        2,
+        ok(store.start(operation.id(), record.token()).await),
+        what,
+    );
+    law!(2, again == record, "{what} made {record:?} to {again:?}");
+    assert_unchanged(1, store, &record, what).await;
 }
 
 async fn an_unknown_operation_is_absent<R>(store: &R)

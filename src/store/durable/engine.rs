@@ -151,6 +151,8 @@ pub struct NewCell<'a> {
     pub id: &'a OperationId,
     /// Its stamp.
     pub stamp: Stamp,
+    /// The state, which lists are filtered by.
+    pub state: State,
     /// Whose it is.
     pub owner: Option<&'a Owner>,
     /// The record.

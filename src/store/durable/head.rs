@@ -70,7 +70,7 @@ struct Before<'a> {
     progress: Option<Cow<'a, Progress>>,
 }
 
-/// The head of a record.
+/// The head of a record. What could not be read again is not written.
 pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
     let metadata = operation.metadata();
@@ -95,7 +95,12 @@ pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
         progress: metadata.progress().map(Cow::Borrowed),
         history: record.history().iter().map(Before::from).collect(),
     };
-    serde_json::to_vec(&head).map_err(StoreError::refused)
+    let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
+    if head.problem.is_some() {
+        // Its members are of the application's making, as deep as they may be.
+        let _: Head<'_> = serde_json::from_slice(&bytes).map_err(StoreError::refused)?;
+    }
+    Ok(bytes)
 }
 
 /// The result of a record, if it has one.
@@ -281,6 +286,22 @@ mod tests {
             };
             assert_eq!(decode::<RecordedResponse>(old).unwrap(), record);
         }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let deep = |levels| (0..levels).fold(serde_json::json!(1), |deep, _| [deep].into());
+        let failed = |levels| {
+            let problem = Problem::new(StatusCode::CONFLICT).with("deep", deep(levels));
+            let running = &life()[1];
+            let outcome = Outcome::failed(problem);
+            next(running.finished(running.token(), outcome, None, moment(0), Duration::MAX))
+        };
+        assert_eq!(
+            decode::<RecordedResponse>(cell(&failed(100))).unwrap(),
+            failed(100)
+        );
+        assert!(!encode(&failed(127)).unwrap_err().is_transient());
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
         let cell = NewCell {
             id: &new.id,
             stamp: stamp(&record)?,
+            state: record.operation().state(),
             owner: new.owner.as_ref(),
             head: &head,
             lease: new.lease.as_ref().map(|lease| lease.term),
@@ -206,8 +207,6 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                 if new.lease.is_some() {
                     self.shared.held.wrote(&record);
                 }
-                // Somebody may wait for an id that is to come.
-                self.notify(&new.id, None);
                 Created::New(record)
             }
             Inserted::Key(found) => {

@@ -113,15 +113,17 @@ impl<T> PostgresBuilder<T> {
         let hub = Arc::new(Hub::default());
         let at_most = self.pool.options().get_max_connections() as usize;
         let listening = self.listening;
+        let options = (*self.pool.connect_options()).clone();
+        let connections = Connections::new(self.pool, self.connections.unwrap_or(at_most));
         let channel = Channel {
             name: names.channel(),
-            pool: self.pool.clone(),
+            connections: Arc::clone(&connections),
             statements: Arc::clone(&statements),
-            listening: listening.unwrap_or_else(|| (*self.pool.connect_options()).clone()),
+            listening: listening.unwrap_or(options),
         };
         let notices = Notices::begin(channel, Arc::clone(&hub));
         let engine = Postgres {
-            connections: Connections::new(self.pool, self.connections.unwrap_or(at_most)),
+            connections,
             statements,
             notices,
         };

@@ -1,21 +1,29 @@
 //! Connections of the application's pool, handed from one statement to the next.
 //!
-//! A pool tests a connection whenever one is given back to it, which is a round
-//! trip. So a connection goes straight to the statement that waits for one, if
-//! any does, and back to the pool if none does.
+//! A pool tests a connection whenever it is given back and whenever it is taken,
+//! which are round trips. So a connection goes straight to the statement that waits
+//! for one, if any does. If none does it is kept for a moment, and goes back to the
+//! pool only when none has come.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 /// After so many statements a connection goes back to the pool in any case: others
 /// of the application may wait there.
 const IN_A_ROW: u32 = 64;
+
+/// What was not needed for so long goes back to the pool.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// How long a connection may take to come to rest after its statement was given
 /// up. Then it is closed: the server may be unreachable.
@@ -32,14 +40,26 @@ struct Queue {
     /// How many are lent.
     lent: usize,
     waiting: VecDeque<oneshot::Sender<Lent>>,
+    /// What nobody waits for, the latest last. With those that are lent they are
+    /// never more than there may be.
+    idle: Vec<Fit>,
+    /// How few of them there have been at some time since they were last looked at;
+    /// `None` if nobody looks.
+    fewest: Option<usize>,
+}
+
+/// A connection that is fit for the next statement.
+struct Fit {
+    connection: PoolConnection<Postgres>,
+    /// How many it has served in a row.
+    statements: u32,
 }
 
 /// The right to use a connection, and soon a connection.
 pub(super) struct Lent {
     /// `None` once it has been passed on.
     of: Option<Arc<Connections>>,
-    connection: Option<PoolConnection<Postgres>>,
-    statements: u32,
+    fit: Option<Fit>,
     /// A statement has begun on it and not ended well.
     is_busy: bool,
 }
@@ -62,29 +82,44 @@ impl Connections {
             let mut queue = self.queue();
             if queue.lent < self.at_most {
                 queue.lent += 1;
-                None
+                Ok(queue.take_idle())
             } else {
                 let (sender, receiver) = oneshot::channel();
                 queue.waiting.push_back(sender);
-                Some(receiver)
+                Err(receiver)
             }
         };
         let mut lent = match turn {
-            None => Lent {
+            Ok(fit) => Lent {
                 of: Some(Arc::clone(self)),
-                connection: None,
-                statements: 0,
+                fit,
                 is_busy: false,
             },
-            Some(turn) => timeout(self.pool.options().get_acquire_timeout(), turn)
+            Err(turn) => timeout(self.pool.options().get_acquire_timeout(), turn)
                 .await
                 .map_err(|_| sqlx::Error::PoolTimedOut)?
                 .map_err(|_| sqlx::Error::WorkerCrashed)?,
         };
-        if lent.connection.is_none() {
-            lent.connection = Some(self.pool.acquire().await?);
+        if lent.fit.is_none() {
+            lent.fit = Some(Fit {
+                connection: self.pool.acquire().await?,
+                statements: 0,
+            });
         }
         Ok(lent)
+    }
+
+    /// Keeps what nobody waits for, for a moment.
+    fn keep(self: &Arc<Self>, queue: &mut Queue, fit: Fit) {
+        if queue.fewest.is_none() {
+            // Nobody would look; then the pool has it back at once.
+            let Ok(runtime) = Handle::try_current() else {
+                return;
+            };
+            queue.fewest = Some(queue.idle.len());
+            runtime.spawn(give_back(Arc::downgrade(self)));
+        }
+        queue.idle.push(fit);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -93,12 +128,47 @@ impl Connections {
     }
 }
 
+impl Queue {
+    fn take_idle(&mut self) -> Option<Fit> {
+        let fit = self.idle.pop();
+        self.fewest = self.fewest.map(|fewest| fewest.min(self.idle.len()));
+        fit
+    }
+
+    /// Those that were not needed since it was looked at last.
+    fn take_unneeded(&mut self) -> Vec<Fit> {
+        let unneeded = self.fewest.unwrap_or_default();
+        let unneeded = self.idle.drain(..unneeded).collect();
+        self.fewest = (!self.idle.is_empty()).then_some(self.idle.len());
+        unneeded
+    }
+}
+
+/// Gives back what is not needed, as long as there is something to look at.
+async fn give_back(connections: Weak<Connections>) {
+    loop {
+        sleep(IDLE).await;
+        let Some(connections) = connections.upgrade() else {
+            return;
+        };
+        let (unneeded, looks_on) = {
+            let mut queue = connections.queue();
+            (queue.take_unneeded(), queue.fewest.is_some())
+        };
+        drop(unneeded);
+        if !looks_on {
+            return;
+        }
+    }
+}
+
 impl Lent {
     /// The connection, for one statement.
     pub(super) fn begin(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         self.is_busy = true;
-        self.statements += 1;
-        self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)
+        let fit = self.fit.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        fit.statements += 1;
+        Ok(&mut fit.connection)
     }
 
     /// The statement has ended well.
@@ -107,14 +177,14 @@ impl Lent {
     }
 
     /// The connection, if it is fit for the next statement.
-    fn take_fit(&mut self) -> Option<PoolConnection<Postgres>> {
-        let connection = self.connection.take()?;
+    fn take_fit(&mut self) -> Option<Fit> {
+        let fit = self.fit.take()?;
         if self.is_busy {
-            bring_to_rest(connection);
+            bring_to_rest(fit.connection);
             return None;
         }
-        // The pool takes it back.
-        (self.statements < IN_A_ROW).then_some(connection)
+        // Otherwise the pool takes it back.
+        (fit.statements < IN_A_ROW).then_some(fit)
     }
 }
 
@@ -123,17 +193,16 @@ impl Drop for Lent {
         let Some(of) = self.of.take() else {
             return;
         };
-        let mut connection = self.take_fit();
-        let statements = match connection {
-            Some(_) => self.statements,
-            None => 0,
-        };
+        let mut fit = self.take_fit();
         loop {
             let next = {
                 let mut queue = of.queue();
                 let next = queue.waiting.pop_front();
                 if next.is_none() {
                     queue.lent -= 1;
+                    if let Some(fit) = fit.take() {
+                        of.keep(&mut queue, fit);
+                    }
                 }
                 next
             };
@@ -142,8 +211,7 @@ impl Drop for Lent {
             };
             let lent = Self {
                 of: Some(Arc::clone(&of)),
-                connection: connection.take(),
-                statements,
+                fit: fit.take(),
                 is_busy: false,
             };
             match next.send(lent) {
@@ -151,7 +219,7 @@ impl Drop for Lent {
                 // It waits no more.
                 Err(mut back) => {
                     back.of = None;
-                    connection = back.connection.take();
+                    fit = back.fit.take();
                 }
             }
         }
@@ -160,7 +228,7 @@ impl Drop for Lent {
 
 /// Waits until a connection has done what was given up, and gives it back.
 fn bring_to_rest(mut connection: PoolConnection<Postgres>) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+    let Ok(runtime) = Handle::try_current() else {
         return;
     };
     runtime.spawn(async move {

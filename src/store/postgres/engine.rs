@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{
-    Postgres as Sql, Row,
+    PgConnection, Postgres as Sql, Row,
     postgres::{PgArguments, PgRow},
     query,
     query::Query,
@@ -56,58 +56,48 @@ type Ask<'a> = Query<'a, Sql, PgArguments>;
 /// How long a statement may take, before the server counts as away.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-async fn in_time<A>(answer: impl Future<Output = Answer<A>>) -> Answer<A> {
-    let late = |_| Err(StoreError::unavailable("it did not answer in time"));
-    timeout(PATIENCE, answer).await.unwrap_or_else(late)
-}
-
 impl Postgres {
-    async fn row(&self, ask: Ask<'_>) -> Answer<Option<PgRow>> {
-        in_time(async {
-            let mut lent = self.connections.lend().await.map_err(store_error)?;
-            let connection = lent.begin().map_err(store_error)?;
-            let row = ask.fetch_optional(&mut **connection).await;
-            let row = row.map_err(store_error)?;
+    /// Asks on a connection that is free.
+    async fn ask<A>(
+        &self,
+        ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
+    ) -> Answer<A> {
+        let answered = async {
+            let mut lent = self.connections.lend().await?;
+            let answer = ask(lent.begin()?).await?;
             lent.done();
-            Ok(row)
-        })
-        .await
+            Ok(answer)
+        };
+        match timeout(PATIENCE, answered).await {
+            Ok(answer) => answer.map_err(store_error),
+            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+        }
+    }
+
+    async fn row(&self, ask: Ask<'_>) -> Answer<PgRow> {
+        let row = self.ask(async |connection| ask.fetch_optional(connection).await);
+        Ok(row.await?.ok_or(Unexpected::Missing("row"))?)
     }
 
     async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
-        in_time(async {
-            let mut lent = self.connections.lend().await.map_err(store_error)?;
-            let connection = lent.begin().map_err(store_error)?;
-            let rows = ask.fetch_all(&mut **connection).await;
-            let rows = rows.map_err(store_error)?;
-            lent.done();
-            Ok(rows)
-        })
-        .await
+        self.ask(async |connection| ask.fetch_all(connection).await)
+            .await
     }
 
     /// How many rows it was done to.
     async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
-        in_time(async {
-            let mut lent = self.connections.lend().await.map_err(store_error)?;
-            let connection = lent.begin().map_err(store_error)?;
-            let done = ask.execute(&mut **connection).await;
-            let done = done.map_err(store_error)?;
-            lent.done();
-            Ok(done.rows_affected())
-        })
-        .await
+        let done = self.ask(async |connection| ask.execute(connection).await);
+        Ok(done.await?.rows_affected())
     }
 
-    /// A conditional change, which says what it found instead.
-    async fn replaced(&self, ask: Ask<'_>) -> Answer<Replaced> {
-        let Some(row) = self.row(ask).await? else {
-            return Ok(Replaced::Gone);
-        };
-        match row.try_get("is_done").map_err(store_error)? {
-            true => Ok(Replaced::Done),
-            false => Ok(Replaced::Found(cell(&row)?)),
+    /// A conditional change, which says what it found instead. That may be what was
+    /// expected, if somebody else was faster in between.
+    async fn replaced(&self, id: &OperationId, ask: Ask<'_>) -> Answer<Replaced> {
+        if self.count(ask).await? > 0 {
+            return Ok(Replaced::Done);
         }
+        let found = self.read(id).await?;
+        Ok(found.map_or(Replaced::Gone, Replaced::Found))
     }
 
     async fn insert_with_key(&self, new: &NewCell<'_>) -> Answer<Inserted> {
@@ -118,7 +108,7 @@ impl Postgres {
             .bind(&id)
             .bind(version)
             .bind(token)
-            .bind(State::Pending.as_str())
+            .bind(new.state.as_str())
             .bind(new.owner.map(|owner| owner.as_str().as_bytes()))
             .bind(new.head)
             .bind(new.lease.map(micros))
@@ -127,7 +117,7 @@ impl Postgres {
             .bind(key.map(|key| key.fingerprint.as_slice()))
             .bind(new.reservation.map(digits))
             .bind(moment(new.now).exact);
-        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        let row = self.row(ask).await?;
         let outcome: &str = row.try_get("outcome").map_err(store_error)?;
         Ok(match outcome {
             "done" => Inserted::Done,
@@ -157,7 +147,7 @@ impl Engine for Postgres {
     async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
         let id = id.to_string();
         let ask = query(&self.statements.read).bind(&id);
-        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        let row = self.row(ask).await?;
         if row.try_get("is_standby").map_err(store_error)? {
             return Err(Unexpected::Standby.into());
         }
@@ -182,7 +172,7 @@ impl Engine for Postgres {
             .bind(&id)
             .bind(version)
             .bind(token)
-            .bind(State::Pending.as_str())
+            .bind(new.state.as_str())
             .bind(new.owner.map(|owner| owner.as_str().as_bytes()))
             .bind(new.head)
             .bind(new.lease.map(micros))
@@ -202,7 +192,7 @@ impl Engine for Postgres {
     ) -> Answer<Replaced> {
         fits(next.head)?;
         fits(next.result.unwrap_or_default())?;
-        let id = id.to_string();
+        let name = id.to_string();
         let statements = &*self.statements;
         let sql = match (next.expires_at, next.lease) {
             (Some(_), _) => &statements.end,
@@ -211,7 +201,7 @@ impl Engine for Postgres {
         };
         let ((version, token), (next_version, next_token)) = (stamp(expected), stamp(next.stamp));
         let ask = query(sql)
-            .bind(&id)
+            .bind(&name)
             .bind(version)
             .bind(token)
             .bind(next_version)
@@ -223,7 +213,7 @@ impl Engine for Postgres {
             (None, LeaseChange::Kept) => ask,
             (None, LeaseChange::TakenOver(term)) => ask.bind(micros(term)),
         };
-        self.replaced(ask).await
+        self.replaced(id, ask).await
     }
 
     async fn forget(
@@ -233,15 +223,15 @@ impl Engine for Postgres {
         remains: &[u8],
         until: Option<SystemTime>,
     ) -> Answer<Replaced> {
-        let id = id.to_string();
+        let name = id.to_string();
         let (version, token) = stamp(expected);
         let ask = query(&self.statements.forget)
-            .bind(&id)
+            .bind(&name)
             .bind(version)
             .bind(token)
             .bind(remains)
             .bind(until.map(|until| moment(until).rounded));
-        self.replaced(ask).await
+        self.replaced(id, ask).await
     }
 
     async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
@@ -298,7 +288,7 @@ impl Engine for Postgres {
             .bind(digits(token))
             .bind(micros(term))
             .bind(moment(now).exact);
-        let row = self.row(ask).await?.ok_or(Unexpected::Missing("row"))?;
+        let row = self.row(ask).await?;
         let stands_for: Option<&str> = row.try_get("stands_for").map_err(store_error)?;
         stands_for.map(|what| key_cell(&row, what)).transpose()
     }
@@ -358,7 +348,7 @@ impl Engine for Postgres {
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
         let now = moment(now).exact;
         let purge = query(&self.statements.purge).bind(now).bind(count(limit));
-        let row = self.row(purge).await?.ok_or(Unexpected::Missing("row"))?;
+        let row = self.row(purge).await?;
         let purged: i64 = row.try_get(0).map_err(store_error)?;
         let keys = query(&self.statements.purge_keys);
         self.count(keys.bind(now).bind(count(limit))).await?;

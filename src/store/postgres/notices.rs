@@ -15,11 +15,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::statements::Statements;
+use super::{connections::Connections, statements::Statements};
 use crate::{
     operation::OperationId,
     store::{
@@ -58,7 +58,7 @@ type Change = (OperationId, Option<NodeId>);
 /// Where notices go through.
 pub(super) struct Channel {
     pub(super) name: String,
-    pub(super) pool: PgPool,
+    pub(super) connections: Arc<Connections>,
     pub(super) statements: Arc<Statements>,
     /// How a connection is made that can listen.
     pub(super) listening: PgConnectOptions,

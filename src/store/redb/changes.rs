@@ -25,6 +25,7 @@ use crate::{
 pub(super) struct Insert {
     id: OperationId,
     stamp: Stamp,
+    state: State,
     owner: Option<Owner>,
     head: Bytes,
     lease: Option<Duration>,
@@ -39,6 +40,7 @@ impl From<NewCell<'_>> for Insert {
         Self {
             id: new.id.clone(),
             stamp: new.stamp,
+            state: new.state,
             owner: new.owner.cloned(),
             head: Bytes::copy_from_slice(new.head),
             lease: new.lease,
@@ -110,7 +112,7 @@ impl Insert {
             stamp: self.stamp,
             number,
             expires_at: None,
-            state: State::Pending,
+            state: self.state,
             parts: Parts {
                 lease: self.lease.is_some(),
                 request: self.request.is_some(),

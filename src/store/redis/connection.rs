@@ -54,6 +54,21 @@ impl Connections {
         &self.all[0]
     }
 
+    /// Asks what may be asked twice, in one round trip: a connection may have been
+    /// closed since it was used last, for being idle. The calls are of `script`, if
+    /// they are of any.
+    pub(super) async fn ask_twice(
+        &self,
+        script: Option<&Script>,
+        calls: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let connection = self.next();
+        match connection.run_all(script, calls).await {
+            Err(failure) if failure.is_cut() => connection.run_all(script, calls).await,
+            answers => answers,
+        }
+    }
+
     /// The one whose turn it is.
     pub(super) fn next(&self) -> &Connection {
         &self.all[self.turn.fetch_add(1, Relaxed) % CONNECTIONS]
@@ -130,18 +145,18 @@ impl Connection {
         }
     }
 
-    /// Runs a script several times. It may be run any number of times again.
-    pub(super) async fn run_all(
+    /// The same with calls that may be made any number of times again.
+    async fn run_all(
         &self,
-        script: &Script,
+        script: Option<&Script>,
         calls: &Pipeline,
     ) -> Result<Vec<Value>, Failure> {
-        match self.send_all(calls).await {
-            Err(failure) if failure.is_of(ServerErrorKind::NoScript) => {
+        match (self.send_all(calls).await, script) {
+            (Err(failure), Some(script)) if failure.is_of(ServerErrorKind::NoScript) => {
                 self.load(script).await?;
                 self.send_all(calls).await
             }
-            answer => answer,
+            (answers, _) => answers,
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ::redis::{Cmd, Pipeline, Script, cmd};
+use ::redis::{Cmd, Pipeline, Script, Value, cmd};
 
 use super::{
     RedisError, answers,
@@ -68,6 +68,14 @@ impl Redis {
         call
     }
 
+    /// A call of a script that changes nothing.
+    async fn look(&self, script: &Script, call: Cmd) -> Answer<Value> {
+        let mut calls = Pipeline::new();
+        calls.add_command(call);
+        let answers = self.connections.ask_twice(Some(script), &calls).await?;
+        Ok(answers.into_iter().next().unwrap_or(Value::Nil))
+    }
+
     /// Lets leases last for `term` from now on; answers which are not held.
     async fn extend(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
         let mut calls = Pipeline::new();
@@ -79,11 +87,8 @@ impl Redis {
             }
             calls.add_command(call);
         }
-        let answers = self
-            .connections
-            .next()
-            .run_all(&scripts::RENEW, &calls)
-            .await?;
+        let renewed = self.connections.ask_twice(Some(&scripts::RENEW), &calls);
+        let answers = renewed.await?;
         let mut lost = Vec::new();
         for (held, answer) in held.chunks(RENEWED).zip(answers) {
             let indexes = answers::lost(answer)?;
@@ -115,12 +120,7 @@ impl Engine for Redis {
         // it, so nobody reads there what is out of date.
         both.cmd("PERSIST").arg(self.names.prefix()).ignore();
         both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
-        let connection = self.connections.next();
-        let mut answers = match connection.send_all(&both).await {
-            // It may have been closed since it was used last, for being idle.
-            Err(failure) if failure.is_cut() => connection.send_all(&both).await?,
-            answers => answers?,
-        };
+        let mut answers = self.connections.ask_twice(None, &both).await?;
         answers.pop().map_or(Ok(None), answers::cell)
     }
 
@@ -148,7 +148,7 @@ impl Engine for Redis {
             }
             None => drop(call.arg(0)),
         }
-        push_cell(&mut call, new.stamp, State::Pending, new.head);
+        push_cell(&mut call, new.stamp, new.state, new.head);
         if let Some(owner) = new.owner {
             call.arg("o").arg(owner.as_str());
         }
@@ -221,12 +221,7 @@ impl Engine for Redis {
     async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
         let mut call = self.call(&scripts::ABANDONED, &[]);
         call.arg(limit.min(ABANDONED));
-        answers::abandoned(
-            self.connections
-                .next()
-                .run(&scripts::ABANDONED, &call)
-                .await?,
-        )
+        answers::abandoned(self.look(&scripts::ABANDONED, call).await?)
     }
 
     async fn reserve(
@@ -288,7 +283,7 @@ impl Engine for Redis {
             call.arg(moment(ask.now));
             call.arg(ask.state.map_or("", State::as_str));
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
-            let answer = self.connections.next().run(&scripts::LIST, &call).await?;
+            let answer = self.look(&scripts::LIST, call).await?;
             let (more, next) = answers::listed(answer)?;
             found.extend(more);
             match next {

@@ -43,10 +43,15 @@ pub(super) async fn run(
 }
 
 async fn send(channel: &Channel, payloads: &[String]) -> Result<(), sqlx::Error> {
-    let notify = query(&channel.statements.notify)
-        .bind(&channel.name)
-        .bind(payloads)
-        .execute(&channel.pool);
+    let notify = async {
+        let mut lent = channel.connections.lend().await?;
+        let notify = query(&channel.statements.notify)
+            .bind(&channel.name)
+            .bind(payloads);
+        let sent = notify.execute(&mut **lent.begin()?).await?;
+        lent.done();
+        Ok(sent)
+    };
     match timeout(PATIENCE, notify).await {
         Ok(sent) => sent.map(drop),
         Err(_) => Err(sqlx::Error::PoolTimedOut),

@@ -1,12 +1,5 @@
-WITH changed AS (
-    UPDATE {operations} SET
-        version = $4, token = $5, state = $6, head = $7, result = $8,
-        expires_at = TIMESTAMPTZ 'epoch' + $9 * INTERVAL '1 microsecond',
-        lease_until = NULL, request = NULL
-    WHERE id = $1 AND version = $2 AND token = $3
-    RETURNING 1
-)
-SELECT true AS is_done, NULL::bytea AS head, NULL::bytea AS result FROM changed
-UNION ALL
-SELECT false, head, result FROM {operations}
-WHERE id = $1 AND NOT EXISTS (SELECT FROM changed)
+UPDATE {operations} SET
+    version = $4, token = $5, state = $6, head = $7, result = $8,
+    expires_at = TIMESTAMPTZ 'epoch' + $9 * INTERVAL '1 microsecond',
+    lease_until = NULL, request = NULL
+WHERE id = $1 AND version = $2 AND token = $3

@@ -15,7 +15,4 @@ WITH bound AS MATERIALIZED (
     WHERE name = (SELECT key FROM forgotten)
         AND stands_for = 'operation' AND operation = $1
 )
-SELECT true AS is_done, NULL::bytea AS head, NULL::bytea AS result FROM forgotten
-UNION ALL
-SELECT false, head, result FROM {operations}
-WHERE id = $1 AND NOT EXISTS (SELECT FROM forgotten)
+SELECT FROM forgotten

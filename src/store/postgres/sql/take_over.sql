@@ -1,11 +1,4 @@
-WITH changed AS (
-    UPDATE {operations} SET
-        version = $4, token = $5, state = $6, head = $7,
-        lease_until = clock_timestamp() + $8 * INTERVAL '1 microsecond'
-    WHERE id = $1 AND version = $2 AND token = $3 AND lease_until <= now()
-    RETURNING 1
-)
-SELECT true AS is_done, NULL::bytea AS head, NULL::bytea AS result FROM changed
-UNION ALL
-SELECT false, head, result FROM {operations}
-WHERE id = $1 AND NOT EXISTS (SELECT FROM changed)
+UPDATE {operations} SET
+    version = $4, token = $5, state = $6, head = $7,
+    lease_until = clock_timestamp() + $8 * INTERVAL '1 microsecond'
+WHERE id = $1 AND version = $2 AND token = $3 AND lease_until <= clock_timestamp()

@@ -63,6 +63,7 @@ async fn fill(engine: &Redb) {
     let new = NewCell {
         id: &live,
         stamp: stamp(1, 5),
+        state: State::Pending,
         owner: Some(&owner),
         head: b"{\"live\"}",
         lease: Some(Duration::from_secs(60)),
@@ -316,6 +317,7 @@ async fn what_format_1_says_is_read() {
     let insert = NewCell {
         id: &new,
         stamp: stamp(1, 1),
+        state: State::Pending,
         owner: None,
         head: b"{}",
         lease: None,
