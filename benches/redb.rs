@@ -6,12 +6,18 @@
 //! *raw* is one table of 1 KiB values under keys that grow, so many a commit.
 //! What is compared with it are changes made durable per second, at the batch
 //! size that came about.
+//!
+//! *over HTTP* is a server and its clients in one process, on two threads each: how
+//! many requests a second are answered, by the bare service and by what the layer
+//! makes of it. Each 202 is followed by a start and an end, which are durable too.
 
 #[path = "../tests/support/private.rs"]
 mod private;
 
 use std::{
+    convert::Infallible,
     hint::black_box,
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -21,10 +27,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use redb::{Database, TableDefinition};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tower::{Layer, Service, service_fn};
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, WholeBody,
+    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, RecordedResponse, RequestBody, WholeBody,
     store::{Created, LeaseTerm, NewOperation, NodeId, RedbStore, Repository, Store},
 };
 
@@ -51,9 +64,106 @@ fn main() {
             store.changes_per_second / raw,
         );
     }
+    println!("\n| over HTTP | connections | answers per second |\n| --- | --- | --- |");
+    let bare = service_fn(|request| answer::<Incoming>(request));
+    let layered = service_fn(|request| answer::<RequestBody<Incoming>>(request));
+    let rate = over_http(&runtime(), bare);
+    println!("| the service by itself, 200 | {CONNECTIONS} | {rate:.0} |");
+    let memory = AsyncAcceptLayer::new(MemoryStore::new().min_retention(Duration::ZERO));
+    let rate = over_http(&runtime(), memory.max_in_flight(usize::MAX).layer(layered));
+    println!("| accepted in memory, 202 | {CONNECTIONS} | {rate:.0} |");
+    let server = runtime();
+    let store: RedbStore =
+        server.block_on(async { RedbStore::open(path(folder.path())).expect("opened") });
+    let file = AsyncAcceptLayer::new(store.clone()).max_in_flight(usize::MAX);
+    let rate = over_http(&server, file.layer(layered));
+    println!("| accepted in a file, 202 | {CONNECTIONS} | {rate:.0} |");
+    server.block_on(store.close()).expect("closed");
     println!("\n| read | per second |\n| --- | --- |");
     let (ours, raw) = reads(folder.path());
     println!("| raw get of 1 KiB | {raw:.0} |\n| get of an operation with 1 KiB | {ours:.0} |");
+}
+
+const CONNECTIONS: usize = 256;
+
+async fn answer<B: http_body::Body<Error: std::fmt::Debug>>(
+    request: Request<B>,
+) -> Result<Response<WholeBody>, Infallible> {
+    use http_body_util::BodyExt;
+    request
+        .into_body()
+        .collect()
+        .await
+        .expect("a whole request");
+    Ok(Response::new(WholeBody::from(Bytes::from_static(KIB))))
+}
+
+/// Answers per second that all connections together get.
+fn over_http<S, B>(server: &tokio::runtime::Runtime, service: S) -> f64
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes, Error: Into<tower::BoxError>> + Send + 'static,
+{
+    let listening = TcpListener::bind(("127.0.0.1", 0));
+    let listener = server.block_on(listening).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = server.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).expect("no delay");
+            let service = TowerToHyperService::new(service.clone());
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    });
+    let answered = Arc::new(AtomicU64::new(0));
+    let rate = runtime().block_on(async {
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|_| tokio::spawn(ask_on_and_on(address, Arc::clone(&answered))))
+            .collect();
+        tokio::time::sleep(TIME / 2).await;
+        let (before, since) = (answered.load(Relaxed), Instant::now());
+        tokio::time::sleep(2 * TIME).await;
+        let rate = (answered.load(Relaxed) - before) as f64 / since.elapsed().as_secs_f64();
+        clients.iter().for_each(tokio::task::JoinHandle::abort);
+        rate
+    });
+    serving.abort();
+    rate
+}
+
+async fn ask_on_and_on(server: SocketAddr, answered: Arc<AtomicU64>) {
+    const ASK: &[u8] = b"POST /reports HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nQ3";
+    let mut stream = TcpStream::connect(server).await.expect("connected");
+    stream.set_nodelay(true).expect("no delay");
+    let (mut buffer, mut length) = ([0; 4096], 0);
+    loop {
+        stream.write_all(ASK).await.expect("asked");
+        let whole = loop {
+            if let Some(whole) = whole_answer(&buffer[..length]) {
+                break whole;
+            }
+            let read = stream.read(&mut buffer[length..]).await.expect("answered");
+            assert!(read > 0, "closed");
+            length += read;
+        };
+        assert_eq!(whole, length, "one answer to one request");
+        assert_eq!(buffer[9], b'2', "200 or 202");
+        length = 0;
+        answered.fetch_add(1, Relaxed);
+    }
+}
+
+/// How long an answer is, once its head is there.
+fn whole_answer(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).expect("text");
+    let (_, length) = text.split_once("content-length: ").expect("a length");
+    let length: usize = length.split('\r').next()?.parse().expect("a number");
+    (bytes.len() >= head + length).then_some(head + length)
 }
 
 #[derive(Clone, Copy)]
