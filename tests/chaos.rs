@@ -101,16 +101,28 @@ async fn nothing_is_lost_with_redis() {
     played.await.is_acquitted();
 }
 
-/// The store is in the node: whatever is killed, both are.
+/// The store is in the node: whatever is killed, both are. What was under way is
+/// interrupted.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_redb() {
-    let played = play(Scenario {
-        name: "redb",
+    let played = play(on_a_file("redb", 1));
+    played.await.is_acquitted();
+}
+
+/// The same; what was under way is run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_with_redb_that_runs_again() {
+    let played = play(on_a_file("redb-rerun", 3));
+    played.await.is_acquitted();
+}
+
+fn on_a_file(name: &'static str, attempts: u32) -> Scenario {
+    Scenario {
+        name,
         nodes: 1,
-        attempts: 1,
+        attempts,
         database: Database::Redb,
         operations: operations(),
         faults: Faults::of_nodes,
-    });
-    played.await.is_acquitted();
+    }
 }
