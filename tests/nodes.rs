@@ -286,6 +286,50 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
     }
 }
 
+/// A request that may still be answered directly reserves its key: whoever comes with
+/// it at the other node gets the same answer, and if its node dies, runs it.
+async fn a_reserved_key_is_one_call_on_all_nodes(store: &str) {
+    let after = ["--lease", "1", "--accept", "after:60"];
+    let nodes = Nodes::start(store, &after).await;
+    let (a, b) = nodes.clients();
+    let post = |client: &Client, title: &str, page_ms: u32| {
+        let client = client.clone();
+        let request = client
+            .request(Method::POST, "/reports")
+            .header("idempotency-key", format!("\"the key of {title}\""));
+        let order = json!({"title": title, "pages": 1, "page_ms": page_ms}).to_string();
+        async move { client.try_send(request, order.into()).await }
+    };
+    let begun = |title: &str| {
+        let text = fs::read_to_string(&nodes.runs).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let begun = |line: &Value| line["event"] == "begin" && line["title"] == title;
+        lines.filter(begun).count()
+    };
+    for round in 0..10 {
+        let title = format!("answered once {round}");
+        let (first, second) = tokio::join!(post(&a, &title, 50), post(&b, &title, 50));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_eq!(first.status(), StatusCode::OK, "{first:?}");
+        assert_eq!(second.status(), StatusCode::OK, "{second:?}");
+        assert_eq!(first.body(), second.body());
+        assert_eq!(begun(&title), 1, "{title}");
+    }
+
+    let title = "answered after a kill";
+    let first = tokio::spawn(post(&a, title, 3000));
+    let since = Instant::now();
+    while begun(title) == 0 {
+        assert!(since.elapsed() < PATIENCE, "it never begins");
+        sleep(Duration::from_millis(5)).await;
+    }
+    nodes.a.signal("KILL").await;
+    assert!(first.await.unwrap().is_none(), "its node was killed");
+    let second = post(&b, title, 3000).await.unwrap();
+    assert_eq!(second.status(), StatusCode::OK, "{second:?}");
+    assert_eq!(begun(title), 2);
+}
+
 async fn a_tenants_list_is_the_same_everywhere(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     let mut posted = Vec::new();
@@ -408,6 +452,7 @@ async fn all_that_survives_a_node(store: &str) {
 async fn on_postgres() {
     let server = support::postgres::Postgres::start().await;
     all_that_crosses_nodes(&server.url()).await;
+    a_reserved_key_is_one_call_on_all_nodes(&server.url()).await;
     all_that_survives_a_node(&server.url()).await;
 }
 
@@ -415,6 +460,7 @@ async fn on_postgres() {
 async fn on_redis() {
     let server = support::redis::Redis::start().await;
     all_that_crosses_nodes(&server.url()).await;
+    a_reserved_key_is_one_call_on_all_nodes(&server.url()).await;
     all_that_survives_a_node(&server.url()).await;
 }
 
