@@ -238,6 +238,17 @@ impl<R> AsyncAcceptLayer<R> {
         Ok(self)
     }
 
+    /// Makes `Location` absolute by what a proxy says in `Forwarded` (RFC 7239) or in
+    /// `X-Forwarded-Host` and `X-Forwarded-Proto`, for the requests that come from one
+    /// that is trusted: by its address, for example, or a secret that it adds. Of
+    /// several values the last counts, which is the nearest proxy's. Where none is
+    /// said, the [base URL](Self::base_url) is as it was set.
+    ///
+    /// To trust everybody is to let clients choose where others are sent.
+    pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.locator.set_trusted(Arc::new(trusted)))
+    }
+
     /// `Location` as a function of the request and the id. White space around
     /// it is left out; an empty one is no `Location`.
     ///

@@ -114,7 +114,9 @@ impl Policy {
     /// What this request gets, and what is said of its preferences.
     pub(super) fn way(&self, parts: &Parts) -> (Way, Preferred) {
         if self.accepts(parts) {
-            self.when.of(Preferences::of(&parts.headers), self.max_wait)
+            let preferences = Preferences::of(&parts.headers);
+            let needs_preference = self.dialect.needs_preference();
+            (self.when).of(preferences, self.max_wait, needs_preference)
         } else {
             (Way::Pass, Preferred::default())
         }

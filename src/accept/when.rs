@@ -30,8 +30,30 @@ pub(super) enum Way {
 }
 
 impl When {
-    /// `wait` only bounds what goes asynchronous anyway, up to `max_wait`.
-    pub(super) fn of(self, preferences: Preferences, max_wait: Duration) -> (Way, Preferred) {
+    /// `wait` only bounds what goes asynchronous anyway, up to `max_wait`. What
+    /// `needs_preference` goes asynchronous only for those who prefer it.
+    pub(super) fn of(
+        self,
+        preferences: Preferences,
+        max_wait: Duration,
+        needs_preference: bool,
+    ) -> (Way, Preferred) {
+        let (way, mut preferred) = self.chosen(preferences, max_wait);
+        if !needs_preference {
+            return (way, preferred);
+        }
+        preferred.matters = true;
+        preferred.respond_async = preferences.respond_async();
+        match preferences.respond_async() {
+            true => (way, preferred),
+            false => {
+                preferred.wait = None;
+                (Way::Pass, preferred)
+            }
+        }
+    }
+
+    fn chosen(self, preferences: Preferences, max_wait: Duration) -> (Way, Preferred) {
         let wait = preferences.wait().filter(|_| match self {
             Self::Always | Self::After(_) => true,
             Self::Preferred => preferences.respond_async(),
@@ -112,7 +134,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("prefer", HeaderValue::from_static(prefer));
         let cap = Duration::from_secs(30);
-        let (way, preferred) = when.of(Preferences::of(&headers), cap);
+        let (way, preferred) = when.of(Preferences::of(&headers), cap, false);
         let mut marked = HeaderMap::new();
         preferred.mark(&mut marked, Reply::Accepted);
         let applied = marked
@@ -120,6 +142,30 @@ mod tests {
             .map_or("", |value| value.to_str().unwrap());
         assert_eq!(marked.contains_key("vary"), when != When::Signaled);
         (way, applied.into())
+    }
+
+    #[test]
+    fn a_dialect_that_needs_the_preference_passes_everybody_else_through() {
+        let cap = Duration::from_secs(30);
+        for when in [
+            When::Always,
+            When::Preferred,
+            When::Signaled,
+            When::After(cap),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("prefer", HeaderValue::from_static("wait=3"));
+            let (way, _) = when.of(Preferences::of(&headers), cap, true);
+            assert_eq!(way, Way::Pass, "{when:?}");
+            headers.append("prefer", HeaderValue::from_static("respond-async"));
+            let (way, preferred) = when.of(Preferences::of(&headers), cap, true);
+            assert_ne!(way, Way::Pass, "{when:?}");
+            let mut marked = HeaderMap::new();
+            preferred.mark(&mut marked, Reply::Accepted);
+            let applied = marked["preference-applied"].to_str().unwrap();
+            assert!(applied.starts_with("respond-async"), "{when:?}: {applied}");
+            assert_eq!(marked["vary"], "Prefer");
+        }
     }
 
     #[test]

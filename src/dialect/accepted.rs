@@ -1,11 +1,15 @@
 use std::time::Duration;
 
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER},
+    Response, StatusCode,
+    header::{LINK, LOCATION, RETRY_AFTER},
 };
 
-use super::{Urls, retry_after::whole_seconds};
+use super::{
+    Urls,
+    answers::{JSON, Put, typed},
+    retry_after::whole_seconds,
+};
 use crate::operation::{OperationId, State, WholeBody};
 
 /// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
@@ -95,35 +99,16 @@ impl<'a> Accepted<'a> {
         }
         body.push(b'}');
 
-        let mut response = Response::new(WholeBody::from(body));
-        *response.status_mut() = StatusCode::ACCEPTED;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        insert_location(headers, &self.urls);
         let link = self
             .urls
             .below("result")
             .map(|url| format!("<{url}>; rel=\"result\""));
-        if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
-            headers.insert(LINK, link);
-        }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, seconds.into());
-        }
-        response
-    }
-}
-
-/// Sets `Location`, if there is one and it can stand in a header.
-pub(super) fn insert_location(headers: &mut http::HeaderMap, urls: &Urls) {
-    if let Some(url) = urls.status() {
-        match HeaderValue::from_str(url) {
-            Ok(url) => {
-                headers.insert(LOCATION, url);
-            }
-            Err(_) => tracing::error!(url, "a location that cannot stand in a header is left out"),
-        }
+        let retry_after = self.retry_after.map(|seconds| seconds.to_string());
+        typed(StatusCode::ACCEPTED, JSON, body)
+            .no_store()
+            .put(LOCATION, location)
+            .put(LINK, link)
+            .put(RETRY_AFTER, retry_after)
     }
 }
 

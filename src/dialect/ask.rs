@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
-use crate::operation::{OperationId, State};
+use super::Context;
+use crate::operation::{OperationId, OperationView, State};
 
 /// A request to the operations' resources, as far as a dialect sees it.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,20 @@ pub struct Listing {
     pub limit: Option<usize>,
     /// Only what comes after the page that gave this cursor.
     pub cursor: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ListPage<'a> {
+    /// The operations, newest first, each with its URLs.
+    pub operations: &'a [(OperationView<'a>, Context<'a>)],
+    /// The cursor of the next page.
+    pub next: Option<&'a str>,
+    /// What was asked for.
+    pub listing: &'a Listing,
+    /// How many operations a page has at the most.
+    pub limit: usize,
 }
 
 /// What is asked about an operation.

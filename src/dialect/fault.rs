@@ -34,6 +34,7 @@ use crate::operation::{OperationId, Problem, State, WholeBody};
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
+/// | `unsupported` | 501 | this service does not do that to operations |
 /// | `overloaded` | 503 | as many operations as allowed are in flight |
 /// | `shutting-down` | 503 | no new work is taken |
 /// | `unavailable` | 503 | the store is |
@@ -104,6 +105,8 @@ pub enum Fault {
     BodyUnreadable,
     /// The result cannot be written as JSON.
     Unpresentable,
+    /// This service does not do that to operations.
+    Unsupported,
     /// As many operations as allowed are in flight.
     Overloaded {
         /// When to try again.
@@ -290,6 +293,11 @@ impl Fault {
                 "unpresentable",
                 Status::INTERNAL_SERVER_ERROR,
                 "The result cannot be shown",
+            ),
+            Self::Unsupported => (
+                "unsupported",
+                Status::NOT_IMPLEMENTED,
+                "This is not supported",
             ),
             Self::Overloaded { .. } => (
                 "overloaded",

@@ -51,27 +51,50 @@
 //! ```
 
 mod accepted;
+mod answers;
+mod arm;
 mod ask;
+mod azure;
 mod context;
+mod durable;
+mod error;
 mod event;
 mod fault;
+mod fhir;
+mod forwarded;
+mod google;
+mod ipa;
+mod locator;
+mod object;
+mod odata;
+mod ogc;
 mod plain;
 mod prefer;
 mod query;
 mod replay;
 mod retry_after;
+mod routes;
 
 pub use accepted::Accepted;
-pub use ask::{Ask, Inquiry, Intent, Listing, WhenFinished};
-pub use context::{Context, InvalidBaseUrl, Locator, Urls};
+pub use arm::Arm;
+pub use ask::{Ask, Inquiry, Intent, ListPage, Listing, WhenFinished};
+pub use azure::Azure;
+pub use context::{Context, Urls};
+pub use durable::Durable;
 pub use event::Event;
 pub use fault::Fault;
+pub use fhir::Fhir;
+pub use google::Google;
+pub use ipa::Ipa;
+pub use locator::{InvalidBaseUrl, Locator};
+pub use odata::OData;
+pub use ogc::Ogc;
 pub use plain::Plain;
 pub use prefer::Preferences;
 pub use replay::{Replay, not_replayed};
 pub use retry_after::{GrowingRetryAfter, RetryAfter};
 
-pub(crate) use context::path_is_below;
+pub(crate) use locator::path_is_below;
 pub(crate) use retry_after::whole_seconds;
 
 use std::sync::Arc;
@@ -115,15 +138,15 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// The answer to a request that made the operation be forgotten.
     fn forgotten(&self, id: &OperationId) -> Response<WholeBody>;
 
-    /// A page of operations, newest first, without their results, and the
-    /// cursor of the next page. By default as [`Plain`] words it.
-    fn list(
-        &self,
-        operations: &[OperationView<'_>],
-        next: Option<&str>,
-        listing: &Listing,
-    ) -> Answer {
-        Plain::default().list(operations, next, listing)
+    /// Whether only those requests are accepted that say `Prefer: respond-async`
+    /// (RFC 7240, section 4.1), whatever else the application chose. By default not.
+    fn needs_preference(&self) -> bool {
+        false
+    }
+
+    /// A page of operations, newest first. By default as [`Plain`] words it.
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        Plain::default().list(page)
     }
 
     /// An operation in an event stream. By default as [`Plain`] words it.
@@ -171,13 +194,12 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
         (**self).forgotten(id)
     }
 
-    fn list(
-        &self,
-        operations: &[OperationView<'_>],
-        next: Option<&str>,
-        listing: &Listing,
-    ) -> Answer {
-        (**self).list(operations, next, listing)
+    fn needs_preference(&self) -> bool {
+        (**self).needs_preference()
+    }
+
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        (**self).list(page)
     }
 
     fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {

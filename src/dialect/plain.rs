@@ -1,15 +1,19 @@
 use std::{borrow::Cow, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LINK, RETRY_AFTER},
+    HeaderMap, HeaderName, Method, Response, StatusCode,
+    header::{ACCEPT, LINK},
 };
 
 use super::{
-    Accepted, Answer, Ask, Context, Dialect, Event, Fault, Inquiry, Intent, Listing, Preferences,
-    WhenFinished, accepted::insert_location, prefer::delta_seconds, query,
+    Accepted, Answer, Ask, Context, Dialect, Event, Fault, Inquiry, Intent, ListPage, Listing,
+    Preferences, WhenFinished,
+    answers::{JSON, Put, empty, replayed, typed, unpresentable},
+    prefer::delta_seconds,
+    query,
+    routes::{Asked, Part, READ, asked},
 };
-use crate::operation::{OperationId, OperationView, PayloadView, State, WholeBody, essence};
+use crate::operation::{OperationId, OperationView, State, WholeBody, essence};
 
 /// The default dialect.
 ///
@@ -49,15 +53,27 @@ impl Default for Plain {
 static OPERATION_RESULT: HeaderName = HeaderName::from_static("operation-result");
 
 const RESOURCE: &str = "GET, HEAD, DELETE, OPTIONS";
-const READ: &str = "GET, HEAD, OPTIONS";
 
-/// What of an operation a path names.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Whole,
-    Result,
-    Events,
-}
+const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: RESOURCE,
+        asks: &[
+            (Method::GET, Intent::Status),
+            (Method::DELETE, Intent::Cancel(WhenFinished::Refuse)),
+        ],
+    },
+    Part {
+        name: "result",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+    Part {
+        name: "events",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Events)],
+    },
+];
 
 impl Plain {
     /// Answers polls of unfinished operations with `202` and `Location` instead
@@ -79,70 +95,24 @@ impl Plain {
         let mut text = Vec::new();
         operation
             .write_json(context.inline_limit, &mut text)
-            .map_err(|error| unpresentable(operation.id(), &error))?;
-        let mut response = json(status, text);
-        if let Some(seconds) = context.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
-        if status == StatusCode::ACCEPTED {
-            insert_location(response.headers_mut(), context.urls);
-        }
-        Ok(response)
+            .map_err(|error| unpresentable(operation, &error))?;
+        let response = typed(status, JSON, text).retry_after(context);
+        Ok(match status {
+            StatusCode::ACCEPTED => response.location(context),
+            _ => response,
+        })
     }
-}
-
-fn unpresentable(id: &OperationId, error: &serde_json::Error) -> Fault {
-    tracing::error!(%id, %error, "a result cannot be written as JSON");
-    Fault::Unpresentable
-}
-
-fn json(status: StatusCode, text: Vec<u8>) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 impl Dialect for Plain {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
-        let (path, part) = match path.rsplit_once('/') {
-            Some((rest, "result")) => (rest, Part::Result),
-            Some((rest, "events")) => (rest, Part::Events),
-            _ => (path, Part::Whole),
-        };
-        let allow = match part {
-            Part::Whole => RESOURCE,
-            Part::Result | Part::Events => READ,
-        };
-        let segment = path.rsplit('/').next().unwrap_or_default();
-        let id = match (inquiry.id, segment) {
-            (Some(id), _) => Some(Cow::Borrowed(id)),
-            (None, "") => query::parameter(inquiry.query, "id")
-                .map_err(|_| Fault::InvalidId)?
-                .filter(|id| !id.is_empty()),
-            (None, segment) => Some(Cow::Borrowed(segment)),
-        };
-        let intent = match (inquiry.method, part) {
-            (&Method::GET, Part::Whole) if wants_events(inquiry.headers) => Intent::Events,
-            (&Method::GET, Part::Whole) => Intent::Status,
-            (&Method::GET, Part::Result) => Intent::Result,
-            (&Method::GET, Part::Events) => Intent::Events,
-            (&Method::DELETE, Part::Whole) => Intent::Cancel(WhenFinished::Refuse),
-            _ if id.is_none() && inquiry.lists => {
-                return Err(Fault::MethodNotAllowed { allow: READ });
+        let (id, intent) = match asked(inquiry, PARTS)? {
+            Asked::List => return Ok(Ask::List(listing(inquiry)?)),
+            Asked::About(id, Intent::Status) if wants_events(inquiry.headers) => {
+                (id, Intent::Events)
             }
-            _ => return Err(Fault::MethodNotAllowed { allow }),
+            Asked::About(id, intent) => (id, intent),
         };
-        let Some(id) = id else {
-            return match intent {
-                Intent::Status if inquiry.lists => Ok(Ask::List(listing(inquiry)?)),
-                Intent::Cancel(_) if inquiry.lists => Err(Fault::MethodNotAllowed { allow: READ }),
-                _ => Err(Fault::MissingId),
-            };
-        };
-        let id: OperationId = id.parse().map_err(|_| Fault::InvalidId)?;
         let wait = wait(inquiry)?;
         Ok(Ask::About { id, intent, wait })
     }
@@ -166,74 +136,59 @@ impl Dialect for Plain {
     }
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let id = operation.id();
-        let mut response = match (operation.state(), operation.response(), operation.problem()) {
-            (State::Pending | State::Running, _, _) => {
+        match operation.state() {
+            State::Pending | State::Running => {
                 let unfinished = self.operation(StatusCode::ACCEPTED, operation, context)?;
-                return Ok(no_store(unfinished));
+                return Ok(unfinished.private());
             }
-            (State::Canceled, _, _) => return Err(Fault::Canceled { id: id.clone() }),
-            (_, Some(PayloadView::Response(recorded)), _) => context.replay.response(recorded),
-            (_, Some(PayloadView::Json(value)), _) => {
-                let mut text = Vec::new();
-                value
-                    .to_json(&mut text)
-                    .map_err(|error| unpresentable(id, &error))?;
-                json(StatusCode::OK, text)
+            State::Canceled => {
+                let id = operation.id().clone();
+                return Err(Fault::Canceled { id });
             }
-            (_, None, Some(problem)) => problem.clone().into_response(),
-            (_, None, None) => {
-                let mut response = Response::new(WholeBody::default());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
-            }
+            State::Succeeded | State::Failed => {}
+        }
+        let response = match (replayed(operation, context)?, operation.problem()) {
+            (Some(response), _) => response,
+            (None, problem) => problem
+                .cloned()
+                .unwrap_or_default()
+                .into_response()
+                .private(),
         };
-        let status = HeaderValue::from(response.status().as_u16());
-        response.headers_mut().insert(&OPERATION_RESULT, status);
-        Ok(no_store(response))
+        let status = response.status().as_str().to_owned();
+        Ok(response.put(OPERATION_RESULT.clone(), Some(status)))
     }
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         self.operation(StatusCode::OK, operation, context)
-            .map(no_store)
+            .map(Put::private)
     }
 
     fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
-        let mut response = Response::new(WholeBody::default());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        response
+        empty(StatusCode::NO_CONTENT)
     }
 
     /// `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC
     /// 8288), which is relative to this one.
-    fn list(
-        &self,
-        operations: &[OperationView<'_>],
-        next: Option<&str>,
-        listing: &Listing,
-    ) -> Answer {
+    fn list(&self, page: &ListPage<'_>) -> Answer {
         let mut text = b"{\"operations\":[".to_vec();
-        for (index, operation) in operations.iter().enumerate() {
+        for (index, (operation, _)) in page.operations.iter().enumerate() {
             if index > 0 {
                 text.push(b',');
             }
             operation
                 .write_json(0, &mut text)
-                .map_err(|error| unpresentable(operation.id(), &error))?;
+                .map_err(|error| unpresentable(operation, &error))?;
         }
         text.push(b']');
-        if let Some(next) = next {
+        if let Some(next) = page.next {
             text.extend_from_slice(b",\"next\":");
             // A string into a Vec: neither can fail.
             let _ = serde_json::to_writer(&mut text, next);
         }
         text.push(b'}');
-        let mut response = no_store(json(StatusCode::OK, text));
-        let link = next.map(|cursor| HeaderValue::try_from(next_page(cursor, listing)));
-        if let Some(Ok(link)) = link {
-            response.headers_mut().insert(LINK, link);
-        }
-        Ok(response)
+        let response = typed(StatusCode::OK, JSON, text).private();
+        Ok(response.put(LINK, next_page(page)))
     }
 
     /// The operation as a `GET` gives it, under the name of its state.
@@ -241,7 +196,7 @@ impl Dialect for Plain {
         let mut data = Vec::new();
         operation
             .write_json(context.inline_limit, &mut data)
-            .map_err(|error| unpresentable(operation.id(), &error))?;
+            .map_err(|error| unpresentable(operation, &error))?;
         let name = Some(operation.state().as_str());
         Ok(Event { name, data })
     }
@@ -251,24 +206,19 @@ impl Dialect for Plain {
     }
 }
 
-fn no_store(mut response: Response<WholeBody>) -> Response<WholeBody> {
-    let value = HeaderValue::from_static("private, no-store");
-    response.headers_mut().insert(CACHE_CONTROL, value);
-    response
-}
-
-fn next_page(cursor: &str, listing: &Listing) -> String {
-    let mut query = format!("?cursor={}", query::encode(cursor));
-    if let Some(state) = listing.state {
+/// A link to the next page, relative to this one.
+pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
+    let mut query = format!("?cursor={}", query::encode(page.next?));
+    if let Some(state) = page.listing.state {
         query.push_str(&format!("&state={state}"));
     }
-    if let Some(limit) = listing.limit {
+    if let Some(limit) = page.listing.limit {
         query.push_str(&format!("&limit={limit}"));
     }
-    format!("<{query}>; rel=\"next\"")
+    Some(format!("<{query}>; rel=\"next\""))
 }
 
-fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let parameter = |name| {
         query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
     };
@@ -317,6 +267,7 @@ fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

@@ -71,7 +71,7 @@ impl Preferences {
 }
 
 /// The parts between `separator`, which counts only outside of quoted strings.
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+pub(super) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |byte| {
         if std::mem::take(&mut escaped) {
@@ -87,7 +87,7 @@ fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The text of a token or of a quoted string (RFC 9110, section 5.6.4).
-fn unquote(value: &[u8]) -> Vec<u8> {
+pub(super) fn unquote(value: &[u8]) -> Vec<u8> {
     let value = value.trim_ascii();
     let Some(inner) = value
         .strip_prefix(b"\"")

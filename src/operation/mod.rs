@@ -62,4 +62,4 @@ pub use view::OperationView;
 pub(crate) use collect::Collecting;
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
-pub(crate) use timestamp::rfc3339;
+pub(crate) use timestamp::{http_date, rfc3339};

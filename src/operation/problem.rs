@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -134,6 +136,37 @@ impl Problem {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.get("code").and_then(Value::as_str)
+    }
+
+    /// A word for programs: `code`, or one made of the problem's type, where that is
+    /// one of this crate's (`urn:tower-operations:timed-out` is `TimedOut`), or of its
+    /// status (`422` is `UnprocessableEntity`).
+    #[must_use]
+    pub fn error_code(&self) -> Cow<'_, str> {
+        if let Some(code) = self.code() {
+            return code.into();
+        }
+        let own = self.type_uri().strip_prefix("urn:tower-operations:");
+        let reason = || self.status()?.canonical_reason();
+        let words = own.or_else(reason).unwrap_or("Failed");
+        let mut code = String::with_capacity(words.len());
+        for word in words.split(|letter: char| !letter.is_ascii_alphanumeric()) {
+            let mut letters = word.chars();
+            code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+            code.push_str(letters.as_str());
+        }
+        code.into()
+    }
+
+    /// Whether the same request can succeed another time: what the extension member
+    /// `retryable` says, or else the status (408, 425, 429, 502, 503 and 504).
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        let said = self.get("retryable").and_then(Value::as_bool);
+        said.unwrap_or_else(|| {
+            let status = self.status().map_or(500, |status| status.as_u16());
+            matches!(status, 408 | 425 | 429 | 502..=504)
+        })
     }
 
     /// The problem as a response of its own: its status (500 where it has

@@ -32,6 +32,11 @@ pub(crate) fn rfc3339(time: SystemTime) -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
 }
 
+/// `time` after RFC 9110, section 5.6.7.
+pub(crate) fn http_date(time: SystemTime) -> String {
+    httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
+}
+
 /// Serde for `Option<SystemTime>` as RFC 3339 text.
 pub(super) mod serde_rfc3339 {
     use std::time::SystemTime;

@@ -20,7 +20,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::{Answer, Ask, Context, Fault, Inquiry, Intent, path_is_below, whole_seconds},
+    dialect::{Answer, Ask, Context, Fault, Inquiry, Intent, Urls, path_is_below, whole_seconds},
     operation::{OperationId, WholeBody},
     store::{Found, Record, Store, StoreError},
 };
@@ -229,15 +229,26 @@ pub(super) fn in_context<S: Store, T>(
     record: &Record<S::Output>,
     answer: impl FnOnce(&Context<'_>) -> T,
 ) -> T {
+    let urls = settings.locator.urls(parts, record.operation().id());
+    answer(&context(settings, parts, record, &urls))
+}
+
+/// What a dialect knows besides the operation that is at `urls`.
+pub(super) fn context<'a, S: Store>(
+    settings: &'a Settings<S>,
+    parts: &'a Parts,
+    record: &Record<S::Output>,
+    urls: &'a Urls,
+) -> Context<'a> {
     let operation = record.operation();
-    let urls = settings.locator.urls(parts, operation.id());
-    let mut context = Context::new(&urls, &settings.replay);
+    let mut context = Context::new(urls, &settings.replay);
     context.inline_limit = settings.inline_limit;
+    context.query = parts.uri.query();
     if !operation.state().is_terminal() {
         let created = operation.metadata().created_at();
         let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
         let pause = settings.retry_after.retry_after(age.unwrap_or_default());
         context.retry_after = Some(whole_seconds(pause));
     }
-    answer(&context)
+    context
 }

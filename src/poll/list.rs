@@ -2,10 +2,13 @@
 
 use http::{Response, request::Parts};
 
-use super::{answer::unavailable, settings::Settings};
+use super::{
+    answer::{context, unavailable},
+    settings::Settings,
+};
 use crate::{
-    dialect::{Fault, Listing},
-    operation::{OperationView, WholeBody},
+    dialect::{Fault, ListPage, Listing, Urls},
+    operation::WholeBody,
     store::{Cursor, ListQuery, Store, StoreError},
 };
 
@@ -47,11 +50,24 @@ async fn try_list<S: Store>(
         }
         Err(error) => return Err(unavailable(settings, &error)),
     };
-    let views: Vec<OperationView<'_>> = page
+    let urls: Vec<Urls> = page
         .records
         .iter()
-        .map(|record| record.operation().view())
+        .map(|record| settings.locator.urls(parts, record.operation().id()))
         .collect();
-    let next = page.next.as_ref().map(|cursor| &*cursor.0);
-    settings.dialect.list(&views, next, &listing)
+    let operations: Vec<_> = page
+        .records
+        .iter()
+        .zip(&urls)
+        .map(|(record, urls)| {
+            let context = context(settings, parts, record, urls);
+            (record.operation().view(), context)
+        })
+        .collect();
+    settings.dialect.list(&ListPage {
+        operations: &operations,
+        next: page.next.as_ref().map(|cursor| &*cursor.0),
+        listing: &listing,
+        limit,
+    })
 }

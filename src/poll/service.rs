@@ -109,6 +109,12 @@ impl<S: Store> PollService<S> {
         Ok(self)
     }
 
+    /// Makes `Location` absolute by what a trusted proxy says; as
+    /// [`AsyncAcceptLayer::trust_forwarded`](crate::AsyncAcceptLayer::trust_forwarded).
+    pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.locator.set_trusted(Arc::new(trusted)))
+    }
+
     /// `Location` as a function of the request and the id; as
     /// [`AsyncAcceptLayer::location`](crate::AsyncAcceptLayer::location).
     pub fn location(

@@ -1,0 +1,94 @@
+//! Putting answers together.
+
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use super::{Context, Fault};
+use crate::operation::{OperationView, PayloadView, WholeBody};
+
+pub(super) const JSON: &str = "application/json";
+
+/// An answer with a body of this type.
+pub(super) fn typed(
+    status: StatusCode,
+    media_type: &'static str,
+    text: Vec<u8>,
+) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::from(text));
+    *response.status_mut() = status;
+    let media_type = HeaderValue::from_static(media_type);
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// The result of a terminal operation as an answer: what was recorded, `200` and
+/// JSON, or `204` where there is none. `None` if it failed without a response.
+pub(super) fn replayed(
+    operation: &OperationView<'_>,
+    context: &Context<'_>,
+) -> Result<Option<Response<WholeBody>>, Fault> {
+    Ok(match (operation.response(), operation.problem()) {
+        (Some(PayloadView::Response(recorded)), _) => Some(context.replay.response(recorded)),
+        (Some(PayloadView::Json(value)), _) => {
+            let mut text = Vec::new();
+            value
+                .to_json(&mut text)
+                .map_err(|error| unpresentable(operation, &error))?;
+            Some(typed(StatusCode::OK, JSON, text).private())
+        }
+        (None, Some(_)) => None,
+        (None, None) => Some(empty(StatusCode::NO_CONTENT).private()),
+    })
+}
+
+pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::Error) -> Fault {
+    tracing::error!(id = %operation.id(), %error, "a result cannot be written as JSON");
+    Fault::Unpresentable
+}
+
+/// What is put on an answer.
+pub(super) trait Put: Sized {
+    /// A field, if there is a value and it can stand in a header.
+    fn put(self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self;
+
+    /// `Retry-After` in seconds, if the operation is not terminal.
+    fn retry_after(self, context: &Context<'_>) -> Self {
+        let seconds = context.retry_after.map(|seconds| seconds.to_string());
+        self.put(http::header::RETRY_AFTER, seconds)
+    }
+
+    /// `Location` of the operation.
+    fn location(self, context: &Context<'_>) -> Self {
+        self.put(http::header::LOCATION, context.urls.status())
+    }
+
+    /// It is the client's alone, and not to be kept.
+    fn private(self) -> Self {
+        self.put(CACHE_CONTROL, Some("private, no-store"))
+    }
+
+    /// It is not to be kept.
+    fn no_store(self) -> Self {
+        self.put(CACHE_CONTROL, Some("no-store"))
+    }
+}
+
+impl Put for Response<WholeBody> {
+    fn put(mut self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self {
+        match value.map(|value| HeaderValue::from_str(value.as_ref())) {
+            Some(Ok(value)) => drop(self.headers_mut().insert(name, value)),
+            Some(Err(_)) => tracing::error!(%name, "what cannot stand in a header is left out"),
+            None => {}
+        }
+        self
+    }
+}

@@ -1,0 +1,105 @@
+use http::{HeaderName, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry,
+    answers::{JSON, Put, empty},
+    azure,
+    error::ErrorWords,
+    object::Object,
+    routes::{ask, no_list},
+};
+use crate::operation::{OperationId, OperationView, State, WholeBody};
+
+/// As Azure Resource Manager speaks (its RPC contract, *Asynchronous Operations*); for
+/// the pollers of azure-core and azure-mgmt-core.
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 202 without a body, `Azure-AsyncOperation` and `Location` |
+/// | `GET …/{id}` (`Azure-AsyncOperation`) | 200: `id`, `name`, `status`, `startTime`, `endTime`, `percentComplete`, `properties` (the result) or `error` |
+/// | `GET …/{id}/result` (`Location`) | 202 without a body; once it has ended, the recorded response |
+/// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
+///
+/// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`.
+/// `Retry-After` is 10 seconds at the least and 10 minutes at the most, as the contract
+/// says. Errors are `{"error":{"code","message"}}`.
+///
+/// Its clients need absolute URLs: set a
+/// [base URL](crate::AsyncAcceptLayer::base_url).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arm {}
+
+const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
+
+/// In seconds.
+const SHORTEST: u64 = 10;
+const LONGEST: u64 = 600;
+
+/// With the pauses that the contract allows.
+fn paced<'a>(context: &Context<'a>) -> Context<'a> {
+    let seconds = context.retry_after;
+    Context {
+        retry_after: seconds.map(|seconds| seconds.clamp(SHORTEST, LONGEST)),
+        ..*context
+    }
+}
+
+fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+    let metadata = operation.metadata();
+    // The path of the resource: what follows the host.
+    let url = context.urls.status().unwrap_or_default();
+    let after_scheme = url.find("://").map_or(0, |scheme| scheme + 3);
+    let path = url[after_scheme..].find('/');
+    let path = path.map_or("", |path| &url[after_scheme + path..]);
+    let object = Object::of(operation)
+        .value("id", path)
+        .value("name", operation.id())
+        .value("status", azure::status_word(operation.state()))
+        .time("startTime", metadata.started_at().or(metadata.created_at()))
+        .time("endTime", metadata.finished_at())
+        .some("percentComplete", azure::percent(operation));
+    let object = match (operation.state(), ErrorWords::of(operation)) {
+        (State::Succeeded, _) if operation.response().is_some() => {
+            object.result("properties", operation, context).0
+        }
+        (_, Some(words)) => object.object("error", words.object()),
+        (_, None) => object,
+    };
+    Ok(object
+        .into_response(StatusCode::OK, JSON)?
+        .retry_after(&paced(context)))
+}
+
+impl Dialect for Arm {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        ask(inquiry, azure::PARTS, no_list)
+    }
+
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        empty(StatusCode::ACCEPTED)
+            .no_store()
+            .put(ASYNC_OPERATION, context.urls.status())
+            .put(http::header::LOCATION, context.urls.below("result"))
+            .retry_after(&paced(context))
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        operation_object(operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        azure::result(operation, &paced(context))
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        operation_object(operation, context).map(Put::private)
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        empty(StatusCode::NO_CONTENT)
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        azure::fault(fault)
+    }
+}

@@ -1,0 +1,174 @@
+use http::{HeaderName, Method, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    answers::{JSON, Put, empty, replayed},
+    error::ErrorWords,
+    object::Object,
+    routes::{POST, Part, READ, ask, no_list},
+};
+use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+
+/// As Azure's data plane speaks (Microsoft Azure REST API Guidelines, *Long-Running
+/// Operations & Jobs*); for the pollers of azure-core.
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 202, `Operation-Location`, and the status monitor |
+/// | `GET …/{id}` | 200 and the status monitor: `id`, `status`, `result` or `error`; `resourceLocation` where the result cannot be embedded |
+/// | `GET …/{id}/result` | the recorded response |
+/// | `POST …/{id}:cancel` | 200 and the status monitor; 409 once it has succeeded or failed |
+///
+/// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`. Errors are
+/// `{"error":{"code","message"}}`, with the code in `x-ms-error-code` too.
+///
+/// Its clients need absolute URLs: set a
+/// [base URL](crate::AsyncAcceptLayer::base_url). A client chooses the id by
+/// `Operation-Id` where the layer
+/// [allows it](crate::Idempotency::client_ids).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Azure {}
+
+const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+
+/// The parts of an operation for both of Azure's dialects.
+pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Status)],
+    },
+    Part {
+        name: "result",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+    Part {
+        name: ":cancel",
+        allow: POST,
+        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+    },
+];
+
+pub(super) fn status_word(state: State) -> &'static str {
+    match state {
+        State::Pending => "NotStarted",
+        State::Running => "Running",
+        State::Succeeded => "Succeeded",
+        State::Failed => "Failed",
+        State::Canceled => "Canceled",
+    }
+}
+
+/// `{"error":{"code","message"}}`, and the code in a header.
+fn error(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+    words.response(status).put(ERROR_CODE, Some(&words.code))
+}
+
+pub(super) fn percent(operation: &OperationView<'_>) -> Option<f64> {
+    let progress = operation.metadata().progress();
+    progress.and_then(Progress::get_percent)
+}
+
+pub(super) fn fault(fault: &Fault) -> Response<WholeBody> {
+    let problem = fault.problem();
+    let status = match fault {
+        // The same id with another request.
+        Fault::KeyReused => StatusCode::BAD_REQUEST,
+        fault => fault.status(),
+    };
+    error(status, &ErrorWords::from(&problem))
+}
+
+fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+    let metadata = operation.metadata();
+    let mut monitor = Object::of(operation)
+        .value("id", operation.id())
+        .some("kind", metadata.name())
+        .value("status", status_word(operation.state()))
+        .some("percentComplete", percent(operation))
+        .time("createdDateTime", metadata.created_at())
+        .time("lastUpdatedDateTime", metadata.updated_at());
+    match operation.state() {
+        State::Succeeded if operation.response().is_some() => {
+            let (with_result, is_embedded) = monitor.result("result", operation, context);
+            monitor = match is_embedded {
+                true => with_result,
+                false => with_result.some("resourceLocation", context.urls.below("result")),
+            };
+        }
+        State::Failed => {
+            let words = ErrorWords::of(operation);
+            monitor = words.iter().fold(monitor, |monitor, words| {
+                monitor.object("error", words.object())
+            });
+        }
+        State::Pending | State::Running | State::Succeeded | State::Canceled => {}
+    }
+    Ok(monitor
+        .into_response(StatusCode::OK, JSON)?
+        .retry_after(context))
+}
+
+impl Dialect for Azure {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        ask(inquiry, PARTS, no_list)
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        let id = operation.id().to_string();
+        let mut response = monitor(operation, context).unwrap_or_else(|fault| self.fault(&fault));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        response
+            .no_store()
+            .put(OPERATION_LOCATION, context.urls.status())
+            .put(OPERATION_ID, Some(id))
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        monitor(operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        result(operation, context)
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        monitor(operation, context).map(Put::private)
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        empty(StatusCode::NO_CONTENT)
+    }
+
+    fn fault(&self, error: &Fault) -> Response<WholeBody> {
+        fault(error)
+    }
+}
+
+/// What the request would have been answered with; until then 202.
+pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+    if !operation.state().is_terminal() {
+        let location = context.urls.below("result");
+        return Ok(empty(StatusCode::ACCEPTED)
+            .private()
+            .put(http::header::LOCATION, location)
+            .retry_after(context));
+    }
+    if operation.state() != State::Canceled
+        && let Some(response) = replayed(operation, context)?
+    {
+        return Ok(response);
+    }
+    let words = ErrorWords::of(operation);
+    Ok(words.map_or_else(
+        || fault(&Fault::Unpresentable),
+        |words| error(words.status, &words),
+    ))
+}

@@ -1,0 +1,216 @@
+use http::{HeaderName, Method, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, WhenFinished,
+    answers::{JSON, Put, empty, replayed, typed},
+    error::ErrorWords,
+    object::{Object, list},
+    query,
+    routes::{POST, Part, READ, ask},
+};
+use crate::operation::{OperationId, OperationView, State, WholeBody};
+
+/// As Azure Durable Functions speak (their HTTP API).
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 202, `Location`, `id`, `statusQueryGetUri` and its siblings |
+/// | `GET …/{id}` | 202 while it is going on, else 200: `instanceId`, `runtimeStatus`, `output`, `customStatus` (the progress), `createdTime`, `lastUpdatedTime`; 500 once it has failed, where `returnInternalServerErrorOnFailure=true` |
+/// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
+/// | `POST …/{id}/terminate` | 202; 410 once it has succeeded or failed |
+/// | `DELETE …/{id}` | 200 `{"instancesDeleted":1}`, and it is forgotten; 404 while it is going on |
+/// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
+///
+/// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
+/// rewinding, suspending, resuming and restarting are `501`. `input` is `null`: it is
+/// not kept.
+///
+/// Its clients need absolute URLs: set a
+/// [base URL](crate::AsyncAcceptLayer::base_url).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Durable {}
+
+const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation-token");
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: "GET, HEAD, DELETE, OPTIONS",
+        asks: &[
+            (Method::GET, Intent::Status),
+            (Method::DELETE, Intent::Forget),
+        ],
+    },
+    Part {
+        name: "result",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+    Part {
+        name: "terminate",
+        allow: POST,
+        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+    },
+];
+
+/// What Durable Functions can do to an instance and this cannot.
+const UNSUPPORTED: [&str; 4] = ["rewind", "suspend", "resume", "restart"];
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Pending => "Pending",
+        State::Running => "Running",
+        State::Succeeded => "Completed",
+        State::Failed => "Failed",
+        State::Canceled => "Terminated",
+    }
+}
+
+fn instance(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+    let metadata = operation.metadata();
+    let null = None::<()>;
+    let object = Object::of(operation)
+        .value("name", metadata.name().unwrap_or("operation"))
+        .value("instanceId", operation.id())
+        .value("runtimeStatus", word(operation.state()))
+        .value("input", null)
+        .value("customStatus", metadata.progress())
+        .time("createdTime", metadata.created_at())
+        .time("lastUpdatedTime", metadata.updated_at());
+    match (operation.state(), ErrorWords::of(operation)) {
+        (State::Succeeded, _) if operation.response().is_some() => {
+            match object.result("output", operation, context) {
+                (object, true) => object,
+                (object, false) => {
+                    let uri = context.urls.below("result");
+                    object.object("output", Object::new().some("uri", uri))
+                }
+            }
+        }
+        (_, Some(words)) => object.value("output", format!("{}: {}", words.code, words.message)),
+        (_, None) => object.value("output", null),
+    }
+}
+
+impl Dialect for Durable {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        let last = inquiry.path.rsplit('/').next().unwrap_or_default();
+        let raises = inquiry.path.contains("/raiseEvent/");
+        if inquiry.method == Method::POST && (raises || UNSUPPORTED.contains(&last)) {
+            return Err(Fault::Unsupported);
+        }
+        ask(inquiry, PARTS, listing)
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        let below = |name| context.urls.below(name);
+        let reason = |name| below(name).map(|url| with_query(&url, "reason={text}"));
+        Object::new()
+            .value("id", operation.id())
+            .some("statusQueryGetUri", context.urls.status())
+            .some("sendEventPostUri", below("raiseEvent/{eventName}"))
+            .some("terminatePostUri", reason("terminate"))
+            .some("purgeHistoryDeleteUri", context.urls.status())
+            .some("rewindPostUri", reason("rewind"))
+            .some("suspendPostUri", reason("suspend"))
+            .some("resumePostUri", reason("resume"))
+            .some("restartPostUri", below("restart"))
+            .into_error(StatusCode::ACCEPTED, JSON)
+            .no_store()
+            .location(context)
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let asks_for_500 =
+            query::parameter(context.query, "returnInternalServerErrorOnFailure").ok();
+        let asks_for_500 = asks_for_500
+            .flatten()
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let status = match operation.state() {
+            State::Pending | State::Running => StatusCode::ACCEPTED,
+            State::Failed if asks_for_500 => StatusCode::INTERNAL_SERVER_ERROR,
+            State::Succeeded | State::Failed | State::Canceled => StatusCode::OK,
+        };
+        let response = instance(operation, context).into_response(status, JSON)?;
+        Ok(match status {
+            StatusCode::ACCEPTED => response.location(context).retry_after(context),
+            _ => response,
+        })
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        match operation.state() {
+            State::Succeeded => replayed(operation, context)?.ok_or(Fault::Unpresentable),
+            _ => self.status(operation, context),
+        }
+    }
+
+    fn ended(&self, _: &OperationView<'_>, _: &Context<'_>) -> Answer {
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        let text = b"{\"instancesDeleted\":1}".to_vec();
+        typed(StatusCode::OK, JSON, text).private()
+    }
+
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        let instances = page.operations.iter();
+        let text = list(instances.map(|(operation, context)| instance(operation, context)))?;
+        let response = typed(StatusCode::OK, JSON, text).private();
+        Ok(response.put(CONTINUATION, page.next))
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        let problem = fault.problem();
+        let words = ErrorWords::from(&problem);
+        let status = match fault {
+            Fault::AlreadyFinished { .. } => StatusCode::GONE,
+            // There is nothing to purge.
+            Fault::NotFinished { .. } => StatusCode::NOT_FOUND,
+            fault => fault.status(),
+        };
+        Object::new()
+            .value("Message", words.message)
+            .value("Code", &words.code)
+            .into_error(status, JSON)
+            .no_store()
+    }
+}
+
+fn with_query(url: &str, query: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}{query}")
+}
+
+fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+    let parameter = |name| {
+        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
+    };
+    for name in ["createdTimeFrom", "createdTimeTo"] {
+        if parameter(name)?.is_some() {
+            return Err(Fault::Unsupported);
+        }
+    }
+    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
+    let state = parameter("runtimeStatus")?.map(|text| {
+        let mut states = State::ALL.iter().filter(|state| word(**state) == text);
+        states.next().copied().ok_or_else(invalid("runtimeStatus"))
+    });
+    let limit = parameter("top")?.map(|text| {
+        let limit = text.parse().ok().filter(|limit| *limit > 0);
+        limit.ok_or_else(invalid("top"))
+    });
+    let cursor = inquiry.headers.get(&CONTINUATION);
+    let cursor = cursor.and_then(|cursor| cursor.to_str().ok());
+    Ok(Listing {
+        state: state.transpose()?,
+        limit: limit.transpose()?,
+        cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),
+    })
+}

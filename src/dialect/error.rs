@@ -1,0 +1,69 @@
+//! What dialects say of a failure besides its problem.
+
+use std::borrow::Cow;
+
+use http::{Response, StatusCode};
+
+use super::{
+    answers::{JSON, Put},
+    object::Object,
+};
+use crate::operation::{OperationView, Problem, State, WholeBody};
+
+/// A failure in the terms that dialects share.
+pub(super) struct ErrorWords<'a> {
+    pub(super) code: Cow<'a, str>,
+    pub(super) message: &'a str,
+    pub(super) status: StatusCode,
+    pub(super) retryable: bool,
+}
+
+impl<'a> From<&'a Problem> for ErrorWords<'a> {
+    fn from(problem: &'a Problem) -> Self {
+        Self {
+            code: problem.error_code(),
+            message: problem
+                .detail()
+                .or(problem.title())
+                .unwrap_or("The operation failed."),
+            status: problem
+                .status()
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            retryable: problem.is_retryable(),
+        }
+    }
+}
+
+impl ErrorWords<'static> {
+    const CANCELED: Self = Self {
+        code: Cow::Borrowed("Canceled"),
+        message: "The operation was canceled.",
+        status: StatusCode::GONE,
+        retryable: false,
+    };
+}
+
+impl<'a> ErrorWords<'a> {
+    /// `{"code","message"}`
+    pub(super) fn object(&self) -> Object {
+        Object::new()
+            .value("code", &self.code)
+            .value("message", self.message)
+    }
+
+    /// `{"error":{"code","message"}}`
+    pub(super) fn response(&self, status: StatusCode) -> Response<WholeBody> {
+        Object::new()
+            .object("error", self.object())
+            .into_error(status, JSON)
+            .no_store()
+    }
+
+    /// Of what has failed or was canceled.
+    pub(super) fn of(operation: &OperationView<'a>) -> Option<Self> {
+        match (operation.state(), operation.problem()) {
+            (State::Canceled, _) => Some(ErrorWords::CANCELED),
+            (_, problem) => problem.map(Self::from),
+        }
+    }
+}

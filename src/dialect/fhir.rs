@@ -1,0 +1,155 @@
+use http::{
+    HeaderName, Method, Response, StatusCode,
+    header::{CONTENT_LOCATION, EXPIRES},
+};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    answers::{Put, empty, replayed},
+    error::ErrorWords,
+    object::Object,
+    routes::{Part, ask, no_list},
+};
+use crate::operation::{OperationId, OperationView, State, WholeBody, http_date};
+
+/// As FHIR servers speak (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data
+/// Access).
+///
+/// | request | answer |
+/// | --- | --- |
+/// | one with `Prefer: respond-async` | 202 without a body, `Content-Location` |
+/// | any other | its own answer: it is not accepted |
+/// | `GET …/{id}` | 202 and `X-Progress`; once it has succeeded the recorded response, with `Expires`; once it has failed 4xx and an `OperationOutcome` |
+/// | `DELETE …/{id}` | 202, and it is as if it had never been |
+///
+/// A failure of 500 and above is `422`: to its clients those say that the poll itself
+/// has failed and is to be repeated. Errors are an `OperationOutcome`. A kick-off that
+/// is a `GET` has to be [let in](crate::AsyncAcceptLayer::which).
+///
+/// Its clients need absolute URLs: set a
+/// [base URL](crate::AsyncAcceptLayer::base_url).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fhir {}
+
+const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
+const FHIR_JSON: &str = "application/fhir+json";
+
+const PARTS: &[Part] = &[Part {
+    name: "",
+    allow: "GET, HEAD, DELETE, OPTIONS",
+    asks: &[
+        (Method::GET, Intent::Result),
+        (Method::DELETE, Intent::Cancel(WhenFinished::Forget)),
+    ],
+}];
+
+/// An `OperationOutcome` with one issue.
+fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+    let details = Object::new().value("text", words.message);
+    let issue = Object::new()
+        .value("severity", "error")
+        .value("code", issue_type(words.status))
+        .object("details", details)
+        .value("diagnostics", format!("{}: {}", words.code, words.message));
+    Object::new()
+        .value("resourceType", "OperationOutcome")
+        .objects("issue", [issue])
+        .into_error(status, FHIR_JSON)
+        .no_store()
+}
+
+/// FHIR's issue type for a status.
+fn issue_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "invalid",
+        401 => "login",
+        403 => "forbidden",
+        404 => "not-found",
+        405 | 501 => "not-supported",
+        408 | 504 => "timeout",
+        409 | 412 => "conflict",
+        410 => "deleted",
+        413 => "too-long",
+        429 => "throttled",
+        502 | 503 => "transient",
+        _ if status.is_client_error() => "processing",
+        _ => "exception",
+    }
+}
+
+/// A short text, as `40% complete`.
+fn progress(operation: &OperationView<'_>) -> String {
+    let progress = operation.metadata().progress();
+    let text = progress.and_then(|progress| {
+        let percent = progress.get_percent();
+        let percent = percent.map(|percent| format!("{percent:.0}% complete"));
+        percent.or_else(|| progress.get_message().map(str::to_owned))
+    });
+    let text = text.unwrap_or_else(|| match operation.state() {
+        State::Pending => "accepted".into(),
+        _ => "in progress".into(),
+    });
+    // The standard allows 100 characters.
+    let visible = text.chars().filter(|letter| (' '..='~').contains(letter));
+    visible.take(100).collect()
+}
+
+impl Dialect for Fhir {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        ask(inquiry, PARTS, no_list)
+    }
+
+    fn needs_preference(&self) -> bool {
+        true
+    }
+
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        empty(StatusCode::ACCEPTED)
+            .no_store()
+            .put(CONTENT_LOCATION, context.urls.status())
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        self.result(operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        match (operation.state(), ErrorWords::of(operation)) {
+            (State::Pending | State::Running, _) => Ok(empty(StatusCode::ACCEPTED)
+                .private()
+                .put(X_PROGRESS, Some(progress(operation)))
+                .retry_after(context)),
+            (State::Canceled, _) => {
+                let id = operation.id().clone();
+                Err(Fault::NotFound { id })
+            }
+            (State::Failed, Some(words)) => {
+                let status = match words.status.is_client_error() {
+                    true => words.status,
+                    false => StatusCode::UNPROCESSABLE_ENTITY,
+                };
+                Ok(outcome(status, &words).private())
+            }
+            (State::Failed | State::Succeeded, _) => {
+                let expires = operation.metadata().expires_at().map(http_date);
+                let response = replayed(operation, context)?;
+                Ok(response
+                    .unwrap_or_else(|| empty(StatusCode::NO_CONTENT))
+                    .put(EXPIRES, expires))
+            }
+        }
+    }
+
+    fn ended(&self, _: &OperationView<'_>, _: &Context<'_>) -> Answer {
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        empty(StatusCode::ACCEPTED)
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        outcome(fault.status(), &ErrorWords::from(&fault.problem()))
+    }
+}

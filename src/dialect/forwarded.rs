@@ -1,0 +1,110 @@
+//! What a proxy says of the URL by which clients know the service: `Forwarded` (RFC
+//! 7239), or `X-Forwarded-Proto` and `X-Forwarded-Host`.
+//!
+//! Of several values the last counts. It is the one that the proxy next to the service
+//! has added; those before it may be of the client's making.
+
+use http::{HeaderMap, HeaderName, header::FORWARDED, uri::Authority};
+
+use super::prefer::{split, unquote};
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Scheme and host as a URL without a path, if both can be such.
+pub(super) fn base(headers: &HeaderMap) -> Option<String> {
+    let (scheme, host) = match last(headers, &FORWARDED) {
+        Some(element) => {
+            let parameter = |name: &[u8]| {
+                split(element, b';').find_map(|pair| {
+                    let mut parts = pair.splitn(2, |byte| *byte == b'=');
+                    let key = parts.next()?.trim_ascii();
+                    let value = parts.next()?;
+                    key.eq_ignore_ascii_case(name).then(|| unquote(value))
+                })
+            };
+            (parameter(b"proto"), parameter(b"host")?)
+        }
+        None => {
+            let value = |name| last(headers, name).map(unquote);
+            (value(&X_FORWARDED_PROTO), value(&X_FORWARDED_HOST)?)
+        }
+    };
+    let scheme = match scheme.as_deref().map(<[u8]>::to_ascii_lowercase).as_deref() {
+        Some(b"https") => "https",
+        Some(b"http") | None => "http",
+        Some(_) => return None,
+    };
+    let host = std::str::from_utf8(&host).ok()?;
+    let authority: Authority = host.parse().ok()?;
+    let is_host = !authority.host().is_empty() && !authority.as_str().contains('@');
+    is_host.then(|| format!("{scheme}://{authority}"))
+}
+
+fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let value = headers.get_all(name).iter().next_back()?;
+    split(value.as_bytes(), b',').last().map(<[u8]>::trim_ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn base_of(fields: &[(&'static str, &'static str)]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        base(&headers)
+    }
+
+    #[test]
+    fn the_nearest_proxy_counts() {
+        let forwarded = |value| base_of(&[("forwarded", value)]);
+        for (value, expected) in [
+            ("host=a.example;proto=https", "https://a.example"),
+            (
+                "proto=https;host=\"a.example:8443\"",
+                "https://a.example:8443",
+            ),
+            ("For=\"[::1]\";Host=a.example", "http://a.example"),
+            (
+                "host=evil.example, host=a.example;proto=HTTPS",
+                "https://a.example",
+            ),
+            ("host=\"evil, x\", host=\"[::1]:80\"", "http://[::1]:80"),
+        ] {
+            assert_eq!(forwarded(value).as_deref(), Some(expected), "{value}");
+        }
+        let twice = [
+            ("forwarded", "host=evil.example"),
+            ("forwarded", "host=a.example"),
+        ];
+        assert_eq!(base_of(&twice).as_deref(), Some("http://a.example"));
+        let older = [
+            ("x-forwarded-host", "evil.example, a.example"),
+            ("x-forwarded-proto", "http, https"),
+        ];
+        assert_eq!(base_of(&older).as_deref(), Some("https://a.example"));
+    }
+
+    #[test]
+    fn what_is_no_host_is_none() {
+        for value in [
+            "for=1.2.3.4",
+            "host=",
+            "host=\"\"",
+            "host=\"a b\"",
+            "host=a/b",
+            "host=user@a.example",
+            "host=a.example;proto=ftp",
+            "host=a.example, for=1.2.3.4",
+        ] {
+            assert_eq!(base_of(&[("forwarded", value)]), None, "{value}");
+        }
+        assert_eq!(base_of(&[("x-forwarded-proto", "https")]), None);
+        assert_eq!(base_of(&[("host", "a.example")]), None);
+    }
+}

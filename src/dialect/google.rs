@@ -1,0 +1,288 @@
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, Preferences,
+    WhenFinished,
+    answers::{JSON, Put, replayed, typed},
+    error::ErrorWords,
+    object::Object,
+    query,
+    routes::{Asked, POST, Part, READ, asked},
+};
+use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+
+/// As Google speaks (AIP-151, `google.longrunning.Operations` over HTTP and JSON); for
+/// google-api-core.
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 200 and an `Operation` that is not `done` |
+/// | `GET …/{id}` | 200 and the `Operation` |
+/// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
+/// | `GET …/`, where lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken` |
+/// | `POST …/{id}:cancel` | `{}`, also when it has ended |
+/// | `POST …/{id}:wait` | the `Operation` once it is `done`, or after `timeout` (`10s`) |
+/// | `DELETE …/{id}` | `{}`, and it is forgotten; 400 while it is going on |
+///
+/// An `Operation` is closed: `name`, `metadata`, `done`, and `response` or `error`.
+/// `metadata` and a `response` that is a JSON object are `google.protobuf.Struct`, any
+/// other JSON `google.protobuf.Value`. Of what cannot be embedded, `response` is a
+/// `Struct` that says where it is: `uri`, and `contentType`. A canceled operation has an
+/// `error` of code 1. Errors of a request are `{"error":{"code","message","status"}}`.
+#[derive(Debug, Clone, Default)]
+pub struct Google {
+    /// With a slash at its end; empty for none.
+    parent: Option<Arc<str>>,
+}
+
+impl Google {
+    /// Names operations below a parent, as `projects/p/operations/{id}`; they have none
+    /// by default.
+    #[must_use]
+    pub fn parent(self, parent: &str) -> Self {
+        let parent = parent.trim_matches('/');
+        Self {
+            parent: (!parent.is_empty()).then(|| format!("{parent}/").into()),
+        }
+    }
+
+    fn operation(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+        let parent = self.parent.as_deref().unwrap_or_default();
+        let name = format!("{parent}operations/{}", operation.id());
+        let object = Object::of(operation)
+            .value("name", name)
+            .object("metadata", any_struct(metadata(operation)))
+            .value("done", operation.state().is_terminal());
+        match (operation.state(), ErrorWords::of(operation)) {
+            (State::Succeeded, _) => response(object, operation, context),
+            (_, Some(words)) => object.object("error", status(operation, &words)),
+            (_, None) => object,
+        }
+    }
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: "GET, HEAD, DELETE, OPTIONS",
+        asks: &[
+            (Method::GET, Intent::Status),
+            (Method::DELETE, Intent::Forget),
+        ],
+    },
+    Part {
+        name: "result",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+    Part {
+        name: ":cancel",
+        allow: POST,
+        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Same))],
+    },
+    Part {
+        name: ":wait",
+        allow: POST,
+        asks: &[(Method::POST, Intent::Status)],
+    },
+];
+
+/// As long as the service holds polls.
+const ANY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn any_struct(value: Object) -> Object {
+    Object::new()
+        .value("@type", "type.googleapis.com/google.protobuf.Struct")
+        .object("value", value)
+}
+
+fn metadata(operation: &OperationView<'_>) -> Object {
+    let metadata = operation.metadata();
+    let progress = metadata.progress();
+    Object::new()
+        .value("state", operation.state())
+        .some("kind", metadata.name())
+        .time("createTime", metadata.created_at())
+        .time("startTime", metadata.started_at())
+        .time("updateTime", metadata.updated_at())
+        .time("endTime", metadata.finished_at())
+        .time("expireTime", metadata.expires_at())
+        .some("progressPercent", progress.and_then(Progress::get_percent))
+        .some("statusMessage", progress.and_then(Progress::get_message))
+}
+
+fn response(object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+    let mut text = Vec::new();
+    match operation.write_result(context.inline_limit, &mut text) {
+        Ok(true) => {
+            let kind = match text.trim_ascii_start().first() {
+                Some(b'{') => "type.googleapis.com/google.protobuf.Struct",
+                _ => "type.googleapis.com/google.protobuf.Value",
+            };
+            let any = Object::new().value("@type", kind).raw("value", &text);
+            return object.object("response", any);
+        }
+        Ok(false) => {}
+        Err(error) => return object.failed(error),
+    }
+    let recorded = operation.recorded();
+    let media_type = recorded.and_then(|recorded| {
+        let headers = recorded.headers();
+        let media_type = headers.get(http::header::CONTENT_TYPE)?;
+        media_type.to_str().ok().map(str::to_owned)
+    });
+    let elsewhere = Object::new()
+        .some("uri", recorded.and(context.urls.below("result")))
+        .some("contentType", media_type);
+    object.object("response", any_struct(elsewhere))
+}
+
+/// A `google.rpc.Status`.
+fn status(operation: &OperationView<'_>, words: &ErrorWords<'_>) -> Object {
+    let code = match operation.state() {
+        State::Canceled => 1,
+        _ => code(words.status).0,
+    };
+    let details = Object::new()
+        .value("reason", &words.code)
+        .value("retryable", words.retryable)
+        .value("httpStatus", words.status.as_u16())
+        .some("problem", operation.problem());
+    Object::new()
+        .value("code", code)
+        .value("message", words.message)
+        .objects("details", [any_struct(details)])
+}
+
+/// The `google.rpc.Code` that an HTTP status stands for, and its name.
+fn code(status: StatusCode) -> (u32, &'static str) {
+    match status.as_u16() {
+        400 | 411 | 413 | 415 | 422 => (3, "INVALID_ARGUMENT"),
+        401 => (16, "UNAUTHENTICATED"),
+        403 => (7, "PERMISSION_DENIED"),
+        404 | 410 => (5, "NOT_FOUND"),
+        408 | 504 => (4, "DEADLINE_EXCEEDED"),
+        409 => (10, "ABORTED"),
+        412 => (9, "FAILED_PRECONDITION"),
+        416 => (11, "OUT_OF_RANGE"),
+        429 => (8, "RESOURCE_EXHAUSTED"),
+        499 => (1, "CANCELLED"),
+        405 | 501 => (12, "UNIMPLEMENTED"),
+        502 | 503 => (14, "UNAVAILABLE"),
+        400..500 => (9, "FAILED_PRECONDITION"),
+        500..600 => (13, "INTERNAL"),
+        _ => (2, "UNKNOWN"),
+    }
+}
+
+impl Dialect for Google {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        let parameter = |name| {
+            let value = query::parameter(inquiry.query, name);
+            let value = value.map_err(|_| Fault::InvalidQuery { parameter: name })?;
+            Ok(value.filter(|value| !value.is_empty()))
+        };
+        match asked(inquiry, PARTS)? {
+            Asked::About(id, intent) => {
+                // What is posted for its status is waited for.
+                let wait = match (inquiry.method, intent) {
+                    (&Method::POST, Intent::Status) => {
+                        let invalid = || Fault::InvalidQuery {
+                            parameter: "timeout",
+                        };
+                        let timeout = parameter("timeout")?.map(|text| {
+                            let seconds = text.strip_suffix('s').unwrap_or(&text).parse().ok();
+                            let wait = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
+                            wait.ok_or_else(invalid)
+                        });
+                        Some(timeout.transpose()?.unwrap_or(ANY_TIME))
+                    }
+                    _ => Preferences::of(inquiry.headers).wait(),
+                };
+                Ok(Ask::About { id, intent, wait })
+            }
+            Asked::List => {
+                if parameter("filter")?.is_some() {
+                    return Err(Fault::Unsupported);
+                }
+                let invalid = || Fault::InvalidQuery {
+                    parameter: "pageSize",
+                };
+                let limit = parameter("pageSize")?.map(|text| text.parse().map_err(|_| invalid()));
+                Ok(Ask::List(Listing {
+                    state: None,
+                    // None, or 0, is as many as the service likes.
+                    limit: limit.transpose()?.filter(|limit| *limit > 0),
+                    cursor: parameter("pageToken")?.map(Into::into),
+                }))
+            }
+        }
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        let object = self.operation(operation, context);
+        object
+            .into_error(StatusCode::OK, JSON)
+            .no_store()
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let object = self.operation(operation, context);
+        let response = object.into_response(StatusCode::OK, JSON)?;
+        Ok(response.retry_after(context))
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let is_success = operation.state() == State::Succeeded;
+        match replayed(operation, context)? {
+            Some(response) if is_success => Ok(response),
+            _ => self.status(operation, context),
+        }
+    }
+
+    fn ended(&self, _: &OperationView<'_>, _: &Context<'_>) -> Answer {
+        Ok(typed(StatusCode::OK, JSON, b"{}".to_vec()).private())
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        typed(StatusCode::OK, JSON, b"{}".to_vec()).private()
+    }
+
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        let operations = page.operations.iter();
+        let list = Object::new()
+            .objects(
+                "operations",
+                operations.map(|(operation, context)| self.operation(operation, context)),
+            )
+            .some("nextPageToken", page.next);
+        Ok(list.into_response(StatusCode::OK, JSON)?.private())
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        let problem = fault.problem();
+        let words = ErrorWords::from(&problem);
+        let (status, (_, name)) = match fault {
+            Fault::NotFinished { .. } => {
+                let status = StatusCode::BAD_REQUEST;
+                (status, (9, "FAILED_PRECONDITION"))
+            }
+            fault => (fault.status(), code(fault.status())),
+        };
+        let error = Object::new()
+            .value("code", status.as_u16())
+            .value("message", words.message)
+            .value("status", name);
+        Object::new()
+            .object("error", error)
+            .into_error(status, JSON)
+            .no_store()
+    }
+}

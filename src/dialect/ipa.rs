@@ -1,0 +1,186 @@
+use http::{Method, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, WhenFinished,
+    answers::{JSON, Put, empty, replayed},
+    error::ErrorWords,
+    object::Object,
+    plain,
+    routes::{POST, Part, READ, ask},
+};
+use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+
+/// As MongoDB's APIs are to speak (IPA-132, *Long-Running Operations*, experimental).
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 202 without a body, `Location` |
+/// | `GET …/{id}` | 200: `operationId`, `status`, `operationType`, times, `progress`, `error`, `resultHref`, `retryAfterSeconds` |
+/// | `GET …/{id}/result` (`resultHref`) | the recorded response |
+/// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
+/// | `GET …/`, where lists are on | `{"results"}`; `limit`, `cursor`, and a `Link` to the next page |
+///
+/// `status` is `PENDING`, `IN_PROGRESS`, `SUCCEEDED`, `FAILED` or `CANCELED`.
+/// `operationType` goes by the request's method, or is `CUSTOM` where a
+/// [custom method](Ipa::custom_method) is named. `expiresAt` is there once it has ended:
+/// what is going on does not expire.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ipa {
+    custom_method: Option<&'static str>,
+}
+
+impl Ipa {
+    /// Says that operations are those of a custom method, as `render` of
+    /// `POST /reports/{id}:render`.
+    #[must_use]
+    pub fn custom_method(self, name: &'static str) -> Self {
+        Self {
+            custom_method: Some(name),
+        }
+    }
+
+    fn operation(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+        let metadata = operation.metadata();
+        let state = operation.state();
+        let kind = match (self.custom_method, metadata.method()) {
+            (Some(_), _) => "CUSTOM",
+            (None, Some(&Method::PUT | &Method::PATCH)) => "UPDATE",
+            (None, Some(&Method::DELETE)) => "DELETE",
+            (None, _) => "CREATE",
+        };
+        let progress = metadata.progress();
+        let object = Object::new()
+            .value("operationId", operation.id())
+            .value("status", word(state))
+            .value("operationType", kind)
+            .some("customMethod", self.custom_method)
+            .time("createdAt", metadata.created_at())
+            .time("updatedAt", metadata.updated_at())
+            .time("expiresAt", metadata.expires_at())
+            .some("statusMessage", progress.and_then(Progress::get_message));
+        let counted = progress.filter(|progress| progress.get_total().is_some());
+        let object = counted.into_iter().fold(object, |object, progress| {
+            let progress = Object::new()
+                .some("completed", progress.get_completed())
+                .some("total", progress.get_total())
+                .some("unit", progress.get_unit());
+            object.object("progress", progress)
+        });
+        match (state, ErrorWords::of(operation)) {
+            (State::Pending | State::Running, _) => {
+                object.some("retryAfterSeconds", context.retry_after)
+            }
+            (State::Succeeded, _) => object.some("resultHref", context.urls.below("result")),
+            (State::Failed, Some(words)) => object.object("error", error(&words)),
+            (State::Failed | State::Canceled, _) => object,
+        }
+    }
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Status)],
+    },
+    Part {
+        name: "result",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+    Part {
+        name: ":cancel",
+        allow: POST,
+        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+    },
+];
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Pending => "PENDING",
+        State::Running => "IN_PROGRESS",
+        State::Succeeded => "SUCCEEDED",
+        State::Failed => "FAILED",
+        State::Canceled => "CANCELED",
+    }
+}
+
+fn error(words: &ErrorWords<'_>) -> Object {
+    let strategy = match words.retryable {
+        true => "BACKOFF",
+        false => "NONE",
+    };
+    Object::new()
+        .value("code", &words.code)
+        .value("message", words.message)
+        .value("retryable", words.retryable)
+        .value("retryStrategy", strategy)
+}
+
+/// An error of a request.
+fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+    Object::new()
+        .value("error", status.as_u16())
+        .value("errorCode", &words.code)
+        .value("reason", status.canonical_reason().unwrap_or_default())
+        .value("detail", words.message)
+        .into_error(status, JSON)
+        .no_store()
+}
+
+impl Dialect for Ipa {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        // Pages are asked for in Plain's words.
+        ask(inquiry, PARTS, plain::listing)
+    }
+
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        empty(StatusCode::ACCEPTED)
+            .no_store()
+            .location(context)
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let object = self.operation(operation, context);
+        let response = object.into_response(StatusCode::OK, JSON)?;
+        Ok(response.retry_after(context))
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        match (operation.state(), ErrorWords::of(operation)) {
+            (State::Succeeded, _) => replayed(operation, context)?.ok_or(Fault::Unpresentable),
+            (_, Some(words)) => Ok(refusal(words.status, &words)),
+            (_, None) => {
+                let response = empty(StatusCode::ACCEPTED).private();
+                Ok(response.location(context).retry_after(context))
+            }
+        }
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let object = self.operation(operation, context);
+        Ok(object.into_response(StatusCode::OK, JSON)?.private())
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        empty(StatusCode::NO_CONTENT)
+    }
+
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        let operations = page.operations.iter();
+        let list = Object::new()
+            .objects(
+                "results",
+                operations.map(|(operation, context)| self.operation(operation, context)),
+            )
+            .some("next", page.next)
+            .into_response(StatusCode::OK, JSON)?;
+        let link = plain::next_page(page);
+        Ok(list.private().put(http::header::LINK, link))
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        refusal(fault.status(), &ErrorWords::from(&fault.problem()))
+    }
+}

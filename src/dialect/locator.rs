@@ -1,0 +1,176 @@
+//! Where operations are.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::request::Parts;
+
+use super::{Urls, forwarded};
+use crate::operation::OperationId;
+
+type LocationFn = dyn Fn(&Parts, &OperationId) -> String + Send + Sync;
+type TrustFn = dyn Fn(&Parts) -> bool + Send + Sync;
+
+/// Knows the URL of every operation.
+///
+/// Nothing is taken from `Host`, nor from a forwarding header unless the application
+/// trusts who sent it: a client chooses those.
+#[derive(Clone)]
+pub struct Locator {
+    /// Without a trailing slash; empty for none.
+    base: Arc<str>,
+    /// With a leading slash and without a trailing one; empty for the root.
+    at: Arc<str>,
+    hook: Option<Arc<LocationFn>>,
+    /// Which requests come from a proxy that says what clients know this by.
+    trusted: Option<Arc<TrustFn>>,
+}
+
+impl Default for Locator {
+    fn default() -> Self {
+        Self {
+            base: "".into(),
+            at: "/operations".into(),
+            hook: None,
+            trusted: None,
+        }
+    }
+}
+
+impl Locator {
+    pub(crate) fn set_at(&mut self, path: &str) {
+        let path = path.trim_matches('/');
+        self.at = match path {
+            "" => "".into(),
+            path => format!("/{path}").into(),
+        };
+    }
+
+    pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidBaseUrl> {
+        let uri: http::Uri = url.parse().map_err(|_| InvalidBaseUrl)?;
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        if !is_http || uri.authority().is_none() || url.contains(['?', '#']) {
+            return Err(InvalidBaseUrl);
+        }
+        self.base = url.trim_end_matches('/').into();
+        Ok(())
+    }
+
+    pub(crate) fn set_hook(&mut self, hook: Arc<LocationFn>) {
+        self.hook = Some(hook);
+    }
+
+    pub(crate) fn set_trusted(&mut self, trusted: Arc<TrustFn>) {
+        self.trusted = Some(trusted);
+    }
+
+    /// What precedes the path.
+    fn base(&self, parts: &Parts) -> Cow<'_, str> {
+        let trusted = self.trusted.as_ref().filter(|trusted| trusted(parts));
+        let forwarded = trusted.and_then(|_| forwarded::base(&parts.headers));
+        forwarded.map_or(Cow::Borrowed(&*self.base), Cow::Owned)
+    }
+
+    /// The path below which the operations are.
+    pub(crate) fn at(&self) -> &str {
+        &self.at
+    }
+
+    pub(crate) fn urls(&self, parts: &Parts, id: &OperationId) -> Urls {
+        match &self.hook {
+            Some(hook) => Urls::new(hook(parts, id)),
+            None => {
+                let base = self.base(parts);
+                let mut url = Vec::with_capacity(base.len() + self.at.len() + 37);
+                url.extend_from_slice(base.as_bytes());
+                url.extend_from_slice(self.at.as_bytes());
+                url.push(b'/');
+                id.push_to(&mut url);
+                Urls::new(String::from_utf8(url).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Whether `path` is `root` or lies below it.
+pub(crate) fn path_is_below(path: &str, root: &str) -> bool {
+    match path.strip_prefix(root) {
+        Some(rest) => !root.is_empty() && (rest.is_empty() || rest.starts_with('/')),
+        None => false,
+    }
+}
+
+impl fmt::Debug for Locator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locator")
+            .field("base", &self.base)
+            .field("at", &self.at)
+            .field("hook", &self.hook.is_some())
+            .field("trusts", &self.trusted.is_some())
+            .finish()
+    }
+}
+
+/// A base URL is `http` or `https`, with a host and without a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a base URL is an absolute http or https URL without a query")]
+pub struct InvalidBaseUrl;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(configure: impl FnOnce(&mut Locator)) -> Option<String> {
+        let mut locator = Locator::default();
+        configure(&mut locator);
+        let (parts, ()) = http::Request::new(()).into_parts();
+        locator
+            .urls(&parts, &"q3".parse().unwrap())
+            .status()
+            .map(Into::into)
+    }
+
+    #[test]
+    fn is_a_path_unless_there_is_a_base() {
+        assert_eq!(location(|_| {}).as_deref(), Some("/operations/q3"));
+        assert_eq!(location(|l| l.set_at("jobs/")).as_deref(), Some("/jobs/q3"));
+        assert_eq!(location(|l| l.set_at("/")).as_deref(), Some("/q3"));
+        assert_eq!(
+            location(|l| l.set_base("https://api.example.com/v1/").unwrap()).as_deref(),
+            Some("https://api.example.com/v1/operations/q3")
+        );
+        let hook = |text: &'static str| {
+            location(|l| l.set_hook(Arc::new(move |_, id| format!("{text}{id}"))))
+        };
+        assert_eq!(hook(" /x/").as_deref(), Some("/x/q3"));
+        assert_eq!(location(|l| l.set_hook(Arc::new(|_, _| "  ".into()))), None);
+    }
+
+    #[test]
+    fn a_base_is_absolute() {
+        for bad in [
+            "",
+            "/v1",
+            "example.com",
+            "ftp://example.com",
+            "https://",
+            "https://e.com/?a=1",
+            "https://e.com/#a",
+            "https://e .com",
+        ] {
+            assert_eq!(
+                Locator::default().set_base(bad),
+                Err(InvalidBaseUrl),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn below_is_by_whole_segments() {
+        assert!(path_is_below("/operations", "/operations"));
+        assert!(path_is_below("/operations/q3", "/operations"));
+        assert!(!path_is_below("/operationsx", "/operations"));
+        assert!(!path_is_below("/reports", "/operations"));
+        assert!(!path_is_below("/reports", ""));
+    }
+}

@@ -1,0 +1,92 @@
+use http::{HeaderName, Method, Response, StatusCode};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    answers::{Put, empty, replayed},
+    error::ErrorWords,
+    routes::{Part, ask, no_list},
+};
+use crate::operation::{OperationId, OperationView, State, WholeBody};
+
+/// As OData services speak (OData 4.01, part 1, section 11.6 *Asynchronous Requests*).
+///
+/// | request | answer |
+/// | --- | --- |
+/// | one with `Prefer: respond-async` | 202 without a body, `Location` |
+/// | any other | its own answer: it is not accepted |
+/// | `GET …/{id}` | 202 and `Location`; once it has ended 200, the recorded response, and its status in `AsyncResult` |
+/// | `DELETE …/{id}` | 204, and it is as if it had never been; 410 once it has succeeded or failed |
+///
+/// Errors are `{"error":{"code","message"}}`. The response of a 4.0 client, which is
+/// `application/http`, is not made, and no `callback` is called.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OData {}
+
+const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
+
+const PARTS: &[Part] = &[Part {
+    name: "",
+    allow: "GET, HEAD, DELETE, OPTIONS",
+    asks: &[
+        (Method::GET, Intent::Result),
+        (Method::DELETE, Intent::Cancel(WhenFinished::Refuse)),
+    ],
+}];
+
+impl Dialect for OData {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        ask(inquiry, PARTS, no_list)
+    }
+
+    fn needs_preference(&self) -> bool {
+        true
+    }
+
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+        empty(StatusCode::ACCEPTED)
+            .no_store()
+            .location(context)
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        self.result(operation, context)
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let id = operation.id();
+        match operation.state() {
+            State::Pending | State::Running => {
+                let response = empty(StatusCode::ACCEPTED).private();
+                return Ok(response.location(context).retry_after(context));
+            }
+            State::Canceled => return Err(Fault::NotFound { id: id.clone() }),
+            State::Succeeded | State::Failed => {}
+        }
+        let mut response = match (replayed(operation, context)?, ErrorWords::of(operation)) {
+            (Some(response), _) => response,
+            (None, Some(words)) => words.response(words.status).private(),
+            (None, None) => return Err(Fault::Unpresentable),
+        };
+        let status = response.status().as_str().to_owned();
+        *response.status_mut() = StatusCode::OK;
+        Ok(response.put(ASYNC_RESULT, Some(status)))
+    }
+
+    fn ended(&self, _: &OperationView<'_>, _: &Context<'_>) -> Answer {
+        Ok(empty(StatusCode::NO_CONTENT))
+    }
+
+    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+        empty(StatusCode::NO_CONTENT)
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        let problem = fault.problem();
+        let status = match fault {
+            Fault::AlreadyFinished { .. } => StatusCode::GONE,
+            fault => fault.status(),
+        };
+        ErrorWords::from(&problem).response(status)
+    }
+}

@@ -1,0 +1,230 @@
+use http::{Method, Response, StatusCode, header::LINK};
+
+use super::{
+    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, WhenFinished,
+    answers::{JSON, Put, replayed},
+    error::ErrorWords,
+    object::Object,
+    query,
+    routes::{Part, READ, ask},
+};
+use crate::operation::{OperationId, OperationView, Problem, Progress, State, WholeBody};
+
+/// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it).
+///
+/// | request | answer |
+/// | --- | --- |
+/// | the accepted one | 201, `Location`, and the `statusInfo` |
+/// | `GET …/{id}` | 200 and the `statusInfo` |
+/// | `GET …/{id}/results` | the recorded response; 404 `result-not-ready` before; its status and an exception once it has failed |
+/// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; what has succeeded or failed is forgotten |
+/// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status` |
+///
+/// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
+/// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
+/// exceptions, that is problems (RFC 9457). The filters `processID`, `type`, `datetime`,
+/// `minDuration` and `maxDuration` are `501`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ogc {}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "",
+        allow: "GET, HEAD, DELETE, OPTIONS",
+        asks: &[
+            (Method::GET, Intent::Status),
+            (Method::DELETE, Intent::Cancel(WhenFinished::Forget)),
+        ],
+    },
+    Part {
+        name: "results",
+        allow: READ,
+        asks: &[(Method::GET, Intent::Result)],
+    },
+];
+
+/// Where the standard's types of exceptions and of links begin.
+const EXCEPTIONS: &str = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0";
+const RESULTS: &str = "http://www.opengis.net/def/rel/ogc/1.0/results";
+
+const UNSUPPORTED: [&str; 5] = [
+    "processID",
+    "type",
+    "datetime",
+    "minDuration",
+    "maxDuration",
+];
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Pending => "accepted",
+        State::Running => "running",
+        State::Succeeded => "successful",
+        State::Failed => "failed",
+        State::Canceled => "dismissed",
+    }
+}
+
+fn link(rel: &str, href: Option<impl AsRef<str>>) -> Option<Object> {
+    let href = href?;
+    let link = Object::new()
+        .value("href", href.as_ref())
+        .value("rel", rel)
+        .value("type", JSON);
+    Some(link)
+}
+
+/// A `statusInfo`, of 1.0 and of the later drafts.
+fn status_info(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+    let metadata = operation.metadata();
+    let state = operation.state();
+    let progress = metadata.progress();
+    let percent = match state {
+        State::Succeeded => Some(100.0),
+        _ => progress.and_then(Progress::get_percent),
+    };
+    let words = ErrorWords::of(operation);
+    let message = words.as_ref().map(|words| words.message);
+    let links = [
+        link("self", context.urls.status()),
+        link("monitor", context.urls.status()),
+        (state == State::Succeeded)
+            .then(|| link(RESULTS, context.urls.below("results")))
+            .flatten(),
+    ];
+    Object::new()
+        .value("id", operation.id())
+        .value("jobID", operation.id())
+        .value("type", "process")
+        .some("processID", metadata.name())
+        .value("status", word(state))
+        .some(
+            "message",
+            message.or(progress.and_then(Progress::get_message)),
+        )
+        .time("created", metadata.created_at())
+        .time("started", metadata.started_at())
+        .time("finished", metadata.finished_at())
+        .time("updated", metadata.updated_at())
+        .some("progress", percent.map(|percent| percent as u8))
+        .some("exception", operation.problem())
+        .objects("links", links.into_iter().flatten())
+}
+
+impl Dialect for Ogc {
+    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        ask(inquiry, PARTS, listing)
+    }
+
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<WholeBody> {
+        status_info(operation, context)
+            .into_error(StatusCode::CREATED, JSON)
+            .no_store()
+            .location(context)
+            .retry_after(context)
+    }
+
+    fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let info = status_info(operation, context).into_response(StatusCode::OK, JSON)?;
+        Ok(info.retry_after(context))
+    }
+
+    fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let problem = match operation.state() {
+            State::Pending | State::Running => Problem::new(StatusCode::NOT_FOUND)
+                .with_type(format!("{EXCEPTIONS}/result-not-ready"))
+                .with_title("The results are not ready yet"),
+            State::Canceled => {
+                let id = operation.id().clone();
+                return Err(Fault::Canceled { id });
+            }
+            State::Failed => operation.problem().cloned().unwrap_or_default(),
+            State::Succeeded => {
+                let response = replayed(operation, context)?;
+                return response.ok_or(Fault::Unpresentable);
+            }
+        };
+        Ok(problem.into_response().private().retry_after(context))
+    }
+
+    fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
+        let info = status_info(operation, context).into_response(StatusCode::OK, JSON)?;
+        Ok(info.private())
+    }
+
+    fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
+        Object::new()
+            .value("id", id)
+            .value("jobID", id)
+            .value("type", "process")
+            .value("status", word(State::Canceled))
+            .into_error(StatusCode::OK, JSON)
+            .private()
+    }
+
+    fn list(&self, page: &ListPage<'_>) -> Answer {
+        let jobs = page.operations.iter();
+        let next = page.next.map(|cursor| {
+            let listing = page.listing;
+            let state = listing
+                .state
+                .map(|state| format!("&status={}", word(state)));
+            let limit = listing.limit.map(|limit| format!("&limit={limit}"));
+            format!(
+                "?cursor={}{}{}",
+                query::encode(cursor),
+                state.unwrap_or_default(),
+                limit.unwrap_or_default()
+            )
+        });
+        let links = [link("self", Some("")), link("next", next.as_ref())];
+        let list = Object::new()
+            .objects(
+                "jobs",
+                jobs.map(|(operation, context)| status_info(operation, context)),
+            )
+            .objects("links", links.into_iter().flatten())
+            .into_response(StatusCode::OK, JSON)?;
+        let next = next.map(|href| format!("<{href}>; rel=\"next\""));
+        Ok(list.private().put(LINK, next))
+    }
+
+    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+        let problem = match fault {
+            Fault::NotFound { .. } => fault
+                .problem()
+                .with_type(format!("{EXCEPTIONS}/no-such-job")),
+            fault => fault.problem(),
+        };
+        problem.into_response()
+    }
+}
+
+fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+    let parameter = |name| {
+        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
+    };
+    for name in UNSUPPORTED {
+        if parameter(name)?.is_some() {
+            return Err(Fault::Unsupported);
+        }
+    }
+    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
+    let state = parameter("status")?.map(|text| {
+        let mut states = State::ALL.iter().filter(|state| word(**state) == text);
+        states.next().copied().ok_or_else(invalid("status"))
+    });
+    let limit = parameter("limit")?.map(|text| {
+        let limit = text.parse().ok().filter(|limit| *limit > 0);
+        limit.ok_or_else(invalid("limit"))
+    });
+    Ok(Listing {
+        state: state.transpose()?,
+        limit: limit.transpose()?,
+        cursor: parameter("cursor")?.map(Into::into),
+    })
+}

@@ -1,0 +1,98 @@
+//! From a request to what it asks, by a table.
+
+use std::borrow::Cow;
+
+use http::Method;
+
+use super::{Ask, Fault, Inquiry, Intent, Listing, Preferences, query};
+use crate::operation::OperationId;
+
+/// What of an operation a path names, and what may be asked of it.
+pub(super) struct Part {
+    /// The segment after the id, or the verb that follows it, as `:cancel`; empty
+    /// for the operation itself.
+    pub(super) name: &'static str,
+    /// As in `Allow`.
+    pub(super) allow: &'static str,
+    pub(super) asks: &'static [(Method, Intent)],
+}
+
+/// What a request asks by these parts; `list` reads what page of a list it asks for. The
+/// answer is waited for as long as `Prefer` says.
+pub(super) fn ask(
+    inquiry: &Inquiry<'_>,
+    parts: &[Part],
+    list: impl FnOnce(&Inquiry<'_>) -> Result<Listing, Fault>,
+) -> Result<Ask, Fault> {
+    match asked(inquiry, parts)? {
+        Asked::About(id, intent) => Ok(Ask::About {
+            id,
+            intent,
+            wait: Preferences::of(inquiry.headers).wait(),
+        }),
+        Asked::List => list(inquiry).map(Ask::List),
+    }
+}
+
+/// For a dialect without lists.
+pub(super) fn no_list(_: &Inquiry<'_>) -> Result<Listing, Fault> {
+    Err(Fault::MissingId)
+}
+
+/// What a request asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    About(OperationId, Intent),
+    List,
+}
+
+pub(super) const READ: &str = "GET, HEAD, OPTIONS";
+pub(super) const POST: &str = "POST, OPTIONS";
+
+/// Finds the part that the path names, and what the method asks of it.
+///
+/// The id is the last segment, or the one before the part; else the query
+/// parameter `id`. One trailing slash is ignored.
+pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Fault> {
+    let named = |name: &str| {
+        let mut named = parts.iter().filter(|part| !part.name.is_empty());
+        named.find(|part| part.name == name)
+    };
+    let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let verb = last.find(':').unwrap_or(last.len());
+    let (segment, part) = match (named(last), named(&last[verb..])) {
+        (Some(part), _) => {
+            let before = &path[..path.len() - last.len()];
+            let before = before.strip_suffix('/').unwrap_or(before);
+            (before.rsplit('/').next().unwrap_or_default(), Some(part))
+        }
+        (None, Some(part)) => (&last[..verb], Some(part)),
+        (None, None) => (last, parts.iter().find(|part| part.name.is_empty())),
+    };
+    let id = match (inquiry.id, segment) {
+        (Some(id), _) => Some(Cow::Borrowed(id)),
+        (None, "") => query::parameter(inquiry.query, "id")
+            .map_err(|_| Fault::InvalidId)?
+            .filter(|id| !id.is_empty()),
+        (None, segment) => Some(Cow::Borrowed(segment)),
+    };
+    let (allow, asks) = part.map_or((READ, &[][..]), |part| (part.allow, part.asks));
+    let is_whole = part.is_some_and(|part| part.name.is_empty());
+    let intent = asks.iter().find(|(method, _)| method == inquiry.method);
+    match (id, intent) {
+        (Some(id), Some((_, intent))) => {
+            let id = id.parse().map_err(|_| Fault::InvalidId)?;
+            Ok(Asked::About(id, *intent))
+        }
+        (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),
+        // The root of the operations.
+        (None, Some((_, intent))) if inquiry.lists && is_whole => match intent {
+            Intent::Status | Intent::Result => Ok(Asked::List),
+            _ => Err(Fault::MethodNotAllowed { allow: READ }),
+        },
+        (None, Some(_)) => Err(Fault::MissingId),
+        (None, None) if inquiry.lists => Err(Fault::MethodNotAllowed { allow: READ }),
+        (None, None) => Err(Fault::MethodNotAllowed { allow }),
+    }
+}

@@ -1,0 +1,113 @@
+"""google-api-core polls the `google` dialect over REST, as a generated client would."""
+
+import requests
+import server
+from google.api_core import exceptions, retry
+from google.api_core.future.polling import POLLING_PREDICATE
+from google.api_core.operation import from_gapic
+from google.api_core.operations_v1 import AbstractOperationsClient, OperationsRestTransport
+from google.auth.credentials import AnonymousCredentials
+from google.longrunning import operations_pb2
+from google.protobuf import json_format
+
+# Not for its name alone: a type that no module has brought in is none that the
+# client can read in an Any.
+from google.protobuf.struct_pb2 import Struct
+
+# Where the operations are. A generated client brings this along for its own
+# service; without it, names would need something before `operations/`.
+OPERATIONS = "google.longrunning.Operations."
+HTTP = {
+    OPERATIONS + "GetOperation": [{"method": "get", "uri": "/v1/{name=operations/**}"}],
+    OPERATIONS + "DeleteOperation": [{"method": "delete", "uri": "/v1/{name=operations/**}"}],
+    OPERATIONS + "ListOperations": [{"method": "get", "uri": "/v1/{name=operations}"}],
+    OPERATIONS + "CancelOperation": [
+        {"method": "post", "uri": "/v1/{name=operations/**}:cancel", "body": "*"}
+    ],
+}
+
+
+def connect(base):
+    # The scheme has to be in `host`: this transport forgets its `url_scheme`.
+    transport = OperationsRestTransport(
+        host=base, credentials=AnonymousCredentials(), http_options=HTTP
+    )
+    return AbstractOperationsClient(transport=transport)
+
+
+def begin(base, order):
+    """The future of the report, read as strictly as a generated client reads it."""
+    answer = requests.post(f"{base}/reports", json=order, timeout=10)
+    assert answer.status_code == 200, answer.status_code
+    started = json_format.Parse(answer.text, operations_pb2.Operation())
+    assert started.name.startswith("operations/"), started
+    often = retry.Retry(predicate=POLLING_PREDICATE, initial=0.1, multiplier=1, timeout=60)
+    return from_gapic(started, connect(base), Struct, metadata_type=Struct, polling=often)
+
+
+def success(base):
+    """a report that is done at once is returned"""
+    report = begin(base, server.QUICK).result()
+    assert json_format.MessageToDict(report) == {"title": "Q3", "pages": 1}, report
+
+
+def slow(base):
+    """a slow report is polled until it is done"""
+    operation = begin(base, server.SLOW)
+    assert operation.running()
+    # This fails if there is no metadata, or if it is no Struct.
+    assert isinstance(operation.metadata, Struct), operation.operation
+    assert operation.result()["pages"] == 5
+    assert operation.done() and not operation.cancelled()
+    again = connect(base).get_operation(operation.operation.name)
+    assert again.done and again.HasField("response"), again
+
+
+def failure(base):
+    """a failed report is an error with the service's code and text"""
+    operation = begin(base, server.PROBLEM)
+    try:
+        raise AssertionError(operation.result())
+    except exceptions.InvalidArgument as error:
+        assert error.message == server.TEXT, error
+        (status,) = error.errors
+        problem = Struct()
+        assert any(detail.Unpack(problem) for detail in status.details), status
+        assert problem["code"] == server.CODE, problem
+
+
+def cancel(base):
+    """a report that was canceled is an error, and stays canceled"""
+    operation = begin(base, server.ENDLESS)
+    assert operation.cancel()
+    try:
+        raise AssertionError(operation.result())
+    except exceptions.Cancelled:
+        assert operation.cancelled()
+    assert not operation.cancel(), "what is done cannot be canceled"
+
+
+def listed(base):
+    """the reports are listed"""
+    name = begin(base, server.QUICK).operation.name
+    listed = connect(base).list_operations("operations", "")
+    assert name in [operation.name for operation in listed]
+
+
+def forgotten(base):
+    """a report that was deleted is not found"""
+    operation = begin(base, server.QUICK)
+    operation.result()
+    client, name = connect(base), operation.operation.name
+    client.delete_operation(name)
+    try:
+        raise AssertionError(client.get_operation(name))
+    except exceptions.NotFound as error:
+        # The client finds its text in an `error` alone.
+        assert "unknown error" not in error.message, error
+
+
+if __name__ == "__main__":
+    server.run(
+        "google", success, slow, failure, cancel, listed, forgotten, flags=["--list"]
+    )

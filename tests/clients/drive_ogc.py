@@ -1,0 +1,112 @@
+"""ogc-api-processes-client runs a process through the `ogc` dialect."""
+
+import json
+import time
+
+import server
+from ogc_api_processes_client import Configuration
+from ogc_api_processes_client.api import ResultApi
+from ogc_api_processes_client.api_client_wrapper import ApiClientWrapper
+from ogc_api_processes_client.exceptions import NotFoundException, UnprocessableEntityException
+from ogc_api_processes_client.models import StatusCode
+
+UNDER_WAY = (StatusCode.ACCEPTED, StatusCode.RUNNING)
+TYPES = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
+
+
+def begin(base, order):
+    """The client, and the job that it started."""
+    client = ApiClientWrapper(configuration=Configuration(host=base))
+    # The typed call cannot say "a string": its models take one for bytes, too.
+    job = client.execute_simple(
+        "report", {"inputs": order}, _headers={"Prefer": "respond-async"}
+    )
+    return client, job.job_id
+
+
+def finished(client, job):
+    """The job at its end, and how often it was asked for."""
+    polls = 0
+    while True:
+        # A status that is no statusInfo of OGC is an exception here.
+        info = client.get_status(job)
+        polls += 1
+        if info.status not in UNDER_WAY:
+            return info, polls
+        time.sleep(0.1)
+
+
+def results(client, job):
+    # Without the models, which read no string and no whole number.
+    answer = ResultApi(client.api_client).get_result_without_preload_content(job)
+    assert answer.status == 200, answer.status
+    return json.loads(answer.read())
+
+
+def success(base):
+    """a report that is done at once is returned"""
+    client, job = begin(base, server.QUICK)
+    info, _ = finished(client, job)
+    assert info.status == StatusCode.SUCCESSFUL, info
+    assert results(client, job) == {"title": "Q3", "pages": 1}
+
+
+def slow(base):
+    """a slow report is polled until it is done, and has no result before"""
+    client, job = begin(base, server.SLOW)
+    try:
+        raise AssertionError(client.get_result(job))
+    except NotFoundException as error:
+        assert error.data.type == TYPES + "result-not-ready", error
+    info, polls = finished(client, job)
+    assert info.status == StatusCode.SUCCESSFUL, info
+    assert polls >= 3, polls
+    for moment in (info.created, info.started, info.finished, info.updated):
+        assert moment is None or moment.tzinfo, info
+    assert info.created, info
+    assert results(client, job) == {"title": "Q3", "pages": 5}
+
+
+def failure(base):
+    """a failed report is an error with the service's code and text"""
+    client, job = begin(base, server.PROBLEM)
+    info, _ = finished(client, job)
+    assert info.status == StatusCode.FAILED, info
+    assert info.message, info
+    try:
+        raise AssertionError(client.get_result(job))
+    except UnprocessableEntityException as error:
+        problem = json.loads(error.body)
+        assert problem["code"] == server.CODE, error
+        assert problem["detail"] == server.TEXT, error
+        # OGC wants a type, where RFC 9457 lets it be left out.
+        assert problem["type"], error
+
+
+def cancel(base):
+    """a report that was dismissed stays dismissed"""
+    client, job = begin(base, server.ENDLESS)
+    assert client.dismiss(job).status == StatusCode.DISMISSED
+    assert client.get_status(job).status == StatusCode.DISMISSED
+
+
+def removed(base):
+    """a report that was dismissed once it was done is not found"""
+    client, job = begin(base, server.QUICK)
+    finished(client, job)
+    assert client.dismiss(job).status == StatusCode.DISMISSED
+    try:
+        raise AssertionError(client.get_status(job))
+    except NotFoundException as error:
+        assert error.data.type == TYPES + "no-such-job", error
+
+
+def listed(base):
+    """the jobs are listed"""
+    client, job = begin(base, server.QUICK)
+    finished(client, job)
+    assert job in [info.job_id for info in client.get_jobs().jobs]
+
+
+if __name__ == "__main__":
+    server.run("ogc", success, slow, failure, cancel, removed, listed, flags=["--list"])
