@@ -2,22 +2,19 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process, str::FromStr, time::Duration};
 
-use axum::{
-    Router,
-    error_handling::HandleErrorLayer,
-    routing::{get, post_service},
-};
+use axum::{Router, error_handling::HandleErrorLayer, routing::get};
 use clap::{Parser, ValueEnum};
-use http::request::Parts;
+use http::{Method, request::Parts};
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, Drain, Idempotency, PollService,
     accept::PlainOwner,
-    dialect::{InvalidBaseUrl, Plain},
+    dialect::InvalidBaseUrl,
     store::{LeaseTerm, NodeId, Owner},
 };
 
 use crate::{
+    dialects::{DialectKind, local_url},
     reports::{self, Renderer},
     runs::Runs,
     stores::StoreKind,
@@ -47,7 +44,8 @@ pub(crate) struct Args {
     /// A file to which a line is added whenever a report is begun, ended or dropped.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
-    /// How operations are spoken on the wire.
+    /// How operations are spoken on the wire, and so by which paths reports are
+    /// ordered and polled.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     dialect: DialectKind,
     /// When a request is answered with a 202: `always`, `preferred` (only with
@@ -61,7 +59,8 @@ pub(crate) struct Args {
     /// Lets a tenant list its operations, with `GET /operations/`.
     #[arg(long)]
     list: bool,
-    /// Makes every `Location` absolute.
+    /// Makes every `Location` absolute; by default they are where the dialect's
+    /// clients need it, with the address that is listened on.
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
     /// The most operations pending or running; past it the answer is 503.
@@ -111,11 +110,6 @@ impl FromStr for OnInterrupted {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DialectKind {
-    Plain,
-}
-
 #[derive(Clone, Copy)]
 enum Acceptance {
     Always,
@@ -155,7 +149,7 @@ fn tenant(parts: &Parts) -> Option<Owner> {
 impl Args {
     /// The application, and what shuts it down. What dead nodes have left behind
     /// is looked after from now on.
-    pub(crate) async fn app(&self) -> Result<(Router, Drain), NoApp> {
+    pub(crate) async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
         let runs = match &self.runs {
             Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
             None => Runs::default(),
@@ -177,18 +171,25 @@ impl Args {
         let mut polls = PollService::new(store)
             .owner_with(PlainOwner::new(tenant))
             .draining(&drain);
-        if self.list {
+        if self.list || self.dialect.lists() {
             polls = polls.listing();
         }
-        if let Some(url) = &self.base_url {
-            layer = layer.base_url(url)?;
-            polls = polls.base_url(url)?;
+        let base_url = self.base_url.clone().unwrap_or_else(|| local_url(address));
+        if self.base_url.is_some() || self.dialect.is_absolute() {
+            layer = layer.base_url(&base_url)?;
+            polls = polls.base_url(&base_url)?;
         }
-        (layer, polls) = match self.dialect {
-            DialectKind::Plain => (
-                layer.dialect(Plain::default()),
-                polls.dialect(Plain::default()),
-            ),
+        let operations_at = self.dialect.operations_at();
+        let layer = layer
+            .dialect(self.dialect.dialect())
+            .operations_at(operations_at);
+        let polls = polls
+            .dialect(self.dialect.dialect())
+            .operations_at(operations_at);
+        let mut layer = match self.dialect {
+            // What is exported is asked for.
+            DialectKind::Fhir => layer.which(|parts| parts.method == Method::GET),
+            _ => layer,
         };
         layer = match self.accept {
             Acceptance::Always => layer,
@@ -209,6 +210,7 @@ impl Args {
         let recovery = layer.recovery();
 
         let renderer = Renderer {
+            orders: self.dialect.orders(&base_url),
             body_limit: self.body_limit,
             signals: matches!(self.accept, Acceptance::Signaled),
             runs,
@@ -224,9 +226,9 @@ impl Args {
             .option_layer(concurrency)
             .service(service_fn(move |request| renderer.clone().render(request)));
         let app = Router::new()
-            .route("/reports", post_service(reports))
             .route("/healthz", get(async || "ok\n"))
-            .nest_service("/operations", polls);
+            .nest_service(operations_at, polls);
+        let app = self.dialect.mount(app, reports);
         let recovery = match self.on_interrupted {
             OnInterrupted::Fail => recovery,
             OnInterrupted::Rerun(attempts) => recovery.run_again(app.clone(), attempts),

@@ -40,6 +40,15 @@
 //! curl -N 127.0.0.1:3000/operations/ID/events -H 'x-tenant: acme'
 //! ```
 //!
+//! With `--dialect azure`, `arm`, `google`, `odata`, `fhir`, `ogc`, `durable` or `ipa` its
+//! clients can poll it as they are. Reports are ordered at `POST /reports`, but with
+//!
+//! ```not_rust
+//! curl -i 127.0.0.1:3000/processes/report/execution -d '{"inputs":{"title":"Q3"}}'    ogc
+//! curl -i 127.0.0.1:3000/orchestrators/report -d '{"title":"Q3"}'                     durable
+//! curl -i '127.0.0.1:3000/$export?title=Q3' -H 'prefer: respond-async'                fhir
+//! ```
+//!
 //! The header `x-tenant` says whose a request is. What is a tenant's is there for
 //! that tenant alone.
 //!
@@ -47,6 +56,7 @@
 //! polls are answered meanwhile. A second one does not wait.
 
 mod cli;
+mod dialects;
 mod reports;
 mod runs;
 mod stores;
@@ -80,16 +90,17 @@ async fn main() -> Result<(), BoxError> {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let args = Args::parse();
-    let (app, drain) = args.app().await.map_err(|error| match error {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let app = args.app(listener.local_addr()?).await;
+    let (app, drain) = app.map_err(|error| match error {
         NoApp::BaseUrl(_) => Args::command()
             .error(ErrorKind::ValueValidation, error)
             .exit(),
         NoApp::Runs(_) | NoApp::Store(_) => error.to_string(),
     })?;
     let mut signals = Signals::new()?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     say(format_args!(
         "listening on http://{}",
         listener.local_addr()?

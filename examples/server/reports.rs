@@ -1,22 +1,30 @@
 //! A slow service. It knows nothing of the layer but the handle by which it
 //! says how far it has come.
 
-use std::{error::Error, fmt::Display, time::Duration};
+use std::{
+    error::Error,
+    fmt::Display,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::runs::Runs;
 use axum::{
     Json,
     body::{Body, to_bytes},
+    extract::Query,
     response::IntoResponse,
 };
-use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::LengthLimitError;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep_until},
 };
+use tower::BoxError;
 use tower_operations::{OperationHandle, Problem, Progress, RequestBody, dialect::Fault};
 
 /// The report that is asked for, and how it is to end.
@@ -69,9 +77,68 @@ fn one() -> u32 {
     1
 }
 
+/// How an order arrives, and how a report is handed out.
+#[derive(Clone)]
+pub(crate) enum Orders {
+    /// As JSON.
+    Json,
+    /// As JSON, in the member `inputs`.
+    Inputs,
+    /// As JSON, or as JSON text in a JSON string.
+    Text,
+    /// As parameters. The report is a manifest of what was exported.
+    Export { base_url: Arc<str> },
+}
+
+#[derive(Deserialize)]
+struct Inputs {
+    inputs: Order,
+}
+
+impl Orders {
+    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Order, BoxError> {
+        Ok(match self {
+            Self::Json => serde_json::from_slice(body)?,
+            Self::Inputs => serde_json::from_slice::<Inputs>(body)?.inputs,
+            Self::Text => match serde_json::from_slice::<String>(body) {
+                Ok(text) => serde_json::from_str(&text)?,
+                Err(_) => serde_json::from_slice(body)?,
+            },
+            Self::Export { .. } => {
+                let uri = Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default()));
+                Query::try_from_uri(&uri.build()?)?.0
+            }
+        })
+    }
+
+    fn hand_out(&self, order: Order) -> Response<Body> {
+        let Order { title, pages, .. } = order;
+        let Self::Export { base_url } = self else {
+            return Json(Report { title, pages }).into_response();
+        };
+        let encoded: String = title
+            .bytes()
+            .map(|byte| match byte.is_ascii_alphanumeric() {
+                true => char::from(byte).to_string(),
+                false => format!("%{byte:02X}"),
+            })
+            .collect();
+        let file = format!("{base_url}/Patient.ndjson?title={encoded}");
+        Json(json!({
+            "transactionTime": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            "request": format!("{base_url}/$export"),
+            "requiresAccessToken": false,
+            "output": [{"type": "Patient", "url": file, "count": 1}],
+            "error": [],
+        }))
+        .into_response()
+    }
+}
+
 /// Renders reports.
 #[derive(Clone)]
 pub(crate) struct Renderer {
+    pub(crate) orders: Orders,
     /// In bytes.
     pub(crate) body_limit: usize,
     /// Whether an order that is no good is answered before the request is accepted.
@@ -86,13 +153,15 @@ impl Renderer {
         request: Request<RequestBody<Body>>,
     ) -> Result<Response<Body>, OutOfOrder> {
         let Self {
+            orders,
             body_limit,
             signals,
             runs,
         } = self;
         let operation = OperationHandle::of(request.extensions());
+        let query = request.uri().query().map(str::to_owned);
         let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
-            Ok(body) => match serde_json::from_slice(&body) {
+            Ok(body) => match orders.read(query.as_deref(), &body) {
                 Ok(order) => order,
                 Err(error) => return Ok(unreadable(error)),
             },
@@ -120,7 +189,7 @@ impl Renderer {
 
         run.end();
 
-        let response = match (order.outcome, order.format) {
+        let response = match (&order.outcome, &order.format) {
             (Some(Ending::Problem), _) => problem(
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
                     .with_title("Report failed")
@@ -130,10 +199,7 @@ impl Renderer {
             (Some(Ending::Error), _) => return Err(OutOfOrder),
             (Some(Ending::Panic), _) => panic!("a panic was ordered"),
             (Some(Ending::Hang), _) => std::future::pending().await,
-            (None, Format::Json) => {
-                let Order { title, pages, .. } = order;
-                Json(Report { title, pages }).into_response()
-            }
+            (None, Format::Json) => orders.hand_out(order),
             (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
         };
         Ok(response)

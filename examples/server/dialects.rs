@@ -1,0 +1,150 @@
+//! How operations are spoken on the wire, and what else the clients of that dialect
+//! call.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::Query,
+    response::IntoResponse,
+    routing::{get, get_service, post_service},
+};
+use clap::ValueEnum;
+use http::{Request, Response, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::json;
+use tower::Service;
+use tower_operations::dialect::{
+    Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain,
+};
+
+use crate::reports::Orders;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DialectKind {
+    Plain,
+    Azure,
+    Arm,
+    Google,
+    #[value(name = "odata")]
+    OData,
+    Fhir,
+    Ogc,
+    Durable,
+    Ipa,
+}
+
+impl DialectKind {
+    pub(crate) fn dialect(self) -> Arc<dyn Dialect> {
+        match self {
+            Self::Plain => Arc::new(Plain::default()),
+            Self::Azure => Arc::new(Azure::default()),
+            Self::Arm => Arc::new(Arm::default()),
+            Self::Google => Arc::new(Google::default()),
+            Self::OData => Arc::new(OData::default()),
+            Self::Fhir => Arc::new(Fhir::default()),
+            Self::Ogc => Arc::new(Ogc::default()),
+            Self::Durable => Arc::new(Durable::default()),
+            Self::Ipa => Arc::new(Ipa::default()),
+        }
+    }
+
+    /// Where its clients look for operations.
+    pub(crate) fn operations_at(self) -> &'static str {
+        match self {
+            Self::Google => "/v1/operations",
+            Self::Ogc => "/jobs",
+            Self::Durable => "/instances",
+            _ => "/operations",
+        }
+    }
+
+    /// Whether some of its clients need absolute URLs.
+    pub(crate) fn is_absolute(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// Whether it has a list that its clients count on.
+    pub(crate) fn lists(self) -> bool {
+        matches!(self, Self::Google | Self::Ogc | Self::Durable | Self::Ipa)
+    }
+
+    /// How its clients order a report.
+    pub(crate) fn orders(self, base_url: &str) -> Orders {
+        match self {
+            Self::Ogc => Orders::Inputs,
+            Self::Durable => Orders::Text,
+            Self::Fhir => Orders::Export {
+                base_url: base_url.into(),
+            },
+            _ => Orders::Json,
+        }
+    }
+
+    /// The service at the paths that its clients call.
+    pub(crate) fn mount<S, R>(self, app: Router, reports: S) -> Router
+    where
+        S: Service<Request<axum::body::Body>, Response = R, Error = std::convert::Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        R: IntoResponse + 'static,
+    {
+        match self {
+            Self::Ogc => app.route("/processes/report/execution", post_service(reports)),
+            Self::Durable => app.route("/orchestrators/report", post_service(reports)),
+            Self::Fhir => app
+                .route("/$export", get_service(reports))
+                .route("/metadata", get(capabilities))
+                .route("/Patient.ndjson", get(patients)),
+            _ => app.route("/reports", post_service(reports)),
+        }
+    }
+}
+
+/// The URL by which this machine knows a server that listens there.
+pub(crate) fn local_url(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("http://localhost:{}", address.port()),
+        false => format!("http://{address}"),
+    }
+}
+
+/// A minimal `CapabilityStatement`.
+async fn capabilities() -> impl IntoResponse {
+    let export = json!({
+        "name": "export",
+        "definition": "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/export",
+    });
+    let statement = json!({
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": "2026-11-01",
+        "kind": "instance",
+        "fhirVersion": "4.0.1",
+        "format": ["json"],
+        "instantiates": ["http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"],
+        "rest": [{"mode": "server", "operation": [export]}],
+    });
+    (
+        [(CONTENT_TYPE, "application/fhir+json")],
+        Json(statement).into_response().into_body(),
+    )
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Title {
+    title: String,
+}
+
+/// The file that an export leads to.
+async fn patients(Query(Title { title }): Query<Title>) -> Response<axum::body::Body> {
+    let patient = json!({"resourceType": "Patient", "id": "1", "name": [{"text": title}]});
+    (
+        [(CONTENT_TYPE, "application/fhir+ndjson")],
+        format!("{patient}\n"),
+    )
+        .into_response()
+}

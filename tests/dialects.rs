@@ -1,0 +1,393 @@
+//! What each dialect says, word for word: snapshots of every answer there is.
+//!
+//! `INSTA_UPDATE=always cargo test --test dialects` writes them anew.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use tower::ServiceExt;
+use tower_operations::{
+    Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PollService, Problem,
+    Progress, RecordedResponse, Snapshot, Stage, WholeBody,
+    dialect::{
+        Arm, Azure, Context, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain, Replay, Urls,
+    },
+    store::{
+        Created, FencingToken, List, ListQuery, NewOperation, Page, Record, Repository, Store,
+        StoreError, Version, Watch, Write as Written,
+    },
+};
+
+const BASE: &str = "https://api.example.com";
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn at(second: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second)
+}
+
+/// Operations that stay as they are; only a cancel makes another of one.
+#[derive(Debug, Clone, Default)]
+struct Fixed(BTreeMap<String, Arc<Record<RecordedResponse>>>);
+
+type Answer<T> = Result<T, StoreError>;
+
+impl Store for Fixed {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Answer<Option<Arc<Record<RecordedResponse>>>> {
+        Ok(self.0.get(&id.to_string()).cloned())
+    }
+}
+
+impl Watch for Fixed {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        _: Version,
+        _: Duration,
+    ) -> Answer<Option<Arc<Record<RecordedResponse>>>> {
+        self.get(id).await
+    }
+}
+
+impl List for Fixed {
+    async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
+        let all = self.0.values();
+        let wanted = all.filter(|record| {
+            let state = record.operation().state();
+            query.state.is_none_or(|wanted| wanted == state)
+        });
+        Ok(Page {
+            records: wanted.take(query.limit).cloned().collect(),
+            next: Some(tower_operations::store::Cursor("a b".into())),
+        })
+    }
+}
+
+impl Repository for Fixed {
+    async fn create(&self, _: NewOperation) -> Answer<Created<RecordedResponse>> {
+        Err(StoreError::Full)
+    }
+
+    async fn start(&self, _: &OperationId, _: FencingToken) -> Answer<Written<RecordedResponse>> {
+        Ok(Written::Gone)
+    }
+
+    async fn report(
+        &self,
+        _: &OperationId,
+        _: FencingToken,
+        _: Progress,
+    ) -> Answer<Written<RecordedResponse>> {
+        Ok(Written::Gone)
+    }
+
+    async fn finish(
+        &self,
+        _: &OperationId,
+        _: FencingToken,
+        _: Outcome<RecordedResponse>,
+        _: Option<Progress>,
+    ) -> Answer<Written<RecordedResponse>> {
+        Ok(Written::Gone)
+    }
+
+    async fn overrule(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Written<RecordedResponse>> {
+        use tower_operations::store::Step;
+        let record = &self.0[&id.to_string()];
+        match record.overruled(version, outcome, at(9), DAY) {
+            Step::Next(next) => Ok(Written::Done(Arc::new(next))),
+            Step::Done | Step::Lost => Ok(Written::Lost(Arc::clone(record))),
+        }
+    }
+
+    async fn forget(&self, id: &OperationId, _: Version) -> Answer<Written<RecordedResponse>> {
+        Ok(Written::Done(Arc::clone(&self.0[&id.to_string()])))
+    }
+}
+
+fn response(status: u16, media_type: &str, body: &'static [u8]) -> RecordedResponse {
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", media_type)
+        .header("x-checksum", "1")
+        .header("set-cookie", "session=1");
+    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap())
+}
+
+fn operation(id: &str, stage: impl Into<Stage<RecordedResponse>>) -> Operation<RecordedResponse> {
+    let stage = stage.into();
+    let mut metadata = Metadata::default()
+        .with_created_at(at(0))
+        .with_updated_at(at(0))
+        .with_method(Method::POST)
+        .with_name("report");
+    if !matches!(stage, Stage::Pending) {
+        metadata = metadata
+            .with_started_at(at(1))
+            .with_updated_at(at(2))
+            .with_progress(Progress::counted(2, 5).unit("pages").message("page 2"));
+    }
+    if matches!(stage, Stage::Ended(_)) {
+        metadata = metadata
+            .with_finished_at(at(3))
+            .with_updated_at(at(3))
+            .with_expires_at(at(3) + DAY);
+    }
+    Operation::of(id.parse().unwrap(), Snapshot { stage, metadata })
+}
+
+/// Every way that an operation can be.
+fn operations() -> Fixed {
+    let json = response(200, "application/json", br#"{"title":"Q3","pages":5}"#);
+    let pdf = response(200, "application/pdf", b"%PDF-1.7\n\xff");
+    let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+        .with_title("Report failed")
+        .with_detail("page 3 has no data")
+        .with("code", "InvalidInput");
+    let refusal =
+        br#"{"title":"Report failed","detail":"page 3 has no data","code":"InvalidInput"}"#;
+    let failure = Failure {
+        problem,
+        response: Some(response(422, "application/problem+json", refusal)),
+    };
+    let all = [
+        operation("1-pending", Stage::Pending),
+        operation("2-running", Stage::Running),
+        operation("3-json", Outcome::Succeeded(Some(json))),
+        operation("4-binary", Outcome::Succeeded(Some(pdf))),
+        operation("5-nothing", Outcome::Succeeded(None)),
+        operation("6-problem", Outcome::Failed(failure)),
+        operation("7-panic", Outcome::failed(FailureKind::Panicked)),
+        operation("8-canceled", Outcome::Canceled),
+    ];
+    let records = all.map(|operation| {
+        let id = operation.id().to_string();
+        let record = Record::restore(operation, Version::FIRST.next());
+        (id, Arc::new(record))
+    });
+    Fixed(records.into())
+}
+
+fn write(out: &mut String, what: &str, status: StatusCode, headers: &http::HeaderMap, body: &[u8]) {
+    writeln!(out, "--- {what}\n{status}").unwrap();
+    let mut fields: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    fields.sort();
+    fields
+        .iter()
+        .for_each(|field| writeln!(out, "{field}").unwrap());
+    if !body.is_empty() {
+        writeln!(
+            out,
+            "{}",
+            body.escape_ascii().to_string().replace("\\\"", "\"")
+        )
+        .unwrap();
+    }
+    out.push('\n');
+}
+
+/// Where a dialect's clients find things.
+struct Paths {
+    at: &'static str,
+    /// After the id.
+    result: Option<&'static str>,
+    cancel: (Method, &'static str),
+    forget: bool,
+    /// The query of a list.
+    list: Option<&'static str>,
+    more: &'static [(&'static str, &'static str)],
+}
+
+async fn everything(dialect: impl Dialect + Clone, paths: Paths) -> String {
+    let mut out = String::new();
+    let store = operations();
+    let urls = Urls::new(format!("{BASE}{}/1-pending", paths.at));
+    let replay = Replay::default();
+    let mut context = Context::new(&urls, &replay);
+    context.retry_after = Some(1);
+    let pending = store.0["1-pending"].operation();
+    let accepted = dialect.accepted(&pending.view(), &context);
+    let body = accepted.body().data();
+    write(
+        &mut out,
+        "accepted",
+        accepted.status(),
+        accepted.headers(),
+        body,
+    );
+
+    let polls = PollService::new(store.clone())
+        .dialect(dialect)
+        .retry_after(|_: Duration| Duration::from_secs(2))
+        .listing()
+        .operations_at(paths.at)
+        .base_url(BASE)
+        .unwrap();
+    let mut requests: Vec<(Method, String)> = Vec::new();
+    for id in store.0.keys() {
+        requests.push((Method::GET, format!("/{id}")));
+    }
+    for id in ["2-running", "3-json", "6-problem", "7-panic", "8-canceled"] {
+        requests.extend(
+            paths
+                .result
+                .map(|part| (Method::GET, format!("/{id}{part}"))),
+        );
+    }
+    let (method, part) = paths.cancel;
+    for id in ["2-running", "3-json", "8-canceled"] {
+        requests.push((method.clone(), format!("/{id}{part}")));
+    }
+    if paths.forget {
+        requests.push((Method::DELETE, "/2-running".into()));
+        requests.push((Method::DELETE, "/3-json".into()));
+    }
+    requests.push((Method::GET, "/unknown".into()));
+    requests.push((Method::GET, "/no%20id".into()));
+    requests.push((Method::PUT, "/3-json".into()));
+    requests.push((Method::OPTIONS, "/3-json".into()));
+    requests.extend(paths.list.map(|query| (Method::GET, format!("/?{query}"))));
+    for (method, path) in paths.more {
+        requests.push((method.parse().unwrap(), (*path).into()));
+    }
+    for (method, path) in requests {
+        let what = format!("{method} {path}");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(())
+            .unwrap();
+        let answer = polls.clone().oneshot(request).await.unwrap();
+        let body = answer.body().as_whole().unwrap().data();
+        write(&mut out, &what, answer.status(), answer.headers(), body);
+    }
+    out
+}
+
+macro_rules! dialects {
+    ($($name:ident: $dialect:expr, $paths:expr;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                insta::assert_snapshot!(everything($dialect, $paths).await);
+            }
+        )*
+    };
+}
+
+dialects! {
+    plain: Plain::default(), Paths {
+        at: "/operations",
+        result: Some("/result"),
+        cancel: (Method::DELETE, ""),
+        forget: false,
+        list: Some("limit=2&state=failed"),
+        more: &[],
+    };
+    azure: Azure::default(), Paths {
+        at: "/operations",
+        result: Some("/result"),
+        cancel: (Method::POST, ":cancel"),
+        forget: false,
+        list: None,
+        more: &[("GET", "/"), ("DELETE", "/2-running"), ("GET", "/2-running:cancel")],
+    };
+    arm: Arm::default(), Paths {
+        at: "/operations",
+        result: Some("/result"),
+        cancel: (Method::POST, ":cancel"),
+        forget: false,
+        list: None,
+        more: &[],
+    };
+    google: Google::default(), Paths {
+        at: "/v1/operations",
+        result: Some("/result"),
+        cancel: (Method::POST, ":cancel"),
+        forget: true,
+        list: Some("pageSize=3"),
+        more: &[
+            ("POST", "/3-json:wait?timeout=0.1s"),
+            ("POST", "/2-running:wait?timeout=soon"),
+            ("GET", "/?filter=done"),
+            ("GET", "/?pageSize=x"),
+            ("GET", "/2-running:cancel"),
+        ],
+    };
+    google_below_a_parent: Google::default().parent("/projects/p/"), Paths {
+        at: "/v1/projects/p/operations",
+        result: None,
+        cancel: (Method::POST, ":cancel"),
+        forget: false,
+        list: None,
+        more: &[],
+    };
+    odata: OData::default(), Paths {
+        at: "/operations",
+        result: None,
+        cancel: (Method::DELETE, ""),
+        forget: false,
+        list: None,
+        more: &[],
+    };
+    fhir: Fhir::default(), Paths {
+        at: "/operations",
+        result: None,
+        cancel: (Method::DELETE, ""),
+        forget: false,
+        list: None,
+        more: &[],
+    };
+    ogc: Ogc::default(), Paths {
+        at: "/jobs",
+        result: Some("/results"),
+        cancel: (Method::DELETE, ""),
+        forget: false,
+        list: Some("limit=2&status=failed"),
+        more: &[("GET", "/?processID=report"), ("GET", "/?status=done"), ("GET", "/?limit=0")],
+    };
+    durable: Durable::default(), Paths {
+        at: "/instances",
+        result: Some("/result"),
+        cancel: (Method::POST, "/terminate?reason=late"),
+        forget: true,
+        list: Some("top=2&runtimeStatus=Completed"),
+        more: &[
+            ("GET", "/6-problem?returnInternalServerErrorOnFailure=true"),
+            ("POST", "/2-running/raiseEvent/done"),
+            ("POST", "/2-running/rewind?reason=x"),
+            ("GET", "/?runtimeStatus=completed"),
+            ("GET", "/?createdTimeFrom=2026-01-01"),
+        ],
+    };
+    ipa: Ipa::default(), Paths {
+        at: "/operations",
+        result: Some("/result"),
+        cancel: (Method::POST, ":cancel"),
+        forget: false,
+        list: Some("limit=3"),
+        more: &[],
+    };
+    ipa_of_a_custom_method: Ipa::default().custom_method("render"), Paths {
+        at: "/operations",
+        result: None,
+        cancel: (Method::POST, ":cancel"),
+        forget: false,
+        list: None,
+        more: &[],
+    };
+}
