@@ -4,16 +4,17 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fmt::Write,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Method, Request, Response, StatusCode};
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PollService, Problem,
-    Progress, RecordedResponse, Snapshot, Stage, WholeBody,
+    AsyncAcceptLayer, Failure, FailureKind, MemoryStore, Metadata, Operation, OperationId, Outcome,
+    PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, Stage, WholeBody,
     dialect::{
         Arm, Azure, Context, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain, Replay, Urls,
     },
@@ -390,4 +391,120 @@ dialects! {
         list: None,
         more: &[],
     };
+}
+
+/// Two vocabularies for the same operations at the same time.
+#[tokio::test]
+async fn two_dialects_on_one_store_are_each_right() {
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
+        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    });
+    let azure = layer
+        .clone()
+        .dialect(Azure::default())
+        .base_url(BASE)
+        .unwrap();
+    let ogc = layer.dialect(Ogc::default()).operations_at("/jobs");
+    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let by_azure = azure.layer(inner).oneshot(post()).await.unwrap();
+    assert_eq!(by_azure.status(), StatusCode::ACCEPTED);
+    let url = by_azure.headers()["operation-location"].to_str().unwrap();
+    let first = url.rsplit('/').next().unwrap().to_owned();
+    let by_ogc = ogc.layer(inner).oneshot(post()).await.unwrap();
+    assert_eq!(by_ogc.status(), StatusCode::CREATED);
+    let url = by_ogc.headers()["location"].to_str().unwrap();
+    let second = url.strip_prefix("/jobs/").unwrap().to_owned();
+
+    let azure = PollService::new(store.clone()).dialect(Azure::default());
+    let jobs = PollService::new(store.clone()).dialect(Ogc::default());
+    let google = PollService::new(store).dialect(Google::default()).listing();
+    for id in [first, second] {
+        let get = async |polls: &PollService<MemoryStore>| {
+            let request = Request::get(format!("/{id}")).header("prefer", "wait=9");
+            let answer = polls
+                .clone()
+                .oneshot(request.body(()).unwrap())
+                .await
+                .unwrap();
+            let body = answer.body().as_whole().unwrap().data().clone();
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+        };
+        assert_eq!(get(&azure).await["status"], "Succeeded");
+        assert_eq!(get(&jobs).await["status"], "successful");
+        assert_eq!(get(&google).await["done"], true);
+    }
+}
+
+/// OData, section 11.6: no 202 to who has not asked for it.
+#[tokio::test]
+async fn who_needs_the_preference_is_never_accepted_without_it() {
+    let store = MemoryStore::new();
+    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
+        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    });
+    let accepting = AsyncAcceptLayer::new(store.clone()).dialect(OData::default());
+    for layer in [
+        accepting.clone(),
+        accepting.clone().preferred(),
+        accepting.clone().after(Duration::ZERO),
+        accepting.clone().signaled(),
+    ] {
+        let post = Request::post("/").header("prefer", "wait=5");
+        let post = post.body(WholeBody::default()).unwrap();
+        let answer = layer.layer(inner).oneshot(post).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["vary"], "Prefer");
+        assert!(!answer.headers().contains_key("preference-applied"));
+        assert_eq!(store.len(), 0);
+    }
+    let post = Request::post("/").header("prefer", "respond-async");
+    let post = post.body(WholeBody::default()).unwrap();
+    let answer = accepting.layer(inner).oneshot(post).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert_eq!(answer.headers()["preference-applied"], "respond-async");
+    assert_eq!(store.len(), 1);
+}
+
+/// What a proxy says counts where the application trusts it, and nowhere else.
+#[tokio::test]
+async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
+    let store = MemoryStore::new();
+    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
+        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    });
+    let is_proxy = |parts: &http::request::Parts| parts.headers.contains_key("x-proxy-secret");
+    let layer = AsyncAcceptLayer::new(store.clone())
+        .dialect(Azure::default())
+        .base_url("https://fallback.example")
+        .unwrap()
+        .trust_forwarded(is_proxy);
+    let polls = PollService::new(store.clone())
+        .dialect(OData::default())
+        .trust_forwarded(is_proxy);
+    let forwarded = "host=evil.example, host=\"a.example:8443\";proto=https";
+    for (is_trusted, expected) in [
+        (true, "https://a.example:8443/operations/"),
+        (false, "https://fallback.example/operations/"),
+    ] {
+        let mut post = Request::post("/").header("forwarded", forwarded);
+        if is_trusted {
+            post = post.header("x-proxy-secret", "1");
+        }
+        let post = post.body(WholeBody::default()).unwrap();
+        let answer = layer.layer(inner).oneshot(post).await.unwrap();
+        let url = answer.headers()["operation-location"].to_str().unwrap();
+        assert!(url.starts_with(expected), "{url}");
+    }
+    let new = NewOperation::new("q3".parse().unwrap());
+    store.create(new).await.unwrap();
+    let get = Request::get("/q3")
+        .header("x-forwarded-host", "b.example")
+        .header("x-proxy-secret", "1");
+    let answer = polls.oneshot(get.body(()).unwrap()).await.unwrap();
+    assert_eq!(
+        answer.headers()["location"],
+        "http://b.example/operations/q3"
+    );
 }

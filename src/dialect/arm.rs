@@ -53,7 +53,7 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
     let path = path.map_or("", |path| &url[after_scheme + path..]);
     let object = Object::of(operation)
         .value("id", path)
-        .value("name", operation.id())
+        .id("name", operation.id())
         .value("status", azure::status_word(operation.state()))
         .time("startTime", metadata.started_at().or(metadata.created_at()))
         .time("endTime", metadata.finished_at())
@@ -62,7 +62,7 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
         (State::Succeeded, _) if operation.response().is_some() => {
             object.result("properties", operation, context).0
         }
-        (_, Some(words)) => object.object("error", words.object()),
+        (_, Some(words)) => object.object("error", |error| words.fill(error)),
         (_, None) => object,
     };
     Ok(object

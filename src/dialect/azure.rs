@@ -85,7 +85,7 @@ pub(super) fn fault(fault: &Fault) -> Response<WholeBody> {
 fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
     let metadata = operation.metadata();
     let mut monitor = Object::of(operation)
-        .value("id", operation.id())
+        .id("id", operation.id())
         .some("kind", metadata.name())
         .value("status", status_word(operation.state()))
         .some("percentComplete", percent(operation))
@@ -100,10 +100,9 @@ fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
             };
         }
         State::Failed => {
-            let words = ErrorWords::of(operation);
-            monitor = words.iter().fold(monitor, |monitor, words| {
-                monitor.object("error", words.object())
-            });
+            if let Some(words) = ErrorWords::of(operation) {
+                monitor = monitor.object("error", |error| words.fill(error));
+            }
         }
         State::Pending | State::Running | State::Succeeded | State::Canceled => {}
     }

@@ -66,12 +66,12 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn instance(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
     let metadata = operation.metadata();
     let null = None::<()>;
-    let object = Object::of(operation)
+    let object = object
         .value("name", metadata.name().unwrap_or("operation"))
-        .value("instanceId", operation.id())
+        .id("instanceId", operation.id())
         .value("runtimeStatus", word(operation.state()))
         .value("input", null)
         .value("customStatus", metadata.progress())
@@ -83,7 +83,7 @@ fn instance(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
                 (object, true) => object,
                 (object, false) => {
                     let uri = context.urls.below("result");
-                    object.object("output", Object::new().some("uri", uri))
+                    object.object("output", |output| output.some("uri", uri))
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Dialect for Durable {
         let below = |name| context.urls.below(name);
         let reason = |name| below(name).map(|url| with_query(&url, "reason={text}"));
         Object::new()
-            .value("id", operation.id())
+            .id("id", operation.id())
             .some("statusQueryGetUri", context.urls.status())
             .some("sendEventPostUri", below("raiseEvent/{eventName}"))
             .some("terminatePostUri", reason("terminate"))
@@ -136,7 +136,8 @@ impl Dialect for Durable {
             State::Failed if asks_for_500 => StatusCode::INTERNAL_SERVER_ERROR,
             State::Succeeded | State::Failed | State::Canceled => StatusCode::OK,
         };
-        let response = instance(operation, context).into_response(status, JSON)?;
+        let response =
+            instance(Object::of(operation), operation, context).into_response(status, JSON)?;
         Ok(match status {
             StatusCode::ACCEPTED => response.location(context).retry_after(context),
             _ => response,
@@ -160,8 +161,9 @@ impl Dialect for Durable {
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {
-        let instances = page.operations.iter();
-        let text = list(instances.map(|(operation, context)| instance(operation, context)))?;
+        let text = list(page.operations, |object, (operation, context)| {
+            instance(object, operation, context)
+        })?;
         let response = typed(StatusCode::OK, JSON, text).private();
         Ok(response.put(CONTINUATION, page.next))
     }

@@ -45,8 +45,8 @@ impl ErrorWords<'static> {
 
 impl<'a> ErrorWords<'a> {
     /// `{"code","message"}`
-    pub(super) fn object(&self) -> Object {
-        Object::new()
+    pub(super) fn fill(&self, object: Object) -> Object {
+        object
             .value("code", &self.code)
             .value("message", self.message)
     }
@@ -54,7 +54,7 @@ impl<'a> ErrorWords<'a> {
     /// `{"error":{"code","message"}}`
     pub(super) fn response(&self, status: StatusCode) -> Response<WholeBody> {
         Object::new()
-            .object("error", self.object())
+            .object("error", |error| self.fill(error))
             .into_error(status, JSON)
             .no_store()
     }

@@ -45,15 +45,15 @@ const PARTS: &[Part] = &[Part {
 
 /// An `OperationOutcome` with one issue.
 fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
-    let details = Object::new().value("text", words.message);
-    let issue = Object::new()
-        .value("severity", "error")
-        .value("code", issue_type(words.status))
-        .object("details", details)
-        .value("diagnostics", format!("{}: {}", words.code, words.message));
     Object::new()
         .value("resourceType", "OperationOutcome")
-        .objects("issue", [issue])
+        .objects("issue", [words], |issue, words| {
+            issue
+                .value("severity", "error")
+                .value("code", issue_type(words.status))
+                .object("details", |details| details.value("text", words.message))
+                .value("diagnostics", format!("{}: {}", words.code, words.message))
+        })
         .into_error(status, FHIR_JSON)
         .no_store()
 }

@@ -48,16 +48,20 @@ impl Google {
         }
     }
 
-    fn operation(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+    fn fill(&self, object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
         let parent = self.parent.as_deref().unwrap_or_default();
-        let name = format!("{parent}operations/{}", operation.id());
-        let object = Object::of(operation)
-            .value("name", name)
-            .object("metadata", any_struct(metadata(operation)))
+        let object = object
+            .value(
+                "name",
+                format_args!("{parent}operations/{}", operation.id()),
+            )
+            .object("metadata", |any| {
+                any_struct(any, |value| metadata(value, operation))
+            })
             .value("done", operation.state().is_terminal());
         match (operation.state(), ErrorWords::of(operation)) {
             (State::Succeeded, _) => response(object, operation, context),
-            (_, Some(words)) => object.object("error", status(operation, &words)),
+            (_, Some(words)) => object.object("error", |error| status(error, operation, &words)),
             (_, None) => object,
         }
     }
@@ -92,16 +96,15 @@ const PARTS: &[Part] = &[
 /// As long as the service holds polls.
 const ANY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn any_struct(value: Object) -> Object {
-    Object::new()
-        .value("@type", "type.googleapis.com/google.protobuf.Struct")
-        .object("value", value)
+fn any_struct(any: Object, fill: impl FnOnce(Object) -> Object) -> Object {
+    any.value("@type", "type.googleapis.com/google.protobuf.Struct")
+        .object("value", fill)
 }
 
-fn metadata(operation: &OperationView<'_>) -> Object {
+fn metadata(object: Object, operation: &OperationView<'_>) -> Object {
     let metadata = operation.metadata();
     let progress = metadata.progress();
-    Object::new()
+    object
         .value("state", operation.state())
         .some("kind", metadata.name())
         .time("createTime", metadata.created_at())
@@ -121,8 +124,9 @@ fn response(object: Object, operation: &OperationView<'_>, context: &Context<'_>
                 Some(b'{') => "type.googleapis.com/google.protobuf.Struct",
                 _ => "type.googleapis.com/google.protobuf.Value",
             };
-            let any = Object::new().value("@type", kind).raw("value", &text);
-            return object.object("response", any);
+            return object.object("response", |any| {
+                any.value("@type", kind).raw("value", &text)
+            });
         }
         Ok(false) => {}
         Err(error) => return object.failed(error),
@@ -133,27 +137,33 @@ fn response(object: Object, operation: &OperationView<'_>, context: &Context<'_>
         let media_type = headers.get(http::header::CONTENT_TYPE)?;
         media_type.to_str().ok().map(str::to_owned)
     });
-    let elsewhere = Object::new()
-        .some("uri", recorded.and(context.urls.below("result")))
-        .some("contentType", media_type);
-    object.object("response", any_struct(elsewhere))
+    object.object("response", |any| {
+        any_struct(any, |elsewhere| {
+            elsewhere
+                .some("uri", recorded.and(context.urls.below("result")))
+                .some("contentType", media_type)
+        })
+    })
 }
 
 /// A `google.rpc.Status`.
-fn status(operation: &OperationView<'_>, words: &ErrorWords<'_>) -> Object {
+fn status(object: Object, operation: &OperationView<'_>, words: &ErrorWords<'_>) -> Object {
     let code = match operation.state() {
         State::Canceled => 1,
         _ => code(words.status).0,
     };
-    let details = Object::new()
-        .value("reason", &words.code)
-        .value("retryable", words.retryable)
-        .value("httpStatus", words.status.as_u16())
-        .some("problem", operation.problem());
-    Object::new()
+    object
         .value("code", code)
         .value("message", words.message)
-        .objects("details", [any_struct(details)])
+        .objects("details", [words], |any, words| {
+            any_struct(any, |details| {
+                details
+                    .value("reason", &words.code)
+                    .value("retryable", words.retryable)
+                    .value("httpStatus", words.status.as_u16())
+                    .some("problem", operation.problem())
+            })
+        })
 }
 
 /// The `google.rpc.Code` that an HTTP status stands for, and its name.
@@ -226,15 +236,14 @@ impl Dialect for Google {
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Response<WholeBody> {
-        let object = self.operation(operation, context);
-        object
+        self.fill(Object::new(), operation, context)
             .into_error(StatusCode::OK, JSON)
             .no_store()
             .retry_after(context)
     }
 
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let object = self.operation(operation, context);
+        let object = self.fill(Object::of(operation), operation, context);
         let response = object.into_response(StatusCode::OK, JSON)?;
         Ok(response.retry_after(context))
     }
@@ -256,11 +265,11 @@ impl Dialect for Google {
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {
-        let operations = page.operations.iter();
         let list = Object::new()
             .objects(
                 "operations",
-                operations.map(|(operation, context)| self.operation(operation, context)),
+                page.operations,
+                |object, (operation, context)| self.fill(object, operation, context),
             )
             .some("nextPageToken", page.next);
         Ok(list.into_response(StatusCode::OK, JSON)?.private())
@@ -276,12 +285,13 @@ impl Dialect for Google {
             }
             fault => (fault.status(), code(fault.status())),
         };
-        let error = Object::new()
-            .value("code", status.as_u16())
-            .value("message", words.message)
-            .value("status", name);
         Object::new()
-            .object("error", error)
+            .object("error", |error| {
+                error
+                    .value("code", status.as_u16())
+                    .value("message", words.message)
+                    .value("status", name)
+            })
             .into_error(status, JSON)
             .no_store()
     }

@@ -39,7 +39,7 @@ impl Ipa {
         }
     }
 
-    fn operation(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+    fn fill(&self, object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
         let metadata = operation.metadata();
         let state = operation.state();
         let kind = match (self.custom_method, metadata.method()) {
@@ -49,8 +49,8 @@ impl Ipa {
             (None, _) => "CREATE",
         };
         let progress = metadata.progress();
-        let object = Object::new()
-            .value("operationId", operation.id())
+        let mut object = object
+            .id("operationId", operation.id())
             .value("status", word(state))
             .value("operationType", kind)
             .some("customMethod", self.custom_method)
@@ -58,20 +58,20 @@ impl Ipa {
             .time("updatedAt", metadata.updated_at())
             .time("expiresAt", metadata.expires_at())
             .some("statusMessage", progress.and_then(Progress::get_message));
-        let counted = progress.filter(|progress| progress.get_total().is_some());
-        let object = counted.into_iter().fold(object, |object, progress| {
-            let progress = Object::new()
-                .some("completed", progress.get_completed())
-                .some("total", progress.get_total())
-                .some("unit", progress.get_unit());
-            object.object("progress", progress)
-        });
+        if let Some(counted) = progress.filter(|progress| progress.get_total().is_some()) {
+            object = object.object("progress", |progress| {
+                progress
+                    .some("completed", counted.get_completed())
+                    .some("total", counted.get_total())
+                    .some("unit", counted.get_unit())
+            });
+        }
         match (state, ErrorWords::of(operation)) {
             (State::Pending | State::Running, _) => {
                 object.some("retryAfterSeconds", context.retry_after)
             }
             (State::Succeeded, _) => object.some("resultHref", context.urls.below("result")),
-            (State::Failed, Some(words)) => object.object("error", error(&words)),
+            (State::Failed, Some(words)) => object.object("error", |object| error(object, &words)),
             (State::Failed | State::Canceled, _) => object,
         }
     }
@@ -105,14 +105,13 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn error(words: &ErrorWords<'_>) -> Object {
+fn error(object: Object, words: &ErrorWords<'_>) -> Object {
     let strategy = match words.retryable {
         true => "BACKOFF",
         false => "NONE",
     };
-    Object::new()
-        .value("code", &words.code)
-        .value("message", words.message)
+    words
+        .fill(object)
         .value("retryable", words.retryable)
         .value("retryStrategy", strategy)
 }
@@ -142,7 +141,7 @@ impl Dialect for Ipa {
     }
 
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let object = self.operation(operation, context);
+        let object = self.fill(Object::new(), operation, context);
         let response = object.into_response(StatusCode::OK, JSON)?;
         Ok(response.retry_after(context))
     }
@@ -159,7 +158,7 @@ impl Dialect for Ipa {
     }
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let object = self.operation(operation, context);
+        let object = self.fill(Object::new(), operation, context);
         Ok(object.into_response(StatusCode::OK, JSON)?.private())
     }
 
@@ -168,11 +167,11 @@ impl Dialect for Ipa {
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {
-        let operations = page.operations.iter();
         let list = Object::new()
             .objects(
                 "results",
-                operations.map(|(operation, context)| self.operation(operation, context)),
+                page.operations,
+                |object, (operation, context)| self.fill(object, operation, context),
             )
             .some("next", page.next)
             .into_response(StatusCode::OK, JSON)?;

@@ -7,9 +7,9 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::{Context, Fault, answers::typed};
-use crate::operation::{OperationView, WholeBody, rfc3339};
+use crate::operation::{OperationId, OperationView, WholeBody, rfc3339};
 
-/// A JSON object.
+/// A JSON object. What is inside another is written into the same text.
 pub(super) struct Object {
     text: Vec<u8>,
     /// The first error of a value, if one could not be written.
@@ -18,24 +18,24 @@ pub(super) struct Object {
 
 impl Object {
     pub(super) fn new() -> Self {
-        Self::with_capacity(256)
+        Self::begin(Vec::with_capacity(256))
     }
 
     /// Of an operation, with room for its result.
     pub(super) fn of(operation: &OperationView<'_>) -> Self {
         let body = operation.recorded().map_or(0, |it| it.body().len());
-        Self::with_capacity(512 + body)
+        Self::begin(Vec::with_capacity(512 + body))
     }
 
-    fn with_capacity(bytes: usize) -> Self {
-        let mut text = Vec::with_capacity(bytes);
+    fn begin(mut text: Vec<u8>) -> Self {
         text.push(b'{');
         Self { text, failed: None }
     }
 
     /// Begins a member; its value is what is pushed next.
     fn member(&mut self, name: &str) -> &mut Vec<u8> {
-        if self.text.len() > 1 {
+        // No value ends like this.
+        if self.text.last() != Some(&b'{') {
             self.text.push(b',');
         }
         self.text.push(b'"');
@@ -44,9 +44,26 @@ impl Object {
         &mut self.text
     }
 
+    /// An object after what is written already.
+    fn inner(mut self, fill: impl FnOnce(Self) -> Self) -> Self {
+        self.text.push(b'{');
+        let mut filled = fill(self);
+        filled.text.push(b'}');
+        filled
+    }
+
     pub(super) fn value(mut self, name: &str, value: impl Serialize) -> Self {
         let written = serde_json::to_writer(self.member(name), &value);
         self.failed = self.failed.or(written.err());
+        self
+    }
+
+    /// The name of an operation, which has no characters to escape.
+    pub(super) fn id(mut self, name: &str, id: &OperationId) -> Self {
+        let text = self.member(name);
+        text.push(b'"');
+        id.push_to(text);
+        text.push(b'"');
         self
     }
 
@@ -67,18 +84,35 @@ impl Object {
         self
     }
 
-    pub(super) fn object(mut self, name: &str, inner: Self) -> Self {
-        let Self { mut text, failed } = inner;
-        text.push(b'}');
-        self.member(name).extend_from_slice(&text);
-        self.failed = self.failed.or(failed);
-        self
+    pub(super) fn object(mut self, name: &str, fill: impl FnOnce(Self) -> Self) -> Self {
+        self.member(name);
+        self.inner(fill)
     }
 
-    pub(super) fn objects(mut self, name: &str, inner: impl IntoIterator<Item = Self>) -> Self {
-        let (list, failed) = array(inner);
-        self.member(name).extend_from_slice(&list);
-        self.failed = self.failed.or(failed);
+    /// An array of objects, one for each item.
+    pub(super) fn objects<T>(
+        mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        fill: impl Fn(Self, T) -> Self,
+    ) -> Self {
+        self.member(name);
+        self.array(items, fill)
+    }
+
+    fn array<T>(
+        mut self,
+        items: impl IntoIterator<Item = T>,
+        fill: impl Fn(Self, T) -> Self,
+    ) -> Self {
+        self.text.push(b'[');
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.text.push(b',');
+            }
+            self = self.inner(|object| fill(object, item));
+        }
+        self.text.push(b']');
         self
     }
 
@@ -115,10 +149,19 @@ impl Object {
         (self, is_embedded)
     }
 
-    /// The text as it is, to be embedded or sent.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, Fault> {
+    fn finish(mut self) -> Result<Vec<u8>, Fault> {
         self.text.push(b'}');
-        whole(self.text, self.failed)
+        self.whole()
+    }
+
+    fn whole(self) -> Result<Vec<u8>, Fault> {
+        match self.failed {
+            None => Ok(self.text),
+            Some(error) => {
+                tracing::error!(%error, "a result cannot be written as JSON");
+                Err(Fault::Unpresentable)
+            }
+        }
     }
 
     pub(super) fn into_response(
@@ -144,39 +187,13 @@ impl Object {
 }
 
 /// Objects as an array of its own.
-pub(super) fn list(objects: impl IntoIterator<Item = Object>) -> Result<Vec<u8>, Fault> {
-    let (text, failed) = array(objects);
-    whole(text, failed)
-}
-
-fn array(objects: impl IntoIterator<Item = Object>) -> (Vec<u8>, Option<serde_json::Error>) {
-    let mut text = b"[".to_vec();
-    let mut first_failed = None;
-    for (
-        index,
-        Object {
-            text: inner,
-            failed,
-        },
-    ) in objects.into_iter().enumerate()
-    {
-        if index > 0 {
-            text.push(b',');
-        }
-        text.extend_from_slice(&inner);
-        text.push(b'}');
-        first_failed = first_failed.or(failed);
-    }
-    text.push(b']');
-    (text, first_failed)
-}
-
-fn whole(text: Vec<u8>, failed: Option<serde_json::Error>) -> Result<Vec<u8>, Fault> {
-    match failed {
-        None => Ok(text),
-        Some(error) => {
-            tracing::error!(%error, "a result cannot be written as JSON");
-            Err(Fault::Unpresentable)
-        }
-    }
+pub(super) fn list<T>(
+    items: impl IntoIterator<Item = T>,
+    fill: impl Fn(Object, T) -> Object,
+) -> Result<Vec<u8>, Fault> {
+    let nothing = Object {
+        text: Vec::with_capacity(1024),
+        failed: None,
+    };
+    nothing.array(items, fill).whole()
 }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use http::{Method, Response, StatusCode, header::LINK};
 
 use super::{
@@ -65,17 +67,23 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn link(rel: &str, href: Option<impl AsRef<str>>) -> Option<Object> {
-    let href = href?;
-    let link = Object::new()
-        .value("href", href.as_ref())
-        .value("rel", rel)
-        .value("type", JSON);
-    Some(link)
+/// Links by relation, as far as there are URLs.
+fn links<'a, const N: usize>(
+    object: Object,
+    links: [(&'a str, Option<Cow<'a, str>>); N],
+) -> Object {
+    let known = links
+        .into_iter()
+        .filter_map(|(rel, href)| Some((rel, href?)));
+    object.objects("links", known, |link, (rel, href)| {
+        link.value("href", href)
+            .value("rel", rel)
+            .value("type", JSON)
+    })
 }
 
 /// A `statusInfo`, of 1.0 and of the later drafts.
-fn status_info(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
+fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
     let metadata = operation.metadata();
     let state = operation.state();
     let progress = metadata.progress();
@@ -85,16 +93,14 @@ fn status_info(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
     };
     let words = ErrorWords::of(operation);
     let message = words.as_ref().map(|words| words.message);
-    let links = [
-        link("self", context.urls.status()),
-        link("monitor", context.urls.status()),
-        (state == State::Succeeded)
-            .then(|| link(RESULTS, context.urls.below("results")))
-            .flatten(),
-    ];
-    Object::new()
-        .value("id", operation.id())
-        .value("jobID", operation.id())
+    let results = match state {
+        State::Succeeded => context.urls.below("results"),
+        _ => None,
+    };
+    let url = context.urls.status().map(Cow::Borrowed);
+    let object = object
+        .id("id", operation.id())
+        .id("jobID", operation.id())
         .value("type", "process")
         .some("processID", metadata.name())
         .value("status", word(state))
@@ -107,8 +113,15 @@ fn status_info(operation: &OperationView<'_>, context: &Context<'_>) -> Object {
         .time("finished", metadata.finished_at())
         .time("updated", metadata.updated_at())
         .some("progress", percent.map(|percent| percent as u8))
-        .some("exception", operation.problem())
-        .objects("links", links.into_iter().flatten())
+        .some("exception", operation.problem());
+    links(
+        object,
+        [
+            ("self", url.clone()),
+            ("monitor", url),
+            (RESULTS, results.map(Cow::Owned)),
+        ],
+    )
 }
 
 impl Dialect for Ogc {
@@ -121,7 +134,7 @@ impl Dialect for Ogc {
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Response<WholeBody> {
-        status_info(operation, context)
+        status_info(Object::new(), operation, context)
             .into_error(StatusCode::CREATED, JSON)
             .no_store()
             .location(context)
@@ -129,7 +142,8 @@ impl Dialect for Ogc {
     }
 
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let info = status_info(operation, context).into_response(StatusCode::OK, JSON)?;
+        let info =
+            status_info(Object::new(), operation, context).into_response(StatusCode::OK, JSON)?;
         Ok(info.retry_after(context))
     }
 
@@ -152,14 +166,15 @@ impl Dialect for Ogc {
     }
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let info = status_info(operation, context).into_response(StatusCode::OK, JSON)?;
+        let info =
+            status_info(Object::new(), operation, context).into_response(StatusCode::OK, JSON)?;
         Ok(info.private())
     }
 
     fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
         Object::new()
-            .value("id", id)
-            .value("jobID", id)
+            .id("id", id)
+            .id("jobID", id)
             .value("type", "process")
             .value("status", word(State::Canceled))
             .into_error(StatusCode::OK, JSON)
@@ -167,7 +182,6 @@ impl Dialect for Ogc {
     }
 
     fn list(&self, page: &ListPage<'_>) -> Answer {
-        let jobs = page.operations.iter();
         let next = page.next.map(|cursor| {
             let listing = page.listing;
             let state = listing
@@ -181,13 +195,12 @@ impl Dialect for Ogc {
                 limit.unwrap_or_default()
             )
         });
-        let links = [link("self", Some("")), link("next", next.as_ref())];
-        let list = Object::new()
-            .objects(
-                "jobs",
-                jobs.map(|(operation, context)| status_info(operation, context)),
-            )
-            .objects("links", links.into_iter().flatten())
+        let list = Object::new().objects("jobs", page.operations, |job, (operation, context)| {
+            status_info(job, operation, context)
+        });
+        let here = Some(Cow::Borrowed(""));
+        let next_href = next.as_deref().map(Cow::Borrowed);
+        let list = links(list, [("self", here), ("next", next_href)])
             .into_response(StatusCode::OK, JSON)?;
         let next = next.map(|href| format!("<{href}>; rel=\"next\""));
         Ok(list.private().put(LINK, next))

@@ -35,7 +35,9 @@ def begin(client, order, read):
     assert response.json()["status"] == "NotStarted", response.text()
     assert "location" not in response.headers, "it would be read as the result's URL"
     polls = []
-    method = LROBasePolling(timeout=0.1, raw_response_hook=lambda poll: polls.append(poll.http_response))
+    method = LROBasePolling(
+        timeout=0.1, raw_response_hook=lambda poll: polls.append(poll.http_response)
+    )
     return LROPoller(client, accepted, read, method), polls
 
 

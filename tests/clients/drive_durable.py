@@ -93,6 +93,14 @@ async def purged(base):
     assert (await client.purge_instance_history(instance)).instances_deleted == 0
 
 
+async def listed(base):
+    """the instances are listed"""
+    client = connect(base)
+    instance = await client.start_new("report", client_input=server.QUICK)
+    await completion(client, instance)
+    assert instance in [status.instance_id for status in await client.get_status_all()]
+
+
 def in_turn(runner, check):
     """`check` as a plain function. The client's connections belong to one loop."""
 
@@ -107,5 +115,5 @@ if __name__ == "__main__":
     # The client has no way to close its connections, of which asyncio complains.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with asyncio.Runner() as loop:
-        checks = (success, slow, failure, cancel, purged)
+        checks = (success, slow, failure, cancel, purged, listed)
         server.run("durable", *(in_turn(loop, check) for check in checks))

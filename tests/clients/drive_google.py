@@ -71,9 +71,10 @@ def failure(base):
     except exceptions.InvalidArgument as error:
         assert error.message == server.TEXT, error
         (status,) = error.errors
-        problem = Struct()
-        assert any(detail.Unpack(problem) for detail in status.details), status
-        assert problem["code"] == server.CODE, problem
+        detail = Struct()
+        assert status.details[0].Unpack(detail), status
+        assert detail["reason"] == server.CODE, detail
+        assert detail["problem"]["code"] == server.CODE, detail
 
 
 def cancel(base):
@@ -88,10 +89,12 @@ def cancel(base):
 
 
 def listed(base):
-    """the reports are listed"""
-    name = begin(base, server.QUICK).operation.name
-    listed = connect(base).list_operations("operations", "")
-    assert name in [operation.name for operation in listed]
+    """the reports are listed, page by page"""
+    begun = {begin(base, server.QUICK).operation.name for _ in range(3)}
+    pages = connect(base).list_operations("operations", "", page_size=2).pages
+    names = [[operation.name for operation in page.operations] for page in pages]
+    assert len(names) >= 2 and all(len(page) <= 2 for page in names), names
+    assert begun <= set(sum(names, [])), names
 
 
 def forgotten(base):

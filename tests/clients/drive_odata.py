@@ -38,7 +38,9 @@ def begin(client, order):
     assert response.status_code == 202, response.status_code
     assert response.headers["preference-applied"] == "respond-async", response.headers
     polls = []
-    method = LROBasePolling(timeout=0.1, raw_response_hook=lambda poll: polls.append(poll.http_response))
+    method = LROBasePolling(
+        timeout=0.1, raw_response_hook=lambda poll: polls.append(poll.http_response)
+    )
     return LROPoller(client, accepted, lambda last: last.http_response, method), polls
 
 

@@ -1,0 +1,124 @@
+//! What a poll costs in each dialect, against `Plain`, in turns, as a table.
+//!
+//! Run with: `cargo bench --bench dialects` (some ten seconds).
+//!
+//! One thread, no network: a request to the answer's last byte, of an operation that
+//! is running, and of one that has succeeded with 1 KiB of JSON. Medians of rounds.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+use tokio::runtime::Builder;
+use tower::Service;
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse, WholeBody,
+    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    store::{Created, LeaseTerm, NewOperation, Repository},
+};
+
+const ROUNDS: usize = 41;
+const POLLS: u32 = 4_000;
+
+fn main() {
+    let dialects: [(&str, Arc<dyn Dialect>); 9] = [
+        ("plain", Arc::new(Plain::default())),
+        ("azure", Arc::new(Azure::default())),
+        ("arm", Arc::new(Arm::default())),
+        ("google", Arc::new(Google::default())),
+        ("odata", Arc::new(OData::default())),
+        ("fhir", Arc::new(Fhir::default())),
+        ("ogc", Arc::new(Ogc::default())),
+        ("durable", Arc::new(Durable::default())),
+        ("ipa", Arc::new(Ipa::default())),
+    ];
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let store = MemoryStore::new();
+    let (running, succeeded) =
+        runtime.block_on(async { (create(&store, false).await, create(&store, true).await) });
+    println!("| dialect | running, ns | ratio | succeeded with 1 KiB, ns | ratio |");
+    println!("| --- | --- | --- | --- | --- |");
+    let mut polls: Vec<_> = dialects
+        .iter()
+        .map(|(_, dialect)| {
+            PollService::new(store.clone())
+                .dialect(Arc::clone(dialect))
+                .base_url("https://api.example.com")
+                .expect("a URL")
+        })
+        .collect();
+    let medians = [running, succeeded].map(|id| {
+        let uri: http::Uri = format!("/{id}").parse().expect("a path");
+        let mut times = vec![Vec::new(); polls.len()];
+        for round in 0..ROUNDS {
+            for turn in 0..polls.len() {
+                // Each is first as often as any other.
+                let which = (turn + round) % polls.len();
+                times[which].push(time(&runtime, &mut polls[which], &uri));
+            }
+        }
+        times.into_iter().map(median).collect::<Vec<_>>()
+    });
+    for (index, (name, _)) in dialects.iter().enumerate() {
+        let [running, succeeded] = &medians;
+        println!(
+            "| {name} | {:.0} | {:.2} | {:.0} | {:.2} |",
+            running[index],
+            running[index] / running[0],
+            succeeded[index],
+            succeeded[index] / succeeded[0],
+        );
+    }
+}
+
+/// Nanoseconds a poll.
+fn time(
+    runtime: &tokio::runtime::Runtime,
+    polls: &mut PollService<MemoryStore>,
+    uri: &http::Uri,
+) -> f64 {
+    runtime.block_on(async {
+        let since = Instant::now();
+        for _ in 0..POLLS {
+            let request = Request::get(uri.clone()).body(()).expect("a request");
+            // It is always ready.
+            let Ok(answer) = polls.call(request).await;
+            black_box(answer.body().as_whole().map(WholeBody::data));
+        }
+        since.elapsed().as_nanos() as f64 / f64::from(POLLS)
+    })
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+async fn create(store: &MemoryStore, ends: bool) -> OperationId {
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone())
+        .name(Some("report".into()))
+        .lease(LeaseTerm {
+            term: Duration::from_secs(3600),
+            ..LeaseTerm::default()
+        });
+    let Ok(Created::New(record)) = store.create(new).await else {
+        panic!("not created");
+    };
+    let token = record.token();
+    store.start(&id, token).await.expect("started");
+    let progress = Progress::counted(2, 5).unit("pages");
+    store.report(&id, token, progress).await.expect("reported");
+    if ends {
+        let body = format!(r#"{{"title":"Q3","pages":"{}"}}"#, "p".repeat(1000));
+        let response = Response::builder().header("content-type", "application/json");
+        let response = response.body(WholeBody::from(body)).expect("a response");
+        let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
+        let finished = store.finish(&id, token, outcome, None).await;
+        finished.expect("finished");
+    }
+    id
+}
