@@ -6,6 +6,9 @@ pub mod modes {}
 #[doc = include_str!("../docs/handler.md")]
 pub mod handler {}
 
+#[doc = include_str!("../docs/dialects.md")]
+pub mod dialects {}
+
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 

@@ -47,8 +47,8 @@
 //! * [`store`]: where operations are kept. The laws, the stores, and how to
 //!   write one.
 //! * [`operation`]: what an operation is. Pure types, usable alone.
-//! * [`dialect`]: how an operation is spoken on the wire, and how to speak
-//!   otherwise.
+//! * [`dialect`]: how an operation is spoken on the wire. [`guide::dialects`]: the
+//!   vocabularies of Azure, Google, OData, FHIR, OGC and others, and your own.
 //! * [`guide::modes`]: when a request goes asynchronous, and which way to
 //!   choose. [`guide::handler`]: what changes for your handler.
 //! * [`guide::deployment`]: stores, leases, crashes and restarts.

@@ -6,49 +6,8 @@
 //! conditional requests (`ETag`, `If-None-Match`, `If-Match`), `HEAD` and
 //! `OPTIONS` are the same in every dialect, and no dialect's business.
 //!
-//! [`Plain`] is the default. A further vocabulary is one further file; this
-//! one shouts:
-//!
-//! ```
-//! use http::{Response, StatusCode};
-//! use tower_operations::{MemoryStore, OperationId, OperationView, PollService, WholeBody, dialect::*};
-//!
-//! #[derive(Debug)]
-//! struct Loud(Plain);
-//!
-//! impl Dialect for Loud {
-//!     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-//!         self.0.ask(inquiry)
-//!     }
-//!     fn accepted(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
-//!         self.0.accepted(operation, context)
-//!     }
-//!     fn status(&self, operation: &OperationView<'_>, _: &Context<'_>) -> Answer {
-//!         let text = operation.state().as_str().to_uppercase();
-//!         let mut response = Response::new(WholeBody::from(text));
-//!         if !operation.state().is_terminal() {
-//!             *response.status_mut() = StatusCode::ACCEPTED;
-//!         }
-//!         Ok(response)
-//!     }
-//!     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-//!         self.0.result(operation, context)
-//!     }
-//!     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-//!         self.status(operation, context)
-//!     }
-//!     fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
-//!         self.0.forgotten(id)
-//!     }
-//!     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-//!         let mut response = Response::new(WholeBody::from("NO!"));
-//!         *response.status_mut() = fault.status();
-//!         response
-//!     }
-//! }
-//!
-//! let polls = PollService::new(MemoryStore::new()).dialect(Loud(Plain::default()));
-//! ```
+//! [`Plain`] is the default. The [guide](crate::guide::dialects) has the others side by
+//! side, and one of your own.
 
 mod accepted;
 mod answers;
