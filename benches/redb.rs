@@ -65,8 +65,8 @@ fn main() {
         );
     }
     println!("\n| over HTTP | connections | answers per second |\n| --- | --- | --- |");
-    let bare = service_fn(|request| answer::<Incoming>(request));
-    let layered = service_fn(|request| answer::<RequestBody<Incoming>>(request));
+    let bare = service_fn(answer::<Incoming>);
+    let layered = service_fn(answer::<RequestBody<Incoming>>);
     let rate = over_http(&runtime(), bare);
     println!("| the service by itself, 200 | {CONNECTIONS} | {rate:.0} |");
     let memory = AsyncAcceptLayer::new(MemoryStore::new().min_retention(Duration::ZERO));

@@ -18,12 +18,12 @@ use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::RecordedResponse;
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle, Progress,
-    RequestBody, ResponseBody, State, WholeBody,
-    store::{Lease, List, ListQuery, Record, StoreError, Version},
+    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle, Outcome,
+    Progress, RequestBody, ResponseBody, State, WholeBody,
+    store::{Lease, List, ListQuery, Record, Repository, StoreError, Version, Write},
 };
 
 type Body = RequestBody<WholeBody>;
@@ -559,4 +559,80 @@ async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
     let record = setup.only_one().await;
     let problem = record.operation().problem().unwrap();
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+}
+
+/// The service is not ready when the time is over: its operation waits as any other.
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_before_its_service_is_ready_is_pending() {
+    let (setup, layer) = Setup::new();
+    let layer = layer.after(Duration::from_secs(1));
+    let only_one = ConcurrencyLimitLayer::new(1);
+    let inner = only_one.layer(service_fn(taking(10)));
+    let service = layer.layer(inner);
+    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let first = service.clone().oneshot(post()).await.unwrap();
+    let second = service.oneshot(post()).await.unwrap();
+    for response in [first, second] {
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    }
+    let records = setup.operations().await;
+    let [second, first] = &records[..] else {
+        panic!("two: {records:?}");
+    };
+    assert_eq!(first.operation().state(), State::Running);
+    assert_eq!(first.attempts(), 1);
+    assert_eq!(second.operation().state(), State::Pending);
+    assert_eq!(second.attempts(), 0);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let records = setup.operations().await;
+    assert_eq!(records[1].operation().state(), State::Succeeded);
+    assert_eq!(records[0].operation().state(), State::Running);
+    assert_eq!(records[0].attempts(), 1);
+    let report = setup.drain.drain(Duration::from_secs(3600)).await;
+    assert!(report.is_clean(), "{report:?}");
+    let records = setup.memory.list(&ListQuery::new(None, 10)).await.unwrap();
+    let ended = records.records.iter().map(|it| it.operation().state());
+    assert!(ended.eq([State::Succeeded; 2]));
+}
+
+/// Somebody cancels it as soon as it exists, before this node has it in its hands: the
+/// node is told of it when it knows of no such operation.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_right_after_the_creation_stops_a_held_call() {
+    let memory = MemoryStore::new();
+    let (canceled, creates) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
+    let store = Hooked::new(memory.clone(), move |call, when| {
+        let second =
+            (call, when) == (Call::Create, When::After) && creates.fetch_add(1, SeqCst) == 1;
+        let memory = canceled.clone();
+        async move {
+            if second {
+                let found = memory.list(&ListQuery::new(None, 1)).await.unwrap();
+                let record = &found.records[0];
+                let (id, version) = (record.operation().id(), record.version().unwrap());
+                let canceled = memory.overrule(id, version, Outcome::Canceled).await;
+                assert!(matches!(canceled, Ok(Write::Done(_))));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        }
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let inner = service_fn(taking(3600));
+    // It renews, and hears what others do.
+    let other = layer.clone().layer(inner.clone());
+    assert_eq!(
+        other.oneshot(post()).await.unwrap().status(),
+        StatusCode::ACCEPTED
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = layer.after(Duration::from_secs(1)).layer(inner);
+    let response = held.oneshot(post()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let accepted = Instant::now();
+    while drain.in_flight() > 1 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(accepted.elapsed() < Duration::from_secs(2), "it runs on");
+    }
 }

@@ -28,3 +28,5 @@ mod proxy;
 mod round_trips;
 #[path = "postgres/setting_up.rs"]
 mod setting_up;
+#[path = "postgres/sharing.rs"]
+mod sharing;

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs every test: unit, property, model checking, documentation, examples, and
-# a hundred thousand operations over loopback.
+# a hundred thousand operations over loopback, and client libraries of other vendors.
 #
 #   bash tests/run.sh
 #
-# It needs Rust, a C compiler to link with, and the servers that the tests start
-# for themselves, on free ports in temporary folders: PostgreSQL and Redis. All
-# but Rust it installs where it is missing.
+# It needs Rust, a C compiler to link with, the servers that the tests start for
+# themselves, on free ports in temporary folders: PostgreSQL and Redis, and Python.
+# All but Rust it installs where it is missing; the Python clients go to a temporary
+# folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,4 +30,10 @@ compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || install "PostgreSQ
 command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
   || install "Redis" redis-server
 
+python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+  || install "Python 3.11 with venv" python3 python3-venv
+
 cargo test --all-features
+
+# The clients of other vendors, unchanged, against the server that was built for that.
+bash tests/clients/run.sh

@@ -111,7 +111,7 @@ impl Orders {
         })
     }
 
-    fn hand_out(&self, order: Order) -> Response<Body> {
+    fn hand_out(&self, order: Order, query: Option<&str>) -> Response<Body> {
         let Order { title, pages, .. } = order;
         let Self::Export { base_url } = self else {
             return Json(Report { title, pages }).into_response();
@@ -126,7 +126,7 @@ impl Orders {
         let file = format!("{base_url}/Patient.ndjson?title={encoded}");
         Json(json!({
             "transactionTime": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            "request": format!("{base_url}/$export"),
+            "request": format!("{base_url}/$export?{}", query.unwrap_or_default()),
             "requiresAccessToken": false,
             "output": [{"type": "Patient", "url": file, "count": 1}],
             "error": [],
@@ -199,7 +199,7 @@ impl Renderer {
             (Some(Ending::Error), _) => return Err(OutOfOrder),
             (Some(Ending::Panic), _) => panic!("a panic was ordered"),
             (Some(Ending::Hang), _) => std::future::pending().await,
-            (None, Format::Json) => orders.hand_out(order),
+            (None, Format::Json) => orders.hand_out(order, query.as_deref()),
             (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
         };
         Ok(response)

@@ -40,14 +40,12 @@ impl Front {
         let (record, urls) = match accepted {
             Accepted::New(record) => (record, &self.urls),
             Accepted::Repeated(record, urls) => (record, urls),
-            Accepted::Answered(answer) => {
-                return (self.policy.replay.answer(answer), Reply::Direct);
-            }
+            Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
         };
         // A repetition gets what the first request got, whatever has happened
         // since.
         let stage = Stage::<RecordedResponse>::Pending;
-        let metadata = record.operation().metadata().clone();
+        let metadata = record.operation().metadata().as_created();
         let operation = Operation::of(
             record.operation().id().clone(),
             Snapshot { stage, metadata },

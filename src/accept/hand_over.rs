@@ -215,7 +215,7 @@ where
     /// it is an operation only once its time is over or the handler says so.
     fn hold<B>(
         self,
-        mut wanted: Wanted,
+        wanted: Wanted,
         body: RequestBody<B>,
         mut reserved: Option<ReservedKey>,
     ) -> Held<S::Response, S::Error>
@@ -237,8 +237,6 @@ where
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
-        // Its call goes on while it is created.
-        wanted.new = wanted.new.running();
         let mut request = Request::from_parts(parts, body);
         let span = operation_span(&wanted.new.id, &request);
         request
@@ -259,13 +257,15 @@ where
         let run = async move {
             // In flight until it is answered, or ended.
             let _admitted = admitted;
-            let policy = &policy;
+            let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);
-            let create = || async {
+            let wanted = &wanted;
+            let create = |is_running| async move {
                 // Under a token of its own each time: what was given up before is
                 // ended by its token, and must not be taken for this one.
-                let wanted = wanted.anew();
-                match create(&node, policy, &wanted).await {
+                let mut wanted = wanted.anew();
+                wanted.new.is_running = is_running;
+                match create(node, policy, &wanted).await {
                     Ok(Made::New(record)) => Ok(record),
                     Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),
                 }

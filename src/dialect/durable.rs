@@ -22,8 +22,9 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
 ///
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
-/// rewinding, suspending, resuming and restarting are `501`. `input` is `null`: it is
-/// not kept.
+/// rewinding, suspending, resuming and restarting are `501`, and so are several states
+/// in a list, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is
+/// `null`, and the reason of a termination is not shown: they are not kept.
 ///
 /// Its clients need absolute URLs: set a
 /// [base URL](crate::AsyncAcceptLayer::base_url).
@@ -169,7 +170,7 @@ impl Dialect for Durable {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        let problem = fault.problem();
+        let problem = fault.named("x-ms-continuation-token").problem();
         let words = ErrorWords::from(&problem);
         let status = match fault {
             Fault::AlreadyFinished { .. } => StatusCode::GONE,
@@ -179,6 +180,7 @@ impl Dialect for Durable {
         };
         Object::new()
             .value("Message", words.message)
+            .value("ExceptionMessage", words.message)
             .value("Code", &words.code)
             .into_error(status, JSON)
             .no_store()
@@ -194,13 +196,17 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let parameter = |name| {
         query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
     };
-    for name in ["createdTimeFrom", "createdTimeTo"] {
-        if parameter(name)?.is_some() {
+    for name in ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"] {
+        if parameter(name)?.is_some_and(|value| !value.is_empty()) {
             return Err(Fault::Unsupported);
         }
     }
     let invalid = |parameter| move || Fault::InvalidQuery { parameter };
-    let state = parameter("runtimeStatus")?.map(|text| {
+    let states = parameter("runtimeStatus")?.filter(|states| !states.is_empty());
+    let state = states.map(|text| {
+        if text.contains(',') {
+            return Err(Fault::Unsupported);
+        }
         let mut states = State::ALL.iter().filter(|state| word(**state) == text);
         states.next().copied().ok_or_else(invalid("runtimeStatus"))
     });

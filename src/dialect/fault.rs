@@ -212,6 +212,16 @@ impl Fault {
         }
     }
 
+    /// The same, where the parameter `cursor` has another name.
+    pub(super) fn named(&self, cursor: &'static str) -> Self {
+        match self {
+            Self::InvalidQuery {
+                parameter: "cursor",
+            } => Self::InvalidQuery { parameter: cursor },
+            fault => fault.clone(),
+        }
+    }
+
     fn describe(&self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as Status;
         match self {

@@ -11,7 +11,7 @@ use super::{
     query,
     routes::{Asked, POST, Part, READ, asked},
 };
-use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+use crate::operation::{OperationId, OperationView, Progress, RecordedResponse, State, WholeBody};
 
 /// As Google speaks (AIP-151, `google.longrunning.Operations` over HTTP and JSON); for
 /// google-api-core.
@@ -132,11 +132,7 @@ fn response(object: Object, operation: &OperationView<'_>, context: &Context<'_>
         Err(error) => return object.failed(error),
     }
     let recorded = operation.recorded();
-    let media_type = recorded.and_then(|recorded| {
-        let headers = recorded.headers();
-        let media_type = headers.get(http::header::CONTENT_TYPE)?;
-        media_type.to_str().ok().map(str::to_owned)
-    });
+    let media_type = recorded.and_then(RecordedResponse::media_type);
     object.object("response", |any| {
         any_struct(any, |elsewhere| {
             elsewhere
@@ -276,7 +272,7 @@ impl Dialect for Google {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        let problem = fault.problem();
+        let problem = fault.named("pageToken").problem();
         let words = ErrorWords::from(&problem);
         let (status, (_, name)) = match fault {
             Fault::NotFinished { .. } => {

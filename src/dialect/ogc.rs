@@ -10,7 +10,9 @@ use super::{
     query,
     routes::{Part, READ, ask},
 };
-use crate::operation::{OperationId, OperationView, Problem, Progress, State, WholeBody};
+use crate::operation::{
+    OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
+};
 
 /// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it).
 ///
@@ -67,19 +69,24 @@ fn word(state: State) -> &'static str {
     }
 }
 
-/// Links by relation, as far as there are URLs.
-fn links<'a, const N: usize>(
-    object: Object,
-    links: [(&'a str, Option<Cow<'a, str>>); N],
-) -> Object {
+/// A relation, a URL, and the type of what is there.
+type Link<'a> = (&'a str, Option<Cow<'a, str>>, &'a str);
+
+/// Links, as far as there are URLs.
+fn links<'a, const N: usize>(object: Object, links: [Link<'a>; N]) -> Object {
     let known = links
         .into_iter()
-        .filter_map(|(rel, href)| Some((rel, href?)));
-    object.objects("links", known, |link, (rel, href)| {
+        .filter_map(|(rel, href, media_type)| Some((rel, href?, media_type)));
+    object.objects("links", known, |link, (rel, href, media_type)| {
         link.value("href", href)
             .value("rel", rel)
-            .value("type", JSON)
+            .value("type", media_type)
     })
+}
+
+/// A problem as the standard has it: with a type in any case.
+fn exception(problem: &Problem) -> Problem {
+    problem.clone().with_type(problem.type_uri())
 }
 
 /// A `statusInfo`, of 1.0 and of the later drafts.
@@ -97,6 +104,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         State::Succeeded => context.urls.below("results"),
         _ => None,
     };
+    let media_type = operation.recorded().and_then(RecordedResponse::media_type);
     let url = context.urls.status().map(Cow::Borrowed);
     let object = object
         .id("id", operation.id())
@@ -113,13 +121,13 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         .time("finished", metadata.finished_at())
         .time("updated", metadata.updated_at())
         .some("progress", percent.map(|percent| percent as u8))
-        .some("exception", operation.problem());
+        .some("exception", operation.problem().map(exception));
     links(
         object,
         [
-            ("self", url.clone()),
-            ("monitor", url),
-            (RESULTS, results.map(Cow::Owned)),
+            ("self", url.clone(), JSON),
+            ("monitor", url, JSON),
+            (RESULTS, results.map(Cow::Owned), media_type.unwrap_or(JSON)),
         ],
     )
 }
@@ -156,7 +164,7 @@ impl Dialect for Ogc {
                 let id = operation.id().clone();
                 return Err(Fault::Canceled { id });
             }
-            State::Failed => operation.problem().cloned().unwrap_or_default(),
+            State::Failed => operation.problem().map(exception).unwrap_or_default(),
             State::Succeeded => {
                 let response = replayed(operation, context)?;
                 return response.ok_or(Fault::Unpresentable);
@@ -198,10 +206,8 @@ impl Dialect for Ogc {
         let list = Object::new().objects("jobs", page.operations, |job, (operation, context)| {
             status_info(job, operation, context)
         });
-        let here = Some(Cow::Borrowed(""));
         let next_href = next.as_deref().map(Cow::Borrowed);
-        let list = links(list, [("self", here), ("next", next_href)])
-            .into_response(StatusCode::OK, JSON)?;
+        let list = links(list, [("next", next_href, JSON)]).into_response(StatusCode::OK, JSON)?;
         let next = next.map(|href| format!("<{href}>; rel=\"next\""));
         Ok(list.private().put(LINK, next))
     }

@@ -45,14 +45,6 @@ impl Replay {
     /// repeated, and with `Cache-Control: private, no-store`.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
-        let mut response = self.answer(recorded);
-        let private = HeaderValue::from_static("private, no-store");
-        response.headers_mut().insert(CACHE_CONTROL, private);
-        response
-    }
-
-    /// The recorded response as an answer to the request itself, sent once more.
-    pub(crate) fn answer(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
         let mut response = recorded.to_response();
         let headers = response.headers_mut();
         let dropped: Vec<HeaderName> = headers
@@ -63,6 +55,7 @@ impl Replay {
         for name in dropped {
             headers.remove(name);
         }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         response
     }
 }

@@ -105,6 +105,17 @@ impl Metadata {
         }
     }
 
+    /// What was known when it was accepted.
+    pub(crate) fn as_created(&self) -> Self {
+        Self {
+            created_at: self.created_at,
+            updated_at: self.created_at,
+            method: self.method.clone(),
+            name: self.name.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.progress

@@ -15,18 +15,47 @@ use serde::{Deserialize, Serialize};
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "Said")]
 pub struct Progress {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     completed: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<Box<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Box<str>>,
 }
+
+/// What somebody says of a progress, with the bounds of none.
+#[derive(Deserialize)]
+struct Said {
+    percent: Option<f64>,
+    completed: Option<u64>,
+    total: Option<u64>,
+    unit: Option<Box<str>>,
+    message: Option<Box<str>>,
+}
+
+impl From<Said> for Progress {
+    fn from(said: Said) -> Self {
+        Self {
+            percent: said
+                .percent
+                .and_then(|percent| Self::percent(percent).percent),
+            completed: said.completed,
+            total: said.total,
+            unit: said.unit.map(|unit| cut(unit, UNIT)),
+            message: said.message.map(|message| cut(message, MESSAGE)),
+        }
+    }
+}
+
+/// In bytes.
+const UNIT: usize = 64;
+const MESSAGE: usize = 1024;
 
 impl Progress {
     /// A share of the work, from 0 to 100. What lies outside is brought in; a
@@ -62,7 +91,7 @@ impl Progress {
     /// What is counted, for example `pages`; cut after 64 bytes.
     #[must_use]
     pub fn unit(mut self, unit: impl Into<Box<str>>) -> Self {
-        self.unit = Some(cut(unit.into(), 64));
+        self.unit = Some(cut(unit.into(), UNIT));
         self
     }
 
@@ -70,7 +99,7 @@ impl Progress {
     /// they keep versions.
     #[must_use]
     pub fn message(mut self, message: impl Into<Box<str>>) -> Self {
-        self.message = Some(cut(message.into(), 1024));
+        self.message = Some(cut(message.into(), MESSAGE));
         self
     }
 
@@ -134,6 +163,10 @@ mod tests {
         let progress = Progress::text("\u{1f980}".repeat(1000)).unit("\u{fc}".repeat(33));
         assert_eq!(progress.get_message().map(str::len), Some(1024));
         assert_eq!(progress.get_unit().map(str::len), Some(64));
+        let said = format!(r#"{{"percent":200,"message":"{}"}}"#, "x".repeat(2000));
+        let said: Progress = serde_json::from_str(&said).unwrap();
+        assert_eq!(said.get_message().map(str::len), Some(1024));
+        assert_eq!(said.get_percent(), Some(100.0));
         let odd = format!("x{}", "\u{1f980}".repeat(1000));
         assert_eq!(Progress::text(odd).get_message().map(str::len), Some(1021));
     }

@@ -94,6 +94,12 @@ impl RecordedResponse {
         map
     }
 
+    /// Its `Content-Type`, if it has one that is text.
+    #[must_use]
+    pub fn media_type(&self) -> Option<&str> {
+        std::str::from_utf8(self.0.headers.get("content-type")?).ok()
+    }
+
     /// The trailer fields, if there were any.
     #[must_use]
     pub fn trailers(&self) -> Option<HeaderMap> {

@@ -36,7 +36,10 @@ impl AcceptedRequest {
     ) -> Self {
         let id = record.operation().id().clone();
         let span = operation_span(&id, &request);
-        let work = Work::new(id, record.token(), record.attempts() + 1);
+        // Whose start is counted already is not counted again.
+        let is_started = record.started_by() == Some(record.token());
+        let attempt = record.attempts() + u32::from(!is_started);
+        let work = Work::new(id, record.token(), attempt);
         let work = Arc::new(work.kept(kept));
         request
             .extensions_mut()

@@ -1,7 +1,7 @@
 //! A call that may still be answered directly: run first, accepted later, or
 //! not at all.
 
-use std::{any::Any, future::Future, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
@@ -12,9 +12,9 @@ use tower::{BoxError, Service, ServiceExt};
 use super::{
     Node, RunLimits,
     catch_panic::{CatchPanic, Panicked},
-    gate::Returned,
+    gate::{Gate, Returned},
     heartbeat,
-    operate::{RunOutcome, collect, inner_error, leave, stoppable},
+    operate::{RunOutcome, collect, inner_error, leave, start, stoppable},
     record::record as record_outcome,
     work::Work,
 };
@@ -64,12 +64,13 @@ where
     C::Error: Into<BoxError>,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the call, and creates the operation when that is asked for. Ends
-    /// with an early answer, or with a recorded outcome after it has said that
-    /// it was `accepted`. One and the same call all along.
+    /// Runs the call, and creates the operation when that is asked for: as one that is
+    /// running, or that is pending as long as the service is not ready. Ends with an
+    /// early answer, or with a recorded outcome after it has said that it was
+    /// `accepted`. One and the same call all along.
     pub(crate) async fn run<F, D>(
         self,
-        create: impl Fn() -> F,
+        create: impl Fn(bool) -> F,
         accepted: impl FnOnce(Arc<Record<RecordedResponse>>),
     ) -> Option<Told<Response<C>, S::Error>>
     where
@@ -83,106 +84,247 @@ where
             request,
             deadline,
         } = self;
-        let gate = work.gate()?;
         let begun = Instant::now();
-        let call = async {
-            let service = match timeout(limits.pending, service.ready()).await {
-                Ok(Ok(service)) => service,
-                Ok(Err(error)) => return Ok((Err(error), Instant::now())),
-                Err(_) => return Err(Late),
-            };
-            let latest = Instant::now() + limits.running;
-            match timeout_at(latest, service.call(request)).await {
-                Ok(called) => Ok((called, latest)),
-                Err(_) => Err(Late),
+        let mut threshold = Threshold {
+            gate: work.gate()?,
+            work: &work,
+            create,
+            too_late: deadline.and_then(|deadline| begun.checked_add(deadline)),
+        };
+        let ready = async move {
+            match timeout(limits.pending, service.ready()).await {
+                Ok(Ok(_)) => Ok(service),
+                Ok(Err(error)) => Err(Ok((Err(error), Instant::now()))),
+                Err(_) => Err(Err(Late)),
             }
         };
-        let mut call = std::pin::pin!(CatchPanic::new(call));
-        let mut done: Option<Called<Response<C>, S::Error>> = None;
-        let too_late = deadline.and_then(|deadline| begun.checked_add(deadline));
-        let mut timer = std::pin::pin!(async {
-            match too_late {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
+        let mut ready = std::pin::pin!(CatchPanic::new(ready));
+        let mut service = match threshold.hold(false, ready.as_mut()).await {
+            Held::Done(Ok(Ok(service))) => service,
+            Held::Done(failed) => {
+                let called = not_called(failed);
+                let record = match threshold.returned(false).await {
+                    Settled::Answer => return Some(answer(called)),
+                    Settled::Nobody => return None,
+                    Settled::Accepted(record) => record,
+                };
+                accepted(record);
+                let outcome = async { Ok(outcome_of(called, &limits).await) };
+                go_on(&node, &limits, &work, outcome).await;
+                return None;
             }
-        });
-        let mut timed = false;
-
-        let record = loop {
-            if done.is_some() {
-                match gate.returned() {
-                    Returned::Answer => return Some(answer(done.take())),
-                    Returned::Nobody => return None,
-                    Returned::Create => {}
-                }
-            } else {
-                tokio::select! {
-                    biased;
-                    called = &mut call => {
-                        done = Some(called);
-                        continue;
-                    }
-                    () = gate.asked() => {}
-                    () = &mut timer, if !timed => {
-                        timed = true;
-                        gate.ask();
-                        continue;
-                    }
-                }
+            Held::Nobody => return None,
+            Held::Accepted(record, done) => {
+                accepted(record);
+                // From here on like one that was accepted at once.
+                let run = async {
+                    let done = match done {
+                        Some(done) => done,
+                        None => ready.await,
+                    };
+                    let called = match done {
+                        Ok(Ok(service)) => {
+                            if let Err(not_started) = start(&node, &work).await {
+                                return not_started.into();
+                            }
+                            call(service, request, limits.running).await
+                        }
+                        failed => not_called(failed),
+                    };
+                    Ok(outcome_of(called, &limits).await)
+                };
+                go_on(&node, &limits, &work, run).await;
+                return None;
             }
-            // The call goes on while its operation is created.
-            let mut creating = std::pin::pin!(create());
-            let created = loop {
-                tokio::select! {
-                    biased;
-                    called = &mut call, if done.is_none() => done = Some(called),
-                    created = &mut creating => break created,
-                }
-            };
-            match created {
-                Ok(record) => {
-                    work.set_token(record.token());
-                    gate.created(true);
-                    break record;
-                }
-                Err(_) if gate.created(false) => {}
-                Err(_) => return None,
-            }
+        };
+        let mut call = std::pin::pin!(call(&mut service, request, limits.running));
+        let (record, done) = match threshold.hold(true, call.as_mut()).await {
+            Held::Done(called) => match threshold.returned(true).await {
+                Settled::Answer => return Some(answer(called)),
+                Settled::Nobody => return None,
+                Settled::Accepted(record) => (record, Some(called)),
+            },
+            Held::Nobody => return None,
+            Held::Accepted(record, done) => (record, done),
         };
         accepted(record);
-        crash_point!("accepted");
-
-        let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
-            tracing::error!(id = %work.id, "it is running here already");
-            return None;
-        };
-        heartbeat::ensure(&node);
-        let run = async {
+        // It was created as started; this is how it hears of what happened since.
+        let is_ours = async { start(&node, &work).await.map_err(RunOutcome::from) };
+        let outcome = async {
             let called = match done {
                 Some(called) => called,
                 None => call.await,
             };
             Ok(outcome_of(called, &limits).await)
         };
-        let run = CatchPanic::new(stoppable(&node, &limits, &work, run));
-        let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {
-            panicked.forget();
-            Ok(Outcome::failed(FailureKind::Panicked))
-        });
-        match outcome {
-            // An error was logged where it happened.
-            Ok(outcome) => drop(record_outcome(&node, &work, outcome).await),
-            Err(nothing) => leave(&node, &work, nothing).await,
-        }
+        let run = async {
+            match tokio::try_join!(is_ours, outcome) {
+                Ok(((), outcome)) => Ok(outcome),
+                Err(ended) => ended,
+            }
+        };
+        go_on(&node, &limits, &work, run).await;
         None
     }
 }
 
-fn answer<P, E>(done: Option<Called<P, E>>) -> Told<P, E> {
-    match done {
-        Some(Ok(Ok((answer, _)))) => Told::Answered(answer),
-        Some(Err(Panicked(payload))) => Told::Panicked(payload),
-        Some(Ok(Err(Late))) | None => Told::TimedOut,
+/// Calls a service that is ready.
+async fn call<S, Q>(mut service: S, request: Q, at_most: Duration) -> Called<S::Response, S::Error>
+where
+    S: Service<Q>,
+{
+    let latest = Instant::now() + at_most;
+    let call = async {
+        match timeout_at(latest, service.call(request)).await {
+            Ok(called) => Ok((called, latest)),
+            Err(_) => Err(Late),
+        }
+    };
+    CatchPanic::new(call).await
+}
+
+/// What a call comes to whose service did not become ready.
+fn not_called<S, P, E>(ready: Result<Result<S, Call<P, E>>, Panicked>) -> Called<P, E> {
+    match ready {
+        Ok(Ok(_)) => Ok(Err(Late)),
+        Ok(Err(call)) => Ok(call),
+        Err(panicked) => Err(panicked),
+    }
+}
+
+/// Runs what is an operation now to its end.
+async fn go_on<R: Lease<Output = RecordedResponse>>(
+    node: &Arc<Node<R>>,
+    limits: &RunLimits,
+    work: &Arc<Work>,
+    run: impl Future<Output = RunOutcome>,
+) {
+    crash_point!("accepted");
+    let Some(_entered) = node.in_flight.enter(Arc::clone(work)) else {
+        tracing::error!(id = %work.id, "it is running here already");
+        return;
+    };
+    heartbeat::ensure(node);
+    let run = CatchPanic::new(stoppable(node, limits, work, run));
+    let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {
+        panicked.forget();
+        Ok(Outcome::failed(FailureKind::Panicked))
+    });
+    match outcome {
+        // An error was logged where it happened.
+        Ok(outcome) => drop(record_outcome(node, work, outcome).await),
+        Err(nothing) => leave(node, work, nothing).await,
+    }
+}
+
+/// Where a held call becomes an operation, or does not.
+struct Threshold<'a, C> {
+    gate: &'a Gate,
+    work: &'a Work,
+    create: C,
+    /// When it is asked for by the time that has passed; `None` once it was.
+    too_late: Option<Instant>,
+}
+
+/// What a step of a held call comes to.
+enum Held<T> {
+    /// It is done, and nothing is decided.
+    Done(T),
+    /// It is an operation now, whether the step is done or not.
+    Accepted(Arc<Record<RecordedResponse>>, Option<T>),
+    /// There is nobody to go on for.
+    Nobody,
+}
+
+/// What is decided once the call has returned.
+enum Settled {
+    Answer,
+    Accepted(Arc<Record<RecordedResponse>>),
+    Nobody,
+}
+
+impl<C, F, D> Threshold<'_, C>
+where
+    C: Fn(bool) -> F,
+    F: Future<Output = Result<Arc<Record<RecordedResponse>>, D>>,
+{
+    /// Lets a step go on until it is done or an operation. It goes on while that is
+    /// created.
+    async fn hold<T>(
+        &mut self,
+        is_running: bool,
+        mut step: Pin<&mut impl Future<Output = T>>,
+    ) -> Held<T> {
+        loop {
+            let late = async {
+                match self.too_late {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                done = step.as_mut() => return Held::Done(done),
+                () = self.gate.asked() => {}
+                () = late => {
+                    self.too_late = None;
+                    self.gate.ask();
+                    continue;
+                }
+            }
+            let mut creating = std::pin::pin!((self.create)(is_running));
+            let mut done = None;
+            let created = loop {
+                tokio::select! {
+                    biased;
+                    now = step.as_mut(), if done.is_none() => done = Some(now),
+                    created = creating.as_mut() => break created,
+                }
+            };
+            match (self.settle(created), done) {
+                (Settled::Accepted(record), done) => return Held::Accepted(record, done),
+                (Settled::Nobody, _) => return Held::Nobody,
+                (Settled::Answer, Some(done)) => return Held::Done(done),
+                (Settled::Answer, None) => {}
+            }
+        }
+    }
+
+    /// The call has returned: its answer goes out, unless somebody has asked before.
+    async fn returned(&self, is_running: bool) -> Settled {
+        loop {
+            match self.gate.returned() {
+                Returned::Answer => return Settled::Answer,
+                Returned::Nobody => return Settled::Nobody,
+                Returned::Create => {}
+            }
+            let created = (self.create)(is_running).await;
+            match self.settle(created) {
+                Settled::Answer => {}
+                settled => return settled,
+            }
+        }
+    }
+
+    /// What comes of trying to create it; `Answer` if the call is held on.
+    fn settle(&self, created: F::Output) -> Settled {
+        match created {
+            Ok(record) => {
+                self.work.set_token(record.token());
+                self.gate.created(true);
+                Settled::Accepted(record)
+            }
+            Err(_) if self.gate.created(false) => Settled::Answer,
+            Err(_) => Settled::Nobody,
+        }
+    }
+}
+
+fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
+    match called {
+        Ok(Ok((answer, _))) => Told::Answered(answer),
+        Ok(Err(Late)) => Told::TimedOut,
+        Err(Panicked(payload)) => Told::Panicked(payload),
     }
 }
 

@@ -202,7 +202,7 @@ where
     })
 }
 
-enum NotStarted {
+pub(super) enum NotStarted {
     Failed(Outcome<RecordedResponse>),
     Lost,
 }
@@ -213,9 +213,18 @@ impl From<Outcome<RecordedResponse>> for NotStarted {
     }
 }
 
+impl From<NotStarted> for RunOutcome {
+    fn from(not_started: NotStarted) -> Self {
+        match not_started {
+            NotStarted::Failed(outcome) => Ok(outcome),
+            NotStarted::Lost => Err(NoOutcome::Recalled),
+        }
+    }
+}
+
 /// `pending` → `running`. The service is only called once this is known to have
 /// happened: attempts are counted by it.
-async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
+pub(super) async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,
 {

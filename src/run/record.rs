@@ -1,5 +1,7 @@
 //! The one place where an outcome is recorded.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use super::{Node, Ran, persist::until_answered, work::Work};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
@@ -25,12 +27,28 @@ where
     let finish = |outcome: Outcome<RecordedResponse>| {
         (node.store).finish(id, work.token(), outcome, progress.clone())
     };
+    // A bare one was tried, and may have been taken.
+    let in_doubt = AtomicBool::new(false);
+    let finish_bare = || async {
+        in_doubt.store(true, Relaxed);
+        let answer = finish(Outcome::failed(FailureKind::ResultTooLarge)).await;
+        in_doubt.store(
+            matches!(&answer, Err(error) if error.is_transient()),
+            Relaxed,
+        );
+        answer
+    };
     let written = until_answered(node.in_flight.abandoned(), || async {
+        if in_doubt.load(Relaxed) {
+            match finish_bare().await {
+                Err(error) if !error.is_transient() => {}
+                answer => return answer,
+            }
+        }
         match finish(outcome.clone()).await {
             Err(error) if !error.is_transient() => {
                 tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
-                let bare = Outcome::failed(FailureKind::ResultTooLarge);
-                finish(bare).await.map_err(StoreError::unavailable)
+                finish_bare().await.map_err(StoreError::unavailable)
             }
             answer => answer,
         }

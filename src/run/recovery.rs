@@ -91,8 +91,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// `app`, which is the whole application: it has to find its way to the handler
     /// from the request alone. An operation is started `attempts` times at the most,
     /// on whichever nodes; after that it fails as `attempts-exhausted`. What may not
-    /// be run again fails as `interrupted`. Starts count from when they are recorded:
-    /// of a call that began before there was an operation, that is after its begin.
+    /// be run again fails as `interrupted`.
     ///
     /// The request comes without the credentials that were not kept. In its
     /// extensions are the [`OperationHandle`](crate::OperationHandle), which knows

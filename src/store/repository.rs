@@ -28,7 +28,8 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///
 /// [`Record`] has these changes as pure functions.
 pub trait Repository: Store {
-    /// Creates a pending operation, held by `new.lease` if there is one.
+    /// Creates an operation, pending or [running](NewOperation::is_running) already,
+    /// held by `new.lease` if there is one.
     ///
     /// # Errors
     /// [`StoreError::Full`] if there is no room (then there is no operation),
@@ -38,7 +39,8 @@ pub trait Repository: Store {
         new: NewOperation,
     ) -> impl Future<Output = Result<Created<Self::Output>, StoreError>> + Send;
 
-    /// `pending` → `running`; counts an attempt.
+    /// `pending` → `running`; counts an attempt. Of a holder that has started it, also
+    /// by [creating it as running](NewOperation::is_running), it is `Done`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether it happened.

@@ -5,7 +5,8 @@
 //! [`Record`](crate::store::Record)'s, and [`Durable`](super::Durable) brings the
 //! two together. So the laws hold on every engine that keeps these promises:
 //!
-//! * Each method is atomic. Of two that race, one comes first.
+//! * Each method is atomic. Of two that race, one comes first. What a change that did
+//!   not happen [found](Replaced::Found) may be a moment younger.
 //! * [`insert`](Engine::insert), [`replace`](Engine::replace),
 //!   [`forget`](Engine::forget), [`reserve`](Engine::reserve) and
 //!   [`settle`](Engine::settle) are durable when they return, and every read that

@@ -207,6 +207,11 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                 if new.lease.is_some() {
                     self.shared.held.wrote(&record);
                 }
+                // Other nodes need not hear of it: nobody waits for what is not there.
+                self.shared.hub.heard(&Notice {
+                    id: new.id,
+                    recalled: None,
+                });
                 Created::New(record)
             }
             Inserted::Key(found) => {

@@ -33,12 +33,16 @@ pub(super) struct Connections {
     pool: PgPool,
     at_most: usize,
     queue: Mutex<Queue>,
+    /// A connection goes back to its pool in a task.
+    runtime: Handle,
 }
 
 #[derive(Default)]
 struct Queue {
     /// How many are lent.
     lent: usize,
+    /// How many of those wait for the pool: what comes free goes to it.
+    at_the_pool: usize,
     waiting: VecDeque<oneshot::Sender<Lent>>,
     /// What nobody waits for, the latest last. With those that are lent they are
     /// never more than there may be.
@@ -65,11 +69,14 @@ pub(super) struct Lent {
 }
 
 impl Connections {
+    /// # Panics
+    /// Outside of a runtime.
     pub(super) fn new(pool: PgPool, at_most: usize) -> Arc<Self> {
         Arc::new(Self {
             pool,
             at_most: at_most.max(1),
             queue: Mutex::default(),
+            runtime: Handle::current(),
         })
     }
 
@@ -78,6 +85,9 @@ impl Connections {
     }
 
     pub(super) async fn lend(self: &Arc<Self>) -> Result<Lent, sqlx::Error> {
+        if self.pool.is_closed() {
+            return Err(sqlx::Error::PoolClosed);
+        }
         let turn = {
             let mut queue = self.queue();
             if queue.lent < self.at_most {
@@ -102,24 +112,50 @@ impl Connections {
         };
         if lent.fit.is_none() {
             lent.fit = Some(Fit {
-                connection: self.pool.acquire().await?,
+                connection: self.acquire().await?,
                 statements: 0,
             });
         }
         Ok(lent)
     }
 
-    /// Keeps what nobody waits for, for a moment.
-    fn keep(self: &Arc<Self>, queue: &mut Queue, fit: Fit) {
-        if queue.fewest.is_none() {
-            // Nobody would look; then the pool has it back at once.
-            let Ok(runtime) = Handle::try_current() else {
-                return;
-            };
-            queue.fewest = Some(queue.idle.len());
-            runtime.spawn(give_back(Arc::downgrade(self)));
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        struct AtThePool<'a>(&'a Connections);
+
+        impl Drop for AtThePool<'_> {
+            fn drop(&mut self) {
+                self.0.queue().at_the_pool -= 1;
+            }
         }
-        queue.idle.push(fit);
+
+        self.queue().at_the_pool += 1;
+        let _waiting = AtThePool(self);
+        self.pool.acquire().await
+    }
+
+    /// Takes back what nobody here waits for: keeps it for a moment, or lets the pool
+    /// have it.
+    fn take_back(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, fit: Option<Fit>) {
+        queue.lent -= 1;
+        let keeps = queue.at_the_pool == 0 && !self.pool.is_closed();
+        let unkept = match fit {
+            Some(fit) if keeps => {
+                queue.idle.push(fit);
+                None
+            }
+            unkept => unkept,
+        };
+        let looks_on = queue.idle.is_empty() || queue.fewest.is_some();
+        if !looks_on {
+            // What is there now has not been for long.
+            queue.fewest = Some(0);
+        }
+        drop(queue);
+        let _entered = self.runtime.enter();
+        drop(unkept);
+        if !looks_on {
+            self.runtime.spawn(Keeper(Arc::downgrade(self)).run());
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -145,20 +181,51 @@ impl Queue {
 }
 
 /// Gives back what is not needed, as long as there is something to look at.
-async fn give_back(connections: Weak<Connections>) {
-    loop {
-        sleep(IDLE).await;
-        let Some(connections) = connections.upgrade() else {
-            return;
-        };
-        let (unneeded, looks_on) = {
-            let mut queue = connections.queue();
-            (queue.take_unneeded(), queue.fewest.is_some())
-        };
-        drop(unneeded);
-        if !looks_on {
-            return;
+struct Keeper(Weak<Connections>);
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            sleep(IDLE).await;
+            let Some(connections) = self.0.upgrade() else {
+                return;
+            };
+            let (unneeded, looks_on) = {
+                let mut queue = connections.queue();
+                (queue.take_unneeded(), queue.fewest.is_some())
+            };
+            drop(unneeded);
+            if !looks_on {
+                self.0 = Weak::new();
+                return;
+            }
         }
+    }
+}
+
+impl Drop for Keeper {
+    /// If its runtime goes, nothing is kept for ever.
+    fn drop(&mut self) {
+        let Some(connections) = self.0.upgrade() else {
+            return;
+        };
+        let kept = {
+            let mut queue = connections.queue();
+            match queue.fewest.take() {
+                Some(_) => std::mem::take(&mut queue.idle),
+                None => return,
+            }
+        };
+        let _entered = connections.runtime.enter();
+        drop(kept);
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        let idle = std::mem::take(&mut self.queue().idle);
+        let _entered = self.runtime.enter();
+        drop(idle);
     }
 }
 
@@ -177,10 +244,11 @@ impl Lent {
     }
 
     /// The connection, if it is fit for the next statement.
-    fn take_fit(&mut self) -> Option<Fit> {
+    fn take_fit(&mut self, runtime: &Handle) -> Option<Fit> {
         let fit = self.fit.take()?;
+        let _entered = runtime.enter();
         if self.is_busy {
-            bring_to_rest(fit.connection);
+            runtime.spawn(bring_to_rest(fit.connection));
             return None;
         }
         // Otherwise the pool takes it back.
@@ -193,22 +261,14 @@ impl Drop for Lent {
         let Some(of) = self.of.take() else {
             return;
         };
-        let mut fit = self.take_fit();
+        let mut fit = self.take_fit(&of.runtime);
         loop {
-            let next = {
-                let mut queue = of.queue();
-                let next = queue.waiting.pop_front();
-                if next.is_none() {
-                    queue.lent -= 1;
-                    if let Some(fit) = fit.take() {
-                        of.keep(&mut queue, fit);
-                    }
-                }
-                next
-            };
-            let Some(next) = next else {
+            let mut queue = of.queue();
+            let Some(next) = queue.waiting.pop_front() else {
+                of.take_back(queue, fit);
                 return;
             };
+            drop(queue);
             let lent = Self {
                 of: Some(Arc::clone(&of)),
                 fit: fit.take(),
@@ -227,14 +287,9 @@ impl Drop for Lent {
 }
 
 /// Waits until a connection has done what was given up, and gives it back.
-fn bring_to_rest(mut connection: PoolConnection<Postgres>) {
-    let Ok(runtime) = Handle::try_current() else {
-        return;
-    };
-    runtime.spawn(async move {
-        use sqlx::Connection;
-        if !matches!(timeout(REST, connection.ping()).await, Ok(Ok(()))) {
-            connection.close_on_drop();
-        }
-    });
+async fn bring_to_rest(mut connection: PoolConnection<Postgres>) {
+    use sqlx::Connection;
+    if !matches!(timeout(REST, connection.ping()).await, Ok(Ok(()))) {
+        connection.close_on_drop();
+    }
 }

@@ -1,4 +1,5 @@
-//! The engine: each promise of [`Engine`] as one statement.
+//! The engine: each promise of [`Engine`] as one statement. A conditional change that
+//! does not happen takes a second one, which says what there is instead.
 
 use std::{
     fmt,

@@ -68,7 +68,7 @@ impl Redis {
         call
     }
 
-    /// A call of a script that changes nothing.
+    /// A call of a script that changes nothing but what is tidied up by the way.
     async fn look(&self, script: &Script, call: Cmd) -> Answer<Value> {
         let mut calls = Pipeline::new();
         calls.add_command(call);
