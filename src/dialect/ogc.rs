@@ -126,7 +126,8 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         object,
         [
             ("self", url.clone(), JSON),
-            ("monitor", url, JSON),
+            // There is nothing to watch once it has ended.
+            ("monitor", url.filter(|_| !state.is_terminal()), JSON),
             (RESULTS, results.map(Cow::Owned), media_type.unwrap_or(JSON)),
         ],
     )
