@@ -14,7 +14,8 @@ use crate::operation::{
     OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
 };
 
-/// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it).
+/// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it; requirements
+/// classes *Core*, *Job list* and *Dismiss*).
 ///
 /// | request | answer |
 /// | --- | --- |
