@@ -108,7 +108,8 @@ pub use operation::{
 };
 pub use poll::PollService;
 pub use run::{
-    AcceptedRequest, Drain, DrainReport, NotAccepted, OperationHandle, Ran, Recovery, RunService,
+    AcceptedRequest, Drain, DrainReport, InvalidMessage, NotAccepted, OperationHandle,
+    QueuedRequest, Ran, Recovery, RunService,
 };
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;

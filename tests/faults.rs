@@ -190,6 +190,11 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
         self.inner.take_over(lease, limit).await
     }
 
+    /// Nor is this: whoever claims again cannot tell whose the first one was.
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+        self.inner.claim(lease, held).await
+    }
+
     async fn release(&self, held: &[Held]) -> Answer<()> {
         self.until_answered(|| self.inner.release(held)).await
     }

@@ -31,6 +31,7 @@ mod limits;
 mod node;
 mod operate;
 mod persist;
+mod queued_request;
 mod record;
 mod recovery;
 mod service;
@@ -43,6 +44,7 @@ use crate::store::{sync, wait};
 pub use accepted_request::AcceptedRequest;
 pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
+pub use queued_request::{InvalidMessage, QueuedRequest};
 pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 

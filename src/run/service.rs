@@ -12,10 +12,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Drain, Node, RunLimits, operate};
+use super::{AcceptedRequest, Drain, Node, QueuedRequest, RunLimits, operate};
 use crate::{
     operation::{RecordedResponse, State, WholeBody},
-    store::{Lease, LeaseTerm, StoreError},
+    store::{Lease, LeaseTerm, StoreError, Write},
 };
 
 /// Runs accepted requests through a service and records how they end.
@@ -156,6 +156,66 @@ where
             accepted,
         )))
     }
+}
+
+/// A request that comes through a queue: the operation is claimed first, so whatever
+/// the queue does, of one message there is one run. A worker that dies after its claim
+/// leaves the operation to whoever takes over its lease.
+impl<S, B, R> Service<QueuedRequest> for RunService<S, R>
+where
+    S: Service<Request<WholeBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    type Response = Ran;
+    /// As for an [`AcceptedRequest`]: to be delivered again.
+    type Error = StoreError;
+    type Future = RunFuture;
+
+    /// Always ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, queued: QueuedRequest) -> RunFuture {
+        let mut service = self.clone();
+        RunFuture(Box::pin(async move {
+            if service.node.in_flight.closed().is_cancelled() {
+                return Err(StoreError::unavailable("this node is shutting down"));
+            }
+            match claim(&service.node, &queued).await? {
+                Some(accepted) => service.call(accepted).await,
+                None => Ok(Ran::Refused),
+            }
+        }))
+    }
+}
+
+/// Takes the operation of a message into the hands of this node; `None` if it has
+/// ended, or is in other hands.
+async fn claim<R>(
+    node: &Node<R>,
+    queued: &QueuedRequest,
+) -> Result<Option<AcceptedRequest>, StoreError>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let held = queued.held();
+    // An answer may be lost: then the operation is this node's by a token that it has
+    // not heard of. Its lease lapses, and somebody takes it over.
+    let claimed = node.store.claim(node.lease(), held).await?;
+    let record = match claimed {
+        Write::Done(record) => record,
+        Write::Lost(_) | Write::Gone => return Ok(None),
+    };
+    let mut request = queued.request().map_err(StoreError::refused)?;
+    if let Some(owner) = record.owner() {
+        request.extensions_mut().insert(owner.clone());
+    }
+    Ok(Some(AcceptedRequest::kept(&record, request, false)))
 }
 
 /// The future of [`RunService`].

@@ -123,6 +123,15 @@ impl<R: Repository> Lease for SingleNode<R> {
         Ok(Vec::new())
     }
 
+    /// There is nobody else who could hold it: the token stays as it is.
+    async fn claim(&self, _: &LeaseTerm, held: &Held) -> Result<Write<R::Output>, StoreError> {
+        Ok(match self.inner.get(&held.id).await? {
+            Some(record) if record.is_held_by(held.token) => Write::Done(record),
+            Some(record) => Write::Lost(record),
+            None => Write::Gone,
+        })
+    }
+
     async fn release(&self, _: &[Held]) -> Result<(), StoreError> {
         Ok(())
     }
@@ -158,6 +167,10 @@ impl<R: Lease> Lease for Polling<R> {
         limit: usize,
     ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
         self.inner.take_over(lease, limit).await
+    }
+
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<R::Output>, StoreError> {
+        self.inner.claim(lease, held).await
     }
 
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {

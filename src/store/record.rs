@@ -329,6 +329,15 @@ impl<T> Record<T> {
         }
     }
 
+    /// The lease handed on to `node` by whoever holds it, with a higher token.
+    #[must_use]
+    pub fn claimed(&self, token: FencingToken, node: &NodeId) -> Step<T> {
+        match self.is_held_by(token) {
+            true => self.taken_over(node),
+            false => Step::Lost,
+        }
+    }
+
     /// Whether `token` may write.
     #[must_use]
     pub fn is_held_by(&self, token: FencingToken) -> bool {

@@ -2,7 +2,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
     FencingToken, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
-    Reservation, StoreError, TakenOver, Version,
+    Reservation, StoreError, TakenOver, Version, Write,
 };
 use crate::operation::{OperationId, Payload};
 
@@ -84,6 +84,19 @@ pub trait Lease: Repository {
         lease: &LeaseTerm,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send;
+
+    /// Takes an operation over from whoever holds it by `held.token`, with a higher
+    /// token, whether its lease is over or not: for work that is handed on. Of all
+    /// who claim by one token one succeeds. The lease lasts as long as it did; the
+    /// new holder renews it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not known whether it happened.
+    fn claim(
+        &self,
+        lease: &LeaseTerm,
+        held: &Held,
+    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
 
     /// Gives up the leases on `held`: they count as expired at once. What is
     /// not held by these tokens is left alone.

@@ -209,6 +209,10 @@ impl Lease for Lawless {
         self.memory().await.take_over(lease, limit).await
     }
 
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+        self.memory().await.claim(lease, held).await
+    }
+
     async fn release(&self, held: &[Held]) -> Answer<()> {
         self.memory().await.release(held).await
     }

@@ -79,6 +79,9 @@ pub(crate) enum Fault {
     TakeOverKeepsTheVersion,
     TakeOverIsNotAtomic,
     TakeOverIgnoresTheLimit,
+    ClaimsIgnoreTheToken,
+    ClaimsKeepTheToken,
+    ClaimsAreNotAtomic,
     TakeOverGivesNoTerm,
     TakeOverTakesWhatHasEnded,
     TakeOverLosesTheRequest,
@@ -738,6 +741,33 @@ impl Lease for Table {
         drop(rows);
         self.changed();
         Ok(taken)
+    }
+
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<RecordedResponse>> {
+        let mut rows = self.rows().await;
+        let Some(row) = self.find(&rows, &held.id) else {
+            return Ok(Write::Gone);
+        };
+        let record = row.record;
+        let step = match self.breaks(Fault::ClaimsIgnoreTheToken) {
+            true => record.taken_over(&lease.node),
+            false => record.claimed(held.token, &lease.node),
+        };
+        let Step::Next(next) = step else {
+            return Ok(Write::Lost(record));
+        };
+        if self.breaks(Fault::ClaimsAreNotAtomic) {
+            drop(rows);
+            yield_now().await;
+            rows = self.rows().await;
+        }
+        let next = Arc::new(match self.breaks(Fault::ClaimsKeepTheToken) {
+            true => next.with_holder(held.token, Some(lease.node.clone())),
+            false => next,
+        });
+        let row = rows.operations.get_mut(&self.name(&held.id));
+        row.expect("it was there").record = Arc::clone(&next);
+        Ok(Write::Done(next))
     }
 
     async fn release(&self, held: &[Held]) -> Result<()> {

@@ -25,6 +25,7 @@ pub(crate) enum Call {
     Renew,
     Recalled,
     TakeOver,
+    Claim,
     Release,
     Reserve,
     Settle,
@@ -160,6 +161,11 @@ impl Lease for Hooked {
         limit: usize,
     ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
         self.around(Call::TakeOver, self.inner.take_over(lease, limit))
+            .await
+    }
+
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+        self.around(Call::Claim, self.inner.claim(lease, held))
             .await
     }
 

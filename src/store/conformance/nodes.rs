@@ -140,6 +140,14 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
         self.next().take_over(lease, limit).await
     }
 
+    async fn claim(
+        &self,
+        lease: &LeaseTerm,
+        held: &Held,
+    ) -> Result<Write<RecordedResponse>, StoreError> {
+        self.next().claim(lease, held).await
+    }
+
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
         self.next().release(held).await
     }

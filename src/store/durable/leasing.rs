@@ -67,6 +67,11 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         Ok(taken)
     }
 
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
+        let step = |record: &Record<T>| record.claimed(held.token, &lease.node);
+        self.change(&held.id, LeaseChange::Kept, step).await
+    }
+
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
         if held.is_empty() {
             return Ok(());

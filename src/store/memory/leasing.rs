@@ -68,6 +68,18 @@ impl<T: Payload> Lease for MemoryStore<T> {
         Ok(taken)
     }
 
+    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
+        let mut holder = None;
+        let write = self.change(&held.id, |entry, _| {
+            holder = entry.record.node().cloned();
+            entry.record.claimed(held.token, &lease.node)
+        })?;
+        if let Write::Done(_) = &write {
+            self.recall(&held.id, holder.as_ref());
+        }
+        Ok(write)
+    }
+
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
         for Held { id, token } in held {
             self.extend(id, *token, Duration::ZERO);

@@ -1,5 +1,6 @@
 //! Law 6: who holds an operation, and who takes it over.
 
+mod claiming;
 mod holding;
 mod racing;
 mod taking_over;
@@ -35,6 +36,8 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     taking_over::a_released_lease_is_taken_over_at_once(&**store).await;
     taking_over::what_has_ended_is_not_taken_over(&**store).await;
     taking_over::taking_over_is_bounded(&**store).await;
+    claiming::what_is_claimed_is_another_s(&**store).await;
+    claiming::of_many_claims_one_succeeds(store).await;
     racing::one_node_takes_over(store).await;
     racing::one_of_taking_over_and_ending_wins(store).await;
 }

@@ -1,0 +1,223 @@
+//! An accepted request on its way to who runs it, through a queue.
+
+use bytes::{BufMut, Bytes};
+use http::{Request, Uri, request::Parts};
+use serde::{Deserialize, Serialize};
+use tower::BoxError;
+
+use super::stored_request;
+use crate::{
+    operation::{OperationId, RecordedResponse, WholeBody},
+    store::{FencingToken, Held, Record},
+};
+
+/// An accepted request as it goes through a queue: the operation, the token by which
+/// it is held, and the request.
+///
+/// The queue may lose it, deliver it late, twice, or to several workers: a
+/// [`RunService`](super::RunService) claims the operation with its token before it
+/// runs anything, and of all that claim by one token one succeeds.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use http::{Request, Response};
+/// use tower::{ServiceExt, service_fn};
+/// use tower_operations::{
+///     MemoryStore, OperationId, QueuedRequest, Ran, RunService, State, WholeBody,
+///     store::{Created, NewOperation, Repository},
+/// };
+///
+/// let store = MemoryStore::new();
+/// let Created::New(record) = store.create(NewOperation::new(OperationId::new())).await? else {
+///     unreachable!("the id is new");
+/// };
+/// let request = Request::post("/reports").body(WholeBody::from("Q3"))?;
+/// let message = QueuedRequest::new(&record, request).to_bytes();
+///
+/// // Elsewhere, twice.
+/// let app = service_fn(|_: Request<WholeBody>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(WholeBody::from("done")))
+/// });
+/// let workers = RunService::new(store, app);
+/// let queued = QueuedRequest::from_bytes(&message)?;
+/// let ran = workers.clone().oneshot(queued.clone()).await?;
+/// assert_eq!(ran, Ran::Recorded(State::Succeeded));
+/// assert_eq!(workers.oneshot(queued).await?, Ran::Refused);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct QueuedRequest {
+    held: Held,
+    /// As it is stored.
+    request: Bytes,
+}
+
+/// Which layout follows. The first: the length of the head (`u32`, little endian), the
+/// head as JSON, the request in a layout of its own.
+const LAYOUT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    id: String,
+    token: u64,
+}
+
+impl QueuedRequest {
+    /// The request of the operation that `record` shows, held by whoever created it.
+    ///
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
+    /// sensitive is left out; extensions do not go through a queue.
+    #[must_use]
+    pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+        let (parts, body) = request.into_parts();
+        Self::of(record, &parts, &parts.uri, &body, false)
+    }
+
+    /// The same with what it has of credentials.
+    #[must_use]
+    pub fn with_credentials(
+        record: &Record<RecordedResponse>,
+        request: Request<WholeBody>,
+    ) -> Self {
+        let (parts, body) = request.into_parts();
+        Self::of(record, &parts, &parts.uri, &body, true)
+    }
+
+    fn of(
+        record: &Record<RecordedResponse>,
+        parts: &Parts,
+        target: &Uri,
+        body: &WholeBody,
+        with_credentials: bool,
+    ) -> Self {
+        let held = Held {
+            id: record.operation().id().clone(),
+            token: record.token(),
+        };
+        let request = stored_request::store(parts, target, body, with_credentials);
+        Self {
+            held,
+            // Nothing of a request is longer than its lengths can say.
+            request: request.unwrap_or_default(),
+        }
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn id(&self) -> &OperationId {
+        &self.held.id
+    }
+
+    /// The message. Law 10: later releases read it, and the previous one too.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let head = Head {
+            id: self.held.id.to_string(),
+            token: self.held.token.get(),
+        };
+        // Text and a number: neither can fail.
+        let head = serde_json::to_vec(&head).unwrap_or_default();
+        let mut out = Vec::with_capacity(1 + 4 + head.len() + self.request.len());
+        out.put_u8(LAYOUT);
+        out.put_u32_le(head.len() as u32);
+        out.put_slice(&head);
+        out.put_slice(&self.request);
+        out.into()
+    }
+
+    /// The request that this message holds.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`] if it is none that this release can read.
+    pub fn from_bytes(message: &Bytes) -> Result<Self, InvalidMessage> {
+        let read = || -> Result<Self, BoxError> {
+            let (layout, rest) = message.split_first().ok_or(CUT)?;
+            if *layout != LAYOUT {
+                return Err(format!("a message of layout {layout} is of a newer release").into());
+            }
+            let (length, rest) = rest.split_first_chunk().ok_or(CUT)?;
+            let length = u32::from_le_bytes(*length) as usize;
+            let (head, request) = rest.split_at_checked(length).ok_or(CUT)?;
+            let head: Head = serde_json::from_slice(head)?;
+            let queued = Self {
+                held: Held {
+                    id: head.id.parse()?,
+                    token: FencingToken::from_number(head.token),
+                },
+                request: message.slice_ref(request),
+            };
+            queued.request()?;
+            Ok(queued)
+        };
+        read().map_err(InvalidMessage)
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    pub(super) fn request(&self) -> Result<Request<WholeBody>, BoxError> {
+        stored_request::restore(&self.request)
+    }
+}
+
+const CUT: &str = "a message that is cut short";
+
+/// This is no message of a [`QueuedRequest`] that this release can read.
+#[derive(Debug, thiserror::Error)]
+#[error("this is no accepted request that this release can read")]
+pub struct InvalidMessage(#[source] BoxError);
+
+#[cfg(test)]
+mod tests {
+    use http::Version;
+
+    use super::*;
+
+    fn queued() -> QueuedRequest {
+        let id = "invoice-7".parse().unwrap();
+        let mut new = crate::store::NewOperation::new(id);
+        new.token = FencingToken::from_number(7);
+        let record = Record::create(&new, std::time::UNIX_EPOCH);
+        let request = Request::post("http://example.com/reports?a=%20b")
+            .version(Version::HTTP_2)
+            .header(
+                "traceparent",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            )
+            .header("authorization", "Bearer abc")
+            .body(WholeBody::from("{\"pages\":3}"));
+        QueuedRequest::new(&record, request.unwrap())
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let back = QueuedRequest::from_bytes(&queued().to_bytes()).unwrap();
+        assert_eq!(back.held, queued().held);
+        let request = back.request().unwrap();
+        assert_eq!(request.body().data(), "{\"pages\":3}");
+        assert!(request.headers().contains_key("traceparent"));
+        assert!(!request.headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn what_is_cut_or_of_another_layout_is_an_error() {
+        let bytes = queued().to_bytes();
+        let whole = bytes.len() - "{\"pages\":3}".len();
+        for length in 0..whole {
+            let cut = QueuedRequest::from_bytes(&bytes.slice(..length));
+            assert!(cut.is_err(), "{length}");
+        }
+        let mut newer = bytes.to_vec();
+        newer[0] = 2;
+        assert!(QueuedRequest::from_bytes(&newer.into()).is_err());
+    }
+
+    /// Law 10: what has been written once is read for ever.
+    #[test]
+    fn what_this_release_writes_is_what_it_always_wrote() {
+        let bytes = queued().to_bytes();
+        assert_eq!(&bytes[..], include_bytes!("golden/queued-1.bin"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Handing on.
+
+use std::sync::Arc;
+
+use super::{
+    super::subject::{
+        LONG, assert_follows, assert_unchanged, done, finish, gone, law, lost, no_token, ok, start,
+        success, together,
+    },
+    held, held_by, lease, try_to_take,
+};
+use crate::{
+    operation::{OperationId, RecordedResponse},
+    store::{Held, Lease, Write},
+};
+
+pub(super) async fn what_is_claimed_is_another_s<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (old, new) = (lease(LONG), lease(LONG));
+    let before = held_by(store, &old).await;
+    let (id, token) = (before.operation().id(), before.token());
+    for wrong in [no_token(), token.next()] {
+        let wrong = Held {
+            id: id.clone(),
+            token: wrong,
+        };
+        let what = "a claim by a token that does not hold it";
+        lost(6, ok(store.claim(&new, &wrong).await), what);
+    }
+    assert_unchanged(
+        6,
+        store,
+        &before,
+        "a claim by a token that does not hold it",
+    )
+    .await;
+
+    let claimed = done(6, ok(store.claim(&new, &held(&before)).await), "a claim");
+    law!(
+        6,
+        claimed.token() > token && claimed.node() == Some(&new.node),
+        "a claim of {before:?} left {claimed:?}"
+    );
+    law!(
+        6,
+        claimed.attempts() == before.attempts(),
+        "claiming is not starting: {claimed:?}"
+    );
+    assert_follows(&before, &claimed, "a claim");
+    assert_unchanged(6, store, &claimed, "reading").await;
+    let what = "a second claim by the same token";
+    lost(6, ok(store.claim(&lease(LONG), &held(&before)).await), what);
+    let what = "a late write of a holder whose operation was claimed";
+    lost(6, ok(store.start(id, token).await), what);
+    lost(
+        6,
+        ok(store.finish(id, token, success("late"), None).await),
+        what,
+    );
+    let renewed = ok(store.renew(&old, &[held(&before)]).await);
+    law!(6, renewed == [held(&before)], "a lost lease was renewed");
+    let taken = try_to_take(store, &lease(LONG), std::slice::from_ref(id)).await;
+    law!(
+        6,
+        taken.is_empty(),
+        "what was claimed counts as left behind"
+    );
+    assert_unchanged(6, store, &claimed, what).await;
+
+    let started = start(store, &claimed).await;
+    law!(
+        6,
+        started.attempts() == 2,
+        "a start was not counted: {started:?}"
+    );
+    let ended = finish(store, &started).await;
+    let what = "a claim of what has ended";
+    lost(6, ok(store.claim(&new, &held(&started)).await), what);
+    assert_unchanged(6, store, &ended, what).await;
+    let unknown = Held {
+        id: OperationId::new(),
+        token,
+    };
+    let what = "a claim of what is not there";
+    gone(6, &ok(store.claim(&new, &unknown).await), what);
+}
+
+pub(super) async fn of_many_claims_one_succeeds<R>(store: &Arc<R>)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    for _ in 0..20 {
+        let before = held_by(&**store, &lease(LONG)).await;
+        let claims = (0..4).map(|_| {
+            let (store, held, by) = (Arc::clone(store), held(&before), lease(LONG));
+            async move { ok(store.claim(&by, &held).await) }
+        });
+        let claims = together(claims).await;
+        let succeeded = claims
+            .iter()
+            .filter(|write| matches!(write, Write::Done(_)));
+        let succeeded = succeeded.count();
+        law!(6, succeeded == 1, "{succeeded} of 4 claims succeeded");
+    }
+}
