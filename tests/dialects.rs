@@ -437,6 +437,89 @@ async fn two_dialects_on_one_store_are_each_right() {
     }
 }
 
+/// Only `Plain` forgets what a cancel names by its version.
+#[tokio::test]
+async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
+    let send = async |dialect: Arc<dyn Dialect>, method: Method, path: &str| {
+        let polls = PollService::new(operations()).dialect(dialect);
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("if-match", "*").body(()).unwrap();
+        polls.oneshot(request).await.unwrap()
+    };
+    let plain = send(Arc::new(Plain::default()), Method::DELETE, "/3-json").await;
+    assert_eq!(plain.status(), StatusCode::NO_CONTENT);
+    for (dialect, method, path, status) in [
+        (
+            Arc::new(Azure::default()) as Arc<dyn Dialect>,
+            Method::POST,
+            "/3-json:cancel",
+            409,
+        ),
+        (
+            Arc::new(Ipa::default()),
+            Method::POST,
+            "/3-json:cancel",
+            409,
+        ),
+        (
+            Arc::new(Durable::default()),
+            Method::POST,
+            "/3-json/terminate",
+            410,
+        ),
+        (Arc::new(OData::default()), Method::DELETE, "/3-json", 410),
+        (
+            Arc::new(Google::default()),
+            Method::POST,
+            "/3-json%3Acancel",
+            200,
+        ),
+    ] {
+        let answer = send(dialect, method, path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let body = answer.body().as_whole().unwrap().data();
+        assert!(!body.windows(7).any(|at| at == b"Deleted"), "{path}");
+    }
+}
+
+/// A 304 asks its client to come back when the 200 would have.
+#[tokio::test]
+async fn what_has_not_changed_keeps_the_pause_of_its_dialect() {
+    let polls = PollService::new(operations()).dialect(Arm::default());
+    let get = Request::get("/2-running").header("if-none-match", "*");
+    let answer = polls.oneshot(get.body(()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+    assert_eq!(answer.headers()["retry-after"], "10");
+}
+
+/// An outcome that the service has made itself is passed on, and what sounds like a
+/// failure of the poll is not.
+#[tokio::test]
+async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls() {
+    let outcome = br#"{"resourceType":"OperationOutcome","issue":[{"severity":"error"}]}"#;
+    for (status, media_type, expected) in [
+        (404, "application/fhir+json", 404),
+        (429, "application/fhir+json", 422),
+        (503, "application/fhir+json; charset=utf-8", 422),
+        (408, "text/plain", 422),
+    ] {
+        let recorded = response(status, media_type, outcome);
+        let mut store = Fixed::default();
+        let record = Record::restore(operation("q3", recorded.into_outcome()), Version::FIRST);
+        store.0.insert("q3".into(), Arc::new(record));
+        let polls = PollService::new(store).dialect(Fhir::default());
+        let get = Request::get("/q3").body(()).unwrap();
+        let answer = polls.oneshot(get).await.unwrap();
+        assert_eq!(answer.status(), expected, "{status} {media_type}");
+        let body = answer.body().as_whole().unwrap().data();
+        assert_eq!(
+            body == &outcome[..],
+            media_type.contains("fhir"),
+            "{status}"
+        );
+    }
+}
+
 /// OData, section 11.6: no 202 to who has not asked for it.
 #[tokio::test]
 async fn who_needs_the_preference_is_never_accepted_without_it() {
@@ -482,7 +565,9 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
         .trust_forwarded(is_proxy);
     let polls = PollService::new(store.clone())
         .dialect(OData::default())
-        .trust_forwarded(is_proxy);
+        .base_url("https://fallback.example/v1/")
+        .unwrap()
+        .trust_x_forwarded(is_proxy);
     let forwarded = "host=evil.example, host=\"a.example:8443\";proto=https";
     for (is_trusted, expected) in [
         (true, "https://a.example:8443/operations/"),
@@ -500,11 +585,12 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
     let new = NewOperation::new("q3".parse().unwrap());
     store.create(new).await.unwrap();
     let get = Request::get("/q3")
+        .header("forwarded", "host=evil.example")
         .header("x-forwarded-host", "b.example")
         .header("x-proxy-secret", "1");
     let answer = polls.oneshot(get.body(()).unwrap()).await.unwrap();
     assert_eq!(
         answer.headers()["location"],
-        "http://b.example/operations/q3"
+        "http://b.example/v1/operations/q3"
     );
 }

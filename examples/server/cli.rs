@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process, str::FromStr, time::Durat
 
 use axum::{Router, error_handling::HandleErrorLayer, routing::get};
 use clap::{Parser, ValueEnum};
-use http::{Method, request::Parts};
+use http::request::Parts;
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, Drain, Idempotency, PollService,
@@ -56,7 +56,8 @@ pub(crate) struct Args {
     /// Whether an `Idempotency-Key` is honoured.
     #[arg(long, value_name = "KEYS", default_value = "off")]
     idempotency: Keys,
-    /// Lets a tenant list its operations, with `GET /operations/`.
+    /// Lets a tenant list its operations, with `GET /operations/`; the dialects that
+    /// have a list of their own always do, those that have none never.
     #[arg(long)]
     list: bool,
     /// Makes every `Location` absolute; by default they are where the dialect's
@@ -175,6 +176,7 @@ impl Args {
             polls = polls.listing();
         }
         let base_url = self.base_url.clone().unwrap_or_else(|| local_url(address));
+        let base_url = base_url.trim_end_matches('/').to_owned();
         if self.base_url.is_some() || self.dialect.is_absolute() {
             layer = layer.base_url(&base_url)?;
             polls = polls.base_url(&base_url)?;
@@ -186,22 +188,22 @@ impl Args {
         let polls = polls
             .dialect(self.dialect.dialect())
             .operations_at(operations_at);
-        let mut layer = match self.dialect {
-            // What is exported is asked for.
-            DialectKind::Fhir => layer.which(|parts| parts.method == Method::GET),
-            _ => layer,
-        };
+        let dialect = self.dialect;
+        let mut layer = layer.which(move |parts| dialect.accepts(parts));
         layer = match self.accept {
             Acceptance::Always => layer,
             Acceptance::Preferred => layer.preferred(),
             Acceptance::Signaled => layer.signaled(),
             Acceptance::After(limit) => layer.after(limit),
         };
-        layer = match self.idempotency {
-            Keys::Off => layer,
-            Keys::Optional => layer.idempotency(Idempotency::optional()),
-            Keys::Required => layer.idempotency(Idempotency::required()),
+        let rules = match self.idempotency {
+            Keys::Off => None,
+            Keys::Optional => Some(Idempotency::optional()),
+            Keys::Required => Some(Idempotency::required()),
         };
+        if let Some(rules) = self.dialect.idempotency(rules) {
+            layer = layer.idempotency(rules);
+        }
 
         if matches!(self.on_interrupted, OnInterrupted::Rerun(_)) {
             // A report is the same whenever it is rendered.

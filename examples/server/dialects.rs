@@ -10,12 +10,14 @@ use axum::{
     routing::{get, get_service, post_service},
 };
 use clap::ValueEnum;
-use http::{Request, Response, header::CONTENT_TYPE};
+use http::{Method, Request, Response, header::CONTENT_TYPE, request::Parts};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::Service;
-use tower_operations::dialect::{
-    Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain,
+use tower_operations::{
+    Idempotency,
+    accept::accepts_by_default,
+    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
 };
 
 use crate::reports::Orders;
@@ -64,6 +66,24 @@ impl DialectKind {
         self != Self::Plain
     }
 
+    /// Which requests go asynchronous.
+    pub(crate) fn accepts(self, parts: &Parts) -> bool {
+        match self {
+            // What is exported is asked for.
+            Self::Fhir => parts.method == Method::GET,
+            _ => accepts_by_default(parts),
+        }
+    }
+
+    /// What its clients may bring along to be recognised.
+    pub(crate) fn idempotency(self, rules: Option<Idempotency>) -> Option<Idempotency> {
+        match self {
+            // `Operation-Id`
+            Self::Azure => Some(rules.unwrap_or_else(Idempotency::optional).client_ids()),
+            _ => rules,
+        }
+    }
+
     /// Whether it has a list that its clients count on.
     pub(crate) fn lists(self) -> bool {
         matches!(self, Self::Google | Self::Ogc | Self::Durable | Self::Ipa)
@@ -93,7 +113,12 @@ impl DialectKind {
         R: IntoResponse + 'static,
     {
         match self {
-            Self::Ogc => app.route("/processes/report/execution", post_service(reports)),
+            Self::Ogc => app
+                .route("/processes/report/execution", post_service(reports))
+                .route("/", get(landing))
+                .route("/conformance", get(conformance))
+                .route("/processes", get(processes))
+                .route("/processes/report", get(async || Json(process()))),
             Self::Durable => app.route("/orchestrators/report", post_service(reports)),
             Self::Fhir => app
                 .route("/$export", get_service(reports))
@@ -132,6 +157,58 @@ async fn capabilities() -> impl IntoResponse {
         [(CONTENT_TYPE, "application/fhir+json")],
         Json(statement).into_response().into_body(),
     )
+}
+
+fn link(rel: &str, href: &str) -> Value {
+    json!({"rel": rel, "type": "application/json", "href": href})
+}
+
+/// Where a client of OGC API begins.
+async fn landing() -> Json<Value> {
+    let rel = |name| format!("http://www.opengis.net/def/rel/ogc/1.0/{name}");
+    Json(json!({
+        "title": "Reports",
+        "links": [
+            link("self", "/"),
+            link("conformance", "/conformance"),
+            link(&rel("processes"), "/processes"),
+            link(&rel("job-list"), "/jobs"),
+        ],
+    }))
+}
+
+async fn conformance() -> Json<Value> {
+    let classes = ["core", "json", "job-list", "dismiss"];
+    let uris = classes
+        .map(|class| format!("http://www.opengis.net/spec/ogcapi-processes-1/1.0/conf/{class}"));
+    Json(json!({"conformsTo": uris}))
+}
+
+async fn processes() -> Json<Value> {
+    let links = [link("self", "/processes")];
+    Json(json!({"processes": [process()], "links": links}))
+}
+
+fn process() -> Value {
+    let input = |kind| json!({"schema": {"type": kind}, "minOccurs": 0});
+    json!({
+        "id": "report",
+        "title": "Report",
+        "version": "1.0.0",
+        "jobControlOptions": ["async-execute", "dismiss"],
+        "outputTransmission": ["value"],
+        "inputs": {
+            "title": {"schema": {"type": "string"}},
+            "pages": input("integer"),
+            "page_ms": input("integer"),
+            "outcome": input("string"),
+        },
+        "outputs": {"report": {"schema": {"type": "object"}}},
+        "links": [
+            link("self", "/processes/report"),
+            link("http://www.opengis.net/def/rel/ogc/1.0/execute", "/processes/report/execution"),
+        ],
+    })
 }
 
 #[derive(Deserialize)]

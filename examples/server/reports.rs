@@ -105,7 +105,12 @@ impl Orders {
                 Err(_) => serde_json::from_slice(body)?,
             },
             Self::Export { .. } => {
-                let uri = Uri::builder().path_and_query(format!("/?{}", query.unwrap_or_default()));
+                // The clients of the standard do not say what it is called.
+                let mut query = query.unwrap_or_default().to_owned();
+                if !query.split('&').any(|pair| pair.starts_with("title=")) {
+                    query.push_str("&title=export");
+                }
+                let uri = Uri::builder().path_and_query(format!("/?{query}"));
                 Query::try_from_uri(&uri.build()?)?.0
             }
         })

@@ -5,7 +5,7 @@ use tower_layer::Layer;
 
 use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, when::When};
 use crate::{
-    dialect::{Dialect, InvalidBaseUrl, RetryAfter},
+    dialect::{Dialect, ForwardedBy, InvalidBaseUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
     run::{Drain, Node, Recovery},
     store::{KeyPowers, Keys, Lease, LeaseTerm, MemoryStore, Owner},
@@ -238,15 +238,26 @@ impl<R> AsyncAcceptLayer<R> {
         Ok(self)
     }
 
-    /// Makes `Location` absolute by what a proxy says in `Forwarded` (RFC 7239) or in
-    /// `X-Forwarded-Host` and `X-Forwarded-Proto`, for the requests that come from one
-    /// that is trusted: by its address, for example, or a secret that it adds. Of
-    /// several values the last counts, which is the nearest proxy's. Where none is
-    /// said, the [base URL](Self::base_url) is as it was set.
+    /// Makes `Location` absolute by the scheme and the host that a proxy says in
+    /// `Forwarded` (RFC 7239), for the requests that come from one that is trusted: by
+    /// its address, for example, or a secret that it adds. Of several elements the last
+    /// counts, which is the nearest proxy's. Where none is said, and for the path, the
+    /// [base URL](Self::base_url) is as it was set.
     ///
     /// To trust everybody is to let clients choose where others are sent.
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.locator.set_trusted(Arc::new(trusted)))
+        let (by, trusted) = (ForwardedBy::Standard, Arc::new(trusted));
+        self.with(|policy| policy.locator.set_trusted(by, trusted))
+    }
+
+    /// The same for a proxy that says it in `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    /// One of the two can be trusted, not both: a client may send the other.
+    pub fn trust_x_forwarded(
+        self,
+        trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (by, trusted) = (ForwardedBy::Older, Arc::new(trusted));
+        self.with(|policy| policy.locator.set_trusted(by, trusted))
     }
 
     /// `Location` as a function of the request and the id. White space around

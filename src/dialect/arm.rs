@@ -17,7 +17,7 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | --- | --- |
 /// | the accepted one | 202 without a body, `Azure-AsyncOperation` and `Location` |
 /// | `GET …/{id}` (`Azure-AsyncOperation`) | 200: `id`, `name`, `status`, `startTime`, `endTime`, `percentComplete`, `properties` (the result) or `error` |
-/// | `GET …/{id}/result` (`Location`) | 202 without a body; once it has ended, the recorded response |
+/// | `GET …/{id}/result` (`Location`) | 202 without a body; once it has succeeded, the recorded response; once it has failed, an error, 4xx |
 /// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
 ///
 /// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`.

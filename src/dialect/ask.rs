@@ -123,6 +123,9 @@ pub enum WhenFinished {
     Same,
     /// Nothing, and answers that it is too late.
     Refuse,
+    /// The same, unless the request names its current version by `If-Match`: then it
+    /// forgets the operation.
+    RefuseUnlessMatched,
     /// It forgets the operation.
     Forget,
 }

@@ -7,7 +7,9 @@ use super::{
     object::Object,
     routes::{POST, Part, READ, ask, no_list},
 };
-use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+use crate::operation::{
+    OperationId, OperationView, Progress, RecordedResponse, State, WholeBody, essence,
+};
 
 /// As Azure's data plane speaks (Microsoft Azure REST API Guidelines, *Long-Running
 /// Operations & Jobs*); for the pollers of azure-core.
@@ -16,7 +18,7 @@ use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
 /// | --- | --- |
 /// | the accepted one | 202, `Operation-Location`, and the status monitor |
 /// | `GET …/{id}` | 200 and the status monitor: `id`, `status`, `result` or `error`; `resourceLocation` where the result cannot be embedded |
-/// | `GET …/{id}/result` | the recorded response |
+/// | `GET …/{id}/result` | the recorded response, or an error |
 /// | `POST …/{id}:cancel` | 200 and the status monitor; 409 once it has succeeded or failed |
 ///
 /// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`. Errors are
@@ -152,6 +154,9 @@ impl Dialect for Azure {
 }
 
 /// What the request would have been answered with; until then 202.
+///
+/// Clients find code and text of a failure only in `error`, and repeat a poll that is
+/// answered with 500 or above: a problem becomes an error, a status of 500 or above 422.
 pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
     if !operation.state().is_terminal() {
         let location = context.urls.below("result");
@@ -160,14 +165,17 @@ pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> An
             .put(http::header::LOCATION, location)
             .retry_after(context));
     }
-    if operation.state() != State::Canceled
+    let Some(words) = ErrorWords::of(operation) else {
+        return replayed(operation, context)?.ok_or(Fault::Unpresentable);
+    };
+    let speaks_for_itself = |recorded: &RecordedResponse| {
+        recorded.status().is_client_error()
+            && recorded.media_type().map(str::as_bytes).map(essence) == Some(b"application/json")
+    };
+    if operation.recorded().is_some_and(speaks_for_itself)
         && let Some(response) = replayed(operation, context)?
     {
         return Ok(response);
     }
-    let words = ErrorWords::of(operation);
-    Ok(words.map_or_else(
-        || fault(&Fault::Unpresentable),
-        |words| error(words.status, &words),
-    ))
+    Ok(error(words.lasting_status(), &words).private())
 }

@@ -22,8 +22,8 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
 ///
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
-/// rewinding, suspending, resuming and restarting are `501`, and so are several states
-/// in a list, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is
+/// rewinding, suspending, resuming and restarting are `501`, and so are purging many at
+/// once, several states in a list, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is
 /// `null`, and the reason of a termination is not shown: they are not kept.
 ///
 /// Its clients need absolute URLs: set a
@@ -95,9 +95,16 @@ fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>
 
 impl Dialect for Durable {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        let last = inquiry.path.rsplit('/').next().unwrap_or_default();
-        let raises = inquiry.path.contains("/raiseEvent/");
-        if inquiry.method == Method::POST && (raises || UNSUPPORTED.contains(&last)) {
+        let path = inquiry.path.trim_end_matches('/');
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let raises = path.contains("/raiseEvent/");
+        let cannot = match *inquiry.method {
+            Method::POST => raises || UNSUPPORTED.contains(&last),
+            // Many at once.
+            Method::DELETE => path.is_empty() && inquiry.id.is_none(),
+            _ => false,
+        };
+        if cannot {
             return Err(Fault::Unsupported);
         }
         ask(inquiry, PARTS, listing)
@@ -141,14 +148,14 @@ impl Dialect for Durable {
             instance(Object::of(operation), operation, context).into_response(status, JSON)?;
         Ok(match status {
             StatusCode::ACCEPTED => response.location(context).retry_after(context),
-            _ => response,
+            _ => response.private(),
         })
     }
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         match operation.state() {
             State::Succeeded => replayed(operation, context)?.ok_or(Fault::Unpresentable),
-            _ => self.status(operation, context),
+            _ => self.status(operation, context).map(Put::private),
         }
     }
 
@@ -218,7 +225,8 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let cursor = cursor.and_then(|cursor| cursor.to_str().ok());
     Ok(Listing {
         state: state.transpose()?,
-        limit: limit.transpose()?,
+        // Some clients take the first page for all there is.
+        limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),
         cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),
     })
 }

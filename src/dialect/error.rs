@@ -59,6 +59,17 @@ impl<'a> ErrorWords<'a> {
             .no_store()
     }
 
+    /// A status that does not ask its client to poll once more.
+    pub(super) fn lasting_status(&self) -> StatusCode {
+        match self.status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            status if status.is_client_error() => status,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
     /// Of what has failed or was canceled.
     pub(super) fn of(operation: &OperationView<'a>) -> Option<Self> {
         match (operation.state(), operation.problem()) {

@@ -10,7 +10,9 @@ use super::{
     object::Object,
     routes::{Part, ask, no_list},
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody, http_date};
+use crate::operation::{
+    OperationId, OperationView, RecordedResponse, State, WholeBody, essence, http_date,
+};
 
 /// As FHIR servers speak (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data
 /// Access).
@@ -19,11 +21,12 @@ use crate::operation::{OperationId, OperationView, State, WholeBody, http_date};
 /// | --- | --- |
 /// | one with `Prefer: respond-async` | 202 without a body, `Content-Location` |
 /// | any other | its own answer: it is not accepted |
-/// | `GET …/{id}` | 202 and `X-Progress`; once it has succeeded the recorded response, with `Expires`; once it has failed 4xx and an `OperationOutcome` |
+/// | `GET …/{id}` | 202 and `X-Progress`; once it has succeeded 200 and the recorded response, with `Expires`; once it has failed 4xx and an `OperationOutcome` |
 /// | `DELETE …/{id}` | 202, and it is as if it had never been |
 ///
-/// A failure of 500 and above is `422`: to its clients those say that the poll itself
-/// has failed and is to be repeated. Errors are an `OperationOutcome`. A kick-off that
+/// A failure of 408, 429, 500 and above is `422`: to its clients those say that the poll
+/// itself has failed and is to be repeated. Errors are an `OperationOutcome`, the
+/// service's own if it has made one. A kick-off that
 /// is a `GET` has to be [let in](crate::AsyncAcceptLayer::which).
 ///
 /// Its clients need absolute URLs: set a
@@ -91,7 +94,16 @@ fn progress(operation: &OperationView<'_>) -> String {
     });
     // The standard allows 100 characters.
     let visible = text.chars().filter(|letter| (' '..='~').contains(letter));
-    visible.take(100).collect()
+    let text: String = visible.take(100).collect();
+    match text.trim().is_empty() {
+        true => "in progress".into(),
+        false => text,
+    }
+}
+
+fn with_status(status: StatusCode, mut response: Response<WholeBody>) -> Response<WholeBody> {
+    *response.status_mut() = status;
+    response
 }
 
 impl Dialect for Fhir {
@@ -125,18 +137,21 @@ impl Dialect for Fhir {
                 Err(Fault::NotFound { id })
             }
             (State::Failed, Some(words)) => {
-                let status = match words.status.is_client_error() {
-                    true => words.status,
-                    false => StatusCode::UNPROCESSABLE_ENTITY,
+                let status = words.lasting_status();
+                let is_outcome = |recorded: &RecordedResponse| {
+                    let media_type = recorded.media_type().map(str::as_bytes);
+                    media_type.map(essence) == Some(FHIR_JSON.as_bytes())
                 };
-                Ok(outcome(status, &words).private())
+                match operation.recorded().filter(|recorded| is_outcome(recorded)) {
+                    Some(recorded) => Ok(with_status(status, context.replay.response(recorded))),
+                    None => Ok(outcome(status, &words).private()),
+                }
             }
             (State::Failed | State::Succeeded, _) => {
                 let expires = operation.metadata().expires_at().map(http_date);
-                let response = replayed(operation, context)?;
-                Ok(response
-                    .unwrap_or_else(|| empty(StatusCode::NO_CONTENT))
-                    .put(EXPIRES, expires))
+                let response = replayed(operation, context)?.ok_or(Fault::Unpresentable)?;
+                // Any other status is no end to its clients.
+                Ok(with_status(StatusCode::OK, response).put(EXPIRES, expires))
             }
         }
     }

@@ -11,10 +11,21 @@ use super::prefer::{split, unquote};
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// Which of the two a proxy is trusted with. A client can send the other one, and the
+/// proxy may let it through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForwardedBy {
+    /// `Forwarded`
+    Standard,
+    /// `X-Forwarded-Proto` and `X-Forwarded-Host`
+    Older,
+}
+
 /// Scheme and host as a URL without a path, if both can be such.
-pub(super) fn base(headers: &HeaderMap) -> Option<String> {
-    let (scheme, host) = match last(headers, &FORWARDED) {
-        Some(element) => {
+pub(super) fn base(headers: &HeaderMap, by: ForwardedBy) -> Option<String> {
+    let (scheme, host) = match by {
+        ForwardedBy::Standard => {
+            let element = last(headers, &FORWARDED)?;
             let parameter = |name: &[u8]| {
                 split(element, b';').find_map(|pair| {
                     let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -25,7 +36,7 @@ pub(super) fn base(headers: &HeaderMap) -> Option<String> {
             };
             (parameter(b"proto"), parameter(b"host")?)
         }
-        None => {
+        ForwardedBy::Older => {
             let value = |name| last(headers, name).map(unquote);
             (value(&X_FORWARDED_PROTO), value(&X_FORWARDED_HOST)?)
         }
@@ -50,19 +61,19 @@ fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 mod tests {
     use http::HeaderValue;
 
-    use super::*;
+    use super::{ForwardedBy::*, *};
 
-    fn base_of(fields: &[(&'static str, &'static str)]) -> Option<String> {
+    fn base_of(by: ForwardedBy, fields: &[(&'static str, &'static str)]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        base(&headers)
+        base(&headers, by)
     }
 
     #[test]
     fn the_nearest_proxy_counts() {
-        let forwarded = |value| base_of(&[("forwarded", value)]);
+        let forwarded = |value| base_of(Standard, &[("forwarded", value)]);
         for (value, expected) in [
             ("host=a.example;proto=https", "https://a.example"),
             (
@@ -82,12 +93,16 @@ mod tests {
             ("forwarded", "host=evil.example"),
             ("forwarded", "host=a.example"),
         ];
-        assert_eq!(base_of(&twice).as_deref(), Some("http://a.example"));
+        assert_eq!(
+            base_of(Standard, &twice).as_deref(),
+            Some("http://a.example")
+        );
         let older = [
+            ("forwarded", "host=evil.example"),
             ("x-forwarded-host", "evil.example, a.example"),
             ("x-forwarded-proto", "http, https"),
         ];
-        assert_eq!(base_of(&older).as_deref(), Some("https://a.example"));
+        assert_eq!(base_of(Older, &older).as_deref(), Some("https://a.example"));
     }
 
     #[test]
@@ -102,9 +117,12 @@ mod tests {
             "host=a.example;proto=ftp",
             "host=a.example, for=1.2.3.4",
         ] {
-            assert_eq!(base_of(&[("forwarded", value)]), None, "{value}");
+            let forwarded = base_of(Standard, &[("forwarded", value)]);
+            assert_eq!(forwarded, None, "{value}");
         }
-        assert_eq!(base_of(&[("x-forwarded-proto", "https")]), None);
-        assert_eq!(base_of(&[("host", "a.example")]), None);
+        assert_eq!(base_of(Older, &[("x-forwarded-proto", "https")]), None);
+        for by in [Standard, Older] {
+            assert_eq!(base_of(by, &[("host", "a.example")]), None);
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::operation::{OperationId, OperationView, Progress, RecordedResponse, S
 /// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
 /// | `GET …/`, where lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken` |
 /// | `POST …/{id}:cancel` | `{}`, also when it has ended |
-/// | `POST …/{id}:wait` | the `Operation` once it is `done`, or after `timeout` (`10s`) |
+/// | `POST …/{id}:wait` | the `Operation` once it is `done`, or after `timeout` (`10s`) in the query; a body is not read |
 /// | `DELETE …/{id}` | `{}`, and it is forgotten; 400 while it is going on |
 ///
 /// An `Operation` is closed: `name`, `metadata`, `done`, and `response` or `error`.
@@ -248,7 +248,7 @@ impl Dialect for Google {
         let is_success = operation.state() == State::Succeeded;
         match replayed(operation, context)? {
             Some(response) if is_success => Ok(response),
-            _ => self.status(operation, context),
+            _ => self.status(operation, context).map(Put::private),
         }
     }
 

@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::request::Parts;
 
-use super::{Urls, forwarded};
+use super::{
+    Urls,
+    forwarded::{self, ForwardedBy},
+};
 use crate::operation::OperationId;
 
 type LocationFn = dyn Fn(&Parts, &OperationId) -> String + Send + Sync;
@@ -22,7 +25,7 @@ pub struct Locator {
     at: Arc<str>,
     hook: Option<Arc<LocationFn>>,
     /// Which requests come from a proxy that says what clients know this by.
-    trusted: Option<Arc<TrustFn>>,
+    trusted: Option<(ForwardedBy, Arc<TrustFn>)>,
 }
 
 impl Default for Locator {
@@ -59,15 +62,24 @@ impl Locator {
         self.hook = Some(hook);
     }
 
-    pub(crate) fn set_trusted(&mut self, trusted: Arc<TrustFn>) {
-        self.trusted = Some(trusted);
+    pub(crate) fn set_trusted(&mut self, by: ForwardedBy, trusted: Arc<TrustFn>) {
+        self.trusted = Some((by, trusted));
     }
 
-    /// What precedes the path.
+    /// What precedes the path. A proxy says of it the scheme and the host.
     fn base(&self, parts: &Parts) -> Cow<'_, str> {
-        let trusted = self.trusted.as_ref().filter(|trusted| trusted(parts));
-        let forwarded = trusted.and_then(|_| forwarded::base(&parts.headers));
-        forwarded.map_or(Cow::Borrowed(&*self.base), Cow::Owned)
+        let trusted = self.trusted.as_ref();
+        let by = trusted
+            .filter(|(_, trusted)| trusted(parts))
+            .map(|(by, _)| *by);
+        match by.and_then(|by| forwarded::base(&parts.headers, by)) {
+            Some(origin) => {
+                let after_scheme = self.base.split_once("://").map_or("", |(_, rest)| rest);
+                let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+                Cow::Owned(origin + path)
+            }
+            None => Cow::Borrowed(&self.base),
+        }
     }
 
     /// The path below which the operations are.

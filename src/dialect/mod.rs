@@ -53,6 +53,7 @@ pub use prefer::Preferences;
 pub use replay::{Replay, not_replayed};
 pub use retry_after::{GrowingRetryAfter, RetryAfter};
 
+pub(crate) use forwarded::ForwardedBy;
 pub(crate) use locator::path_is_below;
 pub(crate) use retry_after::whole_seconds;
 

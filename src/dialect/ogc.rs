@@ -27,8 +27,8 @@ use crate::operation::{
 ///
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
 /// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
-/// exceptions, that is problems (RFC 9457). The filters `processID`, `type`, `datetime`,
-/// `minDuration` and `maxDuration` are `501`.
+/// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
+/// `minDuration` and `maxDuration` are `501`, and so are several states in a list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 
@@ -52,13 +52,7 @@ const PARTS: &[Part] = &[
 const EXCEPTIONS: &str = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0";
 const RESULTS: &str = "http://www.opengis.net/def/rel/ogc/1.0/results";
 
-const UNSUPPORTED: [&str; 5] = [
-    "processID",
-    "type",
-    "datetime",
-    "minDuration",
-    "maxDuration",
-];
+const UNSUPPORTED: [&str; 4] = ["processID", "datetime", "minDuration", "maxDuration"];
 
 fn word(state: State) -> &'static str {
     match state {
@@ -234,8 +228,15 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
             return Err(Fault::Unsupported);
         }
     }
+    // There is nothing but processes.
+    if parameter("type")?.is_some_and(|kind| kind != "process") {
+        return Err(Fault::Unsupported);
+    }
     let invalid = |parameter| move || Fault::InvalidQuery { parameter };
     let state = parameter("status")?.map(|text| {
+        if text.contains(',') {
+            return Err(Fault::Unsupported);
+        }
         let mut states = State::ALL.iter().filter(|state| word(**state) == text);
         states.next().copied().ok_or_else(invalid("status"))
     });

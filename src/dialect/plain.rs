@@ -60,7 +60,10 @@ const PARTS: &[Part] = &[
         allow: RESOURCE,
         asks: &[
             (Method::GET, Intent::Status),
-            (Method::DELETE, Intent::Cancel(WhenFinished::Refuse)),
+            (
+                Method::DELETE,
+                Intent::Cancel(WhenFinished::RefuseUnlessMatched),
+            ),
         ],
     },
     Part {
@@ -300,7 +303,10 @@ mod tests {
         is("/result?id=q3", "q3", Intent::Result);
         assert_eq!(
             ask(&Method::DELETE, "/q3"),
-            Ok(("q3".into(), Intent::Cancel(WhenFinished::Refuse)))
+            Ok((
+                "q3".into(),
+                Intent::Cancel(WhenFinished::RefuseUnlessMatched)
+            ))
         );
     }
 

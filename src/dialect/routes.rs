@@ -60,13 +60,19 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     };
     let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
     let last = path.rsplit('/').next().unwrap_or_default();
-    let verb = last.find(':').unwrap_or(last.len());
-    let (segment, part) = match (named(last), named(&last[verb..])) {
+    // A colon may come escaped.
+    let decoded = match last.contains('%') {
+        true => Cow::Owned(last.replace("%3A", ":").replace("%3a", ":")),
+        false => Cow::Borrowed(last),
+    };
+    let verb = decoded.find(':').unwrap_or(decoded.len());
+    let (segment, part) = match (named(last), named(&decoded[verb..])) {
         (Some(part), _) => {
             let before = &path[..path.len() - last.len()];
             let before = before.strip_suffix('/').unwrap_or(before);
             (before.rsplit('/').next().unwrap_or_default(), Some(part))
         }
+        // Nothing before it was escaped.
         (None, Some(part)) => (&last[..verb], Some(part)),
         (None, None) => (last, parts.iter().find(|part| part.name.is_empty())),
     };

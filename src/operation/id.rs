@@ -12,7 +12,7 @@ use uuid::Uuid;
 const MAX_LEN: usize = 128;
 
 /// Segments below the operations' root that are taken by sub-resources.
-const RESERVED: [&str; 2] = ["result", "events"];
+const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 
 /// The name of an operation, unguessable unless the application brings its own.
 ///
@@ -24,7 +24,7 @@ const RESERVED: [&str; 2] = ["result", "events"];
 /// An id that comes from outside is validated by [`FromStr`]: 1 to 128 bytes
 /// of the *unreserved* characters of RFC 3986, section 2.3 (letters, digits,
 /// `-`, `.`, `_`, `~`), neither `.` nor `..` nor a word that a sub-resource
-/// uses (`result`, `events`). It can therefore stand in a path as it is.
+/// uses (`result`, `results`, `events`, `terminate`). It can therefore stand in a path as it is.
 ///
 /// ```
 /// use tower_operations::OperationId;
@@ -170,7 +170,7 @@ pub enum InvalidId {
     /// It has a character outside of `A-Z a-z 0-9 - . _ ~`.
     #[error("an operation id consists of letters, digits, '-', '.', '_' and '~'")]
     Character,
-    /// It is `.`, `..`, `result` or `events`.
+    /// It is `.`, `..`, `result`, `results`, `events` or `terminate`.
     #[error("this word cannot be an operation id")]
     Reserved,
 }

@@ -184,13 +184,14 @@ fn shown<S: Store>(
             return settings.dialect.result(&view, context);
         }
         let etag = conditional::etag(&record);
-        if conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) == Some(true) {
-            return Ok(conditional::not_modified(etag, context.retry_after));
-        }
         let mut response = settings.dialect.status(&view, context)?;
-        if response.status().is_success() {
-            conditional::validate(&mut response, etag);
+        if !response.status().is_success() {
+            return Ok(response);
         }
+        if conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) == Some(true) {
+            return Ok(conditional::not_modified(etag, &response));
+        }
+        conditional::validate(&mut response, etag);
         Ok(response)
     });
     answer.unwrap_or_else(|fault| settings.fault(&fault))

@@ -59,17 +59,17 @@ pub(super) fn validate(response: &mut Response<WholeBody>, etag: Option<HeaderVa
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
 }
 
+/// In the place of `response`, which says when to come back.
 pub(super) fn not_modified(
     etag: Option<HeaderValue>,
-    retry_after: Option<u64>,
+    response: &Response<WholeBody>,
 ) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::default());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    validate(&mut response, etag);
-    if let Some(seconds) = retry_after {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
+    let mut unchanged = Response::new(WholeBody::default());
+    *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+    validate(&mut unchanged, etag);
+    if let Some(retry_after) = response.headers().get(header::RETRY_AFTER) {
+        let headers = unchanged.headers_mut();
+        headers.insert(header::RETRY_AFTER, retry_after.clone());
     }
-    response
+    unchanged
 }

@@ -74,18 +74,24 @@ async fn try_cancel<S: Store>(
             return Err(Fault::PreconditionFailed);
         }
         let state = record.operation().state();
+        use WhenFinished::{Forget, Refuse, RefuseUnlessMatched, Same};
         let write = match (state, when_finished, if_match) {
-            (State::Canceled, _, _)
-            | (State::Succeeded | State::Failed, WhenFinished::Same, None) => {
+            (State::Canceled, _, _) => {
+                // What the dialect shows no more is not canceled once more.
+                in_context(settings, parts, &record, |context| {
+                    settings.dialect.status(&record.operation().view(), context)
+                })?;
                 return Ok(Ended::Canceled(record));
             }
-            (State::Succeeded | State::Failed, WhenFinished::Refuse, None) => {
+            (State::Succeeded | State::Failed, Same, _) => return Ok(Ended::Canceled(record)),
+            (State::Succeeded | State::Failed, Refuse, _)
+            | (State::Succeeded | State::Failed, RefuseUnlessMatched, None) => {
                 return Err(Fault::AlreadyFinished {
                     id: id.clone(),
                     state,
                 });
             }
-            (State::Succeeded | State::Failed, _, _) => {
+            (State::Succeeded | State::Failed, Forget | RefuseUnlessMatched, _) => {
                 return forgotten(settings, id, version, &ends)
                     .await
                     .map(|_| Ended::Forgotten);

@@ -12,7 +12,7 @@ use tower::Service;
 use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
 use crate::{
     accept::{ExtractOwner, PlainOwner},
-    dialect::{Dialect, Fault, InvalidBaseUrl, Replay, RetryAfter},
+    dialect::{Dialect, Fault, ForwardedBy, InvalidBaseUrl, Replay, RetryAfter},
     operation::{OperationId, Payload, WholeBody},
     run::Drain,
     store::{List, MemoryStore, Owner, Repository, Store, Watch},
@@ -112,7 +112,18 @@ impl<S: Store> PollService<S> {
     /// Makes `Location` absolute by what a trusted proxy says; as
     /// [`AsyncAcceptLayer::trust_forwarded`](crate::AsyncAcceptLayer::trust_forwarded).
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|settings| settings.locator.set_trusted(Arc::new(trusted)))
+        let (by, trusted) = (ForwardedBy::Standard, Arc::new(trusted));
+        self.with(|settings| settings.locator.set_trusted(by, trusted))
+    }
+
+    /// The same by `X-Forwarded-Proto` and `X-Forwarded-Host`; as
+    /// [`AsyncAcceptLayer::trust_x_forwarded`](crate::AsyncAcceptLayer::trust_x_forwarded).
+    pub fn trust_x_forwarded(
+        self,
+        trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (by, trusted) = (ForwardedBy::Older, Arc::new(trusted));
+        self.with(|settings| settings.locator.set_trusted(by, trusted))
     }
 
     /// `Location` as a function of the request and the id; as

@@ -73,6 +73,11 @@ def success(base):
     exported(base, server.QUICK)
 
 
+def untitled(base):
+    """an export of which nothing is said but how long it takes is downloaded"""
+    exported(base, {"pages": 1, "page_ms": 10})
+
+
 def slow(base):
     """a slow export is polled until it is done, and downloaded"""
     # Without a Retry-After, the program would sleep for a minute.
@@ -121,4 +126,4 @@ def cancel(base):
 
 
 if __name__ == "__main__":
-    server.run("fhir", success, slow, failure, cancel)
+    server.run("fhir", success, untitled, slow, failure, cancel)
