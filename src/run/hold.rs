@@ -1,21 +1,21 @@
 //! A call that may still be answered directly: run first, accepted later, or
 //! not at all.
 
-use std::{any::Any, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     Node, RunLimits,
     catch_panic::{CatchPanic, Panicked},
-    gate::{Gate, Returned},
     heartbeat,
     operate::{RunOutcome, collect, inner_error, leave, start, stoppable},
     record::record as record_outcome,
+    threshold::{Held, Settled, Threshold},
     work::Work,
 };
 use crate::{
@@ -214,109 +214,6 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
         // An error was logged where it happened.
         Ok(outcome) => drop(record_outcome(node, work, outcome).await),
         Err(nothing) => leave(node, work, nothing).await,
-    }
-}
-
-/// Where a held call becomes an operation, or does not.
-struct Threshold<'a, C> {
-    gate: &'a Gate,
-    work: &'a Work,
-    create: C,
-    /// When it is asked for by the time that has passed; `None` once it was.
-    too_late: Option<Instant>,
-}
-
-/// What a step of a held call comes to.
-enum Held<T> {
-    /// It is done, and nothing is decided.
-    Done(T),
-    /// It is an operation now, whether the step is done or not.
-    Accepted(Arc<Record<RecordedResponse>>, Option<T>),
-    /// There is nobody to go on for.
-    Nobody,
-}
-
-/// What is decided once the call has returned.
-enum Settled {
-    Answer,
-    Accepted(Arc<Record<RecordedResponse>>),
-    Nobody,
-}
-
-impl<C, F, D> Threshold<'_, C>
-where
-    C: Fn(bool) -> F,
-    F: Future<Output = Result<Arc<Record<RecordedResponse>>, D>>,
-{
-    /// Lets a step go on until it is done or an operation. It goes on while that is
-    /// created.
-    async fn hold<T>(
-        &mut self,
-        is_running: bool,
-        mut step: Pin<&mut impl Future<Output = T>>,
-    ) -> Held<T> {
-        loop {
-            let late = async {
-                match self.too_late {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                done = step.as_mut() => return Held::Done(done),
-                () = self.gate.asked() => {}
-                () = late => {
-                    self.too_late = None;
-                    self.gate.ask();
-                    continue;
-                }
-            }
-            let mut creating = std::pin::pin!((self.create)(is_running));
-            let mut done = None;
-            let created = loop {
-                tokio::select! {
-                    biased;
-                    now = step.as_mut(), if done.is_none() => done = Some(now),
-                    created = creating.as_mut() => break created,
-                }
-            };
-            match (self.settle(created), done) {
-                (Settled::Accepted(record), done) => return Held::Accepted(record, done),
-                (Settled::Nobody, _) => return Held::Nobody,
-                (Settled::Answer, Some(done)) => return Held::Done(done),
-                (Settled::Answer, None) => {}
-            }
-        }
-    }
-
-    /// The call has returned: its answer goes out, unless somebody has asked before.
-    async fn returned(&self, is_running: bool) -> Settled {
-        loop {
-            match self.gate.returned() {
-                Returned::Answer => return Settled::Answer,
-                Returned::Nobody => return Settled::Nobody,
-                Returned::Create => {}
-            }
-            let created = (self.create)(is_running).await;
-            match self.settle(created) {
-                Settled::Answer => {}
-                settled => return settled,
-            }
-        }
-    }
-
-    /// What comes of trying to create it; `Answer` if the call is held on.
-    fn settle(&self, created: F::Output) -> Settled {
-        match created {
-            Ok(record) => {
-                self.work.set_token(record.token());
-                self.gate.created(true);
-                Settled::Accepted(record)
-            }
-            Err(_) if self.gate.created(false) => Settled::Answer,
-            Err(_) => Settled::Nobody,
-        }
     }
 }
 

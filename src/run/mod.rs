@@ -36,6 +36,7 @@ mod record;
 mod recovery;
 mod service;
 pub(crate) mod stored_request;
+mod threshold;
 mod work;
 
 // For `gate`, which a model checker compiles over its own primitives.
