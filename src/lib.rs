@@ -108,8 +108,8 @@ pub use operation::{
 };
 pub use poll::PollService;
 pub use run::{
-    AcceptedRequest, Drain, DrainReport, InvalidMessage, NotAccepted, OperationHandle,
-    QueuedRequest, Ran, Recovery, RunService,
+    AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
+    OperationHandle, QueuedRequest, Ran, Recovery, RunService,
 };
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;

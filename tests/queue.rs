@@ -14,14 +14,15 @@ use std::{
 
 use bytes::Bytes;
 use hooked::{Call, Hooked, When};
-use http::{Request, Response};
-use tokio::time::Instant;
-use tower::{ServiceExt, service_fn};
+use http::{Request, Response, StatusCode};
+use tokio::{sync::mpsc, time::Instant};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, MemoryStore, OperationHandle, OperationId, Outcome,
-    QueuedRequest, Ran, RunService, State, WholeBody,
+    AsyncAcceptLayer, Dispatch, FailureKind, MemoryStore, OperationHandle, OperationId, Outcome,
+    QueuedRequest, Ran, RecordedResponse, RequestBody, ResponseBody, RunService, State, WholeBody,
     store::{
-        Created, LeaseTerm, NewOperation, NodeId, Owner, Repository, Store, StoreError, Write,
+        Created, LeaseTerm, List, ListQuery, NewOperation, NodeId, Owner, Record, Repository,
+        Store, StoreError, Write,
     },
 };
 
@@ -198,4 +199,176 @@ async fn a_claim_in_doubt_runs_nothing() {
         let record = memory.get(&id).await.unwrap().unwrap();
         assert_eq!(record.attempts(), attempts as u32);
     }
+}
+
+/// A queue in memory, and the layer before it.
+struct Handed {
+    store: MemoryStore,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    layer: AsyncAcceptLayer<MemoryStore, Queue>,
+}
+
+/// Puts messages into the queue, unless it is told to fail.
+#[derive(Clone)]
+struct Queue {
+    into: mpsc::UnboundedSender<Bytes>,
+    fails: Arc<AtomicUsize>,
+}
+
+impl Dispatch for Queue {
+    async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
+        match self.fails.load(SeqCst) {
+            0 => Ok(self.into.send(request.to_bytes())?),
+            // It is lost, or only the answer is.
+            1 => Err("the queue is down".into()),
+            2 => {
+                self.into.send(request.to_bytes())?;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Err("the connection was cut".into())
+            }
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Handed {
+    fn off(fails: usize) -> Self {
+        let store = MemoryStore::new();
+        let (into, queue) = mpsc::unbounded_channel();
+        let fails = Arc::new(AtomicUsize::new(fails));
+        let layer = AsyncAcceptLayer::hand_off(store.clone(), Queue { into, fails })
+            .owner(|_| Some(Owner::new("ada")));
+        Self {
+            store,
+            queue,
+            layer,
+        }
+    }
+
+    async fn post(&self, prefer: &str) -> Response<ResponseBody<WholeBody>> {
+        let never = service_fn(|_: Request<RequestBody<WholeBody>>| async {
+            unreachable!("it is not run here");
+            #[allow(unreachable_code)]
+            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        });
+        let request = Request::post("/reports")
+            .header("authorization", "Bearer abc")
+            .header("prefer", prefer)
+            .body(WholeBody::from("Q3"));
+        let service = self.layer.layer(never);
+        service.oneshot(request.unwrap()).await.unwrap()
+    }
+
+    fn delivered(&mut self) -> QueuedRequest {
+        message(&self.queue.try_recv().expect("it is in the queue"))
+    }
+
+    async fn only_one(&self) -> Arc<Record<RecordedResponse>> {
+        let query = ListQuery::new(Some(Owner::new("ada")), 10);
+        let mut records = self.store.list(&query).await.unwrap().records;
+        assert_eq!(records.len(), 1);
+        records.remove(0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_off_is_accepted_and_run_elsewhere() {
+    let mut handed = Handed::off(0);
+    let begun = Instant::now();
+    let response = handed.post("wait=9").await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    assert_eq!(
+        begun.elapsed(),
+        Duration::ZERO,
+        "there is nothing to wait for"
+    );
+    assert!(!response.headers().contains_key("preference-applied"));
+    assert_eq!(handed.only_one().await.operation().state(), State::Pending);
+    let runs = Runs::default();
+    let queued = handed.delivered();
+    let ran = worker!(handed.store.clone(), runs, 5).oneshot(queued).await;
+    assert_eq!(ran.unwrap(), Ran::Recorded(State::Succeeded));
+    let record = handed.only_one().await;
+    assert_eq!(record.operation().result().unwrap().body(), "done");
+    assert_eq!((runs.0.load(SeqCst), record.attempts()), (1, 1));
+}
+
+/// Never a 202 for work that nobody will do.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_dispatched_fails_and_says_so() {
+    for fails in [1, 3] {
+        let handed = Handed::off(fails);
+        let response = handed.post("").await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+        let record = handed.only_one().await;
+        let problem = record.operation().problem().unwrap();
+        assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
+    }
+}
+
+/// The engine says no, but a worker has the request already.
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_has_claimed_is_accepted_whatever_the_engine_says() {
+    let mut handed = Handed::off(2);
+    let runs = Runs::default();
+    let worker = worker!(handed.store.clone(), runs, 60);
+    let (into, mut queue) = mpsc::unbounded_channel();
+    std::mem::swap(&mut handed.queue, &mut queue);
+    drop(into);
+    let working = tokio::spawn(async move {
+        let delivered = queue.recv().await.expect("it is in the queue");
+        worker.oneshot(message(&delivered)).await
+    });
+    let response = handed.post("").await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let ran = working.await.unwrap().unwrap();
+    assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    assert_eq!(runs.0.load(SeqCst), 1);
+}
+
+/// What the queue has lost, and what a dead worker has left, is dispatched again, so
+/// often and no more.
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
+    let mut handed = Handed::off(0);
+    let recovery = handed.layer.dispatching_recovery(2);
+    let recovery = tokio::spawn(recovery.run());
+    assert_eq!(handed.post("").await.status(), StatusCode::ACCEPTED);
+    let lost = handed.delivered();
+    let again = message(&handed.queue.recv().await.expect("it is dispatched again"));
+    assert_eq!(again.id(), lost.id());
+    // The first one comes late.
+    let runs = Runs::default();
+    let late = worker!(handed.store.clone(), runs, 0).oneshot(lost).await;
+    assert_eq!((late.unwrap(), runs.0.load(SeqCst)), (Ran::Refused, 0));
+
+    // Two workers die of it.
+    for attempt in 1..=2 {
+        let queued = match attempt {
+            1 => again.clone(),
+            _ => message(&handed.queue.recv().await.expect("it is dispatched again")),
+        };
+        let dying = RunService::new(
+            handed.store.clone(),
+            service_fn(move |request: Request<WholeBody>| async move {
+                let operation = OperationHandle::of(request.extensions());
+                assert_eq!(operation.attempt(), attempt);
+                std::future::pending::<Result<Response<WholeBody>, Infallible>>().await
+            }),
+        );
+        let dies = tokio::time::timeout(Duration::from_secs(1), dying.oneshot(queued));
+        assert!(dies.await.is_err());
+        assert_eq!(handed.only_one().await.attempts(), attempt);
+    }
+    let failed = loop {
+        let record = handed.only_one().await;
+        if let Some(problem) = record.operation().problem() {
+            break problem.type_uri().to_owned();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert_eq!(failed, FailureKind::AttemptsExhausted.urn());
+    assert!(handed.queue.try_recv().is_err());
+    recovery.abort();
 }

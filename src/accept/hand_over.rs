@@ -24,10 +24,10 @@ use super::{
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
     run::{
-        AcceptedRequest, Admitted, Holding, Node, OperationHandle, Told, Work, operate,
-        operation_span,
+        AcceptedRequest, Admitted, HandedOff, Holding, Node, OperationHandle, QueuedRequest, Told,
+        Work, operate, operation_span,
     },
-    store::{FencingToken, KeyPowers, Lease, NewOperation},
+    store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
 /// A request that was let in, and what it needs to become an operation.
@@ -198,6 +198,17 @@ where
                     return;
                 }
             };
+            if let (Some(hand_off), Some(request)) = (&node.hand_off, &wanted.new.request) {
+                let queued = QueuedRequest::of(&record, request.clone());
+                let at_most = policy.create_timeout;
+                let handed = hand_off.hand_off(&node, &record, queued, at_most).await;
+                let _ = tell.send(match handed {
+                    HandedOff::Taken => Ok(Accepted::New(record)),
+                    HandedOff::NotDispatched => Err(Refusal::Unavailable),
+                });
+                drop(admitted);
+                return;
+            }
             let request = Request::from_parts(parts, body);
             let kept = wanted.new.request.is_some();
             let accepted = request_span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
@@ -310,12 +321,25 @@ where
             .owner(self.policy.owner(&self.parts))
             .method(self.parts.method.clone())
             .name(self.policy.name.clone())
-            .lease(self.node.lease().clone())
+            .lease(self.lease())
             .request(
                 body.filter(|_| self.is_kept)
                     .and_then(|body| self.policy.kept(&self.parts, body)),
             );
         Wanted { new, is_fresh }
+    }
+
+    /// How the operation is held at first: by this node, or by nobody who would renew it
+    /// until a worker claims it.
+    fn lease(&self) -> LeaseTerm {
+        let lease = self.node.lease().clone();
+        match &self.node.hand_off {
+            Some(hand_off) => LeaseTerm {
+                term: hand_off.patience,
+                ..lease
+            },
+            None => lease,
+        }
     }
 
     /// Made before there is anything to lose: it runs a hook of the application.

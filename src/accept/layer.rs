@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{Uri, request::Parts};
 use tower_layer::Layer;
@@ -7,7 +7,7 @@ use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, 
 use crate::{
     dialect::{Dialect, ForwardedBy, InvalidBaseUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
-    run::{Drain, Node, Recovery},
+    run::{Drain, InProcess, Node, Recovery},
     store::{KeyPowers, Keys, Lease, LeaseTerm, MemoryStore, Owner},
 };
 
@@ -34,11 +34,14 @@ use crate::{
 /// ```
 ///
 /// The store has to be [`Repository`](crate::store::Repository) and [`Lease`];
-/// [`SingleNode`](crate::store::SingleNode) lends the latter.
+/// [`SingleNode`](crate::store::SingleNode) lends the latter. `D` is where requests are
+/// run: here, unless it [hands them off](AsyncAcceptLayer::hand_off).
 #[must_use]
-pub struct AsyncAcceptLayer<R> {
-    node: Arc<Node<R>>,
-    policy: Arc<Policy>,
+pub struct AsyncAcceptLayer<R, D = InProcess> {
+    pub(super) node: Arc<Node<R>>,
+    pub(super) policy: Arc<Policy>,
+    /// Where requests are run.
+    pub(super) run: PhantomData<fn() -> D>,
 }
 
 impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
@@ -47,6 +50,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
         Self {
             node: Arc::new(Node::new(store)),
             policy: Arc::default(),
+            run: PhantomData,
         }
     }
 
@@ -66,7 +70,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     }
 }
 
-impl<R: Keys<Output = RecordedResponse>> AsyncAcceptLayer<R> {
+impl<R: Keys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
     /// Runs a request once that comes twice; see [`Idempotency`].
     pub fn idempotency(self, rules: Idempotency) -> Self {
         self.node.keys.get_or_init(KeyPowers::of_store);
@@ -74,7 +78,7 @@ impl<R: Keys<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     }
 }
 
-impl AsyncAcceptLayer<MemoryStore> {
+impl<D> AsyncAcceptLayer<MemoryStore, D> {
     /// Whose a request is. Without this every operation is nobody's, and there
     /// for everybody who knows its id. Give the
     /// [`PollService`](crate::PollService::owner) the same.
@@ -84,27 +88,6 @@ impl AsyncAcceptLayer<MemoryStore> {
 }
 
 impl<R> AsyncAcceptLayer<R> {
-    /// Whose a request is: by a [`KeyedOwner`](super::KeyedOwner), which keeps
-    /// owners as keyed hashes, by a [`PlainOwner`](super::PlainOwner), which does
-    /// not, or by a type of yours. Give the
-    /// [`PollService`](crate::PollService::owner_with) the same.
-    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
-        self.with(|policy| policy.set_owner(Arc::new(owner)))
-    }
-
-    /// Which requests are accepted; the others pass through. By default
-    /// [`accepts_by_default`](super::accepts_by_default).
-    pub fn which(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.set_which(Arc::new(predicate)))
-    }
-
-    /// Accepts only requests that ask for it with `Prefer: respond-async`
-    /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
-    /// addition, the answer goes out as it is if it comes within N seconds.
-    pub fn preferred(self) -> Self {
-        self.with(|policy| policy.when = When::Preferred)
-    }
-
     /// Gives the inner service this much time for a real answer, and accepts
     /// the request when that is over. One and the same call goes on.
     ///
@@ -128,6 +111,29 @@ impl<R> AsyncAcceptLayer<R> {
     /// default.
     pub fn max_wait(self, limit: Duration) -> Self {
         self.with(|policy| policy.max_wait = limit)
+    }
+}
+
+impl<R, D> AsyncAcceptLayer<R, D> {
+    /// Whose a request is: by a [`KeyedOwner`](super::KeyedOwner), which keeps
+    /// owners as keyed hashes, by a [`PlainOwner`](super::PlainOwner), which does
+    /// not, or by a type of yours. Give the
+    /// [`PollService`](crate::PollService::owner_with) the same.
+    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
+        self.with(|policy| policy.set_owner(Arc::new(owner)))
+    }
+
+    /// Which requests are accepted; the others pass through. By default
+    /// [`accepts_by_default`](super::accepts_by_default).
+    pub fn which(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.set_which(Arc::new(predicate)))
+    }
+
+    /// Accepts only requests that ask for it with `Prefer: respond-async`
+    /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
+    /// addition, the answer goes out as it is if it comes within N seconds.
+    pub fn preferred(self) -> Self {
+        self.with(|policy| policy.when = When::Preferred)
     }
 
     /// How many requests are being accepted, pending or running at the most,
@@ -296,7 +302,7 @@ impl<R> AsyncAcceptLayer<R> {
     }
 }
 
-impl<S, R> Layer<S> for AsyncAcceptLayer<R> {
+impl<S, R, D> Layer<S> for AsyncAcceptLayer<R, D> {
     type Service = AsyncAccept<S, R>;
 
     /// Clones two reference counts: it allocates and spawns nothing.
@@ -305,16 +311,17 @@ impl<S, R> Layer<S> for AsyncAcceptLayer<R> {
     }
 }
 
-impl<R> Clone for AsyncAcceptLayer<R> {
+impl<R, D> Clone for AsyncAcceptLayer<R, D> {
     fn clone(&self) -> Self {
         Self {
             node: Arc::clone(&self.node),
             policy: Arc::clone(&self.policy),
+            run: PhantomData,
         }
     }
 }
 
-impl<R> fmt::Debug for AsyncAcceptLayer<R> {
+impl<R, D> fmt::Debug for AsyncAcceptLayer<R, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncAcceptLayer")
             .field("policy", &self.policy)

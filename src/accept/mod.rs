@@ -48,6 +48,7 @@ mod front;
 mod future;
 mod going;
 mod hand_over;
+mod handing_off;
 mod idempotency;
 mod inner;
 mod layer;

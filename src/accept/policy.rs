@@ -46,6 +46,8 @@ pub(super) struct Policy {
     /// The target by which the whole application knows a request.
     target: Option<Arc<TargetFn>>,
     pub(super) keeps_credentials: bool,
+    /// Requests are run elsewhere.
+    pub(super) hands_off: bool,
 }
 
 impl Default for Policy {
@@ -68,6 +70,7 @@ impl Default for Policy {
             may_run_again: None,
             target: None,
             keeps_credentials: false,
+            hands_off: false,
         }
     }
 }
@@ -87,6 +90,9 @@ impl Policy {
 
     /// Whether this request is kept to be run again.
     pub(super) fn keeps(&self, parts: &Parts) -> bool {
+        if self.hands_off {
+            return true;
+        }
         let may = self.may_run_again.as_ref();
         may.is_some_and(|may| may(parts))
     }
@@ -116,6 +122,11 @@ impl Policy {
         if self.accepts(parts) {
             let preferences = Preferences::of(&parts.headers);
             let needs_preference = self.dialect.needs_preference();
+            // What runs elsewhere cannot be waited for here.
+            let preferences = match self.hands_off {
+                true => preferences.without_wait(),
+                false => preferences,
+            };
             (self.when).of(preferences, self.max_wait, needs_preference)
         } else {
             (Way::Pass, Preferred::default())

@@ -54,6 +54,10 @@ impl Preferences {
         preferences
     }
 
+    pub(crate) fn without_wait(self) -> Self {
+        Self { wait: None, ..self }
+    }
+
     /// Whether the client prefers a 202 (section 4.1).
     #[must_use]
     pub fn respond_async(self) -> bool {

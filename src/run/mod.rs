@@ -16,11 +16,56 @@
 //! | its node is drained before it is done | fails, `interrupted` |
 //! | somebody cancels it | is canceled; the inner call is dropped |
 //!
+//! # Elsewhere
+//! A layer that [hands off](crate::AsyncAcceptLayer::hand_off) puts a [`QueuedRequest`]
+//! into the queue of an engine, by a [`Dispatch`]. A worker's [`RunService`], around the
+//! whole application, claims the operation and runs it:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use axum::{Router, routing::post};
+//! use tokio::sync::mpsc;
+//! use tower::ServiceExt;
+//! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService, QueuedRequest, RunService};
+//!
+//! async fn render() -> &'static str { "done" }
+//!
+//! let store = MemoryStore::new(); // one that front and workers share, in earnest
+//! let (into, mut queue) = mpsc::channel(100); // and an engine
+//! let layer = AsyncAcceptLayer::hand_off(store.clone(), move |request: QueuedRequest| {
+//!     let into = into.clone();
+//!     async move { into.send(request.to_bytes()).await }
+//! });
+//! tokio::spawn(layer.dispatching_recovery(3).run());
+//! let front: Router = Router::new()
+//!     .route("/reports", post(render).route_layer(layer))
+//!     .nest_service("/operations", PollService::new(store.clone()));
+//!
+//! // Elsewhere: the same routes, without the layer.
+//! let app: Router = Router::new().route("/reports", post(render));
+//! let workers = RunService::new(store, app.map_request(|it: http::Request<_>| it.map(axum::body::Body::new)));
+//! # let _ = front;
+//! tokio::spawn(async move {
+//!     while let Some(message) = queue.recv().await {
+//!         let request = QueuedRequest::from_bytes(&message)?;
+//!         workers.clone().oneshot(request).await?; // and then acknowledge it
+//!     }
+//!     Ok::<_, tower::BoxError>(())
+//! });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Path parameters, and whatever else is in a request's extensions, do not go through a
+//! queue; the application finds them again.
+//!
+//! # When the store is away
 //! The outcome is written again and again, with growing pauses, until the store
 //! has answered or the node has been drained.
 
 mod accepted_request;
 mod catch_panic;
+mod dispatch;
 mod drain;
 mod gate;
 mod handle;
@@ -43,6 +88,7 @@ mod work;
 use crate::store::{sync, wait};
 
 pub use accepted_request::AcceptedRequest;
+pub use dispatch::{Dispatch, InProcess};
 pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
 pub use queued_request::{InvalidMessage, QueuedRequest};
@@ -50,6 +96,7 @@ pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
+pub(crate) use dispatch::{HandOff, HandedOff};
 pub(crate) use gate::{Denied, Gate};
 pub(crate) use hold::{Holding, Told};
 pub(crate) use in_flight::{Admitted, InFlight, Refused};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::InFlight;
+use super::{HandOff, InFlight};
 use crate::store::{KeyPowers, LeaseTerm};
 
 /// One running instance: its store, its lease, and what it has in flight.
@@ -18,6 +18,8 @@ pub(crate) struct Node<R> {
     /// Set once the application wants requests to be idempotent.
     pub(crate) keys: OnceLock<KeyPowers<R>>,
     pub(super) runs_again: AtomicBool,
+    /// Where its requests are run, if not here.
+    pub(crate) hand_off: Option<HandOff>,
 }
 
 /// A lease is renewed three times a term, which takes a while.
@@ -34,6 +36,14 @@ impl<R> Node<R> {
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
             keys: OnceLock::new(),
             runs_again: AtomicBool::new(false),
+            hand_off: None,
+        }
+    }
+
+    pub(crate) fn handing_off(store: R, hand_off: HandOff) -> Self {
+        Self {
+            hand_off: Some(hand_off),
+            ..Self::new(store)
         }
     }
 

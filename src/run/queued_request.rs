@@ -1,7 +1,7 @@
 //! An accepted request on its way to who runs it, through a queue.
 
 use bytes::{BufMut, Bytes};
-use http::{Request, Uri, request::Parts};
+use http::Request;
 use serde::{Deserialize, Serialize};
 use tower::BoxError;
 
@@ -70,8 +70,7 @@ impl QueuedRequest {
     /// sensitive is left out; extensions do not go through a queue.
     #[must_use]
     pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
-        let (parts, body) = request.into_parts();
-        Self::of(record, &parts, &parts.uri, &body, false)
+        Self::stored(record, request, false)
     }
 
     /// The same with what it has of credentials.
@@ -80,27 +79,27 @@ impl QueuedRequest {
         record: &Record<RecordedResponse>,
         request: Request<WholeBody>,
     ) -> Self {
-        let (parts, body) = request.into_parts();
-        Self::of(record, &parts, &parts.uri, &body, true)
+        Self::stored(record, request, true)
     }
 
-    fn of(
+    fn stored(
         record: &Record<RecordedResponse>,
-        parts: &Parts,
-        target: &Uri,
-        body: &WholeBody,
+        request: Request<WholeBody>,
         with_credentials: bool,
     ) -> Self {
+        let (parts, body) = request.into_parts();
+        let request = stored_request::store(&parts, &parts.uri, &body, with_credentials);
+        // Nothing of a request is longer than its lengths can say.
+        Self::of(record, request.unwrap_or_default())
+    }
+
+    /// Of a request that is stored already.
+    pub(crate) fn of(record: &Record<RecordedResponse>, request: Bytes) -> Self {
         let held = Held {
             id: record.operation().id().clone(),
             token: record.token(),
         };
-        let request = stored_request::store(parts, target, body, with_credentials);
-        Self {
-            held,
-            // Nothing of a request is longer than its lengths can say.
-            request: request.unwrap_or_default(),
-        }
+        Self { held, request }
     }
 
     /// The operation.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering::SeqCst},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use tower::{BoxError, Service};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, Node, RunLimits, Work, catch_panic::CatchPanic, heartbeat, operate,
-    record::record as record_outcome, stored_request,
+    AcceptedRequest, HandOff, Node, QueuedRequest, RunLimits, Work, catch_panic::CatchPanic,
+    heartbeat, operate, record::record as record_outcome, stored_request,
 };
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse, WholeBody},
@@ -67,11 +67,12 @@ pub struct Recovery<R> {
 /// How what was left behind is run again.
 struct RunAgain<R> {
     attempts: u32,
-    /// Sets a request going, in a task of its own.
+    /// Sets an operation going with its request, in a task of its own.
     go: Box<Go<R>>,
 }
 
-type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, AcceptedRequest) + Send;
+type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, Arc<Record<RecordedResponse>>, Bytes) -> Result<(), FailureKind>
+    + Send;
 
 /// So many operations are taken over at a time.
 const BATCH: usize = 64;
@@ -105,9 +106,36 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         B::Error: Into<BoxError> + Send,
     {
         self.node.runs_again.store(true, SeqCst);
-        let go = move |node, limits, accepted| {
+        let go = move |node: Arc<Node<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
+            let accepted = restored(&node, &record, &request)?;
             // Boxed once: on its way into a task a future is moved many times.
             tokio::spawn(Box::pin(operate(node, limits, app.clone(), accepted)));
+            Ok(())
+        };
+        Self {
+            again: Some(RunAgain {
+                attempts,
+                go: Box::new(go),
+            }),
+            ..self
+        }
+    }
+
+    /// Puts into the queue again what nobody has claimed in time, or whose worker has
+    /// died.
+    pub(crate) fn dispatch_again(self, hand_off: HandOff, attempts: u32) -> Self {
+        let go = move |node: Arc<Node<R>>,
+                       limits: RunLimits,
+                       record: Arc<Record<RecordedResponse>>,
+                       request| {
+            let created = record.operation().metadata().created_at();
+            let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
+            if age.is_some_and(|age| age > limits.pending) && record.attempts() == 0 {
+                return Err(FailureKind::TimedOut);
+            }
+            let (hand_off, queued) = (hand_off.clone(), QueuedRequest::of(&record, request));
+            tokio::spawn(async move { hand_off.hand_off_again(&node, &record, queued).await });
+            Ok(())
         };
         Self {
             again: Some(RunAgain {
@@ -220,20 +248,26 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         if record.attempts() >= again.attempts {
             return Err(FailureKind::AttemptsExhausted);
         }
-        let mut request = stored_request::restore(&request).map_err(|error| {
-            let id = record.operation().id();
-            tracing::error!(%id, error, "a stored request cannot be read");
-            FailureKind::Interrupted
-        })?;
-        if let Some(owner) = record.owner() {
-            request.extensions_mut().insert(owner.clone());
-        }
-        let accepted = AcceptedRequest::kept(&record, request, true)
-            .admitted(self.node.in_flight.admit_anyway());
         crash_point!("running-again");
-        (again.go)(Arc::clone(&self.node), self.limits, accepted);
-        Ok(())
+        (again.go)(Arc::clone(&self.node), self.limits, record, request)
     }
+}
+
+/// The request of an operation that was taken over, let in here.
+fn restored<R>(
+    node: &Node<R>,
+    record: &Record<RecordedResponse>,
+    request: &Bytes,
+) -> Result<AcceptedRequest, FailureKind> {
+    let mut request = stored_request::restore(request).map_err(|error| {
+        let id = record.operation().id();
+        tracing::error!(%id, error, "a stored request cannot be read");
+        FailureKind::Interrupted
+    })?;
+    if let Some(owner) = record.owner() {
+        request.extensions_mut().insert(owner.clone());
+    }
+    Ok(AcceptedRequest::kept(record, request, true).admitted(node.in_flight.admit_anyway()))
 }
 
 /// Since when the store has been reachable from here, without a gap in which leases

@@ -1,0 +1,61 @@
+//! The layer before an engine.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use super::{AsyncAcceptLayer, policy::Policy};
+use crate::{
+    operation::RecordedResponse,
+    run::{Dispatch, Drain, HandOff, Node, Recovery},
+    store::Lease,
+};
+
+impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
+    /// A layer that gives what it accepts to an engine, by `dispatch`, for workers
+    /// elsewhere to run: a [`RunService`](crate::RunService) with the whole application
+    /// takes it there. Requests that are not accepted are passed to the inner service as
+    /// ever.
+    ///
+    /// The 202 is out once the operation is in the store and its request in the queue. It
+    /// is always, or [preferred](Self::preferred): there is no call here to wait for, so
+    /// `Prefer: wait` is ignored. If the request cannot be put into the queue, the
+    /// operation fails as `not-dispatched` and the answer is 503.
+    ///
+    /// ```compile_fail
+    /// use std::time::Duration;
+    /// use tower_operations::{AsyncAcceptLayer, MemoryStore, QueuedRequest};
+    ///
+    /// let layer = AsyncAcceptLayer::hand_off(MemoryStore::new(), |_: QueuedRequest| async {
+    ///     Ok::<_, std::io::Error>(())
+    /// });
+    /// layer.after(Duration::from_secs(1)); // all but this compiles
+    /// ```
+    pub fn hand_off(store: R, dispatch: D) -> Self {
+        let mut policy = Policy::default();
+        policy.hands_off = true;
+        Self {
+            node: Arc::new(Node::handing_off(store, HandOff::to(dispatch))),
+            policy: Arc::new(policy),
+            run: PhantomData,
+        }
+    }
+
+    /// The same, with the handle that shuts it down.
+    pub fn hand_off_with_drain(store: R, dispatch: D) -> (Self, Drain) {
+        let layer = Self::hand_off(store, dispatch);
+        let drain = Drain::new(Arc::clone(&layer.node.in_flight));
+        (layer, drain)
+    }
+
+    /// What dispatches again the operations that no worker has claimed in time, and
+    /// those whose worker has died; it has to be spawned. An operation is started
+    /// `attempts` times at the most, on whichever workers: after that it fails as
+    /// `attempts-exhausted`. One that was never started within the
+    /// [time it may be pending](Self::pending_timeout) fails as `timed-out`.
+    pub fn dispatching_recovery(&self, attempts: u32) -> Recovery<R> {
+        let recovery = Recovery::new(Arc::clone(&self.node), self.policy.run);
+        match &self.node.hand_off {
+            Some(hand_off) => recovery.dispatch_again(hand_off.clone(), attempts),
+            None => recovery,
+        }
+    }
+}
