@@ -1,11 +1,11 @@
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    Answer, Ask, Context, Dialect, Fault, Inquiry,
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
-    routes::{POST, Part, READ, ask, no_list},
+    routes::{CANCEL, Part, RESULT, STATUS, ask, no_list},
 };
 use crate::operation::{
     OperationId, OperationView, Progress, RecordedResponse, State, WholeBody, essence,
@@ -36,23 +36,7 @@ const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// The parts of an operation for both of Azure's dialects.
-pub(super) const PARTS: &[Part] = &[
-    Part {
-        name: "",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Status)],
-    },
-    Part {
-        name: "result",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
-    },
-    Part {
-        name: ":cancel",
-        allow: POST,
-        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
-    },
-];
+pub(super) const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
 
 pub(super) fn status_word(state: State) -> &'static str {
     match state {

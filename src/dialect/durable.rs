@@ -6,7 +6,7 @@ use super::{
     error::ErrorWords,
     object::{Object, list},
     query,
-    routes::{POST, Part, READ, ask},
+    routes::{POST, Part, RESULT, ask, limit, parameter, said, state},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody};
 
@@ -42,11 +42,7 @@ const PARTS: &[Part] = &[
             (Method::DELETE, Intent::Forget),
         ],
     },
-    Part {
-        name: "result",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
-    },
+    RESULT,
     Part {
         name: "terminate",
         allow: POST,
@@ -56,6 +52,8 @@ const PARTS: &[Part] = &[
 
 /// What Durable Functions can do to an instance and this cannot.
 const UNSUPPORTED: [&str; 4] = ["rewind", "suspend", "resume", "restart"];
+
+const UNSUPPORTED_FILTERS: [&str; 3] = ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"];
 
 fn word(state: State) -> &'static str {
     match state {
@@ -200,27 +198,13 @@ fn with_query(url: &str, query: &str) -> String {
 }
 
 fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
-    let parameter = |name| {
-        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
-    };
-    for name in ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"] {
-        if parameter(name)?.is_some_and(|value| !value.is_empty()) {
+    for name in UNSUPPORTED_FILTERS {
+        if said(inquiry, name)?.is_some() {
             return Err(Fault::Unsupported);
         }
     }
-    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
-    let states = parameter("runtimeStatus")?.filter(|states| !states.is_empty());
-    let state = states.map(|text| {
-        if text.contains(',') {
-            return Err(Fault::Unsupported);
-        }
-        let mut states = State::ALL.iter().filter(|state| word(**state) == text);
-        states.next().copied().ok_or_else(invalid("runtimeStatus"))
-    });
-    let limit = parameter("top")?.map(|text| {
-        let limit = text.parse().ok().filter(|limit| *limit > 0);
-        limit.ok_or_else(invalid("top"))
-    });
+    let state = said(inquiry, "runtimeStatus")?.map(|text| state(&text, "runtimeStatus", word));
+    let limit = parameter(inquiry, "top")?.map(|text| limit(&text, "top"));
     let cursor = inquiry.headers.get(&CONTINUATION);
     let cursor = cursor.and_then(|cursor| cursor.to_str().ok());
     Ok(Listing {

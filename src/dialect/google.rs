@@ -8,8 +8,7 @@ use super::{
     answers::{JSON, Put, replayed, typed},
     error::ErrorWords,
     object::Object,
-    query,
-    routes::{Asked, POST, Part, READ, asked},
+    routes::{Asked, POST, Part, RESULT, asked, said},
 };
 use crate::operation::{OperationId, OperationView, Progress, RecordedResponse, State, WholeBody};
 
@@ -76,11 +75,7 @@ const PARTS: &[Part] = &[
             (Method::DELETE, Intent::Forget),
         ],
     },
-    Part {
-        name: "result",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
-    },
+    RESULT,
     Part {
         name: ":cancel",
         allow: POST,
@@ -185,11 +180,6 @@ fn code(status: StatusCode) -> (u32, &'static str) {
 
 impl Dialect for Google {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        let parameter = |name| {
-            let value = query::parameter(inquiry.query, name);
-            let value = value.map_err(|_| Fault::InvalidQuery { parameter: name })?;
-            Ok(value.filter(|value| !value.is_empty()))
-        };
         match asked(inquiry, PARTS)? {
             Asked::About(id, intent) => {
                 // What is posted for its status is waited for.
@@ -198,7 +188,7 @@ impl Dialect for Google {
                         let invalid = || Fault::InvalidQuery {
                             parameter: "timeout",
                         };
-                        let timeout = parameter("timeout")?.map(|text| {
+                        let timeout = said(inquiry, "timeout")?.map(|text| {
                             let seconds = text.strip_suffix('s').unwrap_or(&text).parse().ok();
                             let wait = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
                             wait.ok_or_else(invalid)
@@ -210,18 +200,19 @@ impl Dialect for Google {
                 Ok(Ask::About { id, intent, wait })
             }
             Asked::List => {
-                if parameter("filter")?.is_some() {
+                if said(inquiry, "filter")?.is_some() {
                     return Err(Fault::Unsupported);
                 }
                 let invalid = || Fault::InvalidQuery {
                     parameter: "pageSize",
                 };
-                let limit = parameter("pageSize")?.map(|text| text.parse().map_err(|_| invalid()));
+                let limit =
+                    said(inquiry, "pageSize")?.map(|text| text.parse().map_err(|_| invalid()));
                 Ok(Ask::List(Listing {
                     state: None,
                     // None, or 0, is as many as the service likes.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
-                    cursor: parameter("pageToken")?.map(Into::into),
+                    cursor: said(inquiry, "pageToken")?.map(Into::into),
                 }))
             }
         }

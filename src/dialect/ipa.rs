@@ -1,12 +1,12 @@
 use http::{Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, WhenFinished,
+    Answer, Ask, Context, Dialect, Fault, Inquiry, ListPage,
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{POST, Part, READ, ask},
+    routes::{CANCEL, Part, RESULT, STATUS, ask},
 };
 use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
 
@@ -77,23 +77,7 @@ impl Ipa {
     }
 }
 
-const PARTS: &[Part] = &[
-    Part {
-        name: "",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Status)],
-    },
-    Part {
-        name: "result",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
-    },
-    Part {
-        name: ":cancel",
-        allow: POST,
-        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
-    },
-];
+const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
 
 fn word(state: State) -> &'static str {
     match state {

@@ -8,7 +8,7 @@ use super::{
     error::ErrorWords,
     object::Object,
     query,
-    routes::{Part, READ, ask},
+    routes::{Part, READ, ask, limit, parameter, state},
 };
 use crate::operation::{
     OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
@@ -220,33 +220,20 @@ impl Dialect for Ogc {
 }
 
 fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
-    let parameter = |name| {
-        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
-    };
     for name in UNSUPPORTED {
-        if parameter(name)?.is_some() {
+        if parameter(inquiry, name)?.is_some() {
             return Err(Fault::Unsupported);
         }
     }
     // There is nothing but processes.
-    if parameter("type")?.is_some_and(|kind| kind != "process") {
+    if parameter(inquiry, "type")?.is_some_and(|kind| kind != "process") {
         return Err(Fault::Unsupported);
     }
-    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
-    let state = parameter("status")?.map(|text| {
-        if text.contains(',') {
-            return Err(Fault::Unsupported);
-        }
-        let mut states = State::ALL.iter().filter(|state| word(**state) == text);
-        states.next().copied().ok_or_else(invalid("status"))
-    });
-    let limit = parameter("limit")?.map(|text| {
-        let limit = text.parse().ok().filter(|limit| *limit > 0);
-        limit.ok_or_else(invalid("limit"))
-    });
+    let state = parameter(inquiry, "status")?.map(|text| state(&text, "status", word));
+    let limit = parameter(inquiry, "limit")?.map(|text| limit(&text, "limit"));
     Ok(Listing {
         state: state.transpose()?,
         limit: limit.transpose()?,
-        cursor: parameter("cursor")?.map(Into::into),
+        cursor: parameter(inquiry, "cursor")?.map(Into::into),
     })
 }

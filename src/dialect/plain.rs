@@ -11,7 +11,7 @@ use super::{
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
     query,
-    routes::{Asked, Part, READ, asked},
+    routes::{Asked, Part, READ, RESULT, asked},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody, essence};
 
@@ -66,11 +66,7 @@ const PARTS: &[Part] = &[
             ),
         ],
     },
-    Part {
-        name: "result",
-        allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
-    },
+    RESULT,
     Part {
         name: "events",
         allow: READ,

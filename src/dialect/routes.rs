@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::{Ask, Fault, Inquiry, Intent, Listing, Preferences, query};
-use crate::operation::OperationId;
+use super::{Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished, query};
+use crate::operation::{OperationId, State};
 
 /// What of an operation a path names, and what may be asked of it.
 pub(super) struct Part {
@@ -16,6 +16,27 @@ pub(super) struct Part {
     pub(super) allow: &'static str,
     pub(super) asks: &'static [(Method, Intent)],
 }
+
+/// The operation itself, where it can only be read.
+pub(super) const STATUS: Part = Part {
+    name: "",
+    allow: READ,
+    asks: &[(Method::GET, Intent::Status)],
+};
+
+/// Its result.
+pub(super) const RESULT: Part = Part {
+    name: "result",
+    allow: READ,
+    asks: &[(Method::GET, Intent::Result)],
+};
+
+/// A verb that cancels.
+pub(super) const CANCEL: Part = Part {
+    name: ":cancel",
+    allow: POST,
+    asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+};
 
 /// What a request asks by these parts; `list` reads what page of a list it asks for. The
 /// answer is waited for as long as `Prefer` says.
@@ -32,6 +53,45 @@ pub(super) fn ask(
         }),
         Asked::List => list(inquiry).map(Ask::List),
     }
+}
+
+/// The state that `word` gives this word. Several in one are more than a store can be
+/// asked for.
+pub(super) fn state(
+    text: &str,
+    parameter: &'static str,
+    word: fn(State) -> &'static str,
+) -> Result<State, Fault> {
+    if text.contains(',') {
+        return Err(Fault::Unsupported);
+    }
+    let mut known = State::ALL.iter().filter(|state| word(**state) == text);
+    known
+        .next()
+        .copied()
+        .ok_or(Fault::InvalidQuery { parameter })
+}
+
+/// How many at the most: one or more.
+pub(super) fn limit(text: &str, parameter: &'static str) -> Result<usize, Fault> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or(Fault::InvalidQuery { parameter })
+}
+
+/// A parameter of the query.
+pub(super) fn parameter<'a>(
+    inquiry: &Inquiry<'a>,
+    name: &'static str,
+) -> Result<Option<Cow<'a, str>>, Fault> {
+    query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
+}
+
+/// A parameter that says nothing where it is empty.
+pub(super) fn said<'a>(
+    inquiry: &Inquiry<'a>,
+    name: &'static str,
+) -> Result<Option<Cow<'a, str>>, Fault> {
+    Ok(parameter(inquiry, name)?.filter(|value| !value.is_empty()))
 }
 
 /// For a dialect without lists.

@@ -105,5 +105,22 @@ def binary(base):
     assert fetched.request.url == monitor.json()["resourceLocation"]
 
 
+def once(base):
+    """an order that comes again with its Operation-Id is the same operation"""
+    client = connect(base)
+
+    def post(title):
+        request = HttpRequest(
+            "POST", base + "/reports", headers={"Operation-Id": "report-7"}, json={"title": title}
+        )
+        return client.send_request(request)
+
+    first, again = post("Q3"), post("Q3")
+    assert first.status_code == again.status_code == 202, (first, again)
+    monitors = {answer.headers["operation-location"] for answer in (first, again)}
+    assert monitors == {base + "/operations/report-7"}, monitors
+    assert post("Q4").status_code == 400
+
+
 if __name__ == "__main__":
-    server.run("azure", success, slow, failure, cancel, binary)
+    server.run("azure", success, slow, failure, cancel, binary, once)

@@ -3,6 +3,7 @@
 import json
 import time
 
+import requests
 import server
 from ogc_api_processes_client import Configuration
 from ogc_api_processes_client.api import ResultApi
@@ -11,6 +12,7 @@ from ogc_api_processes_client.exceptions import NotFoundException, Unprocessable
 from ogc_api_processes_client.models import StatusCode
 
 UNDER_WAY = (StatusCode.ACCEPTED, StatusCode.RUNNING)
+RELATIONS = "http://www.opengis.net/def/rel/ogc/1.0/"
 TYPES = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 
 
@@ -41,6 +43,19 @@ def results(client, job):
     answer = ResultApi(client.api_client).get_result_without_preload_content(job)
     assert answer.status == 200, answer.status
     return json.loads(answer.read())
+
+
+def beginning(base):
+    """what a client begins with leads to the process and to the jobs"""
+    links = {link["rel"]: link["href"] for link in requests.get(base, timeout=10).json()["links"]}
+    found = requests.get(base + links[RELATIONS + "processes"], timeout=10).json()
+    assert [process["id"] for process in found["processes"]] == ["report"], found
+    process = requests.get(base + "/processes/report", timeout=10).json()
+    assert "async-execute" in process["jobControlOptions"], process
+    jobs = requests.get(base + links[RELATIONS + "job-list"], timeout=10).json()
+    assert jobs["jobs"] == [], jobs
+    classes = requests.get(base + links["conformance"], timeout=10).json()["conformsTo"]
+    assert any(name.endswith("/conf/dismiss") for name in classes), classes
 
 
 def success(base):
@@ -107,4 +122,4 @@ def listed(base):
 
 
 if __name__ == "__main__":
-    server.run("ogc", success, slow, failure, cancel, removed, listed, flags=["--list"])
+    server.run("ogc", beginning, success, slow, failure, cancel, removed, listed, flags=["--list"])
