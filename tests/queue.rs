@@ -372,3 +372,38 @@ async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
     assert!(handed.queue.try_recv().is_err());
     recovery.abort();
 }
+
+/// A worker that is stopped gives up what it runs: it is dispatched again.
+#[tokio::test(start_paused = true)]
+async fn what_a_drained_worker_gives_up_is_run_by_another() {
+    let mut handed = Handed::off(0);
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(2).run());
+    handed.post("").await;
+    let queued = handed.delivered();
+    assert_eq!(queued.owner(), Some(&Owner::new("ada")));
+    let (first, drain) = RunService::with_drain(
+        handed.store.clone(),
+        service_fn(|_: Request<WholeBody>| {
+            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        }),
+    );
+    let running = tokio::spawn(first.clone().oneshot(queued.clone()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = drain.drain(Duration::from_secs(1)).await;
+    assert_eq!(report.released, [queued.id().clone()]);
+    assert_eq!(running.await.unwrap().unwrap(), Ran::Refused);
+    // What it gets now is for another.
+    assert!(first.oneshot(queued).await.is_err());
+
+    let again = message(&handed.queue.recv().await.expect("it is dispatched again"));
+    let second = RunService::new(
+        handed.store.clone(),
+        service_fn(|request: Request<WholeBody>| async move {
+            assert_eq!(OperationHandle::of(request.extensions()).attempt(), 2);
+            Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+        }),
+    );
+    let ran = second.oneshot(again).await.unwrap();
+    assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    recovery.abort();
+}

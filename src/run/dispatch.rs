@@ -27,6 +27,12 @@ pub trait Dispatch: Send + Sync + 'static {
     /// unless a worker has claimed it already.
     fn dispatch(&self, request: QueuedRequest)
     -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// How long a request may be on its way to a worker before it counts as lost and is
+    /// dispatched again; 5 minutes unless said.
+    fn claimed_within(&self) -> Duration {
+        PATIENCE
+    }
 }
 
 impl<F, A, E> Dispatch for F
@@ -69,7 +75,7 @@ pub(crate) struct HandOff {
 }
 
 /// Until a worker has claimed it, unless said.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What became of handing off.
 pub(crate) enum HandedOff {
@@ -82,8 +88,8 @@ pub(crate) enum HandedOff {
 impl HandOff {
     pub(crate) fn to(dispatch: impl Dispatch) -> Self {
         Self {
+            patience: dispatch.claimed_within(),
             to: Arc::new(dispatch),
-            patience: PATIENCE,
         }
     }
 

@@ -64,6 +64,8 @@
 //! has answered or the node has been drained.
 
 mod accepted_request;
+#[cfg(feature = "apalis")]
+mod apalis;
 mod catch_panic;
 mod dispatch;
 mod drain;
@@ -88,6 +90,8 @@ mod work;
 use crate::store::{sync, wait};
 
 pub use accepted_request::AcceptedRequest;
+#[cfg(feature = "apalis")]
+pub use apalis::{ApalisDispatch, ApalisFuture, ApalisTask, ApalisWorker, NotRun};
 pub use dispatch::{Dispatch, InProcess};
 pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
@@ -96,6 +100,8 @@ pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
+#[cfg(feature = "apalis")]
+use dispatch::PATIENCE;
 pub(crate) use dispatch::{HandOff, HandedOff};
 pub(crate) use gate::{Denied, Gate};
 pub(crate) use hold::{Holding, Told};

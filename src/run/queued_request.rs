@@ -8,11 +8,12 @@ use tower::BoxError;
 use super::stored_request;
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    store::{FencingToken, Held, Record},
+    store::{FencingToken, Held, Owner, Record},
 };
 
 /// An accepted request as it goes through a queue: the operation, the token by which
-/// it is held, and the request.
+/// it is held, whose it is, and the request: verbatim, with the trace context that its
+/// headers have.
 ///
 /// The queue may lose it, deliver it late, twice, or to several workers: a
 /// [`RunService`](super::RunService) claims the operation with its token before it
@@ -49,6 +50,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct QueuedRequest {
     held: Held,
+    owner: Option<Owner>,
     /// As it is stored.
     request: Bytes,
 }
@@ -61,6 +63,8 @@ const LAYOUT: u8 = 1;
 struct Head {
     id: String,
     token: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
 }
 
 impl QueuedRequest {
@@ -99,7 +103,12 @@ impl QueuedRequest {
             id: record.operation().id().clone(),
             token: record.token(),
         };
-        Self { held, request }
+        let owner = record.owner().cloned();
+        Self {
+            held,
+            owner,
+            request,
+        }
     }
 
     /// The operation.
@@ -108,12 +117,19 @@ impl QueuedRequest {
         &self.held.id
     }
 
+    /// Whose it is. The worker goes by what the store says.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
     /// The message. Law 10: later releases read it, and the previous one too.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let head = Head {
             id: self.held.id.to_string(),
             token: self.held.token.get(),
+            owner: self.owner.as_ref().map(|owner| owner.as_str().to_owned()),
         };
         // Text and a number: neither can fail.
         let head = serde_json::to_vec(&head).unwrap_or_default();
@@ -144,6 +160,7 @@ impl QueuedRequest {
                     id: head.id.parse()?,
                     token: FencingToken::from_number(head.token),
                 },
+                owner: head.owner.map(Owner::new),
                 request: message.slice_ref(request),
             };
             queued.request()?;
@@ -175,8 +192,12 @@ mod tests {
     use super::*;
 
     fn queued() -> QueuedRequest {
+        queued_by(None)
+    }
+
+    fn queued_by(owner: Option<Owner>) -> QueuedRequest {
         let id = "invoice-7".parse().unwrap();
-        let mut new = crate::store::NewOperation::new(id);
+        let mut new = crate::store::NewOperation::new(id).owner(owner);
         new.token = FencingToken::from_number(7);
         let record = Record::create(&new, std::time::UNIX_EPOCH);
         let request = Request::post("http://example.com/reports?a=%20b")
@@ -218,5 +239,9 @@ mod tests {
     fn what_this_release_writes_is_what_it_always_wrote() {
         let bytes = queued().to_bytes();
         assert_eq!(&bytes[..], include_bytes!("golden/queued-1.bin"));
+        let bytes = queued_by(Some(Owner::new("ada"))).to_bytes();
+        assert_eq!(&bytes[..], include_bytes!("golden/queued-1-owner.bin"));
+        let back = QueuedRequest::from_bytes(&bytes).unwrap();
+        assert_eq!(back.owner(), Some(&Owner::new("ada")));
     }
 }

@@ -2,7 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     task::{Context, Poll},
     time::Duration,
 };
@@ -215,7 +215,9 @@ where
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
-    Ok(Some(AcceptedRequest::kept(&record, request, false)))
+    // Who dispatched it keeps the request, and dispatches it again if it is given up here.
+    node.runs_again.store(true, SeqCst);
+    Ok(Some(AcceptedRequest::kept(&record, request, true)))
 }
 
 /// The future of [`RunService`].

@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use apalis_core::backend::{BackendConfig, TaskSink};
+use tower::BoxError;
+
+use super::ApalisTask;
+use crate::run::{Dispatch, PATIENCE, QueuedRequest};
+
+/// Puts accepted requests into the queue of an apalis backend, on PostgreSQL, Redis or
+/// whatever there is one for.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
+/// use axum::{Router, body::Body, http::Request, routing::post};
+/// use tower_operations::{
+///     AsyncAcceptLayer, MemoryStore, PollService, RunService,
+///     run::{ApalisDispatch, ApalisWorker},
+/// };
+///
+/// async fn render() -> &'static str { "done" }
+///
+/// let store = MemoryStore::new(); // one that front and workers share, in earnest
+/// let queue = VecDequeBackend::new(); // and `PostgresStorage`, or `RedisStorage`
+/// let layer = AsyncAcceptLayer::hand_off(store.clone(), ApalisDispatch::new(queue.clone()));
+/// tokio::spawn(layer.dispatching_recovery(3).run());
+/// let front: Router = Router::new()
+///     .route("/reports", post(render).route_layer(layer))
+///     .nest_service("/operations", PollService::new(store.clone()));
+///
+/// // Elsewhere: the same routes, without the layer.
+/// let app: Router = Router::new().route("/reports", post(render));
+/// let app = app.map_request(|request: Request<_>| request.map(Body::new));
+/// let worker = WorkerBuilder::new("one")
+///     .backend(queue)
+///     .build(ApalisWorker::new(RunService::new(store, app)));
+/// tokio::spawn(worker.run());
+/// # use tower::ServiceExt;
+/// # let request = Request::post("/reports").body(Body::empty())?;
+/// # let accepted = front.clone().oneshot(request).await?;
+/// # let operation = accepted.headers()["location"].to_str()?;
+/// # let request = Request::get(format!("{operation}/result")).header("prefer", "wait=5");
+/// # let result = front.oneshot(request.body(Body::empty())?).await?;
+/// # assert_eq!(axum::body::to_bytes(result.into_body(), 100).await?, "done");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Attempts, leases and cancels are the store's, whatever the engine thinks of a task:
+/// its own attempts, results and waiting are not used.
+#[derive(Debug, Clone)]
+pub struct ApalisDispatch<Q> {
+    queue: Q,
+    claimed_within: Duration,
+}
+
+impl<Q> ApalisDispatch<Q> {
+    /// Into this queue. Each request is pushed into a clone of it.
+    pub fn new(queue: Q) -> Self {
+        Self {
+            queue,
+            claimed_within: PATIENCE,
+        }
+    }
+
+    /// How long a task may be in the queue before it counts as lost and is dispatched
+    /// again; 5 minutes by default. Less than the queue takes when it is full only
+    /// makes more tasks: what comes too late finds nothing to do.
+    #[must_use]
+    pub fn claimed_within(self, limit: Duration) -> Self {
+        Self {
+            claimed_within: limit,
+            ..self
+        }
+    }
+}
+
+impl<Q> Dispatch for ApalisDispatch<Q>
+where
+    Q: BackendConfig<Args = ApalisTask> + TaskSink<ApalisTask, Q::Kind>,
+    Q: Clone + Send + Sync + 'static,
+{
+    /// The task gets its id from the engine, a new one each time it is dispatched: some
+    /// take only ids of their own form, and none twice.
+    async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
+        let mut queue = self.queue.clone();
+        Ok(queue.push((&request).into()).await?)
+    }
+
+    fn claimed_within(&self) -> Duration {
+        self.claimed_within
+    }
+}

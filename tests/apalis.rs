@@ -1,0 +1,170 @@
+//! Accepted requests as tasks of apalis. What its PostgreSQL and Redis make of them is in
+//! `tests/workers.rs`.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use apalis_core::{
+    backend::dequeue::VecDequeBackend,
+    task::{Task, builder::TaskBuilder},
+    worker::{builder::WorkerBuilder, context::WorkerContext},
+};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use tokio::{sync::Notify, time::timeout};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, QueuedRequest, RequestBody, RunService, State,
+    WholeBody,
+    run::{ApalisDispatch, ApalisTask, ApalisWorker, NotRun},
+    store::{Created, LeaseTerm, NewOperation, NodeId, Owner, Repository, Store, Watch},
+};
+
+/// A handler that runs until it is let go, and counts.
+#[derive(Clone, Default)]
+struct Handler {
+    runs: Arc<AtomicUsize>,
+    begun: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Handler {
+    fn worker(
+        &self,
+        store: MemoryStore,
+    ) -> impl Service<Task<ApalisTask>, Response = (), Error = NotRun, Future: Send>
+    + Clone
+    + Send
+    + 'static {
+        let handler = self.clone();
+        let app = service_fn(move |request: Request<WholeBody>| {
+            let Handler { runs, begun, go_on } = handler.clone();
+            async move {
+                assert_eq!(request.body().data(), "Q3 \u{fc}");
+                runs.fetch_add(1, SeqCst);
+                begun.notify_one();
+                go_on.notified().await;
+                Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+            }
+        });
+        ApalisWorker::new(RunService::new(store, app))
+    }
+}
+
+/// An operation of a front's, and its task.
+async fn accepted(store: &MemoryStore) -> (OperationId, Task<ApalisTask>) {
+    let new = NewOperation::new(OperationId::new())
+        .owner(Some(Owner::new("ada")))
+        .lease(LeaseTerm {
+            node: NodeId::named("front"),
+            term: Duration::from_secs(60),
+        });
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let request = Request::post("/reports").body(WholeBody::from("Q3 \u{fc}"));
+    let request = QueuedRequest::new(&record, request.unwrap());
+    assert_eq!(request.owner(), Some(&Owner::new("ada")));
+    let task = ApalisTask::from(&request);
+    // Through the codec of an engine.
+    let text = serde_json::to_string(&task).unwrap();
+    let task = serde_json::from_str::<ApalisTask>(&text).unwrap();
+    let id = record.operation().id().clone();
+    (id, TaskBuilder::new(task).build())
+}
+
+async fn state(store: &MemoryStore, id: &OperationId) -> State {
+    store.get(id).await.unwrap().unwrap().operation().state()
+}
+
+async fn ended(store: &MemoryStore, id: &OperationId) {
+    let mut record = store.get(id).await.unwrap().unwrap();
+    while !record.operation().state().is_terminal() {
+        let since = record.version().unwrap();
+        let changed = store.changed(id, since, Duration::from_secs(9)).await;
+        record = changed.unwrap().expect("it is kept");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_done_once_the_outcome_is_recorded() {
+    let (store, handler) = (MemoryStore::new(), Handler::default());
+    let (id, task) = accepted(&store).await;
+    let mut running = std::pin::pin!(handler.worker(store.clone()).oneshot(task));
+    let (minute, begun) = (Duration::from_secs(60), handler.begun.notified());
+    tokio::select! {
+        _ = &mut running => panic!("it is done before its handler is"),
+        () = begun => {}
+    }
+    assert_eq!(state(&store, &id).await, State::Running);
+    assert!(timeout(minute, &mut running).await.is_err());
+    handler.go_on.notify_one();
+    running.await.unwrap();
+    assert_eq!(state(&store, &id).await, State::Succeeded);
+}
+
+/// Its task is delivered again later, and there is nothing left to do for it.
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_gives_up_does_not_stop_what_runs() {
+    let (store, handler) = (MemoryStore::new(), Handler::default());
+    let (id, task) = accepted(&store).await;
+    let mut worker = handler.worker(store.clone());
+    let running = worker.ready().await.unwrap().call(task.clone());
+    handler.begun.notified().await;
+    drop(running);
+    worker.clone().oneshot(task.clone()).await.unwrap();
+    assert_eq!(state(&store, &id).await, State::Running);
+    handler.go_on.notify_one();
+    ended(&store, &id).await;
+    worker.oneshot(task).await.unwrap();
+    assert_eq!(state(&store, &id).await, State::Succeeded);
+    assert_eq!(handler.runs.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_for_another_worker() {
+    let handler = Handler::default();
+    let task: ApalisTask = serde_json::from_str("\"\\u0002 of a later release\"").unwrap();
+    let worker = handler.worker(MemoryStore::new());
+    let run = worker.oneshot(TaskBuilder::new(task).build()).await;
+    assert!(matches!(run, Err(NotRun::Message(_))));
+}
+
+/// Front, queue and worker, each as it is.
+#[tokio::test]
+async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
+    let (store, handler) = (MemoryStore::new(), Handler::default());
+    let queue = VecDequeBackend::new();
+    let layer = AsyncAcceptLayer::hand_off(store.clone(), ApalisDispatch::new(queue.clone()));
+    let never = service_fn(|_: Request<RequestBody<WholeBody>>| async {
+        unreachable!("it is not run here");
+        #[allow(unreachable_code)]
+        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+    });
+    let context = WorkerContext::new("one");
+    let worker = WorkerBuilder::new(context.clone())
+        .backend(queue)
+        .build(handler.worker(store.clone()));
+    let worker = tokio::spawn(worker.run());
+    for _ in 0..3 {
+        let request = Request::post("/reports").body(WholeBody::from(Bytes::from("Q3 \u{fc}")));
+        let front = layer.clone().layer(never);
+        let response = front.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let location = response.headers()["location"].to_str().unwrap();
+        let id: OperationId = location.rsplit('/').next().unwrap().parse().unwrap();
+        timeout(Duration::from_secs(9), handler.begun.notified())
+            .await
+            .expect("it comes out of the queue");
+        handler.go_on.notify_one();
+        ended(&store, &id).await;
+        assert_eq!(state(&store, &id).await, State::Succeeded);
+    }
+    worker.abort();
+}
