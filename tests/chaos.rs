@@ -1,7 +1,7 @@
 //! Processes that die, a database that dies, and clients that keep account of
 //! what they were told.
 //!
-//! Several `server` examples share a store. Customers post, poll, wait, cancel,
+//! Several `server` examples share a store, or hand what they accept to `workers` examples. Customers post, poll, wait, cancel,
 //! read results and repeat keys, at any node, the same key at two nodes at the
 //! same moment. Meanwhile nodes are killed, drained, or stopped past their lease
 //! and continued, and the database is restarted and killed. Then all is healed,
@@ -51,6 +51,7 @@ async fn nothing_is_lost_where_nothing_dies() {
     let played = play(Scenario {
         name: "memory",
         nodes: 1,
+        workers: 0,
         attempts: 1,
         database: Database::Memory,
         operations: operations(),
@@ -65,6 +66,7 @@ async fn a_store_that_dies_with_its_node_is_convicted() {
     let played = play(Scenario {
         name: "memory-killed",
         nodes: 1,
+        workers: 0,
         attempts: 1,
         database: Database::Memory,
         operations: operations().min(100),
@@ -80,6 +82,7 @@ async fn nothing_is_lost_with_postgres() {
     let played = play(Scenario {
         name: "postgres",
         nodes: 3,
+        workers: 0,
         attempts: 3,
         database: Database::Postgres(Postgres::start().await),
         operations: operations(),
@@ -93,12 +96,41 @@ async fn nothing_is_lost_with_redis() {
     let played = play(Scenario {
         name: "redis",
         nodes: 3,
+        workers: 0,
         attempts: 3,
         database: Database::Redis(Redis::start().await),
         operations: operations(),
         faults: Faults::of_all,
     });
     played.await.is_acquitted();
+}
+
+/// Fronts accept, and workers run what comes out of a queue of apalis; queue and store are
+/// in one database.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_between_fronts_and_workers_on_postgres() {
+    let database = Database::Postgres(Postgres::start().await);
+    let played = play(through_a_queue("workers-postgres", database));
+    played.await.is_acquitted();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_between_fronts_and_workers_on_redis() {
+    let database = Database::Redis(Redis::start().await);
+    let played = play(through_a_queue("workers-redis", database));
+    played.await.is_acquitted();
+}
+
+fn through_a_queue(name: &'static str, database: Database) -> Scenario {
+    Scenario {
+        name,
+        nodes: 2,
+        workers: 3,
+        attempts: 3,
+        database,
+        operations: operations(),
+        faults: Faults::of_fronts_and_workers,
+    }
 }
 
 /// The store is in the node: whatever is killed, both are. What was under way is
@@ -120,6 +152,7 @@ fn on_a_file(name: &'static str, attempts: u32) -> Scenario {
     Scenario {
         name,
         nodes: 1,
+        workers: 0,
         attempts,
         database: Database::Redb,
         operations: operations(),

@@ -2,17 +2,19 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, process, str::FromStr, time::Duration};
 
-use axum::{Router, error_handling::HandleErrorLayer, routing::get};
+use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
 use clap::{Parser, ValueEnum};
-use http::request::Parts;
+use http::{Request, request::Parts};
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, Idempotency, PollService,
+    AnyStore, AsyncAcceptLayer, Drain, Idempotency, PollService, RequestBody,
     accept::PlainOwner,
     dialect::InvalidBaseUrl,
     store::{LeaseTerm, NodeId, Owner},
 };
 
+#[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+use crate::queue::QueueUrl;
 use crate::{
     dialects::{DialectKind, local_url},
     reports::{self, Renderer},
@@ -28,19 +30,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     pub(crate) listen: SocketAddr,
     /// Where operations are kept: `memory`, `redb:PATH`, `postgres://…` or
+    /// `redis://…`. By default where the queue is, or in memory.
+    #[arg(long, value_name = "STORE")]
+    store: Option<StoreKind>,
+    /// Hands accepted reports off to the workers of this queue: `postgres://…` or
     /// `redis://…`.
-    #[arg(long, value_name = "STORE", default_value = "memory")]
-    store: StoreKind,
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[arg(long, value_name = "URL")]
+    pub(crate) queue: Option<QueueUrl>,
+    /// How long a report may be in the queue before it is handed off again.
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    claimed_within: Duration,
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
     node: String,
-    /// How long a node may be silent before others take over what it runs.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    lease: Duration,
+    /// How long a node may be silent before others take over what it runs; 30 by
+    /// default. With `--queue` it only says how soon what a worker has left behind is
+    /// found, and is 10.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    lease: Option<Duration>,
     /// What becomes of operations whose node has died: they `fail`, or they are
-    /// run again, N times in all (`rerun:N`).
-    #[arg(long, value_name = "POLICY", default_value = "fail")]
-    on_interrupted: OnInterrupted,
+    /// run again, N times in all (`rerun:N`). By default they fail; with `--queue` they
+    /// are run 3 times in all.
+    #[arg(long, value_name = "POLICY")]
+    on_interrupted: Option<OnInterrupted>,
     /// A file to which a line is added whenever a report is begun, ended or dropped.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
@@ -87,7 +101,7 @@ pub(crate) struct Args {
     pub(crate) drain: Duration,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
@@ -151,68 +165,143 @@ impl Args {
     /// The application, and what shuts it down. What dead nodes have left behind
     /// is looked after from now on.
     pub(crate) async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
-        let runs = match &self.runs {
-            Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
-            None => Runs::default(),
-        };
-        let store = self.store.open(self.ttl).await.map_err(NoApp::Store)?;
+        #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+        if let Some(queue) = &self.queue {
+            return self.front(queue, address).await;
+        }
+        let store = self.open_store(StoreKind::Memory).await?;
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-        let mut layer = layer
-            .name("report")
-            .lease(LeaseTerm {
-                // Every start is another node.
-                node: NodeId::named(format!("{} {}", self.node, process::id())),
-                term: self.lease,
-            })
-            .owner_with(PlainOwner::new(tenant))
-            .max_in_flight(self.max_in_flight)
-            .running_timeout(self.timeout)
-            .body_limit(self.body_limit as u64)
-            .result_limit(self.result_limit);
-        let mut polls = PollService::new(store)
-            .owner_with(PlainOwner::new(tenant))
-            .draining(&drain);
-        if self.list || self.dialect.lists() {
-            polls = polls.listing();
-        }
-        let base_url = self.base_url.clone().unwrap_or_else(|| local_url(address));
-        let base_url = base_url.trim_end_matches('/').to_owned();
-        if self.base_url.is_some() || self.dialect.is_absolute() {
-            layer = layer.base_url(&base_url)?;
-            polls = polls.base_url(&base_url)?;
-        }
-        let operations_at = self.dialect.operations_at();
-        let layer = layer
-            .dialect(self.dialect.dialect())
-            .operations_at(operations_at);
-        let polls = polls
-            .dialect(self.dialect.dialect())
-            .operations_at(operations_at);
-        let dialect = self.dialect;
-        let mut layer = layer.which(move |parts| dialect.accepts(parts));
-        layer = match self.accept {
+        let layer = self.configured(layer, Duration::from_secs(30), address)?;
+        let mut layer = match self.accept {
             Acceptance::Always => layer,
             Acceptance::Preferred => layer.preferred(),
             Acceptance::Signaled => layer.signaled(),
             Acceptance::After(limit) => layer.after(limit),
         };
+        let attempts = match self.on_interrupted {
+            Some(OnInterrupted::Rerun(attempts)) => Some(attempts),
+            _ => None,
+        };
+        if attempts.is_some() {
+            // A report is the same whenever it is rendered.
+            layer = layer.may_run_again(|_| true);
+        }
+        let recovery = layer.recovery();
+        let app = self.mounted(layer, store, &drain, address)?;
+        let recovery = match attempts {
+            Some(attempts) => recovery.run_again(app.clone(), attempts),
+            None => recovery,
+        };
+        tokio::spawn(recovery.run());
+        Ok((app, drain))
+    }
+
+    /// The same, where what is accepted is run by workers elsewhere.
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    async fn front(&self, queue: &QueueUrl, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
+        let attempts = match self.on_interrupted {
+            Some(OnInterrupted::Rerun(attempts)) => attempts,
+            Some(OnInterrupted::Fail) => 1,
+            None => 3,
+        };
+        let is_preferred = match self.accept {
+            Acceptance::Always => false,
+            Acceptance::Preferred => true,
+            Acceptance::Signaled | Acceptance::After(_) => return Err(NoApp::NothingToWaitFor),
+        };
+        let store = self.open_store(queue.store()).await?;
+        let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
+        let dispatch = dispatch.dispatch(self.claimed_within);
+        let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
+        let mut layer = self.configured(layer, Duration::from_secs(10), address)?;
+        if is_preferred {
+            layer = layer.preferred();
+        }
+        tokio::spawn(layer.dispatching_recovery(attempts).run());
+        let app = self.mounted(layer, store, &drain, address)?;
+        Ok((app, drain))
+    }
+
+    async fn open_store(&self, otherwise: StoreKind) -> Result<AnyStore, NoApp> {
+        let store = self.store.as_ref().unwrap_or(&otherwise);
+        store.open(self.ttl).await.map_err(NoApp::Store)
+    }
+
+    fn base_url(&self, address: SocketAddr) -> String {
+        let base_url = self.base_url.clone().unwrap_or_else(|| local_url(address));
+        base_url.trim_end_matches('/').to_owned()
+    }
+
+    fn is_absolute(&self) -> bool {
+        self.base_url.is_some() || self.dialect.is_absolute()
+    }
+
+    /// The layer, wherever it has its requests run. `otherwise` is its lease.
+    fn configured<D>(
+        &self,
+        layer: AsyncAcceptLayer<AnyStore, D>,
+        otherwise: Duration,
+        address: SocketAddr,
+    ) -> Result<AsyncAcceptLayer<AnyStore, D>, NoApp> {
+        let dialect = self.dialect;
+        let mut layer = layer
+            .name("report")
+            .lease(LeaseTerm {
+                // Every start is another node.
+                node: NodeId::named(format!("{} {}", self.node, process::id())),
+                term: self.lease.unwrap_or(otherwise),
+            })
+            .owner_with(PlainOwner::new(tenant))
+            .max_in_flight(self.max_in_flight)
+            .running_timeout(self.timeout)
+            .body_limit(self.body_limit as u64)
+            .result_limit(self.result_limit)
+            .dialect(dialect.dialect())
+            .operations_at(dialect.operations_at())
+            .which(move |parts| dialect.accepts(parts));
+        if self.is_absolute() {
+            layer = layer.base_url(&self.base_url(address))?;
+        }
         let rules = match self.idempotency {
             Keys::Off => None,
             Keys::Optional => Some(Idempotency::optional()),
             Keys::Required => Some(Idempotency::required()),
         };
-        if let Some(rules) = self.dialect.idempotency(rules) {
+        if let Some(rules) = dialect.idempotency(rules) {
             layer = layer.idempotency(rules);
         }
+        Ok(layer)
+    }
 
-        if matches!(self.on_interrupted, OnInterrupted::Rerun(_)) {
-            // A report is the same whenever it is rendered.
-            layer = layer.may_run_again(|_| true);
+    /// The service behind the layer, and the window beside it.
+    fn mounted<D>(
+        &self,
+        layer: AsyncAcceptLayer<AnyStore, D>,
+        store: AnyStore,
+        drain: &Drain,
+        address: SocketAddr,
+    ) -> Result<Router, NoApp>
+    where
+        D: Send + Sync + 'static,
+    {
+        let (dialect, base_url) = (self.dialect, self.base_url(address));
+        let mut polls = PollService::new(store)
+            .owner_with(PlainOwner::new(tenant))
+            .dialect(dialect.dialect())
+            .operations_at(dialect.operations_at())
+            .draining(drain);
+        if self.list || dialect.lists() {
+            polls = polls.listing();
         }
-        let recovery = layer.recovery();
-
+        if self.is_absolute() {
+            polls = polls.base_url(&base_url)?;
+        }
+        let runs = match &self.runs {
+            Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
+            None => Runs::default(),
+        };
         let renderer = Renderer {
-            orders: self.dialect.orders(&base_url),
+            orders: dialect.orders(&base_url),
             body_limit: self.body_limit,
             signals: matches!(self.accept, Acceptance::Signaled),
             runs,
@@ -226,17 +315,13 @@ impl Args {
             .layer(HandleErrorLayer::new(reports::out_of_order))
             .layer(layer)
             .option_layer(concurrency)
-            .service(service_fn(move |request| renderer.clone().render(request)));
+            .service(service_fn(move |request: Request<RequestBody<Body>>| {
+                renderer.clone().render(request)
+            }));
         let app = Router::new()
             .route("/healthz", get(async || "ok\n"))
-            .nest_service(operations_at, polls);
-        let app = self.dialect.mount(app, reports);
-        let recovery = match self.on_interrupted {
-            OnInterrupted::Fail => recovery,
-            OnInterrupted::Rerun(attempts) => recovery.run_again(app.clone(), attempts),
-        };
-        tokio::spawn(recovery.run());
-        Ok((app, drain))
+            .nest_service(dialect.operations_at(), polls);
+        Ok(dialect.mount(app, reports))
     }
 }
 
@@ -249,4 +334,14 @@ pub(crate) enum NoApp {
     Runs(io::Error),
     #[error("the store cannot be opened: {0}")]
     Store(tower::BoxError),
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[error(
+        "--accept signaled and --accept after:SECONDS cannot go with --queue: what is handed \
+         off is run elsewhere, so there is no call here whose signal or answer could be waited \
+         for"
+    )]
+    NothingToWaitFor,
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[error("the queue cannot be opened: {0}")]
+    Queue(tower::BoxError),
 }

@@ -20,7 +20,7 @@ use tower_operations::{
     dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
 };
 
-use crate::reports::Orders;
+use crate::orders::Orders;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DialectKind {

@@ -1,70 +1,27 @@
 //! A slow service. It knows nothing of the layer but the handle by which it
 //! says how far it has come.
 
-use std::{
-    error::Error,
-    fmt::Display,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{error::Error, fmt::Display, time::Duration};
 
-use crate::runs::Runs;
 use axum::{
-    Json,
     body::{Body, to_bytes},
-    extract::Query,
     response::IntoResponse,
 };
-use http::{HeaderName, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::LengthLimitError;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep_until},
 };
 use tower::BoxError;
-use tower_operations::{OperationHandle, Problem, Progress, RequestBody, dialect::Fault};
+use tower_operations::{OperationHandle, Problem, Progress, dialect::Fault};
 
-/// The report that is asked for, and how it is to end.
-#[derive(Deserialize)]
-struct Order {
-    title: String,
-    #[serde(default = "one")]
-    pages: u32,
-    /// In milliseconds.
-    #[serde(default)]
-    page_ms: u32,
-    outcome: Option<Ending>,
-    #[serde(default)]
-    format: Format,
-    #[serde(default)]
-    bytes: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Ending {
-    Problem,
-    Error,
-    Panic,
-    Hang,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    #[default]
-    Json,
-    Pdf,
-}
-
-#[derive(Serialize)]
-struct Report {
-    title: String,
-    pages: u32,
-}
+use crate::{
+    orders::{Ending, Format, Order, Orders},
+    runs::Runs,
+};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the printer is out of order")]
@@ -72,73 +29,6 @@ pub(crate) struct OutOfOrder;
 
 /// The largest PDF, in bytes.
 const LARGEST: u32 = 64 * 1024 * 1024;
-
-fn one() -> u32 {
-    1
-}
-
-/// How an order arrives, and how a report is handed out.
-#[derive(Clone)]
-pub(crate) enum Orders {
-    /// As JSON.
-    Json,
-    /// As JSON, in the member `inputs`.
-    Inputs,
-    /// As JSON, or as JSON text in a JSON string.
-    Text,
-    /// As parameters. The report is a manifest of what was exported.
-    Export { base_url: Arc<str> },
-}
-
-#[derive(Deserialize)]
-struct Inputs {
-    inputs: Order,
-}
-
-impl Orders {
-    fn read(&self, query: Option<&str>, body: &[u8]) -> Result<Order, BoxError> {
-        Ok(match self {
-            Self::Json => serde_json::from_slice(body)?,
-            Self::Inputs => serde_json::from_slice::<Inputs>(body)?.inputs,
-            Self::Text => match serde_json::from_slice::<String>(body) {
-                Ok(text) => serde_json::from_str(&text)?,
-                Err(_) => serde_json::from_slice(body)?,
-            },
-            Self::Export { .. } => {
-                // The clients of the standard do not say what it is called.
-                let mut query = query.unwrap_or_default().to_owned();
-                if !query.split('&').any(|pair| pair.starts_with("title=")) {
-                    query.push_str("&title=export");
-                }
-                let uri = Uri::builder().path_and_query(format!("/?{query}"));
-                Query::try_from_uri(&uri.build()?)?.0
-            }
-        })
-    }
-
-    fn hand_out(&self, order: Order, query: Option<&str>) -> Response<Body> {
-        let Order { title, pages, .. } = order;
-        let Self::Export { base_url } = self else {
-            return Json(Report { title, pages }).into_response();
-        };
-        let encoded: String = title
-            .bytes()
-            .map(|byte| match byte.is_ascii_alphanumeric() {
-                true => char::from(byte).to_string(),
-                false => format!("%{byte:02X}"),
-            })
-            .collect();
-        let file = format!("{base_url}/Patient.ndjson?title={encoded}");
-        Json(json!({
-            "transactionTime": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            "request": format!("{base_url}/$export?{}", query.unwrap_or_default()),
-            "requiresAccessToken": false,
-            "output": [{"type": "Patient", "url": file, "count": 1}],
-            "error": [],
-        }))
-        .into_response()
-    }
-}
 
 /// Renders reports.
 #[derive(Clone)]
@@ -153,10 +43,10 @@ pub(crate) struct Renderer {
 
 impl Renderer {
     /// Renders a report, page by page.
-    pub(crate) async fn render(
-        self,
-        request: Request<RequestBody<Body>>,
-    ) -> Result<Response<Body>, OutOfOrder> {
+    pub(crate) async fn render<B>(self, request: Request<B>) -> Result<Response<Body>, OutOfOrder>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
         let Self {
             orders,
             body_limit,

@@ -52,7 +52,9 @@ impl StoreKind {
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => {
                 use tower_operations::store::PostgresStore;
-                let pool = sqlx::postgres::PgPoolOptions::new().max_connections(20);
+                let pool = sqlx::postgres::PgPoolOptions::new()
+                    .max_connections(12)
+                    .test_before_acquire(false);
                 let store = PostgresStore::connect(pool.connect(url).await?).await?;
                 AnyStore::new(store.ttl(ttl))
             }

@@ -98,6 +98,16 @@ impl<S, R> RunService<S, R> {
         self.node.lease().clone()
     }
 
+    /// Sets the lease by which this service holds what it runs; 30 seconds, under a name
+    /// of its own, by default. The node's name must differ from that of every other
+    /// one, and of every earlier start of this one. Set it before the service is used, on
+    /// one of its clones: they share it. A term is a tenth of a second at the least.
+    #[must_use]
+    pub fn held_by(self, lease: LeaseTerm) -> Self {
+        self.node.set_lease(lease);
+        self
+    }
+
     /// How long a request may wait for the inner service to be ready; 1 hour by
     /// default, 30 days at the most.
     #[must_use]

@@ -1,5 +1,5 @@
-//! Nodes: processes of the `server` example, each with an address that outlives
-//! it.
+//! Nodes: processes of the `server` example, or of `workers`. Those that answer have an
+//! address that outlives them.
 
 use std::time::Duration;
 
@@ -16,14 +16,45 @@ use crate::{private::free_port, process::Example};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
+    /// Those that can be asked.
     pub(crate) nodes: Vec<Node>,
+    pub(crate) workers: Vec<Node>,
 }
 
 pub(crate) struct Node {
     pub(crate) name: String,
+    /// Empty if it cannot be asked.
     pub(crate) url: String,
+    example: &'static str,
     arguments: Vec<String>,
     state: Mutex<State>,
+}
+
+/// How nodes are started.
+#[derive(Clone)]
+pub(crate) struct Command {
+    pub(crate) example: &'static str,
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Command {
+    pub(crate) fn new(
+        example: &'static str,
+        subcommand: &[&str],
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let flags = flags
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.into(), value]);
+        Self {
+            example,
+            arguments: subcommand
+                .iter()
+                .map(ToString::to_string)
+                .chain(flags)
+                .collect(),
+        }
+    }
 }
 
 /// Whoever has it may disturb the node.
@@ -34,16 +65,25 @@ pub(crate) struct State {
 }
 
 impl Cluster {
-    pub(crate) async fn start(nodes: usize, arguments: &[String]) -> Self {
-        let nodes: Vec<_> = ('a'..)
-            .take(nodes)
-            .map(|name| Node::new(&name.to_string(), arguments))
-            .collect();
-        for node in &nodes {
+    /// So many of each.
+    pub(crate) async fn start(nodes: (usize, &Command), workers: (usize, &Command)) -> Self {
+        let named = |(count, command): (usize, &Command), first: char, make: fn(_, _) -> Node| {
+            let names = (first..).take(count).map(|name| name.to_string());
+            names.map(|name| make(name, command.clone())).collect()
+        };
+        let this = Self {
+            nodes: named(nodes, 'a', Node::asked),
+            workers: named(workers, 'p', Node::worker),
+        };
+        for node in this.all() {
             let mut state = node.state.lock().await;
             node.run(&mut state).await;
         }
-        Self { nodes }
+        this
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.workers)
     }
 
     /// When no node at all could be asked.
@@ -75,7 +115,7 @@ impl Cluster {
 
     /// Ends every node.
     pub(crate) async fn end(&self) {
-        for node in &self.nodes {
+        for node in self.all() {
             let process = node.state.lock().await.process.take();
             if let Some(process) = process {
                 process.signal("KILL").await;
@@ -86,13 +126,24 @@ impl Cluster {
 }
 
 impl Node {
-    fn new(name: &str, arguments: &[String]) -> Self {
+    fn asked(name: String, command: Command) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let own = ["--listen", &address, "--node", name].map(str::to_owned);
+        let url = format!("http://{address}");
+        let own = ["--listen", &address, "--node", &name].map(str::to_owned);
+        Self::new(name, url, command, &own)
+    }
+
+    fn worker(name: String, command: Command) -> Self {
+        let own = ["--name", &name].map(str::to_owned);
+        Self::new(name, String::new(), command, &own)
+    }
+
+    fn new(name: String, url: String, command: Command, own: &[String]) -> Self {
         Self {
-            name: name.into(),
-            url: format!("http://{address}"),
-            arguments: arguments.iter().cloned().chain(own).collect(),
+            name,
+            url,
+            example: command.example,
+            arguments: command.arguments.iter().chain(own).cloned().collect(),
             state: Mutex::new(State {
                 process: None,
                 down: Vec::new(),
@@ -149,7 +200,11 @@ impl Node {
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
         let begun = Instant::now();
         loop {
-            match Example::start("server", &arguments).await {
+            let started = match self.url.is_empty() {
+                true => Example::start_saying(self.example, &arguments, "working as ").await,
+                false => Example::start(self.example, &arguments).await,
+            };
+            match started {
                 Ok(process) => break state.process = Some(process),
                 Err(error) if begun.elapsed() > PATIENCE => panic!("{}: {error}", self.name),
                 Err(error) if error.contains("Usage:") => panic!("{}: {error}", self.name),

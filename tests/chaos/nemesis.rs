@@ -14,6 +14,8 @@ use super::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
     pub(crate) kills: usize,
+    /// Of workers alone.
+    pub(crate) worker_kills: usize,
     pub(crate) stops: usize,
     pub(crate) drains: usize,
     /// Of the database: half of them are restarts, half are kills.
@@ -23,6 +25,7 @@ pub(crate) struct Faults {
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Kill,
+    KillWorker,
     Stop,
     Drain,
     Restart,
@@ -33,6 +36,7 @@ impl Faults {
     pub(crate) fn none(_: usize) -> Self {
         Self {
             kills: 0,
+            worker_kills: 0,
             stops: 0,
             drains: 0,
             outages: 0,
@@ -43,6 +47,7 @@ impl Faults {
     pub(crate) fn of_nodes(operations: usize) -> Self {
         Self {
             kills: (operations / 333).max(4),
+            worker_kills: 0,
             stops: (operations / 1_000).max(2),
             drains: (operations / 2_000).max(1),
             outages: 0,
@@ -57,6 +62,21 @@ impl Faults {
         }
     }
 
+    /// Where there are workers: for 10,000 operations these are 25 kills of workers and 10
+    /// of any, and 5 outages.
+    pub(crate) fn of_fronts_and_workers(operations: usize) -> Self {
+        Self {
+            kills: (operations / 1_000).max(2),
+            worker_kills: (operations / 400).max(3),
+            ..Self::of_all(operations)
+        }
+    }
+
+    /// How many processes are killed.
+    pub(crate) fn all_kills(&self) -> usize {
+        self.kills + self.worker_kills
+    }
+
     fn shuffled(self, random: &mut Random) -> Vec<Fault> {
         let database = |number| match number % 2 {
             0 => Fault::KillDatabase,
@@ -64,6 +84,7 @@ impl Faults {
         };
         let mut faults: Vec<_> = (0..self.kills)
             .map(|_| Fault::Kill)
+            .chain((0..self.worker_kills).map(|_| Fault::KillWorker))
             .chain((0..self.stops).map(|_| Fault::Stop))
             .chain((0..self.drains).map(|_| Fault::Drain))
             .chain((0..self.outages).map(database))
@@ -87,14 +108,18 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
     for (number, fault) in faults.into_iter().enumerate() {
         #[allow(clippy::cast_precision_loss)]
         world.reached((number as f64 + 0.5) / all).await;
-        let node = random.below(world.cluster.nodes.len());
+        let spared = match fault {
+            Fault::KillWorker => world.cluster.nodes.len(),
+            _ => 0,
+        };
+        let node = spared + random.below(world.cluster.all().count() - spared);
         let pause = Duration::from_millis(random.between(0, 1_500));
         let (world, database) = (Arc::clone(&world), Arc::clone(&database));
         disturbed.spawn(async move {
-            let node = &world.cluster.nodes[node];
+            let node = world.cluster.all().nth(node).expect("it is one of them");
             let record = &world.record;
             match fault {
-                Fault::Kill => {
+                Fault::Kill | Fault::KillWorker => {
                     let mut state = node.disturb().await;
                     node.kill(&mut state, record, pause).await;
                 }

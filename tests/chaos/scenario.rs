@@ -15,7 +15,7 @@ use tower_operations::checker::{Entry, Rules, Verdict};
 
 use super::{
     client::Client,
-    cluster::Cluster,
+    cluster::{Cluster, Command},
     customer::{Customer, confirm},
     nemesis::{Faults, haunt},
     record::Record,
@@ -26,6 +26,8 @@ use crate::{postgres::Postgres, private::Folder, redis::Redis};
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// How long a report may take; the longest that is ordered takes 3 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what is handed off may be in the queue.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 /// How many customers there are at a time.
 const CUSTOMERS: usize = 24;
 
@@ -35,6 +37,8 @@ static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
+    /// How many run what the nodes accept; none, if they do so themselves.
+    pub(crate) workers: usize,
     /// How often a request may be run; 1 is not to run it again.
     pub(crate) attempts: u32,
     pub(crate) database: Database,
@@ -129,9 +133,14 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
         .stop(Duration::from_secs(2))
         // Pending takes no time: there is no bound on what runs at once.
         .timeouts(TIMEOUT + Duration::from_secs(2));
+    let rules = match scenario.workers {
+        0 => rules,
+        // What was in the hands of a worker that died, but not begun, is on its way again.
+        _ => rules.timeouts(TIMEOUT + Duration::from_secs(2) + 2 * CLAIMED_WITHIN),
+    };
     let runs = folder.join("runs");
-    let arguments = scenario.arguments(&folder);
-    let cluster = Cluster::start(scenario.nodes, &arguments).await;
+    let (node, worker) = (scenario.node(&folder), scenario.worker(&folder));
+    let cluster = Cluster::start((scenario.nodes, &node), (scenario.workers, &worker)).await;
     let world = Arc::new(World {
         client: Client::new(),
         cluster,
@@ -196,37 +205,60 @@ impl Played {
         assert!(counts.accepted >= *operations, "{counts:?}");
         assert!(counts.succeeded > operations / 2, "{counts:?}");
         assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
-        assert_eq!(counts.kills, faults.kills);
+        assert_eq!(counts.kills, faults.all_kills());
         assert_eq!(counts.stops, faults.stops);
         assert!(counts.outages >= faults.outages, "{counts:?}");
     }
 }
 
 impl Scenario {
-    fn arguments(&self, folder: &Folder) -> Vec<String> {
-        let store = match &self.database {
+    /// What answers.
+    fn node(&self, folder: &Folder) -> Command {
+        let seconds = |duration: Duration| duration.as_secs().to_string();
+        let mut arguments = vec![
+            ("--lease", seconds(LEASE)),
+            ("--timeout", seconds(TIMEOUT)),
+            ("--idempotency", "optional".into()),
+            ("--drain", "1".into()),
+        ];
+        let attempts = self.attempts;
+        if self.attempts > 1 {
+            arguments.push(("--on-interrupted", format!("rerun:{attempts}")));
+        }
+        match self.workers {
+            0 => {
+                arguments.push(("--store", self.url(folder)));
+                arguments.push(("--runs", folder.join("runs").display().to_string()));
+                Command::new("server", &[], arguments)
+            }
+            _ => {
+                arguments.push(("--queue", self.url(folder)));
+                arguments.push(("--claimed-within", seconds(CLAIMED_WITHIN)));
+                Command::new("workers", &["front"], arguments)
+            }
+        }
+    }
+
+    /// What runs, if that is another.
+    fn worker(&self, folder: &Folder) -> Command {
+        let seconds = |duration: Duration| duration.as_secs().to_string();
+        let arguments = [
+            ("--queue", self.url(folder)),
+            ("--lease", seconds(LEASE)),
+            ("--timeout", seconds(TIMEOUT)),
+            ("--drain", "1".into()),
+            ("--runs", folder.join("runs").display().to_string()),
+        ];
+        Command::new("workers", &["worker"], arguments)
+    }
+
+    fn url(&self, folder: &Folder) -> String {
+        match &self.database {
             Database::Memory => "memory".into(),
             Database::Redb => format!("redb:{}", folder.join("store").display()),
             Database::Postgres(postgres) => postgres.url(),
             Database::Redis(redis) => redis.url(),
-        };
-        let interrupted = match self.attempts {
-            1 => "fail".into(),
-            attempts => format!("rerun:{attempts}"),
-        };
-        let runs = folder.join("runs").display().to_string();
-        [
-            ("--store", store),
-            ("--lease", LEASE.as_secs().to_string()),
-            ("--on-interrupted", interrupted),
-            ("--runs", runs),
-            ("--timeout", TIMEOUT.as_secs().to_string()),
-            ("--idempotency", "optional".into()),
-            ("--drain", "1".into()),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.into(), value])
-        .collect()
+        }
     }
 }
 

@@ -44,11 +44,29 @@ impl Example {
         Self::start_in(name, arguments, &[]).await
     }
 
+    /// The same, for one that does not listen: it has begun when a line begins so.
+    pub(crate) async fn start_saying(
+        name: &str,
+        arguments: &[&str],
+        begun: &str,
+    ) -> Result<Self, String> {
+        Self::spawn(name, arguments, &[], begun).await
+    }
+
     /// The same, with these environment variables.
     pub(crate) async fn start_in(
         name: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        Self::spawn(name, arguments, environment, "listening on ").await
+    }
+
+    async fn spawn(
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        begun: &str,
     ) -> Result<Self, String> {
         let mut child = command(name)
             .args(arguments)
@@ -59,9 +77,9 @@ impl Example {
         let errors = tokio::spawn(all(child.stderr.take().unwrap()));
         let url = loop {
             let line = timeout(PATIENCE, output.next_line()).await;
-            match line.expect("it says where it listens").unwrap() {
+            match line.expect("it says that it has begun").unwrap() {
                 Some(line) => {
-                    if let Some(url) = line.strip_prefix("listening on ") {
+                    if let Some(url) = line.strip_prefix(begun) {
                         break url.to_owned();
                     }
                 }

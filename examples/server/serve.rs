@@ -1,0 +1,120 @@
+//! A process that listens, and how it is shut down.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use axum::serve::ListenerExt;
+use clap::{Command, error::ErrorKind};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+use tower::BoxError;
+use tower_operations::DrainReport;
+
+use crate::cli::{Args, NoApp};
+
+/// How long the last answers may take after the drain.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Logs to standard error.
+pub(crate) fn log() {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// Serves until it has been drained. `command` is what is named where the arguments are
+/// no good together.
+pub(crate) async fn serve(args: &Args, mut command: Command) -> Result<(), BoxError> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let app = args.app(listener.local_addr()?).await;
+    let (app, drain) = app.map_err(|error| match error {
+        NoApp::BaseUrl(_) => command.error(ErrorKind::ValueValidation, error).exit(),
+        #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+        NoApp::NothingToWaitFor => command.error(ErrorKind::ArgumentConflict, error).exit(),
+        #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+        NoApp::Queue(_) => error.to_string(),
+        NoApp::Runs(_) | NoApp::Store(_) => error.to_string(),
+    })?;
+    let mut signals = Signals::new()?;
+    say(format_args!(
+        "listening on http://{}",
+        listener.local_addr()?
+    ));
+
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let (stop, stopped) = oneshot::channel();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async {
+        let _: Result<(), _> = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+
+    signals.next().await;
+    let report = tokio::select! {
+        report = drain.drain(args.drain) => report,
+        () = signals.next() => return Err("stopped before the drain was over".into()),
+    };
+    let _ = stop.send(());
+    let _ = timeout(LAST_ANSWERS, server).await;
+    say_report(&report);
+    Ok(())
+}
+
+/// SIGTERM and Ctrl-C, from when it is made.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+pub(crate) fn say_report(report: &DrainReport) {
+    let (finished, took) = (report.finished, report.took);
+    let (interrupted, unrecorded) = (&report.interrupted, &report.unrecorded);
+    let released = &report.released;
+    say(format_args!(
+        "drained in {took:.1?}: {finished} finished, {} interrupted, {} unrecorded",
+        interrupted.len(),
+        unrecorded.len(),
+    ));
+    for id in interrupted {
+        say(format_args!("interrupted {id}"));
+    }
+    for id in released {
+        say(format_args!("released {id}"));
+    }
+    for id in unrecorded {
+        say(format_args!("unrecorded {id}"));
+    }
+}
+
+/// Prints a line at once. Whoever started this may have stopped reading.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,78 @@
+//! The same slow service as `server`, where the processes that answer HTTP do not do the
+//! work: fronts put it into a queue of apalis, and workers take it from there. Queue and
+//! store are in one PostgreSQL, or one Redis.
+//!
+//! Run with a PostgreSQL or a Redis that you have:
+//!
+//! ```not_rust
+//! cargo build --features apalis,postgres,redis --example workers
+//! W=target/debug/examples/workers Q=postgres://user@127.0.0.1/db
+//! $W front --queue $Q &
+//! $W worker --queue $Q --name one & ONE=$!
+//! $W worker --queue $Q --name two &
+//! $W worker --queue $Q --name three &
+//! ```
+//!
+//! and try
+//!
+//! ```not_rust
+//! for i in 1 2 3 4 5 6; do
+//!   curl -sD- 127.0.0.1:3000/reports -d '{"title":"Q3","pages":20,"page_ms":200}' | grep -i location
+//! done
+//! kill -9 $ONE
+//! curl -i '127.0.0.1:3000/operations/ID?wait=60'
+//! ```
+//!
+//! What worker one was at is found when its lease is over, after 10 seconds, and given to
+//! another: it succeeds, at its second attempt. A front takes all that `server` takes
+//! (`workers front --help`).
+//!
+//! SIGTERM or Ctrl-C drains a worker: it takes no more, ends what it can, and gives the
+//! rest to the others.
+
+#[path = "../server/cli.rs"]
+mod cli;
+#[path = "../server/dialects.rs"]
+mod dialects;
+mod engine;
+#[path = "../server/orders.rs"]
+mod orders;
+#[path = "../server/queue.rs"]
+mod queue;
+#[path = "../server/reports.rs"]
+mod reports;
+#[path = "../server/runs.rs"]
+mod runs;
+#[path = "../server/serve.rs"]
+mod serve;
+#[path = "../server/stores.rs"]
+mod stores;
+mod worker;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use tower::BoxError;
+
+/// A slow service whose requests are accepted here and run there.
+#[derive(Parser)]
+#[command(name = "workers")]
+enum Command {
+    /// Answers HTTP, and puts what it accepts into the queue.
+    Front(cli::Args),
+    /// Takes reports from the queue and renders them.
+    Worker(worker::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    serve::log();
+    match Command::parse() {
+        Command::Front(args) if args.queue.is_none() => Command::command()
+            .error(
+                ErrorKind::MissingRequiredArgument,
+                "a front needs a --queue",
+            )
+            .exit(),
+        Command::Front(args) => serve::serve(&args, Command::command()).await,
+        Command::Worker(args) => worker::work(&args).await,
+    }
+}

@@ -1,0 +1,116 @@
+//! A process that renders what others have accepted.
+
+use std::{path::PathBuf, process, time::Duration};
+
+use axum::{Router, body::Body, error_handling::HandleErrorLayer};
+use http::Request;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+use tower_operations::{
+    RunService, WholeBody,
+    run::ApalisWorker,
+    store::{LeaseTerm, NodeId},
+};
+
+use crate::{
+    cli::seconds,
+    dialects::DialectKind,
+    engine::Engine,
+    queue::QueueUrl,
+    reports::{self, Renderer},
+    runs::Runs,
+    serve::{Signals, say, say_report},
+};
+
+/// How long the engine may take to hear of what was done last.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where reports come from, and where the store is: `postgres://…` or `redis://…`.
+    #[arg(long, value_name = "URL")]
+    queue: QueueUrl,
+    /// What this worker is called, among those on this queue.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// The most reports rendered at a time.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+    /// How long this worker may be silent before what it runs is given to others.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    lease: Duration,
+    /// How long a report may take.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    timeout: Duration,
+    /// How long an operation is kept after it ended.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    ttl: Duration,
+    /// The largest response body that is recorded.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
+    result_limit: u64,
+    /// How long a drain waits for what is running.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    drain: Duration,
+    /// The dialect of the fronts: it says where reports are ordered.
+    #[arg(long, value_name = "DIALECT", default_value = "plain")]
+    dialect: DialectKind,
+    /// A file to which a line is added whenever a report is begun, ended or dropped.
+    #[arg(long, value_name = "PATH")]
+    runs: Option<PathBuf>,
+}
+
+/// Works until it has been drained.
+pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
+    let queue = args.queue.connect().await?;
+    let store = args.queue.store().open(args.ttl).await?;
+    let runs = match &args.runs {
+        Some(path) => Runs::open(path, &args.name)?,
+        None => Runs::default(),
+    };
+    let renderer = Renderer {
+        orders: args.dialect.orders(""),
+        // The front has seen to it.
+        body_limit: usize::MAX,
+        signals: false,
+        runs,
+    };
+    // The same routes as at the front, without the layer.
+    let reports = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(reports::out_of_order))
+        .service(service_fn(move |request: Request<Body>| {
+            renderer.clone().render(request)
+        }));
+    let app = args.dialect.mount(Router::new(), reports);
+    let app = app.map_request(|request: Request<WholeBody>| request.map(Body::new));
+
+    // Every start is another node.
+    let name = format!("{}-{}", args.name, process::id());
+    let (service, drain) = RunService::with_drain(store, app);
+    let service = service
+        .held_by(LeaseTerm {
+            node: NodeId::named(name.clone()),
+            term: args.lease,
+        })
+        .running_timeout(args.timeout)
+        .result_limit(args.result_limit);
+    let engine = Engine {
+        queue,
+        name,
+        concurrency: args.concurrency as usize,
+    };
+    let mut signals = Signals::new()?;
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(engine.run(ApalisWorker::new(service), stop.clone()));
+    say(format_args!("working as {}", args.name));
+
+    signals.next().await;
+    stop.cancel();
+    let report = tokio::select! {
+        report = drain.drain(args.drain) => report,
+        () = signals.next() => return Err("stopped before the drain was over".into()),
+    };
+    let _ = timeout(LAST_ACKNOWLEDGEMENTS, working).await;
+    say_report(&report);
+    Ok(())
+}
