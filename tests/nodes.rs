@@ -7,12 +7,12 @@ mod support {
     pub(crate) mod private;
     pub(crate) mod process;
     pub(crate) mod redis;
+    pub(crate) mod runs;
 }
 
 use std::{
     collections::HashSet,
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +25,7 @@ use support::{
     client::{Answer, Client},
     private::Folder,
     process::{Example, PATIENCE, run},
+    runs::Runs,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -39,7 +40,7 @@ const SOON: Duration = Duration::from_secs(1);
 struct Nodes {
     a: Example,
     b: Example,
-    runs: PathBuf,
+    runs: Runs,
     _folder: Folder,
 }
 
@@ -47,10 +48,10 @@ impl Nodes {
     /// With what differs from test to test on the command line.
     async fn start(store: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new("nodes");
-        let runs = folder.join("runs.jsonl");
+        let runs = Runs::at(folder.join("runs.jsonl"));
         let (a, b) = tokio::join!(
-            node(store, "a", &runs, arguments),
-            node(store, "b", &runs, arguments),
+            node(store, "a", runs.path(), arguments),
+            node(store, "b", runs.path(), arguments),
         );
         Self {
             a,
@@ -62,37 +63,6 @@ impl Nodes {
 
     fn clients(&self) -> (Client, Client) {
         (Client::new(self.a.url()), Client::new(self.b.url()))
-    }
-
-    /// The lines about an operation.
-    fn lines(&self, id: &str) -> Vec<Value> {
-        let text = fs::read_to_string(&self.runs).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let lines = whole
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap());
-        lines
-            .filter(|line: &Value| line["operation"] == id)
-            .collect()
-    }
-
-    /// Waits for such a line about an operation.
-    async fn line(&self, id: &str, event: &str, node: &str) -> Value {
-        let begun = Instant::now();
-        loop {
-            let lines = self.lines(id);
-            let found = lines
-                .iter()
-                .find(|line| line["event"] == event && line["node"] == node);
-            if let Some(line) = found {
-                return line.clone();
-            }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "no {event} at {node}: {lines:?}"
-            );
-            sleep(Duration::from_millis(5)).await;
-        }
     }
 }
 
@@ -146,7 +116,7 @@ async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     // One at a time is run: the second waits for its turn.
     let first = a.accepted("/reports", order(600, 100)).await;
-    nodes.line(id(&first), "begin", "a").await;
+    nodes.runs.line(id(&first), "begin", "a").await;
     let location = a.accepted("/reports", order(4, 300)).await;
 
     let pending = b.get(&location).await;
@@ -175,8 +145,8 @@ async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     assert_ne!(change.0.header("etag"), pending.header("etag"));
     assert_eq!(change.0.json()["state"], "running");
     assert_eq!(end.0["state"], "succeeded");
-    let begun = at(&nodes.line(id(&location), "begin", "a").await);
-    let ended = at(&nodes.line(id(&location), "end", "a").await);
+    let begun = at(&nodes.runs.line(id(&location), "begin", "a").await);
+    let ended = at(&nodes.runs.line(id(&location), "end", "a").await);
     for (what, seen, happened) in [
         ("the change", change.1, begun),
         ("the end", end.1, ended),
@@ -245,12 +215,12 @@ async fn a_cancel_stops_the_work_wherever_it_runs(nodes: &Nodes) {
     for _ in 0..5 {
         // No progress is to be written, which would be refused soon enough.
         let location = a.accepted("/reports", order(1, 60_000)).await;
-        nodes.line(id(&location), "begin", "a").await;
+        nodes.runs.line(id(&location), "begin", "a").await;
         let asked = now();
         let answer = b.delete(&location).await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.json()["state"], "canceled");
-        let dropped = nodes.line(id(&location), "dropped", "a").await;
+        let dropped = nodes.runs.line(id(&location), "dropped", "a").await;
         let took = at(&dropped).saturating_sub(asked);
         assert!(took < SOON, "it went on for {took:?}");
         assert_eq!(a.get(&location).await.json()["state"], "canceled");
@@ -280,7 +250,7 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
         assert_eq!(locations.len(), 1, "{locations:?}");
         let location = locations.into_iter().next().unwrap();
         assert_eq!(ended(&b, &location).await["state"], "succeeded");
-        let lines = nodes.lines(id(&location));
+        let lines = nodes.runs.lines(id(&location));
         let begun = lines.iter().filter(|line| line["event"] == "begin");
         assert_eq!(begun.count(), 1, "{lines:?}");
     }
@@ -301,10 +271,9 @@ async fn a_reserved_key_is_one_call_on_all_nodes(store: &str) {
         async move { client.try_send(request, order.into()).await }
     };
     let begun = |title: &str| {
-        let text = fs::read_to_string(&nodes.runs).unwrap_or_default();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        let begun = |line: &Value| line["event"] == "begin" && line["title"] == title;
-        lines.filter(begun).count()
+        let lines = nodes.runs.all();
+        let begun = |line: &&Value| line["event"] == "begin" && line["title"] == title;
+        lines.iter().filter(begun).count()
     };
     for round in 0..10 {
         let title = format!("answered once {round}");
@@ -367,14 +336,14 @@ const RERUN: [&str; 4] = ["--lease", "1", "--on-interrupted", "rerun:3"];
 async fn taken_over(nodes: &Nodes, signal: &str) -> String {
     let (a, b) = nodes.clients();
     let location = a.accepted("/reports", order(20, 50)).await;
-    let first = nodes.line(id(&location), "begin", "a").await;
+    let first = nodes.runs.line(id(&location), "begin", "a").await;
     assert_eq!(first["attempt"], 1);
     nodes.a.signal(signal).await;
     let operation = ended(&b, &location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    let again = nodes.line(id(&location), "begin", "b").await;
+    let again = nodes.runs.line(id(&location), "begin", "b").await;
     assert_eq!(again["attempt"], 2);
-    let lines = nodes.lines(id(&location));
+    let lines = nodes.runs.lines(id(&location));
     let begun = lines.iter().filter(|line| line["event"] == "begin");
     assert_eq!(begun.count(), 2, "{lines:?}");
     location
@@ -389,12 +358,12 @@ async fn what_a_killed_node_ran_is_interrupted(store: &str) {
     let nodes = Nodes::start(store, &["--lease", "1", "--on-interrupted", "fail"]).await;
     let (a, b) = nodes.clients();
     let location = a.accepted("/reports", order(600, 100)).await;
-    nodes.line(id(&location), "begin", "a").await;
+    nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("KILL").await;
     let operation = ended(&b, &location).await;
     let problem = &operation["problem"]["type"];
     assert_eq!(problem, "urn:tower-operations:interrupted");
-    assert_eq!(nodes.lines(id(&location)).len(), 1);
+    assert_eq!(nodes.runs.lines(id(&location)).len(), 1);
 }
 
 async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
@@ -403,14 +372,14 @@ async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
     // Its end is due while it sleeps: when it wakes it has an outcome to record before
     // it can hear that it has lost the operation.
     let location = a.accepted("/reports", order(1, 900)).await;
-    nodes.line(id(&location), "begin", "a").await;
+    nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("STOP").await;
-    nodes.line(id(&location), "begin", "b").await;
+    nodes.runs.line(id(&location), "begin", "b").await;
     nodes.a.signal("CONT").await;
     let operation = ended(&b, &location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     // The outcome is that of b, which writes its line before it.
-    let lines = nodes.lines(id(&location));
+    let lines = nodes.runs.lines(id(&location));
     let is_end = |line: &Value| line["event"] == "end" && line["node"] == "b";
     assert!(lines.iter().any(is_end), "{lines:?}");
 }
@@ -426,7 +395,7 @@ async fn a_node_that_wakes_late_changes_nothing(store: &str) {
     // It comes to its end, or hears that it has lost the operation.
     let begun = Instant::now();
     let is_over = |line: &Value| line["node"] == "a" && line["event"] != "begin";
-    while !nodes.lines(id(&location)).iter().any(is_over) {
+    while !nodes.runs.lines(id(&location)).iter().any(is_over) {
         assert!(begun.elapsed() < PATIENCE, "it never wakes");
         sleep(Duration::from_millis(5)).await;
     }
