@@ -35,12 +35,17 @@ struct Queue {
 }
 
 impl Queue {
-    /// Whatever is lost is missed soon.
     async fn at(url: String) -> Self {
+        Self::at_in(url, &[]).await
+    }
+
+    /// With these environment variables. Whatever is lost is missed soon.
+    async fn at_in(url: String, environment: &[(&str, &str)]) -> Self {
         let folder = Folder::new("workers");
         let arguments = ["--listen", "127.0.0.1:0", "--lease", "1", "--list"];
         let arguments = [&arguments[..], &["--claimed-within", "2", "--queue", &url]].concat();
-        let front = Example::start("workers", &[&["front"], &arguments[..]].concat()).await;
+        let arguments = [&["front"], &arguments[..]].concat();
+        let front = Example::start_in("workers", &arguments, environment).await;
         Self {
             front: front.unwrap(),
             runs: Runs::at(folder.join("runs")),
@@ -54,12 +59,17 @@ impl Queue {
     }
 
     async fn worker(&self, name: &str) -> Example {
+        self.worker_in(name, &[]).await
+    }
+
+    /// With these environment variables.
+    async fn worker_in(&self, name: &str, environment: &[(&str, &str)]) -> Example {
         let runs = self.runs.path().display().to_string();
         let arguments = ["worker", "--queue", &self.url, "--name", name];
         let more = ["--lease", "1", "--drain", "1", "--runs", &runs];
         let arguments = [&arguments[..], &more].concat();
-        let started = Example::start_saying("workers", &arguments, "working as ").await;
-        started.unwrap()
+        let started = Example::start_saying("workers", &arguments, environment, "working as ");
+        started.await.unwrap()
     }
 }
 
@@ -300,4 +310,55 @@ async fn what_cannot_be_waited_for_is_a_mistake_on_the_command_line() {
     }
     let ended = run("workers", &["front"]).await;
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+}
+
+/// Front and workers die at each point on the way from one to the other, and when the
+/// outcome is recorded but the engine has not heard of it.
+#[cfg(feature = "crash-points")]
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_on_the_way_loses_nothing() {
+    let [dispatching, dispatched, claiming, claimed] = tower_operations::crash_points::HANDED_OFF;
+    let at = |point| [("TOWER_OPERATIONS_CRASH_AT", point)];
+    let postgres = Postgres::start().await;
+    let url = postgres.url();
+    for point in [dispatching, dispatched] {
+        let dying = Queue::at_in(url.clone(), &at(point)).await;
+        let post = dying.client().request(http::Method::POST, "/reports");
+        let post = post.header("x-tenant", point);
+        let answer = dying.client().try_send(post, order(2).into()).await;
+        assert!(answer.is_none(), "{point}: {answer:?}");
+        assert!(!dying.front.ended().await.status.success(), "{point}");
+
+        let queue = Queue::at(url.clone()).await;
+        let client = queue.client();
+        let list = client
+            .request(http::Method::GET, "/operations/")
+            .header("x-tenant", point);
+        let list = client.send(list, "".into()).await.json();
+        let operations = list["operations"].as_array().unwrap();
+        assert_eq!(operations.len(), 1, "{point}: {list}");
+        let id = operations[0]["id"].as_str().unwrap();
+        let _one = queue.worker("one").await;
+        // Its lease is over in a while, and then it is on its way again.
+        let begun = Instant::now();
+        while queue.runs.begun(id) != ["one"] {
+            assert!(begun.elapsed() < PATIENCE, "{point}: it is never run");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for point in [claiming, claimed, "started", "finished"] {
+        let queue = Queue::at(url.clone()).await;
+        let client = queue.client();
+        let dying = queue.worker_in("one", &at(point)).await;
+        let operation = client.accepted("/reports", order(2)).await;
+        assert!(!dying.ended().await.status.success(), "{point}");
+        let _two = queue.worker("two").await;
+        let ended = ended(&client, &operation).await;
+        assert_eq!(ended["state"], "succeeded", "{point}: {ended}");
+        let runs = match point {
+            "finished" => "one",
+            _ => "two",
+        };
+        assert_eq!(queue.runs.begun(id(&operation)), [runs], "{point}");
+    }
 }

@@ -105,8 +105,12 @@ impl HandOff {
     where
         R: Lease<Output = RecordedResponse>,
     {
+        crash_point!("dispatching");
         let error: BoxError = match timeout(at_most, self.to.dispatch(request)).await {
-            Ok(Ok(())) => return HandedOff::Taken,
+            Ok(Ok(())) => {
+                crash_point!("dispatched");
+                return HandedOff::Taken;
+            }
             Ok(Err(error)) => error,
             Err(_) => "the engine did not answer in time".into(),
         };

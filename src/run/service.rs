@@ -216,7 +216,9 @@ where
     let held = queued.held();
     // An answer may be lost: then the operation is this node's by a token that it has
     // not heard of. Its lease lapses, and somebody takes it over.
+    crash_point!("claiming");
     let claimed = node.store.claim(node.lease(), held).await?;
+    crash_point!("claimed");
     let record = match claimed {
         Write::Done(record) => record,
         Write::Lost(_) | Write::Gone => return Ok(None),

@@ -201,7 +201,7 @@ impl Node {
         let begun = Instant::now();
         loop {
             let started = match self.url.is_empty() {
-                true => Example::start_saying(self.example, &arguments, "working as ").await,
+                true => Example::start_saying(self.example, &arguments, &[], "working as ").await,
                 false => Example::start(self.example, &arguments).await,
             };
             match started {

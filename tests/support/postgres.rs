@@ -74,6 +74,11 @@ impl Postgres {
         self.port
     }
 
+    /// The process that all its others are children of.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it is running").pid()
+    }
+
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill).
     pub(crate) async fn run(&mut self) {
         assert!(self.server.is_none(), "it is running");

@@ -44,25 +44,17 @@ impl Example {
         Self::start_in(name, arguments, &[]).await
     }
 
-    /// The same, for one that does not listen: it has begun when a line begins so.
-    pub(crate) async fn start_saying(
-        name: &str,
-        arguments: &[&str],
-        begun: &str,
-    ) -> Result<Self, String> {
-        Self::spawn(name, arguments, &[], begun).await
-    }
-
     /// The same, with these environment variables.
     pub(crate) async fn start_in(
         name: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, String> {
-        Self::spawn(name, arguments, environment, "listening on ").await
+        Self::start_saying(name, arguments, environment, "listening on ").await
     }
 
-    async fn spawn(
+    /// The same, where it has begun once a line begins so.
+    pub(crate) async fn start_saying(
         name: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
@@ -94,6 +86,10 @@ impl Example {
         })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it is running")
+    }
+
     /// Where it listens, as `http://ADDR`.
     pub(crate) fn url(&self) -> &str {
         &self.url
@@ -123,7 +119,7 @@ impl Example {
 
     /// Sends a signal, for example `TERM`.
     pub(crate) async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it is running");
+        let pid = self.pid();
         // The shell's own `kill`: not every machine has the program.
         let kill = Command::new("sh")
             .args(["-c", &format!("kill -{signal} {pid}")])
