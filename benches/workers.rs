@@ -15,6 +15,7 @@
 // As the tests have it, of which this uses a part.
 #[path = "../tests/support/client.rs"]
 mod client;
+mod plot;
 #[path = "../tests/support/postgres.rs"]
 mod postgres;
 #[path = "../tests/support/private.rs"]
@@ -29,7 +30,6 @@ mod runs;
 use std::{
     fmt::Write,
     fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -80,8 +80,7 @@ async fn main() {
         );
         measured.push(row);
     }
-    let plot = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/workers.svg");
-    fs::write(&plot, svg(&measured)).expect("the plot can be written");
+    plot::write("workers", &svg(&measured));
 
     println!();
     println!("| a report | alone | CPU in front | in the worker | in the database |");

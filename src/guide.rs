@@ -12,6 +12,12 @@ pub mod dialects {}
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
+// The page has its plot beside it, which these docs do not: the first definition counts.
+#[doc = include_str!("../docs/workers.plot")]
+///
+#[doc = include_str!("../docs/growing.md")]
+pub mod growing {}
+
 #[cfg(feature = "redb")]
 #[doc = include_str!("../docs/redb.md")]
 pub mod redb {}

@@ -51,7 +51,8 @@
 //!   vocabularies of Azure, Google, OData, FHIR, OGC and others, and your own.
 //! * [`guide::modes`]: when a request goes asynchronous, and which way to
 //!   choose. [`guide::handler`]: what changes for your handler.
-//! * [`guide::deployment`]: stores, leases, crashes and restarts.
+//! * [`guide::deployment`]: stores, leases, crashes and restarts. [`guide::growing`]: from
+//!   one process to workers on other machines.
 //! * [`contract`]: the 202, the resource and the polls without the layer, for
 //!   queues and workers of your own.
 //!
@@ -59,6 +60,7 @@
 //! | feature | what it adds | needs Rust |
 //! | --- | --- | --- |
 //! | (none) | everything above | 1.89 |
+//! | `apalis` | `ApalisDispatch`, `ApalisWorker`: requests handed off to workers elsewhere, by a queue of apalis | 1.89 |
 //! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
 //! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
 //! | `redb` | `RedbStore`: operations in a file, for one process | 1.90 |
