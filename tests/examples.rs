@@ -33,6 +33,7 @@ fn every_example_is_headed_by_how_to_run_it() {
         "tonic_web",
         "server",
         "cluster",
+        "workers",
     ] {
         let file = examples.join(name).with_extension("rs");
         let text = std::fs::read_to_string(file)

@@ -3,6 +3,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, process, str::FromStr, time::Duration};
 
 use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
+#[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+use clap::builder::ArgPredicate;
 use clap::{Parser, ValueEnum};
 use http::{Request, request::Parts};
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
@@ -30,9 +32,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     pub(crate) listen: SocketAddr,
     /// Where operations are kept: `memory`, `redb:PATH`, `postgres://…` or
-    /// `redis://…`. By default where the queue is, or in memory.
-    #[arg(long, value_name = "STORE")]
-    store: Option<StoreKind>,
+    /// `redis://…`. With `--queue` they are where the queue is, unless said.
+    #[arg(long, value_name = "STORE", default_value = "memory")]
+    store: StoreKind,
     /// Hands accepted reports off to the workers of this queue: `postgres://…` or
     /// `redis://…`.
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
@@ -45,16 +47,24 @@ pub(crate) struct Args {
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
     node: String,
-    /// How long a node may be silent before others take over what it runs; 30 by
-    /// default. With `--queue` it only says how soon what a worker has left behind is
-    /// found, and is 10.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    lease: Option<Duration>,
+    /// How long a node may be silent before others take over what it runs. With
+    /// `--queue` it only says how soon what a worker has left behind is found, and is
+    /// 10 unless said.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[cfg_attr(
+        all(feature = "apalis", feature = "postgres", feature = "redis"),
+        arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))
+    )]
+    lease: Duration,
     /// What becomes of operations whose node has died: they `fail`, or they are
-    /// run again, N times in all (`rerun:N`). By default they fail; with `--queue` they
-    /// are run 3 times in all.
-    #[arg(long, value_name = "POLICY")]
-    on_interrupted: Option<OnInterrupted>,
+    /// run again, N times in all (`rerun:N`). With `--queue` they are run 3 times in
+    /// all, unless said.
+    #[arg(long, value_name = "POLICY", default_value = "fail")]
+    #[cfg_attr(
+        all(feature = "apalis", feature = "postgres", feature = "redis"),
+        arg(default_value_if("queue", ArgPredicate::IsPresent, "rerun:3"))
+    )]
+    on_interrupted: OnInterrupted,
     /// A file to which a line is added whenever a report is begun, ended or dropped.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
@@ -169,9 +179,9 @@ impl Args {
         if let Some(queue) = &self.queue {
             return self.front(queue, address).await;
         }
-        let store = self.open_store(StoreKind::Memory).await?;
+        let store = self.open(&self.store).await?;
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-        let layer = self.configured(layer, Duration::from_secs(30), address)?;
+        let layer = self.configured(layer, address)?;
         let mut layer = match self.accept {
             Acceptance::Always => layer,
             Acceptance::Preferred => layer.preferred(),
@@ -179,8 +189,8 @@ impl Args {
             Acceptance::After(limit) => layer.after(limit),
         };
         let attempts = match self.on_interrupted {
-            Some(OnInterrupted::Rerun(attempts)) => Some(attempts),
-            _ => None,
+            OnInterrupted::Rerun(attempts) => Some(attempts),
+            OnInterrupted::Fail => None,
         };
         if attempts.is_some() {
             // A report is the same whenever it is rendered.
@@ -200,20 +210,23 @@ impl Args {
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
     async fn front(&self, queue: &QueueUrl, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
         let attempts = match self.on_interrupted {
-            Some(OnInterrupted::Rerun(attempts)) => attempts,
-            Some(OnInterrupted::Fail) => 1,
-            None => 3,
+            OnInterrupted::Rerun(attempts) => attempts,
+            OnInterrupted::Fail => 1,
         };
         let is_preferred = match self.accept {
             Acceptance::Always => false,
             Acceptance::Preferred => true,
             Acceptance::Signaled | Acceptance::After(_) => return Err(NoApp::NothingToWaitFor),
         };
-        let store = self.open_store(queue.store()).await?;
+        let store = match &self.store {
+            // No worker could reach it.
+            StoreKind::Memory => self.open(&queue.store()).await?,
+            store => self.open(store).await?,
+        };
         let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
         let dispatch = dispatch.dispatch(self.claimed_within);
         let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
-        let mut layer = self.configured(layer, Duration::from_secs(10), address)?;
+        let mut layer = self.configured(layer, address)?;
         if is_preferred {
             layer = layer.preferred();
         }
@@ -222,8 +235,7 @@ impl Args {
         Ok((app, drain))
     }
 
-    async fn open_store(&self, otherwise: StoreKind) -> Result<AnyStore, NoApp> {
-        let store = self.store.as_ref().unwrap_or(&otherwise);
+    async fn open(&self, store: &StoreKind) -> Result<AnyStore, NoApp> {
         store.open(self.ttl).await.map_err(NoApp::Store)
     }
 
@@ -236,11 +248,10 @@ impl Args {
         self.base_url.is_some() || self.dialect.is_absolute()
     }
 
-    /// The layer, wherever it has its requests run. `otherwise` is its lease.
+    /// The layer, wherever it has its requests run.
     fn configured<D>(
         &self,
         layer: AsyncAcceptLayer<AnyStore, D>,
-        otherwise: Duration,
         address: SocketAddr,
     ) -> Result<AsyncAcceptLayer<AnyStore, D>, NoApp> {
         let dialect = self.dialect;
@@ -249,7 +260,7 @@ impl Args {
             .lease(LeaseTerm {
                 // Every start is another node.
                 node: NodeId::named(format!("{} {}", self.node, process::id())),
-                term: self.lease.unwrap_or(otherwise),
+                term: self.lease,
             })
             .owner_with(PlainOwner::new(tenant))
             .max_in_flight(self.max_in_flight)

@@ -5,7 +5,7 @@
 //! Run with a PostgreSQL or a Redis that you have:
 //!
 //! ```not_rust
-//! cargo build --features apalis,postgres,redis --example workers
+//! cargo run --features apalis,postgres,redis --example workers -- --help
 //! W=target/debug/examples/workers Q=postgres://user@127.0.0.1/db
 //! $W front --queue $Q &
 //! $W worker --queue $Q --name one & ONE=$!
