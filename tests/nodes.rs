@@ -98,18 +98,6 @@ async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
     client.send(request, Bytes::new()).await
 }
 
-/// The operation, once it has ended.
-async fn ended(client: &Client, location: &str) -> Value {
-    let begun = Instant::now();
-    loop {
-        let operation = client.get(&format!("{location}?wait=5")).await.json();
-        if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
-            return operation;
-        }
-        assert!(begun.elapsed() < PATIENCE, "it never ends: {operation}");
-    }
-}
-
 /// What waits and follows at b hears of all that happens at a, from the first change
 /// to the end, and soon.
 async fn waits_and_events_cross_nodes(nodes: &Nodes) {
@@ -198,7 +186,7 @@ async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
     let document = json!({"title": "Q3", "format": "pdf", "bytes": 100_000}).to_string();
     for order in [order(2, 1), document] {
         let location = a.accepted("/reports", order).await;
-        assert_eq!(ended(&b, &location).await["state"], "succeeded");
+        assert_eq!(b.ended(&location).await["state"], "succeeded");
         let result = format!("{location}/result");
         let (here, there) = tokio::join!(a.get(&result), b.get(&result));
         assert_eq!(here.status(), StatusCode::OK);
@@ -249,7 +237,7 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
             .collect();
         assert_eq!(locations.len(), 1, "{locations:?}");
         let location = locations.into_iter().next().unwrap();
-        assert_eq!(ended(&b, &location).await["state"], "succeeded");
+        assert_eq!(b.ended(&location).await["state"], "succeeded");
         let lines = nodes.runs.lines(id(&location));
         let begun = lines.iter().filter(|line| line["event"] == "begin");
         assert_eq!(begun.count(), 1, "{lines:?}");
@@ -339,7 +327,7 @@ async fn taken_over(nodes: &Nodes, signal: &str) -> String {
     let first = nodes.runs.line(id(&location), "begin", "a").await;
     assert_eq!(first["attempt"], 1);
     nodes.a.signal(signal).await;
-    let operation = ended(&b, &location).await;
+    let operation = b.ended(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     let again = nodes.runs.line(id(&location), "begin", "b").await;
     assert_eq!(again["attempt"], 2);
@@ -360,7 +348,7 @@ async fn what_a_killed_node_ran_is_interrupted(store: &str) {
     let location = a.accepted("/reports", order(600, 100)).await;
     nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("KILL").await;
-    let operation = ended(&b, &location).await;
+    let operation = b.ended(&location).await;
     let problem = &operation["problem"]["type"];
     assert_eq!(problem, "urn:tower-operations:interrupted");
     assert_eq!(nodes.runs.lines(id(&location)).len(), 1);
@@ -376,7 +364,7 @@ async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
     nodes.a.signal("STOP").await;
     nodes.runs.line(id(&location), "begin", "b").await;
     nodes.a.signal("CONT").await;
-    let operation = ended(&b, &location).await;
+    let operation = b.ended(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     // The outcome is that of b, which writes its line before it.
     let lines = nodes.runs.lines(id(&location));
@@ -461,7 +449,7 @@ async fn a_cluster_survives_a_kill_on_redis() {
     let client = Client::new(cluster.url());
     for _ in 0..4 {
         let location = client.accepted("/reports", order(1, 1)).await;
-        assert_eq!(ended(&client, &location).await["state"], "succeeded");
+        assert_eq!(client.ended(&location).await["state"], "succeeded");
     }
     cluster.signal("INT").await;
     let gone = cluster.ended().await;

@@ -13,7 +13,7 @@ mod support {
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use support::{
     client::Client,
@@ -82,18 +82,6 @@ fn id(location: &str) -> &str {
     location.rsplit('/').next().unwrap()
 }
 
-/// The operation, once it has ended.
-async fn ended(client: &Client, location: &str) -> Value {
-    let begun = Instant::now();
-    loop {
-        let operation = client.get(&format!("{location}?wait=5")).await.json();
-        if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
-            return operation;
-        }
-        assert!(begun.elapsed() < PATIENCE, "it never ends: {operation}");
-    }
-}
-
 /// What the README shows.
 async fn a_killed_worker_loses_nothing(url: String) {
     let queue = Queue::at(url).await;
@@ -109,7 +97,7 @@ async fn a_killed_worker_loses_nothing(url: String) {
     one.signal("KILL").await;
     one.ended().await;
     for operation in &operations {
-        let ended = ended(&client, operation).await;
+        let ended = client.ended(operation).await;
         assert_eq!(ended["state"], "succeeded");
     }
     let runs = queue.runs.begun(id(&operations[0]));
@@ -133,7 +121,7 @@ async fn a_drained_worker_loses_nothing(url: String) {
     let released = format!("released {}", id(&long));
     assert!(drained.output.contains(&released), "{drained:?}");
     for operation in [&long, &short] {
-        assert_eq!(ended(&client, operation).await["state"], "succeeded");
+        assert_eq!(client.ended(operation).await["state"], "succeeded");
     }
     assert_eq!(queue.runs.begun(id(&long)), ["one", "two"]);
     assert_eq!(queue.runs.begun(id(&short)), ["one"]);
@@ -151,7 +139,7 @@ async fn a_poison_request_is_given_up(url: String) {
         worker.ended().await;
     }
     let _four = queue.worker("four").await;
-    let failed = ended(&client, &poison).await;
+    let failed = client.ended(&poison).await;
     let kind = FailureKind::AttemptsExhausted.urn();
     assert_eq!(failed["problem"]["type"], kind, "{failed}");
     assert_eq!(queue.runs.begun(id(&poison)), ["one", "two", "three"]);
@@ -166,10 +154,10 @@ async fn what_was_canceled_while_pending_is_never_started(url: String) {
     assert_eq!(answer.json()["state"], "canceled");
     let other = client.accepted("/reports", order(1)).await;
     let _one = queue.worker("one").await;
-    assert_eq!(ended(&client, &other).await["state"], "succeeded");
+    assert_eq!(client.ended(&other).await["state"], "succeeded");
     assert_eq!(queue.runs.begun(id(&other)), ["one"]);
     assert!(queue.runs.begun(id(&canceled)).is_empty());
-    assert_eq!(ended(&client, &canceled).await["state"], "canceled");
+    assert_eq!(client.ended(&canceled).await["state"], "canceled");
 }
 
 macro_rules! on_both {
@@ -229,7 +217,7 @@ async fn what_the_queue_has_lost_is_dispatched_again() {
     let lost = client.accepted("/reports", order(1)).await;
     assert_eq!(tables.change("DELETE FROM apalis.jobs").await, 1);
     let _one = queue.worker("one").await;
-    assert_eq!(ended(&client, &lost).await["state"], "succeeded");
+    assert_eq!(client.ended(&lost).await["state"], "succeeded");
     assert_eq!(queue.runs.begun(id(&lost)), ["one"]);
 }
 
@@ -257,7 +245,7 @@ async fn a_task_that_is_there_five_times_runs_once() {
     let running = client.get(&operation).await.json();
     assert_eq!(running["state"], "running");
     assert_eq!(tables.tasks().await, (1, all - 1));
-    assert_eq!(ended(&client, &operation).await["state"], "succeeded");
+    assert_eq!(client.ended(&operation).await["state"], "succeeded");
     while tables.tasks().await != (0, all) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", tables.tasks().await);
         sleep(Duration::from_millis(10)).await;
@@ -293,7 +281,7 @@ async fn what_no_queue_takes_is_refused_and_recorded_as_failed() {
         .await;
     let _one = queue.worker("one").await;
     let operation = client.accepted("/reports", order(1)).await;
-    assert_eq!(ended(&client, &operation).await["state"], "succeeded");
+    assert_eq!(client.ended(&operation).await["state"], "succeeded");
 }
 
 #[tokio::test]
@@ -353,7 +341,7 @@ async fn whoever_dies_on_the_way_loses_nothing() {
         let operation = client.accepted("/reports", order(2)).await;
         assert!(!dying.ended().await.status.success(), "{point}");
         let _two = queue.worker("two").await;
-        let ended = ended(&client, &operation).await;
+        let ended = client.ended(&operation).await;
         assert_eq!(ended["state"], "succeeded", "{point}: {ended}");
         let runs = match point {
             "finished" => "one",

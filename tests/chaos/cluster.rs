@@ -67,10 +67,11 @@ pub(crate) struct State {
 impl Cluster {
     /// So many of each.
     pub(crate) async fn start(nodes: (usize, &Command), workers: (usize, &Command)) -> Self {
-        let named = |(count, command): (usize, &Command), first: char, make: fn(_, _) -> Node| {
-            let names = (first..).take(count).map(|name| name.to_string());
-            names.map(|name| make(name, command.clone())).collect()
-        };
+        let named =
+            |(count, command): (usize, &Command), first: char, make: fn(_, &Command) -> Node| {
+                let names = (first..).take(count).map(|name| name.to_string());
+                names.map(|name| make(name, command)).collect()
+            };
         let this = Self {
             nodes: named(nodes, 'a', Node::asked),
             workers: named(workers, 'p', Node::worker),
@@ -126,19 +127,19 @@ impl Cluster {
 }
 
 impl Node {
-    fn asked(name: String, command: Command) -> Self {
+    fn asked(name: String, command: &Command) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let url = format!("http://{address}");
         let own = ["--listen", &address, "--node", &name].map(str::to_owned);
         Self::new(name, url, command, &own)
     }
 
-    fn worker(name: String, command: Command) -> Self {
+    fn worker(name: String, command: &Command) -> Self {
         let own = ["--name", &name].map(str::to_owned);
         Self::new(name, String::new(), command, &own)
     }
 
-    fn new(name: String, url: String, command: Command, own: &[String]) -> Self {
+    fn new(name: String, url: String, command: &Command, own: &[String]) -> Self {
         Self {
             name,
             url,

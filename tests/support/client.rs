@@ -12,7 +12,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::process::PATIENCE;
 
@@ -103,9 +103,17 @@ impl Client {
     /// Waits for the end of an operation.
     pub(crate) async fn ended(&self, location: &str) -> Value {
         let separator = if location.contains('?') { '&' } else { '?' };
-        let answer = self.get(&format!("{location}{separator}wait=30")).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
-        answer.json()
+        let waiting = format!("{location}{separator}wait=5");
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(&waiting).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+            let operation = answer.json();
+            if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
+                return operation;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it never ends: {operation}");
+        }
     }
 }
 
