@@ -64,6 +64,7 @@
 //! has answered or the node has been drained.
 
 mod accepted_request;
+mod at_most;
 mod catch_panic;
 mod dispatch;
 mod drain;
@@ -96,6 +97,7 @@ pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
+pub(crate) use at_most::AtMost;
 pub(crate) use dispatch::{HandOff, HandedOff};
 pub(crate) use gate::{Denied, Gate};
 pub(crate) use hold::{Holding, Told};

@@ -2,14 +2,13 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::{
     retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff},
     util::rng::HasherRng,
 };
 
-use super::catch_panic::CatchPanic;
+use super::{at_most::AtMost, catch_panic::CatchPanic};
 use crate::store::StoreError;
 
 /// A store that has not answered by then is asked again.
@@ -25,11 +24,11 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pauses = None;
-    let mut last = StoreError::unavailable("it was not asked any more");
+    let mut last = None;
     let answered = async {
         loop {
-            let answer = timeout(PATIENCE, CatchPanic::new(ask()));
-            last = match answer.await {
+            let answer = AtMost::new(PATIENCE, CatchPanic::new(ask()));
+            let error = match answer.await {
                 Ok(Ok(Err(error))) if error.is_transient() => error,
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(panicked)) => {
@@ -39,9 +38,10 @@ where
                 Err(_) => StoreError::unavailable("it did not answer in time"),
             };
             tracing::warn!(
-                error = last.chain(),
+                error = error.chain(),
                 "the store did not answer; trying again"
             );
+            last = Some(error);
             let pauses = pauses.get_or_insert_with(pauses_between_tries);
             pauses.next_backoff().await;
         }
@@ -51,7 +51,7 @@ where
         answer = answered => return answer,
         () = abandoned.cancelled() => {}
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
 }
 
 /// From 20 ms to 5 s, doubling, spread by half so that nodes do not march in
