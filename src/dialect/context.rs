@@ -58,15 +58,20 @@ impl Urls {
     /// Where the sub-resource `name` of the operation is.
     #[must_use]
     pub fn below(&self, name: &str) -> Option<String> {
-        self.followed_by(&format!("/{name}"))
+        self.join(["/", name])
     }
 
     /// The URL with `suffix` at the end of its path, for example `:cancel`.
     #[must_use]
     pub fn followed_by(&self, suffix: &str) -> Option<String> {
+        self.join([suffix, ""])
+    }
+
+    fn join(&self, suffix: [&str; 2]) -> Option<String> {
         let status = self.status()?;
         let (path, query) = status.split_at(status.find('?').unwrap_or(status.len()));
-        Some(format!("{}{suffix}{query}", path.trim_end_matches('/')))
+        let [first, second] = suffix;
+        Some([path.trim_end_matches('/'), first, second, query].concat())
     }
 }
 
