@@ -37,7 +37,7 @@ pub(super) async fn create<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let begun = Instant::now();
+    let mut begun = None;
     let max_wait = policy
         .idempotency
         .as_ref()
@@ -56,7 +56,9 @@ where
             Created::Existing(record) => Ok(Made::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
-            Created::KeyHeld(Reservation::InProgress) if begun.elapsed() < max_wait => {
+            Created::KeyHeld(Reservation::InProgress)
+                if begun.get_or_insert_with(Instant::now).elapsed() < max_wait =>
+            {
                 sleep(ASK_AGAIN).await;
                 continue;
             }

@@ -107,9 +107,9 @@ impl<'a> Accepted<'a> {
         let body = text.len();
         text.extend_from_slice(location.unwrap_or_default().as_bytes());
         let located = text.len();
-        if let Some(result) = self.urls.below("result") {
+        if location.is_some() {
             text.push(b'<');
-            text.extend_from_slice(result.as_bytes());
+            self.urls.push_below("result", &mut text);
             text.extend_from_slice(b">; rel=\"result\"");
         }
 

@@ -55,23 +55,34 @@ impl Urls {
         (!self.status.is_empty()).then_some(&self.status)
     }
 
+    /// Appends where the sub-resource `name` of the operation is, if the operation is
+    /// anywhere.
+    pub(super) fn push_below(&self, name: &str, out: &mut Vec<u8>) {
+        if let Some([path, query]) = self.split() {
+            for part in [path, "/", name, query] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+
     /// Where the sub-resource `name` of the operation is.
     #[must_use]
     pub fn below(&self, name: &str) -> Option<String> {
-        self.join(["/", name])
+        self.followed_by(&format!("/{name}"))
     }
 
     /// The URL with `suffix` at the end of its path, for example `:cancel`.
     #[must_use]
     pub fn followed_by(&self, suffix: &str) -> Option<String> {
-        self.join([suffix, ""])
+        let [path, query] = self.split()?;
+        Some([path, suffix, query].concat())
     }
 
-    fn join(&self, suffix: [&str; 2]) -> Option<String> {
+    /// The path, without a slash at its end, and the query.
+    fn split(&self) -> Option<[&str; 2]> {
         let status = self.status()?;
         let (path, query) = status.split_at(status.find('?').unwrap_or(status.len()));
-        let [first, second] = suffix;
-        Some([path.trim_end_matches('/'), first, second, query].concat())
+        Some([path.trim_end_matches('/'), query])
     }
 }
 

@@ -64,4 +64,4 @@ pub(crate) use collect::Collecting;
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
 pub(crate) use syntax::push_string;
-pub(crate) use timestamp::{http_date, rfc3339};
+pub(crate) use timestamp::{http_date, push_rfc3339};

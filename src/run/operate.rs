@@ -166,7 +166,7 @@ async fn run<S, B, R>(
     limits: &RunLimits,
     work: &Work,
     mut service: S,
-    request: Request<WholeBody>,
+    request: Box<Request<WholeBody>>,
 ) -> RunOutcome
 where
     S: Service<Request<WholeBody>, Response = Response<B>>,
@@ -195,7 +195,7 @@ where
     let running = pin!(async {
         crash_point!("calling");
         let response = service
-            .call(request)
+            .call(*request)
             .await
             .map_err(|error| inner_error(&error.into()))?;
         crash_point!("called");

@@ -1,6 +1,6 @@
 //! Asking a store until it answers.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tower::{
@@ -25,31 +25,35 @@ where
 {
     let mut pauses = None;
     let mut last = None;
-    let answered = async {
-        loop {
-            let answer = AtMost::new(PATIENCE, CatchPanic::new(ask()));
-            let error = match answer.await {
-                Ok(Ok(Err(error))) if error.is_transient() => error,
-                Ok(Ok(answer)) => return answer,
-                Ok(Err(panicked)) => {
-                    panicked.forget();
-                    StoreError::unavailable("it panicked")
-                }
-                Err(_) => StoreError::unavailable("it did not answer in time"),
-            };
-            tracing::warn!(
-                error = error.chain(),
-                "the store did not answer; trying again"
-            );
-            last = Some(error);
-            let pauses = pauses.get_or_insert_with(pauses_between_tries);
-            pauses.next_backoff().await;
+    loop {
+        let answer = {
+            let answer = pin!(AtMost::new(PATIENCE, CatchPanic::new(ask())));
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = abandoned.cancelled() => break,
+            }
+        };
+        let error = match answer {
+            Ok(Ok(Err(error))) if error.is_transient() => error,
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(panicked)) => {
+                panicked.forget();
+                StoreError::unavailable("it panicked")
+            }
+            Err(_) => StoreError::unavailable("it did not answer in time"),
+        };
+        tracing::warn!(
+            error = error.chain(),
+            "the store did not answer; trying again"
+        );
+        last = Some(error);
+        let pauses = pauses.get_or_insert_with(pauses_between_tries);
+        tokio::select! {
+            biased;
+            () = pauses.next_backoff() => {}
+            () = abandoned.cancelled() => break,
         }
-    };
-    tokio::select! {
-        biased;
-        answer = answered => return answer,
-        () = abandoned.cancelled() => {}
     }
     Err(last.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
 }
