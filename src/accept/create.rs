@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{Node, until_answered},
+    run::{AtMost, Node, until_answered},
     store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError, Write},
 };
 
@@ -37,7 +37,7 @@ pub(super) async fn create<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let begun = Instant::now();
+    let mut begun = None;
     let max_wait = policy
         .idempotency
         .as_ref()
@@ -56,7 +56,9 @@ where
             Created::Existing(record) => Ok(Made::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
-            Created::KeyHeld(Reservation::InProgress) if begun.elapsed() < max_wait => {
+            Created::KeyHeld(Reservation::InProgress)
+                if begun.get_or_insert_with(Instant::now).elapsed() < max_wait =>
+            {
                 sleep(ASK_AGAIN).await;
                 continue;
             }
@@ -82,7 +84,7 @@ where
     let found = until_answered(node.in_flight.abandoned(), || {
         node.store.get(&wanted.new.id)
     });
-    match timeout(patience, found).await {
+    match AtMost::new(patience, found).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
             Err(Refusal::KeyReused)
@@ -127,7 +129,7 @@ where
             created => created.map(Some),
         }
     });
-    let error = match timeout(policy.create_timeout, certain).await {
+    let error = match AtMost::new(policy.create_timeout, certain).await {
         Ok(Ok(Some(created))) => return Ok(created),
         Ok(Ok(None)) => StoreError::Full.to_string(),
         Ok(Err(error)) => error.chain(),

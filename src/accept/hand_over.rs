@@ -68,7 +68,7 @@ where
 {
     /// Goes on with the whole body: the operation is created now, or the call
     /// is held, once it is certain that its key is free.
-    pub(super) fn go_on<B>(self, body: WholeBody) -> Going<S::Response, S::Error>
+    pub(super) fn go_on<B>(self: Box<Self>, body: WholeBody) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -93,7 +93,7 @@ where
     }
 
     /// Holds the call of a request that streams.
-    pub(super) fn stream<B>(self, body: B) -> Held<S::Response, S::Error>
+    pub(super) fn stream<B>(self: Box<Self>, body: B) -> Held<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -104,7 +104,7 @@ where
 
     /// Reserves the key, then holds the call.
     async fn reserve<B>(
-        self,
+        self: Box<Self>,
         keys: KeyPowers<R>,
         mut wanted: Wanted,
         body: WholeBody,
@@ -153,7 +153,7 @@ where
     /// Creates the operation and runs it, in a task of its own: neither depends
     /// on the client from here on.
     fn hand_over<B>(
-        self,
+        self: Box<Self>,
         wanted: Wanted,
         body: WholeBody,
         mut reserved: Option<ReservedKey>,
@@ -170,7 +170,8 @@ where
             parts,
             admitted,
             ..
-        } = self;
+        } = *self;
+        let request = Box::new(Request::from_parts(parts, body));
         let (tell, created) = oneshot::channel();
         let request_span = Span::current();
         let service =
@@ -185,6 +186,7 @@ where
                     record
                 }
                 Ok(Made::Repeated(record)) => {
+                    let (parts, _) = request.into_parts();
                     let urls = policy.locator.urls(&parts, record.operation().id());
                     let _ = tell.send(Ok(Accepted::Repeated(record, urls)));
                     return;
@@ -198,8 +200,8 @@ where
                     return;
                 }
             };
-            if let (Some(hand_off), Some(request)) = (&node.hand_off, &wanted.new.request) {
-                let queued = QueuedRequest::of(&record, request.clone());
+            if let (Some(hand_off), Some(stored)) = (&node.hand_off, &wanted.new.request) {
+                let queued = QueuedRequest::of(&record, stored.clone());
                 let at_most = policy.create_timeout;
                 let handed = hand_off.hand_off(&node, &record, queued, at_most).await;
                 let _ = tell.send(match handed {
@@ -209,7 +211,6 @@ where
                 drop(admitted);
                 return;
             }
-            let request = Request::from_parts(parts, body);
             let kept = wanted.new.request.is_some();
             let accepted = request_span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
             drop(request_span);
@@ -225,7 +226,7 @@ where
     /// Runs the call in a task of its own, which the client still has a say in:
     /// it is an operation only once its time is over or the handler says so.
     fn hold<B>(
-        self,
+        self: Box<Self>,
         wanted: Wanted,
         body: RequestBody<B>,
         mut reserved: Option<ReservedKey>,
@@ -243,7 +244,7 @@ where
             parts,
             admitted,
             ..
-        } = self;
+        } = *self;
         let work = Arc::new(Work::held_at_a_gate(
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
@@ -317,15 +318,14 @@ where
 
     fn wanted(&self, id: Option<OperationId>, body: Option<&WholeBody>) -> Wanted {
         let is_fresh = id.is_none();
-        let new = NewOperation::new(id.unwrap_or_else(OperationId::new))
-            .owner(self.policy.owner(&self.parts))
-            .method(self.parts.method.clone())
-            .name(self.policy.name.clone())
-            .lease(self.lease())
-            .request(
-                body.filter(|_| self.is_kept)
-                    .and_then(|body| self.policy.kept(&self.parts, body)),
-            );
+        let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
+        new.owner = self.policy.owner(&self.parts);
+        new.method = Some(self.parts.method.clone());
+        new.name = self.policy.name.clone();
+        new.lease = Some(self.lease());
+        new.request = body
+            .filter(|_| self.is_kept)
+            .and_then(|body| self.policy.kept(&self.parts, body));
         Wanted { new, is_fresh }
     }
 

@@ -90,14 +90,17 @@ impl<S, R> AsyncAccept<S, R> {
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
         let is_kept = self.policy.keeps(&parts);
-        let arriving = |parts| Arriving {
-            inner: self.inner.clone(),
-            node: Arc::clone(&self.node),
-            policy: Arc::clone(&self.policy),
-            way,
-            parts,
-            is_kept,
-            admitted,
+        // On the heap: on its way to becoming an operation it is handed on many times.
+        let arriving = |parts| {
+            Box::new(Arriving {
+                inner: self.inner.clone(),
+                node: Arc::clone(&self.node),
+                policy: Arc::clone(&self.policy),
+                way,
+                parts,
+                is_kept,
+                admitted,
+            })
         };
         let is_keyed = self
             .policy

@@ -102,6 +102,14 @@ pub(super) struct Preferred {
 
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+const BY_PREFER: HeaderValue = HeaderValue::from_static("Prefer");
+const RESPOND_ASYNC: HeaderValue = HeaderValue::from_static("respond-async");
+
+/// Words and numbers, which can stand in a header.
+fn applied(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(RESPOND_ASYNC)
+}
+
 impl Preferred {
     /// `Vary: Prefer` on what depends on it, and `Preference-Applied` (RFC 7240,
     /// section 3) with what was honoured: `respond-async` on a 202, `wait` on
@@ -110,19 +118,16 @@ impl Preferred {
         if !self.matters {
             return;
         }
-        headers.append(VARY, HeaderValue::from_static("Prefer"));
-        if reply == Reply::Refused {
-            return;
-        }
-        let accepted = reply == Reply::Accepted;
-        let respond_async = (self.respond_async && accepted).then(|| "respond-async".to_owned());
-        let wait = self.wait.map(|wait| format!("wait={}", wait.as_secs()));
-        let applied: Vec<String> = respond_async.into_iter().chain(wait).collect();
-        if let Ok(applied) = HeaderValue::try_from(applied.join(", "))
-            && !applied.is_empty()
-        {
-            headers.append(&PREFERENCE_APPLIED, applied);
-        }
+        headers.append(VARY, BY_PREFER);
+        let respond_async = self.respond_async && reply == Reply::Accepted;
+        let applied = match (respond_async, self.wait.map(|wait| wait.as_secs())) {
+            _ if reply == Reply::Refused => return,
+            (false, None) => return,
+            (true, None) => RESPOND_ASYNC,
+            (false, Some(wait)) => applied(format!("wait={wait}")),
+            (true, Some(wait)) => applied(format!("respond-async, wait={wait}")),
+        };
+        headers.append(&PREFERENCE_APPLIED, applied);
     }
 }
 

@@ -1,8 +1,9 @@
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
+use bytes::Bytes;
 use http::{
-    Response, StatusCode,
-    header::{LINK, LOCATION, RETRY_AFTER},
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{LINK, LOCATION},
 };
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     answers::{JSON, Put, typed},
     retry_after::whole_seconds,
 };
-use crate::operation::{OperationId, State, WholeBody};
+use crate::operation::{OperationId, State, WholeBody, push_string};
 
 /// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
 /// without the layer.
@@ -39,7 +40,7 @@ use crate::operation::{OperationId, State, WholeBody};
 pub struct Accepted<'a> {
     id: &'a OperationId,
     state: State,
-    urls: Urls,
+    urls: Cow<'a, Urls>,
     retry_after: Option<u64>,
 }
 
@@ -49,7 +50,7 @@ impl<'a> Accepted<'a> {
         Self {
             id,
             state: State::Pending,
-            urls: Urls::default(),
+            urls: Cow::default(),
             retry_after: None,
         }
     }
@@ -58,7 +59,7 @@ impl<'a> Accepted<'a> {
     /// left out; an empty one is no `Location`.
     pub fn location(self, url: impl Into<String>) -> Self {
         Self {
-            urls: Urls::new(url),
+            urls: Cow::Owned(Urls::new(url)),
             ..self
         }
     }
@@ -73,10 +74,15 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    pub(super) fn of_operation(self, state: State, urls: &Urls, retry_after: Option<u64>) -> Self {
+    pub(super) fn of_operation(
+        self,
+        state: State,
+        urls: &'a Urls,
+        retry_after: Option<u64>,
+    ) -> Self {
         Self {
             state,
-            urls: urls.clone(),
+            urls: Cow::Borrowed(urls),
             retry_after,
             ..self
         }
@@ -86,29 +92,43 @@ impl<'a> Accepted<'a> {
     #[must_use]
     pub fn into_response(self) -> Response<WholeBody> {
         let location = self.urls.status();
-        let mut body = Vec::with_capacity(96 + location.map_or(0, str::len));
-        body.extend_from_slice(b"{\"id\":\"");
-        self.id.push_to(&mut body);
-        body.extend_from_slice(b"\",\"state\":\"");
-        body.extend_from_slice(self.state.as_str().as_bytes());
-        body.push(b'"');
+        // Its body, then what its fields say of it: one allocation for all of them.
+        let mut text = Vec::with_capacity(160 + 3 * location.map_or(0, str::len));
+        text.extend_from_slice(b"{\"id\":\"");
+        self.id.push_to(&mut text);
+        text.extend_from_slice(b"\",\"state\":\"");
+        text.extend_from_slice(self.state.as_str().as_bytes());
+        text.push(b'"');
         if let Some(location) = location {
-            body.extend_from_slice(b",\"location\":");
-            // A string into a Vec: neither can fail.
-            let _ = serde_json::to_writer(&mut body, location);
+            text.extend_from_slice(b",\"location\":");
+            push_string(location, &mut text);
         }
-        body.push(b'}');
+        text.push(b'}');
+        let body = text.len();
+        text.extend_from_slice(location.unwrap_or_default().as_bytes());
+        let located = text.len();
+        if location.is_some() {
+            text.push(b'<');
+            self.urls.push_below("result", &mut text);
+            text.extend_from_slice(b">; rel=\"result\"");
+        }
 
-        let link = self
-            .urls
-            .below("result")
-            .map(|url| format!("<{url}>; rel=\"result\""));
-        let retry_after = self.retry_after.map(|seconds| seconds.to_string());
-        typed(StatusCode::ACCEPTED, JSON, body)
-            .no_store()
-            .put(LOCATION, location)
-            .put(LINK, link)
-            .put(RETRY_AFTER, retry_after)
+        let text = Bytes::from(text);
+        let response = typed(StatusCode::ACCEPTED, JSON, text.slice(..body)).no_store();
+        let response = with(response, LOCATION, text.slice(body..located));
+        with(response, LINK, text.slice(located..)).after_seconds(self.retry_after)
+    }
+}
+
+/// A field, if there is something in it and it can stand in a header.
+fn with(response: Response<WholeBody>, name: HeaderName, value: Bytes) -> Response<WholeBody> {
+    match HeaderValue::from_maybe_shared(value) {
+        Ok(value) if !value.is_empty() => response.set(name, value),
+        Ok(_) => response,
+        Err(_) => {
+            tracing::error!(%name, "what cannot stand in a header is left out");
+            response
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Putting answers together.
 
+use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::{Context, Fault};
@@ -10,14 +11,19 @@ use crate::operation::{OperationView, PayloadView, WholeBody};
 
 pub(super) const JSON: &str = "application/json";
 
+/// So many header fields fit into an answer before its map grows, which is as many as
+/// most answers have.
+const FIELDS: usize = 6;
+
 /// An answer with a body of this type.
 pub(super) fn typed(
     status: StatusCode,
     media_type: &'static str,
-    text: Vec<u8>,
+    text: impl Into<Bytes>,
 ) -> Response<WholeBody> {
     let mut response = Response::new(WholeBody::from(text));
     *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let media_type = HeaderValue::from_static(media_type);
     response.headers_mut().insert(CONTENT_TYPE, media_type);
     response
@@ -55,15 +61,28 @@ pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::E
     Fault::Unpresentable
 }
 
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 /// What is put on an answer.
 pub(super) trait Put: Sized {
     /// A field, if there is a value and it can stand in a header.
     fn put(self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self;
 
+    /// A field with a value that can stand in a header.
+    fn set(self, name: HeaderName, value: HeaderValue) -> Self;
+
+    /// `Retry-After`, if it is known.
+    fn after_seconds(self, seconds: Option<u64>) -> Self {
+        match seconds {
+            Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
+            None => self,
+        }
+    }
+
     /// `Retry-After` in seconds, if the operation is not terminal.
     fn retry_after(self, context: &Context<'_>) -> Self {
-        let seconds = context.retry_after.map(|seconds| seconds.to_string());
-        self.put(http::header::RETRY_AFTER, seconds)
+        self.after_seconds(context.retry_after)
     }
 
     /// `Location` of the operation.
@@ -73,22 +92,27 @@ pub(super) trait Put: Sized {
 
     /// It is the client's alone, and not to be kept.
     fn private(self) -> Self {
-        self.put(CACHE_CONTROL, Some("private, no-store"))
+        self.set(CACHE_CONTROL, PRIVATE)
     }
 
     /// It is not to be kept.
     fn no_store(self) -> Self {
-        self.put(CACHE_CONTROL, Some("no-store"))
+        self.set(CACHE_CONTROL, NO_STORE)
     }
 }
 
 impl Put for Response<WholeBody> {
     fn put(mut self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self {
         match value.map(|value| HeaderValue::from_str(value.as_ref())) {
-            Some(Ok(value)) => drop(self.headers_mut().insert(name, value)),
+            Some(Ok(value)) => self = self.set(name, value),
             Some(Err(_)) => tracing::error!(%name, "what cannot stand in a header is left out"),
             None => {}
         }
+        self
+    }
+
+    fn set(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers_mut().insert(name, value);
         self
     }
 }

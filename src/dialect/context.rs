@@ -55,6 +55,16 @@ impl Urls {
         (!self.status.is_empty()).then_some(&self.status)
     }
 
+    /// Appends where the sub-resource `name` of the operation is, if the operation is
+    /// anywhere.
+    pub(super) fn push_below(&self, name: &str, out: &mut Vec<u8>) {
+        if let Some([path, query]) = self.split() {
+            for part in [path, "/", name, query] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+
     /// Where the sub-resource `name` of the operation is.
     #[must_use]
     pub fn below(&self, name: &str) -> Option<String> {
@@ -64,9 +74,15 @@ impl Urls {
     /// The URL with `suffix` at the end of its path, for example `:cancel`.
     #[must_use]
     pub fn followed_by(&self, suffix: &str) -> Option<String> {
+        let [path, query] = self.split()?;
+        Some([path, suffix, query].concat())
+    }
+
+    /// The path, without a slash at its end, and the query.
+    fn split(&self) -> Option<[&str; 2]> {
         let status = self.status()?;
         let (path, query) = status.split_at(status.find('?').unwrap_or(status.len()));
-        Some(format!("{}{suffix}{query}", path.trim_end_matches('/')))
+        Some([path.trim_end_matches('/'), query])
     }
 }
 

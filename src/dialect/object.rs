@@ -1,13 +1,13 @@
 //! Writing JSON member by member: a result that is kept as bytes is embedded as the
 //! bytes it is, which serde has no word for.
 
-use std::{io::Write, time::SystemTime};
+use std::time::SystemTime;
 
 use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::{Context, Fault, answers::typed};
-use crate::operation::{OperationId, OperationView, WholeBody, rfc3339};
+use crate::operation::{OperationId, OperationView, WholeBody, push_rfc3339};
 
 /// A JSON object. What is inside another is written into the same text.
 pub(super) struct Object {
@@ -78,8 +78,10 @@ impl Object {
     /// A moment after RFC 3339, if it is known.
     pub(super) fn time(mut self, name: &str, at: Option<SystemTime>) -> Self {
         if let Some(at) = at {
-            // Writing to a Vec cannot fail.
-            let _ = write!(self.member(name), "\"{}\"", rfc3339(at));
+            let text = self.member(name);
+            text.push(b'"');
+            push_rfc3339(at, text);
+            text.push(b'"');
         }
         self
     }

@@ -8,8 +8,10 @@ pub(super) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
 ) -> Result<Option<Cow<'a, str>>, BadEncoding> {
-    let pairs = query.unwrap_or_default().split('&');
-    for pair in pairs {
+    let Some(query) = query else {
+        return Ok(None);
+    };
+    for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if decode(key).is_ok_and(|key| key == name) {
             return decode(value).map(Some);

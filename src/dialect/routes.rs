@@ -119,7 +119,8 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         named.find(|part| part.name == name)
     };
     let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
-    let last = path.rsplit('/').next().unwrap_or_default();
+    let slash = path.bytes().rposition(|byte| byte == b'/');
+    let last = &path[slash.map_or(0, |slash| slash + 1)..];
     // A colon may come escaped.
     let decoded = match last.contains('%') {
         true => Cow::Owned(last.replace("%3A", ":").replace("%3a", ":")),

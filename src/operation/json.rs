@@ -5,13 +5,14 @@
 //! is, which serde has no word for. `Serialize` and `Deserialize` of
 //! [`Operation`] speak the same form.
 
-use std::{io::Write, time::SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
-    RecordedResponse, Snapshot, Stage, State, recorded::Embed, rfc3339, timestamp::serde_rfc3339,
+    RecordedResponse, Snapshot, Stage, State, push_rfc3339, recorded::Embed,
+    timestamp::serde_rfc3339,
 };
 
 pub(super) fn write(
@@ -55,8 +56,8 @@ pub(super) fn write(
 fn write_time(key: &str, time: Option<SystemTime>, out: &mut Vec<u8>) {
     if let Some(time) = time {
         out.extend_from_slice(key.as_bytes());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "{}\"", rfc3339(time));
+        push_rfc3339(time, out);
+        out.push(b'"');
     }
 }
 

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use http::Method;
 
-use super::{Progress, timestamp::Timestamp};
+use super::{Progress, State, timestamp::Timestamp};
 
 /// What is known of an operation besides its stage: times, progress, the
 /// request's method and a name. Every part is optional, since a store of your
@@ -113,6 +113,17 @@ impl Metadata {
             method: self.method.clone(),
             name: self.name.clone(),
             ..Self::default()
+        }
+    }
+
+    /// It has moved on to `state`.
+    pub(super) fn moved_to(&mut self, state: State, at: SystemTime) {
+        let at = Some(at.into());
+        self.updated_at = at;
+        match state {
+            State::Pending => {}
+            State::Running => self.started_at = at,
+            State::Succeeded | State::Failed | State::Canceled => self.finished_at = at,
         }
     }
 

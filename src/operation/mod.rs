@@ -41,6 +41,7 @@ mod stage;
 mod state;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod stored;
+mod syntax;
 mod timestamp;
 mod view;
 
@@ -62,4 +63,5 @@ pub use view::OperationView;
 pub(crate) use collect::Collecting;
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
-pub(crate) use timestamp::{http_date, rfc3339};
+pub(crate) use syntax::push_string;
+pub(crate) use timestamp::{http_date, push_rfc3339};

@@ -5,9 +5,10 @@ use http::{
     HeaderMap, HeaderName, Response, StatusCode,
     header::{self, CONTENT_LENGTH},
 };
-use serde::de::IgnoredAny;
 
-use super::{Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence};
+use super::{
+    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, syntax::is_json,
+};
 
 /// What the inner service answered: status, headers, body and trailers, byte
 /// for byte.
@@ -213,13 +214,20 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
         return Embed::No;
     }
-    let essence = essence(media_type).to_ascii_lowercase();
-    if essence == b"application/json" || essence.ends_with(b"+json") {
-        let is_json = std::str::from_utf8(body)
-            .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-        return if is_json { Embed::Json } else { Embed::No };
+    let essence = essence(media_type);
+    let ends_with = |end: &[u8]| {
+        let at = essence.len().saturating_sub(end.len());
+        essence[at..].eq_ignore_ascii_case(end)
+    };
+    if essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json") {
+        return if is_json(body) {
+            Embed::Json
+        } else {
+            Embed::No
+        };
     }
-    if essence.starts_with(b"text/") && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
+    let is_text = (essence.get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
+    if is_text && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
         return Embed::Text;
     }
     Embed::No

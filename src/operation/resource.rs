@@ -156,15 +156,8 @@ impl<T> Operation<T> {
     ) -> Result<(), InvalidTransition> {
         let to = to.into();
         let state = self.state().transition(to.state())?;
-        let metadata = std::mem::take(&mut self.snapshot.metadata).with_updated_at(at);
-        self.snapshot = Snapshot {
-            stage: to,
-            metadata: match state {
-                State::Pending => metadata,
-                State::Running => metadata.with_started_at(at),
-                State::Succeeded | State::Failed | State::Canceled => metadata.with_finished_at(at),
-            },
-        };
+        self.snapshot.stage = to;
+        self.snapshot.metadata.moved_to(state, at);
         Ok(())
     }
 

@@ -24,12 +24,59 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
+impl Timestamp {
+    /// Writes it after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
+    /// poll writes three.
+    pub(super) fn push_to(self, out: &mut Vec<u8>) {
+        let millis = self.0.get().min(YEAR_9999.as_millis() as u64);
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let (days, seconds) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = date(days);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        put(&mut text[0..4], year);
+        put(&mut text[5..7], month);
+        put(&mut text[8..10], day);
+        put(&mut text[11..13], seconds / 3600);
+        put(&mut text[14..16], seconds / 60 % 60);
+        put(&mut text[17..19], seconds % 60);
+        put(&mut text[20..23], millis);
+        out.extend_from_slice(&text);
+    }
+}
+
+/// Writes a number into its place.
+fn put(place: &mut [u8], mut number: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// Year, month and day, so many days after 1970 began.
+fn date(days: u64) -> (u64, u64, u64) {
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    // Years are counted from the first of March of the year 0, so that a leap day is
+    // the last of its year.
+    let days = days + 719_468;
+    let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to July and August to December have 153 days each.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = match month {
+        0..10 => (month + 3, 0),
+        _ => (month - 9, 1),
+    };
+    (400 * era + year + next_year, month, day)
+}
+
 /// The last moment that RFC 3339 can write: its years have four digits.
 const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
-/// `time` after RFC 3339, section 5.6, in UTC with milliseconds.
-pub(crate) fn rfc3339(time: SystemTime) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
+/// Appends `time` after RFC 3339, section 5.6, in UTC with milliseconds.
+pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
+    Timestamp::from(time).push_to(out);
 }
 
 /// `time` after RFC 9110, section 5.6.7.
@@ -49,7 +96,11 @@ pub(super) mod serde_rfc3339 {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         match time {
-            Some(time) => serializer.collect_str(&super::rfc3339(*time)),
+            Some(time) => {
+                let mut text = Vec::with_capacity(24);
+                super::push_rfc3339(*time, &mut text);
+                serializer.serialize_str(&String::from_utf8_lossy(&text))
+            }
             None => serializer.serialize_none(),
         }
     }
@@ -60,5 +111,58 @@ pub(super) mod serde_rfc3339 {
         Option::<std::borrow::Cow<'_, str>>::deserialize(deserializer)?
             .map(|text| humantime::parse_rfc3339(&text).map_err(de::Error::custom))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(time: SystemTime) -> String {
+        let mut text = Vec::new();
+        push_rfc3339(time, &mut text);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn what_has_no_four_digits_is_brought_in() {
+        assert_eq!(written(UNIX_EPOCH + YEAR_9999), "9999-12-31T23:59:59.000Z");
+        assert_eq!(
+            written(UNIX_EPOCH + 2 * YEAR_9999),
+            "9999-12-31T23:59:59.000Z"
+        );
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert!(written(before).starts_with("1970-01-01T00:00:00.00"));
+    }
+
+    #[test]
+    fn every_day_is_the_one_it_is() {
+        let mut expected = (1970, 1, 1);
+        for days in 0..YEAR_9999.as_secs() / 86_400 {
+            assert_eq!(date(days), expected, "{days}");
+            let (year, month, day) = expected;
+            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last = match month {
+                2 if is_leap => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            expected = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                (_, day) if day == last => (year, month + 1, 1),
+                (_, day) => (year, month, day + 1),
+            };
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_written_as_it_is_read(millis in 1..253_402_300_799_000_u64) {
+            let time = UNIX_EPOCH + Duration::from_millis(millis);
+            prop_assert_eq!(humantime::parse_rfc3339(&written(time)), Ok(time));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110, section 13).
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
@@ -10,17 +11,43 @@ use crate::{
 /// The weak entity tag of a record.
 pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
     record.version()?;
-    HeaderValue::try_from(format!("W/\"{}\"", tag(record))).ok()
+    let mut etag = Vec::with_capacity(40);
+    etag.extend_from_slice(b"W/\"");
+    push_tag(record, &mut etag);
+    etag.push(b'"');
+    HeaderValue::from_maybe_shared(Bytes::from(etag)).ok()
 }
 
 /// The version of a record, and when it came to be. The time tells operations
 /// apart that had the same id one after the other.
 pub(super) fn tag<T>(record: &Record<T>) -> String {
+    let mut tag = Vec::new();
+    push_tag(record, &mut tag);
+    String::from_utf8(tag).unwrap_or_default()
+}
+
+fn push_tag<T>(record: &Record<T>, out: &mut Vec<u8>) {
     let updated = record.operation().metadata().updated_at();
     let millis = updated
         .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-        .map_or(0, |age| age.as_millis());
-    format!("{}-{millis:x}", record.version().map_or(0, Version::get))
+        .map_or(0, |age| age.as_millis() as u64);
+    push_number::<10>(record.version().map_or(0, Version::get), out);
+    out.push(b'-');
+    push_number::<16>(millis, out);
+}
+
+/// Appends a number, in digits of this base.
+fn push_number<const BASE: u64>(number: u64, out: &mut Vec<u8>) {
+    let begin = out.len();
+    let mut rest = number;
+    loop {
+        out.push(b"0123456789abcdef"[(rest % BASE) as usize]);
+        rest /= BASE;
+        if rest == 0 {
+            break;
+        }
+    }
+    out[begin..].reverse();
 }
 
 /// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared
@@ -54,10 +81,12 @@ pub(super) fn validate(response: &mut Response<WholeBody>, etag: Option<HeaderVa
     if let Some(etag) = etag {
         headers.insert(header::ETAG, etag);
     }
-    let cache = HeaderValue::from_static("private, no-cache");
-    headers.insert(header::CACHE_CONTROL, cache);
-    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, PRIVATE);
+    headers.insert(header::VARY, BY_ACCEPT);
 }
+
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+const BY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 
 /// In the place of `response`, which says when to come back.
 pub(super) fn not_modified(
@@ -72,4 +101,19 @@ pub(super) fn not_modified(
         headers.insert(header::RETRY_AFTER, retry_after.clone());
     }
     unchanged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_the_formatter_writes_them() {
+        for number in [0, 1, 9, 10, 15, 16, 255, 1_764_000_000_123, u64::MAX] {
+            let mut text = Vec::new();
+            push_number::<10>(number, &mut text);
+            push_number::<16>(number, &mut text);
+            assert_eq!(text, format!("{number}{number:x}").as_bytes());
+        }
+    }
 }

@@ -16,7 +16,8 @@ use crate::{
 #[must_use = "an accepted request that is dropped is never run"]
 pub struct AcceptedRequest {
     pub(super) work: Arc<Work>,
-    pub(super) request: Request<WholeBody>,
+    /// On the heap: on its way to the service it is handed on many times.
+    pub(super) request: Box<Request<WholeBody>>,
     pub(super) span: Span,
     pub(super) admitted: Option<Admitted>,
 }
@@ -31,9 +32,10 @@ impl AcceptedRequest {
     /// The same; the store may have what is needed to run it again.
     pub(crate) fn kept(
         record: &Record<RecordedResponse>,
-        mut request: Request<WholeBody>,
+        request: impl Into<Box<Request<WholeBody>>>,
         kept: bool,
     ) -> Self {
+        let mut request = request.into();
         let id = record.operation().id().clone();
         let span = operation_span(&id, &request);
         // Whose start is counted already is not counted again.
@@ -53,11 +55,9 @@ impl AcceptedRequest {
     }
 
     /// The same, admitted here already.
-    pub(crate) fn admitted(self, admitted: Admitted) -> Self {
-        Self {
-            admitted: Some(admitted),
-            ..self
-        }
+    pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
+        self.admitted = Some(admitted);
+        self
     }
 
     /// The operation.

@@ -1,7 +1,7 @@
 //! A call that may still be answered directly: run first, accepted later, or
 //! not at all.
 
-use std::{any::Any, future::Future, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
@@ -98,7 +98,7 @@ where
                 Err(_) => Err(Err(Late)),
             }
         };
-        let mut ready = std::pin::pin!(CatchPanic::new(ready));
+        let mut ready = pin!(CatchPanic::new(ready));
         let mut service = match threshold.hold(false, ready.as_mut()).await {
             Held::Done(Ok(Ok(service))) => service,
             Held::Done(failed) => {
@@ -137,7 +137,7 @@ where
                 return None;
             }
         };
-        let mut call = std::pin::pin!(call(&mut service, request, limits.running));
+        let mut call = pin!(call(&mut service, request, limits.running));
         let (record, done) = match threshold.hold(true, call.as_mut()).await {
             Held::Done(called) => match threshold.returned(true).await {
                 Settled::Answer => return Some(answer(called)),
@@ -205,8 +205,11 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
         return;
     };
     heartbeat::ensure(node);
-    let run = CatchPanic::new(stoppable(node, limits, work, run));
-    let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {
+    let stopped_or_done = {
+        let run = pin!(run);
+        CatchPanic::new(stoppable(node, limits, work, run)).await
+    };
+    let outcome: RunOutcome = stopped_or_done.unwrap_or_else(|panicked| {
         panicked.forget();
         Ok(Outcome::failed(FailureKind::Panicked))
     });

@@ -66,6 +66,7 @@
 mod accepted_request;
 #[cfg(feature = "apalis")]
 mod apalis;
+mod at_most;
 mod catch_panic;
 mod dispatch;
 mod drain;
@@ -100,6 +101,7 @@ pub use recovery::Recovery;
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
+pub(crate) use at_most::AtMost;
 #[cfg(feature = "apalis")]
 use dispatch::PATIENCE;
 pub(crate) use dispatch::{HandOff, HandedOff};

@@ -1,16 +1,21 @@
 //! One run, from being accepted to its outcome.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, Node, Ran, RunLimits,
+    AcceptedRequest, AtMost, Node, Ran, RunLimits,
     catch_panic::CatchPanic,
     heartbeat,
     persist::until_answered,
@@ -56,13 +61,12 @@ where
     };
     heartbeat::ensure(&node);
     let run = async {
-        let run = stoppable(
-            &node,
-            &limits,
-            &work,
-            run(&node, &limits, &work, service, request),
-        );
-        let outcome = match CatchPanic::new(run).await {
+        let stopped_or_done = {
+            // Pinned where it is made: a future that is handed on is copied each time.
+            let run = pin!(run(&node, &limits, &work, service, request));
+            CatchPanic::new(stoppable(&node, &limits, &work, run)).await
+        };
+        let outcome = match stopped_or_done {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
                 leave(&node, &work, nothing).await;
@@ -111,18 +115,17 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
     node: &Node<R>,
     limits: &RunLimits,
     work: &Work,
-    run: impl Future<Output = RunOutcome>,
+    mut run: Pin<&mut impl Future<Output = RunOutcome>>,
 ) -> RunOutcome {
-    let mut run = std::pin::pin!(run);
     tokio::select! {
         biased;
-        outcome = &mut run => outcome,
+        outcome = run.as_mut() => outcome,
         cause = work.stopped() => match cause {
             Cause::Interrupted if work.kept && node.runs_again() => Err(NoOutcome::Released),
             Cause::Interrupted => Ok(Outcome::failed(FailureKind::Interrupted)),
             Cause::Recalled => {
                 // The handler has seen its token; it may tidy up.
-                let _ = timeout(limits.grace, run).await;
+                let _ = AtMost::new(limits.grace, run).await;
                 Err(NoOutcome::Recalled)
             }
         },
@@ -163,7 +166,7 @@ async fn run<S, B, R>(
     limits: &RunLimits,
     work: &Work,
     mut service: S,
-    request: Request<WholeBody>,
+    request: Box<Request<WholeBody>>,
 ) -> RunOutcome
 where
     S: Service<Request<WholeBody>, Response = Response<B>>,
@@ -172,30 +175,33 @@ where
     B::Error: Into<BoxError>,
     R: Lease<Output = RecordedResponse>,
 {
-    let pending = async {
-        service
-            .ready()
-            .await
-            .map_err(|error| inner_error(&error.into()))?;
-        crash_point!("ready");
-        start(node, work).await
+    let started = {
+        let pending = pin!(async {
+            service
+                .ready()
+                .await
+                .map_err(|error| inner_error(&error.into()))?;
+            crash_point!("ready");
+            start(node, work).await
+        });
+        AtMost::new(limits.pending, pending).await
     };
-    match timeout(limits.pending, pending).await {
+    match started {
         Ok(Ok(())) => {}
         Ok(Err(NotStarted::Failed(outcome))) => return Ok(outcome),
         Ok(Err(NotStarted::Lost)) => return Err(NoOutcome::Recalled),
         Err(_) => return Ok(Outcome::failed(FailureKind::TimedOut)),
     }
-    let running = async {
+    let running = pin!(async {
         crash_point!("calling");
         let response = service
-            .call(request)
+            .call(*request)
             .await
             .map_err(|error| inner_error(&error.into()))?;
         crash_point!("called");
         collect(response, limits.result).await
-    };
-    Ok(match timeout(limits.running, running).await {
+    });
+    Ok(match AtMost::new(limits.running, running).await {
         Ok(Ok(response)) => RecordedResponse::new(response).into_outcome(),
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
@@ -259,7 +265,7 @@ where
     if body.size_hint().lower() > limit {
         return Err(too_large(limit));
     }
-    let mut body = std::pin::pin!(body);
+    let mut body = pin!(body);
     let mut collecting = Collecting::up_to(limit);
     while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await
     {

@@ -1,15 +1,14 @@
 //! Asking a store until it answers.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::{
     retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff},
     util::rng::HasherRng,
 };
 
-use super::catch_panic::CatchPanic;
+use super::{at_most::AtMost, catch_panic::CatchPanic};
 use crate::store::StoreError;
 
 /// A store that has not answered by then is asked again.
@@ -25,33 +24,38 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pauses = None;
-    let mut last = StoreError::unavailable("it was not asked any more");
-    let answered = async {
-        loop {
-            let answer = timeout(PATIENCE, CatchPanic::new(ask()));
-            last = match answer.await {
-                Ok(Ok(Err(error))) if error.is_transient() => error,
-                Ok(Ok(answer)) => return answer,
-                Ok(Err(panicked)) => {
-                    panicked.forget();
-                    StoreError::unavailable("it panicked")
-                }
-                Err(_) => StoreError::unavailable("it did not answer in time"),
-            };
-            tracing::warn!(
-                error = last.chain(),
-                "the store did not answer; trying again"
-            );
-            let pauses = pauses.get_or_insert_with(pauses_between_tries);
-            pauses.next_backoff().await;
+    let mut last = None;
+    loop {
+        let answer = {
+            let answer = pin!(AtMost::new(PATIENCE, CatchPanic::new(ask())));
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = abandoned.cancelled() => break,
+            }
+        };
+        let error = match answer {
+            Ok(Ok(Err(error))) if error.is_transient() => error,
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(panicked)) => {
+                panicked.forget();
+                StoreError::unavailable("it panicked")
+            }
+            Err(_) => StoreError::unavailable("it did not answer in time"),
+        };
+        tracing::warn!(
+            error = error.chain(),
+            "the store did not answer; trying again"
+        );
+        last = Some(error);
+        let pauses = pauses.get_or_insert_with(pauses_between_tries);
+        tokio::select! {
+            biased;
+            () = pauses.next_backoff() => {}
+            () = abandoned.cancelled() => break,
         }
-    };
-    tokio::select! {
-        biased;
-        answer = answered => return answer,
-        () = abandoned.cancelled() => {}
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
 }
 
 /// From 20 ms to 5 s, doubling, spread by half so that nodes do not march in

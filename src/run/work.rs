@@ -27,7 +27,8 @@ pub(crate) struct Work {
     pub(super) kept: bool,
     /// Where the call may still be answered directly.
     gate: Option<Gate>,
-    stop: CancellationToken,
+    /// Made for whoever waits for it or asks for it: most runs end before.
+    stop: OnceLock<CancellationToken>,
     cause: OnceLock<Cause>,
     ended: OnceLock<Ended>,
     progress: Mutex<Reports>,
@@ -71,7 +72,7 @@ impl Work {
             attempt,
             kept: false,
             gate: None,
-            stop: CancellationToken::new(),
+            stop: OnceLock::new(),
             cause: OnceLock::new(),
             ended: OnceLock::new(),
             progress: Mutex::default(),
@@ -115,19 +116,23 @@ impl Work {
     /// Asks the run to stop. The first cause counts.
     pub(super) fn stop(&self, cause: Cause) {
         let _ = self.cause.set(cause);
-        self.stop.cancel();
+        self.stop_token().cancel();
     }
 
     /// Waits until the run is asked to stop.
     pub(super) async fn stopped(&self) -> Cause {
-        self.stop.cancelled().await;
+        self.stop_token().cancelled().await;
         // The cause is set before the token is.
         self.cause.get().copied().unwrap_or(Cause::Interrupted)
     }
 
     /// A token for the handler. It can only cancel what it hands on itself.
     pub(super) fn handler_token(&self) -> CancellationToken {
-        self.stop.child_token()
+        self.stop_token().child_token()
+    }
+
+    fn stop_token(&self) -> &CancellationToken {
+        self.stop.get_or_init(CancellationToken::new)
     }
 
     /// The operation has ended as this shows.

@@ -48,8 +48,11 @@ impl History {
     /// This one, and then `past`.
     pub(crate) fn and(&self, past: Past) -> Self {
         let forgotten = (self.0.len() + 1).saturating_sub(Self::DEPTH);
-        let kept = self.0.iter().skip(forgotten).cloned();
-        Self(kept.chain([past]).collect())
+        let kept = &self.0[forgotten..];
+        let mut all = Vec::with_capacity(kept.len() + 1);
+        all.extend_from_slice(kept);
+        all.push(past);
+        Self(all.into())
     }
 
     pub(crate) fn past(&self) -> &[Past] {

@@ -385,7 +385,7 @@ impl<T> Record<T> {
             }
             Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
         };
-        self.with_stage(stage, self.version)
+        self.changed(stage, self.version, self.history.clone())
     }
 
     /// This record one version on; `None` once it is terminal. What is not
@@ -402,13 +402,11 @@ impl<T> Record<T> {
             metadata.updated_at(),
             metadata.progress().cloned(),
         );
-        Some(Self {
-            history: self.history.and(past),
-            ..self.with_stage(stage, self.version.map(Version::next))
-        })
+        let history = self.history.and(past);
+        Some(self.changed(stage, self.version.map(Version::next), history))
     }
 
-    fn with_stage(&self, stage: Stage<T>, version: Option<Version>) -> Self {
+    fn changed(&self, stage: Stage<T>, version: Option<Version>, history: History) -> Self {
         let metadata = self.operation.metadata().clone();
         Self {
             operation: Operation::of(self.operation.id().clone(), Snapshot { stage, metadata }),
@@ -418,7 +416,7 @@ impl<T> Record<T> {
             node: self.node.clone(),
             attempts: self.attempts,
             started_by: self.started_by,
-            history: self.history.clone(),
+            history,
         }
     }
 }

@@ -93,6 +93,33 @@ impl<T> Entry<T> {
     }
 }
 
+/// An operation among the others of its shard.
+pub(super) struct Place<'a, T> {
+    pub(super) entry: &'a mut Entry<T>,
+    expiring: &'a mut BTreeSet<(Tick, OperationId)>,
+}
+
+impl<T> Place<'_, T> {
+    /// Puts `next` there, which follows what was, and returns whom to wake. A terminal
+    /// one says when it expires.
+    pub(super) fn advance(
+        self,
+        next: Arc<Record<T>>,
+        expires: Option<Tick>,
+        now: Tick,
+    ) -> Option<Arc<WaitCell>> {
+        let Self { entry, expiring } = self;
+        if let Some(expires) = expires {
+            entry.deadline = expires;
+            entry.finished = now;
+            entry.request = None;
+            expiring.insert((expires, next.operation().id().clone()));
+        }
+        entry.record = next;
+        entry.waiters.take()
+    }
+}
+
 impl<T> Shard<T> {
     pub(super) fn get(&self, id: &OperationId, now: Tick) -> Option<&Entry<T>> {
         self.entries.get(id).filter(|entry| !entry.is_expired(now))
@@ -121,7 +148,6 @@ impl<T> Shard<T> {
         request: Option<Bytes>,
     ) -> Option<Entry<T>> {
         let id = record.operation().id().clone();
-        let replaced = self.remove(&id);
         let entry = Entry {
             number,
             record,
@@ -131,28 +157,19 @@ impl<T> Shard<T> {
             key,
             request: request.map(Box::new),
         };
-        self.entries.insert(id, entry);
-        replaced
+        let replaced = self.entries.insert(id, entry)?;
+        let id = replaced.record.operation().id().clone();
+        self.expiring.remove(&(replaced.deadline, id));
+        Some(replaced)
     }
 
-    /// Puts `next` in the place of the record it follows, and returns whom to
-    /// wake. A terminal one says when it expires.
-    pub(super) fn advance(
-        &mut self,
-        next: Arc<Record<T>>,
-        expires: Option<Tick>,
-        now: Tick,
-    ) -> Option<Arc<WaitCell>> {
-        let id = next.operation().id();
-        let entry = self.entries.get_mut(id)?;
-        if let Some(expires) = expires {
-            entry.deadline = expires;
-            entry.finished = now;
-            entry.request = None;
-            self.expiring.insert((expires, id.clone()));
-        }
-        entry.record = next;
-        entry.waiters.take()
+    /// The operation in its place, to be changed.
+    pub(super) fn place(&mut self, id: &OperationId, now: Tick) -> Option<Place<'_, T>> {
+        let entry = self.entries.get_mut(id);
+        Some(Place {
+            entry: entry.filter(|entry| !entry.is_expired(now))?,
+            expiring: &mut self.expiring,
+        })
     }
 
     pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {

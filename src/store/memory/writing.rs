@@ -102,19 +102,19 @@ impl<T: Payload> MemoryStore<T> {
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
         let mut shard = self.lock(self.shard_of(id));
-        let Some(entry) = shard.get_mut(id, now.tick) else {
+        let Some(place) = shard.place(id, now.tick) else {
             return Ok(Write::Gone);
         };
-        let before = Arc::clone(&entry.record);
-        let request = entry.request_bytes();
-        let next = match step(entry, now) {
+        let before = Arc::clone(&place.entry.record);
+        let request = place.entry.request_bytes();
+        let next = match step(place.entry, now) {
             Step::Done => return Ok(Write::Done(before)),
             Step::Lost => return Ok(Write::Lost(before)),
             Step::Next(next) => Arc::new(next),
         };
         let ends = next.operation().state().is_terminal();
         let expires = ends.then(|| now.tick.plus(self.limits.ttl));
-        let woken = shard.advance(Arc::clone(&next), expires, now.tick);
+        let woken = place.advance(Arc::clone(&next), expires, now.tick);
         let (before, after) = (self.limits.weigh(&before), self.limits.weigh(&next));
         let (before, after) = match ends {
             true => (before + request, after),

@@ -1,0 +1,109 @@
+//! Waiting for a future, but not for ever.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+pin_project! {
+    /// Gives up on a future that has not ended by a time.
+    ///
+    /// Most of what is waited for here is there at once: only what is not gets a timer,
+    /// and that one is on the heap, so that none of them is moved about.
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) struct AtMost<F> {
+        #[pin]
+        future: F,
+        limit: Duration,
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+/// The time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Late;
+
+impl<F> AtMost<F> {
+    /// Waits for `future` until `limit` after it was first waited for.
+    pub(crate) fn new(limit: Duration, future: F) -> Self {
+        Self {
+            future,
+            limit,
+            timer: None,
+        }
+    }
+}
+
+impl<F: Future> Future for AtMost<F> {
+    type Output = Result<F::Output, Late>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Asked first: a future that never lets go of its turn would leave none to the
+        // timer.
+        let is_late =
+            (this.timer.as_mut()).is_some_and(|timer| timer.as_mut().poll(context).is_ready());
+        match this.future.poll(context) {
+            Poll::Ready(output) => return Poll::Ready(Ok(output)),
+            Poll::Pending if is_late => return Poll::Ready(Err(Late)),
+            Poll::Pending => {}
+        }
+        if this.timer.is_none() {
+            let timer = this.timer.insert(Box::pin(sleep(*this.limit)));
+            if timer.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(Late));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_longer_is_given_up() {
+        let begun = Instant::now();
+        assert_eq!(AtMost::new(LIMIT, pending::<()>()).await, Err(Late));
+        assert_eq!(begun.elapsed(), LIMIT);
+        assert_eq!(AtMost::new(LIMIT, ready(1)).await, Ok(1));
+        assert_eq!(AtMost::new(LIMIT, sleep(LIMIT / 2)).await, Ok(()));
+        assert_eq!(
+            AtMost::new(Duration::ZERO, pending::<()>()).await,
+            Err(Late)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_at_the_last_moment_is_done() {
+        assert_eq!(AtMost::new(LIMIT, sleep(LIMIT)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_lets_go_of_its_turn_is_given_up_too() {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let greedy = async {
+            loop {
+                let _ = sender.send(());
+                receiver.recv().await;
+            }
+        };
+        let begun = Instant::now();
+        tokio::time::resume();
+        let limit = Duration::from_millis(1);
+        assert_eq!(AtMost::new(limit, greedy).await, Err(Late));
+        assert!(begun.elapsed() >= limit);
+    }
+}
