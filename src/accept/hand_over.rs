@@ -24,8 +24,8 @@ use super::{
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
     run::{
-        AcceptedRequest, Admitted, HandedOff, Holding, Node, OperationHandle, QueuedRequest, Told,
-        Work, operate, operation_span,
+        Admitted, Holding, InProcess, Leaving, Node, OperationHandle, Take, Taken, Told, Work,
+        operation_span,
     },
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
@@ -173,7 +173,7 @@ where
         } = *self;
         let request = Box::new(Request::from_parts(parts, body));
         let (tell, created) = oneshot::channel();
-        let request_span = Span::current();
+        let span = Span::current();
         let service =
             inner.map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
         // Boxed once: on its way into a task a future is moved many times.
@@ -200,25 +200,28 @@ where
                     return;
                 }
             };
-            if let (Some(hand_off), Some(stored)) = (&node.hand_off, &wanted.new.request) {
-                let queued = QueuedRequest::of(&record, stored.clone());
-                let at_most = policy.create_timeout;
-                let handed = hand_off.hand_off(&node, &record, queued, at_most).await;
-                let _ = tell.send(match handed {
-                    HandedOff::Taken => Ok(Accepted::New(record)),
-                    HandedOff::NotDispatched => Err(Refusal::Unavailable),
-                });
-                drop(admitted);
-                return;
-            }
-            let kept = wanted.new.request.is_some();
-            let accepted = request_span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
-            drop(request_span);
+            let leaving = Leaving {
+                node: Arc::clone(&node),
+                limits: policy.run,
+                service,
+                record,
+                request,
+                stored: wanted.new.request,
+                admitted,
+                span,
+                at_most: policy.create_timeout,
+            };
             // The client may be gone; the operation is not.
-            let _ = tell.send(Ok(Accepted::New(record)));
-            crash_point!("accepted");
-            // An error was logged where it happened.
-            let _ = operate(node, policy.run, service, accepted.admitted(admitted)).await;
+            let tell = |taken| {
+                let _ = tell.send(match taken {
+                    Taken::Yes(record) => Ok(Accepted::New(record)),
+                    Taken::No => Err(Refusal::Unavailable),
+                });
+            };
+            match &node.hand_off {
+                None => InProcess::HERE.take(leaving, tell).await,
+                Some(hand_off) => hand_off.take(leaving, tell).await,
+            }
         }));
         Creating { created, front }
     }
