@@ -3,10 +3,12 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,7 +19,10 @@ use apalis_core::{
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationId, QueuedRequest, RequestBody, RunService, State,
@@ -35,25 +40,29 @@ struct Handler {
 }
 
 impl Handler {
-    fn worker(
-        &self,
-        store: MemoryStore,
-    ) -> impl Service<Task<ApalisTask>, Response = (), Error = NotRun, Future: Send>
-    + Clone
-    + Send
-    + 'static {
+    fn worker(&self, store: MemoryStore) -> ApalisWorker<Self, MemoryStore> {
+        ApalisWorker::new(RunService::new(store, self.clone()))
+    }
+}
+
+impl Service<Request<WholeBody>> for Handler {
+    type Response = Response<WholeBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<WholeBody>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<WholeBody>) -> Self::Future {
         let handler = self.clone();
-        let app = service_fn(move |request: Request<WholeBody>| {
-            let Handler { runs, begun, go_on } = handler.clone();
-            async move {
-                assert_eq!(request.body().data(), "Q3 \u{fc}");
-                runs.fetch_add(1, SeqCst);
-                begun.notify_one();
-                go_on.notified().await;
-                Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
-            }
-        });
-        ApalisWorker::new(RunService::new(store, app))
+        Box::pin(async move {
+            assert_eq!(request.body().data(), "Q3 \u{fc}");
+            handler.runs.fetch_add(1, SeqCst);
+            handler.begun.notify_one();
+            handler.go_on.notified().await;
+            Ok(Response::new(WholeBody::from("done")))
+        })
     }
 }
 
@@ -132,8 +141,33 @@ async fn what_cannot_be_read_is_for_another_worker() {
     let handler = Handler::default();
     let task: ApalisTask = serde_json::from_str("\"\\u0002 of a later release\"").unwrap();
     let worker = handler.worker(MemoryStore::new());
+    let begun = Instant::now();
     let run = worker.oneshot(TaskBuilder::new(task).build()).await;
     assert!(matches!(run, Err(NotRun::Message(_))));
+    // Not at once: an engine would have it delivered here again, and give up soon.
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+}
+
+/// Also what goes on running for a worker of the engine that is gone.
+#[tokio::test(start_paused = true)]
+async fn no_more_run_at_a_time_than_there_are_places() {
+    let (store, handler) = (MemoryStore::new(), Handler::default());
+    let mut worker = handler.worker(store.clone()).concurrency(2);
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let (_, task) = accepted(&store).await;
+        running.push(worker.ready().await.unwrap().call(task));
+        handler.begun.notified().await;
+    }
+    drop(running);
+    let mut another = worker.clone();
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    assert!(timeout(minute, another.ready()).await.is_err());
+    handler.go_on.notify_one();
+    timeout(second, another.ready()).await.unwrap().unwrap();
+    assert!(timeout(minute, worker.ready()).await.is_err());
+    drop(another);
+    timeout(second, worker.ready()).await.unwrap().unwrap();
 }
 
 /// Front, queue and worker, each as it is.

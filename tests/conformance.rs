@@ -253,6 +253,7 @@ broken! {
     a_claim_by_anybody_is_noticed: lease, ClaimsIgnoreTheToken, "law 6";
     a_claim_that_leaves_the_holder_in_is_noticed: lease, ClaimsKeepTheToken, "law 6";
     claiming_twice_at_the_same_moment_is_noticed: lease, ClaimsAreNotAtomic, "law 6";
+    claiming_for_the_time_that_is_left_is_noticed: lease, ClaimsKeepTheTerm, "law 6";
     taking_over_for_no_time_is_noticed: lease, TakeOverGivesNoTerm, "law 6";
     taking_over_what_has_ended_is_noticed: lease, TakeOverTakesWhatHasEnded, "law 3";
     taking_over_without_the_request_is_noticed: lease, TakeOverLosesTheRequest, "law 6";

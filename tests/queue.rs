@@ -18,11 +18,12 @@ use http::{Request, Response, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Dispatch, FailureKind, MemoryStore, OperationHandle, OperationId, Outcome,
-    QueuedRequest, Ran, RecordedResponse, RequestBody, ResponseBody, RunService, State, WholeBody,
+    AsyncAcceptLayer, Dispatch, FailureKind, Idempotency, MemoryStore, OperationHandle,
+    OperationId, Outcome, QueuedRequest, Ran, RecordedResponse, RequestBody, ResponseBody,
+    RunService, State, WholeBody,
     store::{
-        Created, LeaseTerm, List, ListQuery, NewOperation, NodeId, Owner, Record, Repository,
-        Store, StoreError, Write,
+        Created, Lease, LeaseTerm, List, ListQuery, NewOperation, NodeId, Owner, Record,
+        Repository, Store, StoreError, Write,
     },
 };
 
@@ -206,6 +207,7 @@ struct Handed {
     store: MemoryStore,
     queue: mpsc::UnboundedReceiver<Bytes>,
     layer: AsyncAcceptLayer<MemoryStore, Queue>,
+    fails: Arc<AtomicUsize>,
 }
 
 /// Puts messages into the queue, unless it is told to fail.
@@ -213,9 +215,14 @@ struct Handed {
 struct Queue {
     into: mpsc::UnboundedSender<Bytes>,
     fails: Arc<AtomicUsize>,
+    claimed_within: Duration,
 }
 
 impl Dispatch for Queue {
+    fn claimed_within(&self) -> Duration {
+        self.claimed_within
+    }
+
     async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
         match self.fails.load(SeqCst) {
             0 => Ok(self.into.send(request.to_bytes())?),
@@ -233,19 +240,33 @@ impl Dispatch for Queue {
 
 impl Handed {
     fn off(fails: usize) -> Self {
+        Self::within(fails, 5 * MINUTE)
+    }
+
+    fn within(fails: usize, claimed_within: Duration) -> Self {
         let store = MemoryStore::new();
         let (into, queue) = mpsc::unbounded_channel();
         let fails = Arc::new(AtomicUsize::new(fails));
-        let layer = AsyncAcceptLayer::hand_off(store.clone(), Queue { into, fails })
-            .owner(|_| Some(Owner::new("ada")));
+        let to = Queue {
+            into,
+            fails: Arc::clone(&fails),
+            claimed_within,
+        };
+        let layer =
+            AsyncAcceptLayer::hand_off(store.clone(), to).owner(|_| Some(Owner::new("ada")));
         Self {
             store,
             queue,
             layer,
+            fails,
         }
     }
 
     async fn post(&self, prefer: &str) -> Response<ResponseBody<WholeBody>> {
+        self.post_with("prefer", prefer).await
+    }
+
+    async fn post_with(&self, name: &str, value: &str) -> Response<ResponseBody<WholeBody>> {
         let never = service_fn(|_: Request<RequestBody<WholeBody>>| async {
             unreachable!("it is not run here");
             #[allow(unreachable_code)]
@@ -253,7 +274,7 @@ impl Handed {
         });
         let request = Request::post("/reports")
             .header("authorization", "Bearer abc")
-            .header("prefer", prefer)
+            .header(name, value)
             .body(WholeBody::from("Q3"));
         let service = self.layer.layer(never);
         service.oneshot(request.unwrap()).await.unwrap()
@@ -406,4 +427,136 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
     let ran = second.oneshot(again).await.unwrap();
     assert_eq!(ran, Ran::Recorded(State::Succeeded));
     recovery.abort();
+}
+
+const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
+
+/// Its client will come again with its key, and is to find work that somebody does.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_dispatched_but_has_a_key_is_left_to_the_recovery() {
+    let mut handed = Handed::off(1);
+    handed.layer = handed.layer.idempotency(Idempotency::optional());
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(3).run());
+    let first = handed.post_with("idempotency-key", KEY).await;
+    assert_eq!(first.status(), StatusCode::ACCEPTED);
+    let begun = Instant::now();
+    tokio::time::sleep(MINUTE).await;
+    handed.fails.store(0, SeqCst);
+    let queued = message(&handed.queue.recv().await.expect("it is dispatched again"));
+    assert!(begun.elapsed() < 2 * MINUTE, "{:?}", begun.elapsed());
+    let again = handed.post_with("idempotency-key", KEY).await;
+    assert_eq!(again.status(), StatusCode::ACCEPTED);
+    assert_eq!(again.headers()["location"], first.headers()["location"]);
+    let runs = Runs::default();
+    let ran = worker!(handed.store.clone(), runs, 1).oneshot(queued).await;
+    assert_eq!(ran.unwrap(), Ran::Recorded(State::Succeeded));
+    assert_eq!(runs.0.load(SeqCst), 1);
+    recovery.abort();
+}
+
+/// Without a recovery it fails, and its client is not told otherwise the next time.
+#[tokio::test(start_paused = true)]
+async fn what_failed_because_no_queue_took_it_is_no_202_the_second_time() {
+    let mut handed = Handed::off(1);
+    handed.layer = handed.layer.idempotency(Idempotency::optional());
+    for fails in [1, 0] {
+        handed.fails.store(fails, SeqCst);
+        let response = handed.post_with("idempotency-key", KEY).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!response.headers().contains_key("location"));
+    }
+    let record = handed.only_one().await;
+    let problem = record.operation().problem().unwrap();
+    assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
+}
+
+/// What has waited nearly as long as it may has its whole time once a worker has it, also
+/// if that one is busy.
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
+    let mut handed = Handed::off(0);
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(3).run());
+    let runs = Runs::default();
+    let worker = worker!(handed.store.clone(), runs, 120);
+    handed.post("").await;
+    let early = handed.delivered();
+    handed.post("").await;
+    let late = handed.delivered();
+    // Its heartbeat goes, and not when the second one comes.
+    tokio::time::sleep(5 * MINUTE - Duration::from_secs(15)).await;
+    let early = tokio::spawn(worker.clone().oneshot(early));
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    let late = tokio::spawn(worker.oneshot(late));
+    for run in [early, late] {
+        let ran = run.await.unwrap().unwrap();
+        assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    }
+    assert_eq!(runs.0.load(SeqCst), 2);
+    assert!(handed.queue.try_recv().is_err(), "it was dispatched again");
+    recovery.abort();
+}
+
+/// It was started once, and there are no workers any more. How long it waits is told by
+/// the times that are recorded, which no test can pause.
+#[tokio::test]
+async fn what_no_worker_takes_up_again_times_out() {
+    let tenth = Duration::from_millis(100);
+    let term = |name| LeaseTerm {
+        node: NodeId::named(name),
+        term: tenth,
+    };
+    let mut handed = Handed::within(0, tenth);
+    handed.layer = (handed.layer.lease(term("front")))
+        .pending_timeout(3 * tenth)
+        .running_timeout(6 * tenth);
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(9).run());
+    handed.post("").await;
+    let runs = Runs::default();
+    let worker = worker!(handed.store.clone(), runs, 3600).held_by(term("worker"));
+    let dies = tokio::time::timeout(tenth / 2, worker.oneshot(handed.delivered()));
+    assert!(dies.await.is_err());
+    let begun = Instant::now();
+    let failed = loop {
+        let record = handed.only_one().await;
+        if let Some(problem) = record.operation().problem() {
+            break problem.type_uri().to_owned();
+        }
+        assert!(begun.elapsed() < MINUTE, "it never ends: {record:?}");
+        tokio::time::sleep(tenth / 4).await;
+    };
+    assert_eq!(failed, FailureKind::TimedOut.urn());
+    assert!(begun.elapsed() >= 8 * tenth, "{:?}", begun.elapsed());
+    handed.delivered();
+    assert_eq!(runs.0.load(SeqCst), 1);
+    recovery.abort();
+}
+
+/// A drain waits for a claim that is on its way, and gives up what was claimed.
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
+    let memory = MemoryStore::new();
+    let (id, bytes) = accepted(&memory).await;
+    let store = Hooked::new(memory.clone(), |call, when| async move {
+        if (call, when) == (Call::Claim, When::After) {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        Ok(())
+    });
+    let (worker, drain) = RunService::with_drain(
+        store,
+        service_fn(|_: Request<WholeBody>| {
+            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        }),
+    );
+    let running = tokio::spawn(worker.oneshot(message(&bytes)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = drain.drain(Duration::from_secs(9)).await;
+    assert_eq!(report.released, [id]);
+    assert_eq!(running.await.unwrap().unwrap(), Ran::Refused);
+    let recovering = LeaseTerm {
+        node: NodeId::named("recovering"),
+        term: MINUTE,
+    };
+    let left = memory.take_over(&recovering, 9).await.unwrap();
+    assert_eq!(left.len(), 1, "it waits for its lease to be over");
 }

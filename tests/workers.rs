@@ -228,7 +228,8 @@ async fn a_task_that_is_there_five_times_runs_once() {
     const COPY: &str = "INSERT INTO apalis.jobs \
         (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
         SELECT left(id, 25) || n, job_type, job, status, attempts, max_attempts, run_at, \
-        priority, metadata FROM apalis.jobs, unnest('{A,B,C,D}'::text[]) AS n";
+        priority, metadata FROM apalis.jobs, unnest('{A,B,C,D}'::text[]) AS n \
+        ON CONFLICT DO NOTHING";
     let postgres = Postgres::start().await;
     let (queue, mut tables) = (Queue::at(postgres.url()).await, Tables::of(&postgres).await);
     let client = queue.client();
@@ -296,6 +297,9 @@ async fn what_cannot_be_waited_for_is_a_mistake_on_the_command_line() {
             assert!(said.contains("cannot go with --queue"), "{said}");
         }
     }
+    let url = "redis://127.0.0.1:1";
+    let ended = run("server", &["--queue", url, "--store", url]).await;
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     let ended = run("workers", &["front"]).await;
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
 }

@@ -32,8 +32,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
     pub(crate) listen: SocketAddr,
     /// Where operations are kept: `memory`, `redb:PATH`, `postgres://…` or
-    /// `redis://…`. With `--queue` they are where the queue is, unless said.
+    /// `redis://…`. With `--queue` they are where the queue is.
     #[arg(long, value_name = "STORE", default_value = "memory")]
+    #[cfg_attr(
+        all(feature = "apalis", feature = "postgres", feature = "redis"),
+        arg(conflicts_with("queue"))
+    )]
     store: StoreKind,
     /// Hands accepted reports off to the workers of this queue: `postgres://…` or
     /// `redis://…`.
@@ -182,6 +186,7 @@ impl Args {
         let store = self.open(&self.store).await?;
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
         let layer = self.configured(layer, address)?;
+        let layer = layer.result_limit(self.result_limit);
         let mut layer = match self.accept {
             Acceptance::Always => layer,
             Acceptance::Preferred => layer.preferred(),
@@ -218,11 +223,7 @@ impl Args {
             Acceptance::Preferred => true,
             Acceptance::Signaled | Acceptance::After(_) => return Err(NoApp::NothingToWaitFor),
         };
-        let store = match &self.store {
-            // No worker could reach it.
-            StoreKind::Memory => self.open(&queue.store()).await?,
-            store => self.open(store).await?,
-        };
+        let store = self.open(&queue.store()).await?;
         let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
         let dispatch = dispatch.dispatch(self.claimed_within);
         let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
@@ -266,7 +267,6 @@ impl Args {
             .max_in_flight(self.max_in_flight)
             .running_timeout(self.timeout)
             .body_limit(self.body_limit as u64)
-            .result_limit(self.result_limit)
             .dialect(dialect.dialect())
             .operations_at(dialect.operations_at())
             .which(move |parts| dialect.accepts(parts));

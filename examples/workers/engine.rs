@@ -11,7 +11,7 @@ use apalis_core::{
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, limit::ConcurrencyLimitLayer};
+use tower::Service;
 use tower_operations::run::{ApalisTask, NotRun};
 
 use crate::queue::Queue;
@@ -24,8 +24,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Engine {
     pub(crate) queue: Queue,
     pub(crate) name: String,
-    /// The most tasks at a time.
-    pub(crate) concurrency: usize,
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>>;
@@ -66,12 +64,10 @@ impl Engine {
         W: Service<Task<ApalisTask>, Response = (), Error = NotRun, Future: Send>,
         W: Send + 'static,
     {
-        let limit = ConcurrencyLimitLayer::new(self.concurrency);
         macro_rules! start {
             ($queue:expr) => {{
                 let worker = WorkerBuilder::new(context.clone())
                     .backend($queue.clone().poll_with_interval(INTERVAL))
-                    .layer(limit)
                     .build(worker);
                 Box::pin(worker.run())
             }};

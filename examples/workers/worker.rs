@@ -94,14 +94,11 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
         })
         .running_timeout(args.timeout)
         .result_limit(args.result_limit);
-    let engine = Engine {
-        queue,
-        name,
-        concurrency: args.concurrency as usize,
-    };
+    let worker = ApalisWorker::new(service).concurrency(args.concurrency as usize);
+    let engine = Engine { queue, name };
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
-    let working = tokio::spawn(engine.run(ApalisWorker::new(service), stop.clone()));
+    let working = tokio::spawn(engine.run(worker, stop.clone()));
     say(format_args!("working as {}", args.name));
 
     signals.next().await;

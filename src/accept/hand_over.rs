@@ -136,6 +136,9 @@ where
                     }
                 };
             }
+            Ok(Reserved::Operation(record)) if record.was_not_dispatched() => {
+                return self.refused(Refusal::Unavailable);
+            }
             Ok(Reserved::Operation(record)) => {
                 let urls = self
                     .policy
@@ -185,6 +188,11 @@ where
                     }
                     record
                 }
+                // It was answered with a 503: this is no other request.
+                Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
+                    let _ = tell.send(Err(Refusal::Unavailable));
+                    return;
+                }
                 Ok(Made::Repeated(record)) => {
                     let (parts, _) = request.into_parts();
                     let urls = policy.locator.urls(&parts, record.operation().id());
@@ -207,6 +215,7 @@ where
                 record,
                 request,
                 stored: wanted.new.request,
+                may_come_again: wanted.new.key.is_some(),
                 admitted,
                 span,
                 at_most: policy.create_timeout,

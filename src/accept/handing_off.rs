@@ -17,8 +17,14 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
     ///
     /// The 202 is out once the operation is in the store and its request in the queue. It
     /// is always, or [preferred](Self::preferred): there is no call here to wait for, so
-    /// `Prefer: wait` is ignored. If the request cannot be put into the queue, the
-    /// operation fails as `not-dispatched` and the answer is 503.
+    /// `Prefer: wait` is ignored. How many are on their way at a time is bounded
+    /// ([`max_in_flight`](Self::max_in_flight)), how many are in the queue is not, but by the
+    /// time that they [may be pending](Self::pending_timeout).
+    ///
+    /// If a request cannot be put into the queue, its operation fails as `not-dispatched`
+    /// and the answer is 503. One with an idempotency key would be failed for ever by that:
+    /// it is left to the [recovery](Self::dispatching_recovery), if there is one, and the
+    /// answer is 202.
     ///
     /// ```compile_fail
     /// use std::time::Duration;
@@ -49,13 +55,13 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
     /// What dispatches again the operations that no worker has claimed in time, and
     /// those whose worker has died; it has to be spawned. An operation is started
     /// `attempts` times at the most, on whichever workers: after that it fails as
-    /// `attempts-exhausted`. One that was never started within the
-    /// [time it may be pending](Self::pending_timeout) fails as `timed-out`.
+    /// `attempts-exhausted`. With more than one every request has to bear being done twice.
+    ///
+    /// One that no worker starts within the [time it may be pending](Self::pending_timeout)
+    /// fails as `timed-out`; after its first start it has the
+    /// [time that it may run](Self::running_timeout) in addition, from the last that was
+    /// heard of it.
     pub fn dispatching_recovery(&self, attempts: u32) -> Recovery<R> {
-        let recovery = Recovery::new(Arc::clone(&self.node), self.policy.run);
-        match &self.node.hand_off {
-            Some(hand_off) => recovery.dispatch_again(hand_off.clone(), attempts),
-            None => recovery,
-        }
+        Recovery::new(Arc::clone(&self.node), self.policy.run).dispatch_again(attempts)
     }
 }

@@ -112,6 +112,29 @@ impl<R> AsyncAcceptLayer<R> {
     pub fn max_wait(self, limit: Duration) -> Self {
         self.with(|policy| policy.max_wait = limit)
     }
+
+    /// The largest response body that is recorded, in bytes; 8 MiB by default.
+    /// A larger one makes the operation fail as `result-too-large`.
+    pub fn result_limit(self, bytes: u64) -> Self {
+        self.with(|policy| policy.run.result = bytes)
+    }
+
+    /// How long the inner service may go on after its operation was canceled,
+    /// to tidy up, before it is dropped; half a second by default.
+    pub fn cancel_grace(self, grace: Duration) -> Self {
+        self.with(|policy| policy.run.set_grace(grace))
+    }
+
+    /// Which requests may be run again after the node that ran them has died: those
+    /// that do the same when they are done twice. They are kept with their operation
+    /// while that is live: method, target, headers and body, which is collected in
+    /// every mode. Somebody has to [recover](Self::recovery) them.
+    ///
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
+    /// sensitive is left out, unless [asked for](Self::keep_credentials).
+    pub fn may_run_again(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.set_may_run_again(Arc::new(predicate)))
+    }
 }
 
 impl<R, D> AsyncAcceptLayer<R, D> {
@@ -138,7 +161,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// How many requests are being accepted, pending or running at the most,
     /// 10,000 by default; past it the answer is 503. The bound is shared with all
-    /// clones.
+    /// clones. What was [handed off](Self::hand_off) does not count once it is in the queue.
     ///
     /// Each of them may hold a request body in memory, so this number times
     /// [`body_limit`](Self::body_limit) is what can be asked of the process: set
@@ -161,7 +184,9 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// How long the store may take to answer whether the operation was created,
-    /// tries included; 5 seconds by default. Then the answer is 503.
+    /// tries included; 5 seconds by default. Then the answer is 503. Where requests are
+    /// [handed off](Self::hand_off) the engine has as long again, and what cannot be
+    /// dispatched as long to be ended.
     pub fn create_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.create_timeout = limit)
     }
@@ -178,29 +203,6 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.run.set_running(limit))
     }
 
-    /// The largest response body that is recorded, in bytes; 8 MiB by default.
-    /// A larger one makes the operation fail as `result-too-large`.
-    pub fn result_limit(self, bytes: u64) -> Self {
-        self.with(|policy| policy.run.result = bytes)
-    }
-
-    /// How long the inner service may go on after its operation was canceled,
-    /// to tidy up, before it is dropped; half a second by default.
-    pub fn cancel_grace(self, grace: Duration) -> Self {
-        self.with(|policy| policy.run.set_grace(grace))
-    }
-
-    /// Which requests may be run again after the node that ran them has died: those
-    /// that do the same when they are done twice. They are kept with their operation
-    /// while that is live: method, target, headers and body, which is collected in
-    /// every mode. Somebody has to [recover](Self::recovery) them.
-    ///
-    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
-    /// sensitive is left out, unless [asked for](Self::keep_credentials).
-    pub fn may_run_again(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.set_may_run_again(Arc::new(predicate)))
-    }
-
     /// The target by which the whole application knows a request, where that is not
     /// the one that this layer sees: under a nested router, for example, axum's
     /// `OriginalUri`.
@@ -208,8 +210,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.set_target(Arc::new(target)))
     }
 
-    /// Keeps credentials with the requests that may be run again: whoever reads the
-    /// store can read them.
+    /// Keeps credentials with the requests that are [kept](Self::may_run_again) or
+    /// [handed off](Self::hand_off): whoever reads the store, or the queue, can read them.
     pub fn keep_credentials(self) -> Self {
         self.with(|policy| policy.keeps_credentials = true)
     }

@@ -24,7 +24,7 @@ pub trait Dispatch: Send + Sync + 'static {
     -> impl Future<Output = Result<(), BoxError>> + Send;
 
     /// How long a request may be on its way to a worker before it counts as lost and is
-    /// dispatched again; 5 minutes unless said.
+    /// dispatched again; 5 minutes unless said, a tenth of a second at the least.
     fn claimed_within(&self) -> Duration {
         PATIENCE
     }

@@ -2,14 +2,16 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::timeout;
 use tower::BoxError;
 
 use super::{
-    Dispatch, Leaving, Node, QueuedRequest, Take, Taken, dispatch::AnyDispatch, until_answered,
+    Dispatch, Leaving, Node, QueuedRequest, Take, Taken, catch_panic::CatchPanic,
+    dispatch::AnyDispatch, node::SHORTEST, until_answered,
 };
 use crate::{
-    operation::{FailureKind, Outcome, Problem, RecordedResponse},
+    operation::{FailureKind, Outcome, RecordedResponse},
     store::{Held, Lease, Record, Write},
 };
 
@@ -24,70 +26,60 @@ pub(crate) struct HandOff {
 impl HandOff {
     pub(crate) fn to(dispatch: impl Dispatch) -> Self {
         Self {
-            patience: dispatch.claimed_within(),
+            patience: dispatch.claimed_within().max(SHORTEST),
             to: Arc::new(dispatch),
         }
     }
 
-    /// Ends an operation that nobody will do the work of; says whether somebody does it
-    /// all the same.
-    async fn give_up<R>(
-        node: &Arc<Node<R>>,
+    /// Puts a request into the queue, or says why not.
+    async fn dispatch(
+        &self,
         record: &Record<RecordedResponse>,
+        stored: Bytes,
         at_most: Duration,
-    ) -> bool
-    where
-        R: Lease<Output = RecordedResponse>,
-    {
-        let (id, token) = (record.operation().id().clone(), record.token());
-        let node = Arc::clone(node);
-        let ending = tokio::spawn(async move {
-            let ended = until_answered(node.in_flight.abandoned(), || {
-                let outcome = Outcome::failed(FailureKind::NotDispatched);
-                node.store.finish(&id, token, outcome, None)
-            });
-            // If it is never answered, its lease lapses.
-            ended.await.ok()
-        });
-        match timeout(at_most, ending).await {
-            // A worker has claimed it, or an earlier try to end it has done so.
-            Ok(Ok(Some(Write::Lost(record)))) => {
-                let ended_as = record.operation().problem().map(Problem::type_uri);
-                ended_as != Some(FailureKind::NotDispatched.urn())
+    ) -> Result<(), BoxError> {
+        let queued = QueuedRequest::of(record, stored);
+        // It is code of the application.
+        let dispatch = CatchPanic::new(async { self.to.dispatch(queued).await });
+        match timeout(at_most, dispatch).await {
+            Ok(Ok(dispatched)) => dispatched,
+            Ok(Err(panicked)) => {
+                panicked.forget();
+                Err("it panicked".into())
             }
-            _ => false,
+            Err(_) => Err("the engine did not answer in time".into()),
         }
     }
 
     /// Puts the request of an operation that was taken over into the queue again.
-    pub(super) async fn hand_off_again<R>(
+    pub(super) async fn dispatch_again<R>(
         &self,
         node: &Node<R>,
         record: &Record<RecordedResponse>,
-        request: QueuedRequest,
+        stored: Bytes,
     ) where
         R: Lease<Output = RecordedResponse>,
     {
-        let held = [Held {
-            id: record.operation().id().clone(),
-            token: record.token(),
-        }];
+        let held = [held(record)];
         let mut lease = node.lease().clone();
-        // Not before it is on its way: until then it is for whoever looks next.
-        let error = match timeout(lease.term / 3, self.to.dispatch(request)).await {
-            Ok(Ok(())) => {
-                lease.term = self.patience;
-                let renewed = node.store.renew(&lease, &held).await;
-                renewed.err().map(Into::into)
-            }
-            Ok(Err(error)) => Some(error),
-            Err(_) => Some("the engine did not answer in time".into()),
+        let dispatched = async {
+            self.dispatch(record, stored, lease.term / 3).await?;
+            // Not before it is on its way: until then it is for whoever looks next.
+            lease.term = self.patience;
+            node.store.renew(&lease, &held).await?;
+            Ok::<_, BoxError>(())
         };
-        if let Some(error) = error {
-            let id = &held[0].id;
-            let error: BoxError = error;
-            tracing::warn!(%id, error = &*error as &dyn std::error::Error, "not dispatched again yet");
+        if let Err(error) = dispatched.await {
+            let (id, error) = (&held[0].id, &*error as &dyn std::error::Error);
+            tracing::warn!(%id, error, "not dispatched again yet");
         }
+    }
+}
+
+fn held(record: &Record<RecordedResponse>) -> Held {
+    Held {
+        id: record.operation().id().clone(),
+        token: record.token(),
     }
 }
 
@@ -96,8 +88,9 @@ where
     S: Send,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Puts it into the queue. If that cannot be done in time the operation is ended:
-    /// nobody will do its work.
+    /// Puts it into the queue. If that cannot be done in time the operation is ended,
+    /// since nobody will do its work; or left to the recovery, if there is one and the
+    /// client, when it comes again, will find this operation.
     async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
         let Leaving {
             node,
@@ -105,29 +98,68 @@ where
             stored,
             // In flight until it is certain.
             admitted: _admitted,
+            may_come_again,
             at_most,
             ..
         } = leaving;
-        // What is handed off is always kept.
-        let queued = QueuedRequest::of(&record, stored.unwrap_or_default());
         crash_point!("dispatching");
-        let error: BoxError = match timeout(at_most, self.to.dispatch(queued)).await {
-            Ok(Ok(())) => {
-                crash_point!("dispatched");
-                return tell(Taken::Yes(record));
-            }
-            Ok(Err(error)) => error,
-            Err(_) => "the engine did not answer in time".into(),
+        let dispatched = match stored {
+            Some(stored) => self.dispatch(&record, stored, at_most).await,
+            None => Err("it is too large to be kept".into()),
+        };
+        let Err(error) = dispatched else {
+            crash_point!("dispatched");
+            return tell(Taken::Yes(record));
         };
         let id = record.operation().id();
         tracing::error!(%id, error = &*error as &dyn std::error::Error, "not dispatched");
-        // The engine may have had it after all.
-        let is_taken = Self::give_up(&node, &record, at_most).await;
-        tell(if is_taken {
-            Taken::Yes(record)
-        } else {
-            Taken::No
+        drop(error);
+        let will_be_done = match may_come_again && node.runs_again() {
+            true => {
+                leave(&node, &record, at_most).await;
+                true
+            }
+            false => !end(&node, &record, at_most).await,
+        };
+        tell(match will_be_done {
+            true => Taken::Yes(record),
+            false => Taken::No,
         });
+    }
+}
+
+/// Leaves an operation to the recovery: at once, if the store hears of it in time, or
+/// when its lease is over.
+async fn leave<R>(node: &Node<R>, record: &Record<RecordedResponse>, at_most: Duration)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let held = [held(record)];
+    let released = timeout(at_most, node.store.release(&held)).await;
+    if !matches!(released, Ok(Ok(()))) {
+        tracing::warn!(id = %held[0].id, "it is dispatched once its lease is over");
+    }
+}
+
+/// Ends an operation that nobody will do the work of. False if somebody has claimed it:
+/// the engine had it after all.
+async fn end<R>(node: &Arc<Node<R>>, record: &Record<RecordedResponse>, at_most: Duration) -> bool
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (held, node) = (held(record), Arc::clone(node));
+    let ending = tokio::spawn(async move {
+        let ended = until_answered(node.in_flight.abandoned(), || {
+            let outcome = Outcome::failed(FailureKind::NotDispatched);
+            node.store.finish(&held.id, held.token, outcome, None)
+        });
+        // If it is never answered, its lease lapses.
+        ended.await.ok()
+    });
+    match timeout(at_most, ending).await {
+        // Or an earlier try has ended it.
+        Ok(Ok(Some(Write::Lost(record)))) => record.was_not_dispatched(),
+        _ => true,
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Node<R> {
 }
 
 /// A lease is renewed three times a term, which takes a while.
-const SHORTEST: Duration = Duration::from_millis(100);
+pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 
 /// How many operations are pending or running at the most, unless said.
 const MAX_IN_FLIGHT: usize = 10_000;

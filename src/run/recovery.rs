@@ -17,8 +17,8 @@ use tower::{BoxError, Service};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, HandOff, Node, QueuedRequest, RunLimits, Work, catch_panic::CatchPanic,
-    heartbeat, operate, record::record as record_outcome, stored_request,
+    AcceptedRequest, Node, RunLimits, Work, catch_panic::CatchPanic, heartbeat, operate,
+    record::record as record_outcome, stored_request,
 };
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse, WholeBody},
@@ -123,18 +123,22 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
 
     /// Puts into the queue again what nobody has claimed in time, or whose worker has
     /// died.
-    pub(crate) fn dispatch_again(self, hand_off: HandOff, attempts: u32) -> Self {
-        let go = move |node: Arc<Node<R>>,
-                       limits: RunLimits,
-                       record: Arc<Record<RecordedResponse>>,
-                       request| {
-            let created = record.operation().metadata().created_at();
-            let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
-            if age.is_some_and(|age| age > limits.pending) && record.attempts() == 0 {
+    pub(crate) fn dispatch_again(self, attempts: u32) -> Self {
+        self.node.runs_again.store(true, SeqCst);
+        let go = |node: Arc<Node<R>>,
+                  limits: RunLimits,
+                  record: Arc<Record<RecordedResponse>>,
+                  request| {
+            if is_late(&record, &limits) {
                 return Err(FailureKind::TimedOut);
             }
-            let (hand_off, queued) = (hand_off.clone(), QueuedRequest::of(&record, request));
-            tokio::spawn(async move { hand_off.hand_off_again(&node, &record, queued).await });
+            let admitted = node.in_flight.admit_anyway();
+            tokio::spawn(async move {
+                let _admitted = admitted;
+                if let Some(hand_off) = &node.hand_off {
+                    hand_off.dispatch_again(&node, &record, request).await;
+                }
+            });
             Ok(())
         };
         Self {
@@ -251,6 +255,18 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         crash_point!("running-again");
         (again.go)(Arc::clone(&self.node), self.limits, record, request)
     }
+}
+
+/// Whether an operation waits for a worker for longer than it may: since it was created
+/// or, with the time that the last one had, since it was last started.
+fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
+    let metadata = record.operation().metadata();
+    let (since, limit) = match record.attempts() {
+        0 => (metadata.created_at(), limits.pending),
+        _ => (metadata.updated_at(), limits.pending + limits.running),
+    };
+    let age = since.and_then(|since| SystemTime::now().duration_since(since).ok());
+    age.is_some_and(|age| age > limit)
 }
 
 /// The request of an operation that was taken over, let in here.

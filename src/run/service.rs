@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Drain, Node, QueuedRequest, RunLimits, operate};
+use super::{AcceptedRequest, Drain, Node, QueuedRequest, Refused, RunLimits, operate};
 use crate::{
     operation::{RecordedResponse, State, WholeBody},
     store::{Lease, LeaseTerm, StoreError, Write},
@@ -191,13 +191,20 @@ where
     }
 
     fn call(&mut self, queued: QueuedRequest) -> RunFuture {
-        let mut service = self.clone();
+        let Self {
+            inner,
+            node,
+            limits,
+        } = self.clone();
         RunFuture(Box::pin(async move {
-            if service.node.in_flight.closed().is_cancelled() {
-                return Err(StoreError::unavailable("this node is shutting down"));
-            }
-            match claim(&service.node, &queued).await? {
-                Some(accepted) => service.call(accepted).await,
+            // Before it is claimed: a drain waits for what was let in, and gives up what
+            // was claimed meanwhile.
+            let admitted = node.in_flight.admit().map_err(|refused| match refused {
+                Refused::Closed => StoreError::unavailable("this node is shutting down"),
+                Refused::Full => StoreError::unavailable("this node has no room"),
+            })?;
+            match claim(&node, &queued).await? {
+                Some(accepted) => operate(node, limits, inner, accepted.admitted(admitted)).await,
                 None => Ok(Ran::Refused),
             }
         }))
@@ -213,6 +220,7 @@ async fn claim<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
+    let mut request = queued.request().map_err(StoreError::refused)?;
     let held = queued.held();
     // An answer may be lost: then the operation is this node's by a token that it has
     // not heard of. Its lease lapses, and somebody takes it over.
@@ -223,7 +231,6 @@ where
         Write::Done(record) => record,
         Write::Lost(_) | Write::Gone => return Ok(None),
     };
-    let mut request = queued.request().map_err(StoreError::refused)?;
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }

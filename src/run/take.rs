@@ -35,6 +35,8 @@ pub(crate) struct Leaving<S, R> {
     pub(crate) admitted: Admitted,
     /// That of the request.
     pub(crate) span: Span,
+    /// Whether the same request, if it comes again, finds the same operation.
+    pub(crate) may_come_again: bool,
     /// How long it may take until it is certain that it is taken.
     pub(crate) at_most: Duration,
 }

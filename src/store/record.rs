@@ -7,7 +7,9 @@ use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
     history::{History, Past},
 };
-use crate::operation::{Metadata, Operation, Outcome, Progress, Snapshot, Stage, State};
+use crate::operation::{
+    FailureKind, Metadata, Operation, Outcome, Problem, Progress, Snapshot, Stage, State,
+};
 
 /// What a store keeps of one operation: the operation itself, its version, its
 /// owner, and who may write to it.
@@ -336,6 +338,12 @@ impl<T> Record<T> {
             true => self.taken_over(node),
             false => Step::Lost,
         }
+    }
+
+    /// Whether it ended before anybody could do its work: no engine took it.
+    pub(crate) fn was_not_dispatched(&self) -> bool {
+        let ended_as = self.operation.problem().map(Problem::type_uri);
+        ended_as == Some(FailureKind::NotDispatched.urn())
     }
 
     /// Whether `token` may write.

@@ -87,8 +87,7 @@ pub trait Lease: Repository {
 
     /// Takes an operation over from whoever holds it by `held.token`, with a higher
     /// token, whether its lease is over or not: for work that is handed on. Of all
-    /// who claim by one token one succeeds. The lease lasts as long as it did; the
-    /// new holder renews it.
+    /// who claim by one token one succeeds. The lease is for `lease.term` from now on.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether it happened.

@@ -82,6 +82,7 @@ pub(crate) enum Fault {
     ClaimsIgnoreTheToken,
     ClaimsKeepTheToken,
     ClaimsAreNotAtomic,
+    ClaimsKeepTheTerm,
     TakeOverGivesNoTerm,
     TakeOverTakesWhatHasEnded,
     TakeOverLosesTheRequest,
@@ -766,7 +767,11 @@ impl Lease for Table {
             false => next,
         });
         let row = rows.operations.get_mut(&self.name(&held.id));
-        row.expect("it was there").record = Arc::clone(&next);
+        let row = row.expect("it was there");
+        row.record = Arc::clone(&next);
+        if !self.breaks(Fault::ClaimsKeepTheTerm) {
+            row.until = Some(Instant::now() + lease.term);
+        }
         Ok(Write::Done(next))
     }
 

@@ -64,8 +64,9 @@ impl<Q> ApalisDispatch<Q> {
     }
 
     /// How long a task may be in the queue before it counts as lost and is dispatched
-    /// again; 5 minutes by default. Less than the queue takes when it is full only
-    /// makes more tasks: what comes too late finds nothing to do.
+    /// again; 5 minutes by default. What comes later finds nothing to do, so a queue that
+    /// takes longer than that makes more tasks than there are operations: let it be longer
+    /// than the longest that a request waits when all goes well.
     #[must_use]
     pub fn claimed_within(self, limit: Duration) -> Self {
         Self {

@@ -12,8 +12,8 @@ use crate::run::{InvalidMessage, QueuedRequest};
 ///
 /// To serde it is a string, each character of which is a byte of the
 /// [message](QueuedRequest::to_bytes) (ISO 8859-1): every codec of every engine takes
-/// strings, and what is text in a request can be read in the engine's tables. It is not
-/// looked into before a worker has it, since a task that cannot be decoded stops the
+/// strings, and what is text in a request can be read in the engine's tables. A byte that
+/// is no text takes two to six. It is not looked into before a worker has it, since a task that cannot be decoded stops the
 /// whole worker that fetched it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApalisTask(Bytes);

@@ -2,11 +2,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use apalis_core::task::Task;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 use tower::{Service, ServiceExt};
 
 use super::ApalisTask;
@@ -25,11 +28,12 @@ use crate::{
 /// Each run is a task of the runtime's own. A worker of the engine that gives up, since
 /// its database was away for a moment, does not stop what it runs; the engine delivers
 /// the task again, which then finds nothing to do.
-///
-/// It is always ready. How many run at a time is said by a `ConcurrencyLimitLayer` on
-/// the `WorkerBuilder`.
-#[derive(Clone)]
-pub struct ApalisWorker<S, R>(RunService<S, R>);
+pub struct ApalisWorker<S, R> {
+    service: RunService<S, R>,
+    places: PollSemaphore,
+    /// For the next call.
+    place: Option<OwnedSemaphorePermit>,
+}
 
 /// Why a task was not run to its end here. The engine is to deliver it again, to another
 /// worker or later.
@@ -47,14 +51,35 @@ pub enum NotRun {
     Stopped,
 }
 
-/// How long a worker that cannot claim waits before it says so. Engines deliver again at
-/// once, and would have it ask a store that is away as fast as it can.
+/// How long a worker that cannot run a task waits before it says so. Engines deliver
+/// again at once, and give a task up that was delivered too often.
 const BEFORE_THE_NEXT: Duration = Duration::from_secs(1);
 
 impl<S, R> ApalisWorker<S, R> {
     /// Runs tasks through `service`, around the whole application.
     pub fn new(service: RunService<S, R>) -> Self {
-        Self(service)
+        Self {
+            service,
+            places: PollSemaphore::new(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))),
+            place: None,
+        }
+    }
+
+    /// How many tasks run at a time; as many as come by default. It is ready while there
+    /// is a place, and clones share them: unlike a `ConcurrencyLimitLayer` on the
+    /// `WorkerBuilder`, this counts what goes on running after a worker of the engine has
+    /// given up.
+    ///
+    /// # Panics
+    /// If it is above [`Semaphore::MAX_PERMITS`].
+    #[must_use]
+    pub fn concurrency(self, tasks: usize) -> Self {
+        let places = Arc::new(Semaphore::new(tasks));
+        Self {
+            places: PollSemaphore::new(places),
+            place: None,
+            ..self
+        }
     }
 }
 
@@ -69,23 +94,46 @@ where
     type Error = NotRun;
     type Future = ApalisFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotRun>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NotRun>> {
+        if self.place.is_none() {
+            self.place = ready!(self.places.poll_acquire(context));
+        }
         Poll::Ready(Ok(()))
     }
 
+    /// # Panics
+    /// Unless it was ready.
     fn call(&mut self, task: Task<ApalisTask>) -> ApalisFuture {
-        let service = self.0.clone();
+        let place = self
+            .place
+            .take()
+            .expect("a worker is called when it is ready");
+        let service = self.service.clone();
         let run = tokio::spawn(async move {
-            let request = task.args.request()?;
-            if let Err(error) = service.oneshot(request).await {
+            let _place = place;
+            let run = async {
+                service.oneshot(task.args.request()?).await?;
+                Ok(())
+            };
+            let ran = run.await;
+            if ran.is_err() {
                 tokio::time::sleep(BEFORE_THE_NEXT).await;
-                return Err(error.into());
             }
-            Ok(())
+            ran
         });
         ApalisFuture(Box::pin(async {
             run.await.unwrap_or(Err(NotRun::Stopped))
         }))
+    }
+}
+
+impl<S: Clone, R> Clone for ApalisWorker<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            places: self.places.clone(),
+            place: None,
+        }
     }
 }
 
@@ -103,7 +151,9 @@ impl Future for ApalisFuture {
 
 impl<S, R> fmt::Debug for ApalisWorker<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ApalisWorker").field(&self.0).finish()
+        f.debug_struct("ApalisWorker")
+            .field("service", &self.service)
+            .finish_non_exhaustive()
     }
 }
 

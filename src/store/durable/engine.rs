@@ -194,6 +194,8 @@ pub enum LeaseChange {
     Kept,
     /// It is taken over, for so long: only if it is over by now.
     TakenOver(Duration),
+    /// It is handed on, for so long, whether it is over or not.
+    HandedOn(Duration),
 }
 
 /// What became of [`Engine::insert`].

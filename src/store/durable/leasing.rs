@@ -69,7 +69,8 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
         let step = |record: &Record<T>| record.claimed(held.token, &lease.node);
-        self.change(&held.id, LeaseChange::Kept, step).await
+        let handed_on = LeaseChange::HandedOn(lease.term);
+        self.change(&held.id, handed_on, step).await
     }
 
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {

@@ -69,7 +69,9 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 Turn::Done(record) => return Ok(Write::Done(record)),
                 Turn::Gone => return Ok(Write::Gone),
                 // A lease that was renewed meanwhile is no change of the record.
-                Turn::Found(found) if lease != LeaseChange::Kept && stamp(&found)? == expected => {
+                Turn::Found(found)
+                    if matches!(lease, LeaseChange::TakenOver(_)) && stamp(&found)? == expected =>
+                {
                     return Ok(Write::Lost(found));
                 }
                 Turn::Found(found) => found,

@@ -70,9 +70,13 @@ impl<T: Payload> Lease for MemoryStore<T> {
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
         let mut holder = None;
-        let write = self.change(&held.id, |entry, _| {
-            holder = entry.record.node().cloned();
-            entry.record.claimed(held.token, &lease.node)
+        let write = self.change(&held.id, |entry, now| {
+            let step = entry.record.claimed(held.token, &lease.node);
+            if let Step::Next(_) = &step {
+                holder = entry.record.node().cloned();
+                entry.deadline = now.tick.plus(lease.term);
+            }
+            step
         })?;
         if let Write::Done(_) = &write {
             self.recall(&held.id, holder.as_ref());

@@ -199,6 +199,7 @@ impl Engine for Postgres {
             (Some(_), _) => &statements.end,
             (None, LeaseChange::Kept) => &statements.change,
             (None, LeaseChange::TakenOver(_)) => &statements.take_over,
+            (None, LeaseChange::HandedOn(_)) => &statements.hand_on,
         };
         let ((version, token), (next_version, next_token)) = (stamp(expected), stamp(next.stamp));
         let ask = query(sql)
@@ -212,7 +213,9 @@ impl Engine for Postgres {
         let ask = match (next.expires_at, next.lease) {
             (Some(at), _) => ask.bind(next.result).bind(moment(at).rounded),
             (None, LeaseChange::Kept) => ask,
-            (None, LeaseChange::TakenOver(term)) => ask.bind(micros(term)),
+            (None, LeaseChange::TakenOver(term) | LeaseChange::HandedOn(term)) => {
+                ask.bind(micros(term))
+            }
         };
         self.replaced(id, ask).await
     }

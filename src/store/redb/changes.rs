@@ -189,7 +189,7 @@ impl Change for Replace {
         let row = CellRow::decode(&bytes)?;
         let lease = desk.memory.leases.get(&self.id).cloned();
         let may_be = match self.lease {
-            LeaseChange::Kept => true,
+            LeaseChange::Kept | LeaseChange::HandedOn(_) => true,
             LeaseChange::TakenOver(_) => {
                 lease.as_ref().is_some_and(|lease| lease.is_over(desk.now))
             }
@@ -205,7 +205,7 @@ impl Change for Replace {
         } else if let Some(lease) = lease {
             let token = self.stamp.token;
             match self.lease {
-                LeaseChange::TakenOver(term) => {
+                LeaseChange::TakenOver(term) | LeaseChange::HandedOn(term) => {
                     desk.memory.lease(&self.id, token, desk.now, term);
                 }
                 LeaseChange::Kept if lease.value != token => {

@@ -171,11 +171,13 @@ impl Engine for Redis {
         let mut call = self.call(&scripts::REPLACE, &[&self.names.cell(id)]);
         call.arg(id.to_string());
         push_stamp(&mut call, expected);
-        let taken_over = match next.lease {
-            LeaseChange::Kept => None,
-            LeaseChange::TakenOver(term) => Some(millis(term)),
+        let (lease, if_over) = match next.lease {
+            LeaseChange::Kept => (None, ""),
+            LeaseChange::TakenOver(term) => (Some(millis(term)), "over"),
+            LeaseChange::HandedOn(term) => (Some(millis(term)), ""),
         };
-        optional(&mut call, taken_over);
+        optional(&mut call, lease);
+        call.arg(if_over);
         optional(&mut call, next.expires_at.map(moment));
         optional(&mut call, next.expires_at.map(removal));
         call.arg(millis(GRACE));

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::time::sleep;
+
 use super::{
     super::subject::{
         LONG, assert_follows, assert_unchanged, done, finish, gone, law, lost, no_token, ok, start,
         success, together,
     },
-    held, held_by, lease, try_to_take,
+    TERM, held, held_by, lease, take, try_to_take,
 };
 use crate::{
     operation::{OperationId, RecordedResponse},
@@ -104,4 +106,33 @@ where
         let succeeded = succeeded.count();
         law!(6, succeeded == 1, "{succeeded} of 4 claims succeeded");
     }
+}
+
+/// What was on its way for long has its whole time once somebody has it, and what was to
+/// be on its way for long is missed soon if that one dies.
+pub(super) async fn a_claim_is_for_the_term_of_who_claims<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (short, long) = (lease(TERM), lease(LONG));
+    let waited = held_by(store, &short).await;
+    let waiting = held_by(store, &long).await;
+    let claim = ok(store.claim(&long, &held(&waited)).await);
+    let waited = done(6, claim, "a claim");
+    let claim = ok(store.claim(&short, &held(&waiting)).await);
+    let left = done(6, claim, "a claim");
+    sleep(TERM).await;
+    let taken = take(store, &lease(LONG), &left).await;
+    law!(
+        6,
+        taken.token() > left.token(),
+        "a claim for {TERM:?} was taken over as {taken:?}"
+    );
+    let id = [waited.operation().id().clone()];
+    let taken = try_to_take(store, &lease(LONG), &id).await;
+    law!(
+        6,
+        taken.is_empty(),
+        "a claim for {LONG:?} lasted for as long as the lease before it: {taken:?}"
+    );
 }

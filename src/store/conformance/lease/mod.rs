@@ -38,6 +38,7 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     taking_over::taking_over_is_bounded(&**store).await;
     claiming::what_is_claimed_is_another_s(&**store).await;
     claiming::of_many_claims_one_succeeds(store).await;
+    claiming::a_claim_is_for_the_term_of_who_claims(&**store).await;
     racing::one_node_takes_over(store).await;
     racing::one_of_taking_over_and_ending_wins(store).await;
 }

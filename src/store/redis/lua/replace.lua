@@ -1,7 +1,9 @@
 -- KEYS: cell.
--- ARGV: prefix, id, version, token, lease to be taken over or '', when it expires
--- or '', when the server removes it, the same for others, the next values.
-local id, lease, expires, removed, others = ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+-- ARGV: prefix, id, version, token, the next lease or '', 'over' if the last one must be
+-- over or '', when it expires or '', when the server removes it, the same for others, the
+-- next values.
+local id, lease, if_over = ARGV[2], ARGV[5], ARGV[6]
+local expires, removed, others = ARGV[7], ARGV[8], ARGV[9]
 local was = redis.call('HMGET', KEYS[1], 'v', 't')
 if not was[1] then
   writable()
@@ -10,13 +12,13 @@ end
 local leases = prefix .. 'leases'
 local now = (lease ~= '' or expires ~= '') and clock()
 local matches = was[1] == ARGV[3] and was[2] == ARGV[4]
-if matches and lease ~= '' then
+if matches and if_over ~= '' then
   local over = redis.call('ZSCORE', leases, id)
   matches = over and tonumber(over) <= now
 end
 writable()
 if not matches then return redis.call('HMGET', KEYS[1], 'h', 'r') end
-redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+redis.call('HSET', KEYS[1], unpack(ARGV, 10))
 if expires ~= '' then
   redis.call('HDEL', KEYS[1], 'q')
   redis.call('ZREM', leases, id)
