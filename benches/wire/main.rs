@@ -63,7 +63,11 @@ fn main() {
         if workload == Workload::AcceptLater {
             delays = latency::measure(&mut servers, row.slowest_rate() / 2.0, &options);
         }
-        eprintln!("{}", row.markdown());
+        eprintln!(
+            "{} {:?}",
+            row.markdown(),
+            row.cells.iter().map(|c| c.rate as u64).collect::<Vec<_>>()
+        );
         rows.push(row);
     }
 
