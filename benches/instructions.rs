@@ -29,8 +29,8 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
-    RequestBody, WholeBody,
-    store::{Created, FencingToken, LeaseTerm, NewOperation, Repository},
+    RequestBody, State, WholeBody,
+    store::{Created, FencingToken, LeaseTerm, NewOperation, Repository, Store},
 };
 
 use report::{answer, report, work};
@@ -71,11 +71,9 @@ fn post() -> Request<WholeBody> {
         .expect("a request")
 }
 
-/// Lets what was spawned come to its end, on one thread.
+/// Lets what was spawned run: on one thread, and as far as it can without waiting.
 async fn settle() {
-    for _ in 0..4 {
-        tokio::task::yield_now().await;
-    }
+    tokio::task::yield_now().await;
 }
 
 /// What is counted, prepared. It drops nothing of what it works on.
@@ -91,18 +89,30 @@ where
     })
 }
 
-/// A store that has been used, as big as it gets.
-fn store() -> MemoryStore {
-    MemoryStore::new()
-        .max_operations(OPERATIONS)
-        .min_retention(Duration::ZERO)
+fn accepting() -> Prepared {
+    accepting_into(MemoryStore::new())
 }
 
-fn accepting() -> Prepared {
+/// Each takes the place of another.
+fn accepting_when_full() -> Prepared {
+    let store = MemoryStore::new().max_operations(2 * OPERATIONS);
+    accepting_into(store.min_retention(Duration::ZERO))
+}
+
+fn accepting_into(store: MemoryStore) -> Prepared {
     let runtime = runtime();
-    let service = AsyncAcceptLayer::new(store()).layer(work(Duration::ZERO));
-    // Twice as many as the store has room for: each then takes another's place.
-    runtime.block_on(accept_all(&service, posts(2 * OPERATIONS)));
+    let service = AsyncAcceptLayer::new(store.clone()).layer(work(Duration::ZERO));
+    runtime.block_on(async {
+        accept_all(&service, posts(2 * OPERATIONS)).await;
+        let Ok(answer) = service.clone().oneshot(post()).await;
+        settle().await;
+        let location = answer.headers()["location"].to_str().expect("text");
+        let (_, id) = location.rsplit_once('/').expect("a path");
+        let record = store.get(&id.parse().expect("an id")).await;
+        let record = record.expect("memory").expect("it was accepted");
+        // Otherwise what is counted would not be all.
+        assert_eq!(record.operation().state(), State::Succeeded);
+    });
     let requests = posts(OPERATIONS);
     prepared(runtime, async move {
         accept_all(&service, requests).await;
@@ -202,6 +212,13 @@ fn accept(prepared: Prepared) {
     prepared();
 }
 
+// The same in a store that is full, and forgets the oldest.
+#[library_benchmark(config = limit("accept_full"))]
+#[bench::thousand(accepting_when_full())]
+fn accept_full(prepared: Prepared) {
+    prepared();
+}
+
 // The same work spawned, and nothing else: no accept can beat it.
 #[library_benchmark(config = limit("spawn"))]
 #[bench::thousand(spawning())]
@@ -225,6 +242,6 @@ fn poll(prepared: Prepared) {
 
 library_benchmark_group!(
     name = operations,
-    benchmarks = [accept, spawn, finish, poll]
+    benchmarks = [accept, accept_full, spawn, finish, poll]
 );
 main!(library_benchmark_groups = operations);
