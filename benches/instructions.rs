@@ -16,6 +16,8 @@
 // Of what the macros make.
 #![allow(missing_docs)]
 
+#[path = "support/hand.rs"]
+mod hand;
 #[path = "support/report.rs"]
 mod report;
 
@@ -25,6 +27,7 @@ use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use http::Request;
+use serde_json::{Value, value::RawValue};
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_operations::{
@@ -33,6 +36,7 @@ use tower_operations::{
     store::{Created, FencingToken, LeaseTerm, NewOperation, Repository, Store},
 };
 
+use hand::{Kept, Operation, Operations};
 use report::{answer, report, work};
 
 const OPERATIONS: usize = 1_000;
@@ -124,9 +128,9 @@ fn posts(count: usize) -> Vec<Request<WholeBody>> {
     (0..count).map(|_| post()).collect()
 }
 
-async fn accept_all<S>(service: &S, requests: Vec<Request<WholeBody>>)
+async fn accept_all<S, B>(service: &S, requests: Vec<Request<B>>)
 where
-    S: Service<Request<WholeBody>, Error = Infallible> + Clone,
+    S: Service<Request<B>, Error = Infallible> + Clone,
 {
     for request in requests {
         let Ok(answer) = service.clone().oneshot(request).await;
@@ -145,6 +149,44 @@ fn spawning() -> Prepared {
             settle().await;
         }
     })
+}
+
+/// The same written by hand.
+fn accepting_by_hand<R: Kept>() -> Prepared {
+    let (runtime, operations) = (runtime(), Operations::<R>::default());
+    let app = hand::app(operations, Duration::ZERO);
+    let posts = || posts(OPERATIONS).into_iter().map(to_axum).collect();
+    runtime.block_on(accept_all(&app, posts()));
+    let requests = posts();
+    prepared(runtime, async move {
+        accept_all(&app, requests).await;
+        std::mem::forget(app);
+    })
+}
+
+fn polling_by_hand<R: Kept>() -> Prepared {
+    let operations = Operations::<R>::default();
+    let requests: Vec<_> = (0..OPERATIONS)
+        .map(|_| {
+            let mut operation = Operation::new(uuid::Uuid::new_v4());
+            operation.finish(R::keep(&report()));
+            let request = Request::get(format!("/operations/{}", operation.id));
+            operations.insert(operation.id, operation);
+            to_axum(request.body(WholeBody::default()).expect("a request"))
+        })
+        .collect();
+    let app = hand::app(operations, Duration::ZERO);
+    prepared(runtime(), async move {
+        for request in requests {
+            let Ok(answer) = app.clone().oneshot(request).await;
+            black_box(answer);
+        }
+        std::mem::forget(app);
+    })
+}
+
+fn to_axum(request: Request<WholeBody>) -> Request<axum::body::Body> {
+    request.map(axum::body::Body::new)
 }
 
 /// An operation that runs.
@@ -240,8 +282,43 @@ fn poll(prepared: Prepared) {
     prepared();
 }
 
+// What is written by hand is there to be compared with, and has no limit.
+#[library_benchmark]
+#[bench::thousand(accepting_by_hand::<Value>())]
+fn accept_by_hand(prepared: Prepared) {
+    prepared();
+}
+
+#[library_benchmark]
+#[bench::thousand(accepting_by_hand::<Box<RawValue>>())]
+fn accept_by_careful_hand(prepared: Prepared) {
+    prepared();
+}
+
+#[library_benchmark]
+#[bench::thousand(polling_by_hand::<Value>())]
+fn poll_by_hand(prepared: Prepared) {
+    prepared();
+}
+
+#[library_benchmark]
+#[bench::thousand(polling_by_hand::<Box<RawValue>>())]
+fn poll_by_careful_hand(prepared: Prepared) {
+    prepared();
+}
+
 library_benchmark_group!(
     name = operations,
-    benchmarks = [accept, accept_full, spawn, finish, poll]
+    benchmarks = [
+        accept,
+        accept_full,
+        spawn,
+        finish,
+        poll,
+        accept_by_hand,
+        accept_by_careful_hand,
+        poll_by_hand,
+        poll_by_careful_hand
+    ]
 );
 main!(library_benchmark_groups = operations);

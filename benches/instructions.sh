@@ -49,6 +49,10 @@ for kind in accept accept_full spawn finish poll; do
   written+=$'\n'"$kind = $now"
 done
 
+for kind in accept_by_hand accept_by_careful_hand poll_by_hand poll_by_careful_hand; do
+  printf '| %s | %s | – | – |\n' "$kind" "$(count "$kind")"
+done
+
 if [ "${1:-}" = --update ]; then
   printf '%s\n' "$written" >"$numbers"
   echo "$numbers is written"

@@ -1,97 +1,17 @@
-//! What is written by hand, in an afternoon: axum, a map, a task and two handlers.
+//! What is written by hand, as a server.
 
-use std::{sync::Arc, time::SystemTime};
-
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::IntoResponse,
-    routing::{get, post},
-    serve::ListenerExt,
-};
-use bytes::Bytes;
-use dashmap::DashMap;
-use http::Request;
-use serde::{Serialize, Serializer};
-use serde_json::{Value, value::RawValue};
-use tower::ServiceExt;
-use uuid::Uuid;
+use axum::serve::ListenerExt;
 
 use super::{
+    by_hand::{Kept, Operation, Operations, app},
     ids,
-    report::{report, work},
+    report::report,
     serve::listen,
     workload::Workload,
 };
 
-/// How a result is kept.
-pub(crate) trait Kept: Serialize + Clone + Send + Sync + 'static {
-    fn keep(body: &Bytes) -> serde_json::Result<Self>;
-}
-
-impl Kept for Value {
-    fn keep(body: &Bytes) -> serde_json::Result<Self> {
-        serde_json::from_slice(body)
-    }
-}
-
-impl Kept for Box<RawValue> {
-    fn keep(body: &Bytes) -> serde_json::Result<Self> {
-        serde_json::from_slice(body)
-    }
-}
-
-#[derive(Clone, Serialize)]
-struct Operation<R> {
-    id: Uuid,
-    state: &'static str,
-    result: Option<R>,
-    #[serde(serialize_with = "rfc3339")]
-    created_at: SystemTime,
-    #[serde(serialize_with = "rfc3339")]
-    updated_at: SystemTime,
-}
-
-fn rfc3339<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_rfc3339_millis(*time))
-}
-
-impl<R> Operation<R> {
-    fn new(id: Uuid) -> Self {
-        let now = SystemTime::now();
-        Self {
-            id,
-            state: "running",
-            result: None,
-            created_at: now,
-            updated_at: now,
-        }
-    }
-
-    fn finish(&mut self, result: serde_json::Result<R>) {
-        self.state = if result.is_ok() {
-            "succeeded"
-        } else {
-            "failed"
-        };
-        self.result = result.ok();
-        self.updated_at = SystemTime::now();
-    }
-}
-
-type Operations<R> = Arc<DashMap<Uuid, Operation<R>>>;
-
-/// What is said of an operation when it is accepted.
-#[derive(Serialize)]
-struct Accepted<'a> {
-    id: Uuid,
-    state: &'a str,
-    location: &'a str,
-}
-
 pub(crate) async fn serve<R: Kept>(workload: Workload) {
-    let operations: Operations<R> = Arc::default();
+    let operations: Operations<R> = Operations::default();
     if let Workload::Poll(stored) = workload {
         for number in 0..stored {
             let mut operation = Operation::new(ids::nth(number));
@@ -99,44 +19,9 @@ pub(crate) async fn serve<R: Kept>(workload: Workload) {
             operations.insert(operation.id, operation);
         }
     }
-    let work = work::<Bytes>(workload.takes());
-    let accept = async move |State(operations): State<Operations<R>>, body: Bytes| {
-        let id = Uuid::new_v4();
-        operations.insert(id, Operation::new(id));
-        tokio::spawn(async move {
-            let Ok(response) = work.oneshot(Request::new(body)).await;
-            let result = R::keep(response.body().data());
-            if let Some(mut operation) = operations.get_mut(&id) {
-                operation.finish(result);
-            }
-        });
-        let location = format!("/operations/{id}");
-        let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_str(&location).expect("a path");
-        headers.insert(header::LOCATION, value);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        let accepted = Accepted {
-            id,
-            state: "pending",
-            location: &location,
-        };
-        (StatusCode::ACCEPTED, headers, Json(accepted)).into_response()
-    };
-    let app = Router::new()
-        .route("/reports", post(accept))
-        .route("/operations/{id}", get(poll::<R>))
-        .with_state(operations);
+    let app = app(operations, workload.takes());
     let listener = listen().await.tap_io(|stream| {
         stream.set_nodelay(true).expect("no delay");
     });
     axum::serve(listener, app).await.expect("it serves");
-}
-
-async fn poll<R: Kept>(
-    State(operations): State<Operations<R>>,
-    Path(id): Path<Uuid>,
-) -> Result<Json<Operation<R>>, StatusCode> {
-    // A copy: the map's lock is not held while it is written out.
-    let found = operations.get(&id).map(|operation| operation.clone());
-    found.map(Json).ok_or(StatusCode::NOT_FOUND)
 }

@@ -23,6 +23,8 @@
 //! | hand | what is written by hand: axum, a `DashMap` of `serde_json::Value`, `tokio::spawn` |
 //! | hand, careful | the same with the result kept as it came: `RawValue` |
 
+#[path = "../support/hand.rs"]
+mod by_hand;
 #[path = "../support/report.rs"]
 mod report;
 
