@@ -19,6 +19,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     hint::black_box,
+    process::Command,
     task::Poll,
 };
 
@@ -40,30 +41,48 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const OPERATIONS: usize = 1_000_000;
 const WAITERS: usize = 100_000;
 
+/// Each is measured in a process of its own, where no memory is left of another.
+const CASES: [(&str, &str); 5] = [
+    ("accepted", "ours, accepted and run"),
+    ("polled", "ours, each polled too"),
+    ("hand", "hand"),
+    ("careful", "hand, careful"),
+    ("held", "a held poll"),
+];
+
 fn main() {
+    let case = std::env::args().nth(1).unwrap_or_default();
+    if let Some((case, name)) = CASES.iter().find(|(name, _)| *name == case) {
+        let (extra, growth) = measure(case);
+        let Growth { asked, resident } = growth;
+        return println!("| {name} | {asked:.0} | {resident:.0} | {extra} |");
+    }
+    println!("| bytes | asked for | resident | |");
+    println!("| --- | --- | --- | --- |");
+    for (case, _) in CASES {
+        let program = std::env::current_exe().expect("this program");
+        let ended = Command::new(program).arg(case).status();
+        assert!(ended.expect("it can be started").success(), "{case}");
+    }
+}
+
+fn measure(case: &str) -> (String, Growth) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    println!(
-        "| bytes an operation beyond its result, {OPERATIONS} stored | asked for | resident |"
-    );
-    println!("| --- | --- | --- |");
-    let (accepted, polled) = runtime.block_on(ours());
-    row("ours, accepted and run", accepted);
-    row("the same, after each was polled", polled);
-    row("hand", by_hand::<Value>());
-    row("hand, careful", by_hand::<Box<RawValue>>());
-
-    println!("\n| bytes a held poll, {WAITERS} held | asked for | resident |");
-    println!("| --- | --- | --- |");
-    let (size, waiting) = runtime.block_on(waiters());
-    row("beyond its connection", waiting);
-    println!("| its future, which its connection has room for | {size} | |");
-}
-
-fn row(name: &str, Growth { asked, resident }: Growth) {
-    println!("| {name} | {asked:.0} | {resident:.0} |");
+    let stored = format!("beyond its result of 1 KiB, {OPERATIONS} stored");
+    match case {
+        "accepted" => (stored, runtime.block_on(ours(false))),
+        "polled" => (stored, runtime.block_on(ours(true))),
+        "hand" => (stored, by_hand::<Value>()),
+        "careful" => (stored, by_hand::<Box<RawValue>>()),
+        _ => {
+            let (size, growth) = runtime.block_on(waiters());
+            let held = format!("beyond its future of {size} bytes, {WAITERS} held");
+            (held, growth)
+        }
+    }
 }
 
 /// What there is at a moment.
@@ -112,8 +131,8 @@ fn unbounded() -> MemoryStore {
         .max_bytes(usize::MAX)
 }
 
-/// After being accepted and run, and after being polled too.
-async fn ours() -> (Growth, Growth) {
+/// Accepted and run, and polled too or not.
+async fn ours(are_polled: bool) -> Growth {
     let (store, body) = (unbounded(), report());
     // Each result is bytes of its own, as it is where results differ.
     let work = service_fn(move |_: Request<RequestBody<WholeBody>>| {
@@ -133,15 +152,14 @@ async fn ours() -> (Growth, Growth) {
         let location: [u8; 48] = location.try_into().expect("/operations/ and an id");
         locations.push(location);
     }
-    let accepted = before.growth(OPERATIONS, report().len());
-    for location in &locations {
+    for location in locations.iter().filter(|_| are_polled) {
         let request = Request::get(&location[..]).body(()).expect("a request");
         let Ok(response) = polls.clone().oneshot(request).await;
         let body = response.body().as_whole().expect("it is not held").data();
         let has_succeeded = body.windows(9).any(|text| text == b"succeeded");
         assert!(has_succeeded, "it has not been run");
     }
-    (accepted, before.growth(OPERATIONS, report().len()))
+    before.growth(OPERATIONS, report().len())
 }
 
 fn by_hand<R: Kept>() -> Growth {

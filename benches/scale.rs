@@ -93,7 +93,7 @@ fn flatness() {
         }
     }
     let times = times.map(median);
-    println!("| stored | a poll, ns | to that of 10,000 |\\n| --- | --- | --- |");
+    println!("| stored | a poll, ns | to that of 10,000 |\n| --- | --- | --- |");
     for (stored, time) in STORED.iter().zip(times) {
         println!("| {stored} | {time:.0} | {:.2} |", time / times[2]);
     }

@@ -12,7 +12,7 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::report::work;
 
 /// How a result is kept.
-pub(crate) trait Kept: Serialize + Clone + Send + Sync + 'static {
+pub(crate) trait Kept: Sized + Serialize + Send + Sync + 'static {
     fn keep(body: &Bytes) -> serde_json::Result<Self>;
 }
 
@@ -42,7 +42,7 @@ impl Kept for Box<RawValue> {
     }
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct Operation<R> {
     pub(crate) id: Uuid,
     state: &'static str,
@@ -121,11 +121,10 @@ pub(crate) fn app<R: Kept>(operations: Operations<R>, takes: Duration) -> Router
         .with_state(operations)
 }
 
-async fn poll<R: Kept>(
-    State(operations): State<Operations<R>>,
-    Path(id): Path<Uuid>,
-) -> Result<Json<Operation<R>>, StatusCode> {
-    // A copy: the map's lock is not held while it is written out.
-    let found = operations.get(&id).map(|operation| operation.clone());
-    found.map(Json).ok_or(StatusCode::NOT_FOUND)
+async fn poll<R: Kept>(State(operations): State<Operations<R>>, Path(id): Path<Uuid>) -> Response {
+    match operations.get(&id) {
+        // Written out under the map's lock, which saves a copy.
+        Some(operation) => Json(operation.value()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
