@@ -83,10 +83,7 @@ async fn settle() {
 /// What is counted, prepared. It drops nothing of what it works on.
 type Prepared = Box<dyn FnOnce()>;
 
-fn prepared<F: Future<Output = ()>>(runtime: Runtime, work: F) -> Prepared
-where
-    F: 'static,
-{
+fn prepared(runtime: Runtime, work: impl Future<Output = ()> + 'static) -> Prepared {
     Box::new(move || {
         runtime.block_on(work);
         std::mem::forget(runtime);
@@ -94,16 +91,16 @@ where
 }
 
 fn accepting() -> Prepared {
-    accepting_into(MemoryStore::new())
+    accepting_into(&MemoryStore::new())
 }
 
 /// Each takes the place of another.
 fn accepting_when_full() -> Prepared {
     let store = MemoryStore::new().max_operations(2 * OPERATIONS);
-    accepting_into(store.min_retention(Duration::ZERO))
+    accepting_into(&store.min_retention(Duration::ZERO))
 }
 
-fn accepting_into(store: MemoryStore) -> Prepared {
+fn accepting_into(store: &MemoryStore) -> Prepared {
     let runtime = runtime();
     let service = AsyncAcceptLayer::new(store.clone()).layer(work(Duration::ZERO));
     runtime.block_on(async {
