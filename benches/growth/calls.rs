@@ -69,7 +69,7 @@ pub(crate) async fn times<S: Whole>(store: &S, loaded: &Loaded, load: Load) -> V
         let (id, token) = started(store, None).await;
         held.push(Held { id, token });
     }
-    for _ in 0..(load.calls / 20).max(5) {
+    for _ in 0..load.calls / 5 {
         let mut note = |call: usize, since: Instant| {
             times[call].push(since.elapsed().as_nanos() as f64);
         };

@@ -29,8 +29,12 @@ pub(crate) fn start(workload: Workload, pinned: bool) -> Vec<Server> {
         .into_iter()
         .map(|(contender, mut child)| {
             let port = child.port();
+            let child = child.take();
+            if pinned {
+                cpu::pin(child.id(), cpu::SERVER).expect("as it was possible before");
+            }
             Server {
-                child: child.take(),
+                child,
                 port,
                 contender,
                 workload,
@@ -95,7 +99,9 @@ fn spawn(contender: Contender, workload: Workload, pinned: bool) -> Child {
     let mut command = match pinned {
         true => {
             let mut command = Command::new("taskset");
-            command.args(["-c", &cpu::SERVER.to_string()]).arg(program);
+            // Not where this process is; until it has stored what it serves, anywhere.
+            let cores = format!("{},{}", cpu::SERVER, cpu::CLIENT);
+            command.args(["-c", &cores]).arg(program);
             command
         }
         false => Command::new(program),

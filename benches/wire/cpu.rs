@@ -20,8 +20,13 @@ pub(crate) fn seconds(pid: u32) -> f64 {
 
 /// Pins this process, and what it starts from now on. The error is why not.
 pub(crate) fn pin_this_process(core: usize) -> Result<(), String> {
+    pin(id(), core)
+}
+
+/// Pins a process that has one thread, or whose first is the one that matters.
+pub(crate) fn pin(pid: u32, core: usize) -> Result<(), String> {
     let taskset = Command::new("taskset")
-        .args(["-cp", &core.to_string(), &id().to_string()])
+        .args(["-cp", &core.to_string(), &pid.to_string()])
         .stdout(Stdio::null())
         .status();
     match taskset {

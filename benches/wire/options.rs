@@ -40,7 +40,7 @@ impl Options {
 
     /// How long a turn is.
     pub(crate) fn turn(&self) -> Duration {
-        Duration::from_millis(if self.is_quick { 350 } else { 1_200 })
+        Duration::from_millis(if self.is_quick { 300 } else { 1_200 })
     }
 
     /// The most requests of a turn: what is accepted stays in memory with some.

@@ -69,9 +69,9 @@ where
 /// With the operations that are polled.
 async fn store(workload: Workload) -> MemoryStore {
     let Workload::Poll(stored) = workload else {
-        // Bounded as by default; but what is accepted without end makes room for
-        // what comes next.
-        return MemoryStore::new().min_retention(Duration::ZERO);
+        // Bounded as by default. What has ended expires soon, so that as much is forgotten
+        // as is accepted, and no turn is unlike another.
+        return MemoryStore::new().ttl(Duration::from_millis(500));
     };
     let store = MemoryStore::new()
         .max_operations(usize::MAX)

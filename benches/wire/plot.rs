@@ -11,13 +11,16 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
 const BAR: f64 = 28.0;
+
+/// It can be read on white and on black.
+const GREY: &str = "#737d88";
 const GAP: f64 = 4.0;
 
 fn colour(contender: Contender) -> &'static str {
     match contender {
-        Contender::Limit => "#8c959f",
+        Contender::Limit => "#9aa4af",
         Contender::Floor => "#b08800",
-        Contender::Ours => "#1f7a4d",
+        Contender::Ours => "#2da06a",
         Contender::Hand => "#c2503d",
         Contender::Careful => "#d98a5f",
     }
@@ -26,11 +29,10 @@ fn colour(contender: Contender) -> &'static str {
 /// Bars in a group for each workload.
 pub(crate) fn svg(rows: &[Row]) -> String {
     let mut out = String::new();
-    let _ = write!(
+    // The tag alone in its line, and no empty line: it also stands in Markdown.
+    let _ = writeln!(
         out,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="CPU time a request takes the limit, by that of each contender" font-family="system-ui, sans-serif" font-size="12">
-<style>text {{ fill: #24292f }} line {{ stroke: #8c959f }} .grid {{ stroke-opacity: 0.35 }} @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} }}</style>
-"#
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="CPU time that the limit takes for a request, by that of each contender" font-family="sans-serif" font-size="12" fill="{GREY}" stroke="none">"#
     );
     axes(&mut out);
     legend(&mut out);
@@ -61,10 +63,10 @@ fn axes(out: &mut String) {
     for step in 0..=5 {
         let ratio = f64::from(step) / 5.0;
         let y = height(ratio);
-        let class = if step == 0 { "axis" } else { "grid" };
+        let opacity = if step == 0 { 1.0 } else { 0.3 };
         let _ = writeln!(
             out,
-            r#"<line class="{class}" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/>"#
+            r#"<line stroke="{GREY}" stroke-opacity="{opacity}" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/>"#
         );
         text(out, LEFT - 6.0, y + 4.0, "end", &format!("{ratio:.1}"));
     }
