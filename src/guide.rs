@@ -12,6 +12,11 @@ pub mod dialects {}
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
+#[doc = include_str!("../docs/performance.md")]
+///
+#[doc = include_str!("../docs/wire.svg")]
+pub mod performance {}
+
 #[cfg(feature = "redb")]
 #[doc = include_str!("../docs/redb.md")]
 pub mod redb {}
