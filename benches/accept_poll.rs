@@ -5,15 +5,18 @@
 //! cargo bench --bench accept_poll
 //! ```
 //!
-//! Times are of this machine and this moment; compare the rows of one run.
+//! Times are of this machine and this moment; compare the rows of one run. How they change
+//! with what is stored is in `scale`, and instructions are counted in `instructions`.
+
+#[path = "support/report.rs"]
+mod report;
 
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
-use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{Request, Response};
 use tokio::runtime::{Builder, Runtime};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody, store::Watch,
 };
@@ -27,29 +30,11 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// 1 KiB of JSON.
-fn report() -> Bytes {
-    let pages = "p".repeat(1024 - 24);
-    format!(r#"{{"title":"Q3","pages":"{pages}"}}"#).into()
-}
-
-fn answer(body: Bytes) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(body));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
 fn inner()
 -> impl Service<Request<Body>, Response = Response<WholeBody>, Error = Infallible, Future: Send>
 + Clone
 + Send {
-    let body = report();
-    service_fn(move |_: Request<Body>| {
-        let response = answer(body.clone());
-        async move { Ok(response) }
-    })
+    report::work(Duration::ZERO)
 }
 
 fn post() -> Request<WholeBody> {
@@ -164,27 +149,20 @@ fn poll(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("poll of a finished operation");
     group.throughput(Throughput::Elements(1));
-    for stored in [1, 10_000] {
-        let store = store();
-        let ids: Vec<_> = (0..stored).map(|_| finished(&runtime, &store)).collect();
-        let service = PollService::new(store);
-        for (name, suffix) in [("operation", ""), ("result", "/result")] {
-            let mut turn = 0;
-            group.bench_function(format!("{name}, {stored} stored"), |bencher| {
-                bencher.iter_batched(
-                    || {
-                        turn = (turn + 7919) % ids.len();
-                        let uri = format!("/{}{suffix}", ids[turn]);
-                        (
-                            service.clone(),
-                            Request::get(uri).body(()).expect("a request"),
-                        )
-                    },
-                    |(service, request)| runtime.block_on(service.oneshot(request)).map(black_box),
-                    BatchSize::SmallInput,
-                );
-            });
-        }
+    let store = store();
+    let id = finished(&runtime, &store);
+    let service = PollService::new(store);
+    for (name, suffix) in [("operation", ""), ("result", "/result")] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || {
+                    let request = Request::get(format!("/{id}{suffix}")).body(());
+                    (service.clone(), request.expect("a request"))
+                },
+                |(service, request)| runtime.block_on(service.oneshot(request)).map(black_box),
+                BatchSize::SmallInput,
+            );
+        });
     }
     group.finish();
 }

@@ -14,13 +14,15 @@
 //!
 //! Instructions a request are those of 2,000 less those of 1,000, by 1,000.
 
+#[path = "support/report.rs"]
+mod report;
+
 use std::{
     convert::Infallible,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::Request;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{AsyncAcceptLayer, MemoryStore, OperationHandle, RequestBody, WholeBody};
 
@@ -64,12 +66,10 @@ fn main() {
 
 async fn run(mode: &str, requests: usize) {
     assert!(MODES.contains(&mode), "one of {MODES:?}");
-    let body: Bytes = format!(r#"{{"title":"Q3","pages":"{}"}}"#, "p".repeat(1000)).into();
+    let body = report::report();
     let (accepts, late) = (mode == "signaled-accepted", mode == "after-late");
     let inner = service_fn(move |request: Request<RequestBody<WholeBody>>| {
-        let mut response = Response::new(WholeBody::from(body.clone()));
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
+        let response = report::answer(body.clone());
         async move {
             if accepts {
                 let operation = OperationHandle::of(request.extensions());

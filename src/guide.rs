@@ -18,6 +18,11 @@ pub mod deployment {}
 #[doc = include_str!("../docs/growing.md")]
 pub mod growing {}
 
+#[doc = include_str!("../docs/performance.md")]
+///
+#[doc = include_str!("../docs/wire.svg")]
+pub mod performance {}
+
 #[cfg(feature = "redb")]
 #[doc = include_str!("../docs/redb.md")]
 pub mod redb {}

@@ -1,0 +1,51 @@
+//! The same written by hand.
+
+use std::{hint::black_box, time::Duration};
+
+use http::Request;
+use tower::ServiceExt;
+use tower_operations::WholeBody;
+
+use crate::{
+    OPERATIONS,
+    hand::{self, Kept, Operation, Operations},
+    prepared::{Prepared, accept_all, posts, prepared, runtime},
+    report::report,
+};
+
+pub(crate) fn accepting_by_hand<R: Kept>() -> Prepared {
+    let (runtime, operations) = (runtime(), Operations::<R>::default());
+    let app = hand::app(operations, Duration::ZERO);
+    let posts = || posts(OPERATIONS).into_iter().map(to_axum).collect();
+    runtime.block_on(accept_all(&app, posts()));
+    let requests = posts();
+    prepared(runtime, async move {
+        accept_all(&app, requests).await;
+        std::mem::forget(app);
+    })
+}
+
+pub(crate) fn polling_by_hand<R: Kept>() -> Prepared {
+    let operations = Operations::<R>::default();
+    let requests: Vec<_> = (0..OPERATIONS)
+        .map(|_| {
+            let mut operation = Operation::new(uuid::Uuid::new_v4());
+            operation.finish(R::keep(&report()));
+            let request = Request::get(format!("/operations/{}", operation.id));
+            operations.insert(operation.id, operation);
+            to_axum(request.body(WholeBody::default()).expect("a request"))
+        })
+        .collect();
+    let app = hand::app(operations, Duration::ZERO);
+    prepared(runtime(), async move {
+        for request in requests {
+            let Ok(answer) = app.clone().oneshot(request).await;
+            black_box(answer);
+        }
+        std::mem::forget(app);
+    })
+}
+
+pub(crate) fn to_axum(request: Request<WholeBody>) -> Request<axum::body::Body> {
+    request.map(axum::body::Body::new)
+}

@@ -1,0 +1,118 @@
+//! This crate's operations, prepared.
+
+use std::{hint::black_box, time::Duration};
+
+use http::Request;
+use tower::{Layer, ServiceExt};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
+    RequestBody, State, WholeBody,
+    store::{Created, FencingToken, LeaseTerm, NewOperation, Repository, Store},
+};
+
+use crate::{
+    OPERATIONS,
+    prepared::{Prepared, accept_all, post, posts, prepared, runtime, settle},
+    report::{answer, report, work},
+};
+
+pub(crate) fn accepting() -> Prepared {
+    accepting_into(&MemoryStore::new())
+}
+
+/// Each takes the place of another.
+pub(crate) fn accepting_when_full() -> Prepared {
+    let store = MemoryStore::new().max_operations(2 * OPERATIONS);
+    accepting_into(&store.min_retention(Duration::ZERO))
+}
+
+pub(crate) fn accepting_into(store: &MemoryStore) -> Prepared {
+    let runtime = runtime();
+    let service = AsyncAcceptLayer::new(store.clone()).layer(work(Duration::ZERO));
+    runtime.block_on(async {
+        accept_all(&service, posts(2 * OPERATIONS)).await;
+        let Ok(answer) = service.clone().oneshot(post()).await;
+        settle().await;
+        let location = answer.headers()["location"].to_str().expect("text");
+        let (_, id) = location.rsplit_once('/').expect("a path");
+        let record = store.get(&id.parse().expect("an id")).await;
+        let record = record.expect("memory").expect("it was accepted");
+        // Otherwise what is counted would not be all.
+        assert_eq!(record.operation().state(), State::Succeeded);
+    });
+    let requests = posts(OPERATIONS);
+    prepared(runtime, async move {
+        accept_all(&service, requests).await;
+        std::mem::forget(service);
+    })
+}
+
+pub(crate) fn spawning() -> Prepared {
+    let (runtime, requests) = (runtime(), posts(OPERATIONS));
+    let service = work::<RequestBody<WholeBody>>(Duration::ZERO);
+    prepared(runtime, async move {
+        for request in requests {
+            let (service, request) = (service.clone(), request.map(RequestBody::whole));
+            tokio::spawn(async move { service.oneshot(request).await.map(drop) });
+            settle().await;
+        }
+    })
+}
+
+/// An operation that runs.
+pub(crate) async fn running(store: &MemoryStore) -> (OperationId, FencingToken) {
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let Ok(Created::New(record)) = store.create(new).await else {
+        panic!("not created");
+    };
+    let token = record.token();
+    store.start(&id, token).await.expect("started");
+    (id, token)
+}
+
+pub(crate) fn success() -> Outcome<RecordedResponse> {
+    Outcome::Succeeded(Some(RecordedResponse::new(answer(report()))))
+}
+
+pub(crate) fn ending() -> Prepared {
+    let (runtime, store) = (runtime(), MemoryStore::new());
+    let running: Vec<_> = runtime.block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..OPERATIONS {
+            let (id, token) = running(&store).await;
+            all.push((id, token, success()));
+        }
+        all
+    });
+    prepared(runtime, async move {
+        for (id, token, outcome) in running {
+            let written = store.finish(&id, token, outcome, None).await;
+            black_box(written).expect("finished");
+        }
+        std::mem::forget(store);
+    })
+}
+
+pub(crate) fn polling() -> Prepared {
+    let (runtime, store) = (runtime(), MemoryStore::new());
+    let requests: Vec<_> = runtime.block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..OPERATIONS {
+            let (id, token) = running(&store).await;
+            let finished = store.finish(&id, token, success(), None).await;
+            finished.expect("finished");
+            let request = Request::get(format!("/{id}")).body(());
+            all.push(request.expect("a request"));
+        }
+        all
+    });
+    let polls = PollService::new(store);
+    prepared(runtime, async move {
+        for request in requests {
+            let Ok(answer) = polls.clone().oneshot(request).await;
+            black_box(answer);
+        }
+        std::mem::forget(polls);
+    })
+}

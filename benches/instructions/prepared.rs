@@ -1,0 +1,51 @@
+//! What is counted, and what comes before it.
+
+use std::{convert::Infallible, future::Future, hint::black_box};
+
+use http::Request;
+use tokio::runtime::{Builder, Runtime};
+use tower::{Service, ServiceExt};
+use tower_operations::WholeBody;
+
+/// What is counted, prepared. It drops nothing of what it works on.
+pub(crate) type Prepared = Box<dyn FnOnce()>;
+
+pub(crate) fn prepared(runtime: Runtime, work: impl Future<Output = ()> + 'static) -> Prepared {
+    Box::new(move || {
+        runtime.block_on(work);
+        std::mem::forget(runtime);
+    })
+}
+
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+pub(crate) fn post() -> Request<WholeBody> {
+    Request::post("/reports")
+        .body(WholeBody::from("{}"))
+        .expect("a request")
+}
+
+/// Lets what was spawned run: on one thread, and as far as it can without waiting.
+pub(crate) async fn settle() {
+    tokio::task::yield_now().await;
+}
+
+pub(crate) fn posts(count: usize) -> Vec<Request<WholeBody>> {
+    (0..count).map(|_| post()).collect()
+}
+
+pub(crate) async fn accept_all<S, B>(service: &S, requests: Vec<Request<B>>)
+where
+    S: Service<Request<B>, Error = Infallible> + Clone,
+{
+    for request in requests {
+        let Ok(answer) = service.clone().oneshot(request).await;
+        black_box(answer);
+        settle().await;
+    }
+}

@@ -1,0 +1,207 @@
+//! Bytes that an operation takes in memory beside its result, and a held poll beside
+//! its connection.
+//!
+//! ```not_rust
+//! cargo bench --bench memory
+//! ```
+//!
+//! *asked for* is what was asked of the allocator and not given back; *resident* is by how
+//! much the process grew, as Linux sees it: what the allocator adds and cannot use is in
+//! there, and memory that was there before is not.
+
+#[path = "support/hand.rs"]
+mod hand;
+#[path = "support/report.rs"]
+mod report;
+
+use std::{
+    alloc::System,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    hint::black_box,
+    process::Command,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use hand::{Kept, Operation, Operations};
+use http::Request;
+use report::{answer, report};
+use serde_json::{Value, value::RawValue};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody,
+    store::{Created, LeaseTerm, NewOperation, Repository},
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const OPERATIONS: usize = 1_000_000;
+const WAITERS: usize = 100_000;
+
+/// Each is measured in a process of its own, where no memory is left of another.
+const CASES: [(&str, &str); 5] = [
+    ("accepted", "ours, accepted and run"),
+    ("polled", "ours, each polled too"),
+    ("hand", "hand"),
+    ("careful", "hand, careful"),
+    ("held", "a held poll"),
+];
+
+fn main() {
+    let case = std::env::args().nth(1).unwrap_or_default();
+    if let Some((case, name)) = CASES.iter().find(|(name, _)| *name == case) {
+        let (extra, growth) = measure(case);
+        let Growth { asked, resident } = growth;
+        return println!("| {name} | {asked:.0} | {resident:.0} | {extra} |");
+    }
+    println!("| bytes | asked for | resident | |");
+    println!("| --- | --- | --- | --- |");
+    for (case, _) in CASES {
+        let program = std::env::current_exe().expect("this program");
+        let ended = Command::new(program).arg(case).status();
+        assert!(ended.expect("it can be started").success(), "{case}");
+    }
+}
+
+fn measure(case: &str) -> (String, Growth) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let stored = format!("beyond its result of 1 KiB, {OPERATIONS} stored");
+    match case {
+        "accepted" => (stored, runtime.block_on(ours(false))),
+        "polled" => (stored, runtime.block_on(ours(true))),
+        "hand" => (stored, by_hand::<Value>()),
+        "careful" => (stored, by_hand::<Box<RawValue>>()),
+        _ => {
+            let (size, growth) = runtime.block_on(waiters());
+            let held = format!("beyond its future of {size} bytes, {WAITERS} held");
+            (held, growth)
+        }
+    }
+}
+
+/// What there is at a moment.
+#[derive(Clone, Copy)]
+struct Usage {
+    asked: usize,
+    resident: usize,
+}
+
+/// By how much it grew, for each.
+struct Growth {
+    asked: f64,
+    resident: f64,
+}
+
+impl Usage {
+    fn now() -> Self {
+        let stats = ALLOCATOR.stats();
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+        let pages: usize = pages.expect("a number");
+        Self {
+            asked: stats.bytes_allocated - stats.bytes_deallocated,
+            resident: pages * PAGE,
+        }
+    }
+
+    /// Since then, for each of so many, less what they would take anyway.
+    fn growth(self, count: usize, anyway: usize) -> Growth {
+        let now = Self::now();
+        let each =
+            |now: usize, then: usize| (now as f64 - then as f64) / count as f64 - anyway as f64;
+        Growth {
+            asked: each(now.asked, self.asked),
+            resident: each(now.resident, self.resident),
+        }
+    }
+}
+
+/// What Linux counts in, on what this is likely to run on.
+const PAGE: usize = 4096;
+
+fn unbounded() -> MemoryStore {
+    MemoryStore::new()
+        .max_operations(usize::MAX)
+        .max_bytes(usize::MAX)
+}
+
+/// Accepted and run, and polled too or not.
+async fn ours(are_polled: bool) -> Growth {
+    let (store, body) = (unbounded(), report());
+    // Each result is bytes of its own, as it is where results differ.
+    let work = service_fn(move |_: Request<RequestBody<WholeBody>>| {
+        let response = answer(Bytes::copy_from_slice(&body));
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let service = AsyncAcceptLayer::new(store.clone()).layer(work);
+    let polls = PollService::new(store).at("/operations");
+    let mut locations = Vec::with_capacity(OPERATIONS);
+    let before = Usage::now();
+    for _ in 0..OPERATIONS {
+        let request = Request::post("/reports").body(WholeBody::from("{}"));
+        let accepted = service.clone().oneshot(request.expect("a request"));
+        let Ok(response) = accepted.await;
+        tokio::task::yield_now().await;
+        let location = response.headers()["location"].as_bytes();
+        let location: [u8; 48] = location.try_into().expect("/operations/ and an id");
+        locations.push(location);
+    }
+    for location in locations.iter().filter(|_| are_polled) {
+        let request = Request::get(&location[..]).body(()).expect("a request");
+        let Ok(response) = polls.clone().oneshot(request).await;
+        let body = response.body().as_whole().expect("it is not held").data();
+        let has_succeeded = body.windows(9).any(|text| text == b"succeeded");
+        assert!(has_succeeded, "it has not been run");
+    }
+    before.growth(OPERATIONS, report().len())
+}
+
+fn by_hand<R: Kept>() -> Growth {
+    let operations = Operations::<R>::default();
+    let before = Usage::now();
+    for _ in 0..OPERATIONS {
+        let mut operation = Operation::new(uuid::Uuid::new_v4());
+        operation.finish(R::keep(&report()));
+        operations.insert(operation.id, operation);
+    }
+    let growth = before.growth(OPERATIONS, report().len());
+    drop(black_box(operations));
+    growth
+}
+
+/// The size of the future of a held poll, and what it takes beside that.
+async fn waiters() -> (usize, Growth) {
+    let store = unbounded();
+    let polls = PollService::new(store.clone()).max_held(usize::MAX);
+    let mut calls = Vec::with_capacity(WAITERS);
+    for _ in 0..WAITERS {
+        let id = OperationId::new();
+        let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+        let Ok(Created::New(_)) = store.create(new).await else {
+            panic!("not created");
+        };
+        let request = Request::get(format!("/{id}?wait=30")).body(());
+        let mut polls = polls.clone();
+        // Always ready.
+        let call = tower::Service::call(&mut polls, request.expect("a request"));
+        calls.push(Box::pin(call));
+    }
+    let size = calls.first().map_or(0, |call| size_of_val(&**call));
+    let before = Usage::now();
+    poll_fn(|context| {
+        for call in &mut calls {
+            assert!(call.as_mut().poll(context).is_pending(), "it is not held");
+        }
+        Poll::Ready(())
+    })
+    .await;
+    let growth = before.growth(WAITERS, 0);
+    assert_eq!(store.waiters(), WAITERS);
+    (size, growth)
+}

@@ -1,0 +1,221 @@
+//! Whether a poll takes longer the more is stored, and how well threads share a
+//! [`MemoryStore`].
+//!
+//! ```not_rust
+//! cargo bench --bench scale
+//! ```
+//!
+//! Medians of rounds in which everybody has a turn, as tables.
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use http::Request;
+use tokio::runtime::{Builder, Runtime};
+use tower::Service;
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, PollService, RecordedResponse, WholeBody,
+    store::{Created, LeaseTerm, NewOperation, Repository},
+};
+
+#[path = "support/report.rs"]
+mod report;
+
+const ROUNDS: usize = 21;
+
+/// Polls of a turn. Each asks for another operation.
+const POLLS: usize = 5_000;
+
+const STORED: [usize; 5] = [1, 100, 10_000, 100_000, 1_000_000];
+
+/// How long the threads run in a turn.
+const TURN: Duration = Duration::from_millis(150);
+
+fn main() {
+    flatness();
+    println!();
+    contention();
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().expect("a runtime")
+}
+
+fn unbounded() -> MemoryStore {
+    MemoryStore::new()
+        .max_operations(usize::MAX)
+        .max_bytes(usize::MAX)
+}
+
+/// Created, started and ended with 1 KiB.
+async fn finished(store: &MemoryStore) -> OperationId {
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let Ok(Created::New(record)) = store.create(new).await else {
+        panic!("not created");
+    };
+    store.start(&id, record.token()).await.expect("started");
+    let body = bytes::Bytes::copy_from_slice(&report::report());
+    let outcome = Outcome::Succeeded(Some(RecordedResponse::new(report::answer(body))));
+    let finished = store.finish(&id, record.token(), outcome, None).await;
+    finished.expect("finished");
+    id
+}
+
+fn flatness() {
+    let runtime = runtime();
+    let mut stores = STORED.map(|stored| {
+        let store = unbounded();
+        let ids: Vec<_> = runtime.block_on(async {
+            let mut ids = Vec::with_capacity(stored);
+            for _ in 0..stored {
+                ids.push(finished(&store).await);
+            }
+            ids
+        });
+        (PollService::new(store), ids)
+    });
+    let mut times = STORED.map(|_| Vec::new());
+    let mut turn = 0;
+    for round in 0..ROUNDS {
+        for place in 0..STORED.len() {
+            let index = (place + round) % STORED.len();
+            let (polls, ids) = &mut stores[index];
+            times[index].push(polling(&runtime, polls, ids, turn));
+            turn += 1;
+        }
+    }
+    let times = times.map(median);
+    println!("| stored | a poll, ns | to that of 10,000 |\n| --- | --- | --- |");
+    for (stored, time) in STORED.iter().zip(times) {
+        println!("| {stored} | {time:.0} | {:.2} |", time / times[2]);
+    }
+}
+
+/// Nanoseconds a poll, of operations here and there.
+fn polling(
+    runtime: &Runtime,
+    polls: &mut PollService<MemoryStore>,
+    ids: &[OperationId],
+    turn: usize,
+) -> f64 {
+    // Strides of a large prime: never the neighbours of the ones before.
+    let requests: Vec<_> = (0..POLLS)
+        .map(|n| {
+            let id = &ids[(turn * POLLS + n).wrapping_mul(2_654_435_761) % ids.len()];
+            let request = Request::get(format!("/{id}")).body(());
+            request.expect("a request")
+        })
+        .collect();
+    runtime.block_on(async {
+        let since = Instant::now();
+        for request in requests {
+            // It is always ready.
+            let Ok(answer) = polls.call(request).await;
+            black_box(answer.body().as_whole().map(WholeBody::data));
+        }
+        since.elapsed().as_nanos() as f64 / POLLS as f64
+    })
+}
+
+fn contention() {
+    let kinds: [(&str, Work); 2] = [("create, start, finish with 1 KiB", whole), ("get", get)];
+    println!("| threads | work | a second | to one thread | to a store for each thread |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (name, work) in kinds {
+        let mut rounds = [1, 2, 8].map(|threads| (threads, Vec::new(), Vec::new()));
+        for _ in 0..ROUNDS / 2 {
+            for (threads, shared, apart) in &mut rounds {
+                shared.push(rate(*threads, work, true));
+                apart.push(rate(*threads, work, false));
+            }
+        }
+        let mut one = None;
+        for (threads, shared, apart) in rounds {
+            let ratios = shared
+                .iter()
+                .zip(&apart)
+                .map(|(shared, apart)| shared / apart);
+            let (to_apart, rate) = (median(ratios.collect()), median(shared));
+            let one = *one.get_or_insert(rate);
+            println!(
+                "| {threads} | {name} | {rate:.0} | {:.2} | {to_apart:.2} |",
+                rate / one
+            );
+        }
+    }
+}
+
+/// Done once, on one of these.
+type Work = fn(&Runtime, &MemoryStore, &[OperationId], usize);
+
+fn whole(runtime: &Runtime, store: &MemoryStore, _: &[OperationId], _: usize) {
+    runtime.block_on(finished(store));
+}
+
+fn get(_: &Runtime, store: &MemoryStore, ids: &[OperationId], turn: usize) {
+    use tower_operations::store::Store;
+
+    let id = &ids[turn.wrapping_mul(7919) % ids.len()];
+    black_box(store.get_now(id).expect("at once").expect("memory"));
+}
+
+/// How often a second all threads together do it, with one store for all of them or
+/// one for each.
+fn rate(threads: usize, work: Work, is_shared: bool) -> f64 {
+    // Bounded as by default, so that it does not grow while it is measured.
+    let store = || {
+        let store = MemoryStore::new()
+            .max_operations(100_000)
+            .min_retention(Duration::ZERO);
+        let ids: Vec<_> = (0..10_000)
+            .map(|_| runtime().block_on(finished(&store)))
+            .collect();
+        Arc::new((store, ids))
+    };
+    let shared = store();
+    let (barrier, is_over) = (Barrier::new(threads + 1), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let store = match is_shared {
+                    true => Arc::clone(&shared),
+                    false => store(),
+                };
+                let (barrier, is_over) = (&barrier, &is_over);
+                scope.spawn(move || {
+                    let (runtime, (store, ids)) = (runtime(), &*store);
+                    let mut done = 0;
+                    barrier.wait();
+                    let since = Instant::now();
+                    while !is_over.load(Relaxed) {
+                        for _ in 0..16 {
+                            work(&runtime, store, ids, thread + threads * done);
+                            done += 1;
+                        }
+                    }
+                    done as f64 / since.elapsed().as_secs_f64()
+                })
+            })
+            .collect();
+        barrier.wait();
+        thread::sleep(TURN);
+        is_over.store(true, Relaxed);
+        let rates = running
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        rates.sum()
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

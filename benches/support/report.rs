@@ -1,0 +1,46 @@
+//! The work that all of the benchmarks accept: it answers 1 KiB of JSON.
+
+// Each benchmark uses its part of this.
+#![allow(dead_code)]
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use tower::{Service, service_fn};
+use tower_operations::WholeBody;
+
+/// 1 KiB of JSON.
+pub(crate) fn report() -> Bytes {
+    let pages = "p".repeat(1024 - 24);
+    format!(r#"{{"title":"Q3","pages":"{pages}"}}"#).into()
+}
+
+/// The answer that `body` is the body of.
+pub(crate) fn answer(body: Bytes) -> Response<WholeBody> {
+    let mut response = Response::new(WholeBody::from(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Answers 1 KiB of JSON after `takes`, whatever it is asked.
+pub(crate) fn work<B: Send + 'static>(
+    takes: Duration,
+) -> impl Service<Request<B>, Response = Response<WholeBody>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ Sync
++ 'static {
+    let body = report();
+    service_fn(move |_: Request<B>| {
+        let response = answer(body.clone());
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            Ok(response)
+        }
+    })
+}

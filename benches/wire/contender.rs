@@ -1,0 +1,36 @@
+//! Who takes part.
+
+/// In the order of the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    Limit,
+    Floor,
+    Ours,
+    Hand,
+    Careful,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Limit,
+        Self::Floor,
+        Self::Ours,
+        Self::Hand,
+        Self::Careful,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Floor => "floor",
+            Self::Ours => "ours",
+            Self::Hand => "hand",
+            Self::Careful => "hand, careful",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        let found = Self::ALL.into_iter().find(|one| one.name() == name);
+        found.unwrap_or_else(|| panic!("{name}: no contender"))
+    }
+}

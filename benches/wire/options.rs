@@ -1,0 +1,50 @@
+//! How long and how often.
+
+use std::{path::PathBuf, time::Duration};
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    is_quick: bool,
+    plot: Option<PathBuf>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Self {
+        let mut options = Self {
+            is_quick: false,
+            plot: None,
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--bench" => {} // cargo's
+                "--quick" => options.is_quick = true,
+                "--plot" => options.plot = arguments.next().map(PathBuf::from),
+                other => panic!("{other}: there are --quick and --plot FILE"),
+            }
+        }
+        options
+    }
+
+    /// Where the plot goes. That of a quick run is not worth keeping.
+    pub(crate) fn plot(&self) -> Option<PathBuf> {
+        let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire.svg");
+        let usual = (!self.is_quick).then(|| PathBuf::from(usual));
+        self.plot.clone().or(usual)
+    }
+
+    /// How often each contender has its turn.
+    pub(crate) fn rounds(&self) -> usize {
+        if self.is_quick { 3 } else { 9 }
+    }
+
+    /// How long a turn is.
+    pub(crate) fn turn(&self) -> Duration {
+        Duration::from_millis(if self.is_quick { 300 } else { 1_200 })
+    }
+
+    /// The most requests of a turn: what is accepted stays in memory with some.
+    pub(crate) fn requests(&self) -> u64 {
+        400_000
+    }
+}

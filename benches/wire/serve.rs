@@ -1,0 +1,62 @@
+//! One contender as a server: this program, started anew.
+
+use std::{convert::Infallible, future::Future, io::Read};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tower::BoxError;
+
+use super::{contender::Contender, hand, limit, ours, workload::Workload};
+
+/// Serves until the input closes: with the process that started it, at the latest.
+pub(crate) fn serve(what: &[String]) {
+    let [contender, workload] = what else {
+        panic!("serve CONTENDER WORKLOAD");
+    };
+    let (contender, workload) = (Contender::named(contender), Workload::named(workload));
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        match contender {
+            Contender::Limit => limit::limit(workload).await,
+            Contender::Floor => limit::floor(workload).await,
+            Contender::Ours => ours::serve(workload).await,
+            Contender::Hand => hand::serve::<serde_json::Value>(workload).await,
+            Contender::Careful => hand::serve::<Box<serde_json::value::RawValue>>(workload).await,
+        }
+    });
+}
+
+/// A port that is listened on. It is told once everything is there.
+pub(crate) async fn listen() -> TcpListener {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    println!("{}", listener.local_addr().expect("an address").port());
+    listener
+}
+
+/// Hyper, and nothing else.
+pub(crate) async fn on_hyper<S, F, B>(service: S)
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let listener = listen().await;
+    while let Ok((stream, _)) = listener.accept().await {
+        stream.set_nodelay(true).expect("no delay");
+        let service = service_fn(service.clone());
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        // A client that goes away is no error.
+        tokio::spawn(async move { drop(connection.await) });
+    }
+}
