@@ -249,7 +249,7 @@ where
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
-        let mut request = Request::from_parts(parts, body);
+        let mut request = Box::new(Request::from_parts(parts, body));
         let span = operation_span(&wanted.new.id, &request);
         request
             .extensions_mut()
