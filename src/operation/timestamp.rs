@@ -45,7 +45,8 @@ impl Timestamp {
 }
 
 /// Writes a number into its place.
-fn put(place: &mut [u8], mut number: u64) {
+fn put(place: &mut [u8], number: u64) {
+    let mut number = number as u32;
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
