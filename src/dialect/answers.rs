@@ -77,17 +77,12 @@ pub(super) trait Put: Sized {
     /// A field with a value that can stand in a header.
     fn set(self, name: HeaderName, value: HeaderValue) -> Self;
 
-    /// `Retry-After`, if it is known.
-    fn after_seconds(self, seconds: Option<u64>) -> Self {
-        match seconds {
+    /// `Retry-After` in seconds, if the operation is not terminal.
+    fn retry_after(self, context: &Context<'_>) -> Self {
+        match context.retry_after {
             Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
             None => self,
         }
-    }
-
-    /// `Retry-After` in seconds, if the operation is not terminal.
-    fn retry_after(self, context: &Context<'_>) -> Self {
-        self.after_seconds(context.retry_after)
     }
 
     /// `Location` of the operation.
