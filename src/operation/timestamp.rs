@@ -25,6 +25,11 @@ impl From<Timestamp> for SystemTime {
 }
 
 impl Timestamp {
+    /// Milliseconds after 1970.
+    pub(super) fn millis(self) -> u64 {
+        self.0.get()
+    }
+
     /// Writes it after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
     /// poll writes three.
     pub(super) fn push_to(self, out: &mut Vec<u8>) {

@@ -27,13 +27,9 @@ pub(super) fn tag<T>(record: &Record<T>) -> String {
 }
 
 fn push_tag<T>(record: &Record<T>, out: &mut Vec<u8>) {
-    let updated = record.operation().metadata().updated_at();
-    let millis = updated
-        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-        .map_or(0, |age| age.as_millis() as u64);
     push_number::<10>(record.version().map_or(0, Version::get), out);
     out.push(b'-');
-    push_number::<16>(millis, out);
+    push_number::<16>(record.operation().metadata().updated_millis(), out);
 }
 
 /// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared
