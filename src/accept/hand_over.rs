@@ -93,7 +93,7 @@ where
     }
 
     /// Holds the call of a request that streams.
-    pub(super) fn stream<B>(self: Box<Self>, body: B) -> Held<S::Response, S::Error>
+    pub(super) fn stream<B>(self, body: B) -> Held<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -153,7 +153,7 @@ where
     /// Creates the operation and runs it, in a task of its own: neither depends
     /// on the client from here on.
     fn hand_over<B>(
-        self: Box<Self>,
+        self,
         wanted: Wanted,
         body: WholeBody,
         mut reserved: Option<ReservedKey>,
@@ -170,7 +170,7 @@ where
             parts,
             admitted,
             ..
-        } = *self;
+        } = self;
         let request = Box::new(Request::from_parts(parts, body));
         let (tell, created) = oneshot::channel();
         let request_span = Span::current();
@@ -226,7 +226,7 @@ where
     /// Runs the call in a task of its own, which the client still has a say in:
     /// it is an operation only once its time is over or the handler says so.
     fn hold<B>(
-        self: Box<Self>,
+        self,
         wanted: Wanted,
         body: RequestBody<B>,
         mut reserved: Option<ReservedKey>,
@@ -244,7 +244,7 @@ where
             parts,
             admitted,
             ..
-        } = *self;
+        } = self;
         let work = Arc::new(Work::held_at_a_gate(
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
