@@ -115,7 +115,7 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome = pin!(async { Ok(outcome_of(called, &limits).await) });
+                let outcome = Box::pin(async { Ok(outcome_of(called, &limits).await) });
                 go_on(&node, &limits, &work, outcome).await;
                 return None;
             }
@@ -123,7 +123,7 @@ where
             Held::Accepted(record, done) => {
                 accepted(record);
                 // From here on like one that was accepted at once.
-                let run = pin!(async {
+                let run = Box::pin(async {
                     let done = match done {
                         Some(done) => done,
                         None => ready.await,
@@ -163,7 +163,7 @@ where
             };
             Ok(outcome_of(called, &limits).await)
         });
-        let run = pin!(async {
+        let run = Box::pin(async {
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),
                 Err(ended) => ended,
@@ -207,7 +207,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Arc<Work>,
-    run: Pin<&mut impl Future<Output = RunOutcome>>,
+    mut run: Pin<Box<impl Future<Output = RunOutcome>>>,
 ) {
     crash_point!("accepted");
     let Some(_entered) = node.in_flight.enter(Arc::clone(work)) else {
@@ -215,8 +215,10 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
         return;
     };
     heartbeat::ensure(node);
-    let run = CatchPanic::new(stoppable(node, limits, work, run));
-    let outcome: RunOutcome = run.await.unwrap_or_else(|panicked| {
+    let ended = CatchPanic::new(stoppable(node, limits, work, run.as_mut())).await;
+    // Before it is said how it has ended.
+    drop(run);
+    let outcome: RunOutcome = ended.unwrap_or_else(|panicked| {
         panicked.forget();
         Ok(Outcome::failed(FailureKind::Panicked))
     });
