@@ -93,7 +93,7 @@ where
     }
 
     /// Holds the call of a request that streams.
-    pub(super) fn stream<B>(self: Box<Self>, body: B) -> Held<S::Response, S::Error>
+    pub(super) fn stream<B>(self, body: B) -> Held<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -156,7 +156,7 @@ where
     /// Creates the operation and runs it, in a task of its own: neither depends
     /// on the client from here on.
     fn hand_over<B>(
-        self: Box<Self>,
+        self,
         wanted: Wanted,
         body: WholeBody,
         mut reserved: Option<ReservedKey>,
@@ -173,7 +173,7 @@ where
             parts,
             admitted,
             ..
-        } = *self;
+        } = self;
         let request = Box::new(Request::from_parts(parts, body));
         let (tell, created) = oneshot::channel();
         let span = Span::current();
@@ -238,7 +238,7 @@ where
     /// Runs the call in a task of its own, which the client still has a say in:
     /// it is an operation only once its time is over or the handler says so.
     fn hold<B>(
-        self: Box<Self>,
+        self,
         wanted: Wanted,
         body: RequestBody<B>,
         mut reserved: Option<ReservedKey>,
@@ -256,12 +256,12 @@ where
             parts,
             admitted,
             ..
-        } = *self;
+        } = self;
         let work = Arc::new(Work::held_at_a_gate(
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
-        let mut request = Request::from_parts(parts, body);
+        let mut request = Box::new(Request::from_parts(parts, body));
         let span = operation_span(&wanted.new.id, &request);
         request
             .extensions_mut()

@@ -3,7 +3,7 @@ use std::{borrow::Cow, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{LINK, LOCATION},
+    header::{LINK, LOCATION, RETRY_AFTER},
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     answers::{JSON, Put, typed},
     retry_after::whole_seconds,
 };
-use crate::operation::{OperationId, State, WholeBody, push_string};
+use crate::operation::{OperationId, State, WholeBody, push_number, push_string};
 
 /// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
 /// without the layer.
@@ -112,11 +112,16 @@ impl<'a> Accepted<'a> {
             self.urls.push_below("result", &mut text);
             text.extend_from_slice(b">; rel=\"result\"");
         }
+        let linked = text.len();
+        if let Some(seconds) = self.retry_after {
+            push_number::<10>(seconds, &mut text);
+        }
 
         let text = Bytes::from(text);
         let response = typed(StatusCode::ACCEPTED, JSON, text.slice(..body)).no_store();
         let response = with(response, LOCATION, text.slice(body..located));
-        with(response, LINK, text.slice(located..)).after_seconds(self.retry_after)
+        let response = with(response, LINK, text.slice(located..linked));
+        with(response, RETRY_AFTER, text.slice(linked..))
     }
 }
 

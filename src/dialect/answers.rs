@@ -11,6 +11,9 @@ use crate::operation::{OperationView, PayloadView, WholeBody};
 
 pub(super) const JSON: &str = "application/json";
 
+/// What is made each time is checked each time.
+const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
+
 /// So many header fields fit into an answer before its map grows, which is as many as
 /// most answers have.
 const FIELDS: usize = 6;
@@ -24,9 +27,11 @@ pub(super) fn typed(
     let mut response = Response::new(WholeBody::from(text));
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
-    let media_type = HeaderValue::from_static(media_type);
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
-    response
+    let media_type = match media_type {
+        JSON => JSON_TYPE,
+        other => HeaderValue::from_static(other),
+    };
+    response.set(CONTENT_TYPE, media_type)
 }
 
 /// An answer without a body.
@@ -72,17 +77,12 @@ pub(super) trait Put: Sized {
     /// A field with a value that can stand in a header.
     fn set(self, name: HeaderName, value: HeaderValue) -> Self;
 
-    /// `Retry-After`, if it is known.
-    fn after_seconds(self, seconds: Option<u64>) -> Self {
-        match seconds {
+    /// `Retry-After` in seconds, if the operation is not terminal.
+    fn retry_after(self, context: &Context<'_>) -> Self {
+        match context.retry_after {
             Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
             None => self,
         }
-    }
-
-    /// `Retry-After` in seconds, if the operation is not terminal.
-    fn retry_after(self, context: &Context<'_>) -> Self {
-        self.after_seconds(context.retry_after)
     }
 
     /// `Location` of the operation.

@@ -49,6 +49,11 @@ impl Urls {
         }
     }
 
+    /// An operation at `status`, which has no white space around it.
+    pub(super) fn trimmed(status: String) -> Self {
+        Self { status }
+    }
+
     /// Where the operation is; `None` if the application left it empty.
     #[must_use]
     pub fn status(&self) -> Option<&str> {

@@ -97,7 +97,7 @@ impl Locator {
                 url.extend_from_slice(self.at.as_bytes());
                 url.push(b'/');
                 id.push_to(&mut url);
-                Urls::new(String::from_utf8(url).unwrap_or_default())
+                Urls::trimmed(String::from_utf8(url).unwrap_or_default())
             }
         }
     }

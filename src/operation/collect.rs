@@ -10,7 +10,7 @@ pub(crate) struct Collecting {
     /// The only frame so far: most bodies have no second, and need no copy.
     first: Bytes,
     joined: BytesMut,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// In bytes.
     limit: u64,
 }
@@ -62,7 +62,7 @@ impl Collecting {
                 .into_boxed_slice()
                 .into(),
         };
-        WholeBody::new(data, self.trailers.take())
+        WholeBody::new(data, self.trailers.take().map(|trailers| *trailers))
     }
 }
 

@@ -14,12 +14,12 @@ const SENSITIVE: u32 = 1 << 31;
 
 impl HeaderBlock {
     pub(crate) fn from_map(map: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Self {
-        let fields = || map.iter().filter(|(name, _)| keep(name));
-        let size = fields()
+        // Exact where all are kept, as mostly.
+        let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
         let mut block = Vec::with_capacity(size);
-        for (name, value) in fields() {
+        for (name, value) in map.iter().filter(|(name, _)| keep(name)) {
             let name = name.as_str().as_bytes();
             // `http` bounds a name to 64 KiB and no server takes a value of 2 GiB.
             let mut length = value.len() as u32;

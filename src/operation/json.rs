@@ -11,8 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
-    RecordedResponse, Snapshot, Stage, State, push_rfc3339, recorded::Embed,
-    timestamp::serde_rfc3339,
+    RecordedResponse, Snapshot, Stage, State,
+    recorded::Embed,
+    timestamp::{Timestamp, serde_rfc3339},
 };
 
 pub(super) fn write(
@@ -46,17 +47,17 @@ pub(super) fn write(
         out.extend_from_slice(b",\"progress\":");
         serde_json::to_writer(&mut *out, progress)?;
     }
-    write_time(",\"created_at\":\"", metadata.created_at(), out);
-    write_time(",\"updated_at\":\"", metadata.updated_at(), out);
-    write_time(",\"expires_at\":\"", metadata.expires_at(), out);
+    write_time(",\"created_at\":\"", metadata.created_at, out);
+    write_time(",\"updated_at\":\"", metadata.updated_at, out);
+    write_time(",\"expires_at\":\"", metadata.expires_at, out);
     out.push(b'}');
     Ok(())
 }
 
-fn write_time(key: &str, time: Option<SystemTime>, out: &mut Vec<u8>) {
+fn write_time(key: &str, time: Option<Timestamp>, out: &mut Vec<u8>) {
     if let Some(time) = time {
         out.extend_from_slice(key.as_bytes());
-        push_rfc3339(time, out);
+        time.push_to(out);
         out.push(b'"');
     }
 }

@@ -11,11 +11,11 @@ use super::{Progress, State, timestamp::Timestamp};
 /// Times are kept in whole milliseconds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
-    created_at: Option<Timestamp>,
-    updated_at: Option<Timestamp>,
+    pub(super) created_at: Option<Timestamp>,
+    pub(super) updated_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
     progress: Option<Box<Progress>>,
     method: Option<Method>,
     name: Option<Arc<str>>,
@@ -86,6 +86,11 @@ impl Metadata {
     pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// When it last changed, in milliseconds after 1970; 0 if that is not known.
+    pub(crate) fn updated_millis(&self) -> u64 {
+        self.updated_at.map_or(0, Timestamp::millis)
     }
 
     /// What was known before the end: at the change of `at`, with that progress.

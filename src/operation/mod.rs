@@ -27,6 +27,7 @@
 
 mod body;
 mod collect;
+mod digits;
 mod failure;
 mod headers;
 mod id;
@@ -61,6 +62,7 @@ pub use stored::Stored;
 pub use view::OperationView;
 
 pub(crate) use collect::Collecting;
+pub(crate) use digits::push_number;
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
 pub(crate) use syntax::push_string;

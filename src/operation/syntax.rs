@@ -89,9 +89,12 @@ impl Reader<'_> {
 
     fn rest_of_string(&mut self) -> Option<()> {
         loop {
-            self.skip_plain::<64>();
-            self.skip_plain::<16>();
-            self.skip_plain::<1>();
+            // Most strings are short.
+            if self.takes_plain::<16>() {
+                while self.takes_plain::<64>() {}
+                while self.takes_plain::<16>() {}
+            }
+            while self.takes_plain::<1>() {}
             match self.next()? {
                 b'"' => return Some(()),
                 b'\\' => self.rest_of_escape()?,
@@ -100,15 +103,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips blocks of so many bytes that stand for themselves.
-    fn skip_plain<const BLOCK: usize>(&mut self) {
-        let mut rest = self.0;
-        while let Some((block, after)) = rest.split_first_chunk::<BLOCK>()
-            && is_plain(block)
-        {
-            rest = after;
+    /// Whether so many bytes come that stand for themselves, which are read then.
+    fn takes_plain<const BLOCK: usize>(&mut self) -> bool {
+        match self.0.split_first_chunk::<BLOCK>() {
+            Some((block, rest)) if is_plain(block) => {
+                self.0 = rest;
+                true
+            }
+            _ => false,
         }
-        self.0 = rest;
     }
 
     fn rest_of_escape(&mut self) -> Option<()> {

@@ -25,6 +25,11 @@ impl From<Timestamp> for SystemTime {
 }
 
 impl Timestamp {
+    /// Milliseconds after 1970.
+    pub(super) fn millis(self) -> u64 {
+        self.0.get()
+    }
+
     /// Writes it after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
     /// poll writes three.
     pub(super) fn push_to(self, out: &mut Vec<u8>) {
@@ -45,7 +50,8 @@ impl Timestamp {
 }
 
 /// Writes a number into its place.
-fn put(place: &mut [u8], mut number: u64) {
+fn put(place: &mut [u8], number: u64) {
+    let mut number = number as u32;
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    operation::WholeBody,
+    operation::{WholeBody, push_number},
     store::{Record, Version},
 };
 
@@ -27,27 +27,9 @@ pub(super) fn tag<T>(record: &Record<T>) -> String {
 }
 
 fn push_tag<T>(record: &Record<T>, out: &mut Vec<u8>) {
-    let updated = record.operation().metadata().updated_at();
-    let millis = updated
-        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-        .map_or(0, |age| age.as_millis() as u64);
     push_number::<10>(record.version().map_or(0, Version::get), out);
     out.push(b'-');
-    push_number::<16>(millis, out);
-}
-
-/// Appends a number, in digits of this base.
-fn push_number<const BASE: u64>(number: u64, out: &mut Vec<u8>) {
-    let begin = out.len();
-    let mut rest = number;
-    loop {
-        out.push(b"0123456789abcdef"[(rest % BASE) as usize]);
-        rest /= BASE;
-        if rest == 0 {
-            break;
-        }
-    }
-    out[begin..].reverse();
+    push_number::<16>(record.operation().metadata().updated_millis(), out);
 }
 
 /// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared
@@ -101,19 +83,4 @@ pub(super) fn not_modified(
         headers.insert(header::RETRY_AFTER, retry_after.clone());
     }
     unchanged
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_as_the_formatter_writes_them() {
-        for number in [0, 1, 9, 10, 15, 16, 255, 1_764_000_000_123, u64::MAX] {
-            let mut text = Vec::new();
-            push_number::<10>(number, &mut text);
-            push_number::<16>(number, &mut text);
-            assert_eq!(text, format!("{number}{number:x}").as_bytes());
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 pin_project! {
     /// Gives up on a future that has not ended by a time.
@@ -36,6 +36,11 @@ impl<F> AtMost<F> {
             limit,
             timer: None,
         }
+    }
+
+    /// Waits for `future` until that moment.
+    pub(super) fn until(deadline: Instant, future: F) -> Self {
+        Self::new(deadline.saturating_duration_since(Instant::now()), future)
     }
 }
 
@@ -66,8 +71,6 @@ impl<F: Future> Future for AtMost<F> {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
-
-    use tokio::time::Instant;
 
     use super::*;
 

@@ -1,16 +1,22 @@
 //! A call that may still be answered directly: run first, accepted later, or
 //! not at all.
 
-use std::{any::Any, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    Node, RunLimits,
+    AtMost, Node, RunLimits,
     catch_panic::{CatchPanic, Panicked},
     heartbeat,
     operate::{RunOutcome, collect, inner_error, leave, start, stoppable},
@@ -43,7 +49,7 @@ pub(crate) struct Holding<S, Q, R> {
     pub(crate) limits: RunLimits,
     pub(crate) work: Arc<Work>,
     pub(crate) service: S,
-    pub(crate) request: Q,
+    pub(crate) request: Box<Q>,
     /// When the answer is too late to be one.
     pub(crate) deadline: Option<Duration>,
 }
@@ -92,7 +98,7 @@ where
             too_late: deadline.and_then(|deadline| begun.checked_add(deadline)),
         };
         let ready = async move {
-            match timeout(limits.pending, service.ready()).await {
+            match AtMost::new(limits.pending, service.ready()).await {
                 Ok(Ok(_)) => Ok(service),
                 Ok(Err(error)) => Err(Ok((Err(error), Instant::now()))),
                 Err(_) => Err(Err(Late)),
@@ -109,7 +115,7 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome = async { Ok(outcome_of(called, &limits).await) };
+                let outcome = Box::pin(async { Ok(outcome_of(called, &limits).await) });
                 go_on(&node, &limits, &work, outcome).await;
                 return None;
             }
@@ -117,7 +123,7 @@ where
             Held::Accepted(record, done) => {
                 accepted(record);
                 // From here on like one that was accepted at once.
-                let run = async {
+                let run = Box::pin(async {
                     let done = match done {
                         Some(done) => done,
                         None => ready.await,
@@ -132,7 +138,7 @@ where
                         failed => not_called(failed),
                     };
                     Ok(outcome_of(called, &limits).await)
-                };
+                });
                 go_on(&node, &limits, &work, run).await;
                 return None;
             }
@@ -149,37 +155,41 @@ where
         };
         accepted(record);
         // It was created as started; this is how it hears of what happened since.
-        let is_ours = async { start(&node, &work).await.map_err(RunOutcome::from) };
-        let outcome = async {
+        let is_ours = pin!(async { start(&node, &work).await.map_err(RunOutcome::from) });
+        let outcome = pin!(async {
             let called = match done {
                 Some(called) => called,
                 None => call.await,
             };
             Ok(outcome_of(called, &limits).await)
-        };
-        let run = async {
+        });
+        let run = Box::pin(async {
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),
                 Err(ended) => ended,
             }
-        };
+        });
         go_on(&node, &limits, &work, run).await;
         None
     }
 }
 
 /// Calls a service that is ready.
-async fn call<S, Q>(mut service: S, request: Q, at_most: Duration) -> Called<S::Response, S::Error>
+async fn call<S, Q>(
+    mut service: S,
+    request: Box<Q>,
+    at_most: Duration,
+) -> Called<S::Response, S::Error>
 where
     S: Service<Q>,
 {
     let latest = Instant::now() + at_most;
-    let call = async {
-        match timeout_at(latest, service.call(request)).await {
+    let call = pin!(async {
+        match AtMost::new(at_most, service.call(*request)).await {
             Ok(called) => Ok((called, latest)),
             Err(_) => Err(Late),
         }
-    };
+    });
     CatchPanic::new(call).await
 }
 
@@ -197,7 +207,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Arc<Work>,
-    run: impl Future<Output = RunOutcome>,
+    mut run: Pin<Box<impl Future<Output = RunOutcome>>>,
 ) {
     crash_point!("accepted");
     let Some(_entered) = node.in_flight.enter(Arc::clone(work)) else {
@@ -205,11 +215,10 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
         return;
     };
     heartbeat::ensure(node);
-    let stopped_or_done = {
-        let run = pin!(run);
-        CatchPanic::new(stoppable(node, limits, work, run)).await
-    };
-    let outcome: RunOutcome = stopped_or_done.unwrap_or_else(|panicked| {
+    let ended = CatchPanic::new(stoppable(node, limits, work, run.as_mut())).await;
+    // Before it is said how it has ended.
+    drop(run);
+    let outcome: RunOutcome = ended.unwrap_or_else(|panicked| {
         panicked.forget();
         Ok(Outcome::failed(FailureKind::Panicked))
     });
@@ -246,8 +255,8 @@ where
             return Outcome::failed(FailureKind::Panicked);
         }
     };
-    let collected = timeout_at(latest, collect(response, limits.result));
-    match CatchPanic::new(collected).await {
+    let collected = pin!(collect(response, limits.result));
+    match CatchPanic::new(AtMost::until(latest, collected)).await {
         Ok(Ok(Ok(response))) => RecordedResponse::new(response).into_outcome(),
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),

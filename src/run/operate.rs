@@ -23,7 +23,7 @@ use super::{
     work::{Cause, Work},
 };
 use crate::{
-    operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody},
+    operation::{Collecting, FailureKind, Outcome, Progress, RecordedResponse, WholeBody},
     store::{Lease, StoreError, Write},
 };
 
@@ -136,8 +136,18 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 /// Writes what the handler reports, a few times a second at the most. Ends only
 /// when it learns that the operation is somebody else's.
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
+    let first = work.next_report().await;
+    // On the heap: most handlers report nothing.
+    Box::pin(write_reports_from(node, work, first)).await;
+}
+
+async fn write_reports_from<R: Lease<Output = RecordedResponse>>(
+    node: &Node<R>,
+    work: &Work,
+    mut next: (Progress, u64),
+) {
     loop {
-        let (progress, number) = work.next_report().await;
+        let (progress, number) = next;
         crash_point!("reporting");
         // A store that panics has no part in how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
@@ -158,6 +168,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work
             Err(error) => tracing::warn!(error = error.chain(), "progress could not be written"),
         }
         sleep(BETWEEN_REPORTS).await;
+        next = work.next_report().await;
     }
 }
 

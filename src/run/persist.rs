@@ -48,10 +48,11 @@ where
             "the store did not answer; trying again"
         );
         last = Some(error);
-        let pauses = pauses.get_or_insert_with(pauses_between_tries);
+        // On the heap, as what is seldom needed.
+        let pauses = pauses.get_or_insert_with(|| Box::new(pauses_between_tries()));
         tokio::select! {
             biased;
-            () = pauses.next_backoff() => {}
+            () = Box::pin(pauses.next_backoff()) => {}
             () = abandoned.cancelled() => break,
         }
     }

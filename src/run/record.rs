@@ -29,14 +29,17 @@ where
     };
     // A bare one was tried, and may have been taken.
     let in_doubt = AtomicBool::new(false);
-    let finish_bare = || async {
-        in_doubt.store(true, Relaxed);
-        let answer = finish(Outcome::failed(FailureKind::ResultTooLarge)).await;
-        in_doubt.store(
-            matches!(&answer, Err(error) if error.is_transient()),
-            Relaxed,
-        );
-        answer
+    // On the heap, as what is seldom needed.
+    let finish_bare = || {
+        Box::pin(async {
+            in_doubt.store(true, Relaxed);
+            let answer = finish(Outcome::failed(FailureKind::ResultTooLarge)).await;
+            in_doubt.store(
+                matches!(&answer, Err(error) if error.is_transient()),
+                Relaxed,
+            );
+            answer
+        })
     };
     let written = until_answered(node.in_flight.abandoned(), || async {
         if in_doubt.load(Relaxed) {

@@ -1,5 +1,6 @@
 //! Operations in this process's memory.
 
+mod expiring;
 mod keys;
 mod leasing;
 mod limits;
@@ -20,6 +21,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
+    expiring::{Expiring, Soonest},
     keys::{KeyTable, Keyring},
     limits::Limits,
     shard::{Entry, Shard, Tick},
@@ -65,6 +67,7 @@ pub struct MemoryStore<T = RecordedResponse> {
 
 struct Shared<T> {
     shards: Box<[Mutex<Shard<T>>]>,
+    soonest: Soonest,
     hasher: foldhash::quality::RandomState,
     started: Instant,
     room: limits::Room,
@@ -101,9 +104,12 @@ impl<T> MemoryStore<T> {
     /// ```
     #[must_use]
     pub fn weighing(heap_bytes: fn(&T) -> usize) -> Self {
+        let soonest = Soonest::new();
+        let shard = |index| Mutex::new(Shard::new(Expiring::of(index, soonest.clone())));
         Self {
             shared: Arc::new(Shared {
-                shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+                shards: (0..SHARDS).map(shard).collect(),
+                soonest,
                 hasher: foldhash::quality::RandomState::default(),
                 started: Instant::now(),
                 room: limits::Room::default(),
@@ -255,21 +261,16 @@ impl<T> MemoryStore<T> {
     /// The shard whose operation expires soonest of all, if that may go, and
     /// when the soonest of another shard does.
     fn expiring_next(&self, now: Tick) -> Option<(usize, Tick)> {
-        let mut next: Option<(Tick, usize, bool)> = None;
-        let mut until = Tick::NEVER;
-        for index in 0..SHARDS {
-            let Some((expires, may_go)) = self.lock(index).expiring_next(now, &self.limits) else {
-                continue;
-            };
-            match next {
-                Some((soonest, ..)) if soonest <= expires => until = until.min(expires),
-                _ => {
-                    until = next.map_or(until, |(second, ..)| second);
-                    next = Some((expires, index, may_go));
+        loop {
+            let (shard, soonest, until) = self.shared.soonest.shard()?;
+            match self.lock(shard).expiring_next(now, &self.limits) {
+                Some((expires, may_go)) if expires == soonest => {
+                    return may_go.then_some((shard, until));
                 }
+                // It has changed since.
+                _ => {}
             }
         }
-        next.and_then(|(_, shard, may_go)| may_go.then_some((shard, until)))
     }
 }
 

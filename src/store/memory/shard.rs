@@ -1,14 +1,10 @@
 //! One lock's worth of operations.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::limits::Limits;
+use super::{expiring::Expiring, limits::Limits};
 use crate::{
     operation::OperationId,
     store::{
@@ -29,15 +25,24 @@ impl Tick {
         Self(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    pub(super) fn at(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(super) fn get(self) -> u64 {
+        self.0
+    }
+
+    /// However long the span is, it is over before `NEVER`.
     pub(super) fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(Self::after(span).0))
+        let at = self.0.saturating_add(Self::after(span).0);
+        Self(at.min(Self::NEVER.0 - 1))
     }
 }
 
 pub(super) struct Shard<T> {
     entries: HashMap<OperationId, Entry<T>, foldhash::quality::RandomState>,
-    /// The terminal operations by the moment they expire.
-    expiring: BTreeSet<(Tick, OperationId)>,
+    expiring: Expiring,
 }
 
 pub(super) struct Entry<T> {
@@ -54,15 +59,6 @@ pub(super) struct Entry<T> {
     pub(super) key: Option<Arc<str>>,
     /// For running it again, while it is live.
     pub(super) request: Option<Box<Bytes>>,
-}
-
-impl<T> Default for Shard<T> {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::default(),
-            expiring: BTreeSet::new(),
-        }
-    }
 }
 
 impl<T> Entry<T> {
@@ -96,7 +92,7 @@ impl<T> Entry<T> {
 /// An operation among the others of its shard.
 pub(super) struct Place<'a, T> {
     pub(super) entry: &'a mut Entry<T>,
-    expiring: &'a mut BTreeSet<(Tick, OperationId)>,
+    expiring: &'a mut Expiring,
 }
 
 impl<T> Place<'_, T> {
@@ -113,7 +109,7 @@ impl<T> Place<'_, T> {
             entry.deadline = expires;
             entry.finished = now;
             entry.request = None;
-            expiring.insert((expires, next.operation().id().clone()));
+            expiring.insert(expires, next.operation().id().clone());
         }
         entry.record = next;
         entry.waiters.take()
@@ -121,6 +117,13 @@ impl<T> Place<'_, T> {
 }
 
 impl<T> Shard<T> {
+    pub(super) fn new(expiring: Expiring) -> Self {
+        Self {
+            entries: HashMap::default(),
+            expiring,
+        }
+    }
+
     pub(super) fn get(&self, id: &OperationId, now: Tick) -> Option<&Entry<T>> {
         self.entries.get(id).filter(|entry| !entry.is_expired(now))
     }
@@ -159,7 +162,7 @@ impl<T> Shard<T> {
         };
         let replaced = self.entries.insert(id, entry)?;
         let id = replaced.record.operation().id().clone();
-        self.expiring.remove(&(replaced.deadline, id));
+        self.expiring.remove(replaced.deadline, id);
         Some(replaced)
     }
 
@@ -174,7 +177,7 @@ impl<T> Shard<T> {
 
     pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {
         let (id, entry) = self.entries.remove_entry(id)?;
-        self.expiring.remove(&(entry.deadline, id));
+        self.expiring.remove(entry.deadline, id);
         Some(entry)
     }
 
@@ -226,7 +229,7 @@ impl<T> Shard<T> {
     }
 
     fn pop_first(&mut self) -> Option<Entry<T>> {
-        let (_, id) = self.expiring.pop_first()?;
+        let id = self.expiring.pop_first()?;
         self.entries.remove(&id)
     }
 }
