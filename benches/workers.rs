@@ -30,6 +30,7 @@ mod runs;
 use std::{
     fmt::Write,
     fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -80,7 +81,7 @@ async fn main() {
         );
         measured.push(row);
     }
-    plot::write("workers", &svg(&measured));
+    plot::write(&Path::new(plot::DOCS).join("workers.svg"), &svg(&measured));
 
     println!();
     println!("| a report | alone | CPU in front | in the worker | in the database |");

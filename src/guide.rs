@@ -12,15 +12,16 @@ pub mod dialects {}
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
-// The page has its plot beside it, which these docs do not: the first definition counts.
+// Pages with a plot have it beside them, which these docs do not: of two definitions of a
+// link the first counts.
 #[doc = include_str!("../docs/workers.plot")]
 ///
 #[doc = include_str!("../docs/growing.md")]
 pub mod growing {}
 
-#[doc = include_str!("../docs/performance.md")]
+#[doc = include_str!("../docs/wire.plot")]
 ///
-#[doc = include_str!("../docs/wire.svg")]
+#[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
 #[cfg(feature = "redb")]

@@ -52,7 +52,7 @@
 //! * [`guide::modes`]: when a request goes asynchronous, and which way to
 //!   choose. [`guide::handler`]: what changes for your handler.
 //! * [`guide::deployment`]: stores, leases, crashes and restarts. [`guide::growing`]: from
-//!   one process to workers on other machines.
+//!   one process to workers on other machines. [`guide::performance`]: what it costs.
 //! * [`contract`]: the 202, the resource and the polls without the layer, for
 //!   queues and workers of your own.
 //!

@@ -2,15 +2,17 @@
 
 use std::{fs, path::Path};
 
-/// Writes `docs/NAME.svg`, and `docs/NAME.plot`, which is the same as a link reference
+/// Where that of a page in `docs` is.
+pub(crate) const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+
+/// Writes a plot as `NAME.svg`, and as `NAME.plot`, which is the same as a link reference
 /// definition of Markdown, for pages that have no files beside them.
-pub(crate) fn write(name: &str, svg: &str) {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let plot = docs.join(name);
-    let url: String = svg.bytes().map(encoded).collect();
+pub(crate) fn write(svg: &Path, plot: &str) {
+    let name = svg.file_stem().unwrap_or_default().to_string_lossy();
+    let url: String = plot.bytes().map(encoded).collect();
     let definition = format!("[{name}]: data:image/svg+xml,{url}\n");
-    fs::write(plot.with_extension("svg"), svg).expect("the plot can be written");
-    fs::write(plot.with_extension("plot"), definition).expect("the plot can be written");
+    fs::write(svg, plot).expect("the plot can be written");
+    fs::write(svg.with_extension("plot"), definition).expect("the plot can be written");
 }
 
 /// RFC 3986, section 2.1.

@@ -39,6 +39,8 @@ mod latency;
 mod limit;
 mod options;
 mod ours;
+#[path = "../plot/mod.rs"]
+mod page;
 mod plot;
 mod rounds;
 mod serve;
@@ -79,7 +81,7 @@ fn main() {
         println!("Nothing was pinned to a core, so these are no figures to compare: {why}.\n");
     }
     if let Some(path) = options.plot() {
-        std::fs::write(&path, plot::svg(&rows)).expect("the plot can be written");
+        page::write(&path, &plot::svg(&rows));
         eprintln!("{} is drawn", path.display());
     }
 }

@@ -1,6 +1,11 @@
 //! How long and how often.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::page::DOCS;
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -28,8 +33,8 @@ impl Options {
 
     /// Where the plot goes. That of a quick run is not worth keeping.
     pub(crate) fn plot(&self) -> Option<PathBuf> {
-        let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/wire.svg");
-        let usual = (!self.is_quick).then(|| PathBuf::from(usual));
+        let usual = Path::new(DOCS).join("wire.svg");
+        let usual = (!self.is_quick).then_some(usual);
         self.plot.clone().or(usual)
     }
 

@@ -29,7 +29,6 @@ fn colour(contender: Contender) -> &'static str {
 /// Bars in a group for each workload.
 pub(crate) fn svg(rows: &[Row]) -> String {
     let mut out = String::new();
-    // The tag alone in its line, and no empty line: it also stands in Markdown.
     let _ = writeln!(
         out,
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="CPU time that the limit takes for a request, by that of each contender" font-family="sans-serif" font-size="12" fill="{GREY}" stroke="none">"#
