@@ -58,6 +58,7 @@
 //! SIGTERM or Ctrl-C drains: no new work is taken, what is running may finish,
 //! polls are answered meanwhile. A second one does not wait.
 
+mod app;
 mod cli;
 mod dialects;
 mod orders;

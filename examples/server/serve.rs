@@ -17,7 +17,7 @@ use tokio::{
 use tower::BoxError;
 use tower_operations::DrainReport;
 
-use crate::cli::{Args, NoApp};
+use crate::{app::NoApp, cli::Args};
 
 /// How long the last answers may take after the drain.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);

@@ -30,6 +30,8 @@
 //! SIGTERM or Ctrl-C drains a worker: it takes no more, ends what it can, and gives the
 //! rest to the others.
 
+#[path = "../server/app.rs"]
+mod app;
 #[path = "../server/cli.rs"]
 mod cli;
 #[path = "../server/dialects.rs"]

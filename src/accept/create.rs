@@ -13,9 +13,9 @@ use tracing::Instrument;
 
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
+    operation::{FailureKind, Outcome, RecordedResponse},
     run::{AtMost, Node, until_answered},
-    store::{Created, FencingToken, Lease, NewOperation, Record, Reservation, StoreError, Write},
+    store::{Created, Lease, NewOperation, Record, Reservation, StoreError, Write},
 };
 
 /// What there is after an operation was to be created.
@@ -101,7 +101,7 @@ where
 ///
 /// An error can hide a success, so the same id is tried again until the answer
 /// is certain or the time is up. If it never is, the operation that may exist
-/// is never run: it ends as interrupted, here or by whoever recovers it.
+/// ends as interrupted, or is for whoever recovers it.
 async fn create_certainly<R>(
     node: &Arc<Node<R>>,
     policy: &Policy,
@@ -137,7 +137,7 @@ where
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");
     if in_doubt.load(Relaxed) > 0 {
-        let disowned = disown(Arc::clone(node), new.id.clone(), new.token);
+        let disowned = disown(Arc::clone(node), new.clone());
         tokio::spawn(disowned.in_current_span());
     }
     Err(Refusal::Unavailable)
@@ -146,10 +146,14 @@ where
 /// Ends the operation that may have been created, as soon as the store answers. What
 /// is not there yet may still come, from a connection that is slow: it is looked for
 /// until its lease would be over.
-async fn disown<R>(node: Arc<Node<R>>, id: OperationId, token: FencingToken)
+async fn disown<R>(node: Arc<Node<R>>, new: NewOperation)
 where
     R: Lease<Output = RecordedResponse>,
 {
+    let NewOperation {
+        id, token, lease, ..
+    } = new;
+    let term = lease.map_or(node.lease().term, |lease| lease.term);
     let abandoned = node.in_flight.abandoned();
     let begun = Instant::now();
     loop {
@@ -158,9 +162,7 @@ where
             node.store.finish(&id, token, interrupted, None)
         });
         match ended.await {
-            Ok(Write::Gone) if begun.elapsed() < node.lease().term => {
-                sleep(node.lease().term / 10).await;
-            }
+            Ok(Write::Gone) if begun.elapsed() < term => sleep(term / 10).await,
             Ok(_) => return,
             Err(error) => {
                 tracing::warn!(%id, error = error.chain(), "it may exist, and will lapse");

@@ -70,8 +70,10 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Lends [`Lease`] to a store that only one process writes to.
 ///
-/// Nothing is ever taken over: there is nobody to do it. A cancel that goes
-/// through this handle or a clone of it reaches the running work at once.
+/// Nothing is ever taken over: there is nobody to do it. So it is no store for requests
+/// that are handed off: what a queue loses is lost, and what it delivers twice may run
+/// twice. A cancel that goes through this handle or a clone of it reaches the running work
+/// at once.
 #[derive(Debug, Clone)]
 pub struct SingleNode<R> {
     inner: R,

@@ -1,0 +1,212 @@
+//! The application that a command line makes.
+
+use std::{io, net::SocketAddr, process};
+
+use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
+use http::{Request, request::Parts};
+use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
+use tower_operations::{
+    AnyStore, AsyncAcceptLayer, Drain, Idempotency, PollService, RequestBody,
+    accept::PlainOwner,
+    dialect::InvalidBaseUrl,
+    store::{LeaseTerm, NodeId, Owner},
+};
+
+#[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+use crate::queue::QueueUrl;
+use crate::{
+    cli::{Acceptance, Args, Keys, OnInterrupted},
+    dialects::local_url,
+    reports::{self, Renderer},
+    runs::Runs,
+    stores::StoreKind,
+};
+
+/// Whose a request is, as a gateway in front of this would say; without the
+/// header, nobody's. Every byte counts, text or not.
+fn tenant(parts: &Parts) -> Option<Owner> {
+    let tenant = parts.headers.get("x-tenant")?;
+    Some(Owner::new(tenant.as_bytes().escape_ascii().to_string()))
+}
+
+impl Args {
+    /// The application, and what shuts it down. What dead nodes have left behind
+    /// is looked after from now on.
+    pub(crate) async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
+        #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+        if let Some(queue) = &self.queue {
+            return self.front(queue, address).await;
+        }
+        let store = self.open(&self.store).await?;
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let layer = self.configured(layer, address)?;
+        let layer = layer.result_limit(self.result_limit);
+        let mut layer = match self.accept {
+            Acceptance::Always => layer,
+            Acceptance::Preferred => layer.preferred(),
+            Acceptance::Signaled => layer.signaled(),
+            Acceptance::After(limit) => layer.after(limit),
+        };
+        let attempts = match self.on_interrupted {
+            OnInterrupted::Rerun(attempts) => Some(attempts),
+            OnInterrupted::Fail => None,
+        };
+        if attempts.is_some() {
+            // A report is the same whenever it is rendered.
+            layer = layer.may_run_again(|_| true);
+        }
+        let recovery = layer.recovery();
+        let app = self.mounted(layer, store, &drain, address)?;
+        let recovery = match attempts {
+            Some(attempts) => recovery.run_again(app.clone(), attempts),
+            None => recovery,
+        };
+        tokio::spawn(recovery.run());
+        Ok((app, drain))
+    }
+
+    /// The same, where what is accepted is run by workers elsewhere.
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    async fn front(&self, queue: &QueueUrl, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
+        let attempts = match self.on_interrupted {
+            OnInterrupted::Rerun(attempts) => attempts,
+            OnInterrupted::Fail => 1,
+        };
+        let is_preferred = match self.accept {
+            Acceptance::Always => false,
+            Acceptance::Preferred => true,
+            Acceptance::Signaled | Acceptance::After(_) => return Err(NoApp::NothingToWaitFor),
+        };
+        let store = self.open(&queue.store()).await?;
+        let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
+        let dispatch = dispatch.dispatch(self.claimed_within);
+        let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
+        let mut layer = self.configured(layer, address)?;
+        if is_preferred {
+            layer = layer.preferred();
+        }
+        tokio::spawn(layer.dispatching_recovery(attempts).run());
+        let app = self.mounted(layer, store, &drain, address)?;
+        Ok((app, drain))
+    }
+
+    async fn open(&self, store: &StoreKind) -> Result<AnyStore, NoApp> {
+        store.open(self.ttl).await.map_err(NoApp::Store)
+    }
+
+    fn base_url(&self, address: SocketAddr) -> String {
+        let base_url = self.base_url.clone().unwrap_or_else(|| local_url(address));
+        base_url.trim_end_matches('/').to_owned()
+    }
+
+    fn is_absolute(&self) -> bool {
+        self.base_url.is_some() || self.dialect.is_absolute()
+    }
+
+    /// The layer, wherever it has its requests run.
+    fn configured<D>(
+        &self,
+        layer: AsyncAcceptLayer<AnyStore, D>,
+        address: SocketAddr,
+    ) -> Result<AsyncAcceptLayer<AnyStore, D>, NoApp> {
+        let dialect = self.dialect;
+        let mut layer = layer
+            .name("report")
+            .lease(LeaseTerm {
+                // Every start is another node.
+                node: NodeId::named(format!("{} {}", self.node, process::id())),
+                term: self.lease,
+            })
+            .owner_with(PlainOwner::new(tenant))
+            .max_in_flight(self.max_in_flight)
+            .running_timeout(self.timeout)
+            .body_limit(self.body_limit as u64)
+            .dialect(dialect.dialect())
+            .operations_at(dialect.operations_at())
+            .which(move |parts| dialect.accepts(parts));
+        if self.is_absolute() {
+            layer = layer.base_url(&self.base_url(address))?;
+        }
+        let rules = match self.idempotency {
+            Keys::Off => None,
+            Keys::Optional => Some(Idempotency::optional()),
+            Keys::Required => Some(Idempotency::required()),
+        };
+        if let Some(rules) = dialect.idempotency(rules) {
+            layer = layer.idempotency(rules);
+        }
+        Ok(layer)
+    }
+
+    /// The service behind the layer, and the window beside it.
+    fn mounted<D>(
+        &self,
+        layer: AsyncAcceptLayer<AnyStore, D>,
+        store: AnyStore,
+        drain: &Drain,
+        address: SocketAddr,
+    ) -> Result<Router, NoApp>
+    where
+        D: Send + Sync + 'static,
+    {
+        let (dialect, base_url) = (self.dialect, self.base_url(address));
+        let mut polls = PollService::new(store)
+            .owner_with(PlainOwner::new(tenant))
+            .dialect(dialect.dialect())
+            .operations_at(dialect.operations_at())
+            .draining(drain);
+        if self.list || dialect.lists() {
+            polls = polls.listing();
+        }
+        if self.is_absolute() {
+            polls = polls.base_url(&base_url)?;
+        }
+        let runs = match &self.runs {
+            Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
+            None => Runs::default(),
+        };
+        let renderer = Renderer {
+            orders: dialect.orders(&base_url),
+            body_limit: self.body_limit,
+            signals: matches!(self.accept, Acceptance::Signaled),
+            runs,
+        };
+        let concurrency = self
+            .concurrency
+            .map(|most| ConcurrencyLimitLayer::new(most as usize));
+        // The layer is around the service itself, so what is waiting for the
+        // limit is seen as pending, and only what is posted can be accepted.
+        let reports = ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(reports::out_of_order))
+            .layer(layer)
+            .option_layer(concurrency)
+            .service(service_fn(move |request: Request<RequestBody<Body>>| {
+                renderer.clone().render(request)
+            }));
+        let app = Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .nest_service(dialect.operations_at(), polls);
+        Ok(dialect.mount(app, reports))
+    }
+}
+
+/// Why there is no application.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoApp {
+    #[error("invalid value for '--base-url <URL>': {0}")]
+    BaseUrl(#[from] InvalidBaseUrl),
+    #[error("the file for --runs cannot be opened: {0}")]
+    Runs(io::Error),
+    #[error("the store cannot be opened: {0}")]
+    Store(tower::BoxError),
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[error(
+        "--accept signaled and --accept after:SECONDS cannot go with --queue: what is handed \
+         off is run elsewhere, so there is no call here whose signal or answer could be waited \
+         for"
+    )]
+    NothingToWaitFor,
+    #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
+    #[error("the queue cannot be opened: {0}")]
+    Queue(tower::BoxError),
+}
