@@ -17,6 +17,14 @@ pub(super) struct Part {
     pub(super) asks: &'static [(Method, Intent)],
 }
 
+impl Part {
+    /// What this method asks of it.
+    fn intent(&self, method: &Method) -> Option<Intent> {
+        let mut asks = self.asks.iter().filter(|(asks, _)| asks == method);
+        asks.next().map(|(_, intent)| *intent)
+    }
+}
+
 /// The operation itself, where it can only be read.
 pub(super) const STATUS: Part = Part {
     name: "",
@@ -114,6 +122,17 @@ pub(super) const POST: &str = "POST, OPTIONS";
 /// The id is the last segment, or the one before the part; else the query
 /// parameter `id`. One trailing slash is ignored.
 pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Fault> {
+    let whole = || parts.iter().find(|part| part.name.is_empty());
+    // Most requests name an operation and nothing else.
+    if let (None, Some(id), Some(part)) =
+        (inquiry.id, OperationId::at_end_of(inquiry.path), whole())
+    {
+        let intent = part.intent(inquiry.method);
+        let allow = part.allow;
+        return intent
+            .map(|intent| Asked::About(id, intent))
+            .ok_or(Fault::MethodNotAllowed { allow });
+    }
     let named = |name: &str| {
         let mut named = parts.iter().filter(|part| !part.name.is_empty());
         named.find(|part| part.name == name)
@@ -135,7 +154,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         }
         // Nothing before it was escaped.
         (None, Some(part)) => (&last[..verb], Some(part)),
-        (None, None) => (last, parts.iter().find(|part| part.name.is_empty())),
+        (None, None) => (last, whole()),
     };
     let id = match (inquiry.id, segment) {
         (Some(id), _) => Some(Cow::Borrowed(id)),
@@ -144,17 +163,17 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
             .filter(|id| !id.is_empty()),
         (None, segment) => Some(Cow::Borrowed(segment)),
     };
-    let (allow, asks) = part.map_or((READ, &[][..]), |part| (part.allow, part.asks));
+    let allow = part.map_or(READ, |part| part.allow);
     let is_whole = part.is_some_and(|part| part.name.is_empty());
-    let intent = asks.iter().find(|(method, _)| method == inquiry.method);
+    let intent = part.and_then(|part| part.intent(inquiry.method));
     match (id, intent) {
-        (Some(id), Some((_, intent))) => {
+        (Some(id), Some(intent)) => {
             let id = id.parse().map_err(|_| Fault::InvalidId)?;
-            Ok(Asked::About(id, *intent))
+            Ok(Asked::About(id, intent))
         }
         (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),
         // The root of the operations.
-        (None, Some((_, intent))) if inquiry.lists && is_whole => match intent {
+        (None, Some(intent)) if inquiry.lists && is_whole => match intent {
             Intent::Status | Intent::Result => Ok(Asked::List),
             _ => Err(Fault::MethodNotAllowed { allow: READ }),
         },

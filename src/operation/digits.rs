@@ -1,6 +1,8 @@
+use bytes::BufMut;
+
 /// Appends a number in digits of this base: what the formatter would write, for a tenth
 /// of it. Bases from 10 on.
-pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut Vec<u8>) {
+pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut impl BufMut) {
     let mut digits = [0; 20];
     let mut begin = digits.len();
     let mut rest = number;
@@ -12,7 +14,7 @@ pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut Vec<u8>) {
             break;
         }
     }
-    out.extend_from_slice(&digits[begin..]);
+    out.put_slice(&digits[begin..]);
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use uuid::Uuid;
 /// The longest id, in bytes.
 const MAX_LEN: usize = 128;
 
+/// A UUID with its hyphens.
+const UUID_LEN: usize = 36;
+
 /// Segments below the operations' root that are taken by sub-resources.
 const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 
@@ -78,6 +81,22 @@ impl OperationId {
         }
     }
 
+    /// The id in the last segment of `path`, if it is a UUID as most are.
+    pub(crate) fn at_end_of(path: &str) -> Option<Self> {
+        let (before, last) = path.split_at_checked(path.len().checked_sub(UUID_LEN)?)?;
+        let is_segment = before.is_empty() || before.ends_with('/');
+        let uuid = is_segment.then(|| canonical_uuid(last))??;
+        Some(Self(Repr::Uuid(uuid)))
+    }
+
+    /// Bytes of its text.
+    pub(crate) fn text_len(&self) -> usize {
+        match &self.0 {
+            Repr::Uuid(_) => UUID_LEN,
+            Repr::Text(text) => text.len(),
+        }
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         match &self.0 {
@@ -114,10 +133,14 @@ impl FromStr for OperationId {
 
 /// `text` as a UUID, if it is written as [`OperationId`] writes one.
 fn canonical_uuid(text: &str) -> Option<Uuid> {
-    if text.len() != 36 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    if text.len() != UUID_LEN {
         return None;
     }
-    Uuid::try_parse(text).ok()
+    // No way out in the middle, for the sake of the compiler.
+    let has_uppercase = text
+        .bytes()
+        .fold(false, |found, byte| found | byte.is_ascii_uppercase());
+    (!has_uppercase).then(|| Uuid::try_parse(text).ok())?
 }
 
 impl Hash for OperationId {

@@ -21,11 +21,7 @@ pub(super) fn write(
     inline_limit: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), serde_json::Error> {
-    out.reserve(
-        256 + operation
-            .recorded()
-            .map_or(0, |recorded| recorded.body().len()),
-    );
+    out.reserve(length(operation));
     out.extend_from_slice(b"{\"id\":\"");
     operation.id().push_to(out);
     out.extend_from_slice(b"\",\"state\":\"");
@@ -52,6 +48,29 @@ pub(super) fn write(
     write_time(",\"expires_at\":\"", metadata.expires_at, out);
     out.push(b'}');
     Ok(())
+}
+
+/// How long it will be: exactly, if a result is JSON already and there is no more but
+/// the times. A buffer without room left becomes a body without another allocation.
+fn length(operation: &OperationView<'_>) -> usize {
+    let around = r#"{"id":"","state":""}"#.len();
+    let names = operation.id().text_len() + operation.state().as_str().len();
+    let result = match operation.recorded() {
+        Some(recorded) => ",\"result\":".len() + recorded.body().len(),
+        None => 0,
+    };
+    let metadata = operation.metadata();
+    let more = match operation.problem().is_some() || metadata.progress().is_some() {
+        true => 256,
+        false => 0,
+    };
+    let times = [
+        metadata.created_at,
+        metadata.updated_at,
+        metadata.expires_at,
+    ];
+    let time = r#","created_at":"""#.len() + Timestamp::LENGTH;
+    around + names + result + more + time * times.iter().flatten().count()
 }
 
 fn write_time(key: &str, time: Option<Timestamp>, out: &mut Vec<u8>) {

@@ -25,6 +25,9 @@ impl From<Timestamp> for SystemTime {
 }
 
 impl Timestamp {
+    /// Of its text.
+    pub(super) const LENGTH: usize = "0000-00-00T00:00:00.000Z".len();
+
     /// Milliseconds after 1970.
     pub(super) fn millis(self) -> u64 {
         self.0.get()
@@ -38,22 +41,24 @@ impl Timestamp {
         let (days, seconds) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = date(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        put(&mut text[0..4], year);
-        put(&mut text[5..7], month);
-        put(&mut text[8..10], day);
-        put(&mut text[11..13], seconds / 3600);
-        put(&mut text[14..16], seconds / 60 % 60);
-        put(&mut text[17..19], seconds % 60);
-        put(&mut text[20..23], millis);
+        put::<4>(&mut text, 0, year);
+        put::<2>(&mut text, 5, month);
+        put::<2>(&mut text, 8, day);
+        put::<2>(&mut text, 11, seconds / 3600);
+        put::<2>(&mut text, 14, seconds / 60 % 60);
+        put::<2>(&mut text, 17, seconds % 60);
+        put::<3>(&mut text, 20, millis);
         out.extend_from_slice(&text);
     }
 }
 
-/// Writes a number into its place.
-fn put(place: &mut [u8], number: u64) {
+/// Writes a number of so many digits into its place. How many is known when this is
+/// compiled, so that nothing is left of the loop.
+#[inline(always)]
+fn put<const DIGITS: usize>(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u64) {
     let mut number = number as u32;
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
+    for index in (0..DIGITS).rev() {
+        text[at + index] = b'0' + (number % 10) as u8;
         number /= 10;
     }
 }

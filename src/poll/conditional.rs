@@ -1,6 +1,6 @@
 //! Conditional requests (RFC 9110, section 13).
 
-use bytes::Bytes;
+use bytes::BufMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
@@ -11,12 +11,19 @@ use crate::{
 /// The weak entity tag of a record.
 pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
     record.version()?;
-    let mut etag = Vec::with_capacity(40);
-    etag.extend_from_slice(b"W/\"");
-    push_tag(record, &mut etag);
-    etag.push(b'"');
-    HeaderValue::from_maybe_shared(Bytes::from(etag)).ok()
+    // Put together on the stack, and then copied into as much as it takes.
+    let mut text = [0; LONGEST];
+    let mut rest = &mut text[..];
+    rest.put_slice(b"W/\"");
+    push_tag(record, &mut rest);
+    rest.put_u8(b'"');
+    let length = LONGEST - rest.len();
+    HeaderValue::from_bytes(&text[..length]).ok()
 }
+
+/// No entity tag is longer: two numbers of 64 bits, one in decimal and one in
+/// hexadecimal digits, and what is around them.
+const LONGEST: usize = "W/\"-\"".len() + 20 + 16;
 
 /// The version of a record, and when it came to be. The time tells operations
 /// apart that had the same id one after the other.
@@ -26,9 +33,9 @@ pub(super) fn tag<T>(record: &Record<T>) -> String {
     String::from_utf8(tag).unwrap_or_default()
 }
 
-fn push_tag<T>(record: &Record<T>, out: &mut Vec<u8>) {
+fn push_tag<T>(record: &Record<T>, out: &mut impl BufMut) {
     push_number::<10>(record.version().map_or(0, Version::get), out);
-    out.push(b'-');
+    out.put_u8(b'-');
     push_number::<16>(record.operation().metadata().updated_millis(), out);
 }
 

@@ -6,7 +6,7 @@
 //! `Notify` plus a lock cannot promise once the lock is dropped in between.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::PoisonError,
@@ -23,9 +23,39 @@ pub(crate) struct WaitCell {
 #[derive(Debug, Default)]
 struct CellState {
     notifications: u64,
-    /// Of the waiters that sleep, by a key that is given once.
-    wakers: BTreeMap<u64, Waker>,
+    /// Of the waiters that sleep, each with its key.
+    wakers: VecDeque<(u64, Waker)>,
+    /// Keys are given once and in order, so the wakers are in the order of theirs.
     next_key: u64,
+}
+
+impl CellState {
+    /// The place of the waker with this key, or where it would be.
+    fn place(&self, key: u64) -> Result<usize, usize> {
+        self.wakers.binary_search_by_key(&key, |(key, _)| *key)
+    }
+
+    /// Keeps `waker` under `key`, and returns the one that was there.
+    fn keep(&mut self, key: u64, waker: &Waker) -> Option<Waker> {
+        match self.place(key) {
+            Ok(at) if self.wakers[at].1.will_wake(waker) => None,
+            Ok(at) => Some(std::mem::replace(&mut self.wakers[at].1, waker.clone())),
+            Err(at) => {
+                if self.wakers.is_empty() {
+                    // Most operations have one waiter.
+                    self.wakers.reserve_exact(1);
+                }
+                self.wakers.insert(at, (key, waker.clone()));
+                None
+            }
+        }
+    }
+
+    /// Removes what is kept under `key`.
+    fn remove(&mut self, key: u64) -> Option<Waker> {
+        let at = self.place(key).ok()?;
+        self.wakers.remove(at).map(|(_, waker)| waker)
+    }
 }
 
 impl WaitCell {
@@ -36,7 +66,7 @@ impl WaitCell {
             std::mem::take(&mut state.wakers)
         });
         // Woken outside of the lock: a waker may run anything.
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// How many waiters are asleep.
@@ -87,17 +117,7 @@ impl Future for Waiter {
                 state.next_key += 1;
                 state.next_key
             });
-            let waker = context.waker();
-            let is_there = state
-                .wakers
-                .get(&key)
-                .is_some_and(|known| known.will_wake(waker));
-            let replaced = if is_there {
-                None
-            } else {
-                state.wakers.insert(key, waker.clone())
-            };
-            (Poll::Pending, replaced)
+            (Poll::Pending, state.keep(key, context.waker()))
         });
         drop(replaced); // outside of the lock: a waker may be anything
         ready
@@ -107,7 +127,7 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            let waker = self.cell.lock(|state| state.wakers.remove(&key));
+            let waker = self.cell.lock(|state| state.remove(key));
             drop(waker); // outside of the lock
         }
     }
