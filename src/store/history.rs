@@ -8,7 +8,7 @@ use crate::operation::{Progress, State};
 /// Whoever follows an operation sees its record change, perhaps by several
 /// versions at a time; this tells what lay between.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct History(Box<[Past]>);
+pub(crate) struct History(Vec<Past>);
 
 /// What a client could see of an operation at an earlier version.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,14 +45,14 @@ impl History {
         Self(past.into_iter().skip(forgotten).collect())
     }
 
-    /// This one, and then `past`.
-    pub(crate) fn and(&self, past: Past) -> Self {
-        let forgotten = (self.0.len() + 1).saturating_sub(Self::DEPTH);
-        let kept = &self.0[forgotten..];
-        let mut all = Vec::with_capacity(kept.len() + 1);
-        all.extend_from_slice(kept);
-        all.push(past);
-        Self(all.into())
+    /// One more, in the place of the oldest if there are too many.
+    pub(crate) fn push(&mut self, past: Past) {
+        if self.0.len() == Self::DEPTH {
+            self.0.remove(0);
+        }
+        // Most will be followed by at most one more, and kept for long.
+        self.0.reserve_exact(1);
+        self.0.push(past);
     }
 
     pub(crate) fn past(&self) -> &[Past] {
@@ -65,7 +65,7 @@ impl History {
             let progress = past.progress.as_deref();
             progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
         };
-        size_of_val(&*self.0) + self.0.iter().map(progress).sum::<usize>()
+        size_of_val(self.0.as_slice()) + self.0.iter().map(progress).sum::<usize>()
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
         let past = |n| Past::new(State::Running, None, Some(Progress::counted(n, 100)));
         let mut history = History::default();
         for n in 0..40 {
-            history = history.and(past(n));
+            history.push(past(n));
         }
         let all: Vec<_> = (0..40).map(past).collect();
         assert_eq!(history.past(), &all[40 - History::DEPTH..]);

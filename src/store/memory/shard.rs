@@ -9,6 +9,7 @@ use crate::{
     operation::OperationId,
     store::{
         Record,
+        record::Change,
         wait::{WaitCell, Waiter},
     },
 };
@@ -76,6 +77,25 @@ impl<T> Entry<T> {
         self.request.as_deref().map_or(0, Bytes::len)
     }
 
+    /// Changes the record: in place if nobody is reading it, else whoever does keeps it
+    /// as it was.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Record<T>) -> Change) -> Change {
+        if let Some(record) = Arc::get_mut(&mut self.record) {
+            return change(record);
+        }
+        let mut next = self.record.without_result();
+        let change = change(&mut next);
+        if change == Change::Made {
+            self.record = Arc::new(next);
+        }
+        change
+    }
+
+    /// It has changed; returns whom to wake.
+    pub(super) fn changed(&mut self) -> Option<Arc<WaitCell>> {
+        self.waiters.take()
+    }
+
     /// Wakes whoever waits for a change: it is gone.
     pub(super) fn wake(&self) {
         if let Some(cell) = &self.waiters {
@@ -96,23 +116,14 @@ pub(super) struct Place<'a, T> {
 }
 
 impl<T> Place<'_, T> {
-    /// Puts `next` there, which follows what was, and returns whom to wake. A terminal
-    /// one says when it expires.
-    pub(super) fn advance(
-        self,
-        next: Arc<Record<T>>,
-        expires: Option<Tick>,
-        now: Tick,
-    ) -> Option<Arc<WaitCell>> {
+    /// It has ended, and expires then; returns whom to wake.
+    pub(super) fn end(self, expires: Tick, now: Tick) -> Option<Arc<WaitCell>> {
         let Self { entry, expiring } = self;
-        if let Some(expires) = expires {
-            entry.deadline = expires;
-            entry.finished = now;
-            entry.request = None;
-            expiring.insert(expires, next.operation().id().clone());
-        }
-        entry.record = next;
-        entry.waiters.take()
+        entry.deadline = expires;
+        entry.finished = now;
+        entry.request = None;
+        expiring.insert(expires, entry.record.operation().id().clone());
+        entry.changed()
     }
 }
 
