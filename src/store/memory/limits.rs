@@ -19,9 +19,9 @@ pub(super) struct Limits<T> {
     heap_bytes: fn(&T) -> usize,
 }
 
-/// What an operation takes besides its record: its slot in a map at half load,
-/// its place in the expiry index, and the counts of an `Arc`.
-const OVERHEAD: usize = 2 * 80 + 48 + 16;
+/// What an operation takes besides its record: its slot, one in four of which is empty,
+/// in a table and in the expiry index, both at half load, and the counts of an `Arc`.
+const OVERHEAD: usize = 64 * 4 / 3 + 2 * 5 + 2 * 16 + 16;
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {

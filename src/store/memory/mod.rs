@@ -105,12 +105,16 @@ impl<T> MemoryStore<T> {
     #[must_use]
     pub fn weighing(heap_bytes: fn(&T) -> usize) -> Self {
         let soonest = Soonest::new();
-        let shard = |index| Mutex::new(Shard::new(Expiring::of(index, soonest.clone())));
+        let hasher = foldhash::quality::RandomState::default();
+        let shard = |index| {
+            let expiring = Expiring::of(index, soonest.clone());
+            Mutex::new(Shard::new(hasher.clone(), expiring))
+        };
         Self {
             shared: Arc::new(Shared {
                 shards: (0..SHARDS).map(shard).collect(),
                 soonest,
-                hasher: foldhash::quality::RandomState::default(),
+                hasher,
                 started: Instant::now(),
                 room: limits::Room::default(),
                 created: AtomicU64::new(0),
@@ -177,7 +181,7 @@ impl<T> MemoryStore<T> {
     }
 
     fn shard_of(&self, id: &OperationId) -> usize {
-        // The map inside a shard uses the low bits and the top seven; `quality`
+        // The table inside a shard uses the low bits and the top seven; `quality`
         // makes those in between as even.
         (self.shared.hasher.hash_one(id) >> 32) as usize % SHARDS
     }
