@@ -6,7 +6,9 @@
 
 /// Whether `bytes` are one JSON value, however deep.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok() && Reader(bytes).value_alone().is_some()
+    // Most are ASCII, which is found out sooner.
+    let is_text = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
+    is_text && Reader(bytes).value_alone().is_some()
 }
 
 /// Appends `text` as a JSON string.

@@ -18,7 +18,7 @@ use crate::operation::{
 /// record to the next. A store that makes reading a record, taking one of
 /// these steps and writing the successor one atomic act obeys laws 2, 3, 4 and
 /// 6 without a line about them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Record<T> {
     operation: Operation<T>,
     version: Option<Version>,
@@ -41,6 +41,17 @@ pub enum Step<T> {
     Done,
     /// Nowhere: the operation has ended, or somebody else holds it.
     Lost,
+}
+
+impl<T: PartialEq> PartialEq for Record<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.operation == other.operation
+            && self.version == other.version
+            && self.owner == other.owner
+            && (self.token, &self.node) == (other.token, &other.node)
+            && (self.attempts, self.started_by) == (other.attempts, other.started_by)
+            && self.history() == other.history()
+    }
 }
 
 /// What a conditional change comes to that is made to a record in place.
@@ -97,7 +108,7 @@ impl<T> Record<T> {
             node: None,
             attempts: 0,
             started_by: None,
-            history: History::default(),
+            history: History::new(Vec::new()),
         }
     }
 
@@ -193,11 +204,30 @@ impl<T> Record<T> {
     /// last of them the one before this.
     #[must_use]
     pub fn history(&self) -> &[Past] {
-        self.history.past()
+        self.history.past(|| self.told_by_times())
     }
 
+    /// The history of an operation that has done no more than start and end.
+    fn told_by_times(&self) -> Vec<Past> {
+        let (state, metadata) = (self.operation.state(), self.operation.metadata());
+        let pending = (state != State::Pending)
+            .then(|| Past::new(State::Pending, metadata.created_at(), None));
+        let started_at = metadata.started_at().filter(|_| state.is_terminal());
+        let running = started_at.map(|at| Past::new(State::Running, Some(at), None));
+        let mut past: Vec<_> = [pending, running].into_iter().flatten().collect();
+        // What was created running has never been pending.
+        past.drain(..past.len().saturating_sub(self.versions_before()));
+        past
+    }
+
+    fn versions_before(&self) -> usize {
+        self.version.map_or(0, |version| version.get() as usize - 1)
+    }
+
+    /// Bytes on the heap that its history takes once somebody has asked for it.
     pub(crate) fn history_bytes(&self) -> usize {
-        self.history.heap_bytes()
+        let past = self.versions_before().min(History::DEPTH);
+        past * size_of::<Past>() + self.history.progress_bytes()
     }
 
     /// The records that led to this one, as far as they are remembered.
@@ -310,7 +340,7 @@ impl<T> Record<T> {
         if self.started_by == Some(token) {
             return Change::MadeBefore;
         }
-        self.next_version();
+        self.next_version(self.operation.state() == State::Pending);
         if self.operation.transition(Stage::Running, at).is_err() {
             self.operation
                 .update(|metadata| metadata.with_updated_at(at));
@@ -333,7 +363,7 @@ impl<T> Record<T> {
         if self.operation.metadata().progress() == Some(&progress) {
             return Change::MadeBefore;
         }
-        self.next_version();
+        self.next_version(false);
         self.operation.report(progress, at);
         Change::Made
     }
@@ -381,7 +411,7 @@ impl<T> Record<T> {
         if self.operation.state().is_terminal() {
             return Change::Refused;
         }
-        self.next_version();
+        self.next_version(false);
         self.token = self.token.next();
         self.node = Some(node.clone());
         Change::Made
@@ -425,7 +455,7 @@ impl<T> Record<T> {
         at: SystemTime,
         ttl: Duration,
     ) -> Change {
-        self.next_version();
+        self.next_version(true);
         if let Some(progress) = progress {
             self.operation.report(progress, at);
         }
@@ -438,14 +468,16 @@ impl<T> Record<T> {
         Change::Made
     }
 
-    /// What it is now becomes its history: for what has not ended.
-    fn next_version(&mut self) {
-        let metadata = self.operation.metadata();
-        self.history.push(Past::new(
-            self.operation.state(),
-            metadata.updated_at(),
-            metadata.progress().cloned(),
-        ));
+    /// What it is now becomes its history. It need not be written down if the change
+    /// leaves a time, and so did all before.
+    fn next_version(&mut self, leaves_time: bool) {
+        if !(leaves_time && self.history.is_told()) {
+            let metadata = self.operation.metadata();
+            let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
+            let past = Past::new(self.operation.state(), at, progress);
+            let history = std::mem::take(&mut self.history);
+            self.history = history.and(past, || self.told_by_times());
+        }
         self.version = self.version.map(Version::next);
     }
 
