@@ -25,12 +25,10 @@ pub(crate) fn push_string(text: &str, out: &mut Vec<u8>) {
 
 /// Whether all of these stand for themselves in a string.
 fn is_plain(bytes: &[u8]) -> bool {
-    // Zero for what does not, and no way out in the middle, for the sake of the compiler.
-    let least = |least: u8, byte: &u8| {
-        let (quote, backslash, control) = (byte ^ b'"', byte ^ b'\\', byte & !0x1f);
-        least.min(quote).min(backslash).min(control)
-    };
-    bytes.iter().fold(u8::MAX, least) != 0
+    // No way out in the middle, for the sake of the compiler.
+    let or_special =
+        |special, byte: &u8| special | (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
+    !bytes.iter().fold(false, or_special)
 }
 
 /// What is still to be read. `None` of a method means that this is no JSON.
