@@ -54,7 +54,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
                         return Change::Refused;
                     }
                     holder = entry.record.node().cloned();
-                    request = entry.request.as_deref().cloned();
+                    request = entry.request().cloned();
                     entry.deadline = now.tick.plus(lease.term);
                     entry.change(|record| record.take_over(&lease.node))
                 })?;

@@ -204,14 +204,14 @@ impl<T> MemoryStore<T> {
         let now = self.now().tick;
         let shard = self.lock(self.shard_of(id));
         let entry = shard.get(id, now)?;
-        (entry.key.as_deref() == Some(name)).then(|| Arc::clone(&entry.record))
+        (entry.key().map(|key| &**key) == Some(name)).then(|| Arc::clone(&entry.record))
     }
 
     /// Ends what hung on operations that were taken out: waits and keys.
     fn let_go(&self, entries: &[Entry<T>]) {
         for entry in entries {
             entry.wake();
-            let Some(name) = &entry.key else { continue };
+            let Some(name) = entry.key() else { continue };
             let id = entry.record.operation().id();
             let mut keyring = self.lock_key(name);
             // The same key may have made the same operation anew.

@@ -66,10 +66,16 @@ pub(super) struct Entry<T> {
     finished: Tick,
     /// Made only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
-    /// The name of the key that made it.
-    pub(super) key: Option<Arc<str>>,
+    /// Made only for what has some.
+    origin: Option<Box<Origin>>,
+}
+
+/// What made an operation, as far as that is kept.
+struct Origin {
+    /// The name of the key.
+    key: Option<Arc<str>>,
     /// For running it again, while it is live.
-    pub(super) request: Option<Box<Bytes>>,
+    request: Option<Bytes>,
 }
 
 impl<T> Entry<T> {
@@ -86,9 +92,21 @@ impl<T> Entry<T> {
         !self.record.operation().state().is_terminal() && self.deadline <= now
     }
 
-    /// Bytes that its request takes.
-    pub(super) fn request_bytes(&self) -> usize {
-        self.request.as_deref().map_or(0, Bytes::len)
+    /// The name of the key that made it.
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        self.origin.as_ref()?.key.as_ref()
+    }
+
+    /// Its key is another's now.
+    pub(super) fn lose_key(&mut self) {
+        if let Some(origin) = &mut self.origin {
+            origin.key = None;
+        }
+    }
+
+    /// For running it again, while it is live.
+    pub(super) fn request(&self) -> Option<&Bytes> {
+        self.origin.as_ref()?.request.as_ref()
     }
 
     /// Changes the record: in place if nobody is reading it, else whoever does keeps it
@@ -140,7 +158,9 @@ impl<T> Place<'_, T> {
         } = self;
         entry.deadline = expires;
         entry.finished = now;
-        entry.request = None;
+        if let Some(origin) = &mut entry.origin {
+            origin.request = None;
+        }
         expiring.insert(expires, slot);
         entry.changed()
     }
@@ -187,14 +207,14 @@ impl<T> Shard<T> {
     ) -> Option<Entry<T>> {
         let id = record.operation().id();
         let (replaced, hash) = (self.remove(id), self.hasher.hash_one(id));
+        let has_origin = key.is_some() || request.is_some();
         let slot = self.entries.insert(Entry {
             number,
             record,
             deadline,
             finished: Tick::NEVER,
             waiters: None,
-            key,
-            request: request.map(Box::new),
+            origin: has_origin.then(|| Box::new(Origin { key, request })),
         });
         let hash_of = |slot: &Slot| self.hasher.hash_one(self.entries[*slot as usize].id());
         self.slots.insert_unique(hash, slot as Slot, hash_of);

@@ -53,7 +53,7 @@ impl<T: Payload> MemoryStore<T> {
             let name = new.key.as_ref().map(|key| &key.name);
             return Ok(match is_owned {
                 // Another request of this owner's made it.
-                true if name.is_some() && entry.key.as_ref() != name => {
+                true if name.is_some() && entry.key() != name => {
                     Created::KeyHeld(Reservation::Mismatch)
                 }
                 true => Created::Existing(Arc::clone(&entry.record)),
@@ -78,9 +78,9 @@ impl<T: Payload> MemoryStore<T> {
         );
         drop(shard);
         if let Some(replaced) = &mut replaced
-            && replaced.key == name
+            && replaced.key() == name.as_ref()
         {
-            replaced.key = None; // it is this operation's now
+            replaced.lose_key(); // it is this operation's now
         }
         if let Some((key, keyring)) = &mut keyring {
             let entry = KeyEntry::of_operation(key, new.owner.as_ref(), &new.id);
@@ -106,7 +106,7 @@ impl<T: Payload> MemoryStore<T> {
         };
         let (before, request) = (
             self.limits.weigh(&place.entry.record),
-            place.entry.request_bytes(),
+            place.entry.request().map_or(0, bytes::Bytes::len),
         );
         let change = change(place.entry, now);
         let record = Arc::clone(&place.entry.record);
@@ -226,7 +226,11 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let removed = loop {
             // Its key is locked before it, and held to the end: in between the
             // key would look free.
-            let Some(name) = self.lock(index).get(id, now).map(|entry| entry.key.clone()) else {
+            let Some(name) = self
+                .lock(index)
+                .get(id, now)
+                .map(|entry| entry.key().cloned())
+            else {
                 return Ok(Write::Gone);
             };
             let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
@@ -234,7 +238,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             let Some(entry) = shard.get(id, now) else {
                 return Ok(Write::Gone);
             };
-            if entry.key != name {
+            if entry.key() != name.as_ref() {
                 continue; // it is another one by now
             }
             let record = &entry.record;
