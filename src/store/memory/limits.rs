@@ -77,6 +77,7 @@ impl<T> fmt::Debug for Limits<T> {
 pub(super) struct Room {
     operations: AtomicUsize,
     bytes: AtomicUsize,
+    keys: AtomicUsize,
     waiters: Arc<AtomicUsize>,
 }
 
@@ -87,6 +88,21 @@ impl Room {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
+    }
+
+    /// Whether there are keys.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.load(Relaxed) > 0
+    }
+
+    /// There is one key more.
+    pub(super) fn add_key(&self) {
+        self.keys.fetch_add(1, Relaxed);
+    }
+
+    /// There is one key less.
+    pub(super) fn remove_key(&self) {
+        self.keys.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn waiters(&self) -> usize {

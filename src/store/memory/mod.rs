@@ -187,7 +187,7 @@ impl<T> MemoryStore<T> {
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
-        // A critical section only moves finished values into place.
+        // Nothing in a critical section panics halfway through a change.
         self.shared.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -226,11 +226,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let removed = loop {
             // Its key is locked before it, and held to the end: in between the
             // key would look free.
-            let Some(name) = self
-                .lock(index)
-                .get(id, now)
-                .map(|entry| entry.key().cloned())
-            else {
+            let name_of = |entry: &Entry<T>| entry.key().cloned();
+            let Some(name) = self.lock(index).get(id, now).map(name_of) else {
                 return Ok(Write::Gone);
             };
             let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
