@@ -462,8 +462,7 @@ impl<T> Record<T> {
         // Whatever has not ended may end in any way.
         let _ = self.operation.transition(outcome, at);
         if let Some(at) = at.checked_add(ttl) {
-            self.operation
-                .update(|metadata| metadata.with_expires_at(at));
+            self.operation.set_expires_at(at);
         }
         Change::Made
     }

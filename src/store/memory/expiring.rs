@@ -32,10 +32,13 @@ impl Soonest {
         let (mut shard, mut soonest, mut second) = (0, u64::MAX, u64::MAX);
         for (index, expires) in self.0.iter().enumerate() {
             let expires = expires.load(Relaxed);
+            if expires >= second {
+                continue; // as most, after one comparison
+            }
             if expires < soonest {
                 (shard, second, soonest) = (index, soonest, expires);
             } else {
-                second = second.min(expires);
+                second = expires;
             }
         }
         (soonest != u64::MAX).then(|| (shard, Tick::at(soonest), Tick::at(second)))
