@@ -13,11 +13,28 @@ use crate::{
 
 /// What a client is told of the operation that its request is.
 pub(super) enum Accepted {
-    New(Arc<Record<RecordedResponse>>),
+    New(Created),
     /// An earlier request made it.
-    Repeated(Arc<Record<RecordedResponse>>, Urls),
+    Repeated(Created, Urls),
     /// An earlier request was answered with this.
     Answered(Arc<RecordedResponse>),
+}
+
+/// An operation as it was created, whatever has happened since.
+///
+/// It is no record, so that the store has the only one while its work begins, and can
+/// change that in place.
+pub(super) struct Created(Operation<RecordedResponse>);
+
+impl Created {
+    pub(super) fn of(record: &Record<RecordedResponse>) -> Self {
+        let operation = record.operation();
+        let (stage, metadata) = (Stage::Pending, operation.metadata().as_created());
+        Self(Operation::of(
+            operation.id().clone(),
+            Snapshot { stage, metadata },
+        ))
+    }
 }
 
 /// Where the answer is worded.
@@ -37,19 +54,12 @@ impl Front {
     }
 
     pub(super) fn accepted(&self, accepted: &Accepted) -> (Response<WholeBody>, Reply) {
-        let (record, urls) = match accepted {
-            Accepted::New(record) => (record, &self.urls),
-            Accepted::Repeated(record, urls) => (record, urls),
+        // A repetition gets what the first request got.
+        let (Created(operation), urls) = match accepted {
+            Accepted::New(created) => (created, &self.urls),
+            Accepted::Repeated(created, urls) => (created, urls),
             Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
         };
-        // A repetition gets what the first request got, whatever has happened
-        // since.
-        let stage = Stage::<RecordedResponse>::Pending;
-        let metadata = record.operation().metadata().as_created();
-        let operation = Operation::of(
-            record.operation().id().clone(),
-            Snapshot { stage, metadata },
-        );
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.replay);
         context.retry_after = Some(whole_seconds(

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
     ResponseBody,
-    front::{Accepted, Front},
+    front::{Accepted, Created, Front},
     refuse::Refusal,
     when::Reply,
 };
@@ -106,7 +106,7 @@ impl<C, E> Going<Response<C>, E> {
                 ),
                 Ok(Told::Settled(response)) => ours(response, Reply::Direct),
                 Ok(Told::Accepted(record)) => {
-                    let (response, reply) = front.accepted(&Accepted::New(record));
+                    let (response, reply) = front.accepted(&Accepted::New(Created::of(&record)));
                     ours(response, reply)
                 }
                 Ok(Told::Panicked(payload)) => resume_unwind(payload),

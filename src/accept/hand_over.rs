@@ -13,7 +13,7 @@ use super::{
     RequestBody,
     create::{Made, create, is_free},
     early::settled,
-    front::{Accepted, Front},
+    front::{Accepted, Created, Front},
     going::{Creating, Going, Held},
     inner::Inner,
     policy::Policy,
@@ -144,7 +144,7 @@ where
                     .policy
                     .locator
                     .urls(&self.parts, record.operation().id());
-                Accepted::Repeated(record, urls)
+                Accepted::Repeated(Created::of(&record), urls)
             }
             Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
             Err(refusal) => return self.refused(refusal),
@@ -196,7 +196,7 @@ where
                 Ok(Made::Repeated(record)) => {
                     let (parts, _) = request.into_parts();
                     let urls = policy.locator.urls(&parts, record.operation().id());
-                    let _ = tell.send(Ok(Accepted::Repeated(record, urls)));
+                    let _ = tell.send(Ok(Accepted::Repeated(Created::of(&record), urls)));
                     return;
                 }
                 Ok(Made::Answered(answer)) => {
@@ -223,7 +223,7 @@ where
             // The client may be gone; the operation is not.
             let tell = |taken| {
                 let _ = tell.send(match taken {
-                    Taken::Yes(record) => Ok(Accepted::New(record)),
+                    Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
                     Taken::No => Err(Refusal::Unavailable),
                 });
             };

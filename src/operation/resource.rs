@@ -170,6 +170,11 @@ impl<T> Operation<T> {
     pub fn update(&mut self, change: impl FnOnce(Metadata) -> Metadata) {
         self.snapshot.metadata = change(std::mem::take(&mut self.snapshot.metadata));
     }
+
+    /// It will be forgotten then.
+    pub(crate) fn set_expires_at(&mut self, at: SystemTime) {
+        self.snapshot.metadata.expires_at = Some(at.into());
+    }
 }
 
 impl<T: Payload> Operation<T> {

@@ -6,7 +6,9 @@
 
 /// Whether `bytes` are one JSON value, however deep.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok() && Reader(bytes).value_alone().is_some()
+    // Most are ASCII, which is found out sooner.
+    let is_text = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
+    is_text && Reader(bytes).value_alone().is_some()
 }
 
 /// Appends `text` as a JSON string.
@@ -23,12 +25,10 @@ pub(crate) fn push_string(text: &str, out: &mut Vec<u8>) {
 
 /// Whether all of these stand for themselves in a string.
 fn is_plain(bytes: &[u8]) -> bool {
-    // Zero for what does not, and no way out in the middle, for the sake of the compiler.
-    let least = |least: u8, byte: &u8| {
-        let (quote, backslash, control) = (byte ^ b'"', byte ^ b'\\', byte & !0x1f);
-        least.min(quote).min(backslash).min(control)
-    };
-    bytes.iter().fold(u8::MAX, least) != 0
+    // No way out in the middle, for the sake of the compiler.
+    let or_special =
+        |special, byte: &u8| special | (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
+    !bytes.iter().fold(false, or_special)
 }
 
 /// What is still to be read. `None` of a method means that this is no JSON.

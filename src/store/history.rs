@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{sync::OnceLock, time::SystemTime};
 
 use crate::operation::{Progress, State};
 
@@ -6,9 +6,10 @@ use crate::operation::{Progress, State};
 /// oldest first.
 ///
 /// Whoever follows an operation sees its record change, perhaps by several
-/// versions at a time; this tells what lay between.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct History(Box<[Past]>);
+/// versions at a time; this tells what lay between. Of most operations their times tell
+/// all of it: of those it is made for whoever asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History(OnceLock<Box<[Past]>>);
 
 /// What a client could see of an operation at an earlier version.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,30 +43,34 @@ impl History {
     /// The history that these make, as far as it goes back.
     pub(crate) fn new(past: Vec<Past>) -> Self {
         let forgotten = past.len().saturating_sub(Self::DEPTH);
-        Self(past.into_iter().skip(forgotten).collect())
+        let past: Box<[Past]> = past.into_iter().skip(forgotten).collect();
+        Self(past.into())
     }
 
-    /// This one, and then `past`.
-    pub(crate) fn and(&self, past: Past) -> Self {
-        let forgotten = (self.0.len() + 1).saturating_sub(Self::DEPTH);
-        let kept = &self.0[forgotten..];
-        let mut all = Vec::with_capacity(kept.len() + 1);
-        all.extend_from_slice(kept);
+    /// Whether the times of the operation tell it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    /// This one, and then `past`; `told` is what the times tell.
+    pub(crate) fn and(self, past: Past, told: impl FnOnce() -> Vec<Past>) -> Self {
+        let mut all = self.0.into_inner().map_or_else(told, Vec::from);
         all.push(past);
-        Self(all.into())
+        Self::new(all)
     }
 
-    pub(crate) fn past(&self) -> &[Past] {
-        &self.0
+    pub(crate) fn past(&self, told: impl FnOnce() -> Vec<Past>) -> &[Past] {
+        self.0.get_or_init(|| told().into())
     }
 
-    /// Bytes on the heap.
-    pub(crate) fn heap_bytes(&self) -> usize {
+    /// Bytes on the heap of what was reported.
+    pub(crate) fn progress_bytes(&self) -> usize {
         let progress = |past: &Past| {
             let progress = past.progress.as_deref();
             progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
         };
-        size_of_val(&*self.0) + self.0.iter().map(progress).sum::<usize>()
+        let past = self.0.get().map(|past| past.iter().map(progress).sum());
+        past.unwrap_or_default()
     }
 }
 
@@ -78,10 +83,11 @@ mod tests {
         let past = |n| Past::new(State::Running, None, Some(Progress::counted(n, 100)));
         let mut history = History::default();
         for n in 0..40 {
-            history = history.and(past(n));
+            history = history.and(past(n), Vec::new);
         }
         let all: Vec<_> = (0..40).map(past).collect();
-        assert_eq!(history.past(), &all[40 - History::DEPTH..]);
-        assert_eq!(history, History::new(all));
+        let latest = &all[40 - History::DEPTH..];
+        assert_eq!(history.past(Vec::new), latest);
+        assert_eq!(History::new(latest.into()).past(Vec::new), latest);
     }
 }

@@ -18,7 +18,7 @@ use crate::operation::{
 /// record to the next. A store that makes reading a record, taking one of
 /// these steps and writing the successor one atomic act obeys laws 2, 3, 4 and
 /// 6 without a line about them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Record<T> {
     operation: Operation<T>,
     version: Option<Version>,
@@ -41,6 +41,28 @@ pub enum Step<T> {
     Done,
     /// Nowhere: the operation has ended, or somebody else holds it.
     Lost,
+}
+
+impl<T: PartialEq> PartialEq for Record<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.operation == other.operation
+            && self.version == other.version
+            && self.owner == other.owner
+            && (self.token, &self.node) == (other.token, &other.node)
+            && (self.attempts, self.started_by) == (other.attempts, other.started_by)
+            && self.history() == other.history()
+    }
+}
+
+/// What a conditional change comes to that is made to a record in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is made: to be written.
+    Made,
+    /// The same holder made the same before: nothing is changed.
+    MadeBefore,
+    /// The operation has ended, or somebody else holds it: nothing is changed.
+    Refused,
 }
 
 impl<T> Record<T> {
@@ -86,7 +108,7 @@ impl<T> Record<T> {
             node: None,
             attempts: 0,
             started_by: None,
-            history: History::default(),
+            history: History::new(Vec::new()),
         }
     }
 
@@ -182,11 +204,30 @@ impl<T> Record<T> {
     /// last of them the one before this.
     #[must_use]
     pub fn history(&self) -> &[Past] {
-        self.history.past()
+        self.history.past(|| self.told_by_times())
     }
 
+    /// The history of an operation that has done no more than start and end.
+    fn told_by_times(&self) -> Vec<Past> {
+        let (state, metadata) = (self.operation.state(), self.operation.metadata());
+        let pending = (state != State::Pending)
+            .then(|| Past::new(State::Pending, metadata.created_at(), None));
+        let started_at = metadata.started_at().filter(|_| state.is_terminal());
+        let running = started_at.map(|at| Past::new(State::Running, Some(at), None));
+        let mut past: Vec<_> = [pending, running].into_iter().flatten().collect();
+        // What was created running has never been pending.
+        past.drain(..past.len().saturating_sub(self.versions_before()));
+        past
+    }
+
+    fn versions_before(&self) -> usize {
+        self.version.map_or(0, |version| version.get() as usize - 1)
+    }
+
+    /// Bytes on the heap that its history takes once somebody has asked for it.
     pub(crate) fn history_bytes(&self) -> usize {
-        self.history.heap_bytes()
+        let past = self.versions_before().min(History::DEPTH);
+        past * size_of::<Past>() + self.history.progress_bytes()
     }
 
     /// The records that led to this one, as far as they are remembered.
@@ -232,40 +273,13 @@ impl<T> Record<T> {
     /// running operation starts once more.
     #[must_use]
     pub fn started(&self, token: FencingToken, at: SystemTime) -> Step<T> {
-        if !self.is_held_by(token) {
-            return Step::Lost;
-        }
-        if self.started_by == Some(token) {
-            return Step::Done;
-        }
-        let Some(mut next) = self.successor() else {
-            return Step::Lost;
-        };
-        if next.operation.transition(Stage::Running, at).is_err() {
-            next.operation
-                .update(|metadata| metadata.with_updated_at(at));
-        }
-        next.attempts += 1;
-        next.started_by = Some(token);
-        Step::Next(next)
+        self.step(|next| next.start(token, at))
     }
 
     /// Progress said by the holder. The same again is not a change.
     #[must_use]
     pub fn reported(&self, token: FencingToken, progress: Progress, at: SystemTime) -> Step<T> {
-        if !self.is_held_by(token) {
-            return Step::Lost;
-        }
-        if self.operation.metadata().progress() == Some(&progress) {
-            return Step::Done;
-        }
-        match self.successor() {
-            Some(mut next) => {
-                next.operation.report(progress, at);
-                Step::Next(next)
-            }
-            None => Step::Lost,
-        }
+        self.step(|next| next.report(token, progress, at))
     }
 
     /// The outcome, recorded by the holder, with the progress it had not
@@ -279,21 +293,7 @@ impl<T> Record<T> {
         at: SystemTime,
         ttl: Duration,
     ) -> Step<T> {
-        if self.token != token {
-            return Step::Lost;
-        }
-        if self.operation.state().is_terminal() {
-            // Whoever ends it from outside raises the token, so it was this
-            // holder that ended it: in the same way, as far as can be told.
-            return match self.has_ended_like(&outcome) {
-                true => Step::Done,
-                false => Step::Lost,
-            };
-        }
-        match self.ended(outcome, progress, at, ttl) {
-            Some(next) => Step::Next(next),
-            None => Step::Lost,
-        }
+        self.step(|next| next.finish(token, outcome, progress, at, ttl))
     }
 
     /// An outcome asked for from outside (a cancel), for the version that was
@@ -306,37 +306,122 @@ impl<T> Record<T> {
         at: SystemTime,
         ttl: Duration,
     ) -> Step<T> {
-        if self.version != Some(version) {
-            return Step::Lost;
-        }
-        match self.ended(outcome, None, at, ttl) {
-            Some(mut next) => {
-                next.token = self.token.next();
-                Step::Next(next)
-            }
-            None => Step::Lost,
-        }
+        self.step(|next| next.overrule(version, outcome, at, ttl))
     }
 
     /// The lease taken over by `node`, with a higher token.
     #[must_use]
     pub fn taken_over(&self, node: &NodeId) -> Step<T> {
-        match self.successor() {
-            Some(mut next) => {
-                next.token = self.token.next();
-                next.node = Some(node.clone());
-                Step::Next(next)
-            }
-            None => Step::Lost,
-        }
+        self.step(|next| next.take_over(node))
     }
 
     /// The lease handed on to `node` by whoever holds it, with a higher token.
     #[must_use]
     pub fn claimed(&self, token: FencingToken, node: &NodeId) -> Step<T> {
+        self.step(|next| next.claim(token, node))
+    }
+
+    /// Where `change` leads, made to a copy. What can still change holds no `T`, so
+    /// none has to be cloned.
+    fn step(&self, change: impl FnOnce(&mut Self) -> Change) -> Step<T> {
+        let mut next = self.without_result();
+        match change(&mut next) {
+            Change::Made => Step::Next(next),
+            Change::MadeBefore => Step::Done,
+            Change::Refused => Step::Lost,
+        }
+    }
+
+    /// [`started`](Self::started), in place.
+    pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> Change {
+        if !self.is_held_by(token) {
+            return Change::Refused;
+        }
+        if self.started_by == Some(token) {
+            return Change::MadeBefore;
+        }
+        self.next_version(self.operation.state() == State::Pending);
+        if self.operation.transition(Stage::Running, at).is_err() {
+            self.operation
+                .update(|metadata| metadata.with_updated_at(at));
+        }
+        self.attempts += 1;
+        self.started_by = Some(token);
+        Change::Made
+    }
+
+    /// [`reported`](Self::reported), in place.
+    pub(crate) fn report(
+        &mut self,
+        token: FencingToken,
+        progress: Progress,
+        at: SystemTime,
+    ) -> Change {
+        if !self.is_held_by(token) {
+            return Change::Refused;
+        }
+        if self.operation.metadata().progress() == Some(&progress) {
+            return Change::MadeBefore;
+        }
+        self.next_version(false);
+        self.operation.report(progress, at);
+        Change::Made
+    }
+
+    /// [`finished`](Self::finished), in place.
+    pub(crate) fn finish(
+        &mut self,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Change {
+        if self.token != token {
+            return Change::Refused;
+        }
+        if self.operation.state().is_terminal() {
+            // Whoever ends it from outside raises the token, so it was this
+            // holder that ended it: in the same way, as far as can be told.
+            return match self.has_ended_like(&outcome) {
+                true => Change::MadeBefore,
+                false => Change::Refused,
+            };
+        }
+        self.end(outcome, progress, at, ttl)
+    }
+
+    /// [`overruled`](Self::overruled), in place.
+    pub(crate) fn overrule(
+        &mut self,
+        version: Version,
+        outcome: Outcome<T>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Change {
+        if self.version != Some(version) || self.operation.state().is_terminal() {
+            return Change::Refused;
+        }
+        self.token = self.token.next();
+        self.end(outcome, None, at, ttl)
+    }
+
+    /// [`taken_over`](Self::taken_over), in place.
+    pub(crate) fn take_over(&mut self, node: &NodeId) -> Change {
+        if self.operation.state().is_terminal() {
+            return Change::Refused;
+        }
+        self.next_version(false);
+        self.token = self.token.next();
+        self.node = Some(node.clone());
+        Change::Made
+    }
+
+    /// [`claimed`](Self::claimed), in place.
+    pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> Change {
         match self.is_held_by(token) {
-            true => self.taken_over(node),
-            false => Step::Lost,
+            true => self.take_over(node),
+            false => Change::Refused,
         }
     }
 
@@ -362,27 +447,40 @@ impl<T> Record<T> {
         self.operation.state() == outcome.state() && self.operation.problem() == problem
     }
 
-    fn ended(
-        &self,
+    /// Ends what has not ended yet.
+    fn end(
+        &mut self,
         outcome: Outcome<T>,
         progress: Option<Progress>,
         at: SystemTime,
         ttl: Duration,
-    ) -> Option<Self> {
-        let mut next = self.successor()?;
+    ) -> Change {
+        self.next_version(true);
         if let Some(progress) = progress {
-            next.operation.report(progress, at);
+            self.operation.report(progress, at);
         }
-        next.operation.transition(outcome, at).ok()?;
-        let expires_at = at.checked_add(ttl);
-        next.operation.update(|metadata| match expires_at {
-            Some(at) => metadata.with_expires_at(at),
-            None => metadata,
-        });
-        Some(next)
+        // Whatever has not ended may end in any way.
+        let _ = self.operation.transition(outcome, at);
+        if let Some(at) = at.checked_add(ttl) {
+            self.operation.set_expires_at(at);
+        }
+        Change::Made
     }
 
-    /// The record of a terminal operation, without what it led to.
+    /// What it is now becomes its history. It need not be written down if the change
+    /// leaves a time, and so did all before.
+    fn next_version(&mut self, leaves_time: bool) {
+        if !(leaves_time && self.history.is_told()) {
+            let metadata = self.operation.metadata();
+            let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
+            let past = Past::new(self.operation.state(), at, progress);
+            let history = std::mem::take(&mut self.history);
+            self.history = history.and(past, || self.told_by_times());
+        }
+        self.version = self.version.map(Version::next);
+    }
+
+    /// The same record, without what the operation led to, if it has ended.
     pub(crate) fn without_result(&self) -> Self {
         let stage = match self.operation.stage() {
             Stage::Pending => Stage::Pending,
@@ -393,38 +491,16 @@ impl<T> Record<T> {
             }
             Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
         };
-        self.changed(stage, self.version, self.history.clone())
-    }
-
-    /// This record one version on; `None` once it is terminal. What is not
-    /// terminal holds no `T`, so none has to be cloned.
-    fn successor(&self) -> Option<Self> {
-        let stage = match self.operation.stage() {
-            Stage::Pending => Stage::Pending,
-            Stage::Running => Stage::Running,
-            Stage::Ended(_) => return None,
-        };
-        let metadata = self.operation.metadata();
-        let past = Past::new(
-            stage.state(),
-            metadata.updated_at(),
-            metadata.progress().cloned(),
-        );
-        let history = self.history.and(past);
-        Some(self.changed(stage, self.version.map(Version::next), history))
-    }
-
-    fn changed(&self, stage: Stage<T>, version: Option<Version>, history: History) -> Self {
         let metadata = self.operation.metadata().clone();
         Self {
             operation: Operation::of(self.operation.id().clone(), Snapshot { stage, metadata }),
-            version,
+            version: self.version,
             owner: self.owner.clone(),
             token: self.token,
             node: self.node.clone(),
             attempts: self.attempts,
             started_by: self.started_by,
-            history,
+            history: self.history.clone(),
         }
     }
 }

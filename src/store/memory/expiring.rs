@@ -8,8 +8,10 @@ use std::{
     },
 };
 
-use super::{SHARDS, shard::Tick};
-use crate::operation::OperationId;
+use super::{
+    SHARDS,
+    shard::{Slot, Tick},
+};
 
 /// When the soonest operation of each shard expires, to be looked at without its lock.
 ///
@@ -30,10 +32,13 @@ impl Soonest {
         let (mut shard, mut soonest, mut second) = (0, u64::MAX, u64::MAX);
         for (index, expires) in self.0.iter().enumerate() {
             let expires = expires.load(Relaxed);
+            if expires >= second {
+                continue; // as most, after one comparison
+            }
             if expires < soonest {
                 (shard, second, soonest) = (index, soonest, expires);
             } else {
-                second = second.min(expires);
+                second = expires;
             }
         }
         (soonest != u64::MAX).then(|| (shard, Tick::at(soonest), Tick::at(second)))
@@ -42,7 +47,7 @@ impl Soonest {
 
 /// The terminal operations of a shard by the moment they expire.
 pub(super) struct Expiring {
-    order: BTreeSet<(Tick, OperationId)>,
+    order: BTreeSet<(Tick, Slot)>,
     soonest: Soonest,
     shard: usize,
 }
@@ -56,29 +61,29 @@ impl Expiring {
         }
     }
 
-    pub(super) fn first(&self) -> Option<&(Tick, OperationId)> {
-        self.order.first()
+    pub(super) fn first(&self) -> Option<(Tick, Slot)> {
+        self.order.first().copied()
     }
 
-    pub(super) fn insert(&mut self, expires: Tick, id: OperationId) {
-        self.order.insert((expires, id));
+    pub(super) fn insert(&mut self, expires: Tick, slot: Slot) {
+        self.order.insert((expires, slot));
         self.tell();
     }
 
-    pub(super) fn remove(&mut self, expires: Tick, id: OperationId) {
-        if self.order.remove(&(expires, id)) {
+    pub(super) fn remove(&mut self, expires: Tick, slot: Slot) {
+        if self.order.remove(&(expires, slot)) {
             self.tell();
         }
     }
 
-    pub(super) fn pop_first(&mut self) -> Option<OperationId> {
-        let (_, id) = self.order.pop_first()?;
+    pub(super) fn pop_first(&mut self) -> Option<Slot> {
+        let (_, slot) = self.order.pop_first()?;
         self.tell();
-        Some(id)
+        Some(slot)
     }
 
     fn tell(&self) {
-        let first = self.first().map_or(Tick::NEVER, |(expires, _)| *expires);
+        let first = self.first().map_or(Tick::NEVER, |(expires, _)| expires);
         self.soonest.0[self.shard].store(first.get(), Relaxed);
     }
 }
@@ -92,14 +97,13 @@ mod tests {
         let soonest = Soonest::new();
         let mut shards: Vec<_> = (0..3).map(|n| Expiring::of(n, soonest.clone())).collect();
         assert_eq!(soonest.shard(), None);
-        let ids: Vec<_> = (0..4).map(|_| OperationId::new()).collect();
-        for (shard, expires, id) in [(1, 5, 0), (2, 3, 1), (0, 9, 2), (2, 4, 3)] {
-            shards[shard].insert(Tick::at(expires), ids[id].clone());
+        for (shard, expires, slot) in [(1, 5, 0), (2, 3, 1), (0, 9, 2), (2, 4, 3)] {
+            shards[shard].insert(Tick::at(expires), slot);
         }
         assert_eq!(soonest.shard(), Some((2, Tick::at(3), Tick::at(5))));
-        assert_eq!(shards[2].pop_first().as_ref(), Some(&ids[1]));
+        assert_eq!(shards[2].pop_first(), Some(1));
         assert_eq!(soonest.shard(), Some((2, Tick::at(4), Tick::at(5))));
-        shards[2].remove(Tick::at(4), ids[3].clone());
+        shards[2].remove(Tick::at(4), 3);
         assert_eq!(soonest.shard(), Some((1, Tick::at(5), Tick::at(9))));
     }
 }

@@ -69,6 +69,9 @@ impl<T> KeyTable<T> {
 
     /// Removes at most `limit` keys whose time is over, and says how many.
     pub(super) fn purge(&self, now: Tick, limit: usize, room: &Room) -> usize {
+        if !room.has_keys() {
+            return 0; // without a look at each shard
+        }
         let mut purged = 0;
         for keyring in &self.shards {
             let mut keyring = keyring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,10 +126,16 @@ impl<T> Keyring<T> {
     pub(super) fn put(&mut self, name: &Arc<str>, entry: KeyEntry<T>, room: &Room) {
         let (deadline, weight) = (entry.deadline, entry.weight);
         let before = self.entries.insert(Arc::clone(name), entry);
-        let freed = before.map_or(0, |before| {
-            self.ending.remove(&(before.deadline, Arc::clone(name)));
-            before.weight
-        });
+        let freed = match before {
+            Some(before) => {
+                self.ending.remove(&(before.deadline, Arc::clone(name)));
+                before.weight
+            }
+            None => {
+                room.add_key();
+                0
+            }
+        };
         if deadline != Tick::NEVER {
             self.ending.insert((deadline, Arc::clone(name)));
         }
@@ -136,6 +145,7 @@ impl<T> Keyring<T> {
     pub(super) fn remove(&mut self, name: &str, room: &Room) {
         if let Some((name, entry)) = self.entries.remove_entry(name) {
             self.ending.remove(&(entry.deadline, name));
+            room.remove_key();
             room.resize(entry.weight, 0);
         }
     }

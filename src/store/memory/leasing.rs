@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{MemoryStore, SHARDS};
 use crate::{
     operation::{OperationId, Payload},
-    store::{FencingToken, Held, Lease, LeaseTerm, NodeId, Step, StoreError, TakenOver, Write},
+    store::{
+        FencingToken, Held, Lease, LeaseTerm, NodeId, StoreError, TakenOver, Write, record::Change,
+    },
 };
 
 impl<T: Payload> MemoryStore<T> {
@@ -49,12 +51,12 @@ impl<T: Payload> Lease for MemoryStore<T> {
                 let write = self.change(&id, |entry, now| {
                     // It may have been renewed since it was found.
                     if !entry.is_abandoned(now.tick) {
-                        return Step::Lost;
+                        return Change::Refused;
                     }
                     holder = entry.record.node().cloned();
-                    request = entry.request.as_deref().cloned();
+                    request = entry.request().cloned();
                     entry.deadline = now.tick.plus(lease.term);
-                    entry.record.taken_over(&lease.node)
+                    entry.change(|record| record.take_over(&lease.node))
                 })?;
                 if let Write::Done(record) = write {
                     self.recall(&id, holder.as_ref());
@@ -71,12 +73,13 @@ impl<T: Payload> Lease for MemoryStore<T> {
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
         let mut holder = None;
         let write = self.change(&held.id, |entry, now| {
-            let step = entry.record.claimed(held.token, &lease.node);
-            if let Step::Next(_) = &step {
-                holder = entry.record.node().cloned();
+            let before = entry.record.node().cloned();
+            let change = entry.change(|record| record.claim(held.token, &lease.node));
+            if change == Change::Made {
+                holder = before;
                 entry.deadline = now.tick.plus(lease.term);
             }
-            step
+            change
         })?;
         if let Write::Done(_) = &write {
             self.recall(&held.id, holder.as_ref());

@@ -19,9 +19,9 @@ pub(super) struct Limits<T> {
     heap_bytes: fn(&T) -> usize,
 }
 
-/// What an operation takes besides its record: its slot in a map at half load,
-/// its place in the expiry index, and the counts of an `Arc`.
-const OVERHEAD: usize = 2 * 80 + 48 + 16;
+/// What an operation takes besides its record: its slot, one in four of which is empty,
+/// in a table and in the expiry index, both at half load, and the counts of an `Arc`.
+const OVERHEAD: usize = 48 * 4 / 3 + 2 * 5 + 2 * 16 + 16;
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {
@@ -77,6 +77,7 @@ impl<T> fmt::Debug for Limits<T> {
 pub(super) struct Room {
     operations: AtomicUsize,
     bytes: AtomicUsize,
+    keys: AtomicUsize,
     waiters: Arc<AtomicUsize>,
 }
 
@@ -87,6 +88,21 @@ impl Room {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
+    }
+
+    /// Whether there are keys.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.load(Relaxed) > 0
+    }
+
+    /// There is one key more.
+    pub(super) fn add_key(&self) {
+        self.keys.fetch_add(1, Relaxed);
+    }
+
+    /// There is one key less.
+    pub(super) fn remove_key(&self) {
+        self.keys.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn waiters(&self) -> usize {

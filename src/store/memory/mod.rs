@@ -105,12 +105,16 @@ impl<T> MemoryStore<T> {
     #[must_use]
     pub fn weighing(heap_bytes: fn(&T) -> usize) -> Self {
         let soonest = Soonest::new();
-        let shard = |index| Mutex::new(Shard::new(Expiring::of(index, soonest.clone())));
+        let hasher = foldhash::quality::RandomState::default();
+        let shard = |index| {
+            let expiring = Expiring::of(index, soonest.clone());
+            Mutex::new(Shard::new(hasher.clone(), expiring))
+        };
         Self {
             shared: Arc::new(Shared {
                 shards: (0..SHARDS).map(shard).collect(),
                 soonest,
-                hasher: foldhash::quality::RandomState::default(),
+                hasher,
                 started: Instant::now(),
                 room: limits::Room::default(),
                 created: AtomicU64::new(0),
@@ -177,13 +181,13 @@ impl<T> MemoryStore<T> {
     }
 
     fn shard_of(&self, id: &OperationId) -> usize {
-        // The map inside a shard uses the low bits and the top seven; `quality`
+        // The table inside a shard uses the low bits and the top seven; `quality`
         // makes those in between as even.
         (self.shared.hasher.hash_one(id) >> 32) as usize % SHARDS
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
-        // A critical section only moves finished values into place.
+        // Nothing in a critical section panics halfway through a change.
         self.shared.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -200,14 +204,14 @@ impl<T> MemoryStore<T> {
         let now = self.now().tick;
         let shard = self.lock(self.shard_of(id));
         let entry = shard.get(id, now)?;
-        (entry.key.as_deref() == Some(name)).then(|| Arc::clone(&entry.record))
+        (entry.key().map(|key| &**key) == Some(name)).then(|| Arc::clone(&entry.record))
     }
 
     /// Ends what hung on operations that were taken out: waits and keys.
     fn let_go(&self, entries: &[Entry<T>]) {
         for entry in entries {
             entry.wake();
-            let Some(name) = &entry.key else { continue };
+            let Some(name) = entry.key() else { continue };
             let id = entry.record.operation().id();
             let mut keyring = self.lock_key(name);
             // The same key may have made the same operation anew.

@@ -1,14 +1,18 @@
 //! One lock's worth of operations.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
 
 use super::{expiring::Expiring, limits::Limits};
 use crate::{
     operation::OperationId,
     store::{
         Record,
+        record::Change,
         wait::{WaitCell, Waiter},
     },
 };
@@ -41,9 +45,16 @@ impl Tick {
 }
 
 pub(super) struct Shard<T> {
-    entries: HashMap<OperationId, Entry<T>, foldhash::quality::RandomState>,
+    entries: Slab<Entry<T>>,
+    /// The slot of each operation, by the hash of its id. It is half empty at times: it
+    /// has the least that it can.
+    slots: HashTable<Slot>,
+    hasher: RandomState,
     expiring: Expiring,
 }
+
+/// Where an operation is among the entries of its shard.
+pub(super) type Slot = u32;
 
 pub(super) struct Entry<T> {
     /// Which of all operations it is, in the order of creation.
@@ -55,13 +66,23 @@ pub(super) struct Entry<T> {
     finished: Tick,
     /// Made only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
-    /// The name of the key that made it.
-    pub(super) key: Option<Arc<str>>,
+    /// Made only for what has some.
+    origin: Option<Box<Origin>>,
+}
+
+/// What made an operation, as far as that is kept.
+struct Origin {
+    /// The name of the key.
+    key: Option<Arc<str>>,
     /// For running it again, while it is live.
-    pub(super) request: Option<Box<Bytes>>,
+    request: Option<Bytes>,
 }
 
 impl<T> Entry<T> {
+    fn id(&self) -> &OperationId {
+        self.record.operation().id()
+    }
+
     fn is_expired(&self, now: Tick) -> bool {
         self.record.operation().state().is_terminal() && self.deadline <= now
     }
@@ -71,9 +92,40 @@ impl<T> Entry<T> {
         !self.record.operation().state().is_terminal() && self.deadline <= now
     }
 
-    /// Bytes that its request takes.
-    pub(super) fn request_bytes(&self) -> usize {
-        self.request.as_deref().map_or(0, Bytes::len)
+    /// The name of the key that made it.
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        self.origin.as_ref()?.key.as_ref()
+    }
+
+    /// Its key is another's now.
+    pub(super) fn lose_key(&mut self) {
+        if let Some(origin) = &mut self.origin {
+            origin.key = None;
+        }
+    }
+
+    /// For running it again, while it is live.
+    pub(super) fn request(&self) -> Option<&Bytes> {
+        self.origin.as_ref()?.request.as_ref()
+    }
+
+    /// Changes the record: in place if nobody is reading it, else whoever does keeps it
+    /// as it was.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Record<T>) -> Change) -> Change {
+        if let Some(record) = Arc::get_mut(&mut self.record) {
+            return change(record);
+        }
+        let mut next = self.record.without_result();
+        let change = change(&mut next);
+        if change == Change::Made {
+            self.record = Arc::new(next);
+        }
+        change
+    }
+
+    /// It has changed; returns whom to wake.
+    pub(super) fn changed(&mut self) -> Option<Arc<WaitCell>> {
+        self.waiters.take()
     }
 
     /// Wakes whoever waits for a change: it is gone.
@@ -91,53 +143,56 @@ impl<T> Entry<T> {
 
 /// An operation among the others of its shard.
 pub(super) struct Place<'a, T> {
+    slot: Slot,
     pub(super) entry: &'a mut Entry<T>,
     expiring: &'a mut Expiring,
 }
 
 impl<T> Place<'_, T> {
-    /// Puts `next` there, which follows what was, and returns whom to wake. A terminal
-    /// one says when it expires.
-    pub(super) fn advance(
-        self,
-        next: Arc<Record<T>>,
-        expires: Option<Tick>,
-        now: Tick,
-    ) -> Option<Arc<WaitCell>> {
-        let Self { entry, expiring } = self;
-        if let Some(expires) = expires {
-            entry.deadline = expires;
-            entry.finished = now;
-            entry.request = None;
-            expiring.insert(expires, next.operation().id().clone());
+    /// It has ended, and expires then; returns whom to wake.
+    pub(super) fn end(self, expires: Tick, now: Tick) -> Option<Arc<WaitCell>> {
+        let Self {
+            slot,
+            entry,
+            expiring,
+        } = self;
+        entry.deadline = expires;
+        entry.finished = now;
+        if let Some(origin) = &mut entry.origin {
+            origin.request = None;
         }
-        entry.record = next;
-        entry.waiters.take()
+        expiring.insert(expires, slot);
+        entry.changed()
     }
 }
 
 impl<T> Shard<T> {
-    pub(super) fn new(expiring: Expiring) -> Self {
+    pub(super) fn new(hasher: RandomState, expiring: Expiring) -> Self {
         Self {
-            entries: HashMap::default(),
+            entries: Slab::new(),
+            slots: HashTable::new(),
+            hasher,
             expiring,
         }
     }
 
     pub(super) fn get(&self, id: &OperationId, now: Tick) -> Option<&Entry<T>> {
-        self.entries.get(id).filter(|entry| !entry.is_expired(now))
+        let entry = self.entries.get(self.slot(id)? as usize);
+        entry.filter(|entry| !entry.is_expired(now))
     }
 
     pub(super) fn get_mut(&mut self, id: &OperationId, now: Tick) -> Option<&mut Entry<T>> {
-        self.entries
-            .get_mut(id)
-            .filter(|entry| !entry.is_expired(now))
+        self.place(id, now).map(|place| place.entry)
+    }
+
+    fn slot(&self, id: &OperationId) -> Option<Slot> {
+        let is_there = |slot: &Slot| self.entries[*slot as usize].id() == id;
+        (self.slots.find(self.hasher.hash_one(id), is_there)).copied()
     }
 
     pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &Entry<T>> {
-        self.entries
-            .values()
-            .filter(move |entry| !entry.is_expired(now))
+        let entries = self.entries.iter().map(|(_, entry)| entry);
+        entries.filter(move |entry| !entry.is_expired(now))
     }
 
     /// Puts a new operation in, in the place of one that has expired, if there
@@ -150,34 +205,47 @@ impl<T> Shard<T> {
         key: Option<Arc<str>>,
         request: Option<Bytes>,
     ) -> Option<Entry<T>> {
-        let id = record.operation().id().clone();
-        let entry = Entry {
+        let id = record.operation().id();
+        let (replaced, hash) = (self.remove(id), self.hasher.hash_one(id));
+        let has_origin = key.is_some() || request.is_some();
+        let slot = self.entries.insert(Entry {
             number,
             record,
             deadline,
             finished: Tick::NEVER,
             waiters: None,
-            key,
-            request: request.map(Box::new),
-        };
-        let replaced = self.entries.insert(id, entry)?;
-        let id = replaced.record.operation().id().clone();
-        self.expiring.remove(replaced.deadline, id);
-        Some(replaced)
+            origin: has_origin.then(|| Box::new(Origin { key, request })),
+        });
+        let hash_of = |slot: &Slot| self.hasher.hash_one(self.entries[*slot as usize].id());
+        self.slots.insert_unique(hash, slot as Slot, hash_of);
+        replaced
     }
 
     /// The operation in its place, to be changed.
     pub(super) fn place(&mut self, id: &OperationId, now: Tick) -> Option<Place<'_, T>> {
-        let entry = self.entries.get_mut(id);
+        let slot = self.slot(id)?;
+        let entry = self.entries.get_mut(slot as usize);
         Some(Place {
+            slot,
             entry: entry.filter(|entry| !entry.is_expired(now))?,
             expiring: &mut self.expiring,
         })
     }
 
     pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {
-        let (id, entry) = self.entries.remove_entry(id)?;
-        self.expiring.remove(entry.deadline, id);
+        let slot = self.slot(id)?;
+        let entry = self.take(slot)?;
+        self.expiring.remove(entry.deadline, slot);
+        Some(entry)
+    }
+
+    /// Empties a slot, all but its place among what expires.
+    fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+        let entry = self.entries.try_remove(slot as usize)?;
+        let hash = self.hasher.hash_one(entry.id());
+        if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
+            found.remove();
+        }
         Some(entry)
     }
 
@@ -188,7 +256,7 @@ impl<T> Shard<T> {
             && self
                 .expiring
                 .first()
-                .is_some_and(|(deadline, _)| *deadline <= now)
+                .is_some_and(|(deadline, _)| deadline <= now)
         {
             purged.extend(self.pop_first());
         }
@@ -197,10 +265,10 @@ impl<T> Shard<T> {
 
     /// When the first one expires, and whether it may go for a new operation.
     pub(super) fn expiring_next(&self, now: Tick, limits: &Limits<T>) -> Option<(Tick, bool)> {
-        let (expires, id) = self.expiring.first()?;
+        let (expires, slot) = self.expiring.first()?;
         let has_been_kept = |entry: &Entry<T>| entry.finished.plus(limits.min_retention) <= now;
-        let may_go = *expires <= now || self.entries.get(id).is_none_or(has_been_kept);
-        Some((*expires, may_go))
+        let entry = self.entries.get(slot as usize);
+        Some((expires, expires <= now || entry.is_none_or(has_been_kept)))
     }
 
     /// Takes out what may go for a new operation and expires by `until`, the
@@ -229,7 +297,7 @@ impl<T> Shard<T> {
     }
 
     fn pop_first(&mut self) -> Option<Entry<T>> {
-        let id = self.expiring.pop_first()?;
-        self.entries.remove(&id)
+        let slot = self.expiring.pop_first()?;
+        self.take(slot)
     }
 }

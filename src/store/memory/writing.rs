@@ -10,8 +10,8 @@ use super::{
 use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
-        Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, Step,
-        StoreError, Version, Write,
+        Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, StoreError,
+        Version, Write, record::Change,
     },
 };
 
@@ -53,7 +53,7 @@ impl<T: Payload> MemoryStore<T> {
             let name = new.key.as_ref().map(|key| &key.name);
             return Ok(match is_owned {
                 // Another request of this owner's made it.
-                true if name.is_some() && entry.key.as_ref() != name => {
+                true if name.is_some() && entry.key() != name => {
                     Created::KeyHeld(Reservation::Mismatch)
                 }
                 true => Created::Existing(Arc::clone(&entry.record)),
@@ -78,9 +78,9 @@ impl<T: Payload> MemoryStore<T> {
         );
         drop(shard);
         if let Some(replaced) = &mut replaced
-            && replaced.key == name
+            && replaced.key() == name.as_ref()
         {
-            replaced.key = None; // it is this operation's now
+            replaced.lose_key(); // it is this operation's now
         }
         if let Some((key, keyring)) = &mut keyring {
             let entry = KeyEntry::of_operation(key, new.owner.as_ref(), &new.id);
@@ -93,33 +93,35 @@ impl<T: Payload> MemoryStore<T> {
         Ok(Created::New(Arc::clone(record)))
     }
 
-    /// One conditional change: reads the record, takes `step`, puts the
-    /// successor in its place, all under one lock; then wakes who waits.
+    /// One conditional change, made by `change` under one lock; then wakes who waits.
     pub(super) fn change(
         &self,
         id: &OperationId,
-        step: impl FnOnce(&mut Entry<T>, Now) -> Step<T>,
+        change: impl FnOnce(&mut Entry<T>, Now) -> Change,
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
         let mut shard = self.lock(self.shard_of(id));
         let Some(place) = shard.place(id, now.tick) else {
             return Ok(Write::Gone);
         };
-        let before = Arc::clone(&place.entry.record);
-        let request = place.entry.request_bytes();
-        let next = match step(place.entry, now) {
-            Step::Done => return Ok(Write::Done(before)),
-            Step::Lost => return Ok(Write::Lost(before)),
-            Step::Next(next) => Arc::new(next),
+        let (before, request) = (
+            self.limits.weigh(&place.entry.record),
+            place.entry.request().map_or(0, bytes::Bytes::len),
+        );
+        let change = change(place.entry, now);
+        let record = Arc::clone(&place.entry.record);
+        match change {
+            Change::Made => {}
+            Change::MadeBefore => return Ok(Write::Done(record)),
+            Change::Refused => return Ok(Write::Lost(record)),
+        }
+        let ends = record.operation().state().is_terminal();
+        let woken = match ends {
+            true => place.end(now.tick.plus(self.limits.ttl), now.tick),
+            false => place.entry.changed(),
         };
-        let ends = next.operation().state().is_terminal();
-        let expires = ends.then(|| now.tick.plus(self.limits.ttl));
-        let woken = place.advance(Arc::clone(&next), expires, now.tick);
-        let (before, after) = (self.limits.weigh(&before), self.limits.weigh(&next));
-        let (before, after) = match ends {
-            true => (before + request, after),
-            false => (before, after),
-        };
+        let after = self.limits.weigh(&record);
+        let before = before + if ends { request } else { 0 };
         self.shared.room.resize(before, after);
         let purged = if ends {
             shard.purge(now.tick, PURGED_PER_END)
@@ -131,7 +133,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(cell) = woken {
             cell.notify();
         }
-        Ok(Write::Done(next))
+        Ok(Write::Done(record))
     }
 
     /// Tells the node that held it.
@@ -173,7 +175,9 @@ impl<T: Payload> Repository for MemoryStore<T> {
     }
 
     async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
-        self.change(id, |entry, now| entry.record.started(token, now.wall))
+        self.change(id, |entry, now| {
+            entry.change(|record| record.start(token, now.wall))
+        })
     }
 
     async fn report(
@@ -183,7 +187,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         progress: Progress,
     ) -> Result<Write<T>, StoreError> {
         self.change(id, |entry, now| {
-            entry.record.reported(token, progress, now.wall)
+            entry.change(|record| record.report(token, progress, now.wall))
         })
     }
 
@@ -196,9 +200,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
     ) -> Result<Write<T>, StoreError> {
         let ttl = self.limits.ttl;
         self.change(id, |entry, now| {
-            entry
-                .record
-                .finished(token, outcome, progress, now.wall, ttl)
+            entry.change(|record| record.finish(token, outcome, progress, now.wall, ttl))
         })
     }
 
@@ -210,7 +212,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
     ) -> Result<Write<T>, StoreError> {
         let ttl = self.limits.ttl;
         let write = self.change(id, |entry, now| {
-            entry.record.overruled(version, outcome, now.wall, ttl)
+            entry.change(|record| record.overrule(version, outcome, now.wall, ttl))
         })?;
         if let Write::Done(record) = &write {
             self.recall(id, record.node());
@@ -224,7 +226,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let removed = loop {
             // Its key is locked before it, and held to the end: in between the
             // key would look free.
-            let Some(name) = self.lock(index).get(id, now).map(|entry| entry.key.clone()) else {
+            let name_of = |entry: &Entry<T>| entry.key().cloned();
+            let Some(name) = self.lock(index).get(id, now).map(name_of) else {
                 return Ok(Write::Gone);
             };
             let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
@@ -232,7 +235,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             let Some(entry) = shard.get(id, now) else {
                 return Ok(Write::Gone);
             };
-            if entry.key != name {
+            if entry.key() != name.as_ref() {
                 continue; // it is another one by now
             }
             let record = &entry.record;
