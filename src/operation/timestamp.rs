@@ -41,27 +41,35 @@ impl Timestamp {
         let (days, seconds) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = date(days);
         let mut text = *b"0000-00-00T00:00:00.000Z";
-        put::<4>(&mut text, 0, year);
-        put::<2>(&mut text, 5, month);
-        put::<2>(&mut text, 8, day);
-        put::<2>(&mut text, 11, seconds / 3600);
-        put::<2>(&mut text, 14, seconds / 60 % 60);
-        put::<2>(&mut text, 17, seconds % 60);
-        put::<3>(&mut text, 20, millis);
+        put(&mut text, 0, year / 100);
+        put(&mut text, 2, year % 100);
+        put(&mut text, 5, month);
+        put(&mut text, 8, day);
+        put(&mut text, 11, seconds / 3600);
+        put(&mut text, 14, seconds / 60 % 60);
+        put(&mut text, 17, seconds % 60);
+        put(&mut text, 20, millis / 10);
+        text[22] = b'0' + (millis % 10) as u8;
         out.extend_from_slice(&text);
     }
 }
 
-/// Writes a number of so many digits into its place. How many is known when this is
-/// compiled, so that nothing is left of the loop.
-#[inline(always)]
-fn put<const DIGITS: usize>(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u64) {
-    let mut number = number as u32;
-    for index in (0..DIGITS).rev() {
-        text[at + index] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+/// Writes a number of two digits into its place.
+fn put(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u64) {
+    text[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
 }
+
+/// The numbers of two digits.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut number = 0;
+    while number < 100 {
+        let (tens, ones) = (number / 10, number % 10);
+        pairs[number] = [b'0' + tens as u8, b'0' + ones as u8];
+        number += 1;
+    }
+    pairs
+};
 
 /// Year, month and day, so many days after 1970 began.
 fn date(days: u64) -> (u64, u64, u64) {
