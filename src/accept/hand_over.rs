@@ -7,12 +7,11 @@ use http::{Request, request::Parts};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use super::{
     RequestBody,
     create::{Made, create, is_free},
-    early::settled,
     front::{Accepted, Created, Front},
     going::{Creating, Going, Held},
     inner::Inner,
@@ -23,10 +22,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{
-        Admitted, Holding, InProcess, Leaving, Node, OperationHandle, Take, Taken, Told, Work,
-        operation_span,
-    },
+    run::{Admitted, InProcess, Leaving, Node, Take, Taken},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
@@ -51,7 +47,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// The same operation, of another creator.
-    fn anew(&self) -> Self {
+    pub(super) fn anew(&self) -> Self {
         Self {
             new: NewOperation {
                 token: FencingToken::random(),
@@ -235,87 +231,6 @@ where
         Creating { created, front }
     }
 
-    /// Runs the call in a task of its own, which the client still has a say in:
-    /// it is an operation only once its time is over or the handler says so.
-    fn hold<B>(
-        self,
-        wanted: Wanted,
-        body: RequestBody<B>,
-        mut reserved: Option<ReservedKey>,
-    ) -> Held<S::Response, S::Error>
-    where
-        S: Inner<B>,
-        B: Body<Data = Bytes> + Send + 'static,
-    {
-        let front = self.front(&wanted.new.id);
-        let Self {
-            inner,
-            node,
-            policy,
-            way,
-            parts,
-            admitted,
-            ..
-        } = self;
-        let work = Arc::new(Work::held_at_a_gate(
-            wanted.new.id.clone(),
-            wanted.new.request.is_some(),
-        ));
-        let mut request = Box::new(Request::from_parts(parts, body));
-        let span = operation_span(&wanted.new.id, &request);
-        request
-            .extensions_mut()
-            .insert(OperationHandle::new(Arc::clone(&work)));
-        let (tell, told) = oneshot::channel();
-        let holding = Holding {
-            node: Arc::clone(&node),
-            limits: policy.run,
-            work: Arc::clone(&work),
-            service: inner,
-            request,
-            deadline: match way {
-                Way::After(limit) => Some(limit),
-                Way::Pass | Way::Now | Way::Signaled => None,
-            },
-        };
-        let run = async move {
-            // In flight until it is answered, or ended.
-            let _admitted = admitted;
-            let (node, policy) = (&node, &policy);
-            let mut tell = Some(tell);
-            let wanted = &wanted;
-            let create = |is_running| async move {
-                // Under a token of its own each time: what was given up before is
-                // ended by its token, and must not be taken for this one.
-                let mut wanted = wanted.anew();
-                wanted.new.is_running = is_running;
-                match create(node, policy, &wanted).await {
-                    Ok(Made::New(record)) => Ok(record),
-                    Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),
-                }
-            };
-            let accepted = |record| {
-                if let Some(key) = reserved.take() {
-                    key.bound();
-                }
-                // Whoever has left has said so at the gate.
-                if let Some(tell) = tell.take() {
-                    drop(tell.send(Told::Accepted(record)));
-                }
-            };
-            let Some(early) = holding.run(create, accepted).await else {
-                return;
-            };
-            let early = settled(early, reserved, policy).await;
-            if let Some(tell) = tell {
-                drop(tell.send(early));
-            }
-        };
-        // Boxed once: on its way into a task a future is moved many times.
-        let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
-        Held::new(told, front, work, task)
-    }
-
     /// The operation this request is to be, with the id and the key it brings.
     fn identify(&self, body: &WholeBody) -> Result<Wanted, Refusal> {
         let Some(rules) = &self.policy.idempotency else {
@@ -355,7 +270,7 @@ where
     }
 
     /// Made before there is anything to lose: it runs a hook of the application.
-    fn front(&self, id: &OperationId) -> Front {
+    pub(super) fn front(&self, id: &OperationId) -> Front {
         let urls = self.policy.locator.urls(&self.parts, id);
         Front::new(Arc::clone(&self.policy), urls, self.parts.version)
     }

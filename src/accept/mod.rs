@@ -49,6 +49,7 @@ mod future;
 mod going;
 mod hand_over;
 mod handing_off;
+mod hold;
 mod idempotency;
 mod inner;
 mod layer;

@@ -1,15 +1,17 @@
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
+
+mod changes;
+mod past;
+mod steps;
 
 use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
     history::{History, Past},
 };
-use crate::operation::{
-    FailureKind, Metadata, Operation, Outcome, Problem, Progress, Snapshot, Stage, State,
-};
+use crate::operation::{FailureKind, Metadata, Operation, Outcome, Problem, Snapshot, Stage};
+
+pub(crate) use changes::Change;
+pub use steps::Step;
 
 /// What a store keeps of one operation: the operation itself, its version, its
 /// owner, and who may write to it.
@@ -31,18 +33,6 @@ pub struct Record<T> {
     history: History,
 }
 
-/// Where a conditional change leads.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // taken apart where it is made
-pub enum Step<T> {
-    /// To this record, which is to be written.
-    Next(Record<T>),
-    /// Nowhere: the same holder wrote the same before.
-    Done,
-    /// Nowhere: the operation has ended, or somebody else holds it.
-    Lost,
-}
-
 impl<T: PartialEq> PartialEq for Record<T> {
     fn eq(&self, other: &Self) -> bool {
         self.operation == other.operation
@@ -52,17 +42,6 @@ impl<T: PartialEq> PartialEq for Record<T> {
             && (self.attempts, self.started_by) == (other.attempts, other.started_by)
             && self.history() == other.history()
     }
-}
-
-/// What a conditional change comes to that is made to a record in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It is made: to be written.
-    Made,
-    /// The same holder made the same before: nothing is changed.
-    MadeBefore,
-    /// The operation has ended, or somebody else holds it: nothing is changed.
-    Refused,
 }
 
 impl<T> Record<T> {
@@ -200,231 +179,6 @@ impl<T> Record<T> {
         self.started_by
     }
 
-    /// What it was before, as far as that is remembered: one version each, the
-    /// last of them the one before this.
-    #[must_use]
-    pub fn history(&self) -> &[Past] {
-        self.history.past(|| self.told_by_times())
-    }
-
-    /// The history of an operation that has done no more than start and end.
-    fn told_by_times(&self) -> Vec<Past> {
-        let (state, metadata) = (self.operation.state(), self.operation.metadata());
-        let pending = (state != State::Pending)
-            .then(|| Past::new(State::Pending, metadata.created_at(), None));
-        let started_at = metadata.started_at().filter(|_| state.is_terminal());
-        let running = started_at.map(|at| Past::new(State::Running, Some(at), None));
-        let mut past: Vec<_> = [pending, running].into_iter().flatten().collect();
-        // What was created running has never been pending.
-        past.drain(..past.len().saturating_sub(self.versions_before()));
-        past
-    }
-
-    fn versions_before(&self) -> usize {
-        self.version.map_or(0, |version| version.get() as usize - 1)
-    }
-
-    /// Bytes on the heap that its history takes once somebody has asked for it.
-    pub(crate) fn history_bytes(&self) -> usize {
-        let past = self.versions_before().min(History::DEPTH);
-        past * size_of::<Past>() + self.history.progress_bytes()
-    }
-
-    /// The records that led to this one, as far as they are remembered.
-    pub(crate) fn remembered(&self) -> Vec<Self> {
-        let Some(version) = self.version.map(Version::get) else {
-            return Vec::new();
-        };
-        let past = self.history();
-        let first = version.saturating_sub(past.len() as u64);
-        (first..version)
-            .zip(past)
-            .map(|(number, past)| self.at(Version::from_number(number), past))
-            .collect()
-    }
-
-    /// Those of them that came after the version `seen`.
-    pub(crate) fn between(&self, seen: Version) -> impl Iterator<Item = Self> {
-        self.remembered()
-            .into_iter()
-            .filter(move |record| record.version > Some(seen))
-    }
-
-    /// What this was at an earlier version, as far as clients could see it.
-    fn at(&self, version: Option<Version>, past: &Past) -> Self {
-        let metadata = self.operation.metadata().before_its_end(
-            past.at,
-            past.progress.as_deref().cloned(),
-            past.state == State::Running,
-        );
-        let stage = match past.state {
-            State::Running => Stage::Running,
-            State::Pending | State::Succeeded | State::Failed | State::Canceled => Stage::Pending,
-        };
-        let operation = Operation::of(self.operation.id().clone(), Snapshot { stage, metadata });
-        Self {
-            version,
-            owner: self.owner.clone(),
-            ..Self::unversioned(operation)
-        }
-    }
-
-    /// `pending` → `running`, by the holder. After a lease was taken over, a
-    /// running operation starts once more.
-    #[must_use]
-    pub fn started(&self, token: FencingToken, at: SystemTime) -> Step<T> {
-        self.step(|next| next.start(token, at))
-    }
-
-    /// Progress said by the holder. The same again is not a change.
-    #[must_use]
-    pub fn reported(&self, token: FencingToken, progress: Progress, at: SystemTime) -> Step<T> {
-        self.step(|next| next.report(token, progress, at))
-    }
-
-    /// The outcome, recorded by the holder, with the progress it had not
-    /// written before. The record will be forgotten `ttl` after `at`.
-    #[must_use]
-    pub fn finished(
-        &self,
-        token: FencingToken,
-        outcome: Outcome<T>,
-        progress: Option<Progress>,
-        at: SystemTime,
-        ttl: Duration,
-    ) -> Step<T> {
-        self.step(|next| next.finish(token, outcome, progress, at, ttl))
-    }
-
-    /// An outcome asked for from outside (a cancel), for the version that was
-    /// seen. It fences the holder out.
-    #[must_use]
-    pub fn overruled(
-        &self,
-        version: Version,
-        outcome: Outcome<T>,
-        at: SystemTime,
-        ttl: Duration,
-    ) -> Step<T> {
-        self.step(|next| next.overrule(version, outcome, at, ttl))
-    }
-
-    /// The lease taken over by `node`, with a higher token.
-    #[must_use]
-    pub fn taken_over(&self, node: &NodeId) -> Step<T> {
-        self.step(|next| next.take_over(node))
-    }
-
-    /// The lease handed on to `node` by whoever holds it, with a higher token.
-    #[must_use]
-    pub fn claimed(&self, token: FencingToken, node: &NodeId) -> Step<T> {
-        self.step(|next| next.claim(token, node))
-    }
-
-    /// Where `change` leads, made to a copy. What can still change holds no `T`, so
-    /// none has to be cloned.
-    fn step(&self, change: impl FnOnce(&mut Self) -> Change) -> Step<T> {
-        let mut next = self.without_result();
-        match change(&mut next) {
-            Change::Made => Step::Next(next),
-            Change::MadeBefore => Step::Done,
-            Change::Refused => Step::Lost,
-        }
-    }
-
-    /// [`started`](Self::started), in place.
-    pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> Change {
-        if !self.is_held_by(token) {
-            return Change::Refused;
-        }
-        if self.started_by == Some(token) {
-            return Change::MadeBefore;
-        }
-        self.next_version(self.operation.state() == State::Pending);
-        if self.operation.transition(Stage::Running, at).is_err() {
-            self.operation
-                .update(|metadata| metadata.with_updated_at(at));
-        }
-        self.attempts += 1;
-        self.started_by = Some(token);
-        Change::Made
-    }
-
-    /// [`reported`](Self::reported), in place.
-    pub(crate) fn report(
-        &mut self,
-        token: FencingToken,
-        progress: Progress,
-        at: SystemTime,
-    ) -> Change {
-        if !self.is_held_by(token) {
-            return Change::Refused;
-        }
-        if self.operation.metadata().progress() == Some(&progress) {
-            return Change::MadeBefore;
-        }
-        self.next_version(false);
-        self.operation.report(progress, at);
-        Change::Made
-    }
-
-    /// [`finished`](Self::finished), in place.
-    pub(crate) fn finish(
-        &mut self,
-        token: FencingToken,
-        outcome: Outcome<T>,
-        progress: Option<Progress>,
-        at: SystemTime,
-        ttl: Duration,
-    ) -> Change {
-        if self.token != token {
-            return Change::Refused;
-        }
-        if self.operation.state().is_terminal() {
-            // Whoever ends it from outside raises the token, so it was this
-            // holder that ended it: in the same way, as far as can be told.
-            return match self.has_ended_like(&outcome) {
-                true => Change::MadeBefore,
-                false => Change::Refused,
-            };
-        }
-        self.end(outcome, progress, at, ttl)
-    }
-
-    /// [`overruled`](Self::overruled), in place.
-    pub(crate) fn overrule(
-        &mut self,
-        version: Version,
-        outcome: Outcome<T>,
-        at: SystemTime,
-        ttl: Duration,
-    ) -> Change {
-        if self.version != Some(version) || self.operation.state().is_terminal() {
-            return Change::Refused;
-        }
-        self.token = self.token.next();
-        self.end(outcome, None, at, ttl)
-    }
-
-    /// [`taken_over`](Self::taken_over), in place.
-    pub(crate) fn take_over(&mut self, node: &NodeId) -> Change {
-        if self.operation.state().is_terminal() {
-            return Change::Refused;
-        }
-        self.next_version(false);
-        self.token = self.token.next();
-        self.node = Some(node.clone());
-        Change::Made
-    }
-
-    /// [`claimed`](Self::claimed), in place.
-    pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> Change {
-        match self.is_held_by(token) {
-            true => self.take_over(node),
-            false => Change::Refused,
-        }
-    }
-
     /// Whether it ended before anybody could do its work: no engine took it.
     pub(crate) fn was_not_dispatched(&self) -> bool {
         let ended_as = self.operation.problem().map(Problem::type_uri);
@@ -435,49 +189,6 @@ impl<T> Record<T> {
     #[must_use]
     pub fn is_held_by(&self, token: FencingToken) -> bool {
         self.token == token && !self.operation.state().is_terminal()
-    }
-
-    /// Whether it ended as `outcome` says. Results are not compared: that is
-    /// more than can be asked of a `T`.
-    fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
-        let problem = match outcome {
-            Outcome::Failed(failure) => Some(&failure.problem),
-            Outcome::Succeeded(_) | Outcome::Canceled => None,
-        };
-        self.operation.state() == outcome.state() && self.operation.problem() == problem
-    }
-
-    /// Ends what has not ended yet.
-    fn end(
-        &mut self,
-        outcome: Outcome<T>,
-        progress: Option<Progress>,
-        at: SystemTime,
-        ttl: Duration,
-    ) -> Change {
-        self.next_version(true);
-        if let Some(progress) = progress {
-            self.operation.report(progress, at);
-        }
-        // Whatever has not ended may end in any way.
-        let _ = self.operation.transition(outcome, at);
-        if let Some(at) = at.checked_add(ttl) {
-            self.operation.set_expires_at(at);
-        }
-        Change::Made
-    }
-
-    /// What it is now becomes its history. It need not be written down if the change
-    /// leaves a time, and so did all before.
-    fn next_version(&mut self, leaves_time: bool) {
-        if !(leaves_time && self.history.is_told()) {
-            let metadata = self.operation.metadata();
-            let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
-            let past = Past::new(self.operation.state(), at, progress);
-            let history = std::mem::take(&mut self.history);
-            self.history = history.and(past, || self.told_by_times());
-        }
-        self.version = self.version.map(Version::next);
     }
 
     /// The same record, without what the operation led to, if it has ended.

@@ -1,0 +1,111 @@
+//! A call that may still be answered directly.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use super::{
+    RequestBody,
+    create::{Made, create},
+    early::settled,
+    going::Held,
+    hand_over::{Arriving, Wanted},
+    inner::Inner,
+    reserve::ReservedKey,
+    when::Way,
+};
+use crate::{
+    operation::RecordedResponse,
+    run::{Holding, OperationHandle, Told, Work, operation_span},
+    store::Lease,
+};
+
+impl<S, R> Arriving<S, R>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    /// Runs the call in a task of its own, which the client still has a say in:
+    /// it is an operation only once its time is over or the handler says so.
+    pub(super) fn hold<B>(
+        self,
+        wanted: Wanted,
+        body: RequestBody<B>,
+        mut reserved: Option<ReservedKey>,
+    ) -> Held<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let front = self.front(&wanted.new.id);
+        let Self {
+            inner,
+            node,
+            policy,
+            way,
+            parts,
+            admitted,
+            ..
+        } = self;
+        let work = Arc::new(Work::held_at_a_gate(
+            wanted.new.id.clone(),
+            wanted.new.request.is_some(),
+        ));
+        let mut request = Box::new(Request::from_parts(parts, body));
+        let span = operation_span(&wanted.new.id, &request);
+        request
+            .extensions_mut()
+            .insert(OperationHandle::new(Arc::clone(&work)));
+        let (tell, told) = oneshot::channel();
+        let holding = Holding {
+            node: Arc::clone(&node),
+            limits: policy.run,
+            work: Arc::clone(&work),
+            service: inner,
+            request,
+            deadline: match way {
+                Way::After(limit) => Some(limit),
+                Way::Pass | Way::Now | Way::Signaled => None,
+            },
+        };
+        let run = async move {
+            // In flight until it is answered, or ended.
+            let _admitted = admitted;
+            let (node, policy) = (&node, &policy);
+            let mut tell = Some(tell);
+            let wanted = &wanted;
+            let create = |is_running| async move {
+                // Under a token of its own each time: what was given up before is
+                // ended by its token, and must not be taken for this one.
+                let mut wanted = wanted.anew();
+                wanted.new.is_running = is_running;
+                match create(node, policy, &wanted).await {
+                    Ok(Made::New(record)) => Ok(record),
+                    Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),
+                }
+            };
+            let accepted = |record| {
+                if let Some(key) = reserved.take() {
+                    key.bound();
+                }
+                // Whoever has left has said so at the gate.
+                if let Some(tell) = tell.take() {
+                    drop(tell.send(Told::Accepted(record)));
+                }
+            };
+            let Some(early) = holding.run(create, accepted).await else {
+                return;
+            };
+            let early = settled(early, reserved, policy).await;
+            if let Some(tell) = tell {
+                drop(tell.send(early));
+            }
+        };
+        // Boxed once: on its way into a task a future is moved many times.
+        let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
+        Held::new(told, front, work, task)
+    }
+}

@@ -1,0 +1,158 @@
+//! The same changes, made to a record in place.
+
+use std::time::{Duration, SystemTime};
+
+use super::Record;
+use crate::{
+    operation::{Outcome, Progress, Stage, State},
+    store::{FencingToken, NodeId, Version, history::Past},
+};
+
+/// What a conditional change comes to that is made to a record in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is made: to be written.
+    Made,
+    /// The same holder made the same before: nothing is changed.
+    MadeBefore,
+    /// The operation has ended, or somebody else holds it: nothing is changed.
+    Refused,
+}
+
+impl<T> Record<T> {
+    /// [`started`](Self::started), in place.
+    pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> Change {
+        if !self.is_held_by(token) {
+            return Change::Refused;
+        }
+        if self.started_by == Some(token) {
+            return Change::MadeBefore;
+        }
+        self.next_version(self.operation.state() == State::Pending);
+        if self.operation.transition(Stage::Running, at).is_err() {
+            self.operation
+                .update(|metadata| metadata.with_updated_at(at));
+        }
+        self.attempts += 1;
+        self.started_by = Some(token);
+        Change::Made
+    }
+
+    /// [`reported`](Self::reported), in place.
+    pub(crate) fn report(
+        &mut self,
+        token: FencingToken,
+        progress: Progress,
+        at: SystemTime,
+    ) -> Change {
+        if !self.is_held_by(token) {
+            return Change::Refused;
+        }
+        if self.operation.metadata().progress() == Some(&progress) {
+            return Change::MadeBefore;
+        }
+        self.next_version(false);
+        self.operation.report(progress, at);
+        Change::Made
+    }
+
+    /// [`finished`](Self::finished), in place.
+    pub(crate) fn finish(
+        &mut self,
+        token: FencingToken,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Change {
+        if self.token != token {
+            return Change::Refused;
+        }
+        if self.operation.state().is_terminal() {
+            // Whoever ends it from outside raises the token, so it was this
+            // holder that ended it: in the same way, as far as can be told.
+            return match self.has_ended_like(&outcome) {
+                true => Change::MadeBefore,
+                false => Change::Refused,
+            };
+        }
+        self.end(outcome, progress, at, ttl)
+    }
+
+    /// [`overruled`](Self::overruled), in place.
+    pub(crate) fn overrule(
+        &mut self,
+        version: Version,
+        outcome: Outcome<T>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Change {
+        if self.version != Some(version) || self.operation.state().is_terminal() {
+            return Change::Refused;
+        }
+        self.token = self.token.next();
+        self.end(outcome, None, at, ttl)
+    }
+
+    /// [`taken_over`](Self::taken_over), in place.
+    pub(crate) fn take_over(&mut self, node: &NodeId) -> Change {
+        if self.operation.state().is_terminal() {
+            return Change::Refused;
+        }
+        self.next_version(false);
+        self.token = self.token.next();
+        self.node = Some(node.clone());
+        Change::Made
+    }
+
+    /// [`claimed`](Self::claimed), in place.
+    pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> Change {
+        match self.is_held_by(token) {
+            true => self.take_over(node),
+            false => Change::Refused,
+        }
+    }
+
+    /// Whether it ended as `outcome` says. Results are not compared: that is
+    /// more than can be asked of a `T`.
+    fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
+        let problem = match outcome {
+            Outcome::Failed(failure) => Some(&failure.problem),
+            Outcome::Succeeded(_) | Outcome::Canceled => None,
+        };
+        self.operation.state() == outcome.state() && self.operation.problem() == problem
+    }
+
+    /// Ends what has not ended yet.
+    fn end(
+        &mut self,
+        outcome: Outcome<T>,
+        progress: Option<Progress>,
+        at: SystemTime,
+        ttl: Duration,
+    ) -> Change {
+        self.next_version(true);
+        if let Some(progress) = progress {
+            self.operation.report(progress, at);
+        }
+        // Whatever has not ended may end in any way.
+        let _ = self.operation.transition(outcome, at);
+        if let Some(at) = at.checked_add(ttl) {
+            self.operation.set_expires_at(at);
+        }
+        Change::Made
+    }
+
+    /// What it is now becomes its history. It need not be written down if the change
+    /// leaves a time, and so did all before.
+    fn next_version(&mut self, leaves_time: bool) {
+        if !(leaves_time && self.history.is_told()) {
+            let metadata = self.operation.metadata();
+            let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
+            let past = Past::new(self.operation.state(), at, progress);
+            let history = std::mem::take(&mut self.history);
+            self.history = history.and(past, || self.told_by_times());
+        }
+        self.version = self.version.map(Version::next);
+    }
+}
