@@ -23,7 +23,7 @@ use tower_operations::{
     RunService, State, WholeBody,
     store::{
         Created, Lease, LeaseTerm, List, ListQuery, NewOperation, NodeId, Owner, Record,
-        Repository, Store, StoreError, Write,
+        Repository, Store, StoreError, Watch, Write,
     },
 };
 
@@ -516,15 +516,15 @@ async fn what_no_worker_takes_up_again_times_out() {
     let dies = tokio::time::timeout(tenth / 2, worker.oneshot(handed.delivered()));
     assert!(dies.await.is_err());
     let begun = Instant::now();
-    let failed = loop {
-        let record = handed.only_one().await;
-        if let Some(problem) = record.operation().problem() {
-            break problem.type_uri().to_owned();
-        }
+    let mut record = handed.only_one().await;
+    while !record.operation().state().is_terminal() {
+        let (id, since) = (record.operation().id(), record.version().unwrap());
+        let changed = handed.store.changed(id, since, MINUTE).await;
+        record = changed.unwrap().expect("it is kept");
         assert!(begun.elapsed() < MINUTE, "it never ends: {record:?}");
-        tokio::time::sleep(tenth / 4).await;
-    };
-    assert_eq!(failed, FailureKind::TimedOut.urn());
+    }
+    let problem = record.operation().problem().unwrap();
+    assert_eq!(problem.type_uri(), FailureKind::TimedOut.urn());
     assert!(begun.elapsed() >= 8 * tenth, "{:?}", begun.elapsed());
     handed.delivered();
     assert_eq!(runs.0.load(SeqCst), 1);
