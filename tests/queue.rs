@@ -457,17 +457,22 @@ async fn what_cannot_be_dispatched_but_has_a_key_is_left_to_the_recovery() {
 /// Without a recovery it fails, and its client is not told otherwise the next time.
 #[tokio::test(start_paused = true)]
 async fn what_failed_because_no_queue_took_it_is_no_202_the_second_time() {
-    let mut handed = Handed::off(1);
-    handed.layer = handed.layer.idempotency(Idempotency::optional());
-    for fails in [1, 0] {
-        handed.fails.store(fails, SeqCst);
-        let response = handed.post_with("idempotency-key", KEY).await;
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert!(!response.headers().contains_key("location"));
+    let id = KEY.trim_matches('"');
+    for (name, value) in [("idempotency-key", KEY), ("operation-id", id)] {
+        let mut handed = Handed::off(1);
+        let rules = Idempotency::optional().client_ids();
+        handed.layer = handed.layer.idempotency(rules);
+        for fails in [1, 0] {
+            handed.fails.store(fails, SeqCst);
+            let response = handed.post_with(name, value).await;
+            let status = response.status();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
+            assert!(!response.headers().contains_key("location"));
+        }
+        let record = handed.only_one().await;
+        let problem = record.operation().problem().unwrap();
+        assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
     }
-    let record = handed.only_one().await;
-    let problem = record.operation().problem().unwrap();
-    assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
 }
 
 /// What has waited nearly as long as it may has its whole time once a worker has it, also
