@@ -208,6 +208,7 @@ struct Handed {
     queue: mpsc::UnboundedReceiver<Bytes>,
     layer: AsyncAcceptLayer<MemoryStore, Queue>,
     fails: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
 }
 
 /// Puts messages into the queue, unless it is told to fail.
@@ -216,6 +217,8 @@ struct Queue {
     into: mpsc::UnboundedSender<Bytes>,
     fails: Arc<AtomicUsize>,
     claimed_within: Duration,
+    /// How often something was to be put into it.
+    calls: Arc<AtomicUsize>,
 }
 
 impl Dispatch for Queue {
@@ -224,6 +227,7 @@ impl Dispatch for Queue {
     }
 
     async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
+        self.calls.fetch_add(1, SeqCst);
         match self.fails.load(SeqCst) {
             0 => Ok(self.into.send(request.to_bytes())?),
             // It is lost, or only the answer is.
@@ -247,10 +251,12 @@ impl Handed {
         let store = MemoryStore::new();
         let (into, queue) = mpsc::unbounded_channel();
         let fails = Arc::new(AtomicUsize::new(fails));
+        let calls = Arc::default();
         let to = Queue {
             into,
             fails: Arc::clone(&fails),
             claimed_within,
+            calls: Arc::clone(&calls),
         };
         let layer =
             AsyncAcceptLayer::hand_off(store.clone(), to).owner(|_| Some(Owner::new("ada")));
@@ -259,6 +265,7 @@ impl Handed {
             queue,
             layer,
             fails,
+            calls,
         }
     }
 
@@ -564,4 +571,26 @@ async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
     };
     let left = memory.take_over(&recovering, 9).await.unwrap();
     assert_eq!(left.len(), 1, "it waits for its lease to be over");
+}
+
+/// What a queue has lost all at once does not come back all at once.
+#[tokio::test(start_paused = true)]
+async fn no_more_is_dispatched_again_at_a_time_than_may_be_in_flight() {
+    let mut handed = Handed::off(0);
+    for _ in 0..7 {
+        handed.post("").await;
+    }
+    handed.layer = handed.layer.max_in_flight(2);
+    handed.fails.store(3, SeqCst);
+    handed.calls.store(0, SeqCst);
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(2).run());
+    let begun = Instant::now();
+    // Each hangs for a third of a lease, and is given up then.
+    while handed.calls.load(SeqCst) == 0 {
+        assert!(begun.elapsed() < 9 * MINUTE, "nothing is dispatched again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(handed.calls.load(SeqCst), 2);
+    recovery.abort();
 }
