@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{Admitted, InProcess, Leaving, Node, Take, Taken},
+    run::{Admitted, InProcess, Leaving, Node, Take, Taken, spawn_after_a_turn},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
@@ -175,8 +175,7 @@ where
         let span = Span::current();
         let service =
             inner.map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
-        // Boxed once: on its way into a task a future is moved many times.
-        tokio::spawn(Box::pin(async move {
+        spawn_after_a_turn(async move {
             let record = match create(&node, &policy, &wanted).await {
                 Ok(Made::New(record)) => {
                     if let Some(key) = reserved.take() {
@@ -227,7 +226,7 @@ where
                 None => InProcess::HERE.take(leaving, tell).await,
                 Some(hand_off) => hand_off.take(leaving, tell).await,
             }
-        }));
+        });
         Creating { created, front }
     }
 

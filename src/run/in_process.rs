@@ -3,7 +3,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Leaving, Take, Taken, operate};
+use super::{AcceptedRequest, Leaving, Take, Taken, operate, turn::end_turn};
 use crate::{
     operation::{RecordedResponse, WholeBody},
     store::Lease,
@@ -48,6 +48,8 @@ where
         // The client may be gone; the operation is not.
         tell(Taken::Yes(record));
         crash_point!("accepted");
+        // The answer does not wait for what the service does in its first turn.
+        end_turn().await;
         // An error was logged where it happened.
         let _ = operate(node, limits, service, accepted.admitted(admitted)).await;
     }

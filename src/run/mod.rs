@@ -88,6 +88,7 @@ mod service;
 pub(crate) mod stored_request;
 mod take;
 mod threshold;
+mod turn;
 mod work;
 
 // For `gate`, which a model checker compiles over its own primitives.
@@ -117,4 +118,5 @@ pub(crate) use node::Node;
 pub(crate) use operate::{collect, operate};
 pub(crate) use persist::until_answered;
 pub(crate) use take::{Leaving, Take, Taken};
+pub(crate) use turn::spawn_after_a_turn;
 pub(crate) use work::Work;
