@@ -19,7 +19,7 @@ impl<T: Payload> MemoryStore<T> {
         let held = shard
             .get_mut(id, now)
             .filter(|entry| entry.record.is_held_by(token));
-        held.map(|entry| entry.deadline = now.plus(term)).is_some()
+        held.map(|entry| entry.hold_until(now.plus(term))).is_some()
     }
 }
 
@@ -55,7 +55,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
                     }
                     holder = entry.record.node().cloned();
                     request = entry.request().cloned();
-                    entry.deadline = now.tick.plus(lease.term);
+                    entry.hold_until(now.tick.plus(lease.term));
                     entry.change(|record| record.take_over(&lease.node))
                 })?;
                 if let Write::Done(record) = write {
@@ -77,7 +77,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
             let change = entry.change(|record| record.claim(held.token, &lease.node));
             if change == Change::Made {
                 holder = before;
-                entry.deadline = now.tick.plus(lease.term);
+                entry.hold_until(now.tick.plus(lease.term));
             }
             change
         })?;

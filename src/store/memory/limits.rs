@@ -20,8 +20,8 @@ pub(super) struct Limits<T> {
 }
 
 /// What an operation takes besides its record: its slot, one in four of which is empty,
-/// in a table and in the expiry index, both at half load, and the counts of an `Arc`.
-const OVERHEAD: usize = 48 * 4 / 3 + 2 * 5 + 2 * 16 + 16;
+/// its place in a table at half load, and the counts of an `Arc`.
+const OVERHEAD: usize = 64 * 4 / 3 + 2 * 5 + 16;
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {

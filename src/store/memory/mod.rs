@@ -52,10 +52,8 @@ use crate::operation::{OperationId, RecordedResponse};
 /// answer and the key of a forgotten operation until they expire.
 ///
 /// # Cost
-/// Reads, writes and waits are O(1) in the number of operations, but for the
-/// expiry index (logarithmic in the terminal ones of one of 256 shards). A
-/// `create` that has to make room looks at each shard, a list at every
-/// operation.
+/// Reads, writes and waits are O(1) in the number of operations. A `create` that has
+/// to make room looks at each of 256 shards, a list at every operation.
 ///
 /// # Clocks
 /// Times that clients see come from the system's clock, time spans (`ttl`,
@@ -226,7 +224,7 @@ impl<T> MemoryStore<T> {
     /// Accounts for operations that were taken out.
     fn freed(&self, entries: &[Entry<T>]) {
         for entry in entries {
-            self.shared.room.free(self.limits.weigh(&entry.record));
+            self.shared.room.free(entry.weight);
         }
         self.let_go(entries);
     }

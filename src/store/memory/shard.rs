@@ -7,7 +7,10 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
-use super::{expiring::Expiring, limits::Limits};
+use super::{
+    expiring::{Due, Expires, Expiring},
+    limits::Limits,
+};
 use crate::{
     operation::OperationId,
     store::{
@@ -60,10 +63,11 @@ pub(super) struct Entry<T> {
     /// Which of all operations it is, in the order of creation.
     pub(super) number: u64,
     pub(super) record: Arc<Record<T>>,
-    /// When the lease ends, or, of a terminal operation, when it expires.
-    pub(super) deadline: Tick,
-    /// When it ended.
-    finished: Tick,
+    /// About how many bytes it takes.
+    pub(super) weight: usize,
+    /// Of a live operation when its lease ends, of a terminal one when it ended.
+    moment: Tick,
+    due: Due,
     /// Made only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
     /// Made only for what has some.
@@ -78,18 +82,70 @@ struct Origin {
     request: Option<Bytes>,
 }
 
+impl<T> Expires for Entry<T> {
+    fn due(&self) -> &Due {
+        &self.due
+    }
+
+    fn due_mut(&mut self) -> &mut Due {
+        &mut self.due
+    }
+}
+
 impl<T> Entry<T> {
+    /// A new operation, held until `lease_ends`.
+    pub(super) fn new(
+        number: u64,
+        record: Arc<Record<T>>,
+        weight: usize,
+        lease_ends: Tick,
+        key: Option<Arc<str>>,
+        request: Option<Bytes>,
+    ) -> Self {
+        let has_origin = key.is_some() || request.is_some();
+        Self {
+            number,
+            record,
+            weight,
+            moment: lease_ends,
+            due: Due::NEVER,
+            waiters: None,
+            origin: has_origin.then(|| Box::new(Origin { key, request })),
+        }
+    }
+
     fn id(&self) -> &OperationId {
         self.record.operation().id()
     }
 
+    /// When it expires; never, before it has ended.
+    pub(super) fn expires(&self) -> Tick {
+        self.due.expires
+    }
+
     fn is_expired(&self, now: Tick) -> bool {
-        self.record.operation().state().is_terminal() && self.deadline <= now
+        self.expires() <= now
+    }
+
+    fn is_live(&self) -> bool {
+        self.expires() == Tick::NEVER
     }
 
     /// Whether its lease may be taken over.
     pub(super) fn is_abandoned(&self, now: Tick) -> bool {
-        !self.record.operation().state().is_terminal() && self.deadline <= now
+        self.is_live() && self.moment <= now
+    }
+
+    /// Its lease ends then.
+    pub(super) fn hold_until(&mut self, lease_ends: Tick) {
+        if self.is_live() {
+            self.moment = lease_ends;
+        }
+    }
+
+    /// Whether it is kept no more, or was kept for long enough to go for a new one.
+    fn may_go(&self, now: Tick, retention: Duration) -> bool {
+        self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now
     }
 
     /// The name of the key that made it.
@@ -144,25 +200,27 @@ impl<T> Entry<T> {
 /// An operation among the others of its shard.
 pub(super) struct Place<'a, T> {
     slot: Slot,
-    pub(super) entry: &'a mut Entry<T>,
-    expiring: &'a mut Expiring,
+    shard: &'a mut Shard<T>,
 }
 
 impl<T> Place<'_, T> {
-    /// It has ended, and expires then; returns whom to wake.
-    pub(super) fn end(self, expires: Tick, now: Tick) -> Option<Arc<WaitCell>> {
-        let Self {
-            slot,
-            entry,
-            expiring,
-        } = self;
-        entry.deadline = expires;
-        entry.finished = now;
+    pub(super) fn entry(&mut self) -> &mut Entry<T> {
+        &mut self.shard.entries[self.slot as usize]
+    }
+
+    /// It has ended now, and is kept for `ttl`; returns whom to wake.
+    pub(super) fn end(mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
+        let entry = self.entry();
+        entry.moment = now;
         if let Some(origin) = &mut entry.origin {
             origin.request = None;
         }
-        expiring.insert(expires, slot);
-        entry.changed()
+        let woken = entry.changed();
+        let Shard {
+            entries, expiring, ..
+        } = self.shard;
+        expiring.insert(entries, self.slot, now.plus(ttl), ttl);
+        woken
     }
 }
 
@@ -182,7 +240,8 @@ impl<T> Shard<T> {
     }
 
     pub(super) fn get_mut(&mut self, id: &OperationId, now: Tick) -> Option<&mut Entry<T>> {
-        self.place(id, now).map(|place| place.entry)
+        let entry = self.entries.get_mut(self.slot(id)? as usize);
+        entry.filter(|entry| !entry.is_expired(now))
     }
 
     fn slot(&self, id: &OperationId) -> Option<Slot> {
@@ -197,25 +256,9 @@ impl<T> Shard<T> {
 
     /// Puts a new operation in, in the place of one that has expired, if there
     /// is one: that is returned.
-    pub(super) fn insert(
-        &mut self,
-        number: u64,
-        record: Arc<Record<T>>,
-        deadline: Tick,
-        key: Option<Arc<str>>,
-        request: Option<Bytes>,
-    ) -> Option<Entry<T>> {
-        let id = record.operation().id();
-        let (replaced, hash) = (self.remove(id), self.hasher.hash_one(id));
-        let has_origin = key.is_some() || request.is_some();
-        let slot = self.entries.insert(Entry {
-            number,
-            record,
-            deadline,
-            finished: Tick::NEVER,
-            waiters: None,
-            origin: has_origin.then(|| Box::new(Origin { key, request })),
-        });
+    pub(super) fn insert(&mut self, entry: Entry<T>) -> Option<Entry<T>> {
+        let (replaced, hash) = (self.remove(entry.id()), self.hasher.hash_one(entry.id()));
+        let slot = self.entries.insert(entry);
         let hash_of = |slot: &Slot| self.hasher.hash_one(self.entries[*slot as usize].id());
         self.slots.insert_unique(hash, slot as Slot, hash_of);
         replaced
@@ -224,51 +267,38 @@ impl<T> Shard<T> {
     /// The operation in its place, to be changed.
     pub(super) fn place(&mut self, id: &OperationId, now: Tick) -> Option<Place<'_, T>> {
         let slot = self.slot(id)?;
-        let entry = self.entries.get_mut(slot as usize);
-        Some(Place {
-            slot,
-            entry: entry.filter(|entry| !entry.is_expired(now))?,
-            expiring: &mut self.expiring,
-        })
+        let is_there = !self.entries.get(slot as usize)?.is_expired(now);
+        is_there.then_some(Place { slot, shard: self })
     }
 
     pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {
-        let slot = self.slot(id)?;
-        let entry = self.take(slot)?;
-        self.expiring.remove(entry.deadline, slot);
-        Some(entry)
+        self.take(self.slot(id)?)
     }
 
-    /// Empties a slot, all but its place among what expires.
+    /// Empties a slot.
     fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
-        let entry = self.entries.try_remove(slot as usize)?;
-        let hash = self.hasher.hash_one(entry.id());
+        let hash = self.hasher.hash_one(self.entries.get(slot as usize)?.id());
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
-        Some(entry)
+        self.expiring.remove(&mut self.entries, slot);
+        self.entries.try_remove(slot as usize)
     }
 
     /// Takes out at most `limit` of what has expired.
     pub(super) fn purge(&mut self, now: Tick, limit: usize) -> Vec<Entry<T>> {
         let mut purged = Vec::new();
-        while purged.len() < limit
-            && self
-                .expiring
-                .first()
-                .is_some_and(|(deadline, _)| deadline <= now)
-        {
-            purged.extend(self.pop_first());
+        while purged.len() < limit && self.expiring.is_due(now) {
+            purged.extend(self.take_first());
         }
         purged
     }
 
     /// When the first one expires, and whether it may go for a new operation.
     pub(super) fn expiring_next(&self, now: Tick, limits: &Limits<T>) -> Option<(Tick, bool)> {
-        let (expires, slot) = self.expiring.first()?;
-        let has_been_kept = |entry: &Entry<T>| entry.finished.plus(limits.min_retention) <= now;
-        let entry = self.entries.get(slot as usize);
-        Some((expires, expires <= now || entry.is_none_or(has_been_kept)))
+        let (expires, slot) = self.expiring.first(&self.entries)?;
+        let entry = self.entries.get(slot as usize)?;
+        Some((expires, entry.may_go(now, limits.min_retention)))
     }
 
     /// Takes out what may go for a new operation and expires by `until`, the
@@ -283,11 +313,9 @@ impl<T> Shard<T> {
         let mut evicted = Vec::new();
         while let Some((expires, true)) = self.expiring_next(now, limits)
             && expires <= until
+            && let Some(entry) = self.take_first()
         {
-            let Some(entry) = self.pop_first() else {
-                continue;
-            };
-            let freed = limits.weigh(&entry.record);
+            let freed = entry.weight;
             evicted.push(entry);
             if !more(freed) {
                 break;
@@ -296,8 +324,8 @@ impl<T> Shard<T> {
         evicted
     }
 
-    fn pop_first(&mut self) -> Option<Entry<T>> {
-        let slot = self.expiring.pop_first()?;
+    fn take_first(&mut self) -> Option<Entry<T>> {
+        let (_, slot) = self.expiring.first(&self.entries)?;
         self.take(slot)
     }
 }

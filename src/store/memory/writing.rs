@@ -20,12 +20,13 @@ use crate::{
 pub(super) const PURGED_PER_END: usize = 2;
 
 impl<T: Payload> MemoryStore<T> {
-    /// Puts a new operation in, unless its key or its id is taken, or there is
-    /// no room.
+    /// Puts a new operation of this weight in, unless its key or its id is taken, or
+    /// there is no room.
     fn insert(
         &self,
         new: &NewOperation,
         record: &Arc<Record<T>>,
+        weight: usize,
         has_room: bool,
         now: Now,
     ) -> Result<Created<T>, StoreError> {
@@ -63,19 +64,20 @@ impl<T: Payload> MemoryStore<T> {
         if !has_room {
             return Err(StoreError::Full);
         }
-        let deadline = new
+        let lease_ends = new
             .lease
             .as_ref()
             .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
         let number = self.shared.created.fetch_add(1, Relaxed);
-        let mut replaced = shard.insert(
+        let mut replaced = shard.insert(Entry::new(
             number,
             Arc::clone(record),
-            deadline,
+            weight,
+            lease_ends,
             name.clone(),
             new.request.clone(),
-        );
+        ));
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key() == name.as_ref()
@@ -101,32 +103,31 @@ impl<T: Payload> MemoryStore<T> {
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
         let mut shard = self.lock(self.shard_of(id));
-        let Some(place) = shard.place(id, now.tick) else {
+        let Some(mut place) = shard.place(id, now.tick) else {
             return Ok(Write::Gone);
         };
-        let (before, request) = (
-            self.limits.weigh(&place.entry.record),
-            place.entry.request().map_or(0, bytes::Bytes::len),
-        );
-        let change = change(place.entry, now);
-        let record = Arc::clone(&place.entry.record);
+        let entry = place.entry();
+        let change = change(entry, now);
+        let record = Arc::clone(&entry.record);
         match change {
             Change::Made => {}
             Change::MadeBefore => return Ok(Write::Done(record)),
             Change::Refused => return Ok(Write::Lost(record)),
         }
         let ends = record.operation().state().is_terminal();
-        let woken = match ends {
-            true => place.end(now.tick.plus(self.limits.ttl), now.tick),
-            false => place.entry.changed(),
+        let of_request = match entry.request() {
+            Some(request) if !ends => request.len(),
+            _ => 0,
         };
-        let after = self.limits.weigh(&record);
-        let before = before + if ends { request } else { 0 };
+        let after = self.limits.weigh(&record) + of_request;
+        let before = std::mem::replace(&mut entry.weight, after);
         self.shared.room.resize(before, after);
-        let purged = if ends {
-            shard.purge(now.tick, PURGED_PER_END)
-        } else {
-            Vec::new()
+        let (woken, purged) = match ends {
+            true => (
+                place.end(now.tick, self.limits.ttl),
+                shard.purge(now.tick, PURGED_PER_END),
+            ),
+            false => (entry.changed(), Vec::new()),
         };
         drop(shard);
         self.freed(&purged);
@@ -152,11 +153,12 @@ impl<T: Payload> Repository for MemoryStore<T> {
             KeyEntry::<T>::of_operation(key, new.owner.as_ref(), &new.id).weight()
         });
         let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
-        let weight = self.limits.weigh(&record) + of_key + of_request;
+        let of_operation = self.limits.weigh(&record) + of_request;
+        let weight = of_operation + of_key;
         let mut has_room = self.shared.room.take(&self.limits, weight);
         if !has_room {
             // Nothing has to go for what is there already.
-            match self.insert(&new, &record, false, now) {
+            match self.insert(&new, &record, of_operation, false, now) {
                 Err(StoreError::Full) => {
                     has_room = self.make_room(
                         || self.shared.room.take(&self.limits, weight),
@@ -167,7 +169,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 there => return there,
             }
         }
-        let created = self.insert(&new, &record, has_room, now);
+        let created = self.insert(&new, &record, of_operation, has_room, now);
         if has_room && !matches!(created, Ok(Created::New(_))) {
             self.shared.room.free(weight);
         }
@@ -242,18 +244,19 @@ impl<T: Payload> Repository for MemoryStore<T> {
             if record.version() != Some(version) || !record.operation().state().is_terminal() {
                 return Ok(Write::Lost(Arc::clone(record)));
             }
+            let expires = entry.expires();
             let Some(entry) = shard.remove(id) else {
                 return Ok(Write::Gone);
             };
             if let Some((name, keyring)) = &mut keyring
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {
-                let forgotten = key.forgotten(&entry.record, now, entry.deadline);
+                let forgotten = key.forgotten(&entry.record, now, expires);
                 keyring.put(name, forgotten, &self.shared.room);
             }
             break entry;
         };
-        self.shared.room.free(self.limits.weigh(&removed.record));
+        self.shared.room.free(removed.weight);
         removed.wake();
         Ok(Write::Done(removed.record))
     }
