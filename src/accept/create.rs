@@ -81,9 +81,7 @@ where
     if wanted.is_fresh {
         return Ok(());
     }
-    let found = until_answered(node.in_flight.abandoned(), || {
-        node.store.get(&wanted.new.id)
-    });
+    let found = until_answered(node, || node.store.get(&wanted.new.id));
     match AtMost::new(patience, found).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
@@ -110,14 +108,13 @@ async fn create_certainly<R>(
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let abandoned = node.in_flight.abandoned();
     if node.in_flight.is_interrupting() {
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
     // From each try until its answer is certain.
     let in_doubt = AtomicUsize::new(0);
-    let certain = until_answered(abandoned, || async {
+    let certain = until_answered(node, || async {
         in_doubt.fetch_add(1, Relaxed);
         let created = node.store.create(new.clone()).await;
         if !matches!(created, Err(StoreError::Unavailable(_))) {
@@ -154,10 +151,9 @@ where
         id, token, lease, ..
     } = new;
     let term = lease.map_or(node.lease().term, |lease| lease.term);
-    let abandoned = node.in_flight.abandoned();
     let begun = Instant::now();
     loop {
-        let ended = until_answered(abandoned, || {
+        let ended = until_answered(&node, || {
             let interrupted = Outcome::failed(FailureKind::Interrupted);
             node.store.finish(&id, token, interrupted, None)
         });

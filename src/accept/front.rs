@@ -20,6 +20,9 @@ pub(super) enum Accepted {
     Answered(Arc<RecordedResponse>),
 }
 
+/// Whether a request has become an operation, and why not.
+pub(super) type Verdict = Result<Accepted, Refusal>;
+
 /// An operation as it was created, whatever has happened since.
 ///
 /// It is no record, so that the store has the only one while its work begins, and can
@@ -53,7 +56,17 @@ impl Front {
         }
     }
 
-    pub(super) fn accepted(&self, accepted: &Accepted) -> (Response<WholeBody>, Reply) {
+    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<WholeBody>, Reply) {
+        match verdict {
+            Ok(accepted) => self.accepted(accepted),
+            Err(refusal) => {
+                let response = refusal.response(&self.policy, self.version, false);
+                (response, Reply::Refused)
+            }
+        }
+    }
+
+    fn accepted(&self, accepted: &Accepted) -> (Response<WholeBody>, Reply) {
         // A repetition gets what the first request got.
         let (Created(operation), urls) = match accepted {
             Accepted::New(created) => (created, &self.urls),
@@ -69,9 +82,5 @@ impl Front {
             policy.dialect.accepted(&operation.view(), &context),
             Reply::Accepted,
         )
-    }
-
-    pub(super) fn refused(&self, refusal: Refusal) -> Response<WholeBody> {
-        refusal.response(&self.policy, self.version, false)
     }
 }

@@ -13,7 +13,7 @@ use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
     ResponseBody,
-    front::{Accepted, Created, Front},
+    front::{Accepted, Created, Front, Verdict},
     refuse::Refusal,
     when::Reply,
 };
@@ -36,8 +36,30 @@ pub(super) enum Going<P, E> {
 
 /// An operation that is being created, whatever the client does.
 pub(super) struct Creating {
-    pub(super) created: oneshot::Receiver<Result<Accepted, Refusal>>,
-    pub(super) front: Front,
+    created: oneshot::Receiver<Verdict>,
+    front: Front,
+}
+
+impl Creating {
+    /// By a task that says what has become of it.
+    pub(super) fn by<P, E, F>(
+        front: Front,
+        task: impl FnOnce(oneshot::Sender<Verdict>) -> F,
+    ) -> Going<P, E>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (tell, created) = oneshot::channel();
+        // Boxed once: on its way into a task a future is moved many times.
+        tokio::spawn(Box::pin(task(tell)));
+        Going::Creating(Self { created, front })
+    }
+}
+
+impl<P, E> From<(Response<WholeBody>, Reply)> for Going<P, E> {
+    fn from((response, reply): (Response<WholeBody>, Reply)) -> Self {
+        Self::Answer { response, reply }
+    }
 }
 
 /// A call that may still be answered directly. Dropped before that is decided,
@@ -83,40 +105,34 @@ pub(super) enum Gone<C, E> {
 
 impl<C, E> Going<Response<C>, E> {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Gone<C, E>> {
-        let ours = |response: Response<WholeBody>, reply| {
+        let ours = |(response, reply): (Response<WholeBody>, _)| {
             Gone::Answered(Ok(response.map(ResponseBody::whole)), reply)
         };
+        // When the task is gone: the runtime is shutting down.
+        let lost = || Err(Refusal::Unavailable);
         Poll::Ready(match self {
             Self::Reserving(reserving) => Gone::On(ready!(reserving.as_mut().poll(context))),
             Self::Creating(Creating { created, front }) => {
-                match ready!(Pin::new(created).poll(context)) {
-                    Ok(Ok(accepted)) => {
-                        let (response, reply) = front.accepted(&accepted);
-                        ours(response, reply)
-                    }
-                    Ok(Err(refusal)) => ours(front.refused(refusal), Reply::Refused),
-                    // The task is gone: the runtime is shutting down.
-                    Err(_) => ours(front.refused(Refusal::Unavailable), Reply::Refused),
-                }
+                let verdict = ready!(Pin::new(created).poll(context));
+                ours(front.answer(&verdict.unwrap_or_else(|_| lost())))
             }
             Self::Held(Held { told, front, .. }) => match ready!(Pin::new(told).poll(context)) {
                 Ok(Told::Answered(answer)) => Gone::Answered(
                     answer.map(|it| it.map(ResponseBody::passing)),
                     Reply::Direct,
                 ),
-                Ok(Told::Settled(response)) => ours(response, Reply::Direct),
+                Ok(Told::Settled(response)) => ours((response, Reply::Direct)),
                 Ok(Told::Accepted(record)) => {
-                    let (response, reply) = front.accepted(&Accepted::New(Created::of(&record)));
-                    ours(response, reply)
+                    ours(front.answer(&Ok(Accepted::New(Created::of(&record)))))
                 }
                 Ok(Told::Panicked(payload)) => resume_unwind(payload),
                 Ok(Told::TimedOut) => {
                     let response = Problem::from(FailureKind::TimedOut).into_response();
-                    ours(response, Reply::Refused)
+                    ours((response, Reply::Refused))
                 }
-                Err(_) => ours(front.refused(Refusal::Unavailable), Reply::Refused),
+                Err(_) => ours(front.answer(&lost())),
             },
-            Self::Answer { response, reply } => ours(std::mem::take(response), *reply),
+            Self::Answer { response, reply } => ours((std::mem::take(response), *reply)),
         })
     }
 }

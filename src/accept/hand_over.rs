@@ -1,18 +1,18 @@
 //! From a whole request to an operation that runs by itself.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use tokio::sync::oneshot;
-use tower::ServiceExt;
+use tower::{BoxError, Service, ServiceExt};
 use tracing::Span;
 
 use super::{
     RequestBody,
     create::{Made, create, is_free},
-    front::{Accepted, Created, Front},
+    front::{Accepted, Created, Front, Verdict},
     going::{Creating, Going, Held},
     inner::Inner,
     policy::Policy,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{Admitted, InProcess, Leaving, Node, Take, Taken, spawn_after_a_turn},
+    run::{Admitted, InProcess, Leaving, Node, Take, Taken, at_once},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
@@ -78,7 +78,7 @@ where
             (Way::Pass | Way::Now, Some(_), Some(keys)) if !wanted.is_fresh => {
                 Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
             }
-            (Way::Pass | Way::Now, _, _) => Going::Creating(self.hand_over(wanted, body, None)),
+            (Way::Pass | Way::Now, _, _) => self.hand_over(wanted, body, None),
             (Way::After(_) | Way::Signaled, Some(_), Some(keys)) => {
                 Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
             }
@@ -124,9 +124,7 @@ where
                 }
                 wanted.new = wanted.new.reservation(key.token);
                 return match self.way {
-                    Way::Pass | Way::Now => {
-                        Going::Creating(self.hand_over(wanted, body, Some(key)))
-                    }
+                    Way::Pass | Way::Now => self.hand_over(wanted, body, Some(key)),
                     Way::After(_) | Way::Signaled => {
                         Going::Held(self.hold(wanted, RequestBody::whole(body), Some(key)))
                     }
@@ -145,89 +143,35 @@ where
             Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
             Err(refusal) => return self.refused(refusal),
         };
-        let (response, reply) = self.front(&wanted.new.id).accepted(&accepted);
-        Going::Answer { response, reply }
+        self.front(&wanted.new.id).answer(&Ok(accepted)).into()
     }
 
-    /// Creates the operation and runs it, in a task of its own: neither depends
-    /// on the client from here on.
+    /// Creates the operation, and has its work done: neither depends on the client from
+    /// here on.
     fn hand_over<B>(
         self,
         wanted: Wanted,
         body: WholeBody,
-        mut reserved: Option<ReservedKey>,
-    ) -> Creating
+        reserved: Option<ReservedKey>,
+    ) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
         let front = self.front(&wanted.new.id);
-        let Self {
-            inner,
-            node,
-            policy,
-            parts,
-            admitted,
-            ..
-        } = self;
-        let request = Box::new(Request::from_parts(parts, body));
-        let (tell, created) = oneshot::channel();
-        let span = Span::current();
-        let service =
-            inner.map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
-        spawn_after_a_turn(async move {
-            let record = match create(&node, &policy, &wanted).await {
-                Ok(Made::New(record)) => {
-                    if let Some(key) = reserved.take() {
-                        key.bound();
-                    }
-                    record
-                }
-                // It was answered with a 503: this is no other request.
-                Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
-                    let _ = tell.send(Err(Refusal::Unavailable));
-                    return;
-                }
-                Ok(Made::Repeated(record)) => {
-                    let (parts, _) = request.into_parts();
-                    let urls = policy.locator.urls(&parts, record.operation().id());
-                    let _ = tell.send(Ok(Accepted::Repeated(Created::of(&record), urls)));
-                    return;
-                }
-                Ok(Made::Answered(answer)) => {
-                    let _ = tell.send(Ok(Accepted::Answered(answer)));
-                    return;
-                }
-                Err(refusal) => {
-                    let _ = tell.send(Err(refusal));
-                    return;
-                }
-            };
-            let leaving = Leaving {
-                node: Arc::clone(&node),
-                limits: policy.run,
-                service,
-                record,
-                request,
-                stored: wanted.new.request,
-                may_come_again: wanted.new.key.is_some(),
-                admitted,
-                span,
-                at_most: policy.create_timeout,
-            };
-            // The client may be gone; the operation is not.
-            let tell = |taken| {
-                let _ = tell.send(match taken {
-                    Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
-                    Taken::No => Err(Refusal::Unavailable),
-                });
-            };
-            match &node.hand_off {
-                None => InProcess::HERE.take(leaving, tell).await,
-                Some(hand_off) => hand_off.take(leaving, tell).await,
-            }
-        });
-        Creating { created, front }
+        let service = (self.inner)
+            .map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
+        let handing = HandingOver {
+            node: self.node,
+            policy: self.policy,
+            wanted,
+            reserved,
+            service,
+            request: Box::new(Request::from_parts(self.parts, body)),
+            admitted: self.admitted,
+            span: Span::current(),
+        };
+        handing.go(front)
     }
 
     /// The operation this request is to be, with the id and the key it brings.
@@ -280,5 +224,120 @@ where
             response,
             reply: Reply::Refused,
         }
+    }
+}
+
+/// A request on its way out of the hands of its client.
+struct HandingOver<S, R> {
+    node: Arc<Node<R>>,
+    policy: Arc<Policy>,
+    wanted: Wanted,
+    reserved: Option<ReservedKey>,
+    service: S,
+    request: Box<Request<WholeBody>>,
+    admitted: Admitted,
+    span: Span,
+}
+
+impl<S, C, R> HandingOver<S, R>
+where
+    S: Service<Request<WholeBody>, Response = Response<C>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    C: Body<Data = Bytes> + Send + 'static,
+    C::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    /// Creates the operation in place, if the store never waits, and in a task if it may.
+    /// Its work is done in a task in any case.
+    fn go<P, E>(self, front: Front) -> Going<P, E> {
+        let made = match self.node.store.never_waits() {
+            true => at_once(create(&self.node, &self.policy, &self.wanted)),
+            false => None,
+        };
+        let Some(made) = made else {
+            return Creating::by(front, |tell| async move {
+                let made = create(&self.node, &self.policy, &self.wanted).await;
+                match self.leave(made) {
+                    ControlFlow::Continue(leaving) => take(leaving, tell).await,
+                    // The client may be gone.
+                    ControlFlow::Break(verdict) => drop(tell.send(verdict)),
+                }
+            });
+        };
+        let verdict = match self.leave(made) {
+            ControlFlow::Continue(leaving) if leaving.node.hand_off.is_some() => {
+                return Creating::by(front, |tell| take(leaving, tell));
+            }
+            ControlFlow::Continue(leaving) => {
+                let (record, run) = InProcess::begin(leaving);
+                // Boxed, as above.
+                tokio::spawn(Box::pin(run));
+                Ok(Accepted::New(Created::of(&record)))
+            }
+            ControlFlow::Break(verdict) => verdict,
+        };
+        front.answer(&verdict).into()
+    }
+
+    /// With what was made of it: it leaves for where its work is done, or there is
+    /// nothing to do but to answer.
+    fn leave(mut self, made: Result<Made, Refusal>) -> ControlFlow<Verdict, Leaving<S, R>> {
+        let record = match made {
+            Ok(Made::New(record)) => record,
+            // It was answered with a 503: this is no other request.
+            Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
+                return ControlFlow::Break(Err(Refusal::Unavailable));
+            }
+            Ok(Made::Repeated(record)) => {
+                let (parts, _) = self.request.into_parts();
+                let urls = self.policy.locator.urls(&parts, record.operation().id());
+                let accepted = Accepted::Repeated(Created::of(&record), urls);
+                return ControlFlow::Break(Ok(accepted));
+            }
+            Ok(Made::Answered(answer)) => {
+                return ControlFlow::Break(Ok(Accepted::Answered(answer)));
+            }
+            Err(refusal) => return ControlFlow::Break(Err(refusal)),
+        };
+        if let Some(key) = self.reserved.take() {
+            key.bound();
+        }
+        ControlFlow::Continue(Leaving {
+            node: self.node,
+            limits: self.policy.run,
+            service: self.service,
+            record,
+            request: self.request,
+            stored: self.wanted.new.request,
+            may_come_again: self.wanted.new.key.is_some(),
+            admitted: self.admitted,
+            span: self.span,
+            at_most: self.policy.create_timeout,
+        })
+    }
+}
+
+/// Gives it to whoever does its work.
+async fn take<S, C, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
+where
+    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    C: Body<Data = Bytes> + Send,
+    C::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    // The client may be gone; the operation is not.
+    let tell = |taken| {
+        let _ = tell.send(match taken {
+            Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
+            Taken::No => Err(Refusal::Unavailable),
+        });
+    };
+    let node = Arc::clone(&leaving.node);
+    match &node.hand_off {
+        None => InProcess::HERE.take(leaving, tell).await,
+        Some(hand_off) => hand_off.take(leaving, tell).await,
     }
 }

@@ -12,7 +12,7 @@ use super::refuse::Refusal;
 use crate::{
     operation::RecordedResponse,
     run::{Node, until_answered},
-    store::{FencingToken, Key, KeyPowers, Owner, Record, Reservation, StoreError},
+    store::{FencingToken, Key, KeyPowers, Owner, Record, Repository, Reservation, StoreError},
 };
 
 /// What a key stands for, once that is certain.
@@ -43,7 +43,7 @@ impl ReservedKey {
     /// Reserves `key`, or finds what it stands for. The store has `patience` to
     /// answer; while another request with the key is being answered, that is
     /// waited for, for `max_wait`.
-    pub(super) async fn reserve<R: Send + Sync + 'static>(
+    pub(super) async fn reserve<R: Repository>(
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
         key: Key,
@@ -101,7 +101,7 @@ struct Keeper<R> {
 
 type Tell = oneshot::Sender<Result<Option<Reserved>, Refusal>>;
 
-impl<R> Keeper<R> {
+impl<R: Repository> Keeper<R> {
     /// Asks the store until it answers, and tells what the key stands for;
     /// nothing, while another request with the key is being answered.
     async fn run(self, patience: Duration, tell: Tell) {
@@ -160,7 +160,7 @@ impl<R> Keeper<R> {
 
     async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
         let (node, owner) = (&self.node, self.owner.as_ref());
-        until_answered(node.in_flight.abandoned(), || {
+        until_answered(node, || {
             (self.powers.reserve)(&node.store, &self.key, owner, self.token, node.lease().term)
         })
         .await
@@ -168,7 +168,7 @@ impl<R> Keeper<R> {
 
     async fn settle(&self, answer: RecordedResponse) {
         let node = &self.node;
-        let settled = until_answered(node.in_flight.abandoned(), || {
+        let settled = until_answered(node, || {
             (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
         });
         match settled.await {

@@ -149,7 +149,7 @@ where
 {
     let (held, node) = (held(record), Arc::clone(node));
     let ending = tokio::spawn(async move {
-        let ended = until_answered(node.in_flight.abandoned(), || {
+        let ended = until_answered(&node, || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });

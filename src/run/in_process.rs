@@ -1,12 +1,14 @@
+use std::{future::Future, sync::Arc};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Leaving, Take, Taken, operate, turn::end_turn};
+use super::{AcceptedRequest, Leaving, Take, Taken, operate};
 use crate::{
     operation::{RecordedResponse, WholeBody},
-    store::Lease,
+    store::{Lease, Record},
 };
 
 /// Requests are run where they were accepted: the default of
@@ -18,19 +20,22 @@ pub struct InProcess {
 
 impl InProcess {
     pub(crate) const HERE: Self = Self { _none: () };
-}
 
-impl<S, B, R> Take<S, R> for InProcess
-where
-    S: Service<Request<WholeBody>, Response = Response<B>> + Send,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    B: Body<Data = Bytes> + Send,
-    B::Error: Into<BoxError> + Send,
-    R: Lease<Output = RecordedResponse>,
-{
-    /// Runs it, to its end.
-    async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
+    /// Takes it: what is left to do is to run it to its end, which is the future.
+    pub(crate) fn begin<S, B, R>(
+        leaving: Leaving<S, R>,
+    ) -> (
+        Arc<Record<RecordedResponse>>,
+        impl Future<Output = ()> + Send,
+    )
+    where
+        S: Service<Request<WholeBody>, Response = Response<B>> + Send,
+        S::Future: Send,
+        S::Error: Into<BoxError> + Send,
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError> + Send,
+        R: Lease<Output = RecordedResponse>,
+    {
         let Leaving {
             node,
             limits,
@@ -44,13 +49,30 @@ where
         } = leaving;
         let kept = stored.is_some();
         let accepted = span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
-        drop((span, stored));
+        let operating = operate(node, limits, service, accepted.admitted(admitted));
+        let run = async move {
+            crash_point!("accepted");
+            // An error was logged where it happened.
+            let _ = operating.await;
+        };
+        (record, run)
+    }
+}
+
+impl<S, B, R> Take<S, R> for InProcess
+where
+    S: Service<Request<WholeBody>, Response = Response<B>> + Send,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    /// Runs it, to its end.
+    async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
+        let (record, run) = Self::begin(leaving);
         // The client may be gone; the operation is not.
         tell(Taken::Yes(record));
-        crash_point!("accepted");
-        // The answer does not wait for what the service does in its first turn.
-        end_turn().await;
-        // An error was logged where it happened.
-        let _ = operate(node, limits, service, accepted.admitted(admitted)).await;
+        run.await;
     }
 }

@@ -67,6 +67,7 @@ mod accepted_request;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod at_most;
+mod at_once;
 mod catch_panic;
 mod dispatch;
 mod drain;
@@ -88,7 +89,6 @@ mod service;
 pub(crate) mod stored_request;
 mod take;
 mod threshold;
-mod turn;
 mod work;
 
 // For `gate`, which a model checker compiles over its own primitives.
@@ -107,6 +107,7 @@ pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
 pub(crate) use at_most::AtMost;
+pub(crate) use at_once::at_once;
 #[cfg(feature = "apalis")]
 use dispatch::PATIENCE;
 pub(crate) use gate::{Denied, Gate};
@@ -118,5 +119,4 @@ pub(crate) use node::Node;
 pub(crate) use operate::{collect, operate};
 pub(crate) use persist::until_answered;
 pub(crate) use take::{Leaving, Take, Taken};
-pub(crate) use turn::spawn_after_a_turn;
 pub(crate) use work::Work;

@@ -35,12 +35,12 @@ const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
 /// Whatever the service does, and whatever becomes of it, this ends with an
 /// outcome that is recorded, unless the operation was ended by somebody else or
 /// the node is abandoned.
-pub(crate) async fn operate<S, B, R>(
+pub(crate) fn operate<S, B, R>(
     node: Arc<Node<R>>,
     limits: RunLimits,
-    service: S,
+    mut service: S,
     accepted: AcceptedRequest,
-) -> Result<Ran, StoreError>
+) -> impl Future<Output = Result<Ran, StoreError>>
 where
     S: Service<Request<WholeBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
@@ -54,16 +54,17 @@ where
         span,
         admitted,
     } = accepted;
-    let _admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
-    // It is running here already: once is enough.
-    let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
-        return Ok(Ran::Refused);
-    };
-    heartbeat::ensure(&node);
-    let run = async {
+    // A block has what it is handed once, a function that is one has it twice.
+    let run = async move {
+        let _admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
+        // It is running here already: once is enough.
+        let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
+            return Ok(Ran::Refused);
+        };
+        heartbeat::ensure(&node);
         let stopped_or_done = {
             // Pinned where it is made: a future that is handed on is copied each time.
-            let run = pin!(run(&node, &limits, &work, service, request));
+            let run = pin!(run(&node, &limits, &work, &mut service, request));
             CatchPanic::new(stoppable(&node, &limits, &work, run)).await
         };
         let outcome = match stopped_or_done {
@@ -80,7 +81,7 @@ where
         };
         record(&node, &work, outcome).await
     };
-    run.instrument(span).await
+    run.instrument(span)
 }
 
 /// Why there is nothing to record.
@@ -97,7 +98,7 @@ pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutc
         NoOutcome::Recalled => work.recalled(),
         NoOutcome::Released => {
             let held = [work.held()];
-            let released = until_answered(node.in_flight.abandoned(), || node.store.release(&held));
+            let released = until_answered(node, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
                 tracing::warn!(%id, error = error.chain(), "it will be free once its lease is over");
@@ -176,7 +177,7 @@ async fn run<S, B, R>(
     node: &Node<R>,
     limits: &RunLimits,
     work: &Work,
-    mut service: S,
+    service: &mut S,
     request: Box<Request<WholeBody>>,
 ) -> RunOutcome
 where
@@ -246,9 +247,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     crash_point!("starting");
-    let started = until_answered(node.in_flight.abandoned(), || {
-        node.store.start(&work.id, work.token())
-    });
+    let started = until_answered(node, || node.store.start(&work.id, work.token()));
     match started.await {
         Ok(Write::Done(_)) => {
             crash_point!("started");

@@ -8,15 +8,38 @@ use tower::{
     util::rng::HasherRng,
 };
 
-use super::{at_most::AtMost, catch_panic::CatchPanic};
-use crate::store::StoreError;
+use super::{Node, at_most::AtMost, at_once::at_once, catch_panic::CatchPanic};
+use crate::store::{Repository, StoreError};
 
 /// A store that has not answered by then is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks the store until it answers or refuses. A store that is silent or panics
-/// counts as unavailable. A transient error is the last one before `abandoned`.
-pub(crate) async fn until_answered<T, F>(
+/// counts as unavailable. A transient error is the last one before the node is
+/// abandoned.
+pub(crate) async fn until_answered<R, T, F>(
+    node: &Node<R>,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    R: Repository,
+    F: Future<Output = Result<T, StoreError>>,
+{
+    if node.store.never_waits()
+        && let Some(Ok(answer)) = at_once(CatchPanic::new(ask()))
+        && !is_transient(&answer)
+    {
+        return answer;
+    }
+    // On the heap, as what waits longer than that takes.
+    Box::pin(ask_until_answered(node.in_flight.abandoned(), ask)).await
+}
+
+fn is_transient<T>(answer: &Result<T, StoreError>) -> bool {
+    answer.as_ref().is_err_and(StoreError::is_transient)
+}
+
+async fn ask_until_answered<T, F>(
     abandoned: &CancellationToken,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
@@ -48,11 +71,10 @@ where
             "the store did not answer; trying again"
         );
         last = Some(error);
-        // On the heap, as what is seldom needed.
-        let pauses = pauses.get_or_insert_with(|| Box::new(pauses_between_tries()));
+        let pauses = pauses.get_or_insert_with(pauses_between_tries);
         tokio::select! {
             biased;
-            () = Box::pin(pauses.next_backoff()) => {}
+            () = pauses.next_backoff() => {}
             () = abandoned.cancelled() => break,
         }
     }

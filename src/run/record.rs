@@ -41,7 +41,7 @@ where
             answer
         })
     };
-    let written = until_answered(node.in_flight.abandoned(), || async {
+    let written = until_answered(node, || async {
         if in_doubt.load(Relaxed) {
             match finish_bare().await {
                 Err(error) if !error.is_transient() => {}

@@ -58,6 +58,7 @@ macro_rules! powers {
     )* })*) => {
         trait Erased<T>: Send + Sync + 'static {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
+            fn never_waits(&self) -> bool;
             $($(
                 fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
                 where
@@ -72,6 +73,10 @@ macro_rules! powers {
         {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
                 Store::get_now(self, id)
+            }
+
+            fn never_waits(&self) -> bool {
+                Repository::never_waits(self)
             }
 
             $($(
@@ -104,7 +109,9 @@ powers! {
     ] {
         fn get<'a>(id: &'a OperationId) -> Found<T>;
     }
-    Repository [] {
+    Repository [
+        fn never_waits(&self) -> bool { self.0.never_waits() }
+    ] {
         fn create(new: NewOperation) -> Result<Created<T>, StoreError>;
         fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Write<T>, StoreError>;
         fn report<'a>(id: &'a OperationId, token: FencingToken, progress: Progress) -> Result<Write<T>, StoreError>;

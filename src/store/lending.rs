@@ -204,6 +204,10 @@ macro_rules! forward {
         }
 
         impl<R: Repository> Repository for $adaptor<R> {
+            fn never_waits(&self) -> bool {
+                self.inner.never_waits()
+            }
+
             async fn create(&self, new: NewOperation) -> Result<Created<R::Output>, StoreError> {
                 self.inner.create(new).await
             }

@@ -28,6 +28,15 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///
 /// [`Record`] has these changes as pure functions.
 pub trait Repository: Store {
+    /// Whether the writes never wait: each has answered when it was polled once, as in
+    /// memory. Such a store is asked in place, which saves a task, a timer and a
+    /// future on the heap.
+    ///
+    /// A write that waits all the same is dropped, and made again where it can wait.
+    fn never_waits(&self) -> bool {
+        false
+    }
+
     /// Creates an operation, pending or [running](NewOperation::is_running) already,
     /// held by `new.lease` if there is one.
     ///

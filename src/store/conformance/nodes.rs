@@ -72,6 +72,10 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
 }
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
+    fn never_waits(&self) -> bool {
+        self.next().never_waits()
+    }
+
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {
         self.next().create(new).await
     }

@@ -146,6 +146,10 @@ impl<T: Payload> MemoryStore<T> {
 }
 
 impl<T: Payload> Repository for MemoryStore<T> {
+    fn never_waits(&self) -> bool {
+        true
+    }
+
     async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
         let now = self.now();
         let record = Arc::new(Record::create(&new, now.wall));

@@ -1,0 +1,31 @@
+//! Asking what never waits.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+/// What `future` comes to, if one poll is enough for that; otherwise it is dropped.
+///
+/// It needs no task to wait in, no timer, and no place on the heap.
+pub(crate) fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[test]
+    fn what_would_wait_is_none() {
+        assert_eq!(at_once(ready(1)), Some(1));
+        assert_eq!(at_once(async { ready(1).await + 1 }), Some(2));
+        assert_eq!(at_once(pending::<()>()), None);
+    }
+}
