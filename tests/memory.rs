@@ -662,7 +662,8 @@ async fn results_of_another_type_are_weighed_as_they_say() {
         .finish(id, token, Outcome::Succeeded(Some(result)), None)
         .await
         .unwrap();
-    assert_eq!(store.bytes(), before + 12_345);
+    // Weights are rounded, each a little.
+    assert!(store.bytes().abs_diff(before + 12_345) < 16);
 }
 
 /// One step of a life with others, on one of a few operations.

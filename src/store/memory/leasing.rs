@@ -15,7 +15,8 @@ impl<T: Payload> MemoryStore<T> {
     /// false if it is the holder no more.
     fn extend(&self, id: &OperationId, token: FencingToken, term: Duration) -> bool {
         let now = self.now().tick;
-        let mut shard = self.lock(self.shard_of(id));
+        let id = self.hashed(id);
+        let mut shard = self.lock(id.shard());
         let held = shard
             .get_mut(id, now)
             .filter(|entry| entry.record.is_held_by(token));

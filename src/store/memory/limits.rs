@@ -39,17 +39,36 @@ impl<T> Limits<T> {
         (self.heap_bytes)(result)
     }
 
-    /// About how many bytes `record` takes.
-    pub(super) fn weigh(&self, record: &Record<T>) -> usize {
+    /// About how many bytes `record` takes, and `of_request` more that are kept with it.
+    pub(super) fn weigh(&self, record: &Record<T>, of_request: usize) -> Weight {
         let operation = record.operation();
-        OVERHEAD
+        let bytes = OVERHEAD
+            + of_request
             + size_of::<Record<T>>()
             + 2 * operation.id().heap_bytes()
             + record.owner().map_or(0, |owner| owner.as_str().len() + 16)
             + operation.metadata().heap_bytes()
             + record.history_bytes()
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
-            + operation.response().map_or(0, self.heap_bytes)
+            + operation.response().map_or(0, self.heap_bytes);
+        Weight::of(bytes)
+    }
+}
+
+/// About how many bytes an operation takes, in half the space.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight(u32);
+
+impl Weight {
+    /// It is rounded up to a multiple of this.
+    const UNIT: usize = 16;
+
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(u32::try_from(bytes.div_ceil(Self::UNIT)).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        self.0 as usize * Self::UNIT
     }
 }
 

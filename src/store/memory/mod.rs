@@ -24,7 +24,7 @@ use self::{
     expiring::{Expiring, Soonest},
     keys::{KeyTable, Keyring},
     limits::Limits,
-    shard::{Entry, Shard, Tick},
+    shard::{Entry, Hashed, Shard, Tick},
 };
 use super::{Record, mailbox::Mailboxes};
 use crate::operation::{OperationId, RecordedResponse};
@@ -106,7 +106,7 @@ impl<T> MemoryStore<T> {
         let hasher = foldhash::quality::RandomState::default();
         let shard = |index| {
             let expiring = Expiring::of(index, soonest.clone());
-            Mutex::new(Shard::new(hasher.clone(), expiring))
+            Mutex::new(Shard::new(expiring))
         };
         Self {
             shared: Arc::new(Shared {
@@ -178,10 +178,8 @@ impl<T> MemoryStore<T> {
         self.shared.room.waiters()
     }
 
-    fn shard_of(&self, id: &OperationId) -> usize {
-        // The table inside a shard uses the low bits and the top seven; `quality`
-        // makes those in between as even.
-        (self.shared.hasher.hash_one(id) >> 32) as usize % SHARDS
+    fn hashed<'a>(&self, id: &'a OperationId) -> Hashed<'a> {
+        Hashed::new(id, self.shared.hasher.hash_one(id))
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
@@ -200,7 +198,8 @@ impl<T> MemoryStore<T> {
     /// The operation, if it is there and was made by the key of this name.
     fn made_by(&self, name: &str, id: &OperationId) -> Option<Arc<Record<T>>> {
         let now = self.now().tick;
-        let shard = self.lock(self.shard_of(id));
+        let id = self.hashed(id);
+        let shard = self.lock(id.shard());
         let entry = shard.get(id, now)?;
         (entry.key().map(|key| &**key) == Some(name)).then(|| Arc::clone(&entry.record))
     }
@@ -224,7 +223,7 @@ impl<T> MemoryStore<T> {
     /// Accounts for operations that were taken out.
     fn freed(&self, entries: &[Entry<T>]) {
         for entry in entries {
-            self.shared.room.free(entry.weight);
+            self.shared.room.free(entry.weight.bytes());
         }
         self.let_go(entries);
     }

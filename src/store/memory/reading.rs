@@ -13,7 +13,8 @@ use crate::{
 impl<T: Payload> MemoryStore<T> {
     pub(super) fn read(&self, id: &OperationId) -> Option<Arc<Record<T>>> {
         let now = Tick::after(self.shared.started.elapsed());
-        let shard = self.lock(self.shard_of(id));
+        let id = self.hashed(id);
+        let shard = self.lock(id.shard());
         shard.get(id, now).map(|entry| Arc::clone(&entry.record))
     }
 }
@@ -33,12 +34,13 @@ impl<T: Payload> Store for MemoryStore<T> {
 impl<T: Payload> Watch for MemoryStore<T> {
     async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
         let _waiting = self.shared.room.wait();
+        let hashed = self.hashed(id);
         let changed = timeout(at_most, async {
             loop {
                 let waiter = {
                     let now = self.now().tick;
-                    let mut shard = self.lock(self.shard_of(id));
-                    let entry = shard.get_mut(id, now)?;
+                    let mut shard = self.lock(hashed.shard());
+                    let entry = shard.get_mut(hashed, now)?;
                     if entry.record.version() != Some(since) {
                         return Some(Arc::clone(&entry.record));
                     }

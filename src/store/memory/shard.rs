@@ -1,15 +1,15 @@
 //! One lock's worth of operations.
 
-use std::{hash::BuildHasher, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
+    SHARDS,
     expiring::{Due, Expires, Expiring},
-    limits::Limits,
+    limits::{Limits, Weight},
 };
 use crate::{
     operation::OperationId,
@@ -52,7 +52,6 @@ pub(super) struct Shard<T> {
     /// The slot of each operation, by the hash of its id. It is half empty at times: it
     /// has the least that it can.
     slots: HashTable<Slot>,
-    hasher: RandomState,
     expiring: Expiring,
 }
 
@@ -63,8 +62,9 @@ pub(super) struct Entry<T> {
     /// Which of all operations it is, in the order of creation.
     pub(super) number: u64,
     pub(super) record: Arc<Record<T>>,
-    /// About how many bytes it takes.
-    pub(super) weight: usize,
+    pub(super) weight: Weight,
+    /// Of its id: nothing else is looked at when the table grows, or when it goes.
+    hash: Hash,
     /// Of a live operation when its lease ends, of a terminal one when it ended.
     moment: Tick,
     due: Due,
@@ -72,6 +72,39 @@ pub(super) struct Entry<T> {
     waiters: Option<Arc<WaitCell>>,
     /// Made only for what has some.
     origin: Option<Box<Origin>>,
+}
+
+/// The part of an id's hash that its shard goes by.
+#[derive(Debug, Clone, Copy)]
+struct Hash(u32);
+
+impl Hash {
+    /// For a table, which goes by the low bits and the top seven.
+    fn spread(self) -> u64 {
+        u64::from(self.0) << 32 | u64::from(self.0)
+    }
+}
+
+/// An id that is looked for, hashed once.
+#[derive(Clone, Copy)]
+pub(super) struct Hashed<'a> {
+    id: &'a OperationId,
+    hash: u64,
+}
+
+impl<'a> Hashed<'a> {
+    pub(super) fn new(id: &'a OperationId, hash: u64) -> Self {
+        Self { id, hash }
+    }
+
+    /// The shard that it is in, by bits that the shard itself does not use.
+    pub(super) fn shard(self) -> usize {
+        (self.hash >> 32) as usize % SHARDS
+    }
+
+    fn in_shard(self) -> Hash {
+        Hash(self.hash as u32)
+    }
 }
 
 /// What made an operation, as far as that is kept.
@@ -97,7 +130,8 @@ impl<T> Entry<T> {
     pub(super) fn new(
         number: u64,
         record: Arc<Record<T>>,
-        weight: usize,
+        weight: Weight,
+        hashed: Hashed<'_>,
         lease_ends: Tick,
         key: Option<Arc<str>>,
         request: Option<Bytes>,
@@ -107,15 +141,12 @@ impl<T> Entry<T> {
             number,
             record,
             weight,
+            hash: hashed.in_shard(),
             moment: lease_ends,
             due: Due::NEVER,
             waiters: None,
             origin: has_origin.then(|| Box::new(Origin { key, request })),
         }
-    }
-
-    fn id(&self) -> &OperationId {
-        self.record.operation().id()
     }
 
     /// When it expires; never, before it has ended.
@@ -225,28 +256,27 @@ impl<T> Place<'_, T> {
 }
 
 impl<T> Shard<T> {
-    pub(super) fn new(hasher: RandomState, expiring: Expiring) -> Self {
+    pub(super) fn new(expiring: Expiring) -> Self {
         Self {
             entries: Slab::new(),
             slots: HashTable::new(),
-            hasher,
             expiring,
         }
     }
 
-    pub(super) fn get(&self, id: &OperationId, now: Tick) -> Option<&Entry<T>> {
+    pub(super) fn get(&self, id: Hashed<'_>, now: Tick) -> Option<&Entry<T>> {
         let entry = self.entries.get(self.slot(id)? as usize);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
-    pub(super) fn get_mut(&mut self, id: &OperationId, now: Tick) -> Option<&mut Entry<T>> {
+    pub(super) fn get_mut(&mut self, id: Hashed<'_>, now: Tick) -> Option<&mut Entry<T>> {
         let entry = self.entries.get_mut(self.slot(id)? as usize);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
-    fn slot(&self, id: &OperationId) -> Option<Slot> {
-        let is_there = |slot: &Slot| self.entries[*slot as usize].id() == id;
-        (self.slots.find(self.hasher.hash_one(id), is_there)).copied()
+    fn slot(&self, id: Hashed<'_>) -> Option<Slot> {
+        let is_there = |slot: &Slot| self.entries[*slot as usize].record.operation().id() == id.id;
+        (self.slots.find(id.in_shard().spread(), is_there)).copied()
     }
 
     pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &Entry<T>> {
@@ -256,28 +286,29 @@ impl<T> Shard<T> {
 
     /// Puts a new operation in, in the place of one that has expired, if there
     /// is one: that is returned.
-    pub(super) fn insert(&mut self, entry: Entry<T>) -> Option<Entry<T>> {
-        let (replaced, hash) = (self.remove(entry.id()), self.hasher.hash_one(entry.id()));
+    pub(super) fn insert(&mut self, id: Hashed<'_>, entry: Entry<T>) -> Option<Entry<T>> {
+        let replaced = self.remove(id);
+        let hash = entry.hash.spread();
         let slot = self.entries.insert(entry);
-        let hash_of = |slot: &Slot| self.hasher.hash_one(self.entries[*slot as usize].id());
+        let hash_of = |slot: &Slot| self.entries[*slot as usize].hash.spread();
         self.slots.insert_unique(hash, slot as Slot, hash_of);
         replaced
     }
 
     /// The operation in its place, to be changed.
-    pub(super) fn place(&mut self, id: &OperationId, now: Tick) -> Option<Place<'_, T>> {
+    pub(super) fn place(&mut self, id: Hashed<'_>, now: Tick) -> Option<Place<'_, T>> {
         let slot = self.slot(id)?;
         let is_there = !self.entries.get(slot as usize)?.is_expired(now);
         is_there.then_some(Place { slot, shard: self })
     }
 
-    pub(super) fn remove(&mut self, id: &OperationId) -> Option<Entry<T>> {
+    pub(super) fn remove(&mut self, id: Hashed<'_>) -> Option<Entry<T>> {
         self.take(self.slot(id)?)
     }
 
     /// Empties a slot.
     fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
-        let hash = self.hasher.hash_one(self.entries.get(slot as usize)?.id());
+        let hash = self.entries.get(slot as usize)?.hash.spread();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
@@ -315,7 +346,7 @@ impl<T> Shard<T> {
             && expires <= until
             && let Some(entry) = self.take_first()
         {
-            let freed = entry.weight;
+            let freed = entry.weight.bytes();
             evicted.push(entry);
             if !more(freed) {
                 break;

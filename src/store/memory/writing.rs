@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use super::{
     MemoryStore, Now,
     keys::KeyEntry,
+    limits::Weight,
     shard::{Entry, Tick},
 };
 use crate::{
@@ -26,7 +27,7 @@ impl<T: Payload> MemoryStore<T> {
         &self,
         new: &NewOperation,
         record: &Arc<Record<T>>,
-        weight: usize,
+        weight: Weight,
         has_room: bool,
         now: Now,
     ) -> Result<Created<T>, StoreError> {
@@ -48,8 +49,9 @@ impl<T: Payload> MemoryStore<T> {
             });
         }
 
-        let mut shard = self.lock(self.shard_of(&new.id));
-        if let Some(entry) = shard.get(&new.id, now.tick) {
+        let hashed = self.hashed(&new.id);
+        let mut shard = self.lock(hashed.shard());
+        if let Some(entry) = shard.get(hashed, now.tick) {
             let is_owned = entry.record.owner() == new.owner.as_ref();
             let name = new.key.as_ref().map(|key| &key.name);
             return Ok(match is_owned {
@@ -70,14 +72,16 @@ impl<T: Payload> MemoryStore<T> {
             .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
         let number = self.shared.created.fetch_add(1, Relaxed);
-        let mut replaced = shard.insert(Entry::new(
+        let entry = Entry::new(
             number,
             Arc::clone(record),
             weight,
+            hashed,
             lease_ends,
             name.clone(),
             new.request.clone(),
-        ));
+        );
+        let mut replaced = shard.insert(hashed, entry);
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key() == name.as_ref()
@@ -102,7 +106,8 @@ impl<T: Payload> MemoryStore<T> {
         change: impl FnOnce(&mut Entry<T>, Now) -> Change,
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
-        let mut shard = self.lock(self.shard_of(id));
+        let id = self.hashed(id);
+        let mut shard = self.lock(id.shard());
         let Some(mut place) = shard.place(id, now.tick) else {
             return Ok(Write::Gone);
         };
@@ -119,9 +124,9 @@ impl<T: Payload> MemoryStore<T> {
             Some(request) if !ends => request.len(),
             _ => 0,
         };
-        let after = self.limits.weigh(&record) + of_request;
+        let after = self.limits.weigh(&record, of_request);
         let before = std::mem::replace(&mut entry.weight, after);
-        self.shared.room.resize(before, after);
+        self.shared.room.resize(before.bytes(), after.bytes());
         let (woken, purged) = match ends {
             true => (
                 place.end(now.tick, self.limits.ttl),
@@ -157,8 +162,8 @@ impl<T: Payload> Repository for MemoryStore<T> {
             KeyEntry::<T>::of_operation(key, new.owner.as_ref(), &new.id).weight()
         });
         let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
-        let of_operation = self.limits.weigh(&record) + of_request;
-        let weight = of_operation + of_key;
+        let of_operation = self.limits.weigh(&record, of_request);
+        let weight = of_operation.bytes() + of_key;
         let mut has_room = self.shared.room.take(&self.limits, weight);
         if !has_room {
             // Nothing has to go for what is there already.
@@ -228,17 +233,17 @@ impl<T: Payload> Repository for MemoryStore<T> {
 
     async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
         let now = self.now().tick;
-        let index = self.shard_of(id);
+        let hashed = self.hashed(id);
         let removed = loop {
             // Its key is locked before it, and held to the end: in between the
             // key would look free.
             let name_of = |entry: &Entry<T>| entry.key().cloned();
-            let Some(name) = self.lock(index).get(id, now).map(name_of) else {
+            let Some(name) = self.lock(hashed.shard()).get(hashed, now).map(name_of) else {
                 return Ok(Write::Gone);
             };
             let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
-            let mut shard = self.lock(index);
-            let Some(entry) = shard.get(id, now) else {
+            let mut shard = self.lock(hashed.shard());
+            let Some(entry) = shard.get(hashed, now) else {
                 return Ok(Write::Gone);
             };
             if entry.key() != name.as_ref() {
@@ -249,7 +254,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 return Ok(Write::Lost(Arc::clone(record)));
             }
             let expires = entry.expires();
-            let Some(entry) = shard.remove(id) else {
+            let Some(entry) = shard.remove(hashed) else {
                 return Ok(Write::Gone);
             };
             if let Some((name, keyring)) = &mut keyring
@@ -260,7 +265,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             }
             break entry;
         };
-        self.shared.room.free(removed.weight);
+        self.shared.room.free(removed.weight.bytes());
         removed.wake();
         Ok(Write::Done(removed.record))
     }
