@@ -17,8 +17,46 @@ pub struct Metadata {
     finished_at: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
     progress: Option<Box<Progress>>,
-    method: Option<Method>,
+    method: Option<Verb>,
     name: Option<Arc<str>>,
+}
+
+/// A method, in less space than [`Method`] takes.
+#[derive(Debug, Clone, PartialEq)]
+enum Verb {
+    /// One that is used, by its place among those.
+    Usual(u8),
+    Other(Box<Method>),
+}
+
+static USUAL: [Method; 9] = [
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::GET,
+    Method::HEAD,
+    Method::OPTIONS,
+    Method::CONNECT,
+    Method::TRACE,
+];
+
+impl From<Method> for Verb {
+    fn from(method: Method) -> Self {
+        match USUAL.iter().position(|usual| *usual == method) {
+            Some(place) => Self::Usual(place as u8),
+            None => Self::Other(Box::new(method)),
+        }
+    }
+}
+
+impl Verb {
+    fn method(&self) -> &Method {
+        match self {
+            Self::Usual(place) => &USUAL[usize::from(*place)],
+            Self::Other(method) => method,
+        }
+    }
 }
 
 macro_rules! times {
@@ -65,13 +103,13 @@ impl Metadata {
     /// The method of the request that was accepted.
     #[must_use]
     pub fn method(&self) -> Option<&Method> {
-        self.method.as_ref()
+        self.method.as_ref().map(Verb::method)
     }
 
     /// Sets the method of the request that was accepted.
     #[must_use]
     pub fn with_method(mut self, method: Method) -> Self {
-        self.method = Some(method);
+        self.method = Some(method.into());
         self
     }
 

@@ -31,7 +31,8 @@ struct Recorded {
     status: StatusCode,
     embed: Embed,
     headers: HeaderBlock,
-    trailers: HeaderBlock,
+    /// Most have none.
+    trailers: Option<Box<HeaderBlock>>,
     body: Bytes,
 }
 
@@ -74,9 +75,7 @@ impl RecordedResponse {
             status: parts.status,
             embed: embed(&parts.headers, &body),
             headers: HeaderBlock::from_map(&parts.headers, keep),
-            trailers: trailers.map_or_else(HeaderBlock::default, |trailers| {
-                HeaderBlock::from_map(&trailers, |_| true)
-            }),
+            trailers: trailers.map(|trailers| HeaderBlock::from_map(&trailers, |_| true).into()),
             body,
         }))
     }
@@ -104,9 +103,9 @@ impl RecordedResponse {
     /// The trailer fields, if there were any.
     #[must_use]
     pub fn trailers(&self) -> Option<HeaderMap> {
-        (!self.0.trailers.is_empty()).then(|| {
+        self.0.trailers.as_ref().map(|trailers| {
             let mut map = HeaderMap::new();
-            self.0.trailers.append_to(&mut map);
+            trailers.append_to(&mut map);
             map
         })
     }
@@ -124,7 +123,7 @@ impl RecordedResponse {
         let mut response = Response::new(WholeBody::new(self.0.body.clone(), trailers));
         *response.status_mut() = self.0.status;
         self.0.headers.append_to(response.headers_mut());
-        if !self.0.trailers.is_empty() {
+        if self.0.trailers.is_some() {
             // HTTP/1.1 has room for one or the other.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
@@ -158,14 +157,16 @@ impl RecordedResponse {
             status,
             embed,
             headers,
-            trailers,
+            trailers: (!trailers.is_empty()).then(|| trailers.into()),
             body,
         }))
     }
 
     #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-    pub(super) fn header_blocks(&self) -> [&HeaderBlock; 2] {
-        [&self.0.headers, &self.0.trailers]
+    pub(super) fn header_blocks(&self) -> [&[u8]; 2] {
+        let trailers = self.0.trailers.as_ref();
+        let trailers = trailers.map(|trailers| trailers.as_bytes());
+        [self.0.headers.as_bytes(), trailers.unwrap_or_default()]
     }
 
     pub(crate) fn embed(&self) -> Embed {
@@ -174,10 +175,12 @@ impl RecordedResponse {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
+        let trailers = self.0.trailers.as_ref();
+        let trailers = trailers.map(|it| size_of::<HeaderBlock>() + it.heap_bytes());
         size_of::<Recorded>()
             + self.0.body.len()
             + self.0.headers.heap_bytes()
-            + self.0.trailers.heap_bytes()
+            + trailers.unwrap_or_default()
     }
 }
 

@@ -53,7 +53,7 @@ const PREFIX: usize = 1 + 1 + 2 + 4 + 4;
 
 impl Stored for RecordedResponse {
     fn to_bytes(&self) -> Result<Bytes, BoxError> {
-        let [headers, trailers] = self.header_blocks().map(HeaderBlock::as_bytes);
+        let [headers, trailers] = self.header_blocks();
         let length = PREFIX + headers.len() + trailers.len() + self.body().len();
         let mut out = Vec::with_capacity(length);
         out.put_u8(LAYOUT);

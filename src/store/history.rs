@@ -1,4 +1,4 @@
-use std::{sync::OnceLock, time::SystemTime};
+use std::{borrow::Cow, time::SystemTime};
 
 use crate::operation::{Progress, State};
 
@@ -9,7 +9,7 @@ use crate::operation::{Progress, State};
 /// versions at a time; this tells what lay between. Of most operations their times tell
 /// all of it: of those it is made for whoever asks.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History(OnceLock<Box<[Past]>>);
+pub(crate) struct History(Option<Box<[Past]>>);
 
 /// What a client could see of an operation at an earlier version.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,34 +43,35 @@ impl History {
     /// The history that these make, as far as it goes back.
     pub(crate) fn new(past: Vec<Past>) -> Self {
         let forgotten = past.len().saturating_sub(Self::DEPTH);
-        let past: Box<[Past]> = past.into_iter().skip(forgotten).collect();
-        Self(past.into())
+        Self(Some(past.into_iter().skip(forgotten).collect()))
     }
 
     /// Whether the times of the operation tell it.
     pub(crate) fn is_told(&self) -> bool {
-        self.0.get().is_none()
+        self.0.is_none()
     }
 
     /// This one, and then `past`; `told` is what the times tell.
     pub(crate) fn and(self, past: Past, told: impl FnOnce() -> Vec<Past>) -> Self {
-        let mut all = self.0.into_inner().map_or_else(told, Vec::from);
+        let mut all = self.0.map_or_else(told, Vec::from);
         all.push(past);
         Self::new(all)
     }
 
-    pub(crate) fn past(&self, told: impl FnOnce() -> Vec<Past>) -> &[Past] {
-        self.0.get_or_init(|| told().into())
+    pub(crate) fn past(&self, told: impl FnOnce() -> Vec<Past>) -> Cow<'_, [Past]> {
+        match &self.0 {
+            Some(past) => Cow::Borrowed(past),
+            None => Cow::Owned(told()),
+        }
     }
 
-    /// Bytes on the heap of what was reported.
-    pub(crate) fn progress_bytes(&self) -> usize {
-        let progress = |past: &Past| {
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let bytes = |past: &Past| {
             let progress = past.progress.as_deref();
-            progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
+            size_of::<Past>() + progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
         };
-        let past = self.0.get().map(|past| past.iter().map(progress).sum());
-        past.unwrap_or_default()
+        self.0.iter().flatten().map(bytes).sum()
     }
 }
 
@@ -87,7 +88,7 @@ mod tests {
         }
         let all: Vec<_> = (0..40).map(past).collect();
         let latest = &all[40 - History::DEPTH..];
-        assert_eq!(history.past(Vec::new), latest);
-        assert_eq!(History::new(latest.into()).past(Vec::new), latest);
+        assert_eq!(*history.past(Vec::new), *latest);
+        assert_eq!(*History::new(latest.into()).past(Vec::new), *latest);
     }
 }

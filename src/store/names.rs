@@ -36,18 +36,21 @@ impl fmt::Display for Version {
 /// Says which holder of an operation's lease is the latest: a write with an
 /// older token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencingToken(u64);
+pub struct FencingToken(
+    /// One more than its number, so that no token takes no room of its own.
+    NonZeroU64,
+);
 
 impl FencingToken {
     /// The token of what nobody holds.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self(NonZeroU64::MIN);
 
     /// A token that nobody else has: of 62 bits, so that it and those after it
     /// fit into a signed number.
     #[must_use]
     pub fn random() -> Self {
         // All but the version and the variant is random.
-        Self(uuid::Uuid::new_v4().as_u64_pair().1 & (u64::MAX >> 2))
+        Self::from_number(uuid::Uuid::new_v4().as_u64_pair().1 & (u64::MAX >> 2))
     }
 
     /// The token that fences this one out.
@@ -59,13 +62,13 @@ impl FencingToken {
     /// The token as a number.
     #[must_use]
     pub fn get(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
-    /// The token with this number.
+    /// The token with this number; `u64::MAX` is none, and becomes the one before.
     #[must_use]
     pub const fn from_number(number: u64) -> Self {
-        Self(number)
+        Self(NonZeroU64::MIN.saturating_add(number))
     }
 }
 

@@ -74,6 +74,7 @@ struct Before<'a> {
 pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
     let metadata = operation.metadata();
+    let history = record.history();
     let head = Head {
         format: FORMAT,
         id: Cow::Owned(operation.id().to_string()),
@@ -93,7 +94,7 @@ pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
         finished_at: metadata.finished_at().map(millis),
         expires_at: metadata.expires_at().map(millis),
         progress: metadata.progress().map(Cow::Borrowed),
-        history: record.history().iter().map(Before::from).collect(),
+        history: history.iter().map(Before::from).collect(),
     };
     let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
     if head.problem.is_some() {

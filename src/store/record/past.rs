@@ -1,19 +1,18 @@
 //! What a record was before.
 
+use std::borrow::Cow;
+
 use super::Record;
 use crate::{
     operation::{Operation, Snapshot, Stage, State},
-    store::{
-        Version,
-        history::{History, Past},
-    },
+    store::{Version, history::Past},
 };
 
 impl<T> Record<T> {
     /// What it was before, as far as that is remembered: one version each, the
     /// last of them the one before this.
     #[must_use]
-    pub fn history(&self) -> &[Past] {
+    pub fn history(&self) -> Cow<'_, [Past]> {
         self.history.past(|| self.told_by_times())
     }
 
@@ -34,10 +33,9 @@ impl<T> Record<T> {
         self.version.map_or(0, |version| version.get() as usize - 1)
     }
 
-    /// Bytes on the heap that its history takes once somebody has asked for it.
+    /// Bytes on the heap that its history takes.
     pub(crate) fn history_bytes(&self) -> usize {
-        let past = self.versions_before().min(History::DEPTH);
-        past * size_of::<Past>() + self.history.progress_bytes()
+        self.history.heap_bytes()
     }
 
     /// The records that led to this one, as far as they are remembered.
@@ -48,7 +46,7 @@ impl<T> Record<T> {
         let past = self.history();
         let first = version.saturating_sub(past.len() as u64);
         (first..version)
-            .zip(past)
+            .zip(past.iter())
             .map(|(number, past)| self.at(Version::from_number(number), past))
             .collect()
     }
