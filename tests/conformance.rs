@@ -206,6 +206,7 @@ broken! {
     a_start_that_is_lost_at_creating_is_noticed: repository, CreateForgetsTheStart, "law 1";
     two_ways_to_read_that_differ_are_noticed: repository, GetNowIsBehind, "law 1";
     ids_that_lose_their_case_are_noticed: repository, IdsLoseTheirCase, "law 1";
+    writes_that_wait_although_they_never_do_are_noticed: repository, WaitsAllTheSame, "never waits";
 
     a_start_by_anybody_is_noticed: repository, StartIgnoresTheToken, "law 2";
     progress_by_anybody_is_noticed: repository, ReportIgnoresTheToken, "law 2";

@@ -50,6 +50,8 @@ type Answer<T> = Result<T, StoreError>;
 pub(crate) struct Hooked {
     pub(crate) inner: MemoryStore,
     hook: Arc<Hook>,
+    /// Whether it claims that its writes never wait, whatever the hook does.
+    pub(crate) is_hasty: bool,
 }
 
 impl Hooked {
@@ -63,6 +65,7 @@ impl Hooked {
         Self {
             inner,
             hook: Arc::new(move |call, when| Box::pin(hook(call, when))),
+            is_hasty: false,
         }
     }
 
@@ -85,6 +88,10 @@ impl Store for Hooked {
 }
 
 impl Repository for Hooked {
+    fn never_waits(&self) -> bool {
+        self.is_hasty
+    }
+
     async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
         self.around(Call::Create, self.inner.create(new)).await
     }

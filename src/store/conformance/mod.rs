@@ -47,6 +47,7 @@
 mod create;
 mod expiry;
 mod holder;
+mod in_place;
 mod keys;
 mod lease;
 mod list;
@@ -95,6 +96,7 @@ where
     Fut: Future<Output = R>,
 {
     let store = Arc::new(make(LONG).await);
+    in_place::check(&*store);
     create::check(&store).await;
     holder::check(&store).await;
     outside::check(&store).await;
