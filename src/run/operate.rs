@@ -23,7 +23,7 @@ use super::{
     work::{Cause, Work},
 };
 use crate::{
-    operation::{Collecting, FailureKind, Outcome, Progress, RecordedResponse, WholeBody},
+    operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody},
     store::{Lease, StoreError, Write},
 };
 
@@ -120,6 +120,22 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 ) -> RunOutcome {
     tokio::select! {
         biased;
+        outcome = run.as_mut() => return outcome,
+        () = work.is_heard_of() => {}
+    }
+    // On the heap: most handlers report nothing, and are not stopped.
+    Box::pin(look_after(node, limits, work, run)).await
+}
+
+/// The same, once there is something to look after.
+async fn look_after<R: Lease<Output = RecordedResponse>>(
+    node: &Node<R>,
+    limits: &RunLimits,
+    work: &Work,
+    mut run: Pin<&mut impl Future<Output = RunOutcome>>,
+) -> RunOutcome {
+    tokio::select! {
+        biased;
         outcome = run.as_mut() => outcome,
         cause = work.stopped() => match cause {
             Cause::Interrupted if work.kept && node.runs_again() => Err(NoOutcome::Released),
@@ -137,18 +153,8 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 /// Writes what the handler reports, a few times a second at the most. Ends only
 /// when it learns that the operation is somebody else's.
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
-    let first = work.next_report().await;
-    // On the heap: most handlers report nothing.
-    Box::pin(write_reports_from(node, work, first)).await;
-}
-
-async fn write_reports_from<R: Lease<Output = RecordedResponse>>(
-    node: &Node<R>,
-    work: &Work,
-    mut next: (Progress, u64),
-) {
     loop {
-        let (progress, number) = next;
+        let (progress, number) = work.next_report().await;
         crash_point!("reporting");
         // A store that panics has no part in how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
@@ -169,7 +175,6 @@ async fn write_reports_from<R: Lease<Output = RecordedResponse>>(
             Err(error) => tracing::warn!(error = error.chain(), "progress could not be written"),
         }
         sleep(BETWEEN_REPORTS).await;
-        next = work.next_report().await;
     }
 }
 

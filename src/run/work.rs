@@ -32,7 +32,8 @@ pub(crate) struct Work {
     cause: OnceLock<Cause>,
     ended: OnceLock<Ended>,
     progress: Mutex<Reports>,
-    reported: Notify,
+    /// Wakes the run: there is a report, or a cause to stop.
+    signal: Notify,
 }
 
 /// Why a run is to stop.
@@ -64,6 +65,13 @@ struct Reports {
     written: u64,
 }
 
+impl Reports {
+    /// Whether there is one that the store does not know.
+    fn is_unwritten(&self) -> bool {
+        self.made > self.written
+    }
+}
+
 impl Work {
     pub(crate) fn new(id: OperationId, token: FencingToken, attempt: u32) -> Self {
         Self {
@@ -76,7 +84,7 @@ impl Work {
             cause: OnceLock::new(),
             ended: OnceLock::new(),
             progress: Mutex::default(),
-            reported: Notify::new(),
+            signal: Notify::new(),
         }
     }
 
@@ -117,6 +125,15 @@ impl Work {
     pub(super) fn stop(&self, cause: Cause) {
         let _ = self.cause.set(cause);
         self.stop_token().cancel();
+        self.signal.notify_one();
+    }
+
+    /// Waits until there is a report or a cause to stop: what a run has to look after,
+    /// and most never have.
+    pub(super) async fn is_heard_of(&self) {
+        while self.cause.get().is_none() && !self.reports().is_unwritten() {
+            self.signal.notified().await;
+        }
     }
 
     /// Waits until the run is asked to stop.
@@ -164,7 +181,7 @@ impl Work {
         reports.latest = Some(progress);
         reports.made += 1;
         drop(reports);
-        self.reported.notify_one();
+        self.signal.notify_one();
     }
 
     /// Waits for a report that the store does not know, and gives it with its
@@ -174,18 +191,17 @@ impl Work {
             if let Some(unwritten) = self.unwritten_report() {
                 return unwritten;
             }
-            self.reported.notified().await;
+            self.signal.notified().await;
         }
     }
 
     /// The latest report, if the store does not know it.
     pub(super) fn unwritten_report(&self) -> Option<(Progress, u64)> {
         let reports = self.reports();
-        let latest = reports
-            .latest
-            .clone()
-            .filter(|_| reports.made > reports.written)?;
-        Some((latest, reports.made))
+        match reports.is_unwritten() {
+            true => Some((reports.latest.clone()?, reports.made)),
+            false => None,
+        }
     }
 
     /// The store knows the reports up to this number.
