@@ -41,7 +41,7 @@ count() {
 
 printf '\n| instructions | counted | committed | difference |\n| --- | --- | --- | --- |\n'
 written="# Instructions an operation, by valgrind; made by \`bash benches/instructions.sh --update\`."
-for kind in accept accept_full spawn finish poll; do
+for kind in accept accept_waiting accept_full spawn finish poll; do
   now=$(count "$kind")
   before=$(sed -n "s/^$kind = //p" "$numbers")
   awk -v k="$kind" -v n="$now" -v b="$before" \

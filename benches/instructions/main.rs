@@ -31,7 +31,7 @@ use gungraun::{
 use serde_json::{Value, value::RawValue};
 
 use by_hand::{accepting_by_hand, polling_by_hand};
-use ours::{accepting, accepting_when_full, ending, polling, spawning};
+use ours::{accepting, accepting_what_waits, accepting_when_full, ending, polling, spawning};
 use prepared::Prepared;
 
 const OPERATIONS: usize = 1_000;
@@ -64,7 +64,14 @@ fn accept(prepared: Prepared) {
     prepared();
 }
 
-// The same in a store that is full, and forgets the oldest.
+// The same work, which waits once.
+#[library_benchmark(config = limit("accept_waiting"))]
+#[bench::thousand(accepting_what_waits())]
+fn accept_waiting(prepared: Prepared) {
+    prepared();
+}
+
+// Work as before, in a store that is full, and forgets the oldest.
 #[library_benchmark(config = limit("accept_full"))]
 #[bench::thousand(accepting_when_full())]
 fn accept_full(prepared: Prepared) {
@@ -121,6 +128,7 @@ library_benchmark_group!(
     name = operations,
     benchmarks = [
         accept,
+        accept_waiting,
         accept_full,
         spawn,
         finish,

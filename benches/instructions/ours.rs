@@ -1,9 +1,9 @@
 //! This crate's operations, prepared.
 
-use std::{hint::black_box, time::Duration};
+use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 
-use http::Request;
-use tower::{Layer, ServiceExt};
+use http::{Request, Response};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
     RequestBody, State, WholeBody,
@@ -17,18 +17,50 @@ use crate::{
 };
 
 pub(crate) fn accepting() -> Prepared {
-    accepting_into(&MemoryStore::new())
+    accepting_into(&MemoryStore::new(), work(Duration::ZERO))
+}
+
+pub(crate) fn accepting_what_waits() -> Prepared {
+    let work = work::<RequestBody<WholeBody>>(Duration::ZERO);
+    let waiting = service_fn(move |request| {
+        let work = work.clone();
+        async move {
+            let mut has_waited = false;
+            poll_fn(|context| {
+                if has_waited {
+                    return Poll::Ready(());
+                }
+                has_waited = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            work.oneshot(request).await
+        }
+    });
+    accepting_into(&MemoryStore::new(), waiting)
 }
 
 /// Each takes the place of another.
 pub(crate) fn accepting_when_full() -> Prepared {
     let store = MemoryStore::new().max_operations(2 * OPERATIONS);
-    accepting_into(&store.min_retention(Duration::ZERO))
+    let store = store.min_retention(Duration::ZERO);
+    accepting_into(&store, work(Duration::ZERO))
 }
 
-pub(crate) fn accepting_into(store: &MemoryStore) -> Prepared {
+fn accepting_into<S>(store: &MemoryStore, work: S) -> Prepared
+where
+    S: Service<
+            Request<RequestBody<WholeBody>>,
+            Response = Response<WholeBody>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
     let runtime = runtime();
-    let service = AsyncAcceptLayer::new(store.clone()).layer(work(Duration::ZERO));
+    let service = AsyncAcceptLayer::new(store.clone()).layer(work);
     runtime.block_on(async {
         accept_all(&service, posts(2 * OPERATIONS)).await;
         let Ok(answer) = service.clone().oneshot(post()).await;
