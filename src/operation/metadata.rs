@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Method;
 
@@ -22,7 +22,7 @@ pub struct Metadata {
 }
 
 /// A method, in less space than [`Method`] takes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Verb {
     /// One that is used, by its place among those.
     Usual(u8),
@@ -56,6 +56,19 @@ impl Verb {
             Self::Usual(place) => &USUAL[usize::from(*place)],
             Self::Other(method) => method,
         }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Usual(_) => 0,
+            Self::Other(method) => size_of::<Method>() + method.as_str().len(),
+        }
+    }
+}
+
+impl fmt::Debug for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.method().fmt(f)
     }
 }
 
@@ -172,8 +185,9 @@ impl Metadata {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.progress
-            .as_ref()
-            .map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
+        let progress = self.progress.as_ref();
+        let method = self.method.as_ref();
+        progress.map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
+            + method.map_or(0, Verb::heap_bytes)
     }
 }

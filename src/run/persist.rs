@@ -1,6 +1,6 @@
 //! Asking a store until it answers.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tower::{
@@ -8,7 +8,12 @@ use tower::{
     util::rng::HasherRng,
 };
 
-use super::{Node, at_most::AtMost, at_once::at_once, catch_panic::CatchPanic};
+use super::{
+    Node,
+    at_most::AtMost,
+    at_once::at_once,
+    catch_panic::{CatchPanic, Panicked},
+};
 use crate::store::{Repository, StoreError};
 
 /// A store that has not answered by then is asked again.
@@ -17,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks the store until it answers or refuses. A store that is silent or panics
 /// counts as unavailable. A transient error is the last one before the node is
 /// abandoned.
+///
+/// A store that never waits is asked in place. What has to be waited for, or asked
+/// again, is on the heap.
 pub(crate) async fn until_answered<R, T, F>(
     node: &Node<R>,
     mut ask: impl FnMut() -> F,
@@ -25,60 +33,69 @@ where
     R: Repository,
     F: Future<Output = Result<T, StoreError>>,
 {
-    if node.store.never_waits()
-        && let Some(Ok(answer)) = at_once(CatchPanic::new(ask()))
-        && !is_transient(&answer)
-    {
-        return answer;
+    let asked = match node.store.never_waits() {
+        true => at_once(CatchPanic::new(ask())),
+        false => None,
+    };
+    let failed = match asked.map(certain) {
+        Some(ControlFlow::Break(answer)) => return answer,
+        Some(ControlFlow::Continue(error)) => Some(error),
+        None => None,
+    };
+    Box::pin(ask_again(node.in_flight.abandoned(), ask, failed)).await
+}
+
+/// What the store says, if that is certain, or why it has to be asked again.
+fn certain<T>(
+    asked: Result<Result<T, StoreError>, Panicked>,
+) -> ControlFlow<Result<T, StoreError>, StoreError> {
+    match asked {
+        Ok(Err(error)) if error.is_transient() => ControlFlow::Continue(error),
+        Ok(answer) => ControlFlow::Break(answer),
+        Err(panicked) => {
+            panicked.forget();
+            ControlFlow::Continue(StoreError::unavailable("it panicked"))
+        }
     }
-    // On the heap, as what waits longer than that takes.
-    Box::pin(ask_until_answered(node.in_flight.abandoned(), ask)).await
 }
 
-fn is_transient<T>(answer: &Result<T, StoreError>) -> bool {
-    answer.as_ref().is_err_and(StoreError::is_transient)
-}
-
-async fn ask_until_answered<T, F>(
+/// Asks after it has `failed` to answer, if it was asked before.
+async fn ask_again<T, F>(
     abandoned: &CancellationToken,
     mut ask: impl FnMut() -> F,
+    mut failed: Option<StoreError>,
 ) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut pauses = None;
-    let mut last = None;
+    let mut pauses = pauses_between_tries();
     loop {
-        let answer = {
-            let answer = pin!(AtMost::new(PATIENCE, CatchPanic::new(ask())));
+        if let Some(error) = &failed {
+            tracing::warn!(
+                error = error.chain(),
+                "the store did not answer; trying again"
+            );
             tokio::select! {
                 biased;
-                answer = answer => answer,
+                () = pauses.next_backoff() => {}
+                () = abandoned.cancelled() => break,
+            }
+        }
+        let asked = {
+            let asked = pin!(AtMost::new(PATIENCE, CatchPanic::new(ask())));
+            tokio::select! {
+                biased;
+                asked = asked => asked,
                 () = abandoned.cancelled() => break,
             }
         };
-        let error = match answer {
-            Ok(Ok(Err(error))) if error.is_transient() => error,
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(panicked)) => {
-                panicked.forget();
-                StoreError::unavailable("it panicked")
-            }
+        failed = Some(match asked.map(certain) {
+            Ok(ControlFlow::Break(answer)) => return answer,
+            Ok(ControlFlow::Continue(error)) => error,
             Err(_) => StoreError::unavailable("it did not answer in time"),
-        };
-        tracing::warn!(
-            error = error.chain(),
-            "the store did not answer; trying again"
-        );
-        last = Some(error);
-        let pauses = pauses.get_or_insert_with(pauses_between_tries);
-        tokio::select! {
-            biased;
-            () = pauses.next_backoff() => {}
-            () = abandoned.cancelled() => break,
-        }
+        });
     }
-    Err(last.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
+    Err(failed.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
 }
 
 /// From 20 ms to 5 s, doubling, spread by half so that nodes do not march in

@@ -35,7 +35,7 @@ impl fmt::Display for Version {
 
 /// Says which holder of an operation's lease is the latest: a write with an
 /// older token is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(
     /// One more than its number, so that no token takes no room of its own.
     NonZeroU64,
@@ -69,6 +69,12 @@ impl FencingToken {
     #[must_use]
     pub const fn from_number(number: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(number))
+    }
+}
+
+impl fmt::Debug for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FencingToken").field(&self.get()).finish()
     }
 }
 

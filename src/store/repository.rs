@@ -28,11 +28,12 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///
 /// [`Record`] has these changes as pure functions.
 pub trait Repository: Store {
-    /// Whether the writes never wait: each has answered when it was polled once, as in
-    /// memory. Such a store is asked in place, which saves a task, a timer and a
-    /// future on the heap.
+    /// Whether no call ever waits, but those that are to wait for something: each has
+    /// answered when it was polled once, as in memory. Such a store is asked in place,
+    /// which saves a task, a timer and a future on the heap. It must not block: the
+    /// connection is waiting.
     ///
-    /// A write that waits all the same is dropped, and made again where it can wait.
+    /// A call that waits all the same is dropped, and made again where it can wait.
     fn never_waits(&self) -> bool {
         false
     }

@@ -1,12 +1,10 @@
 //! Whether what is said to never wait does not.
 
-use std::{fmt, sync::Arc};
-
-use super::subject::{new_operation, ok, success};
+use super::subject::{done, new_operation, ok, success};
 use crate::{
-    operation::RecordedResponse,
+    operation::{Outcome, RecordedResponse},
     run::at_once,
-    store::{Created, Record, Repository, StoreError, Write},
+    store::{Created, Repository, StoreError},
 };
 
 /// With a store that may say so of itself.
@@ -21,24 +19,36 @@ where
         panic!("an operation of a new id was not new");
     };
     let (id, token) = (record.operation().id(), record.token());
-    is_done(now("start", store.start(id, token)));
-    is_done(now("report", store.report(id, token, Default::default())));
+    done(2, now("start", store.start(id, token)), "start");
+    done(
+        2,
+        now("report", store.report(id, token, Default::default())),
+        "report",
+    );
     let outcome = success("done");
-    let record = is_done(now("finish", store.finish(id, token, outcome, None)));
+    let record = done(
+        2,
+        now("finish", store.finish(id, token, outcome, None)),
+        "finish",
+    );
     let version = record.version().expect("a version");
-    is_done(now("forget", store.forget(id, version)));
+    done(2, now("forget", store.forget(id, version)), "forget");
+
+    let Created::New(record) = now("create", store.create(new_operation())) else {
+        panic!("an operation of a new id was not new");
+    };
+    let (id, version) = (record.operation().id(), record.version());
+    let (version, canceled) = (version.expect("a version"), Outcome::Canceled);
+    done(
+        2,
+        now("overrule", store.overrule(id, version, canceled)),
+        "overrule",
+    );
 }
 
 fn now<T>(call: &str, future: impl Future<Output = Result<T, StoreError>>) -> T {
     match at_once(future) {
         Some(answer) => ok(answer),
         None => panic!("never waits: {call} did"),
-    }
-}
-
-fn is_done<T: fmt::Debug>(write: Write<T>) -> Arc<Record<T>> {
-    match write {
-        Write::Done(record) => record,
-        refused => panic!("the holder's write was refused: {refused:?}"),
     }
 }

@@ -73,7 +73,7 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
     fn never_waits(&self) -> bool {
-        self.next().never_waits()
+        self.handles.iter().all(Repository::never_waits)
     }
 
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>, StoreError> {

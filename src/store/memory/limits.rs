@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::shard::Entry;
 use crate::store::Record;
 
 pub(super) struct Limits<T> {
@@ -21,7 +22,11 @@ pub(super) struct Limits<T> {
 
 /// What an operation takes besides its record: its slot, one in four of which is empty,
 /// its place in a table at half load, and the counts of an `Arc`.
-const OVERHEAD: usize = 64 * 4 / 3 + 2 * 5 + 16;
+const OVERHEAD: usize = SLOT * 4 / 3 + 2 * 5 + 16;
+
+/// A line of a cache.
+const SLOT: usize = 64;
+const _: () = assert!(size_of::<Entry<()>>() <= SLOT);
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {

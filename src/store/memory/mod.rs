@@ -52,8 +52,9 @@ use crate::operation::{OperationId, RecordedResponse};
 /// answer and the key of a forgotten operation until they expire.
 ///
 /// # Cost
-/// Reads, writes and waits are O(1) in the number of operations. A `create` that has
-/// to make room looks at each of 256 shards, a list at every operation.
+/// Reads, writes and waits are O(1) in the number of operations, and linear in the
+/// number of different times to live, one of which is usual. A `create` that has to make
+/// room looks at each of 256 shards, a list at every operation.
 ///
 /// # Clocks
 /// Times that clients see come from the system's clock, time spans (`ttl`,

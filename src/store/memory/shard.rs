@@ -167,11 +167,9 @@ impl<T> Entry<T> {
         self.is_live() && self.moment <= now
     }
 
-    /// Its lease ends then.
+    /// It is live, and its lease ends then.
     pub(super) fn hold_until(&mut self, lease_ends: Tick) {
-        if self.is_live() {
-            self.moment = lease_ends;
-        }
+        self.moment = lease_ends;
     }
 
     /// Whether it is kept no more, or was kept for long enough to go for a new one.
@@ -240,7 +238,7 @@ impl<T> Place<'_, T> {
     }
 
     /// It has ended now, and is kept for `ttl`; returns whom to wake.
-    pub(super) fn end(mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
+    pub(super) fn end(&mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
         let entry = self.entry();
         entry.moment = now;
         if let Some(origin) = &mut entry.origin {
@@ -249,7 +247,7 @@ impl<T> Place<'_, T> {
         let woken = entry.changed();
         let Shard {
             entries, expiring, ..
-        } = self.shard;
+        } = &mut *self.shard;
         expiring.insert(entries, self.slot, now.plus(ttl), ttl);
         woken
     }

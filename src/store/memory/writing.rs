@@ -120,19 +120,19 @@ impl<T: Payload> MemoryStore<T> {
             Change::Refused => return Ok(Write::Lost(record)),
         }
         let ends = record.operation().state().is_terminal();
-        let of_request = match entry.request() {
-            Some(request) if !ends => request.len(),
-            _ => 0,
+        // Before anything of the application's is asked, as its weight is.
+        let woken = match ends {
+            true => place.end(now.tick, self.limits.ttl),
+            false => entry.changed(),
         };
+        let entry = place.entry();
+        let of_request = entry.request().map_or(0, bytes::Bytes::len);
         let after = self.limits.weigh(&record, of_request);
         let before = std::mem::replace(&mut entry.weight, after);
         self.shared.room.resize(before.bytes(), after.bytes());
-        let (woken, purged) = match ends {
-            true => (
-                place.end(now.tick, self.limits.ttl),
-                shard.purge(now.tick, PURGED_PER_END),
-            ),
-            false => (entry.changed(), Vec::new()),
+        let purged = match ends {
+            true => shard.purge(now.tick, PURGED_PER_END),
+            false => Vec::new(),
         };
         drop(shard);
         self.freed(&purged);
