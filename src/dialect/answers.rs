@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -26,12 +26,14 @@ pub(super) fn typed(
 ) -> Response<WholeBody> {
     let mut response = Response::new(WholeBody::from(text));
     *response.status_mut() = status;
-    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let media_type = match media_type {
         JSON => JSON_TYPE,
         other => HeaderValue::from_static(other),
     };
-    response.set(CONTENT_TYPE, media_type)
+    let headers = response.headers_mut();
+    headers.reserve(FIELDS);
+    headers.append(CONTENT_TYPE, media_type);
+    response
 }
 
 /// An answer without a body.
@@ -67,7 +69,7 @@ pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::E
 }
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What is put on an answer.
 pub(super) trait Put: Sized {
