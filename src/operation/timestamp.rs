@@ -32,27 +32,45 @@ impl Timestamp {
     pub(super) fn millis(self) -> u64 {
         self.0.get()
     }
+}
 
-    /// Writes it after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
-    /// poll writes three.
-    pub(super) fn push_to(self, out: &mut Vec<u8>) {
-        let millis = self.0.get().min(YEAR_9999.as_millis() as u64);
+/// Writes moments after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
+/// poll writes three. They are mostly of one day, whose date is found once.
+pub(super) struct Clock {
+    /// After 1970 began.
+    day: u32,
+    text: [u8; Timestamp::LENGTH],
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self {
+            day: 0,
+            text: *b"1970-01-01T00:00:00.000Z",
+        }
+    }
+
+    pub(super) fn text(&mut self, at: Timestamp) -> &[u8; Timestamp::LENGTH] {
+        let millis = at.0.get().min(YEAR_9999.as_millis() as u64);
         // What is left fits into 32 bits, which are divided for less.
         let (seconds, millis) = (millis / 1000, (millis % 1000) as u32);
-        let (days, seconds) = ((seconds / 86_400) as u32, (seconds % 86_400) as u32);
-        let (year, month, day) = date(days);
+        let (day, seconds) = ((seconds / 86_400) as u32, (seconds % 86_400) as u32);
         let (minutes, seconds) = (seconds / 60, seconds % 60);
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        put(&mut text, 0, year / 100);
-        put(&mut text, 2, year % 100);
-        put(&mut text, 5, month);
-        put(&mut text, 8, day);
-        put(&mut text, 11, minutes / 60);
-        put(&mut text, 14, minutes % 60);
-        put(&mut text, 17, seconds);
-        put(&mut text, 20, millis / 10);
+        let text = &mut self.text;
+        if day != self.day {
+            self.day = day;
+            let (year, month, day) = date(day);
+            put(text, 0, year / 100);
+            put(text, 2, year % 100);
+            put(text, 5, month);
+            put(text, 8, day);
+        }
+        put(text, 11, minutes / 60);
+        put(text, 14, minutes % 60);
+        put(text, 17, seconds);
+        put(text, 20, millis / 10);
         text[22] = b'0' + (millis % 10) as u8;
-        out.extend_from_slice(&text);
+        text
     }
 }
 
@@ -103,7 +121,7 @@ const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// Appends `time` after RFC 3339, section 5.6, in UTC with milliseconds.
 pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
-    Timestamp::from(time).push_to(out);
+    out.extend_from_slice(Clock::new().text(time.into()));
 }
 
 /// `time` after RFC 9110, section 5.6.7.
@@ -182,6 +200,20 @@ mod tests {
                 (_, day) if day == last => (year, month + 1, 1),
                 (_, day) => (year, month, day + 1),
             };
+        }
+    }
+
+    #[test]
+    fn the_date_is_that_of_each_moment() {
+        let mut clock = Clock::new();
+        for (seconds, text) in [
+            (86_399, "1970-01-01T23:59:59.000Z"),
+            (86_400, "1970-01-02T00:00:00.000Z"),
+            (86_401, "1970-01-02T00:00:01.000Z"),
+            (1, "1970-01-01T00:00:01.000Z"),
+        ] {
+            let at = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(clock.text(at.into()), text.as_bytes());
         }
     }
 
