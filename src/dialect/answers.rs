@@ -14,11 +14,8 @@ pub(super) const JSON: &str = "application/json";
 /// What is made each time is checked each time.
 const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
-/// So many header fields fit into an answer before its map grows, which is as many as
-/// most answers have.
-const FIELDS: usize = 6;
-
 /// An answer with a body of this type.
+#[inline]
 pub(super) fn typed(
     status: StatusCode,
     media_type: &'static str,
@@ -30,9 +27,8 @@ pub(super) fn typed(
         JSON => JSON_TYPE,
         other => HeaderValue::from_static(other),
     };
-    let headers = response.headers_mut();
-    headers.reserve(FIELDS);
-    headers.append(CONTENT_TYPE, media_type);
+    // An empty map makes room for six, which is as many as most answers have.
+    response.headers_mut().append(CONTENT_TYPE, media_type);
     response
 }
 
@@ -80,12 +76,7 @@ pub(super) trait Put: Sized {
     fn set(self, name: HeaderName, value: HeaderValue) -> Self;
 
     /// `Retry-After` in seconds, if the operation is not terminal.
-    fn retry_after(self, context: &Context<'_>) -> Self {
-        match context.retry_after {
-            Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
-            None => self,
-        }
-    }
+    fn retry_after(self, context: &Context<'_>) -> Self;
 
     /// `Location` of the operation.
     fn location(self, context: &Context<'_>) -> Self {
@@ -113,8 +104,17 @@ impl Put for Response<WholeBody> {
         self
     }
 
+    #[inline]
     fn set(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers_mut().insert(name, value);
+        self
+    }
+
+    #[inline]
+    fn retry_after(mut self, context: &Context<'_>) -> Self {
+        if let Some(seconds) = context.retry_after {
+            self.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         self
     }
 }
