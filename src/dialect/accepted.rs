@@ -92,49 +92,21 @@ impl<'a> Accepted<'a> {
     #[must_use]
     pub fn into_response(self) -> Response<WholeBody> {
         // Where it is, the body, then what the fields say: one allocation for all of them.
-        let length = self.urls.length();
-        let mut text = Vec::with_capacity(192 + self.id.text_len() + 3 * length);
+        let url = self.urls.length();
+        let mut text = Vec::with_capacity(192 + self.id.text_len() + 3 * url);
         self.urls.push_to(&mut text);
-        let is_plain = self.urls.is_plain();
-        text.extend_from_slice(b"{\"id\":\"");
-        self.id.push_to(&mut text);
-        text.extend_from_slice(b"\",\"state\":\"");
-        text.extend_from_slice(self.state.as_str().as_bytes());
-        text.push(b'"');
-        if length > 0 {
-            text.extend_from_slice(b",\"location\":");
-            match is_plain {
-                true => {
-                    text.push(b'"');
-                    text.extend_from_within(..length);
-                    text.push(b'"');
-                }
-                false => push_string(self.urls.status().unwrap_or_default(), &mut text),
-            }
+        self.push_body(url, &mut text);
+        let body = text.len() - url;
+        if url > 0 {
+            self.push_link(url, &mut text);
         }
-        text.push(b'}');
-        let body = text.len() - length;
-        if length > 0 {
-            text.push(b'<');
-            match is_plain {
-                true => {
-                    text.extend_from_within(..length);
-                    text.extend_from_slice(b"/result");
-                }
-                false => {
-                    let result = self.urls.below("result").unwrap_or_default();
-                    text.extend_from_slice(result.as_bytes());
-                }
-            }
-            text.extend_from_slice(b">; rel=\"result\"");
-        }
-        let link = text.len() - length - body;
+        let link = text.len() - url - body;
         if let Some(seconds) = self.retry_after {
             push_number::<10>(seconds, &mut text);
         }
 
         let mut text = Bytes::from(text);
-        let location = text.split_to(length);
+        let location = text.split_to(url);
         let mut response = typed(StatusCode::ACCEPTED, JSON, text.split_to(body));
         let headers = response.headers_mut();
         headers.append(CACHE_CONTROL, NO_STORE);
@@ -142,6 +114,47 @@ impl<'a> Accepted<'a> {
         append(headers, LINK, text.split_to(link));
         append(headers, RETRY_AFTER, text);
         response
+    }
+
+    /// Appends the body to `text`, which begins with as many bytes of the URL.
+    fn push_body(&self, url: usize, text: &mut Vec<u8>) {
+        let is_plain = self.urls.is_plain(self.id);
+        text.extend_from_slice(b"{\"id\":\"");
+        match is_plain {
+            true => text.extend_from_within(url - self.id.text_len()..url),
+            false => self.id.push_to(text),
+        }
+        text.extend_from_slice(b"\",\"state\":\"");
+        text.extend_from_slice(self.state.as_str().as_bytes());
+        text.push(b'"');
+        if url > 0 {
+            text.extend_from_slice(b",\"location\":");
+            match is_plain {
+                true => {
+                    text.push(b'"');
+                    text.extend_from_within(..url);
+                    text.push(b'"');
+                }
+                false => push_string(self.urls.status().unwrap_or_default(), text),
+            }
+        }
+        text.push(b'}');
+    }
+
+    /// The same with the link to the result.
+    fn push_link(&self, url: usize, text: &mut Vec<u8>) {
+        text.push(b'<');
+        match self.urls.is_plain(self.id) {
+            true => {
+                text.extend_from_within(..url);
+                text.extend_from_slice(b"/result");
+            }
+            false => {
+                let result = self.urls.below("result").unwrap_or_default();
+                text.extend_from_slice(result.as_bytes());
+            }
+        }
+        text.extend_from_slice(b">; rel=\"result\"");
     }
 }
 

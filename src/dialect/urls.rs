@@ -89,10 +89,10 @@ impl Urls {
         }
     }
 
-    /// Whether where it is stands for itself in a JSON string, and what is below it is put
-    /// at its end.
-    pub(super) fn is_plain(&self) -> bool {
-        matches!(self.0, Status::At { .. })
+    /// Whether where it is ends with this id, stands for itself in a JSON string, and what
+    /// is below it is put at its end.
+    pub(super) fn is_plain(&self, id: &OperationId) -> bool {
+        matches!(&self.0, Status::At { id: own, .. } if own == id)
     }
 
     /// Where the sub-resource `name` of the operation is.
