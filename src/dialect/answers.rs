@@ -76,7 +76,12 @@ pub(super) trait Put: Sized {
     fn set(self, name: HeaderName, value: HeaderValue) -> Self;
 
     /// `Retry-After` in seconds, if the operation is not terminal.
-    fn retry_after(self, context: &Context<'_>) -> Self;
+    fn retry_after(self, context: &Context<'_>) -> Self {
+        match context.retry_after {
+            Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
+            None => self,
+        }
+    }
 
     /// `Location` of the operation.
     fn location(self, context: &Context<'_>) -> Self {
@@ -104,17 +109,8 @@ impl Put for Response<WholeBody> {
         self
     }
 
-    #[inline]
     fn set(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers_mut().insert(name, value);
-        self
-    }
-
-    #[inline]
-    fn retry_after(mut self, context: &Context<'_>) -> Self {
-        if let Some(seconds) = context.retry_after {
-            self.headers_mut().insert(RETRY_AFTER, seconds.into());
-        }
         self
     }
 }

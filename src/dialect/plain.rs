@@ -94,7 +94,11 @@ impl Plain {
         let text = operation
             .json(context.inline_limit)
             .map_err(|error| unpresentable(operation, &error))?;
-        let mut response = typed(status, JSON, text).retry_after(context);
+        let mut response = typed(status, JSON, text);
+        // A response is large: what has ended is not moved for what it does not have.
+        if context.retry_after.is_some() {
+            response = response.retry_after(context);
+        }
         if status == StatusCode::ACCEPTED {
             response = response.location(context);
         }
