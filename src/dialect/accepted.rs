@@ -2,13 +2,13 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{LINK, LOCATION, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, LINK, LOCATION, RETRY_AFTER},
 };
 
 use super::{
     Urls,
-    answers::{JSON, Put, typed},
+    answers::{JSON, NO_STORE, typed},
     retry_after::whole_seconds,
 };
 use crate::operation::{OperationId, State, WholeBody, push_number, push_string};
@@ -91,49 +91,82 @@ impl<'a> Accepted<'a> {
     /// The response.
     #[must_use]
     pub fn into_response(self) -> Response<WholeBody> {
-        let location = self.urls.status();
-        // Its body, then what its fields say of it: one allocation for all of them.
-        let mut text = Vec::with_capacity(160 + 3 * location.map_or(0, str::len));
-        text.extend_from_slice(b"{\"id\":\"");
-        self.id.push_to(&mut text);
-        text.extend_from_slice(b"\",\"state\":\"");
-        text.extend_from_slice(self.state.as_str().as_bytes());
-        text.push(b'"');
-        if let Some(location) = location {
-            text.extend_from_slice(b",\"location\":");
-            push_string(location, &mut text);
+        // Where it is, the body, then what the fields say: one allocation for all of them.
+        let url = self.urls.length();
+        let mut text = Vec::with_capacity(192 + self.id.text_len() + 3 * url);
+        self.urls.push_to(&mut text);
+        self.push_body(url, &mut text);
+        let body = text.len() - url;
+        if url > 0 {
+            self.push_link(url, &mut text);
         }
-        text.push(b'}');
-        let body = text.len();
-        text.extend_from_slice(location.unwrap_or_default().as_bytes());
-        let located = text.len();
-        if location.is_some() {
-            text.push(b'<');
-            self.urls.push_below("result", &mut text);
-            text.extend_from_slice(b">; rel=\"result\"");
-        }
-        let linked = text.len();
+        let link = text.len() - url - body;
         if let Some(seconds) = self.retry_after {
             push_number::<10>(seconds, &mut text);
         }
 
-        let text = Bytes::from(text);
-        let response = typed(StatusCode::ACCEPTED, JSON, text.slice(..body)).no_store();
-        let response = with(response, LOCATION, text.slice(body..located));
-        let response = with(response, LINK, text.slice(located..linked));
-        with(response, RETRY_AFTER, text.slice(linked..))
+        let mut text = Bytes::from(text);
+        let location = text.split_to(url);
+        let mut response = typed(StatusCode::ACCEPTED, JSON, text.split_to(body));
+        let headers = response.headers_mut();
+        headers.append(CACHE_CONTROL, NO_STORE);
+        append(headers, LOCATION, location);
+        append(headers, LINK, text.split_to(link));
+        append(headers, RETRY_AFTER, text);
+        response
+    }
+
+    /// Appends the body to `text`, which begins with as many bytes of the URL.
+    fn push_body(&self, url: usize, text: &mut Vec<u8>) {
+        let is_plain = self.urls.is_plain(self.id);
+        text.extend_from_slice(b"{\"id\":\"");
+        match is_plain {
+            true => text.extend_from_within(url - self.id.text_len()..url),
+            false => self.id.push_to(text),
+        }
+        text.extend_from_slice(b"\",\"state\":\"");
+        text.extend_from_slice(self.state.as_str().as_bytes());
+        text.push(b'"');
+        if url > 0 {
+            text.extend_from_slice(b",\"location\":");
+            match is_plain {
+                true => {
+                    text.push(b'"');
+                    text.extend_from_within(..url);
+                    text.push(b'"');
+                }
+                false => push_string(self.urls.status().unwrap_or_default(), text),
+            }
+        }
+        text.push(b'}');
+    }
+
+    /// The same with the link to the result.
+    fn push_link(&self, url: usize, text: &mut Vec<u8>) {
+        text.push(b'<');
+        match self.urls.is_plain(self.id) {
+            true => {
+                text.extend_from_within(..url);
+                text.extend_from_slice(b"/result");
+            }
+            false => {
+                let result = self.urls.below("result").unwrap_or_default();
+                text.extend_from_slice(result.as_bytes());
+            }
+        }
+        text.extend_from_slice(b">; rel=\"result\"");
     }
 }
 
-/// A field, if there is something in it and it can stand in a header.
-fn with(response: Response<WholeBody>, name: HeaderName, value: Bytes) -> Response<WholeBody> {
+/// Appends a field that is not there, if there is something in it and it can stand in a
+/// header.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
     match HeaderValue::from_maybe_shared(value) {
-        Ok(value) if !value.is_empty() => response.set(name, value),
-        Ok(_) => response,
-        Err(_) => {
-            tracing::error!(%name, "what cannot stand in a header is left out");
-            response
+        Ok(value) if value.is_empty() => {}
+        Ok(value) => {
+            headers.append(name, value);
         }
+        Err(_) => tracing::error!(%name, "what cannot stand in a header is left out"),
     }
 }
 

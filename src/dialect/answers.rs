@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
@@ -14,11 +14,8 @@ pub(super) const JSON: &str = "application/json";
 /// What is made each time is checked each time.
 const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
-/// So many header fields fit into an answer before its map grows, which is as many as
-/// most answers have.
-const FIELDS: usize = 6;
-
 /// An answer with a body of this type.
+#[inline]
 pub(super) fn typed(
     status: StatusCode,
     media_type: &'static str,
@@ -26,12 +23,13 @@ pub(super) fn typed(
 ) -> Response<WholeBody> {
     let mut response = Response::new(WholeBody::from(text));
     *response.status_mut() = status;
-    *response.headers_mut() = HeaderMap::with_capacity(FIELDS);
     let media_type = match media_type {
         JSON => JSON_TYPE,
         other => HeaderValue::from_static(other),
     };
-    response.set(CONTENT_TYPE, media_type)
+    // An empty map makes room for six, which is as many as most answers have.
+    response.headers_mut().append(CONTENT_TYPE, media_type);
+    response
 }
 
 /// An answer without a body.
@@ -67,7 +65,7 @@ pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::E
 }
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What is put on an answer.
 pub(super) trait Put: Sized {

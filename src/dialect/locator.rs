@@ -1,12 +1,13 @@
 //! Where operations are.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::request::Parts;
 
 use super::{
     Urls,
     forwarded::{self, ForwardedBy},
+    urls::Root,
 };
 use crate::operation::OperationId;
 
@@ -23,6 +24,8 @@ pub struct Locator {
     base: Arc<str>,
     /// With a leading slash and without a trailing one; empty for the root.
     at: Arc<str>,
+    /// Both, and a slash.
+    root: Option<Root>,
     hook: Option<Arc<LocationFn>>,
     /// Which requests come from a proxy that says what clients know this by.
     trusted: Option<(ForwardedBy, Arc<TrustFn>)>,
@@ -33,6 +36,7 @@ impl Default for Locator {
         Self {
             base: "".into(),
             at: "/operations".into(),
+            root: Root::new("/operations/"),
             hook: None,
             trusted: None,
         }
@@ -46,6 +50,7 @@ impl Locator {
             "" => "".into(),
             path => format!("/{path}").into(),
         };
+        self.root = Root::new(&self.text_before_ids(&self.base));
     }
 
     pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidBaseUrl> {
@@ -55,7 +60,12 @@ impl Locator {
             return Err(InvalidBaseUrl);
         }
         self.base = url.trim_end_matches('/').into();
+        self.root = Root::new(&self.text_before_ids(&self.base));
         Ok(())
+    }
+
+    fn text_before_ids(&self, base: &str) -> String {
+        [base, &self.at, "/"].concat()
     }
 
     pub(crate) fn set_hook(&mut self, hook: Arc<LocationFn>) {
@@ -66,20 +76,14 @@ impl Locator {
         self.trusted = Some((by, trusted));
     }
 
-    /// What precedes the path. A proxy says of it the scheme and the host.
-    fn base(&self, parts: &Parts) -> Cow<'_, str> {
-        let trusted = self.trusted.as_ref();
-        let by = trusted
-            .filter(|(_, trusted)| trusted(parts))
-            .map(|(by, _)| *by);
-        match by.and_then(|by| forwarded::base(&parts.headers, by)) {
-            Some(origin) => {
-                let after_scheme = self.base.split_once("://").map_or("", |(_, rest)| rest);
-                let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
-                Cow::Owned(origin + path)
-            }
-            None => Cow::Borrowed(&self.base),
-        }
+    /// What a proxy says precedes the path: the scheme and the host. The rest is the
+    /// application's to say.
+    fn forwarded_base(&self, parts: &Parts) -> Option<String> {
+        let (by, trusted) = self.trusted.as_ref()?;
+        let origin = trusted(parts).then(|| forwarded::base(&parts.headers, *by))??;
+        let after_scheme = self.base.split_once("://").map_or("", |(_, rest)| rest);
+        let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+        Some(origin + path)
     }
 
     /// The path below which the operations are.
@@ -88,16 +92,14 @@ impl Locator {
     }
 
     pub(crate) fn urls(&self, parts: &Parts, id: &OperationId) -> Urls {
-        match &self.hook {
-            Some(hook) => Urls::new(hook(parts, id)),
-            None => {
-                let base = self.base(parts);
-                let mut url = Vec::with_capacity(base.len() + self.at.len() + 37);
-                url.extend_from_slice(base.as_bytes());
-                url.extend_from_slice(self.at.as_bytes());
-                url.push(b'/');
-                id.push_to(&mut url);
-                Urls::trimmed(String::from_utf8(url).unwrap_or_default())
+        if let Some(hook) = &self.hook {
+            return Urls::new(hook(parts, id));
+        }
+        match (self.forwarded_base(parts), &self.root) {
+            (None, Some(root)) => Urls::at(root.clone(), id.clone()),
+            (base, _) => {
+                let before = self.text_before_ids(base.as_deref().unwrap_or(&self.base));
+                Urls::new(format!("{before}{id}"))
             }
         }
     }

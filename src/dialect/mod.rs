@@ -33,12 +33,13 @@ mod query;
 mod replay;
 mod retry_after;
 mod routes;
+mod urls;
 
 pub use accepted::Accepted;
 pub use arm::Arm;
 pub use ask::{Ask, Inquiry, Intent, ListPage, Listing, WhenFinished};
 pub use azure::Azure;
-pub use context::{Context, Urls};
+pub use context::Context;
 pub use durable::Durable;
 pub use event::Event;
 pub use fault::Fault;
@@ -52,6 +53,7 @@ pub use plain::Plain;
 pub use prefer::Preferences;
 pub use replay::{Replay, not_replayed};
 pub use retry_after::{GrowingRetryAfter, RetryAfter};
+pub use urls::Urls;
 
 pub(crate) use forwarded::ForwardedBy;
 pub(crate) use locator::path_is_below;

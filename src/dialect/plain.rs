@@ -91,15 +91,18 @@ impl Plain {
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Answer {
-        let mut text = Vec::new();
-        operation
-            .write_json(context.inline_limit, &mut text)
+        let text = operation
+            .json(context.inline_limit)
             .map_err(|error| unpresentable(operation, &error))?;
-        let response = typed(status, JSON, text).retry_after(context);
-        Ok(match status {
-            StatusCode::ACCEPTED => response.location(context),
-            _ => response,
-        })
+        let mut response = typed(status, JSON, text);
+        // A response is large: what has ended is not moved for what it does not have.
+        if context.retry_after.is_some() {
+            response = response.retry_after(context);
+        }
+        if status == StatusCode::ACCEPTED {
+            response = response.location(context);
+        }
+        Ok(response)
     }
 }
 
@@ -192,9 +195,8 @@ impl Dialect for Plain {
 
     /// The operation as a `GET` gives it, under the name of its state.
     fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
-        let mut data = Vec::new();
-        operation
-            .write_json(context.inline_limit, &mut data)
+        let data = operation
+            .json(context.inline_limit)
             .map_err(|error| unpresentable(operation, &error))?;
         let name = Some(operation.state().as_str());
         Ok(Event { name, data })

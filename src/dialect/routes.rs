@@ -124,14 +124,14 @@ pub(super) const POST: &str = "POST, OPTIONS";
 pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Fault> {
     let whole = || parts.iter().find(|part| part.name.is_empty());
     // Most requests name an operation and nothing else.
-    if let (None, Some(id), Some(part)) =
-        (inquiry.id, OperationId::at_end_of(inquiry.path), whole())
+    if inquiry.id.is_none()
+        && let Some(part) = whole()
+        && let Some(id) = OperationId::at_end_of(inquiry.path)
     {
-        let intent = part.intent(inquiry.method);
-        let allow = part.allow;
-        return intent
-            .map(|intent| Asked::About(id, intent))
-            .ok_or(Fault::MethodNotAllowed { allow });
+        return match part.intent(inquiry.method) {
+            Some(intent) => Ok(Asked::About(id, intent)),
+            None => Err(Fault::MethodNotAllowed { allow: part.allow }),
+        };
     }
     let named = |name: &str| {
         let mut named = parts.iter().filter(|part| !part.name.is_empty());

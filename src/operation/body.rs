@@ -56,7 +56,10 @@ impl WholeBody {
 
 impl<D: Into<Bytes>> From<D> for WholeBody {
     fn from(data: D) -> Self {
-        Self::new(data.into(), None)
+        Self {
+            data: data.into(),
+            trailers: None,
+        }
     }
 }
 

@@ -4,17 +4,22 @@ use bytes::BufMut;
 /// of it. Bases from 10 on.
 pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut impl BufMut) {
     let mut digits = [0; 20];
-    let mut begin = digits.len();
+    let begin = put_number::<BASE>(number, &mut digits);
+    out.put_slice(&digits[begin..]);
+}
+
+/// The same at the end of `text`, which is long enough; says where it begins.
+pub(crate) fn put_number<const BASE: u64>(number: u64, text: &mut [u8]) -> usize {
+    let mut begin = text.len();
     let mut rest = number;
     loop {
         begin -= 1;
-        digits[begin] = b"0123456789abcdef"[(rest % BASE) as usize];
+        text[begin] = b"0123456789abcdef"[(rest % BASE) as usize];
         rest /= BASE;
         if rest == 0 {
-            break;
+            return begin;
         }
     }
-    out.put_slice(&digits[begin..]);
 }
 
 #[cfg(test)]

@@ -13,15 +13,24 @@ use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
     RecordedResponse, Snapshot, Stage, State,
     recorded::Embed,
-    timestamp::{Timestamp, serde_rfc3339},
+    timestamp::{Clock, Timestamp, serde_rfc3339},
 };
+
+/// In a buffer of its own.
+pub(super) fn whole(
+    operation: &OperationView<'_>,
+    inline_limit: usize,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let mut text = Vec::with_capacity(length(operation));
+    write(operation, inline_limit, &mut text)?;
+    Ok(text)
+}
 
 pub(super) fn write(
     operation: &OperationView<'_>,
     inline_limit: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), serde_json::Error> {
-    out.reserve(length(operation));
     out.extend_from_slice(b"{\"id\":\"");
     operation.id().push_to(out);
     out.extend_from_slice(b"\",\"state\":\"");
@@ -43,9 +52,16 @@ pub(super) fn write(
         out.extend_from_slice(b",\"progress\":");
         serde_json::to_writer(&mut *out, progress)?;
     }
-    write_time(",\"created_at\":\"", metadata.created_at, out);
-    write_time(",\"updated_at\":\"", metadata.updated_at, out);
-    write_time(",\"expires_at\":\"", metadata.expires_at, out);
+    let mut clock = Clock::new();
+    for (name, at) in times(metadata) {
+        if let Some(at) = at {
+            // Put together aside, and written in one piece.
+            let mut member = TIME;
+            member[2..12].copy_from_slice(name);
+            member[15..39].copy_from_slice(clock.text(at));
+            out.extend_from_slice(&member);
+        }
+    }
     out.push(b'}');
     Ok(())
 }
@@ -64,21 +80,21 @@ fn length(operation: &OperationView<'_>) -> usize {
         true => 256,
         false => 0,
     };
-    let times = [
-        metadata.created_at,
-        metadata.updated_at,
-        metadata.expires_at,
-    ];
-    let time = r#","created_at":"""#.len() + Timestamp::LENGTH;
-    around + names + result + more + time * times.iter().flatten().count()
+    let times = times(metadata)
+        .iter()
+        .filter(|(_, at)| at.is_some())
+        .count();
+    around + names + result + more + times * TIME.len()
 }
 
-fn write_time(key: &str, time: Option<Timestamp>, out: &mut Vec<u8>) {
-    if let Some(time) = time {
-        out.extend_from_slice(key.as_bytes());
-        time.push_to(out);
-        out.push(b'"');
-    }
+const TIME: [u8; 40] = *br#","__________":"0000-00-00T00:00:00.000Z""#;
+
+fn times(metadata: &Metadata) -> [(&'static [u8; 10], Option<Timestamp>); 3] {
+    [
+        (b"created_at", metadata.created_at),
+        (b"updated_at", metadata.updated_at),
+        (b"expires_at", metadata.expires_at),
+    ]
 }
 
 pub(super) fn write_result(

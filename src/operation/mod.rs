@@ -62,7 +62,7 @@ pub use stored::Stored;
 pub use view::OperationView;
 
 pub(crate) use collect::Collecting;
-pub(crate) use digits::push_number;
+pub(crate) use digits::{push_number, put_number};
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
 pub(crate) use syntax::push_string;

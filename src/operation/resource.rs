@@ -189,10 +189,9 @@ impl<T: Payload> Operation<T> {
     /// 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<WholeBody> {
-        let mut text = Vec::new();
-        if json::write(&self.view(), usize::MAX, &mut text).is_err() {
+        let Ok(text) = json::whole(&self.view(), usize::MAX) else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response();
-        }
+        };
         let mut response = Response::new(WholeBody::from(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();

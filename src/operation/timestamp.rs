@@ -32,30 +32,50 @@ impl Timestamp {
     pub(super) fn millis(self) -> u64 {
         self.0.get()
     }
+}
 
-    /// Writes it after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
-    /// poll writes three.
-    pub(super) fn push_to(self, out: &mut Vec<u8>) {
-        let millis = self.0.get().min(YEAR_9999.as_millis() as u64);
-        let (seconds, millis) = (millis / 1000, millis % 1000);
-        let (days, seconds) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = date(days);
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        put(&mut text, 0, year / 100);
-        put(&mut text, 2, year % 100);
-        put(&mut text, 5, month);
-        put(&mut text, 8, day);
-        put(&mut text, 11, seconds / 3600);
-        put(&mut text, 14, seconds / 60 % 60);
-        put(&mut text, 17, seconds % 60);
-        put(&mut text, 20, millis / 10);
+/// Writes moments after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
+/// poll writes three. They are mostly of one day, whose date is found once.
+pub(super) struct Clock {
+    /// After 1970 began.
+    day: u32,
+    text: [u8; Timestamp::LENGTH],
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self {
+            day: 0,
+            text: *b"1970-01-01T00:00:00.000Z",
+        }
+    }
+
+    pub(super) fn text(&mut self, at: Timestamp) -> &[u8; Timestamp::LENGTH] {
+        let millis = at.0.get().min(YEAR_9999.as_millis() as u64);
+        // What is left fits into 32 bits, which are divided for less.
+        let (seconds, millis) = (millis / 1000, (millis % 1000) as u32);
+        let (day, seconds) = ((seconds / 86_400) as u32, (seconds % 86_400) as u32);
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        let text = &mut self.text;
+        if day != self.day {
+            self.day = day;
+            let (year, month, day) = date(day);
+            put(text, 0, year / 100);
+            put(text, 2, year % 100);
+            put(text, 5, month);
+            put(text, 8, day);
+        }
+        put(text, 11, minutes / 60);
+        put(text, 14, minutes % 60);
+        put(text, 17, seconds);
+        put(text, 20, millis / 10);
         text[22] = b'0' + (millis % 10) as u8;
-        out.extend_from_slice(&text);
+        text
     }
 }
 
 /// Writes a number of two digits into its place.
-fn put(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u64) {
+fn put(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u32) {
     text[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
 }
 
@@ -71,23 +91,29 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Year, month and day, so many days after 1970 began.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_400_YEARS: u64 = 146_097;
+/// Year, month and day, so many days after 1970 began; by C. Neri and L. Schneider,
+/// *Euclidean affine functions and their application to calendar algorithms* (2022).
+fn date(days: u32) -> (u32, u32, u32) {
+    const DAYS_IN_400_YEARS: u32 = 146_097;
     // Years are counted from the first of March of the year 0, so that a leap day is
     // the last of its year.
-    let days = days + 719_468;
-    let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // March to July and August to December have 153 days each.
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
+    let quarters = 4 * (days + 719_468) + 3;
+    let (century, day_of_century) = (
+        quarters / DAYS_IN_400_YEARS,
+        quarters % DAYS_IN_400_YEARS / 4,
+    );
+    // Multiplied by 2^32 / 1461: the year above, what is left of it below.
+    let scaled = 2_939_745 * u64::from(4 * day_of_century + 3);
+    let (year, rest) = ((scaled >> 32) as u32, scaled as u32);
+    let day = rest / 2_939_745 / 4;
+    // A month has 30.6 days, of which 2141 are 2^16.
+    let scaled = 2141 * day + 197_913;
+    let (month, rest) = (scaled >> 16, scaled & 0xffff);
     let (month, next_year) = match month {
-        0..10 => (month + 3, 0),
-        _ => (month - 9, 1),
+        13.. => (month - 12, 1),
+        _ => (month, 0),
     };
-    (400 * era + year + next_year, month, day)
+    (100 * century + year + next_year, month, rest / 2141 + 1)
 }
 
 /// The last moment that RFC 3339 can write: its years have four digits.
@@ -95,7 +121,7 @@ const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// Appends `time` after RFC 3339, section 5.6, in UTC with milliseconds.
 pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
-    Timestamp::from(time).push_to(out);
+    out.extend_from_slice(Clock::new().text(time.into()));
 }
 
 /// `time` after RFC 9110, section 5.6.7.
@@ -159,7 +185,7 @@ mod tests {
     #[test]
     fn every_day_is_the_one_it_is() {
         let mut expected = (1970, 1, 1);
-        for days in 0..YEAR_9999.as_secs() / 86_400 {
+        for days in 0..(YEAR_9999.as_secs() / 86_400) as u32 {
             assert_eq!(date(days), expected, "{days}");
             let (year, month, day) = expected;
             let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -174,6 +200,20 @@ mod tests {
                 (_, day) if day == last => (year, month + 1, 1),
                 (_, day) => (year, month, day + 1),
             };
+        }
+    }
+
+    #[test]
+    fn the_date_is_that_of_each_moment() {
+        let mut clock = Clock::new();
+        for (seconds, text) in [
+            (86_399, "1970-01-01T23:59:59.000Z"),
+            (86_400, "1970-01-02T00:00:00.000Z"),
+            (86_401, "1970-01-02T00:00:01.000Z"),
+            (1, "1970-01-01T00:00:01.000Z"),
+        ] {
+            let at = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(clock.text(at.into()), text.as_bytes());
         }
     }
 

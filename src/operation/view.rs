@@ -77,6 +77,11 @@ impl<'a> OperationView<'a> {
         json::write(self, inline_limit, out)
     }
 
+    /// What [`write_json`](Self::write_json) appends, in a buffer of its own.
+    pub(crate) fn json(&self, inline_limit: usize) -> Result<Vec<u8>, serde_json::Error> {
+        json::whole(self, inline_limit)
+    }
+
     /// Appends the JSON of the result alone, if there is one and it can be
     /// embedded; says whether it did.
     ///

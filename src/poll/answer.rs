@@ -26,26 +26,28 @@ use crate::{
 };
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
-    let method = parts.method.clone();
+    let is_head = parts.method == Method::HEAD;
     let about = match ask(settings, &parts) {
         Ok(Ask::About { id, intent, wait }) => About { id, intent, wait },
         Ok(Ask::List(listing)) => {
             let settings = Arc::clone(settings);
-            return PollFuture::waiting(&method, async move {
+            return PollFuture::waiting(is_head, async move {
                 list(&settings, &parts, listing).await.map(PollBody::from)
             });
         }
-        Err(fault) => return PollFuture::ready(&method, refused(settings, &method, &fault)),
+        Err(fault) => {
+            return PollFuture::ready(is_head, refused(settings, &parts.method, &fault));
+        }
     };
     // Most polls end here, without waiting for anything.
     if about.wait.is_none()
         && matches!(about.intent, Intent::Status | Intent::Result)
         && let Some(found) = settings.store.get_now(&about.id)
     {
-        return PollFuture::ready(&method, shown(settings, &parts, &about, found));
+        return PollFuture::ready(is_head, shown(settings, &parts, &about, found));
     }
     let settings = Arc::clone(settings);
-    PollFuture::waiting(&method, async move {
+    PollFuture::waiting(is_head, async move {
         let id = &about.id;
         let response = match about.intent {
             Intent::Status | Intent::Result => {
@@ -178,22 +180,24 @@ fn shown<S: Store>(
         Ok(record) => record,
         Err(fault) => return settings.fault(&fault),
     };
-    let answer: Answer = in_context(settings, parts, &record, |context| {
+    let mut answer: Answer = in_context(settings, parts, &record, |context| {
         let view = record.operation().view();
-        if about.intent == Intent::Result {
-            return settings.dialect.result(&view, context);
+        match about.intent {
+            Intent::Result => settings.dialect.result(&view, context),
+            _ => settings.dialect.status(&view, context),
         }
-        let etag = conditional::etag(&record);
-        let mut response = settings.dialect.status(&view, context)?;
-        if !response.status().is_success() {
-            return Ok(response);
-        }
-        if conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) == Some(true) {
-            return Ok(conditional::not_modified(etag, &response));
-        }
-        conditional::validate(&mut response, etag);
-        Ok(response)
     });
+    // A response is large: it is completed where it is.
+    if let Ok(response) = &mut answer
+        && about.intent != Intent::Result
+        && response.status().is_success()
+    {
+        let etag = conditional::etag(&record);
+        match conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) {
+            Some(true) => *response = conditional::not_modified(etag, response),
+            _ => conditional::validate(response, etag),
+        }
+    }
     answer.unwrap_or_else(|fault| settings.fault(&fault))
 }
 

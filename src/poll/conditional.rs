@@ -1,24 +1,18 @@
 //! Conditional requests (RFC 9110, section 13).
 
-use bytes::BufMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    operation::{WholeBody, push_number},
+    operation::{WholeBody, put_number},
     store::{Record, Version},
 };
 
 /// The weak entity tag of a record.
 pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
     record.version()?;
-    // Put together on the stack, and then copied into as much as it takes.
     let mut text = [0; LONGEST];
-    let mut rest = &mut text[..];
-    rest.put_slice(b"W/\"");
-    push_tag(record, &mut rest);
-    rest.put_u8(b'"');
-    let length = LONGEST - rest.len();
-    HeaderValue::from_bytes(&text[..length]).ok()
+    let begin = put_etag(record, &mut text);
+    HeaderValue::from_bytes(&text[begin..]).ok()
 }
 
 /// No entity tag is longer: two numbers of 64 bits, one in decimal and one in
@@ -28,15 +22,22 @@ const LONGEST: usize = "W/\"-\"".len() + 20 + 16;
 /// The version of a record, and when it came to be. The time tells operations
 /// apart that had the same id one after the other.
 pub(super) fn tag<T>(record: &Record<T>) -> String {
-    let mut tag = Vec::new();
-    push_tag(record, &mut tag);
-    String::from_utf8(tag).unwrap_or_default()
+    let mut text = [0; LONGEST];
+    let begin = put_etag(record, &mut text) + "W/\"".len();
+    String::from_utf8_lossy(&text[begin..LONGEST - 1]).into_owned()
 }
 
-fn push_tag<T>(record: &Record<T>, out: &mut impl BufMut) {
-    push_number::<10>(record.version().map_or(0, Version::get), out);
-    out.put_u8(b'-');
-    push_number::<16>(record.operation().metadata().updated_millis(), out);
+/// Writes the tag at the end of `text`, backwards as numbers are written; says where it
+/// begins.
+fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
+    let updated = record.operation().metadata().updated_millis();
+    let version = record.version().map_or(0, Version::get);
+    text[LONGEST - 1] = b'"';
+    let dash = put_number::<16>(updated, &mut text[..LONGEST - 1]) - 1;
+    text[dash] = b'-';
+    let begin = put_number::<10>(version, &mut text[..dash]) - 3;
+    text[begin..begin + 3].copy_from_slice(b"W/\"");
+    begin
 }
 
 /// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared

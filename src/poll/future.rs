@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 
 use super::PollBody;
@@ -17,7 +17,7 @@ use crate::operation::WholeBody;
 #[must_use = "futures do nothing unless polled"]
 pub struct PollFuture {
     state: State,
-    head: bool,
+    is_head: bool,
 }
 
 enum State {
@@ -26,20 +26,22 @@ enum State {
 }
 
 impl PollFuture {
-    pub(super) fn ready(method: &Method, response: Response<WholeBody>) -> Self {
+    // Where it is called the response is made, and need not be moved then.
+    #[inline]
+    pub(super) fn ready(is_head: bool, response: Response<WholeBody>) -> Self {
         Self {
             state: State::Ready(Some(response)),
-            head: method == Method::HEAD,
+            is_head,
         }
     }
 
     pub(super) fn waiting(
-        method: &Method,
+        is_head: bool,
         response: impl Future<Output = Response<PollBody>> + Send + 'static,
     ) -> Self {
         Self {
             state: State::Waiting(Box::pin(response)),
-            head: method == Method::HEAD,
+            is_head,
         }
     }
 }
@@ -57,7 +59,7 @@ impl Future for PollFuture {
                 .map(PollBody::from),
             State::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
         };
-        Poll::Ready(Ok(match self.head {
+        Poll::Ready(Ok(match self.is_head {
             true => without_body(response),
             false => response,
         }))
