@@ -66,7 +66,7 @@ impl RecordedResponse {
             .get(CONTENT_LENGTH)
             .is_some_and(|value| value.as_bytes() == body.len().to_string().as_bytes());
         let keep = |name: &HeaderName| {
-            !HOP_BY_HOP.contains(name)
+            !is_hop_by_hop(name)
                 && !named.contains(name)
                 && (*name != CONTENT_LENGTH || length_is_true)
         };
@@ -181,18 +181,22 @@ impl RecordedResponse {
     }
 }
 
-/// Fields that are about one connection (RFC 9110, section 7.6.1). `Trailer`
-/// is not among them: it announces what the message carries.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not: it
+/// announces what the message carries.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // As text, since a header name takes longer to compare.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// The further fields that `Connection` says are about this connection.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
