@@ -45,7 +45,7 @@ pin_project! {
         S: Service<Request<RequestBody<B>>>,
         {
         Passing { #[pin] response: Oneshot<S, Request<RequestBody<B>>> },
-        Collecting { collecting: Option<(CollectBody<B>, Box<Arriving<S, R>>)> },
+        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)> },
         Going { going: Option<Going<S::Response, S::Error>> },
     }
 }
@@ -59,7 +59,7 @@ where
     }
 
     /// Collects the body first.
-    pub(super) fn collecting(body: CollectBody<B>, arriving: Box<Arriving<S, R>>) -> Self {
+    pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
         State::Collecting {
             collecting: Some((body, arriving)),
         }
@@ -147,7 +147,7 @@ where
                     match collected {
                         Ok(body) => arriving.go_on(body),
                         Err(NotCollected { refusal, unread }) => {
-                            let version = arriving.parts.version;
+                            let version = arriving.request.parts.version;
                             let mut response = refusal.response(&arriving.policy, version, unread);
                             if unread {
                                 discard_after(version, &mut response, rest.into_rest());

@@ -19,7 +19,11 @@ use super::{
     refuse::{Refusal, refuse_unread},
     when::Way,
 };
-use crate::{operation::RecordedResponse, run::Node, store::Lease};
+use crate::{
+    operation::{RecordedResponse, WholeBody},
+    run::{Node, WholeRequest},
+    store::Lease,
+};
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
 pub struct AsyncAccept<S, R> {
@@ -90,17 +94,17 @@ impl<S, R> AsyncAccept<S, R> {
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
         let is_kept = self.policy.keeps(&parts);
-        // On the heap: on its way to becoming an operation it is handed on many times.
-        let arriving = |parts| {
-            Box::new(Arriving {
-                inner: self.inner.clone(),
-                node: Arc::clone(&self.node),
-                policy: Arc::clone(&self.policy),
-                way,
+        let arriving = |parts| Arriving {
+            inner: self.inner.clone(),
+            node: Arc::clone(&self.node),
+            policy: Arc::clone(&self.policy),
+            way,
+            request: Box::new(WholeRequest {
                 parts,
-                is_kept,
-                admitted,
-            })
+                body: WholeBody::default(),
+            }),
+            is_kept,
+            admitted,
         };
         let is_keyed = self
             .policy
