@@ -33,36 +33,51 @@ fn is_plain(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, or_special)
 }
 
-/// Whether all of these stand for themselves in a string, and are ASCII.
-fn is_plain_ascii(bytes: &[u8]) -> bool {
-    // As numbers with a sign those that are not ASCII come first.
+/// The same, and whether they are ASCII if it is not known that they are `TEXT`.
+fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
+    // As numbers with a sign those that are not ASCII come before the others.
     let or_special = |special, byte: &u8| {
         special | (*byte == b'"') | (*byte == b'\\') | ((*byte as i8) < b' ' as i8)
     };
-    !bytes.iter().fold(false, or_special)
+    match TEXT {
+        true => is_plain(bytes),
+        false => !bytes.iter().fold(false, or_special),
+    }
+}
+
+/// How many of these come before one that is not plain.
+fn plain_before_special<const TEXT: bool>(bytes: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    // The top bit of the first that is below `limit`, and perhaps of some after it.
+    let below = |limit: u8, word: u64| word.wrapping_sub(u64::from(limit) * ONES) & !word;
+    let word = u64::from_le_bytes(bytes);
+    let is = |byte: u8| below(1, word ^ (u64::from(byte) * ONES));
+    let foreign = if TEXT { 0 } else { word };
+    let special = (is(b'"') | is(b'\\') | below(b' ', word) | foreign) & TOPS;
+    special.trailing_zeros() as usize / 8
 }
 
 /// What comes after the first bytes that are plain.
-#[inline(always)]
-fn after_plain(mut bytes: &[u8], is_plain: impl Fn(&[u8]) -> bool) -> &[u8] {
-    // Most strings are short.
-    if let Some((block, rest)) = bytes.split_first_chunk::<16>()
-        && is_plain(block)
-    {
-        bytes = rest;
-        while let Some((block, rest)) = bytes.split_first_chunk::<64>()
-            && is_plain(block)
-        {
-            bytes = rest;
+fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
+    let mut is_long = false;
+    while let Some((word, rest)) = bytes.split_first_chunk() {
+        let plain = plain_before_special::<TEXT>(*word);
+        if plain < word.len() {
+            return &bytes[plain..];
         }
-        while let Some((block, rest)) = bytes.split_first_chunk::<16>()
-            && is_plain(block)
-        {
-            bytes = rest;
+        bytes = rest;
+        // Most strings are short, and most time is spent on the others.
+        if !std::mem::replace(&mut is_long, true) {
+            while let Some((block, rest)) = bytes.split_first_chunk::<64>()
+                && is_plain_in::<TEXT>(block)
+            {
+                bytes = rest;
+            }
         }
     }
     while let Some((byte, rest)) = bytes.split_first_chunk::<1>()
-        && is_plain(byte)
+        && is_plain_in::<TEXT>(byte)
     {
         bytes = rest;
     }
@@ -168,8 +183,8 @@ impl Reader<'_> {
     fn rest_of_string(&mut self) -> Option<()> {
         loop {
             self.rest = match self.is_text {
-                true => after_plain(self.rest, is_plain),
-                false => after_plain(self.rest, is_plain_ascii),
+                true => after_plain::<true>(self.rest),
+                false => after_plain::<false>(self.rest),
             };
             if !self.is_text && !self.rest.first()?.is_ascii() {
                 // What came before is ASCII, so a character begins here.
