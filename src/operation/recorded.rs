@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{self, CONTENT_LENGTH},
 };
 
 use super::{
-    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, syntax::is_json,
+    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, push_number,
+    syntax::is_json,
 };
 
 /// What the inner service answered: status, headers, body and trailers, byte
@@ -61,21 +62,17 @@ impl RecordedResponse {
             _ => data,
         };
         let named = named_by_connection(&parts.headers);
-        let length_is_true = parts
-            .headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|value| value.as_bytes() == body.len().to_string().as_bytes());
-        let keep = |name: &HeaderName| {
+        let keep = |name: &HeaderName, value: &HeaderValue| {
             !is_hop_by_hop(name)
                 && !named.contains(name)
-                && (*name != CONTENT_LENGTH || length_is_true)
+                && (*name != CONTENT_LENGTH || is_length(value, body.len()))
         };
         Self(Arc::new(Recorded {
             status: parts.status,
             embed: embed(&parts.headers, &body),
             headers: HeaderBlock::from_map(&parts.headers, keep),
             trailers: trailers.map_or_else(HeaderBlock::default, |trailers| {
-                HeaderBlock::from_map(&trailers, |_| true)
+                HeaderBlock::from_map(&trailers, |_, _| true)
             }),
             body,
         }))
@@ -198,8 +195,18 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
+/// Whether a `Content-Length` says this length.
+fn is_length(value: &HeaderValue, length: usize) -> bool {
+    let mut digits = Vec::new();
+    push_number::<10>(length as u64, &mut digits);
+    value.as_bytes() == digits
+}
+
 /// The further fields that `Connection` says are about this connection.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    if !headers.contains_key(header::CONNECTION) {
+        return Vec::new();
+    }
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -209,10 +216,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
-    let Some(media_type) = headers
-        .get(header::CONTENT_TYPE)
-        .map(http::HeaderValue::as_bytes)
-    else {
+    let Some(media_type) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return Embed::No;
     };
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
@@ -251,8 +255,6 @@ fn is_utf8(media_type: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn recorded(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> RecordedResponse {
