@@ -78,8 +78,8 @@ where
     }
 
     /// Says in the response which preferences were followed.
-    pub(super) fn marked(self, preferred: Preferred) -> Self {
-        Self { preferred, ..self }
+    pub(super) fn set_preferred(&mut self, preferred: Preferred) {
+        self.preferred = preferred;
     }
 }
 
@@ -162,7 +162,10 @@ where
                 StateProjection::Going { going } => {
                     let now = going.as_mut().expect("polled after it was ready");
                     match ready!(now.poll(context)) {
-                        Gone::On(next) => next,
+                        Gone::On(next) => {
+                            *going = None;
+                            next
+                        }
                         Gone::Answered(answer, reply) => {
                             *going = None;
                             return Poll::Ready((answer, reply));
@@ -170,6 +173,10 @@ where
                     }
                 }
             };
+            // What is there need not be kept to be waited for.
+            if let Going::Answer { response, reply } = next {
+                return Poll::Ready((Ok(response.map(ResponseBody::whole)), reply));
+            }
             self.set(Self::Going { going: Some(next) });
         }
     }
