@@ -222,23 +222,29 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
         return Embed::No;
     }
-    let essence = essence(media_type);
-    let ends_with = |end: &[u8]| {
-        let at = essence.len().saturating_sub(end.len());
-        essence[at..].eq_ignore_ascii_case(end)
-    };
-    if essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json") {
+    // Most say just that.
+    if media_type == b"application/json" || is_json_type(essence(media_type)) {
         return if is_json(body) {
             Embed::Json
         } else {
             Embed::No
         };
     }
-    let is_text = (essence.get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
+    let is_text =
+        (essence(media_type).get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
     if is_text && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
         return Embed::Text;
     }
     Embed::No
+}
+
+/// Whether what has this media type, without parameters, is JSON (RFC 6839, section 3.1).
+fn is_json_type(essence: &[u8]) -> bool {
+    let ends_with = |end: &[u8]| {
+        let at = essence.len().saturating_sub(end.len());
+        essence[at..].eq_ignore_ascii_case(end)
+    };
+    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
 }
 
 /// Whether a text's `charset` is UTF-8 or not said.
