@@ -45,7 +45,7 @@ pin_project! {
         S: Service<Request<RequestBody<B>>>,
         {
         Passing { #[pin] response: Oneshot<S, Request<RequestBody<B>>> },
-        Collecting { collecting: Option<(CollectBody<B>, Box<Arriving<S, R>>)> },
+        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)> },
         Going { going: Option<Going<S::Response, S::Error>> },
     }
 }
@@ -59,7 +59,7 @@ where
     }
 
     /// Collects the body first.
-    pub(super) fn collecting(body: CollectBody<B>, arriving: Box<Arriving<S, R>>) -> Self {
+    pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
         State::Collecting {
             collecting: Some((body, arriving)),
         }
@@ -78,8 +78,8 @@ where
     }
 
     /// Says in the response which preferences were followed.
-    pub(super) fn marked(self, preferred: Preferred) -> Self {
-        Self { preferred, ..self }
+    pub(super) fn set_preferred(&mut self, preferred: Preferred) {
+        self.preferred = preferred;
     }
 }
 
@@ -147,7 +147,7 @@ where
                     match collected {
                         Ok(body) => arriving.go_on(body),
                         Err(NotCollected { refusal, unread }) => {
-                            let version = arriving.parts.version;
+                            let version = arriving.request.parts.version;
                             let mut response = refusal.response(&arriving.policy, version, unread);
                             if unread {
                                 discard_after(version, &mut response, rest.into_rest());
@@ -162,7 +162,10 @@ where
                 StateProjection::Going { going } => {
                     let now = going.as_mut().expect("polled after it was ready");
                     match ready!(now.poll(context)) {
-                        Gone::On(next) => next,
+                        Gone::On(next) => {
+                            *going = None;
+                            next
+                        }
                         Gone::Answered(answer, reply) => {
                             *going = None;
                             return Poll::Ready((answer, reply));
@@ -170,6 +173,10 @@ where
                     }
                 }
             };
+            // What is there need not be kept to be waited for.
+            if let Going::Answer { response, reply } = next {
+                return Poll::Ready((Ok(response.map(ResponseBody::whole)), reply));
+            }
             self.set(Self::Going { going: Some(next) });
         }
     }

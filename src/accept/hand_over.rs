@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower::{BoxError, Service, ServiceExt};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{Admitted, InProcess, Leaving, Node, Take, Taken, at_once},
+    run::{Admitted, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
@@ -32,7 +32,8 @@ pub(super) struct Arriving<S, R> {
     pub(super) node: Arc<Node<R>>,
     pub(super) policy: Arc<Policy>,
     pub(super) way: Way,
-    pub(super) parts: Parts,
+    /// Without its body, until that was collected.
+    pub(super) request: Box<WholeRequest>,
     /// Whether it is kept to be run again.
     pub(super) is_kept: bool,
     pub(super) admitted: Admitted,
@@ -64,27 +65,26 @@ where
 {
     /// Goes on with the whole body: the operation is created now, or the call
     /// is held, once it is certain that its key is free.
-    pub(super) fn go_on<B>(self: Box<Self>, body: WholeBody) -> Going<S::Response, S::Error>
+    pub(super) fn go_on<B>(mut self, body: WholeBody) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let wanted = match self.identify(&body) {
+        self.request.body = body;
+        let wanted = match self.identify() {
             Ok(wanted) => wanted,
             Err(refusal) => return self.refused(refusal),
         };
         match (self.way, &wanted.new.key, self.node.keys.get().copied()) {
             // Creating with a fresh id reserves the key in the same step.
             (Way::Pass | Way::Now, Some(_), Some(keys)) if !wanted.is_fresh => {
-                Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
+                Going::Reserving(Box::pin(self.reserve(keys, wanted)))
             }
-            (Way::Pass | Way::Now, _, _) => self.hand_over(wanted, body, None),
+            (Way::Pass | Way::Now, _, _) => self.hand_over(wanted, None),
             (Way::After(_) | Way::Signaled, Some(_), Some(keys)) => {
-                Going::Reserving(Box::pin(self.reserve(keys, wanted, body)))
+                Going::Reserving(Box::pin(self.reserve(keys, wanted)))
             }
-            (Way::After(_) | Way::Signaled, _, _) => {
-                Going::Held(self.hold(wanted, RequestBody::whole(body), None))
-            }
+            (Way::After(_) | Way::Signaled, _, _) => Going::Held(self.hold_whole(wanted, None)),
         }
     }
 
@@ -94,23 +94,35 @@ where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let wanted = self.wanted(None, None);
-        self.hold(wanted, RequestBody::passing(body), None)
+        let wanted = self.wanted(None);
+        self.hold(wanted, |_| RequestBody::passing(body), None)
+    }
+
+    /// Holds the call of a request that is there as a whole.
+    fn hold_whole<B>(
+        self,
+        wanted: Wanted,
+        reserved: Option<ReservedKey>,
+    ) -> Held<S::Response, S::Error>
+    where
+        S: Inner<B>,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        self.hold(wanted, RequestBody::whole, reserved)
     }
 
     /// Reserves the key, then holds the call.
     async fn reserve<B>(
-        self: Box<Self>,
+        self,
         keys: KeyPowers<R>,
         mut wanted: Wanted,
-        body: WholeBody,
     ) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
     {
         let (Some(key), Some(rules)) = (wanted.new.key.clone(), &self.policy.idempotency) else {
-            return Going::Held(self.hold(wanted, RequestBody::whole(body), None));
+            return Going::Held(self.hold_whole(wanted, None));
         };
         let (node, max_wait) = (Arc::clone(&self.node), rules.max_wait);
         let owner = wanted.new.owner.clone();
@@ -124,9 +136,9 @@ where
                 }
                 wanted.new = wanted.new.reservation(key.token);
                 return match self.way {
-                    Way::Pass | Way::Now => self.hand_over(wanted, body, Some(key)),
+                    Way::Pass | Way::Now => self.hand_over(wanted, Some(key)),
                     Way::After(_) | Way::Signaled => {
-                        Going::Held(self.hold(wanted, RequestBody::whole(body), Some(key)))
+                        Going::Held(self.hold_whole(wanted, Some(key)))
                     }
                 };
             }
@@ -137,7 +149,7 @@ where
                 let urls = self
                     .policy
                     .locator
-                    .urls(&self.parts, record.operation().id());
+                    .urls(&self.request.parts, record.operation().id());
                 Accepted::Repeated(Created::of(&record), urls)
             }
             Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
@@ -151,7 +163,6 @@ where
     fn hand_over<B>(
         self,
         wanted: Wanted,
-        body: WholeBody,
         reserved: Option<ReservedKey>,
     ) -> Going<S::Response, S::Error>
     where
@@ -167,7 +178,7 @@ where
             wanted,
             reserved,
             service,
-            request: Box::new(Request::from_parts(self.parts, body)),
+            request: self.request,
             admitted: self.admitted,
             span: Span::current(),
         };
@@ -175,27 +186,28 @@ where
     }
 
     /// The operation this request is to be, with the id and the key it brings.
-    fn identify(&self, body: &WholeBody) -> Result<Wanted, Refusal> {
+    fn identify(&self) -> Result<Wanted, Refusal> {
         let Some(rules) = &self.policy.idempotency else {
-            return Ok(self.wanted(None, Some(body)));
+            return Ok(self.wanted(None));
         };
-        let mut wanted = self.wanted(rules.client_id(&self.parts)?, Some(body));
-        let body = body.data();
+        let mut wanted = self.wanted(rules.client_id(&self.request.parts)?);
+        let body = self.request.body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        wanted.new.key = rules.key(&self.parts, body, id, self.policy.knows_owners())?;
+        wanted.new.key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
         Ok(wanted)
     }
 
-    fn wanted(&self, id: Option<OperationId>, body: Option<&WholeBody>) -> Wanted {
+    fn wanted(&self, id: Option<OperationId>) -> Wanted {
+        let WholeRequest { parts, body } = &*self.request;
         let is_fresh = id.is_none();
         let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
-        new.owner = self.policy.owner(&self.parts);
-        new.method = Some(self.parts.method.clone());
+        new.owner = self.policy.owner(parts);
+        new.method = Some(parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
-        new.request = body
-            .filter(|_| self.is_kept)
-            .and_then(|body| self.policy.kept(&self.parts, body));
+        if self.is_kept {
+            new.request = self.policy.kept(parts, body);
+        }
         Wanted { new, is_fresh }
     }
 
@@ -214,12 +226,13 @@ where
 
     /// Made before there is anything to lose: it runs a hook of the application.
     pub(super) fn front(&self, id: &OperationId) -> Front {
-        let urls = self.policy.locator.urls(&self.parts, id);
-        Front::new(Arc::clone(&self.policy), urls, self.parts.version)
+        let parts = &self.request.parts;
+        let urls = self.policy.locator.urls(parts, id);
+        Front::new(Arc::clone(&self.policy), urls, parts.version)
     }
 
     fn refused<P, E>(&self, refusal: Refusal) -> Going<P, E> {
-        let response = refusal.response(&self.policy, self.parts.version, false);
+        let response = refusal.response(&self.policy, self.request.parts.version, false);
         Going::Answer {
             response,
             reply: Reply::Refused,
@@ -234,7 +247,7 @@ struct HandingOver<S, R> {
     wanted: Wanted,
     reserved: Option<ReservedKey>,
     service: S,
-    request: Box<Request<WholeBody>>,
+    request: Box<WholeRequest>,
     admitted: Admitted,
     span: Span,
 }
@@ -271,8 +284,7 @@ where
             }
             ControlFlow::Continue(leaving) => {
                 let (record, run) = InProcess::begin(leaving);
-                // Boxed, as above.
-                tokio::spawn(Box::pin(run));
+                tokio::spawn(run);
                 Ok(Accepted::New(Created::of(&record)))
             }
             ControlFlow::Break(verdict) => verdict,
@@ -290,8 +302,8 @@ where
                 return ControlFlow::Break(Err(Refusal::Unavailable));
             }
             Ok(Made::Repeated(record)) => {
-                let (parts, _) = self.request.into_parts();
-                let urls = self.policy.locator.urls(&parts, record.operation().id());
+                let parts = &self.request.parts;
+                let urls = self.policy.locator.urls(parts, record.operation().id());
                 let accepted = Accepted::Repeated(Created::of(&record), urls);
                 return ControlFlow::Break(Ok(accepted));
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Body;
 use tokio::sync::oneshot;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{
     RequestBody,
@@ -19,8 +19,8 @@ use super::{
     when::Way,
 };
 use crate::{
-    operation::RecordedResponse,
-    run::{Holding, OperationHandle, Told, Work, operation_span},
+    operation::{RecordedResponse, WholeBody},
+    run::{Holding, OperationHandle, Told, WholeRequest, Work, operation_span},
     store::Lease,
 };
 
@@ -33,7 +33,7 @@ where
     pub(super) fn hold<B>(
         self,
         wanted: Wanted,
-        body: RequestBody<B>,
+        body: impl FnOnce(WholeBody) -> RequestBody<B>,
         mut reserved: Option<ReservedKey>,
     ) -> Held<S::Response, S::Error>
     where
@@ -46,7 +46,7 @@ where
             node,
             policy,
             way,
-            parts,
+            request,
             admitted,
             ..
         } = self;
@@ -54,11 +54,15 @@ where
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
-        let mut request = Box::new(Request::from_parts(parts, body));
-        let span = operation_span(&wanted.new.id, &request);
-        request
-            .extensions_mut()
+        let WholeRequest {
+            mut parts,
+            body: whole,
+        } = *request;
+        let span = operation_span(&wanted.new.id, &parts, &Span::current());
+        parts
+            .extensions
             .insert(OperationHandle::new(Arc::clone(&work)));
+        let request = Box::new(Request::from_parts(parts, body(whole)));
         let (tell, told) = oneshot::channel();
         let holding = Holding {
             node: Arc::clone(&node),

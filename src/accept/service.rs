@@ -19,7 +19,11 @@ use super::{
     refuse::{Refusal, refuse_unread},
     when::Way,
 };
-use crate::{operation::RecordedResponse, run::Node, store::Lease};
+use crate::{
+    operation::{RecordedResponse, WholeBody},
+    run::{Node, WholeRequest},
+    store::Lease,
+};
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
 pub struct AsyncAccept<S, R> {
@@ -70,7 +74,9 @@ where
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S, R, B> {
         let (parts, body) = request.into_parts();
         let (way, preferred) = self.policy.way(&parts);
-        self.take(way, parts, body).marked(preferred)
+        let mut response = self.take(way, parts, body);
+        response.set_preferred(preferred);
+        response
     }
 }
 
@@ -89,35 +95,35 @@ impl<S, R> AsyncAccept<S, R> {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
-        let is_kept = self.policy.keeps(&parts);
-        // On the heap: on its way to becoming an operation it is handed on many times.
-        let arriving = |parts| {
-            Box::new(Arriving {
-                inner: self.inner.clone(),
-                node: Arc::clone(&self.node),
-                policy: Arc::clone(&self.policy),
-                way,
+        let arriving = Arriving {
+            inner: self.inner.clone(),
+            node: Arc::clone(&self.node),
+            policy: Arc::clone(&self.policy),
+            way,
+            is_kept: self.policy.keeps(&parts),
+            request: Box::new(WholeRequest {
                 parts,
-                is_kept,
-                admitted,
-            })
+                body: WholeBody::default(),
+            }),
+            admitted,
         };
+        let parts = &arriving.request.parts;
         let is_keyed = self
             .policy
             .idempotency
             .as_ref()
             .is_some_and(|rules| rules.concerns(&parts.headers));
-        if way == Way::Signaled && !is_keyed && !is_kept {
-            return ResponseFuture::going(Going::Held(arriving(parts).stream(body)));
+        if way == Way::Signaled && !is_keyed && !arriving.is_kept {
+            return ResponseFuture::going(Going::Held(arriving.stream(body)));
         }
         let limit = self.policy.body_limit;
-        let announced = body.size_hint().lower().max(content_length(&parts));
+        let announced = body.size_hint().lower().max(content_length(parts));
         if announced > limit {
-            return self.refuse(Refusal::BodyTooLarge, &parts, body);
+            return self.refuse(Refusal::BodyTooLarge, parts, body);
         }
         ResponseFuture::collecting(
             CollectBody::new(body, limit, self.policy.body_timeout),
-            arriving(parts),
+            arriving,
         )
     }
 }

@@ -13,13 +13,16 @@ pub(crate) struct HeaderBlock(Box<[u8]>);
 const SENSITIVE: u32 = 1 << 31;
 
 impl HeaderBlock {
-    pub(crate) fn from_map(map: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Self {
+    pub(crate) fn from_map(
+        map: &HeaderMap,
+        keep: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    ) -> Self {
         // Exact where all are kept, as mostly.
         let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
         let mut block = Vec::with_capacity(size);
-        for (name, value) in map.iter().filter(|(name, _)| keep(name)) {
+        for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
             let name = name.as_str().as_bytes();
             // `http` bounds a name to 64 KiB and no server takes a value of 2 GiB.
             let mut length = value.len() as u32;
@@ -130,7 +133,7 @@ mod tests {
                 value.set_sensitive(sensitive);
                 map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
             }
-            let block = HeaderBlock::from_map(&map, |_| true);
+            let block = HeaderBlock::from_map(&map, |_, _| true);
             prop_assert_eq!(block.is_empty(), map.is_empty());
             let mut back = HeaderMap::new();
             block.append_to(&mut back);

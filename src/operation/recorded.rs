@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{self, CONTENT_LENGTH},
 };
 
 use super::{
-    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, syntax::is_json,
+    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, push_number,
+    syntax::is_json,
 };
 
 /// What the inner service answered: status, headers, body and trailers, byte
@@ -62,20 +63,16 @@ impl RecordedResponse {
             _ => data,
         };
         let named = named_by_connection(&parts.headers);
-        let length_is_true = parts
-            .headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|value| value.as_bytes() == body.len().to_string().as_bytes());
-        let keep = |name: &HeaderName| {
-            !HOP_BY_HOP.contains(name)
+        let keep = |name: &HeaderName, value: &HeaderValue| {
+            !is_hop_by_hop(name)
                 && !named.contains(name)
-                && (*name != CONTENT_LENGTH || length_is_true)
+                && (*name != CONTENT_LENGTH || is_length(value, body.len()))
         };
         Self(Arc::new(Recorded {
             status: parts.status,
             embed: embed(&parts.headers, &body),
             headers: HeaderBlock::from_map(&parts.headers, keep),
-            trailers: trailers.map(|trailers| HeaderBlock::from_map(&trailers, |_| true).into()),
+            trailers: trailers.map(|it| HeaderBlock::from_map(&it, |_, _| true).into()),
             body,
         }))
     }
@@ -184,21 +181,35 @@ impl RecordedResponse {
     }
 }
 
-/// Fields that are about one connection (RFC 9110, section 7.6.1). `Trailer`
-/// is not among them: it announces what the message carries.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not: it
+/// announces what the message carries.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // As text, since a header name takes longer to compare.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether a `Content-Length` says this length.
+fn is_length(value: &HeaderValue, length: usize) -> bool {
+    let mut digits = Vec::new();
+    push_number::<10>(length as u64, &mut digits);
+    value.as_bytes() == digits
+}
 
 /// The further fields that `Connection` says are about this connection.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    if !headers.contains_key(header::CONNECTION) {
+        return Vec::new();
+    }
     headers
         .get_all(header::CONNECTION)
         .iter()
@@ -208,32 +219,35 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
-    let Some(media_type) = headers
-        .get(header::CONTENT_TYPE)
-        .map(http::HeaderValue::as_bytes)
-    else {
+    let Some(media_type) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return Embed::No;
     };
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
         return Embed::No;
     }
-    let essence = essence(media_type);
-    let ends_with = |end: &[u8]| {
-        let at = essence.len().saturating_sub(end.len());
-        essence[at..].eq_ignore_ascii_case(end)
-    };
-    if essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json") {
+    // Most say just that.
+    if media_type == b"application/json" || is_json_type(essence(media_type)) {
         return if is_json(body) {
             Embed::Json
         } else {
             Embed::No
         };
     }
-    let is_text = (essence.get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
+    let is_text =
+        (essence(media_type).get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
     if is_text && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
         return Embed::Text;
     }
     Embed::No
+}
+
+/// Whether what has this media type, without parameters, is JSON (RFC 6839, section 3.1).
+fn is_json_type(essence: &[u8]) -> bool {
+    let ends_with = |end: &[u8]| {
+        let at = essence.len().saturating_sub(end.len());
+        essence[at..].eq_ignore_ascii_case(end)
+    };
+    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
 }
 
 /// Whether a text's `charset` is UTF-8 or not said.
@@ -250,8 +264,6 @@ fn is_utf8(media_type: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn recorded(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> RecordedResponse {

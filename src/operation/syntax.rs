@@ -6,9 +6,11 @@
 
 /// Whether `bytes` are one JSON value, however deep.
 pub(super) fn is_json(bytes: &[u8]) -> bool {
-    // Most are ASCII, which is found out sooner.
-    let is_text = bytes.is_ascii() || std::str::from_utf8(bytes).is_ok();
-    is_text && Reader(bytes).value_alone().is_some()
+    let reader = Reader {
+        rest: bytes,
+        is_text: false,
+    };
+    reader.value_alone().is_some()
 }
 
 /// Appends `text` as a JSON string.
@@ -31,22 +33,113 @@ fn is_plain(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, or_special)
 }
 
+/// The same, and whether they are ASCII if it is not known that they are `TEXT`.
+fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
+    // As numbers with a sign those that are not ASCII come before the others.
+    let or_special = |special, byte: &u8| {
+        special | (*byte == b'"') | (*byte == b'\\') | ((*byte as i8) < b' ' as i8)
+    };
+    match TEXT {
+        true => is_plain(bytes),
+        false => !bytes.iter().fold(false, or_special),
+    }
+}
+
+/// How many of these come before one that is not plain.
+fn plain_before_special<const TEXT: bool>(bytes: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    // The top bit of the first that is below `limit`, and perhaps of some after it.
+    let below = |limit: u8, word: u64| word.wrapping_sub(u64::from(limit) * ONES) & !word;
+    let word = u64::from_le_bytes(bytes);
+    let is = |byte: u8| below(1, word ^ (u64::from(byte) * ONES));
+    let foreign = if TEXT { 0 } else { word };
+    let special = (is(b'"') | is(b'\\') | below(b' ', word) | foreign) & TOPS;
+    special.trailing_zeros() as usize / 8
+}
+
+/// What comes after the first bytes that are plain.
+fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
+    let mut is_long = false;
+    while let Some((word, rest)) = bytes.split_first_chunk() {
+        let plain = plain_before_special::<TEXT>(*word);
+        if plain < word.len() {
+            return &bytes[plain..];
+        }
+        bytes = rest;
+        // Most strings are short, and most time is spent on the others.
+        if !std::mem::replace(&mut is_long, true) {
+            while let Some((block, rest)) = bytes.split_first_chunk::<64>()
+                && is_plain_in::<TEXT>(block)
+            {
+                bytes = rest;
+            }
+        }
+    }
+    while let Some((byte, rest)) = bytes.split_first_chunk::<1>()
+        && is_plain_in::<TEXT>(byte)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
 /// What is still to be read. `None` of a method means that this is no JSON.
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether the rest is known to be UTF-8. Most is ASCII, and nobody has to know: only
+    /// in strings may there be anything else.
+    is_text: bool,
+}
+
+/// The arrays and objects that are open, a bit each: set for an object.
+#[derive(Default)]
+struct Open {
+    innermost: u64,
+    depth: usize,
+    /// What does not fit in there, the outermost first.
+    outer: Vec<u64>,
+}
+
+impl Open {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.innermost);
+        }
+        self.innermost = self.innermost << 1 | u64::from(is_object);
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.innermost >>= 1;
+        if self.depth.is_multiple_of(64) {
+            self.innermost = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    /// What closes the innermost one.
+    fn close(&self) -> Option<u8> {
+        let close = match self.innermost & 1 {
+            0 => b']',
+            _ => b'}',
+        };
+        (self.depth > 0).then_some(close)
+    }
+}
 
 impl Reader<'_> {
     fn value_alone(mut self) -> Option<()> {
-        // What closes the arrays and objects that are open.
-        let mut open = Vec::new();
+        let mut open = Open::default();
         loop {
             match self.next_token()? {
                 b'{' if !self.takes(b'}') => {
-                    open.push(b'}');
+                    open.push(true);
                     self.name()?;
                     continue;
                 }
                 b'[' if !self.takes(b']') => {
-                    open.push(b']');
+                    open.push(false);
                     continue;
                 }
                 b'{' | b'[' => {}
@@ -62,9 +155,9 @@ impl Reader<'_> {
             }
             // After a value.
             loop {
-                let Some(close) = open.last().copied() else {
+                let Some(close) = open.close() else {
                     self.skip_space();
-                    return self.0.is_empty().then_some(());
+                    return self.rest.is_empty().then_some(());
                 };
                 match self.next_token()? {
                     b',' if close == b'}' => self.name()?,
@@ -89,12 +182,16 @@ impl Reader<'_> {
 
     fn rest_of_string(&mut self) -> Option<()> {
         loop {
-            // Most strings are short.
-            if self.takes_plain::<16>() {
-                while self.takes_plain::<64>() {}
-                while self.takes_plain::<16>() {}
+            self.rest = match self.is_text {
+                true => after_plain::<true>(self.rest),
+                false => after_plain::<false>(self.rest),
+            };
+            if !self.is_text && !self.rest.first()?.is_ascii() {
+                // What came before is ASCII, so a character begins here.
+                std::str::from_utf8(self.rest).ok()?;
+                self.is_text = true;
+                continue;
             }
-            while self.takes_plain::<1>() {}
             match self.next()? {
                 b'"' => return Some(()),
                 b'\\' => self.rest_of_escape()?,
@@ -102,24 +199,12 @@ impl Reader<'_> {
             }
         }
     }
-
-    /// Whether so many bytes come that stand for themselves, which are read then.
-    fn takes_plain<const BLOCK: usize>(&mut self) -> bool {
-        match self.0.split_first_chunk::<BLOCK>() {
-            Some((block, rest)) if is_plain(block) => {
-                self.0 = rest;
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn rest_of_escape(&mut self) -> Option<()> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
             b'u' => {
-                let (digits, rest) = self.0.split_at_checked(4)?;
-                self.0 = rest;
+                let (digits, rest) = self.rest.split_at_checked(4)?;
+                self.rest = rest;
                 digits.iter().all(u8::is_ascii_hexdigit).then_some(())
             }
             _ => None,
@@ -127,7 +212,7 @@ impl Reader<'_> {
     }
 
     fn rest_of_word(&mut self, rest: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(rest)?;
+        self.rest = self.rest.strip_prefix(rest)?;
         Some(())
     }
 
@@ -155,20 +240,20 @@ impl Reader<'_> {
     }
 
     fn skip_digits(&mut self) {
-        while let [b'0'..=b'9', rest @ ..] = self.0 {
-            self.0 = rest;
+        while let [b'0'..=b'9', rest @ ..] = self.rest {
+            self.rest = rest;
         }
     }
 
     fn skip_space(&mut self) {
-        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.0 {
-            self.0 = rest;
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
+            self.rest = rest;
         }
     }
 
     fn next(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
         Some(*first)
     }
 
@@ -186,9 +271,9 @@ impl Reader<'_> {
 
     /// Whether the next byte is one of these, which is read then.
     fn takes_directly(&mut self, bytes: &[u8]) -> bool {
-        match self.0 {
+        match self.rest {
             [first, rest @ ..] if bytes.contains(first) => {
-                self.0 = rest;
+                self.rest = rest;
                 true
             }
             _ => false,
@@ -291,6 +376,22 @@ mod tests {
         #[test]
         fn judges_as_serde_does(text in r#"([\[\]{},:" \\/ntfue0-9.+-]|"a":|true|\\u00|[ü\n]){0,24}"#) {
             prop_assert_eq!(is_json(text.as_bytes()), is_json_for_serde(text.as_bytes()));
+        }
+
+        #[test]
+        fn what_is_open_is_closed_by_its_like(
+            objects in prop::collection::vec(any::<bool>(), 1..300),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let open = |object: &bool| if *object { "{\"a\":" } else { "[" };
+            let close = |object: &bool| if *object { b'}' } else { b']' };
+            let mut bytes: Vec<u8> = objects.iter().flat_map(|object| open(object).bytes()).collect();
+            bytes.push(b'1');
+            bytes.extend(objects.iter().rev().map(close));
+            prop_assert!(is_json(&bytes));
+            let at = bytes.len() - 1 - at.index(objects.len());
+            bytes[at] ^= b'}' ^ b']';
+            prop_assert!(!is_json(&bytes));
         }
 
         #[test]

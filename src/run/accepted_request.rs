@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, request::Parts};
 use tracing::Span;
 
-use super::{Admitted, OperationHandle, Work};
+use super::{Admitted, OperationHandle, WholeRequest, Work};
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
     store::Record,
@@ -16,8 +16,7 @@ use crate::{
 #[must_use = "an accepted request that is dropped is never run"]
 pub struct AcceptedRequest {
     pub(super) work: Arc<Work>,
-    /// On the heap: on its way to the service it is handed on many times.
-    pub(super) request: Box<Request<WholeBody>>,
+    pub(super) request: Box<WholeRequest>,
     pub(super) span: Span,
     pub(super) admitted: Option<Admitted>,
 }
@@ -26,25 +25,32 @@ impl AcceptedRequest {
     /// The request of the operation that `record` shows, held by whoever
     /// created it, or took it over, and got this record for that.
     pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
-        Self::kept(record, request, false)
+        Self::of(record, Box::new(request.into()), false, &Span::current())
     }
 
-    /// The same; the store may have what is needed to run it again.
-    pub(crate) fn kept(
+    /// The same of a request that the store has, to be run again.
+    pub(super) fn again(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+        Self::of(record, Box::new(request.into()), true, &Span::current())
+    }
+
+    /// The same, `kept` if the store has what is needed to run it again; `cause` is what it
+    /// comes from.
+    pub(super) fn of(
         record: &Record<RecordedResponse>,
-        request: impl Into<Box<Request<WholeBody>>>,
+        mut request: Box<WholeRequest>,
         kept: bool,
+        cause: &Span,
     ) -> Self {
-        let mut request = request.into();
         let id = record.operation().id().clone();
-        let span = operation_span(&id, &request);
+        let span = operation_span(&id, &request.parts, cause);
         // Whose start is counted already is not counted again.
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
         let work = Work::new(id, record.token(), attempt);
         let work = Arc::new(work.kept(kept));
         request
-            .extensions_mut()
+            .parts
+            .extensions
             .insert(OperationHandle::new(Arc::clone(&work)));
         Self {
             work,
@@ -68,15 +74,15 @@ impl AcceptedRequest {
 }
 
 /// A span of its own for the operation, which outlives that of its request:
-/// it *follows from* the span that is current now.
-pub(crate) fn operation_span<B>(id: &OperationId, request: &Request<B>) -> Span {
+/// it *follows from* that one, its cause.
+pub(crate) fn operation_span(id: &OperationId, parts: &Parts, cause: &Span) -> Span {
     let span = tracing::info_span!(
         parent: None,
         "operation",
         operation.id = %id,
-        http.request.method = %request.method(),
-        url.path = request.uri().path(),
+        http.request.method = %parts.method,
+        url.path = parts.uri.path(),
     );
-    span.follows_from(Span::current());
+    span.follows_from(cause);
     span
 }

@@ -18,8 +18,9 @@ use tower::{BoxError, Service, ServiceExt};
 use super::{
     AtMost, Node, RunLimits,
     catch_panic::{CatchPanic, Panicked},
+    collect::collect,
     heartbeat,
-    operate::{RunOutcome, collect, inner_error, leave, start, stoppable},
+    operate::{RunOutcome, inner_error, leave, start, stoppable},
     record::record as record_outcome,
     threshold::{Held, Settled, Threshold},
     work::Work,

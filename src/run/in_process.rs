@@ -48,12 +48,14 @@ impl InProcess {
             ..
         } = leaving;
         let kept = stored.is_some();
-        let accepted = span.in_scope(|| AcceptedRequest::kept(&record, request, kept));
-        let operating = operate(node, limits, service, accepted.admitted(admitted));
+        let accepted = AcceptedRequest::of(&record, request, kept, &span);
+        crash_point!("accepted");
+        // Boxed once: on its way into a task a future is moved many times, and one that
+        // waits for it would have it twice.
+        let run = Box::pin(operate(node, limits, service, accepted.admitted(admitted)));
         let run = async move {
-            crash_point!("accepted");
             // An error was logged where it happened.
-            let _ = operating.await;
+            let _ = run.await;
         };
         (record, run)
     }

@@ -69,6 +69,7 @@ mod apalis;
 mod at_most;
 mod at_once;
 mod catch_panic;
+mod collect;
 mod dispatch;
 mod drain;
 mod gate;
@@ -89,6 +90,7 @@ mod service;
 pub(crate) mod stored_request;
 mod take;
 mod threshold;
+mod whole_request;
 mod work;
 
 // For `gate`, which a model checker compiles over its own primitives.
@@ -108,6 +110,7 @@ pub use service::{Ran, RunFuture, RunService};
 pub(crate) use accepted_request::operation_span;
 pub(crate) use at_most::AtMost;
 pub(crate) use at_once::at_once;
+pub(crate) use collect::collect;
 #[cfg(feature = "apalis")]
 use dispatch::PATIENCE;
 pub(crate) use gate::{Denied, Gate};
@@ -116,7 +119,8 @@ pub(crate) use hold::{Holding, Told};
 pub(crate) use in_flight::{Admitted, InFlight, Refused};
 pub(crate) use limits::RunLimits;
 pub(crate) use node::Node;
-pub(crate) use operate::{collect, operate};
+pub(crate) use operate::operate;
 pub(crate) use persist::until_answered;
 pub(crate) use take::{Leaving, Take, Taken};
+pub(crate) use whole_request::WholeRequest;
 pub(crate) use work::Work;

@@ -15,15 +15,16 @@ use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, AtMost, Node, Ran, RunLimits,
+    AcceptedRequest, AtMost, Node, Ran, RunLimits, WholeRequest,
     catch_panic::CatchPanic,
+    collect::collect,
     heartbeat,
     persist::until_answered,
     record::record,
     work::{Cause, Work},
 };
 use crate::{
-    operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody},
+    operation::{FailureKind, Outcome, RecordedResponse, WholeBody},
     store::{Lease, StoreError, Write},
 };
 
@@ -183,7 +184,7 @@ async fn run<S, B, R>(
     limits: &RunLimits,
     work: &Work,
     service: &mut S,
-    request: Box<Request<WholeBody>>,
+    request: Box<WholeRequest>,
 ) -> RunOutcome
 where
     S: Service<Request<WholeBody>, Response = Response<B>>,
@@ -212,7 +213,7 @@ where
     let running = pin!(async {
         crash_point!("calling");
         let response = service
-            .call(*request)
+            .call(request.into_request())
             .await
             .map_err(|error| inner_error(&error.into()))?;
         crash_point!("called");
@@ -266,34 +267,6 @@ where
             )))
         }
     }
-}
-
-pub(crate) async fn collect<B>(
-    response: Response<B>,
-    limit: u64,
-) -> Result<Response<WholeBody>, Outcome<RecordedResponse>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let (parts, body) = response.into_parts();
-    if body.size_hint().lower() > limit {
-        return Err(too_large(limit));
-    }
-    let mut body = pin!(body);
-    let mut collecting = Collecting::up_to(limit);
-    while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await
-    {
-        let frame = frame.map_err(|error| inner_error(&error.into()))?;
-        collecting.push(frame).map_err(|_| too_large(limit))?;
-    }
-    crash_point!("collected");
-    Ok(Response::from_parts(parts, collecting.finish()))
-}
-
-fn too_large(limit: u64) -> Outcome<RecordedResponse> {
-    tracing::error!(limit, "the response is too large to be kept");
-    Outcome::failed(FailureKind::ResultTooLarge)
 }
 
 pub(super) fn inner_error(error: &BoxError) -> Outcome<RecordedResponse> {

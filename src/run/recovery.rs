@@ -283,7 +283,7 @@ fn restored<R>(
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
-    Ok(AcceptedRequest::kept(record, request, true).admitted(node.in_flight.admit_anyway()))
+    Ok(AcceptedRequest::again(record, request).admitted(node.in_flight.admit_anyway()))
 }
 
 /// Since when the store has been reachable from here, without a gap in which leases

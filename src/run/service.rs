@@ -236,7 +236,7 @@ where
     }
     // Who dispatched it keeps the request, and dispatches it again if it is given up here.
     node.runs_again.store(true, SeqCst);
-    Ok(Some(AcceptedRequest::kept(&record, request, true)))
+    Ok(Some(AcceptedRequest::again(&record, request)))
 }
 
 /// The future of [`RunService`].

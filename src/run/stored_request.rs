@@ -53,7 +53,7 @@ pub(crate) fn store(
         let is_secret = |name: &HeaderName| {
             CREDENTIALS.contains(name) || fields.get_all(name).iter().any(HeaderValue::is_sensitive)
         };
-        HeaderBlock::from_map(fields, |name| with_credentials || !is_secret(name))
+        HeaderBlock::from_map(fields, |name, _| with_credentials || !is_secret(name))
     };
     let headers = block(&parts.headers);
     let trailers = body.trailers().map_or_else(HeaderBlock::default, block);

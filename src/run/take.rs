@@ -3,14 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
 use tracing::Span;
 
-use super::{Admitted, Node, RunLimits};
-use crate::{
-    operation::{RecordedResponse, WholeBody},
-    store::Record,
-};
+use super::{Admitted, Node, RunLimits, WholeRequest};
+use crate::{operation::RecordedResponse, store::Record};
 
 /// Takes accepted requests from who accepted them.
 pub(crate) trait Take<S, R> {
@@ -29,7 +25,7 @@ pub(crate) struct Leaving<S, R> {
     pub(crate) service: S,
     /// Of the operation, which this node holds.
     pub(crate) record: Arc<Record<RecordedResponse>>,
-    pub(crate) request: Box<Request<WholeBody>>,
+    pub(crate) request: Box<WholeRequest>,
     /// The request as the store has it, if it does.
     pub(crate) stored: Option<Bytes>,
     pub(crate) admitted: Admitted,

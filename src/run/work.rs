@@ -30,7 +30,7 @@ pub(crate) struct Work {
     /// Made for whoever waits for it or asks for it: most runs end before.
     stop: OnceLock<CancellationToken>,
     cause: OnceLock<Cause>,
-    ended: OnceLock<Ended>,
+    ended: Mutex<Option<Ended>>,
     progress: Mutex<Reports>,
     /// Wakes the run: there is a report, or a cause to stop.
     signal: Notify,
@@ -82,7 +82,7 @@ impl Work {
             gate: None,
             stop: OnceLock::new(),
             cause: OnceLock::new(),
-            ended: OnceLock::new(),
+            ended: Mutex::default(),
             progress: Mutex::default(),
             signal: Notify::new(),
         }
@@ -155,7 +155,7 @@ impl Work {
     /// The operation has ended as this shows.
     pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
         let problem = operation.problem().map(Problem::type_uri);
-        let _ = self.ended.set(match problem {
+        self.end(match problem {
             Some(urn) if urn == FailureKind::Interrupted.urn() => Ended::Interrupted,
             _ => Ended::ByItself,
         });
@@ -163,17 +163,23 @@ impl Work {
 
     /// It is left to whoever runs it again.
     pub(super) fn released(&self) {
-        let _ = self.ended.set(Ended::Released);
+        self.end(Ended::Released);
     }
 
     /// The operation is in other hands.
     pub(super) fn recalled(&self) {
-        let _ = self.ended.set(Ended::ByItself);
+        self.end(Ended::ByItself);
     }
 
     /// What is known to have become of it.
     pub(super) fn ended(&self) -> Option<Ended> {
-        self.ended.get().copied()
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known first counts.
+    fn end(&self, ended: Ended) {
+        let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert(ended);
     }
 
     pub(super) fn report(&self, progress: Progress) {

@@ -1,0 +1,73 @@
+//! Reading a response to its end.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::BoxError;
+
+use super::operate::inner_error;
+use crate::operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody};
+
+pin_project! {
+    /// The future of [`collect`]. An `async` function would have the response twice, as it
+    /// came and in parts, for as long as the body takes.
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) struct Collect<B> {
+        head: Response<()>,
+        #[pin]
+        body: B,
+        collecting: Collecting,
+        limit: u64,
+    }
+}
+
+/// A response with its whole body, or the outcome of one that is above the limit or
+/// breaks off.
+pub(crate) fn collect<B>(response: Response<B>, limit: u64) -> Collect<B> {
+    let (parts, body) = response.into_parts();
+    Collect {
+        head: Response::from_parts(parts, ()),
+        body,
+        collecting: Collecting::up_to(limit),
+        limit,
+    }
+}
+
+impl<B> Future for Collect<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<WholeBody>, Outcome<RecordedResponse>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.body.size_hint().lower() > *this.limit {
+            return Poll::Ready(Err(too_large(*this.limit)));
+        }
+        while let Some(frame) = ready!(this.body.as_mut().poll_frame(context)) {
+            let collected = match frame {
+                Ok(frame) => this.collecting.push(frame),
+                Err(error) => return Poll::Ready(Err(inner_error(&error.into()))),
+            };
+            if collected.is_err() {
+                return Poll::Ready(Err(too_large(*this.limit)));
+            }
+        }
+        crash_point!("collected");
+        let head = std::mem::take(this.head);
+        Poll::Ready(Ok(head.map(|()| this.collecting.finish())))
+    }
+}
+
+fn too_large(limit: u64) -> Outcome<RecordedResponse> {
+    tracing::error!(limit, "the response is too large to be kept");
+    Outcome::failed(FailureKind::ResultTooLarge)
+}
