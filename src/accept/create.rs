@@ -1,10 +1,7 @@
 //! Writing the operation to the store.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -44,7 +41,7 @@ where
         .map(|rules| rules.max_wait)
         .unwrap_or_default();
     loop {
-        return match create_certainly(node, policy, &wanted.new).await? {
+        return match create_certainly(node, policy, wanted).await? {
             Created::New(record) => {
                 crash_point!("created");
                 Ok(Made::New(record))
@@ -103,22 +100,28 @@ where
 async fn create_certainly<R>(
     node: &Arc<Node<R>>,
     policy: &Policy,
-    new: &NewOperation,
+    wanted: &Wanted,
 ) -> Result<Created<RecordedResponse>, Refusal>
 where
     R: Lease<Output = RecordedResponse>,
 {
+    let new = &wanted.new;
+    let disown = || {
+        if wanted.in_doubt.load(Relaxed) > 0 {
+            let disowned = disown(Arc::clone(node), new.clone());
+            tokio::spawn(disowned.in_current_span());
+        }
+    };
     if node.in_flight.is_interrupting() {
+        disown();
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
-    // From each try until its answer is certain.
-    let in_doubt = AtomicUsize::new(0);
     let certain = until_answered(node, || async {
-        in_doubt.fetch_add(1, Relaxed);
+        wanted.in_doubt.fetch_add(1, Relaxed);
         let created = node.store.create(new.clone()).await;
         if !matches!(created, Err(StoreError::Unavailable(_))) {
-            in_doubt.fetch_sub(1, Relaxed);
+            wanted.in_doubt.fetch_sub(1, Relaxed);
         }
         match created {
             // Certain: this try made none. The client may try again.
@@ -133,10 +136,7 @@ where
         Err(_) => "the store did not answer in time".into(),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");
-    if in_doubt.load(Relaxed) > 0 {
-        let disowned = disown(Arc::clone(node), new.clone());
-        tokio::spawn(disowned.in_current_span());
-    }
+    disown();
     Err(Refusal::Unavailable)
 }
 

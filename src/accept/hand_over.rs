@@ -1,19 +1,19 @@
 //! From a whole request to an operation that runs by itself.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body::Body;
-use tokio::sync::oneshot;
-use tower::{BoxError, Service, ServiceExt};
+use tower::ServiceExt;
 use tracing::Span;
 
 use super::{
     RequestBody,
-    create::{Made, create, is_free},
-    front::{Accepted, Created, Front, Verdict},
-    going::{Creating, Going, Held},
+    create::is_free,
+    departure::Departure,
+    front::{Accepted, Created, Front},
+    going::{Going, Held},
     inner::Inner,
     policy::Policy,
     refuse::Refusal,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
-    run::{Admitted, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
+    run::{Admitted, Node, WholeRequest},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Wanted {
     pub(super) new: NewOperation,
     /// Whether the id is one that nobody can have used before.
     pub(super) is_fresh: bool,
+    /// How many tries to create it have not been answered with certainty.
+    pub(super) in_doubt: AtomicUsize,
 }
 
 impl Wanted {
@@ -55,6 +57,7 @@ impl Wanted {
                 ..self.new.clone()
             },
             is_fresh: self.is_fresh,
+            in_doubt: AtomicUsize::new(0),
         }
     }
 }
@@ -172,7 +175,7 @@ where
         let front = self.front(&wanted.new.id);
         let service = (self.inner)
             .map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
-        let handing = HandingOver {
+        let departure = Departure {
             node: self.node,
             policy: self.policy,
             wanted,
@@ -182,7 +185,7 @@ where
             admitted: self.admitted,
             span: Span::current(),
         };
-        handing.go(front)
+        departure.go(front)
     }
 
     /// The operation this request is to be, with the id and the key it brings.
@@ -208,7 +211,11 @@ where
         if self.is_kept {
             new.request = self.policy.kept(parts, body);
         }
-        Wanted { new, is_fresh }
+        Wanted {
+            new,
+            is_fresh,
+            in_doubt: AtomicUsize::new(0),
+        }
     }
 
     /// How the operation is held at first: by this node, or by nobody who would renew it
@@ -233,123 +240,6 @@ where
 
     fn refused<P, E>(&self, refusal: Refusal) -> Going<P, E> {
         let response = refusal.response(&self.policy, self.request.parts.version, false);
-        Going::Answer {
-            response,
-            reply: Reply::Refused,
-        }
-    }
-}
-
-/// A request on its way out of the hands of its client.
-struct HandingOver<S, R> {
-    node: Arc<Node<R>>,
-    policy: Arc<Policy>,
-    wanted: Wanted,
-    reserved: Option<ReservedKey>,
-    service: S,
-    request: Box<WholeRequest>,
-    admitted: Admitted,
-    span: Span,
-}
-
-impl<S, C, R> HandingOver<S, R>
-where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    C: Body<Data = Bytes> + Send + 'static,
-    C::Error: Into<BoxError> + Send,
-    R: Lease<Output = RecordedResponse>,
-{
-    /// Creates the operation in place, if the store never waits, and in a task if it may.
-    /// Its work is done in a task in any case.
-    fn go<P, E>(self, front: Front) -> Going<P, E> {
-        let made = match self.node.store.never_waits() {
-            true => at_once(create(&self.node, &self.policy, &self.wanted)),
-            false => None,
-        };
-        let Some(made) = made else {
-            return Creating::by(front, |tell| async move {
-                let made = create(&self.node, &self.policy, &self.wanted).await;
-                match self.leave(made) {
-                    ControlFlow::Continue(leaving) => take(leaving, tell).await,
-                    // The client may be gone.
-                    ControlFlow::Break(verdict) => drop(tell.send(verdict)),
-                }
-            });
-        };
-        let verdict = match self.leave(made) {
-            ControlFlow::Continue(leaving) if leaving.node.hand_off.is_some() => {
-                return Creating::by(front, |tell| take(leaving, tell));
-            }
-            ControlFlow::Continue(leaving) => {
-                let (record, run) = InProcess::begin(leaving);
-                tokio::spawn(run);
-                Ok(Accepted::New(Created::of(&record)))
-            }
-            ControlFlow::Break(verdict) => verdict,
-        };
-        front.answer(&verdict).into()
-    }
-
-    /// With what was made of it: it leaves for where its work is done, or there is
-    /// nothing to do but to answer.
-    fn leave(mut self, made: Result<Made, Refusal>) -> ControlFlow<Verdict, Leaving<S, R>> {
-        let record = match made {
-            Ok(Made::New(record)) => record,
-            // It was answered with a 503: this is no other request.
-            Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
-                return ControlFlow::Break(Err(Refusal::Unavailable));
-            }
-            Ok(Made::Repeated(record)) => {
-                let parts = &self.request.parts;
-                let urls = self.policy.locator.urls(parts, record.operation().id());
-                let accepted = Accepted::Repeated(Created::of(&record), urls);
-                return ControlFlow::Break(Ok(accepted));
-            }
-            Ok(Made::Answered(answer)) => {
-                return ControlFlow::Break(Ok(Accepted::Answered(answer)));
-            }
-            Err(refusal) => return ControlFlow::Break(Err(refusal)),
-        };
-        if let Some(key) = self.reserved.take() {
-            key.bound();
-        }
-        ControlFlow::Continue(Leaving {
-            node: self.node,
-            limits: self.policy.run,
-            service: self.service,
-            record,
-            request: self.request,
-            stored: self.wanted.new.request,
-            may_come_again: self.wanted.new.key.is_some(),
-            admitted: self.admitted,
-            span: self.span,
-            at_most: self.policy.create_timeout,
-        })
-    }
-}
-
-/// Gives it to whoever does its work.
-async fn take<S, C, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
-where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    C: Body<Data = Bytes> + Send,
-    C::Error: Into<BoxError> + Send,
-    R: Lease<Output = RecordedResponse>,
-{
-    // The client may be gone; the operation is not.
-    let tell = |taken| {
-        let _ = tell.send(match taken {
-            Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
-            Taken::No => Err(Refusal::Unavailable),
-        });
-    };
-    let node = Arc::clone(&leaving.node);
-    match &node.hand_off {
-        None => InProcess::HERE.take(leaving, tell).await,
-        Some(hand_off) => hand_off.take(leaving, tell).await,
+        (response, Reply::Refused).into()
     }
 }

@@ -43,6 +43,7 @@
 mod body;
 mod collect;
 mod create;
+mod departure;
 mod early;
 mod front;
 mod future;

@@ -1,14 +1,29 @@
+use bytes::BufMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Header fields in one allocation: order and repetition kept, values as bytes.
+/// Header fields as bytes: order and repetition kept.
 ///
 /// A `HeaderMap` costs a stored operation about a kilobyte for one field; this
 /// costs six bytes a field beyond name and value.
 ///
 /// Layout, repeated: name length (`u16`), value length (`u32`, its top bit for
 /// *sensitive*), name, value.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct HeaderBlock(Box<[u8]>);
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum HeaderBlock {
+    /// So many, and then zeros.
+    Few(u8, [u8; FEW]),
+    Many(Box<[u8]>),
+}
+
+impl Default for HeaderBlock {
+    fn default() -> Self {
+        Self::Few(0, [0; FEW])
+    }
+}
+
+/// Room for what many responses have, which is a `Content-Type`, and no more than a block
+/// on the heap would take.
+const FEW: usize = 46;
 
 const SENSITIVE: u32 = 1 << 31;
 
@@ -21,29 +36,39 @@ impl HeaderBlock {
         let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
-        let mut block = Vec::with_capacity(size);
-        for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
-            let name = name.as_str().as_bytes();
-            // `http` bounds a name to 64 KiB and no server takes a value of 2 GiB.
-            let mut length = value.len() as u32;
-            if value.is_sensitive() {
-                length |= SENSITIVE;
+        Self::of(size, |out| {
+            for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
+                let name = name.as_str().as_bytes();
+                // `http` bounds a name to 64 KiB and no server takes a value of 2 GiB.
+                let mut length = value.len() as u32;
+                if value.is_sensitive() {
+                    length |= SENSITIVE;
+                }
+                out.put_u16_le(name.len() as u16);
+                out.put_u32_le(length);
+                out.put_slice(name);
+                out.put_slice(value.as_bytes());
             }
-            block.extend_from_slice(&(name.len() as u16).to_le_bytes());
-            block.extend_from_slice(&length.to_le_bytes());
-            block.extend_from_slice(name);
-            block.extend_from_slice(value.as_bytes());
+        })
+    }
+
+    /// What is written, which is `size` bytes at the most.
+    fn of(size: usize, write: impl FnOnce(&mut dyn BufMut)) -> Self {
+        if size > FEW {
+            let mut many = Vec::with_capacity(size);
+            write(&mut many);
+            return Self::Many(many.into_boxed_slice());
         }
-        Self(block.into_boxed_slice())
+        let mut few = [0; FEW];
+        let mut rest = &mut few[..];
+        write(&mut rest);
+        let written = FEW - rest.len();
+        Self::Few(written as u8, few)
     }
 
     /// The fields in their order, as bytes.
     fn fields(&self) -> Fields<'_> {
-        Fields(&self.0)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        Fields(self.as_bytes())
     }
 
     /// The first value of `name`, which must be in lower case.
@@ -65,16 +90,22 @@ impl HeaderBlock {
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match self {
+            Self::Few(length, few) => &few[..usize::from(*length)],
+            Self::Many(many) => many,
+        }
     }
 
     /// The block that has these bytes; what is no field in them is not shown.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self::of(bytes.len(), |out| out.put_slice(bytes))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.0.len()
+        match self {
+            Self::Few(..) => 0,
+            Self::Many(many) => many.len(),
+        }
     }
 }
 
@@ -134,7 +165,7 @@ mod tests {
                 map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
             }
             let block = HeaderBlock::from_map(&map, |_, _| true);
-            prop_assert_eq!(block.is_empty(), map.is_empty());
+            prop_assert_eq!(block.as_bytes().is_empty(), map.is_empty());
             let mut back = HeaderMap::new();
             block.append_to(&mut back);
             prop_assert_eq!(&back, &map);

@@ -154,7 +154,7 @@ impl RecordedResponse {
             status,
             embed,
             headers,
-            trailers: (!trailers.is_empty()).then(|| trailers.into()),
+            trailers: (!trailers.as_bytes().is_empty()).then(|| trailers.into()),
             body,
         }))
     }

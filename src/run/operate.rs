@@ -15,7 +15,7 @@ use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, AtMost, Node, Ran, RunLimits, WholeRequest,
+    AcceptedRequest, AtMost, Node, Ran, RunLimits, WholeRequest, at_once,
     catch_panic::CatchPanic,
     collect::collect,
     heartbeat,
@@ -55,11 +55,13 @@ where
         span,
         admitted,
     } = accepted;
+    let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
+    // Let go of in this order: when the last one has left, all is told of how it ended.
+    let held = (node.in_flight.enter(Arc::clone(&work)), admitted);
     // A block has what it is handed once, a function that is one has it twice.
     let run = async move {
-        let _admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
-        // It is running here already: once is enough.
-        let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
+        let (Some(_), _) = &held else {
+            // It is running here already: once is enough.
             return Ok(Ran::Refused);
         };
         heartbeat::ensure(&node);
@@ -68,7 +70,9 @@ where
             let run = pin!(run(&node, &limits, &work, &mut service, request));
             CatchPanic::new(stoppable(&node, &limits, &work, run)).await
         };
-        let outcome = match stopped_or_done {
+        // Before it is said how it has ended; it may panic as well.
+        let dropped = at_once(CatchPanic::new(async move { drop(service) }));
+        let outcome = match dropped.unwrap_or(Ok(())).and(stopped_or_done) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
                 leave(&node, &work, nothing).await;

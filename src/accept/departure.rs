@@ -1,0 +1,142 @@
+//! From the hands of the client into those that do its work.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::{runtime::Handle, sync::oneshot};
+use tower::{BoxError, Service};
+use tracing::Span;
+
+use super::{
+    create::{Made, create},
+    front::{Accepted, Created, Front, Verdict},
+    going::{Creating, Going},
+    hand_over::Wanted,
+    policy::Policy,
+    refuse::Refusal,
+    reserve::ReservedKey,
+};
+use crate::{
+    operation::{RecordedResponse, WholeBody},
+    run::{Admitted, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
+    store::Lease,
+};
+
+/// A request on its way out of the hands of its client.
+pub(super) struct Departure<S, R> {
+    pub(super) node: Arc<Node<R>>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) wanted: Wanted,
+    pub(super) reserved: Option<ReservedKey>,
+    pub(super) service: S,
+    pub(super) request: Box<WholeRequest>,
+    pub(super) admitted: Admitted,
+    pub(super) span: Span,
+}
+
+impl<S, C, R> Departure<S, R>
+where
+    S: Service<Request<WholeBody>, Response = Response<C>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    C: Body<Data = Bytes> + Send + 'static,
+    C::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    /// Creates the operation in place, if the store never waits, and in a task if it may.
+    /// Its work is done in a task in any case.
+    pub(super) fn go<P, E>(self, front: Front) -> Going<P, E> {
+        // Where there is none this panics, while there is nothing to lose.
+        let runtime = Handle::current();
+        let made = match self.node.store.never_waits() {
+            true => at_once(create(&self.node, &self.policy, &self.wanted)),
+            false => None,
+        };
+        let Some(made) = made else {
+            return Creating::by(front, |tell| async move {
+                let made = create(&self.node, &self.policy, &self.wanted).await;
+                match self.leave(made) {
+                    ControlFlow::Continue(leaving) => take(leaving, tell).await,
+                    // The client may be gone.
+                    ControlFlow::Break(verdict) => drop(tell.send(verdict)),
+                }
+            });
+        };
+        let verdict = match self.leave(made) {
+            ControlFlow::Continue(leaving) if leaving.node.hand_off.is_some() => {
+                return Creating::by(front, |tell| take(leaving, tell));
+            }
+            ControlFlow::Continue(leaving) => {
+                let (record, run) = InProcess::begin(leaving);
+                // If the runtime is shutting down it is dropped, as whatever runs there.
+                runtime.spawn(run);
+                Ok(Accepted::New(Created::of(&record)))
+            }
+            ControlFlow::Break(verdict) => verdict,
+        };
+        front.answer(&verdict).into()
+    }
+
+    /// With what was made of it: it leaves for where its work is done, or there is
+    /// nothing to do but to answer.
+    fn leave(mut self, made: Result<Made, Refusal>) -> ControlFlow<Verdict, Leaving<S, R>> {
+        let record = match made {
+            Ok(Made::New(record)) => record,
+            // It was answered with a 503: this is no other request.
+            Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
+                return ControlFlow::Break(Err(Refusal::Unavailable));
+            }
+            Ok(Made::Repeated(record)) => {
+                let parts = &self.request.parts;
+                let urls = self.policy.locator.urls(parts, record.operation().id());
+                let accepted = Accepted::Repeated(Created::of(&record), urls);
+                return ControlFlow::Break(Ok(accepted));
+            }
+            Ok(Made::Answered(answer)) => {
+                return ControlFlow::Break(Ok(Accepted::Answered(answer)));
+            }
+            Err(refusal) => return ControlFlow::Break(Err(refusal)),
+        };
+        if let Some(key) = self.reserved.take() {
+            key.bound();
+        }
+        ControlFlow::Continue(Leaving {
+            node: self.node,
+            limits: self.policy.run,
+            service: self.service,
+            record,
+            request: self.request,
+            stored: self.wanted.new.request,
+            may_come_again: self.wanted.new.key.is_some(),
+            admitted: self.admitted,
+            span: self.span,
+            at_most: self.policy.create_timeout,
+        })
+    }
+}
+
+/// Gives it to whoever does its work.
+async fn take<S, C, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
+where
+    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    C: Body<Data = Bytes> + Send,
+    C::Error: Into<BoxError> + Send,
+    R: Lease<Output = RecordedResponse>,
+{
+    // The client may be gone; the operation is not.
+    let tell = |taken| {
+        let _ = tell.send(match taken {
+            Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
+            Taken::No => Err(Refusal::Unavailable),
+        });
+    };
+    let node = Arc::clone(&leaving.node);
+    match &node.hand_off {
+        None => InProcess::HERE.take(leaving, tell).await,
+        Some(hand_off) => hand_off.take(leaving, tell).await,
+    }
+}
