@@ -2,11 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
 use tokio::{runtime::Handle, sync::oneshot};
-use tower::{BoxError, Service};
 use tracing::Span;
 
 use super::{
@@ -19,8 +15,8 @@ use super::{
     reserve::ReservedKey,
 };
 use crate::{
-    operation::{RecordedResponse, WholeBody},
-    run::{Admitted, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
+    operation::RecordedResponse,
+    run::{Admitted, Handler, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
     store::Lease,
 };
 
@@ -36,13 +32,9 @@ pub(super) struct Departure<S, R> {
     pub(super) span: Span,
 }
 
-impl<S, C, R> Departure<S, R>
+impl<S, R> Departure<S, R>
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    C: Body<Data = Bytes> + Send + 'static,
-    C::Error: Into<BoxError> + Send,
+    S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
     /// Creates the operation in place, if the store never waits, and in a task if it may.
@@ -118,13 +110,9 @@ where
 }
 
 /// Gives it to whoever does its work.
-async fn take<S, C, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
+async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    C: Body<Data = Bytes> + Send,
-    C::Error: Into<BoxError> + Send,
+    S: Handler,
     R: Lease<Output = RecordedResponse>,
 {
     // The client may be gone; the operation is not.

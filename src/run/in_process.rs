@@ -1,13 +1,8 @@
 use std::{future::Future, sync::Arc};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use tower::{BoxError, Service};
-
-use super::{AcceptedRequest, Leaving, Take, Taken, operate};
+use super::{AcceptedRequest, Handler, Leaving, Take, Taken, operate};
 use crate::{
-    operation::{RecordedResponse, WholeBody},
+    operation::RecordedResponse,
     store::{Lease, Record},
 };
 
@@ -22,18 +17,14 @@ impl InProcess {
     pub(crate) const HERE: Self = Self { _none: () };
 
     /// Takes it: what is left to do is to run it to its end, which is the future.
-    pub(crate) fn begin<S, B, R>(
+    pub(crate) fn begin<S, R>(
         leaving: Leaving<S, R>,
     ) -> (
         Arc<Record<RecordedResponse>>,
         impl Future<Output = ()> + Send,
     )
     where
-        S: Service<Request<WholeBody>, Response = Response<B>> + Send,
-        S::Future: Send,
-        S::Error: Into<BoxError> + Send,
-        B: Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError> + Send,
+        S: Handler,
         R: Lease<Output = RecordedResponse>,
     {
         let Leaving {
@@ -61,13 +52,9 @@ impl InProcess {
     }
 }
 
-impl<S, B, R> Take<S, R> for InProcess
+impl<S, R> Take<S, R> for InProcess
 where
-    S: Service<Request<WholeBody>, Response = Response<B>> + Send,
-    S::Future: Send,
-    S::Error: Into<BoxError> + Send,
-    B: Body<Data = Bytes> + Send,
-    B::Error: Into<BoxError> + Send,
+    S: Handler,
     R: Lease<Output = RecordedResponse>,
 {
     /// Runs it, to its end.

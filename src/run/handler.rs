@@ -1,0 +1,31 @@
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::{BoxError, Service};
+
+use crate::operation::WholeBody;
+
+/// What accepted requests are run by, in one word: a service that takes them whole, can
+/// be called in a task of its own, and whose response can be recorded.
+pub(crate) trait Handler:
+    Service<
+        Request<WholeBody>,
+        Response = Response<Self::Body>,
+        Error: Into<BoxError> + Send,
+        Future: Send,
+    > + Send
+{
+    /// The body of its responses.
+    type Body: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send;
+}
+
+impl<S, C> Handler for S
+where
+    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    C: Body<Data = Bytes> + Send,
+    C::Error: Into<BoxError> + Send,
+{
+    type Body = C;
+}
