@@ -199,6 +199,7 @@ impl Reader<'_> {
             }
         }
     }
+
     fn rest_of_escape(&mut self) -> Option<()> {
         match self.next()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
