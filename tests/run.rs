@@ -428,9 +428,9 @@ async fn an_outcome_that_is_refused_like_any_other_is_tried_until_it_is_taken() 
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
-    for panics in [false, true] {
+    for (panics, is_hasty) in [(false, false), (false, true), (true, false), (true, true)] {
         let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
-        let store = Hooked::new(MemoryStore::new(), move |call, when| {
+        let mut store = Hooked::new(MemoryStore::new(), move |call, when| {
             let mut calls = calls.lock().unwrap();
             let first = when == When::Before && !calls.contains(&call);
             calls.push(call);
@@ -440,17 +440,31 @@ async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
                         call,
                         Call::Start | Call::Finish | Call::Renew | Call::Recalled
                     )
+                    // Who waits for a silent one to create has no patience to ask again.
+                    || first && call == Call::Create && (panics || is_hasty)
                 {
-                    assert!(!panics, "the store has a bad moment");
+                    if panics {
+                        std::panic::panic_any(Bomb);
+                    }
                     std::future::pending::<()>().await;
                 }
                 Ok(())
             }
         });
+        store.is_hasty = is_hasty;
         let setup = Setup::new(store);
         let id = setup.accept(done).await;
         assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
         assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
+    }
+}
+
+/// What is thrown, and throws again when it goes.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("again");
     }
 }
 
@@ -471,16 +485,36 @@ async fn a_handler_cannot_lose_its_operation_by_its_own_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_whose_payload_panics_is_still_only_a_failure() {
-    struct Bomb;
+    let setup = Setup::new(MemoryStore::new());
+    let id = setup.accept(async |_| std::panic::panic_any(Bomb)).await;
+    setup.failed_as(&id, FailureKind::Panicked).await;
+}
 
-    impl Drop for Bomb {
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_when_it_goes_has_failed_its_operation() {
+    /// Armed in a clone, which is what is called.
+    struct Fuse(bool);
+
+    impl Clone for Fuse {
+        fn clone(&self) -> Self {
+            Self(true)
+        }
+    }
+
+    impl Drop for Fuse {
         fn drop(&mut self) {
-            panic!("again");
+            assert!(!self.0, "it goes with a bang");
         }
     }
 
     let setup = Setup::new(MemoryStore::new());
-    let id = setup.accept(async |_| std::panic::panic_any(Bomb)).await;
+    let fuse = Fuse(false);
+    let id = setup
+        .accept(move |request| {
+            let _in_the_service = &fuse;
+            done(request)
+        })
+        .await;
     setup.failed_as(&id, FailureKind::Panicked).await;
 }
 
