@@ -666,6 +666,35 @@ async fn results_of_another_type_are_weighed_as_they_say() {
     assert!(store.bytes().abs_diff(before + 12_345) < 16);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_weighed_has_ended_all_the_same_and_expires() {
+    let weigh = |text: &String| match text.as_str() {
+        "lead" => panic!("too heavy"),
+        text => text.len(),
+    };
+    let store = MemoryStore::<String>::weighing(weigh).ttl(MILLISECOND);
+    let Created::New(record) = store
+        .create(NewOperation::new(OperationId::new()))
+        .await
+        .unwrap()
+    else {
+        panic!("not new");
+    };
+    let (id, token) = (record.operation().id().clone(), record.token());
+    let (writer, written) = (store.clone(), id.clone());
+    let write = tokio::spawn(async move {
+        let outcome = Outcome::Succeeded(Some("lead".into()));
+        writer.finish(&written, token, outcome, None).await
+    });
+    assert!(write.await.unwrap_err().is_panic());
+    let ended = store.get(&id).await.unwrap().unwrap();
+    assert!(ended.operation().state().is_terminal());
+    advance(2 * MILLISECOND).await;
+    assert_eq!(store.get(&id).await.unwrap(), None);
+    assert_eq!(store.purge(10).await.unwrap(), 1);
+    assert_eq!((store.len(), store.bytes()), (0, 0));
+}
+
 /// One step of a life with others, on one of a few operations.
 #[derive(Debug, Clone)]
 enum Act {
