@@ -167,3 +167,39 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::{
+        operation::OperationId,
+        run::Drain,
+        store::{MemoryStore, Repository, Store},
+    };
+
+    #[tokio::test]
+    async fn what_may_have_been_made_is_ended_when_the_request_is_refused() {
+        let store = MemoryStore::new();
+        let node = Arc::new(Node::new(store.clone()));
+        let new = NewOperation::new(OperationId::new());
+        // A try that was given up before it had answered.
+        store.create(new.clone()).await.unwrap();
+        let drain = Drain::new(Arc::clone(&node.in_flight));
+        drain.drain(Duration::ZERO).await;
+
+        let id = new.id.clone();
+        let wanted = Wanted {
+            new,
+            is_fresh: true,
+            in_doubt: AtomicUsize::new(1),
+        };
+        let made = create(&node, &Policy::default(), &wanted).await;
+        assert!(matches!(made, Err(Refusal::Closed)));
+        tokio::task::yield_now().await;
+        let record = store.get(&id).await.unwrap().unwrap();
+        let problem = record.operation().problem().expect("it was ended");
+        assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    }
+}
