@@ -40,7 +40,9 @@ count() {
 }
 
 printf '\n| instructions | counted | committed | difference |\n| --- | --- | --- | --- |\n'
-written="# Instructions an operation, by valgrind; made by \`bash benches/instructions.sh --update\`."
+written="# Instructions an operation, by valgrind; made by \`bash benches/instructions.sh --update\`.
+# A poll takes up to 4 % more where its body, of more than a kibibyte, lies worse in the heap,
+# which the length of the program's path decides: the dearer of some runs belongs here."
 for kind in accept accept_waiting accept_full spawn finish poll; do
   now=$(count "$kind")
   before=$(sed -n "s/^$kind = //p" "$numbers")
