@@ -66,12 +66,16 @@ where
     layer.layer(work::<RequestBody<B>>(workload.takes()))
 }
 
+/// How long what has ended is kept while something is accepted. Of 2 ms all of it fits
+/// into the caches.
+const KEPT: Duration = Duration::from_millis(500);
+
 /// With the operations that are polled.
 async fn store(workload: Workload) -> MemoryStore {
     let Workload::Poll(stored) = workload else {
         // Bounded as by default. What has ended expires soon, so that as much is forgotten
         // as is accepted, and no turn is unlike another.
-        return MemoryStore::new().ttl(Duration::from_millis(500));
+        return MemoryStore::new().ttl(KEPT);
     };
     let store = MemoryStore::new()
         .max_operations(usize::MAX)

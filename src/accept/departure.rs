@@ -62,9 +62,12 @@ where
             }
             ControlFlow::Continue(leaving) => {
                 let (record, run) = InProcess::begin(leaving);
+                let created = Created::of(&record);
+                // Before its work begins on another thread: the store has the only one then.
+                drop(record);
                 // If the runtime is shutting down it is dropped, as whatever runs there.
                 runtime.spawn(run);
-                Ok(Accepted::New(Created::of(&record)))
+                Ok(Accepted::New(created))
             }
             ControlFlow::Break(verdict) => verdict,
         };
