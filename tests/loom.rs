@@ -1,5 +1,5 @@
-//! The wait/notify cell, and the gate that is made of it, under a model checker:
-//! every interleaving of their locks and wakers, within loom's bounds.
+//! The wait/notify cell, the gate that is made of it, and the table of keys, under a
+//! model checker: every interleaving of their locks and wakers, within loom's bounds.
 //!
 //! The files under test are compiled a second time here, over loom's `Arc` and
 //! `Mutex`; nothing else of the crate needs to know of loom.
@@ -7,7 +7,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod sync {
-    pub(crate) use loom::sync::{Arc, Mutex};
+    pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
 }
 
 #[path = "../src/store/wait.rs"]
@@ -16,18 +16,61 @@ mod wait;
 #[path = "../src/run/gate.rs"]
 mod gate;
 
+#[path = "../src/store/memory/keyring.rs"]
+mod keyring;
+
+/// As much of the store's clock as keys need.
+mod shard {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct Tick(pub(crate) u64);
+
+    impl Tick {
+        pub(crate) const NEVER: Self = Self(u64::MAX);
+    }
+}
+
+/// As much of the store's room as keys need.
+mod limits {
+    use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Room {
+        pub(crate) keys: AtomicUsize,
+    }
+
+    impl Room {
+        pub(crate) fn has_keys(&self) -> bool {
+            self.keys.load(SeqCst) > 0
+        }
+
+        pub(crate) fn add_key(&self) {
+            self.keys.fetch_add(1, SeqCst);
+        }
+
+        pub(crate) fn remove_key(&self) {
+            self.keys.fetch_sub(1, SeqCst);
+        }
+
+        pub(crate) fn resize(&self, _before: usize, _after: usize) {}
+    }
+}
+
 use std::{
     future::Future,
     sync::atomic::Ordering::SeqCst,
     task::{Context, Waker},
+    time::Duration,
 };
 
 use gate::{Denied, Gate, Returned};
+use keyring::{KeyTable, Keyed};
+use limits::Room;
 use loom::{
     future::block_on,
     sync::{Arc, atomic::AtomicUsize},
     thread,
 };
+use shard::Tick;
 use wait::{WaitCell, Waiter};
 
 /// Three threads have more interleavings than can be walked; a lost wake-up
@@ -295,5 +338,81 @@ fn a_client_that_leaves_while_creating_succeeds_drops_nothing() {
         assert!(gate.created(true));
         assert!(!client.join().unwrap());
         assert_eq!(gate.returned(), Returned::Nobody);
+    });
+}
+
+/// What a key stands for: something past, which may go, or something that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    is_past: bool,
+    deadline: u64,
+}
+
+impl Keyed for Bound {
+    fn deadline(&self) -> Tick {
+        Tick(self.deadline)
+    }
+
+    fn may_go(&self, _: Tick, _: Duration) -> bool {
+        self.is_past
+    }
+
+    fn weight(&self) -> usize {
+        1
+    }
+}
+
+const NOW: Tick = Tick(1);
+
+/// A table with one key, `"key"`, that stands for something past.
+fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Room>) {
+    let (table, room) = (Arc::new(KeyTable::new(1)), Arc::new(Room::default()));
+    let past = Bound {
+        is_past: true,
+        deadline: 5,
+    };
+    table.lock(0).put(&"key", past, 0, &room);
+    (table, room)
+}
+
+/// A thread that makes room by removing a key.
+fn evicting(
+    (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Room>),
+) -> thread::JoinHandle<bool> {
+    let (table, room) = (table.clone(), room.clone());
+    thread::spawn(move || table.evict(NOW, Duration::ZERO, &room))
+}
+
+#[test]
+fn a_key_that_is_reserved_anew_is_not_removed_to_make_room() {
+    for deadline in [5, 9] {
+        model(move || {
+            let keys = one_past_key();
+            let evictor = evicting(&keys);
+            let reserved = Bound {
+                is_past: false,
+                deadline,
+            };
+            keys.0.lock(0).put(&"key", reserved, 0, &keys.1);
+            evictor.join().unwrap();
+            assert_eq!(keys.0.lock(0).get(&"key"), Some(&reserved));
+            assert_eq!(keys.1.keys.load(SeqCst), 1);
+        });
+    }
+}
+
+#[test]
+fn two_that_make_room_remove_a_key_each() {
+    model(|| {
+        let keys = one_past_key();
+        let past = Bound {
+            is_past: true,
+            deadline: 6,
+        };
+        keys.0.lock(0).put(&"another", past, 0, &keys.1);
+        let evictor = evicting(&keys);
+        assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1));
+        assert!(evictor.join().unwrap());
+        assert_eq!(keys.1.keys.load(SeqCst), 0);
     });
 }

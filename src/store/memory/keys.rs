@@ -2,32 +2,20 @@
 //!
 //! A key's lock is taken before that of an operation's shard, never after it.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{limits::Room, shard::Tick};
+use super::{
+    keyring::{self, Keyed},
+    shard::Tick,
+};
 use crate::{
     operation::OperationId,
     store::{FencingToken, Key, Owner, Record, Reservation},
 };
 
-pub(super) struct KeyTable<T> {
-    shards: Box<[Mutex<Keyring<T>>]>,
-}
-
-const SHARDS: usize = 64;
-
-/// The keys under one lock.
-pub(super) struct Keyring<T> {
-    /// Keys are chosen by clients, so they are hashed with a secret of the
-    /// process.
-    entries: HashMap<Arc<str>, KeyEntry<T>>,
-    /// Those whose time will be over, by when.
-    ending: BTreeSet<(Tick, Arc<str>)>,
-}
+/// By name.
+pub(super) type KeyTable<T> = keyring::KeyTable<Arc<str>, KeyEntry<T>>;
+pub(super) type Keyring<T> = keyring::Keyring<Arc<str>, KeyEntry<T>>;
 
 pub(super) struct KeyEntry<T> {
     owner: Option<Owner>,
@@ -53,125 +41,18 @@ enum Bound<T> {
     Answer(Arc<T>),
 }
 
-impl<T> KeyTable<T> {
-    pub(super) fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        }
+impl<T> Keyed for KeyEntry<T> {
+    fn deadline(&self) -> Tick {
+        self.deadline
     }
 
-    pub(super) fn lock(&self, name: &str, hash: u64) -> MutexGuard<'_, Keyring<T>> {
-        debug_assert!(!name.is_empty(), "an empty key is none");
-        self.shards[hash as usize % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// What it stands for is over, and has been for `min_retention`.
+    fn may_go(&self, now: Tick, min_retention: Duration) -> bool {
+        self.is_past() && self.since.plus(min_retention) <= now
     }
 
-    /// Removes at most `limit` keys whose time is over, and says how many.
-    pub(super) fn purge(&self, now: Tick, limit: usize, room: &Room) -> usize {
-        if !room.has_keys() {
-            return 0; // without a look at each shard
-        }
-        let mut purged = 0;
-        for keyring in &self.shards {
-            let mut keyring = keyring.lock().unwrap_or_else(PoisonError::into_inner);
-            purged += keyring.purge(now, limit - purged, room);
-        }
-        purged
-    }
-
-    /// Removes the key that would end soonest of those that stand for something
-    /// past, and have done so for `min_retention`; false if there is none.
-    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Room) -> bool {
-        let lock = |keyring: &Mutex<Keyring<T>>| {
-            keyring
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .soonest(now, min_retention)
-        };
-        let soonest = self
-            .shards
-            .iter()
-            .enumerate()
-            .filter_map(|(index, keyring)| {
-                let (deadline, name) = lock(keyring)?;
-                Some((deadline, index, name))
-            });
-        let Some((_, index, name)) = soonest.min() else {
-            return false;
-        };
-        let mut keyring = self.shards[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        keyring.remove(&name, room);
-        true
-    }
-}
-
-impl<T> Default for Keyring<T> {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            ending: BTreeSet::new(),
-        }
-    }
-}
-
-impl<T> Keyring<T> {
-    pub(super) fn get(&self, name: &str) -> Option<&KeyEntry<T>> {
-        self.entries.get(name)
-    }
-
-    /// Puts `entry` under `name`, in the place of what is there.
-    pub(super) fn put(&mut self, name: &Arc<str>, entry: KeyEntry<T>, room: &Room) {
-        let (deadline, weight) = (entry.deadline, entry.weight);
-        let before = self.entries.insert(Arc::clone(name), entry);
-        let freed = match before {
-            Some(before) => {
-                self.ending.remove(&(before.deadline, Arc::clone(name)));
-                before.weight
-            }
-            None => {
-                room.add_key();
-                0
-            }
-        };
-        if deadline != Tick::NEVER {
-            self.ending.insert((deadline, Arc::clone(name)));
-        }
-        room.resize(freed, weight);
-    }
-
-    pub(super) fn remove(&mut self, name: &str, room: &Room) {
-        if let Some((name, entry)) = self.entries.remove_entry(name) {
-            self.ending.remove(&(entry.deadline, name));
-            room.remove_key();
-            room.resize(entry.weight, 0);
-        }
-    }
-
-    /// Removes at most `limit` keys whose time is over, and says how many.
-    pub(super) fn purge(&mut self, now: Tick, limit: usize, room: &Room) -> usize {
-        let mut purged = 0;
-        while purged < limit
-            && let Some((_, name)) = self.ending.first().filter(|(deadline, _)| *deadline <= now)
-        {
-            let name = Arc::clone(name);
-            self.remove(&name, room);
-            purged += 1;
-        }
-        purged
-    }
-}
-
-impl<T> Keyring<T> {
-    /// The key that would end soonest of those that may go.
-    fn soonest(&self, now: Tick, min_retention: Duration) -> Option<(Tick, Arc<str>)> {
-        let may_go = |(_, name): &&(Tick, Arc<str>)| {
-            let entry = self.entries.get(name);
-            entry.is_some_and(|entry| entry.is_past() && entry.since.plus(min_retention) <= now)
-        };
-        self.ending.iter().find(may_go).cloned()
+    fn weight(&self) -> usize {
+        self.weight
     }
 }
 
@@ -242,10 +123,6 @@ impl<T> KeyEntry<T> {
     /// Whether an answer was kept under `token`.
     pub(super) fn is_settled_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, Bound::Answer(_)) && self.token == token && now < self.deadline
-    }
-
-    pub(super) fn weight(&self) -> usize {
-        self.weight
     }
 
     /// Whether the key stands for this operation.

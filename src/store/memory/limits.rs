@@ -135,29 +135,26 @@ impl Room {
 
     /// Whether one more operation of `bytes` would fit in.
     pub(super) fn has<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
-        self.operations() < limits.max_operations && self.has_bytes(limits, bytes)
-    }
-
-    /// Whether `bytes` more would fit in.
-    pub(super) fn has_bytes<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
-        self.bytes().saturating_add(bytes) <= limits.max_bytes
+        self.operations() < limits.max_operations
+            && self.bytes().saturating_add(bytes) <= limits.max_bytes
     }
 
     /// Takes the room of one more operation, if it is there. What does not fit
     /// is never counted, so that it cannot keep out what does.
     pub(super) fn take<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
-        let raise = |count: &AtomicUsize, by: usize, limit: usize| {
-            let raised = |now: usize| now.checked_add(by).filter(|sum| *sum <= limit);
-            count.fetch_update(Relaxed, Relaxed, raised).is_ok()
-        };
         if !raise(&self.operations, 1, limits.max_operations) {
             return false;
         }
-        let taken = raise(&self.bytes, bytes, limits.max_bytes);
+        let taken = self.take_bytes(limits, bytes);
         if !taken {
             self.operations.fetch_sub(1, Relaxed);
         }
         taken
+    }
+
+    /// Takes the room of `bytes` more, if it is there.
+    pub(super) fn take_bytes<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
+        raise(&self.bytes, bytes, limits.max_bytes)
     }
 
     /// An operation of `before` bytes has `after` from now on, whatever the
@@ -179,6 +176,12 @@ impl Room {
         self.waiters.fetch_add(1, Relaxed);
         Waiting(Arc::clone(&self.waiters))
     }
+}
+
+/// Adds to a count, unless it were above its limit then.
+fn raise(count: &AtomicUsize, by: usize, limit: usize) -> bool {
+    let raised = |now: usize| now.checked_add(by).filter(|sum| *sum <= limit);
+    count.fetch_update(Relaxed, Relaxed, raised).is_ok()
 }
 
 pub(super) struct Waiting(Arc<AtomicUsize>);

@@ -1,6 +1,7 @@
 //! Operations in this process's memory.
 
 mod expiring;
+mod keyring;
 mod keys;
 mod leasing;
 mod limits;
@@ -26,7 +27,7 @@ use self::{
     limits::Limits,
     shard::{Entry, Hashed, Shard, Tick},
 };
-use super::{Record, mailbox::Mailboxes};
+use super::{Record, mailbox::Mailboxes, sync};
 use crate::operation::{OperationId, RecordedResponse};
 
 /// Operations in this process's memory: bounded, fast, and gone with the
@@ -78,6 +79,9 @@ struct Shared<T> {
 
 const SHARDS: usize = 256;
 
+/// Into so many parts the keys are divided.
+const RINGS: usize = 64;
+
 /// So many expired keys are looked for at a time when there is no room.
 const PURGED_FOR_ROOM: usize = 64;
 
@@ -117,7 +121,7 @@ impl<T> MemoryStore<T> {
                 started: Instant::now(),
                 room: limits::Room::default(),
                 created: AtomicU64::new(0),
-                keys: KeyTable::new(),
+                keys: KeyTable::new(RINGS),
                 mailboxes: Mailboxes::default(),
             }),
             limits: Limits::new(heap_bytes),
@@ -191,9 +195,8 @@ impl<T> MemoryStore<T> {
     }
 
     fn lock_key(&self, name: &str) -> MutexGuard<'_, Keyring<T>> {
-        self.shared
-            .keys
-            .lock(name, self.shared.hasher.hash_one(name))
+        debug_assert!(!name.is_empty(), "an empty key is none");
+        self.shared.keys.lock(self.shared.hasher.hash_one(name))
     }
 
     /// The operation, if it is there and was made by the key of this name.

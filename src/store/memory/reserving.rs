@@ -2,11 +2,36 @@
 
 use std::time::Duration;
 
-use super::{MemoryStore, keys::KeyEntry, writing::PURGED_PER_END};
+use super::{
+    MemoryStore,
+    keyring::Keyed,
+    keys::{KeyEntry, Keyring},
+    shard::Tick,
+    writing::PURGED_PER_END,
+};
 use crate::{
     operation::Payload,
     store::{FencingToken, Key, Keys, Owner, Reservation, StoreError},
 };
+
+impl<T: Payload> MemoryStore<T> {
+    /// Of a reservation under `token`: what the key stands for otherwise, or what is
+    /// there of this token's own; `None` if the key is free.
+    fn stands_for(
+        &self,
+        keyring: &Keyring<T>,
+        key: &Key,
+        owner: Option<&Owner>,
+        token: FencingToken,
+        now: Tick,
+    ) -> Option<Reservation<T>> {
+        let entry = keyring.get(&key.name)?;
+        if entry.is_reserved_by(token, now) {
+            return Some(Reservation::Reserved(token));
+        }
+        entry.look_up(key, owner, now, |id| self.made_by(&key.name, id))
+    }
+}
 
 impl<T: Payload> Keys for MemoryStore<T> {
     async fn reserve(
@@ -19,29 +44,35 @@ impl<T: Payload> Keys for MemoryStore<T> {
         let now = self.now().tick;
         let entry = KeyEntry::reserved(key, owner, token, now.plus(term));
         let (room, weight) = (&self.shared.room, entry.weight());
-        let mut keyring = self.lock_key(&key.name);
-        if let Some(before) = keyring.get(&key.name)
-            && before.is_reserved_by(token, now)
-        {
-            // In its own room.
-            keyring.put(&key.name, entry, room);
-            return Ok(Reservation::Reserved(token));
+        let has_room = || room.take_bytes(&self.limits, weight);
+        let mut has_taken = has_room();
+        loop {
+            let mut keyring = self.lock_key(&key.name);
+            let there = self.stands_for(&keyring, key, owner, token, now);
+            // Its own is renewed in its own room.
+            let is_own = matches!(there, Some(Reservation::Reserved(_)));
+            match there {
+                Some(there) if !is_own => {
+                    room.resize(if has_taken { weight } else { 0 }, 0);
+                    return Ok(there);
+                }
+                None if !has_taken => {
+                    // Without the lock: what goes for it may hang on keys itself. By
+                    // the next look the key may stand for something.
+                    drop(keyring);
+                    has_taken = self.make_room(has_room, weight, now);
+                    if !has_taken {
+                        return Err(StoreError::Full);
+                    }
+                }
+                _ => {
+                    let paid = if has_taken { weight } else { 0 };
+                    keyring.put(&key.name, entry, paid, room);
+                    keyring.purge(now, PURGED_PER_END, room);
+                    return Ok(Reservation::Reserved(token));
+                }
+            }
         }
-        drop(keyring);
-        // Before the lock: what goes for it may hang on keys itself.
-        let has_room = self.make_room(|| room.has_bytes(&self.limits, weight), weight, now);
-        let mut keyring = self.lock_key(&key.name);
-        if let Some(before) = keyring.get(&key.name)
-            && let Some(held) = before.look_up(key, owner, now, |id| self.made_by(&key.name, id))
-        {
-            return Ok(held);
-        }
-        keyring.purge(now, PURGED_PER_END, room);
-        if !has_room {
-            return Err(StoreError::Full);
-        }
-        keyring.put(&key.name, entry, room);
-        Ok(Reservation::Reserved(token))
     }
 
     async fn settle(&self, key: &Key, token: FencingToken, answer: T) -> Result<bool, StoreError> {
@@ -56,7 +87,7 @@ impl<T: Payload> Keys for MemoryStore<T> {
         let settled =
             entry.map(|entry| entry.settled(answer, bytes, now, now.plus(self.limits.ttl)));
         Ok(settled
-            .map(|settled| keyring.put(&key.name, settled, &self.shared.room))
+            .map(|settled| keyring.put(&key.name, settled, 0, &self.shared.room))
             .is_some())
     }
 

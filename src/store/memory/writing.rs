@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     MemoryStore, Now,
+    keyring::Keyed,
     keys::KeyEntry,
     limits::Weight,
     shard::{Entry, Tick},
@@ -91,8 +92,8 @@ impl<T: Payload> MemoryStore<T> {
         if let Some((key, keyring)) = &mut keyring {
             let entry = KeyEntry::of_operation(key, new.owner.as_ref(), &new.id);
             // The room for it was made together with that of the operation.
-            self.shared.room.resize(entry.weight(), 0);
-            keyring.put(&key.name, entry, &self.shared.room);
+            let paid = entry.weight();
+            keyring.put(&key.name, entry, paid, &self.shared.room);
         }
         drop(keyring);
         self.freed(replaced.as_slice());
@@ -261,7 +262,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {
                 let forgotten = key.forgotten(&entry.record, now, expires);
-                keyring.put(name, forgotten, &self.shared.room);
+                keyring.put(name, forgotten, 0, &self.shared.room);
             }
             break entry;
         };
