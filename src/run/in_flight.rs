@@ -1,16 +1,16 @@
 //! What a node has in its hands: how much, what, and until when.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use super::work::{Cause, Ended, Work};
+use super::{
+    live::Live,
+    work::{Cause, Ended, Work},
+};
 use crate::{
     operation::OperationId,
     store::{
@@ -25,7 +25,7 @@ pub(crate) struct InFlight {
     /// Requests that were let in and have not ended.
     admitted: AtomicUsize,
     max: AtomicUsize,
-    live: Mutex<Live>,
+    running: Mutex<Running>,
     /// Notified when the last one leaves.
     empty: Arc<WaitCell>,
     /// No new work.
@@ -36,8 +36,8 @@ pub(crate) struct InFlight {
 }
 
 #[derive(Debug, Default)]
-struct Live {
-    works: HashMap<OperationId, Arc<Work>, foldhash::quality::RandomState>,
+struct Running {
+    live: Live,
     /// Whatever comes is interrupted.
     interrupting: bool,
     /// What has become of the runs since the drain began.
@@ -65,7 +65,7 @@ impl InFlight {
         Self {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
-            live: Mutex::default(),
+            running: Mutex::default(),
             empty: Arc::default(),
             closed: CancellationToken::new(),
             abandoned: CancellationToken::new(),
@@ -106,15 +106,15 @@ impl InFlight {
         self.admitted.load(SeqCst)
     }
 
-    /// Takes an operation among the live ones; `None` if it is there already.
+    /// Takes a work among the live ones; `None` if it is there already: the same
+    /// operation, held by the same token.
     pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>) -> Option<Entered> {
-        let mut live = self.live();
-        let interrupting = live.interrupting;
-        match live.works.entry(work.id.clone()) {
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(entry) => entry.insert(Arc::clone(&work)),
-        };
-        drop(live);
+        let mut running = self.running();
+        let interrupting = running.interrupting;
+        if !running.live.insert(&work) {
+            return None;
+        }
+        drop(running);
         if interrupting {
             work.stop(Cause::Interrupted);
         }
@@ -125,56 +125,54 @@ impl InFlight {
     }
 
     pub(super) fn held(&self) -> Vec<Held> {
-        self.live().works.values().map(|work| work.held()).collect()
+        let running = self.running();
+        running.live.iter().map(|work| work.held()).collect()
     }
 
     pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<Held> {
-        let live = self.live();
-        ids.iter()
-            .filter_map(|id| live.works.get(id))
-            .map(|work| work.held())
-            .collect()
+        let running = self.running();
+        let works = ids.iter().flat_map(|id| running.live.of(id));
+        works.map(|work| work.held()).collect()
     }
 
     /// These are held no more.
     pub(super) fn recall(&self, lost: &[Held]) {
-        let live = self.live();
-        // Not one that came back under a newer token meanwhile.
-        let works = lost.iter().filter_map(|lost| {
-            live.works
-                .get(&lost.id)
-                .filter(|work| work.token() == lost.token)
-        });
-        let works: Vec<_> = works.cloned().collect();
-        drop(live);
+        let works: Vec<_> = {
+            let running = self.running();
+            let lost = lost
+                .iter()
+                .filter_map(|lost| running.live.get(&lost.id, lost.token));
+            lost.cloned().collect()
+        };
         works.iter().for_each(|work| work.stop(Cause::Recalled));
     }
 
     /// Counts from now on how runs end.
     pub(super) fn begin_tally(&self) {
-        self.live().tally = Some(Tally::default());
+        self.running().tally = Some(Tally::default());
     }
 
     /// How runs have ended since then; those that have not are unrecorded.
     pub(super) fn tally(&self) -> Tally {
-        let live = self.live();
-        let mut tally = live.tally.clone().unwrap_or_default();
-        tally.unrecorded.extend(live.works.keys().cloned());
+        let running = self.running();
+        let mut tally = running.tally.clone().unwrap_or_default();
+        let unrecorded = running.live.iter().map(|work| work.id.clone());
+        tally.unrecorded.extend(unrecorded);
         tally
     }
 
     /// Interrupts what is there and what may still come.
     pub(super) fn interrupt(&self) {
-        let mut live = self.live();
-        live.interrupting = true;
-        let works: Vec<_> = live.works.values().cloned().collect();
-        drop(live);
+        let mut running = self.running();
+        running.interrupting = true;
+        let works: Vec<_> = running.live.iter().cloned().collect();
+        drop(running);
         works.iter().for_each(|work| work.stop(Cause::Interrupted));
     }
 
     /// Whether nothing new is begun any more.
     pub(crate) fn is_interrupting(&self) -> bool {
-        self.live().interrupting
+        self.running().interrupting
     }
 
     /// A waiter for the moment when the last one leaves.
@@ -198,16 +196,16 @@ impl InFlight {
     /// Ends the heartbeat if nothing is live; false if it must go on.
     pub(super) fn rest(&self) -> bool {
         // Under the lock that `enter` takes before it asks for a heartbeat.
-        let live = self.live();
-        let idle = live.works.is_empty();
+        let running = self.running();
+        let idle = running.live.is_empty();
         if idle {
             self.heartbeat.store(false, SeqCst);
         }
         idle
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,10 +230,10 @@ pub(super) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut live = self.in_flight.live();
-        live.works.remove(&self.work.id);
+        let mut running = self.in_flight.running();
+        running.live.remove(&self.work);
         let id = &self.work.id;
-        if let Some(tally) = &mut live.tally {
+        if let Some(tally) = &mut running.tally {
             match self.work.ended() {
                 Some(Ended::ByItself) => tally.finished += 1,
                 Some(Ended::Interrupted) => tally.interrupted.push(id.clone()),

@@ -81,6 +81,7 @@ mod hold;
 mod in_flight;
 mod in_process;
 mod limits;
+mod live;
 mod node;
 mod operate;
 mod persist;

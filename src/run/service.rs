@@ -124,6 +124,15 @@ impl<S, R> RunService<S, R> {
         self
     }
 
+    /// How long the inner service may go on after its operation was canceled, or at the
+    /// end of a [drain](Drain::drain), to tidy up, before it is dropped; half a second by
+    /// default.
+    #[must_use]
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.limits.set_grace(grace);
+        self
+    }
+
     /// The largest response body that is recorded, in bytes; 8 MiB by default.
     #[must_use]
     pub fn result_limit(mut self, bytes: u64) -> Self {

@@ -3,7 +3,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{operation::OperationId, store::Record};
+use crate::{
+    operation::OperationId,
+    store::{FencingToken, Record},
+};
 
 /// The live records that this node wrote last, so that their next change needs no
 /// read before it. What is here may be out of date: every write is conditional.
@@ -35,8 +38,27 @@ impl<T> Held<T> {
         records.insert(id.clone(), Arc::clone(record));
     }
 
-    /// It is another's, or gone.
-    pub(super) fn lost(&self, id: &OperationId) {
+    /// The holder with `token` has lost it: to whoever may hold it here by another one.
+    pub(super) fn lost(&self, id: &OperationId, token: FencingToken) {
+        let mut records = self.records();
+        if records.get(id).is_some_and(|it| it.token() == token) {
+            records.remove(id);
+        }
+    }
+
+    /// This is what there is; what is known otherwise is out of date.
+    pub(super) fn found(&self, record: &Record<T>) {
+        let operation = record.operation();
+        let has_ended = operation.state().is_terminal();
+        let mut records = self.records();
+        let known = records.get(operation.id());
+        if known.is_some_and(|known| has_ended || known.token() != record.token()) {
+            records.remove(operation.id());
+        }
+    }
+
+    /// There is no operation of this id.
+    pub(super) fn gone(&self, id: &OperationId) {
         self.records().remove(id);
     }
 

@@ -17,7 +17,7 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         }
         let lost = self.shared.engine.renew(held, lease.term).await?;
         for lost in &lost {
-            self.shared.held.lost(&lost.id);
+            self.shared.held.lost(&lost.id, lost.token);
         }
         Ok(lost)
     }
@@ -78,7 +78,7 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
             return Ok(());
         }
         for held in held {
-            self.shared.held.lost(&held.id);
+            self.shared.held.lost(&held.id, held.token);
         }
         self.shared.engine.release(held).await
     }

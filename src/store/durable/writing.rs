@@ -59,7 +59,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                     return Ok(Write::Done(current));
                 }
                 Step::Lost => {
-                    self.shared.held.lost(current.operation().id());
+                    self.shared.held.found(&current);
                     return Ok(Write::Lost(current));
                 }
                 Step::Next(next) => next,
@@ -153,7 +153,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     }
 
     fn gone(&self, id: &OperationId) -> Write<T> {
-        self.shared.held.lost(id);
+        self.shared.held.gone(id);
         Write::Gone
     }
 }
