@@ -93,6 +93,9 @@ pub mod contract;
 #[doc(hidden)]
 pub mod crash_points;
 pub mod dialect;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guide;
 pub mod operation;
 pub mod poll;

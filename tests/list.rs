@@ -431,3 +431,15 @@ async fn head_options_and_other_methods() {
     }
     assert_eq!(store.len(), 2);
 }
+
+#[tokio::test]
+async fn a_part_of_no_operation_allows_what_that_part_allows() {
+    let polls = PollService::new(MemoryStore::new()).listing();
+    let polls = polls.dialect(tower_operations::dialect::Durable::default());
+    for method in ["GET", "PUT"] {
+        let request = Request::builder().method(method).uri("/terminate");
+        let answer = Answer::to(&polls, request).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{answer:?}");
+        assert_eq!(answer.field("allow"), "POST, OPTIONS");
+    }
+}

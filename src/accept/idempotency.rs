@@ -158,7 +158,7 @@ impl Idempotency {
         }
     }
 
-    fn parse(&self, value: &[u8]) -> Option<String> {
+    pub(crate) fn parse(&self, value: &[u8]) -> Option<String> {
         let value = value.trim_ascii();
         match value.strip_prefix(b"\"") {
             Some(rest) => quoted(rest),

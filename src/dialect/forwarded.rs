@@ -22,7 +22,7 @@ pub(crate) enum ForwardedBy {
 }
 
 /// Scheme and host as a URL without a path, if both can be such.
-pub(super) fn base(headers: &HeaderMap, by: ForwardedBy) -> Option<String> {
+pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy) -> Option<String> {
     let (scheme, host) = match by {
         ForwardedBy::Standard => {
             let element = last(headers, &FORWARDED)?;

@@ -20,7 +20,7 @@ mod error;
 mod event;
 mod fault;
 mod fhir;
-mod forwarded;
+pub(crate) mod forwarded;
 mod google;
 mod ipa;
 mod locator;

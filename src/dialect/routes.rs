@@ -178,7 +178,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
             _ => Err(Fault::MethodNotAllowed { allow: READ }),
         },
         (None, Some(_)) => Err(Fault::MissingId),
-        (None, None) if inquiry.lists => Err(Fault::MethodNotAllowed { allow: READ }),
+        (None, None) if inquiry.lists && is_whole => Err(Fault::MethodNotAllowed { allow: READ }),
         (None, None) => Err(Fault::MethodNotAllowed { allow }),
     }
 }

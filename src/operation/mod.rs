@@ -65,5 +65,7 @@ pub(crate) use collect::Collecting;
 pub(crate) use digits::{push_number, put_number};
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::essence;
+#[cfg(any(fuzzing, test))]
+pub(crate) use syntax::is_json;
 pub(crate) use syntax::push_string;
 pub(crate) use timestamp::{http_date, push_rfc3339};

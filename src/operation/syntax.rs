@@ -5,7 +5,7 @@
 //! comparison of.
 
 /// Whether `bytes` are one JSON value, however deep.
-pub(super) fn is_json(bytes: &[u8]) -> bool {
+pub(crate) fn is_json(bytes: &[u8]) -> bool {
     let reader = Reader {
         rest: bytes,
         is_text: false,

@@ -58,7 +58,7 @@ mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-mod durable;
+pub(crate) mod durable;
 mod error;
 mod function;
 mod history;

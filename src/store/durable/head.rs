@@ -71,7 +71,7 @@ struct Before<'a> {
 }
 
 /// The head of a record. What could not be read again is not written.
-pub(super) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
     let metadata = operation.metadata();
     let history = record.history();
@@ -112,7 +112,7 @@ pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, Sto
 }
 
 /// The record that a cell holds.
-pub(super) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
+pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     let result = cell.result.map(T::from_bytes).transpose();
     let result = result.map_err(StoreError::Refused)?;
     let head: Head<'_> = serde_json::from_slice(&cell.head).map_err(StoreError::refused)?;

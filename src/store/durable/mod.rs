@@ -2,7 +2,7 @@
 
 mod browsing;
 mod engine;
-mod head;
+pub(crate) mod head;
 mod held;
 mod hub;
 mod leasing;

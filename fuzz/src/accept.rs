@@ -1,0 +1,262 @@
+//! Whatever is sent to a service behind the layer: it is answered in HTTP, and what got
+//! a 202 is there for its owner and ends.
+//!
+//! An input's first line has letters, the rest are up to four requests, with lines of
+//! `===` between them. Their fields say how the service answers: `x-sleep` (seconds),
+//! `x-status`, `x-fail`, `x-accept`, and each `x-r-NAME` becomes a field `NAME`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{CONTENT_LOCATION, LOCATION},
+};
+use tokio::time::sleep;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, Idempotency, MemoryStore, OperationHandle, OperationId, PollService,
+    RequestBody, WholeBody, dialect::Dialect, store::Store,
+};
+
+use crate::{
+    answer::{Answer, MARK},
+    message,
+    world::{BASE, Choice, owner, run_alone},
+};
+
+pub fn check(data: &[u8]) {
+    let (letters, text) = message::split_line(data);
+    let requests = split(text).map_while(message::request).take(4);
+    let requests: Vec<_> = requests.collect();
+    if !requests.is_empty() {
+        run_alone(answered(Choice(letters), requests));
+    }
+}
+
+const BETWEEN: &[u8] = b"\n===\n";
+
+fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut at = text.windows(BETWEEN.len());
+        let end = at.position(|window| window == BETWEEN);
+        rest = end.map(|end| &text[end + BETWEEN.len()..]);
+        Some(end.map_or(text, |end| &text[..end]))
+    })
+}
+
+async fn serve(request: Request<RequestBody<WholeBody>>) -> Result<Response<WholeBody>, BoxError> {
+    let (parts, body) = request.into_parts();
+    let field = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let seconds = field("x-sleep").and_then(|text| text.parse().ok());
+    sleep(Duration::from_secs(seconds.unwrap_or(0).min(7_200))).await;
+    if parts.headers.contains_key("x-accept") {
+        let _ = OperationHandle::of(&parts.extensions).accept().await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    if parts.headers.contains_key("x-fail") {
+        return Err("as it was told".into());
+    }
+    let status = field("x-status").and_then(|text| text.parse().ok());
+    let mut headers = HeaderMap::new();
+    headers.insert(MARK, HeaderValue::from_static("yes"));
+    for (name, value) in &parts.headers {
+        if let Some(name) = name.as_str().strip_prefix("x-r-")
+            && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+        {
+            headers.append(name, value.clone());
+        }
+    }
+    let body = Answer::read(Response::new(body)).await.body;
+    let mut response = Response::new(WholeBody::from(body));
+    *response.status_mut() = status.unwrap_or(StatusCode::OK);
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
+    let store = MemoryStore::new();
+    let dialect = choice.dialect();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let service = layer(choice, &store).layer(service_fn(move |request| {
+        counted.fetch_add(1, SeqCst);
+        serve(request)
+    }));
+    let polls = PollService::new(store.clone())
+        .dialect(Arc::clone(&dialect))
+        .at("/operations");
+    let polls = match choice.has(b'O') {
+        true => polls.owner(owner),
+        false => polls,
+    };
+
+    let mut accepted: Vec<(HeaderMap, OperationId)> = Vec::new();
+    for request in &requests {
+        let Ok(response) = service.clone().oneshot(request.clone()).await else {
+            // Of a request that passes through; an operation has no such error.
+            assert!(request.headers().contains_key("x-fail"));
+            continue;
+        };
+        if response.headers().contains_key(MARK) {
+            continue;
+        }
+        let answer = Answer::read(response).await;
+        answer.check(request.method(), &[]);
+        assert_ne!(answer.status, StatusCode::NOT_IMPLEMENTED, "{answer:?}");
+        if !answer.status.is_success() {
+            continue;
+        }
+        let id = id_of(&answer).unwrap_or_else(|| panic!("no operation in {answer:?}"));
+        accepted.push((request.headers().clone(), id));
+    }
+
+    for (headers, id) in &accepted {
+        end(&store, id).await;
+        for path in ["", "/result", "/results"] {
+            let mut poll = Request::get(format!("/operations/{id}{path}"));
+            if let Some(owner) = headers.get("x-owner") {
+                poll = poll.header("x-owner", owner);
+            }
+            let poll = poll.body(WholeBody::default()).unwrap();
+            let answer = Answer::read(polls.clone().oneshot(poll).await.unwrap()).await;
+            check_poll(&store, id, &answer, path).await;
+        }
+    }
+
+    // The same request under the same key is run once.
+    let first = &requests[0];
+    let is_same = |other: &Request<WholeBody>| {
+        other.method() == first.method()
+            && other.uri() == first.uri()
+            && other.headers() == first.headers()
+            && other.body().data() == first.body().data()
+    };
+    let is_keyed = first.headers().contains_key("idempotency-key");
+    let is_once = choice.has(b'K') && is_keyed && requests.iter().all(is_same);
+    if is_once && accepted.len() == requests.len() {
+        assert_eq!(calls.load(SeqCst), 1, "{requests:?}");
+        assert!(
+            accepted.iter().all(|(_, id)| *id == accepted[0].1),
+            "{accepted:?}"
+        );
+    }
+}
+
+/// Whatever an answer replays, it is there, and no failure of the poll itself.
+async fn check_poll(store: &MemoryStore, id: &OperationId, answer: &Answer, path: &str) {
+    let record = store.get(id).await.unwrap().expect("it is kept for a day");
+    let operation = record.operation();
+    let recorded = operation.response();
+    let problem = operation.problem().and_then(|problem| problem.status());
+    let ends = [recorded.map(|recorded| recorded.status()), problem];
+    let ends: Vec<StatusCode> = ends.into_iter().flatten().collect();
+    answer.check(&Method::GET, &ends);
+    if path.is_empty() && !ends.contains(&StatusCode::NOT_FOUND) {
+        assert_ne!(answer.status, StatusCode::NOT_FOUND, "{answer:?}");
+    }
+}
+
+/// Waits until it has ended, for which three hours are enough.
+async fn end(store: &MemoryStore, id: &OperationId) {
+    for _ in 0..3 * 360 {
+        let record = store
+            .get(id)
+            .await
+            .unwrap()
+            .expect("what is accepted is there");
+        if record.operation().state().is_terminal() {
+            return;
+        }
+        sleep(Duration::from_secs(10)).await;
+    }
+    panic!("{id} does not end");
+}
+
+/// The operation that an answer is about.
+fn id_of(answer: &Answer) -> Option<OperationId> {
+    let fields = [
+        LOCATION,
+        CONTENT_LOCATION,
+        HeaderName::from_static("azure-asyncoperation"),
+    ];
+    let header = fields.iter().find_map(|name| answer.headers.get(name));
+    let header = header.or_else(|| answer.headers.get("operation-location"));
+    let name = answer
+        .json()
+        .and_then(|json| json["name"].as_str().map(str::to_owned));
+    let url = match header {
+        Some(value) => value
+            .to_str()
+            .unwrap()
+            .parse::<Uri>()
+            .unwrap()
+            .path()
+            .to_owned(),
+        None => name?,
+    };
+    let mut segments = url
+        .rsplit('/')
+        .filter(|segment| !segment.starts_with("result"));
+    segments.next()?.parse().ok()
+}
+
+fn layer(choice: Choice<'_>, store: &MemoryStore) -> AsyncAcceptLayer<MemoryStore> {
+    let dialect: Arc<dyn Dialect> = choice.dialect();
+    let mut layer = AsyncAcceptLayer::new(store.clone())
+        .dialect(dialect)
+        .name("render");
+    if choice.has(b'P') {
+        layer = layer.preferred();
+    }
+    if choice.has(b'A') {
+        layer = layer.after(Duration::from_secs(3));
+    }
+    if choice.has(b'S') {
+        layer = layer.signaled();
+    }
+    if choice.has(b'K') || choice.has(b'C') || choice.has(b'N') {
+        let mut rules = match choice.has(b'N') {
+            true => Idempotency::required(),
+            false => Idempotency::optional(),
+        };
+        if choice.has(b'C') {
+            rules = rules.client_ids();
+        }
+        if choice.has(b'E') {
+            rules = rules.bare_tokens();
+        }
+        layer = layer.idempotency(rules);
+    }
+    if choice.has(b'O') {
+        layer = layer.owner(owner);
+    }
+    if choice.has(b'B') {
+        layer = layer.base_url(BASE).unwrap();
+    }
+    if choice.has(b'F') {
+        layer = layer.trust_forwarded(|_| true);
+    }
+    if choice.has(b'X') {
+        layer = layer.trust_x_forwarded(|_| true);
+    }
+    if choice.has(b'T') {
+        layer = layer.body_limit(64).result_limit(128);
+    }
+    if choice.has(b'Y') {
+        layer = layer.may_run_again(|_| true);
+    }
+    layer
+}

@@ -1,0 +1,51 @@
+//! Requests as text, so that an input can be read, written and changed by hand:
+//!
+//! ```text
+//! GET /operations/json?wait=3
+//! Prefer: wait=1
+//!
+//! the body
+//! ```
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use tower_operations::WholeBody;
+
+/// The first line, and what comes after it.
+pub(crate) fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// The request that this text is; `None` if its first line is none. Fields that a server
+/// would refuse to read are left out.
+pub(crate) fn request(text: &[u8]) -> Option<Request<WholeBody>> {
+    let (line, mut rest) = split_line(text);
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    let method = Method::from_bytes(&line[..space]).ok()?;
+    let target = Uri::try_from(&line[space + 1..]).ok()?;
+    // A server gets a path, or all of a URL.
+    let is_target = target.path().starts_with('/');
+    let mut request = Request::new(WholeBody::default());
+    *request.method_mut() = method;
+    *request.uri_mut() = is_target.then_some(target)?;
+    while !rest.is_empty() {
+        let (line, after) = split_line(rest);
+        rest = after;
+        if line.is_empty() {
+            break;
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let name = HeaderName::from_bytes(&line[..colon]);
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    *request.body_mut() = WholeBody::from(Bytes::copy_from_slice(rest));
+    Some(request)
+}

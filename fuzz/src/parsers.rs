@@ -1,0 +1,288 @@
+//! The small parsers of what comes in header fields, paths, queries and settings.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{ACCEPT, FORWARDED},
+};
+use tower_operations::{
+    AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationId, PollService,
+    dialect::{Ask, Dialect, Inquiry, Intent, Plain, Preferences},
+    fuzzing,
+};
+
+pub fn check(data: &[u8]) {
+    let Some((selector, data)) = data.split_first() else {
+        return;
+    };
+    match selector % 10 {
+        0 => prefer(data),
+        1 => idempotency_key(data),
+        2 => accept(data),
+        3 => forwarded(data),
+        4 => id(data),
+        5 => path(data),
+        6 => query(data),
+        7 => timestamp(data),
+        8 => base_url(data),
+        _ => event(data),
+    }
+}
+
+/// A field whose values are the lines of `data`, as far as they can be such.
+fn fields(name: &HeaderName, data: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n').take(8) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// Without quotes a list is what is between commas.
+fn prefer(data: &[u8]) {
+    let name = HeaderName::from_static("prefer");
+    let headers = fields(&name, data);
+    let read = Preferences::of(&headers);
+    if data.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
+        return;
+    }
+    let mut wait = None;
+    let mut respond_async = false;
+    for value in headers.get_all(&name) {
+        for preference in value.as_bytes().split(|byte| *byte == b',') {
+            let token = preference.split(|byte| *byte == b';').next().unwrap();
+            let text = String::from_utf8_lossy(token);
+            let (name, value) = match text.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (&*text, None),
+            };
+            let is = |word| name.trim_ascii().eq_ignore_ascii_case(word);
+            respond_async |= is("respond-async");
+            if is("wait") && wait.is_none() {
+                wait = Some(value.unwrap_or_default().trim_ascii().to_owned());
+            }
+        }
+    }
+    assert_eq!(read.respond_async(), respond_async);
+    let digits = wait.filter(|it| !it.is_empty() && it.bytes().all(|it| it.is_ascii_digit()));
+    let seconds = digits.map(|digits| digits.parse().unwrap_or(u64::MAX));
+    let seconds = seconds.filter(|seconds| *seconds > 0);
+    assert_eq!(read.wait(), seconds.map(Duration::from_secs));
+}
+
+/// What is read is what was quoted.
+fn idempotency_key(data: &[u8]) {
+    for rules in [
+        Idempotency::optional(),
+        Idempotency::optional().bare_tokens(),
+    ] {
+        let Some(text) = fuzzing::idempotency_key(&rules, data) else {
+            continue;
+        };
+        assert!(
+            text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{text:?}"
+        );
+        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+        let quoted = format!("\"{escaped}\"");
+        let again = fuzzing::idempotency_key(&rules, quoted.as_bytes());
+        assert_eq!(again.as_deref(), Some(&*text));
+    }
+}
+
+/// The order of what is accepted is of no importance, nor are lines.
+fn accept(data: &[u8]) {
+    let wants_events = |headers: &HeaderMap| {
+        let inquiry = Inquiry::new(&Method::GET, "/q3", None, headers);
+        match Plain::default().ask(&inquiry) {
+            Ok(Ask::About { intent, .. }) => intent == Intent::Events,
+            other => panic!("{other:?}"),
+        }
+    };
+    let headers = fields(&ACCEPT, data);
+    let wants = wants_events(&headers);
+    let named = data.to_ascii_lowercase();
+    let is_named = named.windows(17).any(|it| it == b"text/event-stream");
+    assert!(is_named || !wants);
+    if data.contains(&b'"') {
+        return;
+    }
+    let mut turned = HeaderMap::new();
+    let mut values: Vec<_> = headers.get_all(ACCEPT).iter().collect();
+    values.reverse();
+    for value in values {
+        for range in value.as_bytes().rsplit(|byte| *byte == b',') {
+            turned.append(ACCEPT, HeaderValue::from_bytes(range).unwrap());
+        }
+    }
+    assert_eq!(wants_events(&turned), wants, "{headers:?}");
+}
+
+/// An origin is a scheme and a host, and nothing else.
+fn forwarded(data: &[u8]) {
+    let (host, proto) = match data.iter().position(|byte| *byte == 0) {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &[][..]),
+    };
+    let mut older = fields(&HeaderName::from_static("x-forwarded-host"), host);
+    older.extend(fields(&HeaderName::from_static("x-forwarded-proto"), proto));
+    let origins = [
+        fuzzing::forwarded_origin(&fields(&FORWARDED, data), false),
+        fuzzing::forwarded_origin(&older, true),
+    ];
+    for origin in origins.into_iter().flatten() {
+        let uri: Uri = format!("{origin}/operations/q3")
+            .parse()
+            .expect("an origin");
+        assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
+        assert_eq!(uri.path(), "/operations/q3");
+        let authority = uri.authority().unwrap();
+        assert!(
+            !authority.as_str().contains('@') && !authority.host().is_empty(),
+            "{uri}"
+        );
+        assert!(HeaderValue::from_str(&origin).is_ok(), "{uri}");
+    }
+}
+
+/// What is an id is written as it was, and is found at the end of a path.
+fn id(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(id) = text.parse::<OperationId>() else {
+        return;
+    };
+    assert_eq!(id.to_string(), text);
+    let headers = HeaderMap::new();
+    for (path, query) in [
+        (format!("/{text}"), None),
+        (format!("/operations/{text}/"), None),
+        ("/".to_owned(), Some(format!("id={text}"))),
+    ] {
+        let inquiry = Inquiry::new(&Method::GET, &path, query.as_deref(), &headers);
+        match Plain::default().ask(&inquiry) {
+            Ok(Ask::About { id: found, .. }) => assert_eq!(found, id, "{path}"),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+}
+
+/// An id that a path names is one that its text decodes to.
+fn path(data: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/", data].concat()) else {
+        return;
+    };
+    let headers = HeaderMap::new();
+    let inquiry = Inquiry::new(&Method::GET, uri.path(), uri.query(), &headers);
+    let Ok(Ask::About { id, .. }) = Plain::default().ask(&inquiry) else {
+        return;
+    };
+    let text = id.to_string();
+    // Nothing of a query is taken for a plus here.
+    let whole = uri.to_string().replace('+', "%2B");
+    let mut decoded = form_urlencoded::parse(whole.as_bytes());
+    assert!(
+        decoded.any(|(name, value)| name.contains(&text) || value.contains(&text)),
+        "{uri}"
+    );
+}
+
+/// A parameter is what the standard's decoder says, if it is one at all.
+fn query(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let headers = HeaderMap::new();
+    let mut inquiry = Inquiry::new(&Method::GET, "/", Some(text), &headers);
+    inquiry.lists = true;
+    let Ok(Ask::List(listing)) = Plain::default().ask(&inquiry) else {
+        return;
+    };
+    let first = |wanted| {
+        let mut pairs = form_urlencoded::parse(data);
+        pairs
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value)
+    };
+    assert_eq!(listing.cursor.as_deref(), first("cursor").as_deref());
+    let state = listing.state.map(|state| state.to_string());
+    assert_eq!(state.as_deref(), first("state").as_deref());
+    let limit = first("limit").map(|limit| limit.parse().unwrap_or(usize::MAX));
+    assert_eq!(listing.limit, limit);
+}
+
+/// Moments are written as another reads them, and read as another writes them.
+fn timestamp(data: &[u8]) {
+    if let Some(millis) = data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
+        // Up to the last year of four digits.
+        let millis = millis % 253_402_300_800_000;
+        let at = UNIX_EPOCH + Duration::from_millis(millis.max(1));
+        let mut operation = Operation::<u32>::new("q3".parse().unwrap());
+        operation.update(|metadata| metadata.with_created_at(at));
+        let value = serde_json::to_value(&operation).unwrap();
+        let text = value["created_at"].as_str().unwrap();
+        assert_eq!(humantime::parse_rfc3339(text), Ok(at));
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let value = serde_json::json!({ "id": "q3", "state": "pending", "created_at": text });
+    let read = serde_json::from_value::<Operation<u32>>(value);
+    match (humantime::parse_rfc3339(text), read) {
+        (Ok(at), Ok(operation)) => {
+            let read = operation.metadata().created_at().unwrap();
+            // In milliseconds, of which the first is the least.
+            let least = UNIX_EPOCH + Duration::from_millis(1);
+            let late = at
+                .max(least)
+                .duration_since(read)
+                .expect("not later than it is");
+            assert!(late < Duration::from_millis(1), "{text}");
+        }
+        (Ok(_), Err(error)) => panic!("{text}: {error}"),
+        (Err(_), Ok(_)) => panic!("{text} is no moment"),
+        (Err(_), Err(_)) => {}
+    }
+}
+
+/// A base URL has a scheme and a host, and takes a path.
+fn base_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let layer = AsyncAcceptLayer::new(MemoryStore::new()).base_url(text);
+    let polls = PollService::new(MemoryStore::new()).base_url(text);
+    assert_eq!(layer.is_ok(), polls.is_ok());
+    if layer.is_err() {
+        return;
+    }
+    let uri: Uri = format!("{}/q3", text.trim_end_matches('/'))
+        .parse()
+        .expect("a URL");
+    assert!(matches!(uri.scheme_str(), Some("http" | "https")), "{uri}");
+    assert!(uri.host().is_some_and(|host| !host.is_empty()), "{uri}");
+    assert!(
+        uri.path().ends_with("/q3") && uri.query().is_none(),
+        "{uri}"
+    );
+}
+
+/// The lines of an event are its data.
+fn event(data: &[u8]) {
+    let encoded = fuzzing::event("failed", data.to_vec(), "7");
+    let rest = encoded.strip_prefix(b"id: 7\nevent: failed\n").unwrap();
+    let lines = rest.strip_suffix(b"\n\n").unwrap();
+    let mut read = Vec::new();
+    for line in lines.split(|byte| *byte == b'\n') {
+        assert!(!line.contains(&b'\r'), "{line:?}");
+        read.push(line.strip_prefix(b"data: ").expect("a line of data"));
+    }
+    let normal = String::from_utf8_lossy(data)
+        .replace("\r\n", "\n")
+        .replace('\r', "\n");
+    assert_eq!(String::from_utf8_lossy(&read.join(&b'\n')), normal);
+}

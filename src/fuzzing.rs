@@ -1,0 +1,119 @@
+//! Private parsers and decoders, for the fuzz targets in `fuzz/`. No part of the API.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+
+use crate::{
+    Idempotency, WholeBody,
+    dialect::{Event, ForwardedBy, forwarded},
+    operation::{is_json, push_string},
+    run::stored_request,
+};
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
+use crate::{
+    operation::RecordedResponse,
+    store::{Record, durable},
+};
+
+/// Whether these bytes are one JSON value.
+#[must_use]
+pub fn json(bytes: &[u8]) -> bool {
+    is_json(bytes)
+}
+
+/// `text` as a JSON string.
+#[must_use]
+pub fn json_string(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_string(text, &mut out);
+    out
+}
+
+/// The text that an `Idempotency-Key` of this value stands for.
+#[must_use]
+pub fn idempotency_key(rules: &Idempotency, value: &[u8]) -> Option<String> {
+    rules.parse(value)
+}
+
+/// The origin that `Forwarded` names, or the older fields.
+#[must_use]
+pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<String> {
+    let by = match by_older_fields {
+        true => ForwardedBy::Older,
+        false => ForwardedBy::Standard,
+    };
+    forwarded::base(headers, by)
+}
+
+/// An event as it goes over the wire.
+#[must_use]
+pub fn event(name: &'static str, data: Vec<u8>, id: &str) -> Vec<u8> {
+    let name = Some(name);
+    Event { name, data }.encode(id)
+}
+
+/// The request that these bytes hold, if they hold one.
+#[must_use]
+pub fn stored_request(bytes: &Bytes) -> Option<Request<WholeBody>> {
+    stored_request::restore(bytes).ok()
+}
+
+/// A request as bytes, with its credentials.
+#[must_use]
+pub fn store_request(request: Request<WholeBody>) -> Option<Bytes> {
+    let (parts, body) = request.into_parts();
+    stored_request::store(&parts, &parts.uri, &body, true)
+}
+
+/// The record that a cell with this head and this result holds.
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
+#[must_use]
+pub fn record(head: Bytes, result: Option<Bytes>) -> Option<Record<RecordedResponse>> {
+    durable::head::decode(durable::Cell { head, result }).ok()
+}
+
+/// The head of a record's cell.
+#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
+#[must_use]
+pub fn head(record: &Record<RecordedResponse>) -> Option<Bytes> {
+    durable::head::encode(record).ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn each_parser_is_the_one_that_it_is_called_by() {
+        assert!(json(b"[1]") && !json(b"[1"));
+        assert_eq!(json_string("a\n"), b"\"a\\n\"");
+        let key = idempotency_key(&Idempotency::optional(), b"\"a\"");
+        assert_eq!(key.as_deref(), Some("a"));
+
+        let mut headers = HeaderMap::new();
+        headers.insert("forwarded", HeaderValue::from_static("host=a.example"));
+        let origin = forwarded_origin(&headers, false);
+        assert_eq!(origin.as_deref(), Some("http://a.example"));
+        assert_eq!(forwarded_origin(&headers, true), None);
+        assert_eq!(
+            event("a", b"b".into(), "c"),
+            b"id: c\nevent: a\ndata: b\n\n"
+        );
+
+        let request = Request::post("/a").body(WholeBody::from("b")).unwrap();
+        let bytes = store_request(request).unwrap();
+        assert_eq!(stored_request(&bytes).unwrap().uri().path(), "/a");
+    }
+
+    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
+    #[test]
+    fn a_record_that_is_read_can_be_written() {
+        let line = include_str!("store/durable/golden/format-1.jsonl");
+        for line in line.lines() {
+            let read = record(Bytes::from_static(line.as_bytes()), None).unwrap();
+            assert_eq!(head(&read).unwrap(), line.as_bytes());
+        }
+    }
+}
