@@ -109,7 +109,7 @@ pub use dialect::Accepted;
 pub use operation::{
     Failure, FailureKind, InvalidId, InvalidTransition, Metadata, Operation, OperationId,
     OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse, Snapshot,
-    Stage, State, ToJson, UnknownState, WholeBody,
+    Stage, State, StateSet, ToJson, UnknownState, WholeBody,
 };
 pub use poll::PollService;
 pub use run::{

@@ -286,6 +286,7 @@ broken! {
     listing_the_oldest_first_is_noticed: list, ListsTheOldestFirst, "listing";
     listing_by_offset_is_noticed: list, ListsByOffset, "listing";
     listing_any_state_is_noticed: list, ListIgnoresTheState, "listing";
+    listing_one_state_of_two_is_noticed: list, ListTakesTheFirstState, "listing";
     listing_more_than_was_asked_for_is_noticed: list, ListIgnoresTheLimit, "listing";
     listing_what_has_expired_is_noticed: list, ListsWhatHasExpired, "law 8";
     listing_without_an_end_is_noticed: list, ListHasNoEnd, "listing";

@@ -61,7 +61,7 @@ impl List for Fixed {
         let all = self.0.values();
         let wanted = all.filter(|record| {
             let state = record.operation().state();
-            query.state.is_none_or(|wanted| wanted == state)
+            query.states.contains(state)
         });
         Ok(Page {
             records: wanted.take(query.limit).cloned().collect(),

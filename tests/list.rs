@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,6 +15,7 @@ use tower_operations::{
     FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService, RecordedResponse,
     WholeBody,
     accept::PlainOwner,
+    dialect::{Dialect, Durable, Google, Ipa, Ogc, Plain},
     poll::PollBody,
     store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
 };
@@ -236,21 +238,7 @@ async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
 async fn a_list_can_be_of_one_state() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
-    let mut by_state = BTreeMap::<_, Vec<String>>::new();
-    for state in ["pending", "running", "succeeded", "failed", "canceled"].repeat(2) {
-        let id = create(&store, None).await;
-        match state {
-            "running" => {
-                let write = store.start(&id, holder(&store, &id).await).await;
-                assert!(matches!(write, Ok(Write::Done(_))));
-            }
-            "succeeded" => finish(&store, &id, response("1")).await,
-            "failed" => finish(&store, &id, Outcome::failed(FailureKind::Panicked)).await,
-            "canceled" => finish(&store, &id, Outcome::Canceled).await,
-            _ => {}
-        }
-        by_state.entry(state).or_default().insert(0, id.to_string());
-    }
+    let by_state = two_in_each_state(&store).await;
     for (state, expected) in by_state {
         let uri = format!("/?state={state}");
         assert_eq!(Answer::to(&polls, Request::get(&uri)).await.ids(), expected);
@@ -261,6 +249,132 @@ async fn a_list_can_be_of_one_state() {
                 .concat(),
             expected
         );
+    }
+}
+
+/// Ten operations, two in each state, newest first; and the two of a state.
+async fn two_in_each_state(store: &MemoryStore) -> BTreeMap<&'static str, Vec<String>> {
+    let mut by_state = BTreeMap::<_, Vec<String>>::new();
+    for state in ["pending", "running", "succeeded", "failed", "canceled"].repeat(2) {
+        let id = create(store, None).await;
+        match state {
+            "running" => {
+                let write = store.start(&id, holder(store, &id).await).await;
+                assert!(matches!(write, Ok(Write::Done(_))));
+            }
+            "succeeded" => finish(store, &id, response("1")).await,
+            "failed" => finish(store, &id, Outcome::failed(FailureKind::Panicked)).await,
+            "canceled" => finish(store, &id, Outcome::Canceled).await,
+            _ => {}
+        }
+        by_state.entry(state).or_default().insert(0, id.to_string());
+    }
+    by_state
+}
+
+#[tokio::test]
+async fn a_list_can_be_of_several_states_in_every_dialect() {
+    let store = MemoryStore::new();
+    let by_state = two_in_each_state(&store).await;
+    let mut expected = [&by_state["succeeded"][..], &by_state["failed"][..]].concat();
+    expected.sort_unstable();
+    expected.reverse();
+    let dialects: [(Arc<dyn Dialect>, _, _, _); 4] = [
+        (
+            Arc::new(Plain::default()),
+            "/operations",
+            "id",
+            ["state=failed", "state=succeeded"],
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "/jobs",
+            "jobID",
+            ["status=failed", "status=successful"],
+        ),
+        (
+            Arc::new(Ipa::default()),
+            "/results",
+            "operationId",
+            ["state=failed", "state=succeeded"],
+        ),
+        (
+            Arc::new(Durable::default()),
+            "",
+            "instanceId",
+            ["runtimeStatus=Failed", "runtimeStatus=Completed"],
+        ),
+    ];
+    for (dialect, array, id, [one, other]) in dialects {
+        let polls = PollService::new(store.clone()).listing().dialect(dialect);
+        let word = other.split_once('=').unwrap().1;
+        for query in [
+            format!("{one}&{other}"),
+            format!("{one},{word}"),
+            format!("{one}%2C{word}&{one}"),
+        ] {
+            let mut listed = Vec::new();
+            let mut next = Some(format!("/?limit=3&{query}"));
+            while let Some(uri) = next {
+                let page = Answer::to(&polls, Request::get(&uri)).await;
+                assert_eq!(page.status, StatusCode::OK, "{uri}: {page:?}");
+                let operations = page.json().pointer(array).unwrap().clone();
+                let ids = operations.as_array().unwrap().iter();
+                listed.extend(ids.map(|operation| operation[id].as_str().unwrap().to_owned()));
+                next = page.next(&uri);
+                assert!(listed.len() <= expected.len(), "{uri} lists {listed:?}");
+            }
+            assert_eq!(listed, expected, "{query}");
+        }
+        for bad in ["=bogus", "=", ",", ",,bogus"] {
+            let (name, _) = one.split_once('=').unwrap();
+            let query = match bad.starts_with('=') {
+                true => format!("{one}&{name}{bad}"),
+                false => format!("{one}{bad}"),
+            };
+            let answer = Answer::to(&polls, Request::get(format!("/?{query}"))).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(text.contains(name), "{query}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
+    let store = MemoryStore::new();
+    let id = create(&store, None).await;
+    let dialects: [(Arc<dyn Dialect>, &[&str]); 5] = [
+        (
+            Arc::new(Plain::default()),
+            &["/?limit=1", "/?cursor=x", "/ID?wait=1", "/?id=a"],
+        ),
+        (
+            Arc::new(Ogc::default()),
+            &["/?limit=1", "/?cursor=x", "/?id=a"],
+        ),
+        (Arc::new(Ipa::default()), &["/?limit=1", "/?cursor=x"]),
+        (Arc::new(Durable::default()), &["/?top=1"]),
+        (
+            Arc::new(Google::default()),
+            &["/?pageSize=1", "/?pageToken=x"],
+        ),
+    ];
+    for (dialect, uris) in dialects {
+        let polls = PollService::new(store.clone()).listing().dialect(dialect);
+        for uri in uris {
+            let (path, pair) = uri.split_once('?').unwrap();
+            let path = path.replace("ID", &id.to_string());
+            let (name, _) = pair.split_once('=').unwrap();
+            for again in [pair.to_owned(), format!("{name}=")] {
+                let uri = format!("{path}?{pair}&x=1&{again}");
+                let answer = Answer::to(&polls, Request::get(&uri)).await;
+                assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{uri}");
+                let text = String::from_utf8_lossy(&answer.body).into_owned();
+                assert!(text.contains(name), "{uri}: {text}");
+                assert!(text.contains("more than once"), "{uri}: {text}");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use super::Context;
-use crate::operation::{OperationId, OperationView, State};
+use crate::operation::{OperationId, OperationView, StateSet};
 
 /// A request to the operations' resources, as far as a dialect sees it.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +77,8 @@ impl Ask {
 /// Which operations a client wants listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
-    /// Only those in this state.
-    pub state: Option<State>,
+    /// Only those in one of these states.
+    pub states: StateSet,
     /// At most so many.
     pub limit: Option<usize>,
     /// Only what comes after the page that gave this cursor.

@@ -6,9 +6,9 @@ use super::{
     error::ErrorWords,
     object::{Object, list},
     query,
-    routes::{POST, Part, RESULT, ask, limit, parameter, said, state},
+    routes::{POST, Part, RESULT, ask, limit, parameter, said, states_or},
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody};
+use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody};
 
 /// As Azure Durable Functions speak (their HTTP API).
 ///
@@ -23,8 +23,7 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 ///
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
 /// rewinding, suspending, resuming and restarting are `501`, and so are purging many at
-/// once, several states in a list, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is
-/// `null`, and the reason of a termination is not shown: they are not kept.
+/// once, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is `null`, and the reason of a termination is not shown: they are not kept.
 ///
 /// Its clients need absolute URLs: set a
 /// [base URL](crate::AsyncAcceptLayer::base_url).
@@ -54,6 +53,9 @@ const PARTS: &[Part] = &[
 const UNSUPPORTED: [&str; 4] = ["rewind", "suspend", "resume", "restart"];
 
 const UNSUPPORTED_FILTERS: [&str; 3] = ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"];
+
+/// Values of `runtimeStatus` that no operation has.
+const NEVER: [&str; 3] = ["Canceled", "ContinuedAsNew", "Suspended"];
 
 fn word(state: State) -> &'static str {
     match state {
@@ -203,12 +205,16 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
             return Err(Fault::Unsupported);
         }
     }
-    let state = said(inquiry, "runtimeStatus")?.map(|text| state(&text, "runtimeStatus", word));
+    // Some clients send it without a value.
+    let states = match query::values(inquiry.query, "runtimeStatus").any(|it| it != Ok("".into())) {
+        true => states_or(inquiry, "runtimeStatus", word, &NEVER)?,
+        false => StateSet::ALL,
+    };
     let limit = parameter(inquiry, "top")?.map(|text| limit(&text, "top"));
     let cursor = inquiry.headers.get(&CONTINUATION);
     let cursor = cursor.and_then(|cursor| cursor.to_str().ok());
     Ok(Listing {
-        state: state.transpose()?,
+        states,
         // Some clients take the first page for all there is.
         limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),
         cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),

@@ -18,7 +18,7 @@ use crate::operation::{OperationId, Problem, State, WholeBody};
 /// | `missing-id` | 400 | the request names no operation |
 /// | `invalid-id` | 400 | what it names cannot be one |
 /// | `invalid-wait` | 400 | `?wait=` is no number of seconds |
-/// | `invalid-query` | 400 | a parameter of a list is none that it takes |
+/// | `invalid-query` | 400 | a parameter has no value that it can have, or several |
 /// | `not-found` | 404 | unknown, expired, or somebody else's |
 /// | `method-not-allowed` | 405 | there is no such method here |
 /// | `body-timeout` | 408 | the request body came too slowly |
@@ -47,8 +47,13 @@ pub enum Fault {
     InvalidId,
     /// `?wait=` is no number of seconds.
     InvalidWait,
-    /// A parameter of a list is none that it takes.
+    /// A parameter has no value that it can have.
     InvalidQuery {
+        /// Which parameter.
+        parameter: &'static str,
+    },
+    /// A parameter that has one value is given more than once.
+    RepeatedParameter {
         /// Which parameter.
         parameter: &'static str,
     },
@@ -173,6 +178,9 @@ impl Fault {
             Self::InvalidQuery { parameter } => {
                 problem.with_detail(format!("This is no value for {parameter}."))
             }
+            Self::RepeatedParameter { parameter } => problem.with_detail(format!(
+                "The parameter {parameter} is given more than once."
+            )),
             Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
             Self::AlreadyFinished { id, state } => {
                 problem.with_detail(format!("The operation {id} has {state} already."))
@@ -236,7 +244,7 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "wait takes whole seconds",
             ),
-            Self::InvalidQuery { .. } => (
+            Self::InvalidQuery { .. } | Self::RepeatedParameter { .. } => (
                 "invalid-query",
                 Status::BAD_REQUEST,
                 "A parameter is invalid",

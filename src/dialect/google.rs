@@ -10,7 +10,9 @@ use super::{
     object::Object,
     routes::{Asked, POST, Part, RESULT, asked, said},
 };
-use crate::operation::{OperationId, OperationView, Progress, RecordedResponse, State, WholeBody};
+use crate::operation::{
+    OperationId, OperationView, Progress, RecordedResponse, State, StateSet, WholeBody,
+};
 
 /// As Google speaks (AIP-151, `google.longrunning.Operations` over HTTP and JSON); for
 /// google-api-core.
@@ -209,7 +211,7 @@ impl Dialect for Google {
                 let limit =
                     said(inquiry, "pageSize")?.map(|text| text.parse().map_err(|_| invalid()));
                 Ok(Ask::List(Listing {
-                    state: None,
+                    states: StateSet::ALL,
                     // None, or 0, is as many as the service likes.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
                     cursor: said(inquiry, "pageToken")?.map(Into::into),

@@ -8,7 +8,7 @@ use super::{
     error::ErrorWords,
     object::Object,
     query,
-    routes::{Part, READ, ask, limit, parameter, state},
+    routes::{Part, READ, ask, limit, parameter, states, states_again},
 };
 use crate::operation::{
     OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
@@ -28,7 +28,7 @@ use crate::operation::{
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
 /// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
 /// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
-/// `minDuration` and `maxDuration` are `501`, and so are several states in a list.
+/// `minDuration` and `maxDuration` are `501`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 
@@ -188,14 +188,11 @@ impl Dialect for Ogc {
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let next = page.next.map(|cursor| {
             let listing = page.listing;
-            let state = listing
-                .state
-                .map(|state| format!("&status={}", word(state)));
+            let states = states_again(listing.states, "status", word);
             let limit = listing.limit.map(|limit| format!("&limit={limit}"));
             format!(
-                "?cursor={}{}{}",
+                "?cursor={}{states}{}",
                 query::encode(cursor),
-                state.unwrap_or_default(),
                 limit.unwrap_or_default()
             )
         });
@@ -226,13 +223,16 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         }
     }
     // There is nothing but processes.
-    if parameter(inquiry, "type")?.is_some_and(|kind| kind != "process") {
+    let kinds = query::values(inquiry.query, "type");
+    let kinds = kinds.collect::<Result<Vec<_>, _>>();
+    let kinds = kinds.map_err(|malformed| malformed.fault("type"))?;
+    let mut kinds = kinds.iter().flat_map(|kinds| kinds.split(',')).peekable();
+    if kinds.peek().is_some() && !kinds.any(|kind| kind == "process") {
         return Err(Fault::Unsupported);
     }
-    let state = parameter(inquiry, "status")?.map(|text| state(&text, "status", word));
     let limit = parameter(inquiry, "limit")?.map(|text| limit(&text, "limit"));
     Ok(Listing {
-        state: state.transpose()?,
+        states: states(inquiry, "status", word)?,
         limit: limit.transpose()?,
         cursor: parameter(inquiry, "cursor")?.map(Into::into),
     })

@@ -10,8 +10,8 @@ use super::{
     Preferences, WhenFinished,
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
-    query,
-    routes::{Asked, Part, READ, RESULT, asked},
+    query::{self, Malformed},
+    routes::{Asked, Part, READ, RESULT, asked, parameter, states, states_again},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody, essence};
 
@@ -210,9 +210,7 @@ impl Dialect for Plain {
 /// A link to the next page, relative to this one.
 pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
     let mut query = format!("?cursor={}", query::encode(page.next?));
-    if let Some(state) = page.listing.state {
-        query.push_str(&format!("&state={state}"));
-    }
+    query.push_str(&states_again(page.listing.states, "state", State::as_str));
     if let Some(limit) = page.listing.limit {
         query.push_str(&format!("&limit={limit}"));
     }
@@ -220,23 +218,15 @@ pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
 }
 
 pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
-    let parameter = |name| {
-        query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
-    };
-    let invalid = |parameter| move || Fault::InvalidQuery { parameter };
-    let state = parameter("state")?
-        .map(|word| word.parse().map_err(|_| invalid("state")()))
-        .transpose()?;
-    let limit = parameter("limit")?
+    let limit = parameter(inquiry, "limit")?
         .map(|number| delta_seconds(number.as_bytes()).filter(|number| *number > 0))
-        .map(|number| number.ok_or_else(invalid("limit")))
+        .map(|number| number.ok_or(Fault::InvalidQuery { parameter: "limit" }))
         .transpose()?
         .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-    let cursor = parameter("cursor")?.map(Cow::into_owned);
     Ok(Listing {
-        state,
+        states: states(inquiry, "state", State::as_str)?,
         limit,
-        cursor,
+        cursor: parameter(inquiry, "cursor")?.map(Cow::into_owned),
     })
 }
 
@@ -257,8 +247,12 @@ fn wants_events(headers: &HeaderMap) -> bool {
 /// How long the client is willing to wait: what the URL says, else what
 /// `Prefer` says.
 fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
-    let parameter = query::parameter(inquiry.query, "wait").map_err(|_| Fault::InvalidWait)?;
-    match parameter {
+    let parameter = query::parameter(inquiry.query, "wait");
+    let parameter = parameter.map_err(|malformed| match malformed {
+        Malformed::Encoding => Fault::InvalidWait,
+        repeated => repeated.fault("wait"),
+    });
+    match parameter? {
         None => Ok(Preferences::of(inquiry.headers).wait()),
         Some(text) => delta_seconds(text.as_bytes())
             .map(|seconds| Some(Duration::from_secs(seconds)).filter(|wait| !wait.is_zero()))

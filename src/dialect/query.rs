@@ -2,22 +2,33 @@
 
 use std::borrow::Cow;
 
-/// The first value of `name`, decoded; `None` if there is none, an error if it
-/// is encoded badly or is not UTF-8.
+use super::Fault;
+
+/// Every value of `name`, decoded; an error for one that is encoded badly or is not
+/// UTF-8.
+pub(super) fn values<'a>(
+    query: Option<&'a str>,
+    name: &str,
+) -> impl Iterator<Item = Result<Cow<'a, str>, Malformed>> {
+    let pairs = query.unwrap_or_default().split('&');
+    pairs.filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let is_it = decode(key).is_ok_and(|key| key == name);
+        is_it.then(|| decode(value))
+    })
+}
+
+/// The value of `name`, decoded; `None` if there is none, an error if there are several.
 pub(super) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
-) -> Result<Option<Cow<'a, str>>, BadEncoding> {
-    let Some(query) = query else {
-        return Ok(None);
-    };
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if decode(key).is_ok_and(|key| key == name) {
-            return decode(value).map(Some);
-        }
+) -> Result<Option<Cow<'a, str>>, Malformed> {
+    let mut values = values(query, name);
+    let value = values.next().transpose()?;
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Malformed::Repeated),
     }
-    Ok(None)
 }
 
 /// `text` as the value of a parameter.
@@ -34,10 +45,24 @@ pub(super) fn encode(text: &str) -> String {
     out
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadEncoding;
+/// Why a parameter has no value that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    Encoding,
+    Repeated,
+}
 
-fn decode(text: &str) -> Result<Cow<'_, str>, BadEncoding> {
+impl Malformed {
+    /// The fault of the parameter of this name.
+    pub(super) fn fault(self, parameter: &'static str) -> Fault {
+        match self {
+            Self::Encoding => Fault::InvalidQuery { parameter },
+            Self::Repeated => Fault::RepeatedParameter { parameter },
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }
@@ -48,7 +73,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, BadEncoding> {
             b'+' => b' ',
             b'%' => {
                 let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = digit().zip(digit()).ok_or(BadEncoding)?;
+                let (high, low) = digit().zip(digit()).ok_or(Malformed::Encoding)?;
                 (high * 16 + low) as u8
             }
             byte => byte,
@@ -56,7 +81,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, BadEncoding> {
     }
     String::from_utf8(bytes)
         .map(Cow::Owned)
-        .map_err(|_| BadEncoding)
+        .map_err(|_| Malformed::Encoding)
 }
 
 #[cfg(test)]
@@ -64,15 +89,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_value_decoded() {
+    fn the_one_value_decoded() {
         let get = |query| parameter(Some(query), "id");
-        assert_eq!(get("x=1&id=a%2Fb+c&id=d"), Ok(Some("a/b c".into())));
+        assert_eq!(get("x=1&id=a%2Fb+c&x=d"), Ok(Some("a/b c".into())));
         assert_eq!(get("%69d=a"), Ok(Some("a".into())));
         assert_eq!(get("id"), Ok(Some("".into())));
         assert_eq!(get("ident=1&&=&"), Ok(None));
         assert_eq!(parameter(None, "id"), Ok(None));
         for bad in ["id=%", "id=%2", "id=%zz", "id=%ff", "id=%+1"] {
-            assert_eq!(get(bad), Err(BadEncoding), "{bad}");
+            assert_eq!(get(bad), Err(Malformed::Encoding), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_second_value_is_an_error_whatever_it_is() {
+        for twice in ["id=a&id=a", "id=a&id", "id=a&%69d=%ff", "id&x=1&id"] {
+            let value = parameter(Some(twice), "id");
+            assert_eq!(value, Err(Malformed::Repeated), "{twice}");
+        }
+    }
+
+    #[test]
+    fn every_value_in_its_order() {
+        let all: Vec<_> = values(Some("a=1&b=2&a=%33&a=%"), "a").collect();
+        let expected = [Ok("1".into()), Ok("3".into()), Err(Malformed::Encoding)];
+        assert_eq!(all, expected);
     }
 }

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 
 use http::Method;
 
-use super::{Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished, query};
-use crate::operation::{OperationId, State};
+use super::{
+    Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished,
+    query::{self, Malformed},
+};
+use crate::operation::{OperationId, State, StateSet};
 
 /// What of an operation a path names, and what may be asked of it.
 pub(super) struct Part {
@@ -63,21 +66,52 @@ pub(super) fn ask(
     }
 }
 
-/// The state that `word` gives this word. Several in one are more than a store can be
-/// asked for.
-pub(super) fn state(
-    text: &str,
+/// The states that a client wants listed, by the words that `word` gives them: the
+/// parameter may be repeated, and have several words with a comma in between. Without
+/// it, all of them.
+pub(super) fn states(
+    inquiry: &Inquiry<'_>,
     parameter: &'static str,
     word: fn(State) -> &'static str,
-) -> Result<State, Fault> {
-    if text.contains(',') {
-        return Err(Fault::Unsupported);
+) -> Result<StateSet, Fault> {
+    states_or(inquiry, parameter, word, &[])
+}
+
+/// The same, of a vocabulary that has words for more states than there are here.
+pub(super) fn states_or(
+    inquiry: &Inquiry<'_>,
+    parameter: &'static str,
+    word: fn(State) -> &'static str,
+    no_state: &[&str],
+) -> Result<StateSet, Fault> {
+    let mut values = query::values(inquiry.query, parameter).peekable();
+    if values.peek().is_none() {
+        return Ok(StateSet::ALL);
     }
-    let mut known = State::ALL.iter().filter(|state| word(**state) == text);
-    known
-        .next()
-        .copied()
-        .ok_or(Fault::InvalidQuery { parameter })
+    let mut states = Vec::new();
+    for value in values {
+        let value = value.map_err(|malformed| malformed.fault(parameter))?;
+        for text in value.split(',') {
+            match State::ALL.iter().find(|state| word(**state) == text) {
+                Some(state) => states.push(*state),
+                None if no_state.contains(&text) => {}
+                None => return Err(Fault::InvalidQuery { parameter }),
+            }
+        }
+    }
+    Ok(states.into_iter().collect())
+}
+
+/// The same as the parameter `name`, after an ampersand; nothing for all of them.
+pub(super) fn states_again(
+    states: StateSet,
+    name: &str,
+    word: fn(State) -> &'static str,
+) -> String {
+    let words = states.iter().filter(|_| !states.is_all());
+    words
+        .map(|state| format!("&{name}={}", word(state)))
+        .collect()
 }
 
 /// How many at the most: one or more.
@@ -91,7 +125,7 @@ pub(super) fn parameter<'a>(
     inquiry: &Inquiry<'a>,
     name: &'static str,
 ) -> Result<Option<Cow<'a, str>>, Fault> {
-    query::parameter(inquiry.query, name).map_err(|_| Fault::InvalidQuery { parameter: name })
+    query::parameter(inquiry.query, name).map_err(|malformed| malformed.fault(name))
 }
 
 /// A parameter that says nothing where it is empty.
@@ -159,7 +193,10 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     let id = match (inquiry.id, segment) {
         (Some(id), _) => Some(Cow::Borrowed(id)),
         (None, "") => query::parameter(inquiry.query, "id")
-            .map_err(|_| Fault::InvalidId)?
+            .map_err(|malformed| match malformed {
+                Malformed::Encoding => Fault::InvalidId,
+                repeated => repeated.fault("id"),
+            })?
             .filter(|id| !id.is_empty()),
         (None, segment) => Some(Cow::Borrowed(segment)),
     };

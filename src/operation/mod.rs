@@ -40,6 +40,7 @@ mod recorded;
 mod resource;
 mod stage;
 mod state;
+mod state_set;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod stored;
 mod syntax;
@@ -57,6 +58,7 @@ pub use recorded::RecordedResponse;
 pub use resource::{Operation, Snapshot};
 pub use stage::{Outcome, Stage};
 pub use state::{InvalidTransition, State, UnknownState};
+pub use state_set::StateSet;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub use stored::Stored;
 pub use view::OperationView;

@@ -35,7 +35,7 @@ async fn try_list<S: Store>(
     let list = settings.powers.list.ok_or(Fault::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
     let mut query = ListQuery::new(settings.owner(parts), limit);
-    query.state = listing.state;
+    query.states = listing.states;
     query.after = listing
         .cursor
         .as_deref()

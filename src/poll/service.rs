@@ -63,7 +63,8 @@ impl<T: Payload> PollService<MemoryStore<T>> {
 impl<S: List> PollService<S> {
     /// Lets operations be listed: `GET` of their root gives those of whoever
     /// asks, newest first, a page at a time: 20, or `limit` up to 100. `state`
-    /// takes one of the five words, `cursor` what the page before gave.
+    /// takes any of the five words, repeated or with commas in between; `cursor` takes
+    /// the text that the page before gave.
     ///
     /// Whoever asks for nobody gets what is nobody's. Without an
     /// [`owner_with`](Self::owner_with) that is everything, so whoever can reach the list

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::{FencingToken, NodeId, Owner, Record};
-use crate::operation::{OperationId, State};
+use crate::operation::{OperationId, State, StateSet};
 
 /// An operation to be created.
 #[derive(Debug, Clone)]
@@ -191,8 +191,8 @@ pub enum Reservation<T> {
 pub struct ListQuery {
     /// Whose; `None` lists what is nobody's.
     pub owner: Option<Owner>,
-    /// Only those in this state.
-    pub state: Option<State>,
+    /// Only those in one of these states.
+    pub states: StateSet,
     /// At most so many.
     pub limit: usize,
     /// Only what comes after the page that gave this cursor.
@@ -205,7 +205,7 @@ impl ListQuery {
     pub fn new(owner: Option<Owner>, limit: usize) -> Self {
         Self {
             owner,
-            state: None,
+            states: StateSet::ALL,
             limit,
             after: None,
         }
@@ -214,8 +214,14 @@ impl ListQuery {
     /// Only those in this state.
     #[must_use]
     pub fn state(self, state: State) -> Self {
+        self.states([state])
+    }
+
+    /// Only those in one of these states.
+    #[must_use]
+    pub fn states(self, states: impl IntoIterator<Item = State>) -> Self {
         Self {
-            state: Some(state),
+            states: states.into_iter().collect(),
             ..self
         }
     }

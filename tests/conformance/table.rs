@@ -114,6 +114,7 @@ pub(crate) enum Fault {
     ListsTheOldestFirst,
     ListsByOffset,
     ListIgnoresTheState,
+    ListTakesTheFirstState,
     ListIgnoresTheLimit,
     ListsWhatHasExpired,
     ListHasNoEnd,
@@ -975,8 +976,13 @@ impl List for Table {
             let is_owners = record.owner() == query.owner.as_ref();
             let state = record.operation().state();
             (is_owners || self.breaks(Fault::ListsEverybodys))
-                && (query.state.is_none_or(|wanted| wanted == state)
-                    || self.breaks(Fault::ListIgnoresTheState))
+                && match self.fault {
+                    Some(Fault::ListIgnoresTheState) => true,
+                    Some(Fault::ListTakesTheFirstState) => {
+                        query.states.iter().next() == Some(state) || query.states.is_all()
+                    }
+                    _ => query.states.contains(state),
+                }
         });
         let offset = match after {
             Some(offset) if self.breaks(Fault::ListsByOffset) => offset as usize,

@@ -10,7 +10,7 @@ use super::subject::{
     version,
 };
 use crate::{
-    operation::{OperationId, RecordedResponse, State},
+    operation::{OperationId, RecordedResponse, State, StateSet},
     store::{Cursor, List, ListQuery, Owner, Page, Repository},
 };
 
@@ -21,7 +21,7 @@ where
     let store = &**store;
     the_newest_come_first(store).await;
     every_owner_sees_its_own(store).await;
-    a_state_can_be_asked_for(store).await;
+    states_can_be_asked_for(store).await;
     pages_go_on_where_they_ended(store).await;
     what_is_created_meanwhile_moves_nothing(store).await;
     what_is_forgotten_meanwhile_moves_nothing(store).await;
@@ -164,7 +164,7 @@ where
     );
 }
 
-async fn a_state_can_be_asked_for<R>(store: &R)
+async fn states_can_be_asked_for<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
@@ -180,19 +180,30 @@ where
         };
         expected.insert(0, record);
     }
-    for state in State::ALL {
-        let expected: Vec<Seen> = expected
-            .iter()
-            .filter(|record| record.operation().state() == state)
-            .cloned()
-            .collect();
-        let listed = list_all(store, &ListQuery::new(owner.clone(), 2).state(state)).await;
-        assert_eq!(
-            ids(&listed),
-            ids(&expected),
-            "listing: those that are {state}"
-        );
+    // Of a pair of the same the set has one.
+    for first in State::ALL {
+        for second in State::ALL {
+            let asked: StateSet = [first, second].into_iter().collect();
+            let expected: Vec<Seen> = expected
+                .iter()
+                .filter(|record| asked.contains(record.operation().state()))
+                .cloned()
+                .collect();
+            let query = ListQuery::new(owner.clone(), 2).states(asked.iter());
+            let listed = list_all(store, &query).await;
+            assert_eq!(
+                ids(&listed),
+                ids(&expected),
+                "listing: those that are one of {asked:?}"
+            );
+        }
     }
+    let nothing = ListQuery::new(owner, 2).states([]);
+    let listed = list_all(store, &nothing).await;
+    assert!(
+        listed.is_empty(),
+        "listing: in no state there is {listed:?}"
+    );
 }
 
 async fn pages_go_on_where_they_ended<R>(store: &R)

@@ -12,7 +12,7 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
     async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
         let ask = ListAsk {
             owner: query.owner.as_ref(),
-            state: query.state,
+            states: query.states,
             // One more, to know whether there is one.
             limit: query.limit.saturating_add(1),
             before: query.after.as_ref().map(parse).transpose()?,

@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    operation::{OperationId, State},
+    operation::{OperationId, State, StateSet},
     store::{FencingToken, Held, Key, NodeId, Owner, StoreError, Version},
 };
 
@@ -259,8 +259,8 @@ pub enum StandsFor {
 pub struct ListAsk<'a> {
     /// Whose; `None` lists what is nobody's.
     pub owner: Option<&'a Owner>,
-    /// Only those in this state.
-    pub state: Option<State>,
+    /// Only those in one of these states.
+    pub states: StateSet,
     /// At most so many.
     pub limit: usize,
     /// Only those created before the one with this number.

@@ -18,9 +18,7 @@ impl<T: Payload> List for MemoryStore<T> {
             let matching = shard.entries(now).filter(|entry| {
                 entry.number < before
                     && entry.record.owner() == query.owner.as_ref()
-                    && query
-                        .state
-                        .is_none_or(|state| entry.record.operation().state() == state)
+                    && query.states.contains(entry.record.operation().state())
             });
             found.extend(matching.map(|entry| (entry.number, Arc::clone(&entry.record))));
             drop(shard);

@@ -21,10 +21,10 @@ use super::{
     error::{Unexpected, store_error},
     notices::Notices,
     statements::Statements,
-    values::{bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text},
+    values::{bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text, words},
 };
 use crate::{
-    operation::{OperationId, State},
+    operation::OperationId,
     store::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
@@ -329,7 +329,7 @@ impl Engine for Postgres {
         let query = query(sql)
             .bind(ask.owner.map(|owner| owner.as_str().as_bytes()))
             .bind(i64::try_from(before).unwrap_or(i64::MAX))
-            .bind(ask.state.map(State::as_str))
+            .bind(words(ask.states))
             .bind(moment(ask.now).exact)
             .bind(count(ask.limit));
         let mut listed = Vec::new();

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use sqlx::{Row, postgres::PgRow};
 
 use super::error::{Unexpected, store_error};
-use crate::store::{
-    FencingToken, Owner, StoreError,
-    durable::{Cell, KeyCell, Stamp, StandsFor},
+use crate::{
+    operation::{State, StateSet},
+    store::{
+        FencingToken, Owner, StoreError,
+        durable::{Cell, KeyCell, Stamp, StandsFor},
+    },
 };
 
 type Answer<T> = Result<T, StoreError>;
@@ -34,6 +37,11 @@ pub(super) fn moment(at: SystemTime) -> Moment {
         exact,
         rounded: exact - exact % 1000,
     }
+}
+
+/// The words of states; none for all of them, which need not be compared.
+pub(super) fn words(states: StateSet) -> Option<Vec<&'static str>> {
+    (!states.is_all()).then(|| states.iter().map(State::as_str).collect())
 }
 
 pub(super) fn micros(term: Duration) -> i64 {

@@ -57,7 +57,7 @@ pub(super) fn list(
             return Err(Fault::Row("list without a cell"));
         };
         let row = CellRow::decode(row.value())?;
-        if row.has_expired(millis(ask.now)) || ask.state.is_some_and(|state| state != row.state) {
+        if row.has_expired(millis(ask.now)) || !ask.states.contains(row.state) {
             continue;
         }
         let cell = cell_of(read, id, &row)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::redis::Cmd;
 
 use crate::{
-    operation::State,
+    operation::{State, StateSet},
     store::{FencingToken, Key, Owner, durable::Stamp},
 };
 
@@ -51,6 +51,15 @@ pub(super) fn push_cell(call: &mut Cmd, stamp: Stamp, state: State, head: &[u8])
     call.arg("t").arg(stamp.token.get());
     call.arg("s").arg(state.as_str());
     call.arg("h").arg(head);
+}
+
+/// States with a comma around each; all of them are the empty argument.
+pub(super) fn words(states: StateSet) -> String {
+    let words = states.iter().map(|state| format!("{state},"));
+    match states.is_all() {
+        true => String::new(),
+        false => [",".to_owned()].into_iter().chain(words).collect(),
+    }
 }
 
 /// Nothing is the empty argument.

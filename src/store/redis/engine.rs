@@ -10,7 +10,7 @@ use ::redis::{Cmd, Pipeline, Script, Value, cmd};
 
 use super::{
     RedisError, answers,
-    arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal},
+    arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal, words},
     connection::Connections,
     error::Failure,
     names::Names,
@@ -18,7 +18,7 @@ use super::{
     scripts,
 };
 use crate::{
-    operation::{OperationId, State},
+    operation::OperationId,
     store::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
@@ -283,7 +283,7 @@ impl Engine for Redis {
                 None => call.arg("+inf"),
             };
             call.arg(moment(ask.now));
-            call.arg(ask.state.map_or("", State::as_str));
+            call.arg(words(ask.states));
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
             let answer = self.look(&scripts::LIST, call).await?;
             let (more, next) = answers::listed(answer)?;

@@ -146,7 +146,7 @@ async fn check(engine: &Redb) {
     for (owner, numbers) in [(Some(&owner), vec![1]), (None, vec![2])] {
         let ask = ListAsk {
             owner,
-            state: None,
+            states: crate::operation::StateSet::ALL,
             limit: 9,
             before: None,
             now: at(1),
@@ -329,7 +329,7 @@ async fn what_format_1_says_is_read() {
     assert!(matches!(opened.insert(insert).await, Ok(Inserted::Done)));
     let ask = ListAsk {
         owner: None,
-        state: None,
+        states: crate::operation::StateSet::ALL,
         limit: 9,
         before: None,
         now: at(1),
