@@ -250,7 +250,7 @@ fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
     let parameter = query::parameter(inquiry.query, "wait");
     let parameter = parameter.map_err(|malformed| match malformed {
         Malformed::Encoding => Fault::InvalidWait,
-        repeated => repeated.fault("wait"),
+        repeated @ Malformed::Repeated => repeated.fault("wait"),
     });
     match parameter? {
         None => Ok(Preferences::of(inquiry.headers).wait()),

@@ -195,7 +195,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         (None, "") => query::parameter(inquiry.query, "id")
             .map_err(|malformed| match malformed {
                 Malformed::Encoding => Fault::InvalidId,
-                repeated => repeated.fault("id"),
+                repeated @ Malformed::Repeated => repeated.fault("id"),
             })?
             .filter(|id| !id.is_empty()),
         (None, segment) => Some(Cow::Borrowed(segment)),
