@@ -41,6 +41,7 @@ async fn memory(ttl: Duration) -> MemoryStore {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_memory_store_keeps_every_law() {
     conformance::all(memory).await;
+    conformance::released_lease(memory).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,6 +72,8 @@ async fn an_erased_store_keeps_every_law() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_completed_by_polling_keeps_every_law() {
     conformance::all(async |ttl| AnyStore::new(Polling::new(memory(ttl).await, OFTEN))).await;
+    let erased = async |ttl| AnyStore::new(Polling::new(memory(ttl).await, OFTEN));
+    conformance::released_lease(erased).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
     AsyncAcceptLayer, Drain, FailureKind, MemoryStore, OperationHandle, OperationId, Progress,
-    RequestBody, State, WholeBody,
+    Recovery, RequestBody, State, WholeBody,
     accept::PlainOwner,
     store::{LeaseTerm, NodeId, Owner, Repository, Store, StoreError, Write},
 };
@@ -167,12 +167,17 @@ impl Node {
     }
 
     fn runs_again(&self, attempts: u32) {
+        tokio::spawn(self.recovery(attempts).run());
+    }
+
+    /// A recovery that runs again what this node or others have left, once it runs.
+    fn recovery(&self, attempts: u32) -> Recovery<Hooked> {
         let app = self.app.clone();
         let app = service_fn(move |request| {
             let app = app.clone();
             async move { app.oneshot(request).await.map(|it| it.map(WholeBody::from)) }
         });
-        tokio::spawn(self.layer.recovery().run_again(app, attempts).run());
+        self.layer.recovery().run_again(app, attempts)
     }
 
     fn dies(&self) {
@@ -483,8 +488,31 @@ async fn a_drain_leaves_what_may_be_run_again_to_others() {
     second.runs_again(3);
     let (state, _, took) = ended(&memory, &id).await;
     assert_eq!(state, State::Succeeded);
-    // Nobody has to wait for the lease, but for the store to prove itself.
-    assert!(took < TERM + TERM / 2, "{took:?}");
+    // Nobody has to wait for the lease, or for the store to prove itself.
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_released_is_taken_over_at_once_and_what_has_lapsed_is_not() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
+    let _does_not_look = first.recovery(3);
+    let (released, lapsed) = (first.post().await, second.post().await);
+    second.dies();
+    // Longer than any lease: nobody has looked meanwhile.
+    sleep(2 * TERM).await;
+    first.drain.drain(Duration::ZERO).await;
+
+    let third = Node::start("third", &memory, &runs, answers("done"), repeatable);
+    third.runs_again(3);
+    let (state, _, took) = ended(&memory, &released).await;
+    assert_eq!(state, State::Succeeded);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // It may be this node that could not reach the store.
+    let (state, _, took) = ended(&memory, &lapsed).await;
+    assert_eq!(state, State::Succeeded);
+    assert!(took > TERM / 2, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,8 @@ mod kill;
 mod laws;
 #[path = "support/private.rs"]
 mod private;
+#[path = "redb/restarts.rs"]
+mod restarts;
 
 use std::time::Duration;
 

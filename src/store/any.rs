@@ -125,6 +125,7 @@ powers! {
     Lease [] {
         fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;
         fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
+        fn take_over_released<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
         fn claim<'a, 'b>(lease: &'a LeaseTerm, held: &'b Held) -> Result<Write<T>, StoreError>;
         fn release<'a>(held: &'a [Held]) -> Result<(), StoreError>;
         fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;

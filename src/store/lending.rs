@@ -171,6 +171,14 @@ impl<R: Lease> Lease for Polling<R> {
         self.inner.take_over(lease, limit).await
     }
 
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
+        self.inner.take_over_released(lease, limit).await
+    }
+
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<R::Output>, StoreError> {
         self.inner.claim(lease, held).await
     }

@@ -59,9 +59,9 @@ pub trait Watch: Store {
 /// Saying who runs what, and finding what nobody runs any more.
 ///
 /// # Semantics
-/// Law 6: a lease that was not renewed within its term may be taken over, by
-/// one node, with a higher fencing token, durably; from then on the earlier
-/// holder's writes are refused. Renewal may be asynchronous.
+/// Law 6: a lease that was not renewed within its term, or was released, may be
+/// taken over, by one node, with a higher fencing token, durably; from then on the
+/// earlier holder's writes are refused. Renewal may be asynchronous.
 pub trait Lease: Repository {
     /// Extends the leases on all of `held`, in one statement. Answers those
     /// that the node holds no more: taken over, ended from outside, gone.
@@ -84,6 +84,25 @@ pub trait Lease: Repository {
         lease: &LeaseTerm,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send;
+
+    /// Takes over at most `limit` operations that certainly nobody holds: their lease was
+    /// [released](Self::release), or their holder is known to be gone, and not merely
+    /// silent. [`take_over`](Self::take_over) takes these as well; this may be asked
+    /// before it is known whether silent holders had a chance to renew.
+    ///
+    /// By default there are none: a store that cannot tell what was released from what
+    /// has lapsed has both taken over by `take_over`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send {
+        let _ = (lease, limit);
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Takes an operation over from whoever holds it by `held.token`, with a higher
     /// token, whether its lease is over or not: for work that is handed on. Of all

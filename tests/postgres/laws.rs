@@ -22,6 +22,7 @@ async fn one_node_keeps_every_law() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     conformance::all(async |ttl| store.clone().ttl(ttl)).await;
+    conformance::released_lease(async |ttl| store.clone().ttl(ttl)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

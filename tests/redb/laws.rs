@@ -21,6 +21,7 @@ fn open(folder: &Folder, ttl: Duration) -> RedbStore {
 async fn it_keeps_every_law() {
     let folder = Folder::new("redb");
     conformance::all(async |ttl| open(&folder, ttl)).await;
+    conformance::released_lease(async |ttl| open(&folder, ttl)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -37,6 +38,7 @@ async fn several_handles_keep_every_law_together() {
 async fn chosen_at_run_time_it_keeps_every_law() {
     let folder = Folder::new("redb");
     conformance::all(async |ttl| AnyStore::new(open(&folder, ttl))).await;
+    conformance::released_lease(async |ttl| AnyStore::new(open(&folder, ttl))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -18,6 +18,7 @@ async fn connect(redis: &Redis, ttl: Duration) -> RedisStore {
 async fn it_keeps_every_law() {
     let redis = Redis::start().await;
     conformance::all(async |ttl| connect(&redis, ttl).await).await;
+    conformance::released_lease(async |ttl| connect(&redis, ttl).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -171,6 +171,15 @@ impl Lease for Hooked {
             .await
     }
 
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
+        let released = self.inner.take_over_released(lease, limit);
+        self.around(Call::TakeOver, released).await
+    }
+
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
         self.around(Call::Claim, self.inner.claim(lease, held))
             .await

@@ -36,6 +36,7 @@
 //! | [`repository`] | [`Repository`] | 1, 2, 3, 4, 7, 8 |
 //! | [`watch`] | [`Watch`] | 5 |
 //! | [`lease`] | [`Lease`] | 6 |
+//! | [`released_lease`] | [`Lease`] that tells what was released from what has lapsed | 6 |
 //! | [`single_node_lease`] | [`Lease`], lent by [`SingleNode`](super::SingleNode) | 6, but for taking over |
 //! | [`keys`] | [`Keys`] | 1, 7, 8 |
 //! | [`list`] | [`List`] | listing, 8, 9 |
@@ -132,6 +133,20 @@ where
     let store = Arc::new(make(LONG).await);
     lease::check_holding(&store).await;
     lease::check_taking_over(&store).await;
+}
+
+/// Checks [`Lease::take_over_released`] of a store that tells what was released from
+/// what has lapsed; not part of [`all`].
+///
+/// # Panics
+/// When a law is broken.
+pub async fn released_lease<R, F, Fut>(make: F)
+where
+    R: Lease<Output = RecordedResponse>,
+    F: Fn(Duration) -> Fut,
+    Fut: Future<Output = R>,
+{
+    lease::check_releasing(&Arc::new(make(LONG).await)).await;
 }
 
 /// Checks the leases of a store that only one node writes to, where nothing is

@@ -144,6 +144,14 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
         self.next().take_over(lease, limit).await
     }
 
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<RecordedResponse>>, StoreError> {
+        self.next().take_over_released(lease, limit).await
+    }
+
     async fn claim(
         &self,
         lease: &LeaseTerm,

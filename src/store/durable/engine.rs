@@ -79,12 +79,17 @@ pub trait Engine: Send + Sync + 'static {
         term: Duration,
     ) -> impl Future<Output = Answer<Vec<Held>>> + Send;
 
-    /// Lets the leases on `held` end now. Need not be durable.
+    /// Lets the leases on `held` end now, so that it shows that nobody holds them. Need
+    /// not be durable.
     fn release(&self, held: &[Held]) -> impl Future<Output = Answer<()>> + Send;
 
-    /// At most `limit` live cells whose lease is over, those that have been for
+    /// At most `limit` live cells that are free, those whose lease has been over for
     /// longest first. A cell without a lease is not among them.
-    fn abandoned(&self, limit: usize) -> impl Future<Output = Answer<Vec<Abandoned>>> + Send;
+    fn abandoned(
+        &self,
+        which: Free,
+        limit: usize,
+    ) -> impl Future<Output = Answer<Vec<Abandoned>>> + Send;
 
     /// Reserves a key, if it is free or reserved by the same token, and answers
     /// what it stands for otherwise.
@@ -219,6 +224,16 @@ pub enum Replaced {
     Found(Cell),
     /// There is no such cell.
     Gone,
+}
+
+/// Which live cells are free to be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Free {
+    /// Those that certainly nobody holds: their lease was released, or their holder is
+    /// known to be gone.
+    Released,
+    /// Those whose lease is over, whether it was released or has lapsed.
+    Over,
 }
 
 /// A live cell whose lease is over.

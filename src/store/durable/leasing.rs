@@ -4,28 +4,19 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Abandoned, Durable, Engine, LeaseChange, head};
+use super::{Abandoned, Durable, Engine, Free, LeaseChange, head};
 use crate::{
     operation::{OperationId, Stored},
     store::{Held, Lease, LeaseTerm, NodeId, Record, StoreError, TakenOver, Write},
 };
 
-impl<E: Engine, T: Stored> Lease for Durable<E, T> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
-        if held.is_empty() {
-            return Ok(Vec::new());
-        }
-        let lost = self.shared.engine.renew(held, lease.term).await?;
-        for lost in &lost {
-            self.shared.held.lost(&lost.id, lost.token);
-        }
-        Ok(lost)
-    }
-
-    async fn take_over(
+impl<E: Engine, T: Stored> Durable<E, T> {
+    /// Takes over at most `limit` operations that are free.
+    async fn take(
         &self,
         lease: &LeaseTerm,
         limit: usize,
+        which: Free,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -34,7 +25,11 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         let unreadable = &self.shared.unreadable;
         // Beside those that cannot be read, which come first each time.
         let limit_with_those = limit.saturating_add(unreadable.load(Relaxed));
-        let abandoned = self.shared.engine.abandoned(limit_with_those).await?;
+        let abandoned = self
+            .shared
+            .engine
+            .abandoned(which, limit_with_those)
+            .await?;
         let (mut taken, mut skipped) = (Vec::new(), 0);
         for Abandoned { cell, request } in abandoned {
             // Whoever asked waits only so long, and what was taken is held by then.
@@ -65,6 +60,35 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         }
         unreadable.store(skipped, Relaxed);
         Ok(taken)
+    }
+}
+
+impl<E: Engine, T: Stored> Lease for Durable<E, T> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        if held.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lost = self.shared.engine.renew(held, lease.term).await?;
+        for lost in &lost {
+            self.shared.held.lost(&lost.id, lost.token);
+        }
+        Ok(lost)
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+        self.take(lease, limit, Free::Over).await
+    }
+
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+        self.take(lease, limit, Free::Released).await
     }
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {

@@ -23,8 +23,8 @@ use std::{
 use crate::operation::RecordedResponse;
 
 pub(crate) use engine::{
-    Abandoned, Cell, Engine, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell, NextCell,
-    Notice, Replaced, Stamp, StandsFor,
+    Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
+    NextCell, Notice, Replaced, Stamp, StandsFor,
 };
 pub(crate) use hub::Hub;
 

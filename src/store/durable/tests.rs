@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
-    Abandoned, Cell, Durable, Engine, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
-    Notice, Replaced, Stamp,
+    Abandoned, Cell, Durable, Engine, Free, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell,
+    NextCell, Notice, Replaced, Stamp,
 };
 use crate::{
     AsyncAcceptLayer, RequestBody,
@@ -135,7 +135,7 @@ impl Engine for Odd {
         Ok(())
     }
 
-    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
+    async fn abandoned(&self, _: Free, limit: usize) -> Answer<Vec<Abandoned>> {
         let cells = self.0.cells.lock().unwrap();
         let abandoned = cells.values().map(|(_, cell)| Abandoned {
             cell: cell.clone(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{MemoryStore, SHARDS};
+use super::{
+    MemoryStore, SHARDS,
+    shard::{Entry, Tick},
+};
 use crate::{
     operation::{OperationId, Payload},
     store::{
@@ -11,31 +14,25 @@ use crate::{
 };
 
 impl<T: Payload> MemoryStore<T> {
-    /// Lets the lease of the holder with `token` last for `term` from now on;
-    /// false if it is the holder no more.
-    fn extend(&self, id: &OperationId, token: FencingToken, term: Duration) -> bool {
+    /// Lets the lease of the holder with `token` last for `term` from now on, or ends
+    /// it without one; false if it is the holder no more.
+    fn extend(&self, id: &OperationId, token: FencingToken, term: Option<Duration>) -> bool {
         let now = self.now().tick;
         let id = self.hashed(id);
         let mut shard = self.lock(id.shard());
         let held = shard
             .get_mut(id, now)
             .filter(|entry| entry.record.is_held_by(token));
-        held.map(|entry| entry.hold_until(now.plus(term))).is_some()
-    }
-}
-
-impl<T: Payload> Lease for MemoryStore<T> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
-        let lost = held
-            .iter()
-            .filter(|held| !self.extend(&held.id, held.token, lease.term));
-        Ok(lost.cloned().collect())
+        let until = term.map_or(Tick::RELEASED, |term| now.plus(term));
+        held.map(|entry| entry.hold_until(until)).is_some()
     }
 
-    async fn take_over(
+    /// Takes over at most `limit` operations that are free at a moment.
+    async fn take_those(
         &self,
         lease: &LeaseTerm,
         limit: usize,
+        is_free: fn(&Entry<T>, Tick) -> bool,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
         let mut taken = Vec::new();
         for index in 0..SHARDS {
@@ -43,7 +40,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
             let abandoned: Vec<OperationId> = self
                 .lock(index)
                 .entries(now)
-                .filter(|entry| entry.is_abandoned(now))
+                .filter(|entry| is_free(entry, now))
                 .map(|entry| entry.record.operation().id().clone())
                 .take(limit - taken.len())
                 .collect();
@@ -51,7 +48,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
                 let (mut holder, mut request) = (None, None);
                 let write = self.change(&id, |entry, now| {
                     // It may have been renewed since it was found.
-                    if !entry.is_abandoned(now.tick) {
+                    if !is_free(entry, now.tick) {
                         return Change::Refused;
                     }
                     holder = entry.record.node().cloned();
@@ -69,6 +66,32 @@ impl<T: Payload> Lease for MemoryStore<T> {
             }
         }
         Ok(taken)
+    }
+}
+
+impl<T: Payload> Lease for MemoryStore<T> {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+        let lost = held
+            .iter()
+            .filter(|held| !self.extend(&held.id, held.token, Some(lease.term)));
+        Ok(lost.cloned().collect())
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+        self.take_those(lease, limit, Entry::is_abandoned).await
+    }
+
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+        let is_released = |entry: &Entry<T>, _| entry.is_released();
+        self.take_those(lease, limit, is_released).await
     }
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
@@ -90,7 +113,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
 
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
         for Held { id, token } in held {
-            self.extend(id, *token, Duration::ZERO);
+            self.extend(id, *token, None);
         }
         Ok(())
     }

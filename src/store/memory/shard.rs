@@ -28,6 +28,9 @@ pub(super) struct Tick(u64);
 impl Tick {
     pub(super) const NEVER: Self = Self(u64::MAX);
 
+    /// When a lease that was given up ends: before any other does.
+    pub(super) const RELEASED: Self = Self(0);
+
     pub(super) fn after(elapsed: Duration) -> Self {
         Self(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
@@ -165,6 +168,11 @@ impl<T> Entry<T> {
     /// Whether its lease may be taken over.
     pub(super) fn is_abandoned(&self, now: Tick) -> bool {
         self.is_live() && self.moment <= now
+    }
+
+    /// Whether nobody holds it, since its holder said so.
+    pub(super) fn is_released(&self) -> bool {
+        self.is_live() && self.moment == Tick::RELEASED
     }
 
     /// It is live, and its lease ends then.

@@ -28,8 +28,8 @@ use crate::{
     store::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
-            Abandoned, Cell, Engine, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
-            NextCell, Notice, Replaced, Stamp,
+            Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
+            NewCell, NextCell, Notice, Replaced, Stamp,
         },
     },
 };
@@ -262,8 +262,12 @@ impl Engine for Postgres {
         self.count(ask).await.map(drop)
     }
 
-    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
-        let ask = query(&self.statements.abandoned).bind(count(limit));
+    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
+        let sql = match which {
+            Free::Released => &self.statements.released,
+            Free::Over => &self.statements.abandoned,
+        };
+        let ask = query(sql).bind(count(limit));
         let rows = self.rows(ask).await?;
         let abandoned = rows.iter().map(|row| {
             Ok(Abandoned {

@@ -6,7 +6,7 @@ use ::redb::ReadableTable;
 use bytes::Bytes;
 
 use super::{
-    desk::{Desk, text},
+    desk::{Desk, Holder, text},
     error::Fault,
     file::parse_id,
     rows::{Bound, CellRow, KeyRow, Parts, millis},
@@ -208,8 +208,11 @@ impl Change for Replace {
                 LeaseChange::TakenOver(term) | LeaseChange::HandedOn(term) => {
                     desk.memory.lease(&self.id, token, desk.now, term);
                 }
-                LeaseChange::Kept if lease.value != token => {
-                    let value = token;
+                LeaseChange::Kept if lease.value.token != token => {
+                    let value = Holder {
+                        token,
+                        ..lease.value
+                    };
                     let lease = Some(Entry { value, ..lease });
                     desk.memory.leases.set(&self.id, lease);
                 }

@@ -30,9 +30,9 @@ type Blobs<'t> = Table<'t, &'static [u8], &'static [u8]>;
 /// What is kept in memory alone.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Of each live operation that somebody holds, by which token and until
+    /// Of each live operation that somebody holds or held, by which token and until
     /// when.
-    pub(super) leases: Terms<OperationId, FencingToken>,
+    pub(super) leases: Terms<OperationId, Holder>,
     pub(super) reservations: Terms<Arc<str>, Reserved>,
     /// The longest term of a lease so far.
     pub(super) longest: Duration,
@@ -52,7 +52,10 @@ impl Memory {
         self.longest = self.longest.max(term);
         let lease = Entry {
             until: until(now, term),
-            value: token,
+            value: Holder {
+                token,
+                is_gone: false,
+            },
         };
         self.leases.set(id, Some(lease));
     }
@@ -66,6 +69,14 @@ impl Memory {
         self.leases.undo();
         self.reservations.undo();
     }
+}
+
+/// Who holds an operation, or did last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) token: FencingToken,
+    /// It has said that it does not any more, or was of a process before this one.
+    pub(super) is_gone: bool,
 }
 
 /// A key under which a request is being answered.

@@ -24,8 +24,8 @@ use crate::{
     store::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
-            Abandoned, Cell, Engine, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell, Notice,
-            Replaced, Stamp,
+            Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
+            Notice, Replaced, Stamp,
         },
     },
 };
@@ -161,8 +161,8 @@ impl Engine for Redb {
             .await
     }
 
-    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
-        self.lease(|waiting| LeaseAsk::Abandoned(limit, waiting))
+    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
+        self.lease(|waiting| LeaseAsk::Abandoned(which, limit, waiting))
             .await
     }
 

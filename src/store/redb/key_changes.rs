@@ -46,7 +46,8 @@ impl Change for Reserve {
         };
         if found.is_none() {
             let lapsed = desk.memory.reservations.over(desk.now);
-            let lapsed: Vec<_> = lapsed.take(LAPSED_PER_RESERVATION).cloned().collect();
+            let lapsed = lapsed.map(|(name, _)| Arc::clone(name));
+            let lapsed: Vec<_> = lapsed.take(LAPSED_PER_RESERVATION).collect();
             for name in lapsed {
                 desk.reserve(&name, None);
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{
-    desk::{Memory, text},
+    desk::{Holder, Memory, text},
     error::Fault,
     file::Access,
     reading,
@@ -13,7 +13,10 @@ use super::{
     tables::{CELLS, REQUESTS},
     terms::{Entry, until},
 };
-use crate::store::{Held, StoreError, durable::Abandoned};
+use crate::store::{
+    Held, StoreError,
+    durable::{Abandoned, Free},
+};
 
 type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
 
@@ -21,7 +24,7 @@ type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
 pub(super) enum LeaseAsk {
     Renew(Vec<Held>, Duration, Waiting<Vec<Held>>),
     Release(Vec<Held>, Waiting<()>),
-    Abandoned(usize, Waiting<Vec<Abandoned>>),
+    Abandoned(Free, usize, Waiting<Vec<Abandoned>>),
 }
 
 impl LeaseAsk {
@@ -38,13 +41,13 @@ impl LeaseAsk {
             }
             Self::Release(held, waiting) => {
                 for held in held {
-                    extend(memory, &held, now);
+                    set(memory, &held, now, true);
                 }
                 let _ = waiting.send(Ok(()));
                 true
             }
-            Self::Abandoned(limit, waiting) => {
-                let abandoned = abandoned(memory, access, limit, now);
+            Self::Abandoned(which, limit, waiting) => {
+                let abandoned = abandoned(memory, access, which, limit, now);
                 let is_sound = abandoned.is_ok();
                 let _ = waiting.send(abandoned);
                 is_sound
@@ -55,14 +58,18 @@ impl LeaseAsk {
     }
 }
 
-/// Lets a lease last until then; false if the token holds none.
-fn extend(memory: &mut Memory, held: &Held, until: Instant) -> bool {
+/// Lets a lease last until then, or says that its holder is gone; false if the token
+/// holds none.
+fn set(memory: &mut Memory, held: &Held, until: Instant, is_gone: bool) -> bool {
     let is_held = memory
         .leases
         .get(&held.id)
-        .is_some_and(|lease| lease.value == held.token);
+        .is_some_and(|lease| lease.value.token == held.token);
     if is_held {
-        let value = held.token;
+        let value = Holder {
+            token: held.token,
+            is_gone,
+        };
         memory.leases.set(&held.id, Some(Entry { until, value }));
     }
     is_held
@@ -75,7 +82,7 @@ fn renew(
     mut held: Vec<Held>,
     until: Instant,
 ) -> Result<Vec<Held>, StoreError> {
-    held.retain(|held| !extend(memory, held, until));
+    held.retain(|held| !set(memory, held, until, false));
     if held.is_empty() {
         return Ok(held);
     }
@@ -102,15 +109,19 @@ fn renew(
 fn abandoned(
     memory: &Memory,
     access: &Access,
+    which: Free,
     limit: usize,
     now: Instant,
 ) -> Result<Vec<Abandoned>, StoreError> {
     Ok(access.read(|read| {
         let requests = read.open_table(REQUESTS)?;
         let mut abandoned = Vec::new();
-        for id in memory.leases.over(now) {
+        for (id, holder) in memory.leases.over(now) {
             if abandoned.len() == limit {
                 break;
+            }
+            if which == Free::Released && !holder.is_gone {
+                continue;
             }
             let id = text(id);
             // One that is damaged must not keep the others.

@@ -66,12 +66,12 @@ impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
     }
 
     /// What was over by `now`, longest first.
-    pub(super) fn over(&self, now: Instant) -> impl Iterator<Item = &K> {
+    pub(super) fn over(&self, now: Instant) -> impl Iterator<Item = (&K, &V)> {
         let over = self
             .ending
             .iter()
             .take_while(move |(until, _)| *until <= now);
-        over.map(|(_, name)| name)
+        over.filter_map(|(_, name)| Some((name, &self.entries.get(name)?.value)))
     }
 
     /// Leaves nothing but what `keeps` says.
@@ -129,14 +129,15 @@ mod tests {
         terms.set(&"a", None);
         terms.set(&"b", None);
         terms.set(&"c", entry(1, 4));
-        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"c"]);
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [(&"c", &4)]);
         terms.undo();
-        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"b", &"a"]);
-        assert_eq!(terms.over(at(2)).collect::<Vec<_>>(), [&"b"]);
+        let both = [(&"b", &2), (&"a", &1)];
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), both);
+        assert_eq!(terms.over(at(2)).collect::<Vec<_>>(), [(&"b", &2)]);
         assert_eq!(terms.get(&"a").map(|entry| entry.value), Some(1));
         assert!(terms.get(&"c").is_none());
         terms.retain(|name, _| *name == "a");
-        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [&"a"]);
+        assert_eq!(terms.over(at(9)).collect::<Vec<_>>(), [(&"a", &1)]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::sync::{
 };
 
 use super::{
-    desk::{Desk, Memory},
+    desk::{Desk, Holder, Memory},
     error::{Fault, RedbError, SharedFault},
     file::{Access, Medium, Opened, Slot, finish},
     leases::LeaseAsk,
@@ -118,7 +118,8 @@ impl<C: Change> Job for Waited<C> {
 pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let mut memory = Memory::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
-        Ok(opened) => adopt(&mut memory, opened?, Instant::now()),
+        // Nobody else can have it open: whoever held anything before is gone.
+        Ok(opened) => adopt(&mut memory, opened?, Instant::now(), true),
         Err(_) => return Err(RedbError::Corrupt(Fault::Panicked.into())),
     };
     let slot = Slot::new(Access::Open(database).into());
@@ -156,14 +157,15 @@ pub(super) struct Counted {
     pub(super) failures: AtomicU64,
 }
 
-/// Brings memory and file together. Leases that memory knows nothing of are
-/// those of processes that are gone, so they are over by `until`.
-fn adopt(memory: &mut Memory, opened: Opened, until: Instant) -> Database {
+/// Brings memory and file together. Leases that memory knows nothing of are over by
+/// `until`.
+fn adopt(memory: &mut Memory, opened: Opened, until: Instant, is_gone: bool) -> Database {
     let held: HashMap<_, _> = opened.held.into_iter().collect();
     let leases = &mut memory.leases;
-    leases.retain(|id, lease| held.get(id) == Some(&lease.value));
-    for (id, value) in held {
+    leases.retain(|id, lease| held.get(id) == Some(&lease.value.token));
+    for (id, token) in held {
         if leases.get(&id).is_none() {
+            let value = Holder { token, is_gone };
             leases.set(&id, Some(Entry { until, value }));
         }
     }
@@ -311,7 +313,7 @@ impl Writer {
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
                 let over = until(Instant::now(), self.memory.longest);
-                *access = Access::Open(adopt(&mut self.memory, opened, over));
+                *access = Access::Open(adopt(&mut self.memory, opened, over, false));
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %error, "the operations' file cannot be opened again");

@@ -22,8 +22,8 @@ use crate::{
     store::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
-            Abandoned, Cell, Engine, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
-            NextCell, Notice, Replaced, Stamp,
+            Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
+            NewCell, NextCell, Notice, Replaced, Stamp,
         },
     },
 };
@@ -76,12 +76,13 @@ impl Redis {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// Lets leases last for `term` from now on; answers which are not held.
-    async fn extend(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+    /// Lets leases last for `term` from now on, or ends them without one; answers which
+    /// are not held.
+    async fn extend(&self, held: &[Held], term: Option<Duration>) -> Answer<Vec<Held>> {
         let mut calls = Pipeline::new();
         for held in held.chunks(RENEWED) {
             let mut call = self.call(&scripts::RENEW, &[]);
-            call.arg(millis(term));
+            optional(&mut call, term.map(millis));
             for held in held {
                 call.arg(held.id.to_string()).arg(held.token.get());
             }
@@ -213,16 +214,20 @@ impl Engine for Redis {
     }
 
     async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
-        self.extend(held, term).await
+        self.extend(held, Some(term)).await
     }
 
     async fn release(&self, held: &[Held]) -> Answer<()> {
-        self.extend(held, Duration::ZERO).await.map(drop)
+        self.extend(held, None).await.map(drop)
     }
 
-    async fn abandoned(&self, limit: usize) -> Answer<Vec<Abandoned>> {
+    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
         let mut call = self.call(&scripts::ABANDONED, &[]);
         call.arg(limit.min(ABANDONED));
+        call.arg(match which {
+            Free::Released => "released",
+            Free::Over => "",
+        });
         answers::abandoned(self.look(&scripts::ABANDONED, call).await?)
     }
 

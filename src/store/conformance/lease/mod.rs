@@ -34,6 +34,7 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     taking_over::a_renewed_lease_is_not(&**store).await;
     taking_over::renewing_names_what_was_taken_over(&**store).await;
     taking_over::a_released_lease_is_taken_over_at_once(&**store).await;
+    taking_over::only_what_was_released_counts_as_released(&**store).await;
     taking_over::what_has_ended_is_not_taken_over(&**store).await;
     taking_over::taking_over_is_bounded(&**store).await;
     claiming::what_is_claimed_is_another_s(&**store).await;
@@ -41,6 +42,11 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     claiming::a_claim_is_for_the_term_of_who_claims(&**store).await;
     racing::one_node_takes_over(store).await;
     racing::one_of_taking_over_and_ending_wins(store).await;
+}
+
+/// Telling what was released from what has lapsed.
+pub(super) async fn check_releasing<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
+    taking_over::what_was_released_counts_as_released(&**store).await;
 }
 
 fn node() -> NodeId {

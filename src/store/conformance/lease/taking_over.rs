@@ -170,6 +170,88 @@ where
     assert_unchanged(6, store, &kept, "a stranger's release").await;
 }
 
+/// A holder that is merely silent may be there.
+pub(super) async fn only_what_was_released_counts_as_released<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (kept, lapsed) = (
+        held_by(store, &lease(LONG)).await,
+        held_by(store, &lease(TERM)).await,
+    );
+    let renewed = held_by(store, &lease(LONG)).await;
+    ok(store.release(&[held(&renewed)]).await);
+    ok(store.renew(&lease(LONG), &[held(&renewed)]).await);
+    let ended = held_by(store, &lease(LONG)).await;
+    ok(store.release(&[held(&ended)]).await);
+    let ended = finish(store, &ended).await;
+    sleep(TERM * 2).await;
+    for record in [&kept, &lapsed, &renewed, &ended] {
+        let taken = ok(store.take_over_released(&lease(LONG), 100).await);
+        let id = record.operation().id();
+        let is_taken = taken
+            .iter()
+            .any(|taken| taken.record.operation().id() == id);
+        law!(
+            6,
+            !is_taken,
+            "what was not released was taken over as if it were: {record:?}"
+        );
+        assert_unchanged(6, store, record, "looking for what was released").await;
+    }
+    // It is still there for whoever looks for what has lapsed.
+    take(store, &lease(LONG), &lapsed).await;
+}
+
+pub(super) async fn what_was_released_counts_as_released<R>(store: &R)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let mine = lease(LONG);
+    let mut records = Vec::new();
+    for _ in 0..4 {
+        records.push(held_by(store, &mine).await);
+    }
+    let given_up: Vec<Held> = records.iter().map(held).collect();
+    ok(store.release(&given_up).await);
+    let none = ok(store.take_over_released(&lease(LONG), 0).await);
+    law!(
+        6,
+        none.is_empty(),
+        "asked for none, {none:?} were taken over"
+    );
+    let by = lease(LONG);
+    let mut taken = Vec::new();
+    loop {
+        let some = ok(store.take_over_released(&by, 3).await);
+        law!(
+            6,
+            some.len() <= 3,
+            "asked for 3, {} were taken over",
+            some.len()
+        );
+        if some.is_empty() {
+            break;
+        }
+        taken.extend(some.into_iter().map(|taken| taken.record));
+    }
+    for record in &records {
+        let id = record.operation().id();
+        let Some(taken) = taken.iter().find(|it| it.operation().id() == id) else {
+            panic!("law 6: what was released is not taken over: {record:?}");
+        };
+        law!(
+            6,
+            taken.token() > record.token() && taken.node() == Some(&by.node),
+            "the holder of {record:?} is not another: {taken:?}"
+        );
+        let what = "a late write of a holder that gave up its lease";
+        let late = store.finish(id, record.token(), success("late"), None);
+        lost(6, ok(late.await), what);
+        assert_unchanged(6, store, taken, what).await;
+    }
+}
+
 pub(super) async fn what_has_ended_is_not_taken_over<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,

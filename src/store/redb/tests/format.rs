@@ -15,8 +15,8 @@ use crate::{
     store::{
         FencingToken, Key, Owner, Version,
         durable::{
-            Abandoned, Engine, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Replaced, Stamp,
-            StandsFor,
+            Abandoned, Engine, Free, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Replaced,
+            Stamp, StandsFor,
         },
         redb::{
             Redb, RedbError,
@@ -117,7 +117,7 @@ async fn check(engine: &Redb) {
     assert!(engine.read(&id("forgotten")).await.unwrap().is_none());
 
     // It was opened, so whoever held it is gone.
-    let abandoned = engine.abandoned(9).await.unwrap();
+    let abandoned = engine.abandoned(Free::Over, 9).await.unwrap();
     let [Abandoned { cell, request }] = &abandoned[..] else {
         panic!("{abandoned:?}");
     };

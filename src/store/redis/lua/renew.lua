@@ -1,7 +1,7 @@
--- ARGV: prefix, term, then an id and a token each. Answers which of them are
--- not held, counted from 0.
+-- ARGV: prefix, term or '' to release, then an id and a token each. Answers which of
+-- them are not held, counted from 0. What is released ends before any moment.
 writable()
-local till, leases, lost = clock() + ARGV[2], {}, {}
+local till, leases, lost = ARGV[2] == '' and 0 or clock() + ARGV[2], {}, {}
 for i = 3, #ARGV, 2 do
   local cell = redis.call('HMGET', cell_of(ARGV[i]), 't', 'x')
   if cell[1] == ARGV[i + 1] and not cell[2] then
