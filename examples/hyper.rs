@@ -18,7 +18,8 @@
 //! curl -i 127.0.0.1:3000/words -d 'over HTTP/2' --http2-prior-knowledge
 //! ```
 //!
-//! Ctrl-C lets what is running finish, for ten seconds at the most.
+//! Ctrl-C lets what is running finish, for ten seconds at the most, and refuses what has
+//! no answer by then.
 
 use std::time::Duration;
 
@@ -36,6 +37,11 @@ use tower_operations::{
     AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress, RequestBody,
     WholeBody, poll::PollBody,
 };
+
+/// How long what is running may take once it is time to go.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long the last answers may take after that, at the least.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Slow: half a second a word. All it knows of operations is how to say how far
 /// it has come, and it could leave that out.
@@ -88,10 +94,10 @@ async fn main() -> Result<(), BoxError> {
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // Polls are answered until everything that was accepted has ended.
+    // Requests are answered until everything that was accepted has ended.
     let mut drained = std::pin::pin!(async {
         tokio::signal::ctrl_c().await?;
-        Ok::<_, std::io::Error>(drain.drain(Duration::from_secs(10)).await)
+        Ok::<_, std::io::Error>(drain.drain(DRAIN).await)
     });
     let server = auto::Builder::new(TokioExecutor::new());
     let connections = GracefulShutdown::new();
@@ -111,7 +117,8 @@ async fn main() -> Result<(), BoxError> {
             report = &mut drained => break report?,
         }
     };
-    let _ = tokio::time::timeout(Duration::from_secs(2), connections.shutdown()).await;
+    let left = DRAIN.saturating_sub(report.took).max(LAST_ANSWERS);
+    let _ = tokio::time::timeout(left, connections.shutdown()).await;
     let (finished, interrupted) = (report.finished, report.interrupted.len());
     println!("{finished} finished, {interrupted} interrupted");
     Ok(())

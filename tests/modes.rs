@@ -156,6 +156,7 @@ async fn preferred_accepts_only_who_asks_for_it() {
         (StatusCode::OK, "Prefer")
     );
     assert_eq!(header(&response, "preference-applied"), "");
+    drop(response); // a drain waits until it has been read
     assert!(setup.operations().await.is_empty());
 
     setup.calls.store(0, SeqCst);
@@ -349,6 +350,7 @@ async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
         (response.status(), begun.elapsed().as_secs()),
         (StatusCode::OK, 60)
     );
+    drop(response);
     setup.nothing_is_left().await;
 }
 
@@ -556,6 +558,7 @@ async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
         })
         .await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(response);
     let record = setup.only_one().await;
     let problem = record.operation().problem().unwrap();
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
@@ -634,5 +637,73 @@ async fn a_cancel_right_after_the_creation_stops_a_held_call() {
     while drain.in_flight() > 1 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(accepted.elapsed() < Duration::from_secs(2), "it runs on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect() {
+    use tower_operations::{
+        Idempotency,
+        dialect::{Azure, Fhir, Google},
+    };
+
+    async fn says(mode: &str, layer: AsyncAcceptLayer<MemoryStore>) -> [serde_json::Value; 2] {
+        let (setup, _) = Setup::new();
+        let layer = layer
+            .running_timeout(Duration::from_secs(5))
+            .result_limit(3)
+            .idempotency(Idempotency::optional());
+        let layer = match mode {
+            "after" => layer.after(Duration::from_secs(60)),
+            _ => layer.signaled(),
+        };
+        let late = setup.send(&layer, "respond-async", taking(10)).await;
+        assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT, "{mode}");
+        // Larger than what is kept for who comes again, and that is not known before.
+        let service = layer.layer(service_fn(async |_: Request<Body>| {
+            Ok::<_, Infallible>(Response::new(Unannounced(Some("done"))))
+        }));
+        let request = Request::post("/")
+            .header("idempotency-key", "\"of 16 letters or more\"")
+            .header("prefer", "respond-async")
+            .body(WholeBody::from("Q3"))
+            .unwrap();
+        let large = service.oneshot(request).await.unwrap();
+        assert_eq!(large.status(), StatusCode::INTERNAL_SERVER_ERROR, "{mode}");
+        let large = large.into_body().collect().await.unwrap().to_bytes();
+        [text(late).await.into_bytes(), large.to_vec()]
+            .map(|body| serde_json::from_slice(&body).unwrap())
+    }
+
+    for mode in ["after", "signaled"] {
+        let layer = || AsyncAcceptLayer::new(MemoryStore::new());
+        for azure in says(mode, layer().dialect(Azure::default())).await {
+            assert!(azure["error"]["code"].is_string(), "{azure}");
+        }
+        let [late, large] = says(mode, layer().dialect(Google::default())).await;
+        assert_eq!(late["error"]["status"], "DEADLINE_EXCEEDED");
+        assert_eq!(large["error"]["status"], "INTERNAL");
+        for fhir in says(mode, layer().dialect(Fhir::default())).await {
+            assert_eq!(fhir["resourceType"], "OperationOutcome");
+        }
+        let [late, large] = says(mode, layer()).await;
+        assert_eq!(late["type"], FailureKind::TimedOut.urn());
+        assert_eq!(large["type"], FailureKind::ResultTooLarge.urn());
+    }
+}
+
+/// A body that does not say how long it is.
+struct Unannounced(Option<&'static str>);
+
+impl http_body::Body for Unannounced {
+    type Data = bytes::Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Infallible>>> {
+        let piece = self.0.take().map(bytes::Bytes::from);
+        std::task::Poll::Ready(piece.map(|piece| Ok(http_body::Frame::data(piece))))
     }
 }

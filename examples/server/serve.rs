@@ -19,7 +19,7 @@ use tower_operations::DrainReport;
 
 use crate::{app::NoApp, cli::Args};
 
-/// How long the last answers may take after the drain.
+/// How long the last answers may take after the drain, at the least.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Logs to standard error.
@@ -66,7 +66,9 @@ pub(crate) async fn serve(args: &Args, mut command: Command) -> Result<(), BoxEr
         () = signals.next() => return Err("stopped before the drain was over".into()),
     };
     let _ = stop.send(());
-    let _ = timeout(LAST_ANSWERS, server).await;
+    // What came meanwhile, and what the layer knows nothing of, has what is left.
+    let left = args.drain.saturating_sub(report.took);
+    let _ = timeout(left.max(LAST_ANSWERS), server).await;
     say_report(&report);
     Ok(())
 }
@@ -96,12 +98,18 @@ impl Signals {
 pub(crate) fn say_report(report: &DrainReport) {
     let (finished, took) = (report.finished, report.took);
     let (interrupted, unrecorded) = (&report.interrupted, &report.unrecorded);
-    let released = &report.released;
+    let (released, answered) = (&report.released, report.answered);
+    let (refused, unanswered) = (report.refused, report.unanswered);
     say(format_args!(
         "drained in {took:.1?}: {finished} finished, {} interrupted, {} unrecorded",
         interrupted.len(),
         unrecorded.len(),
     ));
+    if answered + refused + unanswered > 0 {
+        say(format_args!(
+            "requests: {answered} answered, {refused} refused, {unanswered} unanswered"
+        ));
+    }
     for id in interrupted {
         say(format_args!("interrupted {id}"));
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::operation::WholeBody;
+use crate::{operation::WholeBody, run::Passing};
 
 pin_project! {
     /// A body that passes through as it is, or one that is there as a whole.
@@ -26,7 +26,7 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind<B> {
-        Passing { #[pin] body: B },
+        Passing { #[pin] body: B, until_its_end: Option<Passing> },
         Whole { body: WholeBody },
     }
 }
@@ -42,7 +42,20 @@ impl<B> MaybeWhole<B> {
     #[must_use]
     pub fn passing(body: B) -> Self {
         Self {
-            kind: Kind::Passing { body },
+            kind: Kind::Passing {
+                body,
+                until_its_end: None,
+            },
+        }
+    }
+
+    /// The same of a response that a drain waits for.
+    pub(super) fn passing_as(body: B, passing: Option<Passing>) -> Self {
+        Self {
+            kind: Kind::Passing {
+                body,
+                until_its_end: passing,
+            },
         }
     }
 
@@ -64,21 +77,30 @@ impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
-            KindProjection::Passing { body } => body.poll_frame(context),
+            KindProjection::Passing {
+                body,
+                until_its_end,
+            } => {
+                let frame = body.poll_frame(context);
+                if let Poll::Ready(None) = &frame {
+                    *until_its_end = None;
+                }
+                frame
+            }
             KindProjection::Whole { body } => Poll::Ready(body.next_frame().map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passing { body } => body.is_end_stream(),
+            Kind::Passing { body, .. } => body.is_end_stream(),
             Kind::Whole { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passing { body } => body.size_hint(),
+            Kind::Passing { body, .. } => body.size_hint(),
             Kind::Whole { body } => body.size_hint(),
         }
     }

@@ -43,6 +43,14 @@ pub(super) struct NotCollected {
     pub(super) unread: bool,
 }
 
+impl NotCollected {
+    /// The time of a drain was over first.
+    pub(super) const SHUT_DOWN: Self = Self {
+        refusal: Refusal::Closed,
+        unread: true,
+    };
+}
+
 impl<B> CollectBody<B> {
     pub(super) fn new(body: B, limit: u64, at_most: Duration) -> Self {
         Self {

@@ -114,6 +114,7 @@ where
     };
     if node.in_flight.is_interrupting() {
         disown();
+        node.in_flight.refused();
         return Err(Refusal::Closed);
     }
     crash_point!("creating");

@@ -45,9 +45,10 @@ where
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
     };
-    let problem = match outcome {
-        Outcome::Failed(failure) => failure.problem,
-        Outcome::Succeeded(_) | Outcome::Canceled => FailureKind::InnerError.into(),
+    let urn = match &outcome {
+        Outcome::Failed(failure) => Some(failure.problem.type_uri()),
+        Outcome::Succeeded(_) | Outcome::Canceled => None,
     };
-    Told::Settled(problem.into_response())
+    let kind = FailureKind::ALL.iter().find(|kind| Some(kind.urn()) == urn);
+    Told::Failed(kind.copied().unwrap_or(FailureKind::InnerError))
 }

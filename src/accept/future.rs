@@ -17,11 +17,13 @@ use super::{
     going::{Answer, Going, Gone},
     hand_over::Arriving,
     inner::Inner,
-    refuse::discard_after,
+    over::Over,
+    refuse::{Refusal, Refusing, discard_after},
     when::{Preferred, Reply},
 };
 use crate::{
     operation::{RecordedResponse, WholeBody},
+    run::Passing,
     store::Lease,
 };
 
@@ -44,8 +46,14 @@ pin_project! {
     where
         S: Service<Request<RequestBody<B>>>,
         {
-        Passing { #[pin] response: Oneshot<S, Request<RequestBody<B>>> },
-        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)> },
+        Passing {
+            #[pin]
+            response: Oneshot<S, Request<RequestBody<B>>>,
+            passing: Option<Passing>,
+            refusing: Option<Refusing>,
+            over: Over,
+        },
+        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)>, over: Over },
         Going { going: Option<Going<S::Response, S::Error>> },
     }
 }
@@ -54,14 +62,27 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
-    pub(super) fn passing(response: Oneshot<S, Request<RequestBody<B>>>) -> Self {
-        State::Passing { response }.into()
+    /// Passes a request on. With `refusing` it is refused once the time of a drain is
+    /// over.
+    pub(super) fn passing(
+        response: Oneshot<S, Request<RequestBody<B>>>,
+        passing: Option<Passing>,
+        refusing: Option<Refusing>,
+    ) -> Self {
+        State::Passing {
+            response,
+            passing,
+            refusing,
+            over: Over::default(),
+        }
+        .into()
     }
 
     /// Collects the body first.
     pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
         State::Collecting {
             collecting: Some((body, arriving)),
+            over: Over::default(),
         }
         .into()
     }
@@ -135,14 +156,41 @@ where
     {
         loop {
             let next = match self.as_mut().project() {
-                StateProjection::Passing { response } => {
-                    let response = ready!(response.poll(context));
-                    let answer = response.map(|it| it.map(ResponseBody::passing));
+                StateProjection::Passing {
+                    response,
+                    passing,
+                    refusing,
+                    over,
+                } => {
+                    let Poll::Ready(response) = response.poll(context) else {
+                        let (Some(passing), Some(refusing)) = (passing, refusing) else {
+                            return Poll::Pending;
+                        };
+                        ready!(over.poll(passing.in_flight(), context));
+                        passing.in_flight().refused();
+                        let refused = refusing.response(Refusal::Closed);
+                        let answer = Ok(refused.map(ResponseBody::whole));
+                        return Poll::Ready((answer, Reply::Refused));
+                    };
+                    let passing = passing.take();
+                    if let Some(passing) = &passing {
+                        passing.in_flight().answered();
+                    }
+                    let answer =
+                        response.map(|it| it.map(|body| ResponseBody::passing_as(body, passing)));
                     return Poll::Ready((answer, Reply::Direct));
                 }
-                StateProjection::Collecting { collecting } => {
-                    let (body, _) = collecting.as_mut().expect("polled after it was ready");
-                    let collected = ready!(body.poll(context));
+                StateProjection::Collecting { collecting, over } => {
+                    let (body, arriving) = collecting.as_mut().expect("polled after it was ready");
+                    let collected = match body.poll(context) {
+                        Poll::Ready(collected) => collected,
+                        Poll::Pending => {
+                            let in_flight = &arriving.node.in_flight;
+                            ready!(over.poll(in_flight, context));
+                            in_flight.refused();
+                            Err(NotCollected::SHUT_DOWN)
+                        }
+                    };
                     let (rest, arriving) = collecting.take().expect("it was there a line ago");
                     match collected {
                         Ok(body) => arriving.go_on(body),

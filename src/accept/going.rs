@@ -18,8 +18,8 @@ use super::{
     when::Reply,
 };
 use crate::{
-    operation::{FailureKind, Problem, WholeBody},
-    run::{Gate, Told, Work},
+    operation::WholeBody,
+    run::{Gate, Passing, Told, Work},
 };
 
 /// What has become of it.
@@ -65,15 +65,18 @@ impl<P, E> From<(Response<WholeBody>, Reply)> for Going<P, E> {
 /// A call that may still be answered directly. Dropped before that is decided,
 /// it takes the call with it.
 pub(super) struct Held<P, E> {
-    told: oneshot::Receiver<Told<P, E>>,
+    told: oneshot::Receiver<Telling<P, E>>,
     front: Front,
     work: Arc<Work>,
     task: AbortHandle,
 }
 
+/// What a held call comes to; and what a drain waits for, if it is an answer.
+pub(super) type Telling<P, E> = (Told<P, E>, Option<Passing>);
+
 impl<P, E> Held<P, E> {
     pub(super) fn new(
-        told: oneshot::Receiver<Told<P, E>>,
+        told: oneshot::Receiver<Telling<P, E>>,
         front: Front,
         work: Arc<Work>,
         task: AbortHandle,
@@ -90,6 +93,8 @@ impl<P, E> Held<P, E> {
 impl<P, E> Drop for Held<P, E> {
     fn drop(&mut self) {
         if self.work.gate().is_some_and(Gate::leave) {
+            // What the call has moved elsewhere has only this to know by.
+            self.work.abandon();
             self.task.abort();
         }
     }
@@ -117,19 +122,17 @@ impl<C, E> Going<Response<C>, E> {
                 ours(front.answer(&verdict.unwrap_or_else(|_| lost())))
             }
             Self::Held(Held { told, front, .. }) => match ready!(Pin::new(told).poll(context)) {
-                Ok(Told::Answered(answer)) => Gone::Answered(
-                    answer.map(|it| it.map(ResponseBody::passing)),
+                Ok((Told::Answered(answer), passing)) => Gone::Answered(
+                    answer.map(|it| it.map(|body| ResponseBody::passing_as(body, passing))),
                     Reply::Direct,
                 ),
-                Ok(Told::Settled(response)) => ours((response, Reply::Direct)),
-                Ok(Told::Accepted(record)) => {
+                Ok((Told::Settled(response), _)) => ours((response, Reply::Direct)),
+                Ok((Told::Accepted(record), _)) => {
                     ours(front.answer(&Ok(Accepted::New(Created::of(&record)))))
                 }
-                Ok(Told::Panicked(payload)) => resume_unwind(payload),
-                Ok(Told::TimedOut) => {
-                    let response = Problem::from(FailureKind::TimedOut).into_response();
-                    ours((response, Reply::Refused))
-                }
+                Ok((Told::Panicked(payload), _)) => resume_unwind(payload),
+                Ok((Told::Failed(kind), _)) => ours(front.answer(&Err(Refusal::Failed(kind)))),
+                Ok((Told::ShutDown, _)) => ours(front.answer(&Err(Refusal::Closed))),
                 Err(_) => ours(front.answer(&lost())),
             },
             Self::Answer { response, reply } => ours((std::mem::take(response), *reply)),

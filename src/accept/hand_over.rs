@@ -130,7 +130,15 @@ where
         let (node, max_wait) = (Arc::clone(&self.node), rules.max_wait);
         let owner = wanted.new.owner.clone();
         let patience = self.policy.create_timeout;
-        let reserved = ReservedKey::reserve(node, keys, key, owner, patience, max_wait).await;
+        let in_flight = Arc::clone(&node.in_flight);
+        let reserved = tokio::select! {
+            biased;
+            reserved = ReservedKey::reserve(node, keys, key, owner, patience, max_wait) => reserved,
+            () = in_flight.over().cancelled() => {
+                in_flight.refused();
+                Err(Refusal::Closed)
+            }
+        };
         let accepted = match reserved {
             Ok(Reserved::Free(key)) => {
                 let node = Arc::clone(&self.node);

@@ -97,15 +97,20 @@ where
                 }
                 // Whoever has left has said so at the gate.
                 if let Some(tell) = tell.take() {
-                    drop(tell.send(Told::Accepted(record)));
+                    drop(tell.send((Told::Accepted(record), None)));
                 }
             };
             let Some(early) = holding.run(create, accepted).await else {
                 return;
             };
             let early = settled(early, reserved, policy).await;
+            match &early {
+                Told::ShutDown => node.in_flight.refused(),
+                _ => node.in_flight.answered(),
+            }
             if let Some(tell) = tell {
-                drop(tell.send(early));
+                // In flight no more, but a drain waits until it is out.
+                drop(tell.send((early, Some(node.in_flight.pass()))));
             }
         };
         // Boxed once: on its way into a task a future is moved many times.

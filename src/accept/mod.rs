@@ -54,6 +54,7 @@ mod hold;
 mod idempotency;
 mod inner;
 mod layer;
+mod over;
 mod owner;
 mod policy;
 mod refuse;

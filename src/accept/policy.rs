@@ -118,8 +118,8 @@ impl Policy {
     }
 
     /// What this request gets, and what is said of its preferences.
-    pub(super) fn way(&self, parts: &Parts) -> (Way, Preferred) {
-        if self.accepts(parts) {
+    pub(super) fn way(&self, parts: &Parts, concern: Concern) -> (Way, Preferred) {
+        if concern == Concern::Acceptable {
             let preferences = Preferences::of(&parts.headers);
             let needs_preference = self.dialect.needs_preference();
             // What runs elsewhere cannot be waited for here.
@@ -133,15 +133,32 @@ impl Policy {
         }
     }
 
-    /// Whether this request is accepted, as opposed to passed through.
+    /// What this request is to the layer.
     ///
-    /// Never those to the operations themselves, nor those that an outer layer
-    /// has accepted: either would make operations of operations.
-    fn accepts(&self, parts: &Parts) -> bool {
-        !path_is_below(parts.uri.path(), self.locator.at())
-            && parts.extensions.get::<OperationHandle>().is_none()
-            && (self.which)(parts)
+    /// Those to the operations themselves are never accepted, nor those that an outer
+    /// layer has accepted: either would make operations of operations.
+    pub(super) fn concern(&self, parts: &Parts) -> Concern {
+        if path_is_below(parts.uri.path(), self.locator.at())
+            || parts.extensions.get::<OperationHandle>().is_some()
+        {
+            return Concern::OfOperations;
+        }
+        match (self.which)(parts) {
+            true => Concern::Acceptable,
+            false => Concern::Another,
+        }
     }
+}
+
+/// What a request is to the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concern {
+    /// It may become an operation.
+    Acceptable,
+    /// It only passes through.
+    Another,
+    /// It passes through, and asks for operations or is one: others look after it.
+    OfOperations,
 }
 
 /// Which requests are accepted unless

@@ -12,7 +12,11 @@ use http_body::Body;
 use tokio::sync::oneshot;
 
 use super::{collect::discard, policy::Policy};
-use crate::{dialect::Fault, operation::WholeBody, run::Refused};
+use crate::{
+    dialect::Fault,
+    operation::{FailureKind, WholeBody},
+    run::Refused,
+};
 
 /// Why a request is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub(super) enum Refusal {
     KeyInUse,
     /// The key or the id is another owner's.
     Taken,
+    /// The inner service came to no answer, and there was no operation yet.
+    Failed(FailureKind),
 }
 
 impl From<Refused> for Refusal {
@@ -69,6 +75,7 @@ impl Refusal {
             Self::KeyReused => Fault::KeyReused,
             Self::KeyInUse => Fault::KeyInUse { retry_after },
             Self::Taken => Fault::IdTaken,
+            Self::Failed(kind) => Fault::Failed { kind },
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());
@@ -78,6 +85,18 @@ impl Refusal {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What a refusal is worded by, if there comes to be one.
+pub(super) struct Refusing {
+    pub(super) policy: Arc<Policy>,
+    pub(super) version: Version,
+}
+
+impl Refusing {
+    pub(super) fn response(&self, refusal: Refusal) -> Response<WholeBody> {
+        refusal.response(&self.policy, self.version, false)
     }
 }
 

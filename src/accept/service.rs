@@ -15,8 +15,8 @@ use super::{
     going::Going,
     hand_over::Arriving,
     inner::Inner,
-    policy::Policy,
-    refuse::{Refusal, refuse_unread},
+    policy::{Concern, Policy},
+    refuse::{Refusal, Refusing, refuse_unread},
     when::Way,
 };
 use crate::{
@@ -73,24 +73,42 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S, R, B> {
         let (parts, body) = request.into_parts();
-        let (way, preferred) = self.policy.way(&parts);
-        let mut response = self.take(way, parts, body);
+        let concern = self.policy.concern(&parts);
+        let (way, preferred) = self.policy.way(&parts, concern);
+        let mut response = match way {
+            Way::Pass => self.pass(concern, parts, body),
+            way => self.take(way, parts, body),
+        };
         response.set_preferred(preferred);
         response
     }
 }
 
 impl<S, R> AsyncAccept<S, R> {
+    /// Passes a request on. A drain waits for its answer, unless others look after it.
+    fn pass<B>(&self, concern: Concern, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    where
+        S: Inner<B> + Clone,
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let passing = match concern {
+            Concern::OfOperations => None,
+            Concern::Acceptable | Concern::Another => Some(self.node.in_flight.pass()),
+        };
+        let refusing = (concern == Concern::Acceptable).then(|| Refusing {
+            policy: Arc::clone(&self.policy),
+            version: parts.version,
+        });
+        let request = Request::from_parts(parts, RequestBody::passing(body));
+        ResponseFuture::passing(self.inner.clone().oneshot(request), passing, refusing)
+    }
+
     fn take<B>(&self, way: Way, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
         R: Lease<Output = RecordedResponse>,
     {
-        if way == Way::Pass {
-            let request = Request::from_parts(parts, RequestBody::passing(body));
-            return ResponseFuture::passing(self.inner.clone().oneshot(request));
-        }
         let admitted = match self.node.in_flight.admit() {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused.into(), &parts, body),

@@ -54,9 +54,11 @@ impl When {
     }
 
     fn chosen(self, preferences: Preferences, max_wait: Duration) -> (Way, Preferred) {
-        let wait = preferences.wait().filter(|_| match self {
-            Self::Always | Self::After(_) => true,
-            Self::Preferred => preferences.respond_async(),
+        let wait = preferences.stated_wait().filter(|wait| match self {
+            // Here no seconds are no wait, and change nothing.
+            Self::Always => !wait.is_zero(),
+            Self::Preferred => !wait.is_zero() && preferences.respond_async(),
+            Self::After(_) => true,
             Self::Signaled => false,
         });
         let bounded = wait.map(|wait| wait.min(max_wait));
@@ -64,9 +66,17 @@ impl When {
             (Self::Preferred, _) if !preferences.respond_async() => Way::Pass,
             (Self::Always | Self::Preferred, None) => Way::Now,
             (Self::Always | Self::Preferred, Some(wait)) => Way::After(wait),
+            (Self::After(_), Some(Duration::ZERO)) => Way::Now,
             (Self::After(limit), wait) => Way::After(wait.map_or(limit, |wait| wait.min(limit))),
             (Self::Signaled, _) => Way::Signaled,
         };
+        let honoured = match way {
+            Way::After(limit) => limit,
+            Way::Pass | Way::Now | Way::Signaled => Duration::ZERO,
+        };
+        // Less than a second of what was asked for cannot be said in seconds.
+        let is_said = |wait: &Duration| wait.is_zero() || honoured.as_secs() > 0;
+        let wait = wait.filter(is_said).map(|_| honoured);
         let matters = self != Self::Signaled;
         let respond_async = matters && preferences.respond_async();
         (
@@ -97,6 +107,7 @@ pub(super) struct Preferred {
     /// Whether another `Prefer` could have made another response.
     matters: bool,
     respond_async: bool,
+    /// How long it was waited for since the client said how long it would.
     wait: Option<Duration>,
 }
 
@@ -182,7 +193,19 @@ mod tests {
             (When::Always, "respond-async", Way::Now, "respond-async"),
             (When::Always, "wait=0", Way::Now, ""),
             (When::Always, "wait=3", Way::After(seconds(3)), "wait=3"),
-            (When::Always, "wait=99", Way::After(seconds(30)), "wait=99"),
+            (When::Always, "wait=99", Way::After(seconds(30)), "wait=30"),
+            (
+                When::Always,
+                "wait=99999999999999999999",
+                Way::After(seconds(30)),
+                "wait=30",
+            ),
+            (
+                When::Preferred,
+                "respond-async, wait=0",
+                Way::Now,
+                "respond-async",
+            ),
             (When::Preferred, "", Way::Pass, ""),
             (When::Preferred, "wait=3", Way::Pass, ""),
             (When::Preferred, "respond-async", Way::Now, "respond-async"),
@@ -194,7 +217,15 @@ mod tests {
             ),
             (after, "", Way::After(seconds(5)), ""),
             (after, "wait=3", Way::After(seconds(3)), "wait=3"),
-            (after, "wait=9", Way::After(seconds(5)), "wait=9"),
+            (after, "wait=9", Way::After(seconds(5)), "wait=5"),
+            (after, "wait=0", Way::Now, "wait=0"),
+            (after, "wait=x", Way::After(seconds(5)), ""),
+            (
+                When::After(Duration::from_millis(500)),
+                "wait=9",
+                Way::After(Duration::from_millis(500)),
+                "",
+            ),
             (When::Signaled, "respond-async, wait=3", Way::Signaled, ""),
         ] {
             assert_eq!(

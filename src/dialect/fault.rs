@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::retry_after::whole_seconds;
-use crate::operation::{OperationId, Problem, State, WholeBody};
+use crate::operation::{FailureKind, OperationId, Problem, State, WholeBody};
 
 /// An error of this crate's own making, as opposed to one of the inner service.
 ///
@@ -38,6 +38,7 @@ use crate::operation::{OperationId, Problem, State, WholeBody};
 /// | `overloaded` | 503 | as many operations as allowed are in flight |
 /// | `shutting-down` | 503 | no new work is taken |
 /// | `unavailable` | 503 | the store is |
+/// | as its kind | as its kind | there was no operation yet when it failed |
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -126,6 +127,12 @@ pub enum Fault {
     Unavailable {
         /// When to try again.
         retry_after: Duration,
+    },
+    /// The inner service came to no answer that could go out, and there was no operation
+    /// yet that could fail.
+    Failed {
+        /// As which it would have failed.
+        kind: FailureKind,
     },
 }
 
@@ -332,6 +339,7 @@ impl Fault {
                 Status::SERVICE_UNAVAILABLE,
                 "Operations are unavailable at the moment",
             ),
+            Self::Failed { kind } => (kind.code(), kind.status(), kind.title()),
         }
     }
 }

@@ -64,6 +64,11 @@ impl Preferences {
         self.respond_async
     }
 
+    /// The same, where no seconds are said too.
+    pub(crate) fn stated_wait(self) -> Option<Duration> {
+        self.wait.map(Duration::from_secs)
+    }
+
     /// How long the client is willing to wait (section 4.3). No seconds are no
     /// wait.
     #[must_use]

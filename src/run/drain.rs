@@ -3,12 +3,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{InFlight, in_flight::Tally, limits::LONGEST};
+use super::{InFlight, draining::Next, limits::LONGEST, work::Cause};
 use crate::operation::OperationId;
 
 /// Shuts a layer down without losing what it has accepted.
 ///
-/// It is made with the layer, and not `Clone`: one place decides.
+/// It is made with the layer. Clones are handles to the same: one may wait for a signal,
+/// another watch how much is [in flight](Self::in_flight).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -27,11 +28,8 @@ use crate::operation::OperationId;
 /// }
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Drain(Arc<InFlight>);
-
-/// How long interrupted operations have to be recorded as such.
-const TO_RECORD: Duration = Duration::from_secs(1);
 
 impl Drain {
     pub(crate) fn new(in_flight: Arc<InFlight>) -> Self {
@@ -51,41 +49,39 @@ impl Drain {
         self.0.admitted()
     }
 
-    /// Closes the doors and waits until all that is in flight has ended, for
-    /// `deadline` at the most, and 30 days. What is left then is given up to be
-    /// [run again](crate::run::Recovery::run_again), if it may be; else it is
-    /// interrupted: it fails as `interrupted`. That takes up to one second more.
-    pub async fn drain(self, deadline: Duration) -> DrainReport {
-        self.0.begin_tally();
-        self.close();
-        let begun = Instant::now();
-        self.until_idle(begun + deadline.min(LONGEST)).await;
-        self.0.interrupt();
-        self.until_idle(Instant::now() + TO_RECORD).await;
-        // Before they are told to give up: each is gone at once then.
-        let Tally {
-            finished,
-            interrupted,
-            released,
-            unrecorded,
-        } = self.0.tally();
-        let unanswered = self.in_flight().saturating_sub(unrecorded.len());
-        self.0.abandoned().cancel();
-        DrainReport {
-            finished,
-            interrupted,
-            released,
-            unrecorded,
-            unanswered,
-            took: begun.elapsed(),
-        }
-    }
-
-    async fn until_idle(&self, until: Instant) {
+    /// Closes the doors and waits until all that is in flight has ended and all that is
+    /// answered directly has its answer, for `deadline` at the most, and 30 days.
+    ///
+    /// Its [grace](crate::AsyncAcceptLayer::cancel_grace) before the deadline each handler
+    /// that is still at work is told, by its
+    /// [cancellation token](crate::OperationHandle::cancellation), and what it returns by
+    /// the deadline is its outcome, or its answer. A deadline that is shorter than the grace
+    /// leaves that much of it, and one of zero none.
+    ///
+    /// At the deadline what is left is dropped. An operation is given up to be
+    /// [run again](crate::run::Recovery::run_again), if it may be; else it is interrupted:
+    /// it fails as `interrupted`. A request that could still be answered directly is
+    /// refused with a 503 and `Retry-After`. That takes up to one second more. Requests that
+    /// pass the layer because it does not [accept](crate::AsyncAcceptLayer::which) them are
+    /// waited for, and left to the server then.
+    ///
+    /// It may be called again, at the same time or later, also if a first call was dropped:
+    /// the earliest deadline counts, and every caller gets the same report.
+    pub async fn drain(&self, deadline: Duration) -> DrainReport {
+        let in_flight = &self.0;
+        in_flight.begin_drain(Instant::now() + deadline.min(LONGEST));
         loop {
-            let empty = self.0.empty();
-            if self.in_flight() == 0 || timeout_at(until, empty).await.is_err() {
-                return;
+            let moved = in_flight.moved();
+            match in_flight.next_of_drain() {
+                Next::Look(at) => drop(timeout_at(at, moved).await),
+                Next::Tell(works) => works.iter().for_each(|work| work.stop(Cause::Interrupted)),
+                Next::End => in_flight.over().cancel(),
+                Next::Done(report) => {
+                    in_flight.over().cancel();
+                    in_flight.abandoned().cancel();
+                    in_flight.move_on();
+                    return report;
+                }
             }
         }
     }
@@ -108,19 +104,26 @@ pub struct DrainReport {
     pub released: Vec<OperationId>,
     /// The operations whose outcome the store has not taken.
     pub unrecorded: Vec<OperationId>,
-    /// How many requests were still being accepted, and will be refused.
+    /// How many requests were answered directly while it went on: what passed through, and
+    /// what had its answer before it was an operation.
+    pub answered: usize,
+    /// How many requests had no answer of their own at the deadline, and were refused with a
+    /// 503.
+    pub refused: usize,
+    /// How many requests had no answer, or not all of it, when it was over.
     pub unanswered: usize,
     /// How long it took.
     pub took: Duration,
 }
 
 impl DrainReport {
-    /// Whether everything ended by itself.
+    /// Whether everything ended by itself, and everybody had an answer.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.interrupted.is_empty()
             && self.released.is_empty()
             && self.unrecorded.is_empty()
+            && self.refused == 0
             && self.unanswered == 0
     }
 }

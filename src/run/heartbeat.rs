@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Node, catch_panic::CatchPanic};
+use super::{InFlight, Node, catch_panic::CatchPanic};
 use crate::{
     operation::OperationId,
     store::{Held, Lease, StoreError},
@@ -16,14 +16,33 @@ use crate::{
 /// Starts the heartbeat of `node`, if it has none.
 ///
 /// It ends by itself once nothing has been live for an interval, or when the
-/// node is drained or gone.
+/// node is drained or gone. If the runtime it is on goes before, what is still live on
+/// another one starts it there.
 pub(super) fn ensure<R: Lease>(node: &Arc<Node<R>>) {
     if node.in_flight.needs_heartbeat() {
-        tokio::spawn(beat(Arc::downgrade(node), Arc::clone(node)));
+        let beating = Beating {
+            in_flight: Arc::clone(&node.in_flight),
+            is_over: false,
+        };
+        tokio::spawn(beat(Arc::downgrade(node), Arc::clone(node), beating));
     }
 }
 
-async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
+/// In the task that beats; dropped with it.
+struct Beating {
+    in_flight: Arc<InFlight>,
+    is_over: bool,
+}
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.in_flight.lost_heartbeat();
+        }
+    }
+}
+
+async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>, mut beating: Beating) {
     let abandoned = first.in_flight.abandoned().clone();
     drop(first);
     let rounds = async {
@@ -34,6 +53,7 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>) {
                 sleep(node.lease().term / 10).await;
             }
             if node.in_flight.rest() {
+                beating.is_over = true;
                 break;
             }
         }

@@ -38,8 +38,10 @@ pub(crate) enum Told<P, E> {
     Settled(Response<WholeBody>),
     /// It panicked first.
     Panicked(Box<dyn Any + Send>),
-    /// It took longer than any run may.
-    TimedOut,
+    /// It came to none: it took longer than any run may, for example.
+    Failed(FailureKind),
+    /// The time of a drain was over first.
+    ShutDown,
     /// It is an operation now.
     Accepted(Arc<Record<RecordedResponse>>),
 }
@@ -95,6 +97,8 @@ where
         let mut threshold = Threshold {
             gate: work.gate()?,
             work: &work,
+            in_flight: &node.in_flight,
+            grace: limits.grace,
             create,
             too_late: deadline.and_then(|deadline| begun.checked_add(deadline)),
         };
@@ -121,6 +125,7 @@ where
                 return None;
             }
             Held::Nobody => return None,
+            Held::Over => return Some(Told::ShutDown),
             Held::Accepted(record, done) => {
                 accepted(record);
                 // From here on like one that was accepted at once.
@@ -152,6 +157,7 @@ where
                 Settled::Accepted(record) => (record, Some(called)),
             },
             Held::Nobody => return None,
+            Held::Over => return Some(Told::ShutDown),
             Held::Accepted(record, done) => (record, done),
         };
         accepted(record);
@@ -211,7 +217,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     mut run: Pin<Box<impl Future<Output = RunOutcome>>>,
 ) {
     crash_point!("accepted");
-    let Some(_entered) = node.in_flight.enter(Arc::clone(work)) else {
+    let Some(_entered) = node.in_flight.enter(Arc::clone(work), limits.grace) else {
         tracing::error!(id = %work.id, "it is running here already");
         return;
     };
@@ -233,7 +239,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
 fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
     match called {
         Ok(Ok((answer, _))) => Told::Answered(answer),
-        Ok(Err(Late)) => Told::TimedOut,
+        Ok(Err(Late)) => Told::Failed(FailureKind::TimedOut),
         Err(Panicked(payload)) => Told::Panicked(payload),
     }
 }

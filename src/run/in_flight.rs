@@ -1,15 +1,21 @@
 //! What a node has in its hands: how much, what, and until when.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
+use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    live::Live,
-    work::{Cause, Ended, Work},
+    draining::{Draining, Tally},
+    live::{Entry, Live},
+    passing::Passing,
+    work::{Cause, Work},
 };
 use crate::{
     operation::OperationId,
@@ -25,32 +31,27 @@ pub(crate) struct InFlight {
     /// Requests that were let in and have not ended.
     admitted: AtomicUsize,
     max: AtomicUsize,
+    /// Requests that are answered directly, until their answers are out.
+    passing: AtomicUsize,
     running: Mutex<Running>,
-    /// Notified when the last one leaves.
-    empty: Arc<WaitCell>,
+    /// Notified when the last one leaves, and when a drain has something else to look at.
+    moved: Arc<WaitCell>,
     /// No new work.
     closed: CancellationToken,
+    /// The time of a drain is over: nothing more is waited for.
+    over: CancellationToken,
     /// Nothing more is tried.
     abandoned: CancellationToken,
     heartbeat: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Running {
-    live: Live,
-    /// Whatever comes is interrupted.
-    interrupting: bool,
-    /// What has become of the runs since the drain began.
-    tally: Option<Tally>,
-}
-
-/// How runs have ended.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
-    pub(super) finished: usize,
-    pub(super) interrupted: Vec<OperationId>,
-    pub(super) released: Vec<OperationId>,
-    pub(super) unrecorded: Vec<OperationId>,
+pub(super) struct Running {
+    pub(super) live: Live,
+    /// Calls that are waited for and may still be answered directly.
+    pub(super) calls: Slab<Entry>,
+    /// Set once it is drained.
+    pub(super) draining: Option<Draining>,
 }
 
 /// Why a request is not let in.
@@ -65,9 +66,11 @@ impl InFlight {
         Self {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
+            passing: AtomicUsize::new(0),
             running: Mutex::default(),
-            empty: Arc::default(),
+            moved: Arc::default(),
             closed: CancellationToken::new(),
+            over: CancellationToken::new(),
             abandoned: CancellationToken::new(),
             heartbeat: AtomicBool::new(false),
         }
@@ -97,6 +100,21 @@ impl InFlight {
         Admitted(Arc::clone(self))
     }
 
+    /// Counts a request that is answered directly, beside those that are let in.
+    pub(crate) fn pass(self: &Arc<Self>) -> Passing {
+        self.passing.fetch_add(1, SeqCst);
+        Passing::new(Arc::clone(self))
+    }
+
+    /// The answer of such a request is out.
+    pub(super) fn passed(&self) {
+        self.left(&self.passing);
+    }
+
+    pub(super) fn passing(&self) -> usize {
+        self.passing.load(SeqCst)
+    }
+
     /// How many more are let in at the moment.
     pub(super) fn room(&self) -> usize {
         self.max.load(SeqCst).saturating_sub(self.admitted())
@@ -106,33 +124,64 @@ impl InFlight {
         self.admitted.load(SeqCst)
     }
 
-    /// Takes a work among the live ones; `None` if it is there already: the same
-    /// operation, held by the same token.
-    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>) -> Option<Entered> {
+    /// Takes a work among the live ones, which has `grace` to tidy up when it is stopped;
+    /// `None` if it is there already: the same operation, held by the same token.
+    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>, grace: Duration) -> Option<Entered> {
         let mut running = self.running();
-        let interrupting = running.interrupting;
-        if !running.live.insert(&work) {
+        let entry = Entry {
+            work: Arc::clone(&work),
+            grace,
+        };
+        if !running.live.insert(entry) {
             return None;
         }
         drop(running);
-        if interrupting {
-            work.stop(Cause::Interrupted);
-        }
+        self.tell_of_drain(&work);
         Some(Entered {
             in_flight: Arc::clone(self),
             work,
         })
     }
 
+    /// Has a drain tell a call that may still be answered directly when its time is
+    /// nearly over; for as long as it is waited for.
+    pub(super) fn wait_for(self: &Arc<Self>, work: &Arc<Work>, grace: Duration) -> WaitedFor {
+        let key = self.running().calls.insert(Entry {
+            work: Arc::clone(work),
+            grace,
+        });
+        self.tell_of_drain(work);
+        WaitedFor {
+            in_flight: Arc::clone(self),
+            key,
+        }
+    }
+
+    /// Lets a drain that goes on see this work; stops it, if the time is over.
+    fn tell_of_drain(&self, work: &Work) {
+        // After it was put in: who begins a drain closes the doors first, and then looks.
+        if !self.closed.is_cancelled() {
+            return;
+        }
+        let is_over = {
+            let running = self.running();
+            running.draining.as_ref().is_some_and(Draining::is_over)
+        };
+        match is_over {
+            true => work.stop(Cause::Interrupted),
+            false => self.moved.notify(),
+        }
+    }
+
     pub(super) fn held(&self) -> Vec<Held> {
         let running = self.running();
-        running.live.iter().map(|work| work.held()).collect()
+        running.live.iter().map(|it| it.work.held()).collect()
     }
 
     pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<Held> {
         let running = self.running();
-        let works = ids.iter().flat_map(|id| running.live.of(id));
-        works.map(|work| work.held()).collect()
+        let entries = ids.iter().flat_map(|id| running.live.of(id));
+        entries.map(|it| it.work.held()).collect()
     }
 
     /// These are held no more.
@@ -142,46 +191,28 @@ impl InFlight {
             let lost = lost
                 .iter()
                 .filter_map(|lost| running.live.get(&lost.id, lost.token));
-            lost.cloned().collect()
+            lost.map(|it| Arc::clone(&it.work)).collect()
         };
         works.iter().for_each(|work| work.stop(Cause::Recalled));
     }
 
-    /// Counts from now on how runs end.
-    pub(super) fn begin_tally(&self) {
-        self.running().tally = Some(Tally::default());
+    /// A waiter for the moment when the last one leaves, or a drain has something else to
+    /// look at.
+    pub(super) fn moved(&self) -> Waiter {
+        Waiter::new(&self.moved)
     }
 
-    /// How runs have ended since then; those that have not are unrecorded.
-    pub(super) fn tally(&self) -> Tally {
-        let running = self.running();
-        let mut tally = running.tally.clone().unwrap_or_default();
-        let unrecorded = running.live.iter().map(|work| work.id.clone());
-        tally.unrecorded.extend(unrecorded);
-        tally
-    }
-
-    /// Interrupts what is there and what may still come.
-    pub(super) fn interrupt(&self) {
-        let mut running = self.running();
-        running.interrupting = true;
-        let works: Vec<_> = running.live.iter().cloned().collect();
-        drop(running);
-        works.iter().for_each(|work| work.stop(Cause::Interrupted));
-    }
-
-    /// Whether nothing new is begun any more.
-    pub(crate) fn is_interrupting(&self) -> bool {
-        self.running().interrupting
-    }
-
-    /// A waiter for the moment when the last one leaves.
-    pub(super) fn empty(&self) -> Waiter {
-        Waiter::new(&self.empty)
+    /// Lets drains look again.
+    pub(super) fn move_on(&self) {
+        self.moved.notify();
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed
+    }
+
+    pub(crate) fn over(&self) -> &CancellationToken {
+        &self.over
     }
 
     pub(crate) fn abandoned(&self) -> &CancellationToken {
@@ -190,7 +221,9 @@ impl InFlight {
 
     /// True to the one caller that is to start the heartbeat.
     pub(super) fn needs_heartbeat(&self) -> bool {
-        !self.heartbeat.load(SeqCst) && !self.heartbeat.swap(true, SeqCst)
+        !self.heartbeat.load(SeqCst)
+            && !self.abandoned.is_cancelled()
+            && !self.heartbeat.swap(true, SeqCst)
     }
 
     /// Ends the heartbeat if nothing is live; false if it must go on.
@@ -204,8 +237,36 @@ impl InFlight {
         idle
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
+    /// The heartbeat has gone with its runtime: the works that are left start it again,
+    /// wherever they are run.
+    pub(super) fn lost_heartbeat(&self) {
+        if self.abandoned.is_cancelled() {
+            return;
+        }
+        let works: Vec<_> = {
+            let running = self.running();
+            // Under the lock: who enters after this sees that there is none.
+            self.heartbeat.store(false, SeqCst);
+            running.live.iter().map(|it| Arc::clone(&it.work)).collect()
+        };
+        works.iter().for_each(|work| work.needs_heartbeat());
+    }
+
+    pub(super) fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that was counted has left.
+    fn left(&self, count: &AtomicUsize) {
+        if count.fetch_sub(1, SeqCst) == 1 && self.closed.is_cancelled() {
+            self.moved.notify();
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn tally(&mut self) -> Option<&mut Tally> {
+        self.draining.as_mut().map(|draining| &mut draining.tally)
     }
 }
 
@@ -215,9 +276,7 @@ pub(crate) struct Admitted(Arc<InFlight>);
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        if self.0.admitted.fetch_sub(1, SeqCst) == 1 && self.0.closed.is_cancelled() {
-            self.0.empty.notify();
-        }
+        self.0.left(&self.0.admitted);
     }
 }
 
@@ -232,14 +291,21 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let mut running = self.in_flight.running();
         running.live.remove(&self.work);
-        let id = &self.work.id;
-        if let Some(tally) = &mut running.tally {
-            match self.work.ended() {
-                Some(Ended::ByItself) => tally.finished += 1,
-                Some(Ended::Interrupted) => tally.interrupted.push(id.clone()),
-                Some(Ended::Released) => tally.released.push(id.clone()),
-                None => tally.unrecorded.push(id.clone()),
-            }
+        if let Some(tally) = running.tally() {
+            tally.count(&self.work);
         }
+    }
+}
+
+/// A call that is waited for, until this is dropped.
+#[derive(Debug)]
+pub(super) struct WaitedFor {
+    in_flight: Arc<InFlight>,
+    key: usize,
+}
+
+impl Drop for WaitedFor {
+    fn drop(&mut self) {
+        self.in_flight.running().calls.remove(self.key);
     }
 }

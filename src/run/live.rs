@@ -1,12 +1,20 @@
 //! The works that a node has in its hands.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 use super::work::Work;
 use crate::{operation::OperationId, store::FencingToken};
+
+/// A work that somebody is at.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) work: Arc<Work>,
+    /// How long it may go on after it was asked to stop.
+    pub(super) grace: Duration,
+}
 
 /// Works, told apart by their operation's id and the token it is held by.
 ///
@@ -16,19 +24,20 @@ use crate::{operation::OperationId, store::FencingToken};
 #[derive(Debug, Default)]
 pub(super) struct Live {
     /// By id: those of one id have the same hash.
-    works: HashTable<Arc<Work>>,
+    works: HashTable<Entry>,
     hasher: RandomState,
 }
 
 impl Live {
     /// Takes a work in; false if it is there already.
-    pub(super) fn insert(&mut self, work: &Arc<Work>) -> bool {
-        if self.get(&work.id, work.token()).is_some() {
+    pub(super) fn insert(&mut self, entry: Entry) -> bool {
+        let id = &entry.work.id;
+        if self.get(id, entry.work.token()).is_some() {
             return false;
         }
         let Self { works, hasher } = self;
-        works.insert_unique(hasher.hash_one(&work.id), Arc::clone(work), |other| {
-            hasher.hash_one(&other.id)
+        works.insert_unique(hasher.hash_one(id), entry, |other| {
+            hasher.hash_one(&other.work.id)
         });
         true
     }
@@ -36,27 +45,26 @@ impl Live {
     /// Takes out this very work.
     pub(super) fn remove(&mut self, work: &Arc<Work>) {
         let hash = self.hasher.hash_one(&work.id);
-        if let Ok(found) = self
-            .works
-            .find_entry(hash, |other| Arc::ptr_eq(other, work))
-        {
+        let is_it = |entry: &Entry| Arc::ptr_eq(&entry.work, work);
+        if let Ok(found) = self.works.find_entry(hash, is_it) {
             found.remove();
         }
     }
 
-    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<&Arc<Work>> {
+    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<&Entry> {
         let hash = self.hasher.hash_one(id);
-        self.works
-            .find(hash, |work| work.id == *id && work.token() == token)
+        let is_it = |entry: &Entry| entry.work.id == *id && entry.work.token() == token;
+        self.works.find(hash, is_it)
     }
 
     /// Those of one operation, or of several that had the same id one after the other.
-    pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a Arc<Work>> {
+    pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a Entry> {
         let hash = self.hasher.hash_one(id);
-        self.works.iter_hash(hash).filter(|work| work.id == *id)
+        let entries = self.works.iter_hash(hash);
+        entries.filter(|entry| entry.work.id == *id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Work>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.works.iter()
     }
 
@@ -77,9 +85,13 @@ mod tests {
             Arc::new(Work::new(id.clone(), token, 1))
         };
         let (older, newer, same) = (work(7), work(8), work(8));
+        let entry = |work: &Arc<Work>| Entry {
+            work: Arc::clone(work),
+            grace: Duration::ZERO,
+        };
         let mut live = Live::default();
-        assert!(live.insert(&older) && live.insert(&newer));
-        assert!(!live.insert(&same), "it is there already");
+        assert!(live.insert(entry(&older)) && live.insert(entry(&newer)));
+        assert!(!live.insert(entry(&same)), "it is there already");
         assert_eq!(live.of(&id).count(), 2);
         live.remove(&same);
         assert_eq!(
@@ -89,7 +101,8 @@ mod tests {
         );
         live.remove(&older);
         assert!(live.get(&id, older.token()).is_none());
-        assert!(Arc::ptr_eq(live.get(&id, newer.token()).unwrap(), &newer));
+        let found = live.get(&id, newer.token()).unwrap();
+        assert!(Arc::ptr_eq(&found.work, &newer));
         live.remove(&newer);
         assert!(live.is_empty());
     }

@@ -57,7 +57,10 @@ where
     } = accepted;
     let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
     // Let go of in this order: when the last one has left, all is told of how it ended.
-    let held = (node.in_flight.enter(Arc::clone(&work)), admitted);
+    let held = (
+        node.in_flight.enter(Arc::clone(&work), limits.grace),
+        admitted,
+    );
     // A block has what it is handed once, a function that is one has it twice.
     let run = async move {
         let (Some(_), _) = &held else {
@@ -118,7 +121,7 @@ pub(super) type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
 /// Lets `run` go on until it is done or asked to stop, and writes its progress
 /// meanwhile.
 pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Work,
     mut run: Pin<&mut impl Future<Output = RunOutcome>>,
@@ -134,7 +137,7 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 
 /// The same, once there is something to look after.
 async fn look_after<R: Lease<Output = RecordedResponse>>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Work,
     mut run: Pin<&mut impl Future<Output = RunOutcome>>,
@@ -143,8 +146,7 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
         biased;
         outcome = run.as_mut() => outcome,
         cause = work.stopped() => match cause {
-            Cause::Interrupted if work.kept && node.runs_again() => Err(NoOutcome::Released),
-            Cause::Interrupted => Ok(Outcome::failed(FailureKind::Interrupted)),
+            Cause::Interrupted => until_over(node, work, run).await,
             Cause::Recalled => {
                 // The handler has seen its token; it may tidy up.
                 let _ = AtMost::new(limits.grace, run).await;
@@ -155,11 +157,32 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
     }
 }
 
-/// Writes what the handler reports, a few times a second at the most. Ends only
-/// when it learns that the operation is somebody else's.
-async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Node<R>, work: &Work) {
+/// Lets a run that was told of the end of a drain go on until that has come. Its outcome
+/// is its own if it has one by then.
+async fn until_over<R>(
+    node: &Node<R>,
+    work: &Work,
+    run: Pin<&mut impl Future<Output = RunOutcome>>,
+) -> RunOutcome {
+    tokio::select! {
+        biased;
+        outcome = run => outcome,
+        () = node.in_flight.over().cancelled() => match work.kept && node.runs_again() {
+            true => Err(NoOutcome::Released),
+            false => Ok(Outcome::failed(FailureKind::Interrupted)),
+        },
+    }
+}
+
+/// Writes what the handler reports, a few times a second at the most, and sees to it
+/// that there is a heartbeat. Ends only when it learns that the operation is somebody
+/// else's.
+async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>, work: &Work) {
     loop {
-        let (progress, number) = work.next_report().await;
+        let Some((progress, number)) = work.next_report().await else {
+            heartbeat::ensure(node);
+            continue;
+        };
         crash_point!("reporting");
         // A store that panics has no part in how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));

@@ -322,7 +322,7 @@ where
     let work = Arc::new(Work::new(id, record.token(), record.attempts()));
     let _admitted = node.in_flight.admit_anyway();
     // Its lease is renewed until that is recorded.
-    let Some(_entered) = node.in_flight.enter(Arc::clone(&work)) else {
+    let Some(_entered) = node.in_flight.enter(Arc::clone(&work), Duration::ZERO) else {
         return;
     };
     heartbeat::ensure(&node);

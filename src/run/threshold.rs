@@ -1,10 +1,11 @@
 //! Where a held call becomes an operation, or does not.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{
+    InFlight,
     gate::{Gate, Returned},
     work::Work,
 };
@@ -13,7 +14,10 @@ use crate::{operation::RecordedResponse, store::Record};
 /// What decides about it, and how it is created.
 pub(super) struct Threshold<'a, C> {
     pub(super) gate: &'a Gate,
-    pub(super) work: &'a Work,
+    pub(super) work: &'a Arc<Work>,
+    pub(super) in_flight: &'a Arc<InFlight>,
+    /// How long the call may go on after it was told of the end of a drain.
+    pub(super) grace: Duration,
     /// Creates the operation, as one that is running or not.
     pub(super) create: C,
     /// When it is asked for by the time that has passed; `None` once it was.
@@ -28,6 +32,8 @@ pub(super) enum Held<T> {
     Accepted(Arc<Record<RecordedResponse>>, Option<T>),
     /// There is nobody to go on for.
     Nobody,
+    /// The time of a drain is over, and nothing was decided before.
+    Over,
 }
 
 /// What is decided once the call has returned.
@@ -56,10 +62,22 @@ where
                     None => std::future::pending().await,
                 }
             };
+            // From when the step is waited for: most are done at once.
+            let over = async {
+                let _waited_for = self.in_flight.wait_for(self.work, self.grace);
+                self.in_flight.over().cancelled().await;
+            };
             tokio::select! {
                 biased;
                 done = step.as_mut() => return Held::Done(done),
                 () = self.gate.asked() => {}
+                () = over => {
+                    return match self.returned(is_running).await {
+                        Settled::Answer => Held::Over,
+                        Settled::Accepted(record) => Held::Accepted(record, None),
+                        Settled::Nobody => Held::Nobody,
+                    };
+                }
                 () = late => {
                     self.too_late = None;
                     self.gate.ask();

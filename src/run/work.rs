@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering::SeqCst},
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
 };
 
 use tokio::sync::Notify;
@@ -32,7 +32,9 @@ pub(crate) struct Work {
     cause: OnceLock<Cause>,
     ended: Mutex<Option<Ended>>,
     progress: Mutex<Reports>,
-    /// Wakes the run: there is a report, or a cause to stop.
+    /// The heartbeat of its node has gone.
+    is_unrenewed: AtomicBool,
+    /// Wakes the run: there is a report, a cause to stop, or no heartbeat.
     signal: Notify,
 }
 
@@ -84,6 +86,7 @@ impl Work {
             cause: OnceLock::new(),
             ended: Mutex::default(),
             progress: Mutex::default(),
+            is_unrenewed: AtomicBool::new(false),
             signal: Notify::new(),
         }
     }
@@ -128,10 +131,28 @@ impl Work {
         self.signal.notify_one();
     }
 
-    /// Waits until there is a report or a cause to stop: what a run has to look after,
-    /// and most never have.
+    /// Its client has left before it was an operation: there is nobody to go on for.
+    pub(crate) fn abandon(&self) {
+        self.stop(Cause::Recalled);
+    }
+
+    /// Whether it was asked to.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.cause.get().is_some()
+    }
+
+    /// Asks the run to see to it that the leases of its node are renewed.
+    pub(super) fn needs_heartbeat(&self) {
+        self.is_unrenewed.store(true, SeqCst);
+        self.signal.notify_one();
+    }
+
+    /// Waits until there is something that a run has to look after: most never have.
     pub(super) async fn is_heard_of(&self) {
-        while self.cause.get().is_none() && !self.reports().is_unwritten() {
+        while !self.is_stopped()
+            && !self.is_unrenewed.load(SeqCst)
+            && !self.reports().is_unwritten()
+        {
             self.signal.notified().await;
         }
     }
@@ -191,11 +212,14 @@ impl Work {
     }
 
     /// Waits for a report that the store does not know, and gives it with its
-    /// number.
-    pub(super) async fn next_report(&self) -> (Progress, u64) {
+    /// number; or for the loss of the heartbeat.
+    pub(super) async fn next_report(&self) -> Option<(Progress, u64)> {
         loop {
+            if self.is_unrenewed.swap(false, SeqCst) {
+                return None;
+            }
             if let Some(unwritten) = self.unwritten_report() {
-                return unwritten;
+                return Some(unwritten);
             }
             self.signal.notified().await;
         }
