@@ -208,6 +208,7 @@ broken! {
     an_owner_that_is_lost_is_noticed: repository, CreateLosesTheOwner, "law 1";
     a_start_that_is_lost_at_creating_is_noticed: repository, CreateForgetsTheStart, "law 1";
     two_ways_to_read_that_differ_are_noticed: repository, GetNowIsBehind, "law 1";
+    results_that_everybody_reads_are_noticed: repository, ResultsAreForEverybody, "law 7";
     ids_that_lose_their_case_are_noticed: repository, IdsLoseTheirCase, "law 1";
     writes_that_wait_although_they_never_do_are_noticed: repository, WaitsAllTheSame, "never waits";
 

@@ -409,6 +409,18 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
         let get = || Request::get(stored.location());
         let answer = Answer::to(&polls, from(Some("ada"), get())).await;
         assert_eq!(answer.status, expected, "{keys:?}");
+        for way in ["?wait=1", "/result", "/events"] {
+            let get = Request::get(format!("{}{way}", stored.location()));
+            let answer = Answer::to(&polls, from(Some("ada"), get)).await;
+            assert_eq!(answer.status, expected, "{keys:?}{way}");
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            let expected = match (expected, way) {
+                (StatusCode::OK, "/result") => "done",
+                (StatusCode::OK, _) => "\"succeeded\"",
+                _ => "not-found",
+            };
+            assert!(body.contains(expected), "{keys:?}{way}: {body}");
+        }
         for stranger in [Some("bob"), None, Some(record.owner().unwrap().as_str())] {
             let answer = Answer::to(&polls, from(stranger, get())).await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{stranger:?}");
@@ -427,5 +439,44 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
             listed,
             "{keys:?}: {body}"
         );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_stream_ends_when_another_owner_has_its_id() {
+    let store = MemoryStore::new();
+    let id: OperationId = "invoice-2026-11".parse().unwrap();
+    let create = async |owner: &str| {
+        let new = NewOperation::new(id.clone()).owner(Some(Owner::new(owner)));
+        match store.create(new).await.unwrap() {
+            Created::New(record) => record,
+            other => panic!("{other:?}"),
+        }
+    };
+    let record = create("ada").await;
+    let polls = PollService::new(store.clone()).owner(by_header);
+    let request = from(Some("ada"), Request::get(format!("/{id}/events")));
+    let response = polls.oneshot(request.body(()).unwrap()).await.unwrap();
+    let mut stream = response.into_body();
+    assert!(stream.frame().await.is_some());
+    let mut next = std::pin::pin!(stream.frame());
+    assert!(poll_once(next.as_mut()).is_none());
+
+    let version = record.version().unwrap();
+    let canceled = store.overrule(&id, version, Outcome::Canceled).await;
+    let Write::Done(record) = canceled.unwrap() else {
+        panic!("nobody else changes it");
+    };
+    store.forget(&id, record.version().unwrap()).await.unwrap();
+    create("bob").await;
+    assert!(next.await.is_none(), "bob's operation was shown to ada");
+}
+
+/// What is ready after one poll.
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
     }
 }

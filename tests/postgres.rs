@@ -5,6 +5,8 @@
 mod private;
 #[path = "support/postgres.rs"]
 mod server;
+#[path = "support/stranger.rs"]
+mod stranger;
 
 #[path = "postgres/common.rs"]
 mod common;
@@ -30,3 +32,5 @@ mod round_trips;
 mod setting_up;
 #[path = "postgres/sharing.rs"]
 mod sharing;
+#[path = "postgres/strangers.rs"]
+mod strangers;

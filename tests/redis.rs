@@ -7,6 +7,8 @@ mod private;
 mod proxy;
 #[path = "support/redis.rs"]
 mod server;
+#[path = "support/stranger.rs"]
+mod stranger;
 
 #[path = "redis/ambiguous.rs"]
 mod ambiguous;
@@ -22,6 +24,8 @@ mod laws;
 mod notices;
 #[path = "redis/refusals.rs"]
 mod refusals;
+#[path = "redis/strangers.rs"]
+mod strangers;
 #[path = "redis/tidy.rs"]
 mod tidy;
 

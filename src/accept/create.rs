@@ -78,7 +78,10 @@ where
     if wanted.is_fresh {
         return Ok(());
     }
-    let found = until_answered(node, || node.store.get(&wanted.new.id));
+    let found = until_answered(node, || {
+        node.store
+            .get_for(&wanted.new.id, wanted.new.owner.as_ref())
+    });
     match AtMost::new(patience, found).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {

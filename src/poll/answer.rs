@@ -15,6 +15,7 @@ use super::{
     PollBody, PollFuture, conditional,
     end::{cancel, forget},
     events::events,
+    find::{Sought, find, find_now, visible},
     hold::{Until, hold},
     list::list,
     settings::Settings,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     dialect::{Answer, Ask, Context, Fault, Inquiry, Intent, Urls, path_is_below, whole_seconds},
     operation::{OperationId, WholeBody},
-    store::{Found, Record, Store, StoreError},
+    store::{Record, Store, StoreError},
 };
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
@@ -42,7 +43,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     // Most polls end here, without waiting for anything.
     if about.wait.is_none()
         && matches!(about.intent, Intent::Status | Intent::Result)
-        && let Some(found) = settings.store.get_now(&about.id)
+        && let Some(found) = find_now(settings, &parts, &about.id)
     {
         return PollFuture::ready(is_head, shown(settings, &parts, &about, found));
     }
@@ -54,7 +55,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
                 let found = read(&settings, &parts, &about).await;
                 shown(&settings, &parts, &about, found)
             }
-            Intent::Events => match visible(&settings, &parts, id, settings.store.get(id).await) {
+            Intent::Events => match find(&settings, &parts, id).await {
                 Ok(record) => return events(&settings, parts, record),
                 Err(fault) => settings.fault(&fault),
             },
@@ -143,16 +144,10 @@ fn refused<S: Store>(
 }
 
 /// The operation, at once or when it is worth showing.
-async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) -> Found<S::Output> {
-    let found = match settings.store.get_now(&about.id) {
-        Some(found) => found,
-        None => settings.store.get(&about.id).await,
-    };
-    let Some(record) = found? else {
-        return Ok(None);
-    };
-    let Some(wait) = about.wait.filter(|_| is_visible(settings, parts, &record)) else {
-        return Ok(Some(record));
+async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) -> Sought<S> {
+    let record = find(settings, parts, &about.id).await?;
+    let Some(wait) = about.wait else {
+        return Ok(record);
     };
     let until = match about.intent {
         Intent::Status => {
@@ -161,12 +156,13 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
                 None => Until::Terminal,
                 Some(true) => Until::Changed,
                 // It has changed already.
-                Some(false) => return Ok(Some(record)),
+                Some(false) => return Ok(record),
             }
         }
         _ => Until::Terminal,
     };
-    hold(settings, record, until, wait).await
+    let found = hold(settings, record, until, wait).await;
+    visible(settings, parts, &about.id, found)
 }
 
 /// Shows what was found to a `GET`.
@@ -174,9 +170,9 @@ fn shown<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     about: &About,
-    found: Found<S::Output>,
+    found: Sought<S>,
 ) -> Response<WholeBody> {
-    let record = match visible(settings, parts, &about.id, found) {
+    let record = match found {
         Ok(record) => record,
         Err(fault) => return settings.fault(&fault),
     };
@@ -199,25 +195,6 @@ fn shown<S: Store>(
         }
     }
     answer.unwrap_or_else(|fault| settings.fault(&fault))
-}
-
-/// The record, if it is there for whoever asks.
-pub(super) fn visible<S: Store>(
-    settings: &Settings<S>,
-    parts: &Parts,
-    id: &OperationId,
-    found: Found<S::Output>,
-) -> Result<Arc<Record<S::Output>>, Fault> {
-    match found {
-        Ok(Some(record)) if is_visible(settings, parts, &record) => Ok(record),
-        Ok(_) => Err(Fault::NotFound { id: id.clone() }),
-        Err(error) => Err(unavailable(settings, &error)),
-    }
-}
-
-/// To everybody but its owner an operation is unknown.
-fn is_visible<S: Store>(settings: &Settings<S>, parts: &Parts, record: &Record<S::Output>) -> bool {
-    settings.owns(parts, record.owner())
 }
 
 pub(super) fn unavailable<S: Store>(settings: &Settings<S>, error: &StoreError) -> Fault {

@@ -9,8 +9,9 @@ use http::{
 };
 
 use super::{
-    answer::{in_context, unavailable, visible},
+    answer::{in_context, unavailable},
     conditional,
+    find::find,
     powers::Ends,
     settings::Settings,
 };
@@ -153,7 +154,7 @@ async fn found<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> Result<FoundToEnd<S>, Fault> {
-    let record = visible(settings, parts, id, settings.store.get(id).await)?;
+    let record = find(settings, parts, id).await?;
     // A service that ends operations was made with a store that counts versions.
     let missing = || Fault::NotFound { id: id.clone() };
     let version = record.version().ok_or_else(missing)?;

@@ -123,14 +123,17 @@ impl<S: Store> Stream<S> {
             return None;
         }
         let (changed, version) = (self.settings.powers.changed?, self.record.version()?);
-        let id = self.record.operation().id();
+        let (id, owner) = (self.record.operation().id(), self.record.owner());
+        let (store, at_most) = (&self.settings.store, self.settings.keep_alive);
         let next = tokio::select! {
-            next = changed(&self.settings.store, id, version, self.settings.keep_alive) => next,
+            next = changed(store, id, version, at_most, owner) => next,
             () = closed(self.settings.closing.as_ref()) => return None,
         };
         let next = next
             .inspect_err(|error| tracing::warn!(error = error.chain(), "an event stream ends"))
-            .ok()??;
+            .ok()?
+            // Another owner's may have come in its place.
+            .filter(|next| next.owner() == owner)?;
         let is_news = next.version() != Some(version);
         if is_news {
             self.untold = told(next.between(version), &next);

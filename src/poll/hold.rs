@@ -44,8 +44,10 @@ pub(super) async fn hold<S: Store>(
             break;
         };
         let left = deadline.saturating_duration_since(Instant::now());
+        // It was there for whoever asks: what comes is, as long as it is this owner's.
+        let owner = record.owner();
         let next = tokio::select! {
-            next = changed(&settings.store, &id, version, left) => next?,
+            next = changed(&settings.store, &id, version, left, owner) => next?,
             () = closed(settings.closing.as_ref()) => break,
         };
         match next {

@@ -23,6 +23,7 @@ mod body;
 mod conditional;
 mod end;
 mod events;
+mod find;
 mod future;
 mod hold;
 mod list;

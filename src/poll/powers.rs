@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use crate::{
     operation::{OperationId, Outcome},
-    store::{List, ListQuery, Page, Repository, Store, StoreError, Version, Watch, Write},
+    store::{List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch, Write},
 };
 
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,12 +19,13 @@ type Changed<S> = for<'a> fn(
     &'a OperationId,
     Version,
     Duration,
+    Option<&'a Owner>,
 ) -> Boxed<'a, crate::store::Found<<S as Store>::Output>>;
 type ChangeAt<S> =
     for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, Written<<S as Store>::Output>>;
 
 pub(super) struct Powers<S: Store> {
-    /// [`Watch::changed`].
+    /// [`Watch::changed_for`].
     pub(super) changed: Option<Changed<S>>,
     pub(super) ends: Option<Ends<S>>,
     /// [`List::list`].
@@ -64,7 +65,9 @@ impl<S: Store> Powers<S> {
     {
         Self {
             list: None,
-            changed: Some(|store, id, since, at_most| Box::pin(store.changed(id, since, at_most))),
+            changed: Some(|store, id, since, at_most, owner| {
+                Box::pin(store.changed_for(id, since, at_most, owner))
+            }),
             ends: Some(Ends {
                 cancel: |store, id, version| {
                     Box::pin(store.overrule(id, version, Outcome::Canceled))

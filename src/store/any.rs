@@ -58,6 +58,7 @@ macro_rules! powers {
     )* })*) => {
         trait Erased<T>: Send + Sync + 'static {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
+            fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
             fn never_waits(&self) -> bool;
             $($(
                 fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
@@ -73,6 +74,10 @@ macro_rules! powers {
         {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
                 Store::get_now(self, id)
+            }
+
+            fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
+                Store::get_now_for(self, id, owner)
             }
 
             fn never_waits(&self) -> bool {
@@ -106,8 +111,12 @@ powers! {
     Store [
         type Output = T;
         fn get_now(&self, id: &OperationId) -> Option<Found<T>> { self.0.get_now(id) }
+        fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
+            self.0.get_now_for(id, owner)
+        }
     ] {
         fn get<'a>(id: &'a OperationId) -> Found<T>;
+        fn get_for<'a, 'b>(id: &'a OperationId, owner: Option<&'b Owner>) -> Found<T>;
     }
     Repository [
         fn never_waits(&self) -> bool { self.0.never_waits() }
@@ -121,6 +130,7 @@ powers! {
     }
     Watch [] {
         fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;
+        fn changed_for<'a, 'b>(id: &'a OperationId, since: Version, at_most: Duration, owner: Option<&'b Owner>) -> Found<T>;
     }
     Lease [] {
         fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;

@@ -51,16 +51,41 @@ impl<R: Store> Watch for Polling<R> {
         since: Version,
         at_most: Duration,
     ) -> Found<R::Output> {
-        let until = Instant::now() + at_most.min(FOREVER);
-        loop {
-            let record = self.inner.get(id).await?;
-            let now = Instant::now();
-            match &record {
-                Some(record) if record.version() == Some(since) && now < until => {
-                    sleep_until(until.min(now + self.interval.min(FOREVER))).await;
-                }
-                _ => return Ok(record),
+        let read = || self.inner.get(id);
+        changed(read, since, at_most, self.interval).await
+    }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        owner: Option<&Owner>,
+    ) -> Found<R::Output> {
+        let read = || self.inner.get_for(id, owner);
+        changed(read, since, at_most, self.interval).await
+    }
+}
+
+/// Reads every `interval` until the version is not `since`, or `at_most` is over.
+async fn changed<T, F>(
+    read: impl Fn() -> F + Send,
+    since: Version,
+    at_most: Duration,
+    interval: Duration,
+) -> Found<T>
+where
+    F: Future<Output = Found<T>> + Send,
+{
+    let until = Instant::now() + at_most.min(FOREVER);
+    loop {
+        let record = read().await?;
+        let now = Instant::now();
+        match &record {
+            Some(record) if record.version() == Some(since) && now < until => {
+                sleep_until(until.min(now + interval.min(FOREVER))).await;
             }
+            _ => return Ok(record),
         }
     }
 }
@@ -156,6 +181,16 @@ impl<R: Watch> Watch for SingleNode<R> {
     ) -> Found<R::Output> {
         self.inner.changed(id, since, at_most).await
     }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        owner: Option<&Owner>,
+    ) -> Found<R::Output> {
+        self.inner.changed_for(id, since, at_most, owner).await
+    }
 }
 
 impl<R: Lease> Lease for Polling<R> {
@@ -208,6 +243,18 @@ macro_rules! forward {
 
             fn get_now(&self, id: &OperationId) -> Option<Found<R::Output>> {
                 self.inner.get_now(id)
+            }
+
+            async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<R::Output> {
+                self.inner.get_for(id, owner).await
+            }
+
+            fn get_now_for(
+                &self,
+                id: &OperationId,
+                owner: Option<&Owner>,
+            ) -> Option<Found<R::Output>> {
+                self.inner.get_now_for(id, owner)
             }
         }
 

@@ -35,7 +35,8 @@
 //! 6. A lease is taken over only with a higher fencing token, durably; a holder
 //!    that lost it is refused. Renewal may be asynchronous.
 //! 7. A recorded response comes back byte for byte; repeated headers, their
-//!    order and values that are not UTF-8 included.
+//!    order and values that are not UTF-8 included. A read for another owner
+//!    comes without it.
 //! 8. Expired is absent. Purging is batched and never touches what is not
 //!    terminal.
 //! 9. Errors keep their source and say whether trying again can help.

@@ -12,7 +12,8 @@ use crate::operation::{OperationId, Payload};
 /// * A read sees every write that returned before it began, on any node (law
 ///   1).
 /// * What has expired is absent (law 8).
-/// * A result comes back as it was recorded (law 7).
+/// * A result comes back as it was recorded, and to another owner's reader not at all
+///   (law 7).
 pub trait Store: Send + Sync + 'static {
     /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse)
     /// for the layer, any type of yours otherwise.
@@ -30,6 +31,37 @@ pub trait Store: Send + Sync + 'static {
         let _ = id;
         None
     }
+
+    /// The operation for a reader that acts for `owner`. Another owner's comes without
+    /// its result, as if it had ended without one.
+    ///
+    /// A store overrides it so that nothing of that result is read: somebody else's
+    /// operation then costs a reader no more than an unknown id.
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get).
+    fn get_for(
+        &self,
+        id: &OperationId,
+        owner: Option<&Owner>,
+    ) -> impl Future<Output = Found<Self::Output>> + Send {
+        async move { Ok(readable(self.get(id).await?, owner)) }
+    }
+
+    /// [`get_for`](Self::get_for) without waiting, as [`get_now`](Self::get_now).
+    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<Self::Output>> {
+        let found = self.get_now(id)?;
+        Some(found.map(|record| readable(record, owner)))
+    }
+}
+
+/// The record as a reader gets it that acts for `owner`.
+fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<Arc<Record<T>>> {
+    let record = record?;
+    Some(match record.owner() == owner {
+        true => record,
+        false => Arc::new(record.without_result()),
+    })
 }
 
 /// What a read answers.
@@ -54,6 +86,21 @@ pub trait Watch: Store {
         since: Version,
         at_most: Duration,
     ) -> impl Future<Output = Found<Self::Output>> + Send;
+
+    /// The same for a reader that acts for `owner`: what it returns is as
+    /// [`get_for`](Store::get_for) gives it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        owner: Option<&Owner>,
+    ) -> impl Future<Output = Found<Self::Output>> + Send {
+        async move { Ok(readable(self.changed(id, since, at_most).await?, owner)) }
+    }
 }
 
 /// Saying who runs what, and finding what nobody runs any more.

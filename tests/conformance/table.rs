@@ -15,7 +15,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_operations::{
-    Failure, Operation, OperationId, Outcome, Progress, RecordedResponse, State, WholeBody,
+    Failure, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot, Stage, State,
+    WholeBody,
     store::{
         Created, Cursor, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
         NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Step, Store,
@@ -34,6 +35,7 @@ pub(crate) enum Fault {
     CreateLosesTheOwner,
     CreateForgetsTheStart,
     GetNowIsBehind,
+    ResultsAreForEverybody,
     IdsLoseTheirCase,
     WaitsAllTheSame,
     // Conditional writes.
@@ -398,6 +400,11 @@ impl Store for Table {
                 .then_some(row.record))
         })
     }
+
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Result<Option<Seen>> {
+        let found = self.get(id).await?;
+        Ok(found.map(|record| self.readable(record, owner)))
+    }
 }
 
 impl Repository for Table {
@@ -615,6 +622,30 @@ impl Repository for Table {
             self.changed();
         }
         Ok(Write::Done(row.record))
+    }
+}
+
+impl Table {
+    /// As who acts for `owner` may see it.
+    fn readable(&self, record: Seen, owner: Option<&Owner>) -> Seen {
+        let (stage, metadata) = (record.operation().stage(), record.operation().metadata());
+        let is_hidden = record.owner() != owner && !self.breaks(Fault::ResultsAreForEverybody);
+        if !is_hidden || !matches!(stage, Stage::Ended(Outcome::Succeeded(_))) {
+            return record;
+        }
+        let stage = Outcome::Succeeded(None).into();
+        let snapshot = Snapshot {
+            stage,
+            metadata: metadata.clone(),
+        };
+        let operation = Operation::of(record.operation().id().clone(), snapshot);
+        let version = record.version().unwrap();
+        Arc::new(
+            Record::restore(operation, version)
+                .with_owner(record.owner().cloned())
+                .with_holder(record.token(), record.node().cloned())
+                .with_attempts(record.attempts(), record.started_by()),
+        )
     }
 }
 

@@ -73,7 +73,7 @@ async fn no_statement_reads_the_whole_table() {
     for (sql, arguments, index) in [
         (
             include_str!("../../src/store/postgres/sql/read.sql"),
-            "'live-1'::text",
+            "'live-1'::text, false::boolean, 'owner 7'::bytea",
             "operations_pkey",
         ),
         (

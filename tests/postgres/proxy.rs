@@ -32,6 +32,8 @@ struct Seen {
     /// The statement in whose SQL this is has its answer cut off.
     doomed: Mutex<Option<String>>,
     cuts: AtomicUsize,
+    /// Bytes that came back.
+    answered: AtomicUsize,
 }
 
 impl Proxy {
@@ -65,6 +67,11 @@ impl Proxy {
 
     pub(crate) fn cuts(&self) -> usize {
         self.seen.cuts.load(SeqCst)
+    }
+
+    /// How many bytes came back since the last time.
+    pub(crate) fn answered(&self) -> usize {
+        self.seen.answered.swap(0, SeqCst)
     }
 
     /// What was executed since the last time, without what notices are sent by.
@@ -173,6 +180,7 @@ async fn answer(
             }
             continue;
         }
+        seen.answered.fetch_add(bytes.len(), SeqCst);
         if to.write_all(&bytes).await.is_err() {
             return;
         }

@@ -1,6 +1,9 @@
 //! Stands between the store and its server: counts, cuts and mutes.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +31,8 @@ struct State {
     /// The next answer to this command does not arrive.
     cut: Mutex<Option<String>>,
     muted: Mutex<bool>,
+    /// Bytes that came back.
+    answered: AtomicUsize,
 }
 
 impl Proxy {
@@ -61,6 +66,11 @@ impl Proxy {
     /// The round trips since this was asked last.
     pub(crate) fn trips(&self) -> Vec<Vec<String>> {
         std::mem::take(&mut self.state.trips.lock().unwrap())
+    }
+
+    /// How many bytes came back since this was asked last.
+    pub(crate) fn answered(&self) -> usize {
+        self.state.answered.swap(0, SeqCst)
     }
 
     /// Cuts the connection when the answer to the next such command is there.
@@ -178,6 +188,7 @@ async fn answer(
         if is_message && *connection.subscribed.lock().unwrap() && *state.muted.lock().unwrap() {
             continue;
         }
+        state.answered.fetch_add(length, SeqCst);
         if client.write_all(&bytes[..length]).await.is_err() {
             return;
         }

@@ -34,7 +34,7 @@
 //! | function | what it needs | laws |
 //! | --- | --- | --- |
 //! | [`repository`] | [`Repository`] | 1, 2, 3, 4, 7, 8 |
-//! | [`watch`] | [`Watch`] | 5 |
+//! | [`watch`] | [`Watch`] | 5, 7 |
 //! | [`lease`] | [`Lease`] | 6 |
 //! | [`released_lease`] | [`Lease`] that tells what was released from what has lapsed | 6 |
 //! | [`single_node_lease`] | [`Lease`], lent by [`SingleNode`](super::SingleNode) | 6, but for taking over |
@@ -56,6 +56,7 @@ mod nodes;
 mod outside;
 mod purge;
 mod racing;
+mod reading;
 mod recorded;
 mod subject;
 mod watch;
@@ -102,6 +103,7 @@ where
     holder::check(&store).await;
     outside::check(&store).await;
     recorded::check(&store).await;
+    reading::check(&*store).await;
     racing::check(&store).await;
     let store = Arc::new(make(SHORT).await);
     expiry::check(&store).await;
@@ -117,7 +119,9 @@ where
     F: Fn(Duration) -> Fut,
     Fut: Future<Output = R>,
 {
-    watch::check(&Arc::new(make(LONG).await)).await;
+    let store = Arc::new(make(LONG).await);
+    watch::check(&store).await;
+    reading::check_waiting(&*store).await;
 }
 
 /// Checks leases, and taking them over.

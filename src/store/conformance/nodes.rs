@@ -69,6 +69,14 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
     fn get_now(&self, id: &OperationId) -> Option<Found> {
         self.next().get_now(id)
     }
+
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found {
+        self.next().get_for(id, owner).await
+    }
+
+    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found> {
+        self.next().get_now_for(id, owner)
+    }
 }
 
 impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
@@ -128,6 +136,16 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
 impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
     async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
         self.next().changed(id, since, at_most).await
+    }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        owner: Option<&Owner>,
+    ) -> Found {
+        self.next().changed_for(id, since, at_most, owner).await
     }
 }
 

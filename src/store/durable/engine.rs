@@ -37,12 +37,17 @@ pub trait Engine: Send + Sync + 'static {
     /// notices can get lost says some seconds.
     const READ_AGAIN: Option<Duration>;
 
-    /// The cell of an operation, expired or not.
-    fn read(&self, id: &OperationId) -> impl Future<Output = Answer<Option<Cell>>> + Send;
+    /// The cell of an operation, expired or not; without its result, which is not read
+    /// then, if that is not for the reader.
+    fn read(
+        &self,
+        id: &OperationId,
+        reader: Reader<'_>,
+    ) -> impl Future<Output = Answer<Option<Cell>>> + Send;
 
     /// The same from an engine that never has to wait.
-    fn read_now(&self, id: &OperationId) -> Option<Answer<Option<Cell>>> {
-        let _ = id;
+    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
+        let _ = (id, reader);
         None
     }
 
@@ -129,6 +134,15 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Tells the other nodes, soon; this node knows already. A notice may get lost.
     fn announce(&self, notice: Notice);
+}
+
+/// On whose behalf a cell is read.
+#[derive(Debug, Clone, Copy)]
+pub enum Reader<'a> {
+    /// The store's own.
+    Store,
+    /// This owner's: results are read of its cells alone.
+    Owner(Option<&'a Owner>),
 }
 
 /// What is kept of one operation.

@@ -24,7 +24,7 @@ use crate::operation::RecordedResponse;
 
 pub(crate) use engine::{
     Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
-    NextCell, Notice, Replaced, Stamp, StandsFor,
+    NextCell, Notice, Reader, Replaced, Stamp, StandsFor,
 };
 pub(crate) use hub::Hub;
 

@@ -4,16 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cell, Durable, Engine, head};
+use super::{Cell, Durable, Engine, Reader, head};
 use crate::{
     operation::{OperationId, Stored},
-    store::{Found, Record, Store, StoreError, Version, Watch},
+    store::{Found, Owner, Record, Store, StoreError, Version, Watch},
 };
 
 impl<E: Engine, T: Stored> Durable<E, T> {
-    pub(super) async fn read(&self, id: &OperationId) -> Found<T> {
-        let cell = self.shared.engine.read(id).await?;
+    pub(super) async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Found<T> {
+        let cell = self.shared.engine.read(id, reader).await?;
         self.present(cell)
+    }
+
+    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+        let cell = self.shared.engine.read_now(id, reader)?;
+        Some(cell.and_then(|cell| self.present(cell)))
     }
 
     /// The record in a cell, unless that has expired.
@@ -28,33 +33,21 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         let expires_at = record.operation().metadata().expires_at();
         expires_at.is_some_and(|at| at <= self.now())
     }
-}
 
-impl<E: Engine, T: Stored> Store for Durable<E, T> {
-    type Output = T;
-
-    async fn get(&self, id: &OperationId) -> Found<T> {
-        self.read(id).await
-    }
-
-    fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
-        let cell = self.shared.engine.read_now(id)?;
-        Some(cell.and_then(|cell| self.present(cell)))
-    }
-}
-
-/// How late a wait may be over because of the engine.
-const LATE: Duration = Duration::from_secs(1);
-
-impl<E: Engine, T: Stored> Watch for Durable<E, T> {
-    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
+    async fn wait(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        reader: Reader<'_>,
+    ) -> Found<T> {
         let until = Instant::now().checked_add(at_most);
         loop {
             // Before the read: a change after it is heard of.
             let mut listening = self.shared.hub.listen(id);
             // The last read may come as late as that: it sees what no notice told.
             let latest = until.and_then(|until| until.checked_add(LATE));
-            let read = self.read(id);
+            let read = self.read(id, reader);
             let record = match latest {
                 Some(latest) => timeout_at(latest, read)
                     .await
@@ -75,5 +68,44 @@ impl<E: Engine, T: Stored> Watch for Durable<E, T> {
                 None => listening.heard().await,
             }
         }
+    }
+}
+
+/// How late a wait may be over because of the engine.
+const LATE: Duration = Duration::from_secs(1);
+
+impl<E: Engine, T: Stored> Store for Durable<E, T> {
+    type Output = T;
+
+    async fn get(&self, id: &OperationId) -> Found<T> {
+        self.read(id, Reader::Store).await
+    }
+
+    fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
+        self.read_now(id, Reader::Store)
+    }
+
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<T> {
+        self.read(id, Reader::Owner(owner)).await
+    }
+
+    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
+        self.read_now(id, Reader::Owner(owner))
+    }
+}
+
+impl<E: Engine, T: Stored> Watch for Durable<E, T> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
+        self.wait(id, since, at_most, Reader::Store).await
+    }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        owner: Option<&Owner>,
+    ) -> Found<T> {
+        self.wait(id, since, at_most, Reader::Owner(owner)).await
     }
 }

@@ -18,7 +18,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
     Abandoned, Cell, Durable, Engine, Free, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell,
-    NextCell, Notice, Replaced, Stamp,
+    NextCell, Notice, Reader, Replaced, Stamp,
 };
 use crate::{
     AsyncAcceptLayer, RequestBody,
@@ -66,7 +66,7 @@ impl Odd {
 impl Engine for Odd {
     const READ_AGAIN: Option<Duration> = None;
 
-    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, _: Reader<'_>) -> Answer<Option<Cell>> {
         let cells = self.0.cells.lock().unwrap();
         Ok(cells.get(id).map(|(_, cell)| cell.clone()))
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::{
-    Durable, Engine, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced, Stamp, head,
+    Durable, Engine, Inserted, LeaseChange, NewCell, NextCell, Notice, Reader, Replaced, Stamp,
+    head,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
@@ -36,7 +37,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 Turn::Found(current) => return self.change_from(current, lease, step).await,
             }
         }
-        match self.read(id).await? {
+        match self.read(id, Reader::Store).await? {
             Some(current) => self.change_from(current, lease, step).await,
             None => Ok(self.gone(id)),
         }
@@ -284,7 +285,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
     }
 
     async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
-        let Some(mut record) = self.read(id).await? else {
+        let Some(mut record) = self.read(id, Reader::Store).await? else {
             return Ok(self.gone(id));
         };
         loop {

@@ -29,7 +29,7 @@ use crate::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
-            NewCell, NextCell, Notice, Replaced, Stamp,
+            NewCell, NextCell, Notice, Reader, Replaced, Stamp,
         },
     },
 };
@@ -97,7 +97,7 @@ impl Postgres {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
         }
-        let found = self.read(id).await?;
+        let found = self.read(id, Reader::Store).await?;
         Ok(found.map_or(Replaced::Gone, Replaced::Found))
     }
 
@@ -145,9 +145,16 @@ fn fits(value: &[u8]) -> Answer<()> {
 impl Engine for Postgres {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
 
-    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         let id = id.to_string();
-        let ask = query(&self.statements.read).bind(&id);
+        let (is_store, owner) = match reader {
+            Reader::Store => (true, None),
+            Reader::Owner(owner) => (false, owner),
+        };
+        let ask = query(&self.statements.read)
+            .bind(&id)
+            .bind(is_store)
+            .bind(owner.map(|owner| owner.as_str().as_bytes()));
         let row = self.row(ask).await?;
         if row.try_get("is_standby").map_err(store_error)? {
             return Err(Unexpected::Standby.into());

@@ -25,7 +25,7 @@ use crate::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
-            Notice, Replaced, Stamp,
+            Notice, Reader, Replaced, Stamp,
         },
     },
 };
@@ -109,14 +109,14 @@ impl Engine for Redb {
     /// All handles are in this process, and hear everything.
     const READ_AGAIN: Option<Duration> = None;
 
-    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         let id = text(id);
-        self.look(|read| reading::cell(read, &id)).await
+        self.look(|read| reading::cell(read, &id, reader)).await
     }
 
-    fn read_now(&self, id: &OperationId) -> Option<Answer<Option<Cell>>> {
+    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
         let access = self.slot.try_read().ok()?;
-        match access.read(|read| reading::cell(read, &text(id))) {
+        match access.read(|read| reading::cell(read, &text(id), reader)) {
             Err(error) if error.is_of_the_disk() => None,
             answer => Some(answer.map_err(StoreError::from)),
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::store::{
     Held, StoreError,
-    durable::{Abandoned, Free},
+    durable::{Abandoned, Free, Reader},
 };
 
 type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
@@ -125,7 +125,7 @@ fn abandoned(
             }
             let id = text(id);
             // One that is damaged must not keep the others.
-            let cell = match reading::cell(read, &id) {
+            let cell = match reading::cell(read, &id, Reader::Store) {
                 Ok(Some(cell)) => cell,
                 Err(fault @ Fault::Row(_)) => {
                     tracing::error!(%fault, "an abandoned operation cannot be read");

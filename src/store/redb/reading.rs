@@ -10,18 +10,25 @@ use super::{
     rows::{CellRow, millis},
     tables::{CELLS, LISTED, RESULTS},
 };
-use crate::store::durable::{Cell, ListAsk, Listed};
+use crate::store::durable::{Cell, ListAsk, Listed, Reader};
 
 /// So many are looked at before others may run.
 const LOOKED_AT: usize = 256;
 
-/// The cell of an operation.
-pub(super) fn cell(read: &ReadTransaction, id: &[u8]) -> Result<Option<Cell>, Fault> {
+/// The cell of an operation, without its result if that is not for the reader.
+pub(super) fn cell(
+    read: &ReadTransaction,
+    id: &[u8],
+    reader: Reader<'_>,
+) -> Result<Option<Cell>, Fault> {
     let cells = read.open_table(CELLS)?;
     let Some(row) = cells.get(id)? else {
         return Ok(None);
     };
-    let row = CellRow::decode(row.value())?;
+    let mut row = CellRow::decode(row.value())?;
+    if let Reader::Owner(owner) = reader {
+        row.parts.result &= row.owner == owner.map(|owner| owner.as_str().as_bytes());
+    }
     Ok(Some(cell_of(read, id, &row)?))
 }
 

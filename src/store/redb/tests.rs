@@ -4,6 +4,7 @@ mod disk;
 mod failing;
 mod format;
 mod power;
+mod reading;
 
 use std::{sync::Arc, time::Duration};
 

@@ -23,7 +23,7 @@ use crate::{
         FencingToken, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
-            NewCell, NextCell, Notice, Replaced, Stamp,
+            NewCell, NextCell, Notice, Reader, Replaced, Stamp,
         },
     },
 };
@@ -115,7 +115,12 @@ impl fmt::Debug for Redis {
 impl Engine for Redis {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
 
-    async fn read(&self, id: &OperationId) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
+        if let Reader::Owner(owner) = reader {
+            let mut call = self.call(&scripts::READ, &[&self.names.cell(id)]);
+            call.arg(owner.map_or_else(String::new, |owner| format!(" {}", owner.as_str())));
+            return answers::cell(self.look(&scripts::READ, call).await?);
+        }
         let mut both = Pipeline::new();
         // A write that changes nothing: a server that was made a replica refuses
         // it, so nobody reads there what is out of date.

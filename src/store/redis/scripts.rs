@@ -27,6 +27,7 @@ macro_rules! code {
 
 scripts! {
     FORMAT = "lua/format.lua";
+    READ = "lua/read.lua";
     INSERT = "lua/insert.lua";
     REPLACE = "lua/replace.lua";
     FORGET = "lua/forget.lua";

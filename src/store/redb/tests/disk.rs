@@ -29,6 +29,8 @@ struct State {
     /// Calls until one fails, and how that does.
     trap: Option<(usize, Trap)>,
     calls: usize,
+    /// How many bytes were read.
+    read: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +107,11 @@ impl Disk {
         self.0.lock().unwrap().calls
     }
 
+    /// How many bytes were read since this was asked last.
+    pub(super) fn read(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unwrap().read)
+    }
+
     fn call<A>(&self, call: impl FnOnce(&mut State) -> io::Result<A>) -> io::Result<A> {
         let mut state = self.0.lock().unwrap();
         state.calls += 1;
@@ -161,6 +168,7 @@ impl StorageBackend for Disk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.call(|state| {
+            state.read += out.len();
             let offset = offset as usize;
             let read = state.bytes.get(offset..offset + out.len());
             out.copy_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);

@@ -15,8 +15,8 @@ use crate::{
     store::{
         FencingToken, Key, Owner, Version,
         durable::{
-            Abandoned, Engine, Free, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Replaced,
-            Stamp, StandsFor,
+            Abandoned, Engine, Free, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Reader,
+            Replaced, Stamp, StandsFor,
         },
         redb::{
             Redb, RedbError,
@@ -109,12 +109,26 @@ async fn fill(engine: &Redb) {
 
 /// Finds what [`fill`] put there.
 async fn check(engine: &Redb) {
-    let cell = engine.read(&id("live")).await.unwrap().unwrap();
+    let cell = engine
+        .read(&id("live"), Reader::Store)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((&*cell.head, cell.result), (&b"{\"live\"}"[..], None));
-    let cell = engine.read(&id("ended")).await.unwrap().unwrap();
+    let cell = engine
+        .read(&id("ended"), Reader::Store)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(&*cell.head, b"{\"ended\"}");
     assert_eq!(cell.result.as_deref(), Some(&b"a result"[..]));
-    assert!(engine.read(&id("forgotten")).await.unwrap().is_none());
+    assert!(
+        engine
+            .read(&id("forgotten"), Reader::Store)
+            .await
+            .unwrap()
+            .is_none()
+    );
 
     // It was opened, so whoever held it is gone.
     let abandoned = engine.abandoned(Free::Over, 9).await.unwrap();
@@ -156,7 +170,13 @@ async fn check(engine: &Redb) {
         assert_eq!(listed, numbers);
     }
     assert_eq!(engine.purge(9, at(EXPIRES)).await.unwrap(), 1);
-    assert!(engine.read(&id("ended")).await.unwrap().is_none());
+    assert!(
+        engine
+            .read(&id("ended"), Reader::Store)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 fn quoted(bytes: &[u8]) -> String {
@@ -364,7 +384,7 @@ fn a_database_of_something_else_is_refused() {
 async fn a_row_of_a_later_layout_is_an_error_that_stays() {
     let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x02"#));
     let opened = engine(&disk).unwrap();
-    let error = opened.read(&id("ended")).await.unwrap_err();
+    let error = opened.read(&id("ended"), Reader::Store).await.unwrap_err();
     assert!(!error.is_transient(), "{}", error.chain());
     assert!(error.chain().contains("later release"), "{}", error.chain());
     // The others go on, also when they are in one batch with it.

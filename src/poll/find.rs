@@ -1,0 +1,67 @@
+//! Finding the operation that a request is about.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::{answer::unavailable, settings::Settings};
+use crate::{
+    dialect::Fault,
+    operation::OperationId,
+    store::{Found, Owner, Record, Store},
+};
+
+pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, Fault>;
+
+/// The operation, if it is there for whoever asks, from a store that need not wait.
+pub(super) fn find_now<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Option<Sought<S>> {
+    let owner = settings.owner(parts);
+    let found = settings.store.get_now_for(id, owner.as_ref())?;
+    let found = visible(settings, parts, id, found);
+    let is_whole = |record: &Arc<_>| is_whole(record, owner.as_ref());
+    found.as_ref().map_or(true, is_whole).then_some(found)
+}
+
+/// The operation, if it is there for whoever asks.
+pub(super) async fn find<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Sought<S> {
+    let owner = settings.owner(parts);
+    let found = match settings.store.get_now_for(id, owner.as_ref()) {
+        Some(found) => found,
+        None => settings.store.get_for(id, owner.as_ref()).await,
+    };
+    let record = visible(settings, parts, id, found)?;
+    if is_whole(&record, owner.as_ref()) {
+        return Ok(record);
+    }
+    // It is there for them under another name: one of an older key, for example.
+    let found = settings.store.get_for(id, record.owner()).await;
+    visible(settings, parts, id, found)
+}
+
+/// Whether its result came along, if it has one.
+fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
+    record.owner() == owner || !record.operation().state().is_terminal()
+}
+
+/// The record, if it is there for whoever asks. To everybody but its owner an operation
+/// is unknown.
+pub(super) fn visible<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+    found: Found<S::Output>,
+) -> Sought<S> {
+    match found {
+        Ok(Some(record)) if settings.owns(parts, record.owner()) => Ok(record),
+        Ok(_) => Err(Fault::NotFound { id: id.clone() }),
+        Err(error) => Err(unavailable(settings, &error)),
+    }
+}

@@ -1,0 +1,14 @@
+//! What an operation costs those that it is not there for.
+
+use tower_operations::store::RedisStore;
+
+use super::{proxy::Proxy, server::Redis, stranger};
+
+#[tokio::test]
+async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    let cost = || (proxy.trips(), proxy.answered());
+    stranger::costs_what_an_unknown_id_costs(store, cost).await;
+}
