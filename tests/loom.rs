@@ -360,6 +360,12 @@ impl Keyed for Bound {
     fn weight(&self) -> usize {
         1
     }
+
+    fn charge(&self, _: &Room, _before: usize, _after: usize) {}
+
+    fn of_owner(&self, _: &Room) -> usize {
+        0
+    }
 }
 
 const NOW: Tick = Tick(1);
@@ -380,7 +386,7 @@ fn evicting(
     (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Room>),
 ) -> thread::JoinHandle<bool> {
     let (table, room) = (table.clone(), room.clone());
-    thread::spawn(move || table.evict(NOW, Duration::ZERO, &room))
+    thread::spawn(move || table.evict(NOW, Duration::ZERO, &room, |_| true))
 }
 
 #[test]
@@ -411,7 +417,7 @@ fn two_that_make_room_remove_a_key_each() {
         };
         keys.0.lock(0).put(&"another", past, 0, &keys.1);
         let evictor = evicting(&keys);
-        assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1));
+        assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1, |_| true));
         assert!(evictor.join().unwrap());
         assert_eq!(keys.1.keys.load(SeqCst), 0);
     });

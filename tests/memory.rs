@@ -1157,3 +1157,105 @@ async fn a_list_is_in_the_order_of_creation_within_one_millisecond_too() {
     }
     assert_eq!(listed, made);
 }
+
+/// Ended operations of an owner's, with results of this size.
+async fn fill(store: &MemoryStore, owner: &str, count: usize, bytes: usize) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+        let record = create(store, new).await;
+        all.push(finish(store, &record, result(bytes)).await);
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_owner_has_who_has_the_most_goes_first() {
+    let store = MemoryStore::new().max_bytes(1_000_000);
+    let bobs = fill(&store, "bob", 3, 10_000).await;
+    let nobodys = ended(&store, NewOperation::new(OperationId::new())).await;
+    advance(SECOND).await;
+    let adas = fill(&store, "ada", 9, 100_000).await;
+    advance(61 * SECOND).await;
+    // Each takes the place of one of hers, though those of others end sooner.
+    fill(&store, "ada", 9, 100_000).await;
+    for record in bobs.iter().chain([&nobodys]) {
+        assert!(is_there(&store, record).await, "{:?}", record.owner());
+    }
+    for record in &adas[..8] {
+        assert!(!is_there(&store, record).await);
+    }
+    // What another one makes does too.
+    advance(61 * SECOND).await;
+    let before = store.len();
+    fill(&store, "carol", 3, 40_000).await;
+    assert!(store.len() < before + 3);
+    for record in &bobs {
+        assert!(is_there(&store, record).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_most_takes_nothing_of_others() {
+    let store = MemoryStore::new().max_bytes(1_000_000);
+    let bobs = fill(&store, "bob", 3, 10_000).await;
+    advance(61 * SECOND).await;
+    fill(&store, "ada", 9, 100_000).await;
+    let ada = || NewOperation::new(OperationId::new()).owner(Some(Owner::new("ada")));
+    while !is_full(&store, ada()).await {}
+    for record in &bobs {
+        assert!(is_there(&store, record).await);
+    }
+    let carol = NewOperation::new(OperationId::new()).owner(Some(Owner::new("carol")));
+    assert!(!is_full(&store, carol).await);
+    advance(61 * SECOND).await;
+    assert!(!is_full(&store, ada()).await);
+}
+
+/// How long it takes, of some tries the shortest.
+async fn shortest<T>(mut act: impl AsyncFnMut() -> T) -> Duration {
+    let mut shortest = Duration::MAX;
+    for _ in 0..5 {
+        let begun = std::time::Instant::now();
+        act().await;
+        shortest = shortest.min(begun.elapsed());
+    }
+    shortest
+}
+
+#[tokio::test]
+async fn a_list_and_a_take_over_look_at_no_more_than_they_answer() {
+    let store = MemoryStore::new().max_bytes(usize::MAX);
+    let lease = |node: &str, seconds| LeaseTerm {
+        node: NodeId::named(node),
+        term: seconds * SECOND,
+    };
+    let owned = |owner: &str| NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+    for n in 0..100_000 {
+        let new = match n % 2 {
+            0 => owned("ada"),
+            _ => NewOperation::new(OperationId::new()),
+        };
+        create(&store, new.lease(lease("a", 3600))).await;
+    }
+    for _ in 0..30 {
+        create(&store, owned("bob").lease(lease("a", 0))).await;
+    }
+    let everything = shortest(async || store.list(&ListQuery::new(None, 20)).await).await;
+    for owner in ["ada", "bob"] {
+        let query = ListQuery::new(Some(Owner::new(owner)), 20);
+        assert_eq!(store.list(&query).await.unwrap().records.len(), 20);
+        let page = shortest(async || store.list(&query).await).await;
+        assert!(page < everything / 20, "{page:?} and {everything:?}");
+    }
+    let mut taken = 0;
+    let taking = shortest(async || {
+        let lease = lease("b", 3600);
+        taken += store.take_over(&lease, 6).await.unwrap().len();
+    });
+    let taking = taking.await;
+    assert_eq!(taken, 30);
+    assert!(taking < everything / 20, "{taking:?} and {everything:?}");
+    let nothing = shortest(async || store.take_over(&lease("b", 3600), 64).await).await;
+    assert!(nothing < everything / 20, "{nothing:?} and {everything:?}");
+}

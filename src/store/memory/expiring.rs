@@ -12,6 +12,7 @@ use slab::Slab;
 
 use super::{
     SHARDS,
+    lines::{Lines, Linked},
     shard::{Slot, Tick},
 };
 
@@ -47,65 +48,34 @@ impl Soonest {
     }
 }
 
-/// The terminal operations of a shard by the moment they expire: a line of them for each
-/// time to live.
-///
-/// Whatever is kept for the same time expires in the order in which it ended, so it joins
-/// its line at the end. The lines lead through the entries themselves: none of this takes
-/// memory of its own.
+/// The terminal operations of a shard by the moment they expire.
 pub(super) struct Expiring {
-    /// Handles with different times to live are rare: mostly there is one.
-    lines: Vec<Line>,
+    /// What is nobody's, and what is somebody's, by the time to live.
+    lines: [Lines; 2],
     soonest: Soonest,
     shard: usize,
 }
 
-/// What is kept for the same time.
-struct Line {
-    ttl: Duration,
-    first: Slot,
-    last: Slot,
-}
-
-/// When an operation expires, and its place in its line.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Due {
-    pub(super) expires: Tick,
-    before: Slot,
-    after: Slot,
-}
-
-impl Due {
-    /// Not before it has ended.
-    pub(super) const NEVER: Self = Self {
-        expires: Tick::NEVER,
-        before: NO_SLOT,
-        after: NO_SLOT,
-    };
-}
-
-/// What stands in a line, once it has ended.
-pub(super) trait Expires {
-    fn due(&self) -> &Due;
-    fn due_mut(&mut self) -> &mut Due;
-}
-
-/// No slab of slots this large fits into memory.
-const NO_SLOT: Slot = Slot::MAX;
-
 impl Expiring {
     pub(super) fn of(shard: usize, soonest: Soonest) -> Self {
         Self {
-            lines: Vec::new(),
+            lines: [Lines::new(), Lines::new()],
             soonest,
             shard,
         }
     }
 
     /// What expires first, and when.
-    pub(super) fn first<E: Expires>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
-        let first = |line: &Line| (entries[line.first as usize].due().expires, line.first);
-        self.lines.iter().map(first).min()
+    pub(super) fn first<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+        match (self.lines[0].first(entries), self.lines[1].first(entries)) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// What expires first of what is nobody's, and when.
+    pub(super) fn nobodys<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+        self.lines[0].first(entries)
     }
 
     /// Whether something has expired: to be asked before the entries are.
@@ -113,81 +83,23 @@ impl Expiring {
         self.soonest.0[self.shard].load(Relaxed) <= now.get()
     }
 
-    /// It expires then, and is kept for `ttl`.
-    pub(super) fn insert<E: Expires>(
-        &mut self,
-        entries: &mut Slab<E>,
-        slot: Slot,
-        expires: Tick,
-        ttl: Duration,
-    ) {
-        let line = self.lines.iter_mut().find(|line| line.ttl == ttl);
-        let before = line.as_ref().map_or(NO_SLOT, |line| {
-            // Mostly the last one: whose clock was read first is not always here first.
-            let mut before = line.last;
-            while let Some(entry) = entries.get(before as usize)
-                && entry.due().expires > expires
-            {
-                before = entry.due().before;
-            }
-            before
-        });
-        let after = match (entries.get(before as usize), &line) {
-            (Some(entry), _) => entry.due().after,
-            (None, Some(line)) => line.first,
-            (None, None) => NO_SLOT,
-        };
-        *entries[slot as usize].due_mut() = Due {
-            expires,
-            before,
-            after,
-        };
-        let (mut first, mut last) = (slot, slot);
-        if let Some(before) = entries.get_mut(before as usize) {
-            before.due_mut().after = slot;
-            first = line.as_ref().map_or(slot, |line| line.first);
-        }
-        if let Some(after) = entries.get_mut(after as usize) {
-            after.due_mut().before = slot;
-            last = line.as_ref().map_or(slot, |line| line.last);
-        }
-        match line {
-            Some(line) => (line.first, line.last) = (first, last),
-            None => self.lines.push(Line { ttl, first, last }),
-        }
-        if first == slot {
+    /// It is kept for `ttl` from now on.
+    pub(super) fn insert<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot, ttl: Duration) {
+        let is_owned = entries[slot as usize].is_owned();
+        if self.lines[usize::from(is_owned)].insert(entries, slot, ttl) {
             self.tell(entries);
         }
     }
 
     /// Takes it out of its line, if it is in one.
-    pub(super) fn remove<E: Expires>(&mut self, entries: &mut Slab<E>, slot: Slot) {
-        let due = std::mem::replace(entries[slot as usize].due_mut(), Due::NEVER);
-        let is_at_an_end = |line: &Line| line.first == slot || line.last == slot;
-        let line = match due.before == NO_SLOT || due.after == NO_SLOT {
-            true => self.lines.iter().position(is_at_an_end),
-            false => None,
-        };
-        if let Some(before) = entries.get_mut(due.before as usize) {
-            before.due_mut().after = due.after;
+    pub(super) fn remove<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot) {
+        let is_owned = entries[slot as usize].is_owned();
+        if self.lines[usize::from(is_owned)].remove(entries, slot) {
+            self.tell(entries);
         }
-        if let Some(after) = entries.get_mut(due.after as usize) {
-            after.due_mut().before = due.before;
-        }
-        let Some(index) = line else { return };
-        let line = &mut self.lines[index];
-        if line.first == slot && line.last == slot {
-            self.lines.swap_remove(index);
-        } else if line.first == slot {
-            line.first = due.after;
-        } else {
-            line.last = due.before;
-            return;
-        }
-        self.tell(entries);
     }
 
-    fn tell<E: Expires>(&self, entries: &Slab<E>) {
+    fn tell<E: Linked>(&self, entries: &Slab<E>) {
         let first = self
             .first(entries)
             .map_or(Tick::NEVER, |(expires, _)| expires);
@@ -199,15 +111,25 @@ impl Expiring {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::lines::Links, *};
 
-    impl Expires for Due {
-        fn due(&self) -> &Due {
-            self
+    struct Entry(Tick, Links, bool);
+
+    impl Linked for Entry {
+        fn at(&self) -> Tick {
+            self.0
         }
 
-        fn due_mut(&mut self) -> &mut Due {
-            self
+        fn is_owned(&self) -> bool {
+            self.2
+        }
+
+        fn links(&self) -> Links {
+            self.1
+        }
+
+        fn links_mut(&mut self) -> &mut Links {
+            &mut self.1
         }
     }
 
@@ -223,8 +145,8 @@ mod tests {
         assert_eq!(soonest.shard(), None);
         for (shard, expires) in [(1, 5), (0, 9), (2, 4), (2, 3)] {
             let (expiring, entries) = &mut shards[shard];
-            let slot = entries.insert(Due::NEVER) as Slot;
-            expiring.insert(entries, slot, Tick::at(expires), DAY);
+            let slot = entries.insert(Entry(Tick::at(expires), Links::NONE, false)) as Slot;
+            expiring.insert(entries, slot, DAY);
         }
         assert_eq!(soonest.shard(), Some((2, Tick::at(3), Tick::at(5))));
         let (expiring, entries) = &mut shards[2];
@@ -245,9 +167,9 @@ mod tests {
             let mut there: Vec<(Tick, Slot)> = Vec::new();
             for (step, number, is_kept_long) in steps {
                 if step > 0 || there.is_empty() {
-                    let slot = entries.insert(Due::NEVER) as Slot;
+                    let slot = entries.insert(Entry(Tick::at(number), Links::NONE, step == 2)) as Slot;
                     let ttl = if is_kept_long { DAY } else { HOUR };
-                    expiring.insert(&mut entries, slot, Tick::at(number), ttl);
+                    expiring.insert(&mut entries, slot, ttl);
                     there.push((Tick::at(number), slot));
                 } else {
                     let (_, slot) = there.swap_remove(number as usize % there.len());
@@ -256,6 +178,11 @@ mod tests {
                 }
                 let first = there.iter().map(|(expires, _)| *expires).min();
                 prop_assert_eq!(expiring.first(&entries).map(|(expires, _)| expires), first);
+                let mut due: Vec<_> = expiring.lines.iter().flat_map(|lines| lines.until(&entries, Tick::at(25))).collect();
+                let mut expected: Vec<_> =
+                    there.iter().filter(|(at, _)| *at <= Tick::at(25)).map(|(_, slot)| *slot).collect();
+                (due.sort(), expected.sort());
+                prop_assert_eq!(due, expected);
                 prop_assert_eq!(soonest.shard().map(|(_, expires, _)| expires), first);
                 prop_assert_eq!(expiring.is_due(Tick::at(25)), first.is_some_and(|it| it <= Tick::at(25)));
             }
@@ -266,7 +193,7 @@ mod tests {
                 prop_assert_eq!(first, expires);
                 expiring.remove(&mut entries, slot);
             }
-            prop_assert!(expiring.lines.is_empty());
+            prop_assert!(expiring.lines.iter().all(Lines::is_empty));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It knows of a key only when its time is over, whether it may go, and what it weighs.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     hash::Hash,
     sync::PoisonError,
@@ -25,6 +26,12 @@ pub(super) trait Keyed {
 
     /// About how many bytes it takes.
     fn weight(&self) -> usize;
+
+    /// Its owner has so many bytes more, or less.
+    fn charge(&self, room: &Room, before: usize, after: usize);
+
+    /// About how many bytes its owner has.
+    fn of_owner(&self, room: &Room) -> usize;
 }
 
 /// The keys, by name.
@@ -71,20 +78,29 @@ impl<N: Clone + Hash + Ord, E: Keyed> KeyTable<N, E> {
         purged
     }
 
-    /// Removes the key that would end soonest of those that may go; false if there is
-    /// none.
-    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Room) -> bool {
+    /// Removes a key that may go, by itself and as `may` says; false if there is none. Of
+    /// those that would end soonest in each ring it is one whose owner has the most.
+    pub(super) fn evict(
+        &self,
+        now: Tick,
+        min_retention: Duration,
+        room: &Room,
+        may: impl Fn(&E) -> bool,
+    ) -> bool {
+        let may_go = |entry: &E| entry.may_go(now, min_retention) && may(entry);
         loop {
             let soonest = self.rings.iter().enumerate().filter_map(|(index, ring)| {
-                let (deadline, name) = lock(ring).soonest(now, min_retention)?;
-                Some((deadline, index, name))
+                let ring = lock(ring);
+                let (deadline, name) = ring.soonest(&may_go)?;
+                let of_owner = ring.get(&name).map_or(0, |entry| entry.of_owner(room));
+                Some((Reverse(of_owner), deadline, index, name))
             });
-            let Some((_, index, name)) = soonest.min() else {
+            let Some((_, _, index, name)) = soonest.min() else {
                 return false;
             };
             let mut ring = lock(&self.rings[index]);
             // The name may stand for something else by now.
-            if ring.may_go(&name, now, min_retention) {
+            if ring.get(&name).is_some_and(&may_go) {
                 ring.remove(&name, room);
                 return true;
             }
@@ -106,10 +122,12 @@ impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
     /// `paid` of its weight were counted before.
     pub(super) fn put(&mut self, name: &N, entry: E, paid: usize, room: &Room) {
         let (deadline, weight) = (entry.deadline(), entry.weight());
+        entry.charge(room, 0, weight);
         let before = self.entries.insert(name.clone(), entry);
         let freed = match before {
             Some(before) => {
                 self.ending.remove(&(before.deadline(), name.clone()));
+                before.charge(room, before.weight(), 0);
                 before.weight()
             }
             None => {
@@ -126,6 +144,7 @@ impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
     pub(super) fn remove(&mut self, name: &N, room: &Room) {
         if let Some((name, entry)) = self.entries.remove_entry(name) {
             self.ending.remove(&(entry.deadline(), name));
+            entry.charge(room, entry.weight(), 0);
             room.remove_key();
             room.resize(entry.weight(), 0);
         }
@@ -145,13 +164,8 @@ impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
     }
 
     /// The key that would end soonest of those that may go.
-    fn soonest(&self, now: Tick, min_retention: Duration) -> Option<(Tick, N)> {
-        let may_go = |(_, name): &&(Tick, N)| self.may_go(name, now, min_retention);
+    fn soonest(&self, may_go: impl Fn(&E) -> bool) -> Option<(Tick, N)> {
+        let may_go = |(_, name): &&(Tick, N)| self.entries.get(name).is_some_and(&may_go);
         self.ending.iter().find(may_go).cloned()
-    }
-
-    fn may_go(&self, name: &N, now: Tick, min_retention: Duration) -> bool {
-        let entry = self.entries.get(name);
-        entry.is_some_and(|entry| entry.may_go(now, min_retention))
     }
 }

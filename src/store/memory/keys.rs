@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     keyring::{self, Keyed},
+    limits::Room,
     shard::Tick,
 };
 use crate::{
@@ -53,6 +54,20 @@ impl<T> Keyed for KeyEntry<T> {
 
     fn weight(&self) -> usize {
         self.weight
+    }
+
+    fn charge(&self, room: &Room, before: usize, after: usize) {
+        if let Some(owner) = &self.owner {
+            room.ledger.charge(owner, before, after);
+        }
+    }
+
+    fn of_owner(&self, room: &Room) -> usize {
+        let ledger = &room.ledger;
+        match &self.owner {
+            Some(owner) => ledger.bytes_of(owner),
+            None => room.bytes().saturating_sub(ledger.bytes()),
+        }
     }
 }
 
@@ -113,6 +128,10 @@ impl<T> KeyEntry<T> {
             since,
             weight: self.weight + bytes,
         }
+    }
+
+    pub(super) fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     /// Whether it stands for something that is over: it may go for something new.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    MemoryStore, SHARDS,
-    shard::{Entry, Tick},
-};
+use super::{MemoryStore, SHARDS, shard::Tick};
 use crate::{
     operation::{OperationId, Payload},
     store::{
@@ -20,40 +17,36 @@ impl<T: Payload> MemoryStore<T> {
         let now = self.now().tick;
         let id = self.hashed(id);
         let mut shard = self.lock(id.shard());
-        let held = shard
-            .get_mut(id, now)
-            .filter(|entry| entry.record.is_held_by(token));
-        let until = term.map_or(Tick::RELEASED, |term| now.plus(term));
-        held.map(|entry| entry.hold_until(until)).is_some()
+        let Some(mut place) = shard.place(id, now) else {
+            return false;
+        };
+        let is_held = place.entry().record.is_held_by(token);
+        if is_held {
+            place.hold(now, term);
+        }
+        is_held
     }
 
-    /// Takes over at most `limit` operations that are free at a moment.
+    /// Takes over at most `limit` operations whose lease was over by a moment.
     async fn take_those(
         &self,
         lease: &LeaseTerm,
         limit: usize,
-        is_free: fn(&Entry<T>, Tick) -> bool,
+        by: impl Fn(Tick) -> Tick + Send,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
         let mut taken = Vec::new();
         for index in 0..SHARDS {
-            let now = self.now().tick;
-            let abandoned: Vec<OperationId> = self
-                .lock(index)
-                .entries(now)
-                .filter(|entry| is_free(entry, now))
-                .map(|entry| entry.record.operation().id().clone())
-                .take(limit - taken.len())
-                .collect();
+            let over = by(self.now().tick);
+            let abandoned = self.lock(index).abandoned(over, limit - taken.len());
             for id in abandoned {
                 let (mut holder, mut request) = (None, None);
-                let write = self.change(&id, |entry, now| {
+                let write = self.change_holding(&id, Some(lease.term), |entry, now| {
                     // It may have been renewed since it was found.
-                    if !is_free(entry, now.tick) {
+                    if !entry.is_abandoned(by(now.tick)) {
                         return Change::Refused;
                     }
                     holder = entry.record.node().cloned();
                     request = entry.request().cloned();
-                    entry.hold_until(now.tick.plus(lease.term));
                     entry.change(|record| record.take_over(&lease.node))
                 })?;
                 if let Write::Done(record) = write {
@@ -82,7 +75,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
         lease: &LeaseTerm,
         limit: usize,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
-        self.take_those(lease, limit, Entry::is_abandoned).await
+        self.take_those(lease, limit, |now| now).await
     }
 
     async fn take_over_released(
@@ -90,18 +83,16 @@ impl<T: Payload> Lease for MemoryStore<T> {
         lease: &LeaseTerm,
         limit: usize,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
-        let is_released = |entry: &Entry<T>, _| entry.is_released();
-        self.take_those(lease, limit, is_released).await
+        self.take_those(lease, limit, |_| Tick::RELEASED).await
     }
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
         let mut holder = None;
-        let write = self.change(&held.id, |entry, now| {
+        let write = self.change_holding(&held.id, Some(lease.term), |entry, _| {
             let before = entry.record.node().cloned();
             let change = entry.change(|record| record.claim(held.token, &lease.node));
             if change == Change::Made {
                 holder = before;
-                entry.hold_until(now.tick.plus(lease.term));
             }
             change
         })?;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::shard::Entry;
+use super::{
+    ledger::{self, Ledger},
+    shard::Entry,
+};
 use crate::store::Record;
 
 pub(super) struct Limits<T> {
@@ -51,7 +54,9 @@ impl<T> Limits<T> {
             + of_request
             + size_of::<Record<T>>()
             + 2 * operation.id().heap_bytes()
-            + record.owner().map_or(0, |owner| owner.as_str().len() + 16)
+            + record
+                .owner()
+                .map_or(0, |owner| owner.as_str().len() + 16 + ledger::OVERHEAD)
             + operation.metadata().heap_bytes()
             + record.history_bytes()
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
@@ -103,6 +108,8 @@ pub(super) struct Room {
     bytes: AtomicUsize,
     keys: AtomicUsize,
     waiters: Arc<AtomicUsize>,
+    /// What is somebody's.
+    pub(super) ledger: Ledger,
 }
 
 impl Room {

@@ -2,32 +2,81 @@
 
 use std::sync::Arc;
 
-use super::{MemoryStore, SHARDS};
+use super::{
+    MemoryStore, SHARDS,
+    shard::{Entry, Tick},
+};
 use crate::{
     operation::Payload,
-    store::{Cursor, List, ListQuery, Page, Record, StoreError},
+    store::{Cursor, List, ListQuery, Owner, Page, Record, StoreError},
 };
+
+/// So many operations are looked at before others may run.
+const LOOKED_AT: usize = 256;
+
+/// The records of a page, and one more, with their numbers.
+type Numbered<T> = Vec<(u64, Arc<Record<T>>)>;
+
+impl<T: Payload> MemoryStore<T> {
+    /// Of what is somebody's, which is found by its owner.
+    async fn list_of(&self, owner: &Owner, mut before: u64, query: &ListQuery) -> Numbered<T> {
+        let now = self.now().tick;
+        let wanted = query.limit.saturating_add(1);
+        let mut found = Vec::new();
+        loop {
+            let some = (wanted - found.len()).min(LOOKED_AT);
+            let older = self.shared.room.ledger.before(owner, before, some);
+            for (number, at) in &older {
+                let shard = self.lock(at.shard);
+                let entry = shard.numbered(at.slot, *number);
+                let asked = entry.filter(|entry| is_asked(entry, now, query));
+                found.extend(asked.map(|entry| (*number, Arc::clone(&entry.record))));
+            }
+            match older.last() {
+                Some((last, _)) if older.len() == some && found.len() < wanted => before = *last,
+                _ => return found,
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Of what is nobody's: everything is looked at.
+    async fn list_nobodys(&self, before: u64, query: &ListQuery) -> Numbered<T> {
+        let now = self.now().tick;
+        let wanted = query.limit.saturating_add(1);
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        for index in 0..SHARDS {
+            {
+                let shard = self.lock(index);
+                looked_at += shard.len();
+                let asked = shard.entries(now).filter(|entry| {
+                    entry.number < before
+                        && entry.record.owner().is_none()
+                        && is_asked(entry, now, query)
+                });
+                found.extend(asked.map(|entry| (entry.number, Arc::clone(&entry.record))));
+            }
+            // Keeps the memory of a list bounded by its page.
+            if found.len() > wanted.saturating_mul(4) {
+                newest(&mut found, wanted);
+            }
+            if looked_at >= LOOKED_AT {
+                looked_at = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        newest(&mut found, wanted);
+        found
+    }
+}
 
 impl<T: Payload> List for MemoryStore<T> {
     async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
-        let now = self.now().tick;
         let before = query.after.as_ref().map_or(Ok(u64::MAX), parse)?;
-        let mut found: Vec<(u64, Arc<Record<T>>)> = Vec::new();
-        for index in 0..SHARDS {
-            let shard = self.lock(index);
-            let matching = shard.entries(now).filter(|entry| {
-                entry.number < before
-                    && entry.record.owner() == query.owner.as_ref()
-                    && query.states.contains(entry.record.operation().state())
-            });
-            found.extend(matching.map(|entry| (entry.number, Arc::clone(&entry.record))));
-            drop(shard);
-            // Keeps the memory of a list bounded by its page.
-            if found.len() > query.limit.saturating_add(1).saturating_mul(4) {
-                newest(&mut found, query.limit.saturating_add(1));
-            }
-        }
-        newest(&mut found, query.limit.saturating_add(1));
+        let mut found = match &query.owner {
+            Some(owner) => self.list_of(owner, before, query).await,
+            None => self.list_nobodys(before, query).await,
+        };
         let more = found.len() > query.limit;
         found.truncate(query.limit);
         let next = found
@@ -37,6 +86,11 @@ impl<T: Payload> List for MemoryStore<T> {
         let records = found.into_iter().map(|(_, record)| record).collect();
         Ok(Page { records, next })
     }
+}
+
+fn is_asked<T>(entry: &Entry<T>, now: Tick, query: &ListQuery) -> bool {
+    let state = entry.record.operation().state();
+    !entry.is_expired(now) && query.states.contains(state)
 }
 
 fn newest<T>(found: &mut Vec<(u64, T)>, limit: usize) {

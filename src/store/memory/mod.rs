@@ -1,15 +1,19 @@
 //! Operations in this process's memory.
 
+mod evicting;
 mod expiring;
 mod keyring;
 mod keys;
 mod leasing;
+mod ledger;
 mod limits;
+mod lines;
 mod listing;
 mod purging;
 mod reading;
 mod reserving;
 mod shard;
+mod tick;
 mod writing;
 
 use std::{
@@ -81,9 +85,6 @@ const SHARDS: usize = 256;
 
 /// Into so many parts the keys are divided.
 const RINGS: usize = 64;
-
-/// So many expired keys are looked for at a time when there is no room.
-const PURGED_FOR_ROOM: usize = 64;
 
 impl MemoryStore {
     /// A store for recorded responses: at most 1,000,000 operations and 256 MiB,
@@ -224,6 +225,18 @@ impl<T> MemoryStore<T> {
         }
     }
 
+    /// Entries that are taken out are their owners' no more: under the lock that they are
+    /// taken out under.
+    fn settle(&self, entries: &[Entry<T>]) {
+        for entry in entries {
+            if let Some(owner) = entry.record.owner() {
+                let (number, bytes) = (entry.number, entry.weight.bytes());
+                let ledger = &self.shared.room.ledger;
+                ledger.close(owner, number, bytes, entry.expires());
+            }
+        }
+    }
+
     /// Accounts for operations that were taken out.
     fn freed(&self, entries: &[Entry<T>]) {
         for entry in entries {
@@ -236,45 +249,6 @@ impl<T> MemoryStore<T> {
         Now {
             tick: Tick::after(self.shared.started.elapsed()),
             wall: SystemTime::now(),
-        }
-    }
-
-    /// Makes room for `weight` bytes more until they can be had, or says that
-    /// there is none. What has expired goes first, then the operations and then
-    /// the keys that may go.
-    fn make_room(&self, take: impl Fn() -> bool, weight: usize, now: Tick) -> bool {
-        let room = &self.shared.room;
-        let keys = &self.shared.keys;
-        while !take() {
-            if keys.purge(now, PURGED_FOR_ROOM, room) > 0 {
-                continue;
-            }
-            if let Some((shard, until)) = self.expiring_next(now) {
-                // Empty if another create was faster: then that one got on.
-                let evicted = self.lock(shard).evict(now, until, &self.limits, |freed| {
-                    room.free(freed);
-                    !room.has(&self.limits, weight)
-                });
-                self.let_go(&evicted);
-            } else if !keys.evict(now, self.limits.min_retention, room) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The shard whose operation expires soonest of all, if that may go, and
-    /// when the soonest of another shard does.
-    fn expiring_next(&self, now: Tick) -> Option<(usize, Tick)> {
-        loop {
-            let (shard, soonest, until) = self.shared.soonest.shard()?;
-            match self.lock(shard).expiring_next(now, &self.limits) {
-                Some((expires, may_go)) if expires == soonest => {
-                    return may_go.then_some((shard, until));
-                }
-                // It has changed since.
-                _ => {}
-            }
         }
     }
 }

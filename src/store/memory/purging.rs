@@ -14,7 +14,12 @@ impl<T: Payload> Purge for MemoryStore<T> {
             if purged == limit {
                 break;
             }
-            let records = self.lock(index).purge(now, limit - purged);
+            let records = {
+                let mut shard = self.lock(index);
+                let records = shard.purge(now, limit - purged);
+                self.settle(&records);
+                records
+            };
             self.freed(&records);
             purged += records.len();
         }

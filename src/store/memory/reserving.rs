@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     MemoryStore,
+    evicting::Wanted,
     keyring::Keyed,
     keys::{KeyEntry, Keyring},
     shard::Tick,
@@ -60,7 +61,7 @@ impl<T: Payload> Keys for MemoryStore<T> {
                     // Without the lock: what goes for it may hang on keys itself. By
                     // the next look the key may stand for something.
                     drop(keyring);
-                    has_taken = self.make_room(has_room, weight, now);
+                    has_taken = self.make_room(has_room, Wanted { owner, weight }, now);
                     if !has_taken {
                         return Err(StoreError::Full);
                     }

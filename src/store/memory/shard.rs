@@ -6,10 +6,12 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 use slab::Slab;
 
+pub(super) use super::tick::Tick;
 use super::{
     SHARDS,
-    expiring::{Due, Expires, Expiring},
+    expiring::Expiring,
     limits::{Limits, Weight},
+    lines::{Lines, Linked, Links},
 };
 use crate::{
     operation::OperationId,
@@ -20,42 +22,14 @@ use crate::{
     },
 };
 
-/// Nanoseconds on the monotonic clock since the store was made: 584 years of
-/// them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(u64);
-
-impl Tick {
-    pub(super) const NEVER: Self = Self(u64::MAX);
-
-    /// When a lease that was given up ends: before any other does.
-    pub(super) const RELEASED: Self = Self(0);
-
-    pub(super) fn after(elapsed: Duration) -> Self {
-        Self(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn at(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    pub(super) fn get(self) -> u64 {
-        self.0
-    }
-
-    /// However long the span is, it is over before `NEVER`.
-    pub(super) fn plus(self, span: Duration) -> Self {
-        let at = self.0.saturating_add(Self::after(span).0);
-        Self(at.min(Self::NEVER.0 - 1))
-    }
-}
-
 pub(super) struct Shard<T> {
     entries: Slab<Entry<T>>,
     /// The slot of each operation, by the hash of its id. It is half empty at times: it
     /// has the least that it can.
     slots: HashTable<Slot>,
     expiring: Expiring,
+    /// The live operations that are leased, by the moment the lease ends.
+    leased: Lines,
 }
 
 /// Where an operation is among the entries of its shard.
@@ -70,7 +44,10 @@ pub(super) struct Entry<T> {
     hash: Hash,
     /// Of a live operation when its lease ends, of a terminal one when it ended.
     moment: Tick,
-    due: Due,
+    /// When it expires; never, before it has ended.
+    expires: Tick,
+    /// Its place among those that are leased, or among those that expire.
+    links: Links,
     /// Made only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
     /// Made only for what has some.
@@ -118,13 +95,24 @@ struct Origin {
     request: Option<Bytes>,
 }
 
-impl<T> Expires for Entry<T> {
-    fn due(&self) -> &Due {
-        &self.due
+impl<T> Linked for Entry<T> {
+    fn at(&self) -> Tick {
+        match self.is_live() {
+            true => self.moment,
+            false => self.expires,
+        }
     }
 
-    fn due_mut(&mut self) -> &mut Due {
-        &mut self.due
+    fn is_owned(&self) -> bool {
+        self.record.owner().is_some()
+    }
+
+    fn links(&self) -> Links {
+        self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
     }
 }
 
@@ -146,7 +134,8 @@ impl<T> Entry<T> {
             weight,
             hash: hashed.in_shard(),
             moment: lease_ends,
-            due: Due::NEVER,
+            expires: Tick::NEVER,
+            links: Links::NONE,
             waiters: None,
             origin: has_origin.then(|| Box::new(Origin { key, request })),
         }
@@ -154,10 +143,10 @@ impl<T> Entry<T> {
 
     /// When it expires; never, before it has ended.
     pub(super) fn expires(&self) -> Tick {
-        self.due.expires
+        self.expires
     }
 
-    fn is_expired(&self, now: Tick) -> bool {
+    pub(super) fn is_expired(&self, now: Tick) -> bool {
         self.expires() <= now
     }
 
@@ -170,18 +159,8 @@ impl<T> Entry<T> {
         self.is_live() && self.moment <= now
     }
 
-    /// Whether nobody holds it, since its holder said so.
-    pub(super) fn is_released(&self) -> bool {
-        self.is_live() && self.moment == Tick::RELEASED
-    }
-
-    /// It is live, and its lease ends then.
-    pub(super) fn hold_until(&mut self, lease_ends: Tick) {
-        self.moment = lease_ends;
-    }
-
     /// Whether it is kept no more, or was kept for long enough to go for a new one.
-    fn may_go(&self, now: Tick, retention: Duration) -> bool {
+    pub(super) fn may_go(&self, now: Tick, retention: Duration) -> bool {
         self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now
     }
 
@@ -245,10 +224,24 @@ impl<T> Place<'_, T> {
         &mut self.shard.entries[self.slot as usize]
     }
 
+    /// It is live, and leased for `term` from now on, or released without one.
+    pub(super) fn hold(&mut self, now: Tick, term: Option<Duration>) {
+        let Shard {
+            entries, leased, ..
+        } = &mut *self.shard;
+        leased.remove(entries, self.slot);
+        entries[self.slot as usize].moment = term.map_or(Tick::RELEASED, |term| now.plus(term));
+        leased.insert(entries, self.slot, term.unwrap_or_default());
+    }
+
     /// It has ended now, and is kept for `ttl`; returns whom to wake.
     pub(super) fn end(&mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
+        let Shard {
+            entries, leased, ..
+        } = &mut *self.shard;
+        leased.remove(entries, self.slot);
         let entry = self.entry();
-        entry.moment = now;
+        (entry.moment, entry.expires) = (now, now.plus(ttl));
         if let Some(origin) = &mut entry.origin {
             origin.request = None;
         }
@@ -256,7 +249,7 @@ impl<T> Place<'_, T> {
         let Shard {
             entries, expiring, ..
         } = &mut *self.shard;
-        expiring.insert(entries, self.slot, now.plus(ttl), ttl);
+        expiring.insert(entries, self.slot, ttl);
         woken
     }
 }
@@ -267,6 +260,7 @@ impl<T> Shard<T> {
             entries: Slab::new(),
             slots: HashTable::new(),
             expiring,
+            leased: Lines::new(),
         }
     }
 
@@ -290,15 +284,34 @@ impl<T> Shard<T> {
         entries.filter(move |entry| !entry.is_expired(now))
     }
 
-    /// Puts a new operation in, in the place of one that has expired, if there
-    /// is one: that is returned.
-    pub(super) fn insert(&mut self, id: Hashed<'_>, entry: Entry<T>) -> Option<Entry<T>> {
+    /// At most `limit` operations whose lease is over by a moment.
+    pub(super) fn abandoned(&self, by: Tick, limit: usize) -> Vec<OperationId> {
+        let slots = self.leased.until(&self.entries, by).take(limit);
+        let id = |slot: Slot| self.entries[slot as usize].record.operation().id().clone();
+        slots.map(id).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Puts a new operation in, that is leased for `term`, in the place of one that has
+    /// expired, if there is one: that is returned.
+    pub(super) fn insert(
+        &mut self,
+        id: Hashed<'_>,
+        entry: Entry<T>,
+        term: Option<Duration>,
+    ) -> (Slot, Option<Entry<T>>) {
         let replaced = self.remove(id);
         let hash = entry.hash.spread();
         let slot = self.entries.insert(entry);
         let hash_of = |slot: &Slot| self.entries[*slot as usize].hash.spread();
         self.slots.insert_unique(hash, slot as Slot, hash_of);
-        replaced
+        if let Some(term) = term {
+            self.leased.insert(&mut self.entries, slot as Slot, term);
+        }
+        (slot as Slot, replaced)
     }
 
     /// The operation in its place, to be changed.
@@ -312,13 +325,31 @@ impl<T> Shard<T> {
         self.take(self.slot(id)?)
     }
 
+    /// The operation in this slot.
+    pub(super) fn get_at(&self, slot: Slot) -> Option<&Entry<T>> {
+        self.entries.get(slot as usize)
+    }
+
+    /// The operation in this slot, if it has this number.
+    pub(super) fn numbered(&self, slot: Slot, number: u64) -> Option<&Entry<T>> {
+        self.get_at(slot).filter(|entry| entry.number == number)
+    }
+
+    /// What expires first of what is nobody's, and when.
+    pub(super) fn nobodys_next(&self) -> Option<(Tick, Slot)> {
+        self.expiring.nobodys(&self.entries)
+    }
+
     /// Empties a slot.
-    fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+    pub(super) fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
         let hash = self.entries.get(slot as usize)?.hash.spread();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
-        self.expiring.remove(&mut self.entries, slot);
+        match self.entries[slot as usize].is_live() {
+            true => drop(self.leased.remove(&mut self.entries, slot)),
+            false => self.expiring.remove(&mut self.entries, slot),
+        }
         self.entries.try_remove(slot as usize)
     }
 

@@ -1,11 +1,16 @@
 //! Creating, changing and forgetting, each under one lock.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{
     MemoryStore, Now,
+    evicting::Wanted,
     keyring::Keyed,
     keys::KeyEntry,
+    ledger::At,
     limits::Weight,
     shard::{Entry, Tick},
 };
@@ -67,10 +72,8 @@ impl<T: Payload> MemoryStore<T> {
         if !has_room {
             return Err(StoreError::Full);
         }
-        let lease_ends = new
-            .lease
-            .as_ref()
-            .map_or(Tick::NEVER, |lease| now.tick.plus(lease.term));
+        let term = new.lease.as_ref().map(|lease| lease.term);
+        let lease_ends = term.map_or(Tick::NEVER, |term| now.tick.plus(term));
         let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
         let number = self.shared.created.fetch_add(1, Relaxed);
         let entry = Entry::new(
@@ -82,7 +85,16 @@ impl<T: Payload> MemoryStore<T> {
             name.clone(),
             new.request.clone(),
         );
-        let mut replaced = shard.insert(hashed, entry);
+        let (slot, mut replaced) = shard.insert(hashed, entry, term);
+        self.settle(replaced.as_slice());
+        if let Some(owner) = &new.owner {
+            let at = At {
+                shard: hashed.shard(),
+                slot,
+            };
+            let ledger = &self.shared.room.ledger;
+            ledger.open(owner, number, at, weight.bytes());
+        }
         drop(shard);
         if let Some(replaced) = &mut replaced
             && replaced.key() == name.as_ref()
@@ -101,9 +113,19 @@ impl<T: Payload> MemoryStore<T> {
     }
 
     /// One conditional change, made by `change` under one lock; then wakes who waits.
-    pub(super) fn change(
+    fn change(
         &self,
         id: &OperationId,
+        change: impl FnOnce(&mut Entry<T>, Now) -> Change,
+    ) -> Result<Write<T>, StoreError> {
+        self.change_holding(id, None, change)
+    }
+
+    /// The same, with a lease for `term` from now on for who has made it.
+    pub(super) fn change_holding(
+        &self,
+        id: &OperationId,
+        term: Option<Duration>,
         change: impl FnOnce(&mut Entry<T>, Now) -> Change,
     ) -> Result<Write<T>, StoreError> {
         let now = self.now();
@@ -120,21 +142,31 @@ impl<T: Payload> MemoryStore<T> {
             Change::MadeBefore => return Ok(Write::Done(record)),
             Change::Refused => return Ok(Write::Lost(record)),
         }
+        if term.is_some() {
+            place.hold(now.tick, term);
+        }
         let ends = record.operation().state().is_terminal();
         // Before anything of the application's is asked, as its weight is.
         let woken = match ends {
             true => place.end(now.tick, self.limits.ttl),
-            false => entry.changed(),
+            false => place.entry().changed(),
         };
         let entry = place.entry();
         let of_request = entry.request().map_or(0, bytes::Bytes::len);
         let after = self.limits.weigh(&record, of_request);
         let before = std::mem::replace(&mut entry.weight, after);
-        self.shared.room.resize(before.bytes(), after.bytes());
+        let (before, after) = (before.bytes(), after.bytes());
+        self.shared.room.resize(before, after);
+        if let Some(owner) = record.owner() {
+            let (number, expires) = (entry.number, ends.then(|| entry.expires()));
+            let ledger = &self.shared.room.ledger;
+            ledger.change(owner, number, before, after, expires);
+        }
         let purged = match ends {
             true => shard.purge(now.tick, PURGED_PER_END),
             false => Vec::new(),
         };
+        self.settle(&purged);
         drop(shard);
         self.freed(&purged);
         if let Some(cell) = woken {
@@ -172,7 +204,10 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 Err(StoreError::Full) => {
                     has_room = self.make_room(
                         || self.shared.room.take(&self.limits, weight),
-                        weight,
+                        Wanted {
+                            owner: new.owner.as_ref(),
+                            weight,
+                        },
                         now.tick,
                     );
                 }
@@ -258,6 +293,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
             let Some(entry) = shard.remove(hashed) else {
                 return Ok(Write::Gone);
             };
+            self.settle(std::slice::from_ref(&entry));
             if let Some((name, keyring)) = &mut keyring
                 && let Some(key) = keyring.get(name).filter(|key| key.is_of(id))
             {

@@ -1,0 +1,285 @@
+//! What each owner has here: how much, which operations, and which of them have ended.
+//!
+//! What is nobody's is not in it, and takes nothing of it. Its lock is taken last, under
+//! those of keys and operations.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use super::shard::{Slot, Tick};
+use crate::store::Owner;
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: Mutex<Accounts>,
+    /// In all accounts; written under their lock.
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    by_owner: HashMap<Owner, Account>,
+    /// Of each account, how many bytes are in it.
+    by_bytes: BTreeSet<(usize, Owner)>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    bytes: usize,
+    /// By number.
+    operations: BTreeMap<u64, At>,
+    /// When they expire, and their numbers.
+    ended: BTreeSet<(Tick, u64)>,
+}
+
+/// Where an operation is, as long as its number is found there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    pub(super) shard: usize,
+    pub(super) slot: Slot,
+}
+
+/// About what an operation takes here: its places in two trees.
+pub(super) const OVERHEAD: usize = 96;
+
+impl Ledger {
+    /// There is one operation more, of so many bytes.
+    pub(super) fn open(&self, owner: &Owner, number: u64, at: At, bytes: usize) {
+        self.update(owner, 0, bytes, |account| {
+            account.operations.insert(number, at);
+        });
+    }
+
+    /// An operation has `after` bytes from now on; it has ended, if it expires.
+    pub(super) fn change(
+        &self,
+        owner: &Owner,
+        number: u64,
+        before: usize,
+        after: usize,
+        expires: Option<Tick>,
+    ) {
+        if before == after && expires.is_none() {
+            return;
+        }
+        self.update(owner, before, after, |account| {
+            account.ended.extend(expires.map(|at| (at, number)));
+        });
+    }
+
+    /// An operation has gone.
+    pub(super) fn close(&self, owner: &Owner, number: u64, bytes: usize, expires: Tick) {
+        self.update(owner, bytes, 0, |account| {
+            account.operations.remove(&number);
+            account.ended.remove(&(expires, number));
+        });
+    }
+
+    /// Something else of this owner's has `after` bytes from now on.
+    pub(super) fn charge(&self, owner: &Owner, before: usize, after: usize) {
+        self.update(owner, before, after, |_| {});
+    }
+
+    /// How many bytes are anybody's.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// How many bytes are this owner's.
+    pub(super) fn bytes_of(&self, owner: &Owner) -> usize {
+        let accounts = self.lock();
+        let account = accounts.by_owner.get(owner);
+        account.map_or(0, |account| account.bytes)
+    }
+
+    /// At most `limit` of those who have most, with what they have.
+    pub(super) fn largest(&self, limit: usize) -> Vec<(usize, Owner)> {
+        let accounts = self.lock();
+        accounts
+            .by_bytes
+            .iter()
+            .rev()
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// What expires soonest of an owner's: its number, and where it is.
+    pub(super) fn soonest(&self, owner: &Owner) -> Option<(u64, At)> {
+        let accounts = self.lock();
+        let account = accounts.by_owner.get(owner)?;
+        let (_, number) = account.ended.first()?;
+        let at = account.operations.get(number)?;
+        Some((*number, *at))
+    }
+
+    /// At most `limit` operations of an owner's that were created before the one with
+    /// this number, the newest first.
+    pub(super) fn before(&self, owner: &Owner, number: u64, limit: usize) -> Vec<(u64, At)> {
+        let accounts = self.lock();
+        let Some(account) = accounts.by_owner.get(owner) else {
+            return Vec::new();
+        };
+        let older = account.operations.range(..number).rev();
+        older
+            .take(limit)
+            .map(|(number, at)| (*number, *at))
+            .collect()
+    }
+
+    fn update(
+        &self,
+        owner: &Owner,
+        before: usize,
+        after: usize,
+        change: impl FnOnce(&mut Account),
+    ) {
+        let mut accounts = self.lock();
+        accounts.update(owner, before, after, change);
+        // In this order, so that it never falls below zero.
+        self.bytes.fetch_add(after, Relaxed);
+        self.bytes.fetch_sub(before, Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
+        // Nothing in a critical section panics halfway through a change.
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Accounts {
+    /// Changes an account, which has `after` bytes from now on in the place of `before`.
+    /// One that is empty then is gone.
+    fn update(
+        &mut self,
+        owner: &Owner,
+        before: usize,
+        after: usize,
+        change: impl FnOnce(&mut Account),
+    ) {
+        let had = match self.by_owner.get(owner) {
+            Some(account) => account.bytes,
+            None => {
+                self.by_owner.insert(owner.clone(), Account::default());
+                self.by_bytes.insert((0, owner.clone()));
+                0
+            }
+        };
+        let Some(account) = self.by_owner.get_mut(owner) else {
+            return;
+        };
+        change(account);
+        account.bytes = (had + after).saturating_sub(before);
+        let has = account.bytes;
+        let is_empty = has == 0 && account.operations.is_empty();
+        if has != had || is_empty {
+            let mut entry = (had, owner.clone());
+            self.by_bytes.remove(&entry);
+            if is_empty {
+                self.by_owner.remove(owner);
+            } else {
+                entry.0 = has;
+                self.by_bytes.insert(entry);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        operation::{OperationId, Outcome},
+        store::{FencingToken, Key, Keys, MemoryStore, NewOperation, Purge, Repository, Write},
+    };
+
+    #[test]
+    fn an_account_is_there_as_long_as_there_is_something_in_it() {
+        let ledger = Ledger::default();
+        let (ada, bob) = (Owner::new("ada"), Owner::new("bob"));
+        let at = At { shard: 0, slot: 0 };
+        ledger.open(&ada, 1, at, 100);
+        ledger.open(&bob, 2, at, 200);
+        ledger.charge(&ada, 0, 150);
+        assert_eq!(ledger.largest(9), [(250, ada.clone()), (200, bob.clone())]);
+        assert_eq!((ledger.bytes(), ledger.bytes_of(&ada)), (450, 250));
+        assert!(ledger.soonest(&ada).is_none());
+        ledger.change(&ada, 1, 100, 40, Some(Tick::at(5)));
+        assert_eq!(ledger.soonest(&ada).map(|(number, _)| number), Some(1));
+        assert_eq!(ledger.largest(1), [(200, bob.clone())]);
+        ledger.close(&ada, 1, 40, Tick::at(5));
+        ledger.charge(&ada, 150, 0);
+        ledger.close(&bob, 2, 200, Tick::NEVER);
+        assert!(ledger.lock().by_owner.is_empty() && ledger.lock().by_bytes.is_empty());
+        assert_eq!(ledger.bytes(), 0);
+    }
+
+    #[test]
+    fn operations_come_newest_first() {
+        let (ledger, ada) = (Ledger::default(), Owner::new("ada"));
+        for number in 0..10 {
+            let at = At { shard: 0, slot: 0 };
+            ledger.open(&ada, number, at, 1);
+        }
+        let numbers = |before, limit| {
+            let found = ledger.before(&ada, before, limit);
+            found
+                .into_iter()
+                .map(|(number, _)| number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(u64::MAX, 3), [9, 8, 7]);
+        assert_eq!(numbers(7, 3), [6, 5, 4]);
+        assert_eq!(numbers(2, 3), [1, 0]);
+        assert!(ledger.before(&Owner::new("bob"), 9, 9).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_left_of_what_has_gone() {
+        let second = Duration::from_secs(1);
+        let store = MemoryStore::<String>::weighing(String::capacity)
+            .ttl(9 * second)
+            .max_operations(20)
+            .min_retention(second);
+        let owner = |n: usize| Some(Owner::new(["ada", "bob", "carol"][n % 3]));
+        let key = |n: usize| Key {
+            name: format!("key {n}").into(),
+            fingerprint: [0; 32],
+        };
+        for n in 0..200 {
+            let mut new = NewOperation::new(OperationId::new()).owner(owner(n));
+            let (is_keyed, token) = (n % 4 == 0, FencingToken::random());
+            if is_keyed {
+                let (key, owner) = (key(n), owner(n));
+                let reserved = store.reserve(&key, owner.as_ref(), token, second);
+                reserved.await.unwrap();
+                new = new.key(key).reservation(token);
+            }
+            let (id, token) = (new.id.clone(), new.token);
+            store.create(new).await.unwrap();
+            let outcome = Outcome::Succeeded(Some("done".repeat(n)));
+            let ended = store.finish(&id, token, outcome, None).await.unwrap();
+            if let (Write::Done(record), 0) = (ended, n % 8) {
+                store.forget(&id, record.version().unwrap()).await.unwrap();
+            }
+            tokio::time::advance(second / 4).await;
+        }
+        let ledger = &store.shared.room.ledger;
+        assert_eq!(ledger.bytes(), store.bytes(), "all of it is somebody's");
+        let open: usize = (ledger.lock().by_owner.values())
+            .map(|account| account.operations.len())
+            .sum();
+        assert_eq!(open, store.len());
+        tokio::time::advance(10 * second).await;
+        store.purge(usize::MAX).await.unwrap();
+        assert_eq!((ledger.bytes(), store.bytes()), (0, 0));
+        assert!(ledger.lock().by_owner.is_empty() && ledger.lock().by_bytes.is_empty());
+    }
+}

@@ -1,0 +1,155 @@
+//! Operations of a shard in the order of a moment that each has: a line of them for each
+//! span of time.
+//!
+//! What has its moment the same span after it came joins its line at the end. The lines
+//! lead through the entries themselves: none of this takes memory of its own.
+
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::shard::{Slot, Tick};
+
+/// Lines of what has one kind of moment.
+pub(super) struct Lines {
+    /// Different spans are rare: mostly there is one.
+    lines: Vec<Line>,
+}
+
+/// What has its moment the same span after it came.
+struct Line {
+    span: Duration,
+    first: Slot,
+    last: Slot,
+}
+
+/// The place of an entry in its line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Links {
+    before: Slot,
+    after: Slot,
+}
+
+impl Links {
+    /// In no line, or alone in one.
+    pub(super) const NONE: Self = Self {
+        before: NO_SLOT,
+        after: NO_SLOT,
+    };
+}
+
+/// What stands in a line, one at a time.
+pub(super) trait Linked {
+    /// The moment that the line goes by.
+    fn at(&self) -> Tick;
+    /// Whether it is somebody's.
+    fn is_owned(&self) -> bool;
+    fn links(&self) -> Links;
+    fn links_mut(&mut self) -> &mut Links;
+}
+
+/// No slab of slots this large fits into memory.
+const NO_SLOT: Slot = Slot::MAX;
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { lines: Vec::new() }
+    }
+
+    /// What comes first, and when.
+    pub(super) fn first<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+        let first = |line: &Line| (entries[line.first as usize].at(), line.first);
+        self.lines.iter().map(first).min()
+    }
+
+    /// What has its moment by `now`, the first of each line first.
+    pub(super) fn until<E: Linked>(
+        &self,
+        entries: &Slab<E>,
+        now: Tick,
+    ) -> impl Iterator<Item = Slot> {
+        self.lines.iter().flat_map(move |line| {
+            let follow = |slot: &Slot| {
+                let links = entries.get(*slot as usize)?.links();
+                Some(links.after).filter(|after| *after != NO_SLOT)
+            };
+            let slots = std::iter::successors(Some(line.first), follow);
+            slots.take_while(move |slot| entries[*slot as usize].at() <= now)
+        })
+    }
+
+    /// Puts an entry into the line of what comes after `span`; true if it is the first of
+    /// it.
+    pub(super) fn insert<E: Linked>(
+        &mut self,
+        entries: &mut Slab<E>,
+        slot: Slot,
+        span: Duration,
+    ) -> bool {
+        let at = entries[slot as usize].at();
+        let line = self.lines.iter_mut().find(|line| line.span == span);
+        let before = line.as_ref().map_or(NO_SLOT, |line| {
+            // Mostly the last one: whose clock was read first is not always here first.
+            let mut before = line.last;
+            while let Some(entry) = entries.get(before as usize)
+                && entry.at() > at
+            {
+                before = entry.links().before;
+            }
+            before
+        });
+        let after = match (entries.get(before as usize), &line) {
+            (Some(entry), _) => entry.links().after,
+            (None, Some(line)) => line.first,
+            (None, None) => NO_SLOT,
+        };
+        *entries[slot as usize].links_mut() = Links { before, after };
+        let (mut first, mut last) = (slot, slot);
+        if let Some(before) = entries.get_mut(before as usize) {
+            before.links_mut().after = slot;
+            first = line.as_ref().map_or(slot, |line| line.first);
+        }
+        if let Some(after) = entries.get_mut(after as usize) {
+            after.links_mut().before = slot;
+            last = line.as_ref().map_or(slot, |line| line.last);
+        }
+        match line {
+            Some(line) => (line.first, line.last) = (first, last),
+            None => self.lines.push(Line { span, first, last }),
+        }
+        first == slot
+    }
+
+    /// Takes an entry out of its line, if it is in one; true if it was the first of it.
+    pub(super) fn remove<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
+        let links = std::mem::replace(entries[slot as usize].links_mut(), Links::NONE);
+        let is_at_an_end = |line: &Line| line.first == slot || line.last == slot;
+        let line = match links.before == NO_SLOT || links.after == NO_SLOT {
+            true => self.lines.iter().position(is_at_an_end),
+            false => None,
+        };
+        if let Some(before) = entries.get_mut(links.before as usize) {
+            before.links_mut().after = links.after;
+        }
+        if let Some(after) = entries.get_mut(links.after as usize) {
+            after.links_mut().before = links.before;
+        }
+        let Some(index) = line else { return false };
+        let line = &mut self.lines[index];
+        if line.first == slot && line.last == slot {
+            self.lines.swap_remove(index);
+        } else if line.first == slot {
+            line.first = links.after;
+        } else {
+            line.last = links.before;
+            return false;
+        }
+        true
+    }
+
+    /// Whether nothing stands in a line.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
