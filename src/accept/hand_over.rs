@@ -23,7 +23,7 @@ use super::{
 use crate::{
     operation::{OperationId, RecordedResponse, WholeBody},
     run::{Admitted, Node, WholeRequest},
-    store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation},
+    store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation, Owner},
 };
 
 /// A request that was let in, and what it needs to become an operation.
@@ -36,6 +36,8 @@ pub(super) struct Arriving<S, R> {
     pub(super) request: Box<WholeRequest>,
     /// Whether it is kept to be run again.
     pub(super) is_kept: bool,
+    /// Whose it is.
+    pub(super) owner: Option<Owner>,
     pub(super) admitted: Admitted,
 }
 
@@ -212,7 +214,7 @@ where
         let WholeRequest { parts, body } = &*self.request;
         let is_fresh = id.is_none();
         let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
-        new.owner = self.policy.owner(parts);
+        new.owner = self.owner.clone();
         new.method = Some(parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());

@@ -171,6 +171,15 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self
     }
 
+    /// How many of them may be one owner's, so that nobody shuts the others out; a quarter
+    /// of [`max_in_flight`](Self::max_in_flight) by default. Requests on nobody's behalf
+    /// are one owner's here. Past it the answer is 503. It counts where
+    /// [owners](Self::owner_with) are known, and is shared with all clones.
+    pub fn max_in_flight_per_owner(self, operations: usize) -> Self {
+        self.node.in_flight.set_max_per_owner(operations);
+        self
+    }
+
     /// The largest request body that is accepted, in bytes; 2 MiB by default. A
     /// limit that a layer outside sets should be more than 64 KiB above it: its
     /// error, where it comes first, is a body that could not be read (400).

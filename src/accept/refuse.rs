@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{collect::discard, policy::Policy};
 use crate::{
-    dialect::Fault,
+    dialect::{Bound, Fault},
     operation::{FailureKind, WholeBody},
     run::Refused,
 };
@@ -22,6 +22,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Full,
+    FullForOwner,
     Closed,
     BodyTooLarge,
     BodyTimeout,
@@ -45,6 +46,7 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Full => Self::Full,
+            Refused::FullForOwner => Self::FullForOwner,
             Refused::Closed => Self::Closed,
         }
     }
@@ -61,7 +63,14 @@ impl Refusal {
     ) -> Response<WholeBody> {
         let retry_after = policy.retry_after.retry_after(Duration::ZERO);
         let fault = match self {
-            Self::Full => Fault::Overloaded { retry_after },
+            Self::Full => Fault::Overloaded {
+                bound: Bound::InFlight,
+                retry_after,
+            },
+            Self::FullForOwner => Fault::Overloaded {
+                bound: Bound::InFlightPerOwner,
+                retry_after,
+            },
             Self::Closed => Fault::ShuttingDown { retry_after },
             Self::BodyTooLarge => Fault::BodyTooLarge {
                 limit: policy.body_limit,

@@ -109,7 +109,13 @@ impl<S, R> AsyncAccept<S, R> {
         B: Body<Data = Bytes> + Send + 'static,
         R: Lease<Output = RecordedResponse>,
     {
-        let admitted = match self.node.in_flight.admit() {
+        let owner = self.policy.owner(&parts);
+        let in_flight = &self.node.in_flight;
+        let admitted = match self.policy.knows_owners() {
+            true => in_flight.admit_for(owner.clone()),
+            false => in_flight.admit(),
+        };
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused.into(), &parts, body),
         };
@@ -119,6 +125,7 @@ impl<S, R> AsyncAccept<S, R> {
             policy: Arc::clone(&self.policy),
             way,
             is_kept: self.policy.keeps(&parts),
+            owner,
             request: Box::new(WholeRequest {
                 parts,
                 body: WholeBody::default(),

@@ -35,7 +35,7 @@ use crate::operation::{FailureKind, OperationId, Problem, State, WholeBody};
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
 /// | `unsupported` | 501 | this service does not do that to operations |
-/// | `overloaded` | 503 | as many operations as allowed are in flight |
+/// | `overloaded` | 503 | as many operations as allowed are in flight, or event streams open |
 /// | `shutting-down` | 503 | no new work is taken |
 /// | `unavailable` | 503 | the store is |
 /// | as its kind | as its kind | there was no operation yet when it failed |
@@ -113,8 +113,10 @@ pub enum Fault {
     Unpresentable,
     /// This service does not do that to operations.
     Unsupported,
-    /// As many operations as allowed are in flight.
+    /// As many operations as allowed are in flight, or event streams open.
     Overloaded {
+        /// Which bound was reached.
+        bound: Bound,
         /// When to try again.
         retry_after: Duration,
     },
@@ -134,6 +136,31 @@ pub enum Fault {
         /// As which it would have failed.
         kind: FailureKind,
     },
+}
+
+/// A bound that keeps a service from being overloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bound {
+    /// How many operations are in flight.
+    InFlight,
+    /// How many of one owner's are.
+    InFlightPerOwner,
+    /// How many event streams are open.
+    Streams,
+    /// How many of one owner's are.
+    StreamsPerOwner,
+}
+
+impl Bound {
+    fn title(self) -> &'static str {
+        match self {
+            Self::InFlight => "Too many operations are in flight",
+            Self::InFlightPerOwner => "Too many operations are in flight for this owner",
+            Self::Streams => "Too many event streams are open",
+            Self::StreamsPerOwner => "Too many event streams are open for this owner",
+        }
+    }
 }
 
 impl Fault {
@@ -163,7 +190,7 @@ impl Fault {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::KeyInUse { retry_after }
-            | Self::Overloaded { retry_after }
+            | Self::Overloaded { retry_after, .. }
             | Self::ShuttingDown { retry_after }
             | Self::Unavailable { retry_after } => Some(whole_seconds(*retry_after)),
             _ => None,
@@ -324,11 +351,9 @@ impl Fault {
                 Status::NOT_IMPLEMENTED,
                 "This is not supported",
             ),
-            Self::Overloaded { .. } => (
-                "overloaded",
-                Status::SERVICE_UNAVAILABLE,
-                "Too many operations are in flight",
-            ),
+            Self::Overloaded { bound, .. } => {
+                ("overloaded", Status::SERVICE_UNAVAILABLE, bound.title())
+            }
             Self::ShuttingDown { .. } => (
                 "shutting-down",
                 Status::SERVICE_UNAVAILABLE,

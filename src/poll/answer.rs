@@ -161,7 +161,7 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
         }
         _ => Until::Terminal,
     };
-    let found = hold(settings, record, until, wait).await;
+    let found = hold(settings, parts, record, until, wait).await;
     visible(settings, parts, &about.id, found)
 }
 

@@ -11,10 +11,10 @@ use super::{
     body::{NextEvent, PollBody, Rest},
     conditional,
     hold::closed,
-    settings::{HeldOne, Settings},
+    settings::{Full, HeldOne, Settings},
 };
 use crate::{
-    dialect::{Fault, whole_seconds},
+    dialect::{Bound, Fault, whole_seconds},
     operation::WholeBody,
     store::{Record, Store},
 };
@@ -43,11 +43,18 @@ pub(super) fn events<S: Store>(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response.map(PollBody::from);
     }
-    let Some(held) = settings.streams.one() else {
-        let retry_after = Duration::from_secs(whole_seconds(settings.keep_alive));
-        return settings
-            .fault(&Fault::Overloaded { retry_after })
-            .map(PollBody::from);
+    let held = match settings.streams.one(settings.asker(&parts)) {
+        Ok(held) => held,
+        Err(full) => {
+            let fault = Fault::Overloaded {
+                bound: match full {
+                    Full::ForAll => Bound::Streams,
+                    Full::ForOwner => Bound::StreamsPerOwner,
+                },
+                retry_after: Duration::from_secs(whole_seconds(settings.keep_alive)),
+            };
+            return settings.fault(&fault).map(PollBody::from);
+        }
     };
     let stream = Stream {
         settings: Arc::clone(settings),

@@ -2,6 +2,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
+use http::request::Parts;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +21,11 @@ pub(super) enum Until {
 /// Waits, for `wait` at the most, and gives the operation as it is then.
 ///
 /// It does not wait if nothing can be said later: when the store cannot tell of
-/// changes, when as many polls as allowed are held, or when the server is
+/// changes, when as many polls as allowed are held, in all or for this owner, or when the server is
 /// shutting down.
 pub(super) async fn hold<S: Store>(
     settings: &Settings<S>,
+    parts: &Parts,
     mut record: Arc<Record<S::Output>>,
     until: Until,
     wait: Duration,
@@ -34,7 +36,7 @@ pub(super) async fn hold<S: Store>(
     if settings.is_closing() {
         return Ok(Some(record));
     }
-    let Some(_held) = settings.held.one() else {
+    let Ok(_held) = settings.held.one(settings.asker(parts)) else {
         return Ok(Some(record));
     };
     let id = record.operation().id().clone();

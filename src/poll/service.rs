@@ -175,6 +175,15 @@ impl<S: Store> PollService<S> {
         self
     }
 
+    /// How many polls of one owner's are held at a time; a quarter of
+    /// [`max_held`](Self::max_held) by default. It counts where
+    /// [owners](Self::owner_with) are known; requests on nobody's behalf are one owner's
+    /// here. The bound is shared with all clones.
+    pub fn max_held_per_owner(self, polls: usize) -> Self {
+        self.settings.held.shares.set(polls);
+        self
+    }
+
     /// Answers held polls, and holds no more, once `drain` has closed the
     /// doors.
     pub fn draining(self, drain: &Drain) -> Self {
@@ -193,6 +202,15 @@ impl<S: Store> PollService<S> {
     /// answer is 503. The bound is shared with all clones.
     pub fn max_streams(self, streams: usize) -> Self {
         self.settings.streams.max.store(streams, Relaxed);
+        self
+    }
+
+    /// How many event streams of one owner's are open at a time; a quarter of
+    /// [`max_streams`](Self::max_streams) by default, past it the answer is 503. It counts
+    /// where [owners](Self::owner_with) are known; requests on nobody's behalf are one
+    /// owner's here. The bound is shared with all clones.
+    pub fn max_streams_per_owner(self, streams: usize) -> Self {
+        self.settings.streams.shares.set(streams);
         self
     }
 

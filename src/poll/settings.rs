@@ -14,6 +14,7 @@ use crate::{
     accept::ExtractOwner,
     dialect::{Dialect, Fault, GrowingRetryAfter, Locator, Plain, Replay, RetryAfter},
     operation::WholeBody,
+    run::{Share, Shares},
     store::{Owner, Store},
 };
 
@@ -72,6 +73,12 @@ impl<S: Store> Settings<S> {
         self.owner.as_ref().and_then(|owner| owner.owner(parts))
     }
 
+    /// The same, where it matters whose a request is.
+    pub(super) fn asker(&self, parts: &Parts) -> Option<Option<Owner>> {
+        let owner = self.owner.as_ref()?;
+        Some(owner.owner(parts))
+    }
+
     /// Whether an operation of `owner` is there for this request. Where nobody
     /// asks on anybody's behalf, only what is nobody's is.
     pub(super) fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
@@ -120,11 +127,18 @@ impl<S: Store> Clone for Settings<S> {
     }
 }
 
-/// How many polls are held, and may be.
+/// How many polls are held, and may be, in all and for each owner.
 #[derive(Debug)]
 pub(super) struct Held {
     now: AtomicUsize,
     pub(super) max: AtomicUsize,
+    pub(super) shares: Arc<Shares>,
+}
+
+/// Why no more are held.
+pub(super) enum Full {
+    ForAll,
+    ForOwner,
 }
 
 impl Held {
@@ -132,21 +146,38 @@ impl Held {
         Self {
             now: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
+            shares: Arc::new(Shares::new()),
         }
     }
 
-    /// A place among them, until it is dropped; `None` if all are taken.
-    pub(super) fn one(self: &Arc<Self>) -> Option<HeldOne> {
-        let place = HeldOne(Arc::clone(self));
+    /// A place among them, until it is dropped; of this owner's share, where owners are
+    /// known.
+    pub(super) fn one(self: &Arc<Self>, asker: Option<Option<Owner>>) -> Result<HeldOne, Full> {
         let before = self.now.fetch_add(1, Relaxed);
-        (before < self.max.load(Relaxed)).then_some(place)
+        let mut place = HeldOne {
+            held: Arc::clone(self),
+            share: None,
+        };
+        let max = self.max.load(Relaxed);
+        if before >= max {
+            return Err(Full::ForAll);
+        }
+        if let Some(owner) = asker {
+            let share = self.shares.take(owner, max);
+            place.share = Some(share.ok_or(Full::ForOwner)?);
+        }
+        Ok(place)
     }
 }
 
-pub(super) struct HeldOne(Arc<Held>);
+pub(super) struct HeldOne {
+    held: Arc<Held>,
+    /// Of its owner's.
+    share: Option<Share>,
+}
 
 impl Drop for HeldOne {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Relaxed);
+        self.held.now.fetch_sub(1, Relaxed);
     }
 }

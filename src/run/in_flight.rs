@@ -15,12 +15,13 @@ use super::{
     draining::{Draining, Tally},
     live::{Entry, Live},
     passing::Passing,
+    shares::{Share, Shares},
     work::{Cause, Work},
 };
 use crate::{
     operation::OperationId,
     store::{
-        Held,
+        Held, Owner,
         wait::{WaitCell, Waiter},
     },
 };
@@ -33,6 +34,8 @@ pub(crate) struct InFlight {
     max: AtomicUsize,
     /// Requests that are answered directly, until their answers are out.
     passing: AtomicUsize,
+    /// Of those whose owner is known.
+    shares: Arc<Shares>,
     running: Mutex<Running>,
     /// Notified when the last one leaves, and when a drain has something else to look at.
     moved: Arc<WaitCell>,
@@ -58,6 +61,8 @@ pub(super) struct Running {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,
+    /// As many of this owner's are in flight as may be.
+    FullForOwner,
     Closed,
 }
 
@@ -67,6 +72,7 @@ impl InFlight {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
+            shares: Arc::new(Shares::new()),
             running: Mutex::default(),
             moved: Arc::default(),
             closed: CancellationToken::new(),
@@ -80,10 +86,15 @@ impl InFlight {
         self.max.store(max, SeqCst);
     }
 
+    /// How many of an owner's may be in flight.
+    pub(crate) fn set_max_per_owner(&self, max: usize) {
+        self.shares.set(max);
+    }
+
     /// Lets a request in, if there is room and the doors are open.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<Admitted, Refused> {
         let before = self.admitted.fetch_add(1, SeqCst);
-        let admitted = Admitted(Arc::clone(self));
+        let admitted = Admitted::to(self);
         // After the count: whoever closes the doors looks at it afterwards.
         if self.closed.is_cancelled() {
             return Err(Refused::Closed);
@@ -94,10 +105,19 @@ impl InFlight {
         Ok(admitted)
     }
 
+    /// The same for a request of this owner's, if that has not its share already.
+    pub(crate) fn admit_for(self: &Arc<Self>, owner: Option<Owner>) -> Result<Admitted, Refused> {
+        let mut admitted = self.admit()?;
+        let share = self.shares.take(owner, self.max.load(SeqCst));
+        let share = share.ok_or(Refused::FullForOwner)?;
+        admitted.share = Some(Box::new(share));
+        Ok(admitted)
+    }
+
     /// Lets a request in that was admitted elsewhere.
     pub(super) fn admit_anyway(self: &Arc<Self>) -> Admitted {
         self.admitted.fetch_add(1, SeqCst);
-        Admitted(Arc::clone(self))
+        Admitted::to(self)
     }
 
     /// Counts a request that is answered directly, beside those that are let in.
@@ -272,11 +292,24 @@ impl Running {
 
 /// A place among what is in flight, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Admitted(Arc<InFlight>);
+pub(crate) struct Admitted {
+    in_flight: Arc<InFlight>,
+    /// Of its owner's, where that is known.
+    share: Option<Box<Share>>,
+}
+
+impl Admitted {
+    fn to(in_flight: &Arc<InFlight>) -> Self {
+        Self {
+            in_flight: Arc::clone(in_flight),
+            share: None,
+        }
+    }
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.left(&self.0.admitted);
+        self.in_flight.left(&self.in_flight.admitted);
     }
 }
 

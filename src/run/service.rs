@@ -210,7 +210,9 @@ where
             // was claimed meanwhile.
             let admitted = node.in_flight.admit().map_err(|refused| match refused {
                 Refused::Closed => StoreError::unavailable("this node is shutting down"),
-                Refused::Full => StoreError::unavailable("this node has no room"),
+                Refused::Full | Refused::FullForOwner => {
+                    StoreError::unavailable("this node has no room")
+                }
             })?;
             match claim(&node, &queued).await? {
                 Some(accepted) => operate(node, limits, inner, accepted.admitted(admitted)).await,

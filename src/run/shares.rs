@@ -1,0 +1,108 @@
+//! Each owner's share of places that all of them have in common.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use crate::store::Owner;
+
+/// How many places each owner has taken. Requests on nobody's behalf are one owner's.
+///
+/// It holds as many owners as have taken a place.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    taken: Mutex<HashMap<Option<Owner>, usize>>,
+    /// The places that an owner may have, if that was said.
+    most: AtomicUsize,
+}
+
+/// No number of places was said.
+const UNSAID: usize = usize::MAX;
+
+impl Shares {
+    pub(crate) fn new() -> Self {
+        Self {
+            taken: Mutex::default(),
+            most: AtomicUsize::new(UNSAID),
+        }
+    }
+
+    /// Sets how many places an owner may have, instead of a quarter of all.
+    pub(crate) fn set(&self, places: usize) {
+        self.most.store(places.min(UNSAID - 1), Relaxed);
+    }
+
+    /// A place of this owner's among `all`, until it is dropped; `None` if it has as many
+    /// as it may have.
+    pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<Share> {
+        let most = match self.most.load(Relaxed) {
+            UNSAID => all.div_ceil(4),
+            most => most,
+        };
+        let mut all_taken = self.taken();
+        let taken = all_taken.get(&owner).copied().unwrap_or_default();
+        if taken >= most {
+            return None;
+        }
+        all_taken.insert(owner.clone(), taken + 1);
+        drop(all_taken);
+        Some(Share {
+            shares: Arc::clone(self),
+            owner,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<Option<Owner>, usize>> {
+        // Nothing in a critical section panics halfway through a change.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place of an owner's, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    owner: Option<Owner>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.taken();
+        if let Entry::Occupied(mut entry) = taken.entry(self.owner.take()) {
+            match entry.get() {
+                0 | 1 => drop(entry.remove()),
+                _ => *entry.get_mut() -= 1,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_has_a_quarter_unless_said_and_leaves_nothing() {
+        let shares = Arc::new(Shares::new());
+        let take = |owner: Option<&str>| shares.take(owner.map(Owner::new), 8);
+        let adas = [take(Some("ada")), take(Some("ada"))];
+        assert!(adas.iter().all(Option::is_some));
+        assert!(take(Some("ada")).is_none());
+        assert!(take(Some("bob")).is_some() && take(None).is_some());
+        shares.set(3);
+        let third = take(Some("ada"));
+        assert!(third.is_some() && take(Some("ada")).is_none());
+        drop(third);
+        assert!(take(Some("ada")).is_some());
+        assert_eq!(shares.taken().len(), 1);
+        drop(adas);
+        assert!(shares.taken().is_empty());
+        // The smallest share is a place, where there is one.
+        let other = Arc::new(Shares::new());
+        assert!(other.take(None, 1).is_some() && other.take(None, 0).is_none());
+    }
+}

@@ -1,0 +1,240 @@
+//! Each owner's share of what all have in common: nobody shuts the others out.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, PollService, WholeBody,
+    dialect::{Arm, Azure, Bound, Dialect, Durable, Fault, Fhir, Google, Ipa, OData, Ogc, Plain},
+    store::{NewOperation, Owner, Repository},
+};
+
+fn by_header(parts: &Parts) -> Option<Owner> {
+    let user = parts.headers.get("x-user")?;
+    Some(Owner::new(user.to_str().unwrap()))
+}
+
+/// A request body that never ends.
+struct HalfSent;
+
+impl Body for HalfSent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+fn request<B>(user: Option<&str>, uri: &str, body: B) -> Request<B> {
+    let mut request = Request::builder().method("POST").uri(uri);
+    if let Some(user) = user {
+        request = request.header("x-user", user);
+    }
+    request.body(body).unwrap()
+}
+
+fn get(user: Option<&str>, uri: &str) -> Request<()> {
+    let mut request = request(user, uri, ());
+    *request.method_mut() = http::Method::GET;
+    request
+}
+
+/// What is ready after one poll.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// A 503 that says so, and when to come back.
+async fn assert_refused<B>(response: Response<B>, title: &str)
+where
+    B: Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    assert!(body.contains(&format!("\"{title}\"")), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_sent_bodies_of_one_owner_keep_nobody_else_out() {
+    let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(8);
+    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(WholeBody::default())));
+    for (user, other) in [
+        (Some("ada"), Some("bob")),
+        (None, Some("ada")),
+        (Some("ada"), None),
+    ] {
+        let layer = layer.clone().owner(by_header);
+        let service = layer.layer(inner);
+        let send = |user| service.clone().oneshot(request(user, "/", HalfSent));
+        let mut first = Box::pin(send(user));
+        let mut second = Box::pin(send(user));
+        assert!(poll_once(first.as_mut()).is_none() && poll_once(second.as_mut()).is_none());
+        let title = "Too many operations are in flight for this owner";
+        assert_refused(send(user).await.unwrap(), title).await;
+        let mut others = Box::pin(send(other));
+        assert!(poll_once(others.as_mut()).is_none(), "it is let in");
+        drop(first);
+        assert!(
+            poll_once(pin!(send(user))).is_none(),
+            "there is a place again"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_in_flight_count_until_they_have_ended() {
+    let hour = Duration::from_secs(3600);
+    let inner = service_fn(move |_| async move {
+        tokio::time::sleep(hour).await;
+        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+    });
+    let layer = AsyncAcceptLayer::new(MemoryStore::new())
+        .running_timeout(2 * hour)
+        .max_in_flight_per_owner(3)
+        .owner(by_header);
+    let service = layer.layer(inner);
+    let send = |user| {
+        let request = request(Some(user), "/", WholeBody::default());
+        service.clone().oneshot(request)
+    };
+    for _ in 0..3 {
+        assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
+    }
+    let title = "Too many operations are in flight for this owner";
+    assert_refused(send("ada").await.unwrap(), title).await;
+    assert_eq!(send("bob").await.unwrap().status(), StatusCode::ACCEPTED);
+    tokio::time::sleep(hour + Duration::from_secs(1)).await;
+    assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_owners_there_are_no_shares() {
+    let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(4);
+    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(WholeBody::default())));
+    let service = layer.layer(inner);
+    let send = || Box::pin(service.clone().oneshot(request(None, "/", HalfSent)));
+    let mut all: Vec<_> = (0..4).map(|_| send()).collect();
+    for one in &mut all {
+        assert!(poll_once(one.as_mut()).is_none());
+    }
+    assert_refused(send().await.unwrap(), "Too many operations are in flight").await;
+}
+
+/// An operation of this owner's, which is pending.
+async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
+    let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+    let id = new.id.clone();
+    store.create(new).await.unwrap();
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_streams_of_one_owner_keep_nobody_else_out() {
+    let store = MemoryStore::new();
+    let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
+    let polls = PollService::new(store).owner(by_header).max_streams(8);
+    let open = |user, id: &OperationId| {
+        polls
+            .clone()
+            .oneshot(get(Some(user), &format!("/{id}/events")))
+    };
+    let first = open("ada", &adas).await.unwrap();
+    let second = open("ada", &adas).await.unwrap();
+    assert_eq!([first.status(), second.status()], [StatusCode::OK; 2]);
+    let title = "Too many event streams are open for this owner";
+    assert_refused(open("ada", &adas).await.unwrap(), title).await;
+    let other = open("bob", &bobs).await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
+    drop(first);
+    assert_eq!(open("ada", &adas).await.unwrap().status(), StatusCode::OK);
+
+    let polls = polls.clone().max_streams_per_owner(9).max_streams(1);
+    let response = polls.oneshot(get(Some("ada"), &format!("/{adas}/events")));
+    assert_refused(response.await.unwrap(), "Too many event streams are open").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_polls_of_one_owner_keep_nobody_else_from_being_held() {
+    let store = MemoryStore::new();
+    let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
+    let polls = PollService::new(store).owner(by_header).max_held(8);
+    let wait = |user, id: &OperationId| {
+        Box::pin(
+            polls
+                .clone()
+                .oneshot(get(Some(user), &format!("/{id}?wait=30"))),
+        )
+    };
+    let mut held = [wait("ada", &adas), wait("ada", &adas)];
+    for one in &mut held {
+        assert!(poll_once(one.as_mut()).is_none());
+    }
+    let answer = poll_once(wait("ada", &adas).as_mut()).expect("it is answered at once");
+    assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    assert!(poll_once(wait("bob", &bobs).as_mut()).is_none());
+    drop(held);
+    assert!(poll_once(wait("ada", &adas).as_mut()).is_none());
+    let polls = polls.clone().max_held_per_owner(0);
+    let mut wait = Box::pin(polls.oneshot(get(Some("bob"), &format!("/{bobs}?wait=30"))));
+    assert!(poll_once(wait.as_mut()).is_some());
+}
+
+#[tokio::test]
+async fn every_dialect_says_which_bound_was_reached() {
+    let dialects: [Box<dyn Dialect>; 9] = [
+        Box::new(Plain::default()),
+        Box::new(Azure::default()),
+        Box::new(Arm::default()),
+        Box::new(Google::default()),
+        Box::new(OData::default()),
+        Box::new(Fhir::default()),
+        Box::new(Ogc::default()),
+        Box::new(Durable::default()),
+        Box::new(Ipa::default()),
+    ];
+    let bounds = [
+        (Bound::InFlight, "Too many operations are in flight"),
+        (
+            Bound::InFlightPerOwner,
+            "Too many operations are in flight for this owner",
+        ),
+        (Bound::Streams, "Too many event streams are open"),
+        (
+            Bound::StreamsPerOwner,
+            "Too many event streams are open for this owner",
+        ),
+    ];
+    for dialect in dialects {
+        for (bound, title) in bounds {
+            let fault = Fault::Overloaded {
+                bound,
+                retry_after: Duration::from_secs(7),
+            };
+            let response = dialect.fault(&fault);
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            assert!(body.contains(&format!("{title}\"")), "{dialect:?}: {body}");
+        }
+    }
+}
