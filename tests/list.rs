@@ -557,3 +557,33 @@ async fn a_part_of_no_operation_allows_what_that_part_allows() {
         assert_eq!(answer.field("allow"), "POST, OPTIONS");
     }
 }
+
+#[tokio::test]
+async fn a_page_ends_early_where_its_results_are_large() {
+    let store = MemoryStore::new();
+    let mut made = Vec::new();
+    for _ in 0..40 {
+        let id = create(&store, None).await;
+        let record = store.get(&id).await.unwrap().unwrap();
+        let text = format!("\"{}\"", "a".repeat(60 * 1024));
+        let mut response = Response::new(WholeBody::from(text));
+        let json = header::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
+        let finished = store.finish(&id, record.token(), outcome, None).await;
+        assert!(matches!(finished.unwrap(), Write::Done(_)));
+        made.insert(0, id.to_string());
+    }
+    let polls = PollService::new(store).listing();
+    let (mut listed, mut uri) = (Vec::new(), "/?limit=40".to_owned());
+    loop {
+        let page = Answer::to(&polls, Request::get(&uri)).await;
+        assert!(page.body.len() < 1024 * 1024 + 128 * 1024);
+        listed.extend(page.ids());
+        match page.json()["next"].as_str() {
+            Some(next) => uri = format!("/?limit=40&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, made);
+}

@@ -1,6 +1,8 @@
 //! `PostgresStore` on a server of its own: the laws, crashes, lost connections,
 //! notices, and how much is asked of the server.
 
+#[path = "support/pages.rs"]
+mod pages;
 #[path = "support/private.rs"]
 mod private;
 #[path = "support/postgres.rs"]

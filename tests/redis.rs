@@ -1,6 +1,8 @@
 //! The store in Redis: the laws, what dies and comes back, and what is refused.
 //! Each test has a server of its own.
 
+#[path = "support/pages.rs"]
+mod pages;
 #[path = "support/private.rs"]
 mod private;
 #[path = "redis/proxy.rs"]

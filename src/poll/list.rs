@@ -16,6 +16,9 @@ use crate::{
 const PAGE: usize = 20;
 const LONGEST_PAGE: usize = 100;
 
+/// A page ends with the operation that brings its results to so many bytes.
+const LARGEST_PAGE: usize = 1024 * 1024;
+
 /// The operations of whoever asks, newest first.
 pub(super) async fn list<S: Store>(
     settings: &Settings<S>,
@@ -34,7 +37,7 @@ async fn try_list<S: Store>(
 ) -> Result<Response<WholeBody>, Fault> {
     let list = settings.powers.list.ok_or(Fault::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
-    let mut query = ListQuery::new(settings.owner(parts), limit);
+    let mut query = ListQuery::new(settings.owner(parts), limit).max_bytes(LARGEST_PAGE);
     query.states = listing.states;
     query.after = listing
         .cursor

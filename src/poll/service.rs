@@ -62,7 +62,8 @@ impl<T: Payload> PollService<MemoryStore<T>> {
 
 impl<S: List> PollService<S> {
     /// Lets operations be listed: `GET` of their root gives those of whoever
-    /// asks, newest first, a page at a time: 20, or `limit` up to 100. `state`
+    /// asks, newest first, a page at a time: 20, or `limit` up to 100, and fewer if their
+    /// results have a mebibyte before. `state`
     /// takes any of the five words, repeated or with commas in between; `cursor` takes
     /// the text that the page before gave.
     ///

@@ -195,6 +195,8 @@ pub struct ListQuery {
     pub states: StateSet,
     /// At most so many.
     pub limit: usize,
+    /// A page ends with the operation whose result brings its results to so many bytes.
+    pub max_bytes: usize,
     /// Only what comes after the page that gave this cursor.
     pub after: Option<Cursor>,
 }
@@ -207,8 +209,16 @@ impl ListQuery {
             owner,
             states: StateSet::ALL,
             limit,
+            max_bytes: usize::MAX,
             after: None,
         }
+    }
+
+    /// Ends a page with the operation whose result brings its results to so many bytes,
+    /// so that a page is bounded by that and the largest result.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { max_bytes, ..self }
     }
 
     /// Only those in this state.

@@ -237,7 +237,8 @@ pub trait Keys: Repository {
 ///
 /// # Semantics
 /// Newest first, of one owner only; a cursor continues where its page ended,
-/// whatever was created since. What has expired is absent (law 8).
+/// whatever was created since. What has expired is absent (law 8). A page may have fewer
+/// operations than asked for and be followed by others, but has one at least.
 pub trait List: Store {
     /// A page of operations.
     ///

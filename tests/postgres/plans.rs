@@ -83,12 +83,12 @@ async fn no_statement_reads_the_whole_table() {
         ),
         (
             &list,
-            "'owner 7'::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint",
+            "'owner 7'::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
             "operations_by_owner",
         ),
         (
             &nobodys,
-            "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint",
+            "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
             "operations_by_owner",
         ),
         (

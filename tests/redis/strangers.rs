@@ -1,8 +1,8 @@
-//! What an operation costs those that it is not there for.
+//! What large results cost those who do not ask for them.
 
 use tower_operations::store::RedisStore;
 
-use super::{proxy::Proxy, server::Redis, stranger};
+use super::{pages, proxy::Proxy, server::Redis, stranger};
 
 #[tokio::test]
 async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
@@ -11,4 +11,12 @@ async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     let cost = || (proxy.trips(), proxy.answered());
     stranger::costs_what_an_unknown_id_costs(store, cost).await;
+}
+
+#[tokio::test]
+async fn a_page_ends_where_its_results_are_large() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    pages::end_early(store, || proxy.answered()).await;
 }

@@ -26,6 +26,7 @@ where
     what_is_created_meanwhile_moves_nothing(store).await;
     what_is_forgotten_meanwhile_moves_nothing(store).await;
     a_cursor_of_somebody_else_is_refused(store).await;
+    what_ends_a_page_early_loses_nothing(store).await;
 }
 
 /// With a store in which what has ended lives for [`SHORT`].
@@ -317,4 +318,37 @@ where
         listed == [live],
         "what has expired is listed: {listed:?}"
     );
+}
+
+async fn what_ends_a_page_early_loses_nothing<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse> + List,
+{
+    let owner = new_owner();
+    let mut made = Vec::new();
+    for _ in 0..5 {
+        let record = create(store, new_operation().owner(owner.clone())).await;
+        made.insert(0, finish(store, &record).await);
+    }
+    for max_bytes in [0, 1, 150, usize::MAX] {
+        let mut query = ListQuery::new(owner.clone(), 3).max_bytes(max_bytes);
+        let mut listed = Vec::new();
+        loop {
+            let page = list(store, &query).await;
+            let is_last = page.next.is_none();
+            assert!(
+                is_last || !page.records.is_empty(),
+                "listing: a page that others follow is empty"
+            );
+            listed.extend(page.records);
+            match page.next {
+                Some(cursor) if listed.len() < 9 => query = query.after(cursor),
+                _ => break,
+            }
+        }
+        assert!(
+            listed == made,
+            "listing: pages of {max_bytes} bytes gave {listed:?} instead of {made:?}"
+        );
+    }
 }

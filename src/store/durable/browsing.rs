@@ -15,17 +15,21 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
             states: query.states,
             // One more, to know whether there is one.
             limit: query.limit.saturating_add(1),
+            max_bytes: query.max_bytes.max(1), // one operation at least
             before: query.after.as_ref().map(parse).transpose()?,
             now: self.now(),
         };
         let mut found = self.shared.engine.list(ask).await?;
-        let more = found.len() > query.limit;
-        found.truncate(query.limit);
+        let read = found.iter().take_while(|listed| listed.cell.is_some());
+        let on_page = read.count().min(query.limit);
+        let more = found.len() > on_page;
+        found.truncate(on_page);
         let last = found.last().filter(|_| more);
         let next = last.map(|last| Cursor(format!("{:x}", last.number).into()));
         let records = found
             .into_iter()
-            .filter_map(|Listed { cell, .. }| {
+            .filter_map(|Listed { cell, .. }| cell)
+            .filter_map(|cell| {
                 let unreadable = |error: &StoreError| {
                     tracing::error!(error = error.chain(), "a record cannot be read");
                 };

@@ -125,7 +125,8 @@ pub trait Engine: Send + Sync + 'static {
         token: FencingToken,
     ) -> impl Future<Output = Answer<bool>> + Send;
 
-    /// Cells of one owner, the newest first, those that expire after `now`.
+    /// Cells of one owner, the newest first, those that expire after `now`. Once their
+    /// results have `max_bytes`, no more are read: what comes then has no cell.
     fn list(&self, ask: ListAsk<'_>) -> impl Future<Output = Answer<Vec<Listed>>> + Send;
 
     /// Removes at most `limit` cells that had expired by `now`, with the keys bound
@@ -292,6 +293,8 @@ pub struct ListAsk<'a> {
     pub states: StateSet,
     /// At most so many.
     pub limit: usize,
+    /// Once there are so many bytes of results, nothing more is read.
+    pub max_bytes: usize,
     /// Only those created before the one with this number.
     pub before: Option<u64>,
     /// What has expired by then is not there.
@@ -303,8 +306,17 @@ pub struct ListAsk<'a> {
 pub struct Listed {
     /// Its number in the order of creation, newer ones higher; not before 1.
     pub number: u64,
-    /// The cell.
-    pub cell: Cell,
+    /// The cell, if it was read.
+    pub cell: Option<Cell>,
+}
+
+impl Listed {
+    /// How many bytes of a result were read.
+    #[allow(dead_code)] // PostgreSQL counts by itself
+    pub(crate) fn result_bytes(&self) -> usize {
+        let result = self.cell.as_ref().and_then(|cell| cell.result.as_ref());
+        result.map_or(0, Bytes::len)
+    }
 }
 
 /// What other nodes want to know.

@@ -40,6 +40,19 @@ impl<T: Payload> MemoryStore<T> {
         }
     }
 
+    /// How many of these are on the page.
+    fn on_page(&self, found: &Numbered<T>, query: &ListQuery) -> usize {
+        let mut bytes = 0_usize;
+        let fit = found.iter().take_while(|(_, record)| {
+            let fits = bytes < query.max_bytes.max(1); // one operation at least
+            let response = record.operation().response();
+            let weight = response.map_or(0, |result| self.limits.heap_bytes(result));
+            bytes = bytes.saturating_add(weight);
+            fits
+        });
+        fit.count().min(query.limit)
+    }
+
     /// Of what is nobody's: everything is looked at.
     async fn list_nobodys(&self, before: u64, query: &ListQuery) -> Numbered<T> {
         let now = self.now().tick;
@@ -77,8 +90,9 @@ impl<T: Payload> List for MemoryStore<T> {
             Some(owner) => self.list_of(owner, before, query).await,
             None => self.list_nobodys(before, query).await,
         };
-        let more = found.len() > query.limit;
-        found.truncate(query.limit);
+        let on_page = self.on_page(&found, query);
+        let more = found.len() > on_page;
+        found.truncate(on_page);
         let next = found
             .last()
             .filter(|_| more)

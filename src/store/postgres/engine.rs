@@ -342,7 +342,8 @@ impl Engine for Postgres {
             .bind(i64::try_from(before).unwrap_or(i64::MAX))
             .bind(words(ask.states))
             .bind(moment(ask.now).exact)
-            .bind(count(ask.limit));
+            .bind(count(ask.limit))
+            .bind(count(ask.max_bytes));
         let mut listed = Vec::new();
         for row in &self.rows(query).await? {
             if row.try_get("is_standby").map_err(store_error)? {
@@ -353,7 +354,13 @@ impl Engine for Postgres {
             if let Some(number) = number {
                 listed.push(Listed {
                     number: number.cast_unsigned(),
-                    cell: cell(row)?,
+                    cell: match optional_bytes(row, "head")? {
+                        Some(head) => Some(Cell {
+                            head,
+                            result: optional_bytes(row, "result")?,
+                        }),
+                        None => None,
+                    },
                 });
             }
         }

@@ -210,9 +210,10 @@ impl Engine for Redb {
     }
 
     async fn list(&self, mut ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
-        let (limit, mut page) = (ask.limit, Vec::new());
+        let (limit, mut page) = (ask.limit, Vec::<Listed>::new());
         while ask.limit > 0 {
-            let part = self.look(|read| reading::list(read, ask)).await?;
+            let bytes = page.iter().map(Listed::result_bytes).sum();
+            let part = self.look(|read| reading::list(read, ask, bytes)).await?;
             page.extend(part.0);
             let Some(before) = part.1 else { break };
             ask.before = Some(before);

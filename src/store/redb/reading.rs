@@ -43,10 +43,12 @@ fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell,
     })
 }
 
-/// A part of a list, and the number before which to go on, unless that was all.
+/// A part of a list, and the number before which to go on, unless that was all. `bytes`
+/// of results were read before.
 pub(super) fn list(
     read: &ReadTransaction,
     ask: ListAsk<'_>,
+    mut bytes: usize,
 ) -> Result<(Vec<Listed>, Option<u64>), Fault> {
     let owner = ask.owner.map(|owner| owner.as_str().as_bytes());
     let end = match ask.before {
@@ -67,9 +69,16 @@ pub(super) fn list(
         if row.has_expired(millis(ask.now)) || !ask.states.contains(row.state) {
             continue;
         }
-        let cell = cell_of(read, id, &row)?;
+        let cell = match bytes < ask.max_bytes {
+            true => Some(cell_of(read, id, &row)?),
+            false => None,
+        };
+        let result = cell.as_ref().and_then(|cell| cell.result.as_ref());
+        bytes = bytes.saturating_add(result.map_or(0, Bytes::len));
+        // One that is not read says that there are more.
+        let is_last = cell.is_none();
         page.push(Listed { number, cell });
-        if page.len() == ask.limit {
+        if is_last || page.len() == ask.limit {
             return Ok((page, None));
         }
     }

@@ -160,7 +160,8 @@ pub(super) fn listed(value: Value) -> Read<(Vec<Listed>, Option<u64>)> {
         let Some(number) = values.number()? else {
             return corrupt("a number");
         };
-        let cell = values.cell()?;
+        let (head, result) = (values.optional()?, values.optional()?);
+        let cell = head.map(|head| Cell { head, result });
         found.push(Listed { number, cell });
     }
     Ok((found, next))

@@ -295,6 +295,8 @@ impl Engine for Redis {
             call.arg(moment(ask.now));
             call.arg(words(ask.states));
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
+            let bytes: usize = found.iter().map(Listed::result_bytes).sum();
+            call.arg(ask.max_bytes.saturating_sub(bytes));
             let answer = self.look(&scripts::LIST, call).await?;
             let (more, next) = answers::listed(answer)?;
             found.extend(more);

@@ -162,6 +162,7 @@ async fn check(engine: &Redb) {
             owner,
             states: crate::operation::StateSet::ALL,
             limit: 9,
+            max_bytes: usize::MAX,
             before: None,
             now: at(1),
         };
@@ -351,6 +352,7 @@ async fn what_format_1_says_is_read() {
         owner: None,
         states: crate::operation::StateSet::ALL,
         limit: 9,
+        max_bytes: usize::MAX,
         before: None,
         now: at(1),
     };

@@ -1,7 +1,7 @@
 //! What a read asks of the disk.
 
 use super::*;
-use crate::store::{Repository, Store, Write};
+use crate::store::{List, ListQuery, Repository, Store, Write};
 
 const LARGE: usize = 8 * 1024 * 1024;
 
@@ -39,4 +39,28 @@ async fn a_stranger_s_read_takes_no_byte_of_a_result() {
     }
     let (own, _) = read(&id, Some("somebody")).await;
     assert!(own > LARGE, "{own} bytes");
+}
+
+#[tokio::test]
+async fn a_page_ends_where_its_results_are_large() {
+    let disk = Disk::default();
+    let store = open(&disk, NO_CACHE);
+    for _ in 0..5 {
+        ended(&store).await;
+    }
+    let owner = Some(Owner::new("somebody"));
+    let mut query = ListQuery::new(owner, 5).max_bytes(LARGE + 1024);
+    let mut lengths = Vec::new();
+    loop {
+        disk.read();
+        let page = store.list(&query).await.unwrap();
+        lengths.push(page.records.len());
+        let read = disk.read();
+        assert!(read < 5 * LARGE, "{read} bytes were read for a page");
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => break,
+        }
+    }
+    assert_eq!(lengths, [2, 2, 1]);
 }
