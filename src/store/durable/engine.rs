@@ -146,6 +146,17 @@ pub enum Reader<'a> {
     Owner(Option<&'a Owner>),
 }
 
+impl Reader<'_> {
+    /// Whether the result of a cell of this owner's is for the reader.
+    #[allow(dead_code)] // servers compare by themselves
+    pub(crate) fn may_read(self, owner: Option<&[u8]>) -> bool {
+        match self {
+            Self::Store => true,
+            Self::Owner(asks) => asks.map(|asks| asks.as_str().as_bytes()) == owner,
+        }
+    }
+}
+
 /// What is kept of one operation.
 #[derive(Debug, Clone)]
 pub struct Cell {

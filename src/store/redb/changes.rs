@@ -122,7 +122,7 @@ impl Insert {
             key: self.key.as_ref().map(|key| key.name.as_bytes()),
             head: &self.head,
         };
-        desk.put(id, &row)?;
+        desk.put(id, &row, None)?;
         desk.listed.insert((owner, number), id)?;
         if let Some(request) = &self.request {
             desk.requests.insert(id, &**request)?;
@@ -241,7 +241,7 @@ impl Change for Replace {
             head: &self.head,
             ..row
         };
-        desk.put(id, &next)?;
+        desk.put(id, &next, self.result.as_ref())?;
         Ok(Replaced::Done)
     }
 }

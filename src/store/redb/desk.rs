@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{
     error::Fault,
+    hot::{Touched, Written},
     rows::{Bound, CellRow, KeyRow},
     tables::{
         CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
@@ -105,6 +106,8 @@ pub(super) struct Desk<'t> {
     is_changed: bool,
     /// How many have before.
     changed: u64,
+    /// The cells that were changed, in order.
+    touched: Vec<Touched>,
 }
 
 impl<'t> Desk<'t> {
@@ -127,6 +130,7 @@ impl<'t> Desk<'t> {
             wall,
             is_changed: false,
             changed: 0,
+            touched: Vec::new(),
         })
     }
 
@@ -135,14 +139,15 @@ impl<'t> Desk<'t> {
         self.changed += u64::from(std::mem::take(&mut self.is_changed));
     }
 
-    /// How many changes have written anything, and so have to be committed.
-    pub(super) fn close(mut self, write: &WriteTransaction) -> Result<u64, Fault> {
+    /// How many changes have written anything, and so have to be committed, and to which
+    /// cells.
+    pub(super) fn close(mut self, write: &WriteTransaction) -> Result<(u64, Vec<Touched>), Fault> {
         self.next();
         if self.changed > 0 {
             let mut meta = write.open_table(META)?;
             meta.insert(NEXT_NUMBER, self.memory.next_number)?;
         }
-        Ok(self.changed)
+        Ok((self.changed, self.touched))
     }
 
     /// The row of a cell.
@@ -162,9 +167,21 @@ impl<'t> Desk<'t> {
         })
     }
 
-    pub(super) fn put(&mut self, id: &[u8], row: &CellRow<'_>) -> Result<(), Fault> {
+    /// Puts a cell in; its result is in already.
+    pub(super) fn put(
+        &mut self,
+        id: &[u8],
+        row: &CellRow<'_>,
+        result: Option<&Bytes>,
+    ) -> Result<(), Fault> {
         self.is_changed = true;
-        self.cells.insert(id, &*row.encode())?;
+        let row = row.encode();
+        self.cells.insert(id, &*row)?;
+        let written = Written {
+            row: row.into(),
+            result: result.cloned(),
+        };
+        self.touched.push((id.into(), Some(written)));
         Ok(())
     }
 
@@ -181,6 +198,7 @@ impl<'t> Desk<'t> {
         }
         self.listed.remove((row.owner, row.number))?;
         self.cells.remove(&*text)?;
+        self.touched.push(((*text).into(), None));
         Ok(())
     }
 

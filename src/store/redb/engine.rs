@@ -6,14 +6,18 @@ use std::{
 
 use ::redb::ReadTransaction;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use super::{
     RedbError, RedbStats,
     changes::{Forget, Insert, Purge, Replace},
     desk::{Reserved, text},
     error::Fault,
-    file::{Medium, Slot, closed},
+    file::{Access, Medium, ReadError, Slot, closed},
+    hot::Hot,
     key_changes::{ReleaseKey, Reserve, Settle},
     leases::LeaseAsk,
     reading,
@@ -35,6 +39,7 @@ pub struct Redb {
     slot: Slot,
     asks: mpsc::Sender<Ask>,
     counted: Arc<Counted>,
+    hot: Arc<Hot>,
 }
 
 impl Redb {
@@ -43,11 +48,13 @@ impl Redb {
             slot,
             asks,
             counted,
+            hot,
         } = writer::start(medium)?;
         Ok(Self {
             slot,
             asks,
             counted,
+            hot,
         })
     }
 
@@ -80,20 +87,50 @@ impl Redb {
         answer.unwrap_or_else(|| Err(closed()))
     }
 
-    /// Reads, all in one state of the file. If the disk has failed, possibly
-    /// long ago, the writer opens the file again and it is read once more.
-    async fn look<A>(
+    /// Reads, all in one state of the file, on a thread that may wait for the disk. If
+    /// that has failed, possibly long ago, the writer opens the file again and it is read
+    /// once more.
+    async fn look<A: Send + 'static>(
         &self,
-        read: impl Fn(&ReadTransaction) -> Result<A, Fault> + Send,
+        read: impl Fn(&ReadTransaction) -> Result<A, Fault> + Clone + Send + 'static,
     ) -> Result<A, StoreError> {
-        let first = self.slot.read().await.read(&read);
-        match first {
+        match self.look_once(read.clone()).await {
             Err(error) if error.is_of_the_disk() => {
                 self.ask(Ask::Check).await.ok_or_else(closed)?;
-                Ok(self.slot.read().await.read(&read)?)
+                Ok(self.look_once(read).await?)
             }
             answer => Ok(answer?),
         }
+    }
+
+    async fn look_once<A: Send + 'static>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<A, Fault> + Send + 'static,
+    ) -> Result<A, ReadError> {
+        let access = Arc::clone(&self.slot).read_owned().await;
+        let look = move || access.read(read);
+        let Ok(runtime) = Handle::try_current() else {
+            return look(); // it keeps nobody
+        };
+        match runtime.spawn_blocking(look).await {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(ReadError::Closed(StoreError::unavailable(error))),
+            },
+        }
+    }
+
+    /// What was written last, while the file is open; `None` says that the file has to be
+    /// asked.
+    fn hot(&self, access: &Access, id: &[u8], reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
+        match access.database() {
+            Ok(_) => {}
+            Err(error) if error.is_transient() => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        let cell = self.hot.read(id, reader)?;
+        Some(cell.map(Some).map_err(StoreError::from))
     }
 }
 
@@ -111,15 +148,23 @@ impl Engine for Redb {
 
     async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         let id = text(id);
-        self.look(|read| reading::cell(read, &id, reader)).await
+        if let Some(answer) = self.hot(&*self.slot.read().await, &id, reader) {
+            return answer;
+        }
+        let asks = match reader {
+            Reader::Store => None,
+            Reader::Owner(owner) => Some(owner.cloned()),
+        };
+        let read = move |read: &ReadTransaction| {
+            let asks = asks.as_ref().map(Option::as_ref);
+            reading::cell(read, &id, asks.map_or(Reader::Store, Reader::Owner))
+        };
+        self.look(read).await
     }
 
     fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
         let access = self.slot.try_read().ok()?;
-        match access.read(|read| reading::cell(read, &text(id), reader)) {
-            Err(error) if error.is_of_the_disk() => None,
-            answer => Some(answer.map_err(StoreError::from)),
-        }
+        self.hot(&access, &text(id), reader)
     }
 
     async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
@@ -209,16 +254,34 @@ impl Engine for Redb {
         self.change(ReleaseKey { name, token }).await
     }
 
-    async fn list(&self, mut ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
-        let (limit, mut page) = (ask.limit, Vec::<Listed>::new());
-        while ask.limit > 0 {
+    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
+        let mut page = Vec::<Listed>::new();
+        let (mut before, owner) = (ask.before, ask.owner.cloned());
+        let ListAsk {
+            states,
+            limit,
+            max_bytes,
+            now,
+            ..
+        } = ask;
+        while page.len() < limit {
             let bytes = page.iter().map(Listed::result_bytes).sum();
-            let part = self.look(|read| reading::list(read, ask, bytes)).await?;
-            page.extend(part.0);
-            let Some(before) = part.1 else { break };
-            ask.before = Some(before);
-            ask.limit = limit - page.len();
-            tokio::task::yield_now().await;
+            let (owner, limit) = (owner.clone(), limit - page.len());
+            let part = move |read: &ReadTransaction| {
+                let ask = ListAsk {
+                    owner: owner.as_ref(),
+                    states,
+                    limit,
+                    max_bytes,
+                    before,
+                    now,
+                };
+                reading::list(read, ask, bytes)
+            };
+            let (more, next) = self.look(part).await?;
+            page.extend(more);
+            let Some(next) = next else { break };
+            before = Some(next);
         }
         Ok(page)
     }

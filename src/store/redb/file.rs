@@ -104,7 +104,10 @@ pub(super) fn closed() -> StoreError {
 /// on it is opened again: nobody else can come in between.
 pub(super) struct Medium {
     backend: Arc<dyn StorageBackend>,
+    /// For pages, in bytes.
     cache: usize,
+    /// For cells that were written last, in bytes.
+    pub(super) hot: usize,
     /// Parts the database that is open from the bytes.
     cut: Arc<AtomicBool>,
 }
@@ -124,7 +127,8 @@ impl Medium {
     pub(super) fn on(backend: Arc<dyn StorageBackend>, cache: usize) -> Self {
         Self {
             backend,
-            cache,
+            cache: cache - cache / 8,
+            hot: cache / 8,
             cut: Arc::default(),
         }
     }

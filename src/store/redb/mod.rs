@@ -5,6 +5,7 @@ mod desk;
 mod engine;
 mod error;
 mod file;
+mod hot;
 mod key_changes;
 mod leases;
 mod reading;
@@ -64,9 +65,10 @@ const CACHE: usize = 64 * 1024 * 1024;
 /// # Sizing
 /// The file grows with what is kept and does not shrink by itself; expired
 /// operations leave with [`purge`](super::Purge::purge), and their room is used
-/// again. [`compact`](Self::compact) gives it back. Reads take place on the
-/// thread that asks for them; pages that are not in memory (64 MiB of them, or
-/// [as you say](Self::open_with_cache)) come from the disk.
+/// again. [`compact`](Self::compact) gives it back. What was written last is read from
+/// memory, on the thread that asks for it: an eighth of 64 MiB, or of
+/// [what you say](Self::open_with_cache). Other reads take place on tokio's threads for
+/// blocking work, from pages in the rest of that memory or from the disk.
 ///
 /// # Permissions
 /// A new file can be read and written by its owner only (on Unix). The process

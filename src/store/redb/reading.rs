@@ -26,9 +26,7 @@ pub(super) fn cell(
         return Ok(None);
     };
     let mut row = CellRow::decode(row.value())?;
-    if let Reader::Owner(owner) = reader {
-        row.parts.result &= row.owner == owner.map(|owner| owner.as_str().as_bytes());
-    }
+    row.parts.result &= reader.may_read(row.owner);
     Ok(Some(cell_of(read, id, &row)?))
 }
 

@@ -25,6 +25,7 @@ use super::{
     desk::{Desk, Holder, Memory},
     error::{Fault, RedbError, SharedFault},
     file::{Access, Medium, Opened, Slot, finish},
+    hot::Hot,
     leases::LeaseAsk,
     rows::millis,
     terms::{Entry, until},
@@ -125,11 +126,13 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let slot = Slot::new(Access::Open(database).into());
     let (asks, asked) = channel(QUEUE);
     let counted = Arc::<Counted>::default();
+    let hot = Arc::new(Hot::new(medium.hot));
     let writer = Writer {
         medium,
         memory,
         slot: Arc::clone(&slot),
         counted: Arc::clone(&counted),
+        hot: Arc::clone(&hot),
     };
     thread::Builder::new()
         .name("operations-redb".into())
@@ -139,6 +142,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
         slot,
         asks,
         counted,
+        hot,
     })
 }
 
@@ -147,6 +151,7 @@ pub(super) struct Started {
     pub(super) slot: Slot,
     pub(super) asks: Sender<Ask>,
     pub(super) counted: Arc<Counted>,
+    pub(super) hot: Arc<Hot>,
 }
 
 /// What the writer has done.
@@ -179,6 +184,7 @@ struct Writer {
     memory: Memory,
     slot: Slot,
     counted: Arc<Counted>,
+    hot: Arc<Hot>,
 }
 
 type Batch = Vec<Box<dyn Job>>;
@@ -278,8 +284,8 @@ impl Writer {
         let Access::Open(database) = &*access else {
             return Err(::redb::StorageError::PreviousIo.into());
         };
-        let memory = &mut self.memory;
-        let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, batch)));
+        let (memory, hot) = (&mut self.memory, &*self.hot);
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, hot, batch)));
         let written = written.unwrap_or(Err(Fault::Panicked));
         match &written {
             Ok(_) => memory.keep(),
@@ -346,7 +352,12 @@ impl Writer {
 }
 
 /// Answers how many of them changed anything.
-fn write(database: &Database, memory: &mut Memory, batch: &mut Batch) -> Result<u64, Fault> {
+fn write(
+    database: &Database,
+    memory: &mut Memory,
+    hot: &Hot,
+    batch: &mut Batch,
+) -> Result<u64, Fault> {
     let write = database.begin_write()?;
     let now = (Instant::now(), millis(SystemTime::now()));
     let mut desk = Desk::new(&write, memory, now)?;
@@ -354,10 +365,14 @@ fn write(database: &Database, memory: &mut Memory, batch: &mut Batch) -> Result<
         desk.next();
         job.apply(&mut desk)?;
     }
-    let changed = desk.close(&write)?;
-    match changed {
-        0 => write.abort()?,
-        _ => finish(write)?,
+    let (changed, touched) = desk.close(&write)?;
+    if changed == 0 {
+        write.abort()?;
+        return Ok(0);
     }
+    // Whoever has read the next state from the file reads no earlier one from memory.
+    hot.forget(&touched);
+    finish(write)?;
+    hot.keep(touched);
     Ok(changed)
 }

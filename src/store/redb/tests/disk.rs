@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{self, ErrorKind},
     sync::{Arc, Mutex},
+    thread::{self, ThreadId},
 };
 
 use ::redb::StorageBackend;
@@ -31,6 +32,8 @@ struct State {
     calls: usize,
     /// How many bytes were read.
     read: usize,
+    /// By which threads.
+    readers: Vec<ThreadId>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +110,11 @@ impl Disk {
         self.0.lock().unwrap().calls
     }
 
+    /// Which threads have read since this was asked last.
+    pub(super) fn readers(&self) -> Vec<ThreadId> {
+        std::mem::take(&mut self.0.lock().unwrap().readers)
+    }
+
     /// How many bytes were read since this was asked last.
     pub(super) fn read(&self) -> usize {
         std::mem::take(&mut self.0.lock().unwrap().read)
@@ -169,6 +177,7 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.call(|state| {
             state.read += out.len();
+            state.readers.push(thread::current().id());
             let offset = offset as usize;
             let read = state.bytes.get(offset..offset + out.len());
             out.copy_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);

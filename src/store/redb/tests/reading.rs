@@ -1,7 +1,10 @@
 //! What a read asks of the disk.
 
+use std::thread;
+
 use super::*;
-use crate::store::{List, ListQuery, Repository, Store, Write};
+use crate::operation::State;
+use crate::store::{List, ListQuery, Repository, Store, Version, Watch, Write};
 
 const LARGE: usize = 8 * 1024 * 1024;
 
@@ -63,4 +66,59 @@ async fn a_page_ends_where_its_results_are_large() {
         }
     }
     assert_eq!(lengths, [2, 2, 1]);
+}
+
+/// With one thread, which is this one.
+#[tokio::test]
+async fn a_read_of_the_disk_keeps_no_thread_of_the_runtime() {
+    let disk = Disk::default();
+    let store = open(&disk, NO_CACHE);
+    let id = ended(&store).await;
+    let owner = Some(Owner::new("somebody"));
+    let this = thread::current().id();
+    disk.readers();
+    assert!(store.get_now(&id).is_none(), "it is not in memory");
+    assert!(store.get_now_for(&id, owner.as_ref()).is_none());
+    assert!(disk.readers().is_empty());
+    assert!(store.get(&id).await.unwrap().is_some());
+    store.get_for(&id, None).await.unwrap();
+    store.changed(&id, Version::FIRST, TERM).await.unwrap();
+    store.list(&ListQuery::new(owner, 9)).await.unwrap();
+    let readers = disk.readers();
+    assert!(!readers.is_empty() && !readers.contains(&this));
+}
+
+#[tokio::test]
+async fn what_was_written_last_is_read_in_place_unless_it_is_large() {
+    let disk = Disk::default();
+    let store = open(&disk, 1024 * 1024);
+    let (owner, other) = (Owner::new("somebody"), Owner::new("another"));
+    let id = OperationId::new();
+    let record = created(store.create(leased(&id)).await.unwrap());
+    disk.readers();
+    let now = |owner| {
+        let found = store.get_now_for(&id, owner)?;
+        Some(found.unwrap().expect("it is there"))
+    };
+    assert_eq!(now(Some(&owner)).as_ref(), Some(&record));
+    let outcome = success("small");
+    let finished = store.finish(&id, record.token(), outcome, None).await;
+    let Write::Done(record) = finished.unwrap() else {
+        panic!("nobody else writes");
+    };
+    assert_eq!(now(Some(&owner)).as_ref(), Some(&record));
+    assert_eq!(store.get(&id).await.unwrap().as_ref(), Some(&record));
+    let foreign = now(Some(&other)).expect("a head is small");
+    assert_eq!(foreign.operation().state(), State::Succeeded);
+    assert!(foreign.operation().response().is_none());
+    store.forget(&id, record.version().unwrap()).await.unwrap();
+    assert!(store.get_now(&id).is_none());
+    assert!(store.get(&id).await.unwrap().is_none());
+
+    let id = ended(&store).await;
+    assert!(store.get_now(&id).is_none());
+    let foreign = store.get_now_for(&id, Some(&other));
+    assert!(foreign.is_some(), "its head is in memory");
+    store.close().await.unwrap();
+    assert!(store.get_now_for(&id, Some(&other)).unwrap().is_err());
 }

@@ -1,0 +1,178 @@
+//! Cells that were written last, to be read without the file.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::{error::Fault, rows::CellRow};
+use crate::store::durable::{Cell, Reader};
+
+/// No more of one cell is kept, in bytes.
+const LARGEST: usize = 64 * 1024;
+
+/// What a cell takes besides its bytes.
+const OVERHEAD: usize = 256;
+
+/// A bounded number of bytes of cells, those that were written last. What is here is what
+/// the file says, or will once a commit is through.
+#[derive(Debug)]
+pub(super) struct Hot {
+    cells: Mutex<Cells>,
+    /// In bytes.
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Cells {
+    by_id: HashMap<Arc<[u8]>, Kept>,
+    /// In the order in which they were written.
+    order: BTreeMap<u64, Arc<[u8]>>,
+    next: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    written: Written,
+    place: u64,
+    weight: usize,
+}
+
+/// A cell as it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    pub(super) row: Bytes,
+    pub(super) result: Option<Bytes>,
+}
+
+/// What a batch makes of a cell: nothing, if it is removed.
+pub(super) type Touched = (Arc<[u8]>, Option<Written>);
+
+impl Hot {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            cells: Mutex::default(),
+            capacity,
+        }
+    }
+
+    /// The cell of an operation as the reader may have it, if all of that is here.
+    pub(super) fn read(&self, id: &[u8], reader: Reader<'_>) -> Option<Result<Cell, Fault>> {
+        let written = self.lock().by_id.get(id)?.written.clone();
+        let row = match CellRow::decode(&written.row) {
+            Ok(row) => row,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let is_wanted = row.parts.result && reader.may_read(row.owner);
+        if is_wanted && written.result.is_none() {
+            return None;
+        }
+        Some(Ok(Cell {
+            head: written.row.slice_ref(row.head),
+            result: written.result.filter(|_| is_wanted),
+        }))
+    }
+
+    /// A commit comes that changes these: until it is through they are in the file alone.
+    pub(super) fn forget(&self, touched: &[Touched]) {
+        let mut cells = self.lock();
+        for (id, _) in touched {
+            cells.remove(id);
+        }
+    }
+
+    /// These were committed, in this order.
+    pub(super) fn keep(&self, touched: Vec<Touched>) {
+        let mut cells = self.lock();
+        for (id, written) in touched {
+            cells.remove(&id);
+            if let Some(written) = written {
+                cells.insert(id, written, self.capacity);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cells> {
+        // Nothing in a critical section panics halfway through a change.
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cells {
+    fn insert(&mut self, id: Arc<[u8]>, mut written: Written, capacity: usize) {
+        let of_row = OVERHEAD + id.len() + written.row.len();
+        let of_result = written.result.as_ref().map_or(0, Bytes::len);
+        let fits = |weight: usize| weight <= LARGEST.min(capacity);
+        let weight = match fits(of_row + of_result) {
+            true => of_row + of_result,
+            false => {
+                written.result = None;
+                of_row
+            }
+        };
+        if !fits(weight) {
+            return;
+        }
+        let place = self.next;
+        self.next += 1;
+        self.bytes += weight;
+        self.order.insert(place, Arc::clone(&id));
+        let kept = Kept {
+            written,
+            place,
+            weight,
+        };
+        self.by_id.insert(id, kept);
+        while self.bytes > capacity
+            && let Some((_, oldest)) = self.order.first_key_value()
+        {
+            let oldest = Arc::clone(oldest);
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, id: &[u8]) {
+        if let Some(kept) = self.by_id.remove(id) {
+            self.order.remove(&kept.place);
+            self.bytes -= kept.weight;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: usize) -> Option<Written> {
+        Some(Written {
+            row: vec![0; bytes].into(),
+            result: None,
+        })
+    }
+
+    fn id(n: usize) -> Arc<[u8]> {
+        n.to_string().as_bytes().into()
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_keeps_what_was_written_last() {
+        let hot = Hot::new(10 * (1000 + OVERHEAD));
+        for n in 0..1000 {
+            hot.keep(vec![(id(n), written(900)), (id(n), written(900))]);
+        }
+        let cells = hot.lock();
+        assert!(cells.bytes <= hot.capacity);
+        assert_eq!(cells.by_id.len(), cells.order.len());
+        assert!(cells.by_id.contains_key(&id(999)) && !cells.by_id.contains_key(&id(900)));
+        drop(cells);
+        hot.keep(vec![(id(1), written(LARGEST + 1))]);
+        assert!(!hot.lock().by_id.contains_key(&id(1)));
+        let all: Vec<_> = (0..1000).map(|n| (id(n), None)).collect();
+        hot.keep(all);
+        let cells = hot.lock();
+        assert_eq!((cells.bytes, cells.order.len()), (0, 0));
+    }
+}
