@@ -43,10 +43,12 @@ use crate::operation::{OperationId, RecordedResponse};
 /// # Bounds
 /// It keeps at most [`max_operations`](Self::max_operations) and about
 /// [`max_bytes`](Self::max_bytes). A terminal operation is forgotten
-/// [`ttl`](Self::ttl) after it ended. When there is no room for a new one, what
-/// expires soonest goes first, but never an operation that is not terminal, nor
-/// one that ended less than [`min_retention`](Self::min_retention) ago; when
-/// nothing may go, `create` fails with
+/// [`ttl`](Self::ttl) after it ended. When there is no room for a new one, something
+/// goes for it: what has expired first, then of the owner who has the most bytes what
+/// expires soonest, and where there are no owners what expires soonest of all. An
+/// operation that is not terminal never goes, nor one that ended less than
+/// [`min_retention`](Self::min_retention) ago. Whoever has the most of all gets nothing
+/// of others. When nothing may go, `create` fails with
 /// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An
 /// outcome is always taken, even above `max_bytes`: what is over is at most the
 /// largest result times the operations in flight.
@@ -59,7 +61,10 @@ use crate::operation::{OperationId, RecordedResponse};
 /// # Cost
 /// Reads, writes and waits are O(1) in the number of operations, and linear in the
 /// number of different times to live, one of which is usual. A `create` that has to make
-/// room looks at each of 256 shards, a list at every operation.
+/// room looks at each of 256 shards, or at some owners. A list looks at as many of its
+/// owner's operations as it shows, or has to pass over for their state; a list of what is
+/// nobody's looks at every operation, some at a time. What is taken over is found by its
+/// lease.
 ///
 /// # Clocks
 /// Times that clients see come from the system's clock, time spans (`ttl`,
