@@ -1,37 +1,124 @@
 //! Pages that are about more than one item.
+//!
+//! They are the files of the folder `docs`, where they can be read as they are.
 
+/// What pages link to. In the files each of these labels leads to docs.rs, or to the next
+/// file; of two definitions the first counts.
+macro_rules! links {
+    () => {
+        r"
+[AsyncAcceptLayer]: crate::AsyncAcceptLayer
+[AsyncAcceptLayer::after]: crate::AsyncAcceptLayer::after
+[AsyncAcceptLayer::base_url]: crate::AsyncAcceptLayer::base_url
+[AsyncAcceptLayer::cancel_grace]: crate::AsyncAcceptLayer::cancel_grace
+[AsyncAcceptLayer::create_timeout]: crate::AsyncAcceptLayer::create_timeout
+[AsyncAcceptLayer::keep_credentials]: crate::AsyncAcceptLayer::keep_credentials
+[AsyncAcceptLayer::lease]: crate::AsyncAcceptLayer::lease
+[AsyncAcceptLayer::max_in_flight]: crate::AsyncAcceptLayer::max_in_flight
+[AsyncAcceptLayer::max_in_flight_per_owner]: crate::AsyncAcceptLayer::max_in_flight_per_owner
+[AsyncAcceptLayer::max_wait]: crate::AsyncAcceptLayer::max_wait
+[AsyncAcceptLayer::may_run_again]: crate::AsyncAcceptLayer::may_run_again
+[AsyncAcceptLayer::pending_timeout]: crate::AsyncAcceptLayer::pending_timeout
+[AsyncAcceptLayer::preferred]: crate::AsyncAcceptLayer::preferred
+[AsyncAcceptLayer::result_limit]: crate::AsyncAcceptLayer::result_limit
+[AsyncAcceptLayer::running_timeout]: crate::AsyncAcceptLayer::running_timeout
+[AsyncAcceptLayer::signaled]: crate::AsyncAcceptLayer::signaled
+[AsyncAcceptLayer::trust_forwarded]: crate::AsyncAcceptLayer::trust_forwarded
+[Dispatch]: crate::Dispatch
+[Drain]: crate::Drain
+[Drain::drain]: crate::Drain::drain
+[Drain::in_flight]: crate::Drain::in_flight
+[DrainReport]: crate::DrainReport
+[MemoryStore]: crate::MemoryStore
+[OperationHandle::cancellation]: crate::OperationHandle::cancellation
+[PollService]: crate::PollService
+[PollService::max_held_per_owner]: crate::PollService::max_held_per_owner
+[PollService::max_streams_per_owner]: crate::PollService::max_streams_per_owner
+[Problem::error_code]: crate::Problem::error_code
+[Problem::is_retryable]: crate::Problem::is_retryable
+[Recovery]: crate::Recovery
+[Recovery::run_again]: crate::Recovery::run_again
+[RunService]: crate::RunService
+[contract]: crate::contract
+[dialect::Arm]: crate::dialect::Arm
+[dialect::Azure]: crate::dialect::Azure
+[dialect::Dialect]: crate::dialect::Dialect
+[dialect::Durable]: crate::dialect::Durable
+[dialect::Fhir]: crate::dialect::Fhir
+[dialect::Google]: crate::dialect::Google
+[dialect::Ipa]: crate::dialect::Ipa
+[dialect::OData]: crate::dialect::OData
+[dialect::Ogc]: crate::dialect::Ogc
+[dialect::Plain]: crate::dialect::Plain
+[guide::growing]: crate::guide::growing
+[run::ApalisDispatch::claimed_within]: crate::run::ApalisDispatch::claimed_within
+[store::NodeId]: crate::store::NodeId
+[store::Owner]: crate::store::Owner
+[store::PostgresBuilder]: crate::store::PostgresBuilder
+[store::PostgresBuilder::accept_data_loss]: crate::store::PostgresBuilder::accept_data_loss
+[store::PostgresBuilder::listen_with]: crate::store::PostgresBuilder::listen_with
+[store::PostgresBuilder::max_connections]: crate::store::PostgresBuilder::max_connections
+[store::PostgresStore]: crate::store::PostgresStore
+[store::Purge::purge]: crate::store::Purge::purge
+[store::RedbStore]: crate::store::RedbStore
+[store::RedisBuilder::patience]: crate::store::RedisBuilder::patience
+[store::RedisBuilder::trust_server]: crate::store::RedisBuilder::trust_server
+[store::RedisStore]: crate::store::RedisStore
+"
+    };
+}
+
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/modes.md")]
 pub mod modes {}
 
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/handler.md")]
 pub mod handler {}
 
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/dialects.md")]
 pub mod dialects {}
 
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
-// Pages with a plot have it beside them, which these docs do not: of two definitions of a
-// link the first counts.
+// Its code needs the feature.
+#[cfg(not(all(doctest, not(feature = "apalis"))))]
+// Plots are beside the pages, but not in these docs.
 #[doc = include_str!("../docs/workers.plot")]
+///
+#[doc = links!()]
 ///
 #[doc = include_str!("../docs/growing.md")]
 pub mod growing {}
 
 #[doc = include_str!("../docs/wire.plot")]
 ///
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
 #[cfg(feature = "redb")]
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/redb.md")]
 pub mod redb {}
 
 #[cfg(feature = "postgres")]
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/postgres.md")]
 pub mod postgres {}
 
 #[cfg(feature = "redis")]
+#[doc = links!()]
+///
 #[doc = include_str!("../docs/redis.md")]
 pub mod redis {}

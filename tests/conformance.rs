@@ -8,7 +8,7 @@ mod table;
 /// The store of the documentation.
 #[allow(unreachable_pub)]
 mod custom_store {
-    include!("../src/store/custom_store.md");
+    include!("../src/store/custom_store.rs");
 }
 
 use std::{

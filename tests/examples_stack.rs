@@ -55,6 +55,7 @@ async fn a_preflight_is_answered_and_not_accepted() {
     let by_script = [
         ("/reports", "POST", "content-type,idempotency-key,prefer"),
         (&*accepted, "GET", "authorization,if-none-match,prefer"),
+        (&*accepted, "GET", "last-event-id"),
         (&*accepted, "DELETE", "if-match"),
     ];
     for (path, method, headers) in by_script {
@@ -108,7 +109,14 @@ async fn a_script_may_read_what_it_needs_of_every_answer() {
     for answer in [accepted, polled, result, unknown, panicked] {
         assert_eq!(answer.header("access-control-allow-origin"), ORIGIN.1);
         let exposed = list_of(&answer, "access-control-expose-headers");
-        for header in ["location", "retry-after", "etag", "preference-applied"] {
+        for header in [
+            "location",
+            "retry-after",
+            "etag",
+            "link",
+            "operation-result",
+            "preference-applied",
+        ] {
             assert!(exposed.contains(header), "{header} in {exposed:?}");
         }
     }
@@ -253,6 +261,31 @@ async fn a_timeout_outside_bounds_the_answer_and_not_the_work() {
     assert_eq!(direct.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(direct.header("access-control-allow-origin"), ORIGIN.1);
     assert!(direct.has("x-request-id"));
+}
+
+/// What is waited for is answered within the time-out, or its work would be dropped.
+#[tokio::test]
+async fn a_post_that_waits_for_longer_than_the_timeout_is_accepted() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3","millis":3500}"#;
+    let prefers = [ORIGIN, ("prefer", "wait=20")];
+    let accepted = ask(&client, Method::POST, "/reports", &prefers, order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+    let ended = client.ended(accepted.header("location")).await;
+    assert_eq!(ended["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn the_key_that_a_script_may_send_is_honoured_and_not_logged() {
+    let (example, client) = tower_http().await;
+    let key = [("idempotency-key", r#""KEY-of-sixteen-or-more""#)];
+    let order = r#"{"title":"Q3"}"#;
+    let first = ask(&client, Method::POST, "/reports", &key, order).await;
+    assert_eq!(first.status(), StatusCode::ACCEPTED);
+    let again = ask(&client, Method::POST, "/reports", &key, order).await;
+    assert_eq!(again.header("location"), first.header("location"));
+    let log = log_of(example).await;
+    assert!(!log.contains("KEY-of-sixteen"), "{log}");
 }
 
 #[tokio::test]

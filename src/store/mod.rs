@@ -48,7 +48,7 @@
 //! records in a map under a lock:
 //!
 //! ```
-#![doc = include_str!("custom_store.md")]
+#![doc = include_str!("custom_store.rs")]
 //! // It cannot tell of a change, so it is read again for whoever waits.
 //! let store = MapStore::new(Duration::from_secs(3600));
 //! let store = Polling::new(store, Duration::from_millis(50));
