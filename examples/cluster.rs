@@ -41,7 +41,7 @@ use axum::{
 };
 use bytes::Bytes;
 use clap::Parser;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -268,9 +268,21 @@ async fn forward(State(proxy): State<Proxy>, request: Request<Body>) -> Response
     StatusCode::BAD_GATEWAY.into_response()
 }
 
-/// Drops what is of one connection alone.
+/// Drops what is of one connection alone (RFC 9110, section 7.6.1).
 fn keep_end_to_end(headers: &mut HeaderMap) {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::TE] {
+    let named = headers.get_all(header::CONNECTION).iter();
+    let named = named.flat_map(|names| names.as_bytes().split(|byte| *byte == b','));
+    let named = named.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    let named: Vec<HeaderName> = named.collect();
+    let of_a_connection = [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ];
+    for name in of_a_connection.into_iter().chain(named) {
         headers.remove(name);
     }
 }

@@ -27,7 +27,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
@@ -99,7 +99,10 @@ async fn main() -> Result<(), BoxError> {
         tokio::signal::ctrl_c().await?;
         Ok::<_, std::io::Error>(drain.drain(DRAIN).await)
     });
-    let server = auto::Builder::new(TokioExecutor::new());
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    // Without a timer a connection may take for ever to send the head of a request.
+    server.http1().timer(TokioTimer::new());
+    server.http2().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
     let report = loop {
         tokio::select! {

@@ -127,6 +127,7 @@ fn app() -> Router {
                 // Added after the accepting layer, so it is outside of it.
                 .route_layer(from_fn(only_known_formats)),
         )
+        // There are no owners here, so everybody may list, poll and cancel everything.
         .nest_service("/operations", PollService::new(store).listing())
 }
 

@@ -94,6 +94,7 @@ async fn app() -> Router {
     Router::new()
         .route("/prints", post(print))
         .with_state(printer)
+        // There are no owners here, so everybody may list, poll and cancel everything.
         .nest_service("/operations", PollService::new(store.clone()).listing())
         .merge(grpc)
         // gRPC is told by its `Content-Type`, the operations by their path. On

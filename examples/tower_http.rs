@@ -38,8 +38,8 @@ use axum::{
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
     header::{
-        AUTHORIZATION, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
-        SET_COOKIE,
+        AUTHORIZATION, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION,
+        RETRY_AFTER, SET_COOKIE,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,13 @@ use tower_http::{
     timeout::TimeoutLayer,
     trace::{DefaultOnResponse, TraceLayer},
 };
-use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+use tower_operations::{AsyncAcceptLayer, Idempotency, MemoryStore, PollService};
 use tracing::{Level, Span, info_span};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Less than the time-out: a poll that is held is an answer that is waited for.
-const LONGEST_POLL: Duration = Duration::from_secs(2);
+/// Less than the time-out, for polls and for `Prefer: wait`: what is held is an answer
+/// that is waited for, and a call that the time-out cuts before it is accepted is dropped.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// In bytes, of a body that is accepted.
 const ACCEPTED_BODY: u64 = 256 * 1024;
@@ -71,6 +72,8 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+static OPERATION_RESULT: HeaderName = HeaderName::from_static("operation-result");
 
 #[derive(Deserialize)]
 struct Order {
@@ -135,13 +138,17 @@ fn cors() -> CorsLayer {
             IF_NONE_MATCH,
             PREFER.clone(),
             IDEMPOTENCY_KEY.clone(),
+            // By an event stream that goes on where it broke off.
+            LAST_EVENT_ID.clone(),
         ])
         // What a script may read. Without `Location` it would never find its
-        // operation.
+        // operation, nor the next page of a list without `Link`.
         .expose_headers([
             LOCATION,
+            LINK,
             RETRY_AFTER,
             ETAG,
+            OPERATION_RESULT.clone(),
             PREFERENCE_APPLIED.clone(),
             X_REQUEST_ID.clone(),
         ])
@@ -154,9 +161,13 @@ fn app() -> Router {
         // the accepting layer reads on: so it is this one that answers, with a
         // problem.
         .body_limit(ACCEPTED_BODY)
+        .max_wait(LONGEST_WAIT)
+        // What scripts may send is honoured.
+        .idempotency(Idempotency::optional().max_wait(LONGEST_WAIT))
         // This is what bounds the work. A time-out outside bounds the accepting.
         .running_timeout(Duration::from_secs(60));
-    let polls = PollService::new(store).listing().max_wait(LONGEST_POLL);
+    // There are no owners here, so everybody may list, poll and cancel everything.
+    let polls = PollService::new(store).listing().max_wait(LONGEST_WAIT);
 
     // From the outermost to the innermost.
     let layers = ServiceBuilder::new()
@@ -164,6 +175,8 @@ fn app() -> Router {
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
             COOKIE,
+            // Whoever knows it gets what it stands for.
+            IDEMPOTENCY_KEY.clone(),
         ]))
         // Before the span that names it, and before the accepting layer, which
         // keeps the request for the work.

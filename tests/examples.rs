@@ -104,6 +104,43 @@ async fn the_quickstart_does_what_it_prints() {
     assert_eq!(client.delete(&location).await.json()["state"], "canceled");
 }
 
+/// A class of the standard is declared if each of its parameters is taken.
+#[tokio::test]
+async fn an_ogc_server_declares_the_classes_that_it_keeps() {
+    let arguments = ["--dialect", "ogc", "--listen", "127.0.0.1:0"];
+    let example = Example::start("server", &arguments).await.unwrap();
+    let client = Client::new(example.url());
+    let declared = client.get("/conformance").await.json();
+    let declares = |class: &str| {
+        let classes = declared["conformsTo"].as_array().unwrap();
+        let mut classes = classes.iter().filter_map(Value::as_str);
+        classes.any(|uri| uri.ends_with(&format!("/conf/{class}")))
+    };
+    let mut takes_all = true;
+    for filter in [
+        "type=process",
+        "processID=report",
+        "status=successful",
+        "datetime=2026-01-01T00:00:00Z/..",
+        "minDuration=1",
+        "maxDuration=1",
+        "limit=1",
+    ] {
+        let list = client.get(&format!("/jobs?{filter}")).await;
+        takes_all &= list.status() == StatusCode::OK;
+    }
+    assert_eq!(declares("job-list"), takes_all, "{declared}");
+    assert!(declares("core") && declares("dismiss"));
+
+    let landing = client.get("/").await.json();
+    let links = landing["links"].as_array().unwrap();
+    for (name, href) in [("conformance", "/conformance"), ("processes", "/processes")] {
+        let rel = format!("http://www.opengis.net/def/rel/ogc/1.0/{name}");
+        let link = links.iter().find(|link| link["rel"] == rel);
+        assert_eq!(link.unwrap()["href"], href, "{landing}");
+    }
+}
+
 #[tokio::test]
 async fn hyper_counts_words_over_http1_and_http2() {
     let example = Example::start("hyper", &["127.0.0.1:0"]).await.unwrap();

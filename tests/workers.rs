@@ -105,6 +105,30 @@ async fn a_killed_worker_loses_nothing(url: String) {
     assert_ne!(runs[1], "one");
 }
 
+/// Who looks on knows whom to kill.
+async fn a_worker_says_what_it_runs(url: String) {
+    let queue = Queue::at(url).await;
+    let client = queue.client();
+    let worker = async |name| {
+        let arguments = [
+            "worker", "--queue", &queue.url, "--name", name, "--lease", "1",
+        ];
+        let started = Example::start_saying("workers", &arguments, &[], "working as ").await;
+        started.unwrap()
+    };
+    let mut one = worker("one").await;
+    let operation = client.accepted("/reports", order(40)).await;
+    let runs = |name: &str, process: u32| {
+        format!("worker {name} runs {} in process {process}", id(&operation))
+    };
+    one.says(&runs("one", one.pid())).await;
+    one.signal("KILL").await;
+    one.ended().await;
+    let mut two = worker("two").await;
+    two.says(&runs("two", two.pid())).await;
+    assert_eq!(client.ended(&operation).await["state"], "succeeded");
+}
+
 /// A worker that is stopped ends what it can and gives the rest to the others.
 async fn a_drained_worker_loses_nothing(url: String) {
     let queue = Queue::at(url).await;
@@ -182,6 +206,7 @@ macro_rules! on_both {
 
 on_both!(
     a_killed_worker_loses_nothing,
+    a_worker_says_what_it_runs,
     a_drained_worker_loses_nothing,
     a_poison_request_is_given_up,
     what_was_canceled_while_pending_is_never_started,

@@ -171,14 +171,16 @@ async fn landing() -> Json<Value> {
         "links": [
             link("self", "/"),
             link("conformance", "/conformance"),
+            link(&rel("conformance"), "/conformance"),
             link(&rel("processes"), "/processes"),
             link(&rel("job-list"), "/jobs"),
         ],
     }))
 }
 
+/// There is a list of jobs, but the class *Job list* has filters that it does not take.
 async fn conformance() -> Json<Value> {
-    let classes = ["core", "json", "job-list", "dismiss"];
+    let classes = ["core", "json", "dismiss"];
     let uris = classes
         .map(|class| format!("http://www.opengis.net/spec/ogcapi-processes-1/1.0/conf/{class}"));
     Json(json!({"conformsTo": uris}))

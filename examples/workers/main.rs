@@ -8,24 +8,26 @@
 //! cargo run --features apalis,postgres,redis --example workers -- --help
 //! W=target/debug/examples/workers Q=postgres://user@127.0.0.1/db
 //! $W front --queue $Q &
-//! $W worker --queue $Q --name one & ONE=$!
-//! $W worker --queue $Q --name two &
-//! $W worker --queue $Q --name three &
+//! for NAME in one two three; do $W worker --queue $Q --name $NAME & done > workers.log
 //! ```
 //!
 //! and try
 //!
 //! ```not_rust
 //! for i in 1 2 3 4 5 6; do
-//!   curl -sD- 127.0.0.1:3000/reports -d '{"title":"Q3","pages":20,"page_ms":200}' | grep -i location
+//!   curl -s 127.0.0.1:3000/reports -d '{"title":"Q3","pages":20,"page_ms":200}'; echo
 //! done
-//! kill -9 $ONE
-//! curl -i '127.0.0.1:3000/operations/ID?wait=60'
+//! cat workers.log
+//! set -- $(tail -n 1 workers.log)
+//! kill -9 $7
+//! curl -i "127.0.0.1:3000/operations/$4?wait=30"
+//! cat workers.log
 //! ```
 //!
-//! What worker one was at is found when its lease is over, after 10 seconds, and given to
-//! another: it succeeds, at its second attempt. A front takes all that `server` takes
-//! (`workers front --help`).
+//! The log says who runs what, as `worker two runs ID in process PID`. What the killed
+//! worker was at is found when its lease is over, after 10 seconds, and given to another:
+//! it succeeds, at its second attempt. A front takes all that `server` takes (`workers
+//! front --help`).
 //!
 //! SIGTERM or Ctrl-C drains a worker: it takes no more, ends what it can, and gives the
 //! rest to the others.

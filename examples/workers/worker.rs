@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_operations::{
-    RunService, WholeBody,
+    OperationHandle, RunService, WholeBody,
     run::ApalisWorker,
     store::{LeaseTerm, NodeId},
 };
@@ -56,8 +56,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     dialect: DialectKind,
     /// A file to which a line is added whenever a report is begun, ended or dropped.
+    /// Without it, what is begun is printed.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
+}
+
+/// Says what the worker of this name runs.
+#[derive(Clone)]
+struct Teller(String);
+
+impl Teller {
+    fn tell(&self, request: &Request<Body>) {
+        if let Some(id) = OperationHandle::of(request.extensions()).id() {
+            let (name, process) = (&self.0, process::id());
+            say(format_args!("worker {name} runs {id} in process {process}"));
+        }
+    }
 }
 
 /// Works until it has been drained.
@@ -75,10 +89,14 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
         signals: false,
         runs,
     };
+    let teller = args.runs.is_none().then(|| Teller(args.name.clone()));
     // The same routes as at the front, without the layer.
     let reports = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(reports::out_of_order))
         .service(service_fn(move |request: Request<Body>| {
+            if let Some(teller) = &teller {
+                teller.tell(&request);
+            }
             renderer.clone().render(request)
         }));
     let app = args.dialect.mount(Router::new(), reports);

@@ -7,7 +7,8 @@ use http::{
     header::{ACCEPT, FORWARDED},
 };
 use tower_operations::{
-    AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationId, PollService,
+    AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationId, PollService, State,
+    StateSet,
     dialect::{Ask, Dialect, Inquiry, Intent, Plain, Preferences},
     fuzzing,
 };
@@ -202,17 +203,26 @@ fn query(data: &[u8]) {
     let Ok(Ask::List(listing)) = Plain::default().ask(&inquiry) else {
         return;
     };
-    let first = |wanted| {
-        let mut pairs = form_urlencoded::parse(data);
-        pairs
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| value)
+    let values = |wanted| {
+        let pairs = form_urlencoded::parse(data).filter(move |(name, _)| name == wanted);
+        pairs.map(|(_, value)| value.into_owned())
     };
-    assert_eq!(listing.cursor.as_deref(), first("cursor").as_deref());
-    let state = listing.state.map(|state| state.to_string());
-    assert_eq!(state.as_deref(), first("state").as_deref());
-    let limit = first("limit").map(|limit| limit.parse().unwrap_or(usize::MAX));
+    assert!(values("cursor").chain(values("limit")).count() <= 2);
+    assert_eq!(listing.cursor, values("cursor").next());
+    let limit = values("limit").next();
+    let limit = limit.map(|limit| limit.parse().unwrap_or(usize::MAX));
     assert_eq!(listing.limit, limit);
+    let mut states = values("state").peekable();
+    if states.peek().is_none() {
+        assert!(listing.states.is_all());
+        return;
+    }
+    let words: Vec<String> = states.collect();
+    let words = words.iter().flat_map(|words| words.split(','));
+    let states: StateSet = words
+        .map(|word| word.parse::<State>().expect("a state"))
+        .collect();
+    assert_eq!(listing.states, states, "{text}");
 }
 
 /// Moments are written as another reads them, and read as another writes them.

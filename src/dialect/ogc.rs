@@ -15,7 +15,7 @@ use crate::operation::{
 };
 
 /// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it; requirements
-/// classes *Core*, *Job list* and *Dismiss*).
+/// classes *Core* and *Dismiss*, and of *Job list* all but some filters).
 ///
 /// | request | answer |
 /// | --- | --- |
