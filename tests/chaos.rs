@@ -3,8 +3,11 @@
 //!
 //! Several `server` examples share a store, or hand what they accept to `workers` examples. Customers post, poll, wait, cancel,
 //! read results and repeat keys, at any node, the same key at two nodes at the
-//! same moment. Meanwhile nodes are killed, drained, or stopped past their lease
-//! and continued, and the database is restarted and killed. Then all is healed,
+//! same moment, and for two tenants; they choose ids, cancel, have forgotten, and choose
+//! the same ids again; they wait for posts to be answered, and list what is theirs. Some
+//! results are more than the store takes. Meanwhile nodes are killed, drained while
+//! customers hold on to them, or stopped past their lease and continued, operations are
+//! damaged in the store, and the database is restarted and killed. Then all is healed,
 //! everything accepted is polled until it has ended, and the checker judges what
 //! the customers saw.
 //!
@@ -13,6 +16,7 @@
 //! CHAOS_OPERATIONS=20000 cargo test --all-features --test chaos -- --nocapture
 //! CHAOS_SEED=7 cargo test --all-features --test chaos postgres       as it was
 //! CHAOS_LOG=chaos.log cargo test --all-features --test chaos redis   what was seen
+//! CHAOS_RESTARTS=50 cargo test --all-features --test chaos gone -- --nocapture
 //! ```
 //!
 //! The seed decides what is asked and what dies; when exactly is up to the
@@ -22,11 +26,17 @@
 mod chaos {
     pub(crate) mod client;
     pub(crate) mod cluster;
+    pub(crate) mod confirm;
     pub(crate) mod customer;
+    pub(crate) mod database;
+    pub(crate) mod errands;
     pub(crate) mod nemesis;
+    pub(crate) mod random;
     pub(crate) mod record;
+    pub(crate) mod restarts;
     pub(crate) mod scenario;
     pub(crate) mod wish;
+    pub(crate) mod world;
 }
 #[path = "support/postgres.rs"]
 mod postgres;
@@ -37,12 +47,14 @@ mod process;
 #[path = "support/redis.rs"]
 mod redis;
 
+use std::time::Duration;
+
 use chaos::{
+    database::Database,
     nemesis::Faults,
-    scenario::{Database, Scenario, operations, play},
+    restarts::Restarts,
+    scenario::{LEASE, Plan, Scenario, operations, play},
 };
-use postgres::Postgres;
-use redis::Redis;
 use tower_operations::checker::Violation;
 
 /// The harness itself, where nothing dies.
@@ -55,7 +67,8 @@ async fn nothing_is_lost_where_nothing_dies() {
         attempts: 1,
         database: Database::Memory,
         operations: operations(),
-        faults: Faults::none,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::none),
     });
     played.await.is_acquitted();
 }
@@ -70,7 +83,8 @@ async fn a_store_that_dies_with_its_node_is_convicted() {
         attempts: 1,
         database: Database::Memory,
         operations: operations().min(100),
-        faults: Faults::of_nodes,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::of_processes),
     });
     let verdict = played.await.verdict;
     let is_loss = |violation: &Violation| matches!(violation, Violation::Lost { .. });
@@ -84,9 +98,10 @@ async fn nothing_is_lost_with_postgres() {
         nodes: 3,
         workers: 0,
         attempts: 3,
-        database: Database::Postgres(Postgres::start().await),
+        database: Database::postgres().await,
         operations: operations(),
-        faults: Faults::of_all,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::of_all),
     });
     played.await.is_acquitted();
 }
@@ -98,9 +113,10 @@ async fn nothing_is_lost_with_redis() {
         nodes: 3,
         workers: 0,
         attempts: 3,
-        database: Database::Redis(Redis::start().await),
+        database: Database::redis().await,
         operations: operations(),
-        faults: Faults::of_all,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::of_all),
     });
     played.await.is_acquitted();
 }
@@ -109,14 +125,14 @@ async fn nothing_is_lost_with_redis() {
 /// in one database.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_between_fronts_and_workers_on_postgres() {
-    let database = Database::Postgres(Postgres::start().await);
+    let database = Database::postgres().await;
     let played = play(through_a_queue("workers-postgres", database));
     played.await.is_acquitted();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_between_fronts_and_workers_on_redis() {
-    let database = Database::Redis(Redis::start().await);
+    let database = Database::redis().await;
     let played = play(through_a_queue("workers-redis", database));
     played.await.is_acquitted();
 }
@@ -129,7 +145,8 @@ fn through_a_queue(name: &'static str, database: Database) -> Scenario {
         attempts: 3,
         database,
         operations: operations(),
-        faults: Faults::of_fronts_and_workers,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::of_fronts_and_workers),
     }
 }
 
@@ -148,6 +165,21 @@ async fn nothing_is_lost_with_redb_that_runs_again() {
     played.await.is_acquitted();
 }
 
+/// A process that dies again and again before a lease of before can be over.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_waits_for_a_lease_whose_process_is_gone() {
+    for (name, attempts) in [("redb-restarts", 1), ("redb-restarts-rerun", 3)] {
+        let restarts = Restarts::planned();
+        let played = play(Scenario {
+            lease: Duration::from_secs(30),
+            plan: Plan::Restarts(restarts),
+            operations: usize::MAX,
+            ..on_a_file(name, attempts)
+        });
+        played.await.is_acquitted();
+    }
+}
+
 fn on_a_file(name: &'static str, attempts: u32) -> Scenario {
     Scenario {
         name,
@@ -156,6 +188,7 @@ fn on_a_file(name: &'static str, attempts: u32) -> Scenario {
         attempts,
         database: Database::Redb,
         operations: operations(),
-        faults: Faults::of_nodes,
+        lease: LEASE,
+        plan: Plan::Faults(Faults::of_nodes),
     }
 }

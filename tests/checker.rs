@@ -14,7 +14,7 @@ mod wish;
 use std::time::Duration;
 
 use lawless::Law;
-use stage::{A, B, Stage};
+use stage::{A, B, Stage, TENANT};
 use tokio::time::sleep;
 use tower_operations::{
     State,
@@ -178,4 +178,55 @@ async fn what_is_canceled() {
     else {
         panic!("{verdict}");
     };
+}
+
+/// Somebody has found an id.
+async fn stranger(law: Option<Law>) -> Verdict {
+    let stage = Stage::new(law);
+    stage.print();
+    let id = stage.accepted(A, "Q3", None).await;
+    stage.a_while().await;
+    stage.poll(A, &id).await;
+    stage.poll_as("another", B, &id).await;
+    stage.verdict()
+}
+
+#[tokio::test(start_paused = true)]
+async fn owners() {
+    assert!(stranger(None).await.is_good());
+    let verdict = stranger(Some(Law::Owners)).await;
+    assert!(
+        matches!(verdict.violations[..], [Violation::ShownToAnother { .. }]),
+        "{verdict}"
+    );
+}
+
+/// A report is forgotten, and its id is chosen for another.
+async fn again(law: Option<Law>) -> Verdict {
+    let stage = Stage::new(law);
+    stage.print();
+    for (title, key, name) in [("Q3", "first", "q"), ("Q4", "second", "q#2")] {
+        let answer = stage.post(TENANT, A, title, Some(key), Some(name)).await;
+        let operation = name.to_owned();
+        if answer != (Answer::Accepted { operation }) {
+            break;
+        }
+        stage.a_while().await;
+        assert_eq!(stage.poll(A, name).await, Some(State::Succeeded));
+        stage.forget(A, name).await;
+        stage.poll(A, name).await;
+    }
+    stage.verdict()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten() {
+    let verdict = again(None).await;
+    assert!(verdict.is_good(), "{verdict}");
+    assert_eq!((verdict.counts.accepted, verdict.counts.forgotten), (2, 2));
+    let verdict = again(Some(Law::Forgetting)).await;
+    assert!(
+        matches!(verdict.violations[..], [Violation::ForgetUndone { .. }, ..]),
+        "{verdict}"
+    );
 }

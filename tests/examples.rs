@@ -693,6 +693,7 @@ async fn the_command_line_says_its_defaults() {
         "after:SECONDS",
         "--idempotency <",
         "[default: off]",
+        "--client-ids",
         "--list",
         "--base-url <URL>",
         "--max-in-flight <N>",

@@ -132,6 +132,10 @@ impl Args {
             Keys::Optional => Some(Idempotency::optional()),
             Keys::Required => Some(Idempotency::required()),
         };
+        let rules = match self.client_ids {
+            true => Some(rules.unwrap_or_else(Idempotency::optional).client_ids()),
+            false => rules,
+        };
         if let Some(rules) = dialect.idempotency(rules) {
             layer = layer.idempotency(rules);
         }

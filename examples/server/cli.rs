@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// Whether an `Idempotency-Key` is honoured.
     #[arg(long, value_name = "KEYS", default_value = "off")]
     pub(crate) idempotency: Keys,
+    /// Lets clients choose the ids of their operations, in `Operation-Id`; with the
+    /// dialect `azure` they always may.
+    #[arg(long)]
+    pub(crate) client_ids: bool,
     /// Lets a tenant list its operations, with `GET /operations/`; the dialects that
     /// have a list of their own always do, those that have none never.
     #[arg(long)]

@@ -1,10 +1,10 @@
-use std::collections::{BTreeMap, HashMap};
-
 use super::{
     Answer, Ask, Call, Counts, Entry, Rules, Run, RunEvent, Verdict, Violation,
-    absence::{Absences, millis},
-    history::History,
+    disturbances::{Disturbances, millis},
+    histories::Histories,
     judge::Judge,
+    keys::Keys,
+    lists::Lists,
 };
 use crate::operation::State;
 
@@ -19,27 +19,18 @@ pub fn check<'a>(log: impl IntoIterator<Item = &'a Entry>, rules: &Rules) -> Ver
 }
 
 /// Judges a log entry by entry, in any order. What it remembers grows with the
-/// operations, and the versions of them that were seen, and not with the
-/// entries.
+/// operations, the versions of them that were seen, the lists and the calls without an
+/// answer, and not with the entries.
 #[derive(Debug)]
 pub struct Checker {
     rules: Rules,
-    operations: HashMap<String, History>,
-    /// The operation that each key led to.
-    keys: HashMap<String, String>,
-    titles: HashMap<String, Title>,
-    forked: BTreeMap<String, Violation>,
-    absences: Absences,
+    operations: Histories,
+    keys: Keys,
+    lists: Lists,
+    disturbances: Disturbances,
+    /// What is wrong with answers to posts that are no operations.
+    found: Vec<Violation>,
     counts: Counts,
-}
-
-/// What is known of a title: who posted it, and what was run for it.
-#[derive(Debug, Default)]
-struct Title {
-    key: Option<String>,
-    ran: Option<String>,
-    /// Another operation that was run for it as well.
-    also: Option<String>,
 }
 
 impl Checker {
@@ -48,11 +39,11 @@ impl Checker {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            operations: HashMap::new(),
-            keys: HashMap::new(),
-            titles: HashMap::new(),
-            forked: BTreeMap::new(),
-            absences: Absences::default(),
+            operations: Histories::default(),
+            keys: Keys::default(),
+            lists: Lists::default(),
+            disturbances: Disturbances::default(),
+            found: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -67,28 +58,41 @@ impl Checker {
                     Some(_) => self.counts.stops += 1,
                     None => self.counts.outages += 1,
                 }
-                self.absences.add(away);
+                self.disturbances.away(away);
             }
-            Entry::Kill(_) => self.counts.kills += 1,
+            Entry::Kill(kill) => {
+                self.counts.kills += 1;
+                self.disturbances.kill(kill);
+            }
+            Entry::Drain(drain) => {
+                self.counts.drains += 1;
+                self.disturbances.drain(drain);
+            }
+            Entry::Damage(damage) => {
+                self.counts.damaged += 1;
+                self.operations.damaged(&damage.operation);
+            }
         }
     }
 
     /// The verdict on all that was added.
     #[must_use]
     pub fn verdict(mut self) -> Verdict {
-        self.forked_runs();
+        self.operations.tell_apart();
+        self.lists.judge(&mut self.operations, &self.rules);
+        let reclaims = self.rules.reclaim;
+        let reclaims = reclaims.map(|within| self.disturbances.reclaims(within));
         let judge = Judge {
             rules: &self.rules,
-            absences: &self.absences,
+            disturbances: &self.disturbances,
             runs: self.counts.runs > 0,
+            reclaims: &reclaims.unwrap_or_default(),
+            first_tries: &self.keys.first_tries(),
         };
-        let mut violations: Vec<_> = self.forked.into_values().collect();
         let counts = &mut self.counts;
-        for (id, history) in self.operations {
-            let is_accepted = history.accepted.is_some();
-            let (found, state) = judge.judge(&id, history);
-            violations.extend(found);
-            if is_accepted {
+        for (id, history) in self.operations.iter_mut() {
+            let state = judge.judge(id, history);
+            if history.accepted.is_some() {
                 counts.accepted += 1;
                 match state {
                     Some(State::Succeeded) => counts.succeeded += 1,
@@ -97,7 +101,12 @@ impl Checker {
                     Some(State::Pending | State::Running) | None => {}
                 }
             }
+            counts.forgotten += usize::from(history.forgotten.is_some());
         }
+        let mut violations = self.found;
+        violations.extend(self.operations.violations());
+        violations.extend(self.disturbances.cut_off(&self.rules));
+        violations.extend(self.keys.judge(&self.operations));
         violations.sort_by_cached_key(ToString::to_string);
         Verdict {
             violations,
@@ -105,21 +114,16 @@ impl Checker {
         }
     }
 
-    fn history(&mut self, operation: &str) -> &mut History {
-        // Most operations are known: no key is made for them.
-        if !self.operations.contains_key(operation) {
-            self.operations.insert(operation.into(), History::default());
-        }
-        self.operations.entry(operation.into()).or_default()
-    }
-
     fn call(&mut self, call: &Call) {
         self.counts.calls += 1;
         if call.answer == Answer::Nothing {
             self.counts.unanswered += 1;
+            self.disturbances.unanswered(call);
         }
         match &call.ask {
-            Ask::Post { title, key } => self.post(call, title, key.as_deref()),
+            Ask::Post { title, key, id } => {
+                self.post(call, title, key.as_deref(), id.as_deref());
+            }
             Ask::Poll {
                 operation,
                 wait,
@@ -130,39 +134,66 @@ impl Checker {
                     && call.end.saturating_sub(call.begin) > millis(self.rules.wake)
                     && call.answer.tells()
                 {
-                    self.history(operation).held(call, *since, wait);
+                    self.operations.of(operation).held(call, *since, wait);
                 }
             }
             Ask::Result { operation } => self.read(call, operation),
             Ask::Cancel { operation } => self.cancel(call, operation),
+            Ask::Forget { operation } => {
+                self.operations.of(operation).is_to_be_forgotten(call.begin);
+                self.read(call, operation);
+            }
+            Ask::List => {
+                if let Answer::Listed { operations } = &call.answer {
+                    self.counts.lists += 1;
+                    self.lists.add(call, operations);
+                }
+            }
         }
     }
 
-    fn post(&mut self, call: &Call, title: &str, key: Option<&str>) {
+    fn post(&mut self, call: &Call, title: &str, key: Option<&str>, id: Option<&str>) {
         if let Some(key) = key {
-            self.titles.entry(title.into()).or_default().key = Some(key.into());
+            self.keys.posted(call, title, key);
         }
-        let Answer::Accepted { operation } = &call.answer else {
-            return;
-        };
-        self.history(operation).accepted(call.end, title, operation);
-        let Some(key) = key else { return };
-        match self.keys.get(key) {
-            Some(first) if first == operation => {}
-            Some(first) => self.fork(key, first.clone(), operation.clone()),
-            None => drop(self.keys.insert(key.into(), operation.clone())),
+        if let Some(id) = id {
+            self.operations.of(id).wanted = Some(title.into());
+        }
+        match &call.answer {
+            Answer::Accepted { operation } => {
+                let history = self.operations.of(operation);
+                history.accepted(call, title, operation);
+                history.told(call);
+                if let Some(id) = id {
+                    history.compare(id, operation, operation);
+                }
+            }
+            Answer::Result(outcome) => {
+                let other = outcome.title.as_deref().filter(|named| *named != title);
+                self.found.extend(other.map(|named| Violation::MixedUp {
+                    operation: title.into(),
+                    expected: title.into(),
+                    found: named.into(),
+                }));
+            }
+            _ => {}
         }
     }
 
     fn read(&mut self, call: &Call, operation: &str) {
-        let history = self.history(operation);
+        let history = self.operations.of(operation);
+        if call.answer.tells() && call.answer != Answer::Absent {
+            history.told(call);
+        }
         match &call.answer {
             Answer::Operation(sighting) => history.saw(sighting, call, operation),
             Answer::Unchanged { version } => history.saw_version(*version, call),
             Answer::Result(result) => history.saw_result(result, call, operation),
             Answer::Unfinished => history.saw_no_end(call.begin),
             Answer::Absent => history.saw_nothing(call),
+            Answer::Forgotten => history.is_forgotten(call.end),
             Answer::Accepted { .. }
+            | Answer::Listed { .. }
             | Answer::Finished
             | Answer::Refused { .. }
             | Answer::Nothing => {}
@@ -171,7 +202,7 @@ impl Checker {
 
     fn cancel(&mut self, call: &Call, operation: &str) {
         self.read(call, operation);
-        let history = self.history(operation);
+        let history = self.operations.of(operation);
         match &call.answer {
             Answer::Operation(sighting) if sighting.state == State::Canceled => {
                 history.saw_cancel(call.end);
@@ -189,7 +220,7 @@ impl Checker {
     }
 
     fn run(&mut self, run: &Run) {
-        self.history(&run.operation).ran(run);
+        self.operations.of(&run.operation).ran(run);
         if run.event != RunEvent::Begin {
             return;
         }
@@ -197,46 +228,6 @@ impl Checker {
         if run.attempt > 1 {
             self.counts.reruns += 1;
         }
-        let title = self.titles.entry(run.title.clone()).or_default();
-        match &title.ran {
-            None => title.ran = Some(run.operation.clone()),
-            Some(first) if *first == run.operation => {}
-            Some(_) => title.also = Some(run.operation.clone()),
-        }
-    }
-
-    /// What was posted under a key ran for one operation, whatever the clients
-    /// were answered.
-    fn forked_runs(&mut self) {
-        for title in std::mem::take(&mut self.titles).into_values() {
-            if let (Some(key), Some(first), Some(second)) = (title.key, title.ran, title.also) {
-                self.fork(&key, first, second);
-            }
-        }
-    }
-
-    fn fork(&mut self, key: &str, first: String, second: String) {
-        let violation = Violation::KeyForked {
-            key: key.into(),
-            first,
-            second,
-        };
-        self.forked.entry(key.into()).or_insert(violation);
-    }
-}
-
-impl Answer {
-    /// Whether it says something of the operation.
-    fn tells(&self) -> bool {
-        match self {
-            Self::Operation(_)
-            | Self::Unchanged { .. }
-            | Self::Result(_)
-            | Self::Unfinished
-            | Self::Absent
-            | Self::Finished
-            | Self::Accepted { .. } => true,
-            Self::Refused { .. } | Self::Nothing => false,
-        }
+        self.keys.ran(&run.title, &run.operation);
     }
 }

@@ -2,7 +2,7 @@ use std::io::{self, BufRead};
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::State;
+use super::Call;
 
 /// A line of a log. Every time is in milliseconds after 1970, by one clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,117 +16,10 @@ pub enum Entry {
     Away(Away),
     /// A node was killed.
     Kill(Kill),
-}
-
-/// A request of a client, from when it was sent to when its answer was there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// Who asked.
-    pub client: String,
-    /// Which node was asked.
-    pub node: String,
-    /// When it was sent.
-    pub begin: u64,
-    /// When the answer was there, or it was clear that there is none.
-    pub end: u64,
-    /// What was asked.
-    pub ask: Ask,
-    /// What was answered.
-    pub answer: Answer,
-}
-
-/// What a client asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ask {
-    /// A request that is to be accepted.
-    Post {
-        /// What it is about. Its result names it, and no other request does,
-        /// but a repetition under the same key.
-        title: String,
-        /// Its idempotency key. A key is of one title.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        key: Option<String>,
-    },
-    /// How an operation stands.
-    Poll {
-        /// Which operation.
-        operation: String,
-        /// The answer may be held for so many milliseconds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        wait: Option<u64>,
-        /// It is held until the version is not this one; until the operation
-        /// has ended, without.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        since: Option<u64>,
-    },
-    /// The result of an operation.
-    Result {
-        /// Which operation.
-        operation: String,
-    },
-    /// That an operation be canceled.
-    Cancel {
-        /// Which operation.
-        operation: String,
-    },
-}
-
-/// What a client is answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// The post is accepted (202).
-    Accepted {
-        /// As which operation.
-        operation: String,
-    },
-    /// The operation as it is (200), also of a cancel.
-    Operation(Sighting),
-    /// The version that the client has is the latest (304).
-    Unchanged {
-        /// That version.
-        version: u64,
-    },
-    /// The result, or the problem in its place.
-    Result(Outcome),
-    /// There is no result so far (202).
-    Unfinished,
-    /// There is no such operation (404).
-    Absent,
-    /// It cannot be canceled: it has succeeded or failed (409).
-    Finished,
-    /// Anything else that promises nothing: overload, a store that is away.
-    Refused {
-        /// The status.
-        status: u16,
-    },
-    /// None: the connection was lost, or the client lost its patience.
-    Nothing,
-}
-
-/// An operation as a client saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
-    /// The number of the version, which is in the `ETag`.
-    pub version: u64,
-    /// The state.
-    pub state: State,
-    /// A digest of all that was shown, times and progress included.
-    pub content: String,
-    /// The result, if it was shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Outcome>,
-}
-
-/// A result as a client saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// A digest of its bytes, and of what else is to stay as it was.
-    pub digest: String,
-    /// The title that it names, if it names one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
+    /// A node was shut down in good order.
+    Drain(Drain),
+    /// What the store has of an operation was damaged.
+    Damage(Damage),
 }
 
 /// The inner service begins or ends.
@@ -175,6 +68,30 @@ pub struct Away {
 pub struct Kill {
     /// Which node.
     pub node: String,
+    /// When.
+    pub at: u64,
+    /// When it could be asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<u64>,
+}
+
+/// A node is shut down in good order: it lets end what it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Which node.
+    pub node: String,
+    /// When it was told to.
+    pub begin: u64,
+    /// When it was gone.
+    pub end: u64,
+}
+
+/// What the store has of an operation is damaged. What becomes of that operation is
+/// excused, and what becomes of the others is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// Which operation.
+    pub operation: String,
     /// When.
     pub at: u64,
 }

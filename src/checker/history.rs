@@ -3,7 +3,7 @@ use std::{
     mem::discriminant,
 };
 
-use super::{Call, Outcome, Run, RunEvent, Sighting, Violation};
+use super::{Call, Outcome, Run, Sighting, Violation, disturbances::Span, runs::Runs};
 use crate::operation::State;
 
 /// What is known of one operation. Nothing of it depends on the order in which
@@ -12,7 +12,13 @@ use crate::operation::State;
 pub(super) struct History {
     /// When the first 202 was there.
     pub(super) accepted: Option<u64>,
+    /// When the first post that got one began.
+    pub(super) asked: Option<u64>,
+    /// As whom it was accepted.
+    pub(super) owners: BTreeSet<Option<String>>,
     pub(super) posted: Option<String>,
+    /// What was posted under the id that a client chose for it, accepted or not.
+    pub(super) wanted: Option<String>,
     pub(super) versions: BTreeMap<u64, Version>,
     /// Two contents of one version.
     pub(super) conflicts: Vec<Conflict>,
@@ -22,19 +28,21 @@ pub(super) struct History {
     pub(super) finished: Option<u64>,
     /// When it was asked last for a result that was not yet there.
     pub(super) unfinished: Option<u64>,
-    /// The readings that found nothing: the one that ended first, and the one
-    /// that began last.
-    pub(super) absent: Option<(Interval, Interval)>,
+    /// The readings that found nothing, by owner: the one that ended first, and the
+    /// one that began last.
+    pub(super) absent: BTreeMap<Option<String>, (Span, Span)>,
+    /// When each owner last asked what told of it.
+    pub(super) told: BTreeMap<Option<String>, u64>,
+    /// When somebody first asked for it to be forgotten.
+    pub(super) forgetting: Option<u64>,
+    /// When the first of them was told that it is.
+    pub(super) forgotten: Option<u64>,
     /// When the first cancel was answered with 200.
     pub(super) canceled: Option<u64>,
     /// A cancel was refused, because it had succeeded or failed.
     pub(super) uncancelable: bool,
-    pub(super) attempts: BTreeSet<u32>,
-    pub(super) runs: u32,
-    /// Whether a run came to its end.
-    pub(super) ran: bool,
-    /// When a run came to its end or was dropped last, and on which node.
-    pub(super) stopped: Option<(u64, String)>,
+    /// By the title that they name.
+    pub(super) runs: BTreeMap<String, Runs>,
     /// The latest of the polls that were held long, by what they waited for.
     pub(super) held: BTreeMap<Option<u64>, Held>,
     pub(super) found: Vec<Violation>,
@@ -59,22 +67,19 @@ pub(super) struct Conflict {
     pub(super) second: State,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Interval {
-    pub(super) begin: u64,
-    pub(super) end: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) reading: Interval,
+    pub(super) reading: Span,
     pub(super) node: String,
     pub(super) wait: u64,
 }
 
 impl History {
-    pub(super) fn accepted(&mut self, end: u64, title: &str, operation: &str) {
+    pub(super) fn accepted(&mut self, call: &Call, title: &str, operation: &str) {
+        let (begin, end) = (call.begin, call.end);
         self.accepted = Some(self.accepted.map_or(end, |first| first.min(end)));
+        self.asked = Some(self.asked.map_or(begin, |first| first.min(begin)));
+        self.owners.insert(call.owner.clone());
         match &self.posted {
             None => self.posted = Some(title.into()),
             Some(posted) => self.compare(&posted.clone(), title, operation),
@@ -143,9 +148,18 @@ impl History {
         self.unfinished = self.unfinished.max(Some(begin));
     }
 
+    /// Somebody was told something of it.
+    pub(super) fn told(&mut self, call: &Call) {
+        match self.told.get_mut(&call.owner) {
+            Some(last) => *last = call.begin.max(*last),
+            None => drop(self.told.insert(call.owner.clone(), call.begin)),
+        }
+    }
+
     pub(super) fn saw_nothing(&mut self, call: &Call) {
         let reading = call.reading();
-        let (first, last) = self.absent.get_or_insert((reading, reading));
+        let absent = self.absent.entry(call.owner.clone());
+        let (first, last) = absent.or_insert((reading, reading));
         if reading.end < first.end {
             *first = reading;
         }
@@ -154,31 +168,16 @@ impl History {
         }
     }
 
-    pub(super) fn ran(&mut self, run: &Run) {
-        self.names(&run.title, &run.operation);
-        match run.event {
-            RunEvent::Begin => {
-                self.runs += 1;
-                if !self.attempts.insert(run.attempt) {
-                    self.convict(Violation::RanTwice {
-                        operation: run.operation.clone(),
-                        attempt: run.attempt,
-                    });
-                }
-            }
-            RunEvent::End => {
-                self.ran = true;
-                self.stopped(run);
-            }
-            RunEvent::Dropped => self.stopped(run),
-        }
+    pub(super) fn is_to_be_forgotten(&mut self, begin: u64) {
+        self.forgetting = Some(self.forgetting.map_or(begin, |first| first.min(begin)));
     }
 
-    fn stopped(&mut self, run: &Run) {
-        let latest = self.stopped.as_ref().map(|(at, _)| *at);
-        if latest < Some(run.at) {
-            self.stopped = Some((run.at, run.node.clone()));
-        }
+    pub(super) fn is_forgotten(&mut self, end: u64) {
+        self.forgotten = Some(self.forgotten.map_or(end, |first| first.min(end)));
+    }
+
+    pub(super) fn ran(&mut self, run: &Run) {
+        self.runs.entry(run.title.clone()).or_default().add(run);
     }
 
     /// A poll that was held longer than whoever it waits for may take.
@@ -202,7 +201,7 @@ impl History {
         }
     }
 
-    /// The title that its results and its runs name.
+    /// The title that its results name.
     pub(super) fn named(&self) -> Option<&str> {
         self.named.as_deref()
     }
@@ -232,8 +231,8 @@ impl Version {
 }
 
 impl Call {
-    fn reading(&self) -> Interval {
-        Interval {
+    pub(super) fn reading(&self) -> Span {
+        Span {
             begin: self.begin,
             end: self.end,
         }

@@ -1,32 +1,39 @@
 //! What is known of an operation, held against the laws.
 
-use std::{ops::Bound, time::Duration};
+use std::{collections::HashMap, ops::Bound, time::Duration};
 
 use super::{
     Reading, Rules, Violation,
-    absence::{Absences, millis},
-    history::{Conflict, History, Interval},
+    disturbances::{Disturbances, Span, millis},
+    history::{Conflict, History},
 };
 use crate::operation::State;
 
 pub(super) struct Judge<'a> {
     pub(super) rules: &'a Rules,
-    pub(super) absences: &'a Absences,
+    pub(super) disturbances: &'a Disturbances,
     /// Whether the log has runs at all.
     pub(super) runs: bool,
+    /// The kills after which the node was back, and left alone.
+    pub(super) reclaims: &'a [Span],
+    /// When what has a key was first posted.
+    pub(super) first_tries: &'a HashMap<&'a str, u64>,
 }
 
 impl Judge<'_> {
-    /// Everything that is wrong with an operation, and how it ended.
-    pub(super) fn judge(&self, id: &str, mut history: History) -> (Vec<Violation>, Option<State>) {
-        let state = outcome(id, &mut history);
-        order(id, &mut history);
-        titles(id, &mut history);
-        self.existence(id, &mut history, state);
-        self.runs(id, &mut history, state);
-        self.stops(id, &mut history);
-        self.holds(id, &mut history);
-        (history.found, state)
+    /// Convicts an operation of everything that is wrong with it; says how it ended.
+    pub(super) fn judge(&self, id: &str, history: &mut History) -> Option<State> {
+        let state = outcome(id, history);
+        order(id, history);
+        titles(id, history);
+        owners(id, history);
+        self.existence(id, history, state);
+        self.runs(id, history, state);
+        self.stops(id, history);
+        self.holds(id, history);
+        self.reclaims(id, history);
+        self.interruptions(id, history);
+        state
     }
 
     fn existence(&self, id: &str, history: &mut History, state: Option<State>) {
@@ -35,26 +42,37 @@ impl Judge<'_> {
         };
         let operation = || id.to_owned();
         let alive = last_alive(history);
-        let since = alive.map_or(accepted, |alive| alive.max(accepted));
-        if let Some((first, last)) = history.absent {
-            let kept = self.rules.kept.map_or(u64::MAX, millis);
-            let until = since.saturating_add(kept);
-            let is_lost = |reading: Interval| reading.begin > accepted && reading.end < until;
-            if is_lost(first) || is_lost(last) {
-                history.convict(Violation::Lost {
-                    operation: operation(),
-                });
-                return;
-            }
+        // It may be gone once somebody has asked for that.
+        let until =
+            kept_until(history, accepted, self.rules).min(history.forgetting.unwrap_or(u64::MAX));
+        let is_lost = |reading: &Span| reading.begin > accepted && reading.end < until;
+        let theirs = history
+            .absent
+            .iter()
+            .filter(|(owner, _)| history.owners.contains(owner));
+        if theirs
+            .flat_map(|(_, (first, last))| [first, last])
+            .any(is_lost)
+        {
+            history.convict(Violation::Lost {
+                operation: operation(),
+            });
+            return;
         }
-        if state.is_none() && history.finished.is_none() {
+        let told_after = |forgotten| history.told.values().any(|asked| *asked > forgotten);
+        if history.forgotten.is_some_and(told_after) {
+            history.convict(Violation::ForgetUndone {
+                operation: operation(),
+            });
+        }
+        if state.is_none() && history.finished.is_none() && history.forgotten.is_none() {
             history.convict(Violation::Unended {
                 operation: operation(),
             });
         }
         if let Some(alive) = alive.filter(|alive| *alive > accepted) {
             let lease = self.rules.lease;
-            let excused = self.absences.within(accepted, alive, None, lease);
+            let excused = self.disturbances.within(accepted, alive, None, lease);
             let after = Duration::from_millis(alive - accepted).saturating_sub(excused);
             if after > self.rules.limit() {
                 history.convict(Violation::Late {
@@ -65,41 +83,9 @@ impl Judge<'_> {
         }
     }
 
-    fn runs(&self, id: &str, history: &mut History, state: Option<State>) {
-        if history.runs > self.rules.attempts && !has_run_twice(history) {
-            history.convict(Violation::TooManyAttempts {
-                operation: id.into(),
-                attempts: history.runs,
-            });
-        }
-        if self.runs && state == Some(State::Succeeded) && !history.ran {
-            history.convict(Violation::NeverRan {
-                operation: id.into(),
-            });
-        }
-    }
-
-    fn stops(&self, id: &str, history: &mut History) {
-        let (Some(within), Some(canceled)) = (self.rules.stop, history.canceled) else {
-            return;
-        };
-        let Some((at, node)) = history.stopped.as_ref().filter(|(at, _)| *at > canceled) else {
-            return;
-        };
-        let lease = self.rules.lease;
-        let excused = self.absences.within(canceled, *at, Some(node), lease);
-        let by = Duration::from_millis(at - canceled).saturating_sub(excused);
-        if by > within {
-            history.convict(Violation::WentOn {
-                operation: id.into(),
-                by,
-            });
-        }
-    }
-
     fn holds(&self, id: &str, history: &mut History) {
         for (since, held) in std::mem::take(&mut history.held) {
-            let Interval { begin, end } = held.reading;
+            let Span { begin, end } = held.reading;
             let known = match since {
                 None => ended_by(history),
                 Some(since) => history
@@ -110,7 +96,7 @@ impl Judge<'_> {
             };
             let overdue = |due: u64| {
                 let node = Some(&*held.node);
-                let excused = self.absences.within(due, end, node, self.rules.lease);
+                let excused = self.disturbances.within(due, end, node, self.rules.lease);
                 Duration::from_millis(end.saturating_sub(due)).saturating_sub(excused)
             };
             let by = overdue(begin.saturating_add(held.wait));
@@ -240,20 +226,44 @@ fn order(id: &str, history: &mut History) {
 }
 
 fn titles(id: &str, history: &mut History) {
-    let posted = history.posted.clone();
     let named = history.named().map(str::to_owned);
-    if let (Some(posted), Some(named)) = (posted, named) {
-        history.compare(&posted, &named, id);
+    let ran = history.runs.keys().cloned();
+    let mut titles = history.posted.clone().into_iter().chain(named).chain(ran);
+    let Some(first) = titles.next() else {
+        return;
+    };
+    for other in titles.collect::<Vec<_>>() {
+        history.compare(&first, &other, id);
     }
 }
 
-fn has_run_twice(history: &History) -> bool {
-    let mut found = history.found.iter();
-    found.any(|violation| matches!(violation, Violation::RanTwice { .. }))
+/// Nobody but its owner is told of it.
+fn owners(id: &str, history: &mut History) {
+    let Some(first) = history.owners.first().cloned() else {
+        return;
+    };
+    let others = history.owners.iter().skip(1);
+    let told = history
+        .told
+        .keys()
+        .filter(|owner| !history.owners.contains(*owner));
+    let shown = others.chain(told).find(|owner| **owner != first).cloned();
+    if let Some(owner) = shown {
+        history.convict(Violation::ShownToAnother {
+            operation: id.into(),
+            owner: owner.unwrap_or_default(),
+        });
+    }
+}
+
+/// Until when it is kept, if it ended as soon as it can have.
+pub(super) fn kept_until(history: &History, accepted: u64, rules: &Rules) -> u64 {
+    let since = last_alive(history).map_or(accepted, |alive| alive.max(accepted));
+    since.saturating_add(rules.kept.map_or(u64::MAX, millis))
 }
 
 /// When somebody first knew that it has ended.
-fn ended_by(history: &History) -> Option<u64> {
+pub(super) fn ended_by(history: &History) -> Option<u64> {
     let versions = history.versions.values();
     let terminal = versions.filter(|version| version.state().is_some_and(State::is_terminal));
     let seen = terminal.map(|version| version.first_end).min();
@@ -261,7 +271,7 @@ fn ended_by(history: &History) -> Option<u64> {
 }
 
 /// When it was last certain that it had not ended.
-fn last_alive(history: &History) -> Option<u64> {
+pub(super) fn last_alive(history: &History) -> Option<u64> {
     let versions = history.versions.values();
     let alive =
         versions.filter(|version| version.state().is_some_and(|state| !state.is_terminal()));

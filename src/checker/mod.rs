@@ -15,15 +15,26 @@
 //!    after another reading has ended sees nothing older, whichever node it asks.
 //! 4. **Nothing is mixed up**: a result names the title that was posted, and so
 //!    does every run.
-//! 5. **Once**: a key leads to one operation; the inner service is called once an
-//!    attempt, at most [so often](Rules::attempts), and what succeeded has run.
+//! 5. **Once**: a key of an owner leads to one operation; the inner service is called
+//!    once an attempt, at most [so often](Rules::attempts), and what succeeded has run.
 //! 6. **Canceled stays canceled**, once the client was told, and the work
 //!    [stops](Rules::stop).
 //! 7. **In time**: what is accepted ends within *(lease + recovery + time-outs) ×
 //!    attempts*, outages excluded; who reads it later than that sees its end.
 //! 8. **Woken**: a held poll is answered [soon](Rules::wake) after others could
 //!    see what it waits for, and when its time is over.
+//! 9. **For its owner alone**: nobody else is told of an operation, and a key is
+//!    answered as a used one (409, 410, 422) only to an owner that has used it.
+//! 10. **Forgotten stays forgotten**, once the client was told. An id that is chosen
+//!     again is of another operation, of which all of this holds anew.
+//! 11. **Listed**: the list of an owner has all that was accepted before it was asked
+//!     for, and nothing that was forgotten by then.
+//! 12. **Nothing is cut off**: what a node had been sent when it began to drain is
+//!     answered, and what fails as interrupted has [a cause](Rules::causes) in the log.
+//! 13. **Back at once**: what a killed node held has ended or is run again
+//!     [soon](Rules::reclaim) after the node is back, where the store is its own.
 //!
+//! What became of an operation that was damaged in the store is excused.
 //! An operation for which no client holds a 202 may exist and end as it likes.
 //!
 //! # The log
@@ -52,19 +63,26 @@
 //! # Ok::<(), tower_operations::checker::LogError>(())
 //! ```
 
-mod absence;
+mod call;
 mod check;
+mod disturbances;
 mod entry;
+mod execution;
+mod histories;
 mod history;
 mod judge;
+mod keys;
+mod lists;
 mod rules;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod verdict;
 mod violation;
 
+pub use call::{Answer, Ask, Call, Outcome, Sighting};
 pub use check::{Checker, check};
-pub use entry::{Answer, Ask, Away, Call, Entry, Kill, LogError, Outcome, Run, RunEvent, Sighting};
+pub use entry::{Away, Damage, Drain, Entry, Kill, LogError, Run, RunEvent};
 pub use rules::Rules;
 pub use verdict::{Counts, Verdict};
 pub use violation::{Reading, Violation};

@@ -13,6 +13,9 @@ pub struct Rules {
     pub(super) kept: Option<Duration>,
     pub(super) wake: Duration,
     pub(super) stop: Option<Duration>,
+    pub(super) reclaim: Option<Duration>,
+    pub(super) causes: bool,
+    pub(super) reach: Duration,
 }
 
 impl Default for Rules {
@@ -25,6 +28,9 @@ impl Default for Rules {
             kept: None,
             wake: Duration::from_secs(5),
             stop: None,
+            reclaim: None,
+            causes: false,
+            reach: Duration::from_secs(1),
         }
     }
 }
@@ -92,6 +98,38 @@ impl Rules {
     pub fn stop(self, within: Duration) -> Self {
         Self {
             stop: Some(within),
+            ..self
+        }
+    }
+
+    /// How soon after a killed node is back what it held has ended, or is run again; not
+    /// judged by default. It is for a store of one process, where nobody else can hold
+    /// it. The times of runs and of clients are compared.
+    #[must_use]
+    pub fn reclaim(self, within: Duration) -> Self {
+        Self {
+            reclaim: Some(within),
+            ..self
+        }
+    }
+
+    /// Whether the log has a cause for everything that fails as interrupted: a node that
+    /// was killed, stopped or drained, or a store that was away. Not judged by default,
+    /// since a node may also be too slow to renew what it holds.
+    #[must_use]
+    pub fn causes(self, are_known: bool) -> Self {
+        Self {
+            causes: are_known,
+            ..self
+        }
+    }
+
+    /// How long a request takes to its node at the most; 1 s by default. What was sent
+    /// that long before the node began to drain is answered.
+    #[must_use]
+    pub fn reach(self, within: Duration) -> Self {
+        Self {
+            reach: within,
             ..self
         }
     }

@@ -29,8 +29,16 @@ pub struct Counts {
     pub kills: usize,
     /// Nodes stopped and continued.
     pub stops: usize,
+    /// Nodes drained.
+    pub drains: usize,
     /// Outages of the store.
     pub outages: usize,
+    /// Operations damaged in the store.
+    pub damaged: usize,
+    /// Operations forgotten.
+    pub forgotten: usize,
+    /// Lists that were read to their end.
+    pub lists: usize,
 }
 
 /// What was found.
@@ -64,19 +72,26 @@ impl fmt::Display for Verdict {
             reruns,
             kills,
             stops,
+            drains,
             outages,
+            damaged,
+            forgotten,
+            lists,
         } = self.counts;
         writeln!(
             out,
-            "{accepted} operations accepted: {succeeded} succeeded, {failed} failed, {canceled} canceled"
+            "{accepted} operations accepted: {succeeded} succeeded, {failed} failed, {canceled} \
+             canceled; {forgotten} of them forgotten"
         )?;
         writeln!(
             out,
-            "{calls} calls, {unanswered} without an answer; {runs} runs, {reruns} of them again"
+            "{calls} calls, {unanswered} without an answer; {lists} lists; {runs} runs, {reruns} of \
+             them again"
         )?;
         writeln!(
             out,
-            "{kills} nodes killed, {stops} stopped and continued; {outages} outages of the store"
+            "{kills} nodes killed, {stops} stopped and continued, {drains} drained; {outages} outages \
+             of the store, {damaged} operations damaged in it"
         )?;
         match self.violations.len() {
             0 => return out.write_str("no law broken"),

@@ -75,6 +75,34 @@ pub enum Violation {
         /// The other.
         second: String,
     },
+    /// A key was answered as if it had been used before, and its owner had not.
+    #[error("key `{key}`: answered with {status}, though its owner had not used it before")]
+    KeyBlocked {
+        /// Which key.
+        key: String,
+        /// The status.
+        status: u16,
+    },
+    /// Another than its owner was told of it.
+    #[error("{operation}: shown to {owner}, whose it is not")]
+    ShownToAnother {
+        /// Which operation.
+        operation: String,
+        /// Who was told; empty for nobody in particular.
+        owner: String,
+    },
+    /// A client was told that it is forgotten, and it was still there.
+    #[error("{operation}: forgotten, and then still there")]
+    ForgetUndone {
+        /// Which operation.
+        operation: String,
+    },
+    /// It is not among the operations of its owner.
+    #[error("{operation}: missing in the list of its owner")]
+    Unlisted {
+        /// Which operation.
+        operation: String,
+    },
     /// The inner service was called twice for one attempt.
     #[error("{operation}: attempt {attempt} ran twice")]
     RanTwice {
@@ -120,6 +148,30 @@ pub enum Violation {
         operation: String,
         /// So long after it was accepted it had not ended, outages excluded.
         after: Duration,
+    },
+    /// It failed as interrupted, and nothing was done to the nodes or the store.
+    #[error("{operation}: interrupted without a cause")]
+    Interrupted {
+        /// Which operation.
+        operation: String,
+    },
+    /// A node was killed and back again, and did nothing for what it had held.
+    #[error("{operation}: left as it was {by:?} after its node was back")]
+    Stranded {
+        /// Which operation.
+        operation: String,
+        /// So long after the node was back it had neither ended nor been run again.
+        by: Duration,
+    },
+    /// A node that was shut down in good order had a request, and never answered it.
+    #[error("{request}: cut off by {node}, which was drained {at:?} after it was sent")]
+    CutOff {
+        /// The operation it is about, or the title that was posted.
+        request: String,
+        /// Which node.
+        node: String,
+        /// How long after the request was sent the node began to drain.
+        at: Duration,
     },
     /// A held poll was not answered though others saw the change.
     #[error("{operation}: a held poll was answered {by:?} after the change")]

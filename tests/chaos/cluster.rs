@@ -7,7 +7,7 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Instant, sleep},
 };
-use tower_operations::checker::{Away, Entry, Kill};
+use tower_operations::checker::{Away, Drain, Entry, Kill};
 
 use super::record::Record;
 use crate::{private::free_port, process::Example};
@@ -157,23 +157,38 @@ impl Node {
         self.state.lock().await
     }
 
-    /// SIGKILL, and a new process after a while.
-    pub(crate) async fn kill(&self, state: &mut State, record: &Record, pause: Duration) {
+    /// SIGKILL, and a new process when `meanwhile` is over. Says when it was there.
+    pub(crate) async fn kill(
+        &self,
+        state: &mut State,
+        record: &Record,
+        meanwhile: impl Future<Output = ()>,
+    ) -> u64 {
         let at = record.now();
         self.end(state, "KILL").await;
-        let node = self.name.clone();
-        record.add(&Entry::Kill(Kill { node, at }));
-        sleep(pause).await;
+        meanwhile.await;
         self.run(state).await;
-        state.down.push((at, record.now()));
+        let back = record.now();
+        record.add(&Entry::Kill(Kill {
+            node: self.name.clone(),
+            at,
+            back: Some(back),
+        }));
+        state.down.push((at, back));
+        back
     }
 
     /// SIGTERM, and a new process when it has drained.
     pub(crate) async fn drain(&self, state: &mut State, record: &Record) {
-        let at = record.now();
+        let begin = record.now();
         self.end(state, "TERM").await;
+        record.add(&Entry::Drain(Drain {
+            node: self.name.clone(),
+            begin,
+            end: record.now(),
+        }));
         self.run(state).await;
-        state.down.push((at, record.now()));
+        state.down.push((begin, record.now()));
     }
 
     /// SIGSTOP, and SIGCONT after a while: it wakes up and knows nothing of it.

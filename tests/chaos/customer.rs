@@ -1,65 +1,33 @@
 //! What customers do.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tower_operations::checker::{Answer, Ask};
 
 use super::{
     client::Told,
-    scenario::{Accepted, World},
+    errands::KEYS_ARE_OWNED,
+    random::Random,
     wish::Wish,
+    world::{Accepted, World},
 };
 
 /// How long a customer looks after an order; what has not ended by then is
 /// looked after at the end.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How long all that was accepted may take once everything is healed.
-const LAST: Duration = Duration::from_secs(120);
-/// How many look after it at a time.
-const READERS: usize = 32;
+/// How often the same is posted, where it may be that it is never accepted.
+const INSISTENCE: usize = 80;
 
-/// `SplitMix64`: small, and the same everywhere.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next() % (to - from + 1)
-    }
-
-    fn one_in(&mut self, number: usize) -> bool {
-        self.below(number) == 0
-    }
-}
+/// Some share what is theirs.
+pub(crate) const TENANTS: usize = 5;
 
 pub(crate) struct Customer {
-    world: Arc<World>,
-    random: Random,
-    tenant: String,
+    pub(super) world: Arc<World>,
+    pub(super) random: Random,
+    pub(super) tenant: String,
 }
 
 /// A version that was seen.
@@ -69,10 +37,32 @@ struct Known {
 }
 
 /// What is ordered.
-struct Order {
-    title: String,
-    body: Bytes,
-    key: Option<String>,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Order {
+    pub(super) title: String,
+    pub(super) body: Bytes,
+    pub(super) key: Option<String>,
+    /// What the log calls the operation, where the customer chooses its id.
+    pub(super) id: Option<String>,
+    /// How long the answer may be held.
+    pub(super) held: Duration,
+}
+
+impl Order {
+    pub(super) fn of(title: &str, wanted: &Value) -> Self {
+        let mut body = wanted.clone();
+        body["title"] = title.into();
+        Self {
+            title: title.into(),
+            body: body.to_string().into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// A report that takes 3 s.
+pub(super) fn long() -> Value {
+    json!({ "pages": 15, "page_ms": 200 })
 }
 
 impl Customer {
@@ -80,36 +70,59 @@ impl Customer {
         let mut seeds = Random::new(world.seed.wrapping_add(number as u64 + 1));
         Self {
             random: Random::new(seeds.next()),
-            // Some share what is theirs.
-            tenant: format!("tenant-{}", number % 5),
+            tenant: format!("tenant-{}", number % TENANTS),
             world,
+        }
+    }
+
+    /// Another of the same tenant.
+    pub(super) fn another(&mut self) -> Self {
+        Self {
+            world: Arc::clone(&self.world),
+            random: Random::new(self.random.next()),
+            tenant: self.tenant.clone(),
         }
     }
 
     /// Orders until there are no more orders.
     pub(crate) async fn shop(mut self) {
         while let Some(number) = self.world.next() {
-            let (order, operation) = self.order(number).await;
-            let accepted = Accepted {
-                operation,
-                tenant: self.tenant.clone(),
-            };
-            let cancels = self.random.one_in(8);
-            if self.random.one_in(4) {
-                let mut spectator = Self {
-                    world: Arc::clone(&self.world),
-                    random: Random::new(self.random.next()),
-                    tenant: self.tenant.clone(),
-                };
-                tokio::join!(
-                    self.follow(&accepted, cancels),
-                    spectator.follow(&accepted, false)
-                );
-            } else {
-                self.follow(&accepted, cancels).await;
+            match self.random.below(16) {
+                0 | 1 => self.chooses_an_id(number).await,
+                2 if KEYS_ARE_OWNED => self.meets_another_tenant(number).await,
+                3 => self.holds_on(number).await,
+                _ => self.shop_once(number).await,
             }
-            self.look_again(&order, &accepted).await;
+            if self.random.one_in(400) {
+                self.list().await;
+            }
             self.world.done();
+        }
+    }
+
+    pub(super) async fn shop_once(&mut self, number: usize) {
+        let (order, operation) = self.order(number).await;
+        let accepted = self.accepted(operation);
+        let cancels = self.random.one_in(8);
+        if self.random.one_in(4) {
+            let mut spectator = self.another();
+            tokio::join!(
+                self.follow(&accepted, cancels),
+                spectator.follow(&accepted, false)
+            );
+        } else {
+            self.follow(&accepted, cancels).await;
+        }
+        self.look_again(&order, &accepted).await;
+        if self.random.one_in(8) {
+            self.has_it_forgotten(&order, &accepted).await;
+        }
+    }
+
+    pub(super) fn accepted(&self, operation: String) -> Accepted {
+        Accepted {
+            operation,
+            tenant: self.tenant.clone(),
         }
     }
 
@@ -122,12 +135,9 @@ impl Customer {
                 (true, _) | (_, 0) => format!("report {number}"),
                 (false, _) => format!("report {number}, order {again}"),
             };
-            let mut body = wanted.clone();
-            body["title"] = title.as_str().into();
             let order = Order {
-                title,
-                body: body.to_string().into(),
-                key: keyed.then(|| format!("{:016x}-{number}", self.world.seed)),
+                key: keyed.then(|| self.key(number)),
+                ..Order::of(&title, &wanted)
             };
             let told = match keyed && self.random.one_in(3) {
                 // At the same moment, perhaps at two nodes.
@@ -147,13 +157,29 @@ impl Customer {
         unreachable!("customers are patient");
     }
 
-    async fn post_anywhere(&mut self, order: &Order) -> Option<String> {
+    pub(super) fn key(&self, number: usize) -> String {
+        format!("{:016x}-{number}", self.world.seed)
+    }
+
+    /// Posts the same until there is a 202, or there have been too many tries.
+    pub(super) async fn insist(&mut self, order: &Order, node: usize) -> Option<String> {
+        for again in 0..INSISTENCE {
+            let node = if again == 0 { node } else { self.node() };
+            if let Some(operation) = self.post(order, node).await {
+                return Some(operation);
+            }
+            sleep(Duration::from_millis(self.random.between(50, 250))).await;
+        }
+        None
+    }
+
+    pub(super) async fn post_anywhere(&mut self, order: &Order) -> Option<String> {
         let node = self.node();
         self.post(order, node).await
     }
 
     /// What is ordered, without its title.
-    fn report(&mut self) -> Value {
+    pub(super) fn report(&mut self) -> Value {
         let pages = self.random.between(1, 4);
         let page_ms = self.random.between(0, 150);
         match self.random.below(20) {
@@ -161,18 +187,20 @@ impl Customer {
             1 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "error" }),
             2 => json!({ "pages": pages, "page_ms": page_ms, "outcome": "panic" }),
             3 | 4 => json!({ "format": "pdf", "bytes": self.random.below(50_000) }),
-            5 | 6 => json!({ "pages": 15, "page_ms": 200 }),
+            5 | 6 => long(),
+            // Larger than what any store here takes.
+            7 if self.random.one_in(2) => json!({ "format": "pdf", "bytes": 1_200_000 }),
             _ => json!({ "pages": pages, "page_ms": page_ms }),
         }
     }
 
     /// Reads an operation in every way until it has ended, and perhaps cancels
     /// it meanwhile.
-    async fn follow(&mut self, accepted: &Accepted, cancels: bool) {
+    pub(super) async fn follow(&mut self, accepted: &Accepted, cancels: bool) {
         let begun = Instant::now();
         let mut known: Option<Known> = None;
         let mut cancels_at = cancels.then(|| self.random.below(4));
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < PATIENCE && !self.world.is_damaged(&accepted.operation) {
             let operation = accepted.operation.clone();
             let held = self.random.between(1, 3) * 1_000;
             let (wait, since) = match self.random.below(4) {
@@ -197,7 +225,7 @@ impl Customer {
                 Ask::Poll { .. } => since.map(|known| known.etag.clone()),
                 _ => None,
             };
-            let told = self.ask_anywhere(ask, etag).await;
+            let told = self.ask_anywhere(ask, etag.as_deref()).await;
             match &told.answer {
                 Answer::Result(_) | Answer::Absent => return,
                 Answer::Operation(sighting) if sighting.state.is_terminal() => return,
@@ -214,7 +242,7 @@ impl Customer {
     }
 
     /// Asks again what was answered before, anywhere.
-    async fn look_again(&mut self, order: &Order, accepted: &Accepted) {
+    pub(super) async fn look_again(&mut self, order: &Order, accepted: &Accepted) {
         let operation = || accepted.operation.clone();
         let poll = Ask::Poll {
             operation: operation(),
@@ -232,93 +260,82 @@ impl Customer {
     }
 
     /// Posts an order, and gives the operation that it is accepted as.
-    async fn post(&self, order: &Order, node: usize) -> Option<String> {
+    pub(super) async fn post(&self, order: &Order, node: usize) -> Option<String> {
+        match self.try_post(order, node).await {
+            Answer::Accepted { operation } => Some(operation),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn try_post(&self, order: &Order, node: usize) -> Answer {
         let ask = Ask::Post {
             title: order.title.clone(),
             key: order.key.clone(),
+            id: order.id.clone(),
         };
-        let told = self.ask(node, ask, order.body.clone(), None).await;
-        let Answer::Accepted { operation } = told.answer else {
-            return None;
+        let wish = Wish {
+            tenant: &self.tenant,
+            ask,
+            body: order.body.clone(),
+            held: order.held,
+            known: None,
         };
-        let accepted = Accepted {
-            operation: operation.clone(),
-            tenant: self.tenant.clone(),
-        };
-        let mut all = self.world.accepted.lock().unwrap();
-        all.insert(accepted);
-        Some(operation)
+        let told = self.wish(node, wish).await;
+        if let Answer::Accepted { operation } = &told.answer {
+            self.world.accepts(self.accepted(operation.clone()));
+        }
+        told.answer
     }
 
-    async fn ask_anywhere(&mut self, ask: Ask, known: Option<String>) -> Told {
+    pub(super) async fn ask_anywhere(&mut self, ask: Ask, known: Option<&str>) -> Told {
         let node = self.node();
-        self.ask(node, ask, Bytes::new(), known).await
+        self.ask(node, ask, known).await
     }
 
-    async fn ask(&self, node: usize, ask: Ask, body: Bytes, known: Option<String>) -> Told {
+    /// Reads all that is the tenant's, each page at another node.
+    pub(super) async fn list(&mut self) -> bool {
+        let first = self.node();
         let World {
             client,
             cluster,
             record,
             ..
         } = &*self.world;
-        let tenant = &self.tenant;
+        let nodes = cluster.nodes.iter().cycle().skip(first);
+        client.list(nodes, &self.tenant, record).await
+    }
+
+    pub(super) async fn ask(&self, node: usize, ask: Ask, known: Option<&str>) -> Told {
         let wish = Wish {
-            tenant,
+            tenant: &self.tenant,
             ask,
-            body,
-            known: known.as_deref(),
+            body: Bytes::new(),
+            held: Duration::ZERO,
+            known,
         };
-        client.ask(&cluster.nodes[node], wish, record).await
+        self.wish(node, wish).await
     }
 
-    fn node(&mut self) -> usize {
-        self.random.below(self.world.cluster.nodes.len())
-    }
-}
-
-/// Polls all that was accepted until it has ended, and reads its result.
-pub(crate) async fn confirm(world: &Arc<World>) {
-    let begun = Instant::now();
-    let left: Vec<_> = world.accepted.lock().unwrap().iter().cloned().collect();
-    let left = Arc::new(Mutex::new(left));
-    let mut readers = JoinSet::new();
-    for number in 0..READERS {
-        let left = Arc::clone(&left);
-        let mut customer = Customer::new(Arc::clone(world), usize::MAX / 2 + number);
-        readers.spawn(async move {
-            loop {
-                let next = left.lock().unwrap().pop();
-                let Some(accepted) = next else { return };
-                customer.tenant.clone_from(&accepted.tenant);
-                customer.confirm(accepted.operation, begun).await;
-            }
-        });
-    }
-    while let Some(reader) = readers.join_next().await {
-        reader.expect("a reader goes on");
-    }
-}
-
-impl Customer {
-    async fn confirm(&mut self, operation: String, begun: Instant) {
-        loop {
-            let poll = Ask::Poll {
-                operation: operation.clone(),
-                wait: Some(2_000),
-                since: None,
-            };
-            let told = self.ask_anywhere(poll, None).await;
-            let ended = match told.answer {
-                Answer::Operation(sighting) => sighting.state.is_terminal(),
-                Answer::Absent => true,
-                _ => false,
-            };
-            if ended || begun.elapsed() > LAST {
-                break;
-            }
-            sleep(Duration::from_millis(50)).await;
+    async fn wish(&self, node: usize, wish: Wish<'_>) -> Told {
+        let World {
+            client,
+            cluster,
+            record,
+            ..
+        } = &*self.world;
+        let operation = match &wish.ask {
+            Ask::Poll { operation, .. } | Ask::Result { operation } => Some(operation.clone()),
+            _ => None,
+        };
+        let told = client.ask(&cluster.nodes[node], wish, record).await;
+        if let Some(operation) = operation {
+            let accepted = self.accepted(operation);
+            self.world.saw(&accepted, &told.answer);
         }
-        self.ask_anywhere(Ask::Result { operation }, None).await;
+        told
+    }
+
+    pub(super) fn node(&mut self) -> usize {
+        self.random.below(self.world.cluster.nodes.len())
     }
 }

@@ -1,13 +1,12 @@
 //! Whoever disturbs the nodes and their database.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
-use tower_operations::checker::{Away, Entry};
+use tower_operations::checker::{Away, Damage, Entry};
 
 use super::{
-    customer::Random,
-    scenario::{Database, LEASE, World},
+    customer::Customer, database::Database, random::Random, scenario::LEASE, world::World,
 };
 
 /// How often what is done.
@@ -20,7 +19,17 @@ pub(crate) struct Faults {
     pub(crate) drains: usize,
     /// Of the database: half of them are restarts, half are kills.
     pub(crate) outages: usize,
+    /// Of one operation in the store, each with a kill of a node.
+    pub(crate) damages: usize,
 }
+
+/// How many customers hold on to a node that is drained, and how long before it is: what
+/// they have sent is there.
+const HOLDING: usize = 6;
+const BEFORE: Duration = Duration::from_millis(1_300);
+
+/// For now.
+const DAMAGES: bool = false;
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -30,6 +39,7 @@ enum Fault {
     Drain,
     Restart,
     KillDatabase,
+    Damage(usize),
 }
 
 impl Faults {
@@ -40,10 +50,11 @@ impl Faults {
             stops: 0,
             drains: 0,
             outages: 0,
+            damages: 0,
         }
     }
 
-    /// For 20,000 operations these are 60 kills, 20 stops and 10 drains.
+    /// For 20,000 operations these are 60 kills, 20 stops, 10 drains and 10 damages.
     pub(crate) fn of_nodes(operations: usize) -> Self {
         Self {
             kills: (operations / 333).max(4),
@@ -51,10 +62,19 @@ impl Faults {
             stops: (operations / 1_000).max(2),
             drains: (operations / 2_000).max(1),
             outages: 0,
+            damages: (operations / 2_000).max(1) * usize::from(DAMAGES),
         }
     }
 
-    /// The same, and for 20,000 operations 10 outages.
+    /// Without the damages, where nobody reaches the store.
+    pub(crate) fn of_processes(operations: usize) -> Self {
+        Self {
+            damages: 0,
+            ..Self::of_nodes(operations)
+        }
+    }
+
+    /// With all of that, and for 20,000 operations 10 outages.
     pub(crate) fn of_all(operations: usize) -> Self {
         Self {
             outages: (operations / 2_000).max(2),
@@ -74,7 +94,7 @@ impl Faults {
 
     /// How many processes are killed.
     pub(crate) fn all_kills(&self) -> usize {
-        self.kills + self.worker_kills
+        self.kills + self.worker_kills + self.damages
     }
 
     fn shuffled(self, random: &mut Random) -> Vec<Fault> {
@@ -88,6 +108,7 @@ impl Faults {
             .chain((0..self.stops).map(|_| Fault::Stop))
             .chain((0..self.drains).map(|_| Fault::Drain))
             .chain((0..self.outages).map(database))
+            .chain((0..self.damages).map(Fault::Damage))
             .collect();
         for last in (1..faults.len()).rev() {
             faults.swap(last, random.below(last + 1));
@@ -116,17 +137,23 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
         let pause = Duration::from_millis(random.between(0, 1_500));
         let (world, database) = (Arc::clone(&world), Arc::clone(&database));
         disturbed.spawn(async move {
+            let number = node;
             let node = world.cluster.all().nth(node).expect("it is one of them");
             let record = &world.record;
             match fault {
                 Fault::Kill | Fault::KillWorker => {
                     let mut state = node.disturb().await;
-                    node.kill(&mut state, record, pause).await;
+                    node.kill(&mut state, record, sleep(pause)).await;
                 }
                 Fault::Drain => {
                     let mut state = node.disturb().await;
+                    let held = hold_on(&world, number);
+                    sleep(BEFORE).await;
                     node.drain(&mut state, record).await;
+                    drop(state);
+                    held.join_all().await;
                 }
+                Fault::Damage(kind) => damage(&world, &database, number, kind).await,
                 Fault::Stop => {
                     let state = node.disturb().await;
                     node.stop(&state, record, LEASE * 3 / 2 + pause).await;
@@ -134,7 +161,8 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
                 Fault::Restart | Fault::KillDatabase => {
                     let mut database = database.lock().await;
                     let begin = record.now();
-                    database.interrupt(fault, pause).await;
+                    let kills = matches!(fault, Fault::KillDatabase);
+                    database.interrupt(kills, pause).await;
                     record.add(&Entry::Away(Away {
                         node: None,
                         begin,
@@ -151,27 +179,43 @@ pub(crate) async fn haunt(world: Arc<World>, faults: Faults, database: Database)
     database.into_inner()
 }
 
-impl Database {
-    async fn interrupt(&mut self, fault: Fault, pause: Duration) {
-        let kills = matches!(fault, Fault::KillDatabase);
-        match self {
-            Self::Memory | Self::Redb => unreachable!("it is in the node"),
-            Self::Postgres(postgres) => {
-                match kills {
-                    true => postgres.kill().await,
-                    false => postgres.stop().await,
-                }
-                sleep(pause).await;
-                postgres.run().await;
-            }
-            Self::Redis(redis) => {
-                match kills {
-                    true => redis.kill().await,
-                    false => redis.stop().await,
-                }
-                sleep(pause).await;
-                redis.run().await;
-            }
+/// Customers that hold on to a node, by its number.
+fn hold_on(world: &Arc<World>, node: usize) -> JoinSet<()> {
+    let mut held = JoinSet::new();
+    // Workers answer nobody.
+    if node < world.cluster.nodes.len() {
+        for number in 0..HOLDING {
+            let mut customer = Customer::new(Arc::clone(world), number);
+            let name = format!("held {number} by node {node} at {}", world.record.now());
+            held.spawn(async move { customer.holds_on_to(node, &name).await });
         }
+    }
+    held
+}
+
+/// Has a node accept an operation, damages it in the store while it is live, and kills
+/// the node.
+async fn damage(world: &Arc<World>, database: &Mutex<Database>, node: usize, kind: usize) {
+    let of_nodes = world.cluster.nodes.len();
+    let mut customer = Customer::new(Arc::clone(world), kind);
+    let name = format!("damaged {kind} at {}", world.record.now());
+    let ordered = customer.orders_a_long_one(node % of_nodes, &name).await;
+    let operation = ordered.expect("it is accepted in the end");
+    let node = world.cluster.all().nth(node).expect("it is one of them");
+    let mut state = node.disturb().await;
+    let database = database.lock().await;
+    world.damages(&operation);
+    let damage = async {
+        database.damage(&world.folder, &operation, kind).await;
+        world.record.add(&Entry::Damage(Damage {
+            operation: operation.clone(),
+            at: world.record.now(),
+        }));
+    };
+    if database.is_in_the_node() {
+        node.kill(&mut state, &world.record, damage).await;
+    } else {
+        damage.await;
+        node.kill(&mut state, &world.record, ready(())).await;
     }
 }

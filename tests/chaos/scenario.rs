@@ -1,26 +1,21 @@
 //! What is played, from the first node to the verdict.
 
-use std::{
-    collections::BTreeSet,
-    env,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{env, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tower_operations::checker::{Entry, Rules, Verdict};
 
 use super::{
-    client::Client,
     cluster::{Cluster, Command},
-    customer::{Customer, confirm},
+    confirm::confirm,
+    customer::{Customer, TENANTS},
+    database::{Database, TOO_LARGE},
     nemesis::{Faults, haunt},
     record::Record,
+    restarts::{Restarts, restart},
+    world::{Tally, World},
 };
-use crate::{postgres::Postgres, private::Folder, redis::Redis};
+use crate::private::Folder;
 
 /// Short, so that what is taken over is taken over within the test.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
@@ -30,6 +25,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 /// How many customers there are at a time.
 const CUSTOMERS: usize = 24;
+/// How soon after a node is back what it held has ended or is run again, where nobody
+/// else can hold it.
+const RECLAIM: Duration = Duration::from_secs(1);
+
+/// What customers may do.
+const FLAGS: [&str; 2] = ["--list", "--client-ids"];
 
 /// One scenario at a time: each wants the whole machine.
 static STAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -43,8 +44,17 @@ pub(crate) struct Scenario {
     pub(crate) attempts: u32,
     pub(crate) database: Database,
     pub(crate) operations: usize,
-    /// What is done to it all, for so many operations.
-    pub(crate) faults: fn(usize) -> Faults,
+    pub(crate) lease: Duration,
+    pub(crate) plan: Plan,
+}
+
+/// What is done to it all.
+#[derive(Clone, Copy)]
+pub(crate) enum Plan {
+    /// This, for so many operations.
+    Faults(fn(usize) -> Faults),
+    /// The node is killed and started again at once.
+    Restarts(Restarts),
 }
 
 /// How many operations are asked for; few, unless somebody says otherwise.
@@ -58,59 +68,10 @@ pub(crate) struct Played {
     pub(crate) verdict: Verdict,
     name: &'static str,
     operations: usize,
-    /// How many got a 202, by the customers' own count.
-    accepted: usize,
-    faults: Faults,
+    tally: Tally,
+    plan: Plan,
     /// All that was seen of what was convicted.
     said: String,
-}
-
-/// Where operations are kept.
-pub(crate) enum Database {
-    Memory,
-    Redb,
-    Postgres(Postgres),
-    Redis(Redis),
-}
-
-/// What everybody in a scenario sees.
-pub(crate) struct World {
-    pub(crate) client: Client,
-    pub(crate) cluster: Cluster,
-    pub(crate) record: Record,
-    pub(crate) seed: u64,
-    /// What got a 202.
-    pub(crate) accepted: Mutex<BTreeSet<Accepted>>,
-    operations: usize,
-    next: AtomicUsize,
-    done: watch::Sender<usize>,
-}
-
-/// An operation, and whose it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Accepted {
-    pub(crate) operation: String,
-    pub(crate) tenant: String,
-}
-
-impl World {
-    /// The number of the next order, while there are any.
-    pub(crate) fn next(&self) -> Option<usize> {
-        let next = self.next.fetch_add(1, Relaxed);
-        (next < self.operations).then_some(next)
-    }
-
-    pub(crate) fn done(&self) {
-        self.done.send_modify(|done| *done += 1);
-    }
-
-    /// Waits until this part of all orders is done.
-    pub(crate) async fn reached(&self, part: f64) {
-        #[allow(clippy::cast_precision_loss)]
-        let reached = |done: &usize| *done as f64 >= part * self.operations as f64;
-        let mut done = self.done.subscribe();
-        done.wait_for(reached).await.expect("the world goes on");
-    }
 }
 
 /// Plays a scenario to its verdict.
@@ -118,43 +79,40 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
     let _stage = STAGE.lock().await;
     let Scenario {
         name,
-        attempts,
         operations,
+        plan,
         ..
     } = scenario;
     let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("{name}: CHAOS_OPERATIONS={operations} CHAOS_SEED={seed}");
+    match plan {
+        Plan::Faults(_) => eprintln!("{name}: CHAOS_OPERATIONS={operations} CHAOS_SEED={seed}"),
+        Plan::Restarts(restarts) => {
+            eprintln!(
+                "{name}: CHAOS_RESTARTS={} CHAOS_SEED={seed}",
+                restarts.times
+            );
+        }
+    }
 
     let folder = Folder::new(name);
-    let rules = Rules::new()
-        .attempts(attempts)
-        .lease(LEASE)
-        .recovery(LEASE)
-        .stop(Duration::from_secs(2))
-        // Pending takes no time: there is no bound on what runs at once.
-        .timeouts(TIMEOUT + Duration::from_secs(2));
-    let rules = match scenario.workers {
-        0 => rules,
-        // What was in the hands of a worker that died, but not begun, is on its way again.
-        _ => rules.timeouts(TIMEOUT + Duration::from_secs(2) + 2 * CLAIMED_WITHIN),
-    };
     let runs = folder.join("runs");
+    let record = Record::new(&folder.join("log"), scenario.rules());
     let (node, worker) = (scenario.node(&folder), scenario.worker(&folder));
     let cluster = Cluster::start((scenario.nodes, &node), (scenario.workers, &worker)).await;
-    let world = Arc::new(World {
-        client: Client::new(),
-        cluster,
-        record: Record::new(&folder.join("log"), rules),
-        seed,
-        accepted: Mutex::default(),
-        operations,
-        next: AtomicUsize::new(0),
-        done: watch::Sender::new(0),
-    });
+    scenario.database.refuse_large_results().await;
+    let world = Arc::new(World::new(folder, cluster, record, seed, operations));
 
-    let faults = (scenario.faults)(operations);
     let begun = Instant::now();
-    let haunted = tokio::spawn(haunt(Arc::clone(&world), faults, scenario.database));
+    let haunted = match plan {
+        Plan::Faults(faults) => tokio::spawn(haunt(
+            Arc::clone(&world),
+            faults(operations),
+            scenario.database,
+        )),
+        Plan::Restarts(restarts) => {
+            tokio::spawn(restart(Arc::clone(&world), restarts, scenario.database))
+        }
+    };
     let mut customers = JoinSet::new();
     for number in 0..CUSTOMERS {
         customers.spawn(Customer::new(Arc::clone(&world), number).shop());
@@ -175,15 +133,16 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
     drop(database);
 
     let (verdict, log) = world.record.verdict();
-    eprintln!("{name}: {took:.1?}\n{verdict}");
+    let tally = world.tally();
+    eprintln!("{name}: {took:.1?}\n{verdict}\n{tally:?}");
     if let Some(kept) = env::var_os("CHAOS_LOG") {
         std::fs::copy(&log, kept).expect("the log can be kept");
     }
     Played {
         name,
         operations,
-        accepted: world.accepted.lock().unwrap().len(),
-        faults,
+        tally,
+        plan,
         said: Record::about(&log, &verdict.violations),
         verdict,
     }
@@ -195,46 +154,90 @@ impl Played {
         let Self {
             name,
             operations,
-            faults,
+            tally,
             said,
             ..
         } = self;
         assert!(self.verdict.is_good(), "{name}:\n{said}");
         let counts = self.verdict.counts;
-        assert_eq!(counts.accepted, self.accepted);
-        assert!(counts.accepted >= *operations, "{counts:?}");
-        assert!(counts.succeeded > operations / 2, "{counts:?}");
+        assert_eq!(counts.accepted, tally.accepted);
+        assert_eq!(counts.damaged, self.damages());
         assert!(counts.failed > 0 && counts.canceled > 0, "{counts:?}");
-        assert_eq!(counts.kills, faults.all_kills());
-        assert_eq!(counts.stops, faults.stops);
-        assert!(counts.outages >= faults.outages, "{counts:?}");
+        assert!(
+            (1..=tally.forgotten).contains(&counts.forgotten),
+            "{counts:?}"
+        );
+        assert!(counts.lists >= TENANTS, "{counts:?}");
+        match self.plan {
+            Plan::Faults(faults) => {
+                let faults = faults(*operations);
+                assert!(tally.accepted + tally.answered >= *operations, "{tally:?}");
+                assert!(counts.succeeded > operations / 2, "{counts:?}");
+                assert!(tally.refused > 0, "{tally:?}");
+                assert_eq!(counts.kills, faults.all_kills());
+                assert_eq!(counts.stops, faults.stops);
+                assert!(counts.outages >= faults.outages, "{counts:?}");
+            }
+            Plan::Restarts(restarts) => assert_eq!(counts.kills, restarts.times),
+        }
+    }
+
+    fn damages(&self) -> usize {
+        match self.plan {
+            Plan::Faults(faults) => faults(self.operations).damages,
+            Plan::Restarts(_) => 0,
+        }
     }
 }
 
 impl Scenario {
+    /// What it is judged by.
+    fn rules(&self) -> Rules {
+        let rules = Rules::new()
+            .attempts(self.attempts)
+            .lease(self.lease)
+            .recovery(self.lease)
+            .stop(Duration::from_secs(2));
+        // Pending takes no time: there is no bound on what runs at once.
+        let timeouts = TIMEOUT + Duration::from_secs(2);
+        let rules = match self.workers {
+            0 => rules.timeouts(timeouts),
+            // What was in the hands of a worker that died, but not begun, is on its way
+            // again.
+            _ => rules.timeouts(timeouts + 2 * CLAIMED_WITHIN),
+        };
+        match self.database.is_in_the_node() {
+            true => rules.reclaim(RECLAIM).causes(true),
+            false => rules,
+        }
+    }
+
     /// What answers.
     fn node(&self, folder: &Folder) -> Command {
         let seconds = |duration: Duration| duration.as_secs().to_string();
         let mut arguments = vec![
-            ("--lease", seconds(LEASE)),
+            ("--lease", seconds(self.lease)),
             ("--timeout", seconds(TIMEOUT)),
             ("--idempotency", "optional".into()),
             ("--drain", "1".into()),
         ];
+        if self.database.is_in_the_node() {
+            arguments.push(("--result-limit", TOO_LARGE.to_string()));
+        }
         let attempts = self.attempts;
         if self.attempts > 1 {
             arguments.push(("--on-interrupted", format!("rerun:{attempts}")));
         }
         match self.workers {
             0 => {
-                arguments.push(("--store", self.url(folder)));
+                arguments.push(("--store", self.database.url(folder)));
                 arguments.push(("--runs", folder.join("runs").display().to_string()));
-                Command::new("server", &[], arguments)
+                Command::new("server", &FLAGS, arguments)
             }
             _ => {
-                arguments.push(("--queue", self.url(folder)));
+                arguments.push(("--queue", self.database.url(folder)));
                 arguments.push(("--claimed-within", seconds(CLAIMED_WITHIN)));
-                Command::new("workers", &["front"], arguments)
+                Command::new("workers", &[&["front"], &FLAGS[..]].concat(), arguments)
             }
         }
     }
@@ -243,26 +246,17 @@ impl Scenario {
     fn worker(&self, folder: &Folder) -> Command {
         let seconds = |duration: Duration| duration.as_secs().to_string();
         let arguments = [
-            ("--queue", self.url(folder)),
-            ("--lease", seconds(LEASE)),
+            ("--queue", self.database.url(folder)),
+            ("--lease", seconds(self.lease)),
             ("--timeout", seconds(TIMEOUT)),
             ("--drain", "1".into()),
             ("--runs", folder.join("runs").display().to_string()),
         ];
         Command::new("workers", &["worker"], arguments)
     }
-
-    fn url(&self, folder: &Folder) -> String {
-        match &self.database {
-            Database::Memory => "memory".into(),
-            Database::Redb => format!("redb:{}", folder.join("store").display()),
-            Database::Postgres(postgres) => postgres.url(),
-            Database::Redis(redis) => redis.url(),
-        }
-    }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
 }

@@ -18,7 +18,10 @@ pub(crate) struct Wish<'a> {
     pub(crate) ask: Ask,
     /// Of a post.
     pub(crate) body: Bytes,
-    /// The whole entity tag, where there is a version that is known.
+    /// How long a post may be held.
+    pub(crate) held: Duration,
+    /// The whole entity tag, where there is a version that is known: of a poll, which
+    /// has it already; of what is to be forgotten.
     pub(crate) known: Option<&'a str>,
 }
 
@@ -28,33 +31,54 @@ impl Wish<'_> {
             Ask::Poll {
                 wait: Some(wait), ..
             } => Duration::from_millis(wait),
-            _ => Duration::ZERO,
+            _ => self.held,
         }
     }
 
     pub(crate) fn request(&self, url: &str) -> Request<Bytes> {
         let (method, path) = match &self.ask {
             Ask::Post { .. } => (Method::POST, "/reports".into()),
-            Ask::Poll { operation, .. } => (Method::GET, format!("/operations/{operation}")),
-            Ask::Result { operation } => (Method::GET, format!("/operations/{operation}/result")),
-            Ask::Cancel { operation } => (Method::DELETE, format!("/operations/{operation}")),
+            Ask::Poll { operation, .. } => (Method::GET, at(operation)),
+            Ask::Result { operation } => (Method::GET, at(operation) + "/result"),
+            Ask::Cancel { operation } | Ask::Forget { operation } => {
+                (Method::DELETE, at(operation))
+            }
+            Ask::List => (Method::GET, "/operations/".into()),
         };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{url}{path}"))
             .header("x-tenant", self.tenant);
-        if let Ask::Post { key: Some(key), .. } = &self.ask {
-            request = request.header("idempotency-key", format!("\"{key}\""));
+        if let Ask::Post { key, id, .. } = &self.ask {
+            if let Some(key) = key {
+                request = request.header("idempotency-key", format!("\"{key}\""));
+            }
+            if let Some(id) = id {
+                request = request.header("operation-id", id_of(id));
+            }
         }
         let hold = self.hold().as_secs();
         if hold > 0 {
             request = request.header("prefer", format!("wait={hold}"));
         }
         if let Some(known) = self.known {
-            request = request.header(header::IF_NONE_MATCH, known);
+            let condition = match self.ask {
+                Ask::Forget { .. } => header::IF_MATCH,
+                _ => header::IF_NONE_MATCH,
+            };
+            request = request.header(condition, known);
         }
         request.body(self.body.clone()).unwrap()
     }
+}
+
+fn at(operation: &str) -> String {
+    format!("/operations/{}", id_of(operation))
+}
+
+/// The id of what the log calls an operation.
+pub(crate) fn id_of(operation: &str) -> &str {
+    operation.split_once('#').map_or(operation, |(id, _)| id)
 }
 
 /// What an answer says.
@@ -64,24 +88,29 @@ pub(crate) fn answer(ask: &Ask, status: StatusCode, headers: &HeaderMap, body: &
         return Answer::Result(outcome(body));
     }
     match (ask, status) {
-        (Ask::Post { .. }, StatusCode::ACCEPTED) => Answer::Accepted {
-            operation: id(headers),
-        },
+        (Ask::Post { id: chosen, .. }, StatusCode::ACCEPTED) => {
+            let id = id(headers);
+            let chosen = chosen.as_ref().filter(|chosen| id_of(chosen) == id);
+            let operation = chosen.cloned().unwrap_or(id);
+            Answer::Accepted { operation }
+        }
+        (Ask::Post { .. }, StatusCode::OK) => Answer::Result(outcome(body)),
+        (Ask::Forget { .. }, StatusCode::NO_CONTENT) => Answer::Forgotten,
         (Ask::Result { .. }, StatusCode::ACCEPTED) => Answer::Unfinished,
-        (Ask::Poll { .. } | Ask::Cancel { .. }, StatusCode::OK) => {
+        (Ask::Poll { .. } | Ask::Cancel { .. } | Ask::Forget { .. }, StatusCode::OK) => {
             Answer::Operation(sighting(headers, body))
         }
         (Ask::Poll { .. }, StatusCode::NOT_MODIFIED) => Answer::Unchanged {
             version: version(text(headers, "etag").expect("a 304 has its tag")),
         },
         (Ask::Cancel { .. }, StatusCode::CONFLICT) => Answer::Finished,
-        (Ask::Post { .. }, _) => refused(status),
+        (Ask::Post { .. } | Ask::List, _) => refused(status),
         (_, StatusCode::NOT_FOUND) => Answer::Absent,
         _ => refused(status),
     }
 }
 
-fn refused(status: StatusCode) -> Answer {
+pub(crate) fn refused(status: StatusCode) -> Answer {
     let status = status.as_u16();
     Answer::Refused { status }
 }
@@ -108,17 +137,22 @@ fn sighting(headers: &HeaderMap, body: &[u8]) -> Sighting {
 
 fn outcome(body: &[u8]) -> Outcome {
     #[derive(Deserialize)]
-    struct Titled {
-        title: String,
+    struct Named {
+        title: Option<String>,
         /// Problems have a title as well.
         pages: Option<u32>,
+        r#type: Option<String>,
     }
-    let titled: Option<Titled> = serde_json::from_slice(body).ok();
+    let named: Option<Named> = serde_json::from_slice(body).ok();
+    let (title, failure) = match named {
+        Some(named) if named.pages.is_some() => (named.title, None),
+        Some(problem) => (None, problem.r#type),
+        None => (None, None),
+    };
     Outcome {
         digest: digest(body),
-        title: titled
-            .filter(|titled| titled.pages.is_some())
-            .map(|titled| titled.title),
+        title,
+        failure,
     }
 }
 

@@ -28,6 +28,10 @@ pub(crate) enum Law {
     Freshness,
     /// Every node has keys of its own.
     Once,
+    /// Whoever asks is taken for one and the same.
+    Owners,
+    /// What is forgotten stays.
+    Forgetting,
 }
 
 /// The handle of one node.
@@ -52,7 +56,7 @@ type Stored = Arc<Record<RecordedResponse>>;
 type Answer<T> = Result<T, StoreError>;
 
 impl Lawless {
-    fn breaks(&self, law: Law) -> bool {
+    pub(crate) fn breaks(&self, law: Law) -> bool {
         self.broken == Some(law)
     }
 
@@ -172,7 +176,13 @@ impl Repository for Lawless {
     }
 
     async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
-        self.memory().await.forget(id, version).await
+        let memory = self.memory().await;
+        if self.breaks(Law::Forgetting)
+            && let Some(record) = memory.get(id).await?
+        {
+            return Ok(Write::Done(record));
+        }
+        memory.forget(id, version).await
     }
 }
 

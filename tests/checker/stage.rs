@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Json, Router, body::Body, extract::Extension, routing::post};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::{
@@ -18,14 +18,18 @@ use tower::ServiceExt;
 use tower_operations::{
     AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, Outcome, PollService,
     State,
+    accept::PlainOwner,
     checker::{Answer, Ask, Call, Entry, Kill, Rules, Run, RunEvent, Verdict, check},
-    store::{Lease, LeaseTerm, NodeId, Repository},
+    store::{Lease, LeaseTerm, NodeId, Owner, Repository},
 };
 
 use crate::{
     lawless::{Law, Lawless, Shared},
-    wish::{Wish, answer},
+    wish::{Wish, answer, text},
 };
+
+/// Who asks, unless it is said.
+pub(crate) const TENANT: &str = "tenant";
 
 pub(crate) const A: usize = 0;
 pub(crate) const B: usize = 1;
@@ -100,15 +104,48 @@ impl Stage {
 
     /// Posts what is accepted, and gives the operation.
     pub(crate) async fn accepted(&self, node: usize, title: &str, key: Option<&str>) -> String {
-        let ask = Ask::Post {
-            title: title.into(),
-            key: key.map(str::to_owned),
-        };
-        let body = json!({ "title": title }).to_string();
-        match self.ask(node, ask, body.into()).await {
+        match self.post(TENANT, node, title, key, None).await {
             Answer::Accepted { operation } => operation,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Posts under a key, and under the id that the log calls so.
+    pub(crate) async fn post(
+        &self,
+        tenant: &str,
+        node: usize,
+        title: &str,
+        key: Option<&str>,
+        id: Option<&str>,
+    ) -> Answer {
+        let ask = Ask::Post {
+            title: title.into(),
+            key: key.map(str::to_owned),
+            id: id.map(str::to_owned),
+        };
+        let body = json!({ "title": title }).to_string();
+        let wish = Wish {
+            body: body.into(),
+            ..wish(tenant, ask)
+        };
+        self.ask(node, wish).await.0
+    }
+
+    /// Asks for what has ended to be forgotten.
+    pub(crate) async fn forget(&self, node: usize, operation: &str) -> Answer {
+        let poll = Ask::Poll {
+            operation: operation.into(),
+            wait: None,
+            since: None,
+        };
+        let (_, etag) = self.ask(node, wish(TENANT, poll)).await;
+        let operation = operation.into();
+        let forget = Wish {
+            known: etag.as_deref(),
+            ..wish(TENANT, Ask::Forget { operation })
+        };
+        self.ask(node, forget).await.0
     }
 
     pub(crate) async fn poll(&self, node: usize, operation: &str) -> Option<State> {
@@ -123,7 +160,26 @@ impl Stage {
             wait: (wait > 0).then_some(wait),
             since: None,
         };
-        match self.ask(node, ask, Bytes::new()).await {
+        self.held_for(TENANT, node, ask).await
+    }
+
+    /// The same, by whoever asks.
+    pub(crate) async fn poll_as(
+        &self,
+        tenant: &str,
+        node: usize,
+        operation: &str,
+    ) -> Option<State> {
+        let ask = Ask::Poll {
+            operation: operation.into(),
+            wait: None,
+            since: None,
+        };
+        self.held_for(tenant, node, ask).await
+    }
+
+    async fn held_for(&self, tenant: &str, node: usize, ask: Ask) -> Option<State> {
+        match self.ask(node, wish(tenant, ask)).await.0 {
             Answer::Operation(sighting) => Some(sighting.state),
             _ => None,
         }
@@ -131,8 +187,8 @@ impl Stage {
 
     pub(crate) async fn cancel(&self, node: usize, operation: &str) -> Answer {
         let operation = operation.into();
-        self.ask(node, Ask::Cancel { operation }, Bytes::new())
-            .await
+        let cancel = wish(TENANT, Ask::Cancel { operation });
+        self.ask(node, cancel).await.0
     }
 
     /// Waits until the inner service has begun.
@@ -171,7 +227,11 @@ impl Stage {
     pub(crate) fn kill(&self, node: usize) {
         self.stop(node);
         let (node, at) = (NAMES[node].into(), self.log.now());
-        self.log.add(Entry::Kill(Kill { node, at }));
+        self.log.add(Entry::Kill(Kill {
+            node,
+            at,
+            back: None,
+        }));
     }
 
     /// Ends, as interrupted, all whose lease has expired.
@@ -194,13 +254,7 @@ impl Stage {
         check(&*self.log.entries.lock().unwrap(), &rules)
     }
 
-    async fn ask(&self, node: usize, ask: Ask, body: Bytes) -> Answer {
-        let wish = Wish {
-            tenant: "tenant",
-            ask,
-            body,
-            known: None,
-        };
+    async fn ask(&self, node: usize, wish: Wish<'_>) -> (Answer, Option<String>) {
         let begin = self.log.now();
         let request: Request<Body> = wish.request("").map(Body::from);
         let app = self.nodes[node].app.clone();
@@ -210,13 +264,25 @@ impl Stage {
         let answer = answer(&wish.ask, parts.status, &parts.headers, &body);
         self.log.add(Entry::Call(Call {
             client: wish.tenant.into(),
+            owner: Some(wish.tenant.into()),
             node: NAMES[node].into(),
             begin,
             end: self.log.now(),
             ask: wish.ask,
             answer: answer.clone(),
         }));
-        answer
+        let etag = text(&parts.headers, "etag").map(str::to_owned);
+        (answer, etag)
+    }
+}
+
+fn wish(tenant: &str, ask: Ask) -> Wish<'_> {
+    Wish {
+        tenant,
+        ask,
+        body: Bytes::new(),
+        held: Duration::ZERO,
+        known: None,
     }
 }
 
@@ -230,11 +296,23 @@ struct Reports {
     print: watch::Receiver<bool>,
 }
 
+fn tenant(parts: &Parts) -> Option<Owner> {
+    let tenant = parts.headers.get("x-tenant")?;
+    tenant.to_str().ok().map(Owner::new)
+}
+
 fn app(store: &Lawless, reports: Reports) -> Router {
-    let layer = AsyncAcceptLayer::new(store.clone()).idempotency(Idempotency::optional());
+    let layer = AsyncAcceptLayer::new(store.clone())
+        .owner_with(PlainOwner::new(tenant))
+        .idempotency(Idempotency::optional().client_ids());
+    let polls = PollService::new(store.clone());
+    let polls = match store.breaks(Law::Owners) {
+        true => polls.owner_with(PlainOwner::new(|_: &Parts| Some(Owner::new(TENANT)))),
+        false => polls.owner_with(PlainOwner::new(tenant)),
+    };
     Router::new()
         .route("/reports", post(report).route_layer(layer))
-        .nest_service("/operations", PollService::new(store.clone()))
+        .nest_service("/operations", polls)
         .layer(Extension(reports))
 }
 

@@ -46,6 +46,7 @@ fn what_is_not_accepted_may_be_lost() {
     let ask = Ask::Post {
         title: "Q3".into(),
         key: None,
+        id: None,
     };
     let lost = call(0, 5, ask, Answer::Nothing);
     passes(&[lost.clone(), run(2, 1, RunEvent::Begin)]);

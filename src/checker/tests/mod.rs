@@ -1,13 +1,17 @@
 //! For each law a log that keeps it, and the same log with that law broken.
 
+mod again;
+mod disturbed;
 mod end;
 mod once;
+mod owner;
 mod time;
 
 use std::time::Duration;
 
 use super::{
-    Answer, Ask, Away, Call, Entry, Outcome, Rules, Run, RunEvent, Sighting, Violation, check,
+    Answer, Ask, Away, Call, Damage, Drain, Entry, Kill, Outcome, Rules, Run, RunEvent, Sighting,
+    Violation, check,
 };
 use crate::operation::State;
 
@@ -29,6 +33,7 @@ fn rules() -> Rules {
 fn call(begin: u64, end: u64, ask: Ask, answer: Answer) -> Entry {
     Entry::Call(Call {
         client: "c".into(),
+        owner: None,
         node: "a".into(),
         begin,
         end,
@@ -41,6 +46,7 @@ fn post(at: u64, title: &str, key: Option<&str>, operation: &str) -> Entry {
     let ask = Ask::Post {
         title: title.into(),
         key: key.map(str::to_owned),
+        id: None,
     };
     let operation = operation.into();
     call(at, at + 5, ask, Answer::Accepted { operation })
@@ -72,6 +78,7 @@ fn report(title: &str) -> Outcome {
     Outcome {
         digest: format!("of {title}"),
         title: Some(title.into()),
+        failure: None,
     }
 }
 
@@ -104,6 +111,69 @@ fn run(at: u64, attempt: u32, event: RunEvent) -> Entry {
 fn away(begin: u64, end: u64) -> Entry {
     let node = None;
     Entry::Away(Away { node, begin, end })
+}
+
+fn forget(begin: u64, answer: Answer) -> Entry {
+    let operation = id();
+    call(begin, begin + 5, Ask::Forget { operation }, answer)
+}
+
+/// Nobody read it.
+fn refused(status: u16) -> Answer {
+    Answer::Refused { status }
+}
+
+/// The same call of this owner.
+fn of(owner: &str, entry: Entry) -> Entry {
+    let Entry::Call(call) = entry else {
+        panic!("{entry:?} has no owner");
+    };
+    Entry::Call(Call {
+        owner: Some(owner.into()),
+        ..call
+    })
+}
+
+/// The same call or run, of the operation that the log calls so.
+fn as_of(operation: &str, entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    match &mut entry {
+        Entry::Run(run) => run.operation = operation.into(),
+        Entry::Call(call) => {
+            match &mut call.ask {
+                Ask::Post { .. } | Ask::List => {}
+                Ask::Poll { operation: of, .. }
+                | Ask::Result { operation: of }
+                | Ask::Cancel { operation: of }
+                | Ask::Forget { operation: of } => *of = operation.into(),
+            }
+            if let Answer::Accepted { operation: of } = &mut call.answer {
+                *of = operation.into();
+            }
+        }
+        _ => {}
+    }
+    entry
+}
+
+fn list(begin: u64, operations: &[&str]) -> Entry {
+    let operations = operations.iter().map(ToString::to_string).collect();
+    call(begin, begin + 5, Ask::List, Answer::Listed { operations })
+}
+
+fn kill(at: u64, back: u64) -> Entry {
+    let (node, back) = ("a".into(), Some(back));
+    Entry::Kill(Kill { node, at, back })
+}
+
+fn drain(begin: u64, end: u64) -> Entry {
+    let node = "a".into();
+    Entry::Drain(Drain { node, begin, end })
+}
+
+fn damage(at: u64) -> Entry {
+    let operation = id();
+    Entry::Damage(Damage { operation, at })
 }
 
 /// A life as it should be.

@@ -12,6 +12,7 @@ fn a_result_is_that_of_the_request() {
     let other = Outcome {
         digest: "of Q3".into(),
         title: Some("Q4".into()),
+        failure: None,
     };
     convicts(&with(good(), read(80, Answer::Result(other))), &mixed);
     let log = [
@@ -57,6 +58,7 @@ fn a_key_leads_to_one_operation() {
     let ask = Ask::Post {
         title: "Q3".into(),
         key: Some("k".into()),
+        id: None,
     };
     let lost = call(0, 5, ask, Answer::Nothing);
     let other = Entry::Run(Run {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::{
-    accepted, away, call, cancel, convicts, good, id, passes, poll, rules, run, seen, sighting,
-    with,
+    accepted, away, call, cancel, convicts, damage, drain, forget, good, id, kill, list, of,
+    passes, poll, rules, run, seen, sighting, with,
 };
 use crate::checker::{Answer, Away, Entry, Run, RunEvent, Violation, check};
 use crate::operation::State;
@@ -107,7 +107,14 @@ fn what_is_canceled_is_stopped() {
 #[test]
 fn a_log_comes_back_as_it_was_written() {
     let mut log = good();
-    log.push(away(1, 2));
+    log.extend([
+        away(1, 2),
+        kill(3, 4),
+        drain(5, 6),
+        damage(7),
+        of("x", accepted()),
+    ]);
+    log.extend([forget(8, Answer::Forgotten), list(9, &["op-1"])]);
     let lines: Vec<_> = log.iter().map(|entry| entry.to_line().unwrap()).collect();
     let read: Result<Vec<_>, _> = Entry::read(lines.join("\n").as_bytes()).collect();
     assert_eq!(read.unwrap(), log);

@@ -1,0 +1,106 @@
+//! What was run for an operation, held against the laws.
+
+use std::time::Duration;
+
+use super::{
+    Violation,
+    disturbances::{Span, millis},
+    history::History,
+    judge::{Judge, ended_by, last_alive},
+};
+use crate::operation::State;
+
+impl Judge<'_> {
+    pub(super) fn runs(&self, id: &str, history: &mut History, state: Option<State>) {
+        let runs = history.runs.values();
+        let (attempts, ran) = runs.fold((0, false), |(attempts, ran), runs| {
+            (attempts + runs.begins.len(), ran || runs.ended)
+        });
+        let twice = history.runs.values().find_map(|runs| runs.twice);
+        let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+        if let Some(attempt) = twice {
+            history.convict(Violation::RanTwice {
+                operation: id.into(),
+                attempt,
+            });
+        } else if attempts > self.rules.attempts {
+            history.convict(Violation::TooManyAttempts {
+                operation: id.into(),
+                attempts,
+            });
+        }
+        if self.runs && state == Some(State::Succeeded) && !ran {
+            history.convict(Violation::NeverRan {
+                operation: id.into(),
+            });
+        }
+    }
+
+    pub(super) fn stops(&self, id: &str, history: &mut History) {
+        let (Some(within), Some(canceled)) = (self.rules.stop, history.canceled) else {
+            return;
+        };
+        let stopped = history
+            .runs
+            .values()
+            .filter_map(|runs| runs.stopped.as_ref());
+        let Some((at, node)) = stopped.filter(|(at, _)| *at > canceled).max() else {
+            return;
+        };
+        let lease = self.rules.lease;
+        let excused = self.disturbances.within(canceled, *at, Some(node), lease);
+        let by = Duration::from_millis(at - canceled).saturating_sub(excused);
+        if by > within {
+            history.convict(Violation::WentOn {
+                operation: id.into(),
+                by,
+            });
+        }
+    }
+
+    /// Whoever is back after a kill ends what he had, or has it run again.
+    pub(super) fn reclaims(&self, id: &str, history: &mut History) {
+        let (Some(within), Some(accepted)) = (self.rules.reclaim, history.accepted) else {
+            return;
+        };
+        let Some(alive) = last_alive(history) else {
+            return;
+        };
+        let within = millis(within);
+        let runs = || history.runs.values().flat_map(|runs| &runs.begins);
+        let is_stranded = |killed: &&Span| {
+            let due = killed.end.saturating_add(within);
+            let ran = runs().any(|begun| (killed.begin..=due).contains(begun));
+            accepted <= killed.begin && due < alive && !ran
+        };
+        if let Some(killed) = self.reclaims.iter().find(is_stranded) {
+            let by = Duration::from_millis(alive - killed.end);
+            history.convict(Violation::Stranded {
+                operation: id.into(),
+                by,
+            });
+        }
+    }
+
+    /// What fails as interrupted was in the hands of a node that something was done to.
+    pub(super) fn interruptions(&self, id: &str, history: &mut History) {
+        let failure = history.result.as_ref().and_then(|it| it.failure.as_deref());
+        if !self.rules.causes || failure != Some("urn:tower-operations:interrupted") {
+            return;
+        }
+        let (Some(asked), Some(ended)) = (history.asked, ended_by(history)) else {
+            return;
+        };
+        let tried = self.first_tries.get(id).copied();
+        let life = Span {
+            begin: tried.map_or(asked, |tried| tried.min(asked)),
+            end: ended,
+        };
+        let shortly = self.rules.lease + self.rules.recovery;
+        if !self.disturbances.explain(life, shortly) {
+            history.convict(Violation::Interrupted {
+                operation: id.into(),
+            });
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is known of all operations.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Violation, history::History};
+
+/// The histories by what the log calls the operations.
+#[derive(Debug, Default)]
+pub(super) struct Histories {
+    known: HashMap<String, History>,
+    /// By id.
+    damaged: HashSet<String>,
+}
+
+/// The id of an operation, of which there may be several one after the other.
+pub(super) fn id_of(operation: &str) -> &str {
+    operation.split_once('#').map_or(operation, |(id, _)| id)
+}
+
+impl Histories {
+    pub(super) fn of(&mut self, operation: &str) -> &mut History {
+        // Most operations are known: no key is made for them.
+        if !self.known.contains_key(operation) {
+            self.known.insert(operation.into(), History::default());
+        }
+        self.known.entry(operation.into()).or_default()
+    }
+
+    pub(super) fn damaged(&mut self, id: &str) {
+        self.damaged.insert(id.into());
+    }
+
+    pub(super) fn is_damaged(&self, operation: &str) -> bool {
+        self.damaged.contains(id_of(operation))
+    }
+
+    /// Who posted it, as far as that is known.
+    pub(super) fn owner(&self, operation: &str) -> Option<&Option<String>> {
+        self.known.get(operation)?.owners.first()
+    }
+
+    /// When somebody first asked for it to be forgotten.
+    pub(super) fn forgetting(&self, operation: &str) -> Option<u64> {
+        self.known.get(operation)?.forgetting
+    }
+
+    /// Gives the runs of an id to those of its operations whose title they name.
+    pub(super) fn tell_apart(&mut self) {
+        let again = self.known.iter().filter_map(|(operation, history)| {
+            let title = history.wanted.clone()?;
+            (id_of(operation) != operation).then(|| (operation.clone(), title))
+        });
+        for (operation, title) in again.collect::<Vec<_>>() {
+            let Some(first) = self.known.get_mut(id_of(&operation)) else {
+                continue;
+            };
+            if let Some(runs) = first.runs.remove(&title) {
+                self.of(&operation).runs.insert(title, runs);
+            }
+        }
+    }
+
+    /// All that they were convicted of. What became of a damaged one is excused, but not
+    /// that another saw it.
+    pub(super) fn violations(&mut self) -> Vec<Violation> {
+        let mut all = Vec::new();
+        for (operation, history) in &mut self.known {
+            let is_damaged = self.damaged.contains(id_of(operation));
+            let counts = |violation: &Violation| {
+                !is_damaged || matches!(violation, Violation::ShownToAnother { .. })
+            };
+            all.extend(history.found.drain(..).filter(counts));
+        }
+        all
+    }
+
+    /// The ids of which there were several operations.
+    pub(super) fn again(&self) -> HashSet<String> {
+        let again = self
+            .known
+            .keys()
+            .filter(|operation| operation.contains('#'));
+        again.map(|operation| id_of(operation).to_owned()).collect()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut History)> {
+        self.known
+            .iter_mut()
+            .map(|(operation, history)| (&**operation, history))
+    }
+}

@@ -1,0 +1,83 @@
+//! What clients saw in their lists.
+
+use std::collections::HashSet;
+
+use super::{
+    Call, Rules, Violation,
+    disturbances::Span,
+    histories::{Histories, id_of},
+    history::History,
+    judge::kept_until,
+};
+
+/// Every list that was read.
+#[derive(Debug, Default)]
+pub(super) struct Lists(Vec<Read>);
+
+#[derive(Debug)]
+struct Read {
+    owner: Option<String>,
+    reading: Span,
+    ids: HashSet<String>,
+}
+
+impl Lists {
+    pub(super) fn add(&mut self, call: &Call, ids: &[String]) {
+        self.0.push(Read {
+            owner: call.owner.clone(),
+            reading: call.reading(),
+            ids: ids.iter().cloned().collect(),
+        });
+    }
+
+    /// What is missing in them, or should be.
+    pub(super) fn judge(&self, operations: &mut Histories, rules: &Rules) {
+        let again = operations.again();
+        for read in &self.0 {
+            for (operation, history) in operations.iter_mut() {
+                let is_only = !again.contains(id_of(operation));
+                if let Some(violation) = read.judge(operation, is_only, history, rules) {
+                    history.convict(violation);
+                }
+            }
+        }
+    }
+}
+
+impl Read {
+    /// `is_only` says whether no other operation has had the id.
+    fn judge(
+        &self,
+        operation: &str,
+        is_only: bool,
+        history: &History,
+        rules: &Rules,
+    ) -> Option<Violation> {
+        let accepted = history.accepted?;
+        let is_listed = self.ids.contains(id_of(operation));
+        let is_theirs = history.owners.contains(&self.owner);
+        let Span { begin, end } = self.reading;
+        let operation = || operation.to_owned();
+        let (forgetting, forgotten) = (history.forgetting, history.forgotten);
+        match (is_listed, is_theirs) {
+            (true, false) => Some(Violation::ShownToAnother {
+                operation: operation(),
+                owner: self.owner.clone().unwrap_or_default(),
+            }),
+            (true, true) if is_only && forgotten.is_some_and(|at| at < begin) => {
+                Some(Violation::ForgetUndone {
+                    operation: operation(),
+                })
+            }
+            (false, true) => {
+                let is_there = accepted < begin
+                    && forgetting.is_none_or(|begun| begun > end)
+                    && end < kept_until(history, accepted, rules);
+                is_there.then(|| Violation::Unlisted {
+                    operation: operation(),
+                })
+            }
+            _ => None,
+        }
+    }
+}
