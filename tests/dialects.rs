@@ -158,10 +158,8 @@ fn operations() -> Fixed {
         .with("code", "InvalidInput");
     let refusal =
         br#"{"title":"Report failed","detail":"page 3 has no data","code":"InvalidInput"}"#;
-    let failure = Failure {
-        problem,
-        response: Some(response(422, "application/problem+json", refusal)),
-    };
+    let refusal = response(422, "application/problem+json", refusal);
+    let failure = Failure::from(problem).with_response(refusal);
     let all = [
         operation("1-pending", Stage::Pending),
         operation("2-running", Stage::Running),

@@ -37,7 +37,7 @@ fn outcome() -> impl Strategy<Value = Outcome<u32>> {
         any::<Option<u32>>().prop_map(Outcome::Succeeded),
         (400_u16..600, any::<Option<u32>>()).prop_map(|(status, response)| {
             let problem = Problem::new(StatusCode::from_u16(status).unwrap());
-            Outcome::Failed(Failure { problem, response })
+            Outcome::Failed(Failure::from(problem).with_response(response))
         }),
         Just(Outcome::Canceled),
     ]

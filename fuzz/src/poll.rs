@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tower::ServiceExt;
 use tower_operations::{
-    Failure, FailureKind, MemoryStore, OperationId, Outcome, PollService, Problem, Progress,
-    RecordedResponse, WholeBody,
+    FailureKind, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
+    WholeBody,
     operation::Stored,
     store::{Created, NewOperation, Owner, Repository, Store},
 };
@@ -181,8 +181,14 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
             responded(response(400, PROBLEM, b"{\"status\":200,\"type\":7}")),
         ),
         nobodys("canceled", Stage::Ended(Outcome::Canceled)),
-        nobodys("interrupted", Stage::Ended(ours(FailureKind::Interrupted))),
-        nobodys("panicked", Stage::Ended(ours(FailureKind::Panicked))),
+        nobodys(
+            "interrupted",
+            Stage::Ended(Outcome::failed(FailureKind::Interrupted)),
+        ),
+        nobodys(
+            "panicked",
+            Stage::Ended(Outcome::failed(FailureKind::Panicked)),
+        ),
         Operation {
             id: "annas",
             owner: Some(ANNA),
@@ -250,14 +256,6 @@ fn moved() -> Response<WholeBody> {
 
 fn recorded(response: Response<WholeBody>) -> RecordedResponse {
     RecordedResponse::new(response)
-}
-
-fn ours(kind: FailureKind) -> Outcome<RecordedResponse> {
-    let problem = Problem::new(kind.status()).with_type(kind.urn());
-    Outcome::Failed(Failure {
-        problem,
-        response: None,
-    })
 }
 
 impl Operation {

@@ -16,7 +16,8 @@ use crate::{
 /// it too. Any other answer frees the key.
 ///
 /// # Errors of the answer
-/// One that is announced to be above the result limit is not kept. One that turns
+/// One that is no final response is lost, as an error of the service would be. One that
+/// is announced to be above the result limit is not kept. One that turns
 /// out to be is lost, as the result of an operation would be.
 pub(super) async fn settled<C, E>(
     early: Told<Response<C>, E>,
@@ -39,8 +40,12 @@ where
     let outcome = match timeout(policy.run.running, collect(response, limit)).await {
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
-            key.settle(recorded.clone(), policy.create_timeout).await;
-            return Told::Settled(recorded.to_response());
+            if recorded.is_final() {
+                key.settle(recorded.clone(), policy.create_timeout).await;
+                return Told::Settled(recorded.to_response());
+            }
+            // Not to be kept: the key is free again.
+            Outcome::failed(FailureKind::InnerError)
         }
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),

@@ -7,7 +7,7 @@ use http::{Response, Version};
 use super::{policy::Policy, refuse::Refusal, when::Reply};
 use crate::{
     dialect::{Context, Urls, whole_seconds},
-    operation::{Operation, RecordedResponse, Snapshot, Stage, WholeBody},
+    operation::{FailureKind, Operation, Problem, RecordedResponse, Snapshot, Stage, WholeBody},
     store::Record,
 };
 
@@ -71,7 +71,7 @@ impl Front {
         let (Created(operation), urls) = match accepted {
             Accepted::New(created) => (created, &self.urls),
             Accepted::Repeated(created, urls) => (created, urls),
-            Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
+            Accepted::Answered(answer) => return (repeated(answer), Reply::Direct),
         };
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.replay);
@@ -82,5 +82,37 @@ impl Front {
             policy.dialect.accepted(&operation.view(), &context),
             Reply::Accepted,
         )
+    }
+}
+
+/// An answer that was kept, once more. The first releases kept those that are not final
+/// too, which end or break a connection.
+fn repeated(answer: &RecordedResponse) -> Response<WholeBody> {
+    match answer.is_final() {
+        true => answer.to_response(),
+        false => Problem::from(FailureKind::InnerError).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_kept_and_is_not_final_is_never_sent() {
+        for status in [100, 101, 103, 600] {
+            let mut response = Response::new(WholeBody::from("not final"));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let kept = RecordedResponse::new(response);
+            assert_eq!(
+                repeated(&kept).status(),
+                StatusCode::BAD_GATEWAY,
+                "{status}"
+            );
+        }
+        let kept = RecordedResponse::new(Response::new(WholeBody::from("kept")));
+        assert_eq!(repeated(&kept).body().data(), "kept");
     }
 }

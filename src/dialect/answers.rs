@@ -40,13 +40,24 @@ pub(super) fn empty(status: StatusCode) -> Response<WholeBody> {
 }
 
 /// The result of a terminal operation as an answer: what was recorded, `200` and
-/// JSON, or `204` where there is none. `None` if it failed without a response.
+/// JSON, or `204` where there is none. `None` if it failed without a response. What was
+/// recorded and is no final response cannot be shown, and a failure is sent as an error.
 pub(super) fn replayed(
     operation: &OperationView<'_>,
     context: &Context<'_>,
 ) -> Result<Option<Response<WholeBody>>, Fault> {
-    Ok(match (operation.response(), operation.problem()) {
-        (Some(PayloadView::Response(recorded)), _) => Some(context.replay.response(recorded)),
+    Ok(match (operation.response(), operation.error_status()) {
+        (Some(PayloadView::Response(recorded)), Some(status)) => {
+            let mut response = context.replay.response(recorded);
+            *response.status_mut() = status;
+            Some(response)
+        }
+        (Some(PayloadView::Response(recorded)), None) if !recorded.is_final() => {
+            let (id, status) = (operation.id(), recorded.status());
+            tracing::error!(%id, %status, "a result is no final response");
+            return Err(Fault::Unpresentable);
+        }
+        (Some(PayloadView::Response(recorded)), None) => Some(context.replay.response(recorded)),
         (Some(PayloadView::Json(value)), _) => {
             let mut text = Vec::new();
             value

@@ -65,7 +65,7 @@ pub(super) fn fault(fault: &Fault) -> Response<WholeBody> {
         Fault::KeyReused => StatusCode::BAD_REQUEST,
         fault => fault.status(),
     };
-    error(status, &ErrorWords::from(&problem))
+    error(status, &ErrorWords::of_fault(fault, &problem))
 }
 
 fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {

@@ -178,7 +178,7 @@ impl Dialect for Durable {
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
         let problem = fault.named("x-ms-continuation-token").problem();
-        let words = ErrorWords::from(&problem);
+        let words = ErrorWords::of_fault(fault, &problem);
         let status = match fault {
             Fault::AlreadyFinished { .. } => StatusCode::GONE,
             // There is nothing to purge.

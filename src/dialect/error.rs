@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use http::{Response, StatusCode};
 
 use super::{
+    Fault,
     answers::{JSON, Put},
     object::Object,
 };
-use crate::operation::{OperationView, Problem, State, WholeBody};
+use crate::operation::{OperationView, Problem, State, WholeBody, in_one_word};
 
 /// A failure in the terms that dialects share.
 pub(super) struct ErrorWords<'a> {
@@ -18,20 +19,9 @@ pub(super) struct ErrorWords<'a> {
     pub(super) retryable: bool,
 }
 
-impl<'a> From<&'a Problem> for ErrorWords<'a> {
-    fn from(problem: &'a Problem) -> Self {
-        Self {
-            code: problem.error_code(),
-            message: problem
-                .detail()
-                .or(problem.title())
-                .unwrap_or("The operation failed."),
-            status: problem
-                .status()
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            retryable: problem.is_retryable(),
-        }
-    }
+fn message(problem: &Problem) -> &str {
+    let text = problem.detail().or(problem.title());
+    text.unwrap_or("The operation failed.")
 }
 
 impl ErrorWords<'static> {
@@ -44,6 +34,16 @@ impl ErrorWords<'static> {
 }
 
 impl<'a> ErrorWords<'a> {
+    /// Of an error of our own, and the problem that it is.
+    pub(super) fn of_fault(fault: &Fault, problem: &'a Problem) -> Self {
+        Self {
+            code: in_one_word(fault.code()).into(),
+            message: message(problem),
+            status: fault.status(),
+            retryable: problem.is_retryable(),
+        }
+    }
+
     /// `{"code","message"}`
     pub(super) fn fill(&self, object: Object) -> Object {
         object
@@ -72,9 +72,14 @@ impl<'a> ErrorWords<'a> {
 
     /// Of what has failed or was canceled.
     pub(super) fn of(operation: &OperationView<'a>) -> Option<Self> {
-        match (operation.state(), operation.problem()) {
-            (State::Canceled, _) => Some(ErrorWords::CANCELED),
-            (_, problem) => problem.map(Self::from),
+        if operation.state() == State::Canceled {
+            return Some(ErrorWords::CANCELED);
         }
+        Some(Self {
+            code: operation.error_code()?,
+            message: message(operation.problem()?),
+            status: operation.error_status()?,
+            retryable: operation.is_retryable(),
+        })
     }
 }

@@ -165,6 +165,9 @@ impl Dialect for Fhir {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        outcome(fault.status(), &ErrorWords::from(&fault.problem()))
+        outcome(
+            fault.status(),
+            &ErrorWords::of_fault(fault, &fault.problem()),
+        )
     }
 }

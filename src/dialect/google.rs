@@ -266,7 +266,7 @@ impl Dialect for Google {
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
         let problem = fault.named("pageToken").problem();
-        let words = ErrorWords::from(&problem);
+        let words = ErrorWords::of_fault(fault, &problem);
         let (status, (_, name)) = match fault {
             Fault::NotFinished { .. } => {
                 let status = StatusCode::BAD_REQUEST;

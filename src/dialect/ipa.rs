@@ -164,6 +164,9 @@ impl Dialect for Ipa {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        refusal(fault.status(), &ErrorWords::from(&fault.problem()))
+        refusal(
+            fault.status(),
+            &ErrorWords::of_fault(fault, &fault.problem()),
+        )
     }
 }

@@ -87,6 +87,6 @@ impl Dialect for OData {
             Fault::AlreadyFinished { .. } => StatusCode::GONE,
             fault => fault.status(),
         };
-        ErrorWords::from(&problem).response(status)
+        ErrorWords::of_fault(fault, &problem).response(status)
     }
 }

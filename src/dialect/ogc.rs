@@ -79,9 +79,12 @@ fn links<'a, const N: usize>(object: Object, links: [Link<'a>; N]) -> Object {
     })
 }
 
-/// A problem as the standard has it: with a type in any case.
-fn exception(problem: &Problem) -> Problem {
-    problem.clone().with_type(problem.type_uri())
+/// What has failed as the standard has it: with a type in any case, and with the status
+/// that is sent.
+fn exception(operation: &OperationView<'_>) -> Option<Problem> {
+    let (problem, status) = operation.problem().zip(operation.error_status())?;
+    let problem = problem.clone().with_type(problem.type_uri());
+    Some(problem.with_status(status))
 }
 
 /// A `statusInfo`, of 1.0 and of the later drafts.
@@ -116,7 +119,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         .time("finished", metadata.finished_at())
         .time("updated", metadata.updated_at())
         .some("progress", percent.map(|percent| percent as u8))
-        .some("exception", operation.problem().map(exception));
+        .some("exception", exception(operation));
     links(
         object,
         [
@@ -160,7 +163,7 @@ impl Dialect for Ogc {
                 let id = operation.id().clone();
                 return Err(Fault::Canceled { id });
             }
-            State::Failed => operation.problem().map(exception).unwrap_or_default(),
+            State::Failed => exception(operation).unwrap_or_default(),
             State::Succeeded => {
                 let response = replayed(operation, context)?;
                 return response.ok_or(Fault::Unpresentable);

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use http::{
-    HeaderName, HeaderValue, Response,
+    HeaderName, HeaderValue, Response, StatusCode,
     header::{self, CACHE_CONTROL},
 };
 
@@ -42,10 +42,14 @@ impl Replay {
     }
 
     /// The recorded response as it was, without the fields that are not
-    /// repeated, and with `Cache-Control: private, no-store`.
+    /// repeated, and with `Cache-Control: private, no-store`. What is no final response,
+    /// of a status from 200 to 599, is sent as 500.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
         let mut response = recorded.to_response();
+        if !recorded.is_final() {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
         let headers = response.headers_mut();
         let dropped: Vec<HeaderName> = headers
             .keys()

@@ -205,7 +205,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     let intent = part.and_then(|part| part.intent(inquiry.method));
     match (id, intent) {
         (Some(id), Some(intent)) => {
-            let id = id.parse().map_err(|_| Fault::InvalidId)?;
+            let id = OperationId::named(&id).map_err(|_| Fault::InvalidId)?;
             Ok(Asked::About(id, intent))
         }
         (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),

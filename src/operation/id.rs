@@ -29,6 +29,9 @@ const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 /// `-`, `.`, `_`, `~`), neither `.` nor `..` nor a word that a sub-resource
 /// uses (`result`, `results`, `events`, `terminate`). It can therefore stand in a path as it is.
 ///
+/// Those words are refused where an id is given, and only there: an id that was accepted
+/// before its word was taken is read, by [`Deserialize`] too, and found.
+///
 /// ```
 /// use tower_operations::OperationId;
 ///
@@ -89,6 +92,38 @@ impl OperationId {
         Some(Self(Repr::Uuid(uuid)))
     }
 
+    /// The id that a path or a query names, which may be a word that is taken by now.
+    pub(crate) fn named(text: &str) -> Result<Self, InvalidId> {
+        // What most ids are breaks none of the rules for others.
+        if let Some(uuid) = canonical_uuid(text) {
+            return Ok(Self(Repr::Uuid(uuid)));
+        }
+        if text.is_empty() {
+            return Err(InvalidId::Empty);
+        }
+        if text.len() > MAX_LEN {
+            return Err(InvalidId::TooLong);
+        }
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if !text.bytes().all(unreserved) {
+            return Err(InvalidId::Character);
+        }
+        if text == "." || text == ".." {
+            return Err(InvalidId::Reserved);
+        }
+        Ok(Self(Repr::Text(text.into())))
+    }
+
+    /// The id that a store has kept, as it is: it was validated by the release that
+    /// accepted it.
+    pub(crate) fn stored(text: &str) -> Result<Self, InvalidId> {
+        match (canonical_uuid(text), text) {
+            (Some(uuid), _) => Ok(Self(Repr::Uuid(uuid))),
+            (None, "") => Err(InvalidId::Empty),
+            (None, text) => Ok(Self(Repr::Text(text.into()))),
+        }
+    }
+
     /// Bytes of its text.
     pub(crate) fn text_len(&self) -> usize {
         match &self.0 {
@@ -110,24 +145,10 @@ impl FromStr for OperationId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        // What most ids are breaks none of the rules for others.
-        if let Some(uuid) = canonical_uuid(text) {
-            return Ok(Self(Repr::Uuid(uuid)));
+        match RESERVED.contains(&text) {
+            true => Err(InvalidId::Reserved),
+            false => Self::named(text),
         }
-        if text.is_empty() {
-            return Err(InvalidId::Empty);
-        }
-        if text.len() > MAX_LEN {
-            return Err(InvalidId::TooLong);
-        }
-        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if !text.bytes().all(unreserved) {
-            return Err(InvalidId::Character);
-        }
-        if text == "." || text == ".." || RESERVED.contains(&text) {
-            return Err(InvalidId::Reserved);
-        }
-        Ok(Self(Repr::Text(text.into())))
     }
 }
 
@@ -175,9 +196,8 @@ impl Serialize for OperationId {
 
 impl<'de> Deserialize<'de> for OperationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        std::borrow::Cow::<'_, str>::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        Self::named(&text).map_err(de::Error::custom)
     }
 }
 
@@ -244,6 +264,30 @@ mod tests {
             Err(InvalidId::TooLong)
         );
         assert!("x".repeat(128).parse::<OperationId>().is_ok());
+    }
+
+    #[test]
+    fn a_word_that_is_taken_is_refused_where_an_id_is_given_and_nowhere_else() {
+        for word in RESERVED {
+            assert_eq!(word.parse::<OperationId>(), Err(InvalidId::Reserved));
+            for read in [OperationId::named(word), OperationId::stored(word)] {
+                assert_eq!(read.unwrap().to_string(), word);
+            }
+            let json = format!("\"{word}\"");
+            let read: OperationId = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.to_string(), word);
+        }
+    }
+
+    #[test]
+    fn what_a_store_has_kept_is_an_id_whatever_the_rules_are_now() {
+        for text in ["a/b", "..", "\u{fc} x", &"x".repeat(1000)] {
+            assert_eq!(OperationId::stored(text).unwrap().to_string(), text);
+            assert!(OperationId::named(text).is_err());
+        }
+        let uuid = OperationId::new();
+        assert_eq!(OperationId::stored(&uuid.to_string()), Ok(uuid));
+        assert_eq!(OperationId::stored(""), Err(InvalidId::Empty));
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
     RecordedResponse, Snapshot, Stage, State,
     recorded::Embed,
+    syntax::is_shallow,
     timestamp::{Clock, Timestamp, serde_rfc3339},
 };
 
@@ -127,7 +128,8 @@ fn write_recorded(
         return Ok(false);
     }
     match recorded.embed() {
-        Embed::Json => out.extend_from_slice(body),
+        Embed::JsonOfAnyDepth if !is_shallow(body) => return Ok(false),
+        Embed::Json | Embed::JsonOfAnyDepth => out.extend_from_slice(body),
         Embed::Text => serde_json::to_writer(out, &String::from_utf8_lossy(body))?,
         Embed::No => return Ok(false),
     }

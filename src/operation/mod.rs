@@ -28,6 +28,7 @@
 mod body;
 mod collect;
 mod digits;
+mod explained;
 mod failure;
 mod headers;
 mod id;
@@ -66,7 +67,7 @@ pub use view::OperationView;
 pub(crate) use collect::Collecting;
 pub(crate) use digits::{push_number, put_number};
 pub(crate) use headers::HeaderBlock;
-pub(crate) use problem::essence;
+pub(crate) use problem::{essence, in_one_word};
 #[cfg(any(fuzzing, test))]
 pub(crate) use syntax::is_json;
 pub(crate) use syntax::push_string;

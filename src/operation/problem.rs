@@ -71,6 +71,13 @@ impl Problem {
         self
     }
 
+    /// Sets `status`.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
     /// Sets `detail`, what went wrong this time.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
@@ -138,42 +145,50 @@ impl Problem {
         self.get("code").and_then(Value::as_str)
     }
 
-    /// A word for programs: `code`, or one made of the problem's type, where that is
-    /// one of this crate's (`urn:tower-operations:timed-out` is `TimedOut`), or of its
-    /// status (`422` is `UnprocessableEntity`).
+    /// A word for programs: `code`, or one made of its status (`422` is
+    /// `UnprocessableEntity`).
     #[must_use]
     pub fn error_code(&self) -> Cow<'_, str> {
-        if let Some(code) = self.code() {
-            return code.into();
+        self.error_code_at(self.status())
+    }
+
+    pub(super) fn error_code_at(&self, status: Option<StatusCode>) -> Cow<'_, str> {
+        let reason = || status?.canonical_reason();
+        match self.code() {
+            Some(code) => code.into(),
+            None => in_one_word(reason().unwrap_or("Failed")).into(),
         }
-        let own = self.type_uri().strip_prefix("urn:tower-operations:");
-        let reason = || self.status()?.canonical_reason();
-        let words = own.or_else(reason).unwrap_or("Failed");
-        let mut code = String::with_capacity(words.len());
-        for word in words.split(|letter: char| !letter.is_ascii_alphanumeric()) {
-            let mut letters = word.chars();
-            code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-            code.push_str(letters.as_str());
-        }
-        code.into()
     }
 
     /// Whether the same request can succeed another time: what the extension member
     /// `retryable` says, or else the status (408, 425, 429, 502, 503 and 504).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        let said = self.get("retryable").and_then(Value::as_bool);
-        said.unwrap_or_else(|| {
-            let status = self.status().map_or(500, |status| status.as_u16());
-            matches!(status, 408 | 425 | 429 | 502..=504)
-        })
+        self.is_retryable_at(self.error_status())
     }
 
-    /// The problem as a response of its own: its status (500 where it has
-    /// none), `application/problem+json`, `Cache-Control: no-store`.
+    pub(super) fn is_retryable_at(&self, status: StatusCode) -> bool {
+        let said = self.get("retryable").and_then(Value::as_bool);
+        said.unwrap_or(matches!(status.as_u16(), 408 | 425 | 429 | 502..=504))
+    }
+
+    /// The status that a response with this problem has: its own if that is of an error,
+    /// 4xx or 5xx, else 500.
+    pub(super) fn error_status(&self) -> StatusCode {
+        self.0
+            .status
+            .map_or(StatusCode::INTERNAL_SERVER_ERROR, of_an_error)
+    }
+
+    /// The problem as a response of its own: its status (500 where it has none, or none of
+    /// an error), `application/problem+json`, `Cache-Control: no-store`.
     #[must_use]
-    pub fn into_response(self) -> Response<WholeBody> {
-        let status = self.0.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    pub fn into_response(mut self) -> Response<WholeBody> {
+        let status = self.error_status();
+        // RFC 9457, section 3.1.2: the two are the same.
+        if let Some(said) = &mut self.0.status {
+            *said = status;
+        }
         let mut response = Response::new(WholeBody::from(self.to_json()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -191,20 +206,6 @@ impl Problem {
         // Strings, a number and JSON values under string keys: nothing that
         // serde_json refuses.
         serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec())
-    }
-
-    /// The problem that a response stands for: its own, if it carries one,
-    /// else one made from its status.
-    pub(crate) fn of_response(status: StatusCode, media_type: Option<&[u8]>, body: &[u8]) -> Self {
-        let is_problem = media_type.is_some_and(|media_type| {
-            essence(media_type).eq_ignore_ascii_case(b"application/problem+json")
-        });
-        let given = (is_problem && body.len() <= LARGEST)
-            .then(|| serde_json::from_slice::<Self>(body).ok())
-            .flatten();
-        let mut problem = given.unwrap_or_else(|| Self::new(status));
-        problem.0.status.get_or_insert(status);
-        problem
     }
 
     /// About how many bytes it takes on the heap.
@@ -227,6 +228,25 @@ impl Problem {
     }
 }
 
+/// `status` if it is of an error, 4xx or 5xx, else 500.
+pub(super) fn of_an_error(status: StatusCode) -> StatusCode {
+    match status.is_client_error() || status.is_server_error() {
+        true => status,
+        false => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// `Unprocessable Entity`, or `timed-out`, as `UnprocessableEntity` and `TimedOut`.
+pub(crate) fn in_one_word(words: &str) -> String {
+    let mut code = String::with_capacity(words.len());
+    for word in words.split(|letter: char| !letter.is_ascii_alphanumeric()) {
+        let mut letters = word.chars();
+        code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        code.push_str(letters.as_str());
+    }
+    code
+}
+
 /// About how many bytes a value takes.
 fn weigh(value: &Value) -> usize {
     let inside = match value {
@@ -240,10 +260,6 @@ fn weigh(value: &Value) -> usize {
     };
     size_of::<Value>() + inside
 }
-
-/// A larger problem, in bytes, is not taken over from a response: it would be
-/// in every answer about the operation.
-const LARGEST: usize = 64 * 1024;
 
 /// A media type without its parameters.
 pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
@@ -325,104 +341,4 @@ impl<'de> Deserialize<'de> for Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn json_value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            "\\PC*".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 16, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::hash_map("\\PC*", inner, 0..4)
-                    .prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn goes_through_json_and_back(
-            kind in prop::option::of("\\PC*"),
-            title in "\\PC*",
-            status in 100_u16..1000,
-            extensions in prop::collection::hash_map("\\PC*", json_value(), 0..4),
-        ) {
-            let mut problem = Problem::new(StatusCode::from_u16(status).unwrap()).with_title(title);
-            if let Some(kind) = kind {
-                problem = problem.with_type(kind);
-            }
-            for (name, value) in extensions {
-                problem = problem.with(name, value);
-            }
-            let back: Problem = serde_json::from_slice(&problem.to_json()).unwrap();
-            prop_assert_eq!(back, problem);
-        }
-    }
-
-    #[test]
-    fn members_of_another_type_are_ignored() {
-        let problem: Problem = serde_json::from_value(json!({
-            "type": 1, "title": null, "status": "422", "detail": [], "instance": {}, "code": "X",
-        }))
-        .unwrap();
-        assert_eq!(problem, Problem::default().with("code", "X"));
-        assert_eq!(problem.type_uri(), "about:blank");
-        for status in [
-            json!(0),
-            json!(99),
-            json!(1000),
-            json!(70_000),
-            json!(-1),
-            json!(4.5),
-        ] {
-            let problem: Problem = serde_json::from_value(json!({ "status": status })).unwrap();
-            assert_eq!(problem.status(), None);
-        }
-        assert!(serde_json::from_str::<Problem>("[]").is_err());
-    }
-
-    #[test]
-    fn a_problem_that_is_too_large_is_made_from_the_status() {
-        let body = format!(r#"{{"detail":"{}"}}"#, "x".repeat(LARGEST));
-        let media_type = Some(&b"application/problem+json"[..]);
-        let problem = Problem::of_response(StatusCode::CONFLICT, media_type, body.as_bytes());
-        assert_eq!(problem, Problem::new(StatusCode::CONFLICT));
-    }
-
-    #[test]
-    fn extensions_cannot_shadow_the_standard_members() {
-        let problem = Problem::new(StatusCode::CONFLICT).with("status", 200);
-        assert_eq!(problem.to_json(), br#"{"title":"Conflict","status":409}"#);
-    }
-
-    #[test]
-    fn a_response_without_a_problem_gets_one_from_its_status() {
-        let of = |media_type: &'static str, body: &str| {
-            Problem::of_response(
-                StatusCode::IM_A_TEAPOT,
-                Some(media_type.as_bytes()),
-                body.as_bytes(),
-            )
-        };
-        let own = of(
-            "Application/Problem+JSON; charset=utf-8",
-            r#"{"detail":"short and stout"}"#,
-        );
-        assert_eq!(own.detail(), Some("short and stout"));
-        assert_eq!(own.status(), Some(StatusCode::IM_A_TEAPOT));
-        for made in [
-            of("application/problem+json", "{"),
-            of("text/plain", r#"{"detail":"x"}"#),
-        ] {
-            assert_eq!(made, Problem::new(StatusCode::IM_A_TEAPOT));
-        }
-    }
-}
+mod tests;

@@ -7,8 +7,8 @@ use http::{
 };
 
 use super::{
-    Failure, Outcome, Problem, WholeBody, headers::HeaderBlock, problem::essence, push_number,
-    syntax::is_json,
+    Failure, FailureKind, Outcome, WholeBody, explained::problem_of, headers::HeaderBlock,
+    problem::essence, push_number, syntax::is_json,
 };
 
 /// What the inner service answered: status, headers, body and trailers, byte
@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedResponse(Arc<Recorded>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Recorded {
     status: StatusCode,
     embed: Embed,
@@ -37,12 +37,31 @@ struct Recorded {
     body: Bytes,
 }
 
+/// How it is embedded follows from the rest.
+impl PartialEq for Recorded {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            status,
+            embed: _,
+            headers,
+            trailers,
+            body,
+        } = self;
+        (status, headers) == (&other.status, &other.headers)
+            && (trailers, body) == (&other.trailers, &other.body)
+    }
+}
+
+impl Eq for Recorded {}
+
 /// How the body can stand in an operation's JSON. Found once, when the
 /// response is recorded, since every poll needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Embed {
-    /// The bytes are one JSON value.
+    /// The bytes are one JSON value, no deeper than what embeds it may be.
     Json,
+    /// They are one JSON value, of any depth: the first releases did not look at that.
+    JsonOfAnyDepth,
     /// The bytes are UTF-8 text.
     Text,
     /// Not at all.
@@ -97,6 +116,11 @@ impl RecordedResponse {
         std::str::from_utf8(self.0.headers.get("content-type")?).ok()
     }
 
+    /// Whether its body is in a `Content-Encoding`.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.0.headers.get("content-encoding").is_some()
+    }
+
     /// The trailer fields, if there were any.
     #[must_use]
     pub fn trailers(&self) -> Option<HeaderMap> {
@@ -127,18 +151,27 @@ impl RecordedResponse {
         response
     }
 
-    /// The outcome this response means: below 400 it succeeded, else it failed
-    /// with the problem it carries, or with one made from its status.
+    /// Whether it is an answer: final (RFC 9110, section 15), of a status that there is,
+    /// 200 to 599.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.0.status.as_u16(), 200..=599)
+    }
+
+    /// The outcome this response means. Below 400 it succeeded, else it failed: with the
+    /// problem it carries, or with one made of its status. `detail` is then what a short
+    /// `text/plain` says, of 1 KiB at the most, or a JSON object in `detail`, `message`,
+    /// `error_description`, `error.message` or `error`. What is no final response, of a
+    /// status from 200 to 599, is [`FailureKind::InnerError`].
     #[must_use]
     pub fn into_outcome(self) -> Outcome<Self> {
-        if self.0.status.as_u16() < 400 {
-            return Outcome::Succeeded(Some(self));
+        match self.0.status.as_u16() {
+            200..=399 => Outcome::Succeeded(Some(self)),
+            400..=599 => {
+                let problem = problem_of(&self);
+                Outcome::Failed(Failure::from(problem).with_response(self))
+            }
+            _ => Outcome::failed(FailureKind::InnerError),
         }
-        let media_type = self.0.headers.get("content-type");
-        Outcome::Failed(Failure {
-            problem: Problem::of_response(self.0.status, media_type, &self.0.body),
-            response: Some(self),
-        })
     }
 
     /// The response that consists of these.
@@ -242,7 +275,7 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
 }
 
 /// Whether what has this media type, without parameters, is JSON (RFC 6839, section 3.1).
-fn is_json_type(essence: &[u8]) -> bool {
+pub(super) fn is_json_type(essence: &[u8]) -> bool {
     let ends_with = |end: &[u8]| {
         let at = essence.len().saturating_sub(end.len());
         essence[at..].eq_ignore_ascii_case(end)
@@ -251,7 +284,7 @@ fn is_json_type(essence: &[u8]) -> bool {
 }
 
 /// Whether a text's `charset` is UTF-8 or not said.
-fn is_utf8(media_type: &[u8]) -> bool {
+pub(super) fn is_utf8(media_type: &[u8]) -> bool {
     media_type
         .split(|byte| *byte == b';')
         .skip(1)

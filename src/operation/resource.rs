@@ -6,8 +6,8 @@ use http::{
 };
 
 use super::{
-    InvalidTransition, Metadata, OperationId, OperationView, Outcome, Payload, Problem, Progress,
-    Stage, State, WholeBody, json,
+    Failure, InvalidTransition, Metadata, OperationId, OperationView, Outcome, Payload, Problem,
+    Progress, Stage, State, WholeBody, json,
 };
 
 /// An operation: the resource that a client reads after its `202 Accepted`.
@@ -121,8 +121,14 @@ impl<T> Operation<T> {
     /// What went wrong: there is none unless it failed, and always then.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
+        self.failure().map(|failure| &failure.problem)
+    }
+
+    /// What it failed with: there is none unless it failed, and always then.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure<T>> {
         match self.outcome()? {
-            Outcome::Failed(failure) => Some(&failure.problem),
+            Outcome::Failed(failure) => Some(failure),
             Outcome::Succeeded(_) | Outcome::Canceled => None,
         }
     }

@@ -1,4 +1,4 @@
-use super::{Failure, Problem, State};
+use super::{Failure, State};
 
 /// How an operation ended.
 ///
@@ -15,12 +15,9 @@ pub enum Outcome<T> {
 }
 
 impl<T> Outcome<T> {
-    /// A failure that left nothing but its problem.
-    pub fn failed(problem: impl Into<Problem>) -> Self {
-        Self::Failed(Failure {
-            problem: problem.into(),
-            response: None,
-        })
+    /// A failure that left nothing but its problem, or one of this crate's kinds.
+    pub fn failed(failure: impl Into<Failure<T>>) -> Self {
+        Self::Failed(failure.into())
     }
 
     /// The terminal state this outcome leads to.

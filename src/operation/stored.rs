@@ -59,7 +59,7 @@ impl Stored for RecordedResponse {
         out.put_u8(LAYOUT);
         out.put_u8(match self.embed() {
             Embed::No => 0,
-            Embed::Json => 1,
+            Embed::Json | Embed::JsonOfAnyDepth => 1,
             Embed::Text => 2,
         });
         out.put_u16_le(self.status().as_u16());
@@ -78,7 +78,7 @@ impl Stored for RecordedResponse {
         }
         let embed = match embed {
             0 => Embed::No,
-            1 => Embed::Json,
+            1 => Embed::JsonOfAnyDepth,
             2 => Embed::Text,
             _ => return Err("a response of a kind that there is not".into()),
         };

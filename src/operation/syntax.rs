@@ -4,13 +4,29 @@
 //! long strings, so those are read a block at a time, which a compiler makes one
 //! comparison of.
 
-/// Whether `bytes` are one JSON value, however deep.
+/// Whether `bytes` are one JSON value that is no deeper than [`DEEPEST`].
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
+    is_json_down_to(DEEPEST, bytes)
+}
+
+/// So many arrays and objects may be inside one another. Readers give up at some depth,
+/// or overflow their stack.
+pub(super) const DEEPEST: u32 = u128::BITS;
+
+/// Whether `bytes` are one JSON value of at most so many levels, [`DEEPEST`] or less.
+pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     let reader = Reader {
         rest: bytes,
         is_text: false,
     };
-    reader.value_alone().is_some()
+    reader.value_alone(deepest.min(DEEPEST)).is_some()
+}
+
+/// Whether `json`, which is one JSON value, is no deeper than [`DEEPEST`].
+pub(super) fn is_shallow(json: &[u8]) -> bool {
+    let opens = |count: u64, byte: &u8| count + u64::from((*byte == b'[') | (*byte == b'{'));
+    // Most have few, wherever they are, and to count them takes next to no time.
+    json.iter().fold(0, opens) <= u64::from(DEEPEST) || is_json(json)
 }
 
 /// Appends `text` as a JSON string.
@@ -92,35 +108,28 @@ struct Reader<'a> {
     is_text: bool,
 }
 
-/// The arrays and objects that are open, a bit each: set for an object.
+/// The arrays and objects that are open, a bit each: set for an object, the innermost
+/// last.
 #[derive(Default)]
 struct Open {
-    innermost: u64,
-    depth: usize,
-    /// What does not fit in there, the outermost first.
-    outer: Vec<u64>,
+    bits: u128,
+    depth: u32,
 }
 
 impl Open {
     fn push(&mut self, is_object: bool) {
-        if self.depth > 0 && self.depth.is_multiple_of(64) {
-            self.outer.push(self.innermost);
-        }
-        self.innermost = self.innermost << 1 | u64::from(is_object);
+        self.bits = self.bits << 1 | u128::from(is_object);
         self.depth += 1;
     }
 
     fn pop(&mut self) {
+        self.bits >>= 1;
         self.depth -= 1;
-        self.innermost >>= 1;
-        if self.depth.is_multiple_of(64) {
-            self.innermost = self.outer.pop().unwrap_or_default();
-        }
     }
 
     /// What closes the innermost one.
     fn close(&self) -> Option<u8> {
-        let close = match self.innermost & 1 {
+        let close = match self.bits & 1 {
             0 => b']',
             _ => b'}',
         };
@@ -129,10 +138,11 @@ impl Open {
 }
 
 impl Reader<'_> {
-    fn value_alone(mut self) -> Option<()> {
+    fn value_alone(mut self, deepest: u32) -> Option<()> {
         let mut open = Open::default();
         loop {
             match self.next_token()? {
+                b'{' | b'[' if open.depth == deepest => return None,
                 b'{' if !self.takes(b'}') => {
                     open.push(true);
                     self.name()?;
@@ -283,137 +293,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde::de::IgnoredAny;
-
-    use super::*;
-
-    fn is_json_for_serde(bytes: &[u8]) -> bool {
-        let text = std::str::from_utf8(bytes);
-        text.is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
-    }
-
-    #[test]
-    fn what_is_json_is_what_the_standard_says() {
-        let long = "p".repeat(200);
-        let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
-        assert!(is_json(&deep) && !is_json(&deep[1..]) && !is_json(&deep[..19_999]));
-        for text in [
-            "",
-            " ",
-            "1",
-            " 1 ",
-            "01",
-            "-0",
-            "-",
-            "+1",
-            "1.",
-            ".5",
-            "1.5e",
-            "1e+",
-            "1E-7",
-            "1e07",
-            "true",
-            "tru",
-            "truex",
-            "null",
-            "false",
-            "\"\"",
-            "\"",
-            "\"\\\"",
-            "\"\\\"\"",
-            "\"\\x\"",
-            "\"\\u00e\"",
-            "\"\\u00eF\"",
-            "\"\\ud800\"",
-            "\"a\nb\"",
-            "\"a\tb\"",
-            "\"\u{7f}ü\"",
-            "[]",
-            "[ ]",
-            "[,]",
-            "[1,]",
-            "[1 2]",
-            "[1,[2,{}]]",
-            "{}",
-            "{ }",
-            "{,}",
-            "{\"a\":1}",
-            "{\"a\":1,}",
-            "{\"a\"}",
-            "{\"a\" : {\"b\":[1]} , \"c\":2}",
-            "{a:1}",
-            "{1:1}",
-            "[}",
-            "{]",
-            "[1]]",
-            "{} {}",
-            "\u{c}1",
-            "\u{feff}1",
-            "[1\u{b}]",
-            "NaN",
-            "[\"a\" \"b\"]",
-            "{\"a\":1 \"b\":2}",
-            "{\"a\",1}",
-            "[\"a\":1]",
-        ] {
-            for text in [
-                text.to_owned(),
-                text.replace('a', &long),
-                text.replace('a', &format!("{long}\\n{long}\\u00e")),
-            ] {
-                assert_eq!(
-                    is_json(text.as_bytes()),
-                    is_json_for_serde(text.as_bytes()),
-                    "{text:?}"
-                );
-            }
-        }
-        assert!(!is_json(b"\"\xff\""));
-    }
-
-    proptest! {
-        #[test]
-        fn judges_as_serde_does(text in r#"([\[\]{},:" \\/ntfue0-9.+-]|"a":|true|\\u00|[ü\n]){0,24}"#) {
-            prop_assert_eq!(is_json(text.as_bytes()), is_json_for_serde(text.as_bytes()));
-        }
-
-        #[test]
-        fn what_is_open_is_closed_by_its_like(
-            objects in prop::collection::vec(any::<bool>(), 1..300),
-            at in any::<prop::sample::Index>(),
-        ) {
-            let open = |object: &bool| if *object { "{\"a\":" } else { "[" };
-            let close = |object: &bool| if *object { b'}' } else { b']' };
-            let mut bytes: Vec<u8> = objects.iter().flat_map(|object| open(object).bytes()).collect();
-            bytes.push(b'1');
-            bytes.extend(objects.iter().rev().map(close));
-            prop_assert!(is_json(&bytes));
-            let at = bytes.len() - 1 - at.index(objects.len());
-            bytes[at] ^= b'}' ^ b']';
-            prop_assert!(!is_json(&bytes));
-        }
-
-        #[test]
-        fn a_change_of_what_is_json_is_judged_as_serde_does(
-            names in prop::collection::vec("\\PC{0,40}", 1..4),
-            at in any::<prop::sample::Index>(),
-            byte in any::<u8>(),
-        ) {
-            let value = serde_json::json!({ "names": names, "more": [1.5e9, -3, null, true, { "b": [] }] });
-            let mut bytes = value.to_string().into_bytes();
-            prop_assert!(is_json(&bytes));
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            prop_assert_eq!(is_json(&bytes), is_json_for_serde(&bytes));
-        }
-
-        #[test]
-        fn writes_a_string_as_serde_does(text in "\\PC{0,60}|[a-z\"\\\\\n]{0,60}") {
-            let mut out = Vec::new();
-            push_string(&text, &mut out);
-            prop_assert_eq!(out, serde_json::to_vec(&text).unwrap());
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,11 @@
+use std::borrow::Cow;
+
+use http::StatusCode;
+
 use super::{
-    Metadata, Operation, OperationId, Payload, PayloadView, Problem, State, json,
+    Failure, FailureKind, Metadata, Operation, OperationId, Payload, PayloadView, Problem, State,
+    json,
+    problem::{in_one_word, of_an_error},
     recorded::RecordedResponse,
 };
 
@@ -10,6 +16,7 @@ pub struct OperationView<'a> {
     id: &'a OperationId,
     state: State,
     problem: Option<&'a Problem>,
+    failure_kind: Option<FailureKind>,
     response: Option<PayloadView<'a>>,
     metadata: &'a Metadata,
 }
@@ -20,6 +27,7 @@ impl<'a> OperationView<'a> {
             id: operation.id(),
             state: operation.state(),
             problem: operation.problem(),
+            failure_kind: operation.failure().and_then(Failure::kind),
             response: operation.response().map(Payload::view),
             metadata: operation.metadata(),
         }
@@ -41,6 +49,46 @@ impl<'a> OperationView<'a> {
     #[must_use]
     pub fn problem(&self) -> Option<&'a Problem> {
         self.problem
+    }
+
+    /// Which failure of this crate's it is; `None` if the service itself has failed.
+    #[must_use]
+    pub fn failure_kind(&self) -> Option<FailureKind> {
+        self.failure_kind
+    }
+
+    /// The status that is sent for what has failed, 4xx or 5xx: that of the response that
+    /// came with the failure, else that of the problem, and 500 where it has none, or none
+    /// of an error. What the body of that response says of its status is advisory (RFC
+    /// 9457, section 3.1.2).
+    #[must_use]
+    pub fn error_status(&self) -> Option<StatusCode> {
+        let problem = self.problem?;
+        Some(match self.recorded() {
+            Some(recorded) => of_an_error(recorded.status()),
+            None => problem.error_status(),
+        })
+    }
+
+    /// A word for programs for what has failed: the `code` of its problem, or one made of
+    /// the [`failure_kind`](Self::failure_kind) (`TimedOut`), or of the
+    /// [`error_status`](Self::error_status) (`UnprocessableEntity`).
+    #[must_use]
+    pub fn error_code(&self) -> Option<Cow<'a, str>> {
+        let problem = self.problem?;
+        Some(match (problem.code(), self.failure_kind) {
+            (None, Some(kind)) => in_one_word(kind.code()).into(),
+            _ => problem.error_code_at(self.error_status()),
+        })
+    }
+
+    /// Whether the same request can succeed another time: what the problem's extension
+    /// member `retryable` says, or else the [`error_status`](Self::error_status), as in
+    /// [`Problem::is_retryable`].
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        let failed = self.problem.zip(self.error_status());
+        failed.is_some_and(|(problem, status)| problem.is_retryable_at(status))
     }
 
     /// The result, or the response that came with a failure.

@@ -21,6 +21,7 @@ use super::{
     collect::collect,
     heartbeat,
     operate::{RunOutcome, inner_error, leave, start, stoppable},
+    outcome::outcome_of,
     record::record as record_outcome,
     threshold::{Held, Settled, Threshold},
     work::Work,
@@ -120,7 +121,7 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome = Box::pin(async { Ok(outcome_of(called, &limits).await) });
+                let outcome = Box::pin(async { Ok(outcome_of_call(called, &limits).await) });
                 go_on(&node, &limits, &work, outcome).await;
                 return None;
             }
@@ -143,7 +144,7 @@ where
                         }
                         failed => not_called(failed),
                     };
-                    Ok(outcome_of(called, &limits).await)
+                    Ok(outcome_of_call(called, &limits).await)
                 });
                 go_on(&node, &limits, &work, run).await;
                 return None;
@@ -168,7 +169,7 @@ where
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of(called, &limits).await)
+            Ok(outcome_of_call(called, &limits).await)
         });
         let run = Box::pin(async {
             match tokio::try_join!(is_ours, outcome) {
@@ -244,7 +245,7 @@ fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
     }
 }
 
-async fn outcome_of<C, E>(
+async fn outcome_of_call<C, E>(
     called: Called<Response<C>, E>,
     limits: &RunLimits,
 ) -> Outcome<RecordedResponse>
@@ -264,7 +265,7 @@ where
     };
     let collected = pin!(collect(response, limits.result));
     match CatchPanic::new(AtMost::until(latest, collected)).await {
-        Ok(Ok(Ok(response))) => RecordedResponse::new(response).into_outcome(),
+        Ok(Ok(Ok(response))) => outcome_of(response),
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {

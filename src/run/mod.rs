@@ -85,6 +85,7 @@ mod limits;
 mod live;
 mod node;
 mod operate;
+mod outcome;
 mod passing;
 mod persist;
 mod queued_request;

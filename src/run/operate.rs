@@ -19,6 +19,7 @@ use super::{
     catch_panic::CatchPanic,
     collect::collect,
     heartbeat,
+    outcome::outcome_of,
     persist::until_answered,
     record::record,
     work::{Cause, Work},
@@ -247,7 +248,7 @@ where
         collect(response, limits.result).await
     });
     Ok(match AtMost::new(limits.running, running).await {
-        Ok(Ok(response)) => RecordedResponse::new(response).into_outcome(),
+        Ok(Ok(response)) => outcome_of(response),
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
     })

@@ -157,7 +157,7 @@ impl QueuedRequest {
             let head: Head = serde_json::from_slice(head)?;
             let queued = Self {
                 held: Held {
-                    id: head.id.parse()?,
+                    id: OperationId::stored(&head.id)?,
                     token: FencingToken::from_number(head.token),
                 },
                 owner: head.owner.map(Owner::new),
@@ -219,6 +219,16 @@ mod tests {
         assert_eq!(request.body().data(), "{\"pages\":3}");
         assert!(request.headers().contains_key("traceparent"));
         assert!(!request.headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_message_is_read_whose_id_is_a_word_that_is_taken_by_now() {
+        let bytes = queued().to_bytes();
+        let at = bytes.windows(9).position(|at| at == b"invoice-7").unwrap();
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + 9].copy_from_slice(b"terminate");
+        let read = QueuedRequest::from_bytes(&bytes.into()).unwrap();
+        assert_eq!(read.id().to_string(), "terminate");
     }
 
     #[test]

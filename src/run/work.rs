@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use crate::{
-    operation::{FailureKind, Operation, OperationId, Problem, Progress},
+    operation::{Failure, FailureKind, Operation, OperationId, Progress},
     store::{FencingToken, Held},
 };
 
@@ -175,9 +175,8 @@ impl Work {
 
     /// The operation has ended as this shows.
     pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
-        let problem = operation.problem().map(Problem::type_uri);
-        self.end(match problem {
-            Some(urn) if urn == FailureKind::Interrupted.urn() => Ended::Interrupted,
+        self.end(match operation.failure().and_then(Failure::kind) {
+            Some(FailureKind::Interrupted) => Ended::Interrupted,
             _ => Ended::ByItself,
         });
     }

@@ -8,7 +8,7 @@ use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
     history::{History, Past},
 };
-use crate::operation::{FailureKind, Metadata, Operation, Outcome, Problem, Snapshot, Stage};
+use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Stage};
 
 pub(crate) use changes::Change;
 pub use steps::Step;
@@ -181,8 +181,8 @@ impl<T> Record<T> {
 
     /// Whether it ended before anybody could do its work: no engine took it.
     pub(crate) fn was_not_dispatched(&self) -> bool {
-        let ended_as = self.operation.problem().map(Problem::type_uri);
-        ended_as == Some(FailureKind::NotDispatched.urn())
+        let ended_as = self.operation.failure().and_then(Failure::kind);
+        ended_as == Some(FailureKind::NotDispatched)
     }
 
     /// Whether `token` may write.
@@ -198,7 +198,8 @@ impl<T> Record<T> {
             Stage::Running => Stage::Running,
             Stage::Ended(Outcome::Succeeded(_)) => Outcome::Succeeded(None).into(),
             Stage::Ended(Outcome::Failed(failure)) => {
-                Outcome::failed(failure.problem.clone()).into()
+                let without = Failure::from(failure.problem.clone());
+                Outcome::Failed(without.with_kind(failure.kind())).into()
             }
             Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
         };

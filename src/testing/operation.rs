@@ -6,7 +6,7 @@ use std::{
 
 use crate::{
     MemoryStore,
-    operation::{FailureKind, OperationId, Outcome, Payload, Problem, Progress},
+    operation::{Failure, FailureKind, OperationId, Outcome, Payload, Progress},
     store::{Created, FencingToken, NewOperation, Repository, Write},
 };
 
@@ -67,9 +67,9 @@ impl<T: Payload> TestOperation<T> {
         self.end(Outcome::Succeeded(Some(result))).await;
     }
 
-    /// Ends it with a problem.
-    pub async fn fail(self, problem: impl Into<Problem>) {
-        self.end(Outcome::failed(problem)).await;
+    /// Ends it with a problem, or with a failure of ours by its kind.
+    pub async fn fail(self, failure: impl Into<Failure<T>>) {
+        self.end(Outcome::failed(failure)).await;
     }
 
     async fn end(mut self, outcome: Outcome<T>) {

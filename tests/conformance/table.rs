@@ -15,8 +15,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_operations::{
-    Failure, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot, Stage, State,
-    WholeBody,
+    Failure, FailureKind, Operation, OperationId, Outcome, Problem, Progress, RecordedResponse,
+    Snapshot, Stage, State, WholeBody,
     store::{
         Created, Cursor, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
         NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Step, Store,
@@ -63,6 +63,7 @@ pub(crate) enum Fault {
     BodiesAreCut,
     StatusesAreRounded,
     ProblemsLoseTheirExtensions,
+    KindsAreReadFromProblems,
     // Expiry.
     ExpiredIsThere,
     ExpiredIsCounted,
@@ -299,17 +300,24 @@ impl Table {
             Outcome::Succeeded(result) => {
                 Outcome::Succeeded(result.map(|response| self.kept_response(&response)))
             }
-            Outcome::Failed(Failure { problem, response }) => Outcome::Failed(Failure {
-                problem: match self.breaks(Fault::ProblemsLoseTheirExtensions) {
-                    true => tower_operations::Problem::new(
-                        problem
-                            .status()
-                            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-                    ),
-                    false => problem,
-                },
-                response: response.map(|response| self.kept_response(&response)),
-            }),
+            Outcome::Failed(failure) => {
+                let mut kinds = FailureKind::ALL.iter().copied();
+                let named = kinds.find(|kind| kind.urn() == failure.problem.type_uri());
+                let kind = match self.breaks(Fault::KindsAreReadFromProblems) {
+                    true => named,
+                    false => failure.kind(),
+                };
+                let status = failure.problem.status();
+                let bare = Problem::new(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+                let problem = match self.breaks(Fault::ProblemsLoseTheirExtensions) {
+                    true => bare,
+                    false => failure.problem,
+                };
+                let response = failure.response.as_ref();
+                let response = response.map(|response| self.kept_response(response));
+                let kept = Failure::from(problem).with_response(response);
+                Outcome::Failed(kept.with_kind(kind))
+            }
             Outcome::Canceled => Outcome::Canceled,
         }
     }

@@ -37,11 +37,10 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
     vec![
         success("the report"),
         Outcome::Succeeded(None),
-        Outcome::Failed(Failure {
-            problem,
-            response: Some(response("page 3 has no data")),
-        }),
+        Outcome::Failed(Failure::from(problem).with_response(response("page 3 has no data"))),
         Outcome::failed(FailureKind::Interrupted),
+        // The same words, and not the same.
+        Outcome::failed(Problem::from(FailureKind::Interrupted)),
         Outcome::Canceled,
     ]
 }

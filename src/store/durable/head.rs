@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::engine::Cell;
 use crate::{
     operation::{
-        Failure, Metadata, Operation, OperationId, Outcome, Problem, Progress, Snapshot, Stage,
-        State, Stored,
+        Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PayloadView, Problem,
+        Progress, Snapshot, Stage, State, Stored,
     },
     store::{FencingToken, NodeId, Owner, Past, Record, StoreError, Version},
 };
@@ -41,6 +41,9 @@ struct Head<'a> {
     started_by: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     problem: Option<Cow<'a, Problem>>,
+    /// Of a problem: which failure of ours it is, or [`NOT_OURS`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +63,9 @@ struct Head<'a> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     history: Vec<Before<'a>>,
 }
+
+/// In the place of a kind: the failure is the service's, or the application's.
+const NOT_OURS: &str = "";
 
 #[derive(Serialize, Deserialize)]
 struct Before<'a> {
@@ -86,6 +92,10 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
         attempts: record.attempts(),
         started_by: record.started_by().map(FencingToken::get),
         problem: operation.problem().map(Cow::Borrowed),
+        kind: operation.failure().map(|failure| {
+            let kind = failure.kind().map_or(NOT_OURS, FailureKind::code);
+            kind.into()
+        }),
         method: metadata.method().map(|method| method.as_str().into()),
         name: metadata.name().map(Cow::Borrowed),
         created_at: metadata.created_at().map(millis),
@@ -128,22 +138,18 @@ pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl Head<'_> {
-    fn into_record<T>(self, result: Option<T>) -> Result<Record<T>, tower::BoxError> {
-        let id: OperationId = self.id.parse()?;
+    fn into_record<T: Stored>(self, result: Option<T>) -> Result<Record<T>, tower::BoxError> {
+        let id = OperationId::stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
         let stage = match self.state {
             State::Pending => Stage::Pending,
             State::Running => Stage::Running,
             State::Succeeded => Outcome::Succeeded(result).into(),
             State::Canceled => Outcome::Canceled.into(),
-            State::Failed => Outcome::Failed(Failure {
-                problem: self
-                    .problem
-                    .ok_or("a failure without a problem")?
-                    .into_owned(),
-                response: result,
-            })
-            .into(),
+            State::Failed => {
+                let problem = self.problem.ok_or("a failure without a problem")?;
+                Outcome::Failed(failure(problem.into_owned(), self.kind.as_deref(), result)).into()
+            }
         };
         let mut metadata = Metadata::default();
         let times: [(_, WithTime); 5] = [
@@ -179,6 +185,29 @@ impl Head<'_> {
     }
 }
 
+/// A failure put together from what was stored.
+///
+/// The first releases told theirs by the type of the problem, and wrote no kind. Theirs
+/// is what has such a type and came without a response; what a service answered is its
+/// own. They also kept the status that the body claimed.
+fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>) -> Failure<T> {
+    let kind = match (kind, &response) {
+        (Some(code), _) => FailureKind::from_code(code),
+        (None, Some(_)) => None,
+        (None, None) => {
+            let mut kinds = FailureKind::ALL.iter().copied();
+            kinds.find(|kind| kind.urn() == problem.type_uri())
+        }
+    };
+    let problem = match response.as_ref().map(T::view) {
+        Some(PayloadView::Response(recorded)) => problem.with_status(recorded.status()),
+        _ => problem,
+    };
+    Failure::from(problem)
+        .with_kind(kind)
+        .with_response(response)
+}
+
 impl<'a> From<&'a Past> for Before<'a> {
     fn from(past: &'a Past) -> Self {
         Self {
@@ -206,126 +235,4 @@ fn moment(millis: u64) -> SystemTime {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::{Response, StatusCode};
-
-    use super::*;
-    use crate::{
-        operation::{RecordedResponse, WholeBody},
-        store::{LeaseTerm, NewOperation, Step},
-    };
-
-    fn next<T>(step: Step<T>) -> Record<T> {
-        match step {
-            Step::Next(next) => next,
-            Step::Done | Step::Lost => panic!("no step"),
-        }
-    }
-
-    /// Records of one life, with everything in them that there can be.
-    fn life() -> Vec<Record<RecordedResponse>> {
-        let at = |second: u64| moment(1_800_000_000_000 + second * 1000);
-        let new = NewOperation::new("invoice-7".parse().unwrap())
-            .owner(Some(Owner::new("\u{fc}ber \"alles\"")))
-            .method(Method::POST)
-            .name(Some("render".into()))
-            .lease(LeaseTerm {
-                node: NodeId::named("node 1"),
-                term: Duration::from_secs(30),
-            });
-        let node = NodeId::named("node 1");
-        let token = FencingToken::from_number(7);
-        let pending = Record::create(&new, at(0)).with_holder(token, Some(node));
-        let running = next(pending.started(token, at(1)));
-        let progress = Progress::counted(1, 3).unit("pages").message("\u{1f980}");
-        let reported = next(running.reported(token, progress, at(2)));
-        let taken = next(reported.taken_over(&NodeId::named("node 2")));
-        let problem = Problem::new(StatusCode::CONFLICT)
-            .with_detail("taken")
-            .with("code", 0.1);
-        let failed = Outcome::Failed(Failure {
-            problem,
-            response: Some(RecordedResponse::new(Response::new(WholeBody::from("no")))),
-        });
-        let ttl = Duration::from_secs(60);
-        let ended = next(taken.finished(taken.token(), failed, None, at(3), ttl));
-        let succeeded = next(running.finished(token, Outcome::Succeeded(None), None, at(3), ttl));
-        let version = running.version().unwrap();
-        let canceled = next(running.overruled(version, Outcome::Canceled, at(3), ttl));
-        vec![
-            pending, running, reported, taken, ended, succeeded, canceled,
-        ]
-    }
-
-    fn cell(record: &Record<RecordedResponse>) -> Cell {
-        Cell {
-            head: encode(record).unwrap().into(),
-            result: result(record).unwrap(),
-        }
-    }
-
-    #[test]
-    fn a_record_comes_back_as_it_was() {
-        for record in life() {
-            let back = decode::<RecordedResponse>(cell(&record)).unwrap();
-            assert_eq!(back, record);
-        }
-    }
-
-    /// Law 10: what has been written once is read for ever.
-    #[test]
-    fn what_this_release_writes_is_what_it_always_wrote() {
-        let lines = include_str!("golden/format-1.jsonl").lines();
-        let life = life();
-        assert_eq!(lines.clone().count(), life.len());
-        for (line, record) in lines.zip(life) {
-            let cell = cell(&record);
-            assert_eq!(std::str::from_utf8(&cell.head).unwrap(), line);
-            let old = Cell {
-                head: Bytes::copy_from_slice(line.as_bytes()),
-                result: cell.result,
-            };
-            assert_eq!(decode::<RecordedResponse>(old).unwrap(), record);
-        }
-    }
-
-    #[test]
-    fn what_could_not_be_read_again_is_not_written() {
-        let deep = |levels| (0..levels).fold(serde_json::json!(1), |deep, _| [deep].into());
-        let failed = |levels| {
-            let problem = Problem::new(StatusCode::CONFLICT).with("deep", deep(levels));
-            let running = &life()[1];
-            let outcome = Outcome::failed(problem);
-            next(running.finished(running.token(), outcome, None, moment(0), Duration::MAX))
-        };
-        assert_eq!(
-            decode::<RecordedResponse>(cell(&failed(100))).unwrap(),
-            failed(100)
-        );
-        assert!(!encode(&failed(127)).unwrap_err().is_transient());
-    }
-
-    #[test]
-    fn what_a_newer_release_adds_is_no_matter_and_what_it_changes_is_an_error() {
-        let record = life().remove(1);
-        let mut head: serde_json::Value = serde_json::from_slice(&cell(&record).head).unwrap();
-        head["color"] = "green".into();
-        let of = |head: &serde_json::Value| Cell {
-            head: head.to_string().into(),
-            result: None,
-        };
-        assert_eq!(decode::<RecordedResponse>(of(&head)).unwrap(), record);
-        for (member, value) in [
-            ("format", serde_json::json!(2)),
-            ("state", serde_json::json!("paused")),
-            ("version", serde_json::json!(0)),
-            ("id", serde_json::json!("")),
-            ("method", serde_json::json!("\u{e9}")),
-        ] {
-            let mut head = head.clone();
-            head[member] = value;
-            let error = decode::<RecordedResponse>(of(&head)).unwrap_err();
-            assert!(!error.is_transient(), "{member}");
-        }
-    }
-}
+mod tests;

@@ -256,7 +256,7 @@ impl Engine for Postgres {
             let id: &str = row.try_get("id").map_err(store_error)?;
             let token: i64 = row.try_get("token").map_err(store_error)?;
             Ok(Held {
-                id: id.parse().map_err(StoreError::refused)?,
+                id: OperationId::stored(id).map_err(StoreError::refused)?,
                 token: FencingToken::from_number(token.cast_unsigned()),
             })
         });

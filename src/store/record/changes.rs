@@ -116,11 +116,13 @@ impl<T> Record<T> {
     /// Whether it ended as `outcome` says. Results are not compared: that is
     /// more than can be asked of a `T`.
     fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
-        let problem = match outcome {
-            Outcome::Failed(failure) => Some(&failure.problem),
+        let failure = match outcome {
+            Outcome::Failed(failure) => Some((&failure.problem, failure.kind())),
             Outcome::Succeeded(_) | Outcome::Canceled => None,
         };
-        self.operation.state() == outcome.state() && self.operation.problem() == problem
+        let ended_as = self.operation.failure();
+        let ended_as = ended_as.map(|failure| (&failure.problem, failure.kind()));
+        self.operation.state() == outcome.state() && ended_as == failure
     }
 
     /// Ends what has not ended yet.

@@ -247,7 +247,7 @@ fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Faul
 pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, Fault> {
     std::str::from_utf8(id)
         .ok()
-        .and_then(|text| text.parse().ok())
+        .and_then(|text| OperationId::stored(text).ok())
         .ok_or(Fault::Row("id"))
 }
 

@@ -1,0 +1,208 @@
+use http::{Response, StatusCode};
+
+use super::*;
+use crate::{
+    operation::{RecordedResponse, WholeBody},
+    store::{LeaseTerm, NewOperation, Step},
+};
+
+fn next<T>(step: Step<T>) -> Record<T> {
+    match step {
+        Step::Next(next) => next,
+        Step::Done | Step::Lost => panic!("no step"),
+    }
+}
+
+/// Records of one life, with everything in them that there can be.
+fn life() -> Vec<Record<RecordedResponse>> {
+    let at = |second: u64| moment(1_800_000_000_000 + second * 1000);
+    let new = NewOperation::new("invoice-7".parse().unwrap())
+        .owner(Some(Owner::new("\u{fc}ber \"alles\"")))
+        .method(Method::POST)
+        .name(Some("render".into()))
+        .lease(LeaseTerm {
+            node: NodeId::named("node 1"),
+            term: Duration::from_secs(30),
+        });
+    let node = NodeId::named("node 1");
+    let token = FencingToken::from_number(7);
+    let pending = Record::create(&new, at(0)).with_holder(token, Some(node));
+    let running = next(pending.started(token, at(1)));
+    let progress = Progress::counted(1, 3).unit("pages").message("\u{1f980}");
+    let reported = next(running.reported(token, progress, at(2)));
+    let taken = next(reported.taken_over(&NodeId::named("node 2")));
+    let problem = Problem::new(StatusCode::CONFLICT)
+        .with_detail("taken")
+        .with("code", 0.1);
+    let mut response = Response::new(WholeBody::from("no"));
+    *response.status_mut() = StatusCode::CONFLICT;
+    let response = RecordedResponse::new(response);
+    let failed = Outcome::Failed(Failure::from(problem).with_response(response));
+    let ttl = Duration::from_secs(60);
+    let ended = next(taken.finished(taken.token(), failed, None, at(3), ttl));
+    let succeeded = next(running.finished(token, Outcome::Succeeded(None), None, at(3), ttl));
+    let version = running.version().unwrap();
+    let canceled = next(running.overruled(version, Outcome::Canceled, at(3), ttl));
+    let ours = Outcome::failed(FailureKind::NotDispatched);
+    let ours = next(pending.finished(token, ours, None, at(3), ttl));
+    vec![
+        pending, running, reported, taken, ended, succeeded, canceled, ours,
+    ]
+}
+
+fn cell(record: &Record<RecordedResponse>) -> Cell {
+    Cell {
+        head: encode(record).unwrap().into(),
+        result: result(record).unwrap(),
+    }
+}
+
+#[test]
+fn a_record_comes_back_as_it_was() {
+    for record in life() {
+        let back = decode::<RecordedResponse>(cell(&record)).unwrap();
+        assert_eq!(back, record);
+    }
+}
+
+/// Law 10: what has been written once is read for ever.
+#[test]
+fn what_this_release_writes_is_what_it_always_wrote() {
+    let written = include_str!("../golden/format-1-kinds.jsonl");
+    let now = life().into_iter().map(|record| cell(&record).head);
+    let now: Vec<_> = now
+        .map(|head| String::from_utf8(head.into()).unwrap())
+        .collect();
+    assert_eq!(written.lines().collect::<Vec<_>>(), now);
+    assert_reads(written);
+}
+
+/// Law 10: the first releases wrote no kinds.
+#[test]
+fn what_the_first_releases_wrote_is_read() {
+    assert_reads(include_str!("../golden/format-1.jsonl"));
+}
+
+fn assert_reads(lines: &str) {
+    assert_eq!(lines.lines().count(), life().len());
+    for (line, record) in lines.lines().zip(life()) {
+        let old = Cell {
+            head: Bytes::copy_from_slice(line.as_bytes()),
+            result: result(&record).unwrap(),
+        };
+        assert_eq!(decode::<RecordedResponse>(old).unwrap(), record);
+    }
+}
+
+/// A head as the first releases wrote it, for a failure with this problem.
+fn failed_of_old(problem: &Problem, response: Option<RecordedResponse>) -> Cell {
+    let record = life().pop().unwrap();
+    let mut head: serde_json::Value = serde_json::from_slice(&cell(&record).head).unwrap();
+    let members = head.as_object_mut().unwrap();
+    members.remove("kind").unwrap();
+    members.insert("problem".into(), serde_json::to_value(problem).unwrap());
+    Cell {
+        head: head.to_string().into(),
+        result: response.map(|response| response.to_bytes().unwrap()),
+    }
+}
+
+fn failure_in(cell: Cell) -> Failure<RecordedResponse> {
+    let record = decode::<RecordedResponse>(cell).unwrap();
+    record.operation().failure().unwrap().clone()
+}
+
+#[test]
+fn a_failure_of_ours_is_told_from_that_of_a_service_in_what_the_first_releases_wrote() {
+    let answered = |status| {
+        let mut response = Response::new(WholeBody::from("{}"));
+        *response.status_mut() = status;
+        Some(RecordedResponse::new(response))
+    };
+    for kind in FailureKind::ALL {
+        let problem = Problem::from(*kind);
+        let ours = failure_in(failed_of_old(&problem, None));
+        assert_eq!(ours, Failure::from(*kind));
+        let theirs = failure_in(failed_of_old(&problem, answered(kind.status())));
+        assert_eq!(theirs.kind(), None);
+    }
+    let own = Problem::new(StatusCode::CONFLICT);
+    assert_eq!(failure_in(failed_of_old(&own, None)).kind(), None);
+    let lie = Problem::new(StatusCode::OK);
+    let told = failure_in(failed_of_old(&lie, answered(StatusCode::CONFLICT)));
+    assert_eq!(told.problem.status(), Some(StatusCode::CONFLICT));
+}
+
+#[test]
+fn a_record_is_read_whose_id_is_a_word_that_is_taken_by_now() {
+    for word in ["result", "events", "a word"] {
+        let mut head: serde_json::Value = serde_json::from_slice(&cell(&life()[1]).head).unwrap();
+        head["id"] = word.into();
+        let read = decode::<RecordedResponse>(Cell {
+            head: head.to_string().into(),
+            result: None,
+        });
+        assert_eq!(read.unwrap().operation().id().to_string(), word);
+    }
+}
+
+#[test]
+fn a_problem_of_an_application_is_its_own_whatever_type_it_has() {
+    let running = &life()[1];
+    let outcome = Outcome::failed(Problem::from(FailureKind::NotDispatched));
+    let ended = running.finished(running.token(), outcome, None, moment(0), Duration::MAX);
+    assert_eq!(failure_in(cell(&next(ended))).kind(), None);
+}
+
+#[test]
+fn a_kind_of_a_newer_release_is_none_of_this_one() {
+    let mut head: serde_json::Value =
+        serde_json::from_slice(&cell(&life().pop().unwrap()).head).unwrap();
+    head["kind"] = "evaporated".into();
+    let failure = failure_in(Cell {
+        head: head.to_string().into(),
+        result: None,
+    });
+    assert_eq!(failure.kind(), None);
+    assert_eq!(failure.problem, FailureKind::NotDispatched.into());
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let deep = |levels| (0..levels).fold(serde_json::json!(1), |deep, _| [deep].into());
+    let failed = |levels| {
+        let problem = Problem::new(StatusCode::CONFLICT).with("deep", deep(levels));
+        let running = &life()[1];
+        let outcome = Outcome::failed(problem);
+        next(running.finished(running.token(), outcome, None, moment(0), Duration::MAX))
+    };
+    assert_eq!(
+        decode::<RecordedResponse>(cell(&failed(100))).unwrap(),
+        failed(100)
+    );
+    assert!(!encode(&failed(127)).unwrap_err().is_transient());
+}
+
+#[test]
+fn what_a_newer_release_adds_is_no_matter_and_what_it_changes_is_an_error() {
+    let record = life().remove(1);
+    let mut head: serde_json::Value = serde_json::from_slice(&cell(&record).head).unwrap();
+    head["color"] = "green".into();
+    let of = |head: &serde_json::Value| Cell {
+        head: head.to_string().into(),
+        result: None,
+    };
+    assert_eq!(decode::<RecordedResponse>(of(&head)).unwrap(), record);
+    for (member, value) in [
+        ("format", serde_json::json!(2)),
+        ("state", serde_json::json!("paused")),
+        ("version", serde_json::json!(0)),
+        ("id", serde_json::json!("")),
+        ("method", serde_json::json!("\u{e9}")),
+    ] {
+        let mut head = head.clone();
+        head[member] = value;
+        let error = decode::<RecordedResponse>(of(&head)).unwrap_err();
+        assert!(!error.is_transient(), "{member}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Dialects, and operations that have ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, PollService, RecordedResponse, WholeBody,
+    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    store::{NewOperation, Repository, Store},
+};
+
+/// A dialect, its name, and where its results are below an operation.
+pub(crate) struct Spoken {
+    pub(crate) name: &'static str,
+    pub(crate) dialect: Arc<dyn Dialect>,
+    pub(crate) result: &'static str,
+}
+
+pub(crate) fn every_dialect() -> Vec<Spoken> {
+    let spoken = |name, dialect, result| Spoken {
+        name,
+        dialect,
+        result,
+    };
+    vec![
+        spoken("plain", Arc::new(Plain::default()), "/result"),
+        spoken("azure", Arc::new(Azure::default()), "/result"),
+        spoken("arm", Arc::new(Arm::default()), "/result"),
+        spoken("google", Arc::new(Google::default()), "/result"),
+        spoken("odata", Arc::new(OData::default()), ""),
+        spoken("fhir", Arc::new(Fhir::default()), ""),
+        spoken("ogc", Arc::new(Ogc::default()), "/results"),
+        spoken("durable", Arc::new(Durable::default()), "/result"),
+        spoken("ipa", Arc::new(Ipa::default()), "/result"),
+    ]
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) async fn of<B>(response: Response<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+pub(crate) async fn get<S: Store>(polls: PollService<S>, uri: &str) -> Answer {
+    let request = Request::get(uri).body(()).unwrap();
+    Answer::of(polls.oneshot(request).await.unwrap()).await
+}
+
+pub(crate) fn response(
+    status: u16,
+    media_type: &str,
+    body: impl Into<Bytes>,
+) -> Response<WholeBody> {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, media_type)
+        .body(WholeBody::from(body.into()))
+        .unwrap()
+}
+
+pub(crate) fn problem_json(status: u16, body: &'static str) -> Response<WholeBody> {
+    response(status, "application/problem+json", body)
+}
+
+/// An operation that has ended like this.
+pub(crate) async fn end(store: &MemoryStore, id: &str, outcome: Outcome<RecordedResponse>) {
+    let id: OperationId = id.parse().unwrap();
+    store.create(NewOperation::new(id.clone())).await.unwrap();
+    let token = store.get(&id).await.unwrap().unwrap().token();
+    store.start(&id, token).await.unwrap();
+    store.finish(&id, token, outcome, None).await.unwrap();
+}
+
+/// What the dialect says of an operation that has ended like this, and of its result.
+pub(crate) async fn spoken(spoken: &Spoken, outcome: Outcome<RecordedResponse>) -> [Answer; 2] {
+    let store = MemoryStore::new();
+    end(&store, "q3", outcome).await;
+    let polls = PollService::new(store).dialect(Arc::clone(&spoken.dialect));
+    let status = get(polls.clone(), "/operations/q3").await;
+    let result = get(polls, &format!("/operations/q3{}", spoken.result)).await;
+    [status, result]
+}
