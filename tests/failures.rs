@@ -1,4 +1,4 @@
-//! Failures: whose they are, and with which status they are sent.
+//! What a service has answered, as it is recorded, told and replayed.
 
 #[path = "support/server.rs"]
 mod server;
@@ -9,6 +9,10 @@ mod common;
 mod depth;
 #[path = "failures/final_responses.rs"]
 mod final_responses;
+#[path = "failures/references.rs"]
+mod references;
+#[path = "failures/replay.rs"]
+mod replay;
 #[path = "failures/stacked.rs"]
 mod stacked;
 #[path = "failures/status.rs"]

@@ -50,10 +50,9 @@ where
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
     };
-    let urn = match &outcome {
-        Outcome::Failed(failure) => Some(failure.problem.type_uri()),
+    let kind = match &outcome {
+        Outcome::Failed(failure) => failure.kind(),
         Outcome::Succeeded(_) | Outcome::Canceled => None,
     };
-    let kind = FailureKind::ALL.iter().find(|kind| Some(kind.urn()) == urn);
-    Told::Failed(kind.copied().unwrap_or(FailureKind::InnerError))
+    Told::Failed(kind.unwrap_or(FailureKind::InnerError))
 }

@@ -7,7 +7,7 @@ use http::{Response, Version};
 use super::{policy::Policy, refuse::Refusal, when::Reply};
 use crate::{
     dialect::{Context, Urls, whole_seconds},
-    operation::{FailureKind, Operation, Problem, RecordedResponse, Snapshot, Stage, WholeBody},
+    operation::{FailureKind, Operation, RecordedResponse, Snapshot, Stage, WholeBody},
     store::Record,
 };
 
@@ -58,6 +58,10 @@ impl Front {
 
     pub(super) fn answer(&self, verdict: &Verdict) -> (Response<WholeBody>, Reply) {
         match verdict {
+            // The first releases kept those too, which end or break a connection.
+            Ok(Accepted::Answered(kept)) if !kept.is_final() => {
+                self.answer(&Err(Refusal::Failed(FailureKind::InnerError)))
+            }
             Ok(accepted) => self.accepted(accepted),
             Err(refusal) => {
                 let response = refusal.response(&self.policy, self.version, false);
@@ -71,7 +75,7 @@ impl Front {
         let (Created(operation), urls) = match accepted {
             Accepted::New(created) => (created, &self.urls),
             Accepted::Repeated(created, urls) => (created, urls),
-            Accepted::Answered(answer) => return (repeated(answer), Reply::Direct),
+            Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
         };
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.replay);
@@ -85,34 +89,26 @@ impl Front {
     }
 }
 
-/// An answer that was kept, once more. The first releases kept those that are not final
-/// too, which end or break a connection.
-fn repeated(answer: &RecordedResponse) -> Response<WholeBody> {
-    match answer.is_final() {
-        true => answer.to_response(),
-        false => Problem::from(FailureKind::InnerError).into_response(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
 
     use super::*;
 
+    fn repeated(status: u16) -> Response<WholeBody> {
+        let mut response = Response::new(WholeBody::from("kept"));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        let kept = Arc::new(RecordedResponse::new(response));
+        let urls = Urls::new("/operations/q3");
+        let front = Front::new(Arc::default(), urls, Version::HTTP_11);
+        front.answer(&Ok(Accepted::Answered(kept))).0
+    }
+
     #[test]
     fn an_answer_that_was_kept_and_is_not_final_is_never_sent() {
         for status in [100, 101, 103, 600] {
-            let mut response = Response::new(WholeBody::from("not final"));
-            *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            let kept = RecordedResponse::new(response);
-            assert_eq!(
-                repeated(&kept).status(),
-                StatusCode::BAD_GATEWAY,
-                "{status}"
-            );
+            assert_eq!(repeated(status).status(), StatusCode::BAD_GATEWAY);
         }
-        let kept = RecordedResponse::new(Response::new(WholeBody::from("kept")));
-        assert_eq!(repeated(&kept).body().data(), "kept");
+        assert_eq!(repeated(409).body().data(), "kept");
     }
 }

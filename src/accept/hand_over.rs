@@ -211,7 +211,7 @@ where
     }
 
     fn wanted(&self, id: Option<OperationId>) -> Wanted {
-        let WholeRequest { parts, body } = &*self.request;
+        let parts = &self.request.parts;
         let is_fresh = id.is_none();
         let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
         new.owner = self.owner.clone();
@@ -219,7 +219,7 @@ where
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());
         if self.is_kept {
-            new.request = self.policy.kept(parts, body);
+            new.request = self.policy.kept(&self.request);
         }
         Wanted {
             new,

@@ -54,9 +54,11 @@ where
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
+        let base = request.base();
         let WholeRequest {
             mut parts,
             body: whole,
+            ..
         } = *request;
         let span = operation_span(&wanted.new.id, &parts, &Span::current());
         parts
@@ -70,6 +72,7 @@ where
             work: Arc::clone(&work),
             service: inner,
             request,
+            base,
             deadline: match way {
                 Way::After(limit) => Some(limit),
                 Way::Pass | Way::Now | Way::Signaled => None,

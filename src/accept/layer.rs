@@ -214,7 +214,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// The target by which the whole application knows a request, where that is not
     /// the one that this layer sees: under a nested router, for example, axum's
-    /// `OriginalUri`.
+    /// `OriginalUri`. It is what a request is run again with, and what a relative
+    /// `Location`, `Content-Location` or `Link` of the response is relative to.
     pub fn target(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_target(Arc::new(target)))
     }

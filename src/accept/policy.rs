@@ -15,8 +15,7 @@ use crate::{
     dialect::{
         Dialect, GrowingRetryAfter, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
     },
-    operation::WholeBody,
-    run::{OperationHandle, RunLimits, stored_request},
+    run::{OperationHandle, RunLimits, WholeRequest, stored_request},
     store::Owner,
 };
 
@@ -97,9 +96,18 @@ impl Policy {
         may.is_some_and(|may| may(parts))
     }
 
+    /// The target by which the whole application knows it, where that is another.
+    pub(super) fn target(&self, parts: &Parts) -> Option<Uri> {
+        self.target.as_ref().map(|target| target(parts))
+    }
+
     /// What is kept of it.
-    pub(super) fn kept(&self, parts: &Parts, body: &WholeBody) -> Option<Bytes> {
-        let target = self.target.as_ref().map(|target| target(parts));
+    pub(super) fn kept(&self, request: &WholeRequest) -> Option<Bytes> {
+        let WholeRequest {
+            parts,
+            body,
+            target,
+        } = request;
         let target = target.as_ref().unwrap_or(&parts.uri);
         stored_request::store(parts, target, body, self.keeps_credentials)
     }

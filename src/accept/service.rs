@@ -127,6 +127,7 @@ impl<S, R> AsyncAccept<S, R> {
             is_kept: self.policy.keeps(&parts),
             owner,
             request: Box::new(WholeRequest {
+                target: self.policy.target(&parts),
                 parts,
                 body: WholeBody::default(),
             }),

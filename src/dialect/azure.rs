@@ -137,6 +137,16 @@ impl Dialect for Azure {
     }
 }
 
+/// A replayed response that its clients do not take for one more step: they go where
+/// `Location` says, and come back to what is 202.
+fn at_its_end(mut response: Response<WholeBody>) -> Response<WholeBody> {
+    response.headers_mut().remove(http::header::LOCATION);
+    if response.status() == StatusCode::ACCEPTED {
+        *response.status_mut() = StatusCode::OK;
+    }
+    response
+}
+
 /// What the request would have been answered with; until then 202.
 ///
 /// Clients find code and text of a failure only in `error`, and repeat a poll that is
@@ -150,7 +160,8 @@ pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> An
             .retry_after(context));
     }
     let Some(words) = ErrorWords::of(operation) else {
-        return replayed(operation, context)?.ok_or(Fault::Unpresentable);
+        let response = replayed(operation, context)?.ok_or(Fault::Unpresentable)?;
+        return Ok(at_its_end(response));
     };
     let speaks_for_itself = |recorded: &RecordedResponse| {
         recorded.status().is_client_error()
@@ -159,7 +170,7 @@ pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> An
     if operation.recorded().is_some_and(speaks_for_itself)
         && let Some(response) = replayed(operation, context)?
     {
-        return Ok(response);
+        return Ok(at_its_end(response));
     }
     Ok(error(words.lasting_status(), &words).private())
 }

@@ -101,7 +101,10 @@ fn progress(operation: &OperationView<'_>) -> String {
     }
 }
 
+/// A replayed response that its clients do not take for one more step: they go where
+/// `Content-Location` says.
 fn with_status(status: StatusCode, mut response: Response<WholeBody>) -> Response<WholeBody> {
+    response.headers_mut().remove(CONTENT_LOCATION);
     *response.status_mut() = status;
     response
 }

@@ -1,31 +1,90 @@
 use std::{fmt, sync::Arc};
 
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{self, CACHE_CONTROL},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
 };
 
 use crate::operation::{RecordedResponse, WholeBody};
 
-/// Which header fields of a recorded response the result resource repeats.
+/// How the result resource repeats a recorded response: which of its header fields, and
+/// what is changed of them.
 ///
-/// By default all but those of [`not_replayed`].
+/// By default all but those of [`not_replayed`]. Fields that speak of an operation to who
+/// polls it never come from a recorded response: `Retry-After`, `Operation-Result`,
+/// `Operation-Location`, `Operation-Id`, `Azure-AsyncOperation`, `AsyncResult`,
+/// `X-Progress` and `X-MS-Continuation-Token`.
 #[derive(Clone)]
-pub struct Replay(Arc<dyn Fn(&HeaderName) -> bool + Send + Sync>);
+pub struct Replay {
+    keep: Arc<Keep>,
+    change: Option<Arc<ChangeFields>>,
+}
 
-/// The fields that belong to the moment of the first answer, or to its
-/// connection: `Set-Cookie`, `Date`, `Access-Control-*`, `Accept-Ranges` and
-/// `Alt-Svc`.
+type Keep = dyn Fn(&HeaderName) -> bool + Send + Sync;
+type ChangeFields = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
+
+/// The fields that belong to the first answer, and not to what it said:
+///
+/// * to its moment: `Date`, `Age`, `Expires`, and the caching fields of gateways,
+///   `Surrogate-Control` and those that end in `-Cache-Control` (RFC 9213);
+/// * to its URL: `ETag` and `Last-Modified`, by which conditional requests to the result
+///   resource would have to be decided (RFC 9110, section 13), and `Accept-Ranges`;
+/// * to its client: `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`,
+///   `Authentication-Info`, `Proxy-Authentication-Info` and `Access-Control-*`;
+/// * to its whole origin: `Alt-Svc`, `Clear-Site-Data`, `Strict-Transport-Security`,
+///   `Public-Key-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
+///   `Reporting-Endpoints`, `Service-Worker-Allowed`, `Accept-CH`, `Critical-CH`,
+///   `Origin-Agent-Cluster` and `Use-As-Dictionary`;
+/// * to the page that it was: `Refresh`.
 #[must_use]
 pub fn not_replayed(name: &HeaderName) -> bool {
-    [
-        header::SET_COOKIE,
-        header::DATE,
-        header::ACCEPT_RANGES,
-        header::ALT_SVC,
-    ]
-    .contains(name)
-        || name.as_str().starts_with("access-control-")
+    let name = name.as_str();
+    matches!(
+        name,
+        "accept-ch"
+            | "accept-ranges"
+            | "age"
+            | "alt-svc"
+            | "authentication-info"
+            | "clear-site-data"
+            | "critical-ch"
+            | "date"
+            | "etag"
+            | "expect-ct"
+            | "expires"
+            | "last-modified"
+            | "nel"
+            | "origin-agent-cluster"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "public-key-pins"
+            | "public-key-pins-report-only"
+            | "refresh"
+            | "report-to"
+            | "reporting-endpoints"
+            | "service-worker-allowed"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "surrogate-control"
+            | "use-as-dictionary"
+            | "www-authenticate"
+    ) || name.starts_with("access-control-")
+        || name.ends_with("-cache-control")
+}
+
+/// Whether a field speaks of an operation to who polls it, in some dialect.
+fn is_for_polls(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "retry-after"
+            | "operation-result"
+            | "operation-location"
+            | "operation-id"
+            | "azure-asyncoperation"
+            | "asyncresult"
+            | "x-progress"
+            | "x-ms-continuation-token"
+    )
 }
 
 impl Default for Replay {
@@ -34,16 +93,47 @@ impl Default for Replay {
     }
 }
 
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 impl Replay {
     /// Repeats the fields for which `keep` holds.
     #[must_use]
     pub fn only(keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(keep))
+        Self {
+            keep: Arc::new(keep),
+            change: None,
+        }
+    }
+
+    /// The same, and then changes the fields of each answer, which are those that it is
+    /// sent with but for what a dialect adds.
+    #[must_use]
+    pub fn changed(
+        self,
+        change: impl Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            change: Some(Arc::new(change)),
+            ..self
+        }
+    }
+
+    /// The same, with other fields repeated: those for which `keep` holds.
+    pub(crate) fn keeping(
+        self,
+        keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            keep: Arc::new(keep),
+            ..self
+        }
     }
 
     /// The recorded response as it was, without the fields that are not
-    /// repeated, and with `Cache-Control: private, no-store`. What is no final response,
-    /// of a status from 200 to 599, is sent as 500.
+    /// repeated, with `Cache-Control: private, no-store`, and with
+    /// `X-Content-Type-Options: nosniff`. What is no final response, of a status from 200
+    /// to 599, is sent as 500.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
         let mut response = recorded.to_response();
@@ -53,13 +143,18 @@ impl Replay {
         let headers = response.headers_mut();
         let dropped: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| !(self.0)(name))
+            .filter(|name| is_for_polls(name) || !(self.keep)(name))
             .cloned()
             .collect();
         for name in dropped {
             headers.remove(name);
         }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        headers.insert(CACHE_CONTROL, PRIVATE);
+        // Browsers would take what users have written for whatever it looks like.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if let Some(change) = &self.change {
+            change(recorded, headers);
+        }
         response
     }
 }

@@ -160,12 +160,6 @@ impl FailureKind {
         }
     }
 
-    /// The last part of the problem type's URN.
-    pub(crate) fn code(self) -> &'static str {
-        let urn = self.urn();
-        urn.rsplit(':').next().unwrap_or(urn)
-    }
-
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::InnerError => "The service returned an error",

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use tower::Service;
 
 use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
 use crate::{
     accept::{ExtractOwner, PlainOwner},
-    dialect::{Dialect, Fault, ForwardedBy, InvalidBaseUrl, Replay, RetryAfter},
-    operation::{OperationId, Payload, WholeBody},
+    dialect::{Dialect, Fault, ForwardedBy, InvalidBaseUrl, RetryAfter},
+    operation::{OperationId, Payload, RecordedResponse, WholeBody},
     run::Drain,
     store::{List, MemoryStore, Owner, Repository, Store, Watch},
 };
@@ -154,7 +154,30 @@ impl<S: Store> PollService<S> {
     /// by default all but those of
     /// [`not_replayed`](crate::dialect::not_replayed).
     pub fn replays(self, keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|settings| settings.replay = Replay::only(keep))
+        self.with(|settings| settings.replay = settings.replay.clone().keeping(keep))
+    }
+
+    /// Changes the header of each replayed response: `change` gets what was recorded, and
+    /// the fields that are sent for it.
+    ///
+    /// What users have made is replayed from the origin of the operations. So that no
+    /// browser shows it there, have it saved:
+    ///
+    /// ```
+    /// use http::{HeaderValue, header::CONTENT_DISPOSITION};
+    /// use tower_operations::{MemoryStore, PollService};
+    ///
+    /// let polls = PollService::new(MemoryStore::new()).replayed_with(|recorded, fields| {
+    ///     if recorded.media_type() != Some("application/json") {
+    ///         fields.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    ///     }
+    /// });
+    /// ```
+    pub fn replayed_with(
+        self,
+        change: impl Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.replay = settings.replay.clone().changed(change))
     }
 
     /// The largest result, in bytes, that is embedded in an operation; 64 KiB

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, uri::PathAndQuery};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt};
@@ -54,6 +54,8 @@ pub(crate) struct Holding<S, Q, R> {
     pub(crate) work: Arc<Work>,
     pub(crate) service: S,
     pub(crate) request: Box<Q>,
+    /// What relative references in the response are relative to.
+    pub(crate) base: PathAndQuery,
     /// When the answer is too late to be one.
     pub(crate) deadline: Option<Duration>,
 }
@@ -92,6 +94,7 @@ where
             work,
             mut service,
             request,
+            base,
             deadline,
         } = self;
         let begun = Instant::now();
@@ -121,7 +124,7 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome = Box::pin(async { Ok(outcome_of_call(called, &limits).await) });
+                let outcome = Box::pin(async { Ok(outcome_of_call(called, &limits, &base).await) });
                 go_on(&node, &limits, &work, outcome).await;
                 return None;
             }
@@ -144,7 +147,7 @@ where
                         }
                         failed => not_called(failed),
                     };
-                    Ok(outcome_of_call(called, &limits).await)
+                    Ok(outcome_of_call(called, &limits, &base).await)
                 });
                 go_on(&node, &limits, &work, run).await;
                 return None;
@@ -169,7 +172,7 @@ where
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of_call(called, &limits).await)
+            Ok(outcome_of_call(called, &limits, &base).await)
         });
         let run = Box::pin(async {
             match tokio::try_join!(is_ours, outcome) {
@@ -248,6 +251,7 @@ fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
 async fn outcome_of_call<C, E>(
     called: Called<Response<C>, E>,
     limits: &RunLimits,
+    base: &PathAndQuery,
 ) -> Outcome<RecordedResponse>
 where
     C: Body<Data = Bytes>,
@@ -265,7 +269,7 @@ where
     };
     let collected = pin!(collect(response, limits.result));
     match CatchPanic::new(AtMost::until(latest, collected)).await {
-        Ok(Ok(Ok(response))) => outcome_of(response),
+        Ok(Ok(Ok(response))) => outcome_of(response, base),
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {

@@ -221,6 +221,7 @@ where
     B::Error: Into<BoxError>,
     R: Lease<Output = RecordedResponse>,
 {
+    let base = request.base();
     let started = {
         let pending = pin!(async {
             service
@@ -248,7 +249,7 @@ where
         collect(response, limits.result).await
     });
     Ok(match AtMost::new(limits.running, running).await {
-        Ok(Ok(response)) => outcome_of(response),
+        Ok(Ok(response)) => outcome_of(response, &base),
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
     })

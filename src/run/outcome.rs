@@ -1,11 +1,16 @@
 //! What a response comes to.
 
-use http::Response;
+use http::{Response, uri::PathAndQuery};
 
-use crate::operation::{Outcome, RecordedResponse, WholeBody};
+use crate::operation::{Outcome, RecordedResponse, WholeBody, resolve_references};
 
-/// The outcome of a run whose service gave this response.
-pub(super) fn outcome_of(response: Response<WholeBody>) -> Outcome<RecordedResponse> {
+/// The outcome of a run whose service gave this response. References in its header are
+/// relative to `base`, and mean the same wherever it is replayed.
+pub(super) fn outcome_of(
+    mut response: Response<WholeBody>,
+    base: &PathAndQuery,
+) -> Outcome<RecordedResponse> {
+    resolve_references(response.headers_mut(), base);
     let recorded = RecordedResponse::new(response);
     if !recorded.is_final() {
         let status = recorded.status().as_u16();

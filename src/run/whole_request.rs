@@ -1,4 +1,4 @@
-use http::{Request, request::Parts};
+use http::{Request, Uri, request::Parts, uri::PathAndQuery};
 
 use crate::operation::WholeBody;
 
@@ -9,9 +9,18 @@ use crate::operation::WholeBody;
 pub(crate) struct WholeRequest {
     pub(crate) parts: Parts,
     pub(crate) body: WholeBody,
+    /// The target by which its client knows it, where that is not the one it has.
+    pub(crate) target: Option<Uri>,
 }
 
 impl WholeRequest {
+    /// What relative references in the response are relative to.
+    pub(crate) fn base(&self) -> PathAndQuery {
+        let target = self.target.as_ref().unwrap_or(&self.parts.uri);
+        let path = target.path_and_query().cloned();
+        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    }
+
     pub(super) fn into_request(self) -> Request<WholeBody> {
         Request::from_parts(self.parts, self.body)
     }
@@ -20,6 +29,10 @@ impl WholeRequest {
 impl From<Request<WholeBody>> for WholeRequest {
     fn from(request: Request<WholeBody>) -> Self {
         let (parts, body) = request.into_parts();
-        Self { parts, body }
+        Self {
+            parts,
+            body,
+            target: None,
+        }
     }
 }
