@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, Fault>;
 
-/// The operation, if it is there for whoever asks, from a store that need not wait.
+/// The operation, if it is there for the request, from a store that need not wait.
 pub(super) fn find_now<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -26,7 +26,7 @@ pub(super) fn find_now<S: Store>(
     found.as_ref().map_or(true, is_whole).then_some(found)
 }
 
-/// The operation, if it is there for whoever asks.
+/// The operation, if it is there for the request.
 pub(super) async fn find<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -51,7 +51,7 @@ fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
     record.owner() == owner || !record.operation().state().is_terminal()
 }
 
-/// The record, if it is there for whoever asks. To everybody but its owner an operation
+/// The record, if it is there for the request. To everybody but its owner an operation
 /// is unknown.
 pub(super) fn visible<S: Store>(
     settings: &Settings<S>,

@@ -46,7 +46,7 @@ pub(super) async fn hold<S: Store>(
             break;
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        // It was there for whoever asks: what comes is, as long as it is this owner's.
+        // The operation was there for the request: what comes is, while its owner is the same.
         let owner = record.owner();
         let next = tokio::select! {
             next = changed(&settings.store, &id, version, left, owner) => next?,

@@ -28,7 +28,7 @@ enum Evicted {
     Some,
     /// There is nothing that may go.
     Nothing,
-    /// Whoever wants room has the most already, and nothing of its own may go.
+    /// The owner who wants room has the most already, and nothing of its own may go.
     Refused,
 }
 

@@ -47,8 +47,8 @@ use crate::operation::{OperationId, RecordedResponse};
 /// goes for it: what has expired first, then of the owner who has the most bytes what
 /// expires soonest, and where there are no owners what expires soonest of all. An
 /// operation that is not terminal never goes, nor one that ended less than
-/// [`min_retention`](Self::min_retention) ago. Whoever has the most of all gets nothing
-/// of others. When nothing may go, `create` fails with
+/// [`min_retention`](Self::min_retention) ago. An owner who has the most of all takes
+/// nothing from others. When nothing may go, `create` fails with
 /// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An
 /// outcome is always taken, even above `max_bytes`: what is over is at most the
 /// largest result times the operations in flight.

@@ -370,7 +370,7 @@ fn write(
         write.abort()?;
         return Ok(0);
     }
-    // Whoever has read the next state from the file reads no earlier one from memory.
+    // A reader that has seen the next state in the file sees no earlier one in memory.
     hot.forget(&touched);
     finish(write)?;
     hot.keep(touched);
