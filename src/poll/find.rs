@@ -22,8 +22,10 @@ pub(super) fn find_now<S: Store>(
     let owner = settings.owner(parts);
     let found = settings.store.get_now_for(id, owner.as_ref())?;
     let found = visible(settings, parts, id, found);
-    let is_whole = |record: &Arc<_>| is_whole(record, owner.as_ref());
-    found.as_ref().map_or(true, is_whole).then_some(found)
+    match &found {
+        Ok(record) if !is_whole(record, owner.as_ref()) => None,
+        _ => Some(found),
+    }
 }
 
 /// The operation, if it is there for the request.
