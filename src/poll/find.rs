@@ -14,6 +14,7 @@ use crate::{
 pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, Fault>;
 
 /// The operation, if it is there for the request, from a store that need not wait.
+#[inline]
 pub(super) fn find_now<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -55,6 +56,7 @@ fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
 
 /// The record, if it is there for the request. To everybody but its owner an operation
 /// is unknown.
+#[inline]
 pub(super) fn visible<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,

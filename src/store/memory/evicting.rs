@@ -57,9 +57,11 @@ impl<T> MemoryStore<T> {
     fn evict(&self, wanted: Wanted<'_>, now: Tick) -> Evicted {
         let ledger = &self.shared.room.ledger;
         let owned = ledger.bytes();
-        let soonest = self.shared.soonest.shard();
-        let has_expired = soonest.is_some_and(|(_, soonest, _)| soonest <= now);
-        if owned == 0 || has_expired {
+        let has_expired = || {
+            let soonest = self.shared.soonest.shard();
+            soonest.is_some_and(|(_, soonest, _)| soonest <= now)
+        };
+        if owned == 0 || has_expired() {
             return self.evict_soonest(wanted.weight, now);
         }
         // From who has the most first. What is nobody's counts as somebody's.

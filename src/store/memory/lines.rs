@@ -123,28 +123,31 @@ impl Lines {
     /// Takes an entry out of its line, if it is in one; true if it was the first of it.
     pub(super) fn remove<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
         let links = std::mem::replace(entries[slot as usize].links_mut(), Links::NONE);
-        let is_at_an_end = |line: &Line| line.first == slot || line.last == slot;
-        let line = match links.before == NO_SLOT || links.after == NO_SLOT {
-            true => self.lines.iter().position(is_at_an_end),
-            false => None,
-        };
-        if let Some(before) = entries.get_mut(links.before as usize) {
-            before.links_mut().after = links.after;
+        match (links.before, links.after) {
+            (NO_SLOT, NO_SLOT) => {
+                let alone = self.lines.iter().position(|line| line.first == slot);
+                alone.map(|index| self.lines.swap_remove(index)).is_some()
+            }
+            (NO_SLOT, after) => {
+                entries[after as usize].links_mut().before = NO_SLOT;
+                if let Some(line) = self.lines.iter_mut().find(|line| line.first == slot) {
+                    line.first = after;
+                }
+                true
+            }
+            (before, after) => {
+                entries[before as usize].links_mut().after = after;
+                match entries.get_mut(after as usize) {
+                    Some(after) => after.links_mut().before = before,
+                    None => {
+                        if let Some(line) = self.lines.iter_mut().find(|line| line.last == slot) {
+                            line.last = before;
+                        }
+                    }
+                }
+                false
+            }
         }
-        if let Some(after) = entries.get_mut(links.after as usize) {
-            after.links_mut().before = links.before;
-        }
-        let Some(index) = line else { return false };
-        let line = &mut self.lines[index];
-        if line.first == slot && line.last == slot {
-            self.lines.swap_remove(index);
-        } else if line.first == slot {
-            line.first = links.after;
-        } else {
-            line.last = links.before;
-            return false;
-        }
-        true
     }
 
     /// Whether nothing stands in a line.

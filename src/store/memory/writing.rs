@@ -163,10 +163,13 @@ impl<T: Payload> MemoryStore<T> {
             ledger.change(owner, number, before, after, expires);
         }
         let purged = match ends {
-            true => shard.purge(now.tick, PURGED_PER_END),
+            true => {
+                let purged = shard.purge(now.tick, PURGED_PER_END);
+                self.settle(&purged);
+                purged
+            }
             false => Vec::new(),
         };
-        self.settle(&purged);
         drop(shard);
         self.freed(&purged);
         if let Some(cell) = woken {
