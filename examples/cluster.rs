@@ -25,7 +25,7 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::PathBuf,
-    process::{self, Stdio},
+    process::{self, ExitCode, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -86,7 +86,17 @@ fn shared(store: &str) -> Result<String, String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), BoxError> {
     let args = Args::parse();
     let runs = Runs::new();
     let mut one = Node::start(&args.store, "one", "127.0.0.1:0", &runs).await?;

@@ -718,6 +718,20 @@ async fn an_address_that_is_taken_is_an_error() {
     assert!(errors.contains(taken), "{errors}");
 }
 
+#[cfg(feature = "redb")]
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_says_why() {
+    let ended = run("server", &["--store", "redb:/nowhere/operations.redb"]).await;
+    assert_eq!(ended.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    let line = errors.lines().last().unwrap();
+    assert!(
+        line.contains("os error 2") && !line.contains('"'),
+        "{errors}"
+    );
+    assert_eq!(line.matches("os error 2").count(), 1, "{errors}");
+}
+
 #[track_caller]
 fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.status().as_u16(), status, "{answer:?}");

@@ -69,13 +69,14 @@ mod runs;
 mod serve;
 mod stores;
 
+use std::process::ExitCode;
+
 use clap::{CommandFactory, Parser};
-use tower::BoxError;
 
 use crate::cli::Args;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
     serve::log();
-    serve::serve(&Args::parse(), Args::command()).await
+    serve::exit(serve::serve(&Args::parse(), Args::command()).await)
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -28,6 +29,25 @@ pub(crate) fn log() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+}
+
+/// How the process ends: an error is told on standard error, with what caused it.
+pub(crate) fn exit(ended: Result<(), BoxError>) -> ExitCode {
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors name what caused them themselves.
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        cause = error.source();
+    }
+    eprintln!("error: {said}");
+    ExitCode::FAILURE
 }
 
 /// Serves until it has been drained. `command` is what is named where the arguments are

@@ -53,8 +53,9 @@ mod serve;
 mod stores;
 mod worker;
 
+use std::process::ExitCode;
+
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use tower::BoxError;
 
 /// A slow service whose requests are accepted here and run there.
 #[derive(Parser)]
@@ -67,9 +68,9 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
     serve::log();
-    match Command::parse() {
+    serve::exit(match Command::parse() {
         Command::Front(args) if args.queue.is_none() => Command::command()
             .error(
                 ErrorKind::MissingRequiredArgument,
@@ -78,5 +79,5 @@ async fn main() -> Result<(), BoxError> {
             .exit(),
         Command::Front(args) => serve::serve(&args, Command::command()).await,
         Command::Worker(args) => worker::work(&args).await,
-    }
+    })
 }

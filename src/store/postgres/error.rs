@@ -46,7 +46,7 @@ pub enum PostgresError {
         value: Box<str>,
     },
     /// What the database said instead.
-    #[error("the database could not be set up")]
+    #[error("the database could not be set up: {0}")]
     Database(#[from] SqlError),
 }
 

@@ -11,14 +11,14 @@ use crate::store::StoreError;
 #[non_exhaustive]
 pub enum RedbError {
     /// The file is open already, in this process or in another one.
-    #[error("the file is open already")]
+    #[error("the file is open already: {0}")]
     AlreadyOpen(#[source] BoxError),
     /// The file cannot be read, written or made, for example because of its
     /// permissions or because the disk is full.
-    #[error("the file cannot be used")]
+    #[error("the file cannot be used: {0}")]
     Io(#[source] io::Error),
     /// The file is damaged, or is no file of redb's.
-    #[error("the file is damaged, or is no database")]
+    #[error("the file is damaged, or is no database: {0}")]
     Corrupt(#[source] BoxError),
     /// The file is one of redb's, but it was not made by this crate.
     #[error("the database is not one of operations")]
@@ -35,7 +35,7 @@ pub enum RedbError {
     #[error("the store is closed")]
     Closed,
     /// The engine could not do it.
-    #[error("the engine failed")]
+    #[error("the engine failed: {0}")]
     Engine(#[source] BoxError),
 }
 

@@ -11,17 +11,17 @@ use crate::store::StoreError;
 #[non_exhaustive]
 pub enum RedisError {
     /// The URL is none, or needs what this build does not have, as TLS.
-    #[error("the URL of the Redis server cannot be used")]
+    #[error("the URL of the Redis server cannot be used: {0}")]
     Url(#[source] BoxError),
     /// The prefix is not 1 to 64 characters of letters, digits, `-`, `_`, `.`
     /// and `:`.
     #[error("a prefix consists of 1 to 64 letters, digits, '-', '_', '.' and ':'")]
     Prefix,
     /// The server cannot be reached, or is still starting. Trying again can help.
-    #[error("the Redis server cannot be reached")]
+    #[error("the Redis server cannot be reached: {0}")]
     Unavailable(#[source] BoxError),
     /// The server refused what the store has to ask of it.
-    #[error("the Redis server refused")]
+    #[error("the Redis server refused: {0}")]
     Refused(#[source] BoxError),
     /// Its version is below 6.2.
     #[error("Redis 6.2 or Valkey is needed, not version {version}")]
