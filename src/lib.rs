@@ -114,7 +114,7 @@ pub use operation::{
 pub use poll::PollService;
 pub use run::{
     AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
-    OperationHandle, QueuedRequest, Ran, Recovery, RunService,
+    OperationHandle, QueuedRequest, Ran, Recovery, RecoveryStats, RunService,
 };
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;

@@ -14,6 +14,8 @@ mod stranger;
 mod common;
 #[path = "postgres/crashes.rs"]
 mod crashes;
+#[path = "postgres/damaged.rs"]
+mod damaged;
 #[path = "postgres/errors.rs"]
 mod errors;
 #[path = "postgres/format.rs"]
@@ -36,3 +38,5 @@ mod setting_up;
 mod sharing;
 #[path = "postgres/strangers.rs"]
 mod strangers;
+#[path = "postgres/upkeep.rs"]
+mod upkeep;

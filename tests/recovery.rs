@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -623,4 +623,82 @@ async fn who_cancels_what_is_being_run_again_has_the_last_word() {
         "it is dropped at once"
     );
     assert_eq!(ended(&memory, &id).await.0, State::Canceled);
+}
+
+/// A damaged row, or a value that the store cannot hold.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_to_end_keeps_no_other_from_ending() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), plain);
+    let other = Node::start("other", &memory, &runs, hangs(), plain);
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let store = Hooked::new(memory.clone(), move |call, when| {
+        let is_try = (call, when) == (Call::Finish, When::Before);
+        counted.fetch_add(usize::from(is_try), SeqCst);
+        std::future::ready(Ok(()))
+    });
+    let refused = Arc::clone(&store.unending);
+    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+    second.recovers();
+
+    let (bad, good) = (first.post().await, first.post().await);
+    refused.lock().unwrap().insert(bad.clone());
+    first.dies();
+    let (_, problem, _) = ended(&memory, &good).await;
+    assert_eq!(problem, urn(FailureKind::Interrupted));
+    // Nor does it keep those that are left later.
+    let late = other.post().await;
+    other.dies();
+    let (.., took) = ended(&memory, &late).await;
+    assert!(took < 2 * TERM, "{took:?}");
+
+    // It is tried a few times, and not in every round.
+    sleep(10 * TERM).await;
+    let record = memory.get(&bad).await.unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Running);
+    let tried = tries.load(SeqCst);
+    assert!(tried < 20, "{tried} times");
+    // Once that can be done, it is.
+    refused.lock().unwrap().clear();
+    let (_, problem, took) = ended(&memory, &bad).await;
+    assert_eq!(problem, urn(FailureKind::Interrupted));
+    assert!(took < 20 * TERM, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_ended_holds_up_no_drain() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), plain);
+    let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
+    let refused = Arc::clone(&store.unending);
+    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+    second.recovers();
+    let bad = first.post().await;
+    refused.lock().unwrap().insert(bad);
+    first.dies();
+    sleep(3 * TERM).await;
+    let report = second.drain.drain(100 * TERM).await;
+    assert!(report.is_clean() && report.took < TERM, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_renewed_keeps_no_other_from_being_renewed() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
+    let refused = Arc::clone(&store.unrenewable);
+    let first = Node::on("first", store, Arc::default(), &runs, hangs(), plain);
+    let second = Node::start("second", &memory, &runs, hangs(), plain);
+    second.recovers();
+    let mut ids = Vec::new();
+    for _ in 0..9 {
+        ids.push(first.post().await);
+    }
+    refused.lock().unwrap().insert(ids[4].clone());
+    sleep(10 * TERM).await;
+    for (number, id) in ids.iter().enumerate() {
+        let record = memory.get(id).await.unwrap().unwrap();
+        let is_held = record.node() == Some(&NodeId::named("first"));
+        assert_eq!(is_held, number != 4, "{number}");
+    }
 }

@@ -10,6 +10,8 @@ mod laws;
 mod private;
 #[path = "redb/restarts.rs"]
 mod restarts;
+#[path = "redb/upkeep.rs"]
+mod upkeep;
 
 use std::time::Duration;
 

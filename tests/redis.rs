@@ -16,6 +16,8 @@ mod stranger;
 mod ambiguous;
 #[path = "redis/crash.rs"]
 mod crash;
+#[path = "redis/damaged.rs"]
+mod damaged;
 #[path = "redis/errors.rs"]
 mod errors;
 #[path = "redis/format.rs"]

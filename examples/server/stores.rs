@@ -55,7 +55,7 @@ impl StoreKind {
                 let pool = sqlx::postgres::PgPoolOptions::new()
                     .max_connections(12)
                     .test_before_acquire(false);
-                let store = PostgresStore::connect(pool.connect(url).await?).await?;
+                let store = PostgresStore::connect(pool.connect_lazy(url)?).await?;
                 AnyStore::new(store.ttl(ttl))
             }
             #[cfg(feature = "redis")]

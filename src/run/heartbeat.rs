@@ -111,19 +111,41 @@ async fn recalled<R: Lease>(
     left: Duration,
 ) -> Result<Vec<OperationId>, StoreError> {
     let recalled = node.store.recalled(&node.lease().node, at_most);
-    timeout(left + BETWEEN_RECALLS, recalled)
-        .await
-        .unwrap_or_else(|_| Ok(Vec::new()))
+    let recalled = timeout(left + BETWEEN_RECALLS, recalled).await;
+    let recalled = recalled.unwrap_or_else(|_| Ok(Vec::new()))?;
+    node.in_flight.told_of(&recalled);
+    Ok(recalled)
 }
 
+/// How often a store is asked to find out which one it refuses: enough for one of
+/// thousands, and little where it refuses all.
+const ASKS: u32 = 64;
+
 pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
-    if held.is_empty() {
-        return;
-    }
-    let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
-    let renewed = timeout(node.lease().term / 3, node.store.renew(node.lease(), held));
-    match renewed.await.unwrap_or_else(silent) {
-        Ok(lost) => node.in_flight.recall(&lost),
-        Err(error) => tracing::warn!(error = error.chain(), "leases could not be renewed"),
+    // If the store refuses them together, one may be what it refuses: halves of them are
+    // tried, so that it keeps no other from being renewed.
+    let (mut parts, mut asks) = (vec![held], 0);
+    while let Some(held) = parts.pop() {
+        asks += 1;
+        if held.is_empty() {
+            continue;
+        }
+        let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
+        let renewed = timeout(node.lease().term / 3, node.store.renew(node.lease(), held));
+        match renewed.await.unwrap_or_else(silent) {
+            Ok(lost) => node.in_flight.recall(&lost),
+            Err(error) if !error.is_transient() && held.len() > 1 && asks < ASKS => {
+                let (some, others) = held.split_at(held.len() / 2);
+                parts.extend([some, others]);
+            }
+            Err(error) => {
+                let id = held
+                    .first()
+                    .filter(|_| held.len() == 1)
+                    .map(|held| &held.id);
+                let id = id.map(tracing::field::display);
+                tracing::warn!(id, error = error.chain(), "leases could not be renewed");
+            }
+        }
     }
 }

@@ -204,6 +204,13 @@ impl InFlight {
         entries.map(|it| it.work.held()).collect()
     }
 
+    /// Somebody says that these were ended, or taken, from outside.
+    pub(super) fn told_of(&self, ids: &[OperationId]) {
+        let running = self.running();
+        let works = ids.iter().flat_map(|id| running.live.of(id));
+        works.for_each(|entry| entry.work.told());
+    }
+
     /// These are held no more.
     pub(super) fn recall(&self, lost: &[Held]) {
         let works: Vec<_> = {

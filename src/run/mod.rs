@@ -110,7 +110,7 @@ pub use drain::{Drain, DrainReport};
 pub use handle::{NotAccepted, OperationHandle};
 pub use in_process::InProcess;
 pub use queued_request::{InvalidMessage, QueuedRequest};
-pub use recovery::Recovery;
+pub use recovery::{Recovery, RecoveryStats};
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;

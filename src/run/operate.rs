@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
@@ -31,6 +31,9 @@ use crate::{
 
 /// The shortest time between two writes of an operation's progress.
 const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
+
+/// How long the store may take to say whether an operation is still there.
+const TO_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `service` with an accepted request and records the outcome.
 ///
@@ -104,7 +107,13 @@ pub(super) enum NoOutcome {
 /// Leaves an operation without an outcome.
 pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutcome) {
     match nothing {
-        NoOutcome::Recalled => work.recalled(),
+        NoOutcome::Recalled => {
+            if !work.is_told() {
+                // On the heap, as what is seldom needed.
+                Box::pin(look_for(node, work)).await;
+            }
+            work.recalled();
+        }
         NoOutcome::Released => {
             let held = [work.held()];
             let released = until_answered(node, || node.store.release(&held));
@@ -114,6 +123,16 @@ pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutc
             }
             work.released();
         }
+    }
+}
+
+/// Says so, if an operation that is held no more is not in the store either.
+async fn look_for<R: Lease>(node: &Node<R>, work: &Work) {
+    let found = CatchPanic::new(node.store.get(&work.id));
+    match timeout(TO_LOOK, found).await {
+        Ok(Ok(Ok(None))) => work.is_gone(),
+        Ok(Err(panicked)) => panicked.forget(),
+        Ok(Ok(_)) | Err(_) => {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one place where an outcome is recorded.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::{Node, Ran, persist::until_answered, work::Work};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 ///
 /// An outcome that the store refuses while it takes a bare one is not worth the
 /// operation: it fails as `result-too-large`. If the store refuses both, that is no
-/// fault of the outcome's, and it is tried again.
+/// fault of the outcome's, and it is tried again: nobody else has it.
 pub(super) async fn record<R>(
     node: &Node<R>,
     work: &Work,
@@ -21,6 +21,20 @@ pub(super) async fn record<R>(
 where
     R: Repository<Output = RecordedResponse>,
 {
+    record_within(node, work, outcome, u32::MAX).await
+}
+
+/// The same, where the store may refuse both so many times, and then it is an error.
+pub(super) async fn record_within<R>(
+    node: &Node<R>,
+    work: &Work,
+    outcome: Outcome<RecordedResponse>,
+    refusals: u32,
+) -> Result<Ran, StoreError>
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let refused = AtomicU32::new(0);
     let id = &work.id;
     crash_point!("finishing");
     let progress = work.unwritten_report().map(|(progress, _)| progress);
@@ -51,7 +65,11 @@ where
         match finish(outcome.clone()).await {
             Err(error) if !error.is_transient() => {
                 tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
-                finish_bare().await.map_err(StoreError::unavailable)
+                let bare = finish_bare().await;
+                match refused.fetch_add(1, Relaxed) + 1 < refusals {
+                    true => bare.map_err(StoreError::unavailable),
+                    false => bare,
+                }
             }
             answer => answer,
         }
@@ -70,6 +88,7 @@ where
             Ok(Ran::Refused)
         }
         Ok(Write::Gone) => {
+            work.is_gone();
             work.recalled();
             Ok(Ran::Refused)
         }

@@ -1,6 +1,9 @@
 //! Taking over what a dead node has left behind.
 
+mod ending;
 mod reachability;
+mod stats;
+mod upkeep;
 
 use std::{
     fmt,
@@ -11,20 +14,19 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Service};
-use tracing::Instrument;
 
-use self::reachability::Reachability;
+pub use self::stats::RecoveryStats;
+use self::{
+    ending::{AT_ONCE, Ending},
+    reachability::Reachability,
+};
 use super::{
-    AcceptedRequest, Node, RunLimits, Work, catch_panic::CatchPanic, heartbeat, operate,
-    record::record as record_outcome, stored_request,
+    AcceptedRequest, Node, RunLimits, catch_panic::CatchPanic, heartbeat, operate, stored_request,
 };
 use crate::{
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse, WholeBody},
+    operation::{FailureKind, OperationId, RecordedResponse, WholeBody},
     store::{Lease, Record, StoreError, TakenOver},
 };
 
@@ -67,6 +69,9 @@ pub struct Recovery<R> {
     limits: RunLimits,
     interval: Duration,
     again: Option<RunAgain<R>>,
+    ending: Ending,
+    purges: bool,
+    stats: RecoveryStats,
 }
 
 /// How what was left behind is run again.
@@ -88,9 +93,6 @@ enum Free {
     Over,
 }
 
-/// So many operations are taken over at a time.
-const BATCH: usize = 64;
-
 impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     pub(crate) fn new(node: Arc<Node<R>>, limits: RunLimits) -> Self {
         let interval = node.lease().term / 3;
@@ -99,6 +101,9 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             limits,
             interval,
             again: None,
+            ending: Ending::new(),
+            purges: true,
+            stats: RecoveryStats::default(),
         }
     }
 
@@ -170,10 +175,37 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self { interval, ..self }
     }
 
-    /// Looks after what was left behind, until the layer is
+    /// Leaves it to the application to delete what has expired, by
+    /// [`Purge::purge`](crate::store::Purge::purge). Otherwise it does so itself once a
+    /// term, 500 operations at a time, where they would stay in the store for ever: in
+    /// PostgreSQL, and in a file.
+    pub fn without_purge(self) -> Self {
+        Self {
+            purges: false,
+            ..self
+        }
+    }
+
+    /// What it has done so far, to be looked at while it runs.
+    #[must_use]
+    pub fn stats(&self) -> RecoveryStats {
+        self.stats.clone()
+    }
+
+    /// Looks after what was left behind, and after the store, until the layer is
     /// [drained](crate::Drain).
     pub async fn run(mut self) {
         let closed = self.node.in_flight.closed().clone();
+        let (node, stats) = (Arc::clone(&self.node), self.stats.clone());
+        let purges = self.purges;
+        let upkeep = async {
+            let purge = async {
+                if purges {
+                    upkeep::purge(&node, &stats).await;
+                }
+            };
+            tokio::join!(purge, upkeep::look_after(&node, &stats));
+        };
         let watch = async {
             let term = self.node.lease().term;
             let mut store = Reachability::new(term);
@@ -195,6 +227,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         };
         tokio::select! {
             () = watch => {}
+            () = upkeep => {}
             () = closed.cancelled() => {}
         }
     }
@@ -222,23 +255,39 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
 
     /// Takes over what is free, one batch after the other; says whether that was all.
     async fn take_all(&mut self, which: Free, store: &mut Reachability) -> bool {
-        loop {
-            let limit = match &self.again {
-                Some(_) => self.node.in_flight.room().min(BATCH),
-                None => BATCH,
-            };
+        let mut all = 0;
+        let is_all = loop {
+            let at_most = self.node.lease().term / 4;
+            let limit = self.ending.room(at_most).await.min(match &self.again {
+                Some(_) => self.node.in_flight.room(),
+                None => AT_ONCE,
+            });
             match self.take_over(which, limit).await {
-                Ok(taken) if taken == 0 || limit == 0 => return true,
-                // It may have been away while these were ended.
-                Ok(_) if !store.answered() && which == Free::Over => return true,
-                Ok(_) => {}
+                Ok(taken) => {
+                    all += taken;
+                    // It may have been away while one waited.
+                    let was_away = |store: &mut Reachability| !store.answered();
+                    if taken == 0 || limit == 0 || which == Free::Over && was_away(store) {
+                        break true;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(error = error.chain(), "nothing could be taken over");
                     store.did_not_answer();
-                    return false;
+                    break false;
                 }
             }
+        };
+        if all > 0 {
+            let (run_again, ended) = (self.stats.run_again(), self.stats.ended());
+            tracing::info!(
+                taken_over = all,
+                run_again,
+                ended,
+                "looked for what was left behind"
+            );
         }
+        is_all
     }
 
     async fn take_over(&mut self, which: Free, limit: usize) -> Result<usize, StoreError> {
@@ -257,16 +306,16 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         if count > 0 {
             crash_point!("taken-over");
         }
-        let mut ending = JoinSet::new();
         for taken in taken {
             let id = taken.record.operation().id();
             tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
             let record = Arc::clone(&taken.record);
-            if let Err(kind) = self.go_on(taken) {
-                ending.spawn(end(Arc::clone(&self.node), record, kind).in_current_span());
+            match self.go_on(taken) {
+                Ok(()) => self.stats.add_run_again(1),
+                Err(kind) => self.ending.end(&self.node, record, kind, &self.stats).await,
             }
         }
-        while ending.join_next().await.is_some() {}
+        self.stats.add_taken_over(count);
         Ok(count)
     }
 
@@ -311,23 +360,6 @@ fn restored<R>(
         request.extensions_mut().insert(owner.clone());
     }
     Ok(AcceptedRequest::again(record, request).admitted(node.in_flight.admit_anyway()))
-}
-
-/// Ends an operation that was taken over.
-async fn end<R>(node: Arc<Node<R>>, record: Arc<Record<RecordedResponse>>, kind: FailureKind)
-where
-    R: Lease<Output = RecordedResponse>,
-{
-    let id = record.operation().id().clone();
-    let work = Arc::new(Work::new(id, record.token(), record.attempts()));
-    let _admitted = node.in_flight.admit_anyway();
-    // Its lease is renewed until that is recorded.
-    let Some(_entered) = node.in_flight.enter(Arc::clone(&work), Duration::ZERO) else {
-        return;
-    };
-    heartbeat::ensure(&node);
-    // An error was logged where it happened.
-    let _ = record_outcome(&node, &work, Outcome::failed(kind)).await;
 }
 
 impl<R> fmt::Debug for Recovery<R> {

@@ -30,6 +30,8 @@ pub(crate) struct Work {
     /// Made for whoever waits for it or asks for it: most runs end before.
     stop: OnceLock<CancellationToken>,
     cause: OnceLock<Cause>,
+    /// Somebody has said that the operation was ended, or taken, from outside.
+    is_told: AtomicBool,
     ended: Mutex<Option<Ended>>,
     progress: Mutex<Reports>,
     /// The heartbeat of its node has gone.
@@ -84,6 +86,7 @@ impl Work {
             gate: None,
             stop: OnceLock::new(),
             cause: OnceLock::new(),
+            is_told: AtomicBool::new(false),
             ended: Mutex::default(),
             progress: Mutex::default(),
             is_unrenewed: AtomicBool::new(false),
@@ -184,6 +187,23 @@ impl Work {
     /// It is left to whoever runs it again.
     pub(super) fn released(&self) {
         self.end(Ended::Released);
+    }
+
+    /// Somebody says that the operation was ended, or taken, from outside.
+    pub(super) fn told(&self) {
+        self.is_told.store(true, SeqCst);
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told.load(SeqCst)
+    }
+
+    /// The store has the operation no more. One that was ended from outside may be deleted
+    /// or have expired since; any other should be there.
+    pub(super) fn is_gone(&self) {
+        if !self.is_told() {
+            tracing::error!(id = %self.id, "the store has lost an operation that ran here");
+        }
     }
 
     /// The operation is in other hands.

@@ -1,9 +1,9 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-    NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError, TakenOver, Version,
-    Watch, Write, traits::Found,
+    Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
+    NewOperation, NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError,
+    TakenOver, Version, Watch, Write, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse};
 
@@ -117,6 +117,7 @@ powers! {
     ] {
         fn get<'a>(id: &'a OperationId) -> Found<T>;
         fn get_for<'a, 'b>(id: &'a OperationId, owner: Option<&'b Owner>) -> Found<T>;
+        fn health() -> Result<Health, StoreError>;
     }
     Repository [
         fn never_waits(&self) -> bool { self.0.never_waits() }
@@ -138,6 +139,7 @@ powers! {
         fn take_over_released<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
         fn claim<'a, 'b>(lease: &'a LeaseTerm, held: &'b Held) -> Result<Write<T>, StoreError>;
         fn release<'a>(held: &'a [Held]) -> Result<(), StoreError>;
+        fn purge_expired(limit: usize) -> Result<Option<usize>, StoreError>;
         fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
     }
     Keys [] {

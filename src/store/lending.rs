@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-    NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError, TakenOver, Version,
-    Watch, Write, mailbox::Mailboxes, traits::Found,
+    Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
+    NewOperation, NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError,
+    TakenOver, Version, Watch, Write, mailbox::Mailboxes, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Progress};
 
@@ -222,6 +222,10 @@ impl<R: Lease> Lease for Polling<R> {
         self.inner.release(held).await
     }
 
+    async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {
+        self.inner.purge_expired(limit).await
+    }
+
     async fn recalled(
         &self,
         node: &NodeId,
@@ -255,6 +259,10 @@ macro_rules! forward {
                 owner: Option<&Owner>,
             ) -> Option<Found<R::Output>> {
                 self.inner.get_now_for(id, owner)
+            }
+
+            async fn health(&self) -> Result<Health, StoreError> {
+                self.inner.health().await
             }
         }
 

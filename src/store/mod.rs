@@ -8,7 +8,7 @@
 //! | [`Lease`] | say who runs what, and who died | the layer |
 //! | [`Keys`] | run a repeated request once | a repeated `Idempotency-Key` |
 //! | [`List`] | enumerate | listings |
-//! | [`Purge`] | remove what expired | a housekeeping task of yours |
+//! | [`Purge`] | remove what expired | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
 //!
 //! [`MemoryStore`] has every power. [`StoreFn`] reads through a closure,
 //! [`RepositoryFn`] reads and writes through two. [`AnyStore`] is a store
@@ -62,6 +62,7 @@ pub mod conformance;
 pub(crate) mod durable;
 mod error;
 mod function;
+mod health;
 mod history;
 mod key_powers;
 mod lending;
@@ -86,6 +87,7 @@ pub use any::AnyStore;
 pub use durable::Durable;
 pub use error::StoreError;
 pub use function::{Change, RepositoryFn, StoreFn};
+pub use health::{Health, HealthWarning};
 pub use history::Past;
 pub(crate) use key_powers::KeyPowers;
 pub use lending::{Polling, SingleNode};

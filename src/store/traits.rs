@@ -1,7 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    FencingToken, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
+    FencingToken, Health, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
     Reservation, StoreError, TakenOver, Version, Write,
 };
 use crate::operation::{OperationId, Payload};
@@ -52,6 +52,17 @@ pub trait Store: Send + Sync + 'static {
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<Self::Output>> {
         let found = self.get_now(id)?;
         Some(found.map(|record| readable(record, owner)))
+    }
+
+    /// Whether the store is as durable as it promises: settings of its server, the file
+    /// that it writes to. By default nothing is known against it.
+    ///
+    /// [`Recovery`](crate::Recovery) asks once a term, and warns of what is new.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    fn health(&self) -> impl Future<Output = Result<Health, StoreError>> + Send {
+        std::future::ready(Ok(Health::default()))
     }
 }
 
@@ -169,6 +180,23 @@ pub trait Lease: Repository {
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes at most `limit` expired operations, for the recovery of a store in which
+    /// they stay until that is done, and says how many it removed. Any number of nodes may
+    /// do so at once.
+    ///
+    /// By default it is `None`: nobody need come again. What expires leaves the store by
+    /// itself, or the application calls [`Purge::purge`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    fn purge_expired(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Option<usize>, StoreError>> + Send {
+        let _ = limit;
+        std::future::ready(Ok(None))
+    }
 
     /// Returns as soon as operations that `node` holds were ended from outside,
     /// with their ids, or with none after `at_most`.

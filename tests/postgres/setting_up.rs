@@ -2,8 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use sqlx::{AssertSqlSafe, PgPool, query, query_scalar, raw_sql};
-use tokio::task::JoinSet;
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions, query, query_scalar, raw_sql};
+use tokio::{task::JoinSet, time::timeout};
 use tower_operations::{
     OperationId, PostgresStore,
     store::{
@@ -13,7 +13,7 @@ use tower_operations::{
 };
 
 use crate::{
-    common::{create, pool, store, success, term},
+    common::{STUCK, create, pool, store, success, term},
     server::Postgres,
 };
 
@@ -79,10 +79,10 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         })
     ));
     let refused = builder().connect().await;
-    assert!(
-        matches!(refused, Err(PostgresError::Database(_))),
-        "{refused:?}"
-    );
+    let Err(error @ PostgresError::Database(_)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(error.to_string().contains("permission denied"), "{error}");
 
     for script in PostgresStore::migrations("jobs", "ops").unwrap() {
         run(&admin, &script).await;
@@ -208,5 +208,25 @@ async fn a_standby_is_refused_and_what_it_says_is_not_taken() {
     while store.start(&id, token).await.is_err() {
         starts += 1;
         assert!(starts < 10, "it does not come back");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
+    let server = Postgres::start().await;
+    for (url, cause) in [
+        ("postgres://app:s3cret@127.0.0.1:1/db".to_owned(), "refused"),
+        (
+            format!("postgres://app:s3cret@127.0.0.1:{}/db", server.port()),
+            "role \"app\" does not exist",
+        ),
+    ] {
+        let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(300));
+        let pool = pool.connect_lazy(&url).unwrap();
+        let connected = timeout(STUCK, PostgresStore::builder(pool).connect()).await;
+        let error = connected.expect("it is told at once").unwrap_err();
+        let (shown, debugged) = (error.to_string(), format!("{error:?}"));
+        assert!(shown.contains(cause), "{shown}");
+        assert!(!shown.contains("s3cret") && !debugged.contains("s3cret"));
     }
 }

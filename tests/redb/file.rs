@@ -63,6 +63,27 @@ fn a_file_that_cannot_be_used_is_an_error_of_its_own_kind() {
 }
 
 #[tokio::test]
+async fn an_error_of_opening_says_what_caused_it() {
+    let folder = Folder::new("redb");
+    let says = |path: &Path, cause: &str| {
+        let text = refused(path).to_string();
+        assert!(text.contains(cause), "{text}");
+    };
+    says(
+        &folder.join("missing").join("operations.redb"),
+        "os error 2",
+    );
+    let path = folder.join("operations.redb");
+    let _store = open(&path);
+    says(&path, "Database already open");
+    let damaged = folder.join("damaged.redb");
+    fs::write(&damaged, [0; 5000]).unwrap();
+    let error = refused(&damaged);
+    let source = error.source().expect("it has a cause").to_string();
+    assert!(error.to_string().contains(&source), "{error}");
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_an_error_or_what_it_was_but_never_a_panic() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");

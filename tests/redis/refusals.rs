@@ -1,10 +1,10 @@
 //! Servers that must not be trusted with operations.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use tower_operations::{
     OperationId,
-    store::{NewOperation, RedisBuilder, RedisError, RedisStore, Repository},
+    store::{NewOperation, RedisBuilder, RedisError, RedisStore, Repository, Store},
 };
 
 use super::{ask, connect, create, server::Redis};
@@ -169,4 +169,46 @@ async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
         };
         assert!(begun.elapsed().as_secs() < 20, "it stays locked out");
     }
+}
+
+#[tokio::test]
+async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
+    let redis = Redis::start().await;
+    let with_password = redis.url().replace("redis://", "redis://app:s3cret@");
+    for (url, cause) in [
+        ("redis://app:s3cret@127.0.0.1:1/", "refused"),
+        ("redis://app:s3cret@127.0.0.1:99999/", "URL"),
+        ("rediss://app:s3cret@127.0.0.1:1/", "feature"),
+        (&with_password, "authentication failed"),
+    ] {
+        let builder = RedisBuilder::new(url).patience(Duration::from_secs(1));
+        let error = builder.connect::<String>().await.unwrap_err();
+        let (shown, debugged) = (error.to_string(), format!("{error:?}"));
+        let named = shown.to_lowercase().contains(&cause.to_lowercase());
+        assert!(named, "{shown}");
+        assert!(!shown.contains("s3cret") && !debugged.contains("s3cret"));
+    }
+}
+
+#[tokio::test]
+async fn settings_that_change_later_show_in_the_health_of_the_store() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let warnings = async || {
+        let health = store.health().await.unwrap();
+        let warnings = health.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>()
+    };
+    assert!(warnings().await.is_empty());
+    for (setting, bad, good) in [
+        ("maxmemory-policy", "allkeys-lru", "noeviction"),
+        ("appendonly", "no", "yes"),
+    ] {
+        ask::<()>(&redis, &["CONFIG", "SET", setting, bad]).await;
+        assert_eq!(warnings().await, [format!("`{setting}` is `{bad}`")]);
+        ask::<()>(&redis, &["CONFIG", "SET", setting, good]).await;
+        assert!(warnings().await.is_empty());
+    }
+    ask::<()>(&redis, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert_eq!(warnings().await.len(), 1);
 }

@@ -1,14 +1,20 @@
 //! A store with a hook in front of and behind every call: for delays, faults
 //! and counts.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError, TakenOver,
-        Version, Watch, Write,
+        Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
+        NewOperation, NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError,
+        TakenOver, Version, Watch, Write,
     },
 };
 
@@ -31,6 +37,7 @@ pub(crate) enum Call {
     Settle,
     ReleaseKey,
     List,
+    Purge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +53,31 @@ type Hook = dyn Fn(Call, When) -> Pin<Box<dyn Future<Output = Result<(), StoreEr
     + Sync;
 type Answer<T> = Result<T, StoreError>;
 
+type Ids = Arc<Mutex<HashSet<OperationId>>>;
+
+fn unless<'a>(refused: &Ids, ids: impl IntoIterator<Item = &'a OperationId>) -> Answer<()> {
+    let refused = refused.lock().unwrap();
+    match ids.into_iter().any(|id| refused.contains(id)) {
+        true => Err(StoreError::refused("this record is damaged")),
+        false => Ok(()),
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Hooked {
     pub(crate) inner: MemoryStore,
     hook: Arc<Hook>,
     /// Whether it claims that its writes never wait, whatever the hook does.
     pub(crate) is_hasty: bool,
+    /// What it refuses to end, and what to renew, with others or alone.
+    pub(crate) unending: Ids,
+    pub(crate) unrenewable: Ids,
+    /// What it has lost.
+    pub(crate) gone: Ids,
+    /// How many expired operations it has that somebody has to delete; `None` if nobody
+    /// has to.
+    pub(crate) expired: Arc<Mutex<Option<usize>>>,
+    pub(crate) health: Arc<Mutex<Health>>,
 }
 
 impl Hooked {
@@ -66,7 +92,16 @@ impl Hooked {
             inner,
             hook: Arc::new(move |call, when| Box::pin(hook(call, when))),
             is_hasty: false,
+            unending: Arc::default(),
+            unrenewable: Arc::default(),
+            gone: Arc::default(),
+            expired: Arc::default(),
+            health: Arc::default(),
         }
+    }
+
+    fn has_lost(&self, id: &OperationId) -> bool {
+        self.gone.lock().unwrap().contains(id)
     }
 
     async fn around<T>(&self, call: Call, inner: impl Future<Output = Answer<T>>) -> Answer<T> {
@@ -83,7 +118,17 @@ impl Store for Hooked {
     type Output = RecordedResponse;
 
     async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
-        self.around(Call::Get, self.inner.get(id)).await
+        let get = async {
+            match self.has_lost(id) {
+                true => Ok(None),
+                false => self.inner.get(id).await,
+            }
+        };
+        self.around(Call::Get, get).await
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        Ok(self.health.lock().unwrap().clone())
     }
 }
 
@@ -121,11 +166,14 @@ impl Repository for Hooked {
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
     ) -> Answer<Write<RecordedResponse>> {
-        self.around(
-            Call::Finish,
-            self.inner.finish(id, token, outcome, progress),
-        )
-        .await
+        let finish = async {
+            unless(&self.unending, [id])?;
+            if self.has_lost(id) {
+                return Ok(Write::Gone);
+            }
+            self.inner.finish(id, token, outcome, progress).await
+        };
+        self.around(Call::Finish, finish).await
     }
 
     async fn overrule(
@@ -158,8 +206,14 @@ impl Watch for Hooked {
 
 impl Lease for Hooked {
     async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
-        self.around(Call::Renew, self.inner.renew(lease, held))
-            .await
+        let renew = async {
+            unless(&self.unrenewable, held.iter().map(|held| &held.id))?;
+            let lost = held.iter().filter(|held| self.has_lost(&held.id));
+            let mut lost: Vec<_> = lost.cloned().collect();
+            lost.extend(self.inner.renew(lease, held).await?);
+            Ok(lost)
+        };
+        self.around(Call::Renew, renew).await
     }
 
     async fn take_over(
@@ -187,6 +241,18 @@ impl Lease for Hooked {
 
     async fn release(&self, held: &[Held]) -> Answer<()> {
         self.around(Call::Release, self.inner.release(held)).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Answer<Option<usize>> {
+        let purge = async {
+            let mut expired = self.expired.lock().unwrap();
+            Ok(expired.as_mut().map(|left| {
+                let some = limit.min(*left);
+                *left -= some;
+                some
+            }))
+        };
+        self.around(Call::Purge, purge).await
     }
 
     async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {

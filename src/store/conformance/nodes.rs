@@ -11,9 +11,9 @@ use std::{
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
-        Version, Watch, Write,
+        Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
+        NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store,
+        StoreError, TakenOver, Version, Watch, Write,
     },
 };
 
@@ -76,6 +76,10 @@ impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
 
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found> {
         self.next().get_now_for(id, owner)
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        self.next().health().await
     }
 }
 
@@ -180,6 +184,10 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
 
     async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
         self.next().release(held).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {
+        self.next().purge_expired(limit).await
     }
 
     async fn recalled(

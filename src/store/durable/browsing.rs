@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Durable, Engine, ListAsk, Listed, head};
+use super::{Durable, Engine, ListAsk, Listed, reading::readable};
 use crate::{
     operation::Stored,
     store::{Cursor, List, ListQuery, Page, Purge, StoreError},
@@ -28,13 +28,7 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
         let next = last.map(|last| Cursor(format!("{:x}", last.number).into()));
         let records = found
             .into_iter()
-            .filter_map(|Listed { cell, .. }| cell)
-            .filter_map(|cell| {
-                let unreadable = |error: &StoreError| {
-                    tracing::error!(error = error.chain(), "a record cannot be read");
-                };
-                head::decode(cell).inspect_err(unreadable).ok()
-            })
+            .filter_map(|Listed { id, cell, .. }| readable(&id, cell?))
             .map(Arc::new)
             .collect();
         Ok(Page { records, next })

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use crate::{
     operation::{OperationId, State, StateSet},
-    store::{FencingToken, Held, Key, NodeId, Owner, StoreError, Version},
+    store::{FencingToken, Health, Held, Key, NodeId, Owner, StoreError, Version},
 };
 
 type Answer<T> = Result<T, StoreError>;
@@ -36,6 +36,9 @@ pub trait Engine: Send + Sync + 'static {
     /// How often a wait reads again although nothing was heard: an engine whose
     /// notices can get lost says some seconds.
     const READ_AGAIN: Option<Duration>;
+
+    /// Whether what has expired stays until it is purged.
+    const KEEPS_EXPIRED: bool;
 
     /// The cell of an operation, expired or not; without its result, which is not read
     /// then, if that is not for the reader.
@@ -96,6 +99,10 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Answer<Vec<Abandoned>>> + Send;
 
+    /// Lets the leases that are over on these live cells last for `term` from now on,
+    /// whoever held them: none of them can be taken over. Need not be durable.
+    fn put_aside(&self, ids: &[Bytes], term: Duration) -> impl Future<Output = Answer<()>> + Send;
+
     /// Reserves a key, if it is free or reserved by the same token, and answers
     /// what it stands for otherwise.
     fn reserve(
@@ -132,6 +139,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Removes at most `limit` cells that had expired by `now`, with the keys bound
     /// to them, and keys whose time is over. Answers how many cells it removed.
     fn purge(&self, limit: usize, now: SystemTime) -> impl Future<Output = Answer<usize>> + Send;
+
+    /// What is known to keep it from being as durable as it was when it was opened.
+    fn health(&self) -> impl Future<Output = Answer<Health>> + Send;
 
     /// Tells the other nodes, soon; this node knows already. A notice may get lost.
     fn announce(&self, notice: Notice);
@@ -263,10 +273,12 @@ pub enum Free {
 }
 
 /// A live cell whose lease is over.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Abandoned {
-    /// The cell.
-    pub cell: Cell,
+    /// The operation, by the name that the engine has for it.
+    pub id: Bytes,
+    /// The cell, unless it is not what was written.
+    pub cell: Answer<Cell>,
     /// What was kept for running it again.
     pub request: Option<Bytes>,
 }
@@ -313,20 +325,24 @@ pub struct ListAsk<'a> {
 }
 
 /// A cell in a list.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Listed {
     /// Its number in the order of creation, newer ones higher; not before 1.
     pub number: u64,
-    /// The cell, if it was read.
-    pub cell: Option<Cell>,
+    /// The operation, by the name that the engine has for it.
+    pub id: Bytes,
+    /// The cell, if it was read; an error, if it is not what was written.
+    pub cell: Option<Answer<Cell>>,
 }
 
 impl Listed {
     /// How many bytes of a result were read.
     #[allow(dead_code)] // PostgreSQL counts by itself
     pub(crate) fn result_bytes(&self) -> usize {
-        let result = self.cell.as_ref().and_then(|cell| cell.result.as_ref());
-        result.map_or(0, Bytes::len)
+        match &self.cell {
+            Some(Ok(cell)) => cell.result.as_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => 0,
+        }
     }
 }
 

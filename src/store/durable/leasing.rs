@@ -2,64 +2,116 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Abandoned, Durable, Engine, Free, LeaseChange, head};
+use super::{Abandoned, Durable, Engine, Free, LeaseChange, Shared, reading::readable};
 use crate::{
     operation::{OperationId, Stored},
-    store::{Held, Lease, LeaseTerm, NodeId, Record, StoreError, TakenOver, Write},
+    store::{Held, Lease, LeaseTerm, NodeId, Purge, Record, StoreError, TakenOver, Write},
 };
 
+/// For so many terms what cannot be taken over is out of the way, before it is tried
+/// again.
+const ASIDE: u32 = 20;
+
+/// What came of one look at what is free.
+struct Look<T> {
+    taken: Vec<TakenOver<T>>,
+    /// What cannot be taken over.
+    unfit: Vec<Bytes>,
+}
+
 impl<E: Engine, T: Stored> Durable<E, T> {
-    /// Takes over at most `limit` operations that are free.
+    /// Takes over at most `limit` operations that are free. What cannot be taken over is
+    /// put aside, so that it stands in front of the others only once in a while.
     async fn take(
         &self,
         lease: &LeaseTerm,
         limit: usize,
         which: Free,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
         let begun = Instant::now();
-        let unreadable = &self.shared.unreadable;
-        // Beside those that cannot be read, which come first each time.
-        let limit_with_those = limit.saturating_add(unreadable.load(Relaxed));
-        let abandoned = self
+        while limit > 0 {
+            let Look { taken, unfit } = self.look(lease, limit, which, begun).await?;
+            let term = lease.term.saturating_mul(ASIDE);
+            let is_cleared = !unfit.is_empty() && self.shared.put_aside(&unfit, term).await;
+            // Whoever asked waits only so long.
+            if !is_cleared || !taken.is_empty() || begun.elapsed() > lease.term / 6 {
+                return Ok(taken);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn look(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+        which: Free,
+        begun: Instant,
+    ) -> Result<Look<T>, StoreError> {
+        let stuck = self.shared.stuck.load(Relaxed);
+        let found = self
             .shared
             .engine
-            .abandoned(which, limit_with_those)
-            .await?;
-        let (mut taken, mut skipped) = (Vec::new(), 0);
-        for Abandoned { cell, request } in abandoned {
-            // Whoever asked waits only so long, and what was taken is held by then.
+            .abandoned(which, limit.saturating_add(stuck));
+        let (mut taken, mut unfit) = (Vec::new(), Vec::new());
+        for Abandoned { id, cell, request } in found.await? {
+            // What was taken is held by then.
             if taken.len() == limit || (!taken.is_empty() && begun.elapsed() > lease.term / 6) {
                 break;
             }
-            let record: Record<T> = match head::decode(cell) {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::error!(error = error.chain(), "a record cannot be read");
-                    skipped += 1;
-                    continue;
-                }
+            let Some(record) = readable::<T>(&id, cell) else {
+                unfit.push(id);
+                continue;
             };
-            let id = record.operation().id().clone();
+            let before = record.version();
             let took = LeaseChange::TakenOver(lease.term);
             let step = |record: &Record<T>| record.taken_over(&lease.node);
             match self.change_from(record.into(), took, step).await {
                 Ok(Write::Done(record)) => taken.push(TakenOver { record, request }),
+                // It was renewed meanwhile; or it is not what the engine takes it for.
+                Ok(Write::Lost(record)) if record.version() == before => unfit.push(id),
                 Ok(Write::Lost(_) | Write::Gone) => {}
+                Err(error) if !error.is_transient() => {
+                    let id_text = String::from_utf8_lossy(&id);
+                    tracing::error!(id = %id_text, error = error.chain(), "it cannot be taken over");
+                    unfit.push(id);
+                }
                 // What was taken before is held, and must not be lost here.
                 Err(error) if !taken.is_empty() => {
+                    let id = String::from_utf8_lossy(&id);
                     tracing::warn!(%id, error = error.chain(), "it could not be taken over");
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
-        unreadable.store(skipped, Relaxed);
-        Ok(taken)
+        Ok(Look { taken, unfit })
+    }
+}
+
+impl<E: Engine, T> Shared<E, T> {
+    /// Puts aside what cannot be taken over, the others too if it cannot be done to one;
+    /// says whether that was done to all.
+    async fn put_aside(&self, unfit: &[Bytes], term: Duration) -> bool {
+        let mut stuck = 0;
+        if let Err(error) = self.engine.put_aside(unfit, term).await {
+            tracing::warn!(
+                error = error.chain(),
+                "what cannot be taken over stays in front"
+            );
+            stuck = unfit.len();
+            if !error.is_transient() && unfit.len() > 1 {
+                for id in unfit.chunks(1) {
+                    stuck -= usize::from(self.engine.put_aside(id, term).await.is_ok());
+                }
+            }
+        }
+        // They are looked past.
+        self.stuck.store(stuck, Relaxed);
+        stuck == 0
     }
 }
 
@@ -105,6 +157,13 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
             self.shared.held.lost(&held.id, held.token);
         }
         self.shared.engine.release(held).await
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {
+        match E::KEEPS_EXPIRED {
+            true => self.purge(limit).await.map(Some),
+            false => Ok(None),
+        }
     }
 
     async fn recalled(

@@ -46,8 +46,9 @@ struct Shared<E, T> {
     engine: E,
     hub: Arc<Hub>,
     held: held::Held<T>,
-    /// How many abandoned records could not be read when last looked.
-    unreadable: AtomicUsize,
+    /// How many abandoned cells could neither be taken over nor put aside when last
+    /// looked.
+    stuck: AtomicUsize,
 }
 
 /// How long an operation is kept after it ended, unless said.
@@ -63,7 +64,7 @@ impl<E: Engine, T> Durable<E, T> {
                 engine,
                 hub,
                 held: held::Held::new(),
-                unreadable: AtomicUsize::new(0),
+                stuck: AtomicUsize::new(0),
             }),
             ttl: TTL,
             #[cfg(test)]

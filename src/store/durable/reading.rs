@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Cell, Durable, Engine, Reader, head};
 use crate::{
     operation::{OperationId, Stored},
-    store::{Found, Owner, Record, Store, StoreError, Version, Watch},
+    store::{Found, Health, Owner, Record, Store, StoreError, Version, Watch},
 };
 
 impl<E: Engine, T: Stored> Durable<E, T> {
@@ -71,6 +71,22 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     }
 }
 
+/// The record in a cell that was found among others; one that cannot be read is logged,
+/// and keeps nobody from the others.
+pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> Option<Record<T>> {
+    let record = cell.and_then(head::decode).and_then(|record: Record<T>| {
+        match record.operation().id().to_string().as_bytes() == id {
+            true => Ok(record),
+            false => Err(StoreError::refused("a record of another operation")),
+        }
+    });
+    let unreadable = |error: &StoreError| {
+        let id = String::from_utf8_lossy(id);
+        tracing::error!(%id, error = error.chain(), "a record cannot be read");
+    };
+    record.inspect_err(unreadable).ok()
+}
+
 /// How late a wait may be over because of the engine.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -91,6 +107,10 @@ impl<E: Engine, T: Stored> Store for Durable<E, T> {
 
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
         self.read_now(id, Reader::Owner(owner))
+    }
+
+    async fn health(&self) -> Result<Health, StoreError> {
+        self.shared.engine.health().await
     }
 }
 

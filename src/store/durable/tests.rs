@@ -2,11 +2,11 @@
 //! be read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -24,8 +24,8 @@ use crate::{
     AsyncAcceptLayer, RequestBody,
     operation::{FailureKind, OperationId, Outcome, State, WholeBody},
     store::{
-        Created, FencingToken, Held, Key, Lease, LeaseTerm, NewOperation, Owner, Repository, Store,
-        StoreError, Version, Watch,
+        Created, FencingToken, Health, Held, Key, Lease, LeaseTerm, NewOperation, Owner,
+        Repository, Store, StoreError, Version, Watch,
     },
 };
 
@@ -44,6 +44,11 @@ struct Inside {
     /// How long it takes until a new cell is there, which is never answered then.
     inserts_after: Mutex<Option<Duration>>,
     announced: Mutex<Vec<Notice>>,
+    /// What was put aside, how often it was asked for what is abandoned, and what the
+    /// engine refuses to change.
+    aside: Mutex<BTreeSet<Bytes>>,
+    looks: AtomicUsize,
+    refuses: Mutex<BTreeSet<OperationId>>,
 }
 
 impl Odd {
@@ -54,6 +59,9 @@ impl Odd {
             loses_answers: AtomicBool::new(false),
             inserts_after: Mutex::default(),
             announced: Mutex::default(),
+            aside: Mutex::default(),
+            looks: AtomicUsize::new(0),
+            refuses: Mutex::default(),
         }));
         (odd.clone(), Durable::on(odd, Arc::new(Hub::default())))
     }
@@ -65,6 +73,7 @@ impl Odd {
 
 impl Engine for Odd {
     const READ_AGAIN: Option<Duration> = None;
+    const KEEPS_EXPIRED: bool = false;
 
     async fn read(&self, id: &OperationId, _: Reader<'_>) -> Answer<Option<Cell>> {
         let cells = self.0.cells.lock().unwrap();
@@ -98,6 +107,9 @@ impl Engine for Odd {
     ) -> Answer<Replaced> {
         let takes = *self.0.takes.lock().unwrap();
         sleep(takes).await;
+        if self.0.refuses.lock().unwrap().contains(id) {
+            return Err(StoreError::refused("this row is damaged"));
+        }
         let mut cells = self.0.cells.lock().unwrap();
         let Some((stamp, cell)) = cells.get_mut(id) else {
             return Ok(Replaced::Gone);
@@ -136,12 +148,20 @@ impl Engine for Odd {
     }
 
     async fn abandoned(&self, _: Free, limit: usize) -> Answer<Vec<Abandoned>> {
-        let cells = self.0.cells.lock().unwrap();
-        let abandoned = cells.values().map(|(_, cell)| Abandoned {
-            cell: cell.clone(),
+        self.0.looks.fetch_add(1, SeqCst);
+        let (cells, aside) = (self.0.cells.lock().unwrap(), self.0.aside.lock().unwrap());
+        let abandoned = cells.iter().map(|(id, (_, cell))| Abandoned {
+            id: id.to_string().into(),
+            cell: Ok(cell.clone()),
             request: None,
         });
+        let abandoned = abandoned.filter(|abandoned| !aside.contains(&abandoned.id));
         Ok(abandoned.take(limit).collect())
+    }
+
+    async fn put_aside(&self, ids: &[Bytes], _: Duration) -> Answer<()> {
+        self.0.aside.lock().unwrap().extend(ids.iter().cloned());
+        Ok(())
     }
 
     async fn reserve(
@@ -169,6 +189,10 @@ impl Engine for Odd {
 
     async fn purge(&self, _: usize, _: SystemTime) -> Answer<usize> {
         Ok(0)
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        Ok(Health::default())
     }
 
     fn announce(&self, notice: Notice) {
@@ -251,32 +275,53 @@ async fn a_take_over_that_is_slow_gives_what_it_has() {
     }
 }
 
+/// Those that fill more than a batch are looked at once, and then left alone for long.
 #[tokio::test(start_paused = true)]
-async fn records_that_cannot_be_read_keep_no_others_from_being_taken_over() {
+async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
     let (odd, store) = Odd::store();
     let mut ids = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..12 {
         ids.push(create(&store).await);
     }
     ids.sort();
+    let foreign = odd.0.cells.lock().unwrap()[&ids[11]].1.head.clone();
     {
         let mut cells = odd.0.cells.lock().unwrap();
-        for id in &ids[..4] {
+        for id in &ids[..3] {
             cells.get_mut(id).unwrap().1.head = "of a newer release".into();
         }
+        // What another row holds, what says it is older than its row, and what no row
+        // takes.
+        cells.get_mut(&ids[3]).unwrap().1.head = foreign;
+        cells.get_mut(&ids[4]).unwrap().0.version = Version::from_number(9).unwrap();
     }
+    odd.0
+        .refuses
+        .lock()
+        .unwrap()
+        .extend(ids[5..8].iter().cloned());
     assert!(store.get(&ids[0]).await.is_err());
     let lease = LeaseTerm::default();
     let mut taken = Vec::new();
-    // They fill a whole batch, and are passed over from the second on.
-    for _ in 0..3 {
-        for taken_over in store.take_over(&lease, 2).await.unwrap() {
-            taken.push(taken_over.record.operation().id().clone());
-        }
-    }
-    taken.sort();
-    taken.dedup();
-    assert_eq!(taken, ids[4..]);
+    let take = async |taken: &mut Vec<OperationId>| {
+        let some = store.take_over(&lease, 2).await.unwrap();
+        taken.extend(some.iter().map(|it| it.record.operation().id().clone()));
+    };
+    take(&mut taken).await;
+    assert_eq!(taken, ids[8..10], "it goes on until it has some");
+    let looks = odd.0.looks.load(SeqCst);
+    let is_aside = |id: &OperationId| {
+        let name = Bytes::from(id.to_string());
+        odd.0.aside.lock().unwrap().contains(&name)
+    };
+    assert!(ids[..8].iter().all(is_aside));
+    take(&mut taken).await;
+    assert_eq!(
+        odd.0.looks.load(SeqCst),
+        looks + 1,
+        "they cost no look more"
+    );
+    assert!(!ids[8..].iter().any(is_aside));
 }
 
 /// The client got a 503: what comes to be of it later is ended, whenever that is.

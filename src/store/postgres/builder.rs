@@ -1,6 +1,7 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::time::timeout;
 
 use super::{
     PostgresError, PostgresStore,
@@ -12,6 +13,9 @@ use super::{
     statements::Statements,
 };
 use crate::store::durable::{Durable, Hub};
+
+/// How long a server may take to say why there is no connection.
+const TO_SAY_WHY: Duration = Duration::from_secs(5);
 
 /// A [`PostgresStore`] that is being set up.
 #[must_use = "a store has to be connected"]
@@ -102,7 +106,10 @@ impl<T> PostgresBuilder<T> {
     pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
         let names = Names::new(&self.schema, &self.table)?;
         {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = match self.pool.acquire().await {
+                Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&self.pool).await.into()),
+                acquired => acquired?,
+            };
             schema::check_server(&mut connection, self.durable).await?;
             schema::set_up(&mut connection, &names, self.migrate).await?;
         }
@@ -126,7 +133,17 @@ impl<T> PostgresBuilder<T> {
             connections,
             statements,
             notices,
+            durable: self.durable,
         };
         Ok(Durable::on(engine, hub))
+    }
+}
+
+/// A pool that had no connection in time does not say why: the server does.
+async fn why_not(pool: &PgPool) -> sqlx::Error {
+    let options = pool.connect_options();
+    match timeout(TO_SAY_WHY, PgConnection::connect_with(&options)).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use sqlx::{
     PgConnection, Postgres as Sql, Row,
     postgres::{PgArguments, PgRow},
@@ -20,13 +21,16 @@ use super::{
     connections::Connections,
     error::{Unexpected, store_error},
     notices::Notices,
+    schema,
     statements::Statements,
-    values::{bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text, words},
+    values::{
+        self, abandoned, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text, words,
+    },
 };
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -42,6 +46,8 @@ pub struct Postgres {
     pub(super) connections: Arc<Connections>,
     pub(super) statements: Arc<Statements>,
     pub(super) notices: Notices,
+    /// Whether it was to be refused if it loses what it acknowledged.
+    pub(super) durable: bool,
 }
 
 impl fmt::Debug for Postgres {
@@ -144,6 +150,7 @@ fn fits(value: &[u8]) -> Answer<()> {
 
 impl Engine for Postgres {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
+    const KEEPS_EXPIRED: bool = true;
 
     async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         let id = id.to_string();
@@ -276,16 +283,17 @@ impl Engine for Postgres {
         };
         let ask = query(sql).bind(count(limit));
         let rows = self.rows(ask).await?;
-        let abandoned = rows.iter().map(|row| {
-            Ok(Abandoned {
-                cell: Cell {
-                    head: bytes(row, "head")?,
-                    result: None, // it is live
-                },
-                request: optional_bytes(row, "request")?,
-            })
-        });
-        abandoned.collect()
+        rows.iter().map(abandoned).collect()
+    }
+
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+        let ids = ids.iter().filter_map(|id| std::str::from_utf8(id).ok());
+        let mut ids: Vec<&str> = ids.collect();
+        ids.sort_unstable();
+        let ask = query(&self.statements.put_aside)
+            .bind(ids)
+            .bind(micros(term));
+        self.count(ask).await.map(drop)
     }
 
     async fn reserve(
@@ -349,20 +357,7 @@ impl Engine for Postgres {
             if row.try_get("is_standby").map_err(store_error)? {
                 return Err(Unexpected::Standby.into());
             }
-            // Without a page there is one row all the same.
-            let number: Option<i64> = row.try_get("number").map_err(store_error)?;
-            if let Some(number) = number {
-                listed.push(Listed {
-                    number: number.cast_unsigned(),
-                    cell: match optional_bytes(row, "head")? {
-                        Some(head) => Some(Cell {
-                            head,
-                            result: optional_bytes(row, "result")?,
-                        }),
-                        None => None,
-                    },
-                });
-            }
+            listed.extend(values::listed(row)?);
         }
         Ok(listed)
     }
@@ -375,6 +370,11 @@ impl Engine for Postgres {
         let keys = query(&self.statements.purge_keys);
         self.count(keys.bind(now).bind(count(limit))).await?;
         Ok(usize::try_from(purged).unwrap_or_default())
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        let told = self.ask(async |connection| schema::ask_server(connection).await);
+        Ok(told.await?.health(self.durable))
     }
 
     fn announce(&self, notice: Notice) {

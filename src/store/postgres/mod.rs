@@ -43,7 +43,8 @@ const TABLE: &str = "operations";
 ///
 /// # Sizing
 /// One statement a step; 200 to 400 bytes of JSON an operation without progress, besides
-/// its result and indexes. What has expired leaves with [`purge`](crate::store::Purge::purge).
+/// its result and indexes. What has expired is deleted by the
+/// [recovery](crate::Recovery), or by [`purge`](crate::store::Purge::purge).
 ///
 /// # Permissions
 /// To create tables and functions in the schema once, or, with

@@ -3,6 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, query, query_scalar, raw_sql};
 
 use super::{error::PostgresError, names::Names};
+use crate::store::{Health, HealthWarning};
 
 /// The versions of the tables, each from the one before.
 const MIGRATIONS: [&str; 1] = [include_str!("sql/0001.sql")];
@@ -20,27 +21,56 @@ pub(super) fn scripts(names: &Names) -> impl Iterator<Item = String> {
     MIGRATIONS.iter().map(|script| names.put_into(script))
 }
 
+/// What a server tells of itself.
+pub(super) struct Told {
+    pub(super) is_standby: bool,
+    /// Settings with which it loses what it acknowledged, and what they are.
+    pub(super) losing: Vec<(&'static str, Box<str>)>,
+}
+
+impl Told {
+    /// What keeps a server in use from being as durable as it was when it was taken.
+    pub(super) fn health(self, durable: bool) -> Health {
+        let standby = self.is_standby.then_some(HealthWarning::Standby);
+        let losing = self.losing.into_iter().filter(|_| durable);
+        let settings = losing.map(|(name, value)| HealthWarning::Setting {
+            name: name.into(),
+            value,
+        });
+        Health::new(standby.into_iter().chain(settings).collect())
+    }
+}
+
+pub(super) async fn ask_server(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
+    let row = query(include_str!("sql/server.sql"))
+        .fetch_one(connection)
+        .await?;
+    let mut losing = Vec::new();
+    for setting in ["synchronous_commit", "fsync", "full_page_writes"] {
+        let value: String = row.try_get(setting)?;
+        if value == "off" {
+            losing.push((setting, value.into()));
+        }
+    }
+    Ok(Told {
+        is_standby: row.try_get("is_standby")?,
+        losing,
+    })
+}
+
 /// Refuses a server that would lose what it acknowledged, or does not take any.
 pub(super) async fn check_server(
     connection: &mut PgConnection,
     durable: bool,
 ) -> Result<(), PostgresError> {
-    let row = query(include_str!("sql/server.sql"))
-        .fetch_one(connection)
-        .await?;
-    if row.try_get("is_standby")? {
+    let told = ask_server(connection).await?;
+    if told.is_standby {
         return Err(PostgresError::Standby);
     }
-    for setting in ["synchronous_commit", "fsync", "full_page_writes"] {
-        let value: String = row.try_get(setting)?;
-        if durable && value == "off" {
-            return Err(PostgresError::NotDurable {
-                setting,
-                value: value.into(),
-            });
-        }
+    match told.losing.into_iter().next() {
+        Some((setting, value)) if durable => Err(PostgresError::NotDurable { setting, value }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Brings the tables to the version that this release needs, or says that they

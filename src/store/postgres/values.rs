@@ -10,7 +10,7 @@ use crate::{
     operation::{State, StateSet},
     store::{
         FencingToken, Owner, StoreError,
-        durable::{Cell, KeyCell, Stamp, StandsFor},
+        durable::{Abandoned, Cell, KeyCell, Listed, Stamp, StandsFor},
     },
 };
 
@@ -66,11 +66,44 @@ pub(super) fn optional_bytes(row: &PgRow, column: &'static str) -> Answer<Option
     Ok(value.map(Bytes::copy_from_slice))
 }
 
+/// The operation that a row is of.
+pub(super) fn name(row: &PgRow) -> Answer<Bytes> {
+    let id: &str = row.try_get("id").map_err(store_error)?;
+    Ok(Bytes::copy_from_slice(id.as_bytes()))
+}
+
 pub(super) fn cell(row: &PgRow) -> Answer<Cell> {
     Ok(Cell {
         head: bytes(row, "head")?,
         result: optional_bytes(row, "result")?,
     })
+}
+
+/// A live operation whose lease is over. Its head may be anything.
+pub(super) fn abandoned(row: &PgRow) -> Answer<Abandoned> {
+    let cell = bytes(row, "head").map(|head| Cell {
+        head,
+        result: None, // it is live
+    });
+    Ok(Abandoned {
+        id: name(row)?,
+        cell,
+        request: optional_bytes(row, "request")?,
+    })
+}
+
+/// A row of a list; of an empty one there is a row all the same.
+pub(super) fn listed(row: &PgRow) -> Answer<Option<Listed>> {
+    let number: Option<i64> = row.try_get("number").map_err(store_error)?;
+    let Some(number) = number else {
+        return Ok(None);
+    };
+    let is_read: bool = row.try_get("is_read").map_err(store_error)?;
+    Ok(Some(Listed {
+        number: number.cast_unsigned(),
+        id: name(row)?,
+        cell: is_read.then(|| cell(row)),
+    }))
 }
 
 pub(super) fn text(bytes: Vec<u8>) -> Answer<String> {

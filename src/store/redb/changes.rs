@@ -302,12 +302,21 @@ impl Change for Purge {
             expired.push((at.value(), id.value().to_vec()));
         }
         for (at, id) in &expired {
-            desk.expiry.remove(at)?;
+            desk.expire(*at)?;
             let Some(bytes) = desk.row(id)? else {
                 continue;
             };
-            let row = CellRow::decode(&bytes)?;
-            desk.remove(&parse_id(id)?, &row)?;
+            // One that is damaged must not keep the others: what is left of it stays.
+            let row = CellRow::decode(&bytes).and_then(|row| Ok((parse_id(id)?, row)));
+            let (name, row) = match row {
+                Ok(row) => row,
+                Err(fault) => {
+                    let id = String::from_utf8_lossy(id);
+                    tracing::error!(%id, %fault, "an operation that has expired cannot be read");
+                    continue;
+                }
+            };
+            desk.remove(&name, &row)?;
             if let Some(name) = row.key {
                 desk.unbind_from(name, id)?;
             }
@@ -317,9 +326,11 @@ impl Change for Purge {
         let end = (desk.wall.saturating_add(1), none);
         for entry in desk.key_expiry.range(..end)?.take(self.limit) {
             let (key, ()) = entry.map(|(key, _)| (key, ()))?;
-            lapsed.push(key.value().1.to_vec());
+            let (until, name) = key.value();
+            lapsed.push((until, name.to_vec()));
         }
-        for name in &lapsed {
+        for (until, name) in &lapsed {
+            desk.expire_key(*until, name)?;
             desk.unbind(name)?;
         }
         Ok(expired.len())

@@ -288,17 +288,31 @@ impl<'t> Desk<'t> {
     /// Whether a key is bound to this operation.
     pub(super) fn bound_to(&self, name: &[u8], id: &[u8]) -> Result<bool, Fault> {
         match self.keys.get(name)? {
-            Some(row) => Ok(KeyRow::decode(row.value())?.is_of(id)),
+            Some(row) => Ok(KeyRow::decode(row.value()).is_ok_and(|row| row.is_of(id))),
             None => Ok(false),
         }
     }
 
+    /// One that is damaged does not say when.
     fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), Fault> {
-        if let Some(before) = before
-            && let Some(until) = KeyRow::decode(&before)?.until
-        {
+        let until = before.and_then(|before| KeyRow::decode(&before).ok()?.until);
+        if let Some(until) = until {
             self.key_expiry.remove((until, name))?;
         }
+        Ok(())
+    }
+
+    /// Takes out of the order of expiry what is removed, or cannot be.
+    pub(super) fn expire(&mut self, at: (u64, u64)) -> Result<(), Fault> {
+        self.is_changed = true;
+        self.expiry.remove(at)?;
+        Ok(())
+    }
+
+    /// The same of a key.
+    pub(super) fn expire_key(&mut self, until: u64, name: &[u8]) -> Result<(), Fault> {
+        self.is_changed = true;
+        self.key_expiry.remove((until, name))?;
         Ok(())
     }
 }

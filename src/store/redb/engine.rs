@@ -20,13 +20,14 @@ use super::{
     hot::Hot,
     key_changes::{ReleaseKey, Reserve, Settle},
     leases::LeaseAsk,
+    origin::Origin,
     reading,
     writer::{self, Ask, Change, Counted, Started},
 };
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
             Notice, Reader, Replaced, Stamp,
@@ -36,14 +37,16 @@ use crate::{
 
 /// What the cells of a [`RedbStore`](super::RedbStore) are kept in.
 pub struct Redb {
-    slot: Slot,
+    pub(super) slot: Slot,
     asks: mpsc::Sender<Ask>,
     counted: Arc<Counted>,
     hot: Arc<Hot>,
+    origin: Option<Origin>,
 }
 
 impl Redb {
     pub(super) fn on(medium: Medium) -> Result<Self, RedbError> {
+        let origin = medium.origin();
         let Started {
             slot,
             asks,
@@ -55,6 +58,7 @@ impl Redb {
             asks,
             counted,
             hot,
+            origin,
         })
     }
 
@@ -145,6 +149,7 @@ type Answer<T> = Result<T, StoreError>;
 impl Engine for Redb {
     /// All handles are in this process, and hear everything.
     const READ_AGAIN: Option<Duration> = None;
+    const KEEPS_EXPIRED: bool = true;
 
     async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         let id = text(id);
@@ -208,6 +213,11 @@ impl Engine for Redb {
 
     async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
         self.lease(|waiting| LeaseAsk::Abandoned(which, limit, waiting))
+            .await
+    }
+
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+        self.lease(|waiting| LeaseAsk::PutAside(ids.to_vec(), term, waiting))
             .await
     }
 
@@ -288,6 +298,17 @@ impl Engine for Redb {
 
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
         self.change(Purge { limit, now }).await
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        let Some(origin) = self.origin.clone() else {
+            return Ok(Health::default());
+        };
+        // The folder may be slow.
+        let look = tokio::task::spawn_blocking(move || origin.look()).await;
+        let warning = look.map_err(StoreError::unavailable)?;
+        let warning = warning.map_err(StoreError::unavailable)?;
+        Ok(Health::new(warning.into_iter().collect()))
     }
 
     fn announce(&self, _notice: Notice) {}

@@ -18,6 +18,7 @@ use tokio::sync::RwLock;
 
 use super::{
     error::{Fault, RedbError, SharedFault},
+    origin::Origin,
     rows::CellRow,
     tables::{
         CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META, NEXT_NUMBER,
@@ -110,6 +111,7 @@ pub(super) struct Medium {
     pub(super) hot: usize,
     /// Parts the database that is open from the bytes.
     cut: Arc<AtomicBool>,
+    origin: Option<Origin>,
 }
 
 impl Medium {
@@ -121,7 +123,17 @@ impl Medium {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path)?;
         sync_folder(path)?;
-        Ok(Self::on(Arc::new(FileBackend::new(file)?), cache))
+        let origin = Origin::of(path, &file)?;
+        let medium = Self::on(Arc::new(FileBackend::new(file)?), cache);
+        Ok(Self {
+            origin: Some(origin),
+            ..medium
+        })
+    }
+
+    /// Which file it is, if it is one.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.origin.clone()
     }
 
     pub(super) fn on(backend: Arc<dyn StorageBackend>, cache: usize) -> Self {
@@ -130,6 +142,7 @@ impl Medium {
             cache: cache - cache / 8,
             hot: cache / 8,
             cut: Arc::default(),
+            origin: None,
         }
     }
 
@@ -236,9 +249,17 @@ fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Faul
     let mut held = Vec::new();
     for entry in leased.range::<u64>(..)? {
         let (_, id) = entry?;
-        if let Some(row) = cells.get(id.value())? {
-            let token = CellRow::decode(row.value())?.stamp.token;
-            held.push((parse_id(id.value())?, token));
+        let Some(row) = cells.get(id.value())? else {
+            continue;
+        };
+        let row = CellRow::decode(row.value());
+        match row.and_then(|row| Ok((parse_id(id.value())?, row.stamp.token))) {
+            Ok(holder) => held.push(holder),
+            // One that is damaged must not keep the others: the file can be opened.
+            Err(fault) => {
+                let id = String::from_utf8_lossy(id.value());
+                tracing::error!(%id, %fault, "a live operation cannot be read");
+            }
         }
     }
     Ok(held)

@@ -2,20 +2,24 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
     desk::{Holder, Memory, text},
     error::Fault,
-    file::Access,
+    file::{Access, parse_id},
     reading,
     rows::CellRow,
     tables::{CELLS, REQUESTS},
     terms::{Entry, until},
 };
-use crate::store::{
-    Held, StoreError,
-    durable::{Abandoned, Free, Reader},
+use crate::{
+    operation::OperationId,
+    store::{
+        Held, StoreError,
+        durable::{Abandoned, Free, Reader},
+    },
 };
 
 type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
@@ -25,6 +29,7 @@ pub(super) enum LeaseAsk {
     Renew(Vec<Held>, Duration, Waiting<Vec<Held>>),
     Release(Vec<Held>, Waiting<()>),
     Abandoned(Free, usize, Waiting<Vec<Abandoned>>),
+    PutAside(Vec<Bytes>, Duration, Waiting<()>),
 }
 
 impl LeaseAsk {
@@ -51,6 +56,13 @@ impl LeaseAsk {
                 let is_sound = abandoned.is_ok();
                 let _ = waiting.send(abandoned);
                 is_sound
+            }
+            Self::PutAside(ids, term, waiting) => {
+                for id in ids.iter().filter_map(|id| parse_id(id).ok()) {
+                    put_aside(memory, &id, now, until(now, term));
+                }
+                let _ = waiting.send(Ok(()));
+                true
             }
         };
         memory.keep();
@@ -92,10 +104,9 @@ fn renew(
         let mut lost = Vec::new();
         for held in held {
             let is_held = match cells.get(&*text(&held.id))? {
-                Some(row) => {
-                    let row = CellRow::decode(row.value())?;
-                    row.stamp.token == held.token && row.expires_at.is_none()
-                }
+                // One that is damaged must not keep the others, and nobody can end it.
+                Some(row) => CellRow::decode(row.value())
+                    .is_ok_and(|row| row.stamp.token == held.token && row.expires_at.is_none()),
                 None => false,
             };
             if !is_held {
@@ -106,40 +117,57 @@ fn renew(
     })?)
 }
 
+/// Lets a lease that is over last until then.
+fn put_aside(memory: &mut Memory, id: &OperationId, now: Instant, until: Instant) {
+    let over = memory.leases.get(id).filter(|lease| lease.is_over(now));
+    if let Some(mut lease) = over.cloned() {
+        lease.until = until;
+        lease.value.is_gone = false;
+        memory.leases.set(id, Some(lease));
+    }
+}
+
 fn abandoned(
-    memory: &Memory,
+    memory: &mut Memory,
     access: &Access,
     which: Free,
     limit: usize,
     now: Instant,
 ) -> Result<Vec<Abandoned>, StoreError> {
-    Ok(access.read(|read| {
+    let mut lost = Vec::new();
+    let found = access.read(|read| {
         let requests = read.open_table(REQUESTS)?;
         let mut abandoned = Vec::new();
-        for (id, holder) in memory.leases.over(now) {
+        for (name, holder) in memory.leases.over(now) {
             if abandoned.len() == limit {
                 break;
             }
             if which == Free::Released && !holder.is_gone {
                 continue;
             }
-            let id = text(id);
+            let id = text(name);
             // One that is damaged must not keep the others.
             let cell = match reading::cell(read, &id, Reader::Store) {
-                Ok(Some(cell)) => cell,
-                Err(fault @ Fault::Row(_)) => {
-                    tracing::error!(%fault, "an abandoned operation cannot be read");
-                    continue;
+                Ok(Some(cell)) => Ok(cell),
+                Ok(None) => {
+                    lost.push(name.clone());
+                    Err(Fault::Row("lease without a cell").into())
                 }
-                Ok(None) => return Err(Fault::Row("lease without a cell")),
+                Err(fault @ Fault::Row(_)) => Err(fault.into()),
                 Err(fault) => return Err(fault),
             };
             let request = requests.get(&*id)?;
             abandoned.push(Abandoned {
+                id: id.into(),
                 cell,
                 request: request.map(|request| request.value().to_vec().into()),
             });
         }
         Ok(abandoned)
-    })?)
+    })?;
+    for id in lost {
+        // Nothing of it is left to come back to.
+        memory.leases.set(&id, None);
+    }
+    Ok(found)
 }

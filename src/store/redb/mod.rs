@@ -8,6 +8,7 @@ mod file;
 mod hot;
 mod key_changes;
 mod leases;
+mod origin;
 mod reading;
 mod rows;
 mod tables;
@@ -64,7 +65,8 @@ const CACHE: usize = 64 * 1024 * 1024;
 ///
 /// # Sizing
 /// The file grows with what is kept and does not shrink by itself; expired
-/// operations leave with [`purge`](super::Purge::purge), and their room is used
+/// operations are deleted by the [recovery](crate::Recovery), or by
+/// [`purge`](super::Purge::purge), and their room is used
 /// again. [`compact`](Self::compact) gives it back. What was written last is read from
 /// memory, on the thread that asks for it: an eighth of 64 MiB, or of
 /// [what you say](Self::open_with_cache). Other reads take place on tokio's threads for

@@ -60,22 +60,33 @@ pub(super) fn list(
         let (key, id) = entry?;
         let (number, id) = (key.value().1, id.value());
         last = Some(number);
-        let Some(row) = cells.get(id)? else {
-            return Err(Fault::Row("list without a cell"));
+        let row = cells.get(id)?;
+        let cell = match row.as_ref().map(|row| CellRow::decode(row.value())) {
+            Some(Ok(row)) => {
+                if row.has_expired(millis(ask.now)) || !ask.states.contains(row.state) {
+                    continue;
+                }
+                match bytes < ask.max_bytes {
+                    true => Some(Ok(cell_of(read, id, &row)?)),
+                    false => None,
+                }
+            }
+            // One that is damaged must not keep the others.
+            Some(Err(fault)) => Some(Err(fault.into())),
+            None => Some(Err(Fault::Row("list without a cell").into())),
         };
-        let row = CellRow::decode(row.value())?;
-        if row.has_expired(millis(ask.now)) || !ask.states.contains(row.state) {
-            continue;
-        }
-        let cell = match bytes < ask.max_bytes {
-            true => Some(cell_of(read, id, &row)?),
-            false => None,
+        let result = match &cell {
+            Some(Ok(cell)) => cell.result.as_ref(),
+            Some(Err(_)) | None => None,
         };
-        let result = cell.as_ref().and_then(|cell| cell.result.as_ref());
         bytes = bytes.saturating_add(result.map_or(0, Bytes::len));
         // One that is not read says that there are more.
         let is_last = cell.is_none();
-        page.push(Listed { number, cell });
+        page.push(Listed {
+            number,
+            id: Bytes::copy_from_slice(id),
+            cell,
+        });
         if is_last || page.len() == ask.limit {
             return Ok((page, None));
         }

@@ -1,5 +1,6 @@
 //! On a disk that fails as it is told.
 
+mod damaged;
 mod disk;
 mod failing;
 mod format;

@@ -132,9 +132,17 @@ pub(super) fn abandoned(value: Value) -> Read<Vec<Abandoned>> {
     let mut values = Values::of(value)?;
     let mut found = Vec::new();
     while !values.is_empty() {
-        let (head, request) = (values.bytes("a record")?, values.optional()?);
-        let cell = Cell { head, result: None };
-        found.push(Abandoned { cell, request });
+        let (id, head, request) = (
+            values.bytes("an id")?,
+            values.optional()?,
+            values.optional()?,
+        );
+        let cell = |head| Cell { head, result: None };
+        found.push(Abandoned {
+            id,
+            cell: head.map_or_else(|| corrupt("a record"), |head| Ok(cell(head))),
+            request,
+        });
     }
     Ok(found)
 }
@@ -160,9 +168,14 @@ pub(super) fn listed(value: Value) -> Read<(Vec<Listed>, Option<u64>)> {
         let Some(number) = values.number()? else {
             return corrupt("a number");
         };
-        let (head, result) = (values.optional()?, values.optional()?);
-        let cell = head.map(|head| Cell { head, result });
-        found.push(Listed { number, cell });
+        let (id, head, result) = (values.optional()?, values.optional()?, values.optional()?);
+        let cell = |head| Cell { head, result };
+        let cell = || head.map_or_else(|| corrupt("a record"), |head| Ok(cell(head)));
+        found.push(Listed {
+            number,
+            cell: id.is_some().then(cell),
+            id: id.unwrap_or_default(),
+        });
     }
     Ok((found, next))
 }

@@ -76,7 +76,7 @@ impl RedisBuilder {
         let connections = Connections::new(&self.url, self.patience)?;
         checks::check(connections.first(), &names, self.trusted).await?;
         let hub = Arc::new(Hub::default());
-        let engine = Redis::start(connections, names, &hub).await?;
+        let engine = Redis::start(connections, names, self.trusted, &hub).await?;
         Ok(RedisStore::on(engine, hub))
     }
 }

@@ -3,6 +3,7 @@
 use ::redis::{FromRedisValue, Pipeline, Value, cmd};
 
 use super::{RedisError, connection::Connection, names::Names, scripts};
+use crate::store::{Health, HealthWarning, StoreError};
 
 /// The format of what this release writes.
 const FORMAT: &str = "1";
@@ -14,18 +15,16 @@ pub(super) async fn check(
     names: &Names,
     trusted: bool,
 ) -> Result<(), RedisError> {
-    let info = match connection.send(&cmd("INFO")).await {
-        Ok(info) => String::from_redis_value(info).unwrap_or_default(),
-        Err(failure) => match failure.into() {
-            RedisError::Refused(_) if trusted => String::new(),
-            error => return Err(error),
-        },
-    };
-    let mut told = Told { info, trusted };
-    told.read_policy(connection).await?;
+    let told = Told::by(connection, trusted).await?;
     told.check()?;
     load(connection).await?;
     check_format(connection, names).await
+}
+
+/// The same look at a server that is in use.
+pub(super) async fn health(connection: &Connection, trusted: bool) -> Result<Health, StoreError> {
+    let told = Told::by(connection, trusted).await;
+    Ok(told.map_err(StoreError::unavailable)?.health())
 }
 
 /// What the server tells of itself.
@@ -35,6 +34,19 @@ struct Told {
 }
 
 impl Told {
+    async fn by(connection: &Connection, trusted: bool) -> Result<Self, RedisError> {
+        let info = match connection.send(&cmd("INFO")).await {
+            Ok(info) => String::from_redis_value(info).unwrap_or_default(),
+            Err(failure) => match failure.into() {
+                RedisError::Refused(_) if trusted => String::new(),
+                error => return Err(error),
+            },
+        };
+        let mut told = Told { info, trusted };
+        told.read_policy(connection).await?;
+        Ok(told)
+    }
+
     /// A line of `INFO`.
     fn field(&self, name: &str) -> Option<&str> {
         self.info.lines().find_map(|line| {
@@ -70,6 +82,27 @@ impl Told {
             self.info.push_str(&format!("\nmaxmemory_policy:{policy}"));
         }
         Ok(())
+    }
+
+    /// What keeps it from being as durable as it can be.
+    fn health(&self) -> Health {
+        let setting = |name: &str, value: &str| HealthWarning::Setting {
+            name: name.into(),
+            value: value.into(),
+        };
+        let mut warnings = Vec::new();
+        if matches!(self.field("role"), Some("slave" | "replica")) {
+            warnings.push(HealthWarning::Standby);
+        }
+        if let Some(policy) = self.field("maxmemory_policy")
+            && policy != "noeviction"
+        {
+            warnings.push(setting("maxmemory-policy", policy));
+        }
+        if self.field("aof_enabled") == Some("0") {
+            warnings.push(setting("appendonly", "no"));
+        }
+        Health::new(warnings)
     }
 
     fn check(&self) -> Result<(), RedisError> {
@@ -168,6 +201,24 @@ mod tests {
             ..told("")
         };
         assert!(silent.check().is_ok());
+    }
+
+    #[test]
+    fn what_makes_it_less_durable_is_told_of_a_server_in_use() {
+        assert!(told(GOOD).health().is_good());
+        for (good, bad, warning) in [
+            ("master", "slave", "the server is a standby or a replica"),
+            (
+                "noeviction",
+                "allkeys-lru",
+                "`maxmemory-policy` is `allkeys-lru`",
+            ),
+            ("role", "aof_enabled:0\r\nrole", "`appendonly` is `no`"),
+        ] {
+            let health = told(&GOOD.replace(good, bad)).health();
+            let warnings: Vec<_> = health.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(warnings, [warning]);
+        }
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::{
 };
 
 use ::redis::{Cmd, Pipeline, Script, Value, cmd};
+use bytes::Bytes;
 
 use super::{
     RedisError, answers,
     arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal, words},
+    checks,
     connection::Connections,
     error::Failure,
     names::Names,
@@ -20,7 +22,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, Owner, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -44,12 +46,15 @@ pub struct Redis {
     connections: Connections,
     names: Names,
     notices: Notices,
+    /// Whether what the server does not tell is taken for good.
+    trusted: bool,
 }
 
 impl Redis {
     pub(super) async fn start(
         connections: Connections,
         names: Names,
+        trusted: bool,
         hub: &Arc<Hub>,
     ) -> Result<Self, RedisError> {
         let notices = Notices::start(connections.first(), names.channel(), hub).await?;
@@ -57,6 +62,7 @@ impl Redis {
             connections,
             names,
             notices,
+            trusted,
         })
     }
 
@@ -114,6 +120,8 @@ impl fmt::Debug for Redis {
 
 impl Engine for Redis {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
+    /// The server removes it, and traces of it leave as others end.
+    const KEEPS_EXPIRED: bool = false;
 
     async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
         if let Reader::Owner(owner) = reader {
@@ -236,6 +244,22 @@ impl Engine for Redis {
         answers::abandoned(self.look(&scripts::ABANDONED, call).await?)
     }
 
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+        let mut calls = Pipeline::new();
+        for ids in ids.chunks(RENEWED) {
+            let mut call = self.call(&scripts::PUT_ASIDE, &[]);
+            call.arg(millis(term));
+            for id in ids {
+                call.arg(&id[..]);
+            }
+            calls.add_command(call);
+        }
+        let put = self
+            .connections
+            .ask_twice(Some(&scripts::PUT_ASIDE), &calls);
+        Ok(put.await.map(drop)?)
+    }
+
     async fn reserve(
         &self,
         key: &Key,
@@ -323,6 +347,10 @@ impl Engine for Redis {
                 return Ok(purged);
             }
         }
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        checks::health(self.connections.next(), self.trusted).await
     }
 
     fn announce(&self, notice: Notice) {

@@ -33,6 +33,7 @@ scripts! {
     FORGET = "lua/forget.lua";
     RENEW = "lua/renew.lua";
     ABANDONED = "lua/abandoned.lua";
+    PUT_ASIDE = "lua/put_aside.lua";
     RESERVE = "lua/reserve.lua";
     SETTLE = "lua/settle.lua";
     RELEASE_KEY = "lua/release_key.lua";

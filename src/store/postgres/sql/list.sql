@@ -1,6 +1,6 @@
 -- Ordered by both, so that the index serves the order for nobody's too. Once the results
 -- have so many bytes ($6), nothing more is read: the length of a value is known without it.
-SELECT server.is_standby, page.number,
+SELECT server.is_standby, page.id, page.number, page.bytes < $6 AS is_read,
     CASE WHEN page.bytes < $6 THEN page.head END AS head,
     CASE WHEN page.bytes < $6 THEN page.result END AS result
 FROM (SELECT pg_is_in_recovery() AS is_standby) AS server
@@ -9,7 +9,7 @@ LEFT JOIN LATERAL (
         ORDER BY number DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ), 0) AS bytes
     FROM (
-        SELECT number, head, result FROM {operations}
+        SELECT id, number, head, result FROM {operations}
         WHERE owner {is_owner} AND number < $2
             AND ($3::text[] IS NULL OR state = ANY ($3))
             AND (expires_at IS NULL OR expires_at > TIMESTAMPTZ 'epoch' + $4 * INTERVAL '1 microsecond')

@@ -1,3 +1,3 @@
-SELECT head, result, request FROM {operations}
+SELECT id, head, request FROM {operations}
 WHERE lease_until = '-infinity' AND expires_at IS NULL
 LIMIT $1

@@ -132,9 +132,17 @@ async fn check(engine: &Redb) {
 
     // It was opened, so whoever held it is gone.
     let abandoned = engine.abandoned(Free::Over, 9).await.unwrap();
-    let [Abandoned { cell, request }] = &abandoned[..] else {
+    let [
+        Abandoned {
+            id: live,
+            cell: Ok(cell),
+            request,
+        },
+    ] = &abandoned[..]
+    else {
         panic!("{abandoned:?}");
     };
+    assert_eq!(&**live, b"live");
     assert_eq!(&*cell.head, b"{\"live\"}");
     assert_eq!(request.as_deref(), Some(&b"a request"[..]));
 

@@ -34,21 +34,28 @@ local function ended_entry(number, id, owner)
   return number .. ' ' .. id .. rest_of(owner)
 end
 
+-- Values of a hash: none, if something else is under its name, which is not ours and
+-- must keep nobody from what is.
+local function values(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  return found.err and {} or found, found.err
+end
+
 -- The key of this name, if it is bound to this operation.
 local function bound(name, id)
   if not name then return nil end
   local key = prefix .. 'key:' .. name
-  local entry = redis.call('HMGET', key, 'c', 'd')
+  local entry = values(key, 'c', 'd')
   return entry[1] == 'operation' and entry[2] == id and key or nil
 end
 
 -- Removes a cell with what hangs on it.
 local function remove(id)
   local cell = cell_of(id)
-  local was = redis.call('HMGET', cell, 'n', 'o', 'k')
+  local was = values(cell, 'n', 'o', 'k')
   redis.call('DEL', cell)
   redis.call('ZREM', prefix .. 'leases', id)
-  redis.call('ZREM', list_of(rest_of(was[2])), id)
+  redis.pcall('ZREM', list_of(rest_of(was[2])), id)
   redis.call('ZREM', prefix .. 'ended', ended_entry(was[1] or '', id, was[2]))
   local key = bound(was[3], id)
   if key then redis.call('DEL', key) end
@@ -59,12 +66,12 @@ local function sweep(by, limit)
   local ended = redis.call('ZRANGEBYSCORE', prefix .. 'ended', '-inf', by, 'LIMIT', 0, limit)
   for _, entry in ipairs(ended) do
     local number, id, rest = string.match(entry, '^(%d+) ([^ ]+)(.*)$')
-    if number and redis.call('HGET', cell_of(id), 'n') == number then
+    if number and values(cell_of(id), 'n')[1] == number then
       remove(id)
     elseif number then
       -- The server has removed it, or another one has come in its place.
       local list = list_of(rest)
-      if redis.call('ZSCORE', list, id) == number then redis.call('ZREM', list, id) end
+      if redis.pcall('ZSCORE', list, id) == number then redis.call('ZREM', list, id) end
     end
     redis.call('ZREM', prefix .. 'ended', entry)
   end
@@ -77,7 +84,7 @@ local function held(key, name, by)
   local class, data = entry[1], entry[4]
   if not class then return nil end
   if class == 'operation' then
-    local cell = redis.call('HMGET', cell_of(data), 'h', 'r', 'k', 'x')
+    local cell = values(cell_of(data), 'h', 'r', 'k', 'x')
     local expired = cell[4] and tonumber(cell[4]) <= tonumber(by)
     if cell[3] ~= name or expired then return nil end
     return { class, entry[2], entry[3], cell[1], cell[2] }

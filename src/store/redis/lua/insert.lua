@@ -14,8 +14,9 @@ end
 -- The first write: a server that is full refuses it, and nothing has happened.
 local number = redis.call('INCR', prefix .. 'number')
 if was[1] then remove(id) end
-redis.call('HSET', KEYS[1], 'n', number, unpack(ARGV, last + 1))
+-- An index that is none refuses: there is no cell by then.
 redis.call('ZADD', KEYS[2], number, id)
+redis.call('HSET', KEYS[1], 'n', number, unpack(ARGV, last + 1))
 if lease ~= '' then
   redis.call('ZADD', prefix .. 'leases', clock() + lease, id)
 end

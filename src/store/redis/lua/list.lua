@@ -1,7 +1,8 @@
 -- KEYS: list. ARGV: prefix, the number before which, or '+inf', now, the states with a
 -- comma around each, or '' for all, limit, how many to look at, the bytes of results that
--- end it. Answers the number to go on before, if there may be more, then number, record
--- and result each; a number alone where the results have so many bytes already.
+-- end it. Answers the number to go on before, if there may be more, then number, id, record
+-- and result each; no record, if something else is in its place; a number alone where the
+-- results have so many bytes already.
 writable()
 local before, now, states = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local function is_asked_for(state)
@@ -13,23 +14,25 @@ local numbers =
 local found, full, bytes = { false }, false, 0
 for i = 1, #numbers, 2 do
   local id, number = numbers[i], numbers[i + 1]
-  local about = redis.call('HMGET', cell_of(id), 'n', 'x', 's')
-  if about[1] ~= number then
+  local about, is_foreign = values(cell_of(id), 'n', 'x', 's')
+  if about[1] ~= number and not is_foreign then
     redis.call('ZREM', KEYS[1], id)
-  elseif (not about[2] or tonumber(about[2]) > now) and is_asked_for(about[3]) then
+  elseif is_foreign or (not about[2] or tonumber(about[2]) > now) and is_asked_for(about[3]) then
     found[#found + 1] = number
     if bytes >= max_bytes then
       -- It is there, and was not read.
       found[#found + 1] = false
       found[#found + 1] = false
+      found[#found + 1] = false
       full = true
       break
     end
-    local cell = redis.call('HMGET', cell_of(id), 'h', 'r')
-    found[#found + 1] = cell[1]
-    found[#found + 1] = cell[2]
+    local cell = values(cell_of(id), 'h', 'r')
+    found[#found + 1] = id
+    found[#found + 1] = cell[1] or false
+    found[#found + 1] = cell[2] or false
     bytes = bytes + (cell[2] and #cell[2] or 0)
-    if #found > 3 * limit then
+    if #found > 4 * limit then
       full = true
       break
     end

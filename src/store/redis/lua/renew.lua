@@ -3,7 +3,7 @@
 writable()
 local till, leases, lost = ARGV[2] == '' and 0 or clock() + ARGV[2], {}, {}
 for i = 3, #ARGV, 2 do
-  local cell = redis.call('HMGET', cell_of(ARGV[i]), 't', 'x')
+  local cell = values(cell_of(ARGV[i]), 't', 'x')
   if cell[1] == ARGV[i + 1] and not cell[2] then
     leases[#leases + 1] = till
     leases[#leases + 1] = ARGV[i]

@@ -1,0 +1,52 @@
+//! Which file it is, by its name and by what the name stood for.
+
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::store::HealthWarning;
+
+/// A file that was opened by its name.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// Absolute: the process may go to another folder.
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Origin {
+    pub(super) fn of(path: &Path, file: &File) -> io::Result<Self> {
+        Ok(Self {
+            path: std::path::absolute(path)?,
+            identity: identity(&file.metadata()?),
+        })
+    }
+
+    /// Whether the name still stands for that file; where the system does not tell
+    /// files apart, whether there is one.
+    pub(super) fn look(&self) -> io::Result<Option<HealthWarning>> {
+        match fs::metadata(&self.path) {
+            Ok(found) if identity(&found) == self.identity => Ok(None),
+            Ok(_) => Ok(Some(HealthWarning::FileReplaced)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Some(HealthWarning::FileRemoved))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+#[allow(clippy::unnecessary_wraps)] // other systems do not tell
+fn identity(of: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+
+    Some((of.dev(), of.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Option<(u64, u64)> {
+    None
+}
