@@ -14,6 +14,7 @@
 //! ```not_rust
 //! cargo test --all-features --test chaos                             short
 //! CHAOS_OPERATIONS=20000 cargo test --all-features --test chaos -- --nocapture
+//! CHAOS_CUSTOMERS=96 …                                               sooner, if it can
 //! CHAOS_SEED=7 cargo test --all-features --test chaos postgres       as it was
 //! CHAOS_LOG=chaos.log cargo test --all-features --test chaos redis   what was seen
 //! CHAOS_RESTARTS=50 cargo test --all-features --test chaos gone -- --nocapture

@@ -22,7 +22,7 @@ pub(crate) struct Restarts {
 impl Restarts {
     /// A few, unless somebody says otherwise.
     pub(crate) fn planned() -> Self {
-        let times = number("CHAOS_RESTARTS").unwrap_or(3);
+        let times = number("CHAOS_RESTARTS").unwrap_or(2);
         Self {
             times: usize::try_from(times).expect("a number of restarts"),
             pause: Duration::from_secs(2),

@@ -23,7 +23,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what is handed off may be in the queue.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
-/// How many customers there are at a time.
+/// How many customers there are at a time, unless somebody says otherwise.
 const CUSTOMERS: usize = 24;
 /// How soon after a node is back what it held has ended or is run again, where nobody
 /// else can hold it.
@@ -61,6 +61,12 @@ pub(crate) enum Plan {
 pub(crate) fn operations() -> usize {
     let asked = number("CHAOS_OPERATIONS").unwrap_or(300);
     usize::try_from(asked).expect("a number of operations")
+}
+
+/// More of them are done sooner, where the machine is fast enough for it.
+fn customers_at_a_time() -> usize {
+    let asked = number("CHAOS_CUSTOMERS").map(usize::try_from);
+    asked.map_or(CUSTOMERS, |asked| asked.expect("a number of customers"))
 }
 
 /// What came of it.
@@ -114,7 +120,7 @@ pub(crate) async fn play(scenario: Scenario) -> Played {
         }
     };
     let mut customers = JoinSet::new();
-    for number in 0..CUSTOMERS {
+    for number in 0..customers_at_a_time() {
         customers.spawn(Customer::new(Arc::clone(&world), number).shop());
     }
     while let Some(left) = customers.join_next().await {
