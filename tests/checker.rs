@@ -214,6 +214,7 @@ async fn again(law: Option<Law>) -> Verdict {
         stage.a_while().await;
         assert_eq!(stage.poll(A, name).await, Some(State::Succeeded));
         stage.forget(A, name).await;
+        stage.a_while().await;
         stage.poll(A, name).await;
     }
     stage.verdict()
@@ -225,8 +226,6 @@ async fn what_is_forgotten() {
     assert!(verdict.is_good(), "{verdict}");
     assert_eq!((verdict.counts.accepted, verdict.counts.forgotten), (2, 2));
     let verdict = again(Some(Law::Forgetting)).await;
-    assert!(
-        matches!(verdict.violations[..], [Violation::ForgetUndone { .. }, ..]),
-        "{verdict}"
-    );
+    let is_undone = |violation: &Violation| matches!(violation, Violation::ForgetUndone { .. });
+    assert!(verdict.violations.iter().any(is_undone), "{verdict}");
 }

@@ -154,7 +154,7 @@ impl Checker {
 
     fn post(&mut self, call: &Call, title: &str, key: Option<&str>, id: Option<&str>) {
         if let Some(key) = key {
-            self.keys.posted(call, title, key);
+            self.keys.posted(call, title, key, id);
         }
         if let Some(id) = id {
             self.operations.of(id).wanted = Some(title.into());

@@ -44,6 +44,16 @@ impl Histories {
         self.known.get(operation)?.forgetting
     }
 
+    /// Whether the id of what is posted at this time is that of no other operation.
+    pub(super) fn is_free(&self, operation: &str, at: u64) -> bool {
+        let id = id_of(operation);
+        let others = self.known.iter().filter(|(other, history)| {
+            id_of(other) == id && *other != operation && history.accepted.is_some()
+        });
+        let mut forgotten = others.map(|(_, history)| history.forgotten);
+        forgotten.all(|forgotten| forgotten.is_some_and(|forgotten| forgotten <= at))
+    }
+
     /// Gives the runs of an id to those of its operations whose title they name.
     pub(super) fn tell_apart(&mut self) {
         let again = self.known.iter().filter_map(|(operation, history)| {

@@ -31,10 +31,12 @@ struct Use {
     gone: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct First {
     begin: u64,
     end: u64,
+    /// What the log calls the operation whose id was chosen with it.
+    id: Option<String>,
     /// With which status it was turned away as if another had come before it.
     turned_away: Option<u16>,
 }
@@ -50,7 +52,7 @@ struct Title {
 const REMEMBERED: usize = 8;
 
 impl Keys {
-    pub(super) fn posted(&mut self, call: &Call, title: &str, name: &str) {
+    pub(super) fn posted(&mut self, call: &Call, title: &str, name: &str, id: Option<&str>) {
         let key = Key {
             owner: call.owner.clone(),
             name: name.into(),
@@ -62,6 +64,7 @@ impl Keys {
         let this = First {
             begin: call.begin,
             end: call.end,
+            id: id.map(str::to_owned),
             turned_away: match call.answer {
                 Answer::Refused { status } => Some(status).filter(|it| [409, 422].contains(it)),
                 _ => None,
@@ -153,7 +156,10 @@ impl Use {
             return None;
         }
         let alone = self.next.is_none_or(|next| next > self.first.end);
-        let first = self.first.turned_away.filter(|_| alone);
+        // An id can be in use as well.
+        let is_free = |id: &String| operations.is_free(id, self.first.begin);
+        let is_free = self.first.id.as_ref().is_none_or(is_free);
+        let first = self.first.turned_away.filter(|_| alone && is_free);
         // Nobody can have it forgotten who does not know it.
         let forgetting = operation.and_then(|operation| operations.forgetting(operation));
         let gone = self

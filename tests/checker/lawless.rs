@@ -78,7 +78,8 @@ impl Lawless {
         let stage = outcome.into();
         let operation = Operation::of(id.clone(), Snapshot { stage, metadata });
         let version = was.version().unwrap().next();
-        let record = Arc::new(Record::restore(operation, version));
+        let owner = was.owner().cloned();
+        let record = Arc::new(Record::restore(operation, version).with_owner(owner));
         let mut forced = self.shared.forced.lock().unwrap();
         forced.insert(id, Arc::clone(&record));
         record

@@ -88,6 +88,33 @@ fn the_key_of_what_is_forgotten_is_gone() {
     passes(&with(log, damage(80)));
 }
 
+#[test]
+fn an_id_that_is_in_use_may_be_refused() {
+    let refused_with = |begin| {
+        let Entry::Call(call) = chosen(begin, "Q4", "op-1#2") else {
+            unreachable!("it is a call");
+        };
+        let ask = Ask::Post {
+            title: "Q4".into(),
+            key: Some("k".into()),
+            id: Some("op-1#2".into()),
+        };
+        let answer = refused(422);
+        Entry::Call(Call {
+            ask,
+            answer,
+            ..call
+        })
+    };
+    passes(&with(forgotten(), refused_with(80)));
+    passes(&with(forgotten(), refused_with(104)));
+    let blocked = Violation::KeyBlocked {
+        key: "k".into(),
+        status: 422,
+    };
+    convicts(&with(forgotten(), refused_with(105)), &blocked);
+}
+
 /// The same id, forgotten and chosen again, and the second life as good as the first.
 fn twice() -> Vec<Entry> {
     let mut log = vec![chosen(0, "Q3", ID)];
