@@ -42,7 +42,7 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
         true => ForwardedBy::Older,
         false => ForwardedBy::Standard,
     };
-    forwarded::base(headers, by)
+    forwarded::base(headers, by, "http")
 }
 
 /// An event as it goes over the wire.

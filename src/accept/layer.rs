@@ -249,8 +249,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// Makes `Location` absolute: `url`, then the path of the operation.
     ///
     /// # Errors
-    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host and
-    /// without a query.
+    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host, and perhaps a port
+    /// and a path; without user information, a query or a fragment.
     pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
         Arc::make_mut(&mut self.policy).locator.set_base(url)?;
         Ok(self)
@@ -259,8 +259,9 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// Makes `Location` absolute by the scheme and the host that a proxy says in
     /// `Forwarded` (RFC 7239), for the requests that come from one that is trusted: by
     /// its address, for example, or a secret that it adds. Of several elements the last
-    /// counts, which is the nearest proxy's. Where none is said, and for the path, the
-    /// [base URL](Self::base_url) is as it was set.
+    /// counts, which is the nearest proxy's. A host without a scheme has the scheme of the
+    /// [base URL](Self::base_url). Where no host is said, or none that can be one, and for
+    /// the path, the base URL is as it was set.
     ///
     /// To trust everybody is to let clients choose where others are sent.
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {

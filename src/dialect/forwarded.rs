@@ -2,11 +2,15 @@
 //! 7239), or `X-Forwarded-Proto` and `X-Forwarded-Host`.
 //!
 //! Of several values the last counts. It is the one that the proxy next to the service
-//! has added; those before it may be of the client's making.
+//! has added; those before it may be of the client's making. A host without a scheme has
+//! that of the base URL; a scheme without a host says nothing.
 
-use http::{HeaderMap, HeaderName, header::FORWARDED, uri::Authority};
+use http::{HeaderMap, HeaderName, header::FORWARDED};
 
-use super::prefer::{split, unquote};
+use super::{
+    authority::is_host_and_port,
+    prefer::{quotes_end, split, unquote},
+};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,9 +25,10 @@ pub(crate) enum ForwardedBy {
     Older,
 }
 
-/// Scheme and host as a URL without a path, if both can be such.
-pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy) -> Option<String> {
-    let (scheme, host) = match by {
+/// Scheme and host as a URL without a path, if both can be such. Where the proxy names no
+/// scheme it is `scheme`.
+pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy, scheme: &str) -> Option<String> {
+    let (named, host) = match by {
         ForwardedBy::Standard => {
             let element = last(headers, &FORWARDED)?;
             let parameter = |name: &[u8]| {
@@ -41,20 +46,22 @@ pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy) -> Option<String> {
             (value(&X_FORWARDED_PROTO), value(&X_FORWARDED_HOST)?)
         }
     };
-    let scheme = match scheme.as_deref().map(<[u8]>::to_ascii_lowercase).as_deref() {
+    let scheme = match named.as_deref().map(<[u8]>::to_ascii_lowercase).as_deref() {
         Some(b"https") => "https",
-        Some(b"http") | None => "http",
+        Some(b"http") => "http",
         Some(_) => return None,
+        None => scheme,
     };
     let host = std::str::from_utf8(&host).ok()?;
-    let authority: Authority = host.parse().ok()?;
-    let is_host = !authority.host().is_empty() && !authority.as_str().contains('@');
-    is_host.then(|| format!("{scheme}://{authority}"))
+    is_host_and_port(host).then(|| format!("{scheme}://{host}"))
 }
 
+/// The last element. There is none where a quoted string has no end: what follows a
+/// client's own quote would be taken for the client's.
 fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let value = headers.get_all(name).iter().next_back()?;
-    split(value.as_bytes(), b',').last().map(<[u8]>::trim_ascii)
+    let value = headers.get_all(name).iter().next_back()?.as_bytes();
+    let element = split(value, b',').last().map(<[u8]>::trim_ascii);
+    element.filter(|_| quotes_end(value))
 }
 
 #[cfg(test)]
@@ -68,7 +75,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        base(&headers, by)
+        base(&headers, by, "http")
     }
 
     #[test]
@@ -106,6 +113,19 @@ mod tests {
     }
 
     #[test]
+    fn who_names_no_scheme_has_that_of_the_base() {
+        let mut headers = HeaderMap::new();
+        headers.insert(FORWARDED, HeaderValue::from_static("host=\"[::1]:8443\""));
+        headers.insert(X_FORWARDED_HOST, HeaderValue::from_static("a.example:8080"));
+        for (by, host) in [(Standard, "[::1]:8443"), (Older, "a.example:8080")] {
+            for scheme in ["http", "https"] {
+                let expected = format!("{scheme}://{host}");
+                assert_eq!(base(&headers, by, scheme), Some(expected));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_host_is_none() {
         for value in [
             "for=1.2.3.4",
@@ -115,12 +135,31 @@ mod tests {
             "host=a/b",
             "host=user@a.example",
             "host=a.example;proto=ftp",
+            "host=a.example;proto=\"\"",
             "host=a.example, for=1.2.3.4",
+            "host=a.example:",
+            "host=\"a.example:99999\"",
+            "host=\"[::g]\"",
+            "host=::1",
+            "host=\"a.example\\\\evil\"",
+            "host=evil.example;for=\", host=a.example",
         ] {
             let forwarded = base_of(Standard, &[("forwarded", value)]);
             assert_eq!(forwarded, None, "{value}");
         }
+        for host in [
+            "a.example:",
+            "a.example:99999",
+            "user@a.example",
+            "a/b",
+            "[::g]",
+            "\"evil",
+        ] {
+            let older = [("x-forwarded-host", host), ("x-forwarded-proto", "https")];
+            assert_eq!(base_of(Older, &older), None, "{host}");
+        }
         assert_eq!(base_of(Older, &[("x-forwarded-proto", "https")]), None);
+        assert_eq!(base_of(Standard, &[("forwarded", "proto=https")]), None);
         for by in [Standard, Older] {
             assert_eq!(base_of(by, &[("host", "a.example")]), None);
         }

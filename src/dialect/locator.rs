@@ -6,6 +6,7 @@ use http::request::Parts;
 
 use super::{
     Urls,
+    authority::is_host_and_port,
     forwarded::{self, ForwardedBy},
     urls::Root,
 };
@@ -54,9 +55,12 @@ impl Locator {
     }
 
     pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidBaseUrl> {
-        let uri: http::Uri = url.parse().map_err(|_| InvalidBaseUrl)?;
-        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        if !is_http || uri.authority().is_none() || url.contains(['?', '#']) {
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidBaseUrl)?;
+        let is_http = ["http", "https"]
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case(scheme));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if !is_http || !is_host_and_port(authority) || !path.bytes().all(may_be_in_path) {
             return Err(InvalidBaseUrl);
         }
         self.base = url.trim_end_matches('/').into();
@@ -80,8 +84,8 @@ impl Locator {
     /// application's to say.
     fn forwarded_base(&self, parts: &Parts) -> Option<String> {
         let (by, trusted) = self.trusted.as_ref()?;
-        let origin = trusted(parts).then(|| forwarded::base(&parts.headers, *by))??;
-        let after_scheme = self.base.split_once("://").map_or("", |(_, rest)| rest);
+        let (scheme, after_scheme) = self.base.split_once("://").unwrap_or(("http", ""));
+        let origin = trusted(parts).then(|| forwarded::base(&parts.headers, *by, scheme))??;
         let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
         Some(origin + path)
     }
@@ -105,6 +109,11 @@ impl Locator {
     }
 }
 
+/// Whether this byte may stand in the path of a URL (RFC 3986, section 3.3).
+fn may_be_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+}
+
 /// Whether `path` is `root` or lies below it.
 pub(crate) fn path_is_below(path: &str, root: &str) -> bool {
     match path.strip_prefix(root) {
@@ -124,9 +133,10 @@ impl fmt::Debug for Locator {
     }
 }
 
-/// A base URL is `http` or `https`, with a host and without a query.
+/// A base URL is `http` or `https`, with a host, and perhaps with a port up to 65535 and a
+/// path; without user information, a query or a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a base URL is an absolute http or https URL without a query")]
+#[error("a base URL is an absolute http or https URL without user information, query and fragment")]
 pub struct InvalidBaseUrl;
 
 #[cfg(test)]
@@ -170,12 +180,46 @@ mod tests {
             "https://e.com/?a=1",
             "https://e.com/#a",
             "https://e .com",
+            "https://e.com?a=1",
+            "https://user@e.com",
+            "https://user:pass@e.com/v1",
+            "https://e.com:",
+            "https://e.com:/v1",
+            "https://e.com:99999",
+            "https://e.com:65536/v1",
+            "https://e.com:-1",
+            "https://:443",
+            "https:///v1",
+            "https://[::g]",
+            "https://::1",
+            "https://e.com/a b",
+            "https://e.com/\"",
+            "https://e.com/\\",
+            "https://e.com/\n",
+            "https://e.com\r\nset-cookie: a",
+            "https://e.com/\u{7f}",
+            "https://e.com/gr\u{f6}\u{df}e",
+            " https://e.com",
+            "https://e.com/ ",
         ] {
             assert_eq!(
                 Locator::default().set_base(bad),
                 Err(InvalidBaseUrl),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_port_and_a_path_where_it_wants_one() {
+        for good in [
+            "http://e.com",
+            "HTTPS://E.com:8443/V1/",
+            "https://127.0.0.1:65535",
+            "https://[::1]:443/a%20b/;v=1",
+        ] {
+            let mut locator = Locator::default();
+            assert_eq!(locator.set_base(good), Ok(()), "{good}");
         }
     }
 

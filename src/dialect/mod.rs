@@ -13,6 +13,7 @@ mod accepted;
 mod answers;
 mod arm;
 mod ask;
+mod authority;
 mod azure;
 mod context;
 mod durable;

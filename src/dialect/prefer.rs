@@ -81,18 +81,36 @@ impl Preferences {
 
 /// The parts between `separator`, which counts only outside of quoted strings.
 pub(super) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |byte| {
-        if std::mem::take(&mut escaped) {
-            return false;
+    let mut quotes = Quotes::default();
+    text.split(move |byte| !quotes.enclose(*byte) && *byte == separator)
+}
+
+/// Whether every quoted string in `text` has an end.
+pub(super) fn quotes_end(text: &[u8]) -> bool {
+    let mut quotes = Quotes::default();
+    !text.iter().fold(false, |_, byte| quotes.enclose(*byte))
+}
+
+/// Where quoted strings begin and end (RFC 9110, section 5.6.4).
+#[derive(Default)]
+struct Quotes {
+    quoted: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    /// Whether this byte, which comes next, is in a quoted string.
+    fn enclose(&mut self, byte: u8) -> bool {
+        if std::mem::take(&mut self.escaped) {
+            return true;
         }
         match byte {
-            b'"' => quoted = !quoted,
-            b'\\' if quoted => escaped = true,
+            b'"' => self.quoted = !self.quoted,
+            b'\\' if self.quoted => self.escaped = true,
             _ => {}
         }
-        !quoted && *byte == separator
-    })
+        self.quoted
+    }
 }
 
 /// The text of a token or of a quoted string (RFC 9110, section 5.6.4).
