@@ -9,6 +9,7 @@
 //! [`Plain`] is the default. The [guide](crate::guide::dialects) has the others side by
 //! side, and one of your own.
 
+mod accept;
 mod accepted;
 mod answers;
 mod arm;

@@ -1,19 +1,17 @@
 use std::{borrow::Cow, time::Duration};
 
-use http::{
-    HeaderMap, HeaderName, Method, Response, StatusCode,
-    header::{ACCEPT, LINK},
-};
+use http::{HeaderName, Method, Response, StatusCode, header::LINK};
 
 use super::{
     Accepted, Answer, Ask, Context, Dialect, Event, Fault, Inquiry, Intent, ListPage, Listing,
     Preferences, WhenFinished,
+    accept::prefers_events,
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
     query::{self, Malformed},
     routes::{Asked, Part, READ, RESULT, asked, parameter, states, states_again},
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody, essence};
+use crate::operation::{OperationId, OperationView, State, WholeBody};
 
 /// The default dialect.
 ///
@@ -110,7 +108,7 @@ impl Dialect for Plain {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
         let (id, intent) = match asked(inquiry, PARTS)? {
             Asked::List => return Ok(Ask::List(listing(inquiry)?)),
-            Asked::About(id, Intent::Status) if wants_events(inquiry.headers) => {
+            Asked::About(id, Intent::Status) if prefers_events(inquiry.headers) => {
                 (id, Intent::Events)
             }
             Asked::About(id, intent) => (id, intent),
@@ -230,20 +228,6 @@ pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     })
 }
 
-/// Whether an event stream is among what the client accepts by name (RFC 9110,
-/// section 12.5.1).
-fn wants_events(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|value| {
-        let mut types = value.as_bytes().split(|byte| *byte == b',');
-        types.any(|range| {
-            let is_named = essence(range).eq_ignore_ascii_case(b"text/event-stream");
-            // With weight 0 it is named to be refused.
-            let mut parameters = range.split(|byte| *byte == b';').skip(1);
-            is_named && !parameters.any(|weight| matches!(weight.trim_ascii(), b"q=0" | b"q=0.0"))
-        })
-    })
-}
-
 /// How long the client is willing to wait: what the URL says, else what
 /// `Prefer` says.
 fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
@@ -262,7 +246,7 @@ fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;
