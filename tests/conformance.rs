@@ -237,6 +237,7 @@ broken! {
     statuses_that_are_rounded_are_noticed: repository, StatusesAreRounded, "law 7";
     problems_without_their_extensions_are_noticed: repository, ProblemsLoseTheirExtensions, "law 2";
     kinds_that_are_read_from_problems_are_noticed: repository, KindsAreReadFromProblems, "law 2";
+    a_cancel_without_its_reason_is_noticed: repository, ReasonsAreLost, "law 2";
 
     what_is_there_after_its_time_is_noticed: repository, ExpiredIsThere, "law 8";
     what_keeps_its_id_after_its_time_is_noticed: repository, ExpiredIsCounted, "law 1";

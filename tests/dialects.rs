@@ -440,8 +440,11 @@ async fn two_dialects_on_one_store_are_each_right() {
 async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
     let send = async |dialect: Arc<dyn Dialect>, method: Method, path: &str| {
         let polls = PollService::new(operations()).dialect(dialect);
+        let get = Request::get("/3-json").body(()).unwrap();
+        let plain = PollService::new(operations()).oneshot(get).await.unwrap();
+        let etag = &plain.headers()["etag"];
         let request = Request::builder().method(method).uri(path);
-        let request = request.header("if-match", "*").body(()).unwrap();
+        let request = request.header("if-match", etag).body(()).unwrap();
         polls.oneshot(request).await.unwrap()
     };
     let plain = send(Arc::new(Plain::default()), Method::DELETE, "/3-json").await;
@@ -589,6 +592,37 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
     let answer = polls.oneshot(get.body(()).unwrap()).await.unwrap();
     assert_eq!(
         answer.headers()["location"],
-        "http://b.example/v1/operations/q3"
+        "https://b.example/v1/operations/q3"
     );
+    // Without a scheme it has that of the base URL, without a host it says nothing.
+    for (forwarded, expected) in [
+        ("host=a.example", "https://a.example/operations/"),
+        ("host=\"[::1]:8443\"", "https://[::1]:8443/operations/"),
+        ("proto=http;host=a.example", "http://a.example/operations/"),
+        ("proto=http", "https://fallback.example/operations/"),
+        (
+            "host=\"a.example:99999\"",
+            "https://fallback.example/operations/",
+        ),
+        (
+            "host=\"user@a.example\"",
+            "https://fallback.example/operations/",
+        ),
+        (
+            "host=\"a.example/x\"",
+            "https://fallback.example/operations/",
+        ),
+        (
+            "host=evil.example;for=\", host=a.example",
+            "https://fallback.example/operations/",
+        ),
+    ] {
+        let post = Request::post("/")
+            .header("forwarded", forwarded)
+            .header("x-proxy-secret", "1");
+        let post = post.body(WholeBody::default()).unwrap();
+        let answer = layer.layer(inner).oneshot(post).await.unwrap();
+        let url = answer.headers()["operation-location"].to_str().unwrap();
+        assert!(url.starts_with(expected), "{forwarded}: {url}");
+    }
 }

@@ -130,7 +130,9 @@ impl Life {
 
         // What only one state has, only that state has.
         let (result, problem, response) = match &self.stage {
-            Stage::Pending | Stage::Running | Stage::Ended(Outcome::Canceled) => (None, None, None),
+            Stage::Pending
+            | Stage::Running
+            | Stage::Ended(Outcome::Canceled | Outcome::CanceledFor(_)) => (None, None, None),
             Stage::Ended(Outcome::Succeeded(result)) => (result.as_ref(), None, result.as_ref()),
             Stage::Ended(Outcome::Failed(failure)) => {
                 (None, Some(&failure.problem), failure.response.as_ref())

@@ -52,7 +52,7 @@ where
     };
     let kind = match &outcome {
         Outcome::Failed(failure) => failure.kind(),
-        Outcome::Succeeded(_) | Outcome::Canceled => None,
+        Outcome::Succeeded(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
     };
     Told::Failed(kind.unwrap_or(FailureKind::InnerError))
 }

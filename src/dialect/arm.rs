@@ -6,7 +6,6 @@ use super::{
     azure,
     error::ErrorWords,
     object::Object,
-    routes::{ask, no_list},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody};
 
@@ -72,7 +71,7 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
 
 impl Dialect for Arm {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry, azure::PARTS, no_list)
+        azure::ask(inquiry)
     }
 
     fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {

@@ -12,7 +12,8 @@ pub struct Inquiry<'a> {
     /// The method; `GET` for a `HEAD`.
     pub method: &'a Method,
     /// The path below the operations' root, beginning with `/`; the root itself
-    /// is `/`. Still percent-encoded.
+    /// is `/`. It is percent-encoded, but for what need not be (RFC 3986, section
+    /// 6.2.2.2).
     pub path: &'a str,
     /// The query, without the question mark.
     pub query: Option<&'a str>,
@@ -57,6 +58,8 @@ pub enum Ask {
         intent: Intent,
         /// How long the client is willing to wait for the answer.
         wait: Option<Duration>,
+        /// Why it is to be canceled, if that is the question and the client says.
+        reason: Option<Box<str>>,
     },
     /// Which operations there are.
     List(Listing),
@@ -70,6 +73,7 @@ impl Ask {
             id,
             intent,
             wait: None,
+            reason: None,
         }
     }
 }
@@ -124,7 +128,7 @@ pub enum WhenFinished {
     /// Nothing, and answers that it is too late.
     Refuse,
     /// The same, unless the request names its current version by `If-Match`: then it
-    /// forgets the operation.
+    /// forgets the operation, also one that was canceled.
     RefuseUnlessMatched,
     /// It forgets the operation.
     Forget,

@@ -5,7 +5,7 @@ use super::{
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
-    routes::{CANCEL, Part, RESULT, STATUS, ask, no_list},
+    routes::{self, CANCEL, Part, RESULT, STATUS, no_list, refuse},
 };
 use crate::operation::{
     OperationId, OperationView, Progress, RecordedResponse, State, WholeBody, essence,
@@ -36,7 +36,18 @@ const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// The parts of an operation for both of Azure's dialects.
-pub(super) const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
+const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
+
+/// How a list would be asked for, if there were any.
+const OF_LISTS: [&str; 6] = ["$top", "$skip", "$filter", "top", "skip", "maxpagesize"];
+
+/// What a request asks in either of Azure's dialects.
+pub(super) fn ask(inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+    routes::ask(inquiry, PARTS, no_list).map_err(|fault| match fault {
+        Fault::MissingId => refuse(inquiry, &OF_LISTS).err().unwrap_or(fault),
+        fault => fault,
+    })
+}
 
 pub(super) fn status_word(state: State) -> &'static str {
     match state {
@@ -99,7 +110,7 @@ fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
 
 impl Dialect for Azure {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry, PARTS, no_list)
+        ask(inquiry)
     }
 
     fn accepted(

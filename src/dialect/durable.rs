@@ -5,32 +5,38 @@ use super::{
     answers::{JSON, Put, empty, replayed, typed},
     error::ErrorWords,
     object::{Object, list},
-    query,
+    query::{self, Malformed},
     routes::{POST, Part, RESULT, ask, limit, parameter, said, states_or},
 };
-use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody};
+use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, cut};
 
 /// As Azure Durable Functions speak (their HTTP API).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202, `Location`, `id`, `statusQueryGetUri` and its siblings |
+/// | the accepted one | 202, `Location`, `id`, `statusQueryGetUri`, `terminatePostUri`, `purgeHistoryDeleteUri` |
 /// | `GET …/{id}` | 202 while it is going on, else 200: `instanceId`, `runtimeStatus`, `output`, `customStatus` (the progress), `createdTime`, `lastUpdatedTime`; 500 once it has failed, where `returnInternalServerErrorOnFailure=true` |
 /// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
-/// | `POST …/{id}/terminate` | 202; 410 once it has succeeded or failed |
+/// | `POST …/{id}/terminate` | 202, and its `reason` is the `output`; 410 once it has succeeded or failed |
 /// | `DELETE …/{id}` | 200 `{"instancesDeleted":1}`, and it is forgotten; 404 while it is going on |
 /// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
 ///
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
-/// rewinding, suspending, resuming and restarting are `501`, and so are purging many at
-/// once, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`. `input` is `null`, and the reason of a termination is not shown: they are not kept.
+/// rewinding, suspending, resuming and restarting are `501`, and their URIs are not told;
+/// so are purging many at once, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`.
+/// `showHistory` is `400`. `input` is `null`, since it is not kept. Of a reason 1024 bytes
+/// are.
 ///
 /// Its clients need absolute URLs: set a
 /// [base URL](crate::AsyncAcceptLayer::base_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Durable {}
 
-const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation-token");
+const CONTINUATION_NAME: &str = "x-ms-continuation-token";
+const CONTINUATION: HeaderName = HeaderName::from_static(CONTINUATION_NAME);
+
+/// The longest reason of a termination, in bytes. What is longer is cut off.
+const REASON: usize = 1024;
 
 const PARTS: &[Part] = &[
     Part {
@@ -88,6 +94,9 @@ fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>
                 }
             }
         }
+        (State::Canceled, _) if operation.reason().is_some() => {
+            object.some("output", operation.reason())
+        }
         (_, Some(words)) => object.value("output", format!("{}: {}", words.code, words.message)),
         (_, None) => object.value("output", null),
     }
@@ -95,19 +104,27 @@ fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>
 
 impl Dialect for Durable {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        let path = inquiry.path.trim_end_matches('/');
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let raises = path.contains("/raiseEvent/");
-        let cannot = match *inquiry.method {
-            Method::POST => raises || UNSUPPORTED.contains(&last),
-            // Many at once.
-            Method::DELETE => path.is_empty() && inquiry.id.is_none(),
-            _ => false,
-        };
-        if cannot {
-            return Err(Fault::Unsupported);
+        if let Some(what) = cannot(inquiry) {
+            return Err(Fault::Unsupported { what });
         }
-        ask(inquiry, PARTS, listing)
+        for name in ["showHistory", "returnInternalServerErrorOnFailure"] {
+            switch(inquiry.query, name).map_err(|malformed| malformed.fault(name))?;
+        }
+        if switch(inquiry.query, "showHistory") == Ok(true) {
+            return Err(Fault::UnsupportedParameter {
+                parameter: "showHistory",
+            });
+        }
+        let mut ask = ask(inquiry, PARTS, listing)?;
+        if let Ask::About {
+            intent: Intent::Cancel(_),
+            reason,
+            ..
+        } = &mut ask
+        {
+            *reason = said(inquiry, "reason")?.map(|text| cut(text.into(), REASON));
+        }
+        Ok(ask)
     }
 
     fn accepted(
@@ -115,18 +132,12 @@ impl Dialect for Durable {
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Response<WholeBody> {
-        let below = |name| context.urls.below(name);
-        let reason = |name| below(name).map(|url| with_query(&url, "reason={text}"));
+        let terminate = context.urls.below("terminate");
         Object::new()
             .id("id", operation.id())
             .some("statusQueryGetUri", context.urls.status())
-            .some("sendEventPostUri", below("raiseEvent/{eventName}"))
-            .some("terminatePostUri", reason("terminate"))
+            .some("terminatePostUri", terminate.map(with_reason))
             .some("purgeHistoryDeleteUri", context.urls.status())
-            .some("rewindPostUri", reason("rewind"))
-            .some("suspendPostUri", reason("suspend"))
-            .some("resumePostUri", reason("resume"))
-            .some("restartPostUri", below("restart"))
             .into_error(StatusCode::ACCEPTED, JSON)
             .no_store()
             .location(context)
@@ -134,11 +145,7 @@ impl Dialect for Durable {
     }
 
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        let asks_for_500 =
-            query::parameter(context.query, "returnInternalServerErrorOnFailure").ok();
-        let asks_for_500 = asks_for_500
-            .flatten()
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let asks_for_500 = switch(context.query, "returnInternalServerErrorOnFailure") == Ok(true);
         let status = match operation.state() {
             State::Pending | State::Running => StatusCode::ACCEPTED,
             State::Failed if asks_for_500 => StatusCode::INTERNAL_SERVER_ERROR,
@@ -177,7 +184,7 @@ impl Dialect for Durable {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        let problem = fault.named("x-ms-continuation-token").problem();
+        let problem = fault.named(CONTINUATION_NAME).problem();
         let words = ErrorWords::of_fault(fault, &problem);
         let status = match fault {
             Fault::AlreadyFinished { .. } => StatusCode::GONE,
@@ -194,15 +201,38 @@ impl Dialect for Durable {
     }
 }
 
-fn with_query(url: &str, query: &str) -> String {
+/// As a template of a reason.
+fn with_reason(url: String) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}{query}")
+    format!("{url}{separator}reason={{text}}")
+}
+
+/// What this request asks for that Durable Functions can do and this cannot.
+fn cannot(inquiry: &Inquiry<'_>) -> Option<&'static str> {
+    let path = inquiry.path.trim_end_matches('/');
+    match *inquiry.method {
+        Method::POST if path.contains("/raiseEvent/") => Some("raiseEvent"),
+        Method::POST => {
+            let last = path.rsplit('/').next().unwrap_or_default();
+            UNSUPPORTED.into_iter().find(|verb| *verb == last)
+        }
+        Method::DELETE if path.is_empty() && inquiry.id.is_none() => {
+            Some("purging several instances at once")
+        }
+        _ => None,
+    }
+}
+
+/// Whether a switch is on.
+fn switch(query: Option<&str>, name: &str) -> Result<bool, Malformed> {
+    let value = query::parameter(query, name)?;
+    Ok(value.is_some_and(|value| value.eq_ignore_ascii_case("true")))
 }
 
 fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     for name in UNSUPPORTED_FILTERS {
         if said(inquiry, name)?.is_some() {
-            return Err(Fault::Unsupported);
+            return Err(Fault::Unsupported { what: name });
         }
     }
     // Some clients send it without a value.
@@ -211,8 +241,14 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         false => StateSet::ALL,
     };
     let limit = parameter(inquiry, "top")?.map(|text| limit(&text, "top"));
-    let cursor = inquiry.headers.get(&CONTINUATION);
-    let cursor = cursor.and_then(|cursor| cursor.to_str().ok());
+    let parameter = CONTINUATION_NAME;
+    let mut cursors = inquiry.headers.get_all(&CONTINUATION).iter();
+    let cursor = cursors.next().map(|cursor| cursor.to_str());
+    let cursor = cursor.transpose();
+    let cursor = cursor.map_err(|_| Fault::InvalidQuery { parameter })?;
+    if cursors.next().is_some() {
+        return Err(Fault::RepeatedParameter { parameter });
+    }
     Ok(Listing {
         states,
         // Some clients take the first page for all there is.

@@ -18,8 +18,9 @@ use crate::operation::{FailureKind, OperationId, Problem, State, WholeBody};
 /// | `missing-id` | 400 | the request names no operation |
 /// | `invalid-id` | 400 | what it names cannot be one |
 /// | `invalid-wait` | 400 | `?wait=` is no number of seconds |
-/// | `invalid-query` | 400 | a parameter has no value that it can have, or several |
-/// | `not-found` | 404 | unknown, expired, or somebody else's |
+/// | `invalid-query` | 400 | a parameter has no value that it can have, or several, or is not supported |
+/// | `invalid-precondition` | 400 | `If-Match` or `If-None-Match` is malformed |
+/// | `not-found` | 404 | unknown, expired, or somebody else's; or no sub-resource |
 /// | `method-not-allowed` | 405 | there is no such method here |
 /// | `body-timeout` | 408 | the request body came too slowly |
 /// | `already-finished` | 409 | too late to cancel |
@@ -58,7 +59,25 @@ pub enum Fault {
         /// Which parameter.
         parameter: &'static str,
     },
-    /// There is nothing at this path below an operation, or no operation.
+    /// The vocabulary has this parameter, and this service does not.
+    UnsupportedParameter {
+        /// Which parameter.
+        parameter: &'static str,
+    },
+    /// `If-Match` or `If-None-Match` is neither `*` nor a list of entity tags (RFC 9110,
+    /// section 13.1).
+    InvalidPrecondition {
+        /// Which of them.
+        field: &'static str,
+    },
+    /// There is nothing at this path below an operation.
+    NoSubResource {
+        /// The operation, which may be there or not.
+        id: OperationId,
+        /// The segment after it.
+        name: String,
+    },
+    /// There is no operation.
     NotFound {
         /// The operation that was asked for.
         id: OperationId,
@@ -112,7 +131,10 @@ pub enum Fault {
     /// The result cannot be written as JSON.
     Unpresentable,
     /// This service does not do that to operations.
-    Unsupported,
+    Unsupported {
+        /// What it does not do: an operation or a parameter.
+        what: &'static str,
+    },
     /// As many operations as allowed are in flight, or event streams open.
     Overloaded {
         /// Which bound was reached.
@@ -215,6 +237,16 @@ impl Fault {
             Self::RepeatedParameter { parameter } => problem.with_detail(format!(
                 "The parameter {parameter} is given more than once."
             )),
+            Self::UnsupportedParameter { parameter } => {
+                problem.with_detail(format!("The parameter {parameter} is not supported."))
+            }
+            Self::Unsupported { what } => problem.with_detail(format!("{what} is not supported.")),
+            Self::InvalidPrecondition { field } => problem.with_detail(format!(
+                "{field} is * or a list of entity tags in double quotes."
+            )),
+            Self::NoSubResource { id, name } => problem.with_detail(format!(
+                "There is no sub-resource {name} of an operation {id}."
+            )),
             Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
             Self::AlreadyFinished { id, state } => {
                 problem.with_detail(format!("The operation {id} has {state} already."))
@@ -278,12 +310,21 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "wait takes whole seconds",
             ),
-            Self::InvalidQuery { .. } | Self::RepeatedParameter { .. } => (
+            Self::InvalidQuery { .. }
+            | Self::RepeatedParameter { .. }
+            | Self::UnsupportedParameter { .. } => (
                 "invalid-query",
                 Status::BAD_REQUEST,
                 "A parameter is invalid",
             ),
-            Self::NotFound { .. } => ("not-found", Status::NOT_FOUND, "There is no such operation"),
+            Self::InvalidPrecondition { .. } => (
+                "invalid-precondition",
+                Status::BAD_REQUEST,
+                "A precondition is malformed",
+            ),
+            Self::NotFound { .. } | Self::NoSubResource { .. } => {
+                ("not-found", Status::NOT_FOUND, "There is no such operation")
+            }
             Self::MethodNotAllowed { .. } => (
                 "method-not-allowed",
                 Status::METHOD_NOT_ALLOWED,
@@ -346,7 +387,7 @@ impl Fault {
                 Status::INTERNAL_SERVER_ERROR,
                 "The result cannot be shown",
             ),
-            Self::Unsupported => (
+            Self::Unsupported { .. } => (
                 "unsupported",
                 Status::NOT_IMPLEMENTED,
                 "This is not supported",

@@ -8,7 +8,7 @@ use super::{
     answers::{JSON, Put, replayed, typed},
     error::ErrorWords,
     object::Object,
-    routes::{Asked, POST, Part, RESULT, asked, said},
+    routes::{Asked, POST, Part, RESULT, asked, parameter_named, said},
 };
 use crate::operation::{
     OperationId, OperationView, Progress, RecordedResponse, State, StateSet, WholeBody,
@@ -22,7 +22,7 @@ use crate::operation::{
 /// | the accepted one | 200 and an `Operation` that is not `done` |
 /// | `GET …/{id}` | 200 and the `Operation` |
 /// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
-/// | `GET …/`, where lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken` |
+/// | `GET …/`, where lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken`, or `page_size`, `page_token` |
 /// | `POST …/{id}:cancel` | `{}`, also when it has ended |
 /// | `POST …/{id}:wait` | the `Operation` once it is `done`, or after `timeout` (`10s`) in the query; a body is not read |
 /// | `DELETE …/{id}` | `{}`, and it is forgotten; 400 while it is going on |
@@ -31,7 +31,7 @@ use crate::operation::{
 /// `metadata` and a `response` that is a JSON object are `google.protobuf.Struct`, any
 /// other JSON `google.protobuf.Value`. Of what cannot be embedded, `response` is a
 /// `Struct` that says where it is: `uri`, and `contentType`. A canceled operation has an
-/// `error` of code 1. Errors of a request are `{"error":{"code","message","status"}}`.
+/// `error` of code 1. A `filter` is `501`. Errors of a request are `{"error":{"code","message","status"}}`.
 #[derive(Debug, Clone, Default)]
 pub struct Google {
     /// With a slash at its end; empty for none.
@@ -199,22 +199,30 @@ impl Dialect for Google {
                     }
                     _ => Preferences::of(inquiry.headers).wait(),
                 };
-                Ok(Ask::About { id, intent, wait })
+                Ok(Ask::About {
+                    id,
+                    intent,
+                    wait,
+                    reason: None,
+                })
             }
             Asked::List => {
                 if said(inquiry, "filter")?.is_some() {
-                    return Err(Fault::Unsupported);
+                    return Err(Fault::Unsupported { what: "filter" });
                 }
-                let invalid = || Fault::InvalidQuery {
-                    parameter: "pageSize",
-                };
-                let limit =
-                    said(inquiry, "pageSize")?.map(|text| text.parse().map_err(|_| invalid()));
+                let limit = parameter_named(inquiry, &["pageSize", "page_size"])?;
+                let limit = limit.filter(|(_, text)| !text.is_empty());
+                let limit = limit.map(|(parameter, text)| {
+                    let number = text.parse().map_err(|_| Fault::InvalidQuery { parameter });
+                    number
+                });
+                let token = parameter_named(inquiry, &["pageToken", "page_token"])?;
+                let token = token.filter(|(_, text)| !text.is_empty());
                 Ok(Ask::List(Listing {
                     states: StateSet::ALL,
                     // None, or 0, is as many as the service likes.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
-                    cursor: said(inquiry, "pageToken")?.map(Into::into),
+                    cursor: token.map(|(_, text)| text.into_owned()),
                 }))
             }
         }

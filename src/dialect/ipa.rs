@@ -1,12 +1,12 @@
 use http::{Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, ListPage,
+    Answer, Ask, Context, Dialect, Fault, Inquiry, ListPage, Listing,
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{CANCEL, Part, RESULT, STATUS, ask},
+    routes::{CANCEL, Part, RESULT, STATUS, ask, limit, parameter},
 };
 use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
 
@@ -18,12 +18,13 @@ use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
 /// | `GET …/{id}` | 200: `operationId`, `status`, `operationType`, times, `progress`, `error`, `resultHref`, `retryAfterSeconds` |
 /// | `GET …/{id}/result` (`resultHref`) | the recorded response |
 /// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
-/// | `GET …/`, where lists are on | `{"results"}`; `limit`, `cursor`, and a `Link` to the next page |
+/// | `GET …/`, where lists are on | `{"results"}`; `itemsPerPage` or `limit`, `state`, `cursor`, and a `Link` to the next page |
 ///
 /// `status` is `PENDING`, `IN_PROGRESS`, `SUCCEEDED`, `FAILED` or `CANCELED`.
 /// `operationType` goes by the request's method, or is `CUSTOM` where a
 /// [custom method](Ipa::custom_method) is named. `expiresAt` is there once it has ended:
-/// what is going on does not expire.
+/// what is going on does not expire. The next page is a link: a `pageNum` but 1 is `400`,
+/// and so is `includeCount=true`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ipa {
     custom_method: Option<&'static str>,
@@ -100,6 +101,30 @@ fn error(object: Object, words: &ErrorWords<'_>) -> Object {
         .value("retryStrategy", strategy)
 }
 
+/// Pages are asked for in Plain's words; or in those of the guidelines, by which there is
+/// only a first page here, and no count.
+fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+    let listing = plain::listing(inquiry)?;
+    let items = parameter(inquiry, "itemsPerPage")?.map(|text| limit(&text, "itemsPerPage"));
+    let items = items.transpose()?;
+    if items.is_some() && listing.limit.is_some() {
+        return Err(Fault::RepeatedParameter {
+            parameter: "itemsPerPage",
+        });
+    }
+    for (parameter_name, only) in [("pageNum", "1"), ("includeCount", "false")] {
+        if parameter(inquiry, parameter_name)?.is_some_and(|value| value != only) {
+            return Err(Fault::InvalidQuery {
+                parameter: parameter_name,
+            });
+        }
+    }
+    Ok(Listing {
+        limit: listing.limit.or(items),
+        ..listing
+    })
+}
+
 /// An error of a request.
 fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
     Object::new()
@@ -113,8 +138,7 @@ fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
 
 impl Dialect for Ipa {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        // Pages are asked for in Plain's words.
-        ask(inquiry, PARTS, plain::listing)
+        ask(inquiry, PARTS, listing)
     }
 
     fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {

@@ -29,6 +29,7 @@ mod locator;
 mod object;
 mod odata;
 mod ogc;
+mod path;
 mod plain;
 mod prefer;
 mod query;
@@ -59,6 +60,7 @@ pub use urls::Urls;
 
 pub(crate) use forwarded::ForwardedBy;
 pub(crate) use locator::path_is_below;
+pub(crate) use path::unescaped;
 pub(crate) use retry_after::whole_seconds;
 
 use std::sync::Arc;

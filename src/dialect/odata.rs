@@ -4,7 +4,7 @@ use super::{
     Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
     answers::{Put, empty, replayed},
     error::ErrorWords,
-    routes::{Part, ask, no_list},
+    routes::{Part, ask, no_list, refuse},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody};
 
@@ -17,10 +17,28 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | `GET …/{id}` | 202 and `Location`; once it has ended 200, the recorded response, and its status in `AsyncResult` |
 /// | `DELETE …/{id}` | 204, and it is as if it had never been; 410 once it has succeeded or failed |
 ///
-/// Errors are `{"error":{"code","message"}}`. The response of a 4.0 client, which is
+/// Errors are `{"error":{"code","message"}}`. System query options, as `$filter`, are `400`.
+/// The response of a 4.0 client, which is
 /// `application/http`, is not made, and no `callback` is called.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OData {}
+
+/// What can be asked of a resource (OData 4.01, part 1, section 11.2.1), and not of an
+/// operation.
+const SYSTEM_QUERY_OPTIONS: [&str; 12] = [
+    "$filter",
+    "$select",
+    "$expand",
+    "$orderby",
+    "$top",
+    "$skip",
+    "$skiptoken",
+    "$deltatoken",
+    "$count",
+    "$search",
+    "$compute",
+    "$apply",
+];
 
 const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
 
@@ -35,6 +53,7 @@ const PARTS: &[Part] = &[Part {
 
 impl Dialect for OData {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
+        refuse(inquiry, &SYSTEM_QUERY_OPTIONS)?;
         ask(inquiry, PARTS, no_list)
     }
 

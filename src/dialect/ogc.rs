@@ -23,12 +23,13 @@ use crate::operation::{
 /// | `GET …/{id}` | 200 and the `statusInfo` |
 /// | `GET …/{id}/results` | the recorded response; 404 `result-not-ready` before; its status and an exception once it has failed |
 /// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; what has succeeded or failed is forgotten |
-/// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status` |
+/// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status`, `type` |
 ///
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
 /// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
 /// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
-/// `minDuration` and `maxDuration` are `501`.
+/// `minDuration` and `maxDuration` are `501`, an
+/// `offset` but 0 is `400`: the next page is a link.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 
@@ -221,9 +222,15 @@ impl Dialect for Ogc {
 
 fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     for name in UNSUPPORTED {
-        if parameter(inquiry, name)?.is_some() {
-            return Err(Fault::Unsupported);
+        if query::values(inquiry.query, name).next().is_some() {
+            return Err(Fault::Unsupported { what: name });
         }
+    }
+    // Pages follow one another by cursors.
+    if parameter(inquiry, "offset")?.is_some_and(|offset| offset != "0") {
+        return Err(Fault::InvalidQuery {
+            parameter: "offset",
+        });
     }
     // There is nothing but processes.
     let kinds = query::values(inquiry.query, "type");
@@ -231,7 +238,7 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let kinds = kinds.map_err(|malformed| malformed.fault("type"))?;
     let mut kinds = kinds.iter().flat_map(|kinds| kinds.split(',')).peekable();
     if kinds.peek().is_some() && !kinds.any(|kind| kind == "process") {
-        return Err(Fault::Unsupported);
+        return Err(Fault::Unsupported { what: "type" });
     }
     let limit = parameter(inquiry, "limit")?.map(|text| limit(&text, "limit"));
     Ok(Listing {

@@ -11,7 +11,7 @@ use super::{
     query::{self, Malformed},
     routes::{Asked, Part, READ, RESULT, asked, parameter, states, states_again},
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody};
+use crate::operation::{OperationId, OperationView, State, WholeBody, push_string};
 
 /// The default dialect.
 ///
@@ -20,11 +20,16 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | the accepted one | 202, `{"id","state","location"}` |
 /// | `GET …/{id}` | 200 and the operation, also when it failed |
 /// | `GET …/{id}/result` | the recorded response; 202 while there is none |
-/// | `GET …/{id}/events`, or `Accept: text/event-stream` | an event for what it is, then one whenever it has changed |
-/// | `GET …/`, where lists are on | `{"operations","next"}`; `state`, `limit`, `cursor` |
+/// | `GET …/{id}/events`, or an `Accept` that likes `text/event-stream` better than JSON | an event for what it is, then one whenever it has changed |
+/// | `GET …/`, where lists are on | `{"operations","next"}`; `state` (several, repeated or with commas in between), `limit`, `cursor` |
 /// | the same, canceled | 410 |
-/// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, succeeded or failed | 204, and it is forgotten |
+/// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, once it has ended | 204, and it is forgotten |
 /// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
+///
+/// An operation has `id`, `state`, its [name](crate::AsyncAcceptLayer::name), `result`
+/// or `problem`, `progress` and its times, each where there is one; once it has succeeded
+/// or failed also `links`, of which `result` is the URL of its result. What is going on,
+/// or was canceled, has no links.
 ///
 /// A replayed result carries `Operation-Result` with its status, which tells a
 /// recorded 404 from one of the poll itself.
@@ -89,9 +94,7 @@ impl Plain {
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Answer {
-        let text = operation
-            .json(context.inline_limit)
-            .map_err(|error| unpresentable(operation, &error))?;
+        let text = text(operation, context)?;
         let mut response = typed(status, JSON, text);
         // A response is large: what has ended is not moved for what it does not have.
         if context.retry_after.is_some() {
@@ -114,7 +117,12 @@ impl Dialect for Plain {
             Asked::About(id, intent) => (id, intent),
         };
         let wait = wait(inquiry)?;
-        Ok(Ask::About { id, intent, wait })
+        Ok(Ask::About {
+            id,
+            intent,
+            wait,
+            reason: None,
+        })
     }
 
     fn accepted(
@@ -172,13 +180,15 @@ impl Dialect for Plain {
     /// 8288), which is relative to this one.
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let mut text = b"{\"operations\":[".to_vec();
-        for (index, (operation, _)) in page.operations.iter().enumerate() {
+        for (index, (operation, context)) in page.operations.iter().enumerate() {
             if index > 0 {
                 text.push(b',');
             }
+            let begin = text.len();
             operation
                 .write_json(0, &mut text)
                 .map_err(|error| unpresentable(operation, &error))?;
+            push_links(operation, context, begin, &mut text);
         }
         text.push(b']');
         if let Some(next) = page.next {
@@ -193,15 +203,62 @@ impl Dialect for Plain {
 
     /// The operation as a `GET` gives it, under the name of its state.
     fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
-        let data = operation
-            .json(context.inline_limit)
-            .map_err(|error| unpresentable(operation, &error))?;
+        let data = text(operation, context)?;
         let name = Some(operation.state().as_str());
         Ok(Event { name, data })
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
         fault.clone().into_response()
+    }
+}
+
+/// The operation in JSON, with its links.
+fn text(operation: &OperationView<'_>, context: &Context<'_>) -> Result<Vec<u8>, Fault> {
+    let links = match has_result(operation) {
+        true => LINKS.len() + context.urls.length() + LINKS_END.len(),
+        false => 0,
+    };
+    let text = operation.json(context.inline_limit, links);
+    let mut text = text.map_err(|error| unpresentable(operation, &error))?;
+    push_links(operation, context, 0, &mut text);
+    Ok(text)
+}
+
+const ID: &[u8] = br#"{"id":""#;
+const LINKS: &[u8] = br#","links":{"result":""#;
+const LINKS_END: &[u8] = br#"/result"}}"#;
+
+/// Whether the result resource has what the operation led to, and not its state.
+fn has_result(operation: &OperationView<'_>) -> bool {
+    matches!(operation.state(), State::Succeeded | State::Failed)
+}
+
+/// Puts `links` at the end of an operation's JSON, which begins at `begin`, if there is
+/// something to link to.
+fn push_links(
+    operation: &OperationView<'_>,
+    context: &Context<'_>,
+    begin: usize,
+    text: &mut Vec<u8>,
+) {
+    if !has_result(operation) {
+        return;
+    }
+    let id = operation.id();
+    if let Some(root) = context.urls.before(id) {
+        // The object goes on, and has its id at its beginning.
+        text.pop();
+        text.extend_from_slice(LINKS);
+        text.extend_from_slice(root.as_bytes());
+        let at = begin + ID.len();
+        text.extend_from_within(at..at + id.text_len());
+        text.extend_from_slice(LINKS_END);
+    } else if let Some(result) = context.urls.below("result") {
+        text.pop();
+        text.extend_from_slice(&LINKS[..LINKS.len() - 1]);
+        push_string(&result, text);
+        text.extend_from_slice(b"}}");
     }
 }
 

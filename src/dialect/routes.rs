@@ -61,6 +61,7 @@ pub(super) fn ask(
             id,
             intent,
             wait: Preferences::of(inquiry.headers).wait(),
+            reason: None,
         }),
         Asked::List => list(inquiry).map(Ask::List),
     }
@@ -126,6 +127,34 @@ pub(super) fn parameter<'a>(
     name: &'static str,
 ) -> Result<Option<Cow<'a, str>>, Fault> {
     query::parameter(inquiry.query, name).map_err(|malformed| malformed.fault(name))
+}
+
+/// A parameter that has several names: the one it came by, and its value.
+pub(super) fn parameter_named<'a>(
+    inquiry: &Inquiry<'a>,
+    names: &[&'static str],
+) -> Result<Option<(&'static str, Cow<'a, str>)>, Fault> {
+    let mut found = None;
+    for name in names {
+        if let Some(value) = parameter(inquiry, name)?
+            && found.replace((*name, value)).is_some()
+        {
+            return Err(Fault::RepeatedParameter { parameter: name });
+        }
+    }
+    Ok(found)
+}
+
+/// None of these parameters is there: the vocabulary has them, and this service does not.
+pub(super) fn refuse(inquiry: &Inquiry<'_>, names: &[&'static str]) -> Result<(), Fault> {
+    if inquiry.query.is_none() {
+        return Ok(());
+    }
+    let is_there = |name: &str| query::values(inquiry.query, name).next().is_some();
+    match names.iter().find(|name| is_there(name)) {
+        Some(parameter) => Err(Fault::UnsupportedParameter { parameter }),
+        None => Ok(()),
+    }
 }
 
 /// A parameter that says nothing where it is empty.

@@ -92,7 +92,15 @@ impl Urls {
     /// Whether where it is ends with this id, stands for itself in a JSON string, and what
     /// is below it is put at its end.
     pub(super) fn is_plain(&self, id: &OperationId) -> bool {
-        matches!(&self.0, Status::At { id: own, .. } if own == id)
+        self.before(id).is_some()
+    }
+
+    /// What precedes the id where that is so.
+    pub(super) fn before(&self, id: &OperationId) -> Option<&str> {
+        match &self.0 {
+            Status::At { root, id: own, .. } if own == id => Some(&root.0),
+            Status::At { .. } | Status::Written(_) => None,
+        }
     }
 
     /// Where the sub-resource `name` of the operation is.

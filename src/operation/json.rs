@@ -1,4 +1,4 @@
-//! The flat JSON of an operation: `id`, `state`, `result`, `problem`,
+//! The flat JSON of an operation: `id`, `state`, `name`, `result`, `problem`, `reason`,
 //! `progress` and the times, each only where there is one.
 //!
 //! It is written by hand, since a recorded body is embedded as the bytes it
@@ -13,16 +13,17 @@ use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
     RecordedResponse, Snapshot, Stage, State,
     recorded::Embed,
-    syntax::is_shallow,
+    syntax::{is_shallow, push_string},
     timestamp::{Clock, Timestamp, serde_rfc3339},
 };
 
-/// In a buffer of its own.
+/// In a buffer of its own, which has room for `more` bytes.
 pub(super) fn whole(
     operation: &OperationView<'_>,
     inline_limit: usize,
+    more: usize,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let mut text = Vec::with_capacity(length(operation));
+    let mut text = Vec::with_capacity(length(operation) + more);
     write(operation, inline_limit, &mut text)?;
     Ok(text)
 }
@@ -37,6 +38,11 @@ pub(super) fn write(
     out.extend_from_slice(b"\",\"state\":\"");
     out.extend_from_slice(operation.state().as_str().as_bytes());
     out.push(b'"');
+    let metadata = operation.metadata();
+    if let Some(name) = metadata.name() {
+        out.extend_from_slice(b",\"name\":");
+        push_string(name, out);
+    }
     if operation.state() == State::Succeeded {
         let before = out.len();
         out.extend_from_slice(b",\"result\":");
@@ -48,7 +54,10 @@ pub(super) fn write(
         out.extend_from_slice(b",\"problem\":");
         serde_json::to_writer(&mut *out, problem)?;
     }
-    let metadata = operation.metadata();
+    if let Some(reason) = operation.reason() {
+        out.extend_from_slice(b",\"reason\":");
+        push_string(reason, out);
+    }
     if let Some(progress) = metadata.progress() {
         out.extend_from_slice(b",\"progress\":");
         serde_json::to_writer(&mut *out, progress)?;
@@ -81,11 +90,14 @@ fn length(operation: &OperationView<'_>) -> usize {
         true => 256,
         false => 0,
     };
+    let quoted = |member: &str, text: Option<&str>| text.map_or(0, |it| member.len() + it.len());
+    let name = quoted(",\"name\":\"\"", metadata.name());
+    let reason = quoted(",\"reason\":\"\"", operation.reason());
     let times = times(metadata)
         .iter()
         .filter(|(_, at)| at.is_some())
         .count();
-    around + names + result + more + times * TIME.len()
+    around + names + name + result + reason + more + times * TIME.len()
 }
 
 const TIME: [u8; 40] = *br#","__________":"0000-00-00T00:00:00.000Z""#;
@@ -138,13 +150,17 @@ fn write_recorded(
 
 /// The same form for serde.
 #[derive(Serialize, Deserialize)]
-struct Flat<Id, T, P, G> {
+struct Flat<Id, T, P, G, S> {
     id: Id,
     state: State,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    name: Option<S>,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     result: Option<T>,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     problem: Option<P>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    reason: Option<S>,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     progress: Option<G>,
     #[serde(flatten)]
@@ -183,8 +199,10 @@ impl<T: Serialize> Serialize for Operation<T> {
         Flat {
             id: self.id(),
             state: self.state(),
+            name: metadata.name(),
             result: self.result(),
             problem: self.problem(),
+            reason: self.reason(),
             progress: metadata.progress(),
             times: Times {
                 created_at: metadata.created_at(),
@@ -199,15 +217,21 @@ impl<T: Serialize> Serialize for Operation<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
     /// # Errors
     /// A state that is none, a result without success, a problem without
-    /// failure, a failure without a problem.
+    /// failure, a failure without a problem, a reason without a cancel.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let flat = Flat::<OperationId, T, Problem, Progress>::deserialize(deserializer)?;
+        let flat = Flat::<OperationId, T, Problem, Progress, Box<str>>::deserialize(deserializer)?;
+        if flat.reason.is_some() && flat.state != State::Canceled {
+            return Err(de::Error::custom("only a canceled operation has a reason"));
+        }
         let stage = match (flat.state, flat.result, flat.problem) {
             (State::Pending, None, None) => Stage::Pending,
             (State::Running, None, None) => Stage::Running,
             (State::Succeeded, result, None) => Outcome::Succeeded(result).into(),
             (State::Failed, None, Some(problem)) => Outcome::failed(problem).into(),
-            (State::Canceled, None, None) => Outcome::Canceled.into(),
+            (State::Canceled, None, None) => match flat.reason {
+                Some(reason) => Outcome::CanceledFor(reason).into(),
+                None => Outcome::Canceled.into(),
+            },
             (State::Failed, None, None) => {
                 return Err(de::Error::custom("a failed operation has a problem"));
             }
@@ -232,6 +256,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
         }
         if let Some(at) = expires_at {
             metadata = metadata.with_expires_at(at);
+        }
+        if let Some(name) = flat.name {
+            metadata = metadata.with_name(name);
         }
         if let Some(progress) = flat.progress {
             metadata = metadata.with_progress(progress);
@@ -259,6 +286,7 @@ mod tests {
                 Outcome::failed(Problem::new(StatusCode::CONFLICT).with_detail(text)).into()
             }),
             Just(Outcome::Canceled.into()),
+            "\\PC*".prop_map(|reason| Outcome::CanceledFor(reason.into()).into()),
         ]
     }
 
@@ -268,11 +296,15 @@ mod tests {
             created in prop::option::of(1..4_000_000_000_000_u64),
             expires in prop::option::of(1..4_000_000_000_000_u64),
             message in prop::option::of("\\PC*"),
+            name in prop::option::of("\\PC*"),
         ) -> Operation<String> {
             let time = |millis| UNIX_EPOCH + Duration::from_millis(millis);
             let mut metadata = Metadata::default();
             if let Some(created) = created {
                 metadata = metadata.with_created_at(time(created)).with_updated_at(time(created + 1));
+            }
+            if let Some(name) = name {
+                metadata = metadata.with_name(name);
             }
             if let Some(expires) = expires {
                 metadata = metadata.with_expires_at(time(expires));
@@ -306,6 +338,10 @@ mod tests {
             (r#"{"id":"a","state":"cancelled"}"#, "unknown variant"),
             (r#"{"id":"a","state":"failed"}"#, "has a problem"),
             (r#"{"id":"a","state":"running","result":1}"#, "has a result"),
+            (
+                r#"{"id":"a","state":"running","reason":""}"#,
+                "has a reason",
+            ),
             (
                 r#"{"id":"a","state":"canceled","problem":{}}"#,
                 "has a problem",

@@ -69,6 +69,7 @@ pub(crate) use collect::Collecting;
 pub(crate) use digits::{push_number, put_number};
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::{essence, in_one_word};
+pub(crate) use progress::cut;
 pub(crate) use references::resolve_references;
 #[cfg(any(fuzzing, test))]
 pub(crate) use syntax::is_json;

@@ -144,7 +144,7 @@ impl Progress {
 }
 
 /// At most so many bytes of it, in whole characters.
-fn cut(text: Box<str>, at_most: usize) -> Box<str> {
+pub(crate) fn cut(text: Box<str>, at_most: usize) -> Box<str> {
     match text.len() > at_most {
         true => {
             let fits = (0..=at_most).rev().find(|&end| text.is_char_boundary(end));

@@ -114,7 +114,7 @@ impl<T> Operation<T> {
     pub fn result(&self) -> Option<&T> {
         match self.outcome()? {
             Outcome::Succeeded(result) => result.as_ref(),
-            Outcome::Failed(_) | Outcome::Canceled => None,
+            Outcome::Failed(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
         }
     }
 
@@ -129,7 +129,16 @@ impl<T> Operation<T> {
     pub fn failure(&self) -> Option<&Failure<T>> {
         match self.outcome()? {
             Outcome::Failed(failure) => Some(failure),
-            Outcome::Succeeded(_) | Outcome::Canceled => None,
+            Outcome::Succeeded(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
+        }
+    }
+
+    /// Why it was canceled, if it was and somebody said.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self.outcome()? {
+            Outcome::CanceledFor(reason) => Some(reason),
+            Outcome::Succeeded(_) | Outcome::Failed(_) | Outcome::Canceled => None,
         }
     }
 
@@ -140,7 +149,7 @@ impl<T> Operation<T> {
         match self.outcome()? {
             Outcome::Succeeded(result) => result.as_ref(),
             Outcome::Failed(failure) => failure.response.as_ref(),
-            Outcome::Canceled => None,
+            Outcome::Canceled | Outcome::CanceledFor(_) => None,
         }
     }
 
@@ -195,7 +204,7 @@ impl<T: Payload> Operation<T> {
     /// 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<WholeBody> {
-        let Ok(text) = json::whole(&self.view(), usize::MAX) else {
+        let Ok(text) = json::whole(&self.view(), usize::MAX, 0) else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response();
         };
         let mut response = Response::new(WholeBody::from(text));

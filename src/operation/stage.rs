@@ -12,6 +12,8 @@ pub enum Outcome<T> {
     Failed(Failure<T>),
     /// It was canceled.
     Canceled,
+    /// It was canceled, for a reason that was given.
+    CanceledFor(Box<str>),
 }
 
 impl<T> Outcome<T> {
@@ -26,7 +28,7 @@ impl<T> Outcome<T> {
         match self {
             Self::Succeeded(_) => State::Succeeded,
             Self::Failed(_) => State::Failed,
-            Self::Canceled => State::Canceled,
+            Self::Canceled | Self::CanceledFor(_) => State::Canceled,
         }
     }
 }

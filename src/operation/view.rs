@@ -17,6 +17,7 @@ pub struct OperationView<'a> {
     state: State,
     problem: Option<&'a Problem>,
     failure_kind: Option<FailureKind>,
+    reason: Option<&'a str>,
     response: Option<PayloadView<'a>>,
     metadata: &'a Metadata,
 }
@@ -28,6 +29,7 @@ impl<'a> OperationView<'a> {
             state: operation.state(),
             problem: operation.problem(),
             failure_kind: operation.failure().and_then(Failure::kind),
+            reason: operation.reason(),
             response: operation.response().map(Payload::view),
             metadata: operation.metadata(),
         }
@@ -91,6 +93,12 @@ impl<'a> OperationView<'a> {
         failed.is_some_and(|(problem, status)| problem.is_retryable_at(status))
     }
 
+    /// Why it was canceled, if it was and somebody said.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'a str> {
+        self.reason
+    }
+
     /// The result, or the response that came with a failure.
     #[must_use]
     pub fn response(&self) -> Option<PayloadView<'a>> {
@@ -125,9 +133,14 @@ impl<'a> OperationView<'a> {
         json::write(self, inline_limit, out)
     }
 
-    /// What [`write_json`](Self::write_json) appends, in a buffer of its own.
-    pub(crate) fn json(&self, inline_limit: usize) -> Result<Vec<u8>, serde_json::Error> {
-        json::whole(self, inline_limit)
+    /// What [`write_json`](Self::write_json) appends, in a buffer of its own, which has
+    /// room for `more` bytes.
+    pub(crate) fn json(
+        &self,
+        inline_limit: usize,
+        more: usize,
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        json::whole(self, inline_limit, more)
     }
 
     /// Appends the JSON of the result alone, if there is one and it can be

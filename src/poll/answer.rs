@@ -5,11 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{ALLOW, IF_NONE_MATCH},
-    request::Parts,
-};
+use http::{HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
 
 use super::{
     PollBody, PollFuture, conditional,
@@ -18,10 +14,14 @@ use super::{
     find::{Sought, find, find_now, visible},
     hold::{Until, hold},
     list::list,
+    precondition::{self, Named},
     settings::Settings,
+    unknown::invalid_id,
 };
 use crate::{
-    dialect::{Answer, Ask, Context, Fault, Inquiry, Intent, Urls, path_is_below, whole_seconds},
+    dialect::{
+        Answer, Ask, Context, Fault, Inquiry, Intent, Urls, path_is_below, unescaped, whole_seconds,
+    },
     operation::{OperationId, WholeBody},
     store::{Record, Store, StoreError},
 };
@@ -29,7 +29,17 @@ use crate::{
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
     let about = match ask(settings, &parts) {
-        Ok(Ask::About { id, intent, wait }) => About { id, intent, wait },
+        Ok(Ask::About {
+            id,
+            intent,
+            wait,
+            reason,
+        }) => About {
+            id,
+            intent,
+            wait,
+            reason,
+        },
         Ok(Ask::List(listing)) => {
             let settings = Arc::clone(settings);
             return PollFuture::waiting(is_head, async move {
@@ -59,7 +69,10 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
                 Ok(record) => return events(&settings, parts, record),
                 Err(fault) => settings.fault(&fault),
             },
-            Intent::Cancel(when_finished) => cancel(&settings, &parts, id, when_finished).await,
+            Intent::Cancel(when_finished) => {
+                let reason = about.reason.as_deref();
+                cancel(&settings, &parts, id, when_finished, reason).await
+            }
             Intent::Forget => forget(&settings, &parts, id).await,
         };
         response.map(PollBody::from)
@@ -71,6 +84,8 @@ struct About {
     id: OperationId,
     intent: Intent,
     wait: Option<Duration>,
+    /// Why it is to be canceled.
+    reason: Option<Box<str>>,
 }
 
 fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
@@ -78,10 +93,10 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
         Method::HEAD => &Method::GET,
         ref method => method,
     };
-    let path = parts.uri.path();
+    let path = unescaped(parts.uri.path());
     let path = match &settings.mounted_at {
-        Some(at) if path_is_below(path, at) => &path[at.len()..],
-        _ => path,
+        Some(at) if path_is_below(&path, at) => &path[at.len()..],
+        _ => &path,
     };
     let mut inquiry = Inquiry::new(method, path, parts.uri.query(), &parts.headers);
     let id = match &settings.operation_id {
@@ -94,35 +109,51 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
     };
     inquiry.id = id.as_deref();
     inquiry.lists = settings.powers.list.is_some();
-    // Whoever only reads allows nothing else.
-    let reads_only = |fault| match fault {
-        Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => READ_ONLY,
-        fault => fault,
-    };
-    let ask = settings.dialect.ask(&inquiry).map_err(reads_only)?;
+    let ask = settings
+        .dialect
+        .ask(&inquiry)
+        .map_err(|fault| match fault {
+            // Whoever only reads allows nothing else.
+            Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => {
+                read_only(settings, &inquiry)
+            }
+            Fault::InvalidId if inquiry.id.is_none() => invalid_id(settings, parts),
+            fault => fault,
+        })?;
     match ask {
         Ask::About {
             intent: Intent::Cancel(_) | Intent::Forget,
             ..
-        } if settings.powers.ends.is_none() => Err(READ_ONLY),
+        } if settings.powers.ends.is_none() => Err(read_only(settings, &inquiry)),
         // Who cannot be told of changes has no stream of them.
         Ask::About {
             id,
             intent: Intent::Events,
             wait,
+            reason,
         } if settings.powers.changed.is_none() => Ok(Ask::About {
             id,
             intent: Intent::Status,
             wait,
+            reason,
         }),
         ask => Ok(ask),
     }
 }
 
-/// There is no such method where nothing can be ended.
-const READ_ONLY: Fault = Fault::MethodNotAllowed {
-    allow: "GET, HEAD, OPTIONS",
-};
+/// There is no such method where nothing can be ended; and none at all of what could only
+/// be asked by one.
+fn read_only<S: Store>(settings: &Settings<S>, inquiry: &Inquiry<'_>) -> Fault {
+    let get = Inquiry {
+        method: &Method::GET,
+        ..*inquiry
+    };
+    let allow = match settings.dialect.ask(&get) {
+        Err(Fault::MethodNotAllowed { .. }) => "OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    };
+    Fault::MethodNotAllowed { allow }
+}
 
 /// The answer to what the dialect does not take for a question.
 fn refused<S: Store>(
@@ -152,11 +183,11 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
     let until = match about.intent {
         Intent::Status => {
             let etag = conditional::etag(&record);
-            match conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) {
-                None => Until::Terminal,
-                Some(true) => Until::Changed,
-                // It has changed already.
-                Some(false) => return Ok(record),
+            match precondition::if_none_match(&parts.headers, etag.as_ref()) {
+                Ok(None) => Until::Terminal,
+                Ok(Some(Named::Any | Named::This)) => Until::Changed,
+                // It has changed already, or is refused when it is shown.
+                Ok(Some(Named::Others)) | Err(_) => return Ok(record),
             }
         }
         _ => Until::Terminal,
@@ -189,9 +220,12 @@ fn shown<S: Store>(
         && response.status().is_success()
     {
         let etag = conditional::etag(&record);
-        match conditional::names(&parts.headers, &IF_NONE_MATCH, etag.as_ref()) {
-            Some(true) => *response = conditional::not_modified(etag, response),
-            _ => conditional::validate(response, etag),
+        match precondition::if_none_match(&parts.headers, etag.as_ref()) {
+            Ok(Some(Named::Any | Named::This)) => {
+                *response = conditional::not_modified(etag, response);
+            }
+            Ok(Some(Named::Others) | None) => conditional::validate(response, etag),
+            Err(fault) => answer = Err(fault),
         }
     }
     answer.unwrap_or_else(|fault| settings.fault(&fault))

@@ -1,6 +1,6 @@
-//! Conditional requests (RFC 9110, section 13).
+//! Validators (RFC 9110, section 8.8), and the answers that have them.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
     operation::{WholeBody, put_number},
@@ -38,31 +38,6 @@ fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
     let begin = put_number::<10>(version, &mut text[..dash]) - 3;
     text[begin..begin + 3].copy_from_slice(b"W/\"");
     begin
-}
-
-/// Whether the field (`If-Match` or `If-None-Match`) names `etag`, compared
-/// weakly; `None` if there is no such field.
-pub(super) fn names(
-    headers: &HeaderMap,
-    field: &HeaderName,
-    etag: Option<&HeaderValue>,
-) -> Option<bool> {
-    let mut values = headers.get_all(field).iter().peekable();
-    values.peek()?;
-    let wanted = etag.map(|etag| opaque(etag.as_bytes()));
-    Some(values.any(|value| {
-        // Our tags have no comma in them, so those that have cannot match.
-        let mut tags = value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii);
-        tags.any(|tag| tag == b"*" || wanted.is_some_and(|wanted| opaque(tag) == wanted))
-    }))
-}
-
-/// An entity tag without the mark of weakness.
-fn opaque(tag: &[u8]) -> &[u8] {
-    tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
 /// The fields that an operation has in a 200 and in a 304 alike.

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{
-    Response,
-    header::{ETAG, IF_MATCH},
-    request::Parts,
-};
+use http::{Response, header::ETAG, request::Parts};
 
 use super::{
     answer::{in_context, unavailable},
     conditional,
     find::find,
     powers::Ends,
+    precondition::{self, Named},
     settings::Settings,
 };
 use crate::{
@@ -26,8 +23,9 @@ pub(super) async fn cancel<S: Store>(
     parts: &Parts,
     id: &OperationId,
     when_finished: WhenFinished,
+    reason: Option<&str>,
 ) -> Response<WholeBody> {
-    match try_cancel(settings, parts, id, when_finished).await {
+    match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(Ended::Canceled(record)) => {
             let answer = in_context(settings, parts, &record, |context| {
                 settings.dialect.ended(&record.operation().view(), context)
@@ -65,40 +63,54 @@ async fn try_cancel<S: Store>(
     parts: &Parts,
     id: &OperationId,
     when_finished: WhenFinished,
+    reason: Option<&str>,
 ) -> Result<Ended<S::Output>, Fault> {
     // Again when somebody else was faster, which is seldom the case twice.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let (record, version, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
-        let if_match = conditional::names(&parts.headers, &IF_MATCH, etag.as_ref());
-        if if_match == Some(false) {
-            return Err(Fault::PreconditionFailed);
-        }
+        let named = precondition::holding(&parts.headers, etag.as_ref())?;
         let state = record.operation().state();
         use WhenFinished::{Forget, Refuse, RefuseUnlessMatched, Same};
-        let write = match (state, when_finished, if_match) {
-            (State::Canceled, _, _) => {
+        let write = match (state, when_finished) {
+            (State::Canceled, _) => {
                 // What the dialect shows no more is not canceled once more.
                 in_context(settings, parts, &record, |context| {
                     settings.dialect.status(&record.operation().view(), context)
                 })?;
+                // Who names it has seen that it was.
+                let forgets = matches!(when_finished, Forget | RefuseUnlessMatched);
+                if forgets && named == Some(Named::This) {
+                    forgotten(settings, id, version, &ends).await?;
+                    return Ok(Ended::Forgotten);
+                }
                 return Ok(Ended::Canceled(record));
             }
-            (State::Succeeded | State::Failed, Same, _) => return Ok(Ended::Canceled(record)),
-            (State::Succeeded | State::Failed, Refuse, _)
-            | (State::Succeeded | State::Failed, RefuseUnlessMatched, None) => {
+            (State::Succeeded | State::Failed, Same) => return Ok(Ended::Canceled(record)),
+            // It went on when it was asked for, and any version was good enough.
+            (State::Succeeded | State::Failed, Forget)
+                if round > 0 && named == Some(Named::Any) =>
+            {
+                return Ok(Ended::Canceled(record));
+            }
+            (State::Succeeded | State::Failed, RefuseUnlessMatched)
+                if named == Some(Named::This) =>
+            {
+                forgotten(settings, id, version, &ends).await?;
+                return Ok(Ended::Forgotten);
+            }
+            (State::Succeeded | State::Failed, Refuse | RefuseUnlessMatched) => {
                 return Err(Fault::AlreadyFinished {
                     id: id.clone(),
                     state,
                 });
             }
-            (State::Succeeded | State::Failed, Forget | RefuseUnlessMatched, _) => {
-                return forgotten(settings, id, version, &ends)
-                    .await
-                    .map(|_| Ended::Forgotten);
+            (State::Succeeded | State::Failed, Forget) => {
+                forgotten(settings, id, version, &ends).await?;
+                return Ok(Ended::Forgotten);
             }
-            (State::Pending | State::Running, _, _) => {
-                (ends.cancel)(&settings.store, id, version).await
+            (State::Pending | State::Running, _) => {
+                (ends.cancel)(&settings.store, id, version, reason).await
             }
         };
         match write.map_err(|error| unavailable(settings, &error))? {
@@ -123,9 +135,7 @@ async fn try_forget<S: Store>(
 ) -> Result<(), Fault> {
     let (record, version, ends) = found(settings, parts, id).await?;
     let etag = conditional::etag(&record);
-    if conditional::names(&parts.headers, &IF_MATCH, etag.as_ref()) == Some(false) {
-        return Err(Fault::PreconditionFailed);
-    }
+    precondition::holding(&parts.headers, etag.as_ref())?;
     if !record.operation().state().is_terminal() {
         return Err(Fault::NotFinished { id: id.clone() });
     }

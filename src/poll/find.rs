@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::{answer::unavailable, settings::Settings};
+use super::{answer::unavailable, settings::Settings, unknown::not_found};
 use crate::{
     dialect::Fault,
     operation::OperationId,
@@ -65,7 +65,7 @@ pub(super) fn visible<S: Store>(
 ) -> Sought<S> {
     match found {
         Ok(Some(record)) if settings.owns(parts, record.owner()) => Ok(record),
-        Ok(_) => Err(Fault::NotFound { id: id.clone() }),
+        Ok(_) => Err(not_found(settings, parts, id)),
         Err(error) => Err(unavailable(settings, &error)),
     }
 }

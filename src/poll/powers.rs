@@ -21,6 +21,12 @@ type Changed<S> = for<'a> fn(
     Duration,
     Option<&'a Owner>,
 ) -> Boxed<'a, crate::store::Found<<S as Store>::Output>>;
+type Cancel<S> = for<'a> fn(
+    &'a S,
+    &'a OperationId,
+    Version,
+    Option<&str>,
+) -> Boxed<'a, Written<<S as Store>::Output>>;
 type ChangeAt<S> =
     for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, Written<<S as Store>::Output>>;
 
@@ -36,8 +42,8 @@ type ListPage<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, Listed<<S as St
 type Listed<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct Ends<S: Store> {
-    /// [`Repository::overrule`] with [`Outcome::Canceled`].
-    pub(super) cancel: ChangeAt<S>,
+    /// [`Repository::overrule`] with [`Outcome::Canceled`], or the reason that was given.
+    pub(super) cancel: Cancel<S>,
     /// [`Repository::forget`].
     pub(super) forget: ChangeAt<S>,
 }
@@ -69,8 +75,12 @@ impl<S: Store> Powers<S> {
                 Box::pin(store.changed_for(id, since, at_most, owner))
             }),
             ends: Some(Ends {
-                cancel: |store, id, version| {
-                    Box::pin(store.overrule(id, version, Outcome::Canceled))
+                cancel: |store, id, version, reason| {
+                    let outcome = match reason {
+                        Some(reason) => Outcome::CanceledFor(reason.into()),
+                        None => Outcome::Canceled,
+                    };
+                    Box::pin(store.overrule(id, version, outcome))
                 },
                 forget: |store, id, version| Box::pin(store.forget(id, version)),
             }),

@@ -104,8 +104,8 @@ impl<S: Store> PollService<S> {
     /// [`AsyncAcceptLayer::base_url`](crate::AsyncAcceptLayer::base_url).
     ///
     /// # Errors
-    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host and
-    /// without a query.
+    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host, and perhaps a port
+    /// and a path; without user information, a query or a fragment.
     pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
         Arc::make_mut(&mut self.settings).locator.set_base(url)?;
         Ok(self)

@@ -202,6 +202,9 @@ impl<T> Record<T> {
                 Outcome::Failed(without.with_kind(failure.kind())).into()
             }
             Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
+            Stage::Ended(Outcome::CanceledFor(reason)) => {
+                Outcome::CanceledFor(reason.clone()).into()
+            }
         };
         let metadata = self.operation.metadata().clone();
         Self {

@@ -64,6 +64,7 @@ pub(crate) enum Fault {
     StatusesAreRounded,
     ProblemsLoseTheirExtensions,
     KindsAreReadFromProblems,
+    ReasonsAreLost,
     // Expiry.
     ExpiredIsThere,
     ExpiredIsCounted,
@@ -318,7 +319,10 @@ impl Table {
                 let kept = Failure::from(problem).with_response(response);
                 Outcome::Failed(kept.with_kind(kind))
             }
-            Outcome::Canceled => Outcome::Canceled,
+            Outcome::CanceledFor(reason) if !self.breaks(Fault::ReasonsAreLost) => {
+                Outcome::CanceledFor(reason)
+            }
+            Outcome::Canceled | Outcome::CanceledFor(_) => Outcome::Canceled,
         }
     }
 

@@ -16,7 +16,11 @@ use crate::{
 
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
     let store = &**store;
-    for outcome in [Outcome::Canceled, Outcome::failed(FailureKind::Interrupted)] {
+    for outcome in [
+        Outcome::Canceled,
+        Outcome::CanceledFor("too \u{201c}late\u{201d}".into()),
+        Outcome::failed(FailureKind::Interrupted),
+    ] {
         for is_running in [false, true] {
             overruling_names_a_version_and_fences_the_holder_out(store, is_running, &outcome).await;
         }

@@ -45,6 +45,8 @@ struct Head<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     method: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     name: Option<Cow<'a, str>>,
@@ -96,6 +98,7 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
             let kind = failure.kind().map_or(NOT_OURS, FailureKind::code);
             kind.into()
         }),
+        reason: operation.reason().map(Cow::Borrowed),
         method: metadata.method().map(|method| method.as_str().into()),
         name: metadata.name().map(Cow::Borrowed),
         created_at: metadata.created_at().map(millis),
@@ -145,7 +148,10 @@ impl Head<'_> {
             State::Pending => Stage::Pending,
             State::Running => Stage::Running,
             State::Succeeded => Outcome::Succeeded(result).into(),
-            State::Canceled => Outcome::Canceled.into(),
+            State::Canceled => match self.reason {
+                Some(reason) => Outcome::CanceledFor(reason.into()).into(),
+                None => Outcome::Canceled.into(),
+            },
             State::Failed => {
                 let problem = self.problem.ok_or("a failure without a problem")?;
                 Outcome::Failed(failure(problem.into_owned(), self.kind.as_deref(), result)).into()

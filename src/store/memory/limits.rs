@@ -60,6 +60,7 @@ impl<T> Limits<T> {
             + operation.metadata().heap_bytes()
             + record.history_bytes()
             + operation.problem().map_or(0, crate::Problem::heap_bytes)
+            + operation.reason().map_or(0, str::len)
             + operation.response().map_or(0, self.heap_bytes);
         Weight::of(bytes)
     }

@@ -118,7 +118,7 @@ impl<T> Record<T> {
     fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
         let failure = match outcome {
             Outcome::Failed(failure) => Some((&failure.problem, failure.kind())),
-            Outcome::Succeeded(_) | Outcome::Canceled => None,
+            Outcome::Succeeded(_) | Outcome::Canceled | Outcome::CanceledFor(_) => None,
         };
         let ended_as = self.operation.failure();
         let ended_as = ended_as.map(|failure| (&failure.problem, failure.kind()));

@@ -1,0 +1,211 @@
+//! What a conditional request says of versions (RFC 9110, sections 13.1.1 and 13.1.2).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::dialect::Fault;
+
+/// What `If-Match` or `If-None-Match` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// Any version, by `*`.
+    Any,
+    /// This version.
+    This,
+    /// No version, or others.
+    Others,
+}
+
+/// What `If-None-Match` names, if it is there.
+pub(super) fn if_none_match(
+    headers: &HeaderMap,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<Named>, Fault> {
+    let named = named(headers, &header::IF_NONE_MATCH, etag);
+    named.map_err(|Malformed| Fault::InvalidPrecondition {
+        field: "If-None-Match",
+    })
+}
+
+/// What `If-Match` names, if it is there.
+pub(super) fn if_match(
+    headers: &HeaderMap,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<Named>, Fault> {
+    let named = named(headers, &header::IF_MATCH, etag);
+    named.map_err(|Malformed| Fault::InvalidPrecondition { field: "If-Match" })
+}
+
+/// The preconditions of a request that changes something: the fault if they do not hold,
+/// else what `If-Match` names.
+pub(super) fn holding(
+    headers: &HeaderMap,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<Named>, Fault> {
+    let (only, unless) = (if_match(headers, etag)?, if_none_match(headers, etag)?);
+    match (only, unless) {
+        (Some(Named::Others), _) | (_, Some(Named::Any | Named::This)) => {
+            Err(Fault::PreconditionFailed)
+        }
+        (only, _) => Ok(only),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Malformed;
+
+/// Tags are compared weakly: all of ours are weak. Several fields are one list, in which
+/// elements may be empty (section 5.6.1.2).
+fn named(
+    headers: &HeaderMap,
+    field: &HeaderName,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<Named>, Malformed> {
+    let mut values = headers.get_all(field).iter();
+    let Some(first) = values.next() else {
+        return Ok(None);
+    };
+    if first.as_bytes().trim_ascii() == b"*" {
+        // It stands alone.
+        return match values.next() {
+            None => Ok(Some(Named::Any)),
+            Some(_) => Err(Malformed),
+        };
+    }
+    let ours = etag.map(|etag| opaque(etag.as_bytes()));
+    let mut named = Named::Others;
+    for value in [first].into_iter().chain(values) {
+        let mut rest = value.as_bytes();
+        while let Some((tag, after)) = next_tag(rest)? {
+            if Some(tag) == ours {
+                named = Named::This;
+            }
+            rest = after;
+        }
+    }
+    Ok(Some(named))
+}
+
+/// The first entity tag of a list (section 8.8.3) without the mark of weakness, and what
+/// follows it.
+fn next_tag(list: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+    let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
+    let Some(begin) = list.iter().position(|byte| !is_between(byte)) else {
+        return Ok(None);
+    };
+    let tag = opaque(&list[begin..]);
+    let Some(text) = tag.strip_prefix(b"\"") else {
+        return Err(Malformed);
+    };
+    let is_of_tag = |byte: u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
+    let length = text.iter().take_while(|byte| is_of_tag(**byte)).count();
+    let Some(after) = text[length..].strip_prefix(b"\"") else {
+        return Err(Malformed);
+    };
+    match after.trim_ascii_start().first() {
+        None | Some(b',') => Ok(Some((&tag[..length + 2], after))),
+        Some(_) => Err(Malformed),
+    }
+}
+
+/// An entity tag without the mark of weakness.
+fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Named::*, *};
+
+    fn of(fields: &[&str]) -> Result<Option<Named>, Malformed> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::IF_MATCH, HeaderValue::from_str(field).unwrap());
+        }
+        let etag = HeaderValue::from_static("W/\"2-a\"");
+        named(&headers, &header::IF_MATCH, Some(&etag))
+    }
+
+    #[test]
+    fn a_list_names_what_is_in_it() {
+        assert_eq!(of(&[]), Ok(None));
+        for (fields, expected) in [
+            (&["*"][..], Any),
+            (&[" * "], Any),
+            (&["W/\"2-a\""], This),
+            (&["\"2-a\""], This),
+            (&["\"x\" ,\t\"2-a\" , W/\"y\""], This),
+            (&["\"x\"", "\"2-a\""], This),
+            (&[",, \"2-a\",,"], This),
+            (&["\"a,b\",\"2-a\""], This),
+            (&["\"2-b\""], Others),
+            (&["\"2-a,\""], Others),
+            (&["\"*\""], Others),
+            (&["\"\""], Others),
+            (&[""], Others),
+            (&[" , ,"], Others),
+        ] {
+            assert_eq!(of(fields), Ok(Some(expected)), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_a_star_nor_a_list_of_tags_is_malformed() {
+        for fields in [
+            &["*, \"x\""][..],
+            &["*, \"2-a\""],
+            &["\"2-a\", *"],
+            &["*", "\"2-a\""],
+            &["\"2-a\"", "*"],
+            &["*", "*"],
+            &["*,"],
+            &["**"],
+            &["2-a"],
+            &["\"2-a"],
+            &["2-a\""],
+            &["w/\"2-a\""],
+            &["W/ \"2-a\""],
+            &["W/"],
+            &["\"2-a\" \"x\""],
+            &["\"2-a\"x"],
+            &["\"2-a\";q=1"],
+            &["\"2 a\""],
+            &["\"2-a\", x"],
+        ] {
+            assert_eq!(of(fields), Err(Malformed), "{fields:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_name_something_or_are_malformed(
+            values in prop::collection::vec("[*W/\", a2\\-\\t]{0,12}", 0..3),
+        ) {
+            let fields: Vec<&str> = values.iter().map(String::as_str).collect();
+            if of(&fields) == Ok(Some(This)) {
+                prop_assert!(values.iter().any(|value| value.contains("\"2-a\"")));
+            }
+        }
+
+        #[test]
+        fn a_list_of_tags_is_read_as_it_was_written(
+            tags in prop::collection::vec("(W/)?\"[!#-~]{0,6}\"", 0..5),
+            between in "[ \\t]{0,2},[ \\t,]{0,2}",
+            lines in any::<bool>(),
+        ) {
+            let joined = tags.join(&between);
+            let fields: Vec<&str> = match lines {
+                true => tags.iter().map(String::as_str).collect(),
+                false => vec![&joined],
+            };
+            let is_named = tags.iter().any(|tag| opaque(tag.as_bytes()) == b"\"2-a\"");
+            let expected = match (fields.is_empty(), is_named) {
+                (true, _) => None,
+                (false, true) => Some(This),
+                (false, false) => Some(Others),
+            };
+            prop_assert_eq!(of(&fields), Ok(expected));
+        }
+    }
+}

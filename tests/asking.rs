@@ -1,0 +1,918 @@
+//! Requests about operations, and how each dialect takes them.
+
+#[path = "support/hooked.rs"]
+mod hooked;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hooked::{Call, Hooked, When};
+use http::{HeaderMap, Request, StatusCode, request::Parts};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tower::ServiceExt;
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
+    State, WholeBody,
+    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    store::{Created, NewOperation, Owner, Repository, Store, Version},
+};
+
+const UUID: &str = "01a2105b-da82-7e53-845f-677d9ddc2799";
+
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The detail of a problem of this status and this code.
+    fn detail(&self, status: u16, code: &str) -> String {
+        let problem = self.json();
+        let expected = format!("urn:tower-operations:{code}");
+        let is = (self.status.as_u16(), problem["type"].as_str().unwrap());
+        assert_eq!(is, (status, expected.as_str()), "{self:?}");
+        problem["detail"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Sends a request without a body; whatever is held is a failure of the test.
+async fn ask<S: Store>(polls: &PollService<S>, line: &str, fields: &[(&str, &str)]) -> Answer {
+    let (method, uri) = line.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let asked = polls.clone().oneshot(request.body(()).unwrap());
+    let (parts, body) = asked.await.unwrap().into_parts();
+    let body = timeout(Duration::from_secs(60), body.collect()).await;
+    let body = body.unwrap_or_else(|_| panic!("{line} {fields:?} is held"));
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.unwrap().to_bytes(),
+    }
+}
+
+fn answered(body: &'static str) -> Outcome<RecordedResponse> {
+    let response = http::Response::builder().header("content-type", "application/json");
+    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap()).into_outcome()
+}
+
+/// A store with an operation of this name in this state.
+async fn one(id: &str, state: State) -> MemoryStore {
+    let store = MemoryStore::new();
+    add(&store, NewOperation::new(id.parse().unwrap()), state).await;
+    store
+}
+
+async fn add(store: &MemoryStore, new: NewOperation, state: State) {
+    let id = new.id.clone();
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let token = record.token();
+    let outcome = match state {
+        State::Pending => return,
+        State::Running => {
+            store.start(&id, token).await.unwrap();
+            return;
+        }
+        State::Succeeded => answered("[1]"),
+        State::Failed => Outcome::failed(tower_operations::FailureKind::TimedOut),
+        State::Canceled => Outcome::Canceled,
+    };
+    store.finish(&id, token, outcome, None).await.unwrap();
+}
+
+async fn state_of(store: &MemoryStore, id: &str) -> Option<State> {
+    let found = store.get(&id.parse().unwrap()).await.unwrap();
+    found.map(|record| record.operation().state())
+}
+
+fn every_dialect() -> Vec<Arc<dyn Dialect>> {
+    vec![
+        Arc::new(Plain::default()),
+        Arc::new(Azure::default()),
+        Arc::new(Arm::default()),
+        Arc::new(Google::default()),
+        Arc::new(OData::default()),
+        Arc::new(Fhir::default()),
+        Arc::new(Ogc::default()),
+        Arc::new(Durable::default()),
+        Arc::new(Ipa::default()),
+    ]
+}
+
+// ---- which representation --------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_likes_json_as_well_gets_no_stream() {
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store);
+    for accept in [
+        "application/json, text/event-stream;q=0.1",
+        "application/json, text/event-stream",
+        "text/event-stream;q=0.00",
+        "text/event-stream; Q=0",
+        "TEXT/EVENT-STREAM ;q=0.000 , */*",
+        "text/event-stream;q=0.5, application/*;q=0.6",
+        "text/plain;x=\", text/event-stream\"",
+        "text/event-stream;q=nonsense",
+    ] {
+        let answer = ask(&polls, "GET /q3", &[("accept", accept)]).await;
+        assert_eq!(answer.field("content-type"), "application/json", "{accept}");
+    }
+    let fields = [
+        ("accept", "text/event-stream;q=0.4"),
+        ("accept", "application/json"),
+    ];
+    let answer = ask(&polls, "GET /q3", &fields).await;
+    assert_eq!(answer.field("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn a_client_that_likes_a_stream_better_gets_one() {
+    let store = one("q3", State::Succeeded).await;
+    let polls = PollService::new(store);
+    for accept in [
+        "text/event-stream",
+        "text/event-stream, */*",
+        "application/json;q=0.9, text/event-stream",
+        "text/event-stream;q=0.3, application/json;q=0.2, */*;q=0.9",
+    ] {
+        let answer = ask(&polls, "GET /q3", &[("accept", accept)]).await;
+        assert_eq!(
+            answer.field("content-type"),
+            "text/event-stream",
+            "{accept}"
+        );
+    }
+}
+
+// ---- preconditions ---------------------------------------------------------
+
+/// How each dialect that deletes by `DELETE` does it.
+fn deleting() -> [(Arc<dyn Dialect>, StatusCode); 5] {
+    [
+        (Arc::new(Plain::default()), StatusCode::NO_CONTENT),
+        (Arc::new(Google::default()), StatusCode::OK),
+        (Arc::new(Ogc::default()), StatusCode::OK),
+        (Arc::new(Durable::default()), StatusCode::OK),
+        (Arc::new(Fhir::default()), StatusCode::ACCEPTED),
+    ]
+}
+
+#[tokio::test]
+async fn a_malformed_precondition_is_400_and_changes_nothing_in_any_dialect() {
+    for dialect in every_dialect() {
+        for state in [State::Running, State::Succeeded] {
+            let store = one("q3", state).await;
+            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            for field in ["if-match", "if-none-match"] {
+                for value in [
+                    "*, \"x\"",
+                    "x",
+                    "\"x",
+                    "W/x",
+                    "\"x\" \"y\"",
+                    "\"x\",*",
+                    "w/\"x\"",
+                ] {
+                    for line in ["DELETE /q3", "POST /q3:cancel", "POST /q3/terminate"] {
+                        let answer = ask(&polls, line, &[(field, value)]).await;
+                        let status = answer.status.as_u16();
+                        let is_refused = status == 400
+                            // Some of them do not have this method.
+                            || status == 405
+                            || (status == 404 && line.starts_with("POST"));
+                        assert!(
+                            is_refused,
+                            "{dialect:?} {line} {field}: {value}: {answer:?}"
+                        );
+                        assert_eq!(state_of(&store, "q3").await, Some(state), "{line} {value}");
+                    }
+                }
+            }
+        }
+    }
+    let polls = PollService::new(one("q3", State::Succeeded).await);
+    let answer = ask(&polls, "DELETE /q3", &[("if-match", "*, \"x\"")]).await;
+    let detail = answer.detail(400, "invalid-precondition");
+    assert!(detail.contains("If-Match"), "{detail}");
+    let answer = ask(&polls, "GET /q3", &[("if-none-match", "*, \"x\"")]).await;
+    let detail = answer.detail(400, "invalid-precondition");
+    assert!(detail.contains("If-None-Match"), "{detail}");
+    // Who may not see it learns no more from that.
+    let answer = ask(&polls, "DELETE /none", &[("if-match", "*, \"x\"")]).await;
+    answer.detail(404, "not-found");
+}
+
+#[tokio::test]
+async fn a_star_deletes_no_result_where_no_star_deletes_none() {
+    for state in [State::Succeeded, State::Failed] {
+        let store = one("q3", state).await;
+        let polls = PollService::new(store.clone());
+        let bare = ask(&polls, "DELETE /q3", &[]).await;
+        let star = ask(&polls, "DELETE /q3", &[("if-match", "*")]).await;
+        star.detail(409, "already-finished");
+        assert_eq!(star.body, bare.body);
+        assert_eq!(state_of(&store, "q3").await, Some(state));
+    }
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store.clone());
+    let star = ask(&polls, "DELETE /q3", &[("if-match", "*")]).await;
+    assert_eq!(star.json()["state"], "canceled");
+}
+
+#[tokio::test]
+async fn an_empty_list_and_if_none_match_hold_back_a_change() {
+    for (dialect, _) in deleting() {
+        let store = one("q3", State::Succeeded).await;
+        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        for (field, value) in [
+            ("if-match", ""),
+            ("if-match", " , ,"),
+            ("if-match", "\"other\", \"*\""),
+            ("if-none-match", "*"),
+        ] {
+            let answer = ask(&polls, "DELETE /q3", &[(field, value)]).await;
+            assert_eq!(
+                answer.status, 412,
+                "{dialect:?} {field}: {value}: {answer:?}"
+            );
+            assert_eq!(state_of(&store, "q3").await, Some(State::Succeeded));
+        }
+    }
+}
+
+/// A store whose operation ends just before the first cancel reaches it.
+async fn ending_before_the_cancel() -> (MemoryStore, Hooked) {
+    let memory = one("q3", State::Running).await;
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let store = Hooked::new(memory.clone(), {
+        let memory = memory.clone();
+        move |call, when| {
+            let (memory, has_ended) = (memory.clone(), Arc::clone(&has_ended));
+            async move {
+                let is_cancel = (call, when) == (Call::Overrule, When::Before);
+                if is_cancel && !has_ended.swap(true, SeqCst) {
+                    let id = "q3".parse().unwrap();
+                    let token = memory.get(&id).await?.unwrap().token();
+                    memory.finish(&id, token, answered("[1]"), None).await?;
+                }
+                Ok(())
+            }
+        }
+    });
+    (memory, store)
+}
+
+#[tokio::test]
+async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
+    for (dialect, line) in [
+        (Arc::new(Plain::default()) as Arc<dyn Dialect>, "DELETE /q3"),
+        (Arc::new(Ogc::default()), "DELETE /q3"),
+        (Arc::new(Fhir::default()), "DELETE /q3"),
+        (Arc::new(OData::default()), "DELETE /q3"),
+        (Arc::new(Azure::default()), "POST /q3:cancel"),
+        (Arc::new(Google::default()), "POST /q3:cancel"),
+        (Arc::new(Ipa::default()), "POST /q3:cancel"),
+        (Arc::new(Durable::default()), "POST /q3/terminate"),
+    ] {
+        let (memory, store) = ending_before_the_cancel().await;
+        let polls = PollService::new(store).dialect(Arc::clone(&dialect));
+        let answer = ask(&polls, line, &[("if-match", "*")]).await;
+        assert_ne!(answer.status, StatusCode::NO_CONTENT, "{dialect:?}");
+        let state = state_of(&memory, "q3").await;
+        assert_eq!(state, Some(State::Succeeded), "{dialect:?}: {answer:?}");
+    }
+    // Who names the version that was seen is told that it is another one.
+    let (memory, store) = ending_before_the_cancel().await;
+    let polls = PollService::new(store);
+    let etag = ask(&polls, "GET /q3", &[]).await.field("etag").to_owned();
+    let answer = ask(&polls, "DELETE /q3", &[("if-match", &etag)]).await;
+    answer.detail(412, "precondition-failed");
+    assert_eq!(state_of(&memory, "q3").await, Some(State::Succeeded));
+}
+
+#[tokio::test]
+async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
+    for (dialect, status) in deleting() {
+        let store = one("q3", State::Canceled).await;
+        let plain = PollService::new(store.clone());
+        let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
+        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let another = ask(&polls, "DELETE /q3", &[("if-match", "W/\"1-0\"")]).await;
+        // To FHIR's clients it is gone already.
+        let is_hidden = another.status == StatusCode::NOT_FOUND;
+        assert!(
+            is_hidden || another.status == 412,
+            "{dialect:?}: {another:?}"
+        );
+        assert_eq!(state_of(&store, "q3").await, Some(State::Canceled));
+        let answer = ask(&polls, "DELETE /q3", &[("if-match", &etag)]).await;
+        if format!("{dialect:?}").starts_with("Fhir") {
+            assert_eq!(answer.status, StatusCode::NOT_FOUND);
+            continue;
+        }
+        assert_eq!(answer.status, status, "{dialect:?}: {answer:?}");
+        assert_eq!(state_of(&store, "q3").await, None, "{dialect:?}");
+        let answer = ask(&polls, "GET /q3", &[]).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{dialect:?}");
+    }
+    // Nobody else's second cancel does.
+    let store = one("q3", State::Canceled).await;
+    let polls = PollService::new(store.clone());
+    for fields in [&[][..], &[("if-match", "*")]] {
+        let answer = ask(&polls, "DELETE /q3", fields).await;
+        assert_eq!(answer.json()["state"], "canceled");
+    }
+    assert_eq!(state_of(&store, "q3").await, Some(State::Canceled));
+}
+
+// ---- names -----------------------------------------------------------------
+
+#[tokio::test]
+async fn an_escaped_id_is_the_id_in_every_dialect() {
+    for dialect in every_dialect() {
+        let store = one("Q-3.a_b~", State::Running).await;
+        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let plain = ask(&polls, "GET /Q-3.a_b~", &[]).await;
+        assert!(plain.status.is_success());
+        for path in [
+            "/Q%2D3.a_b~",
+            "/%51-3%2ea%5Fb%7e",
+            "/%51%2d%33%2E%61%5f%62%7E",
+            "/?id=Q%2D3.a_b%7e",
+        ] {
+            let answer = ask(&polls, &format!("GET {path}"), &[]).await;
+            assert_eq!(
+                answer.status, plain.status,
+                "{dialect:?} {path}: {answer:?}"
+            );
+            assert_eq!(answer.body, plain.body, "{dialect:?} {path}");
+            assert_eq!(answer.field("location"), plain.field("location"));
+        }
+        // What is decoded is not decoded once more.
+        for path in ["/Q%252D3.a_b~", "/%25%351-3.a_b~", "/?id=Q%252D3.a_b~"] {
+            let answer = ask(&polls, &format!("GET {path}"), &[]).await;
+            assert_eq!(answer.status, 400, "{dialect:?} {path}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn escapes_may_stand_in_the_whole_path() {
+    let store = one("q3", State::Succeeded).await;
+    let polls = PollService::new(store.clone()).at("/operations");
+    for path in [
+        "/operations/q%33/result",
+        "/operations/q3/res%75lt",
+        "/%6fperations/q3/result/",
+    ] {
+        let answer = ask(&polls, &format!("GET {path}"), &[]).await;
+        assert_eq!(answer.text(), "[1]", "{path}");
+    }
+    for path in [
+        "/operations/q3%2Fresult",
+        "/operations/%2E%2E",
+        "/operations/%2e",
+    ] {
+        let answer = ask(&polls, &format!("GET {path}"), &[]).await;
+        answer.detail(400, "invalid-id");
+    }
+    let azure = PollService::new(one("q3", State::Running).await).dialect(Azure::default());
+    for path in ["/q%33%3A%63ancel", "/q3:canc%65l"] {
+        let answer = ask(&azure, &format!("POST {path}"), &[]).await;
+        assert_eq!(answer.json()["status"], "Canceled", "{path}");
+    }
+    let durable = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    let answer = ask(&durable, "POST /q3/r%65wind", &[]).await;
+    assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
+}
+
+#[tokio::test]
+async fn what_is_no_part_of_an_operation_is_named() {
+    let owner = |parts: &Parts| {
+        let user = parts.headers.get("x-user")?;
+        Some(Owner::new(user.to_str().unwrap()))
+    };
+    let store = MemoryStore::new();
+    for id in [UUID, "q3"] {
+        let new = NewOperation::new(id.parse().unwrap()).owner(Some(Owner::new("ada")));
+        add(&store, new, State::Succeeded).await;
+    }
+    for mounted in [false, true] {
+        let polls = PollService::new(store.clone()).owner(owner);
+        let (polls, root) = match mounted {
+            false => (polls, ""),
+            true => (polls.at("/operations"), "/operations"),
+        };
+        for (id, name) in [
+            (UUID, "foo"),
+            ("q3", "foo"),
+            (UUID, "results"),
+            ("q3", "terminate"),
+        ] {
+            for path in [format!("/{id}/{name}"), format!("/{id}/{name}/")] {
+                let line = format!("GET {root}{path}");
+                let by_owner = ask(&polls, &line, &[("x-user", "ada")]).await;
+                let detail = by_owner.detail(404, "not-found");
+                assert!(detail.contains("sub-resource"), "{line}: {detail}");
+                assert!(
+                    detail.contains(name) && detail.contains(id),
+                    "{line}: {detail}"
+                );
+                // It says the same of what is somebody else's, and of what is nobody's.
+                let by_stranger = ask(&polls, &line, &[("x-user", "eve")]).await;
+                assert_eq!(by_stranger.body, by_owner.body, "{line}");
+                let unknown = ask(&polls, &line.replace(id, "q4"), &[]).await;
+                assert_eq!(unknown.text().replace("q4", id), by_owner.text(), "{line}");
+            }
+        }
+        let detail = ask(&polls, &format!("GET {root}/foo"), &[]).await;
+        assert_eq!(
+            detail.detail(404, "not-found"),
+            "There is no operation foo."
+        );
+        let answer = ask(&polls, &format!("GET {root}/results"), &[]).await;
+        answer.detail(400, "invalid-id");
+    }
+    // A service that is not mounted knows its root all the same.
+    let polls = PollService::new(store);
+    let answer = ask(&polls, "GET /v1/operations/foo", &[]).await;
+    assert_eq!(
+        answer.detail(404, "not-found"),
+        "There is no operation foo."
+    );
+}
+
+// ---- what is not supported -------------------------------------------------
+
+#[tokio::test]
+async fn what_is_not_supported_is_named() {
+    let store = one("q3", State::Running).await;
+    for (dialect, line, status, name) in [
+        (
+            Arc::new(Ogc::default()) as Arc<dyn Dialect>,
+            "GET /?processID=p",
+            501,
+            "processID",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "GET /?datetime=2026-01-01",
+            501,
+            "datetime",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "GET /?minDuration=1&minDuration=2",
+            501,
+            "minDuration",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "GET /?maxDuration=1",
+            501,
+            "maxDuration",
+        ),
+        (Arc::new(Ogc::default()), "GET /?type=other", 501, "type"),
+        (Arc::new(Ogc::default()), "GET /?offset=20", 400, "offset"),
+        (Arc::new(Ogc::default()), "GET /?limit=0", 400, "limit"),
+        (
+            Arc::new(Google::default()),
+            "GET /?filter=done",
+            501,
+            "filter",
+        ),
+        (
+            Arc::new(Google::default()),
+            "GET /?page_size=x",
+            400,
+            "page_size",
+        ),
+        (
+            Arc::new(Google::default()),
+            "GET /?page_token=x",
+            400,
+            "Token",
+        ),
+        (
+            Arc::new(Google::default()),
+            "GET /?page_size=1&pageSize=1",
+            400,
+            "page_size",
+        ),
+        (Arc::new(Ipa::default()), "GET /?pageNum=2", 400, "pageNum"),
+        (
+            Arc::new(Ipa::default()),
+            "GET /?itemsPerPage=0",
+            400,
+            "itemsPerPage",
+        ),
+        (
+            Arc::new(Ipa::default()),
+            "GET /?itemsPerPage=1&limit=1",
+            400,
+            "itemsPerPage",
+        ),
+        (
+            Arc::new(Ipa::default()),
+            "GET /?includeCount=true",
+            400,
+            "includeCount",
+        ),
+        (Arc::new(Azure::default()), "GET /?$top=3", 400, "$top"),
+        (
+            Arc::new(Azure::default()),
+            "GET /?maxpagesize=3",
+            400,
+            "maxpagesize",
+        ),
+        (Arc::new(Azure::default()), "GET /?%24skip=3", 400, "$skip"),
+        (Arc::new(Arm::default()), "GET /?$top=3", 400, "$top"),
+        (Arc::new(OData::default()), "GET /?$top=3", 400, "$top"),
+        (
+            Arc::new(OData::default()),
+            "GET /q3?$filter=a",
+            400,
+            "$filter",
+        ),
+        (
+            Arc::new(OData::default()),
+            "GET /q3?$skiptoken=a",
+            400,
+            "$skiptoken",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "GET /?createdTimeFrom=2026",
+            501,
+            "createdTimeFrom",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "GET /?createdTimeTo=2026",
+            501,
+            "createdTimeTo",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "GET /?instanceIdPrefix=q",
+            501,
+            "instanceIdPrefix",
+        ),
+        (Arc::new(Durable::default()), "GET /?top=x", 400, "top"),
+        (
+            Arc::new(Durable::default()),
+            "GET /q3?showHistory=true",
+            400,
+            "showHistory",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "POST /q3/rewind?reason=x",
+            501,
+            "rewind",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "POST /q3/suspend",
+            501,
+            "suspend",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "POST /q3/resume",
+            501,
+            "resume",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "POST /q3/restart",
+            501,
+            "restart",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "POST /q3/raiseEvent/done",
+            501,
+            "raiseEvent",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "DELETE /?createdTimeFrom=2026",
+            501,
+            "purging",
+        ),
+        (
+            Arc::new(Durable::default()),
+            "GET /q3?returnInternalServerErrorOnFailure=true&returnInternalServerErrorOnFailure=false",
+            400,
+            "returnInternalServerErrorOnFailure",
+        ),
+    ] {
+        for lists in [true, false] {
+            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = if lists { polls.listing() } else { polls };
+            let answer = ask(&polls, line, &[]).await;
+            if !lists && answer.text().contains("id is missing") {
+                continue;
+            }
+            assert_eq!(answer.status, status, "{dialect:?} {line}: {answer:?}");
+            assert!(
+                answer.text().contains(name),
+                "{dialect:?} {line}: {answer:?}"
+            );
+        }
+    }
+    let durable = PollService::new(store)
+        .dialect(Durable::default())
+        .listing();
+    let token = "x-ms-continuation-token";
+    let twice = ask(&durable, "GET /", &[(token, "a"), (token, "b")]).await;
+    assert_eq!(twice.status, StatusCode::BAD_REQUEST);
+    assert!(twice.text().contains(token), "{twice:?}");
+    let bad = Request::get("/").header(token, http::HeaderValue::from_bytes(b"\xff").unwrap());
+    let bad = durable.oneshot(bad.body(()).unwrap()).await.unwrap();
+    assert_eq!(bad.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
+    let store = MemoryStore::new();
+    for id in ["a", "b", "c"] {
+        add(
+            &store,
+            NewOperation::new(id.parse().unwrap()),
+            State::Succeeded,
+        )
+        .await;
+    }
+    for (dialect, query, array) in [
+        (
+            Arc::new(Google::default()) as Arc<dyn Dialect>,
+            "pageSize=2",
+            "/operations",
+        ),
+        (Arc::new(Google::default()), "page_size=2", "/operations"),
+        (Arc::new(Ipa::default()), "itemsPerPage=2", "/results"),
+        (
+            Arc::new(Ipa::default()),
+            "itemsPerPage=2&pageNum=1&includeCount=false",
+            "/results",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "limit=2&offset=0&type=process",
+            "/jobs",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "limit=2&type=other&type=process",
+            "/jobs",
+        ),
+        (Arc::new(Durable::default()), "top=2&showHistory=false", ""),
+        (
+            Arc::new(Durable::default()),
+            "top=2&runtimeStatus=Completed,ContinuedAsNew",
+            "",
+        ),
+        // What no vocabulary has is nobody's matter.
+        (
+            Arc::new(Google::default()),
+            "pageSize=2&$alt=json;enum-encoding=int&x=1&x=2",
+            "/operations",
+        ),
+        (
+            Arc::new(Plain::default()),
+            "limit=2&page=7&x=1&x=2",
+            "/operations",
+        ),
+    ] {
+        let polls = PollService::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .listing();
+        let answer = ask(&polls, &format!("GET /?{query}"), &[]).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::OK,
+            "{dialect:?} {query}: {answer:?}"
+        );
+        let page = answer.json().pointer(array).unwrap().clone();
+        assert_eq!(page.as_array().unwrap().len(), 2, "{dialect:?} {query}");
+    }
+    let google = PollService::new(store).dialect(Google::default()).listing();
+    let first = ask(&google, "GET /?page_size=2", &[]).await.json();
+    let token = first["nextPageToken"].as_str().unwrap();
+    for name in ["page_token", "pageToken"] {
+        let next = ask(&google, &format!("GET /?{name}={token}"), &[])
+            .await
+            .json();
+        assert_eq!(next["operations"].as_array().unwrap().len(), 1);
+    }
+}
+
+// ---- the reason of a termination -------------------------------------------
+
+#[tokio::test]
+async fn the_reason_of_a_termination_is_its_output() {
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store.clone()).dialect(Durable::default());
+    let line = "POST /q3/terminate?reason=too%20late,%20%22sorry%22";
+    assert_eq!(ask(&polls, line, &[]).await.status, StatusCode::ACCEPTED);
+    let answer = ask(&polls, "GET /q3", &[]).await.json();
+    assert_eq!(answer["runtimeStatus"], "Terminated");
+    assert_eq!(answer["output"], "too late, \"sorry\"");
+    let plain = ask(&PollService::new(store), "GET /q3", &[]).await.json();
+    assert_eq!(plain["reason"], "too late, \"sorry\"");
+
+    // There need be none, and of a long one a part is kept.
+    for (query, expected) in [
+        ("", json!("Canceled: The operation was canceled.")),
+        ("?reason=", json!("Canceled: The operation was canceled.")),
+        (
+            &format!("?reason={}", "x".repeat(5000)),
+            json!("x".repeat(1024)),
+        ),
+    ] {
+        let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+        let line = format!("POST /q3/terminate{query}");
+        assert_eq!(ask(&polls, &line, &[]).await.status, StatusCode::ACCEPTED);
+        assert_eq!(ask(&polls, "GET /q3", &[]).await.json()["output"], expected);
+    }
+    let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    let twice = ask(&polls, "POST /q3/terminate?reason=a&reason=b", &[]).await;
+    assert_eq!(twice.status, StatusCode::BAD_REQUEST);
+    assert!(twice.text().contains("reason"), "{twice:?}");
+}
+
+#[tokio::test]
+async fn every_uri_that_durable_functions_tells_does_what_it_says() {
+    use tower::{Layer, service_fn};
+    use tower_operations::RequestBody;
+
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone()).dialect(Durable::default());
+    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
+        std::future::pending::<Result<http::Response<WholeBody>, std::convert::Infallible>>().await
+    });
+    let post = Request::post("/").body(WholeBody::default()).unwrap();
+    let accepted = layer.layer(inner).oneshot(post).await.unwrap();
+    let body = accepted.into_body().collect().await.unwrap().to_bytes();
+    let told: Value = serde_json::from_slice(&body).unwrap();
+    let polls = PollService::new(store)
+        .dialect(Durable::default())
+        .at("/operations");
+    let names: Vec<&String> = told.as_object().unwrap().keys().collect();
+    let uris: Vec<_> = names.iter().filter(|name| name.ends_with("Uri")).collect();
+    assert_eq!(uris.len(), 3, "{names:?}");
+    for (name, method, status) in [
+        ("statusQueryGetUri", "GET", 202),
+        ("terminatePostUri", "POST", 202),
+        ("purgeHistoryDeleteUri", "DELETE", 200),
+    ] {
+        let uri = told[name].as_str().unwrap().replace("{text}", "late");
+        let answer = ask(&polls, &format!("{method} {uri}"), &[]).await;
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_read_allows_only_what_reads() {
+    let store = one("q3", State::Running).await;
+    for (dialect, path) in [
+        (Arc::new(Azure::default()) as Arc<dyn Dialect>, "/q3:cancel"),
+        (Arc::new(Google::default()), "/q3:cancel"),
+        (Arc::new(Durable::default()), "/q3/terminate"),
+    ] {
+        let polls = PollService::read_only(store.clone()).dialect(dialect);
+        for method in ["GET", "POST", "OPTIONS"] {
+            let answer = ask(&polls, &format!("{method} {path}"), &[]).await;
+            assert_eq!(answer.field("allow"), "OPTIONS", "{method} {path}");
+        }
+        for method in ["DELETE", "OPTIONS"] {
+            let answer = ask(&polls, &format!("{method} /q3"), &[]).await;
+            assert_eq!(answer.field("allow"), "GET, HEAD, OPTIONS", "{method}");
+        }
+    }
+}
+
+// ---- what an operation says of itself --------------------------------------
+
+#[tokio::test]
+async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() {
+    let store = MemoryStore::new();
+    let polls = PollService::new(store.clone()).listing();
+    let states = State::ALL.map(|state| (state.as_str(), state));
+    for (id, state) in states {
+        let new = NewOperation::new(id.parse().unwrap()).name(Some("re\"port".into()));
+        add(&store, new, state).await;
+    }
+    for (id, state) in states {
+        let polled = ask(&polls, &format!("GET /{id}"), &[]).await.json();
+        assert_eq!(polled["name"], "re\"port", "{polled}");
+        let links = match state {
+            State::Succeeded | State::Failed => {
+                let link = json!({"result": format!("/operations/{id}/result")});
+                let answer = ask(&polls, &format!("GET /{id}/result"), &[]).await;
+                assert!(answer.headers.contains_key("operation-result"), "{id}");
+                link
+            }
+            _ => Value::Null,
+        };
+        assert_eq!(polled["links"], links, "{id}");
+        let listed = ask(&polls, &format!("GET /?state={id}"), &[]).await.json();
+        let listed = &listed["operations"][0];
+        assert_eq!(
+            (&listed["name"], &listed["links"]),
+            (&polled["name"], &links)
+        );
+        if state.is_terminal() {
+            let events = ask(&polls, &format!("GET /{id}/events"), &[]).await;
+            let data = events
+                .text()
+                .lines()
+                .find_map(|line| line.strip_prefix("data: "));
+            let event: Value = serde_json::from_str(data.unwrap()).unwrap();
+            assert_eq!(event, polled);
+        }
+    }
+    // The link is where the application says that operations are.
+    for (polls, expected) in [
+        (
+            PollService::new(store.clone())
+                .base_url("https://a.example/v1")
+                .unwrap(),
+            "https://a.example/v1/operations/succeeded/result",
+        ),
+        (
+            PollService::new(store.clone()).location(|_, id| format!("/jobs/{id}?x=\"1\"")),
+            "/jobs/succeeded/result?x=\"1\"",
+        ),
+    ] {
+        let polled = ask(&polls, "GET /succeeded", &[]).await.json();
+        assert_eq!(polled["links"]["result"], expected);
+    }
+    let nowhere = PollService::new(store).location(|_, _| String::new());
+    let polled = ask(&nowhere, "GET /succeeded", &[]).await.json();
+    assert_eq!(polled.get("links"), None);
+}
+
+/// First without a wait, then with the `ETag` that came.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_by_the_tag_sees_the_progress() {
+    let store = MemoryStore::new();
+    let id: OperationId = "q3".parse().unwrap();
+    let new = NewOperation::new(id.clone());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    let polls = PollService::new(store.clone());
+    let first = ask(&polls, "GET /q3", &[]).await;
+    assert_eq!(first.json()["state"], "pending");
+    let etag = first.field("etag").to_owned();
+    let waiting = tokio::spawn({
+        let polls = polls.clone();
+        async move {
+            let fields = [("if-none-match", etag.as_str()), ("prefer", "wait=20")];
+            ask(&polls, "GET /q3", &fields).await
+        }
+    });
+    while store.waiters() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let progress = Progress::counted(1, 4);
+    store.report(&id, record.token(), progress).await.unwrap();
+    let second = waiting.await.unwrap();
+    assert_eq!(second.status, StatusCode::OK);
+    assert_eq!(second.json()["progress"]["completed"], 1);
+    assert_eq!(
+        store.get(&id).await.unwrap().unwrap().version(),
+        Version::from_number(2)
+    );
+}
