@@ -72,9 +72,9 @@ pub enum Fault {
     },
     /// There is nothing at this path below an operation.
     NoSubResource {
-        /// The operation, which may be there or not.
+        /// The segment before it, which may be an operation's or not.
         id: OperationId,
-        /// The segment after it.
+        /// What was asked for.
         name: String,
     },
     /// There is no operation.
@@ -244,9 +244,9 @@ impl Fault {
             Self::InvalidPrecondition { field } => problem.with_detail(format!(
                 "{field} is * or a list of entity tags in double quotes."
             )),
-            Self::NoSubResource { id, name } => problem.with_detail(format!(
-                "There is no sub-resource {name} of an operation {id}."
-            )),
+            Self::NoSubResource { id, name } => {
+                problem.with_detail(format!("There is no sub-resource {id}/{name}."))
+            }
             Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
             Self::AlreadyFinished { id, state } => {
                 problem.with_detail(format!("The operation {id} has {state} already."))

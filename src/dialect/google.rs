@@ -31,7 +31,8 @@ use crate::operation::{
 /// `metadata` and a `response` that is a JSON object are `google.protobuf.Struct`, any
 /// other JSON `google.protobuf.Value`. Of what cannot be embedded, `response` is a
 /// `Struct` that says where it is: `uri`, and `contentType`. A canceled operation has an
-/// `error` of code 1. A `filter` is `501`. Errors of a request are `{"error":{"code","message","status"}}`.
+/// `error` of code 1. Errors of a request are `{"error":{"code","message","status"}}`. A
+/// `filter` is `501`.
 #[derive(Debug, Clone, Default)]
 pub struct Google {
     /// With a slash at its end; empty for none.
@@ -212,10 +213,8 @@ impl Dialect for Google {
                 }
                 let limit = parameter_named(inquiry, &["pageSize", "page_size"])?;
                 let limit = limit.filter(|(_, text)| !text.is_empty());
-                let limit = limit.map(|(parameter, text)| {
-                    let number = text.parse().map_err(|_| Fault::InvalidQuery { parameter });
-                    number
-                });
+                let invalid = |parameter| move |_| Fault::InvalidQuery { parameter };
+                let limit = limit.map(|(name, text)| text.parse().map_err(invalid(name)));
                 let token = parameter_named(inquiry, &["pageToken", "page_token"])?;
                 let token = token.filter(|(_, text)| !text.is_empty());
                 Ok(Ask::List(Listing {

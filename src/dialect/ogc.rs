@@ -28,8 +28,8 @@ use crate::operation::{
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
 /// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
 /// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
-/// `minDuration` and `maxDuration` are `501`, an
-/// `offset` but 0 is `400`: the next page is a link.
+/// `minDuration` and `maxDuration` are `501`,
+/// an `offset` but 0 is `400`: the next page is a link.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 

@@ -19,8 +19,9 @@ pub(super) fn not_found<S: Store>(
     let name = id.to_string();
     let path = unescaped(parts.uri.path());
     match parent(settings.locator.at(), &path, &name) {
-        Some(id) => Fault::NoSubResource { id, name },
-        None => Fault::NotFound { id: id.clone() },
+        // An application that finds ids by itself has paths of its own.
+        Some(id) if settings.operation_id.is_none() => Fault::NoSubResource { id, name },
+        _ => Fault::NotFound { id: id.clone() },
     }
 }
 
