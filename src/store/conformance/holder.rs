@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 
 use super::subject::{
     Seen, assert_follows, assert_unchanged, create, done, finish, law, lost, new_operation,
-    no_token, ok, response, start, success,
+    no_token, ok, start, success,
 };
 use crate::{
-    operation::{Failure, FailureKind, Outcome, Problem, Progress, RecordedResponse, State},
+    operation::{
+        Failure, FailureKind, Outcome, Problem, Progress, RecordedResponse, State, WholeBody,
+    },
     store::Repository,
 };
 
@@ -34,10 +36,14 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
         .with_instance("/reports/q3")
         .with("code", "InvalidInput")
         .with("pages", serde_json::json!([3, null, {"ü": 1.5}]));
+    // Of the status that its problem has: it is the one that counts.
+    let mut refusal = Response::new(WholeBody::from("page 3 has no data"));
+    *refusal.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+    let refusal = RecordedResponse::new(refusal);
     vec![
         success("the report"),
         Outcome::Succeeded(None),
-        Outcome::Failed(Failure::from(problem).with_response(response("page 3 has no data"))),
+        Outcome::Failed(Failure::from(problem).with_response(refusal)),
         Outcome::failed(FailureKind::Interrupted),
         // The same words, and not the same.
         Outcome::failed(Problem::from(FailureKind::Interrupted)),
