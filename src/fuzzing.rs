@@ -1,12 +1,12 @@
 //! Private parsers and decoders, for the fuzz targets in `fuzz/`. No part of the API.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, uri::PathAndQuery};
 
 use crate::{
     Idempotency, WholeBody,
     dialect::{Event, ForwardedBy, forwarded},
-    operation::{is_json, push_string},
+    operation::{is_json, push_string, resolve_references},
     run::stored_request,
 };
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
@@ -43,6 +43,11 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
         false => ForwardedBy::Standard,
     };
     forwarded::base(headers, by, "http")
+}
+
+/// Resolves the references in these fields against the target of a request.
+pub fn resolve(headers: &mut HeaderMap, base: &PathAndQuery) {
+    resolve_references(headers, base);
 }
 
 /// An event as it goes over the wire.
@@ -101,6 +106,11 @@ mod tests {
             event("a", b"b".into(), "c"),
             b"id: c\nevent: a\ndata: b\n\n"
         );
+
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_static("c"));
+        resolve(&mut headers, &PathAndQuery::from_static("/a/b"));
+        assert_eq!(headers["location"], "/a/c");
 
         let request = Request::post("/a").body(WholeBody::from("b")).unwrap();
         let bytes = store_request(request).unwrap();

@@ -81,8 +81,9 @@ impl Answer {
     /// fails but for want of the store, or of a power that the dialect has and we have not.
     pub(crate) fn check(&self, method: &Method, ends: &[StatusCode]) {
         self.check_whoever_made_it(method);
-        if !self.is_replay() {
-            self.check_ours(method);
+        match self.is_replay() {
+            true => self.check_replay(),
+            false => self.check_ours(method),
         }
         if ends.contains(&self.status) {
             return;
@@ -129,6 +130,20 @@ impl Answer {
             connection.is_none_or(|it| is_cut && it == "close"),
             "{self:?}"
         );
+    }
+
+    /// What a service answered is nothing that a poll would say, and is not sniffed.
+    fn check_replay(&self) {
+        assert_eq!(self.headers["x-content-type-options"], "nosniff");
+        for name in [
+            "retry-after",
+            "etag",
+            "set-cookie",
+            "date",
+            "operation-location",
+        ] {
+            assert!(!self.headers.contains_key(name), "{name} in {self:?}");
+        }
     }
 
     fn check_ours(&self, method: &Method) {

@@ -4,7 +4,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{ACCEPT, FORWARDED},
+    header::{ACCEPT, FORWARDED, LINK, LOCATION},
+    uri::PathAndQuery,
 };
 use tower_operations::{
     AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationId, PollService, State,
@@ -17,7 +18,7 @@ pub fn check(data: &[u8]) {
     let Some((selector, data)) = data.split_first() else {
         return;
     };
-    match selector % 10 {
+    match selector % 11 {
         0 => prefer(data),
         1 => idempotency_key(data),
         2 => accept(data),
@@ -27,7 +28,8 @@ pub fn check(data: &[u8]) {
         6 => query(data),
         7 => timestamp(data),
         8 => base_url(data),
-        _ => event(data),
+        9 => event(data),
+        _ => references(data),
     }
 }
 
@@ -279,6 +281,49 @@ fn base_url(data: &[u8]) {
         uri.path().ends_with("/q3") && uri.query().is_none(),
         "{uri}"
     );
+}
+
+/// A reference means the same below the result resource as it did in the answer: `data`
+/// is the target of the request, a line break and the reference.
+fn references(data: &[u8]) {
+    let mut lines = data.splitn(2, |byte| *byte == b'\n');
+    let target = lines.next().unwrap_or_default();
+    let reference = lines.next().unwrap_or_default();
+    let (Ok(target), Ok(value)) = (
+        PathAndQuery::try_from(target),
+        HeaderValue::from_bytes(reference),
+    ) else {
+        return;
+    };
+    if !target.as_str().starts_with('/') {
+        return;
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(LOCATION, value.clone());
+    let link = [b"<", value.as_bytes(), b">; rel=\"next\""].concat();
+    headers.insert(LINK, HeaderValue::from_bytes(&link).unwrap());
+    fuzzing::resolve(&mut headers, &target);
+
+    let (Ok(reference), Ok(resolved)) = (value.to_str(), headers[LOCATION].to_str()) else {
+        return;
+    };
+    let origin = "http://a.example";
+    let absolute = |target: &str, reference: &str| -> Option<String> {
+        let base = format!("{origin}{target}");
+        let base = fluent_uri::Uri::parse(base.as_str()).ok()?;
+        let reference = fluent_uri::UriRef::parse(reference).ok()?;
+        Some(reference.resolve_against(&base).ok()?.as_str().to_owned())
+    };
+    if let Some(meant) = absolute(target.as_str(), reference) {
+        let read = absolute("/operations/q3/result", resolved);
+        assert_eq!(
+            read.as_deref(),
+            Some(&*meant),
+            "{reference} of {target}: {resolved}"
+        );
+        let link = headers[LINK].to_str().unwrap();
+        assert_eq!(link, format!("<{resolved}>; rel=\"next\""));
+    }
 }
 
 /// The lines of an event are its data.

@@ -53,6 +53,17 @@ async fn answered(choice: Choice<'_>, mut request: Request<WholeBody>) {
     }
     answer.check(&parts.method, &ends);
 
+    // Where a result is asked for, a failure is none, whatever its problem says of itself.
+    let asks_result = path.trim_end_matches('/').ends_with("/result")
+        || path.trim_end_matches('/').ends_with("/results");
+    let says_by_status = choice.0.first().is_some_and(|it| b"pwzacij".contains(it));
+    if asks_result && says_by_status && !choice.has(b'Q') && answer.status.is_success() {
+        let segments = path.trim_end_matches('/').rsplit('/').nth(1);
+        let of = operations.iter().find(|it| Some(it.id) == segments);
+        let failed = of.is_some_and(|it| matches!(it.stage, Stage::Ended(Outcome::Failed(_))));
+        assert!(!failed || parts.method == Method::OPTIONS, "{answer:?}");
+    }
+
     // Who owns nothing sees what there would be if there were nothing.
     let who = parts.headers.get("x-owner").map(HeaderValue::as_bytes);
     let named = operations
