@@ -7,6 +7,7 @@
 macro_rules! links {
     () => {
         r"
+[AsyncAcceptLayer]: crate::AsyncAcceptLayer
 [AsyncAcceptLayer::after]: crate::AsyncAcceptLayer::after
 [AsyncAcceptLayer::base_url]: crate::AsyncAcceptLayer::base_url
 [AsyncAcceptLayer::cancel_grace]: crate::AsyncAcceptLayer::cancel_grace
@@ -24,22 +25,21 @@ macro_rules! links {
 [AsyncAcceptLayer::signaled]: crate::AsyncAcceptLayer::signaled
 [AsyncAcceptLayer::target]: crate::AsyncAcceptLayer::target
 [AsyncAcceptLayer::trust_forwarded]: crate::AsyncAcceptLayer::trust_forwarded
-[AsyncAcceptLayer]: crate::AsyncAcceptLayer
 [Dispatch]: crate::Dispatch
+[Drain]: crate::Drain
 [Drain::drain]: crate::Drain::drain
 [Drain::in_flight]: crate::Drain::in_flight
 [DrainReport]: crate::DrainReport
-[Drain]: crate::Drain
 [MemoryStore]: crate::MemoryStore
 [OperationHandle::cancellation]: crate::OperationHandle::cancellation
 [OperationView::error_code]: crate::OperationView::error_code
 [OperationView::is_retryable]: crate::OperationView::is_retryable
+[PollService]: crate::PollService
 [PollService::max_held_per_owner]: crate::PollService::max_held_per_owner
 [PollService::max_streams_per_owner]: crate::PollService::max_streams_per_owner
 [PollService::replayed_with]: crate::PollService::replayed_with
-[PollService]: crate::PollService
-[Recovery::run_again]: crate::Recovery::run_again
 [Recovery]: crate::Recovery
+[Recovery::run_again]: crate::Recovery::run_again
 [RunService]: crate::RunService
 [contract]: crate::contract
 [dialect::Arm]: crate::dialect::Arm
@@ -54,13 +54,14 @@ macro_rules! links {
 [dialect::Plain]: crate::dialect::Plain
 [dialect::not_replayed]: crate::dialect::not_replayed
 [guide::growing]: crate::guide::growing
+[poll#progress-while-waiting]: crate::poll#progress-while-waiting
 [run::ApalisDispatch::claimed_within]: crate::run::ApalisDispatch::claimed_within
 [store::NodeId]: crate::store::NodeId
 [store::Owner]: crate::store::Owner
+[store::PostgresBuilder]: crate::store::PostgresBuilder
 [store::PostgresBuilder::accept_data_loss]: crate::store::PostgresBuilder::accept_data_loss
 [store::PostgresBuilder::listen_with]: crate::store::PostgresBuilder::listen_with
 [store::PostgresBuilder::max_connections]: crate::store::PostgresBuilder::max_connections
-[store::PostgresBuilder]: crate::store::PostgresBuilder
 [store::PostgresStore]: crate::store::PostgresStore
 [store::Purge::purge]: crate::store::Purge::purge
 [store::RedbStore]: crate::store::RedbStore
