@@ -312,7 +312,9 @@ fn references(data: &[u8]) {
         let base = format!("{origin}{target}");
         let base = fluent_uri::Uri::parse(base.as_str()).ok()?;
         let reference = fluent_uri::UriRef::parse(reference).ok()?;
-        Some(reference.resolve_against(&base).ok()?.as_str().to_owned())
+        let resolved = reference.resolve_against(&base).ok()?;
+        // Dots of the target itself are there until somebody resolves it again.
+        Some(resolved.normalize().as_str().to_owned())
     };
     if let Some(meant) = absolute(target.as_str(), reference) {
         let read = absolute("/operations/q3/result", resolved);
