@@ -5,7 +5,9 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Abandoned, Durable, Engine, Free, LeaseChange, Shared, reading::readable};
+use super::{
+    Abandoned, Durable, Engine, Free, LeaseChange, Shared, reading::readable, together::together,
+};
 use crate::{
     operation::{OperationId, Stored},
     store::{Held, Lease, LeaseTerm, NodeId, Purge, Record, StoreError, TakenOver, Write},
@@ -20,6 +22,18 @@ struct Look<T> {
     taken: Vec<TakenOver<T>>,
     /// What cannot be taken over.
     unfit: Vec<Bytes>,
+}
+
+/// So many are taken over at once: an engine may write them down together.
+const AT_ONCE: usize = 16;
+
+/// What came of one.
+enum Take<T> {
+    Done(TakenOver<T>),
+    /// It cannot be taken over.
+    Unfit(Bytes),
+    /// Somebody else has it by now, or it is gone.
+    Not,
 }
 
 impl<E: Engine, T: Stored> Durable<E, T> {
@@ -57,38 +71,58 @@ impl<E: Engine, T: Stored> Durable<E, T> {
             .engine
             .abandoned(which, limit.saturating_add(stuck));
         let (mut taken, mut unfit) = (Vec::new(), Vec::new());
-        for Abandoned { id, cell, request } in found.await? {
-            // What was taken is held by then.
-            if taken.len() == limit || (!taken.is_empty() && begun.elapsed() > lease.term / 6) {
-                break;
-            }
-            let Some(record) = readable::<T>(&id, cell) else {
-                unfit.push(id);
-                continue;
-            };
-            let before = record.version();
-            let took = LeaseChange::TakenOver(lease.term);
-            let step = |record: &Record<T>| record.taken_over(&lease.node);
-            match self.change_from(record.into(), took, step).await {
-                Ok(Write::Done(record)) => taken.push(TakenOver { record, request }),
-                // It was renewed meanwhile; or it is not what the engine takes it for.
-                Ok(Write::Lost(record)) if record.version() == before => unfit.push(id),
-                Ok(Write::Lost(_) | Write::Gone) => {}
-                Err(error) if !error.is_transient() => {
-                    let id_text = String::from_utf8_lossy(&id);
-                    tracing::error!(id = %id_text, error = error.chain(), "it cannot be taken over");
-                    unfit.push(id);
+        let mut found = found.await?.into_iter().peekable();
+        // What was taken is held by then.
+        let has_time = || begun.elapsed() <= lease.term / 6;
+        while found.peek().is_some() && taken.len() < limit && (taken.is_empty() || has_time()) {
+            let some = found.by_ref().take(AT_ONCE.min(limit - taken.len()));
+            let taking = some.map(|abandoned| self.take_one(lease, abandoned));
+            let mut failed = None;
+            for one in together(taking).await {
+                match one {
+                    Ok(Take::Done(one)) => taken.push(one),
+                    Ok(Take::Unfit(id)) => unfit.push(id),
+                    Ok(Take::Not) => {}
+                    Err(error) => failed = Some(error),
                 }
+            }
+            match failed {
                 // What was taken before is held, and must not be lost here.
-                Err(error) if !taken.is_empty() => {
-                    let id = String::from_utf8_lossy(&id);
-                    tracing::warn!(%id, error = error.chain(), "it could not be taken over");
+                Some(error) if !taken.is_empty() => {
+                    tracing::warn!(error = error.chain(), "not all could be taken over");
                     break;
                 }
-                Err(error) => return Err(error),
+                Some(error) => return Err(error),
+                None => {}
             }
         }
         Ok(Look { taken, unfit })
+    }
+
+    /// Takes over one that is free. The error is one that may pass.
+    async fn take_one(
+        &self,
+        lease: &LeaseTerm,
+        Abandoned { id, cell, request }: Abandoned,
+    ) -> Result<Take<T>, StoreError> {
+        let Some(record) = readable::<T>(&id, cell) else {
+            return Ok(Take::Unfit(id));
+        };
+        let before = record.version();
+        let took = LeaseChange::TakenOver(lease.term);
+        let step = |record: &Record<T>| record.taken_over(&lease.node);
+        match self.change_from(record.into(), took, step).await {
+            Ok(Write::Done(record)) => Ok(Take::Done(TakenOver { record, request })),
+            // It was renewed meanwhile; or it is not what the engine takes it for.
+            Ok(Write::Lost(record)) if record.version() == before => Ok(Take::Unfit(id)),
+            Ok(Write::Lost(_) | Write::Gone) => Ok(Take::Not),
+            Err(error) if !error.is_transient() => {
+                let id_text = String::from_utf8_lossy(&id);
+                tracing::error!(id = %id_text, error = error.chain(), "it cannot be taken over");
+                Ok(Take::Unfit(id))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod reserving;
 mod skew;
 #[cfg(test)]
 mod tests;
+mod together;
 mod writing;
 
 use std::{

@@ -1,0 +1,41 @@
+//! Several futures at once, in one task.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+};
+
+/// Lets all of them go on together; says what they came to, in their order.
+pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut going: Vec<Going<F>> = futures
+        .into_iter()
+        .map(|future| Going::On(Box::pin(future)))
+        .collect();
+    poll_fn(|context| {
+        let mut is_ready = true;
+        for one in &mut going {
+            if let Going::On(future) = one {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(output) => *one = Going::Done(output),
+                    Poll::Pending => is_ready = false,
+                }
+            }
+        }
+        match is_ready {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    let done = going.into_iter().filter_map(|one| match one {
+        Going::Done(output) => Some(output),
+        Going::On(_) => None,
+    });
+    done.collect()
+}
+
+enum Going<F: Future> {
+    On(Pin<Box<F>>),
+    Done(F::Output),
+}
