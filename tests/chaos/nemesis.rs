@@ -28,9 +28,6 @@ pub(crate) struct Faults {
 const HOLDING: usize = 6;
 const BEFORE: Duration = Duration::from_millis(1_300);
 
-/// For now.
-const DAMAGES: bool = false;
-
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Kill,
@@ -62,7 +59,7 @@ impl Faults {
             stops: (operations / 1_000).max(2),
             drains: (operations / 2_000).max(1),
             outages: 0,
-            damages: (operations / 2_000).max(1) * usize::from(DAMAGES),
+            damages: (operations / 2_000).max(1),
         }
     }
 
