@@ -120,7 +120,7 @@ mod tests {
     #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     #[test]
     fn a_record_that_is_read_can_be_written() {
-        let line = include_str!("store/durable/golden/format-1.jsonl");
+        let line = include_str!("store/durable/golden/format-1-kinds.jsonl");
         for line in line.lines() {
             let read = record(Bytes::from_static(line.as_bytes()), None).unwrap();
             assert_eq!(head(&read).unwrap(), line.as_bytes());
