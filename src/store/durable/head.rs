@@ -197,6 +197,7 @@ impl Head<'_> {
 /// is what has such a type and came without a response; what a service answered is its
 /// own. They also kept the status that the body claimed.
 fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>) -> Failure<T> {
+    let is_of_old = kind.is_none();
     let kind = match (kind, &response) {
         (Some(code), _) => FailureKind::from_code(code),
         (None, Some(_)) => None,
@@ -206,7 +207,9 @@ fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>)
         }
     };
     let problem = match response.as_ref().map(T::view) {
-        Some(PayloadView::Response(recorded)) => problem.with_status(recorded.status()),
+        Some(PayloadView::Response(recorded)) if is_of_old && recorded.status().as_u16() >= 400 => {
+            problem.with_status(recorded.status())
+        }
         _ => problem,
     };
     Failure::from(problem)

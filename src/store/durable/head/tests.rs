@@ -155,6 +155,20 @@ fn a_problem_of_an_application_is_its_own_whatever_type_it_has() {
 }
 
 #[test]
+fn what_this_release_writes_of_a_failure_comes_back_as_it_was() {
+    let running = &life()[1];
+    for status in [200, 302, 503] {
+        let mut response = Response::new(WholeBody::from("no data"));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        let problem = Problem::new(StatusCode::CONFLICT);
+        let failure = Failure::from(problem).with_response(RecordedResponse::new(response));
+        let outcome = Outcome::Failed(failure.clone());
+        let ended = running.finished(running.token(), outcome, None, moment(0), Duration::MAX);
+        assert_eq!(failure_in(cell(&next(ended))), failure);
+    }
+}
+
+#[test]
 fn a_kind_of_a_newer_release_is_none_of_this_one() {
     let mut head: serde_json::Value =
         serde_json::from_slice(&cell(&life().pop().unwrap()).head).unwrap();
