@@ -136,7 +136,7 @@ impl Dialect for Durable {
         Object::new()
             .id("id", operation.id())
             .some("statusQueryGetUri", context.urls.status())
-            .some("terminatePostUri", terminate.map(with_reason))
+            .some("terminatePostUri", terminate.as_deref().map(with_reason))
             .some("purgeHistoryDeleteUri", context.urls.status())
             .into_error(StatusCode::ACCEPTED, JSON)
             .no_store()
@@ -202,7 +202,7 @@ impl Dialect for Durable {
 }
 
 /// As a template of a reason.
-fn with_reason(url: String) -> String {
+fn with_reason(url: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
     format!("{url}{separator}reason={{text}}")
 }

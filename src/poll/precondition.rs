@@ -85,9 +85,12 @@ fn named(
     Ok(Some(named))
 }
 
+/// An entity tag, and the rest of its list.
+type Tag<'a> = (&'a [u8], &'a [u8]);
+
 /// The first entity tag of a list (section 8.8.3) without the mark of weakness, and what
 /// follows it.
-fn next_tag(list: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+fn next_tag(list: &[u8]) -> Result<Option<Tag<'_>>, Malformed> {
     let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     let Some(begin) = list.iter().position(|byte| !is_between(byte)) else {
         return Ok(None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, query_scalar, raw_sql};
 use tokio::time::{Instant, sleep};
 use tower_operations::{
-    AsyncAcceptLayer, PostgresStore,
+    AsyncAcceptLayer, PostgresStore, RecoveryStats,
     store::{HealthWarning, LeaseTerm, NodeId, Repository, Store},
 };
 
@@ -43,7 +43,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
         tokio::spawn(recovery.run());
     }
     let begun = Instant::now();
-    let purged = || all.iter().map(|stats| stats.purged()).sum::<u64>();
+    let purged = || all.iter().map(RecoveryStats::purged).sum::<u64>();
     while purged() < EXPIRED {
         assert!(begun.elapsed() < STUCK, "{all:?}");
         sleep(Duration::from_millis(5)).await;

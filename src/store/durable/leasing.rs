@@ -45,8 +45,11 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         limit: usize,
         which: Free,
     ) -> Result<Vec<TakenOver<T>>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let begun = Instant::now();
-        while limit > 0 {
+        loop {
             let Look { taken, unfit } = self.look(lease, limit, which, begun).await?;
             let term = lease.term.saturating_mul(ASIDE);
             let is_cleared = !unfit.is_empty() && self.shared.put_aside(&unfit, term).await;
@@ -55,7 +58,6 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 return Ok(taken);
             }
         }
-        Ok(Vec::new())
     }
 
     async fn look(

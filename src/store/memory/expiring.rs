@@ -181,7 +181,8 @@ mod tests {
                 let mut due: Vec<_> = expiring.lines.iter().flat_map(|lines| lines.until(&entries, Tick::at(25))).collect();
                 let mut expected: Vec<_> =
                     there.iter().filter(|(at, _)| *at <= Tick::at(25)).map(|(_, slot)| *slot).collect();
-                (due.sort(), expected.sort());
+                due.sort();
+                expected.sort();
                 prop_assert_eq!(due, expected);
                 prop_assert_eq!(soonest.shard().map(|(_, expires, _)| expires), first);
                 prop_assert_eq!(expiring.is_due(Tick::at(25)), first.is_some_and(|it| it <= Tick::at(25)));

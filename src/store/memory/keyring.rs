@@ -91,7 +91,7 @@ impl<N: Clone + Hash + Ord, E: Keyed> KeyTable<N, E> {
         loop {
             let soonest = self.rings.iter().enumerate().filter_map(|(index, ring)| {
                 let ring = lock(ring);
-                let (deadline, name) = ring.soonest(&may_go)?;
+                let (deadline, name) = ring.soonest(may_go)?;
                 let of_owner = ring.get(&name).map_or(0, |entry| entry.of_owner(room));
                 Some((Reverse(of_owner), deadline, index, name))
             });
