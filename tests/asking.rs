@@ -458,8 +458,11 @@ async fn what_is_no_part_of_an_operation_is_named() {
             detail.detail(404, "not-found"),
             "There is no operation foo."
         );
-        let answer = ask(&polls, &format!("GET {root}/results"), &[]).await;
-        answer.detail(400, "invalid-id");
+        let detail = ask(&polls, &format!("GET {root}/results"), &[]).await;
+        assert_eq!(
+            detail.detail(404, "not-found"),
+            "There is no operation results."
+        );
     }
     // A service that is not mounted knows its root all the same.
     let polls = PollService::new(store);

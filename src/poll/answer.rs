@@ -16,7 +16,6 @@ use super::{
     list::list,
     precondition::{self, Named},
     settings::Settings,
-    unknown::invalid_id,
 };
 use crate::{
     dialect::{
@@ -117,7 +116,6 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
             Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => {
                 read_only(settings, &inquiry)
             }
-            Fault::InvalidId if inquiry.id.is_none() => invalid_id(settings, parts),
             fault => fault,
         })?;
     match ask {

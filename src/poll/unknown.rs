@@ -25,22 +25,6 @@ pub(super) fn not_found<S: Store>(
     }
 }
 
-/// The same for a word that can be no id, since it names a part.
-pub(super) fn invalid_id<S: Store>(settings: &Settings<S>, parts: &Parts) -> Fault {
-    let path = unescaped(parts.uri.path());
-    let name = last_segment(&path).1;
-    let is_word = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match parent(settings.locator.at(), &path, name) {
-        Some(id) if is_word && name.len() <= LONGEST_NAME => Fault::NoSubResource {
-            id,
-            name: name.into(),
-        },
-        _ => Fault::InvalidId,
-    }
-}
-
-const LONGEST_NAME: usize = 32;
-
 /// What precedes `name` at the end of a path, unless that is where the operations are.
 fn parent(at: &str, path: &str, name: &str) -> Option<OperationId> {
     let (before, last) = last_segment(path);
