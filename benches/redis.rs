@@ -78,8 +78,8 @@ async fn memory() {
     let plain = |id: OperationId| NewOperation::new(id).owner(owner.clone());
     let held = |id| plain(id).lease(lease());
     let with_key = |id: OperationId| {
-        let name = id.to_string().into();
-        held(id).key(Key { name, fingerprint })
+        let name = id.to_string();
+        held(id).key(Key::new(None, name, fingerprint))
     };
     let before = used(&redis).await;
     let live = create_all(&store, held).await;

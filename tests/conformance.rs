@@ -277,6 +277,11 @@ broken! {
     a_key_that_is_ignored_is_noticed: keys, KeysAreIgnored, "law 1";
     a_fingerprint_that_is_ignored_is_noticed: keys, FingerprintsAreIgnored, "law 1";
     an_owner_of_a_key_that_is_ignored_is_noticed: keys, OwnersOfKeysAreIgnored, "law 1";
+    owners_and_keys_that_run_into_each_other_are_noticed: keys, OwnersRunIntoTheirKeys, "law 1";
+    a_key_that_may_be_nobodys_is_noticed: keys, OwnersKeysMayBeNobodys, "law 1";
+    a_reservation_that_reaches_another_owner_is_noticed: keys, ReservationsGoByTheName, "law 1";
+    a_key_that_is_taken_though_its_id_is_not_free_is_noticed: keys, KeysAreTakenBeforeTheId, "law 1";
+    a_deleted_operation_that_is_given_is_noticed: keys, ForgottenIsAsIfThere, "law 1";
     a_reservation_that_is_ignored_is_noticed: keys, ReservationsAreIgnored, "law 1";
     a_reservation_that_never_lapses_is_noticed: keys, ReservationsNeverLapse, "law 1";
     a_reservation_that_is_not_renewed_is_noticed: keys, ReservationsAreNotRenewed, "law 1";

@@ -25,7 +25,7 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
+        NodeId, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
         Version, Watch, Write, conformance,
     },
 };
@@ -208,11 +208,10 @@ impl<R: Keys<Output = RecordedResponse>> Keys for Flaky<R> {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
-        self.until_answered(|| self.inner.reserve(key, owner, token, term))
+        self.until_answered(|| self.inner.reserve(key, token, term))
             .await
     }
 

@@ -32,10 +32,7 @@ fn numbered(number: usize) -> NewOperation {
 }
 
 fn key(name: &str) -> Key {
-    Key {
-        name: name.into(),
-        fingerprint: [1; 32],
-    }
+    Key::new(None, name, [1; 32])
 }
 
 async fn create(store: &MemoryStore, new: NewOperation) -> Seen {
@@ -283,12 +280,7 @@ async fn a_full_store_leaves_nothing_half_made() {
     assert_eq!((store.len(), store.bytes()), (1, bytes));
     assert!(store.get(&refused.id).await.unwrap().is_none());
     let reserved = store
-        .reserve(
-            &key("a key of the client"),
-            None,
-            FencingToken::random(),
-            SECOND,
-        )
+        .reserve(&key("a key of the client"), FencingToken::random(), SECOND)
         .await;
     assert!(matches!(reserved.unwrap(), Reservation::Reserved(_)));
 }
@@ -375,14 +367,16 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
     // Purging in between removes neither the key nor anything else.
     assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
     match store.create(numbered(2).key(key("k"))).await.unwrap() {
-        Created::Existing(found) => assert_eq!(found.operation().id(), id),
+        Created::KeyHeld(Reservation::Forgotten(found)) => {
+            assert_eq!(found.operation().id(), id);
+        }
         other => panic!("the key was free: {other:?}"),
     }
     let reserved = store
-        .reserve(&key("k"), None, FencingToken::random(), SECOND)
+        .reserve(&key("k"), FencingToken::random(), SECOND)
         .await
         .unwrap();
-    assert!(matches!(reserved, Reservation::Operation(_)));
+    assert!(matches!(reserved, Reservation::Forgotten(_)));
     advance(MILLISECOND).await;
     create(&store, numbered(2).key(key("k"))).await;
 }
@@ -402,7 +396,7 @@ async fn the_key_of_an_operation_that_expired_or_was_evicted_is_free() {
         // Evicts the one above.
         create(&store, numbered(2).key(key("another"))).await;
         let reserved = store
-            .reserve(&key("k"), None, FencingToken::random(), SECOND)
+            .reserve(&key("k"), FencingToken::random(), SECOND)
             .await
             .unwrap();
         assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
@@ -419,7 +413,7 @@ async fn a_key_never_finds_an_operation_that_it_did_not_make() {
     let other = Some(Owner::new("another"));
     create(&store, numbered(1).owner(other).key(key("new"))).await;
     let reserved = store
-        .reserve(&key("old"), None, FencingToken::random(), SECOND)
+        .reserve(&key("old"), FencingToken::random(), SECOND)
         .await
         .unwrap();
     assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
@@ -866,7 +860,7 @@ async fn perform(store: &MemoryStore, act: Act) {
         Act::Reserve { key: name } => {
             let key = key(&format!("key {name}"));
             match store
-                .reserve(&key, None, FencingToken::random(), 20 * MILLISECOND)
+                .reserve(&key, FencingToken::random(), 20 * MILLISECOND)
                 .await
             {
                 Ok(_) | Err(StoreError::Full) => {}
@@ -1082,7 +1076,7 @@ async fn fill_with_keys(store: &MemoryStore, name: &str) {
     for number in 0..500 {
         let key = key(&format!("{name} {number}"));
         let token = FencingToken::random();
-        if store.reserve(&key, None, token, SECOND).await.is_ok() {
+        if store.reserve(&key, token, SECOND).await.is_ok() {
             let answer = Response::new(WholeBody::from("x".repeat(500)));
             store
                 .settle(&key, token, RecordedResponse::new(answer))
@@ -1108,10 +1102,7 @@ async fn keys_of_the_past_make_room_for_operations_and_for_each_other() {
     fill_with_keys(&store, "second").await;
     let token = FencingToken::random();
     advance(MINUTE).await;
-    let reserved = store
-        .reserve(&key("third"), None, token, SECOND)
-        .await
-        .unwrap();
+    let reserved = store.reserve(&key("third"), token, SECOND).await.unwrap();
     assert!(matches!(reserved, Reservation::Reserved(_)));
     assert!(store.bytes() <= 64 * 1024 + 1024, "{}", store.bytes());
 }
@@ -1125,10 +1116,10 @@ async fn a_store_full_of_what_may_go_has_room_for_a_key() {
         ended(&store, numbered(number)).await;
     }
     let token = FencingToken::random();
-    let reserved = store.reserve(&key("k"), None, token, SECOND).await.unwrap();
+    let reserved = store.reserve(&key("k"), token, SECOND).await.unwrap();
     assert!(matches!(reserved, Reservation::Reserved(_)));
     // The same again is the same reservation.
-    let again = store.reserve(&key("k"), None, token, SECOND).await.unwrap();
+    let again = store.reserve(&key("k"), token, SECOND).await.unwrap();
     assert!(matches!(again, Reservation::Reserved(same) if same == token));
 }
 

@@ -244,6 +244,37 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
     }
 }
 
+async fn a_key_of_two_tenants_is_an_operation_each_on_all_nodes(nodes: &Nodes) {
+    let (a, b) = nodes.clients();
+    for round in 0..20 {
+        let key = format!("\"a key of tenants {round:04}\"");
+        let post = |client: &Client, tenant: &str| {
+            let client = client.clone();
+            let request = client
+                .request(Method::POST, "/reports")
+                .header("x-tenant", tenant)
+                .header("idempotency-key", &key);
+            async move { client.send(request, order(1, 1).into()).await }
+        };
+        let (cleo, dora, cleo_again, dora_again) = tokio::join!(
+            post(&a, "cleo"),
+            post(&b, "dora"),
+            post(&b, "cleo"),
+            post(&a, "dora")
+        );
+        for answer in [&cleo, &dora] {
+            assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
+        }
+        assert_eq!(cleo.header("location"), cleo_again.header("location"));
+        assert_eq!(dora.header("location"), dora_again.header("location"));
+        assert_ne!(cleo.header("location"), dora.header("location"));
+        let stranger = a.request(Method::GET, cleo.header("location"));
+        let stranger = stranger.header("x-tenant", "dora");
+        let answer = a.send(stranger, String::new().into()).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    }
+}
+
 /// A request that may still be answered directly reserves its key: whoever comes with
 /// it at the other node gets the same answer, and if its node dies, runs it.
 async fn a_reserved_key_is_one_call_on_all_nodes(store: &str) {
@@ -315,6 +346,7 @@ async fn all_that_crosses_nodes(store: &str) {
     a_result_is_the_same_everywhere(&nodes).await;
     a_cancel_stops_the_work_wherever_it_runs(&nodes).await;
     a_key_is_one_operation_on_all_nodes(&nodes).await;
+    a_key_of_two_tenants_is_an_operation_each_on_all_nodes(&nodes).await;
     a_tenants_list_is_the_same_everywhere(&nodes).await;
 }
 

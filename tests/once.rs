@@ -509,30 +509,140 @@ async fn without_owners_a_key_has_sixteen_characters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_key_or_id_of_another_owner_is_409() {
+async fn an_id_of_another_owner_is_409() {
     for mode in MODES {
-        for field in [KEY, ID] {
-            let store = MemoryStore::new();
-            let inner = mode.slow();
-            let rules = Idempotency::optional().client_ids();
-            let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
-            let ada = || post(mode, &[field, ("x-user", "ada")]);
-            let first = send(&layer, &inner, ada()).await;
-            let bob = post(mode, &[field, ("x-user", "bob")]);
-            for request in [bob, post(mode, &[field])] {
-                send(&layer, &inner, request)
-                    .await
-                    .is_problem(409, "id-taken");
-            }
-            // Not even whether it is the same request is told.
-            let other = ask(mode, "POST /", "Q4", &[field, ("x-user", "bob")]);
-            send(&layer, &inner, other)
-                .await
-                .is_problem(409, "id-taken");
-            assert_eq!(send(&layer, &inner, ada()).await, first);
-            sleep(Duration::from_secs(61)).await;
-            assert_eq!((inner.runs(), store.len()), (1, 1));
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let rules = Idempotency::optional().client_ids();
+        let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+        let ada = || post(mode, &[ID, ("x-user", "ada")]);
+        let first = send(&layer, &inner, ada()).await;
+        let bob = post(mode, &[ID, ("x-user", "bob")]);
+        let with_key = post(mode, &[ID, KEY, ("x-user", "bob")]);
+        for request in [bob, with_key, post(mode, &[ID])] {
+            let taken = send(&layer, &inner, request).await;
+            taken.is_problem(409, "id-taken");
         }
+        // Not even whether it is the same request is told.
+        let other = ask(mode, "POST /", "Q4", &[ID, ("x-user", "bob")]);
+        send(&layer, &inner, other)
+            .await
+            .is_problem(409, "id-taken");
+        assert_eq!(send(&layer, &inner, ada()).await, first);
+        sleep(Duration::from_secs(61)).await;
+        assert_eq!((inner.runs(), store.len()), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_owner_is_no_matter_to_anybody_else() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let rules = Idempotency::optional();
+        let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+        let by = |user: Option<&'static str>, body| {
+            let user = user.map(|user| ("x-user", user));
+            let fields: Vec<_> = [KEY].into_iter().chain(user).collect();
+            ask(mode, "POST /reports", body, &fields)
+        };
+        let everybody = [Some("ada"), Some("bob"), None];
+        let mut answers = Vec::new();
+        for user in everybody {
+            answers.push(send(&layer, &inner, by(user, "Q3")).await);
+        }
+        for (index, answer) in answers.iter().enumerate() {
+            let others = answers.iter().skip(index + 1);
+            assert!(
+                others
+                    .into_iter()
+                    .all(|other| other.location() != answer.location())
+            );
+        }
+        for (user, first) in everybody.into_iter().zip(&answers) {
+            assert_eq!(&send(&layer, &inner, by(user, "Q3")).await, first);
+            let other = send(&layer, &inner, by(user, "Q4")).await;
+            other.is_problem(422, "idempotency-key-reused");
+        }
+        sleep(Duration::from_secs(61)).await;
+        assert_eq!((inner.runs(), store.len()), (3, 3), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_owners_with_one_key_at_the_same_moment_get_an_operation_each() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let rules = Idempotency::optional;
+        let layers: Vec<_> = (0..4)
+            .map(|_| node(mode, &store, rules()).owner_with(PlainOwner::new(by_header)))
+            .collect();
+        let sent = (0..20).map(|number| {
+            let (layer, inner) = (layers[number % 4].clone(), inner.clone());
+            let user = ["ada", "bob"][number / 4 % 2];
+            tokio::spawn(async move {
+                let request = post(mode, &[KEY, ("x-user", user)]);
+                (user, send(&layer, &inner, request).await)
+            })
+        });
+        let mut locations = std::collections::HashMap::new();
+        for sent in sent.collect::<Vec<_>>() {
+            let (user, answer) = sent.await.unwrap();
+            let locations: &mut std::collections::HashSet<_> = locations.entry(user).or_default();
+            locations.insert(answer.location().to_owned());
+        }
+        let (ada, bob) = (&locations["ada"], &locations["bob"]);
+        assert_eq!((ada.len(), bob.len()), (1, 1), "{mode:?}");
+        assert_ne!(ada, bob, "{mode:?}");
+        sleep(Duration::from_secs(61)).await;
+        assert_eq!((inner.runs(), store.len()), (2, 2), "{mode:?}");
+    }
+}
+
+/// Whatever has become of the other one's.
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
+    for mode in MODES {
+        let mut seen = Vec::new();
+        for was_used in [false, true] {
+            let memory = MemoryStore::new();
+            let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
+            let log = Arc::clone(&calls);
+            let store = Hooked::new(memory.clone(), move |call, when| {
+                if when == When::Before {
+                    log.lock().unwrap().push(call);
+                }
+                std::future::ready(Ok(()))
+            });
+            let inner = mode.slow();
+            let rules = Idempotency::optional();
+            let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+            if was_used {
+                let ada = post(mode, &[KEY, ("x-user", "ada")]);
+                assert_eq!(send(&layer, &inner, ada).await.status, 202);
+            }
+            // Until the first one has ended, so that the calls are of one request.
+            sleep(Duration::from_secs(61)).await;
+            calls.lock().unwrap().clear();
+            let bob = || post(mode, &[KEY, ("x-user", "bob")]);
+            let first = send(&layer, &inner, bob()).await;
+            assert_eq!(first.status, 202);
+            assert_eq!(send(&layer, &inner, bob()).await, first);
+            // The lease is renewed now and then.
+            let asked = |call: &&Call| !matches!(call, Call::Renew | Call::Recalled);
+            let calls: Vec<Call> = calls
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(asked)
+                .copied()
+                .collect();
+            let body = String::from_utf8_lossy(&first.body).into_owned();
+            let id = first.location().rsplit('/').next().unwrap();
+            seen.push((calls, body.replace(id, "ID")));
+        }
+        assert_eq!(seen[0], seen[1], "{mode:?}");
     }
 }
 
@@ -922,7 +1032,7 @@ async fn forget<S: Store + Clone>(polls: &PollService<S>, location: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_outlives_an_operation_that_is_forgotten() {
+async fn the_key_of_an_operation_that_was_deleted_is_410_until_it_would_have_expired() {
     for mode in MODES {
         for field in [KEY, ID] {
             let store = MemoryStore::new().ttl(Duration::from_secs(3600));
@@ -935,7 +1045,13 @@ async fn a_key_outlives_an_operation_that_is_forgotten() {
 
             sleep(Duration::from_secs(3000)).await;
             for _ in 0..2 {
-                assert_eq!(send(&layer, &inner, post(mode, &[field])).await, first);
+                let again = send(&layer, &inner, post(mode, &[field])).await;
+                again.is_problem(410, "operation-deleted");
+                let said = String::from_utf8_lossy(&again.body);
+                assert!(
+                    said.contains(location.rsplit('/').next().unwrap()),
+                    "{said}"
+                );
             }
             let other = ask(mode, "POST /reports?year=2026", "Q4", &[field]);
             let other = send(&layer, &inner, other).await;

@@ -53,6 +53,7 @@ where
             Created::Existing(record) => Ok(Made::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
+            Created::KeyHeld(Reservation::Forgotten(record)) => Err(Refusal::deleted(&record)),
             Created::KeyHeld(Reservation::InProgress)
                 if begun.get_or_insert_with(Instant::now).elapsed() < max_wait =>
             {

@@ -168,7 +168,7 @@ where
                         };
                         ready!(over.poll(passing.in_flight(), context));
                         passing.in_flight().refused();
-                        let refused = refusing.response(Refusal::Closed);
+                        let refused = refusing.response(&Refusal::Closed);
                         let answer = Ok(refused.map(ResponseBody::whole));
                         return Poll::Ready((answer, Reply::Refused));
                     };

@@ -78,7 +78,7 @@ where
         self.request.body = body;
         let wanted = match self.identify() {
             Ok(wanted) => wanted,
-            Err(refusal) => return self.refused(refusal),
+            Err(refusal) => return self.refused(&refusal),
         };
         match (self.way, &wanted.new.key, self.node.keys.get().copied()) {
             // Creating with a fresh id reserves the key in the same step.
@@ -130,12 +130,11 @@ where
             return Going::Held(self.hold_whole(wanted, None));
         };
         let (node, max_wait) = (Arc::clone(&self.node), rules.max_wait);
-        let owner = wanted.new.owner.clone();
         let patience = self.policy.create_timeout;
         let in_flight = Arc::clone(&node.in_flight);
         let reserved = tokio::select! {
             biased;
-            reserved = ReservedKey::reserve(node, keys, key, owner, patience, max_wait) => reserved,
+            reserved = ReservedKey::reserve(node, keys, key, patience, max_wait) => reserved,
             () = in_flight.over().cancelled() => {
                 in_flight.refused();
                 Err(Refusal::Closed)
@@ -145,7 +144,7 @@ where
             Ok(Reserved::Free(key)) => {
                 let node = Arc::clone(&self.node);
                 if let Err(refusal) = is_free(&node, patience, &wanted).await {
-                    return self.refused(refusal);
+                    return self.refused(&refusal);
                 }
                 wanted.new = wanted.new.reservation(key.token);
                 return match self.way {
@@ -156,7 +155,7 @@ where
                 };
             }
             Ok(Reserved::Operation(record)) if record.was_not_dispatched() => {
-                return self.refused(Refusal::Unavailable);
+                return self.refused(&Refusal::Unavailable);
             }
             Ok(Reserved::Operation(record)) => {
                 let urls = self
@@ -166,7 +165,7 @@ where
                 Accepted::Repeated(Created::of(&record), urls)
             }
             Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
-            Err(refusal) => return self.refused(refusal),
+            Err(refusal) => return self.refused(&refusal),
         };
         self.front(&wanted.new.id).answer(&Ok(accepted)).into()
     }
@@ -206,7 +205,10 @@ where
         let mut wanted = self.wanted(rules.client_id(&self.request.parts)?);
         let body = self.request.body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        wanted.new.key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
+        let key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
+        if let Some(key) = key {
+            wanted.new = wanted.new.key(key);
+        }
         Ok(wanted)
     }
 
@@ -248,7 +250,7 @@ where
         Front::new(Arc::clone(&self.policy), urls, parts.version)
     }
 
-    fn refused<P, E>(&self, refusal: Refusal) -> Going<P, E> {
+    fn refused<P, E>(&self, refusal: &Refusal) -> Going<P, E> {
         let response = refusal.response(&self.policy, self.request.parts.version, false);
         (response, Reply::Refused).into()
     }

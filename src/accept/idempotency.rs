@@ -123,7 +123,8 @@ impl Idempotency {
     }
 
     /// The key of a request: the one it brings, else one made of the `id` it
-    /// brings. `owned` says whether the layer knows owners.
+    /// brings. `owned` says whether the layer knows owners; whose it is, the operation
+    /// says that it is for.
     pub(super) fn key(
         &self,
         parts: &Parts,
@@ -152,10 +153,7 @@ impl Idempotency {
             digest.update(format!("{id}\n"));
         }
         digest.update((self.fingerprint)(parts, body));
-        Key {
-            name: name.into(),
-            fingerprint: digest.finalize().into(),
-        }
+        Key::new(None, name, digest.finalize().into())
     }
 
     pub(crate) fn parse(&self, value: &[u8]) -> Option<String> {

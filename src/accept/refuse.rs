@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 use super::{collect::discard, policy::Policy};
 use crate::{
     dialect::{Bound, Fault},
-    operation::{FailureKind, WholeBody},
+    operation::{FailureKind, OperationId, WholeBody},
     run::Refused,
+    store::Record,
 };
 
 /// Why a request is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     Full,
     FullForOwner,
@@ -36,10 +37,12 @@ pub(super) enum Refusal {
     KeyReused,
     /// The first request with this key is still being answered.
     KeyInUse,
-    /// The key or the id is another owner's.
+    /// The id is another owner's.
     Taken,
     /// The inner service came to no answer, and there was no operation yet.
     Failed(FailureKind),
+    /// The key made this operation, which was deleted.
+    Deleted(OperationId),
 }
 
 impl From<Refused> for Refusal {
@@ -53,10 +56,15 @@ impl From<Refused> for Refusal {
 }
 
 impl Refusal {
+    /// A repetition of the request that made an operation which was deleted.
+    pub(super) fn deleted<T>(record: &Record<T>) -> Self {
+        Self::Deleted(record.operation().id().clone())
+    }
+
     /// The answer. `closes` says that the body's end is out of reach, with
     /// which HTTP/1 closes the connection.
     pub(super) fn response(
-        self,
+        &self,
         policy: &Policy,
         version: Version,
         closes: bool,
@@ -84,7 +92,8 @@ impl Refusal {
             Self::KeyReused => Fault::KeyReused,
             Self::KeyInUse => Fault::KeyInUse { retry_after },
             Self::Taken => Fault::IdTaken,
-            Self::Failed(kind) => Fault::Failed { kind },
+            Self::Failed(kind) => Fault::Failed { kind: *kind },
+            Self::Deleted(id) => Fault::Deleted { id: id.clone() },
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());
@@ -104,7 +113,7 @@ pub(super) struct Refusing {
 }
 
 impl Refusing {
-    pub(super) fn response(&self, refusal: Refusal) -> Response<WholeBody> {
+    pub(super) fn response(&self, refusal: &Refusal) -> Response<WholeBody> {
         refusal.response(&self.policy, self.version, false)
     }
 }
@@ -112,7 +121,7 @@ impl Refusing {
 /// Refuses a request of whose body nothing was read.
 pub(super) fn refuse_unread<B>(
     policy: &Policy,
-    refusal: Refusal,
+    refusal: &Refusal,
     parts: &Parts,
     body: B,
 ) -> Response<WholeBody>
@@ -122,7 +131,7 @@ where
     let unread = !body.is_end_stream();
     // Who awaits a `100 Continue` may leave the body out now, or send it:
     // nothing says where a next request would begin.
-    let open = refusal == Refusal::BodyTooLarge || parts.headers.contains_key(EXPECT);
+    let open = *refusal == Refusal::BodyTooLarge || parts.headers.contains_key(EXPECT);
     let mut response = refusal.response(policy, parts.version, unread && open);
     if unread {
         discard_after(parts.version, &mut response, Box::pin(body));

@@ -12,7 +12,7 @@ use super::refuse::Refusal;
 use crate::{
     operation::RecordedResponse,
     run::{Node, until_answered},
-    store::{FencingToken, Key, KeyPowers, Owner, Record, Repository, Reservation, StoreError},
+    store::{FencingToken, Key, KeyPowers, Record, Repository, Reservation, StoreError},
 };
 
 /// What a key stands for, once that is certain.
@@ -47,7 +47,6 @@ impl ReservedKey {
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
         key: Key,
-        owner: Option<Owner>,
         patience: Duration,
         max_wait: Duration,
     ) -> Result<Reserved, Refusal> {
@@ -57,7 +56,6 @@ impl ReservedKey {
                 node: Arc::clone(&node),
                 powers,
                 key: key.clone(),
-                owner: owner.clone(),
                 token: FencingToken::random(),
             };
             // In a task of its own, so that it goes on to the end, wherever the
@@ -95,7 +93,6 @@ struct Keeper<R> {
     node: Arc<Node<R>>,
     powers: KeyPowers<R>,
     key: Key,
-    owner: Option<Owner>,
     token: FencingToken,
 }
 
@@ -117,7 +114,7 @@ impl<R: Repository> Keeper<R> {
                 Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
                 Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
                 Reservation::InProgress => Ok(None),
-                Reservation::Taken => Err(Refusal::Taken),
+                Reservation::Forgotten(record) => Err(Refusal::deleted(&record)),
                 Reservation::Mismatch | Reservation::Reserved(_) => Err(Refusal::KeyReused),
             },
             Ok(Err(_)) | Err(_) => {
@@ -151,7 +148,11 @@ impl<R: Repository> Keeper<R> {
             match timeout(interval, self.reserve()).await {
                 Ok(Ok(Reservation::Reserved(_))) => {}
                 // It is bound by now.
-                Ok(Ok(Reservation::Operation(_) | Reservation::Answered(_))) => {}
+                Ok(Ok(
+                    Reservation::Operation(_)
+                    | Reservation::Forgotten(_)
+                    | Reservation::Answered(_),
+                )) => {}
                 Ok(Ok(_)) => tracing::warn!("a key is another request's by now"),
                 Ok(Err(_)) | Err(_) => tracing::warn!("a reservation could not be renewed"),
             }
@@ -159,9 +160,9 @@ impl<R: Repository> Keeper<R> {
     }
 
     async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
-        let (node, owner) = (&self.node, self.owner.as_ref());
+        let node = &self.node;
         until_answered(node, || {
-            (self.powers.reserve)(&node.store, &self.key, owner, self.token, node.lease().term)
+            (self.powers.reserve)(&node.store, &self.key, self.token, node.lease().term)
         })
         .await
     }

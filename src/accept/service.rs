@@ -41,7 +41,7 @@ impl<S, R> AsyncAccept<S, R> {
         }
     }
 
-    fn refuse<B>(&self, refusal: Refusal, parts: &Parts, body: B) -> ResponseFuture<S, R, B>
+    fn refuse<B>(&self, refusal: &Refusal, parts: &Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Service<Request<RequestBody<B>>>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -117,7 +117,7 @@ impl<S, R> AsyncAccept<S, R> {
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => return self.refuse(refused.into(), &parts, body),
+            Err(refused) => return self.refuse(&refused.into(), &parts, body),
         };
         let arriving = Arriving {
             inner: self.inner.clone(),
@@ -145,7 +145,7 @@ impl<S, R> AsyncAccept<S, R> {
         let limit = self.policy.body_limit;
         let announced = body.size_hint().lower().max(content_length(parts));
         if announced > limit {
-            return self.refuse(Refusal::BodyTooLarge, parts, body);
+            return self.refuse(&Refusal::BodyTooLarge, parts, body);
         }
         ResponseFuture::collecting(
             CollectBody::new(body, limit, self.policy.body_timeout),

@@ -29,8 +29,9 @@ use crate::operation::{FailureKind, OperationId, Problem, State, WholeBody};
 /// | `idempotency-key-invalid` | 400 | the key is no string, too long or too short |
 /// | `idempotency-key-in-use` | 409 | the first request with it is still being answered |
 /// | `idempotency-key-reused` | 422 | it came with another request before |
-/// | `id-taken` | 409 | the id or the key is somebody else's |
+/// | `id-taken` | 409 | the id is somebody else's |
 /// | `canceled` | 410 | there is no result, and will be none |
+/// | `operation-deleted` | 410 | the key made an operation that its client deleted |
 /// | `precondition-failed` | 412 | `If-Match` names another version |
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
@@ -112,8 +113,13 @@ pub enum Fault {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The id or the key is somebody else's.
+    /// The id is somebody else's.
     IdTaken,
+    /// The same request made an operation that was deleted.
+    Deleted {
+        /// The operation.
+        id: OperationId,
+    },
     /// There is no result, and will be none.
     Canceled {
         /// The operation.
@@ -254,6 +260,10 @@ impl Fault {
             Self::NotFinished { id } => {
                 problem.with_detail(format!("The operation {id} is still going on."))
             }
+            Self::Deleted { id } => problem.with_detail(format!(
+                "This request made the operation {id}, which was deleted. Another \
+                 Idempotency-Key makes another operation."
+            )),
             Self::Canceled { id } => {
                 problem.with_detail(format!("The operation {id} was canceled."))
             }
@@ -365,7 +375,12 @@ impl Fault {
                 Status::CONFLICT,
                 "A request with this Idempotency-Key is still being answered",
             ),
-            Self::IdTaken => ("id-taken", Status::CONFLICT, "This id or key is taken"),
+            Self::IdTaken => ("id-taken", Status::CONFLICT, "This id is taken"),
+            Self::Deleted { .. } => (
+                "operation-deleted",
+                Status::GONE,
+                "The operation was deleted",
+            ),
             Self::Canceled { .. } => ("canceled", Status::GONE, "The operation was canceled"),
             Self::PreconditionFailed => (
                 "precondition-failed",

@@ -143,7 +143,7 @@ powers! {
         fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
     }
     Keys [] {
-        fn reserve<'a, 'b>(key: &'a Key, owner: Option<&'b Owner>, token: FencingToken, term: Duration) -> Result<Reservation<T>, StoreError>;
+        fn reserve<'a>(key: &'a Key, token: FencingToken, term: Duration) -> Result<Reservation<T>, StoreError>;
         fn settle<'a>(key: &'a Key, token: FencingToken, answer: T) -> Result<bool, StoreError>;
         fn release_key<'a>(key: &'a Key, token: FencingToken) -> Result<bool, StoreError>;
     }

@@ -1,16 +1,11 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use super::{FencingToken, Key, Keys, Owner, Reservation, StoreError};
+use super::{FencingToken, Key, Keys, Reservation, StoreError};
 use crate::operation::RecordedResponse;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
-type Reserve<R> = for<'a> fn(
-    &'a R,
-    &'a Key,
-    Option<&'a Owner>,
-    FencingToken,
-    Duration,
-) -> Boxed<'a, Reservation<RecordedResponse>>;
+type Reserve<R> =
+    for<'a> fn(&'a R, &'a Key, FencingToken, Duration) -> Boxed<'a, Reservation<RecordedResponse>>;
 type Settle<R> = for<'a> fn(&'a R, &'a Key, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
 type Release<R> = for<'a> fn(&'a R, &'a Key, FencingToken) -> Boxed<'a, bool>;
 
@@ -25,9 +20,7 @@ pub(crate) struct KeyPowers<R> {
 impl<R: Keys<Output = RecordedResponse>> KeyPowers<R> {
     pub(crate) fn of_store() -> Self {
         Self {
-            reserve: |store, key, owner, token, term| {
-                Box::pin(store.reserve(key, owner, token, term))
-            },
+            reserve: |store, key, token, term| Box::pin(store.reserve(key, token, term)),
             settle: |store, key, token, answer| Box::pin(store.settle(key, token, answer)),
             release: |store, key, token| Box::pin(store.release_key(key, token)),
         }

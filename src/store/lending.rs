@@ -326,11 +326,10 @@ macro_rules! forward {
             async fn reserve(
                 &self,
                 key: &Key,
-                owner: Option<&Owner>,
                 token: FencingToken,
                 term: Duration,
             ) -> Result<Reservation<R::Output>, StoreError> {
-                self.inner.reserve(key, owner, token, term).await
+                self.inner.reserve(key, token, term).await
             }
 
             async fn settle(

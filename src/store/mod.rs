@@ -21,8 +21,10 @@
 //! store.
 //!
 //! 1. *Create* is atomic and durable when it returns. The same id or key again
-//!    gives the existing operation to the same owner, and *taken* to another.
-//!    A read from any node sees it at once.
+//!    gives the existing operation to the same owner. An id of another owner is
+//!    *taken*; a key of another owner is another key, which says and changes
+//!    nothing. The key of an operation that was forgotten says so until the
+//!    operation would have expired. A read from any node sees it at once.
 //! 2. Start, progress and outcome are conditional on *not terminal and my
 //!    token*; a change asked for from outside names a version. Of two racing
 //!    finishes one wins and the other learns that it lost. The same write
@@ -64,6 +66,7 @@ mod error;
 mod function;
 mod health;
 mod history;
+mod key;
 mod key_powers;
 mod lending;
 mod mailbox;
@@ -89,6 +92,7 @@ pub use error::StoreError;
 pub use function::{Change, RepositoryFn, StoreFn};
 pub use health::{Health, HealthWarning};
 pub use history::Past;
+pub use key::{Key, Reservation};
 pub(crate) use key_powers::KeyPowers;
 pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
@@ -101,8 +105,6 @@ pub use redb::{Redb, RedbError, RedbStats, RedbStore};
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisBuilder, RedisError, RedisStore};
 pub use repository::{Created, Repository, Write};
-pub use requests::{
-    Cursor, Held, Key, LeaseTerm, ListQuery, NewOperation, Page, Reservation, TakenOver,
-};
+pub use requests::{Cursor, Held, LeaseTerm, ListQuery, NewOperation, Page, TakenOver};
 pub(crate) use traits::Found;
 pub use traits::{Keys, Lease, List, Purge, Store, Watch};

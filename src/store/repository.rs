@@ -8,9 +8,10 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// # Semantics
 /// * Law 1, [`create`](Self::create): atomic, and durable when it returns.
 ///   Asked again with the same id or the same key it gives the operation that
-///   is there ([`Created::Existing`]) to the same owner, [`Created::IdTaken`]
-///   to another. With a key, an operation of that id which the key did not make
-///   is another request's: [`Created::KeyHeld`]. Any read that begins after it returned sees the operation.
+///   is there ([`Created::Existing`]) to the same owner. An id of another owner is
+///   [`Created::IdTaken`]; a key of another owner is another key. With a key, an
+///   operation of that id which the key did not make is another request's:
+///   [`Created::KeyHeld`]. Any read that begins after it returned sees the operation.
 /// * Law 2: [`start`](Self::start), [`report`](Self::report) and
 ///   [`finish`](Self::finish) happen only while the operation is not terminal
 ///   and `token` is its latest. [`overrule`](Self::overrule) and
@@ -96,8 +97,9 @@ pub trait Repository: Store {
         outcome: Outcome<Self::Output>,
     ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
 
-    /// Removes a terminal operation that is still at `version`. A key that
-    /// found it stays taken until it expires.
+    /// Removes a terminal operation that is still at `version`. The key that made it
+    /// finds it [`Forgotten`](Reservation::Forgotten) from now on, until it would have
+    /// expired.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether it happened.
@@ -116,11 +118,11 @@ pub enum Created<T> {
     New(Arc<Record<T>>),
     /// The same owner has created it before.
     Existing(Arc<Record<T>>),
-    /// Another owner has an operation with this id or key.
+    /// Another owner has an operation with this id.
     IdTaken,
-    /// The same owner came with this key before, and it stands for something
-    /// else than an operation: another request, an early answer, or a request
-    /// that is still being answered.
+    /// The key stands for something else than an operation that is there: another
+    /// request, an early answer, a request that is still being answered, or an
+    /// operation that was forgotten.
     KeyHeld(Reservation<T>),
 }
 

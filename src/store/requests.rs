@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Method;
 
-use super::{FencingToken, NodeId, Owner, Record};
+use super::{FencingToken, Key, NodeId, Owner, Record};
 use crate::operation::{OperationId, State, StateSet};
 
 /// An operation to be created.
@@ -29,7 +29,7 @@ pub struct NewOperation {
     /// Whether its holder runs it already: it is running from its first version on,
     /// started once.
     pub is_running: bool,
-    /// The key under which a repetition finds it again.
+    /// The key under which a repetition finds it again; of the same owner.
     pub key: Option<Key>,
     /// The token of a [reservation](super::Keys::reserve) of that key.
     pub reservation: Option<FencingToken>,
@@ -56,9 +56,12 @@ impl NewOperation {
         }
     }
 
-    /// Sets whose it is.
+    /// Sets whose it is, and so is its key.
     #[must_use]
-    pub fn owner(self, owner: Option<Owner>) -> Self {
+    pub fn owner(mut self, owner: Option<Owner>) -> Self {
+        if let Some(key) = &mut self.key {
+            key.owner.clone_from(&owner);
+        }
         Self { owner, ..self }
     }
 
@@ -95,9 +98,14 @@ impl NewOperation {
         }
     }
 
-    /// Sets the key under which a repetition finds it again.
+    /// Sets the key under which a repetition finds it again. It becomes a key of the
+    /// operation's owner, whoever's it was.
     #[must_use]
     pub fn key(self, key: Key) -> Self {
+        let key = Key {
+            owner: self.owner.clone(),
+            ..key
+        };
         Self {
             key: Some(key),
             ..self
@@ -156,33 +164,6 @@ pub struct TakenOver<T> {
     pub record: Arc<Record<T>>,
     /// What it was [created](NewOperation::request) with, for running it again.
     pub request: Option<Bytes>,
-}
-
-/// What makes two requests the same request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// What the client sent as its `Idempotency-Key`.
-    pub name: Arc<str>,
-    /// A digest of the request that came with it.
-    pub fingerprint: [u8; 32],
-}
-
-/// What a store knows of a [`Key`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Reservation<T> {
-    /// It was free and is reserved now; this token settles or releases it.
-    Reserved(FencingToken),
-    /// The same request is being answered elsewhere.
-    InProgress,
-    /// The same request made this operation.
-    Operation(Arc<Record<T>>),
-    /// The same request was answered early, with this.
-    Answered(Arc<T>),
-    /// Another request of the same owner came with this key.
-    Mismatch,
-    /// Another owner came with this key.
-    Taken,
 }
 
 /// Which operations to list: those of one owner, newest first.

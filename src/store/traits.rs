@@ -220,9 +220,10 @@ pub trait Lease: Repository {
 /// Law 1: of any number of reservations of a free key at the same moment, on
 /// any nodes, one is [`Reservation::Reserved`]. A reservation that is neither
 /// settled nor released lapses after its term. A key given to
-/// [`Repository::create`] is bound to the operation it made.
+/// [`Repository::create`] is bound to the operation it made. A key is one by its owner
+/// and its name: nothing that happens to it is seen through another owner's.
 pub trait Keys: Repository {
-    /// Reserves `key` for `owner`, for `term`, under a token of the caller's
+    /// Reserves `key` for `term`, under a token of the caller's
     /// ([`FencingToken::random`]). The same again is
     /// [`Reservation::Reserved`] again, for `term` from now on: so an error can
     /// be tried away, and a reservation renewed.
@@ -233,7 +234,6 @@ pub trait Keys: Repository {
     fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> impl Future<Output = Result<Reservation<Self::Output>, StoreError>> + Send;

@@ -10,8 +10,8 @@ use tokio::{sync::watch, time::sleep};
 use tower_operations::{
     MemoryStore, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, NewOperation, NodeId, Owner,
-        Record, Repository, Reservation, Store, StoreError, TakenOver, Version, Watch, Write,
+        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, NewOperation, NodeId, Record,
+        Repository, Reservation, Store, StoreError, TakenOver, Version, Watch, Write,
     },
 };
 
@@ -237,12 +237,11 @@ impl Keys for Lawless {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
         let key = self.key(key.clone());
-        self.memory().await.reserve(&key, owner, token, term).await
+        self.memory().await.reserve(&key, token, term).await
     }
 
     async fn settle(

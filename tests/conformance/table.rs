@@ -103,6 +103,11 @@ pub(crate) enum Fault {
     KeysAreIgnored,
     FingerprintsAreIgnored,
     OwnersOfKeysAreIgnored,
+    OwnersRunIntoTheirKeys,
+    OwnersKeysMayBeNobodys,
+    ReservationsGoByTheName,
+    KeysAreTakenBeforeTheId,
+    ForgottenIsAsIfThere,
     ReservationsAreIgnored,
     ReservationsNeverLapse,
     ReservationsAreNotRenewed,
@@ -165,7 +170,6 @@ struct Row {
 
 #[derive(Debug)]
 struct KeyRow {
-    owner: Option<Owner>,
     fingerprint: [u8; 32],
     token: FencingToken,
     stands_for: StandsFor,
@@ -443,19 +447,31 @@ impl Repository for Table {
         let mut rows = self.rows().await;
         if let Some(key) = &new.key
             && !self.breaks(Fault::KeysAreIgnored)
-            && let Some(held) = self.held(&rows, key, new.owner.as_ref())
+            && let Some(held) = self.held(&rows, key)
         {
             let is_mine = matches!(held, Reservation::InProgress)
                 && (self.breaks(Fault::ReservationsAreIgnored)
-                    || Some(rows.keys[&key.name].token) == new.reservation);
+                    || Some(rows.keys[&self.filed(key)].token) == new.reservation);
             match held {
                 _ if is_mine => {}
                 Reservation::Operation(record) => return Ok(Created::Existing(record)),
-                Reservation::Taken => return Ok(Created::IdTaken),
                 held => return Ok(Created::KeyHeld(held)),
             }
         }
         let name = self.name(&new.id);
+        let key = new.key.as_ref().map(|key| {
+            let row = KeyRow {
+                fingerprint: key.fingerprint,
+                token: FencingToken::from_number(0),
+                stands_for: StandsFor::Operation(new.id.clone()),
+                until: None,
+            };
+            (self.filed(key), row)
+        });
+        let filed = key.as_ref().map(|(name, _)| Arc::clone(name));
+        let early = self.breaks(Fault::KeysAreTakenBeforeTheId);
+        let (early, late) = if early { (key, None) } else { (None, key) };
+        rows.keys.extend(early);
         let existing = match self.breaks(Fault::ExpiredIsCounted) {
             true => rows.operations.get(&name).cloned(),
             false => self.find(&rows, &new.id),
@@ -480,20 +496,11 @@ impl Repository for Table {
             number: rows.created,
             created: Instant::now(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
-            key: new.key.as_ref().map(|key| Arc::clone(&key.name)),
+            key: filed,
             request: new.request,
         };
         rows.operations.insert(name, row);
-        if let Some(key) = new.key {
-            let row = KeyRow {
-                owner: new.owner,
-                fingerprint: key.fingerprint,
-                token: FencingToken::from_number(0),
-                stands_for: StandsFor::Operation(new.id),
-                until: None,
-            };
-            rows.keys.insert(key.name, row);
-        }
+        rows.keys.extend(late);
         Ok(Created::New(record))
     }
 
@@ -866,14 +873,21 @@ impl Lease for Table {
 }
 
 impl Table {
+    /// What a key is filed under.
+    fn filed(&self, key: &Key) -> Arc<str> {
+        match (self.fault, &key.owner) {
+            (Some(Fault::OwnersOfKeysAreIgnored), _) => Arc::clone(&key.name),
+            (Some(Fault::OwnersRunIntoTheirKeys), Some(owner)) => {
+                format!("@{}{}", owner.as_str(), key.name).into()
+            }
+            (Some(Fault::OwnersKeysMayBeNobodys), None) => Arc::clone(&key.name),
+            _ => key.scoped_name(),
+        }
+    }
+
     /// What a key stands for to this request; `None` if it is free.
-    fn held(
-        &self,
-        rows: &Rows,
-        key: &Key,
-        owner: Option<&Owner>,
-    ) -> Option<Reservation<RecordedResponse>> {
-        let row = rows.keys.get(&key.name)?;
+    fn held(&self, rows: &Rows, key: &Key) -> Option<Reservation<RecordedResponse>> {
+        let row = rows.keys.get(&self.filed(key))?;
         let never = self.breaks(Fault::ReservationsNeverLapse)
             && matches!(row.stands_for, StandsFor::Request);
         if is_over(row.until) && !never {
@@ -882,13 +896,13 @@ impl Table {
         let found = match &row.stands_for {
             StandsFor::Request => Reservation::InProgress,
             StandsFor::Operation(id) => Reservation::Operation(self.find(rows, id)?.record),
-            StandsFor::Forgotten(record) => Reservation::Operation(Arc::clone(record)),
+            StandsFor::Forgotten(record) if self.breaks(Fault::ForgottenIsAsIfThere) => {
+                Reservation::Operation(Arc::clone(record))
+            }
+            StandsFor::Forgotten(record) => Reservation::Forgotten(Arc::clone(record)),
             StandsFor::Answer(_) if self.breaks(Fault::EarlyAnswersAreLost) => return None,
             StandsFor::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
-        if row.owner.as_ref() != owner && !self.breaks(Fault::OwnersOfKeysAreIgnored) {
-            return Some(Reservation::Taken);
-        }
         let is_same = row.fingerprint == key.fingerprint;
         Some(
             match is_same || self.breaks(Fault::FingerprintsAreIgnored) {
@@ -905,7 +919,13 @@ impl Table {
         token: FencingToken,
         ignores: Fault,
     ) -> Option<&'a mut KeyRow> {
-        let row = rows.keys.get_mut(&key.name)?;
+        let filed = self.filed(key);
+        let by_name = self.breaks(Fault::ReservationsGoByTheName);
+        let mut found = rows.keys.iter_mut().filter(|(name, row)| match by_name {
+            true => name.ends_with(&*key.name) && row.token == token,
+            false => **name == filed,
+        });
+        let row = found.next()?.1;
         let is_mine = row.token == token || self.breaks(ignores);
         let is_reserved = matches!(row.stands_for, StandsFor::Request);
         (is_mine && is_reserved && !is_over(row.until)).then_some(row)
@@ -916,7 +936,6 @@ impl Keys for Table {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>> {
@@ -926,14 +945,15 @@ impl Keys for Table {
                 && matches!(row.stands_for, StandsFor::Request)
                 && !is_over(row.until)
         };
-        let mine = rows.keys.get_mut(&key.name).filter(|row| is_mine(row));
+        let filed = self.filed(key);
+        let mine = rows.keys.get_mut(&filed).filter(|row| is_mine(row));
         if let Some(row) = mine {
             if !self.breaks(Fault::ReservationsAreNotRenewed) {
                 row.until = Some(Instant::now() + term);
             }
             return Ok(Reservation::Reserved(token));
         }
-        if let Some(held) = self.held(&rows, key, owner) {
+        if let Some(held) = self.held(&rows, key) {
             return Ok(held);
         }
         if self.breaks(Fault::ReserveIsNotAtomic) {
@@ -946,13 +966,12 @@ impl Keys for Table {
             false => token,
         };
         let row = KeyRow {
-            owner: owner.cloned(),
             fingerprint: key.fingerprint,
             token,
             stands_for: StandsFor::Request,
             until: Some(Instant::now() + term),
         };
-        rows.keys.insert(Arc::clone(&key.name), row);
+        rows.keys.insert(filed, row);
         Ok(Reservation::Reserved(token))
     }
 
@@ -968,7 +987,7 @@ impl Keys for Table {
                 && matches!(row.stands_for, StandsFor::Answer(_))
                 && !is_over(row.until)
         };
-        if rows.keys.get(&key.name).is_some_and(was_kept) {
+        if rows.keys.get(&self.filed(key)).is_some_and(was_kept) {
             return Ok(true);
         }
         let Some(row) = self.reserved(&mut rows, key, token, Fault::SettleIgnoresTheToken) else {
@@ -985,7 +1004,7 @@ impl Keys for Table {
         if self.reserved(&mut rows, key, token, ignores).is_none() {
             return Ok(false);
         }
-        rows.keys.remove(&key.name);
+        rows.keys.remove(&self.filed(key));
         Ok(true)
     }
 }

@@ -68,10 +68,7 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
         for number in 0..100 {
             let (store, start) = (nodes[number % nodes.len()].clone(), Arc::clone(&start));
             requests.spawn(async move {
-                let key = Key {
-                    name: "the same for everybody".into(),
-                    fingerprint: [7; 32],
-                };
+                let key = Key::new(None, "the same for everybody", [7; 32]);
                 let new = NewOperation::new(OperationId::new())
                     .key(key)
                     .lease(term(60));
@@ -112,10 +109,7 @@ async fn of_a_hundred_equal_reservations_one_wins() {
     let nodes = [store(&server).await, store(&server).await];
     let start = Arc::new(Barrier::new(100));
     let mut requests = JoinSet::new();
-    let key = Key {
-        name: "reserved".into(),
-        fingerprint: [7; 32],
-    };
+    let key = Key::new(None, "reserved", [7; 32]);
     for number in 0..100 {
         let (store, start) = (nodes[number % 2].clone(), Arc::clone(&start));
         let key = key.clone();
@@ -123,7 +117,7 @@ async fn of_a_hundred_equal_reservations_one_wins() {
             start.wait().await;
             let token = FencingToken::random();
             store
-                .reserve(&key, None, token, Duration::from_secs(60))
+                .reserve(&key, token, Duration::from_secs(60))
                 .await
                 .unwrap()
         });
@@ -158,10 +152,7 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
         let store = nodes[number % 2].clone().ttl(Duration::from_millis(2));
         tasks.spawn(async move {
             for round in 0..100 {
-                let key = Key {
-                    name: format!("key {}", (round + number) % 3).into(),
-                    fingerprint: [0; 32],
-                };
+                let key = Key::new(None, format!("key {}", (round + number) % 3), [0; 32]);
                 let id: OperationId = format!("id-{}", round % 3).parse().unwrap();
                 let new = NewOperation::new(id.clone()).key(key).lease(term(60));
                 let made = store.create(new).await.unwrap();
@@ -201,10 +192,7 @@ async fn names_are_kept_whatever_is_in_them() {
     let owner = Owner::new("a\0b \u{1f980} '; DROP TABLE operations; --");
     let (id, upper): (OperationId, OperationId) =
         ("a-id".parse().unwrap(), "A-ID".parse().unwrap());
-    let key = Key {
-        name: "\0'\\\u{e4}".into(),
-        fingerprint: [1; 32],
-    };
+    let key = Key::new(None, "\0'\\\u{e4}", [1; 32]);
     let new = NewOperation::new(id.clone())
         .owner(Some(owner.clone()))
         .key(key.clone());

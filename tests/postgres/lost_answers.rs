@@ -32,15 +32,12 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
         .owner(owner.clone())
         .request(Some("again".into()))
         .lease(term(60));
-    let key = Key {
-        name: "once".into(),
-        fingerprint: [3; 32],
-    };
+    let key = Key::new(None, "once", [3; 32]);
     let keyed = NewOperation::new(OperationId::new())
         .owner(owner)
         .key(key)
         .lease(term(60));
-    for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_1")]
+    for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_2")]
         .into_iter()
         .enumerate()
     {
@@ -102,14 +99,11 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
 #[tokio::test]
 async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
     let (_server, proxy, store) = set_up().await;
-    let key = Key {
-        name: "once".into(),
-        fingerprint: [3; 32],
-    };
+    let key = Key::new(None, "once", [3; 32]);
     let (token, minute) = (FencingToken::random(), Duration::from_secs(60));
-    proxy.cut_answer_to("_reserve_1");
-    store.reserve(&key, None, token, minute).await.unwrap_err();
-    let again = store.reserve(&key, None, token, minute).await.unwrap();
+    proxy.cut_answer_to("_reserve_2");
+    store.reserve(&key, token, minute).await.unwrap_err();
+    let again = store.reserve(&key, token, minute).await.unwrap();
     assert!(matches!(again, Reservation::Reserved(mine) if mine == token));
     proxy.cut_answer_to("'answer'");
     store
@@ -118,7 +112,7 @@ async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
         .unwrap_err();
     assert!(store.settle(&key, token, response("early")).await.unwrap());
     match store
-        .reserve(&key, None, FencingToken::random(), minute)
+        .reserve(&key, FencingToken::random(), minute)
         .await
         .unwrap()
     {

@@ -67,12 +67,9 @@ async fn each_step_of_an_operation_is_one_statement() {
     store.purge(100).await.unwrap();
     asked("purge: operations, then keys", 2);
 
-    let key = Key {
-        name: "once".into(),
-        fingerprint: [1; 32],
-    };
+    let key = Key::new(None, "once", [1; 32]);
     let (mine, minute) = (FencingToken::random(), Duration::from_secs(60));
-    store.reserve(&key, None, mine, minute).await.unwrap();
+    store.reserve(&key, mine, minute).await.unwrap();
     asked("reserve", 1);
     let new = NewOperation::new(OperationId::new())
         .key(key.clone())
@@ -91,7 +88,7 @@ async fn each_step_of_an_operation_is_one_statement() {
         name: "early".into(),
         ..key
     };
-    store.reserve(&early, None, mine, minute).await.unwrap();
+    store.reserve(&early, mine, minute).await.unwrap();
     store.settle(&early, mine, response("early")).await.unwrap();
     asked("reserve and settle", 2);
 

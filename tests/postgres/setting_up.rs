@@ -43,7 +43,7 @@ async fn nodes_that_start_at_once_set_up_once() {
         .fetch_all(&pool)
         .await
         .unwrap();
-    assert_eq!(versions, [1]);
+    assert_eq!(versions, [1, 2]);
 
     let newer = "INSERT INTO \"Mine\".operations_versions (version) VALUES (99)";
     query(newer).execute(&pool).await.unwrap();
@@ -52,7 +52,7 @@ async fn nodes_that_start_at_once_set_up_once() {
         refused,
         Err(PostgresError::NewerSchema {
             found: 99,
-            known: 1
+            known: 2
         })
     ));
 }
@@ -75,7 +75,7 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         refused,
         Err(PostgresError::OlderSchema {
             found: 0,
-            needed: 1
+            needed: 2
         })
     ));
     let refused = builder().connect().await;
@@ -102,13 +102,10 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         .await
         .unwrap();
     assert!(matches!(finished, Write::Done(_)));
-    let key = Key {
-        name: "key".into(),
-        fingerprint: [0; 32],
-    };
+    let key = Key::new(None, "key", [0; 32]);
     let mine = FencingToken::random();
     store
-        .reserve(&key, None, mine, Duration::from_secs(9))
+        .reserve(&key, mine, Duration::from_secs(9))
         .await
         .unwrap();
     let new = NewOperation::new(OperationId::new())

@@ -193,13 +193,10 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path);
-    let key = Key {
-        name: "a key that is reserved".into(),
-        fingerprint: [1; 32],
-    };
+    let key = Key::new(None, "a key that is reserved", [1; 32]);
     let reserve = async |store: &RedbStore| {
         let token = FencingToken::random();
-        let reserved = store.reserve(&key, None, token, TERM).await.unwrap();
+        let reserved = store.reserve(&key, token, TERM).await.unwrap();
         matches!(reserved, Reservation::Reserved(_))
     };
     assert!(reserve(&store).await);

@@ -12,7 +12,8 @@ use std::{
 use tower_operations::{
     OperationId, State,
     store::{
-        Created, Key, Lease, List, ListQuery, NewOperation, RedbStore, Repository, Store, Write,
+        Created, Key, Lease, List, ListQuery, NewOperation, RedbStore, Repository, Reservation,
+        Store, Write,
     },
 };
 
@@ -29,10 +30,7 @@ fn text(id: &OperationId) -> String {
 }
 
 fn key(id: &OperationId) -> Key {
-    Key {
-        name: format!("key of {id}").into(),
-        fingerprint: [1; 32],
-    }
+    Key::new(None, format!("key of {id}"), [1; 32])
 }
 
 fn keyed(id: &OperationId) -> NewOperation {
@@ -142,6 +140,10 @@ async fn check(store: &RedbStore, told: &Told) {
         // The same key finds the same operation, also a forgotten one.
         match store.create(keyed(id)).await.unwrap() {
             Created::Existing(record) => assert_eq!(record.operation().id(), id),
+            Created::KeyHeld(Reservation::Forgotten(record)) => {
+                assert!(what.starts_with("forg"), "{id} was {what}");
+                assert_eq!(record.operation().id(), id);
+            }
             other => panic!("{id} was {what} and its key gave {other:?}"),
         }
     }

@@ -14,10 +14,7 @@ use super::{connect, create, done, lease, proxy::Proxy, server::Redis, success};
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn key(name: &str) -> Key {
-    Key {
-        name: name.into(),
-        fingerprint: [7; 32],
-    }
+    Key::new(None, name, [7; 32])
 }
 
 #[tokio::test]
@@ -120,11 +117,11 @@ async fn a_reservation_whose_answer_was_cut_off_can_be_repeated() {
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     let (key, token) = (key("once"), tower_operations::store::FencingToken::random());
     proxy.cut("EVALSHA");
-    let reserve = || store.reserve(&key, None, token, MINUTE);
+    let reserve = || store.reserve(&key, token, MINUTE);
     assert!(reserve().await.unwrap_err().is_transient());
     assert!(matches!(reserve().await.unwrap(), Reservation::Reserved(own) if own == token));
     let other = tower_operations::store::FencingToken::random();
-    let other = store.reserve(&key, None, other, MINUTE).await.unwrap();
+    let other = store.reserve(&key, other, MINUTE).await.unwrap();
     assert!(matches!(other, Reservation::InProgress));
 
     let new = NewOperation::new(OperationId::new()).key(key.clone());

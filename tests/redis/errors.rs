@@ -99,16 +99,10 @@ async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
 async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
-    let key = |name: &str| Key {
-        name: name.into(),
-        fingerprint: [1; 32],
-    };
+    let key = |name: &str| Key::new(None, name, [1; 32]);
     let token = FencingToken::random();
     let term = Duration::from_secs(60);
-    store
-        .reserve(&key("mine"), None, token, term)
-        .await
-        .unwrap();
+    store.reserve(&key("mine"), token, term).await.unwrap();
     let new = NewOperation::new(OperationId::new()).lease(lease(term));
     let record = create(&store, new).await;
     let (id, holder) = (record.operation().id(), record.token());
@@ -118,15 +112,12 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     let error = store.create(new.clone()).await.unwrap_err();
     assert!(matches!(error, StoreError::Full), "{error:?}");
     assert!(store.get(&new.id).await.unwrap().is_none());
-    let other = store.reserve(&key("other"), None, token, term).await;
+    let other = store.reserve(&key("other"), token, term).await;
     assert!(matches!(other, Err(StoreError::Full)), "{other:?}");
 
     // Another node can join, and what was accepted goes on.
     let store = connect(&redis).await;
-    store
-        .reserve(&key("mine"), None, token, term)
-        .await
-        .unwrap();
+    store.reserve(&key("mine"), token, term).await.unwrap();
     let held = Held {
         id: id.clone(),
         token: holder,

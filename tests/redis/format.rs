@@ -12,15 +12,22 @@ use tower_operations::{
 
 use super::{connect, create, done, server::Redis, success};
 
-/// What was written, as commands; each character is a byte.
-const WRITTEN: &str = include_str!("format-1.jsonl");
+/// What was written in each format, as commands; each character is a byte.
+const FORMATS: [&str; 2] = [
+    include_str!("format-1.jsonl"),
+    include_str!("format-2.jsonl"),
+];
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 fn key(name: &str) -> Key {
+    Key::new(None, name, std::array::from_fn(|index| 8 * index as u8))
+}
+
+fn owned(name: &str) -> Key {
     Key {
-        name: name.into(),
-        fingerprint: std::array::from_fn(|index| 8 * index as u8),
+        owner: somebody(),
+        ..key(name)
     }
 }
 
@@ -65,11 +72,11 @@ async fn write(store: &RedisStore) {
     done(store.forget(&id("gone"), version).await);
 
     let token = FencingToken::from_number(77);
-    let (key_of_another, owner) = (key("reserved"), somebody());
-    let reserved = store.reserve(&key_of_another, owner.as_ref(), token, CENTURY);
+    let key_of_another = owned("reserved");
+    let reserved = store.reserve(&key_of_another, token, CENTURY);
     reserved.await.unwrap();
     store
-        .reserve(&key("answered"), None, token, CENTURY)
+        .reserve(&key("answered"), token, CENTURY)
         .await
         .unwrap();
     let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
@@ -113,10 +120,10 @@ fn line(command: &[Vec<u8>]) -> String {
     serde_json::to_string(&words).unwrap()
 }
 
-fn written() -> Vec<Vec<Vec<u8>>> {
+fn written(format: &str) -> Vec<Vec<Vec<u8>>> {
     let words = |line| serde_json::from_str::<Vec<String>>(line).unwrap();
     let bytes = |word: String| word.chars().map(|byte| byte as u8).collect();
-    WRITTEN
+    format
         .lines()
         .map(|line| words(line).into_iter().map(bytes).collect())
         .collect()
@@ -145,7 +152,7 @@ async fn this_release_writes_what_it_says_it_writes() {
     let lines: Vec<String> = commands.iter().map(|command| line(command)).collect();
     assert_eq!(
         shape(&commands),
-        shape(&written()),
+        shape(&written(FORMATS[1])),
         "another format needs a file of its own:\n{}",
         lines.join("\n")
     );
@@ -153,8 +160,14 @@ async fn this_release_writes_what_it_says_it_writes() {
 
 #[tokio::test]
 async fn what_was_written_is_read_and_written_to() {
+    for format in FORMATS {
+        read_and_write(format).await;
+    }
+}
+
+async fn read_and_write(format: &str) {
     let redis = Redis::start().await;
-    for command in written() {
+    for command in written(format) {
         let client = redis::Client::open(redis.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut words = redis::Cmd::new();
@@ -181,27 +194,28 @@ async fn what_was_written_is_read_and_written_to() {
     assert_eq!(ids, ["ended", "left", "held"]);
 
     let other = FencingToken::from_number(78);
-    let known = async |name, owner: Option<Owner>| {
-        let key = key(name);
-        let reserve = store.reserve(&key, owner.as_ref(), other, CENTURY);
-        reserve.await.unwrap()
-    };
-    for (name, state) in [
-        ("of held", State::Pending),
-        ("of ended", State::Succeeded),
-        ("of gone", State::Canceled),
-    ] {
-        let Reservation::Operation(record) = known(name, somebody()).await else {
+    let known = async |key: Key| store.reserve(&key, other, CENTURY).await.unwrap();
+    // Whoever asks first: an owner's key of before had the name that is nobody's.
+    for name in ["of held", "reserved"] {
+        let free = known(key(name)).await;
+        assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
+    }
+    for (name, state) in [("of held", State::Pending), ("of ended", State::Succeeded)] {
+        let Reservation::Operation(record) = known(owned(name)).await else {
             panic!("{name}");
         };
         assert_eq!(record.operation().state(), state);
     }
-    let answered = known("answered", None).await;
+    let Reservation::Forgotten(record) = known(owned("of gone")).await else {
+        panic!("of gone");
+    };
+    assert_eq!(record.operation().state(), State::Canceled);
+    let answered = known(key("answered")).await;
     let Reservation::Answered(answer) = answered else {
         panic!("{answered:?}");
     };
     assert_eq!(&answer.body()[..], b"no");
-    let reserved = known("reserved", somebody()).await;
+    let reserved = known(owned("reserved")).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
     let new = NewOperation::new(id("of-the-reserved")).owner(somebody());
@@ -236,5 +250,18 @@ async fn what_was_written_is_read_and_written_to() {
         store
             .finish(&id("left"), left.record.token(), success("late"), None)
             .await,
+    );
+    // What the key was moved for goes with it.
+    let ended = done(
+        store
+            .finish(&held.id, held.token, success("done"), None)
+            .await,
+    );
+    let version = ended.version().unwrap();
+    done(store.forget(&held.id, version).await);
+    let forgotten = known(owned("of held")).await;
+    assert!(
+        matches!(forgotten, Reservation::Forgotten(_)),
+        "{forgotten:?}"
     );
 }

@@ -92,10 +92,10 @@ async fn a_format_of_a_later_release_is_refused() {
     let redis = Redis::start().await;
     connect(&redis).await;
     connect(&redis).await;
-    ask::<()>(&redis, &["SET", "operations/format", "2"]).await;
+    ask::<()>(&redis, &["SET", "operations/format", "3"]).await;
     let error = refusal(&redis).await;
     assert!(
-        matches!(&error, RedisError::Format { format } if &**format == "2"),
+        matches!(&error, RedisError::Format { format } if &**format == "3"),
         "{error:?}"
     );
 }

@@ -15,10 +15,7 @@ use tower_operations::{
 use super::{ask, connect, create, done, lease, server::Redis, success};
 
 fn key(name: &str) -> Key {
-    Key {
-        name: name.into(),
-        fingerprint: [7; 32],
-    }
+    Key::new(None, name, [7; 32])
 }
 
 async fn names(redis: &Redis) -> Vec<String> {
@@ -59,14 +56,11 @@ async fn nothing_is_left_of_what_has_expired() {
     }
     let token = FencingToken::random();
     let early = key("early");
-    store.reserve(&early, None, token, ttl).await.unwrap();
+    store.reserve(&early, token, ttl).await.unwrap();
     let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
     assert!(store.settle(&early, token, answer).await.unwrap());
     let lapsing = FencingToken::random();
-    store
-        .reserve(&key("lapsing"), None, lapsing, ttl)
-        .await
-        .unwrap();
+    store.reserve(&key("lapsing"), lapsing, ttl).await.unwrap();
 
     sleep(2 * ttl).await;
     let removed = store.purge(1000).await.unwrap();
@@ -152,7 +146,7 @@ async fn an_id_that_comes_again_takes_over_everything() {
         [
             "operations/ended",
             "operations/format",
-            "operations/key:key 1",
+            "operations/key:@1:2key 1",
             "operations/list:2",
             "operations/number",
             &format!("operations/{{{id}}}"),

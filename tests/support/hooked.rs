@@ -13,8 +13,8 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-        NewOperation, NodeId, Owner, Page, Record, Repository, Reservation, Store, StoreError,
-        TakenOver, Version, Watch, Write,
+        NewOperation, NodeId, Page, Record, Repository, Reservation, Store, StoreError, TakenOver,
+        Version, Watch, Write,
     },
 };
 
@@ -265,11 +265,10 @@ impl Keys for Hooked {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
-        self.around(Call::Reserve, self.inner.reserve(key, owner, token, term))
+        self.around(Call::Reserve, self.inner.reserve(key, token, term))
             .await
     }
 

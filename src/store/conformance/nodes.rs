@@ -203,11 +203,10 @@ impl<R: Keys<Output = RecordedResponse>> Keys for Nodes<R> {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>, StoreError> {
-        self.next().reserve(key, owner, token, term).await
+        self.next().reserve(key, token, term).await
     }
 
     async fn settle(

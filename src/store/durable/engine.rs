@@ -14,6 +14,7 @@
 //! * An error that is transient leaves it open whether it happened.
 //! * Terms (`Duration`) are counted by the engine's own clock, if it has one: the
 //!   nodes' clocks may differ. Moments (`SystemTime`) are nodes' moments.
+//! * A key is filed under its [scoped name](Key::scoped_name): two owners' keys are two.
 //! * A cell whose `expires_at` has passed may be removed at any time; whether it
 //!   is still there is nobody's business, since `Durable` does not show it.
 
@@ -108,7 +109,6 @@ pub trait Engine: Send + Sync + 'static {
     fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
@@ -119,7 +119,7 @@ pub trait Engine: Send + Sync + 'static {
     /// it.
     fn settle(
         &self,
-        name: &str,
+        key: &Key,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
@@ -128,7 +128,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Frees a key that is reserved by `token`; false if it is not.
     fn release_key(
         &self,
-        name: &str,
+        key: &Key,
         token: FencingToken,
     ) -> impl Future<Output = Answer<bool>> + Send;
 
@@ -246,7 +246,8 @@ pub enum Inserted {
     Done,
     /// The key stands for something.
     Key(KeyCell),
-    /// The id has a cell that has not expired, which this key made, if any did.
+    /// The id has a cell that has not expired, made by the key with this [scoped
+    /// name](Key::scoped_name), if any made it.
     Id(Cell, Option<Box<str>>),
 }
 
@@ -286,8 +287,6 @@ pub struct Abandoned {
 /// What is kept of a key.
 #[derive(Debug)]
 pub struct KeyCell {
-    /// Whose it is.
-    pub owner: Option<Owner>,
     /// The digest of the request that came with it.
     pub fingerprint: [u8; 32],
     /// What it stands for.

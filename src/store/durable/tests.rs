@@ -24,8 +24,8 @@ use crate::{
     AsyncAcceptLayer, RequestBody,
     operation::{FailureKind, OperationId, Outcome, State, WholeBody},
     store::{
-        Created, FencingToken, Health, Held, Key, Lease, LeaseTerm, NewOperation, Owner,
-        Repository, Store, StoreError, Version, Watch,
+        Created, FencingToken, Health, Held, Key, Lease, LeaseTerm, NewOperation, Repository,
+        Store, StoreError, Version, Watch,
     },
 };
 
@@ -167,7 +167,6 @@ impl Engine for Odd {
     async fn reserve(
         &self,
         _: &Key,
-        _: Option<&Owner>,
         _: FencingToken,
         _: Duration,
         _: SystemTime,
@@ -175,11 +174,11 @@ impl Engine for Odd {
         Err(StoreError::refused("there are no keys here"))
     }
 
-    async fn settle(&self, _: &str, _: FencingToken, _: &[u8], _: Duration) -> Answer<bool> {
+    async fn settle(&self, _: &Key, _: FencingToken, _: &[u8], _: Duration) -> Answer<bool> {
         Err(StoreError::refused("there are no keys here"))
     }
 
-    async fn release_key(&self, _: &str, _: FencingToken) -> Answer<bool> {
+    async fn release_key(&self, _: &Key, _: FencingToken) -> Answer<bool> {
         Err(StoreError::refused("there are no keys here"))
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
     store::{
-        Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, Step,
+        Created, FencingToken, Key, NewOperation, NodeId, Record, Repository, Reservation, Step,
         StoreError, Version, Write,
     },
 };
@@ -221,18 +221,17 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                 let Some(key) = &new.key else {
                     return Err(StoreError::refused("a key was found without one"));
                 };
-                match self.reservation(found, key, new.owner.as_ref())? {
+                match self.reservation(found, key)? {
                     Reservation::Operation(record) => Created::Existing(record),
-                    Reservation::Taken => Created::IdTaken,
                     held => Created::KeyHeld(held),
                 }
             }
             Inserted::Id(cell, made_by) => {
                 let record = Arc::new(head::decode(cell)?);
-                let name = new.key.as_ref().map(|key| &*key.name);
+                let name = new.key.as_ref().map(Key::scoped_name);
                 match record.owner() == new.owner.as_ref() {
                     // Another request of this owner's made it.
-                    true if name.is_some() && made_by.as_deref() != name => {
+                    true if name.is_some() && made_by.as_deref() != name.as_deref() => {
                         Created::KeyHeld(Reservation::Mismatch)
                     }
                     true => Created::Existing(record),

@@ -14,7 +14,7 @@ use crate::{
     store::{FencingToken, Key, Owner, Record, Reservation},
 };
 
-/// By name.
+/// By scoped name.
 pub(super) type KeyTable<T> = keyring::KeyTable<Arc<str>, KeyEntry<T>>;
 pub(super) type Keyring<T> = keyring::Keyring<Arc<str>, KeyEntry<T>>;
 
@@ -76,7 +76,9 @@ impl<T> Keyed for KeyEntry<T> {
 const OVERHEAD: usize = 2 * 160 + 48 + 32;
 
 impl<T> KeyEntry<T> {
-    fn new(key: &Key, owner: Option<&Owner>, bound: Bound<T>, deadline: Tick) -> Self {
+    fn new(key: &Key, bound: Bound<T>, deadline: Tick) -> Self {
+        let owner = key.owner.as_ref();
+        let of_owner = owner.map_or(0, |owner| owner.as_str().len() + 8);
         Self {
             owner: owner.cloned(),
             fingerprint: key.fingerprint,
@@ -84,26 +86,21 @@ impl<T> KeyEntry<T> {
             bound,
             deadline,
             since: Tick::NEVER,
-            weight: OVERHEAD + key.name.len() + owner.map_or(0, |owner| owner.as_str().len()),
+            weight: OVERHEAD + key.name.len() + of_owner,
         }
     }
 
     /// A key under which a request is being answered, until `deadline`.
-    pub(super) fn reserved(
-        key: &Key,
-        owner: Option<&Owner>,
-        token: FencingToken,
-        deadline: Tick,
-    ) -> Self {
+    pub(super) fn reserved(key: &Key, token: FencingToken, deadline: Tick) -> Self {
         Self {
             token,
-            ..Self::new(key, owner, Bound::Request, deadline)
+            ..Self::new(key, Bound::Request, deadline)
         }
     }
 
     /// A key that made an operation.
-    pub(super) fn of_operation(key: &Key, owner: Option<&Owner>, id: &OperationId) -> Self {
-        Self::new(key, owner, Bound::Operation(id.clone()), Tick::NEVER)
+    pub(super) fn of_operation(key: &Key, id: &OperationId) -> Self {
+        Self::new(key, Bound::Operation(id.clone()), Tick::NEVER)
     }
 
     /// The same key with an early answer of `bytes`, kept until `deadline`.
@@ -154,12 +151,10 @@ impl<T> KeyEntry<T> {
         matches!(self.bound, Bound::Request) && self.token == token && now < self.deadline
     }
 
-    /// What the key stands for to `owner` with this request; `None` if it is
-    /// free.
+    /// What the key stands for with this request; `None` if it is free.
     pub(super) fn look_up(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         now: Tick,
         read: impl FnOnce(&OperationId) -> Option<Arc<Record<T>>>,
     ) -> Option<Reservation<T>> {
@@ -169,13 +164,12 @@ impl<T> KeyEntry<T> {
         let found = match &self.bound {
             Bound::Request => Reservation::InProgress,
             Bound::Operation(id) => Reservation::Operation(read(id)?),
-            Bound::Forgotten(record) => Reservation::Operation(Arc::clone(record)),
+            Bound::Forgotten(record) => Reservation::Forgotten(Arc::clone(record)),
             Bound::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
-        Some(match () {
-            () if self.owner.as_ref() != owner => Reservation::Taken,
-            () if self.fingerprint != key.fingerprint => Reservation::Mismatch,
-            () => found,
+        Some(match self.fingerprint == key.fingerprint {
+            true => found,
+            false => Reservation::Mismatch,
         })
     }
 }

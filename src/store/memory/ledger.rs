@@ -249,16 +249,13 @@ mod tests {
             .max_operations(20)
             .min_retention(second);
         let owner = |n: usize| Some(Owner::new(["ada", "bob", "carol"][n % 3]));
-        let key = |n: usize| Key {
-            name: format!("key {n}").into(),
-            fingerprint: [0; 32],
-        };
+        let key = |n: usize| Key::new(owner(n), format!("key {n}"), [0; 32]);
         for n in 0..200 {
             let mut new = NewOperation::new(OperationId::new()).owner(owner(n));
             let (is_keyed, token) = (n % 4 == 0, FencingToken::random());
             if is_keyed {
-                let (key, owner) = (key(n), owner(n));
-                let reserved = store.reserve(&key, owner.as_ref(), token, second);
+                let key = key(n);
+                let reserved = store.reserve(&key, token, second);
                 reserved.await.unwrap();
                 new = new.key(key).reservation(token);
             }

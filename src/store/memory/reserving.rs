@@ -1,6 +1,6 @@
 //! Keys before there is an operation.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     MemoryStore,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     operation::Payload,
-    store::{FencingToken, Key, Keys, Owner, Reservation, StoreError},
+    store::{FencingToken, Key, Keys, Reservation, StoreError},
 };
 
 impl<T: Payload> MemoryStore<T> {
@@ -22,15 +22,15 @@ impl<T: Payload> MemoryStore<T> {
         &self,
         keyring: &Keyring<T>,
         key: &Key,
-        owner: Option<&Owner>,
+        name: &Arc<str>,
         token: FencingToken,
         now: Tick,
     ) -> Option<Reservation<T>> {
-        let entry = keyring.get(&key.name)?;
+        let entry = keyring.get(name)?;
         if entry.is_reserved_by(token, now) {
             return Some(Reservation::Reserved(token));
         }
-        entry.look_up(key, owner, now, |id| self.made_by(&key.name, id))
+        entry.look_up(key, now, |id| self.made_by(name, id))
     }
 }
 
@@ -38,18 +38,17 @@ impl<T: Payload> Keys for MemoryStore<T> {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<T>, StoreError> {
-        let now = self.now().tick;
-        let entry = KeyEntry::reserved(key, owner, token, now.plus(term));
+        let (now, name) = (self.now().tick, key.scoped_name());
+        let entry = KeyEntry::reserved(key, token, now.plus(term));
         let (room, weight) = (&self.shared.room, entry.weight());
         let has_room = || room.take_bytes(&self.limits, weight);
         let mut has_taken = has_room();
         loop {
-            let mut keyring = self.lock_key(&key.name);
-            let there = self.stands_for(&keyring, key, owner, token, now);
+            let mut keyring = self.lock_key(&name);
+            let there = self.stands_for(&keyring, key, &name, token, now);
             // Its own is renewed in its own room.
             let is_own = matches!(there, Some(Reservation::Reserved(_)));
             match there {
@@ -61,14 +60,21 @@ impl<T: Payload> Keys for MemoryStore<T> {
                     // Without the lock: what goes for it may hang on keys itself. By
                     // the next look the key may stand for something.
                     drop(keyring);
-                    has_taken = self.make_room(has_room, Wanted { owner, weight }, now);
+                    has_taken = self.make_room(
+                        has_room,
+                        Wanted {
+                            owner: key.owner.as_ref(),
+                            weight,
+                        },
+                        now,
+                    );
                     if !has_taken {
                         return Err(StoreError::Full);
                     }
                 }
                 _ => {
                     let paid = if has_taken { weight } else { 0 };
-                    keyring.put(&key.name, entry, paid, room);
+                    keyring.put(&name, entry, paid, room);
                     keyring.purge(now, PURGED_PER_END, room);
                     return Ok(Reservation::Reserved(token));
                 }
@@ -77,9 +83,9 @@ impl<T: Payload> Keys for MemoryStore<T> {
     }
 
     async fn settle(&self, key: &Key, token: FencingToken, answer: T) -> Result<bool, StoreError> {
-        let now = self.now().tick;
-        let mut keyring = self.lock_key(&key.name);
-        let entry = keyring.get(&key.name);
+        let (now, name) = (self.now().tick, key.scoped_name());
+        let mut keyring = self.lock_key(&name);
+        let entry = keyring.get(&name);
         if entry.is_some_and(|entry| entry.is_settled_by(token, now)) {
             return Ok(true);
         }
@@ -88,18 +94,18 @@ impl<T: Payload> Keys for MemoryStore<T> {
         let settled =
             entry.map(|entry| entry.settled(answer, bytes, now, now.plus(self.limits.ttl)));
         Ok(settled
-            .map(|settled| keyring.put(&key.name, settled, 0, &self.shared.room))
+            .map(|settled| keyring.put(&name, settled, 0, &self.shared.room))
             .is_some())
     }
 
     async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool, StoreError> {
-        let now = self.now().tick;
-        let mut keyring = self.lock_key(&key.name);
+        let (now, name) = (self.now().tick, key.scoped_name());
+        let mut keyring = self.lock_key(&name);
         let reserved = keyring
-            .get(&key.name)
+            .get(&name)
             .is_some_and(|entry| entry.is_reserved_by(token, now));
         if reserved {
-            keyring.remove(&key.name, &self.shared.room);
+            keyring.remove(&name, &self.shared.room);
         }
         Ok(reserved)
     }

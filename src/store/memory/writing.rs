@@ -38,31 +38,32 @@ impl<T: Payload> MemoryStore<T> {
         now: Now,
     ) -> Result<Created<T>, StoreError> {
         // Held to the end, so that key and operation come into being together.
-        let mut keyring = new.key.as_ref().map(|key| (key, self.lock_key(&key.name)));
-        if let Some((key, keyring)) = &keyring
-            && let Some(entry) = keyring.get(&key.name)
+        let mut keyring = new.key.as_ref().map(|key| {
+            let name = key.scoped_name();
+            let keyring = self.lock_key(&name);
+            (key, name, keyring)
+        });
+        if let Some((key, name, keyring)) = &keyring
+            && let Some(entry) = keyring.get(name)
             && !new
                 .reservation
                 .is_some_and(|token| entry.is_reserved_by(token, now.tick))
-            && let Some(held) = entry.look_up(key, new.owner.as_ref(), now.tick, |id| {
-                self.made_by(&key.name, id)
-            })
+            && let Some(held) = entry.look_up(key, now.tick, |id| self.made_by(name, id))
         {
             return Ok(match held {
                 Reservation::Operation(record) => Created::Existing(record),
-                Reservation::Taken => Created::IdTaken,
                 held => Created::KeyHeld(held),
             });
         }
 
+        let name = keyring.as_ref().map(|(_, name, _)| Arc::clone(name));
         let hashed = self.hashed(&new.id);
         let mut shard = self.lock(hashed.shard());
         if let Some(entry) = shard.get(hashed, now.tick) {
             let is_owned = entry.record.owner() == new.owner.as_ref();
-            let name = new.key.as_ref().map(|key| &key.name);
             return Ok(match is_owned {
                 // Another request of this owner's made it.
-                true if name.is_some() && entry.key() != name => {
+                true if name.is_some() && entry.key() != name.as_ref() => {
                     Created::KeyHeld(Reservation::Mismatch)
                 }
                 true => Created::Existing(Arc::clone(&entry.record)),
@@ -74,7 +75,6 @@ impl<T: Payload> MemoryStore<T> {
         }
         let term = new.lease.as_ref().map(|lease| lease.term);
         let lease_ends = term.map_or(Tick::NEVER, |term| now.tick.plus(term));
-        let name = new.key.as_ref().map(|key| Arc::clone(&key.name));
         let number = self.shared.created.fetch_add(1, Relaxed);
         let entry = Entry::new(
             number,
@@ -101,11 +101,11 @@ impl<T: Payload> MemoryStore<T> {
         {
             replaced.lose_key(); // it is this operation's now
         }
-        if let Some((key, keyring)) = &mut keyring {
-            let entry = KeyEntry::of_operation(key, new.owner.as_ref(), &new.id);
+        if let Some((key, name, keyring)) = &mut keyring {
+            let entry = KeyEntry::of_operation(key, &new.id);
             // The room for it was made together with that of the operation.
             let paid = entry.weight();
-            keyring.put(&key.name, entry, paid, &self.shared.room);
+            keyring.put(name, entry, paid, &self.shared.room);
         }
         drop(keyring);
         self.freed(replaced.as_slice());
@@ -194,9 +194,10 @@ impl<T: Payload> Repository for MemoryStore<T> {
     async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
         let now = self.now();
         let record = Arc::new(Record::create(&new, now.wall));
-        let of_key = new.key.as_ref().map_or(0, |key| {
-            KeyEntry::<T>::of_operation(key, new.owner.as_ref(), &new.id).weight()
-        });
+        let of_key = new
+            .key
+            .as_ref()
+            .map_or(0, |key| KeyEntry::<T>::of_operation(key, &new.id).weight());
         let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
         let of_operation = self.limits.weigh(&record, of_request);
         let weight = of_operation.bytes() + of_key;

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -111,6 +111,7 @@ impl Postgres {
         let id = new.id.to_string();
         let (version, token) = stamp(new.stamp);
         let key = new.key;
+        let name = key.map(Key::scoped_name);
         let ask = query(&self.statements.insert_with_key)
             .bind(&id)
             .bind(version)
@@ -120,7 +121,7 @@ impl Postgres {
             .bind(new.head)
             .bind(new.lease.map(micros))
             .bind(new.request)
-            .bind(key.map(|key| key.name.as_bytes()))
+            .bind(name.as_deref().map(str::as_bytes))
             .bind(key.map(|key| key.fingerprint.as_slice()))
             .bind(new.reservation.map(digits))
             .bind(moment(new.now).exact);
@@ -299,14 +300,14 @@ impl Engine for Postgres {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
     ) -> Answer<Option<KeyCell>> {
+        let name = key.scoped_name();
         let ask = query(&self.statements.reserve)
-            .bind(key.name.as_bytes())
-            .bind(owner.map(|owner| owner.as_str().as_bytes()))
+            .bind(name.as_bytes())
+            .bind(key.owner.as_ref().map(|owner| owner.as_str().as_bytes()))
             .bind(key.fingerprint.as_slice())
             .bind(digits(token))
             .bind(micros(term))
@@ -318,12 +319,13 @@ impl Engine for Postgres {
 
     async fn settle(
         &self,
-        name: &str,
+        key: &Key,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
     ) -> Answer<bool> {
         fits(answer)?;
+        let name = key.scoped_name();
         let ask = query(&self.statements.settle)
             .bind(name.as_bytes())
             .bind(digits(token))
@@ -332,7 +334,8 @@ impl Engine for Postgres {
         Ok(self.count(ask).await? > 0)
     }
 
-    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        let name = key.scoped_name();
         let ask = query(&self.statements.release_key)
             .bind(name.as_bytes())
             .bind(digits(token));

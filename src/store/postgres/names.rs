@@ -8,7 +8,7 @@ use super::error::PostgresError;
 const LONGEST: usize = 63;
 
 /// The objects, by their placeholder and what they are called after the table.
-const OBJECTS: [(&str, &str); 10] = [
+const OBJECTS: [(&str, &str); 15] = [
     ("operations", ""),
     ("keys", "_keys"),
     ("versions", "_versions"),
@@ -20,10 +20,15 @@ const OBJECTS: [(&str, &str); 10] = [
     ("lock_key", "_lock_key_1"),
     ("insert", "_insert_1"),
     ("reserve", "_reserve_1"),
+    ("scope", "_scope_1"),
+    ("insert_scoped", "_insert_2"),
+    ("reserve_scoped", "_reserve_2"),
+    ("as_insert_scoped", "_insert_2"),
+    ("as_reserve_scoped", "_reserve_2"),
 ];
 
-/// An index takes the schema of its table.
-const UNQUALIFIED: &str = "by_";
+/// An index takes the schema of its table, and a new name that of the old one.
+const UNQUALIFIED: [&str; 2] = ["by_", "as_"];
 
 /// A schema and the name of a table in it, both valid.
 #[derive(Debug, Clone)]
@@ -64,7 +69,8 @@ impl Names {
         OBJECTS
             .iter()
             .fold(sql.to_owned(), |sql, (placeholder, suffix)| {
-                let name = match placeholder.starts_with(UNQUALIFIED) {
+                let is_unqualified = |prefix: &&str| placeholder.starts_with(*prefix);
+                let name = match UNQUALIFIED.iter().any(is_unqualified) {
                     true => format!("\"{table}{suffix}\""),
                     false => format!("\"{schema}\".\"{table}{suffix}\""),
                 };

@@ -9,7 +9,7 @@ use super::error::{Unexpected, store_error};
 use crate::{
     operation::{State, StateSet},
     store::{
-        FencingToken, Owner, StoreError,
+        FencingToken, StoreError,
         durable::{Abandoned, Cell, KeyCell, Listed, Stamp, StandsFor},
     },
 };
@@ -111,11 +111,8 @@ pub(super) fn text(bytes: Vec<u8>) -> Answer<String> {
 }
 
 pub(super) fn key_cell(row: &PgRow, stands_for: &str) -> Answer<KeyCell> {
-    let owner: Option<Vec<u8>> = row.try_get("owner").map_err(store_error)?;
-    let owner = owner.map(text).transpose()?;
     let fingerprint: &[u8] = row.try_get("fingerprint").map_err(store_error)?;
     Ok(KeyCell {
-        owner: owner.map(Owner::new),
         fingerprint: fingerprint
             .try_into()
             .map_err(|_| Unexpected::Fingerprint)?,

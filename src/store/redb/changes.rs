@@ -1,6 +1,9 @@
 //! The changes of cells.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ::redb::ReadableTable;
 use bytes::Bytes;
@@ -16,10 +19,16 @@ use super::{
 use crate::{
     operation::{OperationId, State},
     store::{
-        FencingToken, Key, Owner,
+        FencingToken, Owner,
         durable::{Inserted, KeyCell, LeaseChange, NewCell, NextCell, Replaced, Stamp, StandsFor},
     },
 };
+
+/// A key, by its scoped name.
+struct BoundKey {
+    name: Arc<str>,
+    fingerprint: [u8; 32],
+}
 
 /// A cell to be put in.
 pub(super) struct Insert {
@@ -30,7 +39,7 @@ pub(super) struct Insert {
     head: Bytes,
     lease: Option<Duration>,
     request: Option<Bytes>,
-    key: Option<Key>,
+    key: Option<BoundKey>,
     reservation: Option<FencingToken>,
     now: u64,
 }
@@ -45,7 +54,10 @@ impl From<NewCell<'_>> for Insert {
             head: Bytes::copy_from_slice(new.head),
             lease: new.lease,
             request: new.request.map(Bytes::copy_from_slice),
-            key: new.key.cloned(),
+            key: new.key.map(|key| BoundKey {
+                name: key.scoped_name(),
+                fingerprint: key.fingerprint,
+            }),
             reservation: new.reservation,
             now: millis(new.now),
         }
@@ -92,11 +104,10 @@ impl Change for Insert {
 
 impl Insert {
     /// What the key stands for, unless it is free for this.
-    fn held_key(&self, key: &Key, desk: &Desk<'_>) -> Result<Option<KeyCell>, Fault> {
+    fn held_key(&self, key: &BoundKey, desk: &Desk<'_>) -> Result<Option<KeyCell>, Fault> {
         match desk.reservation(&key.name) {
             Some(reserved) if Some(reserved.token) == self.reservation => Ok(None),
             Some(reserved) => Ok(Some(KeyCell {
-                owner: reserved.owner.clone(),
                 fingerprint: reserved.fingerprint,
                 stands_for: StandsFor::Request,
             })),

@@ -253,7 +253,6 @@ impl<'t> Desk<'t> {
             }
         };
         Ok(Some(KeyCell {
-            owner: row.owner.map(owner).transpose()?,
             fingerprint: row.fingerprint,
             stands_for,
         }))
@@ -332,9 +331,4 @@ pub(super) fn text(id: &OperationId) -> Vec<u8> {
     let mut text = Vec::with_capacity(36);
     id.push_to(&mut text);
     text
-}
-
-pub(super) fn owner(name: &[u8]) -> Result<Owner, Fault> {
-    let name = std::str::from_utf8(name).map_err(|_| Fault::Row("owner"))?;
-    Ok(Owner::new(name))
 }

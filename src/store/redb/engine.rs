@@ -27,7 +27,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
             Notice, Reader, Replaced, Stamp,
@@ -224,18 +224,17 @@ impl Engine for Redb {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
     ) -> Answer<Option<KeyCell>> {
         let reserved = Reserved {
-            owner: owner.cloned(),
+            owner: key.owner.clone(),
             fingerprint: key.fingerprint,
             token,
         };
         let reserve = Reserve {
-            name: Arc::clone(&key.name),
+            name: key.scoped_name(),
             reserved,
             term,
             now,
@@ -245,13 +244,13 @@ impl Engine for Redb {
 
     async fn settle(
         &self,
-        name: &str,
+        key: &Key,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
     ) -> Answer<bool> {
         let settle = Settle {
-            name: name.into(),
+            name: key.scoped_name(),
             token,
             answer: Bytes::copy_from_slice(answer),
             ttl,
@@ -259,8 +258,8 @@ impl Engine for Redb {
         self.change(settle).await
     }
 
-    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
-        let name = name.into();
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        let name = key.scoped_name();
         self.change(ReleaseKey { name, token }).await
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::RwLock;
 
 use super::{
     error::{Fault, RedbError, SharedFault},
+    migration::migrate,
     origin::Origin,
     rows::CellRow,
     tables::{
@@ -216,6 +217,15 @@ fn prepare(database: &Database) -> Result<(), RedbError> {
             found: format,
             known: KNOWN_FORMAT,
         });
+    }
+    if format < KNOWN_FORMAT {
+        migrate(&write)?;
+        tracing::info!(
+            from = format,
+            to = KNOWN_FORMAT,
+            "the file has been brought up to date"
+        );
+        return Ok(finish(write)?);
     }
     Ok(write.abort()?)
 }

@@ -38,7 +38,6 @@ impl Change for Reserve {
         let found = match desk.reservation(&self.name) {
             Some(before) if before.token == self.reserved.token => None,
             Some(before) => Some(KeyCell {
-                owner: before.owner.clone(),
                 fingerprint: before.fingerprint,
                 stands_for: StandsFor::Request,
             }),

@@ -8,6 +8,7 @@ mod file;
 mod hot;
 mod key_changes;
 mod leases;
+mod migration;
 mod origin;
 mod reading;
 mod rows;

@@ -15,7 +15,7 @@ pub(super) const FORMAT: &str = "format";
 pub(super) const NEXT_NUMBER: &str = "next_number";
 
 /// The newest layout this release knows, which is what it writes.
-pub(super) const KNOWN_FORMAT: u64 = 1;
+pub(super) const KNOWN_FORMAT: u64 = 2;
 
 /// By operation: a [`CellRow`](super::rows::CellRow).
 pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("cells");
@@ -23,8 +23,10 @@ pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new
 pub(super) const RESULTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("results");
 /// By live operation: what is kept for running it again.
 pub(super) const REQUESTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("requests");
-/// By name: a [`KeyRow`](super::rows::KeyRow).
-pub(super) const KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("keys");
+/// By [scoped name](crate::store::Key::scoped_name): a [`KeyRow`](super::rows::KeyRow).
+pub(super) const KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("scoped_keys");
+/// The same by the bare name, until format 2.
+pub(super) const BARE_KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("keys");
 /// By when it expires, in milliseconds, and number: an operation that ended.
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("expiry");
 /// When keys expire that no operation goes with.

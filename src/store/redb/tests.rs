@@ -53,10 +53,7 @@ fn leased(id: &OperationId) -> NewOperation {
 }
 
 fn key(name: &str) -> Key {
-    Key {
-        name: name.into(),
-        fingerprint: [7; 32],
-    }
+    Key::new(None, name, [7; 32])
 }
 
 fn held(id: &OperationId, token: FencingToken) -> Held {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::error::Fault;
 use crate::store::{
-    Owner, StoreError,
+    StoreError,
     durable::{Abandoned, Cell, Inserted, KeyCell, Listed, Replaced, StandsFor},
 };
 
@@ -100,7 +100,6 @@ pub(super) fn reserved(value: Value) -> Read<Option<KeyCell>> {
 fn key_cell(value: Value) -> Read<KeyCell> {
     let mut values = Values::of(value)?;
     let class = values.bytes("a key")?;
-    let owner = values.text("an owner")?.map(Owner::new);
     let fingerprint = values.bytes("a fingerprint")?;
     let Ok(fingerprint) = <[u8; 32]>::try_from(&fingerprint[..]) else {
         return corrupt("a fingerprint");
@@ -113,7 +112,6 @@ fn key_cell(value: Value) -> Read<KeyCell> {
         _ => return corrupt("a key"),
     };
     Ok(KeyCell {
-        owner,
         fingerprint,
         stands_for,
     })

@@ -6,7 +6,7 @@ use ::redis::Cmd;
 
 use crate::{
     operation::{State, StateSet},
-    store::{FencingToken, Key, Owner, durable::Stamp},
+    store::{FencingToken, Key, durable::Stamp},
 };
 
 /// How much later than a node would the server removes what has expired: their
@@ -22,12 +22,12 @@ pub(super) struct Bound<'a> {
 
 impl Bound<'_> {
     /// How many values it has.
-    pub(super) fn len(&self, owner: Option<&Owner>) -> usize {
-        let options = [self.data.is_some(), self.token.is_some(), owner.is_some()];
+    pub(super) fn len(&self) -> usize {
+        let options = [self.data.is_some(), self.token.is_some()];
         4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
     }
 
-    pub(super) fn push_to(&self, call: &mut Cmd, key: &Key, owner: Option<&Owner>) {
+    pub(super) fn push_to(&self, call: &mut Cmd, key: &Key) {
         call.arg("c").arg(self.class);
         call.arg("f").arg(&key.fingerprint[..]);
         if let Some(data) = self.data {
@@ -35,9 +35,6 @@ impl Bound<'_> {
         }
         if let Some(token) = self.token {
             call.arg("t").arg(token.get());
-        }
-        if let Some(owner) = owner {
-            call.arg("o").arg(owner.as_str());
         }
     }
 }

@@ -5,8 +5,8 @@ use ::redis::{FromRedisValue, Pipeline, Value, cmd};
 use super::{RedisError, connection::Connection, names::Names, scripts};
 use crate::store::{Health, HealthWarning, StoreError};
 
-/// The format of what this release writes.
-const FORMAT: &str = "1";
+/// The format of what this release writes. It reads those before, and makes them this.
+const FORMAT: &str = "2";
 
 /// Refuses a server that could lose what it has acknowledged, and a format that
 /// is not known.

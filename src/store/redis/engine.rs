@@ -22,7 +22,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, Owner, StoreError,
+        FencingToken, Health, Held, Key, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -142,25 +142,26 @@ impl Engine for Redis {
         let id = new.id.to_string();
         let names = &self.names;
         let (cell, list) = (names.cell(new.id), names.list(new.owner));
-        let key = new.key.map(|key| names.key(&key.name));
+        let key = new.key.map(|key| (key.scoped_name(), key));
+        let key_name = key.as_ref().map(|(name, _)| names.key(name));
         let mut keys = vec![cell.as_str(), &list];
-        keys.extend(key.as_deref());
+        keys.extend(key_name.as_deref());
         let mut call = self.call(&scripts::INSERT, &keys);
         call.arg(&id).arg(moment(new.now));
         optional(&mut call, new.lease.map(millis));
         optional(&mut call, new.reservation.map(FencingToken::get));
-        call.arg(new.key.map_or("", |key| &key.name));
-        match new.key {
-            Some(key) => {
+        match &key {
+            Some((name, key)) => {
+                call.arg(&**name).arg(&*key.name);
                 let bound = Bound {
                     class: "operation",
                     data: Some(&id),
                     token: None,
                 };
-                call.arg(bound.len(new.owner));
-                bound.push_to(&mut call, key, new.owner);
+                call.arg(bound.len());
+                bound.push_to(&mut call, key);
             }
-            None => drop(call.arg(0)),
+            None => drop(call.arg("").arg("").arg(0)),
         }
         push_cell(&mut call, new.stamp, new.state, new.head);
         if let Some(owner) = new.owner {
@@ -169,8 +170,8 @@ impl Engine for Redis {
         if let Some(request) = new.request {
             call.arg("q").arg(request);
         }
-        if let Some(key) = new.key {
-            call.arg("k").arg(&*key.name);
+        if let Some((name, _)) = &key {
+            call.arg("k").arg(&**name);
         }
         let answer = self.connections.next().run(&scripts::INSERT, &call).await;
         answers::inserted(answer.map_err(full)?)
@@ -263,38 +264,41 @@ impl Engine for Redis {
     async fn reserve(
         &self,
         key: &Key,
-        owner: Option<&Owner>,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
     ) -> Answer<Option<KeyCell>> {
-        let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&key.name)]);
-        call.arg(&*key.name).arg(token.get());
+        let name = key.scoped_name();
+        let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&name)]);
+        call.arg(&*name).arg(&*key.name).arg(token.get());
         call.arg(millis(term)).arg(moment(now));
         let reserved = Bound {
             class: "request",
             data: None,
             token: Some(token),
         };
-        reserved.push_to(&mut call, key, owner);
+        reserved.push_to(&mut call, key);
         let answer = self.connections.next().run(&scripts::RESERVE, &call).await;
         answers::reserved(answer.map_err(full)?)
     }
 
     async fn settle(
         &self,
-        name: &str,
+        key: &Key,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
     ) -> Answer<bool> {
-        let mut call = self.call(&scripts::SETTLE, &[&self.names.key(name)]);
+        let mut call = self.call(&scripts::SETTLE, &[&self.names.key(&key.scoped_name())]);
         call.arg(token.get()).arg(answer).arg(millis(ttl));
         answers::flag(&self.connections.next().run(&scripts::SETTLE, &call).await?)
     }
 
-    async fn release_key(&self, name: &str, token: FencingToken) -> Answer<bool> {
-        let mut call = self.call(&scripts::RELEASE_KEY, &[&self.names.key(name)]);
+    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+        let mut call = self.call(
+            &scripts::RELEASE_KEY,
+            &[&self.names.key(&key.scoped_name())],
+        );
         call.arg(token.get());
         answers::flag(
             &self

@@ -1,21 +1,20 @@
 //! Keys of operations.
 
-use crate::store::FencingToken;
 use std::sync::Arc;
 
 use super::{
     super::{
         recorded::assert_same,
         subject::{
-            LONG, Seen, assert_absent, assert_unchanged, create, finish, law, new_owner, no_token,
-            ok, response, start, together,
+            Seen, assert_absent, assert_unchanged, create, finish, law, new_owner, no_token, ok,
+            response, start, together,
         },
     },
-    assert_shut, keyed, new_key, other_request, reserve,
+    ask, assert_shut, keyed, new_key, of_others, other_request, reserve,
 };
 use crate::{
     operation::RecordedResponse,
-    store::{Created, Key, Keys, NewOperation, Owner, Reservation},
+    store::{Created, Key, Keys, NewOperation, Reservation},
 };
 
 pub(super) async fn a_key_finds_the_operation_it_made<R>(store: &R)
@@ -23,8 +22,8 @@ where
     R: Keys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
-        let (key, owner) = (new_key(), owner.as_ref());
-        let new = keyed(&key, owner);
+        let key = new_key(owner);
+        let new = keyed(&key);
         let mut record = create(store, new.clone()).await;
         for next in ["pending", "running", "ended"] {
             match next {
@@ -32,20 +31,17 @@ where
                 "ended" => record = finish(store, &record).await,
                 _ => {}
             }
-            for new in [new.clone(), keyed(&key, owner)] {
+            for new in [new.clone(), keyed(&key)] {
                 assert_existing(store, new, &record).await;
             }
-            match ok(store
-                .reserve(&key, owner, FencingToken::random(), LONG)
-                .await)
-            {
+            match ask(store, &key).await {
                 Reservation::Operation(found) => {
                     law!(1, found == record, "a key gave {found:?}, not {record:?}");
                 }
                 other => panic!("law 1: the key of an operation gave {other:?}"),
             }
-            assert_shut(store, &key, owner).await;
-            assert_others_shut_out(store, &key, owner).await;
+            assert_shut(store, &key).await;
+            assert_others_shut_out(store, &key).await;
             assert_unchanged(1, store, &record, "its key").await;
         }
     }
@@ -72,38 +68,33 @@ where
     }
 }
 
-/// A create with the key of something else makes nothing.
-async fn assert_others_shut_out<R>(store: &R, key: &Key, owner: Option<&Owner>)
+/// A create with the key by another request makes nothing, and one by another owner
+/// makes its own.
+async fn assert_others_shut_out<R>(store: &R, key: &Key)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let mismatch = keyed(&other_request(key), owner);
-    let taken = keyed(key, new_owner().as_ref());
-    for (new, who) in [(mismatch, "another request"), (taken, "another owner")] {
-        let id = new.id.clone();
-        let is_owner = new.owner.as_ref() == owner;
-        let answer = ok(store.create(new).await);
-        let is_right = match answer {
-            Created::KeyHeld(Reservation::Mismatch) => is_owner,
-            Created::IdTaken => !is_owner,
-            Created::New(_) | Created::Existing(_) | Created::KeyHeld(_) => false,
-        };
-        law!(
-            1,
-            is_right,
-            "a create by {who} with a key that is taken gave {answer:?}"
-        );
-        assert_absent(1, store, &id, "an operation whose key was taken").await;
-    }
+    let mismatch = keyed(&other_request(key));
+    let id = mismatch.id.clone();
+    let answer = ok(store.create(mismatch).await);
+    law!(
+        1,
+        matches!(answer, Created::KeyHeld(Reservation::Mismatch)),
+        "a create by another request with a key that is taken gave {answer:?}"
+    );
+    assert_absent(1, store, &id, "an operation whose key was taken").await;
+    let other = &of_others(key)[0];
+    let own = create(store, keyed(other)).await;
+    assert_existing(store, keyed(other), &own).await;
 }
 
 pub(super) async fn a_reservation_becomes_an_operation<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, owner) = (new_key(), new_owner());
-    let token = reserve(store, &key, owner.as_ref()).await;
-    let new = keyed(&key, owner.as_ref()).reservation(token);
+    let key = new_key(new_owner());
+    let token = reserve(store, &key).await;
+    let new = keyed(&key).reservation(token);
     let record = create(store, new.clone()).await;
     assert_existing(store, new, &record).await;
     let settled = ok(store.settle(&key, token, response("late")).await);
@@ -114,20 +105,16 @@ where
     );
     let released = ok(store.release_key(&key, token).await);
     law!(1, !released, "the key of an operation was released");
-    assert_existing(store, keyed(&key, owner.as_ref()), &record).await;
+    assert_existing(store, keyed(&key), &record).await;
 }
 
 pub(super) async fn what_a_key_stands_for_keeps_a_create_out<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, owner) = (new_key(), new_owner());
-    let owner = owner.as_ref();
-    let token = reserve(store, &key, owner).await;
-    for new in [
-        keyed(&key, owner),
-        keyed(&key, owner).reservation(no_token()),
-    ] {
+    let key = new_key(new_owner());
+    let token = reserve(store, &key).await;
+    for new in [keyed(&key), keyed(&key).reservation(no_token())] {
         let id = new.id.clone();
         let answer = ok(store.create(new).await);
         law!(
@@ -137,14 +124,14 @@ where
         );
         assert_absent(1, store, &id, "an operation whose key was reserved").await;
     }
-    assert_others_shut_out(store, &key, owner).await;
+    assert_others_shut_out(store, &key).await;
     let answer = response("no such report");
     law!(
         1,
         ok(store.settle(&key, token, answer.clone()).await),
         "settling failed"
     );
-    let new = keyed(&key, owner).reservation(token);
+    let new = keyed(&key).reservation(token);
     let id = new.id.clone();
     match ok(store.create(new).await) {
         Created::KeyHeld(Reservation::Answered(back)) => {
@@ -153,15 +140,15 @@ where
         other => panic!("law 1: a create with a key that has an early answer gave {other:?}"),
     }
     assert_absent(1, store, &id, "an operation whose key has an early answer").await;
-    assert_others_shut_out(store, &key, owner).await;
+    assert_others_shut_out(store, &key).await;
 }
 
 pub(super) async fn of_many_creates_with_one_key_one_is_new<R>(store: &Arc<R>)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, owner) = (new_key(), new_owner());
-    let creates: Vec<_> = (0..100).map(|_| keyed(&key, owner.as_ref())).collect();
+    let key = new_key(new_owner());
+    let creates: Vec<_> = (0..100).map(|_| keyed(&key)).collect();
     let ids: Vec<_> = creates.iter().map(|new| new.id.clone()).collect();
     let answers = together(creates.into_iter().map(|new| {
         let store = Arc::clone(store);
@@ -197,17 +184,15 @@ where
     R: Keys<Output = RecordedResponse>,
 {
     for _ in 0..16 {
-        let key = new_key();
+        let key = new_key(None);
         let won = together((0..8).map(|number| {
             let (store, key) = (Arc::clone(store), key.clone());
             async move {
                 if number % 2 == 0 {
-                    let answer = ok(store
-                        .reserve(&key, None, FencingToken::random(), LONG)
-                        .await);
+                    let answer = ask(&*store, &key).await;
                     matches!(answer, Reservation::Reserved(_))
                 } else {
-                    let answer = ok(store.create(keyed(&key, None)).await);
+                    let answer = ok(store.create(keyed(&key)).await);
                     matches!(answer, Created::New(_))
                 }
             }

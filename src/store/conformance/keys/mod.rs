@@ -2,6 +2,7 @@
 
 mod creating;
 mod lasting;
+mod owners;
 mod reserving;
 
 use std::sync::Arc;
@@ -25,6 +26,12 @@ pub(super) async fn check<R: Keys<Output = RecordedResponse>>(store: &Arc<R>) {
     creating::of_many_creates_with_one_key_one_is_new(store).await;
     creating::of_reservations_and_creates_one_wins(store).await;
     lasting::a_key_outlives_a_forgotten_operation(store).await;
+    owners::the_key_of_one_owner_is_not_that_of_another(&**store).await;
+    owners::what_happens_to_the_key_of_one_owner_is_nothing_to_another(&**store).await;
+    owners::what_one_owner_forgets_another_has(&**store).await;
+    owners::an_id_of_another_owner_is_taken_and_leaves_the_key_free(&**store).await;
+    owners::owners_with_one_key_at_the_same_moment_get_an_operation_each(store).await;
+    owners::owners_reserve_one_key_at_the_same_moment_each_for_themselves(store).await;
 }
 
 /// With a store in which what has ended lives for [`SHORT`].
@@ -33,11 +40,8 @@ pub(super) async fn check_expiry<R: Keys<Output = RecordedResponse>>(store: &Arc
     lasting::a_key_of_a_forgotten_operation_expires_with_it(&**store).await;
 }
 
-fn new_key() -> Key {
-    Key {
-        name: unique().into(),
-        fingerprint: [7; 32],
-    }
+fn new_key(owner: Option<Owner>) -> Key {
+    Key::new(owner, unique(), [7; 32])
 }
 
 /// Another request with the same key.
@@ -48,48 +52,61 @@ fn other_request(key: &Key) -> Key {
     }
 }
 
-/// An operation of `owner` with this key, under an id of its own.
-fn keyed(key: &Key, owner: Option<&Owner>) -> NewOperation {
-    new_operation().owner(owner.cloned()).key(key.clone())
+/// The key of the same name, of others: of somebody, and of nobody.
+fn of_others(key: &Key) -> Vec<Key> {
+    let nobody = key.owner.is_some().then_some(None);
+    [Some(new_owner()), nobody]
+        .into_iter()
+        .flatten()
+        .map(|owner| Key {
+            owner,
+            ..key.clone()
+        })
+        .collect()
 }
 
-async fn reserve<R>(store: &R, key: &Key, owner: Option<&Owner>) -> FencingToken
+/// An operation of the key's owner with this key, under an id of its own.
+fn keyed(key: &Key) -> NewOperation {
+    new_operation().owner(key.owner.clone()).key(key.clone())
+}
+
+async fn ask<R>(store: &R, key: &Key) -> Reservation<RecordedResponse>
 where
     R: Keys<Output = RecordedResponse>,
 {
-    match ok(store
-        .reserve(key, owner, FencingToken::random(), LONG)
-        .await)
-    {
+    ok(store.reserve(key, FencingToken::random(), LONG).await)
+}
+
+async fn reserve<R>(store: &R, key: &Key) -> FencingToken
+where
+    R: Keys<Output = RecordedResponse>,
+{
+    match ask(store, key).await {
         Reservation::Reserved(token) => token,
         other => panic!("law 1: a free key was not reserved: {other:?}"),
     }
 }
 
-/// What everybody but the same owner with the same request learns of a key.
-async fn assert_shut<R>(store: &R, key: &Key, owner: Option<&Owner>)
+/// What everybody but the same owner with the same request learns of a key: its owner
+/// that it is another request's, and all others nothing.
+async fn assert_shut<R>(store: &R, key: &Key)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let mismatch = ok(store
-        .reserve(&other_request(key), owner, FencingToken::random(), LONG)
-        .await);
+    for other in of_others(key) {
+        for other in [other_request(&other), other] {
+            let token = match ask(store, &other).await {
+                Reservation::Reserved(token) => token,
+                found => panic!("law 1: the key of another owner was in the way: {found:?}"),
+            };
+            let released = ok(store.release_key(&other, token).await);
+            law!(1, released, "a reservation could not be released");
+        }
+    }
+    let mismatch = ask(store, &other_request(key)).await;
     law!(
         1,
         matches!(mismatch, Reservation::Mismatch),
         "another request with the same key gave {mismatch:?}"
     );
-    let nobody = owner.is_some().then_some(None);
-    for other in [Some(new_owner()), nobody].into_iter().flatten() {
-        for key in [key.clone(), other_request(key)] {
-            let taken = ok(store
-                .reserve(&key, other.as_ref(), FencingToken::random(), LONG)
-                .await);
-            law!(
-                1,
-                matches!(taken, Reservation::Taken),
-                "the key of another owner gave {taken:?}"
-            );
-        }
-    }
 }

@@ -9,11 +9,11 @@ use super::{
         recorded::assert_same,
         subject::{LONG, in_time, law, new_owner, ok, response, together},
     },
-    assert_shut, new_key, other_request, reserve,
+    ask, assert_shut, new_key, other_request, reserve,
 };
 use crate::{
     operation::RecordedResponse,
-    store::{FencingToken, Key, Keys, Owner, Reservation},
+    store::{FencingToken, Key, Keys, Reservation},
 };
 
 /// A reservation that is going to lapse.
@@ -24,18 +24,16 @@ where
     R: Keys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
-        let (key, owner) = (new_key(), owner.as_ref());
-        reserve(store, &key, owner).await;
+        let key = new_key(owner);
+        reserve(store, &key).await;
         for _ in 0..2 {
-            let again = ok(store
-                .reserve(&key, owner, FencingToken::random(), LONG)
-                .await);
+            let again = ask(store, &key).await;
             law!(
                 1,
                 matches!(again, Reservation::InProgress),
                 "a key that is reserved gave {again:?}"
             );
-            assert_shut(store, &key, owner).await;
+            assert_shut(store, &key).await;
         }
     }
 }
@@ -45,8 +43,8 @@ where
     R: Keys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
-        let (key, owner) = (new_key(), owner.as_ref());
-        let token = reserve(store, &key, owner).await;
+        let key = new_key(owner);
+        let token = reserve(store, &key).await;
         let wrong = FencingToken::from_number(u64::MAX);
         let settled = ok(store.settle(&key, wrong, response("a stranger's")).await);
         law!(1, !settled, "a stranger settled a reservation");
@@ -54,14 +52,11 @@ where
         let settled = ok(store.settle(&key, token, answer.clone()).await);
         law!(1, settled, "a reservation could not be settled");
         for _ in 0..2 {
-            match ok(store
-                .reserve(&key, owner, FencingToken::random(), LONG)
-                .await)
-            {
+            match ask(store, &key).await {
                 Reservation::Answered(back) => assert_same("an early answer", &answer, &back),
                 other => panic!("law 1: a key with an early answer gave {other:?}"),
             }
-            assert_shut(store, &key, owner).await;
+            assert_shut(store, &key).await;
         }
         let released = ok(store.release_key(&key, token).await);
         law!(1, !released, "a key with an early answer was released");
@@ -72,14 +67,12 @@ pub(super) async fn a_released_key_is_free<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, owner) = (new_key(), new_owner());
-    let token = reserve(store, &key, owner.as_ref()).await;
+    let key = new_key(new_owner());
+    let token = reserve(store, &key).await;
     let wrong = FencingToken::from_number(u64::MAX);
     let released = ok(store.release_key(&key, wrong).await);
     law!(1, !released, "a stranger released a reservation");
-    let again = ok(store
-        .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
-        .await);
+    let again = ask(store, &key).await;
     law!(
         1,
         matches!(again, Reservation::InProgress),
@@ -88,19 +81,19 @@ where
     let released = ok(store.release_key(&key, token).await);
     law!(1, released, "a reservation could not be released");
 
-    // For another request, of anybody.
-    let (key, owner) = (other_request(&key), new_owner());
-    let second = reserve(store, &key, owner.as_ref()).await;
-    assert_outlived(store, &key, owner.as_ref(), token, second).await;
+    // For another request.
+    let key = other_request(&key);
+    let second = reserve(store, &key).await;
+    assert_outlived(store, &key, token, second).await;
 }
 
 pub(super) async fn a_renewed_reservation_lasts<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, token) = (new_key(), FencingToken::random());
+    let (key, token) = (new_key(None), FencingToken::random());
     for term in [TERM, LONG] {
-        let reserved = ok(store.reserve(&key, None, token, term).await);
+        let reserved = ok(store.reserve(&key, token, term).await);
         law!(
             1,
             matches!(reserved, Reservation::Reserved(by) if by == token),
@@ -108,8 +101,7 @@ where
         );
     }
     sleep(2 * TERM).await;
-    let again = FencingToken::random();
-    let again = ok(store.reserve(&key, None, again, LONG).await);
+    let again = ask(store, &key).await;
     law!(
         1,
         matches!(again, Reservation::InProgress),
@@ -123,41 +115,30 @@ pub(super) async fn a_reservation_lapses<R>(store: &R)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let key = new_key();
-    let token = match ok(store
-        .reserve(&key, None, FencingToken::random(), TERM)
-        .await)
-    {
+    let key = new_key(None);
+    let token = match ok(store.reserve(&key, FencingToken::random(), TERM).await) {
         Reservation::Reserved(token) => token,
         other => panic!("law 1: a free key was not reserved: {other:?}"),
     };
     sleep(TERM).await;
-    let (key, owner) = (other_request(&key), new_owner());
+    let key = other_request(&key);
     let what = "reserving a key whose reservation has lapsed";
     let second = in_time(1, what, async {
         loop {
-            match ok(store
-                .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
-                .await)
-            {
+            match ask(store, &key).await {
                 Reservation::Reserved(token) => return token,
-                Reservation::Taken => sleep(TERM / 10).await,
-                other => panic!("law 1: the key of another owner gave {other:?}"),
+                Reservation::Mismatch => sleep(TERM / 10).await,
+                other => panic!("law 1: the key of another request gave {other:?}"),
             }
         }
     })
     .await;
-    assert_outlived(store, &key, owner.as_ref(), token, second).await;
+    assert_outlived(store, &key, token, second).await;
 }
 
 /// The first holder of a key is shut out by the second.
-async fn assert_outlived<R>(
-    store: &R,
-    key: &Key,
-    owner: Option<&Owner>,
-    first: FencingToken,
-    second: FencingToken,
-) where
+async fn assert_outlived<R>(store: &R, key: &Key, first: FencingToken, second: FencingToken)
+where
     R: Keys<Output = RecordedResponse>,
 {
     law!(
@@ -169,9 +150,7 @@ async fn assert_outlived<R>(
     law!(1, !settled, "a reservation that is over was settled");
     let released = ok(store.release_key(key, first).await);
     law!(1, !released, "a reservation that is over was released");
-    let again = ok(store
-        .reserve(key, owner, FencingToken::random(), LONG)
-        .await);
+    let again = ask(store, key).await;
     law!(
         1,
         matches!(again, Reservation::InProgress),
@@ -185,14 +164,10 @@ pub(super) async fn of_many_reservations_one_holds<R>(store: &Arc<R>)
 where
     R: Keys<Output = RecordedResponse>,
 {
-    let (key, owner) = (new_key(), new_owner());
+    let key = new_key(new_owner());
     let answers = together((0..100).map(|_| {
-        let (store, key, owner) = (Arc::clone(store), key.clone(), owner.clone());
-        async move {
-            ok(store
-                .reserve(&key, owner.as_ref(), FencingToken::random(), LONG)
-                .await)
-        }
+        let (store, key) = (Arc::clone(store), key.clone());
+        async move { ask(&*store, &key).await }
     }))
     .await;
     let mut reserved = 0;

@@ -1,5 +1,5 @@
-SELECT stands_for, owner, fingerprint, head, result
-FROM {reserve}(
+SELECT stands_for, fingerprint, head, result
+FROM {reserve_scoped}(
     $1, $2, $3, $4, $5 * INTERVAL '1 microsecond',
     TIMESTAMPTZ 'epoch' + $6 * INTERVAL '1 microsecond'
 )

@@ -84,7 +84,7 @@ async fn script(store: &RedbStore) -> usize {
     let name = key(&format!("key-{id}"));
     let token = FencingToken::random();
 
-    let reserved = sure!(store.reserve(&name, None, token, TERM));
+    let reserved = sure!(store.reserve(&name, token, TERM));
     assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
     let text = "y".repeat(5_000);
     let new = || {
@@ -128,20 +128,20 @@ async fn script(store: &RedbStore) -> usize {
     assert_eq!(record.operation().state(), State::Succeeded);
     // Started, taken over and finished: each once.
     assert_eq!(record.version().map(crate::store::Version::get), Some(4));
-    let found = sure!(store.reserve(&name, None, FencingToken::random(), TERM));
+    let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
 
     let version = record.version().unwrap();
     let forgotten = sure!(store.forget(&id, version));
     assert!(matches!(forgotten, Write::Done(_) | Write::Gone));
     assert!(sure!(store.get(&id)).is_none());
-    let found = sure!(store.reserve(&name, None, FencingToken::random(), TERM));
-    assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
+    let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
+    assert!(matches!(found, Reservation::Forgotten(_)), "{found:?}");
 
     let early = key(&format!("early-{id}"));
-    sure!(store.reserve(&early, None, token, TERM));
+    sure!(store.reserve(&early, token, TERM));
     assert!(sure!(store.settle(&early, token, response("early"))));
-    let found = sure!(store.reserve(&early, None, FencingToken::random(), TERM));
+    let found = sure!(store.reserve(&early, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Answered(_)), "{found:?}");
 
     let brief = store.clone().ttl(std::time::Duration::ZERO);

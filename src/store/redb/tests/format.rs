@@ -21,14 +21,15 @@ use crate::{
         redb::{
             Redb, RedbError,
             tables::{
-                CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
-                NEXT_NUMBER, REQUESTS, RESULTS,
+                BARE_KEYS, CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED,
+                META, NEXT_NUMBER, REQUESTS, RESULTS,
             },
         },
     },
 };
 
 const FORMAT_1: &str = include_str!("format-1.txt");
+const FORMAT_2: &str = include_str!("format-2.txt");
 
 fn id(text: &str) -> OperationId {
     text.parse().unwrap()
@@ -49,9 +50,14 @@ fn stamp(version: u64, token: u64) -> Stamp {
 }
 
 fn key(name: &str) -> Key {
+    Key::new(None, name, *b"a digest that is 32 bytes long..")
+}
+
+/// The same, of somebody.
+fn owned(name: &str) -> Key {
     Key {
-        name: name.into(),
-        fingerprint: *b"a digest that is 32 bytes long..",
+        owner: Some(Owner::new("somebody")),
+        ..key(name)
     }
 }
 
@@ -59,7 +65,7 @@ fn key(name: &str) -> Key {
 async fn fill(engine: &Redb) {
     let owner = Owner::new("somebody");
     let live = id("live");
-    let (first, second, third) = (key("first"), key("second"), key("third"));
+    let (first, second, third) = (owned("first"), key("second"), owned("third"));
     let new = NewCell {
         id: &live,
         stamp: stamp(1, 5),
@@ -101,9 +107,9 @@ async fn fill(engine: &Redb) {
     assert!(matches!(gone.await, Ok(Replaced::Done)));
     let token = FencingToken::from_number(9);
     let minute = Duration::from_secs(60);
-    let reserved = engine.reserve(&third, Some(&owner), token, minute, at(1));
+    let reserved = engine.reserve(&third, token, minute, at(1));
     assert!(reserved.await.unwrap().is_none());
-    let settled = engine.settle("third", token, b"an answer", Duration::MAX);
+    let settled = engine.settle(&third, token, b"an answer", Duration::MAX);
     assert!(settled.await.unwrap());
 }
 
@@ -147,23 +153,26 @@ async fn check(engine: &Redb) {
     assert_eq!(request.as_deref(), Some(&b"a request"[..]));
 
     let owner = Owner::new("somebody");
-    let found = async |name| {
-        let (key, token) = (key(name), FencingToken::random());
-        let found = engine.reserve(&key, None, token, Duration::ZERO, at(1));
-        let found = found.await.unwrap().expect("it is taken");
+    let found = async |key: Key| {
+        let token = FencingToken::random();
+        let found = engine.reserve(&key, token, Duration::ZERO, at(1));
+        let found = found.await.unwrap()?;
         assert_eq!(found.fingerprint, key.fingerprint);
-        (found.owner, found.stands_for)
+        Some(found.stands_for)
     };
-    let (whose, first) = found("first").await;
-    assert!(matches!(first, StandsFor::Operation(cell) if &*cell.head == b"{\"live\"}"));
-    assert_eq!(whose.as_ref(), Some(&owner));
-    let (whose, second) = found("second").await;
-    assert!(matches!(second, StandsFor::Remains(head) if &*head == b"{\"remains\"}"));
-    assert_eq!(whose, None);
-    let (_, third) = found("third").await;
-    assert!(matches!(third, StandsFor::Answer(answer) if &*answer == b"an answer"));
-    let third = engine.settle("third", FencingToken::from_number(9), b"", Duration::MAX);
-    assert!(third.await.unwrap(), "it is settled already");
+    let first = found(owned("first")).await;
+    assert!(matches!(first, Some(StandsFor::Operation(cell)) if &*cell.head == b"{\"live\"}"));
+    let second = found(key("second")).await;
+    assert!(matches!(second, Some(StandsFor::Remains(head)) if &*head == b"{\"remains\"}"));
+    let third = found(owned("third")).await;
+    assert!(matches!(third, Some(StandsFor::Answer(answer)) if &*answer == b"an answer"));
+    for others in [key("first"), owned("second"), key("third")] {
+        assert!(found(others).await.is_none());
+    }
+    let token = FencingToken::from_number(9);
+    let third = owned("third");
+    let again = engine.settle(&third, token, b"", Duration::MAX);
+    assert!(again.await.unwrap(), "it is settled already");
 
     for (owner, numbers) in [(Some(&owner), vec![1]), (None, vec![2])] {
         let ask = ListAsk {
@@ -260,7 +269,8 @@ fn load(dump: &str) -> Disk {
             (&b"cells"[..], CELLS),
             (b"results", RESULTS),
             (b"requests", REQUESTS),
-            (b"keys", KEYS),
+            (b"keys", BARE_KEYS),
+            (b"scoped_keys", KEYS),
         ]);
         match fields[..] {
             [b"meta", key, value] => {
@@ -322,7 +332,7 @@ async fn close(engine: Redb) {
 }
 
 #[tokio::test]
-async fn what_is_written_is_format_1() {
+async fn what_is_written_is_format_2() {
     let disk = Disk::default();
     let opened = engine(&disk).unwrap();
     fill(&opened).await;
@@ -331,15 +341,46 @@ async fn what_is_written_is_format_1() {
         .create_with_backend(disk.clone())
         .unwrap();
     let dump = dump(&database);
-    assert_eq!(dump, FORMAT_1, "it is:\n{dump}");
+    assert_eq!(dump, FORMAT_2, "it is:\n{dump}");
     drop(database);
     let opened = engine(&disk).unwrap();
     check(&opened).await;
 }
 
 #[tokio::test]
-async fn what_format_1_says_is_read() {
-    let opened = engine(&load(FORMAT_1)).unwrap();
+async fn what_is_of_format_1_becomes_what_this_release_writes() {
+    let disk = load(FORMAT_1);
+    close(engine(&disk).unwrap()).await;
+    let database = Database::builder()
+        .create_with_backend(disk.clone())
+        .unwrap();
+    let dump = dump(&database);
+    assert_eq!(dump, FORMAT_2, "it is:\n{dump}");
+    let read = database.begin_read().unwrap();
+    assert!(read.open_table(BARE_KEYS).is_err(), "nothing of it is left");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_stops_no_other() {
+    let damaged = FORMAT_1.replace(r#"keys "second" "\x01"#, r#"keys "second" "\x07"#);
+    assert_ne!(damaged, FORMAT_1);
+    let opened = engine(&load(&damaged)).unwrap();
+    let token = FencingToken::random();
+    let reserve = async |key: Key| opened.reserve(&key, token, Duration::ZERO, at(1)).await;
+    assert!(reserve(owned("first")).await.unwrap().is_some());
+    assert!(!reserve(key("second")).await.unwrap_err().is_transient());
+    assert!(reserve(key("new")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_formats_1_and_2_say_is_read() {
+    for format in [FORMAT_1, FORMAT_2] {
+        check_and_go_on(format).await;
+    }
+}
+
+async fn check_and_go_on(format: &str) {
+    let opened = engine(&load(format)).unwrap();
     check(&opened).await;
     // And it goes on from there.
     let new = id("new");

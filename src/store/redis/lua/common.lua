@@ -49,6 +49,25 @@ local function bound(name, id)
   return entry[1] == 'operation' and entry[2] == id and key or nil
 end
 
+-- Until format 2 an owner's key had the name that is nobody's now. It moves to its
+-- own, with the operation it made, before anybody asks for either.
+local function part(bare)
+  local old = prefix .. 'key:' .. bare
+  local entry = redis.call('HMGET', old, 'o', 'c', 'd')
+  local owner = entry[1]
+  if not owner then return end
+  local name = '@' .. #owner .. ':' .. owner .. bare
+  local key = prefix .. 'key:' .. name
+  if redis.call('RENAMENX', old, key) == 0 then
+    redis.call('DEL', old)
+    return
+  end
+  redis.call('HDEL', key, 'o')
+  if entry[2] == 'operation' and redis.call('HGET', cell_of(entry[3]), 'k') == bare then
+    redis.call('HSET', cell_of(entry[3]), 'k', name)
+  end
+end
+
 -- Removes a cell with what hangs on it.
 local function remove(id)
   local cell = cell_of(id)
@@ -80,15 +99,15 @@ end
 
 -- What a key stands for, and the token it is reserved by; nothing, if it is free.
 local function held(key, name, by)
-  local entry = redis.call('HMGET', key, 'c', 'o', 'f', 'd', 'x', 't')
-  local class, data = entry[1], entry[4]
+  local entry = redis.call('HMGET', key, 'c', 'f', 'd', 'x', 't')
+  local class, data = entry[1], entry[3]
   if not class then return nil end
   if class == 'operation' then
     local cell = values(cell_of(data), 'h', 'r', 'k', 'x')
     local expired = cell[4] and tonumber(cell[4]) <= tonumber(by)
     if cell[3] ~= name or expired then return nil end
-    return { class, entry[2], entry[3], cell[1], cell[2] }
+    return { class, entry[2], cell[1], cell[2] }
   end
-  if entry[5] and tonumber(entry[5]) <= tonumber(by) then return nil end
-  return { class, entry[2], entry[3], data, false }, class == 'request' and entry[6]
+  if entry[4] and tonumber(entry[4]) <= tonumber(by) then return nil end
+  return { class, entry[2], data, false }, class == 'request' and entry[5]
 end

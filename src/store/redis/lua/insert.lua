@@ -1,9 +1,10 @@
 -- KEYS: cell, list of the owner, key, if there is one.
--- ARGV: prefix, id, now, lease or '', reservation or '', name of the key or '',
--- number of values of the key's entry, these, those of the cell.
+-- ARGV: prefix, id, now, lease or '', reservation or '', scoped and bare name of the
+-- key or '', number of values of the key's entry, these, those of the cell.
 local id, now, lease, reservation, name = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local first, last = 8, 7 + tonumber(ARGV[7])
+local first, last = 9, 8 + tonumber(ARGV[8])
 if KEYS[3] then
+  part(ARGV[7])
   local stands_for, token = held(KEYS[3], name, now)
   if stands_for and not (token and token == reservation) then return stands_for end
 end
