@@ -180,6 +180,33 @@ async fn what_is_canceled() {
     };
 }
 
+/// The same key of two tenants, at two nodes.
+async fn two_tenants(law: Option<Law>) -> Verdict {
+    let stage = Stage::new(law);
+    stage.print();
+    let key = Some("8e03978e-40d5-43dd");
+    for (tenant, node) in [(TENANT, A), ("another", B)] {
+        if let Answer::Accepted { operation } = stage.post(tenant, node, "Q3", key, None).await {
+            stage.a_while().await;
+            stage.poll_as(tenant, node, &operation).await;
+        }
+    }
+    stage.verdict()
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_two_owners() {
+    assert!(two_tenants(None).await.is_good());
+    let verdict = two_tenants(Some(Law::Keys)).await;
+    assert!(
+        matches!(
+            verdict.violations[..],
+            [Violation::KeyBlocked { .. } | Violation::ShownToAnother { .. }]
+        ),
+        "{verdict}"
+    );
+}
+
 /// Somebody has found an id.
 async fn stranger(law: Option<Law>) -> Verdict {
     let stage = Stage::new(law);

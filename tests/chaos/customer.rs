@@ -9,7 +9,6 @@ use tower_operations::checker::{Answer, Ask};
 
 use super::{
     client::Told,
-    errands::KEYS_ARE_OWNED,
     random::Random,
     wish::Wish,
     world::{Accepted, World},
@@ -89,7 +88,7 @@ impl Customer {
         while let Some(number) = self.world.next() {
             match self.random.below(16) {
                 0 | 1 => self.chooses_an_id(number).await,
-                2 if KEYS_ARE_OWNED => self.meets_another_tenant(number).await,
+                2 => self.meets_another_tenant(number).await,
                 3 => self.holds_on(number).await,
                 _ => self.shop_once(number).await,
             }

@@ -14,9 +14,6 @@ use super::{
     world::{Accepted, CHOSEN},
 };
 
-/// For now.
-pub(super) const KEYS_ARE_OWNED: bool = false;
-
 /// How long a post may be held.
 const HELD: Duration = Duration::from_secs(20);
 /// How often what may come to nothing is tried.
@@ -117,7 +114,7 @@ impl Customer {
         };
         if sighting.state.is_terminal() && self.forgets(accepted, etag).await {
             self.poll(accepted).await;
-            if order.key.is_some() && KEYS_ARE_OWNED {
+            if order.key.is_some() {
                 let node = self.node();
                 self.post(order, node).await;
             }

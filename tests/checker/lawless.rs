@@ -28,6 +28,8 @@ pub(crate) enum Law {
     Freshness,
     /// Every node has keys of its own.
     Once,
+    /// Keys are nobody's: what one has used, all have.
+    Keys,
     /// Whoever asks is taken for one and the same.
     Owners,
     /// What is forgotten stays.
@@ -91,12 +93,13 @@ impl Lawless {
 
     /// The key as this node knows it.
     fn key(&self, key: Key) -> Key {
-        match self.breaks(Law::Once) {
-            true => Key {
+        match self.broken {
+            Some(Law::Once) => Key {
                 name: format!("{} at {}", key.name, self.node.as_str()).into(),
                 ..key
             },
-            false => key,
+            Some(Law::Keys) => Key { owner: None, ..key },
+            _ => key,
         }
     }
 }
