@@ -198,13 +198,8 @@ async fn two_tenants(law: Option<Law>) -> Verdict {
 async fn keys_of_two_owners() {
     assert!(two_tenants(None).await.is_good());
     let verdict = two_tenants(Some(Law::Keys)).await;
-    assert!(
-        matches!(
-            verdict.violations[..],
-            [Violation::KeyBlocked { .. } | Violation::ShownToAnother { .. }]
-        ),
-        "{verdict}"
-    );
+    let is_shown = |violation: &Violation| matches!(violation, Violation::ShownToAnother { .. });
+    assert!(verdict.violations.iter().any(is_shown), "{verdict}");
 }
 
 /// Somebody has found an id.

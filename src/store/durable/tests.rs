@@ -263,7 +263,7 @@ async fn a_take_over_that_is_slow_gives_what_it_has() {
     for _ in 0..100 {
         create(&store).await;
     }
-    odd.takes(SECOND);
+    odd.takes(4 * SECOND);
     let lease = LeaseTerm::default();
     // Whoever asks waits for a third of the term.
     let taken = timeout(lease.term / 3, store.take_over(&lease, 64)).await;
