@@ -56,7 +56,7 @@ use tower_http::{
     trace::{DefaultOnResponse, TraceLayer},
 };
 use tower_operations::{AsyncAcceptLayer, Idempotency, MemoryStore, PollService};
-use tracing::{Level, Span, info_span};
+use tracing::{Level, Span, field::Empty, info_span};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Less than the time-out, for polls and for `Prefer: wait`: what is held is an answer
@@ -121,6 +121,8 @@ fn span_of<B>(request: &Request<B>) -> Span {
         path = request.uri().path(),
         request_id = request_id.and_then(|id| id.to_str().ok()),
         headers = ?request.headers(),
+        // That of its 202.
+        operation.id = Empty,
     )
 }
 

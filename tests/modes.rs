@@ -707,3 +707,29 @@ impl http_body::Body for Unannounced {
         std::task::Poll::Ready(piece.map(|piece| Ok(http_body::Frame::data(piece))))
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_passes_a_refusal_on_says_it_in_the_words_of_the_dialect() {
+    use axum::response::IntoResponse;
+
+    let (setup, _) = Setup::new();
+    let down = Hooked::new(setup.memory.clone(), |call, _| {
+        std::future::ready(match call {
+            Call::Create => Err(StoreError::refused("down")),
+            _ => Ok(()),
+        })
+    });
+    let layer = AsyncAcceptLayer::new(down)
+        .signaled()
+        .dialect(tower_operations::dialect::Azure::default());
+    let refused = setup.send(&layer, "", async |request| {
+        let refused = OperationHandle::of(request.extensions()).accept().await;
+        let response = refused.unwrap_err().into_response();
+        Ok(response.map(|_| WholeBody::from("in its own words")))
+    });
+    let refused = refused.await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    let error: serde_json::Value = serde_json::from_str(&text(refused).await).unwrap();
+    assert!(error["error"]["code"].is_string(), "{error}");
+}

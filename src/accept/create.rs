@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    run::{AtMost, Node, until_answered},
+    run::{AtMost, Node, log_end, until_answered},
     store::{Created, Lease, NewOperation, Record, Reservation, StoreError, Write},
 };
 
@@ -90,7 +90,7 @@ where
         }
         Ok(Ok(Some(_))) => Err(Refusal::Taken),
         Ok(Err(_)) | Err(_) => {
-            tracing::error!("an id could not be looked up");
+            tracing::error!(id = %wanted.new.id, "an id could not be looked up");
             Err(Refusal::Unavailable)
         }
     }
@@ -118,7 +118,6 @@ where
     };
     if node.in_flight.is_interrupting() {
         disown();
-        node.in_flight.refused();
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
@@ -164,9 +163,10 @@ where
         });
         match ended.await {
             Ok(Write::Gone) if begun.elapsed() < term => sleep(term / 10).await,
-            Ok(_) => return,
+            Ok(Write::Done(record)) => return log_end(&record),
+            Ok(Write::Gone | Write::Lost(_)) => return,
             Err(error) => {
-                tracing::warn!(%id, error = error.chain(), "it may exist, and will lapse");
+                tracing::warn!(%id, error = error.chain(), "operation may exist, and will lapse");
                 return;
             }
         }

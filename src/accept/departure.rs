@@ -92,7 +92,12 @@ where
             Ok(Made::Answered(answer)) => {
                 return ControlFlow::Break(Ok(Accepted::Answered(answer)));
             }
-            Err(refusal) => return ControlFlow::Break(Err(refusal)),
+            Err(refusal) => {
+                if refusal == Refusal::Closed {
+                    self.node.in_flight.refused();
+                }
+                return ControlFlow::Break(Err(refusal));
+            }
         };
         if let Some(key) = self.reserved.take() {
             key.bound();

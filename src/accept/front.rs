@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Response, Version};
+use tracing::{Span, field::display};
 
 use super::{policy::Policy, refuse::Refusal, when::Reply};
 use crate::{
@@ -77,15 +78,16 @@ impl Front {
             Accepted::Repeated(created, urls) => (created, urls),
             Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
         };
+        // The request's, as far as whoever is outside gave it one that wants to know.
+        Span::current().record("operation.id", display(operation.id()));
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.replay);
         context.retry_after = Some(whole_seconds(
             policy.retry_after.retry_after(Duration::ZERO),
         ));
-        (
-            policy.dialect.accepted(&operation.view(), &context),
-            Reply::Accepted,
-        )
+        let mut response = policy.dialect.accepted(&operation.view(), &context);
+        response.extensions_mut().insert(operation.id().clone());
+        (response, Reply::Accepted)
     }
 }
 

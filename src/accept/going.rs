@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     operation::WholeBody,
-    run::{Gate, Passing, Told, Work},
+    run::{Gate, NotAccepted, Passing, Told, Work},
 };
 
 /// What has become of it.
@@ -122,6 +122,12 @@ impl<C, E> Going<Response<C>, E> {
                 ours(front.answer(&verdict.unwrap_or_else(|_| lost())))
             }
             Self::Held(Held { told, front, .. }) => match ready!(Pin::new(told).poll(context)) {
+                // It has no words of its own for that.
+                Ok((Told::Answered(Ok(answer)), _))
+                    if answer.extensions().get::<NotAccepted>().is_some() =>
+                {
+                    ours(front.answer(&Err(Refusal::Unavailable)))
+                }
                 Ok((Told::Answered(answer), passing)) => Gone::Answered(
                     answer.map(|it| it.map(|body| ResponseBody::passing_as(body, passing))),
                     Reply::Direct,

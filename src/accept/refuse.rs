@@ -97,6 +97,7 @@ impl Refusal {
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());
+        response.extensions_mut().insert(fault);
         if closes && version <= Version::HTTP_11 {
             response
                 .headers_mut()

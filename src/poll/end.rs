@@ -15,6 +15,7 @@ use super::{
 use crate::{
     dialect::{Fault, WhenFinished},
     operation::{OperationId, State, WholeBody},
+    run::log_end,
     store::{Record, Store, StoreError, Version, Write},
 };
 
@@ -114,7 +115,10 @@ async fn try_cancel<S: Store>(
             }
         };
         match write.map_err(|error| unavailable(settings, &error))? {
-            Write::Done(record) => return Ok(Ended::Canceled(record)),
+            Write::Done(record) => {
+                log_end(&record);
+                return Ok(Ended::Canceled(record));
+            }
             Write::Lost(_) => {}
             Write::Gone => return Err(Fault::NotFound { id: id.clone() }),
         }

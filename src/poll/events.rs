@@ -137,7 +137,9 @@ impl<S: Store> Stream<S> {
             () = closed(self.settings.closing.as_ref()) => return None,
         };
         let next = next
-            .inspect_err(|error| tracing::warn!(error = error.chain(), "an event stream ends"))
+            .inspect_err(|error| {
+                tracing::warn!(%id, error = error.chain(), "an event stream ends");
+            })
             .ok()?
             // Another owner's may have come in its place.
             .filter(|next| next.owner() == owner)?;

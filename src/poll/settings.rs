@@ -94,6 +94,7 @@ impl<S: Store> Settings<S> {
             None => self.dialect.fault(fault),
         };
         fault.add_headers(response.headers_mut());
+        response.extensions_mut().insert(fault.clone());
         response
     }
 

@@ -8,6 +8,8 @@ use std::{
 
 use pin_project_lite::pin_project;
 
+use crate::operation::OperationId;
+
 pin_project! {
     /// Turns a panic of the inner future into a value. The inner future is not
     /// polled again after that.
@@ -22,6 +24,19 @@ pin_project! {
 pub(super) struct Panicked(pub(super) Box<dyn Any + Send>);
 
 impl Panicked {
+    /// What was said with it, if that is text.
+    pub(super) fn message(&self) -> &str {
+        let text = self.0.downcast_ref::<&'static str>().copied();
+        let owned = || self.0.downcast_ref::<String>().map(String::as_str);
+        text.or_else(owned).unwrap_or("no text")
+    }
+
+    /// Logs it as that of an operation's handler, and throws it away.
+    pub(super) fn of_handler(self, id: &OperationId) {
+        tracing::error!(%id, panic = self.message(), "the inner service panicked");
+        self.forget();
+    }
+
     /// Throws away what was thrown. Its destructor may panic too.
     pub(super) fn forget(self) {
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(self.0))) {

@@ -55,7 +55,7 @@ where
         while let Some(frame) = ready!(this.body.as_mut().poll_frame(context)) {
             let collected = match frame {
                 Ok(frame) => this.collecting.push(frame),
-                Err(error) => return Poll::Ready(Err(inner_error(&error.into()))),
+                Err(error) => return Poll::Ready(Err(inner_error(None, &error.into()))),
             };
             if collected.is_err() {
                 return Poll::Ready(Err(too_large(*this.limit)));

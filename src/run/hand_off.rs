@@ -8,7 +8,7 @@ use tower::BoxError;
 
 use super::{
     Dispatch, Leaving, Node, QueuedRequest, Take, Taken, catch_panic::CatchPanic,
-    dispatch::AnyDispatch, node::SHORTEST, until_answered,
+    dispatch::AnyDispatch, log_end, node::SHORTEST, until_answered,
 };
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
@@ -71,7 +71,7 @@ impl HandOff {
         };
         if let Err(error) = dispatched.await {
             let (id, error) = (&held[0].id, &*error as &dyn std::error::Error);
-            tracing::warn!(%id, error, "not dispatched again yet");
+            tracing::warn!(%id, error, "operation not dispatched again yet");
         }
     }
 }
@@ -112,7 +112,7 @@ where
             return tell(Taken::Yes(record));
         };
         let id = record.operation().id();
-        tracing::error!(%id, error = &*error as &dyn std::error::Error, "not dispatched");
+        tracing::error!(%id, error = &*error as &dyn std::error::Error, "operation not dispatched");
         drop(error);
         let will_be_done = match may_come_again && node.runs_again() {
             true => {
@@ -137,7 +137,7 @@ where
     let held = [held(record)];
     let released = timeout(at_most, node.store.release(&held)).await;
     if !matches!(released, Ok(Ok(()))) {
-        tracing::warn!(id = %held[0].id, "it is dispatched once its lease is over");
+        tracing::warn!(id = %held[0].id, "operation not released: it is dispatched once its lease is over");
     }
 }
 
@@ -157,6 +157,10 @@ where
         ended.await.ok()
     });
     match timeout(at_most, ending).await {
+        Ok(Ok(Some(Write::Done(record)))) => {
+            log_end(&record);
+            true
+        }
         // Or an earlier try has ended it.
         Ok(Ok(Some(Write::Lost(record)))) => record.was_not_dispatched(),
         _ => true,

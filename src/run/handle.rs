@@ -137,12 +137,14 @@ impl From<NotAccepted> for Problem {
     }
 }
 
-/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`.
+/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`; the layer says
+/// the same in the words of its dialect.
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for NotAccepted {
     fn into_response(self) -> axum_core::response::Response {
         let retry_after = std::time::Duration::from_secs(1);
-        let response = Fault::Unavailable { retry_after }.into_response();
+        let mut response = Fault::Unavailable { retry_after }.into_response();
+        response.extensions_mut().insert(self);
         response.map(axum_core::body::Body::new)
     }
 }

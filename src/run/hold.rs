@@ -124,7 +124,8 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome = Box::pin(async { Ok(outcome_of_call(called, &limits, &base).await) });
+                let outcome =
+                    Box::pin(async { Ok(outcome_of_call(called, &work, &limits, &base).await) });
                 go_on(&node, &limits, &work, outcome).await;
                 return None;
             }
@@ -147,7 +148,7 @@ where
                         }
                         failed => not_called(failed),
                     };
-                    Ok(outcome_of_call(called, &limits, &base).await)
+                    Ok(outcome_of_call(called, &work, &limits, &base).await)
                 });
                 go_on(&node, &limits, &work, run).await;
                 return None;
@@ -172,7 +173,7 @@ where
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of_call(called, &limits, &base).await)
+            Ok(outcome_of_call(called, &work, &limits, &base).await)
         });
         let run = Box::pin(async {
             match tokio::try_join!(is_ours, outcome) {
@@ -222,7 +223,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
 ) {
     crash_point!("accepted");
     let Some(_entered) = node.in_flight.enter(Arc::clone(work), limits.grace) else {
-        tracing::error!(id = %work.id, "it is running here already");
+        tracing::error!(id = %work.id, "operation not run: it is running here already");
         return;
     };
     heartbeat::ensure(node);
@@ -230,7 +231,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     // Before it is said how it has ended.
     drop(run);
     let outcome: RunOutcome = ended.unwrap_or_else(|panicked| {
-        panicked.forget();
+        panicked.of_handler(&work.id);
         Ok(Outcome::failed(FailureKind::Panicked))
     });
     match outcome {
@@ -250,6 +251,7 @@ fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
 
 async fn outcome_of_call<C, E>(
     called: Called<Response<C>, E>,
+    work: &Work,
     limits: &RunLimits,
     base: &PathAndQuery,
 ) -> Outcome<RecordedResponse>
@@ -260,10 +262,10 @@ where
 {
     let (response, latest) = match called {
         Ok(Ok((Ok(response), latest))) => (response, latest),
-        Ok(Ok((Err(error), _))) => return inner_error(&error.into()),
+        Ok(Ok((Err(error), _))) => return inner_error(Some(&work.id), &error.into()),
         Ok(Err(Late)) => return Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {
-            panicked.forget();
+            panicked.of_handler(&work.id);
             return Outcome::failed(FailureKind::Panicked);
         }
     };
@@ -273,7 +275,7 @@ where
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {
-            panicked.forget();
+            panicked.of_handler(&work.id);
             Outcome::failed(FailureKind::Panicked)
         }
     }

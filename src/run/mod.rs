@@ -59,6 +59,17 @@
 //! Path parameters, and whatever else is in a request's extensions, do not go through a
 //! queue; the application finds them again.
 //!
+//! # What is logged
+//! The end of each operation, once, on the node that wrote it, at `INFO`; a failure that is
+//! no answer of the inner service (`interrupted`, `panicked`, `timed-out`, …) at `WARN`. The
+//! event has the fields `id`, `name`, `state`, `attempt`, `duration` (seconds since its last
+//! start) and `problem` (its type). What a handler panicked with, or returned as an error,
+//! is logged at `ERROR`, and never on the wire.
+//!
+//! The span of the request that is accepted gets the id as `operation.id`, if it has such a
+//! field; its response has the [`OperationId`](crate::OperationId) among its extensions, and
+//! a refusal its [`Fault`](crate::dialect::Fault).
+//!
 //! # When the store is away
 //! The outcome is written again and again, with growing pauses, until the store
 //! has answered or the node has been drained.
@@ -73,6 +84,7 @@ mod collect;
 mod dispatch;
 mod drain;
 mod draining;
+mod ended;
 mod gate;
 mod hand_off;
 mod handle;
@@ -119,6 +131,7 @@ pub(crate) use at_once::at_once;
 pub(crate) use collect::collect;
 #[cfg(feature = "apalis")]
 use dispatch::PATIENCE;
+pub(crate) use ended::log_end;
 pub(crate) use gate::{Denied, Gate};
 pub(crate) use hand_off::HandOff;
 pub(crate) use handler::Handler;

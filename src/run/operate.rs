@@ -25,7 +25,7 @@ use super::{
     work::{Cause, Work},
 };
 use crate::{
-    operation::{FailureKind, Outcome, RecordedResponse, WholeBody},
+    operation::{FailureKind, OperationId, Outcome, RecordedResponse, WholeBody},
     store::{Lease, StoreError, Write},
 };
 
@@ -86,8 +86,7 @@ where
                 return Ok(Ran::Refused);
             }
             Err(panicked) => {
-                panicked.forget();
-                tracing::error!("the inner service panicked");
+                panicked.of_handler(&work.id);
                 Outcome::failed(FailureKind::Panicked)
             }
         };
@@ -108,6 +107,8 @@ pub(super) enum NoOutcome {
 pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutcome) {
     match nothing {
         NoOutcome::Recalled => {
+            let id = &work.id;
+            tracing::info!(%id, "run dropped: its operation was ended or taken over");
             if !work.is_told() {
                 // On the heap, as what is seldom needed.
                 Box::pin(look_for(node, work)).await;
@@ -119,7 +120,7 @@ pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutc
             let released = until_answered(node, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
-                tracing::warn!(%id, error = error.chain(), "it will be free once its lease is over");
+                tracing::warn!(%id, error = error.chain(), "operation not released: it will be free once its lease is over");
             }
             work.released();
         }
@@ -220,7 +221,10 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
                 std::future::pending::<()>().await;
             }
             // The next report, or the outcome, brings it.
-            Err(error) => tracing::warn!(error = error.chain(), "progress could not be written"),
+            Err(error) => {
+                let id = &work.id;
+                tracing::warn!(%id, error = error.chain(), "progress could not be written");
+            }
         }
         sleep(BETWEEN_REPORTS).await;
     }
@@ -246,7 +250,7 @@ where
             service
                 .ready()
                 .await
-                .map_err(|error| inner_error(&error.into()))?;
+                .map_err(|error| inner_error(Some(&work.id), &error.into()))?;
             crash_point!("ready");
             start(node, work).await
         });
@@ -263,7 +267,7 @@ where
         let response = service
             .call(request.into_request())
             .await
-            .map_err(|error| inner_error(&error.into()))?;
+            .map_err(|error| inner_error(Some(&work.id), &error.into()))?;
         crash_point!("called");
         collect(response, limits.result).await
     });
@@ -309,7 +313,8 @@ where
         }
         Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
         Err(error) => {
-            tracing::error!(error = error.chain(), "a start could not be recorded");
+            let id = &work.id;
+            tracing::error!(%id, error = error.chain(), "a start could not be recorded");
             Err(NotStarted::Failed(Outcome::failed(
                 FailureKind::Interrupted,
             )))
@@ -317,8 +322,10 @@ where
     }
 }
 
-pub(super) fn inner_error(error: &BoxError) -> Outcome<RecordedResponse> {
+/// The id is in the span of the run as well.
+pub(super) fn inner_error(id: Option<&OperationId>, error: &BoxError) -> Outcome<RecordedResponse> {
     tracing::error!(
+        id = id.map(tracing::field::display),
         error = &**error as &dyn std::error::Error,
         "the inner service returned an error"
     );

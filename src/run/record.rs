@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use super::{Node, Ran, persist::until_answered, work::Work};
+use super::{Node, Ran, log_end, persist::until_answered, work::Work};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
     store::{Repository, StoreError, Write},
@@ -78,12 +78,12 @@ where
         Ok(Write::Done(record)) => {
             crash_point!("finished");
             let state = record.operation().state();
-            tracing::debug!(%id, %state, "recorded");
+            log_end(&record);
             work.recorded(record.operation());
             Ok(Ran::Recorded(state))
         }
         Ok(Write::Lost(record)) => {
-            tracing::debug!(%id, "ended by somebody else");
+            tracing::debug!(%id, "outcome dropped: the operation was ended by somebody else");
             work.recorded(record.operation());
             Ok(Ran::Refused)
         }

@@ -1,0 +1,65 @@
+//! What is logged of an operation's end.
+
+use std::time::Duration;
+
+use tracing::{Level, enabled};
+
+use crate::{
+    operation::{FailureKind, Operation, Problem, State},
+    store::Record,
+};
+
+/// Logs the end of an operation, once, where it was written: a failure that is none of the
+/// inner service's own answer at `WARN`, anything else at `INFO`.
+pub(crate) fn log_end<T>(record: &Record<T>) {
+    let operation = record.operation();
+    if is_ours(operation) {
+        if enabled!(Level::WARN) {
+            warn(record);
+        }
+    } else if enabled!(Level::INFO) {
+        info(record);
+    }
+}
+
+/// Whether it failed without an answer.
+fn is_ours<T>(operation: &Operation<T>) -> bool {
+    operation.state() == State::Failed
+        && operation.response().is_none()
+        && operation.problem().is_some_and(|problem| {
+            let of_problem = |kind: &FailureKind| kind.urn() == problem.type_uri();
+            FailureKind::ALL.iter().any(of_problem)
+        })
+}
+
+/// Since its last start, or its creation if it was never started.
+fn duration<T>(operation: &Operation<T>) -> Option<Duration> {
+    let metadata = operation.metadata();
+    let begun = metadata.started_at().or(metadata.created_at())?;
+    metadata.finished_at()?.duration_since(begun).ok()
+}
+
+macro_rules! log_at {
+    ($log:ident, $record:ident) => {{
+        let operation = $record.operation();
+        tracing::$log!(
+            id = %operation.id(),
+            name = operation.metadata().name(),
+            state = %operation.state(),
+            attempt = $record.attempts(),
+            duration = duration(operation).map(|took| took.as_secs_f64()),
+            problem = operation.problem().map(Problem::type_uri),
+            "operation {}",
+            operation.state(),
+        );
+    }};
+}
+
+#[cold]
+fn warn<T>(record: &Record<T>) {
+    log_at!(warn, record);
+}
+
+fn info<T>(record: &Record<T>) {
+    log_at!(info, record);
+}
