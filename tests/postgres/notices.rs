@@ -235,3 +235,51 @@ async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
     drop(staying);
     until_listening(&watching, 0).await;
 }
+
+#[test]
+fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let server = second.block_on(Postgres::start());
+    let orphan = first.block_on(store(&server));
+    let other = second.block_on(store(&server));
+    first.block_on(create(&orphan));
+    drop(first);
+    second.block_on(async {
+        let node = [&orphan, &other];
+        // It hears, and is heard.
+        for (near, far) in [(0, 1), (1, 0)] {
+            let begun = Instant::now();
+            // A connection that went with its runtime is found out by one statement each.
+            let (id, token) = loop {
+                let new = NewOperation::new(tower_operations::OperationId::new());
+                let id = new.id.clone();
+                match node[far].create(new).await {
+                    Ok(tower_operations::store::Created::New(record)) => {
+                        break (id, record.token());
+                    }
+                    made => assert!(begun.elapsed() < STUCK, "{made:?}"),
+                }
+            };
+            let far = node[far].clone();
+            let ending = tokio::spawn({
+                let id = id.clone();
+                async move {
+                    sleep(Duration::from_secs(1)).await;
+                    far.finish(&id, token, success("done"), None).await.unwrap();
+                }
+            });
+            let since = Version::from_number(1).unwrap();
+            let changed = node[near].changed(&id, since, Duration::from_secs(60));
+            let found = timeout(SOON, changed).await.expect("it was told");
+            assert!(found.unwrap().unwrap().operation().state().is_terminal());
+            ending.await.unwrap();
+        }
+    });
+}

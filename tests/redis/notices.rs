@@ -126,3 +126,33 @@ async fn nothing_is_left_when_the_last_handle_is_dropped() {
         sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[test]
+fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let redis = second.block_on(Redis::start());
+    let orphan = first.block_on(connect(&redis));
+    let other = second.block_on(connect(&redis));
+    first.block_on(create(&orphan, NewOperation::new(OperationId::new())));
+    drop(first);
+    second.block_on(async {
+        // Its connections went with the runtime, and are made again when they are used.
+        for _ in 0..20 {
+            let new = NewOperation::new(OperationId::new());
+            let _ = orphan.create(new).await;
+        }
+        for (near, far) in [(&orphan, &other), (&other, &orphan)] {
+            // It subscribes when somebody begins to wait.
+            let _ = latency(near, far).await;
+            let latency = latency(near, far).await;
+            assert!(latency < SOON, "{latency:?}");
+        }
+    });
+}

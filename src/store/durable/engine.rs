@@ -143,6 +143,10 @@ pub trait Engine: Send + Sync + 'static {
     /// What is known to keep it from being as durable as it was when it was opened.
     fn health(&self) -> impl Future<Output = Answer<Health>> + Send;
 
+    /// Somebody begins to wait on this runtime: what hears of other nodes' changes is to be
+    /// at work, also if the runtime that it was begun on has gone.
+    fn attend(&self) {}
+
     /// Tells the other nodes, soon; this node knows already. A notice may get lost.
     fn announce(&self, notice: Notice);
 }

@@ -207,6 +207,7 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         node: &NodeId,
         at_most: Duration,
     ) -> Result<Vec<OperationId>, StoreError> {
+        self.shared.engine.attend();
         Ok(self.shared.hub.recalled(node, at_most).await)
     }
 }

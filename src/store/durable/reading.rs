@@ -45,6 +45,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         loop {
             // Before the read: a change after it is heard of.
             let mut listening = self.shared.hub.listen(id);
+            self.shared.engine.attend();
             // The last read may come as late as that: it sees what no notice told.
             let latest = until.and_then(|until| until.checked_add(LATE));
             let read = self.read(id, reader);

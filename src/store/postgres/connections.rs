@@ -33,7 +33,8 @@ pub(super) struct Connections {
     pool: PgPool,
     at_most: usize,
     queue: Mutex<Queue>,
-    /// A connection goes back to its pool in a task.
+    /// A connection goes back to its pool in a task: of the runtime at hand or, where there
+    /// is none, of this one.
     runtime: Handle,
 }
 
@@ -78,6 +79,11 @@ impl Connections {
             queue: Mutex::default(),
             runtime: Handle::current(),
         })
+    }
+
+    /// That of the first use may have gone.
+    fn runtime(&self) -> Handle {
+        Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
     }
 
     pub(super) fn pool(&self) -> &PgPool {
@@ -151,10 +157,11 @@ impl Connections {
             queue.fewest = Some(0);
         }
         drop(queue);
-        let _entered = self.runtime.enter();
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
         drop(unkept);
         if !looks_on {
-            self.runtime.spawn(Keeper(Arc::downgrade(self)).run());
+            runtime.spawn(Keeper(Arc::downgrade(self)).run());
         }
     }
 
@@ -216,7 +223,8 @@ impl Drop for Keeper {
                 None => return,
             }
         };
-        let _entered = connections.runtime.enter();
+        let runtime = connections.runtime();
+        let _entered = runtime.enter();
         drop(kept);
     }
 }
@@ -224,7 +232,8 @@ impl Drop for Keeper {
 impl Drop for Connections {
     fn drop(&mut self) {
         let idle = std::mem::take(&mut self.queue().idle);
-        let _entered = self.runtime.enter();
+        let runtime = self.runtime();
+        let _entered = runtime.enter();
         drop(idle);
     }
 }
@@ -261,7 +270,7 @@ impl Drop for Lent {
         let Some(of) = self.of.take() else {
             return;
         };
-        let mut fit = self.take_fit(&of.runtime);
+        let mut fit = self.take_fit(&of.runtime());
         loop {
             let mut queue = of.queue();
             let Some(next) = queue.waiting.pop_front() else {

@@ -380,6 +380,10 @@ impl Engine for Postgres {
         Ok(told.await?.health(self.durable))
     }
 
+    fn attend(&self) {
+        self.notices.attend();
+    }
+
     fn announce(&self, notice: Notice) {
         self.notices.tell(notice);
     }

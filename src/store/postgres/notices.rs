@@ -3,7 +3,8 @@
 //! Notifying holds a lock of the whole server over the commit, so it must not be
 //! part of a change. A task sends what has gathered in the meantime, in a
 //! transaction of its own that does not wait for the disk. Another one listens, on
-//! a connection of its own. Both end with the store. A notice that gets lost costs
+//! a connection of its own. Both end with the store; if the runtime they are on goes before,
+//! they are begun again on the next that uses it. A notice that gets lost costs
 //! time, no more: whoever waits reads again now and then.
 
 mod listening;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{connections::Connections, statements::Statements};
@@ -33,7 +34,19 @@ const CAPACITY: usize = 10_000;
 
 pub(super) struct Notices {
     outbox: Arc<Outbox>,
+    channel: Arc<Channel>,
+    hub: Arc<Hub>,
+    /// Says whose notices are one's own.
+    me: Box<str>,
+    tasks: Mutex<Option<Tasks>>,
+    ended: CancellationToken,
     _until: DropGuard,
+}
+
+/// What goes on in the background, until the store ends or its runtime does.
+struct Tasks {
+    listening: JoinHandle<()>,
+    sending: JoinHandle<()>,
 }
 
 /// What is to be told.
@@ -67,31 +80,69 @@ pub(super) struct Channel {
 impl Notices {
     /// Begins to listen for `hub`.
     pub(super) fn begin(channel: Channel, hub: Arc<Hub>) -> Self {
-        let outbox = Arc::<Outbox>::default();
         let ended = CancellationToken::new();
-        // Says whose notices are one's own.
-        let me = uuid::Uuid::new_v4().simple().to_string();
-        let listener = listening::Listener {
-            channel: channel.name.clone(),
-            options: channel.listening.clone(),
-            me: me.clone(),
+        let this = Self {
+            outbox: Arc::default(),
+            channel: Arc::new(channel),
             hub,
-        };
-        tokio::spawn(ended.clone().run_until_cancelled_owned(listener.run()));
-        tokio::spawn(sending::run(
-            channel,
-            me,
-            Arc::clone(&outbox),
-            ended.clone(),
-        ));
-        Self {
-            outbox,
+            me: uuid::Uuid::new_v4().simple().to_string().into(),
+            tasks: Mutex::default(),
+            ended: ended.clone(),
             _until: ended.drop_guard(),
+        };
+        this.attend();
+        this
+    }
+
+    /// Sees to it that both tasks are there: they go with the runtime they were begun on.
+    pub(super) fn attend(&self) {
+        // A critical section only moves finished values.
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *tasks {
+            None => {
+                *tasks = Some(Tasks {
+                    listening: self.listen(),
+                    sending: self.send(),
+                });
+            }
+            Some(Tasks { listening, sending }) => {
+                if listening.is_finished() {
+                    *listening = self.listen();
+                }
+                if sending.is_finished() {
+                    // It may have taken what it did not tell.
+                    self.outbox.put_anything();
+                    *sending = self.send();
+                }
+            }
         }
+    }
+
+    fn listen(&self) -> JoinHandle<()> {
+        let listener = listening::Listener {
+            channel: self.channel.name.clone(),
+            options: self.channel.listening.clone(),
+            me: self.me.to_string(),
+            hub: Arc::clone(&self.hub),
+        };
+        let ended = self.ended.clone();
+        tokio::spawn(async move {
+            let _: Option<()> = ended.run_until_cancelled(listener.run()).await;
+        })
+    }
+
+    fn send(&self) -> JoinHandle<()> {
+        tokio::spawn(sending::run(
+            Arc::clone(&self.channel),
+            self.me.to_string(),
+            Arc::clone(&self.outbox),
+            self.ended.clone(),
+        ))
     }
 
     pub(super) fn tell(&self, notice: Notice) {
         self.outbox.put((notice.id, notice.recalled));
+        self.attend();
     }
 }
 

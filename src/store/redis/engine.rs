@@ -357,6 +357,10 @@ impl Engine for Redis {
         checks::health(self.connections.next(), self.trusted).await
     }
 
+    fn attend(&self) {
+        self.notices.attend();
+    }
+
     fn announce(&self, notice: Notice) {
         self.notices.tell(notice);
     }

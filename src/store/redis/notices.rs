@@ -1,7 +1,7 @@
 //! Telling other nodes of changes, and hearing of theirs.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -57,8 +57,16 @@ struct Told {
     recalled: Option<Box<str>>,
 }
 
-/// The way out, as long as the store has handles.
+/// The way out and the way in, as long as the store has handles. The tasks go with the
+/// runtime they were begun on, and are begun again on the next that uses the store.
 pub(super) struct Notices {
+    connection: Arc<Connection>,
+    subscriber: Subscriber,
+    tasks: Mutex<Tasks>,
+}
+
+struct Tasks {
+    /// To the one that tells; closed without it.
     sender: mpsc::Sender<Notice>,
     hearing: JoinHandle<()>,
 }
@@ -74,27 +82,56 @@ impl Notices {
         let subscriber = Subscriber {
             client: connection.client().clone(),
             patience: connection.patience(),
-            channel: channel.clone(),
-            from: from.clone(),
+            channel,
+            from,
             hub: Arc::downgrade(hub),
         };
         let first = subscriber.subscribe().await?;
-        let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(tell(Arc::clone(connection), channel, from, receiver));
-        let hearing = tokio::spawn(subscriber.hear(first));
-        Ok(Self { sender, hearing })
+        let tasks = Tasks {
+            sender: begin_telling(connection, &subscriber),
+            hearing: tokio::spawn(subscriber.clone().hear(first)),
+        };
+        Ok(Self {
+            connection: Arc::clone(connection),
+            subscriber,
+            tasks: Mutex::new(tasks),
+        })
+    }
+
+    /// Sees to it that other nodes are heard.
+    pub(super) fn attend(&self) {
+        let mut tasks = self.tasks();
+        if tasks.hearing.is_finished() {
+            tasks.hearing = tokio::spawn(self.subscriber.clone().hear_again());
+        }
     }
 
     pub(super) fn tell(&self, notice: Notice) {
+        let mut tasks = self.tasks();
+        if tasks.sender.is_closed() {
+            tasks.sender = begin_telling(&self.connection, &self.subscriber);
+        }
         // With so many waiting, those who wait read again.
-        let _ = self.sender.try_send(notice);
+        let _ = tasks.sender.try_send(notice);
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        // A critical section only moves finished values.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Notices {
     fn drop(&mut self) {
-        self.hearing.abort();
+        self.tasks().hearing.abort();
     }
+}
+
+fn begin_telling(connection: &Arc<Connection>, of: &Subscriber) -> mpsc::Sender<Notice> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let (channel, from) = (of.channel.clone(), of.from.clone());
+    tokio::spawn(tell(Arc::clone(connection), channel, from, receiver));
+    sender
 }
 
 /// Tells what there is to tell, as much at once as came meanwhile; ends with the
@@ -127,6 +164,7 @@ async fn tell(
     }
 }
 
+#[derive(Clone)]
 struct Subscriber {
     client: Client,
     patience: Duration,
@@ -168,6 +206,15 @@ impl Subscriber {
             Ok(Err(error)) => Err(Failure::Server(error)),
             Err(_) => Err(Failure::Own(Fault::Late(self.patience))),
         }
+    }
+
+    /// Subscribes, and hears for ever.
+    async fn hear_again(self) {
+        let subscription = self.subscribe_again().await;
+        if let Some(hub) = self.hub.upgrade() {
+            hub.missed_some();
+        }
+        self.hear(subscription).await;
     }
 
     /// Hears for ever, and subscribes again when the connection breaks.

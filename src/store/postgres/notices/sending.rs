@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
-    channel: Channel,
+    channel: Arc<Channel>,
     me: String,
     outbox: Arc<Outbox>,
     ended: CancellationToken,
