@@ -522,6 +522,8 @@ async fn an_id_of_another_owner_is_409() {
         for request in [bob, with_key, post(mode, &[ID])] {
             let taken = send(&layer, &inner, request).await;
             taken.is_problem(409, "id-taken");
+            let body = String::from_utf8_lossy(&taken.body);
+            assert!(body.contains(ID.1), "it names the id: {body}");
         }
         // Not even whether it is the same request is told.
         let other = ask(mode, "POST /", "Q4", &[ID, ("x-user", "bob")]);

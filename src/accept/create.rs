@@ -51,7 +51,7 @@ where
                 Ok(Made::New(record))
             }
             Created::Existing(record) => Ok(Made::Repeated(record)),
-            Created::IdTaken => Err(Refusal::Taken),
+            Created::IdTaken => Err(Refusal::Taken(wanted.new.id.clone())),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
             Created::KeyHeld(Reservation::Forgotten(record)) => Err(Refusal::deleted(&record)),
             Created::KeyHeld(Reservation::InProgress)
@@ -88,7 +88,7 @@ where
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
             Err(Refusal::KeyReused)
         }
-        Ok(Ok(Some(_))) => Err(Refusal::Taken),
+        Ok(Ok(Some(_))) => Err(Refusal::Taken(wanted.new.id.clone())),
         Ok(Err(_)) | Err(_) => {
             tracing::error!(id = %wanted.new.id, "an id could not be looked up");
             Err(Refusal::Unavailable)

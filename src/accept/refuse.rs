@@ -38,7 +38,7 @@ pub(super) enum Refusal {
     /// The first request with this key is still being answered.
     KeyInUse,
     /// The id is another owner's.
-    Taken,
+    Taken(OperationId),
     /// The inner service came to no answer, and there was no operation yet.
     Failed(FailureKind),
     /// The key made this operation, which was deleted.
@@ -91,7 +91,7 @@ impl Refusal {
             Self::ClientIdInvalid => Fault::InvalidId,
             Self::KeyReused => Fault::KeyReused,
             Self::KeyInUse => Fault::KeyInUse { retry_after },
-            Self::Taken => Fault::IdTaken,
+            Self::Taken(id) => Fault::IdTaken { id: id.clone() },
             Self::Failed(kind) => Fault::Failed { kind: *kind },
             Self::Deleted(id) => Fault::Deleted { id: id.clone() },
         };

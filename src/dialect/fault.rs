@@ -113,8 +113,11 @@ pub enum Fault {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The id is somebody else's.
-    IdTaken,
+    /// The id is of another owner's operation.
+    IdTaken {
+        /// The id that the client chose.
+        id: OperationId,
+    },
     /// The same request made an operation that was deleted.
     Deleted {
         /// The operation.
@@ -260,6 +263,9 @@ impl Fault {
             Self::NotFinished { id } => {
                 problem.with_detail(format!("The operation {id} is still going on."))
             }
+            Self::IdTaken { id } => {
+                problem.with_detail(format!("The id {id} is in use. Choose another one."))
+            }
             Self::Deleted { id } => problem.with_detail(format!(
                 "This request made the operation {id}, which was deleted. Another \
                  Idempotency-Key makes another operation."
@@ -375,7 +381,7 @@ impl Fault {
                 Status::CONFLICT,
                 "A request with this Idempotency-Key is still being answered",
             ),
-            Self::IdTaken => ("id-taken", Status::CONFLICT, "This id is taken"),
+            Self::IdTaken { .. } => ("id-taken", Status::CONFLICT, "This id is taken"),
             Self::Deleted { .. } => (
                 "operation-deleted",
                 Status::GONE,

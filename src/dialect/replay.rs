@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS},
 };
 
 use crate::operation::{RecordedResponse, WholeBody};
@@ -87,6 +87,15 @@ fn is_for_polls(name: &HeaderName) -> bool {
     )
 }
 
+/// Whether a response of this status ends with its head (RFC 9110, sections 15.3.5,
+/// 15.3.6 and 15.4.5).
+fn has_no_content(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
 impl Default for Replay {
     fn default() -> Self {
         Self::only(|name| !not_replayed(name))
@@ -133,12 +142,17 @@ impl Replay {
     /// The recorded response as it was, without the fields that are not
     /// repeated, with `Cache-Control: private, no-store`, and with
     /// `X-Content-Type-Options: nosniff`. What is no final response, of a status from 200
-    /// to 599, is sent as 500.
+    /// to 599, is sent as 500. A status that has no content (204, 205 and 304) is sent
+    /// without the recorded body.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
         let mut response = recorded.to_response();
         if !recorded.is_final() {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        if has_no_content(response.status()) {
+            *response.body_mut() = WholeBody::default();
+            response.headers_mut().remove(CONTENT_LENGTH);
         }
         let headers = response.headers_mut();
         let dropped: Vec<HeaderName> = headers

@@ -202,3 +202,13 @@ async fn an_application_may_set_any_field_of_a_replay() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_status_that_has_no_content_is_replayed_without_a_body() {
+    for status in [204, 205, 304] {
+        let polls = polls(answered(status, "application/json", &[])).await;
+        let answer = get(polls, "/operations/q3/result").await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert_eq!(answer.body, "");
+    }
+}
