@@ -464,10 +464,16 @@ const HANG: &str = r#"{"title":"Q3","outcome":"hang"}"#;
 #[tokio::test]
 async fn no_more_than_max_in_flight_are_accepted() {
     let (_example, client) = server(&["--max-in-flight", "2"]).await;
-    for _ in 0..2 {
-        client.accepted("/reports", HANG).await;
+    let post = async |tenant| {
+        let request = client.request(Method::POST, "/reports");
+        let request = request.header("x-tenant", tenant);
+        client.send(request, HANG.into()).await
+    };
+    // The share of a tenant is one.
+    for tenant in ["acme", "globex"] {
+        assert_eq!(post(tenant).await.status(), StatusCode::ACCEPTED);
     }
-    let refused = client.post("/reports", HANG).await;
+    let refused = post("initech").await;
     assert_problem(&refused, 503, "urn:tower-operations:overloaded");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
 }
