@@ -32,6 +32,7 @@ macro_rules! links {
 [DrainReport]: crate::DrainReport
 [MemoryStore]: crate::MemoryStore
 [OperationHandle::cancellation]: crate::OperationHandle::cancellation
+[OperationId]: crate::OperationId
 [OperationView::error_code]: crate::OperationView::error_code
 [OperationView::is_retryable]: crate::OperationView::is_retryable
 [PollService]: crate::PollService
@@ -42,6 +43,7 @@ macro_rules! links {
 [Recovery::run_again]: crate::Recovery::run_again
 [RunService]: crate::RunService
 [contract]: crate::contract
+[run]: crate::run
 [dialect::Arm]: crate::dialect::Arm
 [dialect::Azure]: crate::dialect::Azure
 [dialect::Dialect]: crate::dialect::Dialect
