@@ -158,7 +158,7 @@ async fn what_is_new_against_the_store_is_warned_of_once() {
     sleep(3 * TERM).await;
     let line = "WARN message=what the store acknowledges can be lost warning=`fsync` is `off`";
     assert_eq!(said.take(), [line]);
-    assert_eq!(stats.health().warnings, [setting.clone()]);
+    assert_eq!(stats.health().warnings, std::slice::from_ref(&setting));
     set(vec![setting, HealthWarning::FileRemoved]);
     sleep(3 * TERM).await;
     let new = said.take();
