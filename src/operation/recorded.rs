@@ -61,6 +61,10 @@ pub(crate) enum Embed {
     /// The bytes are one JSON value, no deeper than what embeds it may be.
     Json,
     /// They are one JSON value, of any depth: the first releases did not look at that.
+    #[cfg_attr(
+        not(any(feature = "redb", feature = "postgres", feature = "redis")),
+        allow(dead_code, reason = "only stores that keep bytes read it")
+    )]
     JsonOfAnyDepth,
     /// The bytes are UTF-8 text.
     Text,
