@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs each fuzz target on its corpus, and then for so many seconds on changes of it:
 #
-#     fuzz/run.sh                12 seconds each, as in CI
+#     fuzz/run.sh                12 seconds each
 #     fuzz/run.sh 3600           an hour each
 #     fuzz/run.sh 3600 poll      that target alone
 #
