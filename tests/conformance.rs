@@ -302,6 +302,10 @@ broken! {
     listing_what_has_expired_is_noticed: list, ListsWhatHasExpired, "law 8";
     listing_without_an_end_is_noticed: list, ListHasNoEnd, "listing";
     listing_that_ends_early_is_noticed: list, ListEndsEarly, "listing";
+    listing_from_a_number_is_noticed: list, CursorsAreNumbers, "law 9";
+    listing_with_cursors_that_count_is_noticed: list, CursorsCount, "listing";
+    listing_from_another_owners_cursor_is_noticed: list, CursorsAreEverybodys, "law 9";
+    listing_from_a_cursor_of_other_states_is_noticed: list, CursorsAreOfAnyState, "law 9";
     listing_from_any_cursor_is_noticed: list, AnyCursorWillDo, "law 9";
     a_refusal_that_may_be_tried_again_is_noticed: list, CursorsMayBeTriedAgain, "law 9";
 

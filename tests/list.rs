@@ -222,12 +222,12 @@ async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
     }
     let stranger = Request::get("/").header("x-user", "eve");
     assert!(Answer::to(&polls, stranger).await.ids().is_empty());
-    // Somebody else's cursor opens nothing.
+    // A cursor of another owner is refused.
     let first = Request::get("/?limit=1").header("x-user", "ada");
     let next = Answer::to(&polls, first).await.next("/").unwrap();
     let request = Request::get(next).header("x-user", "bob");
-    let seen = Answer::to(&polls, request).await.ids();
-    assert!(seen.iter().all(|id| owned[&Some("bob")].contains(id)));
+    let refused = Answer::to(&polls, request).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
     // Where no service asks for owners, what is somebody's is not shown.
     let ownerless = PollService::new(store).listing();
     let seen = Answer::to(&ownerless, Request::get("/")).await.ids();
@@ -586,4 +586,104 @@ async fn a_page_ends_early_where_its_results_are_large() {
         }
     }
     assert_eq!(listed, made);
+}
+
+/// The cursor of the next page, as a parameter of the request for it.
+fn cursor_in(page: &Answer) -> Option<String> {
+    if let Some(token) = page.headers.get("x-ms-continuation-token") {
+        return Some(token.to_str().unwrap().to_owned());
+    }
+    if let Some(link) = page.headers.get(header::LINK) {
+        let link = link.to_str().unwrap();
+        let after = link.split_once("ursor=").unwrap().1;
+        return Some(after.split(['&', '>']).next().unwrap().to_owned());
+    }
+    let token = page.json()["nextPageToken"].as_str()?.to_owned();
+    Some(token).filter(|token| !token.is_empty())
+}
+
+#[tokio::test]
+async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect() {
+    let store = MemoryStore::new();
+    for _ in 0..4 {
+        for owner in [Some("ada"), Some("bob"), None] {
+            create(&store, owner).await;
+        }
+    }
+    let of_header = "x-ms-continuation-token";
+    let dialects: [(Arc<dyn Dialect>, &str, &str, &str); 5] = [
+        (
+            Arc::new(Plain::default()),
+            "limit",
+            "cursor",
+            "state=pending",
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "limit",
+            "cursor",
+            "status=accepted",
+        ),
+        (Arc::new(Ipa::default()), "limit", "cursor", "state=pending"),
+        (
+            Arc::new(Durable::default()),
+            "top",
+            of_header,
+            "runtimeStatus=Pending",
+        ),
+        (
+            Arc::new(Google::default()),
+            "pageSize",
+            "pageToken",
+            "filter=done=false",
+        ),
+    ];
+    for (dialect, limit, parameter, filter) in dialects {
+        let owner = PlainOwner::new(by_header);
+        let polls = PollService::new(store.clone()).listing().owner_with(owner);
+        let polls = polls.dialect(dialect);
+        let ask = async |user: Option<&str>, filter: &str, cursor: Option<&str>| {
+            let mut uri = format!("/?{limit}=1{filter}");
+            let mut request = Request::get("/");
+            match cursor {
+                Some(cursor) if parameter == of_header => {
+                    request = request.header(of_header, cursor);
+                }
+                Some(cursor) => uri.push_str(&format!("&{parameter}={cursor}")),
+                None => {}
+            }
+            if let Some(user) = user {
+                request = request.header("x-user", user);
+            }
+            Answer::to(&polls, request.uri(uri)).await
+        };
+        let first = ask(Some("ada"), "", None).await;
+        let cursor = cursor_in(&first).unwrap_or_else(|| panic!("{parameter}: {first:?}"));
+        let own = ask(Some("ada"), "", Some(&cursor)).await;
+        assert_eq!(own.status, StatusCode::OK, "{parameter}: {own:?}");
+        assert_ne!(cursor_in(&own), Some(cursor.clone()));
+        let filter = match parameter {
+            "pageToken" => String::new(), // Google has no filter here
+            _ => format!("&{filter}"),
+        };
+        let mut wrong = vec![
+            ask(Some("bob"), "", Some(&cursor)).await,
+            ask(None, "", Some(&cursor)).await,
+            // As they were until now, and made up.
+            ask(Some("ada"), "", Some("5")).await,
+            ask(Some("ada"), "", Some(&cursor.replace(['0', '1'], "2"))).await,
+        ];
+        if !filter.is_empty() {
+            wrong.push(ask(Some("ada"), &filter, Some(&cursor)).await);
+        }
+        for answer in wrong {
+            assert_eq!(
+                answer.status,
+                StatusCode::BAD_REQUEST,
+                "{parameter}: {answer:?}"
+            );
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(said.contains(parameter), "{said}");
+        }
+    }
 }

@@ -227,7 +227,10 @@ impl ListQuery {
     }
 }
 
-/// Where the next page begins. Its text is the store's own.
+/// Where the next page begins. Its text is the store's own, and goes into a URL as it is.
+///
+/// It continues the list that it came from, for the same owner and the same filters, and
+/// no other. The stores of this crate give cursors that nobody else can read or make up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Arc<str>);
 

@@ -267,11 +267,15 @@ pub trait Keys: Repository {
 /// Newest first, of one owner only; a cursor continues where its page ended,
 /// whatever was created since. What has expired is absent (law 8). A page may have fewer
 /// operations than asked for and be followed by others, but has one at least.
+///
+/// A cursor belongs to its list, by owner and states, on every node of the store. A cursor
+/// of another list, or one that was made up, is refused. It reveals nothing to its reader,
+/// such as how many operations others create.
 pub trait List: Store {
     /// A page of operations.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the cursor is none of this store's,
+    /// [`StoreError::Refused`] if the cursor is none of this list's,
     /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn list(
         &self,

@@ -129,6 +129,10 @@ pub(crate) enum Fault {
     ListHasNoEnd,
     ListEndsEarly,
     AnyCursorWillDo,
+    CursorsAreNumbers,
+    CursorsCount,
+    CursorsAreEverybodys,
+    CursorsAreOfAnyState,
     CursorsMayBeTriedAgain,
     // Purging.
     PurgeTakesWhatIsLive,
@@ -152,6 +156,8 @@ pub(crate) struct Table {
 struct Rows {
     operations: HashMap<OperationId, Row>,
     keys: HashMap<Arc<str>, KeyRow>,
+    /// Those that were given out, in which list and behind which number.
+    cursors: HashMap<Arc<str>, (ListQuery, u64)>,
     recalls: HashMap<NodeId, Vec<OperationId>>,
     created: u64,
 }
@@ -1011,25 +1017,24 @@ impl Keys for Table {
 
 impl List for Table {
     async fn list(&self, query: &ListQuery) -> Result<Page<RecordedResponse>> {
+        let mut rows = self.rows().await;
         let after = match &query.after {
             None => None,
-            Some(Cursor(text)) => match text.parse::<u64>() {
-                Ok(number) => Some(number),
-                Err(_) if self.breaks(Fault::AnyCursorWillDo) => None,
-                Err(error) if self.breaks(Fault::CursorsMayBeTriedAgain) => {
-                    return Err(StoreError::unavailable(error));
+            Some(cursor) => match self.number(&rows, query, cursor) {
+                Some(number) => Some(number),
+                None if self.breaks(Fault::AnyCursorWillDo) => None,
+                None if self.breaks(Fault::CursorsMayBeTriedAgain) => {
+                    return Err(StoreError::unavailable("no cursor"));
                 }
-                Err(error) => return Err(StoreError::refused(error)),
+                None => return Err(StoreError::refused("no cursor")),
             },
         };
-        let rows = self.rows().await;
         let mut numbered: Vec<(u64, Seen)> = rows
             .operations
             .values()
             .filter(|row| self.is_there(row) || self.breaks(Fault::ListsWhatHasExpired))
             .map(|row| (row.number, Arc::clone(&row.record)))
             .collect();
-        drop(rows);
         numbered.sort_by_key(|(number, _)| *number);
         if !self.breaks(Fault::ListsTheOldestFirst) {
             numbered.reverse();
@@ -1069,12 +1074,35 @@ impl List for Table {
             Some(Fault::ListEndsEarly) => false,
             _ => more,
         };
+        let next = next.filter(|_| goes_on);
         Ok(Page {
             records: page.into_iter().map(|(_, record)| record).collect(),
-            next: next
-                .filter(|_| goes_on)
-                .map(|number| Cursor(number.to_string().into())),
+            next: next.map(|number| self.cursor(&mut rows, query, number)),
         })
+    }
+}
+
+impl Table {
+    fn cursor(&self, rows: &mut Rows, query: &ListQuery, number: u64) -> Cursor {
+        let text: Arc<str> = match self.fault {
+            Some(Fault::CursorsAreNumbers) => number.to_string().into(),
+            // Random, but behind a number.
+            Some(Fault::CursorsCount) => format!("{number:08}{}", OperationId::new()).into(),
+            _ => FencingToken::random().get().to_string().into(),
+        };
+        rows.cursors
+            .insert(Arc::clone(&text), (query.clone(), number));
+        Cursor(text)
+    }
+
+    fn number(&self, rows: &Rows, query: &ListQuery, Cursor(text): &Cursor) -> Option<u64> {
+        if self.breaks(Fault::CursorsAreNumbers) {
+            return text.parse().ok();
+        }
+        let (of, number) = rows.cursors.get(text)?;
+        let is_owners = of.owner == query.owner || self.breaks(Fault::CursorsAreEverybodys);
+        let is_filtered = of.states == query.states || self.breaks(Fault::CursorsAreOfAnyState);
+        (is_owners && is_filtered).then_some(*number)
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::{sync::Notify, time::sleep};
 use tower_operations::{
     OperationId, State,
     store::{
-        FencingToken, Key, Keys, Lease, Purge, RedbError, RedbStore, Repository, Reservation,
-        Store, StoreError,
+        FencingToken, Key, Keys, Lease, List, ListQuery, Purge, RedbError, RedbStore, Repository,
+        Reservation, Store, StoreError,
     },
 };
 
@@ -290,4 +290,20 @@ async fn a_file_is_made_smaller_while_it_is_used() {
     assert!(size() < before / 2, "{} of {before}", size());
     assert!(store.get(&kept).await.unwrap().is_some());
     assert_eq!(store.stats().failures, 0);
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_after_the_file_was_opened_again() {
+    let folder = Folder::new("redb");
+    let path = folder.join("operations.redb");
+    let store = open(&path);
+    let first = OperationId::new();
+    for id in [&first, &OperationId::new()] {
+        create(&store, held(id)).await;
+    }
+    let query = ListQuery::new(None, 1);
+    let next = store.list(&query).await.unwrap().next.unwrap();
+    store.close().await.unwrap();
+    let page = open(&path).list(&query.after(next)).await.unwrap();
+    assert_eq!(page.records[0].operation().id(), &first);
 }

@@ -24,8 +24,11 @@ async fn names(redis: &Redis) -> Vec<String> {
     names
 }
 
-/// Its own counters, of which there is one each.
+/// The names of the store itself, of which there is one each.
 const FOREVER: [&str; 2] = ["operations/format", "operations/number"];
+
+/// The name of the secret that list cursors are sealed with.
+const SECRET: &str = "operations/secret";
 
 #[tokio::test]
 async fn nothing_is_left_of_what_has_expired() {
@@ -223,5 +226,28 @@ async fn what_is_many_is_handled_in_parts() {
     let purged = store.purge(777).await.unwrap();
     assert!(purged <= 777);
     while store.purge(777).await.unwrap() > 0 {}
-    assert_eq!(names(&redis).await, FOREVER);
+    let left = names(&redis).await;
+    assert_eq!(left, [&FOREVER[..], &[SECRET]].concat());
+}
+
+#[tokio::test]
+async fn cursors_go_on_after_the_data_of_the_server_were_deleted_under_its_nodes() {
+    let redis = Redis::start().await;
+    let nodes = [connect(&redis).await, connect(&redis).await];
+    let query = ListQuery::new(None, 1);
+    let first = async |node: &RedisStore| {
+        for _ in 0..2 {
+            create(node, NewOperation::new(OperationId::new())).await;
+        }
+        node.list(&query).await.unwrap().next.unwrap()
+    };
+    let lost = first(&nodes[0]).await;
+    let _: () = ask(&redis, &["FLUSHALL"]).await;
+    // The other node has not read the old secret, and makes a new one.
+    let cursor = first(&nodes[1]).await;
+    for node in &nodes {
+        let page = node.list(&query.clone().after(cursor.clone())).await;
+        assert_eq!(page.unwrap().records.len(), 1);
+        assert!(node.list(&query.clone().after(lost.clone())).await.is_err());
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Durable, Engine, ListAsk, Listed, reading::readable};
 use crate::{
     operation::Stored,
-    store::{Cursor, List, ListQuery, Page, Purge, StoreError},
+    store::{List, ListQuery, Page, Purge, StoreError},
 };
 
 impl<E: Engine, T: Stored> List for Durable<E, T> {
@@ -16,7 +16,7 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
             // One more, to know whether there is one.
             limit: query.limit.saturating_add(1),
             max_bytes: query.max_bytes.max(1), // one operation at least
-            before: query.after.as_ref().map(parse).transpose()?,
+            before: self.opened(query).await?,
             now: self.now(),
         };
         let mut found = self.shared.engine.list(ask).await?;
@@ -25,7 +25,10 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
         let more = found.len() > on_page;
         found.truncate(on_page);
         let last = found.last().filter(|_| more);
-        let next = last.map(|last| Cursor(format!("{:x}", last.number).into()));
+        let next = match last.map(|last| last.number) {
+            Some(number) => Some(self.sealed(query, number).await?),
+            None => None,
+        };
         let records = found
             .into_iter()
             .filter_map(|Listed { id, cell, .. }| readable(&id, cell?))
@@ -33,12 +36,6 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
             .collect();
         Ok(Page { records, next })
     }
-}
-
-/// A cursor is the number of the last operation of its page.
-fn parse(cursor: &Cursor) -> Result<u64, StoreError> {
-    u64::from_str_radix(&cursor.0, 16)
-        .map_err(|_| StoreError::refused("this is no cursor of this store"))
 }
 
 impl<E: Engine, T: Stored> Purge for Durable<E, T> {

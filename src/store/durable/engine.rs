@@ -136,6 +136,10 @@ pub trait Engine: Send + Sync + 'static {
     /// results have `max_bytes`, no more are read: what comes then has no cell.
     fn list(&self, ask: ListAsk<'_>) -> impl Future<Output = Answer<Vec<Listed>>> + Send;
 
+    /// Returns the secret of list cursors: random, the same for all nodes, and stored as
+    /// long as the cells are.
+    fn cursor_secret(&self) -> impl Future<Output = Answer<[u8; 32]>> + Send;
+
     /// Removes at most `limit` cells that had expired by `now`, with the keys bound
     /// to them, and keys whose time is over. Answers how many cells it removed.
     fn purge(&self, limit: usize, now: SystemTime) -> impl Future<Output = Answer<usize>> + Send;

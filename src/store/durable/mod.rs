@@ -1,6 +1,7 @@
 //! Operations on an engine that outlives the process.
 
 mod browsing;
+mod cursors;
 mod engine;
 pub(crate) mod head;
 mod held;
@@ -47,6 +48,7 @@ struct Shared<E, T> {
     engine: E,
     hub: Arc<Hub>,
     held: held::Held<T>,
+    cursors: cursors::Cursors,
     /// How many abandoned cells could neither be taken over nor put aside when last
     /// looked.
     stuck: AtomicUsize,
@@ -65,6 +67,7 @@ impl<E: Engine, T> Durable<E, T> {
                 engine,
                 hub,
                 held: held::Held::new(),
+                cursors: cursors::Cursors::default(),
                 stuck: AtomicUsize::new(0),
             }),
             ttl: TTL,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     operation::Payload,
-    store::{Cursor, List, ListQuery, Owner, Page, Record, StoreError},
+    store::{List, ListQuery, Owner, Page, Record, StoreError},
 };
 
 /// So many operations are looked at before others may run.
@@ -85,7 +85,10 @@ impl<T: Payload> MemoryStore<T> {
 
 impl<T: Payload> List for MemoryStore<T> {
     async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
-        let before = query.after.as_ref().map_or(Ok(u64::MAX), parse)?;
+        let before = match &query.after {
+            Some(cursor) => self.shared.cursors.open(query, cursor)?,
+            None => u64::MAX,
+        };
         let mut found = match &query.owner {
             Some(owner) => self.list_of(owner, before, query).await,
             None => self.list_nobodys(before, query).await,
@@ -96,7 +99,7 @@ impl<T: Payload> List for MemoryStore<T> {
         let next = found
             .last()
             .filter(|_| more)
-            .map(|(number, _)| Cursor(format!("{number:x}").into()));
+            .map(|(number, _)| self.shared.cursors.seal(query, *number));
         let records = found.into_iter().map(|(_, record)| record).collect();
         Ok(Page { records, next })
     }
@@ -110,10 +113,4 @@ fn is_asked<T>(entry: &Entry<T>, now: Tick, query: &ListQuery) -> bool {
 fn newest<T>(found: &mut Vec<(u64, T)>, limit: usize) {
     found.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
     found.truncate(limit);
-}
-
-/// A cursor is the number of the last operation of its page.
-fn parse(cursor: &Cursor) -> Result<u64, StoreError> {
-    u64::from_str_radix(&cursor.0, 16)
-        .map_err(|_| StoreError::refused("this is no cursor of this store"))
 }

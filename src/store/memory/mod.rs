@@ -31,7 +31,12 @@ use self::{
     limits::Limits,
     shard::{Entry, Hashed, Shard, Tick},
 };
-use super::{Record, mailbox::Mailboxes, sync};
+use super::{
+    Record,
+    cursor::{self, CursorKey},
+    mailbox::Mailboxes,
+    sync,
+};
 use crate::operation::{OperationId, RecordedResponse};
 
 /// Operations in this process's memory: bounded, fast, and gone with the
@@ -82,6 +87,7 @@ struct Shared<T> {
     room: limits::Room,
     /// How many operations were ever created.
     created: AtomicU64,
+    cursors: CursorKey,
     keys: KeyTable<T>,
     mailboxes: Mailboxes,
 }
@@ -127,6 +133,7 @@ impl<T> MemoryStore<T> {
                 started: Instant::now(),
                 room: limits::Room::default(),
                 created: AtomicU64::new(0),
+                cursors: CursorKey::new(&cursor::new_secret()),
                 keys: KeyTable::new(RINGS),
                 mailboxes: Mailboxes::default(),
             }),

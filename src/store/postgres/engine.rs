@@ -24,7 +24,8 @@ use super::{
     schema,
     statements::Statements,
     values::{
-        self, abandoned, cell, digits, key_cell, micros, moment, optional_bytes, stamp, text, words,
+        self, abandoned, bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp,
+        text, words,
     },
 };
 use crate::{
@@ -363,6 +364,12 @@ impl Engine for Postgres {
             listed.extend(values::listed(row)?);
         }
         Ok(listed)
+    }
+
+    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+        let row = self.row(query(&self.statements.secret)).await?;
+        let secret = bytes(&row, "secret")?;
+        Ok(<[u8; 32]>::try_from(&*secret).map_err(|_| Unexpected::Missing("secret"))?)
     }
 
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {

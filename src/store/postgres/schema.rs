@@ -6,7 +6,11 @@ use super::{error::PostgresError, names::Names};
 use crate::store::{Health, HealthWarning};
 
 /// The versions of the tables, each from the one before.
-const MIGRATIONS: [&str; 2] = [include_str!("sql/0001.sql"), include_str!("sql/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("sql/0001.sql"),
+    include_str!("sql/0002.sql"),
+    include_str!("sql/0003.sql"),
+];
 
 /// The version that this release needs.
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // a handful

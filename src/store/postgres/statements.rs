@@ -31,7 +31,7 @@ macro_rules! statements {
 
 statements! {
     read insert insert_with_key change end take_over hand_on forget renew release released abandoned put_aside
-    reserve settle release_key list purge purge_keys notify
+    reserve settle release_key secret list purge purge_keys notify
 }
 
 /// A statement, cheap to clone.

@@ -295,6 +295,10 @@ impl Engine for Redb {
         Ok(page)
     }
 
+    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+        self.look(reading::secret).await
+    }
+
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
         self.change(Purge { limit, now }).await
     }

@@ -22,13 +22,13 @@ use super::{
     origin::Origin,
     rows::CellRow,
     tables::{
-        CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META, NEXT_NUMBER,
-        REQUESTS, RESULTS,
+        CELLS, CURSORS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
+        NEXT_NUMBER, REQUESTS, RESULTS, SECRETS,
     },
 };
 use crate::{
     operation::OperationId,
-    store::{FencingToken, StoreError},
+    store::{FencingToken, StoreError, cursor::new_secret},
 };
 
 /// What everybody reads from and the writer writes to. Whoever uses the
@@ -225,9 +225,15 @@ fn prepare(database: &Database) -> Result<(), RedbError> {
             to = KNOWN_FORMAT,
             "the file has been brought up to date"
         );
-        return Ok(finish(write)?);
     }
-    Ok(write.abort()?)
+    let has_secret = tables.iter().any(|table| table.name() == SECRETS.name());
+    if !has_secret {
+        make_secret(&write)?;
+    }
+    match format < KNOWN_FORMAT || !has_secret {
+        true => Ok(finish(write)?),
+        false => Ok(write.abort()?),
+    }
 }
 
 fn is_meta(table: &UntypedTableHandle) -> bool {
@@ -251,6 +257,12 @@ fn make_tables(write: &WriteTransaction) -> Result<(), Fault> {
     write.open_table(KEY_EXPIRY)?;
     write.open_table(LEASED)?;
     write.open_table(LISTED)?;
+    make_secret(write)
+}
+
+fn make_secret(write: &WriteTransaction) -> Result<(), Fault> {
+    let mut secrets = write.open_table(SECRETS)?;
+    secrets.insert(CURSORS, new_secret().as_slice())?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     error::Fault,
     rows::{CellRow, millis},
-    tables::{CELLS, LISTED, RESULTS},
+    tables::{CELLS, CURSORS, LISTED, RESULTS, SECRETS},
 };
 use crate::store::durable::{Cell, ListAsk, Listed, Reader};
 
@@ -28,6 +28,13 @@ pub(super) fn cell(
     let mut row = CellRow::decode(row.value())?;
     row.parts.result &= reader.may_read(row.owner);
     Ok(Some(cell_of(read, id, &row)?))
+}
+
+/// Returns the secret of list cursors.
+pub(super) fn secret(read: &ReadTransaction) -> Result<[u8; 32], Fault> {
+    let secret = read.open_table(SECRETS)?.get(CURSORS)?;
+    let secret = secret.and_then(|secret| secret.value().try_into().ok());
+    secret.ok_or(Fault::Row("secret"))
 }
 
 fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, Fault> {

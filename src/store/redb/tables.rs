@@ -37,3 +37,7 @@ pub(super) const LEASED: TableDefinition<'_, u64, Bytes> = TableDefinition::new(
 /// By owner and number: an operation.
 pub(super) const LISTED: TableDefinition<'_, (Option<Bytes>, u64), Bytes> =
     TableDefinition::new("listed");
+/// By name: a secret, made with the file or when an older file is opened.
+pub(super) const SECRETS: TableDefinition<'_, &str, Bytes> = TableDefinition::new("secrets");
+/// In [`SECRETS`]: the secret that list cursors are sealed with.
+pub(super) const CURSORS: &str = "cursors";

@@ -192,3 +192,8 @@ pub(super) fn count(value: &Value) -> Read<usize> {
         _ => corrupt("an answer"),
     }
 }
+
+pub(super) fn secret(value: Value) -> Read<[u8; 32]> {
+    let secret = Values(vec![value].into_iter()).bytes("a secret")?;
+    <[u8; 32]>::try_from(&secret[..]).or_else(|_| corrupt("a secret"))
+}

@@ -23,6 +23,7 @@ use crate::{
     operation::OperationId,
     store::{
         FencingToken, Health, Held, Key, StoreError,
+        cursor::new_secret,
         durable::{
             Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -333,6 +334,13 @@ impl Engine for Redis {
                 _ => return Ok(found),
             }
         }
+    }
+
+    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+        let mut call = self.call(&scripts::SECRET, &[&self.names.secret()]);
+        call.arg(&new_secret()[..]);
+        let secret = self.look(&scripts::SECRET, call).await?;
+        answers::secret(secret)
     }
 
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {

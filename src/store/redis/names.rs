@@ -52,6 +52,11 @@ impl Names {
         format!("{}format", self.0)
     }
 
+    /// The secret of list cursors.
+    pub(super) fn secret(&self) -> String {
+        format!("{}secret", self.0)
+    }
+
     /// The channel that changes are told on.
     pub(super) fn channel(&self) -> String {
         format!("{}notices", self.0)

@@ -38,5 +38,6 @@ scripts! {
     SETTLE = "lua/settle.lua";
     RELEASE_KEY = "lua/release_key.lua";
     LIST = "lua/list.lua";
+    SECRET = "lua/secret.lua";
     PURGE = "lua/purge.lua";
 }

@@ -22,7 +22,7 @@ use crate::{
             Redb, RedbError,
             tables::{
                 BARE_KEYS, CELLS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED,
-                META, NEXT_NUMBER, REQUESTS, RESULTS,
+                META, NEXT_NUMBER, REQUESTS, RESULTS, SECRETS,
             },
         },
     },
@@ -187,6 +187,10 @@ async fn check(engine: &Redb) {
         let listed: Vec<u64> = listed.iter().map(|listed| listed.number).collect();
         assert_eq!(listed, numbers);
     }
+    assert_eq!(
+        engine.cursor_secret().await.unwrap(),
+        engine.cursor_secret().await.unwrap()
+    );
     assert_eq!(engine.purge(9, at(EXPIRES)).await.unwrap(), 1);
     assert!(
         engine
@@ -214,6 +218,13 @@ fn dump(database: &Database) -> String {
                 lines.push([table.to_owned(), $($key_part,)+ $value_part].join(" "));
             })*
         };
+    }
+    // It is random.
+    let secrets = read.open_table(SECRETS).unwrap();
+    for entry in secrets.iter().unwrap() {
+        let (name, secret) = entry.unwrap();
+        let bytes = secret.value().len();
+        lines.push(format!("secrets {} {bytes}", name.value()));
     }
     dump! {
         META (key => key.to_owned()) (value => value.to_string())
@@ -297,6 +308,12 @@ fn load(dump: &str) -> Disk {
                         .unwrap(),
                 );
             }
+            [b"secrets", name, bytes] => {
+                let (name, bytes) = (std::str::from_utf8(name).unwrap(), number(bytes));
+                let secret = vec![7; usize::try_from(bytes).unwrap()];
+                let mut secrets = write.open_table(SECRETS).unwrap();
+                secrets.insert(name, &*secret).unwrap();
+            }
             [b"leased", of, id] => {
                 drop(
                     write
@@ -377,6 +394,20 @@ async fn what_formats_1_and_2_say_is_read() {
     for format in [FORMAT_1, FORMAT_2] {
         check_and_go_on(format).await;
     }
+}
+
+#[tokio::test]
+async fn a_file_without_a_secret_gets_one_that_stays() {
+    let secretless: Vec<_> = FORMAT_2
+        .lines()
+        .filter(|line| !line.starts_with("secrets"))
+        .collect();
+    let disk = load(&secretless.join("\n"));
+    let opened = engine(&disk).unwrap();
+    let secret = opened.cursor_secret().await.unwrap();
+    close(opened).await;
+    let again = engine(&disk).unwrap();
+    assert_eq!(again.cursor_secret().await.unwrap(), secret);
 }
 
 async fn check_and_go_on(format: &str) {
