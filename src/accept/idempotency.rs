@@ -17,7 +17,8 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 /// * The same key with the same request, of the same owner, gives the same 202
 ///   and `Location`. The inner service runs once, however many come at the same
 ///   moment, on whichever node.
-/// * The same key with another request is 422; the key of another owner is 409.
+/// * The same key with another request is 422. Keys are scoped by owner: the same key of
+///   another owner is another key.
 /// * While the first is still being answered, the others wait for a time, then
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)

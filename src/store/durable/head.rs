@@ -138,6 +138,15 @@ pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     head.into_record(result).map_err(StoreError::Refused)
 }
 
+/// Returns whether a newer release wrote this head, in a format that this one cannot read.
+pub(super) fn is_newer(head: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT)
+}
+
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl Head<'_> {

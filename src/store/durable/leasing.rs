@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Abandoned, Durable, Engine, Free, LeaseChange, Shared, reading::readable, together::together,
+    Abandoned, Durable, Engine, Free, LeaseChange, Shared, head, reading::readable,
+    together::together,
 };
 use crate::{
     operation::{OperationId, Stored},
@@ -20,8 +21,10 @@ const ASIDE: u32 = 20;
 /// What came of one look at what is free.
 struct Look<T> {
     taken: Vec<TakenOver<T>>,
-    /// What cannot be taken over.
+    /// Operations that no node can take over.
     unfit: Vec<Bytes>,
+    /// The number of operations in the format of a newer release, which are for its nodes.
+    newer: usize,
 }
 
 /// So many are taken over at once: an engine may write them down together.
@@ -32,6 +35,8 @@ enum Take<T> {
     Done(TakenOver<T>),
     /// It cannot be taken over.
     Unfit(Bytes),
+    /// A node of a newer release can take it over.
+    Newer,
     /// Somebody else has it by now, or it is gone.
     Not,
 }
@@ -50,12 +55,12 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         }
         let begun = Instant::now();
         loop {
-            let Look { taken, unfit } = self.look(lease, limit, which, begun).await?;
+            let look = self.look(lease, limit, which, begun).await?;
             let term = lease.term.saturating_mul(ASIDE);
-            let is_cleared = !unfit.is_empty() && self.shared.put_aside(&unfit, term).await;
-            // Whoever asked waits only so long.
-            if !is_cleared || !taken.is_empty() || begun.elapsed() > lease.term / 6 {
-                return Ok(taken);
+            let is_worth_another = self.shared.clear(&look, term).await;
+            // The caller waits only so long.
+            if !is_worth_another || !look.taken.is_empty() || begun.elapsed() > lease.term / 6 {
+                return Ok(look.taken);
             }
         }
     }
@@ -72,7 +77,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
             .shared
             .engine
             .abandoned(which, limit.saturating_add(stuck));
-        let (mut taken, mut unfit) = (Vec::new(), Vec::new());
+        let (mut taken, mut unfit, mut newer) = (Vec::new(), Vec::new(), 0);
         let mut found = found.await?.into_iter().peekable();
         // What was taken is held by then.
         let has_time = || begun.elapsed() <= lease.term / 6;
@@ -84,6 +89,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 match one {
                     Ok(Take::Done(one)) => taken.push(one),
                     Ok(Take::Unfit(id)) => unfit.push(id),
+                    Ok(Take::Newer) => newer += 1,
                     Ok(Take::Not) => {}
                     Err(error) => failed = Some(error),
                 }
@@ -98,7 +104,11 @@ impl<E: Engine, T: Stored> Durable<E, T> {
                 None => {}
             }
         }
-        Ok(Look { taken, unfit })
+        Ok(Look {
+            taken,
+            unfit,
+            newer,
+        })
     }
 
     /// Takes over one that is free. The error is one that may pass.
@@ -107,8 +117,12 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         lease: &LeaseTerm,
         Abandoned { id, cell, request }: Abandoned,
     ) -> Result<Take<T>, StoreError> {
+        let is_newer = matches!(&cell, Ok(cell) if head::is_newer(&cell.head));
         let Some(record) = readable::<T>(&id, cell) else {
-            return Ok(Take::Unfit(id));
+            return Ok(match is_newer {
+                true => Take::Newer,
+                false => Take::Unfit(id),
+            });
         };
         let before = record.version();
         let took = LeaseChange::TakenOver(lease.term);
@@ -129,25 +143,34 @@ impl<E: Engine, T: Stored> Durable<E, T> {
 }
 
 impl<E: Engine, T> Shared<E, T> {
-    /// Puts aside what cannot be taken over, the others too if it cannot be done to one;
-    /// says whether that was done to all.
-    async fn put_aside(&self, unfit: &[Bytes], term: Duration) -> bool {
-        let mut stuck = 0;
-        if let Err(error) = self.engine.put_aside(unfit, term).await {
-            tracing::warn!(
-                error = error.chain(),
-                "what cannot be taken over stays in front"
-            );
-            stuck = unfit.len();
-            if !error.is_transient() && unfit.len() > 1 {
-                for id in unfit.chunks(1) {
-                    stuck -= usize::from(self.engine.put_aside(id, term).await.is_ok());
-                }
+    /// Puts aside the unfit operations of a look, and has the next look pass over those
+    /// that stay in front. Returns whether another look would find others.
+    async fn clear(&self, look: &Look<T>, term: Duration) -> bool {
+        let failed = match look.unfit.is_empty() {
+            true => 0,
+            false => self.put_aside(&look.unfit, term).await,
+        };
+        let stuck = failed + look.newer;
+        let before = self.stuck.swap(stuck, Relaxed);
+        (failed == 0 && !look.unfit.is_empty()) || stuck > before
+    }
+
+    /// Puts aside the others too if one of them cannot be. Returns how many could not be.
+    async fn put_aside(&self, unfit: &[Bytes], term: Duration) -> usize {
+        let Err(error) = self.engine.put_aside(unfit, term).await else {
+            return 0;
+        };
+        tracing::warn!(
+            error = error.chain(),
+            "operations that cannot be taken over stay in front"
+        );
+        let mut failed = unfit.len();
+        if !error.is_transient() && unfit.len() > 1 {
+            for id in unfit.chunks(1) {
+                failed -= usize::from(self.engine.put_aside(id, term).await.is_ok());
             }
         }
-        // They are looked past.
-        self.stuck.store(stuck, Relaxed);
-        stuck == 0
+        failed
     }
 }
 

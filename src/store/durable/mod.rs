@@ -49,8 +49,8 @@ struct Shared<E, T> {
     hub: Arc<Hub>,
     held: held::Held<T>,
     cursors: cursors::Cursors,
-    /// How many abandoned cells could neither be taken over nor put aside when last
-    /// looked.
+    /// The number of abandoned cells that the last look could neither take over nor put
+    /// aside.
     stuck: AtomicUsize,
 }
 

@@ -327,6 +327,29 @@ async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
     assert!(!ids[8..].iter().any(is_aside));
 }
 
+/// A node of the newer release takes it over, and others are reached meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
+    let (odd, store) = Odd::store();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(create(&store).await);
+    }
+    ids.sort();
+    for id in &ids[..4] {
+        let mut cells = odd.0.cells.lock().unwrap();
+        cells.get_mut(id).unwrap().1.head = r#"{"format":99,"another":"shape"}"#.into();
+    }
+    let lease = LeaseTerm::default();
+    for expected in &ids[4..] {
+        let taken = store.take_over(&lease, 1).await.unwrap();
+        assert_eq!(taken[0].record.operation().id(), expected);
+        odd.0.cells.lock().unwrap().remove(expected);
+    }
+    assert!(odd.0.aside.lock().unwrap().is_empty());
+    assert!(store.take_over(&lease, 1).await.unwrap().is_empty());
+}
+
 /// The client got a 503: what comes to be of it later is ended, whenever that is.
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_comes_to_be_after_its_503_is_ended() {
