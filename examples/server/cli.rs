@@ -82,7 +82,8 @@ pub(crate) struct Args {
     /// clients need it, with the address that is listened on.
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<String>,
-    /// The most operations pending or running; past it the answer is 503.
+    /// The most operations pending or running; past it the answer is 503. Each tenant may
+    /// have a quarter of them, and so may all orders without a tenant together.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) max_in_flight: usize,
     /// The most reports rendered at a time; the others are pending.
