@@ -1,12 +1,15 @@
 //! Private parsers and decoders, for the fuzz targets in `fuzz/`. No part of the API.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 
+#[cfg(feature = "redb")]
+use crate::store::redb::{cell_again, key_again};
 use crate::{
     Idempotency, WholeBody,
     dialect::{Event, ForwardedBy, forwarded},
     operation::{is_json, push_string, resolve_references},
+    poll::{Named, if_match},
     run::stored_request,
 };
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
@@ -43,6 +46,13 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
         false => ForwardedBy::Standard,
     };
     forwarded::base(headers, by, "http")
+}
+
+/// Whether `If-Match` in these fields names this entity tag, if it is there and well formed.
+#[must_use]
+pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
+    let named = if_match(headers, Some(etag)).ok()??;
+    Some(matches!(named, Named::Any | Named::This))
 }
 
 /// Resolves the references in these fields against the target of a request.
@@ -84,10 +94,22 @@ pub fn head(record: &Record<RecordedResponse>) -> Option<Bytes> {
     durable::head::encode(record).ok().map(Bytes::from)
 }
 
+/// A cell's row of the file, read and written again.
+#[cfg(feature = "redb")]
+#[must_use]
+pub fn cell_row(row: &[u8]) -> Option<Vec<u8>> {
+    cell_again(row)
+}
+
+/// A key's row of the file, read and written again.
+#[cfg(feature = "redb")]
+#[must_use]
+pub fn key_row(row: &[u8]) -> Option<Vec<u8>> {
+    key_again(row)
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -106,6 +128,14 @@ mod tests {
             event("a", b"b".into(), "c"),
             b"id: c\nevent: a\ndata: b\n\n"
         );
+
+        let mut headers = HeaderMap::new();
+        let etag = HeaderValue::from_static("W/\"1\"");
+        assert_eq!(matches(&headers, &etag), None);
+        headers.insert("if-match", HeaderValue::from_static("\"2\""));
+        assert_eq!(matches(&headers, &etag), Some(false));
+        headers.append("if-match", HeaderValue::from_static("\"1\""));
+        assert_eq!(matches(&headers, &etag), Some(true));
 
         let mut headers = HeaderMap::new();
         headers.insert("location", HeaderValue::from_static("c"));

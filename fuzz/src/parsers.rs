@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{ACCEPT, FORWARDED, LINK, LOCATION},
+    header::{ACCEPT, FORWARDED, IF_MATCH, LINK, LOCATION},
     uri::PathAndQuery,
 };
 use tower_operations::{
@@ -18,7 +18,7 @@ pub fn check(data: &[u8]) {
     let Some((selector, data)) = data.split_first() else {
         return;
     };
-    match selector % 11 {
+    match selector % 12 {
         0 => prefer(data),
         1 => idempotency_key(data),
         2 => accept(data),
@@ -29,7 +29,8 @@ pub fn check(data: &[u8]) {
         7 => timestamp(data),
         8 => base_url(data),
         9 => event(data),
-        _ => references(data),
+        10 => references(data),
+        _ => if_match(data),
     }
 }
 
@@ -342,4 +343,47 @@ fn event(data: &[u8]) {
         .replace("\r\n", "\n")
         .replace('\r', "\n");
     assert_eq!(String::from_utf8_lossy(&read.join(&b'\n')), normal);
+}
+
+/// Without quotes it is the star alone; with them a line is text in quotes, and between
+/// it a comma and perhaps the mark of weakness.
+fn if_match(data: &[u8]) {
+    let headers = fields(&IF_MATCH, data);
+    let etag = HeaderValue::from_static("W/\"2-a\"");
+    let read = fuzzing::matches(&headers, &etag);
+    let values = headers.get_all(IF_MATCH).iter();
+    let lines: Vec<&[u8]> = values.map(|value| value.as_bytes().trim_ascii()).collect();
+    let expected = match lines[..] {
+        [] => None,
+        [b"*"] => Some(true),
+        _ => lines.iter().try_fold(false, |found, line| {
+            Some(found | tags(line)?.contains(&&b"2-a"[..]))
+        }),
+    };
+    assert_eq!(read, expected, "{headers:?}");
+}
+
+/// The entity tags of a line, without their quotes.
+fn tags(line: &[u8]) -> Option<Vec<&[u8]>> {
+    let pieces: Vec<&[u8]> = line.split(|byte| *byte == b'"').collect();
+    let last = pieces.len() - 1;
+    if last % 2 == 1 {
+        return None;
+    }
+    for (at, piece) in pieces.iter().enumerate() {
+        let is_well_formed = match at % 2 {
+            0 => {
+                let is_weak = at < last && piece.ends_with(b"W/");
+                let between = &piece[..piece.len() - 2 * usize::from(is_weak)];
+                let first = between.trim_ascii().first();
+                let is_parted = at == 0 || at == last || first.is_some();
+                is_parted && between.iter().all(|byte| b" \t,".contains(byte))
+            }
+            _ => !piece.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f)),
+        };
+        if !is_well_formed {
+            return None;
+        }
+    }
+    Some(pieces.into_iter().skip(1).step_by(2).collect())
 }

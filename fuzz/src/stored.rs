@@ -12,12 +12,13 @@ pub fn check(data: &[u8]) {
         return;
     };
     let data = Bytes::copy_from_slice(data);
-    match selector % 5 {
+    match selector % 6 {
         0 => request(&data),
         1 => queued(&data),
         2 => response(data),
         3 => head(data),
-        _ => operation(&data),
+        4 => operation(&data),
+        _ => rows(&data),
     }
 }
 
@@ -88,4 +89,13 @@ fn operation(data: &Bytes) {
         );
     };
     assert_eq!(serde_json::to_vec(&again).unwrap(), text);
+}
+
+/// Rows of the store in a file.
+fn rows(data: &[u8]) {
+    for again in [fuzzing::cell_row, fuzzing::key_row] {
+        if let Some(written) = again(data) {
+            assert_eq!(again(&written).as_ref(), Some(&written));
+        }
+    }
 }

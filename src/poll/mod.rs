@@ -57,3 +57,6 @@ mod unknown;
 pub use body::PollBody;
 pub use future::PollFuture;
 pub use service::PollService;
+
+#[cfg(any(fuzzing, test))]
+pub(crate) use precondition::{Named, if_match};

@@ -6,7 +6,7 @@ use crate::dialect::Fault;
 
 /// What `If-Match` or `If-None-Match` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
+pub(crate) enum Named {
     /// Any version, by `*`.
     Any,
     /// This version.
@@ -27,7 +27,7 @@ pub(super) fn if_none_match(
 }
 
 /// What `If-Match` names, if it is there.
-pub(super) fn if_match(
+pub(crate) fn if_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
 ) -> Result<Option<Named>, Fault> {

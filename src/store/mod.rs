@@ -77,7 +77,7 @@ mod names;
 mod postgres;
 mod record;
 #[cfg(feature = "redb")]
-mod redb;
+pub(crate) mod redb;
 #[cfg(feature = "redis")]
 mod redis;
 mod repository;

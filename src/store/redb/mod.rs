@@ -26,6 +26,9 @@ use crate::operation::RecordedResponse;
 
 pub use self::{engine::Redb, error::RedbError};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::rows::{cell_again, key_again};
+
 /// The memory that a store takes for pages of its file, unless said.
 const CACHE: usize = 64 * 1024 * 1024;
 

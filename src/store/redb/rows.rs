@@ -170,6 +170,18 @@ impl<'a> KeyRow<'a> {
     }
 }
 
+/// A row of the cells, read and written again.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn cell_again(row: &[u8]) -> Option<Vec<u8>> {
+    CellRow::decode(row).ok().map(|row| row.encode())
+}
+
+/// A row of the keys, read and written again.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn key_again(row: &[u8]) -> Option<Vec<u8>> {
+    KeyRow::decode(row).ok().map(|row| row.encode())
+}
+
 fn number_of(state: State) -> u8 {
     match state {
         State::Pending => 1,
