@@ -21,7 +21,7 @@ fi
 version=$(grep -A1 '^name = "gungraun"$' Cargo.lock | sed -n 's/^version = "\(.*\)"$/\1/p')
 if [ "$(gungraun-runner --version 2>/dev/null)" != "gungraun-runner $version" ]; then
   echo "benches/instructions.sh: installing gungraun-runner $version"
-  cargo install --locked --quiet gungraun-runner --version "$version"
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --quiet --debug gungraun-runner --version "$version"
   PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
 fi
 

@@ -26,22 +26,26 @@ fi
 # neither that tool nor a nightly compiler has to be installed. Build scripts are spared
 # only if there is a --target.
 host=$(rustc -vV | sed -n 's/^host: //p')
-flags="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module"
+flags="--cfg fuzzing -Cpasses=sancov-module"
 for argument in level=4 inline-8bit-counters pc-table trace-compares stack-depth; do
   flags+=" -Cllvm-args=-sanitizer-coverage-$argument"
 done
-RUSTFLAGS="$flags -Cllvm-args=-simplifycfg-branch-fold-threshold=0" \
-  CARGO_TARGET_DIR=fuzz/target \
-  cargo build --locked --release --manifest-path fuzz/Cargo.toml --target "$host"
+RUSTFLAGS="$flags -Cllvm-args=-simplifycfg-branch-fold-threshold=0" CARGO_TARGET_DIR=fuzz/target \
+  cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$host"
 
 run() {
-  local program=fuzz/target/$1/release/$2 found=fuzz/artifacts/$2/
-  mkdir -p "$found" "fuzz/work/$2"
-  "$program" "fuzz/work/$2" "fuzz/corpus/$2" -artifact_prefix="$found" \
-    -dict=fuzz/http.dict -max_len=4096 -timeout=10 -max_total_time="$3" \
-    -verbosity=0 -print_final_stats=1 2>&1 | sed -u "s/^/$2: /" \
-    || { echo "$2: again by: $program $found<the file named above>"; return 1; }
+  local found=fuzz/artifacts/$1/ log=fuzz/work/$1.log
+  mkdir -p "$found" "fuzz/work/$1"
+  echo "== fuzz $1, $3 s"
+  if ! "$2/$1" "fuzz/work/$1" "fuzz/corpus/$1" -artifact_prefix="$found" -dict=fuzz/http.dict \
+    -max_len=4096 -timeout=10 -max_total_time="$3" -print_final_stats=1 >"$log" 2>&1
+  then
+    tail -n 60 "$log"
+    echo "== fuzz $1 failed; again: $2/$1 and the file that is named above"
+    return 1
+  fi
+  echo "== fuzz $1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs"
 }
 export -f run
-printf '%s\n' "${targets[@]}" \
-  | xargs -P "$(nproc)" -I{} bash -euo pipefail -c "run $host {} $seconds"
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} \
+  bash -euo pipefail -c 'run "$@"' run {} "fuzz/target/$host/release" "$seconds"

@@ -296,7 +296,11 @@ fn references(data: &[u8]) {
     ) else {
         return;
     };
-    if !target.as_str().starts_with('/') {
+    // Dots at the end of a base are a folder to fluent-uri, and dropped by the standard
+    // (RFC 3986, section 5.2.3).
+    let last = target.path().rsplit('/').next().unwrap_or_default();
+    let is_up = last.to_ascii_lowercase().replace("%2e", ".") == "..";
+    if is_up || !target.as_str().starts_with('/') {
         return;
     }
     let mut headers = HeaderMap::new();
