@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs each fuzz target on its corpus, and then for so many seconds on changes of it, as
-# many targets at once as there are cores:
+# Runs each fuzz target on its corpus and then on mutations of it, for a number of seconds.
+# As many targets run at once as there are cores:
 #
 #     fuzz/run.sh                12 seconds each
 #     fuzz/run.sh 3600           an hour each
 #     fuzz/run.sh 3600 poll      that target alone
 #
-# What is found stays in fuzz/artifacts, with the command that runs it again. What is new
-# and interesting goes to fuzz/work, which is not committed.
+# A failing input stays in fuzz/artifacts; the command that runs it again is printed. Inputs
+# that reach new code, and the log of each target, go to fuzz/work, which is not committed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,9 +22,9 @@ if ! command -v c++ >/dev/null; then
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q g++
 fi
 
-# What cargo-fuzz does without a sanitizer, of which code without `unsafe` has no need: so
-# neither that tool nor a nightly compiler has to be installed. Build scripts are spared
-# only if there is a --target.
+# The flags are those of cargo-fuzz without a sanitizer, so neither that tool nor a nightly
+# compiler is needed; safe code has no need of a sanitizer. With a --target, build scripts
+# are compiled without them.
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags="--cfg fuzzing -Cpasses=sancov-module"
 for argument in level=4 inline-8bit-counters pc-table trace-compares stack-depth; do

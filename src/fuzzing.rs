@@ -6,11 +6,12 @@ use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 #[cfg(feature = "redb")]
 use crate::store::redb::{cell_again, key_again};
 use crate::{
-    Idempotency, WholeBody,
+    Idempotency, State, WholeBody,
     dialect::{Event, ForwardedBy, forwarded},
     operation::{is_json, push_string, resolve_references},
     poll::{Named, if_match},
     run::stored_request,
+    store::{Cursor, ListQuery, Owner, cursor::CursorKey},
 };
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 use crate::{
@@ -53,6 +54,25 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
 pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
     let named = if_match(headers, Some(etag)).ok()??;
     Some(matches!(named, Named::Any | Named::This))
+}
+
+/// The number that a cursor of one certain list holds, if it is one.
+#[must_use]
+pub fn open_cursor(text: &str) -> Option<u64> {
+    let (key, query) = list();
+    key.open(&query, &Cursor(text.into())).ok()
+}
+
+/// The cursor of that list for this number.
+#[must_use]
+pub fn seal_cursor(number: u64) -> String {
+    let (key, query) = list();
+    key.seal(&query, number).0.to_string()
+}
+
+fn list() -> (CursorKey, ListQuery) {
+    let query = ListQuery::new(Some(Owner::new("ada")), 20).state(State::Failed);
+    (CursorKey::new(&[7; 32]), query)
 }
 
 /// Resolves the references in these fields against the target of a request.
@@ -136,6 +156,9 @@ mod tests {
         assert_eq!(matches(&headers, &etag), Some(false));
         headers.append("if-match", HeaderValue::from_static("\"1\""));
         assert_eq!(matches(&headers, &etag), Some(true));
+
+        assert_eq!(open_cursor(&seal_cursor(7)), Some(7));
+        assert_eq!(open_cursor("7"), None);
 
         let mut headers = HeaderMap::new();
         headers.insert("location", HeaderValue::from_static("c"));

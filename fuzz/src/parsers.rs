@@ -18,7 +18,7 @@ pub fn check(data: &[u8]) {
     let Some((selector, data)) = data.split_first() else {
         return;
     };
-    match selector % 12 {
+    match selector % 13 {
         0 => prefer(data),
         1 => idempotency_key(data),
         2 => accept(data),
@@ -30,7 +30,8 @@ pub fn check(data: &[u8]) {
         8 => base_url(data),
         9 => event(data),
         10 => references(data),
-        _ => if_match(data),
+        11 => if_match(data),
+        _ => cursor(data),
     }
 }
 
@@ -390,4 +391,18 @@ fn tags(line: &[u8]) -> Option<Vec<&[u8]>> {
         }
     }
     Some(pieces.into_iter().skip(1).step_by(2).collect())
+}
+
+/// A cursor has one spelling, and is opened as it was sealed.
+fn cursor(data: &[u8]) {
+    if let Some(number) = data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) {
+        let sealed = fuzzing::seal_cursor(number);
+        assert_eq!(fuzzing::open_cursor(&sealed), Some(number));
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(number) = fuzzing::open_cursor(text) {
+        assert_eq!(fuzzing::seal_cursor(number), text);
+    }
 }

@@ -60,7 +60,7 @@
 mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod cursor;
+pub(crate) mod cursor;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub(crate) mod durable;
 mod error;
