@@ -5,8 +5,8 @@ use tokio::time::timeout;
 
 use super::{
     PostgresError, PostgresStore,
+    asking::Postgres,
     connections::Connections,
-    engine::Postgres,
     names::Names,
     notices::{Channel, Notices},
     schema,

@@ -1,28 +1,15 @@
 //! The engine: each promise of [`Engine`] as one statement. A conditional change that
 //! does not happen takes a second one, which says what there is instead.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sqlx::{
-    PgConnection, Postgres as Sql, Row,
-    postgres::{PgArguments, PgRow},
-    query,
-    query::Query,
-};
-
-use tokio::time::timeout;
+use sqlx::{Row, query};
 
 use super::{
-    connections::Connections,
+    asking::{Ask, Postgres},
     error::{Unexpected, store_error},
-    notices::Notices,
     schema,
-    statements::Statements,
     values::{
         self, abandoned, bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp,
         text, words,
@@ -41,63 +28,7 @@ use crate::{
 
 type Answer<T> = Result<T, StoreError>;
 
-/// PostgreSQL as an engine. It is what a
-/// [`PostgresStore`](super::PostgresStore) stands on.
-pub struct Postgres {
-    pub(super) connections: Arc<Connections>,
-    pub(super) statements: Arc<Statements>,
-    pub(super) notices: Notices,
-    /// Whether it was to be refused if it loses what it acknowledged.
-    pub(super) durable: bool,
-}
-
-impl fmt::Debug for Postgres {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Postgres")
-            .field("pool", self.connections.pool())
-            .finish_non_exhaustive()
-    }
-}
-
-type Ask<'a> = Query<'a, Sql, PgArguments>;
-
-/// How long a statement may take, before the server counts as away.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 impl Postgres {
-    /// Asks on a connection that is free.
-    async fn ask<A>(
-        &self,
-        ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
-    ) -> Answer<A> {
-        let answered = async {
-            let mut lent = self.connections.lend().await?;
-            let answer = ask(lent.begin()?).await?;
-            lent.done();
-            Ok(answer)
-        };
-        match timeout(PATIENCE, answered).await {
-            Ok(answer) => answer.map_err(store_error),
-            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
-        }
-    }
-
-    async fn row(&self, ask: Ask<'_>) -> Answer<PgRow> {
-        let row = self.ask(async |connection| ask.fetch_optional(connection).await);
-        Ok(row.await?.ok_or(Unexpected::Missing("row"))?)
-    }
-
-    async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
-        self.ask(async |connection| ask.fetch_all(connection).await)
-            .await
-    }
-
-    /// How many rows it was done to.
-    async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
-        let done = self.ask(async |connection| ask.execute(connection).await);
-        Ok(done.await?.rows_affected())
-    }
-
     /// A conditional change, which says what it found instead. That may be what was
     /// expected, if somebody else was faster in between.
     async fn replaced(&self, id: &OperationId, ask: Ask<'_>) -> Answer<Replaced> {

@@ -1,5 +1,6 @@
 //! Operations in PostgreSQL, for any number of nodes.
 
+mod asking;
 mod builder;
 mod connections;
 mod engine;
@@ -12,7 +13,7 @@ mod values;
 
 use sqlx::PgPool;
 
-pub use self::{builder::PostgresBuilder, engine::Postgres, error::PostgresError};
+pub use self::{asking::Postgres, builder::PostgresBuilder, error::PostgresError};
 use super::durable::Durable;
 use crate::operation::RecordedResponse;
 

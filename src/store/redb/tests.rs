@@ -2,6 +2,7 @@
 
 mod damaged;
 mod disk;
+mod dump;
 mod failing;
 mod format;
 mod power;

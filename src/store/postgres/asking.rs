@@ -1,0 +1,78 @@
+//! Asking the server.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use sqlx::{
+    PgConnection, Postgres as Sql,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use tokio::time::timeout;
+
+use super::{
+    connections::Connections,
+    error::{Unexpected, store_error},
+    notices::Notices,
+    statements::Statements,
+};
+use crate::store::StoreError;
+
+type Answer<T> = Result<T, StoreError>;
+
+/// PostgreSQL as an engine. It is what a
+/// [`PostgresStore`](super::PostgresStore) stands on.
+pub struct Postgres {
+    pub(super) connections: Arc<Connections>,
+    pub(super) statements: Arc<Statements>,
+    pub(super) notices: Notices,
+    /// Whether it was to be refused if it loses what it acknowledged.
+    pub(super) durable: bool,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("pool", self.connections.pool())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) type Ask<'a> = Query<'a, Sql, PgArguments>;
+
+/// How long a statement may take, before the server counts as away.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Postgres {
+    /// Asks on a connection that is free.
+    pub(super) async fn ask<A>(
+        &self,
+        ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
+    ) -> Answer<A> {
+        let answered = async {
+            let mut lent = self.connections.lend().await?;
+            let answer = ask(lent.begin()?).await?;
+            lent.done();
+            Ok(answer)
+        };
+        match timeout(PATIENCE, answered).await {
+            Ok(answer) => answer.map_err(store_error),
+            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+        }
+    }
+
+    pub(super) async fn row(&self, ask: Ask<'_>) -> Answer<PgRow> {
+        let row = self.ask(async |connection| ask.fetch_optional(connection).await);
+        Ok(row.await?.ok_or(Unexpected::Missing("row"))?)
+    }
+
+    pub(super) async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
+        self.ask(async |connection| ask.fetch_all(connection).await)
+            .await
+    }
+
+    /// How many rows it was done to.
+    pub(super) async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
+        let done = self.ask(async |connection| ask.execute(connection).await);
+        Ok(done.await?.rows_affected())
+    }
+}
