@@ -67,3 +67,72 @@ impl<T> Held<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{
+        operation::{Outcome, RecordedResponse},
+        store::{NewOperation, Step},
+    };
+
+    type Known = Held<RecordedResponse>;
+    type Live = Arc<Record<RecordedResponse>>;
+
+    /// A live operation of one id that this holder has.
+    fn live(token: u64) -> Live {
+        let new = NewOperation::new("one-id".parse().unwrap());
+        let token = FencingToken::from_number(token);
+        Arc::new(Record::create(&new, SystemTime::UNIX_EPOCH).with_holder(token, None))
+    }
+
+    fn next(step: Step<RecordedResponse>) -> Live {
+        match step {
+            Step::Next(next) => Arc::new(next),
+            Step::Done | Step::Lost => panic!("no step"),
+        }
+    }
+
+    /// Which holder's record is known.
+    fn known(held: &Known) -> Option<u64> {
+        let id = "one-id".parse().unwrap();
+        held.get(&id).map(|record| record.token().get())
+    }
+
+    #[test]
+    fn the_loss_of_an_earlier_operation_of_one_id_is_none_of_the_later_one() {
+        let (held, earlier, later) = (Known::new(), live(1), live(2));
+        held.wrote(&earlier);
+        held.wrote(&later);
+        held.lost(later.operation().id(), earlier.token());
+        assert_eq!(known(&held), Some(2));
+        held.lost(later.operation().id(), later.token());
+        assert_eq!(known(&held), None);
+    }
+
+    #[test]
+    fn what_another_holder_has_by_now_is_not_known_as_it_was() {
+        let (held, mine) = (Known::new(), live(1));
+        held.wrote(&mine);
+        let started = next(mine.started(mine.token(), SystemTime::UNIX_EPOCH));
+        held.found(&started);
+        assert_eq!(known(&held), Some(1), "its holder is the same");
+        held.found(&live(2));
+        assert_eq!(known(&held), None);
+    }
+
+    #[test]
+    fn nothing_is_known_of_what_has_ended() {
+        let (held, mine) = (Known::new(), live(1));
+        let (now, ttl) = (SystemTime::UNIX_EPOCH, Duration::MAX);
+        let ended = next(mine.finished(mine.token(), Outcome::Succeeded(None), None, now, ttl));
+        held.wrote(&mine);
+        held.found(&ended);
+        assert_eq!(known(&held), None);
+        held.wrote(&mine);
+        held.wrote(&ended);
+        assert_eq!(known(&held), None);
+    }
+}
