@@ -348,7 +348,7 @@ struct Bound {
     deadline: u64,
 }
 
-impl Keyed for Bound {
+impl Keyed<&'static str> for Bound {
     fn deadline(&self) -> Tick {
         Tick(self.deadline)
     }
@@ -361,11 +361,9 @@ impl Keyed for Bound {
         1
     }
 
-    fn charge(&self, _: &Room, _before: usize, _after: usize) {}
+    fn enter(&self, _: &&'static str, _: &Room) {}
 
-    fn of_owner(&self, _: &Room) -> usize {
-        0
-    }
+    fn leave(&self, _: &&'static str, _: &Room) {}
 }
 
 const NOW: Tick = Tick(1);
@@ -386,7 +384,7 @@ fn evicting(
     (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Room>),
 ) -> thread::JoinHandle<bool> {
     let (table, room) = (table.clone(), room.clone());
-    thread::spawn(move || table.evict(NOW, Duration::ZERO, &room, |_| true))
+    thread::spawn(move || table.evict(NOW, Duration::ZERO, &room))
 }
 
 #[test]
@@ -417,7 +415,7 @@ fn two_that_make_room_remove_a_key_each() {
         };
         keys.0.lock(0).put(&"another", past, 0, &keys.1);
         let evictor = evicting(&keys);
-        assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1, |_| true));
+        assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1));
         assert!(evictor.join().unwrap());
         assert_eq!(keys.1.keys.load(SeqCst), 0);
     });

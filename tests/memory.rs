@@ -1203,6 +1203,71 @@ async fn who_has_the_most_takes_nothing_of_others() {
     assert!(!is_full(&store, ada()).await);
 }
 
+/// Keys of an owner's whose operations were forgotten.
+async fn forget_keyed(store: &MemoryStore, owner: &str, count: usize) {
+    for number in 0..count {
+        let owner = Some(Owner::new(owner));
+        let new = NewOperation::new(OperationId::new())
+            .owner(owner.clone())
+            .key(Key::new(owner, format!("key {number}"), [1; 32]));
+        let record = ended(store, new).await;
+        let forgotten = store.forget(record.operation().id(), record.version().unwrap());
+        assert!(matches!(forgotten.await.unwrap(), Write::Done(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_who_has_the_most_go_before_what_others_have() {
+    let store = MemoryStore::new();
+    let bobs = fill(&store, "bob", 3, 10_000).await;
+    let nobodys = ended(&store, NewOperation::new(OperationId::new())).await;
+    let before = store.bytes();
+    forget_keyed(&store, "ada", 300).await;
+    assert!(store.bytes() - before > 150_000, "she has the most");
+    let full = store.bytes() + 10_000;
+    let store = store.max_bytes(full);
+    advance(61 * SECOND).await;
+    let carols = fill(&store, "carol", 5, 20_000).await;
+    for record in bobs.iter().chain([&nobodys]).chain(&carols) {
+        assert!(is_there(&store, record).await, "{:?}", record.owner());
+    }
+    // Those that have stood for it for longest went; her others are there.
+    let reserve = async |number: usize| {
+        let key = Key::new(Some(Owner::new("ada")), format!("key {number}"), [1; 32]);
+        store.reserve(&key, FencingToken::random(), SECOND).await
+    };
+    assert!(matches!(reserve(0).await, Ok(Reservation::Reserved(_))));
+    assert!(matches!(reserve(299).await, Ok(Reservation::Forgotten(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobodys_keys_go_before_what_those_have_who_have_less() {
+    let store = MemoryStore::new().max_bytes(600_000);
+    let bobs = fill(&store, "bob", 3, 10_000).await;
+    fill_with_keys(&store, "nobody's").await;
+    let keys = store.bytes();
+    advance(61 * SECOND).await;
+    fill(&store, "carol", 10, 20_000).await;
+    assert!(keys + 10 * 20_000 > 600_000, "{keys} leave room for all");
+    for record in &bobs {
+        assert!(is_there(&store, record).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_key_goes_where_one_operation_more_is_one_too_many() {
+    let store = MemoryStore::new().max_operations(1);
+    let (key, token) = (key("a key"), FencingToken::random());
+    store.reserve(&key, token, MINUTE).await.unwrap();
+    let answer = RecordedResponse::new(Response::new(WholeBody::from("an answer")));
+    assert!(store.settle(&key, token, answer).await.unwrap());
+    create(&store, NewOperation::new(OperationId::new())).await;
+    advance(2 * MINUTE).await;
+    assert!(is_full(&store, NewOperation::new(OperationId::new())).await);
+    let found = store.reserve(&key, FencingToken::random(), MINUTE).await;
+    assert!(matches!(found.unwrap(), Reservation::Answered(_)));
+}
+
 /// How long it takes, of some tries the shortest.
 async fn shortest<T>(mut act: impl AsyncFnMut() -> T) -> Duration {
     let mut shortest = Duration::MAX;

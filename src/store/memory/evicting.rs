@@ -2,7 +2,7 @@
 
 use super::{
     MemoryStore, SHARDS,
-    keys::KeyEntry,
+    keyring::Keyed,
     shard::{Entry, Tick},
 };
 use crate::store::Owner;
@@ -22,78 +22,91 @@ pub(super) struct Wanted<'a> {
     pub(super) weight: usize,
 }
 
-/// What became of a try to make room.
-enum Evicted {
-    /// Something has gone.
-    Some,
-    /// There is nothing that may go.
-    Nothing,
-    /// The owner who wants room has the most already, and nothing of its own may go.
-    Refused,
-}
-
 impl<T> MemoryStore<T> {
     /// Makes room until it can be had, or says that there is none. What has expired goes
-    /// first, then the operations and then the keys that may go.
+    /// first, then what may go of who has the most.
     pub(super) fn make_room(&self, take: impl Fn() -> bool, wanted: Wanted<'_>, now: Tick) -> bool {
         let (room, keys) = (&self.shared.room, &self.shared.keys);
         while !take() {
-            if keys.purge(now, PURGED_FOR_ROOM, room) > 0 {
-                continue;
-            }
-            let only_own = match self.evict(wanted, now) {
-                Evicted::Some => continue,
-                Evicted::Nothing => false,
-                Evicted::Refused => true,
-            };
-            let may_go = |key: &KeyEntry<T>| !only_own || key.owner() == wanted.owner;
-            if !keys.evict(now, self.limits.min_retention, room, may_go) {
-                return false;
+            if keys.purge(now, PURGED_FOR_ROOM, room) == 0 && !self.evict(wanted, now) {
+                // Somebody else may have made some.
+                return take();
             }
         }
         true
     }
 
-    fn evict(&self, wanted: Wanted<'_>, now: Tick) -> Evicted {
-        let ledger = &self.shared.room.ledger;
-        let owned = ledger.bytes();
+    /// Something goes, an operation or a key; false if nothing may go for this.
+    fn evict(&self, wanted: Wanted<'_>, now: Tick) -> bool {
+        let room = &self.shared.room;
+        let owned = room.ledger.bytes();
         let has_expired = || {
             let soonest = self.shared.soonest.shard();
             soonest.is_some_and(|(_, soonest, _)| soonest <= now)
         };
-        if owned == 0 || has_expired() {
-            return self.evict_soonest(wanted.weight, now);
-        }
-        // From who has the most first. What is nobody's counts as somebody's.
-        let nobodys = self.shared.room.bytes().saturating_sub(owned);
-        let mut largest: Vec<(usize, Option<Owner>)> = ledger
-            .largest(LOOKED_AT)
-            .into_iter()
-            .map(|(bytes, owner)| (bytes, Some(owner)))
-            .collect();
-        let place = largest.partition_point(|(bytes, _)| *bytes >= nobodys);
-        largest.insert(place, (nobodys, None));
-        for (index, (_, owner)) in largest.iter().enumerate() {
-            let has_gone = match owner {
-                Some(owner) => self.evict_of(owner, now),
-                None => self.evict_nobodys(now),
-            };
-            if has_gone {
-                return Evicted::Some;
-            }
-            if index == 0 && owner.as_ref() == wanted.owner {
-                return Evicted::Refused;
+        // Where there is one operation too many, no key that goes is of help.
+        let lacks_bytes = room.bytes().saturating_add(wanted.weight) > self.limits.max_bytes;
+        if owned > 0 && !has_expired() {
+            for (index, owner) in self.largest(owned).iter().enumerate() {
+                let owner = owner.as_ref();
+                let has_gone = match owner {
+                    Some(owner) => self.evict_of(owner, now),
+                    None => self.evict_nobodys(now),
+                };
+                if has_gone || lacks_bytes && self.evict_key(owner, now) {
+                    return true;
+                }
+                // Who has the most already takes nothing of others.
+                if index == 0 && owner == wanted.owner {
+                    return false;
+                }
             }
         }
+        let keys = &self.shared.keys;
         self.evict_soonest(wanted.weight, now)
+            || lacks_bytes && keys.evict(now, self.limits.min_retention, room)
+    }
+
+    /// Those who have the most; what is nobody's counts as somebody's. So many bytes are
+    /// `owned` in all.
+    fn largest(&self, owned: usize) -> Vec<Option<Owner>> {
+        let room = &self.shared.room;
+        let nobodys = room.bytes().saturating_sub(owned);
+        let largest = room.ledger.largest(LOOKED_AT);
+        let place = largest.partition_point(|(bytes, _)| *bytes >= nobodys);
+        let mut owners: Vec<_> = largest.into_iter().map(|(_, owner)| Some(owner)).collect();
+        owners.insert(place, None);
+        owners
+    }
+
+    /// What an owner's key, or nobody's, that is past for longest stands for goes, if it may.
+    fn evict_key(&self, owner: Option<&Owner>, now: Tick) -> bool {
+        loop {
+            let room = &self.shared.room;
+            let Some(name) = room.ledger.past(owner) else {
+                return false;
+            };
+            let mut keyring = self.lock_key(&name);
+            match keyring.get(&name) {
+                // It is reserved anew, and not in the ledger as past any more.
+                Some(key) if !key.is_past() => {}
+                Some(key) if !key.may_go(now, self.limits.min_retention) => return false,
+                Some(_) => {
+                    keyring.remove(&name, room);
+                    return true;
+                }
+                // It has gone since, and from the ledger too.
+                None => {}
+            }
+        }
     }
 
     /// What expires soonest of all goes, if it may, and what expires next in the same
     /// shard, as long as there is no room.
-    fn evict_soonest(&self, weight: usize, now: Tick) -> Evicted {
+    fn evict_soonest(&self, weight: usize, now: Tick) -> bool {
         let room = &self.shared.room;
         let Some((shard, until)) = self.expiring_next(now) else {
-            return Evicted::Nothing;
+            return false;
         };
         // Empty if another create was faster: then that one got on.
         let evicted = {
@@ -106,7 +119,7 @@ impl<T> MemoryStore<T> {
             evicted
         };
         self.let_go(&evicted);
-        Evicted::Some
+        true
     }
 
     /// What expires soonest of this owner's goes, if it may.

@@ -3,7 +3,6 @@
 //! It knows of a key only when its time is over, whether it may go, and what it weighs.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     hash::Hash,
     sync::PoisonError,
@@ -17,7 +16,7 @@ use super::{
 };
 
 /// What a key stands for, as far as its place in the table goes.
-pub(super) trait Keyed {
+pub(super) trait Keyed<N> {
     /// When its time is over.
     fn deadline(&self) -> Tick;
 
@@ -27,11 +26,11 @@ pub(super) trait Keyed {
     /// About how many bytes it takes.
     fn weight(&self) -> usize;
 
-    /// Its owner has so many bytes more, or less.
-    fn charge(&self, room: &Room, before: usize, after: usize);
+    /// Its owner has it from now on, under this name.
+    fn enter(&self, name: &N, room: &Room);
 
-    /// About how many bytes its owner has.
-    fn of_owner(&self, room: &Room) -> usize;
+    /// Its owner has it no more.
+    fn leave(&self, name: &N, room: &Room);
 }
 
 /// The keys, by name.
@@ -48,7 +47,7 @@ pub(super) struct Keyring<N, E> {
     ending: BTreeSet<(Tick, N)>,
 }
 
-impl<N: Clone + Hash + Ord, E: Keyed> KeyTable<N, E> {
+impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
     pub(super) fn new(rings: usize) -> Self {
         let ring = || {
             Mutex::new(Keyring {
@@ -78,29 +77,20 @@ impl<N: Clone + Hash + Ord, E: Keyed> KeyTable<N, E> {
         purged
     }
 
-    /// Removes a key that may go, by itself and as `may` says; false if there is none. Of
-    /// those that would end soonest in each ring it is one whose owner has the most.
-    pub(super) fn evict(
-        &self,
-        now: Tick,
-        min_retention: Duration,
-        room: &Room,
-        may: impl Fn(&E) -> bool,
-    ) -> bool {
-        let may_go = |entry: &E| entry.may_go(now, min_retention) && may(entry);
+    /// Removes the key that would end soonest of those that may go; false if there is none.
+    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Room) -> bool {
+        let may_go = |entry: &E| entry.may_go(now, min_retention);
         loop {
             let soonest = self.rings.iter().enumerate().filter_map(|(index, ring)| {
-                let ring = lock(ring);
-                let (deadline, name) = ring.soonest(may_go)?;
-                let of_owner = ring.get(&name).map_or(0, |entry| entry.of_owner(room));
-                Some((Reverse(of_owner), deadline, index, name))
+                let (deadline, name) = lock(ring).soonest(may_go)?;
+                Some((deadline, index, name))
             });
-            let Some((_, _, index, name)) = soonest.min() else {
+            let Some((_, index, name)) = soonest.min() else {
                 return false;
             };
             let mut ring = lock(&self.rings[index]);
             // The name may stand for something else by now.
-            if ring.get(&name).is_some_and(&may_go) {
+            if ring.get(&name).is_some_and(may_go) {
                 ring.remove(&name, room);
                 return true;
             }
@@ -113,7 +103,7 @@ fn lock<N, E>(ring: &Mutex<Keyring<N, E>>) -> MutexGuard<'_, Keyring<N, E>> {
     ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
+impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
     pub(super) fn get(&self, name: &N) -> Option<&E> {
         self.entries.get(name)
     }
@@ -122,12 +112,12 @@ impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
     /// `paid` of its weight were counted before.
     pub(super) fn put(&mut self, name: &N, entry: E, paid: usize, room: &Room) {
         let (deadline, weight) = (entry.deadline(), entry.weight());
-        entry.charge(room, 0, weight);
+        entry.enter(name, room);
         let before = self.entries.insert(name.clone(), entry);
         let freed = match before {
             Some(before) => {
                 self.ending.remove(&(before.deadline(), name.clone()));
-                before.charge(room, before.weight(), 0);
+                before.leave(name, room);
                 before.weight()
             }
             None => {
@@ -143,8 +133,8 @@ impl<N: Clone + Hash + Ord, E: Keyed> Keyring<N, E> {
 
     pub(super) fn remove(&mut self, name: &N, room: &Room) {
         if let Some((name, entry)) = self.entries.remove_entry(name) {
+            entry.leave(&name, room);
             self.ending.remove(&(entry.deadline(), name));
-            entry.charge(room, entry.weight(), 0);
             room.remove_key();
             room.resize(entry.weight(), 0);
         }

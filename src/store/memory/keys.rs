@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     keyring::{self, Keyed},
+    ledger,
     limits::Room,
     shard::Tick,
 };
@@ -42,7 +43,7 @@ enum Bound<T> {
     Answer(Arc<T>),
 }
 
-impl<T> Keyed for KeyEntry<T> {
+impl<T> Keyed<Arc<str>> for KeyEntry<T> {
     fn deadline(&self) -> Tick {
         self.deadline
     }
@@ -56,18 +57,14 @@ impl<T> Keyed for KeyEntry<T> {
         self.weight
     }
 
-    fn charge(&self, room: &Room, before: usize, after: usize) {
-        if let Some(owner) = &self.owner {
-            room.ledger.charge(owner, before, after);
-        }
+    fn enter(&self, name: &Arc<str>, room: &Room) {
+        let past = self.past(name);
+        room.ledger.enter(self.owner.as_ref(), self.weight, past);
     }
 
-    fn of_owner(&self, room: &Room) -> usize {
-        let ledger = &room.ledger;
-        match &self.owner {
-            Some(owner) => ledger.bytes_of(owner),
-            None => room.bytes().saturating_sub(ledger.bytes()),
-        }
+    fn leave(&self, name: &Arc<str>, room: &Room) {
+        let past = self.past(name);
+        room.ledger.leave(self.owner.as_ref(), self.weight, past);
     }
 }
 
@@ -123,17 +120,18 @@ impl<T> KeyEntry<T> {
             bound,
             deadline,
             since,
-            weight: self.weight + bytes,
+            weight: self.weight + bytes + ledger::OVERHEAD_OF_PAST,
         }
     }
 
-    pub(super) fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
+    /// Whether it stands for something that is over: it may go for something new.
+    pub(super) fn is_past(&self) -> bool {
+        matches!(self.bound, Bound::Answer(_) | Bound::Forgotten(_))
     }
 
-    /// Whether it stands for something that is over: it may go for something new.
-    fn is_past(&self) -> bool {
-        matches!(self.bound, Bound::Answer(_) | Bound::Forgotten(_))
+    /// As what its owner's account has it, if it is past.
+    fn past(&self, name: &Arc<str>) -> Option<(Tick, Arc<str>)> {
+        self.is_past().then(|| (self.since, Arc::clone(name)))
     }
 
     /// Whether an answer was kept under `token`.

@@ -1,12 +1,12 @@
 //! What each owner has here: how much, which operations, and which of them have ended.
 //!
-//! What is nobody's is not in it, and takes nothing of it. Its lock is taken last, under
+//! Of what is nobody's it knows only the keys that are past. Its lock is taken last, under
 //! those of keys and operations.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -26,6 +26,8 @@ struct Accounts {
     by_owner: HashMap<Owner, Account>,
     /// Of each account, how many bytes are in it.
     by_bytes: BTreeSet<(usize, Owner)>,
+    /// Keys that are nobody's.
+    nobodys: Past,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ struct Account {
     operations: BTreeMap<u64, At>,
     /// When they expire, and their numbers.
     ended: BTreeSet<(Tick, u64)>,
+    past: Past,
 }
 
 /// Where an operation is, as long as its number is found there.
@@ -46,6 +49,12 @@ pub(super) struct At {
 
 /// About what an operation takes here: its places in two trees.
 pub(super) const OVERHEAD: usize = 96;
+
+/// About what a key takes here that stands for something past: its place in a tree.
+pub(super) const OVERHEAD_OF_PAST: usize = 48;
+
+/// Keys that stand for something past, by since when.
+type Past = BTreeSet<(Tick, Arc<str>)>;
 
 impl Ledger {
     /// There is one operation more, of so many bytes.
@@ -80,21 +89,54 @@ impl Ledger {
         });
     }
 
-    /// Something else of this owner's has `after` bytes from now on.
-    pub(super) fn charge(&self, owner: &Owner, before: usize, after: usize) {
-        self.update(owner, before, after, |_| {});
+    /// There is one key more, of so many bytes; which it is, if it stands for something
+    /// past.
+    pub(super) fn enter(
+        &self,
+        owner: Option<&Owner>,
+        bytes: usize,
+        past: Option<(Tick, Arc<str>)>,
+    ) {
+        match (owner, past) {
+            (Some(owner), past) => {
+                self.update(owner, 0, bytes, |account| account.past.extend(past));
+            }
+            (None, Some(past)) => drop(self.lock().nobodys.insert(past)),
+            (None, None) => {}
+        }
+    }
+
+    /// There is one key less, of so many bytes.
+    pub(super) fn leave(
+        &self,
+        owner: Option<&Owner>,
+        bytes: usize,
+        past: Option<(Tick, Arc<str>)>,
+    ) {
+        match (owner, past) {
+            (Some(owner), past) => self.update(owner, bytes, 0, |account| {
+                if let Some(past) = past {
+                    account.past.remove(&past);
+                }
+            }),
+            (None, Some(past)) => drop(self.lock().nobodys.remove(&past)),
+            (None, None) => {}
+        }
+    }
+
+    /// The key of an owner's, or nobody's, that has stood for something past for longest.
+    pub(super) fn past(&self, owner: Option<&Owner>) -> Option<Arc<str>> {
+        let accounts = self.lock();
+        let past = match owner {
+            Some(owner) => &accounts.by_owner.get(owner)?.past,
+            None => &accounts.nobodys,
+        };
+        past.first().map(|(_, name)| Arc::clone(name))
     }
 
     /// How many bytes are anybody's.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
-    }
-
-    /// How many bytes are this owner's.
-    pub(super) fn bytes_of(&self, owner: &Owner) -> usize {
-        let accounts = self.lock();
-        let account = accounts.by_owner.get(owner);
-        account.map_or(0, |account| account.bytes)
     }
 
     /// At most `limit` of those who have most, with what they have.
@@ -207,15 +249,18 @@ mod tests {
         let at = At { shard: 0, slot: 0 };
         ledger.open(&ada, 1, at, 100);
         ledger.open(&bob, 2, at, 200);
-        ledger.charge(&ada, 0, 150);
+        let past = (Tick::at(3), Arc::from("a key"));
+        ledger.enter(Some(&ada), 150, Some(past.clone()));
+        assert_eq!(ledger.past(Some(&ada)).as_deref(), Some("a key"));
+        assert!(ledger.past(Some(&bob)).is_none() && ledger.past(None).is_none());
         assert_eq!(ledger.largest(9), [(250, ada.clone()), (200, bob.clone())]);
-        assert_eq!((ledger.bytes(), ledger.bytes_of(&ada)), (450, 250));
+        assert_eq!(ledger.bytes(), 450);
         assert!(ledger.soonest(&ada).is_none());
         ledger.change(&ada, 1, 100, 40, Some(Tick::at(5)));
         assert_eq!(ledger.soonest(&ada).map(|(number, _)| number), Some(1));
         assert_eq!(ledger.largest(1), [(200, bob.clone())]);
         ledger.close(&ada, 1, 40, Tick::at(5));
-        ledger.charge(&ada, 150, 0);
+        ledger.leave(Some(&ada), 150, Some(past));
         ledger.close(&bob, 2, 200, Tick::NEVER);
         assert!(ledger.lock().by_owner.is_empty() && ledger.lock().by_bytes.is_empty());
         assert_eq!(ledger.bytes(), 0);
