@@ -5,6 +5,8 @@
 mod pages;
 #[path = "support/private.rs"]
 mod private;
+#[path = "support/repetition.rs"]
+mod repetition;
 #[path = "support/postgres.rs"]
 mod server;
 #[path = "support/stranger.rs"]

@@ -7,6 +7,8 @@ mod pages;
 mod private;
 #[path = "redis/proxy.rs"]
 mod proxy;
+#[path = "support/repetition.rs"]
+mod repetition;
 #[path = "support/redis.rs"]
 mod server;
 #[path = "support/stranger.rs"]

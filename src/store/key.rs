@@ -70,7 +70,8 @@ pub enum Reservation<T> {
     Reserved(FencingToken),
     /// The same request is being answered elsewhere.
     InProgress,
-    /// The same request made this operation.
+    /// The same request made this operation. The record may lack its result, which
+    /// [`Store::get`](super::Store::get) reads.
     Operation(Arc<Record<T>>),
     /// The same request made this operation, which was [forgotten] before it expired.
     ///

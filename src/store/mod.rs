@@ -21,7 +21,7 @@
 //! store.
 //!
 //! 1. *Create* is atomic and durable when it returns. The same id or key again
-//!    gives the existing operation to the same owner. An id of another owner is
+//!    gives the existing operation to the same owner, with its result or without. An id of another owner is
 //!    *taken*; a key of another owner is another key, which says and changes
 //!    nothing. The key of an operation that was forgotten says so until the
 //!    operation would have expired. A read from any node sees it at once.

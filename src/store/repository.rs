@@ -8,7 +8,7 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// # Semantics
 /// * Law 1, [`create`](Self::create): atomic, and durable when it returns.
 ///   Asked again with the same id or the same key it gives the operation that
-///   is there ([`Created::Existing`]) to the same owner. An id of another owner is
+///   is there ([`Created::Existing`]), with its result or without, to the same owner. An id of another owner is
 ///   [`Created::IdTaken`]; a key of another owner is another key. With a key, an
 ///   operation of that id which the key did not make is another request's:
 ///   [`Created::KeyHeld`]. Any read that begins after it returned sees the operation.
@@ -116,7 +116,8 @@ pub trait Repository: Store {
 pub enum Created<T> {
     /// It is new. The record's token is the creator's.
     New(Arc<Record<T>>),
-    /// The same owner has created it before.
+    /// The same owner has created it before. The record may lack its result, as a store
+    /// leaves out what a repetition is not answered with; [`Store::get`] reads it.
     Existing(Arc<Record<T>>),
     /// Another owner has an operation with this id.
     IdTaken,

@@ -43,7 +43,7 @@ async fn nodes_that_start_at_once_set_up_once() {
         .fetch_all(&pool)
         .await
         .unwrap();
-    assert_eq!(versions, [1, 2, 3]);
+    assert_eq!(versions, [1, 2, 3, 4]);
 
     let newer = "INSERT INTO \"Mine\".operations_versions (version) VALUES (99)";
     query(newer).execute(&pool).await.unwrap();
@@ -52,7 +52,7 @@ async fn nodes_that_start_at_once_set_up_once() {
         refused,
         Err(PostgresError::NewerSchema {
             found: 99,
-            known: 3
+            known: 4
         })
     ));
 }
@@ -75,7 +75,7 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         refused,
         Err(PostgresError::OlderSchema {
             found: 0,
-            needed: 3
+            needed: 4
         })
     ));
     let refused = builder().connect().await;

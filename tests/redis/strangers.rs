@@ -2,7 +2,7 @@
 
 use tower_operations::store::RedisStore;
 
-use super::{pages, proxy::Proxy, server::Redis, stranger};
+use super::{pages, proxy::Proxy, repetition, server::Redis, stranger};
 
 #[tokio::test]
 async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
@@ -11,6 +11,15 @@ async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     let cost = || (proxy.trips(), proxy.answered());
     stranger::costs_what_an_unknown_id_costs(store, cost).await;
+}
+
+#[tokio::test]
+async fn a_repetition_asks_the_server_for_no_result() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::to(&redis).await;
+    let store = RedisStore::connect(&proxy.url()).await.unwrap();
+    let cost = || (proxy.trips(), proxy.answered());
+    repetition::costs_no_result(store, cost).await;
 }
 
 #[tokio::test]

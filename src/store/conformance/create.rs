@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::subject::{
-    Seen, assert_absent, assert_unchanged, create, done, finish, gone, law, new_operation,
-    new_owner, no_token, ok, read, start, success, together,
+    Seen, assert_absent, assert_unchanged, create, done, finish, gone, law, may_be_found_as,
+    new_operation, new_owner, no_token, ok, read, start, success, together,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse, State},
@@ -160,7 +160,7 @@ where
         Created::Existing(existing) => {
             law!(
                 1,
-                &existing == record,
+                may_be_found_as(&existing, record),
                 "the same id gave {existing:?}, not {record:?}"
             );
         }

@@ -178,6 +178,12 @@ pub(super) fn gone(law: u8, write: &Written, what: &str) {
     );
 }
 
+/// Whether a create or a reservation that finds `record` may answer `found`: the same with
+/// its result or without.
+pub(super) fn may_be_found_as(found: &Seen, record: &Seen) -> bool {
+    found == record || **found == record.without_result()
+}
+
 #[track_caller]
 pub(super) fn version(record: &Seen) -> Version {
     match record.version() {

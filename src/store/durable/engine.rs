@@ -254,9 +254,9 @@ pub enum Inserted {
     Done,
     /// The key stands for something.
     Key(KeyCell),
-    /// The id has a cell that has not expired, made by the key with this [scoped
-    /// name](Key::scoped_name), if any made it.
-    Id(Cell, Option<Box<str>>),
+    /// The id has a cell that has not expired, with this head, made by the key with this
+    /// [scoped name](Key::scoped_name), if any made it. Its result is not read.
+    Id(Bytes, Option<Box<str>>),
 }
 
 /// What became of a conditional write.
@@ -306,11 +306,11 @@ pub struct KeyCell {
 pub enum StandsFor {
     /// A request that is being answered.
     Request,
-    /// An operation that is there and has not expired.
-    Operation(Cell),
+    /// An operation that is there and has not expired: a head. Its result is not read.
+    Operation(Bytes),
     /// What remains of a forgotten operation: a head.
     Remains(Bytes),
-    /// An early answer.
+    /// An early answer. Where another request asks, by its fingerprint, it may be empty.
     Answer(Bytes),
 }
 

@@ -147,6 +147,11 @@ pub(super) fn is_newer(head: &[u8]) -> bool {
     serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT)
 }
 
+/// The record that has this head, without a result.
+pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreError> {
+    decode(Cell { head, result: None })
+}
+
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
 impl Head<'_> {

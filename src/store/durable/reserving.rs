@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cell, Durable, Engine, KeyCell, StandsFor, head};
+use super::{Durable, Engine, KeyCell, StandsFor, head};
 use crate::{
     operation::Stored,
     store::{FencingToken, Key, Keys, Reservation, StoreError},
@@ -20,11 +20,10 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         }
         Ok(match found.stands_for {
             StandsFor::Request => Reservation::InProgress,
-            StandsFor::Operation(cell) => Reservation::Operation(Arc::new(head::decode(cell)?)),
-            StandsFor::Remains(head) => {
-                let cell = Cell { head, result: None };
-                Reservation::Forgotten(Arc::new(head::decode(cell)?))
+            StandsFor::Operation(head) => {
+                Reservation::Operation(Arc::new(head::decode_head(head)?))
             }
+            StandsFor::Remains(head) => Reservation::Forgotten(Arc::new(head::decode_head(head)?)),
             StandsFor::Answer(bytes) => {
                 let answer = T::from_bytes(bytes).map_err(StoreError::Refused)?;
                 Reservation::Answered(Arc::new(answer))

@@ -226,8 +226,8 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                     held => Created::KeyHeld(held),
                 }
             }
-            Inserted::Id(cell, made_by) => {
-                let record = Arc::new(head::decode(cell)?);
+            Inserted::Id(head, made_by) => {
+                let record = Arc::new(head::decode_head(head)?);
                 let name = new.key.as_ref().map(Key::scoped_name);
                 match record.owner() == new.owner.as_ref() {
                     // Another request of this owner's made it.

@@ -11,8 +11,8 @@ use super::{
     error::{Unexpected, store_error},
     schema,
     values::{
-        self, abandoned, bytes, cell, digits, key_cell, micros, moment, optional_bytes, stamp,
-        text, words,
+        self, abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text,
+        words,
     },
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Postgres {
             "id" => {
                 let name = row.try_get::<Option<Vec<u8>>, _>("made_by");
                 let name = name.map_err(store_error)?.map(text).transpose()?;
-                Inserted::Id(cell(&row)?, name.map(Into::into))
+                Inserted::Id(bytes(&row, "head")?, name.map(Into::into))
             }
             stands_for => Inserted::Key(key_cell(&row, stands_for)?),
         })

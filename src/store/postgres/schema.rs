@@ -6,10 +6,11 @@ use super::{error::PostgresError, names::Names};
 use crate::store::{Health, HealthWarning};
 
 /// The versions of the tables, each from the one before.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("sql/0001.sql"),
     include_str!("sql/0002.sql"),
     include_str!("sql/0003.sql"),
+    include_str!("sql/0004.sql"),
 ];
 
 /// The version that this release needs.

@@ -118,7 +118,7 @@ pub(super) fn key_cell(row: &PgRow, stands_for: &str) -> Answer<KeyCell> {
             .map_err(|_| Unexpected::Fingerprint)?,
         stands_for: match stands_for {
             "request" => StandsFor::Request,
-            "operation" => StandsFor::Operation(cell(row)?),
+            "operation" => StandsFor::Operation(bytes(row, "head")?),
             "remains" => StandsFor::Remains(bytes(row, "head")?),
             "answer" => StandsFor::Answer(bytes(row, "head")?),
             other => return Err(Unexpected::StandsFor(other.into()).into()),

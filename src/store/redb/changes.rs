@@ -81,7 +81,6 @@ impl Change for Insert {
         if let Some(row) = desk.row(id)? {
             let row = CellRow::decode(&row)?;
             if !row.has_expired(self.now) {
-                let found = desk.cell(id, &row)?;
                 let made_by = row.key.map(|name| String::from_utf8_lossy(name).into());
                 if let Some(key) = &self.key
                     && row.key == Some(key.name.as_bytes())
@@ -90,7 +89,8 @@ impl Change for Insert {
                     // An earlier try had put it in, without being told.
                     desk.reserve(&key.name, None);
                 }
-                return Ok(Inserted::Id(found, made_by));
+                let head = Bytes::copy_from_slice(row.head);
+                return Ok(Inserted::Id(head, made_by));
             }
             desk.remove(&self.id, &row)?;
             if let Some(name) = row.key {

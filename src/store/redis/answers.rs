@@ -80,10 +80,10 @@ pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
 pub(super) fn inserted(value: Value) -> Read<Inserted> {
     match value {
         Value::Int(1) => Ok(Inserted::Done),
-        Value::Array(values) if values.len() == 3 => {
+        Value::Array(values) if values.len() == 2 => {
             let mut values = Values(values.into_iter());
-            let cell = values.cell()?;
-            Ok(Inserted::Id(cell, values.text("the name of a key")?))
+            let head = values.bytes("a record")?;
+            Ok(Inserted::Id(head, values.text("the name of a key")?))
         }
         value => key_cell(value).map(Inserted::Key),
     }
@@ -106,7 +106,7 @@ fn key_cell(value: Value) -> Read<KeyCell> {
     };
     let stands_for = match &class[..] {
         b"request" => StandsFor::Request,
-        b"operation" => StandsFor::Operation(values.cell()?),
+        b"operation" => StandsFor::Operation(values.bytes("a record")?),
         b"remains" => StandsFor::Remains(values.bytes("a record")?),
         b"answer" => StandsFor::Answer(values.bytes("an answer that was kept")?),
         _ => return corrupt("a key"),

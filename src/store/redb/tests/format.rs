@@ -160,7 +160,7 @@ async fn check(engine: &Redb) {
         Some(found.stands_for)
     };
     let first = found(owned("first")).await;
-    assert!(matches!(first, Some(StandsFor::Operation(cell)) if &*cell.head == b"{\"live\"}"));
+    assert!(matches!(first, Some(StandsFor::Operation(head)) if &*head == b"{\"live\"}"));
     let second = found(key("second")).await;
     assert!(matches!(second, Some(StandsFor::Remains(head)) if &*head == b"{\"remains\"}"));
     let third = found(owned("third")).await;

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::operation::State;
-use crate::store::{List, ListQuery, Repository, Store, Version, Watch, Write};
+use crate::store::{Keys, List, ListQuery, Repository, Reservation, Store, Version, Watch, Write};
 
 const LARGE: usize = 8 * 1024 * 1024;
 
@@ -42,6 +42,42 @@ async fn a_stranger_s_read_takes_no_byte_of_a_result() {
     }
     let (own, _) = read(&id, Some("somebody")).await;
     assert!(own > LARGE, "{own} bytes");
+}
+
+#[tokio::test]
+async fn a_repetition_takes_no_byte_of_a_result() {
+    let disk = Disk::default();
+    let store = open(&disk, NO_CACHE);
+    let mut costs = Vec::new();
+    for length in [1, LARGE] {
+        let owner = Some(Owner::new("somebody"));
+        let key = Key::new(owner.clone(), format!("of {length}"), [7; 32]);
+        let new = leased(&OperationId::new()).key(key.clone());
+        let record = created(store.create(new.clone()).await.unwrap());
+        let outcome = success(&"a".repeat(length));
+        let finished = store.finish(&new.id, record.token(), outcome, None).await;
+        assert!(matches!(finished.unwrap(), Write::Done(_)));
+        let by_key = NewOperation {
+            id: OperationId::new(),
+            ..new.clone()
+        };
+        let by_id = NewOperation::new(new.id.clone()).owner(owner);
+        let foreign = by_id.clone().owner(Some(Owner::new("another")));
+        disk.read();
+        for new in [by_key, by_id] {
+            let found = store.create(new.clone()).await.unwrap();
+            let Created::Existing(found) = found else {
+                panic!("{new:?} gave {found:?}");
+            };
+            assert_eq!(found.operation().state(), State::Succeeded);
+        }
+        let taken = store.create(foreign).await.unwrap();
+        assert!(matches!(taken, Created::IdTaken), "{taken:?}");
+        let reserved = store.reserve(&key, FencingToken::random(), TERM).await;
+        assert!(matches!(reserved.unwrap(), Reservation::Operation(_)));
+        costs.push(disk.read());
+    }
+    assert!(costs[1] < costs[0] + 64 * 1024, "{costs:?} bytes");
 }
 
 #[tokio::test]

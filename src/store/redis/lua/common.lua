@@ -97,17 +97,19 @@ local function sweep(by, limit)
   return #ended
 end
 
--- What a key stands for, and the token it is reserved by; nothing, if it is free.
-local function held(key, name, by)
+-- What a key stands for, and the token it is reserved by; nothing, if it is free. The
+-- answer to a request with another fingerprint is left out.
+local function held(key, name, by, fingerprint)
   local entry = redis.call('HMGET', key, 'c', 'f', 'd', 'x', 't')
   local class, data = entry[1], entry[3]
   if not class then return nil end
   if class == 'operation' then
-    local cell = values(cell_of(data), 'h', 'r', 'k', 'x')
-    local expired = cell[4] and tonumber(cell[4]) <= tonumber(by)
-    if cell[3] ~= name or expired then return nil end
-    return { class, entry[2], cell[1], cell[2] }
+    local cell = values(cell_of(data), 'h', 'k', 'x')
+    local expired = cell[3] and tonumber(cell[3]) <= tonumber(by)
+    if cell[2] ~= name or expired then return nil end
+    return { class, entry[2], cell[1] }
   end
   if entry[4] and tonumber(entry[4]) <= tonumber(by) then return nil end
-  return { class, entry[2], data, false }, class == 'request' and entry[5]
+  if class == 'answer' and entry[2] ~= fingerprint then data = '' end
+  return { class, entry[2], data }, class == 'request' and entry[5]
 end

@@ -5,12 +5,12 @@ local id, now, lease, reservation, name = ARGV[2], ARGV[3], ARGV[4], ARGV[5], AR
 local first, last = 9, 8 + tonumber(ARGV[8])
 if KEYS[3] then
   part(ARGV[7])
-  local stands_for, token = held(KEYS[3], name, now)
+  local stands_for, token = held(KEYS[3], name, now, ARGV[first + 3])
   if stands_for and not (token and token == reservation) then return stands_for end
 end
-local was = redis.call('HMGET', KEYS[1], 'h', 'r', 'k', 'x')
+local was = redis.call('HMGET', KEYS[1], 'h', 'k', 'x')
 if was[1] then
-  if not was[4] or tonumber(was[4]) > tonumber(now) then return { was[1], was[2], was[3] } end
+  if not was[3] or tonumber(was[3]) > tonumber(now) then return { was[1], was[2] } end
 end
 -- The first write: a server that is full refuses it, and nothing has happened.
 local number = redis.call('INCR', prefix .. 'number')

@@ -1,7 +1,7 @@
 -- KEYS: key. ARGV: prefix, scoped and bare name, token, term, now, the values of its
 -- entry.
 part(ARGV[3])
-local stands_for, token = held(KEYS[1], ARGV[2], ARGV[6])
+local stands_for, token = held(KEYS[1], ARGV[2], ARGV[6], ARGV[10])
 if stands_for and token ~= ARGV[4] then
   writable()
   return stands_for
