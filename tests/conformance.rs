@@ -84,6 +84,7 @@ async fn a_plain_table_keeps_every_law() {
 #[tokio::test(start_paused = true)]
 async fn a_plain_table_keeps_every_law_on_one_thread() {
     conformance::all(async |ttl| Table::new(ttl)).await;
+    conformance::released_lease(async |ttl| Table::new(ttl)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -270,6 +271,7 @@ broken! {
     renewing_by_anybody_is_noticed: lease, RenewIgnoresTheToken, "law 6";
     releasing_by_anybody_is_noticed: lease, ReleaseIgnoresTheToken, "law 6";
     releasing_that_does_nothing_is_noticed: lease, ReleaseDoesNothing, "law 6";
+    renewing_what_was_released_is_noticed: released_lease, RenewTakesBack, "law 6";
     a_node_that_is_not_told_is_noticed: lease, NothingIsRecalled, "law 6";
     a_node_that_is_told_of_others_is_noticed: lease, EverythingIsRecalled, "law 6";
     a_single_node_that_is_not_told_is_noticed: single_node_lease, NothingIsRecalled, "law 6";

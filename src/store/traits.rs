@@ -177,6 +177,10 @@ pub trait Lease: Repository {
     /// Gives up the leases on `held`: they count as expired at once. What is
     /// not held by these tokens is left alone.
     ///
+    /// A renewal by the same token that comes later, since it was on its way, brings none
+    /// of them back: to [`renew`](Self::renew) they are lost. A store that cannot tell what
+    /// was released from what has lapsed need not know.
+    ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;

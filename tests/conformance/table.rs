@@ -95,6 +95,7 @@ pub(crate) enum Fault {
     RenewExtendsNothing,
     RenewIsAChange,
     RenewIgnoresTheToken,
+    RenewTakesBack,
     ReleaseIgnoresTheToken,
     ReleaseDoesNothing,
     NothingIsRecalled,
@@ -170,6 +171,8 @@ struct Row {
     created: Instant,
     /// When the lease expires, or, once it has ended, the operation.
     until: Option<Instant>,
+    /// The holder that gave it up.
+    released_by: Option<FencingToken>,
     key: Option<Arc<str>>,
     request: Option<Bytes>,
 }
@@ -502,6 +505,7 @@ impl Repository for Table {
             number: rows.created,
             created: Instant::now(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
+            released_by: None,
             key: filed,
             request: new.request,
         };
@@ -717,44 +721,23 @@ impl Watch for Table {
     }
 }
 
-impl Lease for Table {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>> {
-        let mut lost = Vec::new();
-        for held in held {
-            let mut rows = self.rows().await;
-            let ignores = self.breaks(Fault::RenewIgnoresTheToken);
-            let holds = |row: &Row| match ignores {
-                true => !has_ended(&row.record),
-                false => row.record.is_held_by(held.token),
-            };
-            match rows.operations.get_mut(&held.id).filter(|row| holds(row)) {
-                Some(row) => {
-                    if !self.breaks(Fault::RenewExtendsNothing) {
-                        row.until = Some(Instant::now() + lease.term);
-                    }
-                    if self.breaks(Fault::RenewIsAChange) {
-                        row.record = Arc::new(bumped(&row.record));
-                    }
-                }
-                None => lost.push(held.clone()),
-            }
-        }
-        lost.retain(|_| !self.breaks(Fault::RenewNamesNothing));
-        Ok(lost)
+impl Row {
+    fn is_released(&self) -> bool {
+        self.released_by == Some(self.record.token())
     }
+}
 
-    async fn take_over(
+impl Table {
+    /// Takes over at most `limit` of those.
+    async fn take(
         &self,
         lease: &LeaseTerm,
         limit: usize,
+        is_abandoned: impl Fn(&Row) -> bool,
     ) -> Result<Vec<TakenOver<RecordedResponse>>> {
         let limit = match self.breaks(Fault::TakeOverIgnoresTheLimit) {
             true => usize::MAX,
             false => limit,
-        };
-        let is_abandoned = |row: &Row| match has_ended(&row.record) {
-            true => self.breaks(Fault::TakeOverTakesWhatHasEnded),
-            false => is_over(row.until) || self.breaks(Fault::LeasesAreIgnored),
         };
         let mut rows = self.rows().await;
         let abandoned: Vec<Row> = rows
@@ -810,6 +793,57 @@ impl Lease for Table {
         self.changed();
         Ok(taken)
     }
+}
+
+impl Lease for Table {
+    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>> {
+        let mut lost = Vec::new();
+        for held in held {
+            let mut rows = self.rows().await;
+            let ignores = self.breaks(Fault::RenewIgnoresTheToken);
+            let holds = |row: &Row| match ignores {
+                true => !has_ended(&row.record),
+                false => row.record.is_held_by(held.token),
+            };
+            let stays = |row: &Row| !row.is_released() || self.breaks(Fault::RenewTakesBack);
+            let row = rows.operations.get_mut(&held.id);
+            match row.filter(|row| holds(row) && stays(row)) {
+                Some(row) => {
+                    row.released_by = None;
+                    if !self.breaks(Fault::RenewExtendsNothing) {
+                        row.until = Some(Instant::now() + lease.term);
+                    }
+                    if self.breaks(Fault::RenewIsAChange) {
+                        row.record = Arc::new(bumped(&row.record));
+                    }
+                }
+                None => lost.push(held.clone()),
+            }
+        }
+        lost.retain(|_| !self.breaks(Fault::RenewNamesNothing));
+        Ok(lost)
+    }
+
+    async fn take_over(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
+        let is_abandoned = |row: &Row| match has_ended(&row.record) {
+            true => self.breaks(Fault::TakeOverTakesWhatHasEnded),
+            false => is_over(row.until) || self.breaks(Fault::LeasesAreIgnored),
+        };
+        self.take(lease, limit, is_abandoned).await
+    }
+
+    async fn take_over_released(
+        &self,
+        lease: &LeaseTerm,
+        limit: usize,
+    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
+        let is_released = |row: &Row| !has_ended(&row.record) && row.is_released();
+        self.take(lease, limit, is_released).await
+    }
 
     async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<RecordedResponse>> {
         let mut rows = self.rows().await;
@@ -850,6 +884,7 @@ impl Lease for Table {
                 && !self.breaks(Fault::ReleaseDoesNothing)
             {
                 row.until = Some(Instant::now());
+                row.released_by = Some(row.record.token());
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::{
 
 impl<T: Payload> MemoryStore<T> {
     /// Lets the lease of the holder with `token` last for `term` from now on, or ends
-    /// it without one; false if it is the holder no more.
+    /// it for good without one; false if it is the holder no more.
     fn extend(&self, id: &OperationId, token: FencingToken, term: Option<Duration>) -> bool {
         let now = self.now().tick;
         let id = self.hashed(id);
@@ -20,7 +20,8 @@ impl<T: Payload> MemoryStore<T> {
         let Some(mut place) = shard.place(id, now) else {
             return false;
         };
-        let is_held = place.entry().record.is_held_by(token);
+        let entry = place.entry();
+        let is_held = entry.record.is_held_by(token) && (term.is_none() || !entry.is_released());
         if is_held {
             place.hold(now, term);
         }

@@ -159,6 +159,11 @@ impl<T> Entry<T> {
         self.is_live() && self.moment <= now
     }
 
+    /// Whether its holder gave it up.
+    pub(super) fn is_released(&self) -> bool {
+        self.is_live() && self.moment == Tick::RELEASED
+    }
+
     /// Whether it is kept no more, or was kept for long enough to go for a new one.
     pub(super) fn may_go(&self, now: Tick, retention: Duration) -> bool {
         self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now

@@ -55,7 +55,7 @@ impl Memory {
             until: until(now, term),
             value: Holder {
                 token,
-                is_gone: false,
+                standing: Standing::There,
             },
         };
         self.leases.set(id, Some(lease));
@@ -76,8 +76,18 @@ impl Memory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) token: FencingToken,
-    /// It has said that it does not any more, or was of a process before this one.
-    pub(super) is_gone: bool,
+    pub(super) standing: Standing,
+}
+
+/// Whether a holder is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    There,
+    /// It was of a process before this one. Its token may be renewed all the same, by who
+    /// has it from a queue.
+    Before,
+    /// It has given up the lease, for good.
+    Released,
 }
 
 /// A key under which a request is being answered.

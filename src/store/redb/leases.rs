@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    desk::{Holder, Memory, text},
+    desk::{Holder, Memory, Standing, text},
     error::Fault,
     file::{Access, parse_id},
     reading,
@@ -46,7 +46,7 @@ impl LeaseAsk {
             }
             Self::Release(held, waiting) => {
                 for held in held {
-                    set(memory, &held, now, true);
+                    set(memory, &held, now, Standing::Released);
                 }
                 let _ = waiting.send(Ok(()));
                 true
@@ -70,9 +70,8 @@ impl LeaseAsk {
     }
 }
 
-/// Lets a lease last until then, or says that its holder is gone; false if the token
-/// holds none.
-fn set(memory: &mut Memory, held: &Held, until: Instant, is_gone: bool) -> bool {
+/// Lets a lease last until then; false if the token holds none.
+fn set(memory: &mut Memory, held: &Held, until: Instant, standing: Standing) -> bool {
     let is_held = memory
         .leases
         .get(&held.id)
@@ -80,7 +79,7 @@ fn set(memory: &mut Memory, held: &Held, until: Instant, is_gone: bool) -> bool 
     if is_held {
         let value = Holder {
             token: held.token,
-            is_gone,
+            standing,
         };
         memory.leases.set(&held.id, Some(Entry { until, value }));
     }
@@ -91,17 +90,24 @@ fn set(memory: &mut Memory, held: &Held, until: Instant, is_gone: bool) -> bool 
 fn renew(
     memory: &mut Memory,
     access: &Access,
-    mut held: Vec<Held>,
+    held: Vec<Held>,
     until: Instant,
 ) -> Result<Vec<Held>, StoreError> {
-    held.retain(|held| !set(memory, held, until, false));
+    let released = |memory: &Memory, held: &Held| {
+        let lease = memory.leases.get(&held.id);
+        lease.is_some_and(|lease| {
+            (lease.value.token, lease.value.standing) == (held.token, Standing::Released)
+        })
+    };
+    let (mut lost, mut held): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|held| released(memory, held));
+    held.retain(|held| !set(memory, held, until, Standing::There));
     if held.is_empty() {
-        return Ok(held);
+        return Ok(lost);
     }
     // A live cell without a lease is held by its token all the same.
     Ok(access.read(|read| {
         let cells = read.open_table(CELLS)?;
-        let mut lost = Vec::new();
         for held in held {
             let is_held = match cells.get(&*text(&held.id))? {
                 // One that is damaged must not keep the others, and nobody can end it.
@@ -122,7 +128,7 @@ fn put_aside(memory: &mut Memory, id: &OperationId, now: Instant, until: Instant
     let over = memory.leases.get(id).filter(|lease| lease.is_over(now));
     if let Some(mut lease) = over.cloned() {
         lease.until = until;
-        lease.value.is_gone = false;
+        lease.value.standing = Standing::There;
         memory.leases.set(id, Some(lease));
     }
 }
@@ -142,7 +148,7 @@ fn abandoned(
             if abandoned.len() == limit {
                 break;
             }
-            if which == Free::Released && !holder.is_gone {
+            if which == Free::Released && holder.standing == Standing::There {
                 continue;
             }
             let id = text(name);

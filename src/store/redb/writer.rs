@@ -22,7 +22,7 @@ use tokio::sync::{
 };
 
 use super::{
-    desk::{Desk, Holder, Memory},
+    desk::{Desk, Holder, Memory, Standing},
     error::{Fault, RedbError, SharedFault},
     file::{Access, Medium, Opened, Slot, finish},
     hot::Hot,
@@ -120,7 +120,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let mut memory = Memory::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
         // Nobody else can have it open: whoever held anything before is gone.
-        Ok(opened) => adopt(&mut memory, opened?, Instant::now(), true),
+        Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(Fault::Panicked.into())),
     };
     let slot = Slot::new(Access::Open(database).into());
@@ -164,13 +164,13 @@ pub(super) struct Counted {
 
 /// Brings memory and file together. Leases that memory knows nothing of are over by
 /// `until`.
-fn adopt(memory: &mut Memory, opened: Opened, until: Instant, is_gone: bool) -> Database {
+fn adopt(memory: &mut Memory, opened: Opened, until: Instant, standing: Standing) -> Database {
     let held: HashMap<_, _> = opened.held.into_iter().collect();
     let leases = &mut memory.leases;
     leases.retain(|id, lease| held.get(id) == Some(&lease.value.token));
     for (id, token) in held {
         if leases.get(&id).is_none() {
-            let value = Holder { token, is_gone };
+            let value = Holder { token, standing };
             leases.set(&id, Some(Entry { until, value }));
         }
     }
@@ -319,7 +319,7 @@ impl Writer {
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
                 let over = until(Instant::now(), self.memory.longest);
-                *access = Access::Open(adopt(&mut self.memory, opened, over, false));
+                *access = Access::Open(adopt(&mut self.memory, opened, over, Standing::There));
             }
             Ok(Err(error)) => {
                 tracing::warn!(error = %error, "the operations' file cannot be opened again");

@@ -47,6 +47,7 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
 /// Telling what was released from what has lapsed.
 pub(super) async fn check_releasing<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     taking_over::what_was_released_counts_as_released(&**store).await;
+    taking_over::what_was_released_is_not_renewed(&**store).await;
 }
 
 fn node() -> NodeId {
