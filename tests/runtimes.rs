@@ -1,8 +1,19 @@
 //! A layer that is used by several runtimes, one of which goes: what it had begun for all
 //! is begun again on another. With a real clock, since each runtime has one of its own.
 
-use std::{convert::Infallible, future::Future, thread, time::Duration};
+#[path = "support/hooked.rs"]
+#[allow(dead_code)]
+mod hooked;
 
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -10,9 +21,9 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, OperationId, Progress, RequestBody, State,
-    WholeBody,
-    store::{Lease, LeaseTerm, NodeId, Store},
+    AsyncAcceptLayer, MemoryStore, OperationHandle, OperationId, Outcome, Progress,
+    RecordedResponse, RequestBody, State, WholeBody,
+    store::{Lease, LeaseTerm, NodeId, Repository, Store, StoreError},
 };
 
 const TERM: Duration = Duration::from_millis(400);
@@ -29,15 +40,35 @@ fn term(node: &'static str) -> LeaseTerm {
 }
 
 /// Accepts a request whose handler hangs, after it has reported once if it is told to.
-async fn accept(layer: &AsyncAcceptLayer<MemoryStore>, reports: bool) -> OperationId {
+async fn accept<R>(layer: &AsyncAcceptLayer<R>, reports: bool) -> OperationId
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let hangs = move |operation: OperationHandle| async move {
+        if reports {
+            operation.progress(Progress::percent(1.0));
+        }
+        pending().await
+    };
+    accept_for(layer, hangs).await
+}
+
+/// Accepts a request for this handler.
+async fn accept_for<R, F>(
+    layer: &AsyncAcceptLayer<R>,
+    handler: impl Fn(OperationHandle) -> F + Clone + Send + 'static,
+) -> OperationId
+where
+    R: Lease<Output = RecordedResponse>,
+    F: Future<Output = ()> + Send + 'static,
+{
     let service = layer.layer(service_fn(
-        move |request: Request<RequestBody<WholeBody>>| async move {
-            let operation = OperationHandle::of(request.extensions());
-            if reports {
-                operation.progress(Progress::percent(1.0));
+        move |request: Request<RequestBody<WholeBody>>| {
+            let done = handler(OperationHandle::of(request.extensions()));
+            async move {
+                done.await;
+                Ok::<_, Infallible>(Response::new(WholeBody::default()))
             }
-            std::future::pending::<()>().await;
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
         },
     ));
     let request = Request::post("/").body(WholeBody::default()).unwrap();
@@ -147,5 +178,107 @@ fn the_next_of_several_runtimes_renews_its_leases_after_each_of_them_has_gone() 
         })
         .join()
         .unwrap();
+    }
+}
+
+/// What a run waits for while the heartbeat of its node goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Awaits {
+    /// Its outcome to be recorded.
+    Recording,
+    /// A report to be written.
+    Reporting,
+    /// Its handler, which was told of the end of a drain.
+    TidyingUp,
+}
+
+#[test]
+fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat_goes() {
+    for awaits in [Awaits::Recording, Awaits::Reporting, Awaits::TidyingUp] {
+        let memory = MemoryStore::new();
+        let store = Hooked::new(memory.clone(), move |call, when| async move {
+            match (awaits, call, when) {
+                (Awaits::Recording, Call::Finish, When::Before) => {
+                    Err(StoreError::unavailable("it is away"))
+                }
+                (Awaits::Reporting, Call::Report, When::Before) => pending().await,
+                _ => Ok(()),
+            }
+        });
+        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let long = Duration::from_secs(60);
+        let layer = layer.lease(term("here")).cancel_grace(long);
+        let first = runtime();
+        // The heartbeat begins here.
+        let gone = first.block_on(accept(&layer, false));
+        let left = elsewhere(async move {
+            let id = match awaits {
+                Awaits::Recording => accept_for(&layer, async |_| {}).await,
+                Awaits::Reporting => accept(&layer, true).await,
+                Awaits::TidyingUp => accept(&layer, false).await,
+            };
+            if awaits == Awaits::TidyingUp {
+                tokio::spawn(async move { drain.drain(long).await });
+            }
+            sleep(TERM / 8).await;
+            elsewhere_drop(first).await;
+            let record = memory.get(&gone).await.unwrap().unwrap();
+            let version = record.version().unwrap();
+            let canceled = memory.overrule(&gone, version, Outcome::Canceled);
+            canceled.await.unwrap();
+            is_renewed(&memory).await;
+            let record = memory.get(&id).await.unwrap().unwrap();
+            assert_eq!(record.operation().state(), State::Running, "{awaits:?}");
+        });
+        left.join().unwrap();
+    }
+}
+
+#[test]
+fn a_runtime_that_is_dropped_with_live_operations_comes_to_an_end() {
+    for is_recorded in [false, true] {
+        let (blocks, blocked) = mpsc::channel();
+        let block = move || {
+            blocks.send(()).unwrap();
+            // Meanwhile the heartbeat goes.
+            thread::sleep(Duration::from_millis(300));
+        };
+        let in_handler = block.clone();
+        let store = Hooked::new(MemoryStore::new(), move |call, when| {
+            let block = block.clone();
+            async move {
+                if (call, when) == (Call::Finish, When::Before) {
+                    block();
+                    pending::<()>().await;
+                }
+                Ok(())
+            }
+        });
+        let layer = AsyncAcceptLayer::new(store).lease(term("here"));
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(accept_for(&layer, move |_| {
+            let block = in_handler.clone();
+            async move {
+                // Until it beats.
+                sleep(TERM / 8).await;
+                if !is_recorded {
+                    block();
+                    pending::<()>().await;
+                }
+            }
+        }));
+        let patience = Duration::from_secs(20);
+        blocked.recv_timeout(patience).unwrap();
+        let (gone, has_gone) = mpsc::channel();
+        thread::spawn(move || {
+            drop(runtime);
+            gone.send(()).unwrap();
+        });
+        let went = has_gone.recv_timeout(patience);
+        assert!(went.is_ok(), "it hangs; recorded: {is_recorded}");
     }
 }

@@ -1,13 +1,15 @@
 //! Renewing the leases on what a node runs, and hearing of what it lost.
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{InFlight, Node, catch_panic::CatchPanic};
+use super::{InFlight, Node, catch_panic::CatchPanic, work::Work};
 use crate::{
     operation::OperationId,
     store::{Held, Lease, StoreError},
@@ -26,6 +28,38 @@ pub(super) fn ensure<R: Lease>(node: &Arc<Node<R>>) {
         };
         tokio::spawn(beat(Arc::downgrade(node), Arc::clone(node), beating));
     }
+}
+
+/// Between two heartbeats that are begun for the same work.
+const BETWEEN_BEGINNINGS: Duration = Duration::from_millis(250);
+
+/// Waits for `waited_for`, and begins the heartbeat again whenever it is lost meanwhile.
+/// Nothing else may wait for a signal of the work's at the same time.
+pub(super) async fn beating_while<R: Lease, F: Future>(
+    node: &Arc<Node<R>>,
+    work: &Work,
+    waited_for: F,
+) -> F::Output {
+    let mut waited_for = pin!(waited_for);
+    loop {
+        let begun = async {
+            work.lost_heartbeat().await;
+            begin_again(node).await;
+        };
+        tokio::select! {
+            biased;
+            output = waited_for.as_mut() => return output,
+            () = begun => {}
+        }
+    }
+}
+
+/// Begins a heartbeat in the place of one that is lost. The next loss is heard of after a
+/// while: a runtime that shuts down drops what is spawned on it at once, and goes only if
+/// its tasks wait.
+pub(super) async fn begin_again<R: Lease>(node: &Arc<Node<R>>) {
+    ensure(node);
+    sleep(BETWEEN_BEGINNINGS).await;
 }
 
 /// In the task that beats; dropped with it.

@@ -20,7 +20,7 @@ use super::{
     collect::collect,
     heartbeat,
     outcome::outcome_of,
-    persist::until_answered,
+    persist::{until_answered, until_answered_for},
     record::record,
     work::{Cause, Work},
 };
@@ -104,7 +104,7 @@ pub(super) enum NoOutcome {
 }
 
 /// Leaves an operation without an outcome.
-pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutcome) {
+pub(super) async fn leave<R: Lease>(node: &Arc<Node<R>>, work: &Work, nothing: NoOutcome) {
     match nothing {
         NoOutcome::Recalled => {
             let id = &work.id;
@@ -117,7 +117,7 @@ pub(super) async fn leave<R: Lease>(node: &Node<R>, work: &Work, nothing: NoOutc
         }
         NoOutcome::Released => {
             let held = [work.held()];
-            let released = until_answered(node, || node.store.release(&held));
+            let released = until_answered_for(node, work, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
                 tracing::warn!(%id, error = error.chain(), "operation not released: it will be free once its lease is over");
@@ -180,14 +180,14 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
 
 /// Lets a run that was told of the end of a drain go on until that has come. Its outcome
 /// is its own if it has one by then.
-async fn until_over<R>(
-    node: &Node<R>,
+async fn until_over<R: Lease>(
+    node: &Arc<Node<R>>,
     work: &Work,
     run: Pin<&mut impl Future<Output = RunOutcome>>,
 ) -> RunOutcome {
     tokio::select! {
         biased;
-        outcome = run => outcome,
+        outcome = heartbeat::beating_while(node, work, run) => outcome,
         () = node.in_flight.over().cancelled() => match work.kept && node.runs_again() {
             true => Err(NoOutcome::Released),
             false => Ok(Outcome::failed(FailureKind::Interrupted)),
@@ -201,12 +201,13 @@ async fn until_over<R>(
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>, work: &Work) {
     loop {
         let Some((progress, number)) = work.next_report().await else {
-            heartbeat::ensure(node);
+            heartbeat::begin_again(node).await;
             continue;
         };
         crash_point!("reporting");
         // A store that panics has no part in how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
+        let report = heartbeat::beating_while(node, work, report);
         let reported = report.await.unwrap_or_else(|panicked| {
             panicked.forget();
             Err(StoreError::unavailable("it panicked"))

@@ -1,6 +1,6 @@
 //! Asking a store until it answers.
 
-use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
+use std::{future::Future, ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tower::{
@@ -13,8 +13,10 @@ use super::{
     at_most::AtMost,
     at_once::at_once,
     catch_panic::{CatchPanic, Panicked},
+    heartbeat,
+    work::Work,
 };
-use crate::store::{Repository, StoreError};
+use crate::store::{Lease, Repository, StoreError};
 
 /// A store that has not answered by then is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,16 +35,51 @@ where
     R: Repository,
     F: Future<Output = Result<T, StoreError>>,
 {
+    match in_place(node, &mut ask) {
+        ControlFlow::Break(answer) => answer,
+        ControlFlow::Continue(failed) => {
+            Box::pin(ask_again(node.in_flight.abandoned(), ask, failed)).await
+        }
+    }
+}
+
+/// The same for a work that is live: meanwhile its lease is renewed.
+pub(super) async fn until_answered_for<R, T, F>(
+    node: &Arc<Node<R>>,
+    work: &Work,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    R: Lease,
+    F: Future<Output = Result<T, StoreError>>,
+{
+    match in_place(node, &mut ask) {
+        ControlFlow::Break(answer) => answer,
+        ControlFlow::Continue(failed) => {
+            let again = ask_again(node.in_flight.abandoned(), ask, failed);
+            Box::pin(heartbeat::beating_while(node, work, again)).await
+        }
+    }
+}
+
+/// The answer of a store that never waits, or how that failed, if it was asked.
+fn in_place<R, T, F>(
+    node: &Node<R>,
+    ask: &mut impl FnMut() -> F,
+) -> ControlFlow<Result<T, StoreError>, Option<StoreError>>
+where
+    R: Repository,
+    F: Future<Output = Result<T, StoreError>>,
+{
     let asked = match node.store.never_waits() {
         true => at_once(CatchPanic::new(ask())),
         false => None,
     };
-    let failed = match asked.map(certain) {
-        Some(ControlFlow::Break(answer)) => return answer,
-        Some(ControlFlow::Continue(error)) => Some(error),
-        None => None,
-    };
-    Box::pin(ask_again(node.in_flight.abandoned(), ask, failed)).await
+    match asked.map(certain) {
+        Some(ControlFlow::Break(answer)) => ControlFlow::Break(answer),
+        Some(ControlFlow::Continue(error)) => ControlFlow::Continue(Some(error)),
+        None => ControlFlow::Continue(None),
+    }
 }
 
 /// What the store says, if that is certain, or why it has to be asked again.

@@ -1,11 +1,14 @@
 //! The one place where an outcome is recorded.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+};
 
-use super::{Node, Ran, log_end, persist::until_answered, work::Work};
+use super::{Node, Ran, log_end, persist::until_answered_for, work::Work};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    store::{Repository, StoreError, Write},
+    store::{Lease, StoreError, Write},
 };
 
 /// Writes the outcome until the store has answered or the node is abandoned.
@@ -14,25 +17,25 @@ use crate::{
 /// operation: it fails as `result-too-large`. If the store refuses both, that is no
 /// fault of the outcome's, and it is tried again: nobody else has it.
 pub(super) async fn record<R>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     work: &Work,
     outcome: Outcome<RecordedResponse>,
 ) -> Result<Ran, StoreError>
 where
-    R: Repository<Output = RecordedResponse>,
+    R: Lease<Output = RecordedResponse>,
 {
     record_within(node, work, outcome, u32::MAX).await
 }
 
 /// The same, where the store may refuse both so many times, and then it is an error.
 pub(super) async fn record_within<R>(
-    node: &Node<R>,
+    node: &Arc<Node<R>>,
     work: &Work,
     outcome: Outcome<RecordedResponse>,
     refusals: u32,
 ) -> Result<Ran, StoreError>
 where
-    R: Repository<Output = RecordedResponse>,
+    R: Lease<Output = RecordedResponse>,
 {
     let refused = AtomicU32::new(0);
     let id = &work.id;
@@ -55,7 +58,7 @@ where
             answer
         })
     };
-    let written = until_answered(node, || async {
+    let written = until_answered_for(node, work, || async {
         if in_doubt.load(Relaxed) {
             match finish_bare().await {
                 Err(error) if !error.is_transient() => {}

@@ -160,6 +160,13 @@ impl Work {
         }
     }
 
+    /// Waits for the loss of the heartbeat; the next time for the next one.
+    pub(super) async fn lost_heartbeat(&self) {
+        while !self.is_unrenewed.swap(false, SeqCst) {
+            self.signal.notified().await;
+        }
+    }
+
     /// Waits until the run is asked to stop.
     pub(super) async fn stopped(&self) -> Cause {
         self.stop_token().cancelled().await;
