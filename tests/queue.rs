@@ -436,6 +436,36 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
     recovery.abort();
 }
 
+/// Whether it may be tried again is for its client to say: it was not the request that
+/// killed anybody.
+#[tokio::test(start_paused = true)]
+async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() {
+    let mut handed = Handed::off(0);
+    let recovery = tokio::spawn(handed.layer.dispatching_recovery(1).run());
+    // Until it may look for leases that have lapsed.
+    tokio::time::sleep(2 * MINUTE).await;
+    handed.post("").await;
+    let queued = handed.delivered();
+    let (worker, drain) = RunService::with_drain(
+        handed.store.clone(),
+        service_fn(|_: Request<WholeBody>| {
+            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        }),
+    );
+    tokio::spawn(worker.oneshot(queued));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drain.drain(Duration::from_secs(1)).await;
+    let failed = loop {
+        let record = handed.only_one().await;
+        if let Some(problem) = record.operation().problem() {
+            break problem.type_uri().to_owned();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert_eq!(failed, FailureKind::Interrupted.urn());
+    recovery.abort();
+}
+
 const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
 
 /// Its client will come again with its key, and is to find work that somebody does.

@@ -702,3 +702,144 @@ async fn what_cannot_be_renewed_keeps_no_other_from_being_renewed() {
         assert_eq!(is_held, number != 4, "{number}");
     }
 }
+
+/// What cuts a look for what was left behind, while the store is about to answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    /// The store is slow.
+    Late,
+    /// The node is drained.
+    Drained,
+    /// Whoever had spawned the recovery drops it.
+    Dropped,
+}
+
+async fn is_taken(memory: &MemoryStore, id: &OperationId) -> bool {
+    let record = memory.get(id).await.unwrap().unwrap();
+    record.node() == Some(&NodeId::named("second"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_over_is_in_somebodys_hands_whatever_cuts_the_look() {
+    for cut in [Cut::Late, Cut::Drained, Cut::Dropped] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let first = Node::start("first", &memory, &runs, hangs(), plain);
+        let id = first.post().await;
+        first.dies();
+        // It is taken, and the answer comes later.
+        let (inside, this) = (memory.clone(), id.clone());
+        let store = Hooked::new(memory.clone(), move |call, when| {
+            let (memory, id) = (inside.clone(), this.clone());
+            async move {
+                if (call, when) == (Call::TakeOver, When::After) && is_taken(&memory, &id).await {
+                    sleep(TERM / 2).await;
+                }
+                Ok(())
+            }
+        });
+        let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+        let recovery = tokio::spawn(second.layer.recovery().run());
+        while !is_taken(&memory, &id).await {
+            sleep(Duration::from_millis(100)).await;
+        }
+        match cut {
+            Cut::Late => {}
+            Cut::Drained => {
+                let report = second.drain.drain(TERM).await;
+                assert!(report.is_clean(), "{report:?}");
+                let third = Node::start("third", &memory, &runs, hangs(), plain);
+                third.recovers();
+            }
+            Cut::Dropped => recovery.abort(),
+        }
+        let (_, problem, took) = ended(&memory, &id).await;
+        assert_eq!(problem, urn(FailureKind::Interrupted));
+        assert!(took < TERM * 3 / 4, "{cut:?}: {took:?}");
+    }
+}
+
+/// A clone of the application is made for each.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_panics_as_it_is_cloned_keeps_no_other_from_ending() {
+    #[derive(Debug)]
+    struct Fragile;
+
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            panic!("it cannot be cloned");
+        }
+    }
+
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let ids = [first.post().await, first.post().await, first.post().await];
+    first.dies();
+    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
+    let fragile = Fragile;
+    let app = service_fn(move |_: Request<WholeBody>| {
+        let _ = &fragile;
+        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+    });
+    tokio::spawn(second.layer.recovery().run_again(app, 3).run());
+    let begun = Instant::now();
+    for id in &ids {
+        let (_, problem, _) = ended(&memory, id).await;
+        assert_eq!(problem, urn(FailureKind::Panicked));
+    }
+    assert!(begun.elapsed() < 2 * TERM, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_interrupts_what_was_started_as_often_as_it_may_be() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
+    let third = Node::start("third", &memory, &runs, hangs(), repeatable);
+    first.runs_again(2);
+    let id = first.post().await;
+    let report = first.drain.drain(Duration::from_secs(1)).await;
+    assert_eq!(report.released, std::slice::from_ref(&id));
+
+    second.runs_again(2);
+    while runs.lock().unwrap().len() < 2 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    third.runs_again(2);
+    let report = second.drain.drain(Duration::from_secs(1)).await;
+    assert_eq!(report.interrupted, std::slice::from_ref(&id), "{report:?}");
+    let (_, problem, _) = ended(&memory, &id).await;
+    assert_eq!(problem, urn(FailureKind::Interrupted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    // It is never ready, so nothing is started.
+    let layer = AsyncAcceptLayer::with_drain(Hooked::new(memory.clone(), |_, _| {
+        std::future::ready(Ok(()))
+    }));
+    let (layer, drain) = (repeatable(layer.0), layer.1);
+    let none = Arc::new(tokio::sync::Semaphore::new(0));
+    let full = tower::limit::ConcurrencyLimit::with_semaphore(
+        service_fn(|_: Request<RequestBody<WholeBody>>| async {
+            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        }),
+        none,
+    );
+    let _does_not_look = layer.recovery().run_again(
+        service_fn(|_: Request<WholeBody>| async {
+            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        }),
+        1,
+    );
+    let response = layer.layer(full).oneshot(report()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let location = response.headers()["location"].to_str().unwrap();
+    let id: OperationId = location.rsplit('/').next().unwrap().parse().unwrap();
+    let report = drain.drain(Duration::from_secs(1)).await;
+    assert_eq!(report.released, std::slice::from_ref(&id), "{report:?}");
+
+    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
+    second.runs_again(1);
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+}

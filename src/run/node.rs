@@ -1,7 +1,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -17,7 +17,8 @@ pub(crate) struct Node<R> {
     pub(crate) in_flight: Arc<InFlight>,
     /// Set once the application wants requests to be idempotent.
     pub(crate) keys: OnceLock<KeyPowers<R>>,
-    pub(super) runs_again: AtomicBool,
+    /// How often an operation is started before it is not run again; 0 if none is.
+    attempts: AtomicU32,
     /// Where its requests are run, if not here.
     pub(crate) hand_off: Option<HandOff>,
 }
@@ -35,7 +36,7 @@ impl<R> Node<R> {
             lease: OnceLock::new(),
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
             keys: OnceLock::new(),
-            runs_again: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
             hand_off: None,
         }
     }
@@ -52,9 +53,19 @@ impl<R> Node<R> {
         self.lease.get_or_init(LeaseTerm::default)
     }
 
+    /// Somebody runs again what this node leaves behind, if it was started less often.
+    pub(super) fn runs_again_up_to(&self, attempts: u32) {
+        self.attempts.fetch_max(attempts, SeqCst);
+    }
+
     /// Whether somebody runs again what this node leaves behind.
     pub(super) fn runs_again(&self) -> bool {
-        self.runs_again.load(SeqCst)
+        self.runs_again_after(0)
+    }
+
+    /// The same of what was started so often.
+    pub(super) fn runs_again_after(&self, starts: u32) -> bool {
+        starts < self.attempts.load(SeqCst)
     }
 
     /// Sets the lease; nothing may be held by another yet.

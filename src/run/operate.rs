@@ -188,7 +188,7 @@ async fn until_over<R: Lease>(
     tokio::select! {
         biased;
         outcome = heartbeat::beating_while(node, work, run) => outcome,
-        () = node.in_flight.over().cancelled() => match work.kept && node.runs_again() {
+        () = node.in_flight.over().cancelled() => match work.kept && node.runs_again_after(work.starts()) {
             true => Err(NoOutcome::Released),
             false => Ok(Outcome::failed(FailureKind::Interrupted)),
         },
@@ -306,6 +306,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     crash_point!("starting");
+    work.starting();
     let started = until_answered(node, || node.store.start(&work.id, work.token()));
     match started.await {
         Ok(Write::Done(_)) => {

@@ -3,11 +3,12 @@
 mod ending;
 mod reachability;
 mod stats;
+mod taking;
 mod upkeep;
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -21,13 +22,14 @@ pub use self::stats::RecoveryStats;
 use self::{
     ending::{AT_ONCE, Ending},
     reachability::Reachability,
+    taking::{Free, RunAgain, Taker},
 };
 use super::{
     AcceptedRequest, Node, RunLimits, catch_panic::CatchPanic, heartbeat, operate, stored_request,
 };
 use crate::{
     operation::{FailureKind, OperationId, RecordedResponse, WholeBody},
-    store::{Lease, Record, StoreError, TakenOver},
+    store::{Lease, Record},
 };
 
 /// Ends, or runs again, what nodes have left behind that died.
@@ -69,28 +71,14 @@ pub struct Recovery<R> {
     limits: RunLimits,
     interval: Duration,
     again: Option<RunAgain<R>>,
-    ending: Ending,
     purges: bool,
     stats: RecoveryStats,
 }
 
-/// How what was left behind is run again.
-struct RunAgain<R> {
-    attempts: u32,
-    /// Sets an operation going with its request, in a task of its own.
-    go: Box<Go<R>>,
-}
-
-type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, Arc<Record<RecordedResponse>>, Bytes) -> Result<(), FailureKind>
-    + Send;
-
-/// What is free to be taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Free {
-    /// What certainly nobody holds.
-    Released,
-    /// That, and what has lapsed.
-    Over,
+/// A look for what was left behind, after another.
+struct Looks<R> {
+    taker: Arc<Taker<R>>,
+    interval: Duration,
 }
 
 impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
@@ -101,7 +89,6 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             limits,
             interval,
             again: None,
-            ending: Ending::new(),
             purges: true,
             stats: RecoveryStats::default(),
         }
@@ -110,7 +97,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// Runs again what [may be](crate::AsyncAcceptLayer::may_run_again), through
     /// `app`, which is the whole application: it has to find its way to the handler
     /// from the request alone. An operation is started `attempts` times at the most,
-    /// on whichever nodes; after that it fails as `attempts-exhausted`. What may not
+    /// on whichever nodes; after that it fails as `attempts-exhausted`. A drain interrupts
+    /// one that was started as often as that. What may not
     /// be run again fails as `interrupted`.
     ///
     /// The request comes without the credentials that were not kept. In its
@@ -124,7 +112,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        self.node.runs_again.store(true, SeqCst);
+        self.node.runs_again_up_to(attempts);
         let go = move |node: Arc<Node<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
             // Boxed once: on its way into a task a future is moved many times.
@@ -134,7 +122,9 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self {
             again: Some(RunAgain {
                 attempts,
-                go: Box::new(go),
+                // What is given up has attempts left, or its process was killed.
+                given_up: FailureKind::AttemptsExhausted,
+                go: Box::new(Mutex::new(go)),
             }),
             ..self
         }
@@ -143,7 +133,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// Puts into the queue again what nobody has claimed in time, or whose worker has
     /// died.
     pub(crate) fn dispatch_again(self, attempts: u32) -> Self {
-        self.node.runs_again.store(true, SeqCst);
+        self.node.runs_again_up_to(attempts);
         let go = |node: Arc<Node<R>>,
                   limits: RunLimits,
                   record: Arc<Record<RecordedResponse>>,
@@ -163,7 +153,9 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self {
             again: Some(RunAgain {
                 attempts,
-                go: Box::new(go),
+                // A worker that is drained does not know how often it may be started.
+                given_up: FailureKind::Interrupted,
+                go: Box::new(Mutex::new(go)),
             }),
             ..self
         }
@@ -193,11 +185,17 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     }
 
     /// Looks after what was left behind, and after the store, until the layer is
-    /// [drained](crate::Drain).
-    pub async fn run(mut self) {
-        let closed = self.node.in_flight.closed().clone();
-        let (node, stats) = (Arc::clone(&self.node), self.stats.clone());
-        let purges = self.purges;
+    /// [drained](crate::Drain). What it takes over as the doors close is given back.
+    pub async fn run(self) {
+        let Self {
+            node,
+            limits,
+            interval,
+            again,
+            purges,
+            stats,
+        } = self;
+        let closed = node.in_flight.closed().clone();
         let upkeep = async {
             let purge = async {
                 if purges {
@@ -206,63 +204,87 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             };
             tokio::join!(purge, upkeep::look_after(&node, &stats));
         };
-        let watch = async {
-            let term = self.node.lease().term;
-            let mut store = Reachability::new(term);
-            let mut last_look = None::<Instant>;
-            loop {
-                let is_due = last_look.is_none_or(|last| last.elapsed() >= self.interval);
-                // A store that panics is a store that is unavailable.
-                let looked = CatchPanic::new(self.look(&mut store, is_due)).await;
-                match looked {
-                    Ok(true) => last_look = Some(Instant::now()),
-                    Ok(false) => {}
-                    Err(panicked) => {
-                        panicked.forget();
-                        store.did_not_answer();
-                    }
-                }
-                sleep(self.interval.min(term / 4)).await;
-            }
+        let looks = Looks {
+            taker: Arc::new(Taker {
+                node: Arc::clone(&node),
+                limits,
+                again,
+                ending: Ending::new(),
+                stats: stats.clone(),
+            }),
+            interval,
         };
         tokio::select! {
-            () = watch => {}
+            () = looks.go_on() => {}
             () = upkeep => {}
             () = closed.cancelled() => {}
+        }
+    }
+}
+
+impl<R: Lease<Output = RecordedResponse>> Looks<R> {
+    /// Looks for ever.
+    async fn go_on(&self) {
+        let term = self.taker.node.lease().term;
+        let mut store = Reachability::new(term);
+        let mut last_look = None::<Instant>;
+        loop {
+            let is_due = last_look.is_none_or(|last| last.elapsed() >= self.interval);
+            // A store that panics is a store that is unavailable.
+            let looked = CatchPanic::new(self.look(&mut store, is_due)).await;
+            match looked {
+                Ok(true) => last_look = Some(Instant::now()),
+                Ok(false) => {}
+                Err(panicked) => {
+                    panicked.forget();
+                    store.did_not_answer();
+                }
+            }
+            sleep(self.interval.min(term / 4)).await;
         }
     }
 
     /// Asks the store whether it is there and, if it is due and may be, takes over
     /// what was left behind; says whether it did.
-    async fn look(&mut self, store: &mut Reachability, is_due: bool) -> bool {
-        let term = self.node.lease().term;
+    async fn look(&self, store: &mut Reachability, is_due: bool) -> bool {
+        let node = &self.taker.node;
         let nobody = OperationId::new();
         if !matches!(
-            timeout(term / 3, self.node.store.get(&nobody)).await,
+            timeout(node.lease().term / 3, node.store.get(&nobody)).await,
             Ok(Ok(None))
         ) {
             store.did_not_answer();
             return false;
         }
-        if !store.answered() || !is_due {
-            self.take_all(Free::Released, store).await;
+        let was_there = store.answered();
+        // First: afterwards it could not be told from the others.
+        let is_all = self.take_all(Free::Released, store).await;
+        // It may have been away while one waited.
+        if !was_there || !is_due || !is_all || !store.answered() {
             return false;
         }
         // What this node itself was too slow to renew is not for others.
-        heartbeat::renew(&self.node, &self.node.in_flight.held()).await;
+        heartbeat::renew(node, &node.in_flight.held()).await;
         self.take_all(Free::Over, store).await
     }
 
     /// Takes over what is free, one batch after the other; says whether that was all.
-    async fn take_all(&mut self, which: Free, store: &mut Reachability) -> bool {
+    async fn take_all(&self, which: Free, store: &mut Reachability) -> bool {
+        let Taker {
+            node,
+            again,
+            ending,
+            stats,
+            ..
+        } = &*self.taker;
         let mut all = 0;
         let is_all = loop {
-            let at_most = self.node.lease().term / 4;
-            let limit = self.ending.room(at_most).await.min(match &self.again {
-                Some(_) => self.node.in_flight.room(),
+            let at_most = node.lease().term / 4;
+            let limit = ending.room(at_most).await.min(match again {
+                Some(_) => node.in_flight.room(),
                 None => AT_ONCE,
             });
-            match self.take_over(which, limit).await {
+            match self.taker.take(which, limit).await {
                 Ok(taken) => {
                     all += taken;
                     // It may have been away while one waited.
@@ -279,7 +301,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             }
         };
         if all > 0 {
-            let (run_again, ended) = (self.stats.run_again(), self.stats.ended());
+            let (run_again, ended) = (stats.run_again(), stats.ended());
             tracing::info!(
                 taken_over = all,
                 run_again,
@@ -288,48 +310,6 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             );
         }
         is_all
-    }
-
-    async fn take_over(&mut self, which: Free, limit: usize) -> Result<usize, StoreError> {
-        let lease = self.node.lease();
-        crash_point!("taking-over");
-        let taking = async {
-            match which {
-                Free::Released => self.node.store.take_over_released(lease, limit).await,
-                Free::Over => self.node.store.take_over(lease, limit).await,
-            }
-        };
-        let taken = timeout(lease.term / 3, taking)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
-        let count = taken.len();
-        if count > 0 {
-            crash_point!("taken-over");
-        }
-        for taken in taken {
-            let id = taken.record.operation().id();
-            tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
-            let record = Arc::clone(&taken.record);
-            match self.go_on(taken) {
-                Ok(()) => self.stats.add_run_again(1),
-                Err(kind) => self.ending.end(&self.node, record, kind, &self.stats).await,
-            }
-        }
-        self.stats.add_taken_over(count);
-        Ok(count)
-    }
-
-    /// Runs it again, or says how it fails.
-    fn go_on(&mut self, taken: TakenOver<RecordedResponse>) -> Result<(), FailureKind> {
-        let TakenOver { record, request } = taken;
-        let (Some(again), Some(request)) = (&mut self.again, request) else {
-            return Err(FailureKind::Interrupted);
-        };
-        if record.attempts() >= again.attempts {
-            return Err(FailureKind::AttemptsExhausted);
-        }
-        crash_point!("running-again");
-        (again.go)(Arc::clone(&self.node), self.limits, record, request)
     }
 }
 

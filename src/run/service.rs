@@ -2,7 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -245,8 +245,9 @@ where
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
-    // Who dispatched it keeps the request, and dispatches it again if it is given up here.
-    node.runs_again.store(true, SeqCst);
+    // Who dispatched it keeps the request, and dispatches it again if it is given up here,
+    // or ends it: only there it is known how often it may be started.
+    node.runs_again_up_to(u32::MAX);
     Ok(Some(AcceptedRequest::again(&record, request)))
 }
 

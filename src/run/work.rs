@@ -25,6 +25,8 @@ pub(crate) struct Work {
     pub(crate) attempt: u32,
     /// Whether what is needed to run it again is in the store.
     pub(super) kept: bool,
+    /// Whether the attempt is counted in the store, or may be.
+    is_started: AtomicBool,
     /// Where the call may still be answered directly.
     gate: Option<Gate>,
     /// Made for whoever waits for it or asks for it: most runs end before.
@@ -83,6 +85,7 @@ impl Work {
             token: AtomicU64::new(token.get()),
             attempt,
             kept: false,
+            is_started: AtomicBool::new(false),
             gate: None,
             stop: OnceLock::new(),
             cause: OnceLock::new(),
@@ -125,6 +128,17 @@ impl Work {
 
     pub(super) fn set_token(&self, token: FencingToken) {
         self.token.store(token.get(), SeqCst);
+    }
+
+    /// From now on the store may have counted the attempt.
+    pub(super) fn starting(&self) {
+        self.is_started.store(true, SeqCst);
+    }
+
+    /// How often the operation may have been started so far.
+    pub(super) fn starts(&self) -> u32 {
+        let before = self.attempt.saturating_sub(1);
+        before + u32::from(self.is_started.load(SeqCst))
     }
 
     /// Asks the run to stop. The first cause counts.

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::RecoveryStats;
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    run::{Node, Ran, Work, heartbeat, record::record_within},
+    run::{Admitted, Node, Ran, Work, heartbeat, record::record_within},
     store::{Lease, LeaseTerm, Record},
 };
 
@@ -55,7 +55,9 @@ impl Ending {
     {
         // It is never closed.
         if let Ok(place) = Arc::clone(&self.0).acquire_owned().await {
-            let end = end(Arc::clone(node), record, kind, place, stats.clone());
+            // Before it begins: a drain waits for it from now on.
+            let places = (place, node.in_flight.admit_anyway());
+            let end = end(Arc::clone(node), record, kind, places, stats.clone());
             tokio::spawn(end.in_current_span());
         }
     }
@@ -65,14 +67,13 @@ async fn end<R>(
     node: Arc<Node<R>>,
     record: Arc<Record<RecordedResponse>>,
     kind: FailureKind,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Admitted),
     stats: RecoveryStats,
 ) where
     R: Lease<Output = RecordedResponse>,
 {
     let id = record.operation().id().clone();
     let work = Arc::new(Work::new(id, record.token(), record.attempts()));
-    let _admitted = node.in_flight.admit_anyway();
     // Its lease is renewed until that is recorded.
     let Some(entered) = node.in_flight.enter(Arc::clone(&work), Duration::ZERO) else {
         return;

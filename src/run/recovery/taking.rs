@@ -1,0 +1,153 @@
+//! Taking over, in a task of its own: what was taken comes into somebody's hands, whatever
+//! becomes of who looks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use super::{RecoveryStats, ending::Ending};
+use crate::{
+    operation::{FailureKind, RecordedResponse},
+    run::{Node, RunLimits, at_once, catch_panic::CatchPanic},
+    store::{Held, Lease, Record, StoreError, TakenOver},
+};
+
+/// What is free to be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Free {
+    /// What certainly nobody holds.
+    Released,
+    /// That, and what has lapsed.
+    Over,
+}
+
+/// How what was left behind is run again.
+pub(super) struct RunAgain<R> {
+    pub(super) attempts: u32,
+    /// How an operation ends that was given up after the last attempt.
+    pub(super) given_up: FailureKind,
+    /// Sets an operation going with its request, in a task of its own.
+    pub(super) go: Box<Mutex<Go<R>>>,
+}
+
+pub(super) type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, Arc<Record<RecordedResponse>>, Bytes) -> Result<(), FailureKind>
+    + Send;
+
+/// Takes over what is free, and sees to it that it is run again, or ended.
+pub(super) struct Taker<R> {
+    pub(super) node: Arc<Node<R>>,
+    pub(super) limits: RunLimits,
+    pub(super) again: Option<RunAgain<R>>,
+    pub(super) ending: Ending,
+    pub(super) stats: RecoveryStats,
+}
+
+impl<R: Lease<Output = RecordedResponse>> Taker<R> {
+    /// Takes over at most `limit` operations; says how many. If the store is too slow that
+    /// is an error, and what it still takes is in good hands.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        which: Free,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let term = self.node.lease().term;
+        let taking = Arc::clone(self).take_and_hand_on(which, limit);
+        match timeout(term / 3, tokio::spawn(taking.in_current_span())).await {
+            Ok(taken) => taken.unwrap_or_else(|panicked| Err(StoreError::unavailable(panicked))),
+            Err(_) => Err(StoreError::unavailable("it did not answer in time")),
+        }
+    }
+
+    async fn take_and_hand_on(
+        self: Arc<Self>,
+        which: Free,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let (node, lease) = (&self.node, self.node.lease());
+        // A drain waits for what comes of it.
+        let _passing = node.in_flight.pass();
+        if node.in_flight.closed().is_cancelled() {
+            return Ok(0);
+        }
+        crash_point!("taking-over");
+        let taking = async {
+            match which {
+                Free::Released => node.store.take_over_released(lease, limit).await,
+                Free::Over => node.store.take_over(lease, limit).await,
+            }
+        };
+        // After a term whatever it has taken is free again.
+        let taken = timeout(lease.term, taking)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
+        let count = taken.len();
+        if count > 0 {
+            crash_point!("taken-over");
+        }
+        if node.in_flight.closed().is_cancelled() {
+            self.give_back(&taken).await;
+            return Ok(0);
+        }
+        for taken in taken {
+            let id = taken.record.operation().id();
+            tracing::warn!(%id, attempts = taken.record.attempts(), "taken over");
+            let record = Arc::clone(&taken.record);
+            match self.go_on(taken, which) {
+                Ok(()) => self.stats.add_run_again(1),
+                Err(kind) => self.ending.end(node, record, kind, &self.stats).await,
+            }
+        }
+        self.stats.add_taken_over(count);
+        Ok(count)
+    }
+
+    /// Runs it again, or says how it fails.
+    fn go_on(&self, taken: TakenOver<RecordedResponse>, which: Free) -> Result<(), FailureKind> {
+        let TakenOver { record, request } = taken;
+        let (Some(again), Some(request)) = (&self.again, request) else {
+            return Err(FailureKind::Interrupted);
+        };
+        if record.attempts() >= again.attempts {
+            return Err(match which {
+                Free::Released => again.given_up,
+                Free::Over => FailureKind::AttemptsExhausted,
+            });
+        }
+        crash_point!("running-again");
+        let id = record.operation().id().clone();
+        // It is code of the application's, which may panic.
+        let gone = at_once(CatchPanic::new(async {
+            let mut go = again.go.lock().unwrap_or_else(PoisonError::into_inner);
+            go(Arc::clone(&self.node), self.limits, record, request)
+        }));
+        match gone {
+            Some(Ok(gone)) => gone,
+            Some(Err(panicked)) => {
+                panicked.of_handler(&id);
+                Err(FailureKind::Panicked)
+            }
+            // It does not wait.
+            None => Err(FailureKind::Interrupted),
+        }
+    }
+
+    /// The doors have been closed meanwhile: others may have it at once.
+    async fn give_back(&self, taken: &[TakenOver<RecordedResponse>]) {
+        if taken.is_empty() {
+            return;
+        }
+        let held = |taken: &TakenOver<_>| Held {
+            id: taken.record.operation().id().clone(),
+            token: taken.record.token(),
+        };
+        let held: Vec<_> = taken.iter().map(held).collect();
+        let term = self.node.lease().term;
+        let released = timeout(term / 3, self.node.store.release(&held)).await;
+        if !matches!(released, Ok(Ok(()))) {
+            let count = held.len();
+            tracing::warn!(count, "what was taken over is free once its lease is over");
+        }
+    }
+}
