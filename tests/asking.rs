@@ -775,6 +775,26 @@ async fn the_reason_of_a_termination_is_its_output() {
 }
 
 #[tokio::test]
+async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
+    for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
+        let polls = PollService::new(one("q3", state).await).dialect(Durable::default());
+        let before = ask(&polls, "GET /q3", &[]).await.json();
+        let late = ask(&polls, "POST /q3/terminate?reason=late", &[]).await;
+        assert_eq!(late.status, StatusCode::GONE, "{state}: {late:?}");
+        let state = state.to_string();
+        assert!(late.text().contains(&state), "{late:?}");
+        assert_eq!(ask(&polls, "GET /q3", &[]).await.json(), before);
+    }
+    let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    for (reason, status) in [("first", 202), ("second", 410), ("first", 410)] {
+        let line = format!("POST /q3/terminate?reason={reason}");
+        assert_eq!(ask(&polls, &line, &[]).await.status, status);
+        let output = ask(&polls, "GET /q3", &[]).await.json()["output"].clone();
+        assert_eq!(output, "first");
+    }
+}
+
+#[tokio::test]
 async fn every_uri_that_durable_functions_tells_does_what_it_says() {
     use tower::{Layer, service_fn};
     use tower_operations::RequestBody;

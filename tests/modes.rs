@@ -226,6 +226,33 @@ async fn a_wait_shortens_the_time_and_is_said_to_be_applied() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_accepts_at_once_has_nobody_wait() {
+    for after in [false, true] {
+        let (setup, layer) = Setup::new();
+        let layer = match after {
+            true => layer.after(Duration::from_secs(30)),
+            false => layer,
+        };
+        let accepting = |request: Request<Body>| async move {
+            let operation = OperationHandle::of(request.extensions());
+            operation.accept().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok(Response::new(WholeBody::from("done")))
+        };
+        let begun = Instant::now();
+        let response = setup
+            .send(&layer, "respond-async, wait=20", accepting)
+            .await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let applied = header(&response, "preference-applied");
+        match begun.elapsed().as_secs() {
+            20.. => assert_eq!(applied, "respond-async, wait=20"),
+            _ => assert_eq!(applied, "respond-async"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_hangs_up_before_takes_the_call_with_it() {
     struct Told(Option<oneshot::Sender<()>>);
     impl Drop for Told {

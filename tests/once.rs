@@ -28,6 +28,7 @@ use tower_operations::{
     AsyncAcceptLayer, MemoryStore, NotAccepted, OperationHandle, PollService, RecordedResponse,
     RequestBody, WholeBody,
     accept::{Idempotency, PlainOwner},
+    dialect::{Dialect, Fhir, OData},
     store::{Keys, Lease, Owner, Store, StoreError},
 };
 
@@ -505,6 +506,13 @@ async fn without_owners_a_key_has_sixteen_characters() {
         let one = ("idempotency-key", "\"1\"");
         let request = post(mode, &[one, ("x-user", "ada")]);
         assert_eq!(send(&owned, &inner, request).await.status, 202);
+        // Nobody's are shared by all who do not say who they are.
+        for key in [one, short] {
+            let answer = send(&owned, &inner, post(mode, &[key])).await;
+            answer.is_problem(400, "idempotency-key-invalid");
+        }
+        let answer = send(&owned, &inner, post(mode, &[enough])).await;
+        assert_eq!(answer.status, 202);
     }
 }
 
@@ -1068,6 +1076,98 @@ async fn the_key_of_an_operation_that_was_deleted_is_410_until_it_would_have_exp
             assert_eq!(inner.runs(), 2, "{mode:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_never_points_at_what_its_dialect_answers_404_for() {
+    let hides: [(Arc<dyn Dialect>, &str); 2] = [
+        (Arc::new(OData::default()), "location"),
+        (Arc::new(Fhir::default()), "content-location"),
+    ];
+    for mode in MODES {
+        for (dialect, field) in &hides {
+            for name in [KEY, ID] {
+                let store = MemoryStore::new();
+                let inner = mode.slow();
+                let layer = node(mode, &store, Idempotency::optional().client_ids());
+                let layer = layer.dialect(Arc::clone(dialect));
+                let polls = PollService::new(store.clone()).dialect(Arc::clone(dialect));
+                let fields = [name, ("prefer", "respond-async")];
+                let first = send(&layer, &inner, post(mode, &fields)).await;
+                assert_eq!(first.status, 202, "{mode:?} {dialect:?}");
+                let location = first.headers[*field].to_str().unwrap().to_owned();
+                let repeated = send(&layer, &inner, post(mode, &fields)).await;
+                assert_eq!(repeated, first, "{mode:?} {dialect:?}");
+
+                let delete = Request::delete(&location).body(()).unwrap();
+                let deleted = polls.clone().oneshot(delete).await.unwrap();
+                assert!(deleted.status().is_success());
+                let get = Request::get(&location).body(()).unwrap();
+                let shown = polls.clone().oneshot(get).await.unwrap();
+                assert_eq!(shown.status(), StatusCode::NOT_FOUND);
+
+                let again = send(&layer, &inner, post(mode, &fields)).await;
+                assert_eq!(again.status, 410, "{mode:?} {dialect:?}: {again:?}");
+                assert!(!again.headers.contains_key(*field), "{again:?}");
+                let said = String::from_utf8_lossy(&again.body);
+                assert!(said.contains("OperationDeleted"), "{said}");
+                assert_eq!(inner.runs(), 1, "{mode:?} {dialect:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_operation_that_its_dialect_shows_is_what_its_repetition_gets() {
+    for mode in MODES {
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional());
+        let first = send(&layer, &inner, post(mode, &[KEY])).await;
+        let delete = Request::delete(first.location()).body(()).unwrap();
+        let canceled = polls(&store).oneshot(delete).await.unwrap();
+        assert_eq!(canceled.status(), StatusCode::OK);
+        let repeated = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(repeated, first, "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_not_waited_is_not_said_to_be_applied() {
+    for mode in [Mode::Always, Mode::Preferred, Mode::After] {
+        for name in [KEY, ID] {
+            let store = MemoryStore::new();
+            let inner = mode.slow();
+            let layer = node(mode, &store, Idempotency::optional().client_ids());
+            let fields = [name, ("prefer", "wait=4, respond-async")];
+            let ask = || ask(Mode::Always, "POST /reports", "Q3", &fields);
+            let first = send(&layer, &inner, ask()).await;
+            assert_eq!(first.status, 202, "{mode:?}");
+            let applied = |answer: &Answer| answer.headers["preference-applied"].clone();
+            assert_eq!(applied(&first), "respond-async, wait=4", "{mode:?}");
+            for _ in 0..2 {
+                let begun = Instant::now();
+                let repeated = send(&layer, &inner, ask()).await;
+                assert_eq!((repeated.status.as_u16(), begun.elapsed()), (202, Duration::ZERO));
+                assert_eq!(applied(&repeated), "respond-async", "{mode:?}");
+                ended(&polls(&store), repeated.location()).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_answer_is_repeated_without_a_wait() {
+    let store = MemoryStore::new();
+    let inner = Inner::new(|_, _| async { Ok(Response::new(WholeBody::from("early"))) });
+    let layer = node(Mode::After, &store, Idempotency::optional());
+    let fields = [KEY, ("prefer", "wait=4")];
+    let first = send(&layer, &inner, post(Mode::After, &fields)).await;
+    assert_eq!(first.headers["preference-applied"], "wait=4");
+    let repeated = send(&layer, &inner, post(Mode::After, &fields)).await;
+    repeated.says("early");
+    assert!(!repeated.headers.contains_key("preference-applied"), "{repeated:?}");
+    assert_eq!(inner.runs(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -160,6 +160,8 @@ mod tests {
 
     use super::*;
 
+    const AT_ONCE: Duration = Duration::from_millis(250);
+
     /// A body without an end: silent, or a mebibyte at a time.
     struct Endless {
         silent: bool,
@@ -181,6 +183,43 @@ mod tests {
             self.sent
                 .fetch_add(frame.len() as u64, std::sync::atomic::Ordering::SeqCst);
             Poll::Ready(Some(Ok(Frame::data(frame))))
+        }
+    }
+
+    /// Three kilobytes one by one, then silence.
+    struct Stalling(usize);
+
+    impl Body for Stalling {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0 {
+                0 => Poll::Pending,
+                _ => {
+                    self.0 -= 1;
+                    Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; 1000])))))
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_above_the_limit_is_too_large_at_once() {
+        let at_most = Duration::from_secs(30);
+        for (limit, refusal, took) in [
+            (2000, Refusal::BodyTooLarge, AT_ONCE),
+            (3000, Refusal::BodyTimeout, at_most),
+        ] {
+            let mut body = CollectBody::new(Stalling(3), limit, at_most);
+            let begun = Instant::now();
+            let collected = std::future::poll_fn(|context| body.poll(context)).await;
+            let unread = true;
+            assert_eq!(collected.err(), Some(NotCollected { refusal, unread }));
+            assert!(begun.elapsed() <= took, "{limit}: {:?}", begun.elapsed());
         }
     }
 

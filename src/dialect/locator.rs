@@ -186,6 +186,8 @@ mod tests {
             "https://e.com:",
             "https://e.com:/v1",
             "https://e.com:99999",
+            "http://h:0",
+            "https://e.com:0/v1",
             "https://e.com:65536/v1",
             "https://e.com:-1",
             "https://:443",
