@@ -740,6 +740,129 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
     }
 }
 
+// ---- the detail of an error ------------------------------------------------
+
+#[tokio::test]
+async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
+    let long = "9x".repeat(5000);
+    let dialects: [(Arc<dyn Dialect>, &[&str]); 5] = [
+        (
+            Arc::new(Plain::default()),
+            &[
+                "limit=0",
+                "limit=abc",
+                "state=done",
+                "cursor=x",
+                "limit=%zz",
+            ],
+        ),
+        (
+            Arc::new(Google::default()),
+            &["page_size=x", "pageSize=x", "page_token=x", "pageToken=x"],
+        ),
+        (
+            Arc::new(Ogc::default()),
+            &["limit=0", "status=done", "offset=7", "cursor=x"],
+        ),
+        (
+            Arc::new(Ipa::default()),
+            &[
+                "itemsPerPage=0",
+                "pageNum=2",
+                "includeCount=true",
+                "cursor=x",
+            ],
+        ),
+        (
+            Arc::new(Durable::default()),
+            &["top=0", "runtimeStatus=done"],
+        ),
+    ];
+    for (dialect, queries) in dialects {
+        let store = one("q3", State::Running).await;
+        let polls = PollService::new(store)
+            .dialect(Arc::clone(&dialect))
+            .listing();
+        let first = queries[0].split_once('=').unwrap().0;
+        let long = format!("{first}={long}");
+        for query in queries.iter().copied().chain([long.as_str()]) {
+            let (name, value) = query.split_once('=').unwrap();
+            let answer = ask(&polls, &format!("GET /?{query}"), &[]).await;
+            assert_eq!(
+                answer.status,
+                StatusCode::BAD_REQUEST,
+                "{dialect:?} {query}"
+            );
+            let text = answer.text();
+            let is_said = format!(" is no value for {name}, which takes ");
+            assert!(text.contains(&is_said), "{dialect:?} {query}: {text}");
+            assert!(
+                text.contains(&value[..value.len().min(60)]),
+                "{query}: {text}"
+            );
+            assert!(text.len() < 1000, "{query}: {text}");
+        }
+    }
+    let polls = PollService::new(one("q3", State::Running).await);
+    let answer = ask(&polls, "GET /q3?wait=soon", &[]).await;
+    let detail = answer.detail(400, "invalid-wait");
+    assert_eq!(
+        detail,
+        "\"soon\" is no value for wait, which takes whole seconds, as 10."
+    );
+    let google = polls.dialect(Google::default());
+    let answer = ask(&google, "POST /q3:wait?timeout=soon", &[]).await;
+    assert!(answer.text().contains("soon"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
+    let polls = PollService::new(one("q3", State::Running).await);
+    for (line, fields, status, code, fact) in [
+        (
+            "GET /a%00b",
+            &[][..],
+            400,
+            "invalid-id",
+            "The id is \"a%00b\"",
+        ),
+        ("GET /?id=%zz", &[], 400, "invalid-id", "%zz"),
+        ("GET /", &[], 400, "missing-id", "names no operation"),
+        (
+            "PATCH /q3",
+            &[],
+            405,
+            "method-not-allowed",
+            "GET, HEAD, DELETE, OPTIONS",
+        ),
+        (
+            "DELETE /q3",
+            &[("if-match", "\"x\"")],
+            412,
+            "precondition-failed",
+            "If-Match",
+        ),
+        (
+            "DELETE /q3",
+            &[("if-none-match", "*")],
+            412,
+            "precondition-failed",
+            "If-None-Match",
+        ),
+    ] {
+        let detail = ask(&polls, line, fields).await.detail(status, code);
+        assert!(detail.contains(fact), "{line}: {detail}");
+    }
+    let long = format!("GET /{}", "x".repeat(10_000));
+    let answer = ask(&polls, &long, &[]).await;
+    let detail = answer.detail(400, "invalid-id");
+    assert!(detail.contains("128") && detail.len() < 200, "{detail}");
+    let ogc = polls.dialect(Ogc::default());
+    let answer = ask(&ogc, "GET /q3/results", &[]).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.json()["detail"], "The job q3 is running.");
+}
+
 // ---- the reason of a termination -------------------------------------------
 
 #[tokio::test]

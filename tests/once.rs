@@ -147,6 +147,15 @@ impl Answer {
         assert!(!self.headers.contains_key("location"));
     }
 
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn detail(&self) -> String {
+        let problem: Value = serde_json::from_slice(&self.body).unwrap();
+        problem["detail"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Insists on an answer of the handler.
     fn says(&self, text: &str) {
         assert_eq!(
@@ -1041,6 +1050,108 @@ async fn forget<S: Store + Clone>(polls: &PollService<S>, location: &str) {
     assert_eq!(polled.status(), StatusCode::NOT_FOUND);
 }
 
+/// The type of the problem of another request with this field.
+fn reused((field, _): (&str, &str)) -> &'static str {
+    match field {
+        "operation-id" => "operation-id-reused",
+        _ => "idempotency-key-reused",
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_header_that_was_sent_and_its_value() {
+    let (_, key) = KEY;
+    let key = key.trim_matches('"');
+    for mode in MODES {
+        for (field, value, other) in [
+            (KEY, format!("Idempotency-Key \"{key}\""), "Operation-Id"),
+            (ID, format!("Operation-Id \"{}\"", ID.1), "Idempotency-Key"),
+        ] {
+            let store = MemoryStore::new().ttl(Duration::from_secs(3600));
+            let inner = mode.slow();
+            let layer = node(mode, &store, Idempotency::optional().client_ids());
+            let first = send(&layer, &inner, post(mode, &[field])).await;
+            let location = first.location().to_owned();
+            let another = || ask(mode, "POST /reports?year=2026", "Q4", &[field]);
+
+            let answer = send(&layer, &inner, another()).await;
+            answer.is_problem(422, reused(field));
+            assert!(answer.detail().contains(&value), "{answer:?}");
+            assert!(!answer.text().contains(other), "{answer:?}");
+
+            ended(&polls(&store), &location).await;
+            forget(&polls(&store), &location).await;
+            let answer = send(&layer, &inner, post(mode, &[field])).await;
+            answer.is_problem(410, "operation-deleted");
+            let (name, _) = value.split_once(' ').unwrap();
+            assert!(answer.detail().contains(&format!("Another {name}")));
+            assert!(!answer.text().contains(other), "{answer:?}");
+        }
+
+        // An id that another request has, beside a key that is free.
+        let store = MemoryStore::new();
+        let inner = mode.slow();
+        let layer = node(mode, &store, Idempotency::optional().client_ids());
+        send(&layer, &inner, post(mode, &[ID])).await.location();
+        let answer = send(&layer, &inner, post(mode, &[ID, KEY])).await;
+        answer.is_problem(422, "operation-id-reused");
+        assert!(answer.detail().contains(ID.1), "{answer:?}");
+
+        let required = node(mode, &store, Idempotency::required().client_ids());
+        let answer = send(&required, &inner, post(mode, &[])).await;
+        answer.is_problem(400, "idempotency-key-missing");
+        assert!(answer.detail().contains("Idempotency-Key"), "{answer:?}");
+        let short = ("idempotency-key", "\"abc\"");
+        let answer = send(&layer, &inner, post(mode, &[short])).await;
+        answer.is_problem(400, "idempotency-key-invalid");
+        for word in ["Idempotency-Key", "abc", "16"] {
+            assert!(answer.detail().contains(word), "{word}: {answer:?}");
+        }
+        for (ids, value) in [
+            (&["a b"][..], "\"a b\""),
+            (&[""], "\"\""),
+            (&["q3", "q4"], "\"q3, q4\""),
+            (&["result"], "\"result\""),
+        ] {
+            let fields: Vec<_> = ids.iter().map(|id| ("operation-id", *id)).collect();
+            let answer = send(&layer, &inner, post(mode, &fields)).await;
+            answer.is_problem(400, "invalid-id");
+            let said = format!("Operation-Id is {value}: ");
+            assert!(answer.detail().starts_with(&said), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_still_being_answered_is_named_by_what_names_it() {
+    for mode in EARLY {
+        for (field, kind) in [(KEY, "idempotency-key-in-use"), (ID, "operation-id-in-use")] {
+            let store = MemoryStore::new();
+            let inner = Inner::new(|_, _| async {
+                sleep(Duration::from_secs(3)).await;
+                Ok(Response::new(WholeBody::from("early")))
+            });
+            let rules = Idempotency::optional()
+                .client_ids()
+                .max_wait(Duration::ZERO);
+            let layer = node(mode, &store, rules);
+            let first = send(&layer, &inner, post(mode, &[field]));
+            let second = async {
+                sleep(Duration::from_secs(1)).await;
+                send(&layer, &inner, post(mode, &[field])).await
+            };
+            let (first, second) = tokio::join!(first, second);
+            first.says("early");
+            second.is_problem(409, kind);
+            let (_, value) = field;
+            assert!(
+                second.detail().contains(value.trim_matches('"')),
+                "{second:?}"
+            );
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_key_of_an_operation_that_was_deleted_is_410_until_it_would_have_expired() {
     for mode in MODES {
@@ -1065,7 +1176,7 @@ async fn the_key_of_an_operation_that_was_deleted_is_410_until_it_would_have_exp
             }
             let other = ask(mode, "POST /reports?year=2026", "Q4", &[field]);
             let other = send(&layer, &inner, other).await;
-            other.is_problem(422, "idempotency-key-reused");
+            other.is_problem(422, reused(field));
             assert_eq!((inner.runs(), store.len()), (1, 0), "{mode:?}");
 
             // Until the operation would have expired.
@@ -1148,7 +1259,10 @@ async fn a_wait_that_was_not_waited_is_not_said_to_be_applied() {
             for _ in 0..2 {
                 let begun = Instant::now();
                 let repeated = send(&layer, &inner, ask()).await;
-                assert_eq!((repeated.status.as_u16(), begun.elapsed()), (202, Duration::ZERO));
+                assert_eq!(
+                    (repeated.status.as_u16(), begun.elapsed()),
+                    (202, Duration::ZERO)
+                );
                 assert_eq!(applied(&repeated), "respond-async", "{mode:?}");
                 ended(&polls(&store), repeated.location()).await;
             }
@@ -1166,7 +1280,10 @@ async fn a_kept_answer_is_repeated_without_a_wait() {
     assert_eq!(first.headers["preference-applied"], "wait=4");
     let repeated = send(&layer, &inner, post(Mode::After, &fields)).await;
     repeated.says("early");
-    assert!(!repeated.headers.contains_key("preference-applied"), "{repeated:?}");
+    assert!(
+        !repeated.headers.contains_key("preference-applied"),
+        "{repeated:?}"
+    );
     assert_eq!(inner.runs(), 1);
 }
 

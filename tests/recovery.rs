@@ -382,6 +382,27 @@ async fn what_may_not_be_run_again_is_interrupted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_drain_releases_is_run_again_within_a_second_by_a_node_that_is_up() {
+    // Wherever between two looks the other node is.
+    for since in [0, 1, 2, 5, 8, 11, 40] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+        let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
+        first.runs_again(3);
+        second.runs_again(3);
+        let ids = [first.post().await, first.post().await];
+        sleep(Duration::from_secs(since)).await;
+        let report = first.drain.drain(Duration::ZERO).await;
+        assert_eq!(report.released.len(), 2, "{report:?}");
+        for id in ids {
+            let (state, _, took) = ended(&memory, &id).await;
+            assert_eq!(state, State::Succeeded);
+            assert!(took < Duration::from_secs(1), "after {since} s: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_of_the_store_interrupts_nothing() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let down = Arc::new(AtomicBool::new(false));

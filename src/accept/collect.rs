@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::{
     sync::oneshot,
-    time::{Instant, Sleep, sleep, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout_at},
 };
 
 use super::refuse::Refusal;
@@ -19,6 +19,10 @@ use crate::operation::{Collecting, WholeBody};
 /// So many bytes above the limit are read and thrown away to keep the
 /// connection.
 const EXCESS: u64 = 64 * 1024;
+
+/// So long the end of a body above the limit is waited for, to keep the connection. What
+/// is known to be too large is not refused any later.
+const RESPITE: Duration = Duration::from_millis(200);
 
 /// Collects a request body, up to a limit and within a time.
 ///
@@ -78,9 +82,10 @@ where
     ) -> Poll<Result<WholeBody, NotCollected>> {
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
+                let at_most = self.at_most;
                 let timer = self
                     .timer
-                    .get_or_insert_with(|| Box::pin(sleep(self.at_most)));
+                    .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + at_most)));
                 ready!(timer.as_mut().poll(context));
                 let refusal = match self.is_above_limit() {
                     true => Refusal::BodyTooLarge,
@@ -102,7 +107,11 @@ where
                     }));
                 }
                 Some(Ok(frame)) => {
+                    let was_above = self.is_above_limit();
                     self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if self.is_above_limit() && !was_above {
+                        self.wait_no_longer_than(RESPITE);
+                    }
                     if !self.is_above_limit() && self.collecting.push(frame).is_ok() {
                         continue;
                     }
@@ -118,6 +127,14 @@ where
                 refusal: Refusal::BodyTooLarge,
                 unread,
             }));
+        }
+    }
+
+    fn wait_no_longer_than(&mut self, time: Duration) {
+        let until = Instant::now() + time.min(self.at_most);
+        match &self.timer {
+            Some(timer) if timer.deadline() <= until => {}
+            _ => self.timer = Some(Box::pin(sleep_until(until))),
         }
     }
 

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
+    dialect::RequestName,
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{AtMost, Node, log_end, until_answered},
     store::{Created, Lease, NewOperation, Record, Reservation, StoreError, Write},
@@ -53,15 +54,17 @@ where
             Created::Existing(record) => Ok(Made::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken(wanted.new.id.clone())),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
-            Created::KeyHeld(Reservation::Forgotten(record)) => Err(Refusal::deleted(&record)),
+            Created::KeyHeld(Reservation::Forgotten(record)) => {
+                Err(Refusal::deleted(&record, wanted.name()))
+            }
             Created::KeyHeld(Reservation::InProgress)
                 if begun.get_or_insert_with(Instant::now).elapsed() < max_wait =>
             {
                 sleep(ASK_AGAIN).await;
                 continue;
             }
-            Created::KeyHeld(Reservation::InProgress) => Err(Refusal::KeyInUse),
-            Created::KeyHeld(_) => Err(Refusal::KeyReused),
+            Created::KeyHeld(Reservation::InProgress) => Err(Refusal::KeyInUse(wanted.name())),
+            Created::KeyHeld(_) => Err(Refusal::KeyReused(wanted.name())),
         };
     }
 }
@@ -86,7 +89,7 @@ where
     match AtMost::new(patience, found).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
-            Err(Refusal::KeyReused)
+            Err(Refusal::KeyReused(RequestName::Id(wanted.new.id.clone())))
         }
         Ok(Ok(Some(_))) => Err(Refusal::Taken(wanted.new.id.clone())),
         Ok(Err(_)) | Err(_) => {

@@ -12,6 +12,7 @@ use super::{
     hand_over::Wanted,
     policy::Policy,
     refuse::Refusal,
+    repeated::repeated,
     reserve::ReservedKey,
 };
 use crate::{
@@ -79,15 +80,9 @@ where
     fn leave(mut self, made: Result<Made, Refusal>) -> ControlFlow<Verdict, Leaving<S, R>> {
         let record = match made {
             Ok(Made::New(record)) => record,
-            // It was answered with a 503: this is no other request.
-            Ok(Made::Repeated(record)) if record.was_not_dispatched() => {
-                return ControlFlow::Break(Err(Refusal::Unavailable));
-            }
             Ok(Made::Repeated(record)) => {
-                let parts = &self.request.parts;
-                let urls = self.policy.locator.urls(parts, record.operation().id());
-                let accepted = Accepted::Repeated(Created::of(&record), urls);
-                return ControlFlow::Break(Ok(accepted));
+                let (parts, name) = (&self.request.parts, self.wanted.name());
+                return ControlFlow::Break(repeated(&self.policy, parts, &record, name));
             }
             Ok(Made::Answered(answer)) => {
                 return ControlFlow::Break(Ok(Accepted::Answered(answer)));

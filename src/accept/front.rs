@@ -76,7 +76,7 @@ impl Front {
         let (Created(operation), urls) = match accepted {
             Accepted::New(created) => (created, &self.urls),
             Accepted::Repeated(created, urls) => (created, urls),
-            Accepted::Answered(answer) => return (answer.to_response(), Reply::Direct),
+            Accepted::Answered(answer) => return (answer.to_response(), Reply::Kept),
         };
         // The request's, as far as whoever is outside gave it one that wants to know.
         Span::current().record("operation.id", display(operation.id()));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{BoxError, Service, util::Oneshot};
 
 use super::{
@@ -37,6 +38,8 @@ pin_project! {
         #[pin]
         state: State<S, R, B>,
         preferred: Preferred,
+        // When the request came, if that is going to be asked.
+        begun: Option<Instant>,
     }
 }
 
@@ -101,6 +104,7 @@ where
     /// Says in the response which preferences were followed.
     pub(super) fn set_preferred(&mut self, preferred: Preferred) {
         self.preferred = preferred;
+        self.begun = preferred.has_wait().then(Instant::now);
     }
 }
 
@@ -112,6 +116,7 @@ where
         Self {
             state,
             preferred: Preferred::default(),
+            begun: None,
         }
     }
 }
@@ -135,7 +140,8 @@ where
         let this = self.project();
         let (answer, reply) = ready!(this.state.poll_answer(context));
         Poll::Ready(answer.map(|mut response| {
-            this.preferred.mark(response.headers_mut(), reply);
+            let ago = this.begun.map(|begun| begun.elapsed()).unwrap_or_default();
+            this.preferred.mark(response.headers_mut(), reply, ago);
             response
         }))
     }

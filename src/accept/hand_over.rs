@@ -12,15 +12,18 @@ use super::{
     RequestBody,
     create::is_free,
     departure::Departure,
-    front::{Accepted, Created, Front},
+    front::{Accepted, Front},
     going::{Going, Held},
+    idempotency::sent,
     inner::Inner,
     policy::Policy,
     refuse::Refusal,
+    repeated::repeated,
     reserve::{Reserved, ReservedKey},
     when::{Reply, Way},
 };
 use crate::{
+    dialect::RequestName,
     operation::{OperationId, RecordedResponse, WholeBody},
     run::{Admitted, Node, WholeRequest},
     store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation, Owner},
@@ -51,6 +54,14 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// What the client names its request by.
+    pub(super) fn name(&self) -> RequestName {
+        match &self.new.key {
+            Some(key) => sent(key),
+            None => RequestName::Id(self.new.id.clone()),
+        }
+    }
+
     /// The same operation, of another creator.
     pub(super) fn anew(&self) -> Self {
         Self {
@@ -140,7 +151,7 @@ where
                 Err(Refusal::Closed)
             }
         };
-        let accepted = match reserved {
+        let verdict = match reserved {
             Ok(Reserved::Free(key)) => {
                 let node = Arc::clone(&self.node);
                 if let Err(refusal) = is_free(&node, patience, &wanted).await {
@@ -154,20 +165,14 @@ where
                     }
                 };
             }
-            Ok(Reserved::Operation(record)) if record.was_not_dispatched() => {
-                return self.refused(&Refusal::Unavailable);
-            }
             Ok(Reserved::Operation(record)) => {
-                let urls = self
-                    .policy
-                    .locator
-                    .urls(&self.request.parts, record.operation().id());
-                Accepted::Repeated(Created::of(&record), urls)
+                let parts = &self.request.parts;
+                repeated(&self.policy, parts, &record, wanted.name())
             }
-            Ok(Reserved::Answered(answer)) => Accepted::Answered(answer),
-            Err(refusal) => return self.refused(&refusal),
+            Ok(Reserved::Answered(answer)) => Ok(Accepted::Answered(answer)),
+            Err(refusal) => Err(refusal),
         };
-        self.front(&wanted.new.id).answer(&Ok(accepted)).into()
+        self.front(&wanted.new.id).answer(&verdict).into()
     }
 
     /// Creates the operation, and has its work done: neither depends on the client from
@@ -205,7 +210,7 @@ where
         let mut wanted = self.wanted(rules.client_id(&self.request.parts)?);
         let body = self.request.body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        let key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
+        let key = rules.key(&self.request.parts, body, id, self.owner.is_some())?;
         if let Some(key) = key {
             wanted.new = wanted.new.key(key);
         }

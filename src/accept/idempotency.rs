@@ -5,7 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use sha2::{Digest, Sha256};
 
 use super::refuse::Refusal;
-use crate::{operation::OperationId, store::Key};
+use crate::{
+    dialect::RequestName,
+    operation::{InvalidId, OperationId},
+    store::Key,
+};
 
 type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 
@@ -27,10 +31,9 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   a crash, once its lease is over.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
-/// characters. Where the layer knows no owners it needs 16, since it is all that
-/// keeps strangers apart. Where it does, all that come for nobody share their
-/// keys: refuse them outside, if they are strangers to each other. The body of a request with a key is collected in every
-/// mode. The fingerprint is of the target that the layer sees, so nested routers
+/// characters. That of a request without an owner needs 16, since it is all that keeps
+/// strangers apart: all that come for nobody share their keys. The body of a request with
+/// a key is collected in every mode. The fingerprint is of the target that the layer sees, so nested routers
 /// that share a store should tell themselves apart by a
 /// [fingerprint](Self::fingerprint) of their own.
 #[derive(Clone)]
@@ -46,7 +49,7 @@ pub struct Idempotency {
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 
-/// The longest key, and the shortest where there are no owners.
+/// The longest key, and the shortest of a request without an owner.
 const LONGEST: usize = 255;
 const SHORTEST_WITHOUT_OWNER: usize = 16;
 
@@ -124,7 +127,7 @@ impl Idempotency {
     }
 
     /// The key of a request: the one it brings, else one made of the `id` it
-    /// brings. `owned` says whether the layer knows owners; whose it is, the operation
+    /// brings. `owned` says whether the request has an owner; whose it is, the operation
     /// says that it is for.
     pub(super) fn key(
         &self,
@@ -133,18 +136,24 @@ impl Idempotency {
         id: Option<&OperationId>,
         owned: bool,
     ) -> Result<Option<Key>, Refusal> {
+        let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
+        let invalid = || Refusal::KeyInvalid {
+            value: all_of(&parts.headers, &IDEMPOTENCY_KEY),
+            shortest,
+        };
         let mut values = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
         let name = match (values.next(), values.next()) {
             (None, _) if self.required => return Err(Refusal::KeyMissing),
-            (None, _) => return Ok(id.map(|id| self.named(&format!("id:{id}"), parts, body, None))),
-            (Some(value), None) => self.parse(value.as_bytes()).ok_or(Refusal::KeyInvalid)?,
-            (Some(_), Some(_)) => return Err(Refusal::KeyInvalid),
+            (None, _) => {
+                return Ok(id.map(|id| self.named(&format!("{ID}{id}"), parts, body, None)));
+            }
+            (Some(value), None) => self.parse(value.as_bytes()).ok_or_else(invalid)?,
+            (Some(_), Some(_)) => return Err(invalid()),
         };
-        let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
         if name.len() < shortest || name.len() > LONGEST {
-            return Err(Refusal::KeyInvalid);
+            return Err(invalid());
         }
-        Ok(Some(self.named(&format!("key:{name}"), parts, body, id)))
+        Ok(Some(self.named(&format!("{KEY}{name}"), parts, body, id)))
     }
 
     /// The same key with another id is another request.
@@ -167,14 +176,39 @@ impl Idempotency {
     }
 }
 
+/// What the names of keys begin with in a store: those of an `Idempotency-Key`, and those of
+/// an `Operation-Id`.
+const KEY: &str = "key:";
+const ID: &str = "id:";
+
+/// What the client of a key has sent.
+pub(super) fn sent(key: &Key) -> RequestName {
+    let id = key.name.strip_prefix(ID).and_then(|id| id.parse().ok());
+    match id {
+        Some(id) => RequestName::Id(id),
+        None => RequestName::Key(key.name.strip_prefix(KEY).unwrap_or(&key.name).into()),
+    }
+}
+
 /// The id that a client brings for its operation.
 fn client_id(headers: &HeaderMap) -> Result<Option<OperationId>, Refusal> {
     let mut values = headers.get_all(&OPERATION_ID).iter();
-    match (values.next().map(HeaderValue::to_str), values.next()) {
-        (None, _) => Ok(None),
-        (Some(Ok(text)), None) => text.parse().map(Some).map_err(|_| Refusal::ClientIdInvalid),
-        _ => Err(Refusal::ClientIdInvalid),
-    }
+    let id = match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(Ok(text)), None) => text.parse(),
+        _ => Err(InvalidId::Character),
+    };
+    id.map(Some).map_err(|why| Refusal::ClientIdInvalid {
+        value: all_of(headers, &OPERATION_ID),
+        why,
+    })
+}
+
+/// The values of a field, which are one list (RFC 9110, section 5.3).
+fn all_of(headers: &HeaderMap, field: &HeaderName) -> Box<str> {
+    let values = headers.get_all(field).iter();
+    let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    values.collect::<Vec<_>>().join(", ").into()
 }
 
 /// A structured-field string after its opening quote; its parameters are
@@ -243,6 +277,11 @@ mod tests {
         rules.key(&parts, &body, None, true)
     }
 
+    fn invalid(value: &str) -> Refusal {
+        let value = value.into();
+        Refusal::KeyInvalid { value, shortest: 1 }
+    }
+
     #[test]
     fn a_key_is_one_structured_field_string() {
         let strict = Idempotency::optional();
@@ -263,15 +302,17 @@ mod tests {
             b"\"\xff\"",
             b"\"a\tb\"",
         ] {
-            assert_eq!(name(bad), Err(Refusal::KeyInvalid), "{bad:?}");
+            assert_eq!(
+                name(bad),
+                Err(invalid(&String::from_utf8_lossy(bad))),
+                "{bad:?}"
+            );
         }
-        assert_eq!(
-            name(format!("\"{}\"", "x".repeat(256)).as_bytes()),
-            Err(Refusal::KeyInvalid)
-        );
+        let long = format!("\"{}\"", "x".repeat(256));
+        assert_eq!(name(long.as_bytes()), Err(invalid(&long)));
         assert_eq!(
             key(&strict, &[b"\"a\"", b"\"a\""], ""),
-            Err(Refusal::KeyInvalid)
+            Err(invalid("\"a\", \"a\""))
         );
         assert_eq!(key(&strict, &[], ""), Ok(None));
         assert_eq!(
@@ -284,7 +325,7 @@ mod tests {
             key(&tolerant, &[b"8e03978e"], ""),
             key(&strict, &[b"\"8e03978e\""], "")
         );
-        assert_eq!(key(&tolerant, &[b"a b"], ""), Err(Refusal::KeyInvalid));
+        assert_eq!(key(&tolerant, &[b"a b"], ""), Err(invalid("a b")));
     }
 
     #[test]
@@ -298,7 +339,10 @@ mod tests {
         assert!(rules.key(&parts, &body, None, true).is_ok());
         assert_eq!(
             rules.key(&parts, &body, None, false),
-            Err(Refusal::KeyInvalid)
+            Err(Refusal::KeyInvalid {
+                value: "\"fifteen letters\"".into(),
+                shortest: 16,
+            })
         );
     }
 

@@ -35,8 +35,8 @@
 //! # A body above the limit
 //! A `Content-Length` above the limit is answered before a byte is read, so no
 //! `100 Continue` goes out. Without one, up to 64 KiB above the limit are read
-//! and thrown away; if the body ends there, the connection serves on. Otherwise
-//! HTTP/1 carries `Connection: close`, what the client is still sending is read
+//! for up to 200 ms and thrown away; if the body ends there, the connection serves on.
+//! Otherwise HTTP/1 carries `Connection: close`, what the client is still sending is read
 //! and thrown away for a moment so that it gets to see the answer, and HTTP/2
 //! resets that stream alone.
 
@@ -58,6 +58,7 @@ mod over;
 mod owner;
 mod policy;
 mod refuse;
+mod repeated;
 mod reserve;
 mod service;
 mod when;

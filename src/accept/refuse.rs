@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{collect::discard, policy::Policy};
 use crate::{
-    dialect::{Bound, Fault},
-    operation::{FailureKind, OperationId, WholeBody},
+    dialect::{Bound, Fault, RequestName},
+    operation::{FailureKind, InvalidId, OperationId, WholeBody},
     run::Refused,
     store::Record,
 };
@@ -31,18 +31,25 @@ pub(super) enum Refusal {
     /// The operation could not be created.
     Unavailable,
     KeyMissing,
-    KeyInvalid,
-    ClientIdInvalid,
-    /// The key came with another request before.
-    KeyReused,
-    /// The first request with this key is still being answered.
-    KeyInUse,
+    /// What was sent as a key is none, which needs so many characters.
+    KeyInvalid {
+        value: Box<str>,
+        shortest: usize,
+    },
+    ClientIdInvalid {
+        value: Box<str>,
+        why: InvalidId,
+    },
+    /// It came with another request before.
+    KeyReused(RequestName),
+    /// The first request with it is still being answered.
+    KeyInUse(RequestName),
     /// The id is another owner's.
     Taken(OperationId),
     /// The inner service came to no answer, and there was no operation yet.
     Failed(FailureKind),
-    /// The key made this operation, which was deleted.
-    Deleted(OperationId),
+    /// What this names made this operation, which was deleted.
+    Deleted(OperationId, RequestName),
 }
 
 impl From<Refused> for Refusal {
@@ -57,8 +64,8 @@ impl From<Refused> for Refusal {
 
 impl Refusal {
     /// A repetition of the request that made an operation which was deleted.
-    pub(super) fn deleted<T>(record: &Record<T>) -> Self {
-        Self::Deleted(record.operation().id().clone())
+    pub(super) fn deleted<T>(record: &Record<T>, name: RequestName) -> Self {
+        Self::Deleted(record.operation().id().clone(), name)
     }
 
     /// The answer. `closes` says that the body's end is out of reach, with
@@ -87,13 +94,26 @@ impl Refusal {
             Self::BodyUnreadable => Fault::BodyUnreadable,
             Self::Unavailable => Fault::Unavailable { retry_after },
             Self::KeyMissing => Fault::KeyMissing,
-            Self::KeyInvalid => Fault::KeyInvalid,
-            Self::ClientIdInvalid => Fault::InvalidId,
-            Self::KeyReused => Fault::KeyReused,
-            Self::KeyInUse => Fault::KeyInUse { retry_after },
+            Self::KeyInvalid { value, shortest } => Fault::KeyInvalid {
+                value: value.clone(),
+                shortest: *shortest,
+            },
+            Self::ClientIdInvalid { value, why } => Fault::InvalidId {
+                field: Some("Operation-Id"),
+                value: value.clone(),
+                why: *why,
+            },
+            Self::KeyReused(name) => Fault::KeyReused { name: name.clone() },
+            Self::KeyInUse(name) => Fault::KeyInUse {
+                name: name.clone(),
+                retry_after,
+            },
             Self::Taken(id) => Fault::IdTaken { id: id.clone() },
             Self::Failed(kind) => Fault::Failed { kind: *kind },
-            Self::Deleted(id) => Fault::Deleted { id: id.clone() },
+            Self::Deleted(id, name) => Fault::Deleted {
+                id: id.clone(),
+                name: name.clone(),
+            },
         };
         let mut response = policy.dialect.fault(&fault);
         fault.add_headers(response.headers_mut());

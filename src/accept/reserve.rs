@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::refuse::Refusal;
+use super::{idempotency::sent, refuse::Refusal};
 use crate::{
     operation::RecordedResponse,
     run::{Node, until_answered},
@@ -64,7 +64,7 @@ impl ReservedKey {
             tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
             match told.await.unwrap_or(Err(Refusal::Unavailable))? {
                 Some(reserved) => return Ok(reserved),
-                None if begun.elapsed() >= max_wait => return Err(Refusal::KeyInUse),
+                None if begun.elapsed() >= max_wait => return Err(Refusal::KeyInUse(sent(&key))),
                 None => sleep(ASK_AGAIN).await,
             }
         }
@@ -114,8 +114,10 @@ impl<R: Repository> Keeper<R> {
                 Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
                 Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
                 Reservation::InProgress => Ok(None),
-                Reservation::Forgotten(record) => Err(Refusal::deleted(&record)),
-                Reservation::Mismatch | Reservation::Reserved(_) => Err(Refusal::KeyReused),
+                Reservation::Forgotten(record) => Err(Refusal::deleted(&record, sent(&self.key))),
+                Reservation::Mismatch | Reservation::Reserved(_) => {
+                    Err(Refusal::KeyReused(sent(&self.key)))
+                }
             },
             Ok(Err(_)) | Err(_) => {
                 tracing::error!("a key could not be reserved");

@@ -97,6 +97,8 @@ pub(super) enum Reply {
     Accepted,
     /// It is the inner service's.
     Direct,
+    /// It is the inner service's to an earlier request.
+    Kept,
     /// It is a refusal, which follows no preference.
     Refused,
 }
@@ -122,17 +124,27 @@ fn applied(text: String) -> HeaderValue {
 }
 
 impl Preferred {
+    /// Whether it matters how long the answer takes.
+    pub(super) fn has_wait(self) -> bool {
+        self.wait.is_some()
+    }
+
     /// `Vary: Prefer` on what depends on it, and `Preference-Applied` (RFC 7240,
-    /// section 3) with what was honoured: `respond-async` on a 202, `wait` on
-    /// whatever was waited for. The inner service may have honoured others.
-    pub(super) fn mark(self, headers: &mut HeaderMap, reply: Reply) {
+    /// section 3) with what was honoured: `respond-async` on a 202, `wait` on an answer
+    /// that came in its time, and on a 202 after all of it. The request came `ago`. The
+    /// inner service may have honoured others.
+    pub(super) fn mark(self, headers: &mut HeaderMap, reply: Reply, ago: Duration) {
         if !self.matters {
             return;
         }
         headers.append(VARY, BY_PREFER);
+        let wait = self.wait.filter(|wait| match reply {
+            Reply::Accepted => ago >= *wait,
+            Reply::Direct => true,
+            Reply::Kept | Reply::Refused => false,
+        });
         let respond_async = self.respond_async && reply == Reply::Accepted;
-        let applied = match (respond_async, self.wait.map(|wait| wait.as_secs())) {
-            _ if reply == Reply::Refused => return,
+        let applied = match (respond_async, wait.map(|wait| wait.as_secs())) {
             (false, None) => return,
             (true, None) => RESPOND_ASYNC,
             (false, Some(wait)) => applied(format!("wait={wait}")),
@@ -152,7 +164,7 @@ mod tests {
         let cap = Duration::from_secs(30);
         let (way, preferred) = when.of(Preferences::of(&headers), cap, false);
         let mut marked = HeaderMap::new();
-        preferred.mark(&mut marked, Reply::Accepted);
+        preferred.mark(&mut marked, Reply::Accepted, cap);
         let applied = marked
             .get("preference-applied")
             .map_or("", |value| value.to_str().unwrap());
@@ -177,7 +189,7 @@ mod tests {
             let (way, preferred) = when.of(Preferences::of(&headers), cap, true);
             assert_ne!(way, Way::Pass, "{when:?}");
             let mut marked = HeaderMap::new();
-            preferred.mark(&mut marked, Reply::Accepted);
+            preferred.mark(&mut marked, Reply::Accepted, cap);
             let applied = marked["preference-applied"].to_str().unwrap();
             assert!(applied.starts_with("respond-async"), "{when:?}: {applied}");
             assert_eq!(marked["vary"], "Prefer");

@@ -79,7 +79,7 @@ impl Ask {
 }
 
 /// Which operations a client wants listed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// Only those in one of these states.
     pub states: StateSet,
@@ -87,6 +87,20 @@ pub struct Listing {
     pub limit: Option<usize>,
     /// Only what comes after the page that gave this cursor.
     pub cursor: Option<String>,
+    /// The parameter that the cursor came by, or would have, for the error of one that no
+    /// page gave; by default `cursor`.
+    pub cursor_parameter: &'static str,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self {
+            states: StateSet::default(),
+            limit: None,
+            cursor: None,
+            cursor_parameter: "cursor",
+        }
+    }
 }
 
 /// A page of a list.
@@ -119,7 +133,8 @@ pub enum Intent {
     Forget,
 }
 
-/// What a cancel does to an operation that has succeeded or failed already.
+/// What a cancel does to an operation that has succeeded or failed already. One that was
+/// canceled already is the answer to another cancel, unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFinished {
@@ -127,7 +142,9 @@ pub enum WhenFinished {
     Same,
     /// Nothing, and answers that it is too late.
     Refuse,
-    /// The same, unless the request names its current version by `If-Match`: then it
+    /// The same, and to one that was canceled: a second cancel is too late.
+    RefuseEnded,
+    /// As [`Refuse`](Self::Refuse), unless the request names its current version by `If-Match`: then it
     /// forgets the operation, also one that was canceled.
     RefuseUnlessMatched,
     /// It forgets the operation.

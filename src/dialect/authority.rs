@@ -1,10 +1,11 @@
 //! What of a URL says where its server is.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, num::NonZeroU16};
 
 /// Whether `text` is a host, and a port perhaps, as clients can be sent to: a name or an
 /// address of unreserved characters, or an IPv6 address in brackets (RFC 3986, section
-/// 3.2.2). User information has no place there (RFC 9110, section 4.2.4).
+/// 3.2.2). User information has no place there (RFC 9110, section 4.2.4), and nothing can be
+/// reached at port 0 (RFC 6335, section 6).
 pub(super) fn is_host_and_port(text: &str) -> bool {
     let (host, after) = match text.strip_prefix('[') {
         Some(address) => match address.split_once(']') {
@@ -28,7 +29,7 @@ fn is_name(text: &str) -> bool {
 }
 
 fn is_port(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<NonZeroU16>().is_ok()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(super) fn fault(fault: &Fault) -> Response<WholeBody> {
     let problem = fault.problem();
     let status = match fault {
         // The same id with another request.
-        Fault::KeyReused => StatusCode::BAD_REQUEST,
+        Fault::KeyReused { .. } => StatusCode::BAD_REQUEST,
         fault => fault.status(),
     };
     error(status, &ErrorWords::of_fault(fault, &problem))

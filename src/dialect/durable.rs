@@ -17,7 +17,7 @@ use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, c
 /// | the accepted one | 202, `Location`, `id`, `statusQueryGetUri`, `terminatePostUri`, `purgeHistoryDeleteUri` |
 /// | `GET …/{id}` | 202 while it is going on, else 200: `instanceId`, `runtimeStatus`, `output`, `customStatus` (the progress), `createdTime`, `lastUpdatedTime`; 500 once it has failed, where `returnInternalServerErrorOnFailure=true` |
 /// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
-/// | `POST …/{id}/terminate` | 202, and its `reason` is the `output`; 410 once it has succeeded or failed |
+/// | `POST …/{id}/terminate` | 202, and its `reason` is the `output`; 410 once it has ended, also by another termination |
 /// | `DELETE …/{id}` | 200 `{"instancesDeleted":1}`, and it is forgotten; 404 while it is going on |
 /// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
 ///
@@ -51,7 +51,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "terminate",
         allow: POST,
-        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+        asks: &[(Method::POST, Intent::Cancel(WhenFinished::RefuseEnded))],
     },
 ];
 
@@ -184,7 +184,7 @@ impl Dialect for Durable {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        let problem = fault.named(CONTINUATION_NAME).problem();
+        let problem = fault.problem();
         let words = ErrorWords::of_fault(fault, &problem);
         let status = match fault {
             Fault::AlreadyFinished { .. } => StatusCode::GONE,
@@ -224,7 +224,7 @@ fn cannot(inquiry: &Inquiry<'_>) -> Option<&'static str> {
 }
 
 /// Whether a switch is on.
-fn switch(query: Option<&str>, name: &str) -> Result<bool, Malformed> {
+fn switch<'a>(query: Option<&'a str>, name: &str) -> Result<bool, Malformed<'a>> {
     let value = query::parameter(query, name)?;
     Ok(value.is_some_and(|value| value.eq_ignore_ascii_case("true")))
 }
@@ -245,7 +245,8 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let mut cursors = inquiry.headers.get_all(&CONTINUATION).iter();
     let cursor = cursors.next().map(|cursor| cursor.to_str());
     let cursor = cursor.transpose();
-    let cursor = cursor.map_err(|_| Fault::InvalidQuery { parameter })?;
+    let no_text = |_| Fault::invalid_query(parameter, "", "text of ASCII characters");
+    let cursor = cursor.map_err(no_text)?;
     if cursors.next().is_some() {
         return Err(Fault::RepeatedParameter { parameter });
     }
@@ -254,5 +255,6 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         // Some clients take the first page for all there is.
         limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),
         cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),
+        cursor_parameter: CONTINUATION_NAME,
     })
 }

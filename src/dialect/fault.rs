@@ -1,5 +1,5 @@
-//! Errors of this crate's own making.
-
+mod bound;
+mod request_name;
 mod wording;
 
 use std::time::Duration;
@@ -10,11 +10,13 @@ use http::{
 };
 
 use super::retry_after::whole_seconds;
-use crate::operation::{FailureKind, OperationId, State, WholeBody};
+use crate::operation::{FailureKind, InvalidId, OperationId, Problem, State, WholeBody};
+
+pub use self::{bound::Bound, request_name::RequestName};
 
 /// An error of this crate's own making, as opposed to one of the inner service.
 ///
-/// Each has a [`Problem`](crate::Problem) whose type is `urn:tower-operations:` and a stable
+/// Each has a [`Problem`] whose type is `urn:tower-operations:` and a stable
 /// name; what is inside (a store's error text, say) is never in it.
 ///
 /// | name | status | when |
@@ -33,10 +35,12 @@ use crate::operation::{FailureKind, OperationId, State, WholeBody};
 /// | `idempotency-key-invalid` | 400 | the key is no string, too long or too short |
 /// | `idempotency-key-in-use` | 409 | the first request with it is still being answered |
 /// | `idempotency-key-reused` | 422 | it came with another request before |
+/// | `operation-id-in-use` | 409 | the first request with this `Operation-Id` is still being answered |
+/// | `operation-id-reused` | 422 | it came with another request before |
 /// | `id-taken` | 409 | the id is somebody else's |
 /// | `canceled` | 410 | there is no result, and will be none |
-/// | `operation-deleted` | 410 | the key made an operation that its client deleted |
-/// | `precondition-failed` | 412 | `If-Match` names another version |
+/// | `operation-deleted` | 410 | the same request made an operation that its client deleted |
+/// | `precondition-failed` | 412 | `If-Match` names another version, or `If-None-Match` this one |
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
@@ -51,13 +55,27 @@ pub enum Fault {
     /// The request names no operation.
     MissingId,
     /// What it names cannot be an operation.
-    InvalidId,
+    InvalidId {
+        /// The header field that names it, if one does.
+        field: Option<&'static str>,
+        /// What it names.
+        value: Box<str>,
+        /// Why that is no id.
+        why: InvalidId,
+    },
     /// `?wait=` is no number of seconds.
-    InvalidWait,
+    InvalidWait {
+        /// Its value.
+        value: Box<str>,
+    },
     /// A parameter has no value that it can have.
     InvalidQuery {
-        /// Which parameter.
+        /// Which parameter, by the name it came by.
         parameter: &'static str,
+        /// Its value.
+        value: Box<str>,
+        /// What it can be, as `a whole number`.
+        allowed: Box<str>,
     },
     /// A parameter that has one value is given more than once.
     RepeatedParameter {
@@ -109,11 +127,22 @@ pub enum Fault {
     /// An `Idempotency-Key` is required.
     KeyMissing,
     /// The `Idempotency-Key` is no string, too long or too short.
-    KeyInvalid,
-    /// The `Idempotency-Key` came with another request before.
-    KeyReused,
-    /// The first request with this `Idempotency-Key` is still being answered.
+    KeyInvalid {
+        /// What was sent as one; several fields as one list.
+        value: Box<str>,
+        /// How many characters it needs.
+        shortest: usize,
+    },
+    /// The `Idempotency-Key` or the `Operation-Id` came with another request before.
+    KeyReused {
+        /// Which of them.
+        name: RequestName,
+    },
+    /// The first request with this `Idempotency-Key` or `Operation-Id` is still being
+    /// answered.
     KeyInUse {
+        /// Which of them.
+        name: RequestName,
         /// When to try again.
         retry_after: Duration,
     },
@@ -126,14 +155,19 @@ pub enum Fault {
     Deleted {
         /// The operation.
         id: OperationId,
+        /// What says that it is the same request.
+        name: RequestName,
     },
     /// There is no result, and will be none.
     Canceled {
         /// The operation.
         id: OperationId,
     },
-    /// `If-Match` names another version.
-    PreconditionFailed,
+    /// `If-Match` names another version, or `If-None-Match` this one.
+    PreconditionFailed {
+        /// Which of them.
+        field: &'static str,
+    },
     /// The request body is above the limit.
     BodyTooLarge {
         /// The limit in bytes.
@@ -173,21 +207,32 @@ pub enum Fault {
     },
 }
 
-/// A bound that keeps a service from being overloaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Bound {
-    /// How many operations are in flight.
-    InFlight,
-    /// How many of one owner's are.
-    InFlightPerOwner,
-    /// How many event streams are open.
-    Streams,
-    /// How many of one owner's are.
-    StreamsPerOwner,
-}
-
 impl Fault {
+    /// What a path or a query names is no operation's id.
+    #[must_use]
+    pub fn invalid_id(text: &str, why: InvalidId) -> Self {
+        Self::InvalidId {
+            field: None,
+            value: text.into(),
+            why,
+        }
+    }
+
+    /// A parameter has a value that it cannot have. `allowed` says what it can have, as
+    /// `a whole number`.
+    #[must_use]
+    pub fn invalid_query(parameter: &'static str, value: &str, allowed: &str) -> Self {
+        Self::InvalidQuery {
+            parameter,
+            value: value.into(),
+            allowed: allowed.into(),
+        }
+    }
+
+    pub(super) fn invalid_wait(text: &str) -> Self {
+        Self::InvalidWait { value: text.into() }
+    }
+
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -213,11 +258,24 @@ impl Fault {
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::KeyInUse { retry_after }
+            Self::KeyInUse { retry_after, .. }
             | Self::Overloaded { retry_after, .. }
             | Self::ShuttingDown { retry_after }
             | Self::Unavailable { retry_after } => Some(whole_seconds(*retry_after)),
             _ => None,
+        }
+    }
+
+    /// The fault as a problem.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let (code, status, title) = self.describe();
+        let problem = Problem::new(status)
+            .with_type(format!("urn:tower-operations:{code}"))
+            .with_title(title);
+        match self.detail() {
+            Some(detail) => problem.with_detail(detail),
+            None => problem,
         }
     }
 
@@ -240,16 +298,6 @@ impl Fault {
         }
         if let Some(seconds) = self.retry_after() {
             add(RETRY_AFTER, seconds.into());
-        }
-    }
-
-    /// The same, where the parameter `cursor` has another name.
-    pub(super) fn named(&self, cursor: &'static str) -> Self {
-        match self {
-            Self::InvalidQuery {
-                parameter: "cursor",
-            } => Self::InvalidQuery { parameter: cursor },
-            fault => fault.clone(),
         }
     }
 }

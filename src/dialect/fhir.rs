@@ -24,6 +24,9 @@ use crate::operation::{
 /// | `GET …/{id}` | 202 and `X-Progress`; once it has succeeded 200 and the recorded response, with `Expires`; once it has failed 4xx and an `OperationOutcome` |
 /// | `DELETE …/{id}` | 202, and it is as if it had never been |
 ///
+/// The repetition of a request whose operation was canceled, by an
+/// [idempotency key](crate::Idempotency), is 410.
+///
 /// A failure of 408, 429, 500 and above is `422`: to its clients those say that the poll
 /// itself has failed and is to be repeated. Errors are an `OperationOutcome`, the
 /// service's own if it has made one. A kick-off that

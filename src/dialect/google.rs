@@ -188,13 +188,11 @@ impl Dialect for Google {
                 // What is posted for its status is waited for.
                 let wait = match (inquiry.method, intent) {
                     (&Method::POST, Intent::Status) => {
-                        let invalid = || Fault::InvalidQuery {
-                            parameter: "timeout",
-                        };
                         let timeout = said(inquiry, "timeout")?.map(|text| {
                             let seconds = text.strip_suffix('s').unwrap_or(&text).parse().ok();
                             let wait = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
-                            wait.ok_or_else(invalid)
+                            let allowed = "seconds, as 10s";
+                            wait.ok_or_else(|| Fault::invalid_query("timeout", &text, allowed))
                         });
                         Some(timeout.transpose()?.unwrap_or(ANY_TIME))
                     }
@@ -213,14 +211,17 @@ impl Dialect for Google {
                 }
                 let limit = parameter_named(inquiry, &["pageSize", "page_size"])?;
                 let limit = limit.filter(|(_, text)| !text.is_empty());
-                let invalid = |parameter| move |_| Fault::InvalidQuery { parameter };
-                let limit = limit.map(|(name, text)| text.parse().map_err(invalid(name)));
+                let limit = limit.map(|(name, text)| {
+                    let invalid = |_| Fault::invalid_query(name, &text, "a whole number");
+                    text.parse().map_err(invalid)
+                });
                 let token = parameter_named(inquiry, &["pageToken", "page_token"])?;
                 let token = token.filter(|(_, text)| !text.is_empty());
                 Ok(Ask::List(Listing {
                     states: StateSet::ALL,
                     // None, or 0, is as many as the service likes.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
+                    cursor_parameter: token.as_ref().map_or("pageToken", |(name, _)| *name),
                     cursor: token.map(|(_, text)| text.into_owned()),
                 }))
             }
@@ -272,7 +273,7 @@ impl Dialect for Google {
     }
 
     fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        let problem = fault.named("pageToken").problem();
+        let problem = fault.problem();
         let words = ErrorWords::of_fault(fault, &problem);
         let (status, (_, name)) = match fault {
             Fault::NotFinished { .. } => {

@@ -113,10 +113,8 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         });
     }
     for (parameter_name, only) in [("pageNum", "1"), ("includeCount", "false")] {
-        if parameter(inquiry, parameter_name)?.is_some_and(|value| value != only) {
-            return Err(Fault::InvalidQuery {
-                parameter: parameter_name,
-            });
+        if let Some(value) = parameter(inquiry, parameter_name)?.filter(|value| value != only) {
+            return Err(Fault::invalid_query(parameter_name, &value, only));
         }
     }
     Ok(Listing {

@@ -133,8 +133,8 @@ impl fmt::Debug for Locator {
     }
 }
 
-/// A base URL is `http` or `https`, with a host, and perhaps with a port up to 65535 and a
-/// path; without user information, a query or a fragment.
+/// A base URL is `http` or `https`, with a host, and perhaps with a port from 1 to 65535
+/// and a path; without user information, a query or a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a base URL is an absolute http or https URL without user information, query and fragment")]
 pub struct InvalidBaseUrl;

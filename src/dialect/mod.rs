@@ -45,7 +45,7 @@ pub use azure::Azure;
 pub use context::Context;
 pub use durable::Durable;
 pub use event::Event;
-pub use fault::{Bound, Fault};
+pub use fault::{Bound, Fault, RequestName};
 pub use fhir::Fhir;
 pub use google::Google;
 pub use ipa::Ipa;

@@ -17,6 +17,9 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// | `GET …/{id}` | 202 and `Location`; once it has ended 200, the recorded response, and its status in `AsyncResult` |
 /// | `DELETE …/{id}` | 204, and it is as if it had never been; 410 once it has succeeded or failed |
 ///
+/// The repetition of a request whose operation was canceled, by an
+/// [idempotency key](crate::Idempotency), is 410 `OperationDeleted`.
+///
 /// Errors are `{"error":{"code","message"}}`. System query options, as `$filter`, are `400`.
 /// The response of a 4.0 client, which is
 /// `application/http`, is not made, and no `callback` is called.

@@ -159,7 +159,12 @@ impl Dialect for Ogc {
         let problem = match operation.state() {
             State::Pending | State::Running => Problem::new(StatusCode::NOT_FOUND)
                 .with_type(format!("{EXCEPTIONS}/result-not-ready"))
-                .with_title("The results are not ready yet"),
+                .with_title("The results are not ready yet")
+                .with_detail(format!(
+                    "The job {} is {}.",
+                    operation.id(),
+                    word(operation.state())
+                )),
             State::Canceled => {
                 let id = operation.id().clone();
                 return Err(Fault::Canceled { id });
@@ -227,10 +232,9 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         }
     }
     // Pages follow one another by cursors.
-    if parameter(inquiry, "offset")?.is_some_and(|offset| offset != "0") {
-        return Err(Fault::InvalidQuery {
-            parameter: "offset",
-        });
+    if let Some(offset) = parameter(inquiry, "offset")?.filter(|offset| offset != "0") {
+        let allowed = "0, since the next page is a link";
+        return Err(Fault::invalid_query("offset", &offset, allowed));
     }
     // There is nothing but processes.
     let kinds = query::values(inquiry.query, "type");
@@ -245,5 +249,6 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
         states: states(inquiry, "status", word)?,
         limit: limit.transpose()?,
         cursor: parameter(inquiry, "cursor")?.map(Into::into),
+        ..Listing::default()
     })
 }

@@ -9,7 +9,7 @@ use super::{
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
     query::{self, Malformed},
-    routes::{Asked, Part, READ, RESULT, asked, parameter, states, states_again},
+    routes::{Asked, ONE_OR_MORE, Part, READ, RESULT, asked, parameter, states, states_again},
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody, push_string};
 
@@ -274,14 +274,17 @@ pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
 
 pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
     let limit = parameter(inquiry, "limit")?
-        .map(|number| delta_seconds(number.as_bytes()).filter(|number| *number > 0))
-        .map(|number| number.ok_or(Fault::InvalidQuery { parameter: "limit" }))
+        .map(|text| {
+            let number = delta_seconds(text.as_bytes()).filter(|number| *number > 0);
+            number.ok_or_else(|| Fault::invalid_query("limit", &text, ONE_OR_MORE))
+        })
         .transpose()?
         .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     Ok(Listing {
         states: states(inquiry, "state", State::as_str)?,
         limit,
         cursor: parameter(inquiry, "cursor")?.map(Cow::into_owned),
+        ..Listing::default()
     })
 }
 
@@ -290,14 +293,14 @@ pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
 fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
     let parameter = query::parameter(inquiry.query, "wait");
     let parameter = parameter.map_err(|malformed| match malformed {
-        Malformed::Encoding => Fault::InvalidWait,
+        Malformed::Encoding(text) => Fault::invalid_wait(text),
         repeated @ Malformed::Repeated => repeated.fault("wait"),
     });
     match parameter? {
         None => Ok(Preferences::of(inquiry.headers).wait()),
         Some(text) => delta_seconds(text.as_bytes())
             .map(|seconds| Some(Duration::from_secs(seconds)).filter(|wait| !wait.is_zero()))
-            .ok_or(Fault::InvalidWait),
+            .ok_or_else(|| Fault::invalid_wait(&text)),
     }
 }
 
@@ -307,6 +310,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::operation::InvalidId;
 
     fn ask(method: &Method, uri: &str) -> Result<(String, Intent), Fault> {
         let (path, query) = match uri.split_once('?') {
@@ -353,11 +357,13 @@ mod tests {
             "/..", "/a%00", "/a%2Fb", "/%", "/?id=%zz", "/?id=..", "/events", "/q3//",
         ] {
             assert!(
-                matches!(get(uri), Fault::InvalidId | Fault::MissingId),
+                matches!(get(uri), Fault::InvalidId { .. } | Fault::MissingId),
                 "{uri}"
             );
         }
-        assert_eq!(get(&format!("/{}", "x".repeat(10_000))), Fault::InvalidId);
+        let long = "x".repeat(10_000);
+        let too_long = Fault::invalid_id(&long, InvalidId::TooLong);
+        assert_eq!(get(&format!("/{long}")), too_long);
     }
 
     #[test]
@@ -383,7 +389,8 @@ mod tests {
         assert_eq!(wait(Some("wait=5")), Ok(Some(5)));
         assert_eq!(wait(Some("wait=0")), Ok(None));
         for bad in ["wait=", "wait=x", "wait=-1", "wait=1.5", "wait=%zz"] {
-            assert_eq!(wait(Some(bad)), Err(Fault::InvalidWait), "{bad}");
+            let value = bad.strip_prefix("wait=").unwrap();
+            assert_eq!(wait(Some(bad)), Err(Fault::invalid_wait(value)), "{bad}");
         }
     }
 

@@ -9,7 +9,7 @@ use super::Fault;
 pub(super) fn values<'a>(
     query: Option<&'a str>,
     name: &str,
-) -> impl Iterator<Item = Result<Cow<'a, str>, Malformed>> {
+) -> impl Iterator<Item = Result<Cow<'a, str>, Malformed<'a>>> {
     let pairs = query.unwrap_or_default().split('&');
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -22,7 +22,7 @@ pub(super) fn values<'a>(
 pub(super) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
-) -> Result<Option<Cow<'a, str>>, Malformed> {
+) -> Result<Option<Cow<'a, str>>, Malformed<'a>> {
     let mut values = values(query, name);
     let value = values.next().transpose()?;
     match values.next() {
@@ -47,22 +47,25 @@ pub(super) fn encode(text: &str) -> String {
 
 /// Why a parameter has no value that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed {
-    Encoding,
+pub(super) enum Malformed<'a> {
+    /// Of this, as it was written.
+    Encoding(&'a str),
     Repeated,
 }
 
-impl Malformed {
+impl Malformed<'_> {
     /// The fault of the parameter of this name.
     pub(super) fn fault(self, parameter: &'static str) -> Fault {
         match self {
-            Self::Encoding => Fault::InvalidQuery { parameter },
+            Self::Encoding(text) => {
+                Fault::invalid_query(parameter, text, "UTF-8 in percent-encoding")
+            }
             Self::Repeated => Fault::RepeatedParameter { parameter },
         }
     }
 }
 
-fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
+fn decode(text: &str) -> Result<Cow<'_, str>, Malformed<'_>> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }
@@ -73,7 +76,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
             b'+' => b' ',
             b'%' => {
                 let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = digit().zip(digit()).ok_or(Malformed::Encoding)?;
+                let (high, low) = digit().zip(digit()).ok_or(Malformed::Encoding(text))?;
                 (high * 16 + low) as u8
             }
             byte => byte,
@@ -81,7 +84,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Malformed> {
     }
     String::from_utf8(bytes)
         .map(Cow::Owned)
-        .map_err(|_| Malformed::Encoding)
+        .map_err(|_| Malformed::Encoding(text))
 }
 
 #[cfg(test)]
@@ -97,7 +100,8 @@ mod tests {
         assert_eq!(get("ident=1&&=&"), Ok(None));
         assert_eq!(parameter(None, "id"), Ok(None));
         for bad in ["id=%", "id=%2", "id=%zz", "id=%ff", "id=%+1"] {
-            assert_eq!(get(bad), Err(Malformed::Encoding), "{bad}");
+            let value = bad.strip_prefix("id=").unwrap();
+            assert_eq!(get(bad), Err(Malformed::Encoding(value)), "{bad}");
         }
     }
 
@@ -112,7 +116,11 @@ mod tests {
     #[test]
     fn every_value_in_its_order() {
         let all: Vec<_> = values(Some("a=1&b=2&a=%33&a=%"), "a").collect();
-        let expected = [Ok("1".into()), Ok("3".into()), Err(Malformed::Encoding)];
+        let expected = [
+            Ok("1".into()),
+            Ok("3".into()),
+            Err(Malformed::Encoding("%")),
+        ];
         assert_eq!(all, expected);
     }
 }

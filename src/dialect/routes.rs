@@ -8,7 +8,7 @@ use super::{
     Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished,
     query::{self, Malformed},
 };
-use crate::operation::{OperationId, State, StateSet};
+use crate::operation::{InvalidId, OperationId, State, StateSet};
 
 /// What of an operation a path names, and what may be asked of it.
 pub(super) struct Part {
@@ -96,7 +96,10 @@ pub(super) fn states_or(
             match State::ALL.iter().find(|state| word(**state) == text) {
                 Some(state) => states.push(*state),
                 None if no_state.contains(&text) => {}
-                None => return Err(Fault::InvalidQuery { parameter }),
+                None => {
+                    let words = State::ALL.map(word).join(", ");
+                    return Err(Fault::invalid_query(parameter, text, &words));
+                }
             }
         }
     }
@@ -115,10 +118,13 @@ pub(super) fn states_again(
         .collect()
 }
 
+/// What a limit can be.
+pub(super) const ONE_OR_MORE: &str = "a whole number from 1";
+
 /// How many at the most: one or more.
 pub(super) fn limit(text: &str, parameter: &'static str) -> Result<usize, Fault> {
     let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or(Fault::InvalidQuery { parameter })
+    number.ok_or_else(|| Fault::invalid_query(parameter, text, ONE_OR_MORE))
 }
 
 /// A parameter of the query.
@@ -223,7 +229,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         (Some(id), _) => Some(Cow::Borrowed(id)),
         (None, "") => query::parameter(inquiry.query, "id")
             .map_err(|malformed| match malformed {
-                Malformed::Encoding => Fault::InvalidId,
+                Malformed::Encoding(text) => Fault::invalid_id(text, InvalidId::Character),
                 repeated @ Malformed::Repeated => repeated.fault("id"),
             })?
             .filter(|id| !id.is_empty()),
@@ -234,7 +240,7 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     let intent = part.and_then(|part| part.intent(inquiry.method));
     match (id, intent) {
         (Some(id), Some(intent)) => {
-            let id = OperationId::named(&id).map_err(|_| Fault::InvalidId)?;
+            let id = OperationId::named(&id).map_err(|why| Fault::invalid_id(&id, why))?;
             Ok(Asked::About(id, intent))
         }
         (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),

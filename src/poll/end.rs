@@ -72,13 +72,16 @@ async fn try_cancel<S: Store>(
         let etag = conditional::etag(&record);
         let named = precondition::holding(&parts.headers, etag.as_ref())?;
         let state = record.operation().state();
-        use WhenFinished::{Forget, Refuse, RefuseUnlessMatched, Same};
+        use WhenFinished::{Forget, Refuse, RefuseEnded, RefuseUnlessMatched, Same};
         let write = match (state, when_finished) {
             (State::Canceled, _) => {
                 // What the dialect shows no more is not canceled once more.
                 in_context(settings, parts, &record, |context| {
                     settings.dialect.status(&record.operation().view(), context)
                 })?;
+                if when_finished == RefuseEnded {
+                    return Err(too_late(id, state));
+                }
                 // Who names it has seen that it was.
                 let forgets = matches!(when_finished, Forget | RefuseUnlessMatched);
                 if forgets && named == Some(Named::This) {
@@ -100,11 +103,8 @@ async fn try_cancel<S: Store>(
                 forgotten(settings, id, version, &ends).await?;
                 return Ok(Ended::Forgotten);
             }
-            (State::Succeeded | State::Failed, Refuse | RefuseUnlessMatched) => {
-                return Err(Fault::AlreadyFinished {
-                    id: id.clone(),
-                    state,
-                });
+            (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
+                return Err(too_late(id, state));
             }
             (State::Succeeded | State::Failed, Forget) => {
                 forgotten(settings, id, version, &ends).await?;
@@ -127,6 +127,11 @@ async fn try_cancel<S: Store>(
         settings,
         &StoreError::unavailable("every cancel lost a race"),
     ))
+}
+
+fn too_late(id: &OperationId, state: State) -> Fault {
+    let id = id.clone();
+    Fault::AlreadyFinished { id, state }
 }
 
 /// So often a cancel is tried against a version that is gone by then.
@@ -156,7 +161,7 @@ async fn forgotten<S: Store>(
 ) -> Result<(), Fault> {
     match (ends.forget)(&settings.store, id, version).await {
         Ok(Write::Done(_) | Write::Gone) => Ok(()),
-        Ok(Write::Lost(_)) => Err(Fault::PreconditionFailed),
+        Ok(Write::Lost(_)) => Err(Fault::PreconditionFailed { field: "If-Match" }),
         Err(error) => Err(unavailable(settings, &error)),
     }
 }

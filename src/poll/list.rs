@@ -43,15 +43,15 @@ async fn try_list<S: Store>(
         .cursor
         .as_deref()
         .map(|cursor| Cursor(cursor.into()));
-    let page = match list(&settings.store, &query).await {
-        Ok(page) => page,
+    let page = match (list(&settings.store, &query).await, &listing.cursor) {
+        (Ok(page), _) => page,
         // The store does not know this cursor.
-        Err(StoreError::Refused(_)) if query.after.is_some() => {
-            return Err(Fault::InvalidQuery {
-                parameter: "cursor",
-            });
+        (Err(StoreError::Refused(_)), Some(cursor)) => {
+            let allowed = "what a page of this list gave for its next";
+            let parameter = listing.cursor_parameter;
+            return Err(Fault::invalid_query(parameter, cursor, allowed));
         }
-        Err(error) => return Err(unavailable(settings, &error)),
+        (Err(error), _) => return Err(unavailable(settings, &error)),
     };
     let urls: Vec<Urls> = page
         .records

@@ -43,9 +43,10 @@ pub(super) fn holding(
 ) -> Result<Option<Named>, Fault> {
     let (only, unless) = (if_match(headers, etag)?, if_none_match(headers, etag)?);
     match (only, unless) {
-        (Some(Named::Others), _) | (_, Some(Named::Any | Named::This)) => {
-            Err(Fault::PreconditionFailed)
-        }
+        (Some(Named::Others), _) => Err(Fault::PreconditionFailed { field: "If-Match" }),
+        (_, Some(Named::Any | Named::This)) => Err(Fault::PreconditionFailed {
+            field: "If-None-Match",
+        }),
         (only, _) => Ok(only),
     }
 }

@@ -75,6 +75,9 @@ pub struct Recovery<R> {
     stats: RecoveryStats,
 }
 
+/// What is released in so short a time is taken over together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 /// A look for what was left behind, after another.
 struct Looks<R> {
     taker: Arc<Taker<R>>,
@@ -162,7 +165,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     }
 
     /// How often it looks for leases that have lapsed; a third of the lease's term by
-    /// default. It looks for what was released at least every quarter of a term.
+    /// default. It looks for what was released as soon as the store
+    /// [says so](Lease::released), and at least every quarter of a term.
     pub fn every(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
@@ -229,6 +233,8 @@ impl<R: Lease<Output = RecordedResponse>> Looks<R> {
         let mut store = Reachability::new(term);
         let mut last_look = None::<Instant>;
         loop {
+            // Before it looks, so that no release is between two looks.
+            let released = self.taker.node.store.released();
             let is_due = last_look.is_none_or(|last| last.elapsed() >= self.interval);
             // A store that panics is a store that is unavailable.
             let looked = CatchPanic::new(self.look(&mut store, is_due)).await;
@@ -240,7 +246,10 @@ impl<R: Lease<Output = RecordedResponse>> Looks<R> {
                     store.did_not_answer();
                 }
             }
-            sleep(self.interval.min(term / 4)).await;
+            let pause = self.interval.min(term / 4);
+            if timeout(pause, released).await.is_ok() {
+                sleep(TOGETHER).await;
+            }
         }
     }
 

@@ -60,6 +60,7 @@ macro_rules! powers {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
             fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
             fn never_waits(&self) -> bool;
+            fn released(&self) -> Boxed<'_, ()>;
             $($(
                 fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
                 where
@@ -82,6 +83,11 @@ macro_rules! powers {
 
             fn never_waits(&self) -> bool {
                 Repository::never_waits(self)
+            }
+
+            fn released(&self) -> Boxed<'_, ()> {
+                // Made at once, not when it is polled.
+                Box::pin(Lease::released(self))
             }
 
             $($(
@@ -133,7 +139,9 @@ powers! {
         fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;
         fn changed_for<'a, 'b>(id: &'a OperationId, since: Version, at_most: Duration, owner: Option<&'b Owner>) -> Found<T>;
     }
-    Lease [] {
+    Lease [
+        fn released(&self) -> impl Future<Output = ()> + Send { self.0.released() }
+    ] {
         fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;
         fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
         fn take_over_released<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;

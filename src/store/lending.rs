@@ -222,6 +222,10 @@ impl<R: Lease> Lease for Polling<R> {
         self.inner.release(held).await
     }
 
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        self.inner.released()
+    }
+
     async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {
         self.inner.purge_expired(limit).await
     }

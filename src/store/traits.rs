@@ -185,6 +185,17 @@ pub trait Lease: Repository {
     /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Ready once leases were [released](Self::release) on any node after this call, polled
+    /// or not.
+    ///
+    /// This is a wake-up, which may be missed, and may come without a release.
+    ///
+    /// By default it is never ready: what was released is found by those who look now and
+    /// then.
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Removes at most `limit` expired operations, for the recovery of a store in which
     /// they stay until that is done, and says how many it removed. Any number of nodes may
     /// do so at once.

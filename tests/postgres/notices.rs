@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep, timeout};
 use tower_operations::{
     Outcome, PostgresStore,
-    store::{Lease, LeaseTerm, NewOperation, NodeId, Repository, Version, Watch},
+    store::{Held, Lease, LeaseTerm, NewOperation, NodeId, Repository, Version, Watch},
 };
 
 use crate::{
@@ -93,6 +93,28 @@ async fn a_node_hears_that_it_has_lost_an_operation() {
         .unwrap();
     let recalled = timeout(SOON, nodes[0].recalled(&node, minute)).await;
     assert_eq!(recalled.expect("it was told").unwrap(), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_nodes_hear_of_a_release_at_once() {
+    let server = Postgres::start().await;
+    let nodes = [store(&server).await, store(&server).await];
+    until_listening(&pool(server.port(), 1), 2).await;
+    let lease = LeaseTerm {
+        node: NodeId::named("node"),
+        term: Duration::from_secs(60),
+    };
+    let new = NewOperation::new(tower_operations::OperationId::new()).lease(lease.clone());
+    let held = Held {
+        id: new.id.clone(),
+        token: new.token,
+    };
+    nodes[1].create(new).await.unwrap();
+    let released = nodes[0].released();
+    nodes[1].release(&[held]).await.unwrap();
+    timeout(SOON, released).await.expect("it was told");
+    let taken = nodes[0].take_over_released(&lease, 10).await.unwrap();
+    assert_eq!(taken.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_operations::{
     OperationId,
-    store::{Lease, NewOperation, NodeId, RedisStore, Repository, Version, Watch},
+    store::{Held, Lease, NewOperation, NodeId, RedisStore, Repository, Version, Watch},
 };
 
 use super::{ask, connect, create, done, lease, proxy::Proxy, server::Redis, success};
@@ -57,6 +57,25 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
     let recalled = near.recalled(&node, LONG).await.unwrap();
     assert_eq!(recalled, std::slice::from_ref(id));
     assert!(since.elapsed() < SOON);
+}
+
+#[tokio::test]
+async fn other_nodes_hear_of_a_release_at_once() {
+    let redis = Redis::start().await;
+    let (near, far) = (connect(&redis).await, connect(&redis).await);
+    let new = NewOperation::new(OperationId::new()).lease(lease(LONG));
+    let record = create(&far, new).await;
+    let released = near.released();
+    let changed = timeout(Duration::from_millis(500), near.released()).await;
+    assert!(changed.is_err(), "nothing was released");
+    let held = Held {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    };
+    far.release(&[held]).await.unwrap();
+    timeout(SOON, released).await.expect("it was told");
+    let taken = near.take_over_released(&lease(LONG), 10).await.unwrap();
+    assert_eq!(taken.len(), 1);
 }
 
 #[tokio::test]

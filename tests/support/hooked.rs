@@ -243,6 +243,10 @@ impl Lease for Hooked {
         self.around(Call::Release, self.inner.release(held)).await
     }
 
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        self.inner.released()
+    }
+
     async fn purge_expired(&self, limit: usize) -> Answer<Option<usize>> {
         let purge = async {
             let mut expired = self.expired.lock().unwrap();

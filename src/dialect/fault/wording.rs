@@ -1,65 +1,16 @@
-//! Words and statuses of faults.
+//! What the problem of a fault says.
+
+use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 
-use super::{Bound, Fault};
-use crate::operation::Problem;
+use super::{Fault, RequestName};
+use crate::operation::State;
 
 impl Fault {
-    /// The fault as a problem.
-    #[must_use]
-    pub fn problem(&self) -> Problem {
-        let (code, status, title) = self.describe();
-        let problem = Problem::new(status)
-            .with_type(format!("urn:tower-operations:{code}"))
-            .with_title(title);
-        match self {
-            Self::KeyInvalid => problem.with_detail(
-                "A key is one string in double quotes, of 1 to 255 characters, or of 16 to 255 \
-                 where nobody has to say who they are.",
-            ),
-            Self::InvalidQuery { parameter } => {
-                problem.with_detail(format!("This is no value for {parameter}."))
-            }
-            Self::RepeatedParameter { parameter } => problem.with_detail(format!(
-                "The parameter {parameter} is given more than once."
-            )),
-            Self::UnsupportedParameter { parameter } => {
-                problem.with_detail(format!("The parameter {parameter} is not supported."))
-            }
-            Self::Unsupported { what } => problem.with_detail(format!("{what} is not supported.")),
-            Self::InvalidPrecondition { field } => problem.with_detail(format!(
-                "{field} is * or a list of entity tags in double quotes."
-            )),
-            Self::NoSubResource { id, name } => {
-                problem.with_detail(format!("There is no sub-resource {id}/{name}."))
-            }
-            Self::NotFound { id } => problem.with_detail(format!("There is no operation {id}.")),
-            Self::AlreadyFinished { id, state } => {
-                problem.with_detail(format!("The operation {id} has {state} already."))
-            }
-            Self::NotFinished { id } => {
-                problem.with_detail(format!("The operation {id} is still going on."))
-            }
-            Self::IdTaken { id } => {
-                problem.with_detail(format!("The id {id} is in use. Choose another one."))
-            }
-            Self::Deleted { id } => problem.with_detail(format!(
-                "This request made the operation {id}, which was deleted. Another \
-                 Idempotency-Key makes another operation."
-            )),
-            Self::Canceled { id } => {
-                problem.with_detail(format!("The operation {id} was canceled."))
-            }
-            Self::BodyTooLarge { limit } => {
-                problem.with_detail(format!("At most {limit} bytes are accepted."))
-            }
-            _ => problem,
-        }
-    }
-
-    /// The error code, the status, and the title.
+    /// The code, the status and the title.
     pub(super) fn describe(&self) -> (&'static str, StatusCode, &'static str) {
+        use RequestName::{Id, Key};
         use StatusCode as Status;
         match self {
             Self::MissingId => (
@@ -67,8 +18,10 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "An operation id is missing",
             ),
-            Self::InvalidId => ("invalid-id", Status::BAD_REQUEST, "This is no operation id"),
-            Self::InvalidWait => (
+            Self::InvalidId { .. } => {
+                ("invalid-id", Status::BAD_REQUEST, "This is no operation id")
+            }
+            Self::InvalidWait { .. } => (
                 "invalid-wait",
                 Status::BAD_REQUEST,
                 "wait takes whole seconds",
@@ -113,20 +66,30 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "Idempotency-Key is missing",
             ),
-            Self::KeyInvalid => (
+            Self::KeyInvalid { .. } => (
                 "idempotency-key-invalid",
                 Status::BAD_REQUEST,
                 "Idempotency-Key is invalid",
             ),
-            Self::KeyReused => (
+            Self::KeyReused { name: Key(_) } => (
                 "idempotency-key-reused",
                 Status::UNPROCESSABLE_ENTITY,
                 "Idempotency-Key was used for another request",
             ),
-            Self::KeyInUse { .. } => (
+            Self::KeyReused { name: Id(_) } => (
+                "operation-id-reused",
+                Status::UNPROCESSABLE_ENTITY,
+                "Operation-Id was used for another request",
+            ),
+            Self::KeyInUse { name: Key(_), .. } => (
                 "idempotency-key-in-use",
                 Status::CONFLICT,
                 "A request with this Idempotency-Key is still being answered",
+            ),
+            Self::KeyInUse { name: Id(_), .. } => (
+                "operation-id-in-use",
+                Status::CONFLICT,
+                "A request with this Operation-Id is still being answered",
             ),
             Self::IdTaken { .. } => ("id-taken", Status::CONFLICT, "This id is taken"),
             Self::Deleted { .. } => (
@@ -135,10 +98,10 @@ impl Fault {
                 "The operation was deleted",
             ),
             Self::Canceled { .. } => ("canceled", Status::GONE, "The operation was canceled"),
-            Self::PreconditionFailed => (
+            Self::PreconditionFailed { .. } => (
                 "precondition-failed",
                 Status::PRECONDITION_FAILED,
-                "The operation is at another version",
+                "A precondition does not hold",
             ),
             Self::BodyTooLarge { .. } => (
                 "body-too-large",
@@ -176,15 +139,125 @@ impl Fault {
             Self::Failed { kind } => (kind.code(), kind.status(), kind.title()),
         }
     }
+
+    /// What is true of this one, and what helps.
+    pub(super) fn detail(&self) -> Option<String> {
+        Some(match self {
+            Self::MissingId => {
+                "The request names no operation, by its path or by its query.".to_owned()
+            }
+            Self::InvalidId { field, value, why } => {
+                let what = field.unwrap_or("The id");
+                format!("{what} is {}: {why}.", Quoted(value))
+            }
+            Self::InvalidWait { value } => no_value("wait", value, "whole seconds, as 10"),
+            Self::KeyMissing => "Send Idempotency-Key: one string in double quotes, another one \
+                                 for each request."
+                .to_owned(),
+            Self::KeyInvalid { value, shortest } => format!(
+                "Idempotency-Key is {}: a key is one string in double quotes, of {shortest} to \
+                 255 characters.",
+                Quoted(value)
+            ),
+            Self::KeyReused { name } => format!(
+                "{name} was used for another request. Repeat that request as it was, or choose \
+                 another {}.",
+                name.field()
+            ),
+            Self::KeyInUse { name, .. } => format!(
+                "The first request with {name} has no answer yet. Send this one again later."
+            ),
+            Self::InvalidQuery {
+                parameter,
+                value,
+                allowed,
+            } => no_value(parameter, value, allowed),
+            Self::RepeatedParameter { parameter } => {
+                format!("The parameter {parameter} is given more than once.")
+            }
+            Self::UnsupportedParameter { parameter } => {
+                format!("The parameter {parameter} is not supported.")
+            }
+            Self::Unsupported { what } => format!("{what} is not supported."),
+            Self::InvalidPrecondition { field } => {
+                format!("{field} is * or a list of entity tags in double quotes.")
+            }
+            Self::PreconditionFailed { field } if *field == "If-None-Match" => {
+                "If-None-Match names the version that the operation is at.".to_owned()
+            }
+            Self::PreconditionFailed { field } => {
+                format!("{field} does not name the version that the operation is at.")
+            }
+            Self::NoSubResource { id, name } => format!("There is no sub-resource {id}/{name}."),
+            Self::NotFound { id } => format!("There is no operation {id}."),
+            Self::MethodNotAllowed { allow } => format!("The methods here are {allow}."),
+            Self::AlreadyFinished { id, state } if *state == State::Canceled => {
+                format!("The operation {id} was canceled already.")
+            }
+            Self::AlreadyFinished { id, state } => {
+                format!("The operation {id} has {state} already.")
+            }
+            Self::NotFinished { id } => format!("The operation {id} is still going on."),
+            Self::IdTaken { id } => format!("The id {id} is in use. Choose another one."),
+            Self::Deleted { id, name } => format!(
+                "This request made the operation {id}, which was deleted. Another {} makes \
+                 another operation.",
+                name.field()
+            ),
+            Self::Canceled { id } => format!("The operation {id} was canceled."),
+            Self::BodyTooLarge { limit } => format!("At most {limit} bytes are accepted."),
+            Self::BodyTimeout
+            | Self::BodyUnreadable
+            | Self::Unpresentable
+            | Self::Overloaded { .. }
+            | Self::ShuttingDown { .. }
+            | Self::Unavailable { .. }
+            | Self::Failed { .. } => return None,
+        })
+    }
 }
 
-impl Bound {
-    fn title(self) -> &'static str {
-        match self {
-            Self::InFlight => "Too many operations are in flight",
-            Self::InFlightPerOwner => "Too many operations are in flight for this owner",
-            Self::Streams => "Too many event streams are open",
-            Self::StreamsPerOwner => "Too many event streams are open for this owner",
+fn no_value(parameter: &str, value: &str, allowed: &str) -> String {
+    let value = Quoted(value);
+    format!("{value} is no value for {parameter}, which takes {allowed}.")
+}
+
+/// So many characters of a value are repeated.
+const REPEATED: usize = 64;
+
+/// What a client sent: shortened, and without what is not printable.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        let mut letters = self.0.chars();
+        for letter in letters.by_ref().take(REPEATED) {
+            write!(f, "{}", letter.escape_debug())?;
         }
+        f.write_str(match letters.next() {
+            Some(_) => "\u{2026}\"",
+            None => "\"",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_repeated_short_and_printable() {
+        let quoted = |text: &str| Quoted(text).to_string();
+        assert_eq!(quoted(""), "\"\"");
+        assert_eq!(quoted("Q3 gr\u{fc}n"), "\"Q3 gr\u{fc}n\"");
+        assert_eq!(quoted("a\nb\0\u{202e}"), r#""a\nb\0\u{202e}""#);
+        assert_eq!(quoted(r#"say "a\b""#), r#""say \"a\\b\"""#);
+        let (fits, long) = ("x".repeat(64), "\u{fc}".repeat(10_000));
+        assert_eq!(quoted(&fits), format!("\"{fits}\""));
+        assert_eq!(
+            quoted(&long),
+            format!("\"{}\u{2026}\"", "\u{fc}".repeat(64))
+        );
     }
 }

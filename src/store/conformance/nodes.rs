@@ -186,6 +186,10 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
         self.next().release(held).await
     }
 
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        self.next().released()
+    }
+
     async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {
         self.next().purge_expired(limit).await
     }

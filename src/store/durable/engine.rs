@@ -354,10 +354,15 @@ impl Listed {
 }
 
 /// What other nodes want to know.
-#[derive(Debug, Clone)]
-pub struct Notice {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Notice {
     /// This operation has changed, or is gone.
-    pub id: OperationId,
-    /// It was taken from this node.
-    pub recalled: Option<NodeId>,
+    Changed {
+        /// Which operation.
+        id: OperationId,
+        /// The node that it was taken from.
+        recalled: Option<NodeId>,
+    },
+    /// Leases were released.
+    Released,
 }

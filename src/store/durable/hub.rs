@@ -19,17 +19,22 @@ use crate::{
 pub(crate) struct Hub {
     waiting: Mutex<HashMap<OperationId, Arc<WaitCell>>>,
     mailboxes: Mailboxes,
+    released: Arc<WaitCell>,
 }
 
 impl Hub {
     /// A change was made, here or elsewhere.
     pub(crate) fn heard(&self, notice: &Notice) {
-        let cell = self.waiting().remove(&notice.id);
+        let (id, recalled) = match notice {
+            Notice::Changed { id, recalled } => (id, recalled),
+            Notice::Released => return self.released.notify(),
+        };
+        let cell = self.waiting().remove(id);
         if let Some(cell) = cell {
             cell.notify();
         }
-        if let Some(node) = &notice.recalled {
-            self.mailboxes.send(node, notice.id.clone());
+        if let Some(node) = recalled {
+            self.mailboxes.send(node, id.clone());
         }
     }
 
@@ -38,6 +43,7 @@ impl Hub {
     pub(crate) fn missed_some(&self) {
         let cells = std::mem::take(&mut *self.waiting());
         cells.into_values().for_each(|cell| cell.notify());
+        self.released.notify();
     }
 
     /// Waits for notices of `id` from now on.
@@ -49,6 +55,11 @@ impl Hub {
             id: id.clone(),
             hub: self,
         }
+    }
+
+    /// Ready once leases were released after this call.
+    pub(crate) fn released(&self) -> Waiter {
+        Waiter::new(&self.released)
     }
 
     /// What was taken from `node`, as soon as there is something, or nothing
@@ -101,10 +112,8 @@ mod tests {
     use super::*;
 
     fn notice(id: &OperationId) -> Notice {
-        Notice {
-            id: id.clone(),
-            recalled: None,
-        }
+        let id = id.clone();
+        Notice::Changed { id, recalled: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -120,6 +129,21 @@ mod tests {
         let mut listening = hub.listen(&id);
         hub.missed_some();
         listening.heard().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_between_listening_and_waiting_is_heard() {
+        let hub = Hub::default();
+        let second = Duration::from_secs(1);
+        let released = hub.released();
+        hub.heard(&notice(&OperationId::new()));
+        assert!(tokio::time::timeout(second, released).await.is_err());
+        for hear in [|hub: &Hub| hub.heard(&Notice::Released), Hub::missed_some] {
+            let released = hub.released();
+            hear(&hub);
+            released.await;
+        }
+        assert!(tokio::time::timeout(second, hub.released()).await.is_err());
     }
 
     #[tokio::test]

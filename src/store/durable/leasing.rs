@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Abandoned, Durable, Engine, Free, LeaseChange, Shared, head, reading::readable,
+    Abandoned, Durable, Engine, Free, LeaseChange, Notice, Shared, head, reading::readable,
     together::together,
 };
 use crate::{
@@ -215,7 +215,15 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         for held in held {
             self.shared.held.lost(&held.id, held.token);
         }
-        self.shared.engine.release(held).await
+        self.shared.engine.release(held).await?;
+        self.shared.hub.heard(&Notice::Released);
+        self.shared.engine.announce(Notice::Released);
+        Ok(())
+    }
+
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        self.shared.engine.attend();
+        self.shared.hub.released()
     }
 
     async fn purge_expired(&self, limit: usize) -> Result<Option<usize>, StoreError> {

@@ -230,7 +230,9 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
     let record = seen.unwrap().unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Canceled);
     let announced = odd.0.announced.lock().unwrap().last().cloned();
-    let recalled = announced.unwrap().recalled;
+    let Some(Notice::Changed { recalled, .. }) = announced else {
+        panic!("no change was announced: {announced:?}");
+    };
     assert_eq!(recalled.as_ref(), record.node(), "its node is told");
 
     let watching = tokio::spawn({

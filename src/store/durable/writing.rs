@@ -145,7 +145,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
 
     /// Tells everybody of a change, and whoever has lost the operation by it.
     fn notify(&self, id: &OperationId, recalled: Option<&NodeId>) {
-        let notice = Notice {
+        let notice = Notice::Changed {
             id: id.clone(),
             recalled: recalled.cloned(),
         };
@@ -211,7 +211,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
                     self.shared.held.wrote(&record);
                 }
                 // Other nodes need not hear of it: nobody waits for what is not there.
-                self.shared.hub.heard(&Notice {
+                self.shared.hub.heard(&Notice::Changed {
                     id: new.id,
                     recalled: None,
                 });

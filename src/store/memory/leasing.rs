@@ -7,6 +7,7 @@ use crate::{
     operation::{OperationId, Payload},
     store::{
         FencingToken, Held, Lease, LeaseTerm, NodeId, StoreError, TakenOver, Write, record::Change,
+        wait::Waiter,
     },
 };
 
@@ -107,7 +108,12 @@ impl<T: Payload> Lease for MemoryStore<T> {
         for Held { id, token } in held {
             self.extend(id, *token, None);
         }
+        self.shared.released.notify();
         Ok(())
+    }
+
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        Waiter::new(&self.shared.released)
     }
 
     async fn recalled(

@@ -36,6 +36,7 @@ use super::{
     cursor::{self, CursorKey},
     mailbox::Mailboxes,
     sync,
+    wait::WaitCell,
 };
 use crate::operation::{OperationId, RecordedResponse};
 
@@ -90,6 +91,7 @@ struct Shared<T> {
     cursors: CursorKey,
     keys: KeyTable<T>,
     mailboxes: Mailboxes,
+    released: Arc<WaitCell>,
 }
 
 const SHARDS: usize = 256;
@@ -136,6 +138,7 @@ impl<T> MemoryStore<T> {
                 cursors: CursorKey::new(&cursor::new_secret()),
                 keys: KeyTable::new(RINGS),
                 mailboxes: Mailboxes::default(),
+                released: Arc::default(),
             }),
             limits: Limits::new(heap_bytes),
         }

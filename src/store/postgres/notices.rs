@@ -21,13 +21,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{connections::Connections, statements::Statements};
-use crate::{
-    operation::OperationId,
-    store::{
-        NodeId,
-        durable::{Hub, Notice},
-    },
-};
+use crate::store::durable::{Hub, Notice};
 
 /// More than this is told as *anything may have changed*.
 const CAPACITY: usize = 10_000;
@@ -60,13 +54,10 @@ struct Outbox {
 enum Gathered {
     #[default]
     Nothing,
-    Changes(HashSet<Change>),
+    Notices(HashSet<Notice>),
     /// More than there is room for.
     Anything,
 }
-
-/// An operation that has changed, and who has lost it by that.
-type Change = (OperationId, Option<NodeId>);
 
 /// Where notices go through.
 pub(super) struct Channel {
@@ -141,14 +132,14 @@ impl Notices {
     }
 
     pub(super) fn tell(&self, notice: Notice) {
-        self.outbox.put((notice.id, notice.recalled));
+        self.outbox.put(notice);
         self.attend();
     }
 }
 
 impl Outbox {
-    fn put(&self, change: Change) {
-        self.gathered().add(change);
+    fn put(&self, notice: Notice) {
+        self.gathered().add(notice);
         self.filled.notify_one();
     }
 
@@ -169,13 +160,13 @@ impl Outbox {
 }
 
 impl Gathered {
-    fn add(&mut self, change: Change) {
+    fn add(&mut self, notice: Notice) {
         match self {
-            Self::Nothing => *self = Self::Changes(HashSet::from([change])),
-            Self::Changes(changes) if changes.len() < CAPACITY => {
-                changes.insert(change);
+            Self::Nothing => *self = Self::Notices(HashSet::from([notice])),
+            Self::Notices(notices) if notices.len() < CAPACITY => {
+                notices.insert(notice);
             }
-            Self::Changes(_) => *self = Self::Anything,
+            Self::Notices(_) => *self = Self::Anything,
             Self::Anything => {}
         }
     }
@@ -184,20 +175,23 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::OperationId;
 
     #[test]
     fn what_is_told_twice_is_told_once_and_too_much_is_anything() {
         let outbox = Outbox::default();
-        let id = OperationId::new();
-        outbox.put((id.clone(), None));
-        outbox.put((id.clone(), None));
-        assert_eq!(
-            outbox.take(),
-            Gathered::Changes(HashSet::from([(id, None)]))
-        );
+        let changed = || Notice::Changed {
+            id: OperationId::new(),
+            recalled: None,
+        };
+        let notices = HashSet::from([changed(), Notice::Released]);
+        for notice in notices.iter().chain(&notices) {
+            outbox.put(notice.clone());
+        }
+        assert_eq!(outbox.take(), Gathered::Notices(notices));
         assert_eq!(outbox.take(), Gathered::Nothing);
         for _ in 0..=CAPACITY {
-            outbox.put((OperationId::new(), None));
+            outbox.put(changed());
         }
         assert_eq!(outbox.take(), Gathered::Anything);
     }

@@ -48,6 +48,9 @@ struct Message {
     /// Which handle tells: it knows already.
     from: Box<str>,
     changed: Vec<Told>,
+    /// Leases were released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    released: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,14 +147,20 @@ async fn tell(
 ) {
     let mut together = Vec::with_capacity(TOGETHER);
     while notices.recv_many(&mut together, TOGETHER).await > 0 {
-        let changed = together.drain(..).map(|notice| Told {
-            id: notice.id,
-            recalled: notice.recalled.map(|node| node.as_str().into()),
-        });
-        let message = Message {
+        let mut message = Message {
             from: from.clone(),
-            changed: changed.collect(),
+            changed: Vec::new(),
+            released: false,
         };
+        for notice in together.drain(..) {
+            match notice {
+                Notice::Changed { id, recalled } => message.changed.push(Told {
+                    id,
+                    recalled: recalled.map(|node| node.as_str().into()),
+                }),
+                Notice::Released => message.released = true,
+            }
+        }
         let Ok(message) = serde_json::to_vec(&message) else {
             continue; // there is nothing in it that could fail
         };
@@ -278,7 +287,10 @@ impl Subscriber {
             Some(message) => {
                 for Told { id, recalled } in message.changed {
                     let recalled = recalled.map(NodeId::named);
-                    hub.heard(&Notice { id, recalled });
+                    hub.heard(&Notice::Changed { id, recalled });
+                }
+                if message.released {
+                    hub.heard(&Notice::Released);
                 }
             }
             // A later release may say it in other words.

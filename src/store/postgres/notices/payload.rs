@@ -24,42 +24,49 @@ struct Payload<'a> {
     /// The operations, each with the node that has lost it, if one has. Without
     /// them anything may have changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    of: Option<Vec<(OperationId, Option<String>)>>,
+    of: Option<Vec<Changed>>,
+    /// Leases were released.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    released: bool,
 }
+
+/// An operation, and the node that has lost it.
+type Changed = (OperationId, Option<String>);
 
 /// The payloads that tell of what has gathered.
 pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
-    let changes = match gathered {
+    let notices = match gathered {
         Gathered::Nothing => return Vec::new(),
-        Gathered::Anything => return vec![anything(me)],
-        Gathered::Changes(changes) => changes,
+        Gathered::Anything => return vec![json(me, None, false)],
+        Gathered::Notices(notices) => notices,
     };
+    let released = notices.contains(&Notice::Released);
     let mut payloads = Vec::new();
     let mut part = Vec::new();
     let mut length = 0;
-    for (id, node) in changes {
+    for notice in notices {
+        let Notice::Changed { id, recalled: node } = notice else {
+            continue;
+        };
         // A name can have any length. Without it the node finds out as it renews.
         let node = node.filter(|node| escaped(node.as_str()) <= LONGEST / 2);
         let node = node.map(|node| node.as_str().to_owned());
         // Brackets, quotes and commas, or `null`.
         let more = id.to_string().len() + node.as_deref().map_or(0, escaped) + 12;
         if length + more > LONGEST - 100 {
-            payloads.push(json(me, Some(std::mem::take(&mut part))));
+            payloads.push(json(me, Some(std::mem::take(&mut part)), false));
             length = 0;
         }
         length += more;
         part.push((id, node));
     }
-    payloads.push(json(me, Some(part)));
+    payloads.push(json(me, Some(part), released));
     payloads
 }
 
-fn anything(me: &str) -> String {
-    json(me, None)
-}
-
-fn json(me: &str, of: Option<Vec<(OperationId, Option<String>)>>) -> String {
-    let payload = Payload { by: me.into(), of };
+fn json(me: &str, of: Option<Vec<Changed>>, released: bool) -> String {
+    let by = me.into();
+    let payload = Payload { by, of, released };
     // Nothing in it can fail to be written; if it does, anybody may look again.
     serde_json::to_string(&payload).unwrap_or_default()
 }
@@ -87,10 +94,13 @@ pub(super) fn read(payload: &str, me: &str, hub: &Hub) {
         return hub.missed_some();
     };
     for (id, node) in changes {
-        hub.heard(&Notice {
+        hub.heard(&Notice::Changed {
             id,
             recalled: node.map(NodeId::named),
         });
+    }
+    if payload.released {
+        hub.heard(&Notice::Released);
     }
 }
 
@@ -102,22 +112,24 @@ mod tests {
 
     #[test]
     fn payloads_are_as_few_as_they_can_be_and_none_is_too_long() {
-        let ids: HashSet<_> = (0..500).map(|_| (OperationId::new(), None)).collect();
-        let payloads = write(Gathered::Changes(ids), "me");
+        let changed = |recalled| Notice::Changed {
+            id: OperationId::new(),
+            recalled,
+        };
+        let ids: HashSet<_> = (0..500).map(|_| changed(None)).collect();
+        let payloads = write(Gathered::Notices(ids), "me");
         assert!(payloads.len() <= 4, "{}", payloads.len());
         assert!(payloads.iter().all(|payload| payload.len() <= LONGEST));
 
         let long = "\u{1}\"x".repeat(200);
-        let changes = (0..50).map(|_| (OperationId::new(), Some(NodeId::named(&*long))));
-        let payloads = write(Gathered::Changes(changes.collect()), "me");
+        let changes = (0..50).map(|_| changed(Some(NodeId::named(&*long))));
+        let payloads = write(Gathered::Notices(changes.collect()), "me");
         assert!(payloads.iter().all(|payload| payload.len() <= LONGEST));
         assert!(payloads.iter().all(|payload| payload.contains("\\u0001")));
 
         let endless = NodeId::named("x".repeat(10_000));
-        let payloads = write(
-            Gathered::Changes(HashSet::from([(OperationId::new(), Some(endless))])),
-            "me",
-        );
+        let endless = HashSet::from([changed(Some(endless))]);
+        let payloads = write(Gathered::Notices(endless), "me");
         assert!(payloads[0].len() <= LONGEST);
         assert!(write(Gathered::Nothing, "me").is_empty());
     }
@@ -129,8 +141,11 @@ mod tests {
         let (second, soon) = (Duration::from_secs(1), Duration::from_millis(1));
         // It has a mailbox from now on.
         assert!(hub.recalled(&node, soon).await.is_empty());
-        let change = (id.clone(), Some(node.clone()));
-        let said = write(Gathered::Changes(HashSet::from([change])), "other");
+        let change = Notice::Changed {
+            id: id.clone(),
+            recalled: Some(node.clone()),
+        };
+        let said = write(Gathered::Notices(HashSet::from([change])), "other");
         let mut listening = hub.listen(&id);
         read(&said[0], "other", &hub);
         assert!(
@@ -142,6 +157,14 @@ mod tests {
         listening.heard().await;
         let recalled = hub.recalled(&node, second).await;
         assert_eq!(recalled, std::slice::from_ref(&id));
+
+        let said = write(
+            Gathered::Notices(HashSet::from([Notice::Released])),
+            "other",
+        );
+        let released = hub.released();
+        read(&said[0], "me", &hub);
+        released.await;
 
         for said in [write(Gathered::Anything, "other").remove(0), "?".into()] {
             let mut listening = hub.listen(&id);
