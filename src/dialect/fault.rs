@@ -1,3 +1,5 @@
+//! Errors of this crate's own making.
+
 mod bound;
 mod request_name;
 mod wording;
