@@ -147,6 +147,6 @@ pub enum WhenFinished {
     /// As [`Refuse`](Self::Refuse), unless the request names its current version by `If-Match`: then it
     /// forgets the operation, also one that was canceled.
     RefuseUnlessMatched,
-    /// It forgets the operation.
+    /// It forgets the operation, also one that was canceled before.
     Forget,
 }

@@ -6,7 +6,7 @@ use super::{
     error::ErrorWords,
     object::{Object, list},
     query::{self, Malformed},
-    routes::{POST, Part, RESULT, ask, limit, parameter, said, states_or},
+    routes::{POST, Part, RESULT, ask, limit, parameter, refuse_foreign, said, states_or},
 };
 use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, cut};
 
@@ -24,8 +24,8 @@ use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, c
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
 /// rewinding, suspending, resuming and restarting are `501`, and their URIs are not told;
 /// so are purging many at once, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`.
-/// `showHistory` is `400`. `input` is `null`, since it is not kept. Of a reason 1024 bytes
-/// are.
+/// `showHistory=true` is `400`, and so is `showInput=true`: `input` is `null`, since it is
+/// not kept. Of a reason 1024 bytes are.
 ///
 /// Its clients need absolute URLs: set a
 /// [base URL](crate::AsyncAcceptLayer::base_url).
@@ -59,6 +59,14 @@ const PARTS: &[Part] = &[
 const UNSUPPORTED: [&str; 4] = ["rewind", "suspend", "resume", "restart"];
 
 const UNSUPPORTED_FILTERS: [&str; 3] = ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"];
+
+/// What a poll can be made to show, and whether it is shown. A history is not, so what is to
+/// be shown in it, by `showHistoryOutput`, is no question.
+const SWITCHES: [(&str, bool); 3] = [
+    ("returnInternalServerErrorOnFailure", true),
+    ("showHistory", false),
+    ("showInput", false),
+];
 
 /// Values of `runtimeStatus` that no operation has.
 const NEVER: [&str; 3] = ["Canceled", "ContinuedAsNew", "Suspended"];
@@ -107,13 +115,11 @@ impl Dialect for Durable {
         if let Some(what) = cannot(inquiry) {
             return Err(Fault::Unsupported { what });
         }
-        for name in ["showHistory", "returnInternalServerErrorOnFailure"] {
-            switch(inquiry.query, name).map_err(|malformed| malformed.fault(name))?;
-        }
-        if switch(inquiry.query, "showHistory") == Ok(true) {
-            return Err(Fault::UnsupportedParameter {
-                parameter: "showHistory",
-            });
+        for (parameter, is_supported) in SWITCHES {
+            let is_on = switch(inquiry.query, parameter);
+            if is_on.map_err(|malformed| malformed.fault(parameter))? && !is_supported {
+                return Err(Fault::UnsupportedParameter { parameter });
+            }
         }
         let mut ask = ask(inquiry, PARTS, listing)?;
         if let Ask::About {
@@ -235,6 +241,7 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
             return Err(Fault::Unsupported { what: name });
         }
     }
+    refuse_foreign(inquiry, ["runtimeStatus", "top", CONTINUATION_NAME], &[])?;
     // Some clients send it without a value.
     let states = match query::values(inquiry.query, "runtimeStatus").any(|it| it != Ok("".into())) {
         true => states_or(inquiry, "runtimeStatus", word, &NEVER)?,

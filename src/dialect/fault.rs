@@ -89,6 +89,13 @@ pub enum Fault {
         /// Which parameter.
         parameter: &'static str,
     },
+    /// Another vocabulary has this parameter, and it has another name here.
+    ForeignParameter {
+        /// Which parameter.
+        parameter: &'static str,
+        /// Its name here.
+        name: &'static str,
+    },
     /// `If-Match` or `If-None-Match` is neither `*` nor a list of entity tags (RFC 9110,
     /// section 13.1).
     InvalidPrecondition {

@@ -8,7 +8,7 @@ use super::{
     answers::{JSON, Put, replayed, typed},
     error::ErrorWords,
     object::Object,
-    routes::{Asked, POST, Part, RESULT, asked, parameter_named, said},
+    routes::{Asked, POST, Part, RESULT, asked, parameter_named, refuse_foreign, said},
 };
 use crate::operation::{
     OperationId, OperationView, Progress, RecordedResponse, State, StateSet, WholeBody,
@@ -209,6 +209,11 @@ impl Dialect for Google {
                 if said(inquiry, "filter")?.is_some() {
                     return Err(Fault::Unsupported { what: "filter" });
                 }
+                refuse_foreign(
+                    inquiry,
+                    ["", "pageSize", "pageToken"],
+                    &["filter", "page_size", "page_token"],
+                )?;
                 let limit = parameter_named(inquiry, &["pageSize", "page_size"])?;
                 let limit = limit.filter(|(_, text)| !text.is_empty());
                 let limit = limit.map(|(name, text)| {

@@ -6,7 +6,7 @@ use super::{
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{CANCEL, Part, RESULT, STATUS, ask, limit, parameter},
+    routes::{CANCEL, Part, RESULT, STATUS, ask, limit, parameter, refuse_foreign},
 };
 use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
 
@@ -104,6 +104,11 @@ fn error(object: Object, words: &ErrorWords<'_>) -> Object {
 /// Pages are asked for in Plain's words; or in those of the guidelines, by which there is
 /// only a first page here, and no count.
 fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+    refuse_foreign(
+        inquiry,
+        ["state", "itemsPerPage", "cursor"],
+        &["limit", "pageNum"],
+    )?;
     let listing = plain::listing(inquiry)?;
     let items = parameter(inquiry, "itemsPerPage")?.map(|text| limit(&text, "itemsPerPage"));
     let items = items.transpose()?;

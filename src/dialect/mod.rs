@@ -60,7 +60,7 @@ pub use urls::Urls;
 
 pub(crate) use forwarded::ForwardedBy;
 pub(crate) use locator::path_is_below;
-pub(crate) use path::unescaped;
+pub(crate) use path::{part_of, unescaped};
 pub(crate) use retry_after::whole_seconds;
 
 use std::sync::Arc;

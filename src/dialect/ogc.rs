@@ -8,7 +8,7 @@ use super::{
     error::ErrorWords,
     object::Object,
     query,
-    routes::{Part, READ, ask, limit, parameter, states, states_again},
+    routes::{Part, READ, ask, limit, parameter, refuse_foreign, states, states_again},
 };
 use crate::operation::{
     OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
@@ -22,7 +22,7 @@ use crate::operation::{
 /// | the accepted one | 201, `Location`, and the `statusInfo` |
 /// | `GET …/{id}` | 200 and the `statusInfo` |
 /// | `GET …/{id}/results` | the recorded response; 404 `result-not-ready` before; its status and an exception once it has failed |
-/// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; what has succeeded or failed is forgotten |
+/// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; what has ended, a dismissed job included, is forgotten |
 /// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status`, `type` |
 ///
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
@@ -231,6 +231,7 @@ fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
             return Err(Fault::Unsupported { what: name });
         }
     }
+    refuse_foreign(inquiry, ["status", "limit", "cursor"], &["offset"])?;
     // Pages follow one another by cursors.
     if let Some(offset) = parameter(inquiry, "offset")?.filter(|offset| offset != "0") {
         let allowed = "0, since the next page is a link";

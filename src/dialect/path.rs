@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::operation::OperationId;
+
 /// The path without escapes that need not be (RFC 3986, section 6.2.2.2): unreserved
 /// characters stand for themselves. What they make is not decoded once more.
 pub(crate) fn unescaped(path: &str) -> Cow<'_, str> {
@@ -30,6 +32,19 @@ pub(crate) fn unescaped(path: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     Cow::Owned(out)
+}
+
+/// The first segment that can be the id of an operation, and what follows its slash; `None`
+/// where nothing does.
+pub(crate) fn part_of(path: &str) -> Option<(OperationId, &str)> {
+    let mut rest = path;
+    loop {
+        let (segment, after) = rest.split_once('/')?;
+        rest = after;
+        if let Ok(id) = segment.parse() {
+            return (!rest.is_empty()).then_some((id, rest));
+        }
+    }
 }
 
 /// The unreserved character (RFC 3986, section 2.3) that `%` and two digits stand for.
@@ -61,6 +76,20 @@ mod tests {
             ("/%c3%a4%\u{e4}", "/%c3%a4%\u{e4}"),
         ] {
             assert_eq!(unescaped(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_what_follows_an_id() {
+        let part = |path| part_of(path).map(|(id, rest)| (id.to_string(), rest));
+        let is = |id: &str, rest| Some((id.to_owned(), rest));
+        assert_eq!(part("/q3/foo"), is("q3", "foo"));
+        assert_eq!(part("q3/foo/"), is("q3", "foo/"));
+        assert_eq!(part("/q3/result/x"), is("q3", "result/x"));
+        assert_eq!(part("/q3//"), is("q3", "/"));
+        assert_eq!(part("//result/q3/x"), is("q3", "x"));
+        for path in ["", "/", "//", "/q3", "/q3/", "/result/q3", "/a%2Fb/..//q3/"] {
+            assert_eq!(part(path), None, "{path}");
         }
     }
 

@@ -9,7 +9,10 @@ use super::{
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
     query::{self, Malformed},
-    routes::{Asked, ONE_OR_MORE, Part, READ, RESULT, asked, parameter, states, states_again},
+    routes::{
+        Asked, ONE_OR_MORE, Part, READ, RESULT, asked, parameter, refuse_foreign, states,
+        states_again,
+    },
 };
 use crate::operation::{OperationId, OperationView, State, WholeBody, push_string};
 
@@ -110,7 +113,10 @@ impl Plain {
 impl Dialect for Plain {
     fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
         let (id, intent) = match asked(inquiry, PARTS)? {
-            Asked::List => return Ok(Ask::List(listing(inquiry)?)),
+            Asked::List => {
+                refuse_foreign(inquiry, ["state", "limit", "cursor"], &[])?;
+                return Ok(Ask::List(listing(inquiry)?));
+            }
             Asked::About(id, Intent::Status) if prefers_events(inquiry.headers) => {
                 (id, Intent::Events)
             }
@@ -354,7 +360,7 @@ mod tests {
             assert_eq!(get(uri), Fault::MissingId, "{uri}");
         }
         for uri in [
-            "/..", "/a%00", "/a%2Fb", "/%", "/?id=%zz", "/?id=..", "/events", "/q3//",
+            "/..", "/a%00", "/a%2Fb", "/%", "/?id=%zz", "/?id=..", "/events", "//",
         ] {
             assert!(
                 matches!(get(uri), Fault::InvalidId { .. } | Fault::MissingId),
@@ -364,6 +370,8 @@ mod tests {
         let long = "x".repeat(10_000);
         let too_long = Fault::invalid_id(&long, InvalidId::TooLong);
         assert_eq!(get(&format!("/{long}")), too_long);
+        let (id, name) = ("q3".parse().unwrap(), "/".into());
+        assert_eq!(get("/q3//"), Fault::NoSubResource { id, name });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::Method;
 
 use super::{
-    Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished,
+    Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished, part_of,
     query::{self, Malformed},
 };
 use crate::operation::{InvalidId, OperationId, State, StateSet};
@@ -163,6 +163,58 @@ pub(super) fn refuse(inquiry: &Inquiry<'_>, names: &[&'static str]) -> Result<()
     }
 }
 
+/// The names that vocabularies have for a filter by state, for the length of a page, and for
+/// where it begins.
+const OF_LISTS: [&[&str]; 3] = [
+    &["state", "status", "runtimeStatus", "filter", "$filter"],
+    &[
+        "limit",
+        "top",
+        "$top",
+        "pageSize",
+        "page_size",
+        "itemsPerPage",
+        "maxpagesize",
+    ],
+    &[
+        "cursor",
+        "pageToken",
+        "page_token",
+        "offset",
+        "pageNum",
+        "skip",
+        "$skip",
+        "$skiptoken",
+    ],
+];
+
+/// A list is asked for by no other vocabulary: what it would filter, or where a page would
+/// begin, is not to be ignored. `names` are those of this vocabulary, empty where there is
+/// none, and `also` what else it takes or refuses by itself.
+pub(super) fn refuse_foreign(
+    inquiry: &Inquiry<'_>,
+    names: [&'static str; 3],
+    also: &[&str],
+) -> Result<(), Fault> {
+    let Some(query) = inquiry.query else {
+        return Ok(());
+    };
+    for (name, words) in names.into_iter().zip(OF_LISTS) {
+        for parameter in words {
+            if *parameter == name || also.contains(parameter) {
+                continue;
+            }
+            if query::values(Some(query), parameter).next().is_some() {
+                return Err(match name {
+                    "" => Fault::UnsupportedParameter { parameter },
+                    name => Fault::ForeignParameter { parameter, name },
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A parameter that says nothing where it is empty.
 pub(super) fn said<'a>(
     inquiry: &Inquiry<'a>,
@@ -207,6 +259,9 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         named.find(|part| part.name == name)
     };
     let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
+    if path.ends_with('/') && inquiry.id.is_none() {
+        return Err(nothing(inquiry.path));
+    }
     let slash = path.bytes().rposition(|byte| byte == b'/');
     let last = &path[slash.map_or(0, |slash| slash + 1)..];
     // A colon may come escaped.
@@ -223,7 +278,12 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         }
         // Nothing before it was escaped.
         (None, Some(part)) => (&last[..verb], Some(part)),
-        (None, None) => (last, whole()),
+        (None, None) => {
+            if let Some(fault) = no_such_verb(inquiry, parts, &decoded, verb) {
+                return Err(fault);
+            }
+            (last, whole())
+        }
     };
     let id = match (inquiry.id, segment) {
         (Some(id), _) => Some(Cow::Borrowed(id)),
@@ -238,11 +298,9 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     let allow = part.map_or(READ, |part| part.allow);
     let is_whole = part.is_some_and(|part| part.name.is_empty());
     let intent = part.and_then(|part| part.intent(inquiry.method));
-    match (id, intent) {
-        (Some(id), Some(intent)) => {
-            let id = OperationId::named(&id).map_err(|why| Fault::invalid_id(&id, why))?;
-            Ok(Asked::About(id, intent))
-        }
+    let id = id.map(|id| OperationId::named(&id).map_err(|why| Fault::invalid_id(&id, why)));
+    match (id.transpose()?, intent) {
+        (Some(id), Some(intent)) => Ok(Asked::About(id, intent)),
         (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),
         // The root of the operations.
         (None, Some(intent)) if inquiry.lists && is_whole => match intent {
@@ -253,4 +311,36 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         (None, None) if inquiry.lists && is_whole => Err(Fault::MethodNotAllowed { allow: READ }),
         (None, None) => Err(Fault::MethodNotAllowed { allow }),
     }
+}
+
+/// Where an empty segment stands last: it is no part of an operation, nor the root of them
+/// all.
+fn nothing(path: &str) -> Fault {
+    match part_of(path) {
+        Some((id, name)) => Fault::NoSubResource {
+            id,
+            name: name.into(),
+        },
+        None => Fault::MissingId,
+    }
+}
+
+/// The fault of a verb that follows an id in the last segment, in a dialect that has verbs,
+/// but not this one.
+fn no_such_verb(
+    inquiry: &Inquiry<'_>,
+    parts: &[Part],
+    segment: &str,
+    verb: usize,
+) -> Option<Fault> {
+    let (id, name) = segment.split_at(verb);
+    let has_verbs = || parts.iter().any(|part| part.name.starts_with(':'));
+    if name.is_empty() || inquiry.id.is_some() || !has_verbs() {
+        return None;
+    }
+    let id = id.parse().ok()?;
+    Some(Fault::NoSubResource {
+        id,
+        name: name.into(),
+    })
 }

@@ -16,6 +16,7 @@ use super::{
     list::list,
     precondition::{self, Named},
     settings::Settings,
+    unknown::owner_of_part,
 };
 use crate::{
     dialect::{
@@ -46,7 +47,15 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             });
         }
         Err(fault) => {
-            return PollFuture::ready(is_head, refused(settings, &parts.method, &fault));
+            let Some(id) = perhaps_nothing(settings, &parts, &fault) else {
+                return PollFuture::ready(is_head, refused(settings, &parts.method, &fault));
+            };
+            let settings = Arc::clone(settings);
+            return PollFuture::waiting(is_head, async move {
+                let none = find(&settings, &parts, &id).await.err();
+                let fault = none.unwrap_or(fault);
+                refused(&settings, &parts.method, &fault).map(PollBody::from)
+            });
         }
     };
     // Most polls end here, without waiting for anything.
@@ -88,10 +97,28 @@ struct About {
 }
 
 fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
-    let method = match parts.method {
-        Method::HEAD => &Method::GET,
-        ref method => method,
-    };
+    match parts.method {
+        Method::HEAD => ask_by(&Method::GET, settings, parts),
+        ref method => ask_by(method, settings, parts),
+    }
+}
+
+/// The operation that has to be there for its methods to be told: what looks like its id
+/// may be the name of a part that no operation has.
+fn perhaps_nothing<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    fault: &Fault,
+) -> Option<OperationId> {
+    fault.allow()?;
+    match ask_by(&Method::GET, settings, parts) {
+        Ok(Ask::About { id, .. }) => owner_of_part(settings, parts, &id).map(|_| id),
+        _ => None,
+    }
+}
+
+/// What a request would ask if it came with this method.
+fn ask_by<S: Store>(method: &Method, settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
     let path = unescaped(parts.uri.path());
     let path = match &settings.mounted_at {
         Some(at) if path_is_below(&path, at) => &path[at.len()..],
@@ -229,8 +256,15 @@ fn shown<S: Store>(
     answer.unwrap_or_else(|fault| settings.fault(&fault))
 }
 
-pub(super) fn unavailable<S: Store>(settings: &Settings<S>, error: &StoreError) -> Fault {
-    tracing::error!(error = error.chain(), "operations are unavailable");
+/// The fault of a store that failed, at one operation or at all.
+#[cold]
+pub(super) fn unavailable<S: Store>(
+    settings: &Settings<S>,
+    id: Option<&OperationId>,
+    error: &StoreError,
+) -> Fault {
+    let id = id.map(tracing::field::display);
+    tracing::error!(id, error = error.chain(), "operations are unavailable");
     Fault::Unavailable {
         retry_after: settings.retry_after.retry_after(Duration::ZERO),
     }

@@ -82,9 +82,14 @@ async fn try_cancel<S: Store>(
                 if when_finished == RefuseEnded {
                     return Err(too_late(id, state));
                 }
-                // Who names it has seen that it was.
-                let forgets = matches!(when_finished, Forget | RefuseUnlessMatched);
-                if forgets && named == Some(Named::This) {
+                let forgets = match when_finished {
+                    // One that was canceled meanwhile is as it was asked to be.
+                    Forget => round == 0 || named == Some(Named::This),
+                    // Who names it has seen that it was.
+                    RefuseUnlessMatched => named == Some(Named::This),
+                    Same | Refuse | RefuseEnded => false,
+                };
+                if forgets {
                     forgotten(settings, id, version, &ends).await?;
                     return Ok(Ended::Forgotten);
                 }
@@ -114,7 +119,7 @@ async fn try_cancel<S: Store>(
                 (ends.cancel)(&settings.store, id, version, reason).await
             }
         };
-        match write.map_err(|error| unavailable(settings, &error))? {
+        match write.map_err(|error| unavailable(settings, Some(id), &error))? {
             Write::Done(record) => {
                 log_end(&record);
                 return Ok(Ended::Canceled(record));
@@ -125,6 +130,7 @@ async fn try_cancel<S: Store>(
     }
     Err(unavailable(
         settings,
+        Some(id),
         &StoreError::unavailable("every cancel lost a race"),
     ))
 }
@@ -162,7 +168,7 @@ async fn forgotten<S: Store>(
     match (ends.forget)(&settings.store, id, version).await {
         Ok(Write::Done(_) | Write::Gone) => Ok(()),
         Ok(Write::Lost(_)) => Err(Fault::PreconditionFailed { field: "If-Match" }),
-        Err(error) => Err(unavailable(settings, &error)),
+        Err(error) => Err(unavailable(settings, Some(id), &error)),
     }
 }
 

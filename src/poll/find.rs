@@ -66,6 +66,6 @@ pub(super) fn visible<S: Store>(
     match found {
         Ok(Some(record)) if settings.owns(parts, record.owner()) => Ok(record),
         Ok(_) => Err(not_found(settings, parts, id)),
-        Err(error) => Err(unavailable(settings, &error)),
+        Err(error) => Err(unavailable(settings, Some(id), &error)),
     }
 }

@@ -51,7 +51,7 @@ async fn try_list<S: Store>(
             let parameter = listing.cursor_parameter;
             return Err(Fault::invalid_query(parameter, cursor, allowed));
         }
-        (Err(error), _) => return Err(unavailable(settings, &error)),
+        (Err(error), _) => return Err(unavailable(settings, None, &error)),
     };
     let urls: Vec<Urls> = page
         .records

@@ -4,40 +4,52 @@ use http::request::Parts;
 
 use super::settings::Settings;
 use crate::{
-    dialect::{Fault, unescaped},
+    dialect::{Fault, part_of, unescaped},
     operation::OperationId,
     store::Store,
 };
 
-/// There is no operation `id` for whoever asks. Where its text follows what may be an
+/// There is no operation `id` for whoever asks. Where its text is below what may be an
 /// operation itself, it was meant for a part of that.
 pub(super) fn not_found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
 ) -> Fault {
-    let name = id.to_string();
-    let path = unescaped(parts.uri.path());
-    match parent(settings.locator.at(), &path, &name) {
-        // An application that finds ids by itself has paths of its own.
-        Some(id) if settings.operation_id.is_none() => Fault::NoSubResource { id, name },
-        _ => Fault::NotFound { id: id.clone() },
+    match owner_of_part(settings, parts, id) {
+        Some((id, name)) => Fault::NoSubResource { id, name },
+        None => Fault::NotFound { id: id.clone() },
     }
 }
 
-/// What precedes `name` at the end of a path, unless that is where the operations are.
-fn parent(at: &str, path: &str, name: &str) -> Option<OperationId> {
-    let (before, last) = last_segment(path);
-    if last != name || (!at.is_empty() && before.ends_with(at)) {
+/// What may be the operation that a path is about, and the rest of the path, where `id` was
+/// found in that rest.
+pub(super) fn owner_of_part<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    id: &OperationId,
+) -> Option<(OperationId, String)> {
+    // An application that finds ids by itself has paths of its own.
+    if settings.operation_id.is_some() {
         return None;
     }
-    last_segment(before).1.parse().ok()
+    below(settings.locator.at(), &unescaped(parts.uri.path()), id)
 }
 
-/// The last segment of a path, and what precedes it. One trailing slash is ignored.
-fn last_segment(path: &str) -> (&str, &str) {
-    let path = path.strip_suffix('/').unwrap_or(path);
-    path.rsplit_once('/').unwrap_or(("", path))
+fn below(at: &str, path: &str, id: &OperationId) -> Option<(OperationId, String)> {
+    let (first, rest) = part_of(below_root(at, path))?;
+    (first != *id).then(|| (first, rest.strip_suffix('/').unwrap_or(rest).into()))
+}
+
+/// The path after that of the operations, wherever it stands; the whole path, if it is not
+/// there.
+fn below_root<'a>(at: &str, path: &'a str) -> &'a str {
+    if at.is_empty() {
+        return path;
+    }
+    let is_whole = |(begin, _): &(usize, &str)| path[begin + at.len()..].starts_with('/');
+    let root = path.rmatch_indices(at).find(is_whole);
+    root.map_or(path, |(begin, _)| &path[begin + at.len()..])
 }
 
 #[cfg(test)]
@@ -46,21 +58,36 @@ mod tests {
 
     #[test]
     fn a_name_is_below_what_precedes_it_but_for_the_root() {
-        let below = |path: &str| parent("/operations", path, "foo").map(|id| id.to_string());
-        for path in ["/q3/foo", "/q3/foo/", "/operations/q3/foo"] {
-            assert_eq!(below(path).as_deref(), Some("q3"), "{path}");
+        let of = |at, path| {
+            let below = below(at, path, &"foo".parse().unwrap());
+            below.map(|(id, name)| format!("{id} {name}"))
+        };
+        for (path, expected) in [
+            ("/q3/foo", "q3 foo"),
+            ("/q3/foo/", "q3 foo"),
+            ("/q3/result/foo", "q3 result/foo"),
+            ("/q3/x/foo/result", "q3 x/foo/result"),
+            ("/operations/q3/foo", "q3 foo"),
+            ("/v1/operations/q3/foo", "q3 foo"),
+            ("/operations/v1/operations/q3/foo", "q3 foo"),
+            ("/operationsx/foo", "operationsx foo"),
+        ] {
+            assert_eq!(of("/operations", path).as_deref(), Some(expected), "{path}");
         }
         for path in [
             "/foo",
             "foo",
             "/",
+            "/foo/result",
             "/operations/foo",
+            "/operations/foo/result",
             "/v1/operations/foo",
             "//foo",
             "/foo/q3",
         ] {
-            assert_eq!(below(path), None, "{path}");
+            assert_eq!(of("/operations", path), None, "{path}");
         }
-        assert_eq!(parent("", "/foo", "foo"), None);
+        assert_eq!(of("", "/foo"), None);
+        assert_eq!(of("", "/q3/foo").as_deref(), Some("q3 foo"));
     }
 }

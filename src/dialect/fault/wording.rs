@@ -5,7 +5,10 @@ use std::fmt::{self, Write as _};
 use http::StatusCode;
 
 use super::{Fault, RequestName};
-use crate::operation::State;
+use crate::operation::{State, cut};
+
+/// So much of the name of a sub-resource is repeated, in bytes.
+const NAME: usize = 256;
 
 impl Fault {
     /// The code, the status and the title.
@@ -28,7 +31,8 @@ impl Fault {
             ),
             Self::InvalidQuery { .. }
             | Self::RepeatedParameter { .. }
-            | Self::UnsupportedParameter { .. } => (
+            | Self::UnsupportedParameter { .. }
+            | Self::ForeignParameter { .. } => (
                 "invalid-query",
                 Status::BAD_REQUEST,
                 "A parameter is invalid",
@@ -38,9 +42,12 @@ impl Fault {
                 Status::BAD_REQUEST,
                 "A precondition is malformed",
             ),
-            Self::NotFound { .. } | Self::NoSubResource { .. } => {
-                ("not-found", Status::NOT_FOUND, "There is no such operation")
-            }
+            Self::NotFound { .. } => ("not-found", Status::NOT_FOUND, "There is no such operation"),
+            Self::NoSubResource { .. } => (
+                "not-found",
+                Status::NOT_FOUND,
+                "There is no such sub-resource",
+            ),
             Self::MethodNotAllowed { .. } => (
                 "method-not-allowed",
                 Status::METHOD_NOT_ALLOWED,
@@ -175,6 +182,9 @@ impl Fault {
             Self::RepeatedParameter { parameter } => {
                 format!("The parameter {parameter} is given more than once.")
             }
+            Self::ForeignParameter { parameter, name } => {
+                format!("The parameter {parameter} is not supported. Its name here is {name}.")
+            }
             Self::UnsupportedParameter { parameter } => {
                 format!("The parameter {parameter} is not supported.")
             }
@@ -188,7 +198,11 @@ impl Fault {
             Self::PreconditionFailed { field } => {
                 format!("{field} does not name the version that the operation is at.")
             }
-            Self::NoSubResource { id, name } => format!("There is no sub-resource {id}/{name}."),
+            Self::NoSubResource { id, name } => {
+                let slash = if name.starts_with(':') { "" } else { "/" };
+                let name = cut(name.as_str().into(), NAME);
+                format!("There is no sub-resource {id}{slash}{name}.")
+            }
             Self::NotFound { id } => format!("There is no operation {id}."),
             Self::MethodNotAllowed { allow } => format!("The methods here are {allow}."),
             Self::AlreadyFinished { id, state } if *state == State::Canceled => {

@@ -1,0 +1,142 @@
+//! What `DELETE` does to what has ended, and what holds it back.
+
+use super::*;
+
+#[tokio::test]
+async fn a_dismissed_job_is_removed_by_a_second_delete() {
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store.clone()).dialect(Ogc::default());
+    for (status, left) in [(200, Some(State::Canceled)), (200, None), (404, None)] {
+        let answer = ask(&polls, "DELETE /q3", &[]).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status == 200 {
+            assert_eq!(answer.json()["status"], "dismissed");
+            assert_eq!(answer.json()["jobID"], "q3");
+        }
+        assert_eq!(state_of(&store, "q3").await, left);
+    }
+    assert_eq!(ask(&polls, "GET /q3", &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn what_was_canceled_goes_wherever_what_has_ended_goes() {
+    for (dialect, _) in deleting() {
+        let mut left = Vec::new();
+        for state in [State::Succeeded, State::Failed, State::Canceled] {
+            let store = one("q3", state).await;
+            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            ask(&polls, "DELETE /q3", &[]).await;
+            // What its clients see no more is gone to them.
+            let is_there = ask(&polls, "GET /q3", &[]).await.status != 404;
+            left.push(is_there);
+        }
+        assert!(
+            left.iter().all(|it| *it == left[0]),
+            "{dialect:?}: {left:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_dismissal_that_loses_to_another_removes_nothing() {
+    let memory = one("q3", State::Running).await;
+    let was_canceled = Arc::new(AtomicBool::new(false));
+    let store = Hooked::new(memory.clone(), {
+        let memory = memory.clone();
+        move |call, when| {
+            let (memory, was_canceled) = (memory.clone(), Arc::clone(&was_canceled));
+            async move {
+                let is_cancel = (call, when) == (Call::Overrule, When::Before);
+                if is_cancel && !was_canceled.swap(true, SeqCst) {
+                    let id = "q3".parse().unwrap();
+                    let version = memory.get(&id).await?.unwrap().version().unwrap();
+                    memory.overrule(&id, version, Outcome::Canceled).await?;
+                }
+                Ok(())
+            }
+        }
+    });
+    let polls = PollService::new(store).dialect(Ogc::default());
+    let answer = ask(&polls, "DELETE /q3", &[]).await;
+    assert_eq!(answer.json()["status"], "dismissed");
+    assert_eq!(state_of(&memory, "q3").await, Some(State::Canceled));
+}
+
+#[tokio::test]
+async fn a_star_removes_what_a_bare_delete_removes() {
+    for dialect in [
+        Arc::new(Ogc::default()) as Arc<dyn Dialect>,
+        Arc::new(Fhir::default()),
+        Arc::new(Google::default()),
+        Arc::new(Durable::default()),
+    ] {
+        for fields in [&[][..], &[("if-match", "*")]] {
+            let store = one("q3", State::Succeeded).await;
+            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let answer = ask(&polls, "DELETE /q3", fields).await;
+            assert!(answer.status.is_success(), "{dialect:?}: {answer:?}");
+            assert_eq!(state_of(&store, "q3").await, None, "{dialect:?} {fields:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_precondition_without_a_tag_is_malformed() {
+    for (dialect, _) in deleting() {
+        for state in [State::Running, State::Succeeded] {
+            let store = one("q3", state).await;
+            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            for field in ["if-match", "if-none-match"] {
+                for value in ["", " ", " , ,"] {
+                    let answer = ask(&polls, "DELETE /q3", &[(field, value)]).await;
+                    assert_eq!(
+                        answer.status, 400,
+                        "{dialect:?} {field}: {value}: {answer:?}"
+                    );
+                    assert_eq!(state_of(&store, "q3").await, Some(state));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delete_that_if_none_match_holds_back_says_so() {
+    for (dialect, _) in deleting() {
+        let store = one("q3", State::Succeeded).await;
+        let plain = PollService::new(store.clone());
+        let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
+        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        for value in ["*", &etag] {
+            let answer = ask(&polls, "DELETE /q3", &[("if-none-match", value)]).await;
+            assert_eq!(answer.status, 412, "{dialect:?}: {answer:?}");
+            let text = answer.text();
+            assert!(text.contains("If-None-Match"), "{dialect:?}: {text}");
+            assert!(!text.contains("another version"), "{dialect:?}: {text}");
+        }
+        let answer = ask(&polls, "DELETE /q3", &[("if-match", "\"x\"")]).await;
+        assert_eq!(answer.status, 412, "{dialect:?}: {answer:?}");
+        assert!(answer.text().contains("If-Match"), "{answer:?}");
+    }
+    let polls = PollService::new(one("q3", State::Succeeded).await);
+    let answer = ask(&polls, "DELETE /q3", &[("if-none-match", "*")]).await;
+    answer.detail(412, "precondition-failed");
+}
+
+#[tokio::test]
+async fn no_read_looks_at_if_match_in_any_dialect() {
+    for dialect in every_dialect() {
+        for state in [State::Running, State::Succeeded] {
+            let store = one("q3", state).await;
+            let polls = PollService::new(store).dialect(Arc::clone(&dialect));
+            for line in ["GET /q3", "HEAD /q3", "GET /q3/result"] {
+                let bare = ask(&polls, line, &[]).await;
+                for value in ["", "x", "*, \"x\"", "\"other\""] {
+                    let answer = ask(&polls, line, &[("if-match", value)]).await;
+                    assert_eq!(answer.status, bare.status, "{dialect:?} {line} {value}");
+                    assert_eq!(answer.body, bare.body, "{dialect:?} {line} {value}");
+                }
+            }
+        }
+    }
+}

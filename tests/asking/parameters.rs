@@ -1,0 +1,171 @@
+//! Parameters that belong to the vocabulary of another dialect, or mean nothing here.
+
+use super::*;
+
+#[tokio::test]
+async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
+    let store = one("q3", State::Succeeded).await;
+    let dialects: [(Arc<dyn Dialect>, &str, &str, &str, &[&str]); 5] = [
+        (
+            Arc::new(Plain::default()),
+            "state",
+            "limit",
+            "cursor",
+            &[
+                "status",
+                "runtimeStatus",
+                "filter",
+                "$filter",
+                "top",
+                "$top",
+                "pageSize",
+                "page_size",
+                "itemsPerPage",
+                "pageToken",
+                "offset",
+                "$skip",
+            ],
+        ),
+        (
+            Arc::new(Ipa::default()),
+            "state",
+            "itemsPerPage",
+            "cursor",
+            &[
+                "status",
+                "runtimeStatus",
+                "filter",
+                "top",
+                "$top",
+                "pageSize",
+                "pageToken",
+                "offset",
+            ],
+        ),
+        (
+            Arc::new(Ogc::default()),
+            "status",
+            "limit",
+            "cursor",
+            &[
+                "state",
+                "runtimeStatus",
+                "filter",
+                "top",
+                "pageSize",
+                "itemsPerPage",
+                "pageToken",
+                "pageNum",
+            ],
+        ),
+        (
+            Arc::new(Durable::default()),
+            "runtimeStatus",
+            "top",
+            "x-ms-continuation-token",
+            &[
+                "state",
+                "status",
+                "filter",
+                "$top",
+                "limit",
+                "pageSize",
+                "cursor",
+                "pageToken",
+            ],
+        ),
+        (
+            Arc::new(Google::default()),
+            "",
+            "pageSize",
+            "pageToken",
+            &[
+                "state",
+                "status",
+                "runtimeStatus",
+                "$filter",
+                "limit",
+                "top",
+                "cursor",
+                "offset",
+            ],
+        ),
+    ];
+    for (dialect, states, limit, cursor, others) in dialects {
+        let polls = PollService::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .listing();
+        assert_eq!(ask(&polls, "GET /", &[]).await.status, 200);
+        // What no vocabulary has is nobody's business.
+        assert_eq!(ask(&polls, "GET /?trace=1&v=2", &[]).await.status, 200);
+        for other in others {
+            let right = match other.trim_start_matches('$') {
+                "state" | "status" | "runtimeStatus" | "filter" => states,
+                "top" | "pageSize" | "page_size" | "itemsPerPage" | "limit" => limit,
+                _ => cursor,
+            };
+            let line = format!("GET /?{other}=failed");
+            let answer = ask(&polls, &line, &[]).await;
+            assert_eq!(answer.status, 400, "{dialect:?} {line}: {answer:?}");
+            let text = answer.text();
+            assert!(text.contains(other), "{dialect:?} {line}: {text}");
+            assert!(text.contains(right), "{dialect:?} {line}: {text}");
+        }
+    }
+    let polls = PollService::new(store).listing();
+    let answer = ask(&polls, "GET /?status=failed", &[]).await;
+    assert_eq!(
+        answer.detail(400, "invalid-query"),
+        "The parameter status is not supported. Its name here is state."
+    );
+}
+
+#[tokio::test]
+async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
+    let store = one("q3", State::Succeeded).await;
+    let polls = PollService::new(store)
+        .dialect(Durable::default())
+        .listing();
+    for path in ["/q3", "/"] {
+        for (query, status) in [
+            ("showInput=true", 400),
+            ("showInput=True", 400),
+            ("showInput=false", 200),
+            ("showInput=", 200),
+            ("showInput=false&showInput=false", 400),
+            ("showHistory=false&showHistoryOutput=true", 200),
+        ] {
+            let line = format!("GET {path}?{query}");
+            let answer = ask(&polls, &line, &[]).await;
+            assert_eq!(answer.status, status, "{line}: {answer:?}");
+            assert!(
+                status == 200 || answer.text().contains("showInput"),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_has_its_time_from_the_query_and_its_body_is_not_read() {
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store)
+        .dialect(Google::default())
+        .max_wait(Duration::from_secs(20));
+    for (uri, seconds) in [
+        ("/q3:wait?timeout=1s", 1),
+        ("/q3:wait?timeout=1.5s", 1),
+        ("/q3:wait", 20),
+    ] {
+        let begun = tokio::time::Instant::now();
+        let body = http_body_util::Full::new(Bytes::from_static(b"{\"timeout\":\"3s\"}"));
+        let request = Request::post(uri).header("content-type", "application/json");
+        let answer = polls
+            .clone()
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{uri}");
+    }
+}
