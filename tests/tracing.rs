@@ -1,5 +1,10 @@
 //! The span of an operation, as a subscriber sees it.
 
+#[path = "support/hooked.rs"]
+mod hooked;
+#[path = "tracing/stores.rs"]
+mod stores;
+
 use std::{
     convert::Infallible,
     future::Future,
@@ -10,7 +15,8 @@ use std::{
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody, dialect::Fault,
+    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RecordedResponse, RequestBody,
+    WholeBody, dialect::Fault, store::Lease,
 };
 use tracing::{
     Instrument, Subscriber,
@@ -139,9 +145,19 @@ async fn accept<F>(
 where
     F: Future<Output = Inner> + Send,
 {
-    let service = layer.layer(service_fn(move |_: Request<RequestBody<WholeBody>>| {
-        inner()
-    }));
+    accept_by(layer, move |_| inner()).await
+}
+
+/// The same, where the service has its request and the store is any.
+async fn accept_by<R, F>(
+    layer: &AsyncAcceptLayer<R>,
+    inner: impl Fn(Request<RequestBody<WholeBody>>) -> F + Clone + Send + 'static,
+) -> OperationId
+where
+    R: Lease<Output = RecordedResponse>,
+    F: Future<Output = Inner> + Send,
+{
+    let service = layer.layer(service_fn(inner));
     let request = Request::post("/").body(WholeBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), 202);

@@ -39,6 +39,11 @@ fn duration<T>(operation: &Operation<T>) -> Option<Duration> {
     metadata.finished_at()?.duration_since(begun).ok()
 }
 
+/// To the millisecond, which is as exact as times are kept.
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 macro_rules! log_at {
     ($log:ident, $record:ident) => {{
         let operation = $record.operation();
@@ -47,7 +52,7 @@ macro_rules! log_at {
             name = operation.metadata().name(),
             state = %operation.state(),
             attempt = $record.attempts(),
-            duration = duration(operation).map(|took| took.as_secs_f64()),
+            duration = duration(operation).map(seconds),
             problem = operation.problem().map(Problem::type_uri),
             "operation {}",
             operation.state(),
@@ -62,4 +67,28 @@ fn warn<T>(record: &Record<T>) {
 
 fn info<T>(record: &Record<T>) {
     log_at!(info, record);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_told_to_the_millisecond() {
+        for (nanos, expected) in [
+            (2_506_000_000, "2.506"),
+            (2_506_000_123, "2.506"),
+            (1_999_600_000, "2"),
+            (300_000_000, "0.3"),
+            (400_000, "0"),
+            (86_400_123_000_000, "86400.123"),
+        ] {
+            assert_eq!(seconds(Duration::from_nanos(nanos)).to_string(), expected);
+        }
+        // Among them many that are not told so by a division of their own.
+        for millis in 0..100_000_u64 {
+            let told = seconds(Duration::from_millis(millis)).to_string();
+            assert!(told.len() <= "99.999".len(), "{told}");
+        }
+    }
 }

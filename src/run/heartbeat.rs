@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{InFlight, Node, catch_panic::CatchPanic, work::Work};
+use super::{InFlight, Node, catch_panic::CatchPanic, operate::unreadable, work::Work};
 use crate::{
     operation::OperationId,
     store::{Held, Lease, StoreError},
@@ -173,12 +173,16 @@ pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
                 parts.extend([some, others]);
             }
             Err(error) => {
-                let id = held
-                    .first()
-                    .filter(|_| held.len() == 1)
-                    .map(|held| &held.id);
-                let id = id.map(tracing::field::display);
-                tracing::warn!(id, error = error.chain(), "leases could not be renewed");
+                let id = match held {
+                    [one] => Some(&one.id),
+                    _ => None,
+                };
+                if let (Some(id), false) = (id, error.is_transient()) {
+                    unreadable(id, &error);
+                } else {
+                    let id = id.map(tracing::field::display);
+                    tracing::warn!(id, error = error.chain(), "leases could not be renewed");
+                }
             }
         }
     }

@@ -127,14 +127,23 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Node<R>>, work: &Work, nothing: N
     }
 }
 
-/// Says so, if an operation that is held no more is not in the store either.
+/// Says so, if an operation that is held no more is not in the store either, or cannot be
+/// read.
 async fn look_for<R: Lease>(node: &Node<R>, work: &Work) {
     let found = CatchPanic::new(node.store.get(&work.id));
     match timeout(TO_LOOK, found).await {
         Ok(Ok(Ok(None))) => work.is_gone(),
+        Ok(Ok(Err(error))) if !error.is_transient() => unreadable(&work.id, &error),
         Ok(Err(panicked)) => panicked.forget(),
         Ok(Ok(_)) | Err(_) => {}
     }
+}
+
+/// The store would refuse it again: what is recorded of an operation that runs here is
+/// damaged.
+#[cold]
+pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
+    tracing::error!(%id, error = error.chain(), "an operation that runs here cannot be read");
 }
 
 pub(super) type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
@@ -199,6 +208,8 @@ async fn until_over<R: Lease>(
 /// that there is a heartbeat. Ends only when it learns that the operation is somebody
 /// else's.
 async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>, work: &Work) {
+    // What kind of failure is known: it is said once, however many reports meet it.
+    let mut known_transient = None;
     loop {
         let Some((progress, number)) = work.next_report().await else {
             heartbeat::begin_again(node).await;
@@ -216,6 +227,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
             Ok(Write::Done(_)) => {
                 crash_point!("reported");
                 work.report_written(number);
+                known_transient = None;
             }
             Ok(Write::Lost(_) | Write::Gone) => {
                 work.stop(Cause::Recalled);
@@ -224,7 +236,14 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
             // The next report, or the outcome, brings it.
             Err(error) => {
                 let id = &work.id;
-                tracing::warn!(%id, error = error.chain(), "progress could not be written");
+                let is_transient = error.is_transient();
+                if known_transient.replace(is_transient) == Some(is_transient) {
+                    tracing::debug!(%id, error = error.chain(), "progress could not be written");
+                } else if is_transient {
+                    tracing::warn!(%id, error = error.chain(), "progress could not be written");
+                } else {
+                    unreadable(id, &error);
+                }
             }
         }
         sleep(BETWEEN_REPORTS).await;

@@ -56,10 +56,52 @@ impl StoreError {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
+            let said = said(error);
+            // Many errors say themselves what caused them.
+            if !text.ends_with(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
             source = error.source();
         }
         text
+    }
+}
+
+/// The text of an error; of one that a database made, without the line of its own source.
+fn said(error: &(dyn Error + 'static)) -> String {
+    #[cfg(feature = "postgres")]
+    if let Some(text) = super::postgres::said(error) {
+        return text;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no connection: {0}")]
+    struct Telling(#[source] io::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer")]
+    struct Silent(#[source] Telling);
+
+    #[test]
+    fn a_cause_that_an_error_tells_itself_is_not_told_twice() {
+        let refused = || Telling(io::Error::other("refused"));
+        assert_eq!(
+            StoreError::unavailable(refused()).chain(),
+            "the store is unavailable: no connection: refused"
+        );
+        assert_eq!(
+            StoreError::refused(Silent(refused())).chain(),
+            "the store refused: no answer: no connection: refused"
+        );
+        assert_eq!(StoreError::Full.chain(), "the store is full");
     }
 }

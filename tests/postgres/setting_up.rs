@@ -1,6 +1,10 @@
 //! Tables, names, rights, and servers that are not taken.
 
-use std::{fs, time::Duration};
+use std::{
+    fs, io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions, query, query_scalar, raw_sql};
 use tokio::{task::JoinSet, time::timeout};
@@ -224,6 +228,52 @@ async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
         let error = connected.expect("it is told at once").unwrap_err();
         let (shown, debugged) = (error.to_string(), format!("{error:?}"));
         assert!(shown.contains(cause), "{shown}");
+        assert!(shown.ends_with(cause) || !shown.contains("role"), "{shown}");
         assert!(!shown.contains("s3cret") && !debugged.contains("s3cret"));
+    }
+}
+
+/// Keeps what is logged, level and all.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Said {
+    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(some)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_first_connection_that_is_long_in_coming_is_said_to_be_waited_for() {
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let text = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+    // Nobody listens here, and the pool tries again and again.
+    let url = "postgres://app:s3cret@127.0.0.1:1/db";
+    for (wait, says) in [(300, false), (2_500, true)] {
+        let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(wait));
+        let pool = pool.connect_lazy(url).unwrap();
+        let connected = timeout(STUCK, PostgresStore::builder(pool).connect()).await;
+        connected.expect("it gives up").unwrap_err();
+        let text = text();
+        let line = text.lines().find(|line| line.contains("waiting"));
+        assert_eq!(line.is_some(), says, "{text}");
+        if let Some(line) = line {
+            assert!(
+                line.contains("WARN") && line.contains("127.0.0.1"),
+                "{line}"
+            );
+            assert!(line.contains("port=1 "), "{line}");
+        }
+        assert!(!text.contains("s3cret"), "{text}");
     }
 }

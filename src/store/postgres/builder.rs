@@ -1,6 +1,6 @@
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
 use super::{
@@ -106,7 +106,7 @@ impl<T> PostgresBuilder<T> {
     pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
         let names = Names::new(&self.schema, &self.table)?;
         {
-            let mut connection = match self.pool.acquire().await {
+            let mut connection = match first(&self.pool).await {
                 Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&self.pool).await.into()),
                 acquired => acquired?,
             };
@@ -136,6 +136,35 @@ impl<T> PostgresBuilder<T> {
             durable: self.durable,
         };
         Ok(Durable::on(engine, hub))
+    }
+}
+
+/// After so long it is said for what a first connection is waited.
+const TO_WAIT_IN_SILENCE: Duration = Duration::from_secs(2);
+
+/// A connection, as soon as there is one. A pool tries again and again while the server
+/// refuses them.
+async fn first(pool: &PgPool) -> Result<PoolConnection<sqlx::Postgres>, sqlx::Error> {
+    let mut acquired = pin!(pool.acquire());
+    if let Ok(acquired) = timeout(TO_WAIT_IN_SILENCE, acquired.as_mut()).await {
+        return acquired;
+    }
+    let options = pool.connect_options();
+    let at_most = pool.options().get_acquire_timeout();
+    tracing::warn!(
+        host = &*host(&options),
+        port = options.get_port(),
+        ?at_most,
+        "waiting for a connection to the database"
+    );
+    acquired.await
+}
+
+/// Where the server is: a host, or a directory of sockets.
+fn host(options: &PgConnectOptions) -> Cow<'_, str> {
+    match options.get_socket() {
+        Some(directory) => directory.to_string_lossy(),
+        None => options.get_host().into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What can go wrong, and whether trying again can help.
 
-use sqlx::Error as SqlError;
+use std::error::Error;
+
+use sqlx::{Error as SqlError, error::DatabaseError};
 
 use crate::store::StoreError;
 
@@ -46,7 +48,7 @@ pub enum PostgresError {
         value: Box<str>,
     },
     /// What the database said instead.
-    #[error("the database could not be set up: {0}")]
+    #[error("the database could not be set up: {}", text(.0))]
     Database(#[from] SqlError),
 }
 
@@ -74,6 +76,24 @@ impl From<Unexpected> for StoreError {
             error => Self::refused(error),
         }
     }
+}
+
+/// What an error says, without the line of PostgreSQL's own source that it was raised at.
+fn text(error: &SqlError) -> String {
+    match error {
+        SqlError::Database(error) => error.message().to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// The same of any error, if it is one of the driver's.
+pub(in crate::store) fn said(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<SqlError>() {
+        return Some(text(error));
+    }
+    // The driver's error has what the server said for its source.
+    let error = error.downcast_ref::<Box<dyn DatabaseError>>()?;
+    Some(error.message().to_owned())
 }
 
 /// Brings an error of the driver into the store's terms.
@@ -117,7 +137,58 @@ fn is_transient_state(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
+    use sqlx::error::ErrorKind;
+
     use super::*;
+
+    /// As a server says it, with where in its own source.
+    #[derive(Debug)]
+    struct Raised;
+
+    impl fmt::Display for Raised {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{} at line 768", self.message())
+        }
+    }
+
+    impl Error for Raised {}
+
+    impl DatabaseError for Raised {
+        fn message(&self) -> &str {
+            "role \"nobody\" does not exist"
+        }
+
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn the_line_of_the_server_s_own_source_is_not_told() {
+        let raised = || SqlError::Database(Box::new(Raised));
+        assert_eq!(
+            store_error(raised()).chain(),
+            "the store is unavailable: role \"nobody\" does not exist"
+        );
+        assert_eq!(
+            PostgresError::from(raised()).to_string(),
+            "the database could not be set up: role \"nobody\" does not exist"
+        );
+    }
 
     #[test]
     fn what_would_fail_again_is_told_from_what_may_not() {

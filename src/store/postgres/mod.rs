@@ -13,6 +13,7 @@ mod values;
 
 use sqlx::PgPool;
 
+pub(super) use self::error::said;
 pub use self::{asking::Postgres, builder::PostgresBuilder, error::PostgresError};
 use super::durable::Durable;
 use crate::operation::RecordedResponse;

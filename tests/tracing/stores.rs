@@ -1,0 +1,203 @@
+//! What is logged where a store fails.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use http_body_util::BodyExt;
+use tokio::time::sleep;
+use tower_operations::{
+    OperationHandle, Progress,
+    store::{LeaseTerm, NewOperation, NodeId, Repository, Store, StoreError},
+};
+
+use super::{
+    hooked::{Call, Hooked, When},
+    *,
+};
+
+/// A store whose calls of these kinds are refused, or come to nothing, while it is set to be
+/// broken.
+fn breaking(calls: &'static [Call], is_lasting: bool) -> (Hooked, Arc<AtomicBool>) {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let store = Hooked::new(MemoryStore::new(), {
+        let is_broken = Arc::clone(&is_broken);
+        move |call, when| {
+            let fails = when == When::Before && calls.contains(&call) && is_broken.load(SeqCst);
+            std::future::ready(match (fails, is_lasting) {
+                (false, _) => Ok(()),
+                (true, true) => Err(StoreError::refused("this record is damaged")),
+                (true, false) => Err(StoreError::unavailable("no connection")),
+            })
+        }
+    });
+    (store, is_broken)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
+    use Call::{Changed, Forget, Get, Overrule};
+    let said = Said::default();
+    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    for (calls, lines) in [
+        (
+            &[Get][..],
+            &[
+                "GET /ID",
+                "GET /ID/result",
+                "GET /ID/events",
+                "DELETE /ID",
+                "POST /jobs/ID",
+            ][..],
+        ),
+        (
+            &[Changed],
+            &["GET /ID?wait=5", "GET /ID/result?wait=5", "GET /ID/events"],
+        ),
+        (&[Overrule], &["DELETE /ID"]),
+        (&[Forget], &["DELETE /ID"]),
+    ] {
+        let (store, is_broken) = breaking(calls, true);
+        let id = OperationId::new();
+        store.create(NewOperation::new(id.clone())).await.unwrap();
+        let polls = PollService::new(store.clone());
+        let mut etag = None;
+        if calls == [Forget] {
+            let token = store.inner.get(&id).await.unwrap().unwrap().token();
+            let outcome = tower_operations::Outcome::Succeeded(None);
+            store.finish(&id, token, outcome, None).await.unwrap();
+            let request = Request::get(format!("/{id}")).body(()).unwrap();
+            let shown = polls.clone().oneshot(request).await.unwrap();
+            etag = Some(shown.headers()["etag"].clone());
+        }
+        is_broken.store(true, SeqCst);
+        for line in lines {
+            let line = line.replace("ID", &id.to_string());
+            let (method, uri) = line.split_once(' ').unwrap();
+            let mut request = Request::builder().method(method).uri(uri);
+            if let Some(etag) = &etag {
+                request = request.header("if-match", etag);
+            }
+            let answer = polls.clone().oneshot(request.body(()).unwrap());
+            let answer = answer.await.unwrap();
+            if !(calls == [Changed] && uri.ends_with("events")) {
+                assert_eq!(answer.status(), 503, "{calls:?} {line}");
+            }
+            answer.into_body().collect().await.unwrap();
+            let logged = of(&said, &id);
+            let is_named = |line: &String| {
+                (line.starts_with("ERROR operations are unavailable id=ID ")
+                    || line.starts_with("WARN an event stream ends id=ID "))
+                    && line.contains("this record is damaged")
+            };
+            assert_eq!(logged.len(), 1, "{calls:?} {line}: {logged:?}");
+            assert!(is_named(&logged[0]), "{calls:?} {line}: {logged:?}");
+        }
+    }
+}
+
+/// What was said of this operation by its id, and of no other.
+fn of(said: &Said, id: &OperationId) -> Vec<String> {
+    let mut lines = said.of(id);
+    lines.retain(|line| line.contains("id=ID"));
+    lines
+}
+
+/// A layer with a short lease, on which a handler that reports every second is at work.
+async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
+    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseTerm {
+        node: NodeId::named("n"),
+        term: Duration::from_secs(30),
+    });
+    let id = accept_by(&layer, |request| async move {
+        let operation = OperationHandle::of(request.extensions());
+        for page in 1..1_000 {
+            sleep(Duration::from_secs(1)).await;
+            operation.progress(Progress::counted(page, 1_000));
+        }
+        Ok(Response::default())
+    })
+    .await;
+    (layer, id)
+}
+
+const UNREADABLE: &str = "ERROR an operation that runs here cannot be read id=ID ";
+
+#[tokio::test(start_paused = true)]
+async fn progress_that_cannot_be_written_is_warned_of_once_an_outage() {
+    let said = Said::default();
+    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let (store, is_broken) = breaking(&[Call::Report], false);
+    let (_layer, id) = reporting(&store).await;
+    for _ in 0..2 {
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(of(&said, &id), [] as [String; 0]);
+        is_broken.store(true, SeqCst);
+        sleep(Duration::from_secs(20)).await;
+        let lines = of(&said, &id);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(
+            lines[0].starts_with("WARN progress could not be written id=ID "),
+            "{lines:?}"
+        );
+        is_broken.store(false, SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_damaged_under_a_run_is_an_error_at_once() {
+    let said = Said::default();
+    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+
+    // By a report.
+    let (store, is_broken) = breaking(&[Call::Report], true);
+    let (_layer, id) = reporting(&store).await;
+    sleep(Duration::from_secs(5)).await;
+    is_broken.store(true, SeqCst);
+    sleep(Duration::from_secs(5)).await;
+    let lines = of(&said, &id);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with(UNREADABLE), "{lines:?}");
+
+    // By a renewal.
+    let (store, _) = breaking(&[], true);
+    let (_layer, id) = reporting(&store).await;
+    store.unrenewable.lock().unwrap().insert(id.clone());
+    sleep(Duration::from_secs(15)).await;
+    let lines = of(&said, &id);
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert!(line.starts_with(UNREADABLE), "{line}");
+    }
+
+    // By a lease that is gone with what it is of.
+    let (store, is_broken) = breaking(&[Call::Get], true);
+    let (_layer, id) = reporting(&store).await;
+    is_broken.store(true, SeqCst);
+    store.gone.lock().unwrap().insert(id.clone());
+    sleep(Duration::from_secs(60)).await;
+    let lines = of(&said, &id);
+    let (dropped, unreadable) = ("INFO run dropped", UNREADABLE);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with(dropped), "{lines:?}");
+    assert!(lines[1].starts_with(unreadable), "{lines:?}");
+
+    // By its outcome.
+    let (store, is_broken) = breaking(&[Call::Finish], true);
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let id = accept_by(&layer, |_| async {
+        sleep(Duration::from_secs(1)).await;
+        Ok(Response::default())
+    })
+    .await;
+    is_broken.store(true, SeqCst);
+    sleep(Duration::from_millis(1_010)).await;
+    let lines = of(&said, &id);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("ERROR") && line.contains("id=ID")),
+        "{lines:?}"
+    );
+}
