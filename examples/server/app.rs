@@ -118,7 +118,7 @@ impl Args {
                 term: self.lease,
             })
             .owner_with(PlainOwner::new(tenant))
-            .max_in_flight(self.max_in_flight)
+            .max_in_flight(self.max_in_flight as usize)
             .running_timeout(self.timeout)
             .body_limit(self.body_limit as u64)
             .dialect(dialect.dialect())

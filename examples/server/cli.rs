@@ -32,7 +32,7 @@ pub(crate) struct Args {
     pub(crate) queue: Option<QueueUrl>,
     /// How long a report may be in the queue before it is handed off again.
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = some_seconds)]
     pub(crate) claimed_within: Duration,
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// How long a node may be silent before others take over what it runs. With
     /// `--queue` it only says how soon what a worker has left behind is found, and is
     /// 10 unless said.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
     #[cfg_attr(
         all(feature = "apalis", feature = "postgres", feature = "redis"),
         arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))
@@ -84,13 +84,13 @@ pub(crate) struct Args {
     pub(crate) base_url: Option<String>,
     /// The most operations pending or running; past it the answer is 503. Each tenant may
     /// have a quarter of them, and so may all orders without a tenant together.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub(crate) max_in_flight: usize,
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_in_flight: u32,
     /// The most reports rendered at a time; the others are pending.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) concurrency: Option<u32>,
     /// How long a report may take.
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
     pub(crate) timeout: Duration,
     /// How long an operation is kept after it ended.
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
@@ -104,6 +104,14 @@ pub(crate) struct Args {
     /// How long a drain waits for what is running.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) drain: Duration,
+}
+
+/// A lease or a time-out of no time is over before anything is done.
+pub(crate) fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("expected more than 0 seconds".into()),
+        some => Ok(some),
+    }
 }
 
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {

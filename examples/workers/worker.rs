@@ -14,7 +14,7 @@ use tower_operations::{
 };
 
 use crate::{
-    cli::seconds,
+    cli::{seconds, some_seconds},
     dialects::DialectKind,
     engine::Engine,
     queue::QueueUrl,
@@ -38,10 +38,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
     /// How long this worker may be silent before what it runs is given to others.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
     lease: Duration,
     /// How long a report may take.
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
     timeout: Duration,
     /// How long an operation is kept after it ended.
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
