@@ -29,7 +29,7 @@ counted="${CARGO_TARGET_DIR:-target}/gungraun"
 numbers=benches/instructions.toml
 rm -rf "$counted"
 status=0
-cargo bench --quiet --bench instructions || status=$?
+cargo bench --quiet -p tower-operations-instructions || status=$?
 
 # Of an operation: each benchmark does a thousand.
 count() {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It needs valgrind and `gungraun-runner`, which the script installs; with both there,
-//! `cargo bench --bench instructions` does too. Each benchmark does [`OPERATIONS`] of its
-//! kind; what comes before and after them is not counted.
+//! `cargo bench -p tower-operations-instructions` does too. Each benchmark does
+//! [`OPERATIONS`] of its kind; what comes before and after them is not counted.
 //!
 //! What an operation may take stands in `instructions.toml`. It may be exceeded by
 //! [`TOLERANCE`] percent: another compiler or C library moves the numbers by less.
