@@ -470,6 +470,119 @@ async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
     world.assert_idle().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_sent() {
+    type Configure = fn(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>;
+    let modes: [(&str, Configure); 3] = [
+        ("always", |layer| {
+            layer.body_timeout(Duration::from_secs(60))
+        }),
+        ("preferred", |layer| layer.preferred()),
+        ("signaled", |layer| layer.signaled()),
+    ];
+    for (mode, configure) in modes {
+        for fields in [
+            "content-length: 5000000\r\n",
+            "transfer-encoding: chunked\r\n",
+        ] {
+            let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+            let (begin, begun) = watch::channel(());
+            // It reads a little, and gets stuck.
+            let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
+                let begin = begin.clone();
+                async move {
+                    let mut body = request.into_body();
+                    body.frame().await.unwrap().unwrap();
+                    begin.send_replace(());
+                    std::future::pending::<()>().await;
+                    drop(body);
+                    Ok::<_, Infallible>(Response::new(empty()))
+                }
+            });
+            let layered = tower::ServiceBuilder::new().layer(configure(layer));
+            let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+            let server = Server::hyper(app).await;
+            let mut raw = server.raw().await;
+            let data = vec![b'x'; 5_000_000];
+            let data = match fields.starts_with("content-length") {
+                true => data,
+                false => in_chunks(&data),
+            };
+            let (first, rest) = data.split_at(100_000);
+            raw.send([post_head(fields).as_bytes(), first].concat())
+                .await
+                .unwrap();
+            match mode {
+                "always" => until("it is there", || drain.in_flight() == 1).await,
+                _ => until("it is called", || begun.has_changed().unwrap_or(true)).await,
+            }
+            let report = soon(drain.drain(Duration::ZERO)).await;
+            assert_eq!(
+                (report.refused, report.unanswered),
+                (1, 0),
+                "{mode}: {report:?}"
+            );
+            raw.send(rest)
+                .await
+                .unwrap_or_else(|error| panic!("{mode} {fields}: {error}"));
+            let answer = raw.answer().await;
+            answer.problem(503, "shutting-down");
+            assert!(answer.header("retry-after").is_some());
+            assert_closes(&mut raw, &answer, true).await;
+            server.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
+    let (layer, _drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let layer = layer.signaled().running_timeout(Duration::from_millis(200));
+    let stuck = service_fn(|_: Request<RequestBody<AxumBody>>| {
+        std::future::pending::<Result<Response<AnyBody>, Infallible>>()
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer);
+    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let server = Server::hyper(app).await;
+    let mut raw = server.raw().await;
+    let length = 5_000_000;
+    let mut request = post_head(&format!("content-length: {length}\r\n")).into_bytes();
+    request.resize(request.len() + length, b'x');
+    raw.send(request).await.expect("broken off while sending");
+    let answer = raw.answer().await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{answer:?}");
+    assert_closes(&mut raw, &answer, true).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connection() {
+    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let (begin, begun) = watch::channel(());
+    let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
+        let begin = begin.clone();
+        async move {
+            request.into_body().collect().await.unwrap();
+            begin.send_replace(());
+            std::future::pending::<Result<Response<AnyBody>, Infallible>>().await
+        }
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer.preferred());
+    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let server = Server::hyper(app).await;
+    let mut client = server.http1().await;
+    let sending = tokio::spawn(async move {
+        let answer = client.post("/reports", "four").await;
+        (client, answer)
+    });
+    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    soon(drain.drain(Duration::ZERO)).await;
+    let (mut client, answer) = soon(sending).await.unwrap();
+    answer.problem(503, "shutting-down");
+    assert_eq!(answer.header("connection"), None, "{answer:?}");
+    assert!(client.serves_on().await);
+}
+
 // ---- a body that does not come ---------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
@@ -877,6 +990,67 @@ async fn what_may_have_been_created_and_got_a_503_is_never_run() {
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
     assert_eq!(world.called(), 0);
     world.assert_idle().await;
+}
+
+/// Each of them is a task that goes on until the store answers: there are never more of
+/// them than may be in flight.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
+    for is_held in [false, true] {
+        let is_down = Arc::new(AtomicBool::new(true));
+        let ends = Arc::new(AtomicUsize::new(0));
+        let (down, tried) = (Arc::clone(&is_down), Arc::clone(&ends));
+        let hooked = |store| {
+            Hooked::new(store, move |call, when| {
+                let is_down = down.load(SeqCst);
+                let ends = call == Call::Finish && when == When::Before;
+                tried.fetch_add(usize::from(ends), SeqCst);
+                let fails = is_down && (ends || (call == Call::Create && when == When::After));
+                async move {
+                    match fails {
+                        true => Err(StoreError::unavailable(SECRET)),
+                        false => Ok(()),
+                    }
+                }
+            })
+        };
+        let world = World::with(MemoryStore::new(), hooked, |layer| {
+            let layer = layer.max_in_flight(1);
+            let layer = layer.create_timeout(Duration::from_millis(50));
+            match is_held {
+                true => layer.after(Duration::ZERO),
+                false => layer,
+            }
+        })
+        .await;
+        let mut client = world.server.http1().await;
+        if is_held {
+            world.hold_the_handler();
+        }
+        let sending = tokio::spawn(async move {
+            let answer = client.post("/reports", "four").await;
+            (client, answer)
+        });
+        until("it is given up", || ends.load(SeqCst) > 0).await;
+        world.let_the_handler_go();
+        let (mut client, answer) = soon(sending).await.unwrap();
+        match is_held {
+            true => assert_eq!(answer.text(), "4"),
+            false => assert_unavailable(&answer),
+        }
+        assert_eq!(world.drain.in_flight(), 1);
+        let refused = client.post("/reports", "four").await;
+        refused.problem(503, "overloaded");
+        is_down.store(false, SeqCst);
+        until("admission is free again", || world.drain.in_flight() == 0).await;
+        let operations = world.operations().await;
+        assert_eq!(operations.len(), 1);
+        let problem = operations[0].operation().problem().expect("it was ended");
+        assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+        let answer = client.post("/reports", "four").await;
+        assert!(matches!(answer.status.as_u16(), 200 | 202), "{answer:?}");
+        world.assert_idle().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

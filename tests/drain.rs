@@ -1,19 +1,24 @@
 //! The end of a node: what handlers are told, what clients are answered, and what the
 //! report says. With a paused clock.
 
+#[path = "support/hooked.rs"]
+#[allow(dead_code)] // part of it is for other tests
+mod hooked;
+
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use hooked::{Call, Hooked, When};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
@@ -372,12 +377,6 @@ async fn a_request_that_is_refused_at_the_deadline_frees_its_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_the_preference_has_what_is_left_of_the_drain() {
-    let taking = |seconds: u64| {
-        move |_: OperationHandle| async move {
-            sleep(Duration::from_secs(seconds)).await;
-            Response::new(whole("done"))
-        }
-    };
     let setup = Setup::new(Layered::preferred);
     let answering = setup.send_to(request("handling=strict"), taking(4));
     let report = setup.drained(10).await;
@@ -541,4 +540,235 @@ async fn a_drain_goes_on_with_whoever_calls_it_after_the_first_call_was_dropped(
     let report = setup.drain.drain(600 * SECOND).await;
     assert_eq!((report.finished, finished.load(SeqCst)), (1, 1));
     assert_eq!(report.took, SECOND);
+}
+
+fn get(path: &'static str) -> Request<Body> {
+    let mut get = request("handling=strict");
+    *get.method_mut() = Method::GET;
+    *get.uri_mut() = path.parse().unwrap();
+    get
+}
+
+fn taking(
+    seconds: u64,
+) -> impl Fn(OperationHandle) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> + Clone {
+    move |_| {
+        Box::pin(async move {
+            sleep(Duration::from_secs(seconds)).await;
+            Response::new(whole("done"))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_of_a_busy_server_ends_when_what_was_there_as_the_doors_closed_has_ended() {
+    for closed_before in [false, true] {
+        let setup = Setup::new(|layer| layer);
+        let operation = setup.send_to(request("handling=strict"), taking(2));
+        let id = id_of(&operation.answer().await.1);
+        let before = setup.send_to(get("/page"), taking(3));
+        setup.until_begun().await;
+        if closed_before {
+            setup.drain.close();
+            let early = setup.send_to(get("/page"), taking(60));
+            setup.until_begun().await;
+            drop(early);
+        }
+        let draining = tokio::spawn({
+            let drain = setup.drain.clone();
+            async move { drain.drain(60 * SECOND).await }
+        });
+        // One is always on its way.
+        let mut later = Vec::new();
+        for _ in 0..4 {
+            setup.until_begun().await;
+            later.push(setup.send_to(get("/page"), taking(5)));
+            sleep(SECOND).await;
+        }
+        setup.until_begun().await;
+        assert!(draining.is_finished(), "it goes on for what came later");
+        let report = draining.await.unwrap();
+        assert_eq!(
+            (report.took, report.answered),
+            (3 * SECOND, 1),
+            "{report:?}"
+        );
+        assert_eq!(report.finished, 1, "{report:?}");
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(setup.state(&id).await, State::Succeeded);
+        assert_eq!(before.answer().await.1.status(), StatusCode::OK);
+        for later in later {
+            assert_eq!(later.answer().await.1.status(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_without_the_preference_after_the_doors_closed_is_refused_at_the_end_uncounted()
+{
+    let setup = Setup::new(Layered::preferred);
+    let operation = setup.send_to(request("respond-async"), taking(3));
+    id_of(&operation.answer().await.1);
+    setup.drain.close();
+    let in_time = setup.send_to(request("handling=strict"), taking(1));
+    let too_long = setup.send_to(request("handling=strict"), taking(60));
+    let report = setup.drained(60).await;
+    assert_eq!(in_time.answer().await.1.status(), StatusCode::OK);
+    too_long.refused_at(3).await;
+    assert_eq!((report.answered, report.refused), (0, 0), "{report:?}");
+    assert_eq!(report.took, 3 * SECOND);
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_no_concern_of_the_layer_is_waited_for_if_its_length_is_known() {
+    // (its length, how long the drain takes, unanswered)
+    for (length, took, unanswered) in [(None, 0, 0), (Some("20"), 10 + 1, 1)] {
+        let setup = Setup::new(|layer| layer);
+        let answering = setup.send_to(get("/stream"), move |_| async move {
+            let never = Pieces(|_: &mut Context<'_>| Poll::Pending);
+            let mut response = Response::new(never.boxed_unsync());
+            if let Some(length) = length {
+                let headers = response.headers_mut();
+                headers.insert("content-length", length.parse().unwrap());
+            }
+            response
+        });
+        let report = setup.drained(10).await;
+        assert_eq!(report.took.as_secs(), took, "{report:?}");
+        assert_eq!(report.unanswered, unanswered, "{report:?}");
+        drop(answering);
+    }
+}
+
+/// It is set when this is dropped.
+#[derive(Clone, Default)]
+struct Gone(Arc<AtomicBool>);
+
+struct Holding(Gone);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.0.store(true, SeqCst);
+    }
+}
+
+/// A service that never answers, and is never ready where that is said.
+#[derive(Clone)]
+struct Never {
+    is_ready: bool,
+    accepts: bool,
+    /// Of whoever has the service, or its future, in its hands.
+    held: Arc<Holding>,
+}
+
+impl tower::Service<Request<RequestBody<Body>>> for Never {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        match self.is_ready {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn call(&mut self, request: Request<RequestBody<Body>>) -> Self::Future {
+        let (accepts, held) = (self.accepts, Arc::clone(&self.held));
+        Box::pin(async move {
+            let _held = held;
+            let operation = OperationHandle::of(request.extensions());
+            if accepts {
+                operation.accept().await.unwrap();
+            }
+            std::future::pending().await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_dropped_before_its_operation_is_released_or_said_to_have_ended() {
+    for mode in ["always", "after", "signaled", "unready", "unready after"] {
+        for released in [true, false] {
+            let gone = Gone::default();
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let store = {
+                let (gone, seen) = (gone.clone(), Arc::clone(&seen));
+                Hooked::new(MemoryStore::new(), move |call, when| {
+                    let is_end = matches!(call, Call::Release | Call::Finish);
+                    if is_end && when == When::Before {
+                        seen.lock().unwrap().push((call, gone.0.load(SeqCst)));
+                    }
+                    async { Ok(()) }
+                })
+            };
+            let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+            let layer = layer.may_run_again(move |_| released);
+            let layer = match mode {
+                "always" | "unready" => layer,
+                "after" | "unready after" => layer.after(SECOND),
+                _ => layer.signaled(),
+            };
+            let app = service_fn(async |_: Request<WholeBody>| {
+                Ok::<_, Infallible>(Response::new(WholeBody::default()))
+            });
+            let _recovery = layer.recovery().run_again(app, 3);
+            let service = layer.layer(Never {
+                is_ready: !mode.starts_with("unready"),
+                accepts: mode == "signaled",
+                held: Arc::new(Holding(gone)),
+            });
+            let response = service.oneshot(request("handling=strict")).await.unwrap();
+            assert_eq!(response.status(), StatusCode::ACCEPTED, "{mode}");
+            let report = drain.drain(SECOND).await;
+            let expected = match released {
+                true => Call::Release,
+                false => Call::Finish,
+            };
+            assert_eq!(*seen.lock().unwrap(), [(expected, true)], "{mode}");
+            assert_eq!(report.released.len(), usize::from(released), "{mode}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_as_it_is_dropped_still_ends_its_operation() {
+    struct Panicking;
+    impl Drop for Panicking {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let setup = Setup::new(|layer| layer.after(SECOND));
+    let answering = setup.send_to(request("handling=strict"), |_| async {
+        let _held = Panicking;
+        std::future::pending().await
+    });
+    setup.until_begun().await;
+    let (_, response) = answering.answer().await;
+    let report = setup.drained(1).await;
+    let id = id_of(&response);
+    assert_eq!(setup.state(&id).await, State::Failed);
+    assert!(report.unrecorded.is_empty(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_being_kept_for_its_key_is_given_up_at_the_deadline() {
+    let setup = Setup::new(|layer| {
+        layer
+            .after(20 * SECOND)
+            .idempotency(Idempotency::optional())
+    });
+    let mut keyed = request("handling=strict");
+    let key = "\"of 16 letters or more\"".parse().unwrap();
+    keyed.headers_mut().insert("idempotency-key", key);
+    let answering = setup.send_to(keyed, |_| async {
+        let never = Pieces(|_: &mut Context<'_>| Poll::Pending);
+        Response::new(never.boxed_unsync())
+    });
+    let report = setup.drained(3).await;
+    answering.refused_at(3).await;
+    assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
+    assert_eq!(report.took, 3 * SECOND);
 }

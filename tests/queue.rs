@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use http::{Request, Response, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Dispatch, FailureKind, Idempotency, MemoryStore, OperationHandle,
+    AsyncAcceptLayer, Dispatch, Drain, FailureKind, Idempotency, MemoryStore, OperationHandle,
     OperationId, Outcome, QueuedRequest, Ran, RecordedResponse, RequestBody, ResponseBody,
     RunService, State, WholeBody,
     store::{
@@ -623,4 +623,129 @@ async fn no_more_is_dispatched_again_at_a_time_than_may_be_in_flight() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(handed.calls.load(SeqCst), 2);
     recovery.abort();
+}
+
+/// A front whose queue never answers, before a store that is out of order where this
+/// says so.
+fn stuck(
+    hook: impl Fn(Call, When) -> std::future::Ready<Result<(), StoreError>> + Send + Sync + 'static,
+) -> (AsyncAcceptLayer<Hooked, Stuck>, Drain, MemoryStore) {
+    let store = MemoryStore::new();
+    let hooked = Hooked::new(store.clone(), hook);
+    let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(hooked, Stuck);
+    (layer.create_timeout(MINUTE), drain, store)
+}
+
+struct Stuck;
+
+impl Dispatch for Stuck {
+    async fn dispatch(&self, _: QueuedRequest) -> Result<(), BoxError> {
+        std::future::pending().await
+    }
+}
+
+async fn one_of(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
+    let query = ListQuery::new(None, 10);
+    let mut records = store.list(&query).await.unwrap().records;
+    assert_eq!(records.len(), 1);
+    records.remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain() {
+    for (recovers, store_is_down) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (layer, drain, store) = stuck(move |call, when| {
+            let ends = matches!(call, Call::Finish | Call::Release) && when == When::Before;
+            std::future::ready(match ends && store_is_down {
+                true => Err(StoreError::unavailable("it is down")),
+                false => Ok(()),
+            })
+        });
+        let _recovery = recovers.then(|| layer.dispatching_recovery(3));
+        let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| {
+            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        }));
+        let post = Request::post("/reports")
+            .body(WholeBody::from("Q3"))
+            .unwrap();
+        let begun = Instant::now();
+        let answering = tokio::spawn(async move {
+            let response = service.oneshot(post).await.unwrap();
+            (begun.elapsed().as_secs(), response)
+        });
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let report = drain.drain(Duration::from_secs(3)).await;
+        let (at, response) = tokio::time::timeout(Duration::from_secs(1), answering)
+            .await
+            .expect("it is answered")
+            .unwrap();
+        let case = format!("recovers: {recovers}, store is down: {store_is_down}, {report:?}");
+        assert!(report.took <= Duration::from_secs(4), "{case}");
+        let record = one_of(&store).await;
+        let id = record.operation().id().clone();
+        match recovers {
+            true => {
+                assert_eq!((at, response.status()), (3, StatusCode::ACCEPTED), "{case}");
+                assert_eq!(record.operation().state(), State::Pending, "{case}");
+                assert_eq!(report.released, [id], "{case}");
+                assert_eq!((report.refused, report.unanswered), (0, 0), "{case}");
+            }
+            false => {
+                let expected = if store_is_down { 4 } else { 3 };
+                assert_eq!(at, expected, "{case}");
+                assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{case}");
+                assert!(response.headers().contains_key("retry-after"));
+                let problem = record.operation().problem().map(|it| it.type_uri());
+                let failed = Some(FailureKind::NotDispatched.urn());
+                assert_eq!(problem, failed.filter(|_| !store_is_down), "{case}");
+                let counted = (report.refused, report.unanswered);
+                let expected = if store_is_down { (0, 1) } else { (1, 0) };
+                assert_eq!(counted, expected, "{case}");
+            }
+        }
+        assert!(!report.is_clean(), "{case}");
+    }
+}
+
+/// A task each goes on until the store answers: there are never more of them than may be
+/// in flight.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let (layer, drain, store) = stuck(move |call, _| {
+        std::future::ready(match call == Call::Finish && down.load(SeqCst) {
+            true => Err(StoreError::unavailable("it is down")),
+            false => Ok(()),
+        })
+    });
+    let layer = layer
+        .create_timeout(Duration::from_secs(1))
+        .max_in_flight(1);
+    let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| {
+        std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+    }));
+    let post = || {
+        Request::post("/reports")
+            .body(WholeBody::from("Q3"))
+            .unwrap()
+    };
+    for _ in 0..3 {
+        let response = service.clone().oneshot(post()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!((drain.in_flight(), store.len()), (1, 1));
+    }
+    is_down.store(false, SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(drain.in_flight(), 0);
+    let record = one_of(&store).await;
+    assert_eq!(record.operation().state(), State::Failed);
+    // A drain does not wait for the store: its clients have their answers.
+    is_down.store(true, SeqCst);
+    service.oneshot(post()).await.unwrap();
+    let report = drain.drain(MINUTE).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.took, Duration::ZERO);
 }

@@ -4,9 +4,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::rest::{Lent, Rest};
 use crate::{operation::WholeBody, run::Passing};
 
 pin_project! {
@@ -27,6 +29,7 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Passing { #[pin] body: B, until_its_end: Option<Passing> },
+        Lent { body: Lent<B> },
         Whole { body: WholeBody },
     }
 }
@@ -59,6 +62,20 @@ impl<B> MaybeWhole<B> {
         }
     }
 
+    /// A request's body that passes through; over HTTP/1, where the connection cannot go
+    /// on without its end, what is not read of it comes back.
+    pub(super) fn lent(body: B, version: Version) -> (Self, Rest)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        if version > Version::HTTP_11 || body.is_end_stream() {
+            return (Self::passing(body), Rest::default());
+        }
+        let (body, rest) = Rest::of(body);
+        let kind = Kind::Lent { body };
+        (Self { kind }, rest)
+    }
+
     /// A body that is there as a whole.
     #[must_use]
     pub fn whole(body: WholeBody) -> Self {
@@ -87,6 +104,7 @@ impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
                 }
                 frame
             }
+            KindProjection::Lent { body } => body.poll_frame(context),
             KindProjection::Whole { body } => Poll::Ready(body.next_frame().map(Ok)),
         }
     }
@@ -94,6 +112,7 @@ impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Passing { body, .. } => body.is_end_stream(),
+            Kind::Lent { body } => body.is_end_stream(),
             Kind::Whole { body } => body.is_end_stream(),
         }
     }
@@ -101,6 +120,7 @@ impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Passing { body, .. } => body.size_hint(),
+            Kind::Lent { body } => body.size_hint(),
             Kind::Whole { body } => body.size_hint(),
         }
     }

@@ -6,14 +6,13 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use tracing::Instrument;
 
 use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
 use crate::{
     dialect::RequestName,
-    operation::{FailureKind, Outcome, RecordedResponse},
-    run::{AtMost, Node, log_end, until_answered},
-    store::{Created, Lease, NewOperation, Record, Reservation, StoreError, Write},
+    operation::RecordedResponse,
+    run::{AtMost, Node, until_answered},
+    store::{Created, Lease, Record, Reservation, StoreError},
 };
 
 /// What there is after an operation was to be created.
@@ -26,7 +25,8 @@ pub(super) enum Made {
 }
 
 /// Creates the operation. While another request with its key is being answered,
-/// it waits for that.
+/// it waits for that. What may exist after a refusal is to be
+/// [disowned](Wanted::disown).
 pub(super) async fn create<R>(
     node: &Arc<Node<R>>,
     policy: &Policy,
@@ -103,7 +103,7 @@ where
 ///
 /// An error can hide a success, so the same id is tried again until the answer
 /// is certain or the time is up. If it never is, the operation that may exist
-/// ends as interrupted, or is for whoever recovers it.
+/// is to be [disowned](Wanted::disown).
 async fn create_certainly<R>(
     node: &Arc<Node<R>>,
     policy: &Policy,
@@ -113,14 +113,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let new = &wanted.new;
-    let disown = || {
-        if wanted.in_doubt.load(Relaxed) > 0 {
-            let disowned = disown(Arc::clone(node), new.clone());
-            tokio::spawn(disowned.in_current_span());
-        }
-    };
     if node.in_flight.is_interrupting() {
-        disown();
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
@@ -143,71 +136,5 @@ where
         Err(_) => "the store did not answer in time".into(),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");
-    disown();
     Err(Refusal::Unavailable)
-}
-
-/// Ends the operation that may have been created, as soon as the store answers. What
-/// is not there yet may still come, from a connection that is slow: it is looked for
-/// until its lease would be over.
-async fn disown<R>(node: Arc<Node<R>>, new: NewOperation)
-where
-    R: Lease<Output = RecordedResponse>,
-{
-    let NewOperation {
-        id, token, lease, ..
-    } = new;
-    let term = lease.map_or(node.lease().term, |lease| lease.term);
-    let begun = Instant::now();
-    loop {
-        let ended = until_answered(&node, || {
-            let interrupted = Outcome::failed(FailureKind::Interrupted);
-            node.store.finish(&id, token, interrupted, None)
-        });
-        match ended.await {
-            Ok(Write::Gone) if begun.elapsed() < term => sleep(term / 10).await,
-            Ok(Write::Done(record)) => return log_end(&record),
-            Ok(Write::Gone | Write::Lost(_)) => return,
-            Err(error) => {
-                tracing::warn!(%id, error = error.chain(), "operation may exist, and will lapse");
-                return;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-    use crate::{
-        operation::OperationId,
-        run::Drain,
-        store::{MemoryStore, Repository, Store},
-    };
-
-    #[tokio::test]
-    async fn what_may_have_been_made_is_ended_when_the_request_is_refused() {
-        let store = MemoryStore::new();
-        let node = Arc::new(Node::new(store.clone()));
-        let new = NewOperation::new(OperationId::new());
-        // A try that was given up before it had answered.
-        store.create(new.clone()).await.unwrap();
-        let drain = Drain::new(Arc::clone(&node.in_flight));
-        drain.drain(Duration::ZERO).await;
-
-        let id = new.id.clone();
-        let wanted = Wanted {
-            new,
-            is_fresh: true,
-            in_doubt: AtomicUsize::new(1),
-        };
-        let made = create(&node, &Policy::default(), &wanted).await;
-        assert!(matches!(made, Err(Refusal::Closed)));
-        tokio::task::yield_now().await;
-        let record = store.get(&id).await.unwrap().unwrap();
-        let problem = record.operation().problem().expect("it was ended");
-        assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
-    }
 }

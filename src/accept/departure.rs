@@ -91,6 +91,7 @@ where
                 if refusal == Refusal::Closed {
                     self.node.in_flight.refused();
                 }
+                self.wanted.disown(&self.node, self.admitted);
                 return ControlFlow::Break(Err(refusal));
             }
         };

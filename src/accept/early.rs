@@ -9,7 +9,7 @@ use tower::BoxError;
 use super::{policy::Policy, reserve::ReservedKey};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    run::{Told, collect},
+    run::{InFlight, Told, collect},
 };
 
 /// Keeps an answer below 500 under the request's key, so that a repetition gets
@@ -17,12 +17,14 @@ use crate::{
 ///
 /// # Errors of the answer
 /// One that is no final response is lost, as an error of the service would be. One that
-/// is announced to be above the result limit is not kept. One that turns
-/// out to be is lost, as the result of an operation would be.
+/// is announced to be above the result limit is not kept. One that turns out to be is
+/// lost, as the result of an operation would be; and so is one that is not whole when the
+/// time of a drain is over.
 pub(super) async fn settled<C, E>(
     early: Told<Response<C>, E>,
     reserved: Option<ReservedKey>,
     policy: &Policy,
+    in_flight: &InFlight,
 ) -> Told<Response<C>, E>
 where
     C: Body<Data = Bytes>,
@@ -37,7 +39,12 @@ where
         }
         (early, _) => return early,
     };
-    let outcome = match timeout(policy.run.running, collect(response, limit)).await {
+    let collected = tokio::select! {
+        biased;
+        collected = timeout(policy.run.running, collect(response, limit)) => collected,
+        () = in_flight.over().cancelled() => return Told::ShutDown,
+    };
+    let outcome = match collected {
         Ok(Ok(whole)) => {
             let recorded = RecordedResponse::new(whole);
             if recorded.is_final() {

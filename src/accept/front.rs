@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::{Response, Version};
 use tracing::{Span, field::display};
 
-use super::{policy::Policy, refuse::Refusal, when::Reply};
+use super::{
+    policy::Policy,
+    refuse::{Refusal, refuse_given_up},
+    rest::Rest,
+    when::Reply,
+};
 use crate::{
     dialect::{Context, Urls, whole_seconds},
     operation::{FailureKind, Operation, RecordedResponse, Snapshot, Stage, WholeBody},
@@ -69,6 +74,12 @@ impl Front {
                 (response, Reply::Refused)
             }
         }
+    }
+
+    /// Refuses a request whose call was given up.
+    pub(super) fn refuse(&self, refusal: &Refusal, rest: &Rest) -> (Response<WholeBody>, Reply) {
+        let response = refuse_given_up(&self.policy, refusal, self.version, rest);
+        (response, Reply::Refused)
     }
 
     fn accepted(&self, accepted: &Accepted) -> (Response<WholeBody>, Reply) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::CONTENT_LENGTH};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::{
     hand_over::Arriving,
     inner::Inner,
     over::Over,
-    refuse::{Refusal, Refusing, discard_after},
+    refuse::{Refusing, discard_after},
     when::{Preferred, Reply},
 };
 use crate::{
@@ -157,6 +157,7 @@ where
     ) -> Poll<(Answer<C, S::Error>, Reply)>
     where
         S: Inner<B, Body = C>,
+        C: Body,
         B: Body<Data = Bytes> + Send + 'static,
         R: Lease<Output = RecordedResponse>,
     {
@@ -169,19 +170,29 @@ where
                     over,
                 } => {
                     let Poll::Ready(response) = response.poll(context) else {
-                        let (Some(passing), Some(refusing)) = (passing, refusing) else {
+                        if let Some(refusing) = refusing {
+                            ready!(over.poll(&refusing.in_flight, context));
+                        }
+                        let Some(refusing) = refusing.take() else {
                             return Poll::Pending;
                         };
-                        ready!(over.poll(passing.in_flight(), context));
-                        passing.in_flight().refused();
-                        let refused = refusing.response(&Refusal::Closed);
-                        let answer = Ok(refused.map(ResponseBody::whole));
+                        // Until it is refused.
+                        let passing = passing.take();
+                        if let Some(passing) = &passing {
+                            passing.in_flight().refused();
+                        }
+                        // Drops the call, which gives back what it has not read.
+                        self.set(Self::Going { going: None });
+                        let answer = Ok(refusing.response().map(ResponseBody::whole));
                         return Poll::Ready((answer, Reply::Refused));
                     };
                     let passing = passing.take();
                     if let Some(passing) = &passing {
                         passing.in_flight().answered();
                     }
+                    let is_acceptable = refusing.take().is_some();
+                    let ends = |it: &Response<C>| is_acceptable || has_known_length(it);
+                    let passing = passing.filter(|_| response.as_ref().is_ok_and(ends));
                     let answer =
                         response.map(|it| it.map(|body| ResponseBody::passing_as(body, passing)));
                     return Poll::Ready((answer, Reply::Direct));
@@ -234,6 +245,12 @@ where
             self.set(Self::Going { going: Some(next) });
         }
     }
+}
+
+/// Whether a response ends for certain. One that does not say how long it is may be a
+/// stream of events, say, for as long as its client stays.
+fn has_known_length<C: Body>(response: &Response<C>) -> bool {
+    response.body().size_hint().exact().is_some() || response.headers().contains_key(CONTENT_LENGTH)
 }
 
 impl<S, R, B> fmt::Debug for ResponseFuture<S, R, B>

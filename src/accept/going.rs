@@ -15,6 +15,7 @@ use super::{
     ResponseBody,
     front::{Accepted, Created, Front, Verdict},
     refuse::Refusal,
+    rest::Rest,
     when::Reply,
 };
 use crate::{
@@ -69,6 +70,8 @@ pub(super) struct Held<P, E> {
     front: Front,
     work: Arc<Work>,
     task: AbortHandle,
+    /// Of a body that streams.
+    pub(super) rest: Rest,
 }
 
 /// What a held call comes to; and what a drain waits for, if it is an answer.
@@ -86,6 +89,7 @@ impl<P, E> Held<P, E> {
             front,
             work,
             task,
+            rest: Rest::default(),
         }
     }
 }
@@ -113,20 +117,21 @@ impl<C, E> Going<Response<C>, E> {
         let ours = |(response, reply): (Response<WholeBody>, _)| {
             Gone::Answered(Ok(response.map(ResponseBody::whole)), reply)
         };
-        // When the task is gone: the runtime is shutting down.
-        let lost = || Err(Refusal::Unavailable);
         Poll::Ready(match self {
             Self::Reserving(reserving) => Gone::On(ready!(reserving.as_mut().poll(context))),
             Self::Creating(Creating { created, front }) => {
                 let verdict = ready!(Pin::new(created).poll(context));
-                ours(front.answer(&verdict.unwrap_or_else(|_| lost())))
+                // The task is gone: the runtime is shutting down.
+                ours(front.answer(&verdict.unwrap_or(Err(Refusal::Unavailable))))
             }
-            Self::Held(Held { told, front, .. }) => match ready!(Pin::new(told).poll(context)) {
+            Self::Held(Held {
+                told, front, rest, ..
+            }) => match ready!(Pin::new(told).poll(context)) {
                 // It has no words of its own for that.
                 Ok((Told::Answered(Ok(answer)), _))
                     if answer.extensions().get::<NotAccepted>().is_some() =>
                 {
-                    ours(front.answer(&Err(Refusal::Unavailable)))
+                    ours(front.refuse(&Refusal::Unavailable, rest))
                 }
                 Ok((Told::Answered(answer), passing)) => Gone::Answered(
                     answer.map(|it| it.map(|body| ResponseBody::passing_as(body, passing))),
@@ -137,9 +142,10 @@ impl<C, E> Going<Response<C>, E> {
                     ours(front.answer(&Ok(Accepted::New(Created::of(&record)))))
                 }
                 Ok((Told::Panicked(payload), _)) => resume_unwind(payload),
-                Ok((Told::Failed(kind), _)) => ours(front.answer(&Err(Refusal::Failed(kind)))),
-                Ok((Told::ShutDown, _)) => ours(front.answer(&Err(Refusal::Closed))),
-                Err(_) => ours(front.answer(&lost())),
+                Ok((Told::Failed(kind), _)) => ours(front.refuse(&Refusal::Failed(kind), rest)),
+                Ok((Told::ShutDown, _)) => ours(front.refuse(&Refusal::Closed, rest)),
+                // As above.
+                Err(_) => ours(front.refuse(&Refusal::Unavailable, rest)),
             },
             Self::Answer { response, reply } => ours((std::mem::take(response), *reply)),
         })

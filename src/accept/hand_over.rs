@@ -111,7 +111,10 @@ where
         B: Body<Data = Bytes> + Send + 'static,
     {
         let wanted = self.wanted(None);
-        self.hold(wanted, |_| RequestBody::passing(body), None)
+        let (body, rest) = RequestBody::lent(body, self.request.parts.version);
+        let mut held = self.hold(wanted, |_| body, None);
+        held.rest = rest;
+        held
     }
 
     /// Holds the call of a request that is there as a whole.

@@ -24,7 +24,8 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
     /// If a request cannot be put into the queue, its operation fails as `not-dispatched`
     /// and the answer is 503. One with an idempotency key would be failed for ever by that:
     /// it is left to the [recovery](Self::dispatching_recovery), if there is one, and the
-    /// answer is 202.
+    /// answer is 202. So is every request that is still on its way into the queue at the
+    /// deadline of a drain.
     ///
     /// ```compile_fail
     /// use std::time::Duration;

@@ -80,10 +80,10 @@ where
         };
         let run = async move {
             // In flight until it is answered, or ended.
-            let _admitted = admitted;
+            let admitted = Arc::new(admitted);
             let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);
-            let wanted = &wanted;
+            let (wanted, admitted) = (&wanted, &admitted);
             let create = |is_running| async move {
                 // Under a token of its own each time: what was given up before is
                 // ended by its token, and must not be taken for this one.
@@ -91,7 +91,11 @@ where
                 wanted.new.is_running = is_running;
                 match create(node, policy, &wanted).await {
                     Ok(Made::New(record)) => Ok(record),
-                    Ok(Made::Repeated(_) | Made::Answered(_)) | Err(_) => Err(()),
+                    Ok(Made::Repeated(_) | Made::Answered(_)) => Err(()),
+                    Err(_) => {
+                        wanted.disown(node, Arc::clone(admitted));
+                        Err(())
+                    }
                 }
             };
             let accepted = |record| {
@@ -106,7 +110,7 @@ where
             let Some(early) = holding.run(create, accepted).await else {
                 return;
             };
-            let early = settled(early, reserved, policy).await;
+            let early = settled(early, reserved, policy, &node.in_flight).await;
             match &early {
                 Told::ShutDown => node.in_flight.refused(),
                 _ => node.in_flight.answered(),

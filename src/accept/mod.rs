@@ -44,6 +44,7 @@ mod body;
 mod collect;
 mod create;
 mod departure;
+mod disown;
 mod early;
 mod front;
 mod future;
@@ -60,6 +61,7 @@ mod policy;
 mod refuse;
 mod repeated;
 mod reserve;
+mod rest;
 mod service;
 mod when;
 

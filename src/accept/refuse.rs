@@ -11,11 +11,11 @@ use http::{
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use super::{collect::discard, policy::Policy};
+use super::{collect::discard, policy::Policy, rest::Rest};
 use crate::{
     dialect::{Bound, Fault, RequestName},
     operation::{FailureKind, InvalidId, OperationId, WholeBody},
-    run::Refused,
+    run::{InFlight, Refused},
     store::Record,
 };
 
@@ -127,16 +127,31 @@ impl Refusal {
     }
 }
 
-/// What a refusal is worded by, if there comes to be one.
+/// What a refusal at the end of a drain needs, if there comes to be one.
 pub(super) struct Refusing {
+    pub(super) in_flight: Arc<InFlight>,
     pub(super) policy: Arc<Policy>,
     pub(super) version: Version,
+    pub(super) rest: Rest,
 }
 
 impl Refusing {
-    pub(super) fn response(&self, refusal: &Refusal) -> Response<WholeBody> {
-        refusal.response(&self.policy, self.version, false)
+    /// The answer, once the call was dropped.
+    pub(super) fn response(&self) -> Response<WholeBody> {
+        refuse_given_up(&self.policy, &Refusal::Closed, self.version, &self.rest)
     }
+}
+
+/// Refuses a request whose call was given up, with what is still to come of its body.
+pub(super) fn refuse_given_up(
+    policy: &Policy,
+    refusal: &Refusal,
+    version: Version,
+    rest: &Rest,
+) -> Response<WholeBody> {
+    let mut response = refusal.response(policy, version, rest.is_unread());
+    rest.discard_after(version, &mut response);
+    response
 }
 
 /// Refuses a request of whose body nothing was read.

@@ -185,11 +185,14 @@ impl<R: Repository> Keeper<R> {
 
     async fn release(&self) {
         let released = (self.powers.release)(&self.node.store, &self.key, self.token);
-        if let Err(error) = released.await {
-            tracing::warn!(
+        // After a term it has lapsed in any case.
+        match timeout(self.node.lease().term, released).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(
                 error = error.chain(),
                 "a key could not be freed; it will lapse"
-            );
+            ),
+            Err(_) => tracing::warn!("a key could not be freed in time; it will lapse"),
         }
     }
 }

@@ -85,21 +85,32 @@ where
 }
 
 impl<S, R> AsyncAccept<S, R> {
-    /// Passes a request on. A drain waits for its answer, unless others look after it.
+    /// Passes a request on. A drain waits for its answer if it was there before, unless
+    /// others look after it.
     fn pass<B>(&self, concern: Concern, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
     {
+        let in_flight = &self.node.in_flight;
         let passing = match concern {
             Concern::OfOperations => None,
-            Concern::Acceptable | Concern::Another => Some(self.node.in_flight.pass()),
+            Concern::Acceptable | Concern::Another => in_flight.pass_while_open(),
         };
-        let refusing = (concern == Concern::Acceptable).then(|| Refusing {
-            policy: Arc::clone(&self.policy),
-            version: parts.version,
-        });
-        let request = Request::from_parts(parts, RequestBody::passing(body));
+        let (body, refusing) = match concern {
+            Concern::OfOperations | Concern::Another => (RequestBody::passing(body), None),
+            Concern::Acceptable => {
+                let (body, rest) = RequestBody::lent(body, parts.version);
+                let refusing = Refusing {
+                    in_flight: Arc::clone(in_flight),
+                    policy: Arc::clone(&self.policy),
+                    version: parts.version,
+                    rest,
+                };
+                (body, Some(refusing))
+            }
+        };
+        let request = Request::from_parts(parts, body);
         ResponseFuture::passing(self.inner.clone().oneshot(request), passing, refusing)
     }
 

@@ -50,7 +50,9 @@ impl Drain {
     }
 
     /// Closes the doors and waits until all that is in flight has ended and all that is
-    /// answered directly has its answer, for `deadline` at the most, and 30 days.
+    /// answered directly has its answer, for `deadline` at the most, and 30 days. Requests
+    /// that pass the layer and come after the doors have closed are neither waited for nor
+    /// counted: a busy server would never be idle.
     ///
     /// Its [grace](crate::AsyncAcceptLayer::cancel_grace) before the deadline each handler
     /// that is still at work is told, by its
@@ -63,7 +65,12 @@ impl Drain {
     /// it fails as `interrupted`. A request that could still be answered directly is
     /// refused with a 503 and `Retry-After`. That takes up to one second more. Requests that
     /// pass the layer because it does not [accept](crate::AsyncAcceptLayer::which) them are
-    /// waited for, and left to the server then.
+    /// waited for, and left to the server then: to the last byte of an answer that has a
+    /// known length, and to the head of one that has none, since that may be a stream
+    /// without an end. A request that is on its way into the queue of an
+    /// [engine](crate::AsyncAcceptLayer::hand_off) is left to the
+    /// [recovery](crate::AsyncAcceptLayer::dispatching_recovery), with a 202, if there is
+    /// one; else its operation fails as `not-dispatched`, with a 503.
     ///
     /// It may be called again, at the same time or later, also if a first call was dropped:
     /// the earliest deadline counts, and every caller gets the same report.
@@ -104,8 +111,8 @@ pub struct DrainReport {
     pub released: Vec<OperationId>,
     /// The operations whose outcome the store has not taken.
     pub unrecorded: Vec<OperationId>,
-    /// How many requests were answered directly while it went on: what passed through, and
-    /// what had its answer before it was an operation.
+    /// How many requests were answered directly while it went on: what was passing through
+    /// when the doors closed, and what had its answer before it was an operation.
     pub answered: usize,
     /// How many requests had no answer of their own at the deadline, and were refused with a
     /// 503.

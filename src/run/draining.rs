@@ -38,6 +38,8 @@ pub(super) struct Tally {
     unrecorded: Vec<OperationId>,
     answered: usize,
     refused: usize,
+    /// Of those in flight, how many have their answers and are being released.
+    leaving: usize,
 }
 
 impl Tally {
@@ -129,7 +131,8 @@ impl InFlight {
         let mut tally = std::mem::take(&mut draining.tally);
         let unrecorded = running.live.iter().map(|entry| entry.work.id.clone());
         tally.unrecorded.extend(unrecorded);
-        let being_accepted = self.admitted().saturating_sub(tally.unrecorded.len());
+        let have_answers = tally.unrecorded.len() + tally.leaving;
+        let being_accepted = self.admitted().saturating_sub(have_answers);
         let report = DrainReport {
             finished: tally.finished,
             interrupted: tally.interrupted,
@@ -155,6 +158,21 @@ impl InFlight {
             && let Some(tally) = self.running().tally()
         {
             tally.answered += 1;
+        }
+    }
+
+    /// An operation is left to be run elsewhere, and its client has been told; it is in
+    /// flight until it [has left](Self::has_left).
+    pub(super) fn left_to_others(&self, id: &OperationId) {
+        if let Some(tally) = self.running().tally() {
+            tally.released.push(id.clone());
+            tally.leaving += 1;
+        }
+    }
+
+    pub(super) fn has_left(&self) {
+        if let Some(tally) = self.running().tally() {
+            tally.leaving = tally.leaving.saturating_sub(1);
         }
     }
 

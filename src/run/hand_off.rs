@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use tower::BoxError;
 
 use super::{
-    Dispatch, Leaving, Node, QueuedRequest, Take, Taken, catch_panic::CatchPanic,
-    dispatch::AnyDispatch, log_end, node::SHORTEST, until_answered,
+    Admitted, Dispatch, Leaving, Node, QueuedRequest, Take, Taken, afterwards,
+    catch_panic::CatchPanic, dispatch::AnyDispatch, log_end, node::SHORTEST, until_answered,
 };
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
@@ -90,21 +90,27 @@ where
 {
     /// Puts it into the queue. If that cannot be done in time the operation is ended,
     /// since nobody will do its work; or left to the recovery, if there is one and the
-    /// client, when it comes again, will find this operation.
+    /// client, when it comes again, will find this operation. It is left to the recovery
+    /// too when the time of a drain is over first.
     async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
         let Leaving {
             node,
             record,
             stored,
             // In flight until it is certain.
-            admitted: _admitted,
+            admitted,
             may_come_again,
             at_most,
             ..
         } = leaving;
         crash_point!("dispatching");
+        let is_kept = stored.is_some();
         let dispatched = match stored {
-            Some(stored) => self.dispatch(&record, stored, at_most).await,
+            Some(stored) => tokio::select! {
+                biased;
+                dispatched = self.dispatch(&record, stored, at_most) => dispatched,
+                () = node.in_flight.over().cancelled() => Err("the time of a drain was over".into()),
+            },
             None => Err("it is too large to be kept".into()),
         };
         let Err(error) = dispatched else {
@@ -114,17 +120,26 @@ where
         let id = record.operation().id();
         tracing::error!(%id, error = &*error as &dyn std::error::Error, "operation not dispatched");
         drop(error);
-        let will_be_done = match may_come_again && node.runs_again() {
-            true => {
-                leave(&node, &record, at_most).await;
-                true
+        // At the end of a drain somebody else is to do it, whoever its client is.
+        let is_over = node.in_flight.is_interrupting();
+        let admitted = Arc::new(admitted);
+        if (may_come_again || (is_over && is_kept)) && node.runs_again() {
+            tell(Taken::Yes(Arc::clone(&record)));
+            if is_over {
+                node.in_flight.left_to_others(id);
             }
-            false => !end(&node, &record, at_most).await,
-        };
-        tell(match will_be_done {
-            true => Taken::Yes(record),
-            false => Taken::No,
-        });
+            leave(&node, &record, at_most).await;
+            if is_over {
+                node.in_flight.has_left();
+            }
+        } else if end(&node, &record, &admitted, at_most).await {
+            if is_over {
+                node.in_flight.refused();
+            }
+            tell(Taken::No);
+        } else {
+            tell(Taken::Yes(record));
+        }
     }
 }
 
@@ -135,26 +150,37 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let held = [held(record)];
-    let released = timeout(at_most, node.store.release(&held)).await;
-    if !matches!(released, Ok(Ok(()))) {
+    let released = tokio::select! {
+        biased;
+        released = timeout(at_most, node.store.release(&held)) => matches!(released, Ok(Ok(()))),
+        () = node.in_flight.abandoned().cancelled() => false,
+    };
+    if !released {
         tracing::warn!(id = %held[0].id, "operation not released: it is dispatched once its lease is over");
     }
 }
 
 /// Ends an operation that nobody will do the work of. False if somebody has claimed it:
 /// the engine had it after all.
-async fn end<R>(node: &Arc<Node<R>>, record: &Record<RecordedResponse>, at_most: Duration) -> bool
+async fn end<R>(
+    node: &Arc<Node<R>>,
+    record: &Record<RecordedResponse>,
+    admitted: &Arc<Admitted>,
+    at_most: Duration,
+) -> bool
 where
     R: Lease<Output = RecordedResponse>,
 {
     let (held, node) = (held(record), Arc::clone(node));
+    // In flight until it is ended, also if its client is answered before.
+    let until_ended = Arc::clone(admitted);
     let ending = tokio::spawn(async move {
         let ended = until_answered(&node, || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });
         // If it is never answered, its lease lapses.
-        ended.await.ok()
+        afterwards(&node.in_flight, until_ended, ended).await.ok()
     });
     match timeout(at_most, ending).await {
         Ok(Ok(Some(Write::Done(record)))) => {

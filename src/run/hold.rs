@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    AtMost, Node, RunLimits,
+    AtMost, Node, RunLimits, at_once,
     catch_panic::{CatchPanic, Panicked},
     collect::collect,
     heartbeat,
@@ -98,9 +98,10 @@ where
             deadline,
         } = self;
         let begun = Instant::now();
+        let (work, limits, base) = (&work, &limits, &base);
         let mut threshold = Threshold {
             gate: work.gate()?,
-            work: &work,
+            work,
             in_flight: &node.in_flight,
             grace: limits.grace,
             create,
@@ -113,8 +114,10 @@ where
                 Err(_) => Err(Err(Late)),
             }
         };
-        let mut ready = pin!(CatchPanic::new(ready));
-        let mut service = match threshold.hold(false, ready.as_mut()).await {
+        // On the heap, as the call is: either moves into what goes on, and is dropped with
+        // it before it is said how that has ended.
+        let mut ready = Box::pin(CatchPanic::new(ready));
+        let service = match threshold.hold(false, ready.as_mut()).await {
             Held::Done(Ok(Ok(service))) => service,
             Held::Done(failed) => {
                 let called = not_called(failed);
@@ -124,9 +127,8 @@ where
                     Settled::Accepted(record) => record,
                 };
                 accepted(record);
-                let outcome =
-                    Box::pin(async { Ok(outcome_of_call(called, &work, &limits, &base).await) });
-                go_on(&node, &limits, &work, outcome).await;
+                let outcome = async move { Ok(outcome_of_call(called, work, limits, base).await) };
+                go_on(&node, limits, work, Box::pin(outcome)).await;
                 return None;
             }
             Held::Nobody => return None,
@@ -134,27 +136,28 @@ where
             Held::Accepted(record, done) => {
                 accepted(record);
                 // From here on like one that was accepted at once.
-                let run = Box::pin(async {
+                let node = &node;
+                let run = async move {
                     let done = match done {
                         Some(done) => done,
                         None => ready.await,
                     };
                     let called = match done {
                         Ok(Ok(service)) => {
-                            if let Err(not_started) = start(&node, &work).await {
+                            if let Err(not_started) = start(node, work).await {
                                 return not_started.into();
                             }
                             call(service, request, limits.running).await
                         }
                         failed => not_called(failed),
                     };
-                    Ok(outcome_of_call(called, &work, &limits, &base).await)
-                });
-                go_on(&node, &limits, &work, run).await;
+                    Ok(outcome_of_call(called, work, limits, base).await)
+                };
+                go_on(node, limits, work, Box::pin(run)).await;
                 return None;
             }
         };
-        let mut call = pin!(call(&mut service, request, limits.running));
+        let mut call = Box::pin(call(service, request, limits.running));
         let (record, done) = match threshold.hold(true, call.as_mut()).await {
             Held::Done(called) => match threshold.returned(true).await {
                 Settled::Answer => return Some(answer(called)),
@@ -166,22 +169,23 @@ where
             Held::Accepted(record, done) => (record, done),
         };
         accepted(record);
-        // It was created as started; this is how it hears of what happened since.
-        let is_ours = pin!(async { start(&node, &work).await.map_err(RunOutcome::from) });
-        let outcome = pin!(async {
+        let node = &node;
+        let outcome = async move {
             let called = match done {
                 Some(called) => called,
                 None => call.await,
             };
-            Ok(outcome_of_call(called, &work, &limits, &base).await)
-        });
-        let run = Box::pin(async {
+            Ok(outcome_of_call(called, work, limits, base).await)
+        };
+        let run = async move {
+            // It was created as started; this is how it hears of what happened since.
+            let is_ours = async { start(node, work).await.map_err(RunOutcome::from) };
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),
                 Err(ended) => ended,
             }
-        });
-        go_on(&node, &limits, &work, run).await;
+        };
+        go_on(node, limits, work, Box::pin(run)).await;
         None
     }
 }
@@ -228,8 +232,9 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     };
     heartbeat::ensure(node);
     let ended = CatchPanic::new(stoppable(node, limits, work, run.as_mut())).await;
-    // Before it is said how it has ended.
-    drop(run);
+    // Before it is said how it has ended; it may panic as well.
+    let dropped = at_once(CatchPanic::new(async move { drop(run) }));
+    let ended = dropped.unwrap_or(Ok(())).and(ended);
     let outcome: RunOutcome = ended.unwrap_or_else(|panicked| {
         panicked.of_handler(&work.id);
         Ok(Outcome::failed(FailureKind::Panicked))

@@ -75,6 +75,7 @@
 //! has answered or the node has been drained.
 
 mod accepted_request;
+mod afterwards;
 #[cfg(feature = "apalis")]
 mod apalis;
 mod at_most;
@@ -126,6 +127,7 @@ pub use recovery::{Recovery, RecoveryStats};
 pub use service::{Ran, RunFuture, RunService};
 
 pub(crate) use accepted_request::operation_span;
+pub(crate) use afterwards::afterwards;
 pub(crate) use at_most::AtMost;
 pub(crate) use at_once::at_once;
 pub(crate) use collect::collect;

@@ -1,0 +1,143 @@
+//! Operations that may have been created, for requests that were refused.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
+
+use super::hand_over::Wanted;
+use crate::{
+    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
+    run::{Node, afterwards, log_end, until_answered},
+    store::{FencingToken, Lease, Write},
+};
+
+impl Wanted {
+    /// Ends the operation in a task, if it may have been created. Its request has been
+    /// refused; `admitted` is its place in flight.
+    ///
+    /// Nothing else of the request is kept: the store may be out of order for long.
+    pub(super) fn disown<R, P>(&self, node: &Arc<Node<R>>, admitted: P)
+    where
+        R: Lease<Output = RecordedResponse>,
+        P: Send + 'static,
+    {
+        if self.in_doubt.load(Relaxed) == 0 {
+            return;
+        }
+        let (id, token) = (self.new.id.clone(), self.new.token);
+        let lease = self.new.lease.as_ref();
+        let term = lease.map_or(node.lease().term, |lease| lease.term);
+        let node = Arc::clone(node);
+        let disowned = async move {
+            let ended = end(&node, &id, token, term);
+            afterwards(&node.in_flight, admitted, ended).await;
+        };
+        tokio::spawn(disowned.in_current_span());
+    }
+}
+
+/// Ends it as soon as the store answers. What is not there yet may still come, from a
+/// connection that is slow: it is looked for until its lease would be over.
+async fn end<R>(node: &Node<R>, id: &OperationId, token: FencingToken, term: Duration)
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let begun = Instant::now();
+    loop {
+        let ended = until_answered(node, || {
+            let interrupted = Outcome::failed(FailureKind::Interrupted);
+            node.store.finish(id, token, interrupted, None)
+        });
+        match ended.await {
+            Ok(Write::Gone) if begun.elapsed() < term => sleep(term / 10).await,
+            Ok(Write::Done(record)) => return log_end(&record),
+            Ok(Write::Gone | Write::Lost(_)) => return,
+            Err(error) => {
+                tracing::warn!(%id, error = error.chain(), "operation may exist, and will lapse");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Weak, atomic::AtomicUsize};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        accept::{create::create, policy::Policy, refuse::Refusal},
+        run::Drain,
+        store::{MemoryStore, NewOperation, Repository, Store},
+    };
+
+    fn in_doubt(new: NewOperation) -> Wanted {
+        Wanted {
+            new,
+            is_fresh: true,
+            in_doubt: AtomicUsize::new(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_made_is_ended_when_the_request_is_refused() {
+        let store = MemoryStore::new();
+        let node = Arc::new(Node::new(store.clone()));
+        let new = NewOperation::new(OperationId::new());
+        // A try that was given up before it had answered.
+        store.create(new.clone()).await.unwrap();
+        let drain = Drain::new(Arc::clone(&node.in_flight));
+        drain.drain(Duration::ZERO).await;
+
+        let id = new.id.clone();
+        let wanted = in_doubt(new);
+        let made = create(&node, &Policy::default(), &wanted).await;
+        assert!(matches!(made, Err(Refusal::Closed)));
+        wanted.disown(&node, ());
+        tokio::task::yield_now().await;
+        let record = store.get(&id).await.unwrap().unwrap();
+        let problem = record.operation().problem().expect("it was ended");
+        assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    }
+
+    /// The bytes of a request, for as long as somebody has them.
+    struct Kept(Arc<[u8]>);
+
+    impl AsRef<[u8]> for Kept {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_made_is_looked_for_in_its_place_in_flight_without_its_request() {
+        let node = Arc::new(Node::new(MemoryStore::new()));
+        let bytes: Arc<[u8]> = Arc::from(&b"Q3"[..]);
+        let kept: Weak<[u8]> = Arc::downgrade(&bytes);
+        let mut new = NewOperation::new(OperationId::new());
+        new.request = Some(Bytes::from_owner(Kept(bytes)));
+        let wanted = in_doubt(new);
+        // It is not there yet, and may come.
+        wanted.disown(&node, node.in_flight.admit().unwrap());
+        drop(wanted);
+        assert_eq!(kept.strong_count(), 0, "its request is kept");
+        let drain = Drain::new(Arc::clone(&node.in_flight));
+        sleep(node.lease().term / 2).await;
+        assert_eq!(drain.in_flight(), 1);
+        sleep(node.lease().term).await;
+        assert_eq!(drain.in_flight(), 0);
+
+        // Nobody has to wait for it when the doors are closed.
+        let wanted = in_doubt(NewOperation::new(OperationId::new()));
+        wanted.disown(&node, node.in_flight.admit().unwrap());
+        let report = drain.drain(node.lease().term).await;
+        assert_eq!(report.took, Duration::ZERO);
+        assert!(report.is_clean(), "{report:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! What is still to come of a request's body when its call is given up.
+
+use std::{
+    fmt, mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body::{Body, Frame, SizeHint};
+
+use super::refuse::discard_after;
+use crate::operation::WholeBody;
+
+/// A body that its service has on loan. Dropped before its end, it goes back.
+pub(super) struct Lent<B> {
+    /// Until its end.
+    body: Option<Pin<Box<B>>>,
+    place: Arc<Place<B>>,
+}
+
+/// Where it goes back to.
+struct Place<B>(Mutex<Whereabouts<B>>);
+
+enum Whereabouts<B> {
+    Lent,
+    Back(Pin<Box<B>>),
+    /// It has ended, or somebody throws away what is left.
+    Gone,
+}
+
+impl<B> Place<B> {
+    fn lock(&self) -> MutexGuard<'_, Whereabouts<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Body<Data = Bytes>> Lent<B> {
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = body.as_mut().poll_frame(context);
+        // Broken off is as good as ended.
+        if let Poll::Ready(None | Some(Err(_))) = &frame {
+            self.body = None;
+        }
+        frame
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let ended = || SizeHint::with_exact(0);
+        self.body
+            .as_ref()
+            .map_or_else(ended, |body| body.size_hint())
+    }
+}
+
+impl<B> Drop for Lent<B> {
+    fn drop(&mut self) {
+        let back = self.body.take();
+        *self.place.lock() = back.map_or(Whereabouts::Gone, Whereabouts::Back);
+    }
+}
+
+impl<B> fmt::Debug for Lent<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").finish_non_exhaustive()
+    }
+}
+
+/// What a client may still be sending of a body that was lent; nothing of one that was
+/// not.
+#[derive(Default)]
+pub(super) struct Rest(Option<Arc<dyn Unread>>);
+
+trait Unread: Send + Sync {
+    fn is_unread(&self) -> bool;
+
+    fn discard_after(&self, version: Version, response: &mut Response<WholeBody>);
+}
+
+impl<B: Body<Data = Bytes> + Send + 'static> Unread for Place<B> {
+    fn is_unread(&self) -> bool {
+        match &*self.lock() {
+            Whereabouts::Lent => true,
+            Whereabouts::Back(body) => !body.is_end_stream(),
+            Whereabouts::Gone => false,
+        }
+    }
+
+    fn discard_after(&self, version: Version, response: &mut Response<WholeBody>) {
+        let mut place = self.lock();
+        // Elsewhere somebody may be reading it yet.
+        if matches!(*place, Whereabouts::Lent) {
+            return;
+        }
+        let left = mem::replace(&mut *place, Whereabouts::Gone);
+        drop(place);
+        match left {
+            Whereabouts::Back(body) if !body.is_end_stream() => {
+                discard_after(version, response, body);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Rest {
+    /// Lends a body.
+    pub(super) fn of<B>(body: B) -> (Lent<B>, Self)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        let place = Arc::new(Place(Mutex::new(Whereabouts::Lent)));
+        let lent = Lent {
+            body: Some(Box::pin(body)),
+            place: Arc::clone(&place),
+        };
+        (lent, Self(Some(place)))
+    }
+
+    /// Whether the client may still be sending.
+    pub(super) fn is_unread(&self) -> bool {
+        self.0.as_ref().is_some_and(|rest| rest.is_unread())
+    }
+
+    /// Throws away what is left, once the client was answered.
+    pub(super) fn discard_after(&self, version: Version, response: &mut Response<WholeBody>) {
+        if let Some(rest) = &self.0 {
+            rest.discard_after(version, response);
+        }
+    }
+}
