@@ -8,8 +8,8 @@
 //! * The operation has a weak `ETag` (RFC 9110, section 8.8.3) of its version
 //!   and time, `Cache-Control: private, no-cache` and `Vary: Accept`. A matching
 //!   `If-None-Match` (section 13.1.2) is 304.
-//! * A precondition that is neither `*` nor a list of entity tags, an empty one included, is
-//!   400. `If-Match` is not looked at by a `GET`.
+//! * A precondition that is neither `*` nor a list of entity tags is 400, and so is an
+//!   `If-Match` that is empty. A `GET` does not look at `If-Match`.
 //! * What no operation has, as `/{id}/foo`, is 404 by every method; it has no `Allow`.
 //! * A `GET` that may wait is held: with a matching `If-None-Match` until the
 //!   version differs, else until the operation is terminal; for as long as it

@@ -81,20 +81,15 @@ async fn a_star_removes_what_a_bare_delete_removes() {
 }
 
 #[tokio::test]
-async fn a_precondition_without_a_tag_is_malformed() {
+async fn an_if_match_without_a_tag_is_malformed() {
     for (dialect, _) in deleting() {
         for state in [State::Running, State::Succeeded] {
             let store = one("q3", state).await;
             let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
-            for field in ["if-match", "if-none-match"] {
-                for value in ["", " ", " , ,"] {
-                    let answer = ask(&polls, "DELETE /q3", &[(field, value)]).await;
-                    assert_eq!(
-                        answer.status, 400,
-                        "{dialect:?} {field}: {value}: {answer:?}"
-                    );
-                    assert_eq!(state_of(&store, "q3").await, Some(state));
-                }
+            for value in ["", " ", " , ,"] {
+                let answer = ask(&polls, "DELETE /q3", &[("if-match", value)]).await;
+                assert_eq!(answer.status, 400, "{dialect:?} {value}: {answer:?}");
+                assert_eq!(state_of(&store, "q3").await, Some(state));
             }
         }
     }
