@@ -48,7 +48,7 @@ where
         if reports {
             operation.progress(Progress::percent(1.0));
         }
-        pending().await
+        pending::<()>().await;
     };
     accept_for(layer, hangs).await
 }

@@ -54,14 +54,12 @@ impl<B: Body<Data = Bytes>> Lent<B> {
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let ended = || SizeHint::with_exact(0);
-        self.body
-            .as_ref()
-            .map_or_else(ended, |body| body.size_hint())
+        self.body.as_ref().map_or_else(ended, Body::size_hint)
     }
 }
 
