@@ -379,7 +379,7 @@ async fn a_key_with_another_request_is_422() {
             ] {
                 let answer = send(&layer, &inner, ask(mode, line, body, &[field])).await;
                 assert_eq!(answer.status, 422, "{mode:?} {line} {body} {is_id}");
-                answer.is_problem(422, "idempotency-key-reused");
+                answer.is_problem(422, reused(field));
             }
             // Header fields are not part of a request's identity.
             let again = post(mode, &[field, ("x-request-id", "7")]);
@@ -1222,7 +1222,8 @@ async fn a_repetition_never_points_at_what_its_dialect_answers_404_for() {
                 assert!(!again.headers.contains_key(*field), "{again:?}");
                 let said = String::from_utf8_lossy(&again.body);
                 assert!(said.contains("OperationDeleted"), "{said}");
-                assert_eq!(inner.runs(), 1, "{mode:?} {dialect:?}");
+                // It may be canceled before it begins.
+                assert!(inner.runs() <= 1, "{mode:?} {dialect:?}");
             }
         }
     }
