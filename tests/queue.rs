@@ -697,7 +697,10 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
                 assert_eq!(at, expected, "{case}");
                 assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{case}");
                 assert!(response.headers().contains_key("retry-after"));
-                let problem = record.operation().problem().map(|it| it.type_uri());
+                let problem = record
+                    .operation()
+                    .problem()
+                    .map(tower_operations::Problem::type_uri);
                 let failed = Some(FailureKind::NotDispatched.urn());
                 assert_eq!(problem, failed.filter(|_| !store_is_down), "{case}");
                 let counted = (report.refused, report.unanswered);

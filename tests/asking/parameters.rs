@@ -2,10 +2,19 @@
 
 use super::*;
 
+/// A dialect, its names of filter, page size and cursor, and names of other dialects.
+type Vocabulary = (
+    Arc<dyn Dialect>,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+);
+
 #[tokio::test]
 async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
     let store = one("q3", State::Succeeded).await;
-    let dialects: [(Arc<dyn Dialect>, &str, &str, &str, &[&str]); 5] = [
+    let dialects: [Vocabulary; 5] = [
         (
             Arc::new(Plain::default()),
             "state",
