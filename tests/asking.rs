@@ -527,7 +527,7 @@ async fn what_is_not_supported_is_named() {
             Arc::new(Google::default()),
             "GET /?page_token=x",
             400,
-            "Token",
+            "page_token",
         ),
         (
             Arc::new(Google::default()),
