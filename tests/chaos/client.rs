@@ -89,10 +89,10 @@ impl Client {
         record: &Record,
     ) -> bool {
         let mut next = nodes.next().expect("there is a node");
-        let first = next.name.clone();
-        let begin = record.now();
+        let first = (next.name.clone(), record.now());
         let (mut operations, mut cursor) = (Vec::new(), None::<String>);
-        let answer = loop {
+        let ((node, begin), answer) = loop {
+            let sent = (next.name.clone(), record.now());
             let mut uri = format!("{}/operations/?limit=100", next.url);
             if let Some(cursor) = &cursor {
                 let cursor = percent_encoded(cursor);
@@ -101,16 +101,17 @@ impl Client {
             let request = Request::get(uri).header("x-tenant", tenant);
             let request = request.body(Full::default()).unwrap();
             let Some((parts, body)) = self.answered(request, PATIENCE).await else {
-                break Answer::Nothing;
+                // This page had no answer: those before it had theirs.
+                break (sent, Answer::Nothing);
             };
             if parts.status != StatusCode::OK {
-                break refused(parts.status);
+                break (sent, refused(parts.status));
             }
             let page: Page = serde_json::from_slice(&body).expect("a page of a list");
             operations.extend(page.operations.into_iter().map(|named| named.id));
             match page.next {
                 Some(_) => cursor = page.next,
-                None => break Answer::Listed { operations },
+                None => break (first, Answer::Listed { operations }),
             }
             next = nodes.next().unwrap_or(next);
         };
@@ -118,7 +119,7 @@ impl Client {
         record.add(&Entry::Call(Call {
             client: tenant.into(),
             owner: Some(tenant.into()),
-            node: first,
+            node,
             begin,
             end: record.now(),
             ask: Ask::List,
