@@ -638,6 +638,7 @@ async fn a_server_nobody_listens_to_drains_all_the_same() {
 async fn a_second_signal_does_not_wait() {
     let (example, client) = server(&["--drain", "600"]).await;
     let location = client.accepted("/reports", HANG).await;
+    is_running(&client, &location).await;
     example.signal("TERM").await;
     let waited = client.get(&format!("{location}?wait=30")).await;
     assert_eq!(waited.json()["state"], "running");

@@ -213,7 +213,7 @@ where
         let mut wanted = self.wanted(rules.client_id(&self.request.parts)?);
         let body = self.request.body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        let key = rules.key(&self.request.parts, body, id, self.owner.is_some())?;
+        let key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
         if let Some(key) = key {
             wanted.new = wanted.new.key(key);
         }

@@ -31,10 +31,11 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   a crash, once its lease is over.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
-/// characters. That of a request without an owner needs 16, since it is all that keeps
-/// strangers apart: all that come for nobody share their keys. The body of a request with
-/// a key is collected in every mode. The fingerprint is of the target that the layer sees, so nested routers
-/// that share a store should tell themselves apart by a
+/// characters. Where the layer knows no owners it needs 16, since it is all that keeps
+/// strangers apart. Where it does, all requests without an owner share their keys: refuse
+/// them outside if they are strangers to each other. The body of a request with a key is
+/// collected in every mode. The fingerprint is of the target that the layer sees, so nested
+/// routers that share a store should tell themselves apart by a
 /// [fingerprint](Self::fingerprint) of their own.
 #[derive(Clone)]
 #[must_use]
@@ -49,7 +50,7 @@ pub struct Idempotency {
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 
-/// The longest key, and the shortest of a request without an owner.
+/// The longest key, and the shortest where the layer knows no owners.
 const LONGEST: usize = 255;
 const SHORTEST_WITHOUT_OWNER: usize = 16;
 
@@ -127,7 +128,7 @@ impl Idempotency {
     }
 
     /// The key of a request: the one it brings, else one made of the `id` it
-    /// brings. `owned` says whether the request has an owner; whose it is, the operation
+    /// brings. `owned` says whether the layer knows owners; whose it is, the operation
     /// says that it is for.
     pub(super) fn key(
         &self,
