@@ -178,7 +178,8 @@ impl Played {
             Plan::Faults(faults) => {
                 let faults = faults(*operations);
                 assert!(tally.accepted + tally.answered >= *operations, "{tally:?}");
-                assert!(counts.succeeded > operations / 2, "{counts:?}");
+                // A kill fails what its node runs, which of a few hundred is a large part.
+                assert!(counts.succeeded > operations / 4, "{counts:?}");
                 assert!(tally.refused > 0, "{tally:?}");
                 assert_eq!(counts.kills, faults.all_kills());
                 assert_eq!(counts.stops, faults.stops);
