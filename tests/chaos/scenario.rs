@@ -179,7 +179,8 @@ impl Played {
                 let faults = faults(*operations);
                 assert!(tally.accepted + tally.answered >= *operations, "{tally:?}");
                 // A kill fails what its node runs, which of a few hundred is a large part.
-                assert!(counts.succeeded > operations / 4, "{counts:?}");
+                let part = if *operations < 1000 { 4 } else { 2 };
+                assert!(counts.succeeded > operations / part, "{counts:?}");
                 assert!(tally.refused > 0, "{tally:?}");
                 assert_eq!(counts.kills, faults.all_kills());
                 assert_eq!(counts.stops, faults.stops);
