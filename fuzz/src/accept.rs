@@ -209,7 +209,7 @@ fn id_of(answer: &Answer) -> Option<OperationId> {
     };
     let mut segments = url
         .rsplit('/')
-        .filter(|segment| !segment.starts_with("result"));
+        .filter(|segment| !matches!(*segment, "result" | "results"));
     segments.next()?.parse().ok()
 }
 
