@@ -792,3 +792,32 @@ async fn a_handler_may_extract_its_operation_and_report_progress() {
     drop(client);
     server.stop().await;
 }
+
+#[cfg(feature = "axum")]
+#[tokio::test(flavor = "multi_thread")]
+async fn under_nested_routers_a_relative_reference_is_resolved_against_the_original_uri() {
+    let created = || async { (StatusCode::CREATED, [("location", "42")]) };
+    let store = MemoryStore::new();
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let reports = post(created).route_layer(layer.clone());
+    let service = layer.layer(Router::new().route("/reports/new", post(created)));
+    let app = Router::new()
+        .route("/reports/new", reports.clone())
+        .nest(
+            "/api",
+            Router::new().nest("/v1", Router::new().route("/reports/new", reports)),
+        )
+        .nest_service("/whole", service)
+        .nest_service("/operations", PollService::new(store));
+    let server = Server::axum(app).await;
+    let mut client = server.http1().await;
+    for prefix in ["", "/api/v1", "/whole"] {
+        let answer = client.post(&format!("{prefix}/reports/new"), "").await;
+        let result = result(&mut client, &answer.accepted()).await;
+        assert_eq!(result.status, StatusCode::CREATED);
+        let expected = format!("{prefix}/reports/42");
+        assert_eq!(result.header("location"), Some(expected.as_str()));
+    }
+    drop(client);
+    server.stop().await;
+}

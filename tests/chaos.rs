@@ -151,11 +151,14 @@ fn through_a_queue(name: &'static str, database: Database) -> Scenario {
     }
 }
 
-/// The store is in the node: whatever is killed, both are. What was under way is
-/// interrupted.
+/// The store is in the node: each kill ends both and interrupts every running operation.
+/// Enough operations are played that most of them succeed all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_redb() {
-    let played = play(on_a_file("redb", 1));
+    let played = play(Scenario {
+        operations: operations().max(600),
+        ..on_a_file("redb", 1)
+    });
     played.await.is_acquitted();
 }
 

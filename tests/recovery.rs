@@ -555,6 +555,24 @@ async fn credentials_and_another_target_are_kept_where_that_is_asked_for() {
     assert_eq!(runs[1].target, "/v2/reports");
 }
 
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_nested_router_is_run_again_with_its_original_uri() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
+    second.runs_again(3);
+    let mut request = report();
+    let original = axum::extract::OriginalUri("/api/v1/reports?year=2026".parse().unwrap());
+    request.extensions_mut().insert(original);
+    let response = first.send(request).await;
+    let location = response.headers()["location"].to_str().unwrap();
+    let id = location.rsplit('/').next().unwrap().parse().unwrap();
+    first.dies();
+    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    assert_eq!(runs.lock().unwrap()[1].target, "/api/v1/reports?year=2026");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_mode_can_be_run_again() {
     for mode in ["after", "signaled", "preferred"] {

@@ -114,7 +114,12 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
             continue;
         }
         let answer = Answer::read(response).await;
-        answer.check(request.method(), &[]);
+        // A signaled handler that never accepts is answered once its time is over.
+        let ends: &[StatusCode] = match choice.has(b'S') {
+            true => &[StatusCode::GATEWAY_TIMEOUT],
+            false => &[],
+        };
+        answer.check(request.method(), ends);
         assert_ne!(answer.status, StatusCode::NOT_IMPLEMENTED, "{answer:?}");
         if !answer.status.is_success() {
             continue;

@@ -212,10 +212,13 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.run.set_running(limit))
     }
 
-    /// The target by which the whole application knows a request, where that is not
-    /// the one that this layer sees: under a nested router, for example, axum's
-    /// `OriginalUri`. It is what a request is run again with, and what a relative
-    /// `Location`, `Content-Location` or `Link` of the response is relative to.
+    /// Sets the function that gives the target by which the whole application knows a
+    /// request, where this layer sees another. It is what a request is run again with, and
+    /// what a relative `Location`, `Content-Location` or `Link` of the response is relative
+    /// to.
+    ///
+    /// With the feature `axum` the default is axum's `OriginalUri`, so nested routers need
+    /// nothing. Elsewhere the default is the request's URI.
     pub fn target(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_target(Arc::new(target)))
     }

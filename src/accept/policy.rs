@@ -74,6 +74,18 @@ impl Default for Policy {
     }
 }
 
+/// The URI that axum's outermost router has seen, where nested ones took a prefix off.
+#[cfg(feature = "axum")]
+fn original_uri(parts: &Parts) -> Option<Uri> {
+    let axum::extract::OriginalUri(original) = parts.extensions.get()?;
+    (*original != parts.uri).then(|| original.clone())
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri(_: &Parts) -> Option<Uri> {
+    None
+}
+
 impl Policy {
     pub(super) fn set_which(&mut self, which: Arc<Predicate>) {
         self.which = which;
@@ -98,7 +110,10 @@ impl Policy {
 
     /// The target by which the whole application knows it, where that is another.
     pub(super) fn target(&self, parts: &Parts) -> Option<Uri> {
-        self.target.as_ref().map(|target| target(parts))
+        match &self.target {
+            Some(target) => Some(target(parts)),
+            None => original_uri(parts),
+        }
     }
 
     /// What is kept of it.

@@ -272,9 +272,9 @@ pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
 
 /// The problem as a response of its own.
 #[cfg(feature = "axum")]
-impl axum_core::response::IntoResponse for Problem {
-    fn into_response(self) -> axum_core::response::Response {
-        Self::into_response(self).map(axum_core::body::Body::new)
+impl axum::response::IntoResponse for Problem {
+    fn into_response(self) -> axum::response::Response {
+        Self::into_response(self).map(axum::body::Body::new)
     }
 }
 

@@ -140,12 +140,12 @@ impl From<NotAccepted> for Problem {
 /// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`; the layer says
 /// the same in the words of its dialect.
 #[cfg(feature = "axum")]
-impl axum_core::response::IntoResponse for NotAccepted {
-    fn into_response(self) -> axum_core::response::Response {
+impl axum::response::IntoResponse for NotAccepted {
+    fn into_response(self) -> axum::response::Response {
         let retry_after = std::time::Duration::from_secs(1);
         let mut response = Fault::Unavailable { retry_after }.into_response();
         response.extensions_mut().insert(self);
-        response.map(axum_core::body::Body::new)
+        response.map(axum::body::Body::new)
     }
 }
 
@@ -159,7 +159,7 @@ impl fmt::Debug for OperationHandle {
 
 /// Always succeeds; see [`OperationHandle::of`].
 #[cfg(feature = "axum")]
-impl<S: Sync> axum_core::extract::FromRequestParts<S> for OperationHandle {
+impl<S: Sync> axum::extract::FromRequestParts<S> for OperationHandle {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(

@@ -1,5 +1,6 @@
 //! Operations in this process's memory.
 
+mod entry;
 mod evicting;
 mod expiring;
 mod keyring;

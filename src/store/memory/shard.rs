@@ -2,25 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use hashbrown::HashTable;
 use slab::Slab;
 
-pub(super) use super::tick::Tick;
-use super::{
-    SHARDS,
-    expiring::Expiring,
-    limits::{Limits, Weight},
-    lines::{Lines, Linked, Links},
+pub(super) use super::{
+    entry::{Entry, Hashed},
+    tick::Tick,
 };
-use crate::{
-    operation::OperationId,
-    store::{
-        Record,
-        record::Change,
-        wait::{WaitCell, Waiter},
-    },
-};
+use super::{expiring::Expiring, limits::Limits, lines::Lines};
+use crate::{operation::OperationId, store::wait::WaitCell};
 
 pub(super) struct Shard<T> {
     entries: Slab<Entry<T>>,
@@ -34,189 +24,6 @@ pub(super) struct Shard<T> {
 
 /// Where an operation is among the entries of its shard.
 pub(super) type Slot = u32;
-
-pub(super) struct Entry<T> {
-    /// Which of all operations it is, in the order of creation.
-    pub(super) number: u64,
-    pub(super) record: Arc<Record<T>>,
-    pub(super) weight: Weight,
-    /// Of its id: nothing else is looked at when the table grows, or when it goes.
-    hash: Hash,
-    /// Of a live operation when its lease ends, of a terminal one when it ended.
-    moment: Tick,
-    /// When it expires; never, before it has ended.
-    expires: Tick,
-    /// Its place among those that are leased, or among those that expire.
-    links: Links,
-    /// Made only when somebody waits.
-    waiters: Option<Arc<WaitCell>>,
-    /// Made only for what has some.
-    origin: Option<Box<Origin>>,
-}
-
-/// The part of an id's hash that its shard goes by.
-#[derive(Debug, Clone, Copy)]
-struct Hash(u32);
-
-impl Hash {
-    /// For a table, which goes by the low bits and the top seven.
-    fn spread(self) -> u64 {
-        u64::from(self.0) << 32 | u64::from(self.0)
-    }
-}
-
-/// An id that is looked for, hashed once.
-#[derive(Clone, Copy)]
-pub(super) struct Hashed<'a> {
-    id: &'a OperationId,
-    hash: u64,
-}
-
-impl<'a> Hashed<'a> {
-    pub(super) fn new(id: &'a OperationId, hash: u64) -> Self {
-        Self { id, hash }
-    }
-
-    /// The shard that it is in, by bits that the shard itself does not use.
-    pub(super) fn shard(self) -> usize {
-        (self.hash >> 32) as usize % SHARDS
-    }
-
-    fn in_shard(self) -> Hash {
-        Hash(self.hash as u32)
-    }
-}
-
-/// What made an operation, as far as that is kept.
-struct Origin {
-    /// The name of the key.
-    key: Option<Arc<str>>,
-    /// For running it again, while it is live.
-    request: Option<Bytes>,
-}
-
-impl<T> Linked for Entry<T> {
-    fn at(&self) -> Tick {
-        match self.is_live() {
-            true => self.moment,
-            false => self.expires,
-        }
-    }
-
-    fn is_owned(&self) -> bool {
-        self.record.owner().is_some()
-    }
-
-    fn links(&self) -> Links {
-        self.links
-    }
-
-    fn links_mut(&mut self) -> &mut Links {
-        &mut self.links
-    }
-}
-
-impl<T> Entry<T> {
-    /// A new operation, held until `lease_ends`.
-    pub(super) fn new(
-        number: u64,
-        record: Arc<Record<T>>,
-        weight: Weight,
-        hashed: Hashed<'_>,
-        lease_ends: Tick,
-        key: Option<Arc<str>>,
-        request: Option<Bytes>,
-    ) -> Self {
-        let has_origin = key.is_some() || request.is_some();
-        Self {
-            number,
-            record,
-            weight,
-            hash: hashed.in_shard(),
-            moment: lease_ends,
-            expires: Tick::NEVER,
-            links: Links::NONE,
-            waiters: None,
-            origin: has_origin.then(|| Box::new(Origin { key, request })),
-        }
-    }
-
-    /// When it expires; never, before it has ended.
-    pub(super) fn expires(&self) -> Tick {
-        self.expires
-    }
-
-    pub(super) fn is_expired(&self, now: Tick) -> bool {
-        self.expires() <= now
-    }
-
-    fn is_live(&self) -> bool {
-        self.expires() == Tick::NEVER
-    }
-
-    /// Whether its lease may be taken over.
-    pub(super) fn is_abandoned(&self, now: Tick) -> bool {
-        self.is_live() && self.moment <= now
-    }
-
-    /// Whether its holder gave it up.
-    pub(super) fn is_released(&self) -> bool {
-        self.is_live() && self.moment == Tick::RELEASED
-    }
-
-    /// Whether it is kept no more, or was kept for long enough to go for a new one.
-    pub(super) fn may_go(&self, now: Tick, retention: Duration) -> bool {
-        self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now
-    }
-
-    /// The name of the key that made it.
-    pub(super) fn key(&self) -> Option<&Arc<str>> {
-        self.origin.as_ref()?.key.as_ref()
-    }
-
-    /// Its key is another's now.
-    pub(super) fn lose_key(&mut self) {
-        if let Some(origin) = &mut self.origin {
-            origin.key = None;
-        }
-    }
-
-    /// For running it again, while it is live.
-    pub(super) fn request(&self) -> Option<&Bytes> {
-        self.origin.as_ref()?.request.as_ref()
-    }
-
-    /// Changes the record: in place if nobody is reading it, else whoever does keeps it
-    /// as it was.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Record<T>) -> Change) -> Change {
-        if let Some(record) = Arc::get_mut(&mut self.record) {
-            return change(record);
-        }
-        let mut next = self.record.without_result();
-        let change = change(&mut next);
-        if change == Change::Made {
-            self.record = Arc::new(next);
-        }
-        change
-    }
-
-    /// It has changed; returns whom to wake.
-    pub(super) fn changed(&mut self) -> Option<Arc<WaitCell>> {
-        self.waiters.take()
-    }
-
-    /// Wakes whoever waits for a change: it is gone.
-    pub(super) fn wake(&self) {
-        if let Some(cell) = &self.waiters {
-            cell.notify();
-        }
-    }
-
-    /// A waiter for the next change.
-    pub(super) fn waiter(&mut self) -> Waiter {
-        Waiter::new(self.waiters.get_or_insert_default())
-    }
-}
 
 /// An operation among the others of its shard.
 pub(super) struct Place<'a, T> {
@@ -235,7 +42,8 @@ impl<T> Place<'_, T> {
             entries, leased, ..
         } = &mut *self.shard;
         leased.remove(entries, self.slot);
-        entries[self.slot as usize].moment = term.map_or(Tick::RELEASED, |term| now.plus(term));
+        let lease_ends = term.map_or(Tick::RELEASED, |term| now.plus(term));
+        entries[self.slot as usize].hold_until(lease_ends);
         leased.insert(entries, self.slot, term.unwrap_or_default());
     }
 
@@ -245,12 +53,7 @@ impl<T> Place<'_, T> {
             entries, leased, ..
         } = &mut *self.shard;
         leased.remove(entries, self.slot);
-        let entry = self.entry();
-        (entry.moment, entry.expires) = (now, now.plus(ttl));
-        if let Some(origin) = &mut entry.origin {
-            origin.request = None;
-        }
-        let woken = entry.changed();
+        let woken = self.entry().end(now, ttl);
         let Shard {
             entries, expiring, ..
         } = &mut *self.shard;
@@ -280,8 +83,9 @@ impl<T> Shard<T> {
     }
 
     fn slot(&self, id: Hashed<'_>) -> Option<Slot> {
-        let is_there = |slot: &Slot| self.entries[*slot as usize].record.operation().id() == id.id;
-        (self.slots.find(id.in_shard().spread(), is_there)).copied()
+        let is_there =
+            |slot: &Slot| self.entries[*slot as usize].record.operation().id() == id.id();
+        (self.slots.find(id.in_shard(), is_there)).copied()
     }
 
     pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &Entry<T>> {
@@ -309,9 +113,9 @@ impl<T> Shard<T> {
         term: Option<Duration>,
     ) -> (Slot, Option<Entry<T>>) {
         let replaced = self.remove(id);
-        let hash = entry.hash.spread();
+        let hash = entry.hash();
         let slot = self.entries.insert(entry);
-        let hash_of = |slot: &Slot| self.entries[*slot as usize].hash.spread();
+        let hash_of = |slot: &Slot| self.entries[*slot as usize].hash();
         self.slots.insert_unique(hash, slot as Slot, hash_of);
         if let Some(term) = term {
             self.leased.insert(&mut self.entries, slot as Slot, term);
@@ -347,7 +151,7 @@ impl<T> Shard<T> {
 
     /// Empties a slot.
     pub(super) fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
-        let hash = self.entries.get(slot as usize)?.hash.spread();
+        let hash = self.entries.get(slot as usize)?.hash();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
         }
