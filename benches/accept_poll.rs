@@ -18,10 +18,11 @@ use http::{Request, Response};
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody, store::Watch,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, RequestBody,
+    store::Watch,
 };
 
-type Body = RequestBody<WholeBody>;
+type Body = RequestBody<BufferedBody>;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread()
@@ -31,15 +32,15 @@ fn runtime() -> Runtime {
 }
 
 fn inner()
--> impl Service<Request<Body>, Response = Response<WholeBody>, Error = Infallible, Future: Send>
+-> impl Service<Request<Body>, Response = Response<BufferedBody>, Error = Infallible, Future: Send>
 + Clone
 + Send {
     report::work(Duration::ZERO)
 }
 
-fn post() -> Request<WholeBody> {
+fn post() -> Request<BufferedBody> {
     Request::post("/reports")
-        .body(WholeBody::from("{}"))
+        .body(BufferedBody::from("{}"))
         .expect("a request")
 }
 
@@ -99,7 +100,7 @@ fn passing(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let get = || {
         Request::get("/reports")
-            .body(WholeBody::default())
+            .body(BufferedBody::default())
             .expect("a request")
     };
     let layered = AsyncAcceptLayer::new(store()).layer(inner());

@@ -15,9 +15,9 @@ use http::{Request, Response};
 use tokio::runtime::Builder;
 use tower::Service;
 use tower_operations::{
-    MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse, WholeBody,
-    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
-    store::{Created, LeaseTerm, NewOperation, Repository},
+    BufferedBody, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
+    dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
+    store::{Created, LeaseConfig, NewOperation, Repository},
 };
 
 const ROUNDS: usize = 41;
@@ -32,7 +32,7 @@ fn main() {
         ("odata", Arc::new(OData::default())),
         ("fhir", Arc::new(Fhir::default())),
         ("ogc", Arc::new(Ogc::default())),
-        ("durable", Arc::new(Durable::default())),
+        ("durable", Arc::new(DurableFunctions::default())),
         ("ipa", Arc::new(Ipa::default())),
     ];
     let runtime = Builder::new_current_thread().build().expect("a runtime");
@@ -46,7 +46,7 @@ fn main() {
         .map(|(_, dialect)| {
             PollService::new(store.clone())
                 .dialect(Arc::clone(dialect))
-                .base_url("https://api.example.com")
+                .public_url("https://api.example.com")
                 .expect("a URL")
         })
         .collect();
@@ -86,7 +86,7 @@ fn time(
             let request = Request::get(uri.clone()).body(()).expect("a request");
             // It is always ready.
             let Ok(answer) = polls.call(request).await;
-            black_box(answer.body().as_whole().map(WholeBody::data));
+            black_box(answer.body().as_whole().map(BufferedBody::data));
         }
         since.elapsed().as_nanos() as f64 / f64::from(POLLS)
     })
@@ -101,21 +101,21 @@ async fn create(store: &MemoryStore, ends: bool) -> OperationId {
     let id = OperationId::new();
     let new = NewOperation::new(id.clone())
         .name(Some("report".into()))
-        .lease(LeaseTerm {
+        .lease(LeaseConfig {
             term: Duration::from_secs(3600),
-            ..LeaseTerm::default()
+            ..LeaseConfig::default()
         });
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };
     let token = record.token();
     store.start(&id, token).await.expect("started");
-    let progress = Progress::counted(2, 5).unit("pages");
+    let progress = Progress::from_count(2, 5).with_unit("pages");
     store.report(&id, token, progress).await.expect("reported");
     if ends {
         let body = format!(r#"{{"title":"Q3","pages":"{}"}}"#, "p".repeat(1000));
         let response = Response::builder().header("content-type", "application/json");
-        let response = response.body(WholeBody::from(body)).expect("a response");
+        let response = response.body(BufferedBody::from(body)).expect("a response");
         let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
         let finished = store.finish(&id, token, outcome, None).await;
         finished.expect("finished");

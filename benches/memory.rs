@@ -31,8 +31,8 @@ use serde_json::{Value, value::RawValue};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RequestBody, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, Repository},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, RequestBody,
+    store::{Created, LeaseConfig, NewOperation, Repository},
 };
 
 #[global_allocator]
@@ -135,16 +135,16 @@ fn unbounded() -> MemoryStore {
 async fn ours(are_polled: bool) -> Growth {
     let (store, body) = (unbounded(), report());
     // Each result is bytes of its own, as it is where results differ.
-    let work = service_fn(move |_: Request<RequestBody<WholeBody>>| {
+    let work = service_fn(move |_: Request<RequestBody<BufferedBody>>| {
         let response = answer(Bytes::copy_from_slice(&body));
         async move { Ok::<_, Infallible>(response) }
     });
     let service = AsyncAcceptLayer::new(store.clone()).layer(work);
-    let polls = PollService::new(store).at("/operations");
+    let polls = PollService::new(store).mounted_at("/operations");
     let mut locations = Vec::with_capacity(OPERATIONS);
     let before = Usage::now();
     for _ in 0..OPERATIONS {
-        let request = Request::post("/reports").body(WholeBody::from("{}"));
+        let request = Request::post("/reports").body(BufferedBody::from("{}"));
         let accepted = service.clone().oneshot(request.expect("a request"));
         let Ok(response) = accepted.await;
         tokio::task::yield_now().await;
@@ -182,7 +182,7 @@ async fn waiters() -> (usize, Growth) {
     let mut calls = Vec::with_capacity(WAITERS);
     for _ in 0..WAITERS {
         let id = OperationId::new();
-        let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+        let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
         let Ok(Created::New(_)) = store.create(new).await else {
             panic!("not created");
         };

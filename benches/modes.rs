@@ -24,7 +24,7 @@ use std::{
 
 use http::Request;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_operations::{AsyncAcceptLayer, MemoryStore, OperationHandle, RequestBody, WholeBody};
+use tower_operations::{AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, RequestBody};
 
 const MODES: [&str; 8] = [
     "bare",
@@ -68,11 +68,11 @@ async fn run(mode: &str, requests: usize) {
     assert!(MODES.contains(&mode), "one of {MODES:?}");
     let body = report::report();
     let (accepts, late) = (mode == "signaled-accepted", mode == "after-late");
-    let inner = service_fn(move |request: Request<RequestBody<WholeBody>>| {
+    let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
         let response = report::answer(body.clone());
         async move {
             if accepts {
-                let operation = OperationHandle::of(request.extensions());
+                let operation = OperationHandle::from_extensions(request.extensions());
                 operation.accept().await.expect("memory takes it");
             }
             if late {
@@ -83,10 +83,10 @@ async fn run(mode: &str, requests: usize) {
     });
     let layer = AsyncAcceptLayer::new(MemoryStore::new());
     let layer = match mode {
-        "preferred-passed" | "preferred" => layer.preferred(),
+        "preferred-passed" | "preferred" => layer.when_preferred(),
         "after-early" => layer.after(Duration::from_secs(60)),
         "after-late" => layer.after(Duration::from_millis(1)),
-        "signaled-early" | "signaled-accepted" => layer.signaled(),
+        "signaled-early" | "signaled-accepted" => layer.when_signaled(),
         _ => layer,
     };
     let layered = layer.layer(inner.clone());
@@ -95,7 +95,7 @@ async fn run(mode: &str, requests: usize) {
         if mode == "preferred" {
             request = request.header("prefer", "respond-async");
         }
-        let request = request.body(WholeBody::from("{}")).expect("a request");
+        let request = request.body(BufferedBody::from("{}")).expect("a request");
         if mode == "bare" {
             let request = request.map(RequestBody::whole);
             let _ = inner.clone().oneshot(request).await;

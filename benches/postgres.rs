@@ -27,8 +27,8 @@ use std::{
 use http::Response;
 use sqlx::postgres::PgPoolOptions;
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, PostgresStore, Repository, Store},
+    BufferedBody, OperationId, Outcome, RecordedResponse,
+    store::{Created, LeaseConfig, NewOperation, PostgresStore, Repository, Store},
 };
 
 const CLIENTS: u32 = 16;
@@ -137,14 +137,14 @@ async fn ours(store: &PostgresStore, starts: bool) -> f64 {
 
 async fn operation(store: &PostgresStore, starts: bool) {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
     if starts {
         store.start(&id, record.token()).await.unwrap();
     }
-    let response = Response::new(WholeBody::from(vec![b'z'; 1024]));
+    let response = Response::new(BufferedBody::from(vec![b'z'; 1024]));
     let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
     store
         .finish(&id, record.token(), outcome, None)

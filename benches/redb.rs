@@ -37,8 +37,9 @@ use tokio::{
 };
 use tower::{Layer, Service, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, RecordedResponse, RequestBody, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, NodeId, RedbStore, Repository, Store},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, RecordedResponse,
+    RequestBody,
+    store::{Created, LeaseConfig, NewOperation, NodeId, RedbStore, Repository, Store},
 };
 
 const RAW: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("raw");
@@ -88,14 +89,14 @@ const CONNECTIONS: usize = 256;
 
 async fn answer<B: http_body::Body<Error: std::fmt::Debug>>(
     request: Request<B>,
-) -> Result<Response<WholeBody>, Infallible> {
+) -> Result<Response<BufferedBody>, Infallible> {
     use http_body_util::BodyExt;
     request
         .into_body()
         .collect()
         .await
         .expect("a whole request");
-    Ok(Response::new(WholeBody::from(Bytes::from_static(KIB))))
+    Ok(Response::new(BufferedBody::from(Bytes::from_static(KIB))))
 }
 
 /// Answers per second that all connections together get.
@@ -192,10 +193,10 @@ fn path(folder: &Path) -> std::path::PathBuf {
 }
 
 fn response() -> RecordedResponse {
-    RecordedResponse::new(Response::new(WholeBody::from(Bytes::from_static(KIB))))
+    RecordedResponse::new(Response::new(BufferedBody::from(Bytes::from_static(KIB))))
 }
 
-async fn one(store: &RedbStore, lease: &LeaseTerm, work: Work) {
+async fn one(store: &RedbStore, lease: &LeaseConfig, work: Work) {
     let id = OperationId::new();
     let mut new = NewOperation::new(id.clone()).lease(lease.clone());
     if let Work::Request = work {
@@ -222,7 +223,7 @@ fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::new(),
         term: Duration::from_secs(30),
     };

@@ -26,10 +26,10 @@ use std::{
 use http::Response;
 use redis::{Cmd, Pipeline, Script};
 use tower_operations::{
-    OperationId, Outcome, Progress, RecordedResponse, WholeBody,
+    BufferedBody, OperationId, Outcome, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Key, LeaseTerm, NewOperation, NodeId, Owner, RedisStore, Repository,
-        Store, Write,
+        Created, FencingToken, IdempotencyKey, LeaseConfig, NewOperation, NodeId, Owner,
+        RedisStore, Repository, Store, Written,
     },
 };
 
@@ -79,7 +79,7 @@ async fn memory() {
     let held = |id| plain(id).lease(lease());
     let with_key = |id: OperationId| {
         let name = id.to_string();
-        held(id).key(Key::new(None, name, fingerprint))
+        held(id).key(IdempotencyKey::new(None, name, fingerprint))
     };
     let before = used(&redis).await;
     let live = create_all(&store, held).await;
@@ -142,7 +142,7 @@ async fn table(settings: &[&str]) {
             let (store, held) = (store.clone(), Arc::clone(&held));
             async move {
                 let (id, token) = &held[number % READY];
-                let progress = Progress::counted(number as u64, u64::MAX);
+                let progress = Progress::from_count(number as u64, u64::MAX);
                 let write = store.report(id, *token, progress).await;
                 done(&write.expect("an answer"));
                 Some(())
@@ -207,8 +207,8 @@ where
 
 type Held = (OperationId, FencingToken);
 
-fn lease() -> LeaseTerm {
-    LeaseTerm {
+fn lease() -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::named("node"),
         term: Duration::from_secs(60),
     }
@@ -232,12 +232,12 @@ async fn create_all(store: &RedisStore, new: impl Fn(OperationId) -> NewOperatio
     held
 }
 
-fn done<T>(write: &Write<T>) {
-    assert!(matches!(write, Write::Done(_)), "a write was lost");
+fn done<T>(write: &Written<T>) {
+    assert!(matches!(write, Written::Done(_)), "a write was lost");
 }
 
 fn success() -> Outcome<RecordedResponse> {
-    let response = Response::new(WholeBody::from("x".repeat(KIB)));
+    let response = Response::new(BufferedBody::from("x".repeat(KIB)));
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 

@@ -21,8 +21,8 @@ use http::Request;
 use tokio::runtime::{Builder, Runtime};
 use tower::Service;
 use tower_operations::{
-    MemoryStore, OperationId, Outcome, PollService, RecordedResponse, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, Repository},
+    BufferedBody, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
+    store::{Created, LeaseConfig, NewOperation, Repository},
 };
 
 #[path = "support/report.rs"]
@@ -57,7 +57,7 @@ fn unbounded() -> MemoryStore {
 /// Created, started and ended with 1 KiB.
 async fn finished(store: &MemoryStore) -> OperationId {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };
@@ -119,7 +119,7 @@ fn polling(
         for request in requests {
             // It is always ready.
             let Ok(answer) = polls.call(request).await;
-            black_box(answer.body().as_whole().map(WholeBody::data));
+            black_box(answer.body().as_whole().map(BufferedBody::data));
         }
         since.elapsed().as_nanos() as f64 / POLLS as f64
     })

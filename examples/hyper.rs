@@ -34,8 +34,8 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress, RequestBody,
-    WholeBody, poll::PollBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, PollService, Problem, Progress,
+    RequestBody, poll::PollBody,
 };
 
 /// How long what is running may take once it is time to go.
@@ -47,16 +47,16 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// it has come, and it could leave that out.
 async fn count_words(
     request: Request<RequestBody<Incoming>>,
-) -> Result<Response<WholeBody>, hyper::Error> {
-    let operation = OperationHandle::of(request.extensions());
+) -> Result<Response<BufferedBody>, hyper::Error> {
+    let operation = OperationHandle::from_extensions(request.extensions());
     let text = request.into_body().collect().await?.to_bytes();
     let words = text.split(u8::is_ascii_whitespace);
     let words = words.filter(|word| !word.is_empty()).count() as u64;
     for word in 1..=words {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        operation.progress(Progress::counted(word, words).unit("words"));
+        operation.progress(Progress::from_count(word, words).with_unit("words"));
     }
-    Ok(Response::new(WholeBody::from(format!("{words}\n"))))
+    Ok(Response::new(BufferedBody::from(format!("{words}\n"))))
 }
 
 #[tokio::main]
@@ -65,7 +65,9 @@ async fn main() -> Result<(), BoxError> {
     let store = MemoryStore::new(); // gone with the process
     let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
     let words = layer.layer(service_fn(count_words));
-    let polls = PollService::new(store).at("/operations").draining(&drain);
+    let polls = PollService::new(store)
+        .mounted_at("/operations")
+        .draining(&drain);
 
     let app = service_fn(move |request: Request<Incoming>| {
         let (words, polls) = (words.clone(), polls.clone());

@@ -31,9 +31,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tower::BoxError;
 use tower_operations::{
-    Accepted, MemoryStore, OperationId, Outcome, PollService, Problem, Progress, WholeBody,
-    dialect::Fault,
-    store::{Created, FencingToken, NewOperation, Repository, StoreError, Write},
+    Accepted, BufferedBody, MemoryStore, OperationId, Outcome, PollService, Problem, Progress,
+    dialect::ApiError,
+    store::{Created, FencingToken, NewOperation, Repository, StoreError, Written},
 };
 
 #[derive(Deserialize)]
@@ -70,7 +70,7 @@ struct Desk {
 /// Memory answers at once. With a store that has to be waited for, do this in a
 /// task of its own: a client that hangs up meanwhile must not leave an
 /// operation without a job.
-async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<WholeBody> {
+async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<BufferedBody> {
     let Ok(place) = desk.queue.try_reserve() else {
         return come_back("The queue is full");
     };
@@ -90,7 +90,7 @@ async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<W
         .into_response()
 }
 
-fn come_back(title: &str) -> Response<WholeBody> {
+fn come_back(title: &str) -> Response<BufferedBody> {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).with_title(title);
     let mut response = problem.into_response();
     let seconds = HeaderValue::from_static("5");
@@ -110,7 +110,7 @@ async fn run(store: &Store, job: &Job) -> Result<(), StoreError> {
     let Job { id, token, .. } = job;
     // Every write says whether it happened. `Lost` means that somebody has
     // canceled the operation, `Gone` that it is there no more.
-    let Write::Done(_) = store.start(id, *token).await? else {
+    let Written::Done(_) = store.start(id, *token).await? else {
         return Ok(());
     };
     let mut rest = job.number;
@@ -119,8 +119,8 @@ async fn run(store: &Store, job: &Job) -> Result<(), StoreError> {
         let factor = smallest_factor(rest).await;
         rest /= factor;
         factors.push(factor);
-        let progress = Progress::text(format!("{rest} is left"));
-        let Write::Done(_) = store.report(id, *token, progress).await? else {
+        let progress = Progress::from_message(format!("{rest} is left"));
+        let Written::Done(_) = store.report(id, *token, progress).await? else {
             return Ok(());
         };
     }
@@ -144,9 +144,9 @@ async fn smallest_factor(number: u32) -> u32 {
 }
 
 /// Errors in the form that this service's clients know.
-fn own_error(fault: &Fault) -> Response<WholeBody> {
+fn own_error(fault: &ApiError) -> Response<BufferedBody> {
     let text = json!({ "error": fault.code(), "message": fault.problem().title() });
-    let mut response = Response::new(WholeBody::from(text.to_string()));
+    let mut response = Response::new(BufferedBody::from(text.to_string()));
     *response.status_mut() = fault.status();
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -163,7 +163,7 @@ fn job_in_query(parts: &http::request::Parts) -> Option<String> {
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
     let heap_bytes = |result: &Factors| size_of_val(result.factors.as_slice());
-    let store = MemoryStore::weighing(heap_bytes); // gone with the process, as the queue is
+    let store = MemoryStore::with_weigher(heap_bytes); // gone with the process, as the queue is
     let (queue, jobs) = mpsc::channel(3);
     tokio::spawn(work(store.clone(), jobs));
 

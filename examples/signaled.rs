@@ -39,7 +39,8 @@ use http::{Extensions, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, time::sleep};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress, dialect::Fault,
+    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress,
+    dialect::ApiError,
 };
 
 #[derive(Deserialize, Serialize)]
@@ -66,16 +67,17 @@ async fn render_report(extensions: Extensions, body: Bytes) -> Response {
 
     // When this returns the operation is there, the client has its 202, and the
     // work goes on whatever the client does.
-    let operation = OperationHandle::of(&extensions);
+    let operation = OperationHandle::from_extensions(&extensions);
     if operation.accept().await.is_err() {
         let retry_after = Duration::from_secs(1);
-        let refused = Fault::Unavailable { retry_after };
+        let refused = ApiError::Unavailable { retry_after };
         return refused.into_response().map(Body::new);
     }
 
     for page in 1..=report.pages {
         sleep(PER_PAGE).await;
-        operation.progress(Progress::counted(page.into(), report.pages.into()).unit("pages"));
+        operation
+            .progress(Progress::from_count(page.into(), report.pages.into()).with_unit("pages"));
     }
     Json(report).into_response()
 }
@@ -118,7 +120,7 @@ fn app() -> Router {
     Router::new()
         .route(
             "/reports",
-            post(render_report).route_layer(accept.clone().signaled()),
+            post(render_report).route_layer(accept.clone().when_signaled()),
         )
         .route(
             "/exports",

@@ -61,7 +61,7 @@ impl Printer {
 /// Slow: some moments a word. If it is canceled, it stops early and says that the
 /// printer is free.
 async fn print(State(printer): State<Printer>, extensions: Extensions, text: String) -> String {
-    let canceled = OperationHandle::of(&extensions).cancellation();
+    let canceled = OperationHandle::from_extensions(&extensions).cancellation();
     let words = text.split_whitespace().count();
     let _busy = printer.busy.lock().await;
     printer.set(ServingStatus::NotServing).await;

@@ -44,7 +44,7 @@
 //! #[derive(serde::Serialize)]
 //! struct Report { pages: u32 }
 //!
-//! let store = MemoryStore::<Report>::weighing(|_| 0);
+//! let store = MemoryStore::<Report>::with_weigher(|_| 0);
 //!
 //! // In your handler: keep the operation, put its id on your queue, and say so.
 //! let id = OperationId::new();

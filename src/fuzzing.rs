@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 #[cfg(feature = "redb")]
 use crate::store::redb::{cell_again, key_again};
 use crate::{
-    Idempotency, State, WholeBody,
+    BufferedBody, Idempotency, State,
     dialect::{Event, ForwardedBy, forwarded},
     operation::{is_json, push_string, resolve_references},
     poll::{Named, if_match},
@@ -33,7 +33,7 @@ pub fn json_string(text: &str) -> Vec<u8> {
     out
 }
 
-/// The text that an `Idempotency-Key` of this value stands for.
+/// The text that an `Idempotency-IdempotencyKey` of this value stands for.
 #[must_use]
 pub fn idempotency_key(rules: &Idempotency, value: &[u8]) -> Option<String> {
     rules.parse(value)
@@ -89,13 +89,13 @@ pub fn event(name: &'static str, data: Vec<u8>, id: &str) -> Vec<u8> {
 
 /// The request that these bytes hold, if they hold one.
 #[must_use]
-pub fn stored_request(bytes: &Bytes) -> Option<Request<WholeBody>> {
+pub fn stored_request(bytes: &Bytes) -> Option<Request<BufferedBody>> {
     stored_request::restore(bytes).ok()
 }
 
 /// A request as bytes, with its credentials.
 #[must_use]
-pub fn store_request(request: Request<WholeBody>) -> Option<Bytes> {
+pub fn store_request(request: Request<BufferedBody>) -> Option<Bytes> {
     let (parts, body) = request.into_parts();
     stored_request::store(&parts, &parts.uri, &body, true)
 }
@@ -165,7 +165,7 @@ mod tests {
         resolve(&mut headers, &PathAndQuery::from_static("/a/b"));
         assert_eq!(headers["location"], "/a/c");
 
-        let request = Request::post("/a").body(WholeBody::from("b")).unwrap();
+        let request = Request::post("/a").body(BufferedBody::from("b")).unwrap();
         let bytes = store_request(request).unwrap();
         assert_eq!(stored_request(&bytes).unwrap().uri().path(), "/a");
     }

@@ -107,14 +107,14 @@ pub mod testing;
 pub use accept::{AsyncAccept, AsyncAcceptLayer, Idempotency, RequestBody, ResponseBody};
 pub use dialect::Accepted;
 pub use operation::{
-    Failure, FailureKind, InvalidId, InvalidTransition, Metadata, Operation, OperationId,
-    OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse, Snapshot,
-    Stage, State, StateSet, ToJson, UnknownState, WholeBody,
+    BufferedBody, Failure, FailureKind, InvalidId, InvalidTransition, Metadata, Operation,
+    OperationId, OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse,
+    Snapshot, State, StateSet, Status, ToJson, UnknownState,
 };
 pub use poll::PollService;
 pub use run::{
     AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
-    OperationHandle, QueuedRequest, Ran, Recovery, RecoveryStats, RunService,
+    OperationHandle, QueuedRequest, Recovery, RecoveryStats, RunOutcome, RunService,
 };
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;

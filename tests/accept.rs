@@ -22,7 +22,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, RequestBody, WholeBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, RequestBody,
     store::{List, ListQuery},
 };
 
@@ -146,8 +146,8 @@ async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
     let before = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
-    let hang = service_fn(|_: Request<RequestBody<WholeBody>>| async {
-        std::future::pending::<Result<Response<WholeBody>, Infallible>>().await
+    let hang = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+        std::future::pending::<Result<Response<BufferedBody>, Infallible>>().await
     });
     let services: Vec<_> = (0..100).map(|_| layer.clone().layer(hang)).collect();
     assert_eq!(
@@ -160,7 +160,7 @@ async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
     // And the bound is one for all of them.
     let mut statuses = Vec::new();
     for service in services.into_iter().take(3) {
-        let request = Request::post("/").body(WholeBody::default()).unwrap();
+        let request = Request::post("/").body(BufferedBody::default()).unwrap();
         statuses.push(service.oneshot(request).await.unwrap().status().as_u16());
     }
     assert_eq!(statuses, [202, 503, 503]);
@@ -172,11 +172,11 @@ async fn a_refused_request_has_a_retry_after_and_gives_its_place_back() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new().max_operations(0));
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let service = layer.layer(service_fn(move |_: Request<RequestBody<WholeBody>>| {
+    let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
         counted.fetch_add(1, SeqCst);
-        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+        async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     }));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
@@ -199,13 +199,13 @@ async fn a_store_that_does_not_answer_is_a_503_in_the_end() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(store);
     let service = layer
         .create_timeout(Duration::from_secs(3))
-        .layer(service_fn(|_: Request<RequestBody<WholeBody>>| async {
+        .layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
             panic!("the inner service must not be called");
             #[allow(unreachable_code)]
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }));
     let begun = tokio::time::Instant::now();
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
@@ -234,11 +234,11 @@ async fn a_create_that_hides_its_success_is_tried_again_with_the_same_id() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(store);
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let service = layer.layer(service_fn(move |_: Request<RequestBody<WholeBody>>| {
+    let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
         counted.fetch_add(1, SeqCst);
-        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+        async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     }));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     assert_eq!(
         service.oneshot(request).await.unwrap().status(),
         StatusCode::ACCEPTED
@@ -262,19 +262,19 @@ async fn the_inner_service_is_cloned_once_a_request() {
         }
     }
 
-    impl Service<Request<RequestBody<WholeBody>>> for Counting {
-        type Response = Response<WholeBody>;
+    impl Service<Request<RequestBody<BufferedBody>>> for Counting {
+        type Response = Response<BufferedBody>;
         type Error = Infallible;
-        type Future = std::future::Ready<Result<Response<WholeBody>, Infallible>>;
+        type Future = std::future::Ready<Result<Response<BufferedBody>, Infallible>>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, request: Request<RequestBody<WholeBody>>) -> Self::Future {
-            let detached = OperationHandle::of(request.extensions()).is_detached();
+        fn call(&mut self, request: Request<RequestBody<BufferedBody>>) -> Self::Future {
+            let detached = OperationHandle::from_extensions(request.extensions()).is_detached();
             assert_eq!(detached, request.method() == http::Method::GET);
-            std::future::ready(Ok(Response::new(WholeBody::default())))
+            std::future::ready(Ok(Response::new(BufferedBody::default())))
         }
     }
 
@@ -282,7 +282,7 @@ async fn the_inner_service_is_cloned_once_a_request() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
     let mut service = layer.layer(Counting(Arc::clone(&clones)));
     for request in [Request::get("/"), Request::post("/")] {
-        let request = request.body(WholeBody::default()).unwrap();
+        let request = request.body(BufferedBody::default()).unwrap();
         service.ready().await.unwrap().call(request).await.unwrap();
     }
     assert!(drain.drain(Duration::from_secs(5)).await.is_clean());

@@ -25,10 +25,10 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, QueuedRequest, RequestBody, RunService, State,
-    WholeBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, QueuedRequest, RequestBody,
+    RunService, State,
     run::{ApalisDispatch, ApalisTask, ApalisWorker, NotRun},
-    store::{Created, LeaseTerm, NewOperation, NodeId, Owner, Repository, Store, Watch},
+    store::{Created, LeaseConfig, NewOperation, NodeId, Owner, Repository, Store, Watch},
 };
 
 /// A handler that runs until it is let go, and counts.
@@ -45,23 +45,23 @@ impl Handler {
     }
 }
 
-impl Service<Request<WholeBody>> for Handler {
-    type Response = Response<WholeBody>;
+impl Service<Request<BufferedBody>> for Handler {
+    type Response = Response<BufferedBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<WholeBody>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<BufferedBody>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<WholeBody>) -> Self::Future {
+    fn call(&mut self, request: Request<BufferedBody>) -> Self::Future {
         let handler = self.clone();
         Box::pin(async move {
             assert_eq!(request.body().data(), "Q3 \u{fc}");
             handler.runs.fetch_add(1, SeqCst);
             handler.begun.notify_one();
             handler.go_on.notified().await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         })
     }
 }
@@ -70,14 +70,14 @@ impl Service<Request<WholeBody>> for Handler {
 async fn accepted(store: &MemoryStore) -> (OperationId, Task<ApalisTask>) {
     let new = NewOperation::new(OperationId::new())
         .owner(Some(Owner::new("ada")))
-        .lease(LeaseTerm {
+        .lease(LeaseConfig {
             node: NodeId::named("front"),
             term: Duration::from_secs(60),
         });
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
-    let request = Request::post("/reports").body(WholeBody::from("Q3 \u{fc}"));
+    let request = Request::post("/reports").body(BufferedBody::from("Q3 \u{fc}"));
     let request = QueuedRequest::new(&record, request.unwrap());
     assert_eq!(request.owner(), Some(&Owner::new("ada")));
     let task = ApalisTask::from(&request);
@@ -176,10 +176,10 @@ async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let queue = VecDequeBackend::new();
     let layer = AsyncAcceptLayer::hand_off(store.clone(), ApalisDispatch::new(queue.clone()));
-    let never = service_fn(|_: Request<RequestBody<WholeBody>>| async {
+    let never = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         unreachable!("it is not run here");
         #[allow(unreachable_code)]
-        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     });
     let context = WorkerContext::new("one");
     let worker = WorkerBuilder::new(context.clone())
@@ -187,7 +187,7 @@ async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
         .build(handler.worker(store.clone()));
     let worker = tokio::spawn(worker.run());
     for _ in 0..3 {
-        let request = Request::post("/reports").body(WholeBody::from(Bytes::from("Q3 \u{fc}")));
+        let request = Request::post("/reports").body(BufferedBody::from(Bytes::from("Q3 \u{fc}")));
         let front = layer.clone().layer(never);
         let response = front.oneshot(request.unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::ACCEPTED);

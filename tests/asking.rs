@@ -25,9 +25,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::ServiceExt;
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
-    State, WholeBody,
-    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService, Progress,
+    RecordedResponse, State,
+    dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::{Created, NewOperation, Owner, Repository, Store, Version},
 };
 
@@ -84,7 +84,7 @@ async fn ask<S: Store>(polls: &PollService<S>, line: &str, fields: &[(&str, &str
 
 fn answered(body: &'static str) -> Outcome<RecordedResponse> {
     let response = http::Response::builder().header("content-type", "application/json");
-    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap()).into_outcome()
+    RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap()).into_outcome()
 }
 
 /// A store with an operation of this name in this state.
@@ -127,7 +127,7 @@ fn every_dialect() -> Vec<Arc<dyn Dialect>> {
         Arc::new(OData::default()),
         Arc::new(Fhir::default()),
         Arc::new(Ogc::default()),
-        Arc::new(Durable::default()),
+        Arc::new(DurableFunctions::default()),
         Arc::new(Ipa::default()),
     ]
 }
@@ -186,7 +186,7 @@ fn deleting() -> [(Arc<dyn Dialect>, StatusCode); 5] {
         (Arc::new(Plain::default()), StatusCode::NO_CONTENT),
         (Arc::new(Google::default()), StatusCode::OK),
         (Arc::new(Ogc::default()), StatusCode::OK),
-        (Arc::new(Durable::default()), StatusCode::OK),
+        (Arc::new(DurableFunctions::default()), StatusCode::OK),
         (Arc::new(Fhir::default()), StatusCode::ACCEPTED),
     ]
 }
@@ -305,7 +305,7 @@ async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
         (Arc::new(Azure::default()), "POST /q3:cancel"),
         (Arc::new(Google::default()), "POST /q3:cancel"),
         (Arc::new(Ipa::default()), "POST /q3:cancel"),
-        (Arc::new(Durable::default()), "POST /q3/terminate"),
+        (Arc::new(DurableFunctions::default()), "POST /q3/terminate"),
     ] {
         let (memory, store) = ending_before_the_cancel().await;
         let polls = PollService::new(store).dialect(Arc::clone(&dialect));
@@ -392,7 +392,7 @@ async fn an_escaped_id_is_the_id_in_every_dialect() {
 #[tokio::test]
 async fn escapes_may_stand_in_the_whole_path() {
     let store = one("q3", State::Succeeded).await;
-    let polls = PollService::new(store.clone()).at("/operations");
+    let polls = PollService::new(store.clone()).mounted_at("/operations");
     for path in [
         "/operations/q%33/result",
         "/operations/q3/res%75lt",
@@ -414,7 +414,8 @@ async fn escapes_may_stand_in_the_whole_path() {
         let answer = ask(&azure, &format!("POST {path}"), &[]).await;
         assert_eq!(answer.json()["status"], "Canceled", "{path}");
     }
-    let durable = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    let durable =
+        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
     let answer = ask(&durable, "POST /q3/r%65wind", &[]).await;
     assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
 }
@@ -434,7 +435,7 @@ async fn what_is_no_part_of_an_operation_is_named() {
         let polls = PollService::new(store.clone()).owner(owner);
         let (polls, root) = match mounted {
             false => (polls, ""),
-            true => (polls.at("/operations"), "/operations"),
+            true => (polls.mounted_at("/operations"), "/operations"),
         };
         for (id, name) in [
             (UUID, "foo"),
@@ -577,68 +578,73 @@ async fn what_is_not_supported_is_named() {
             "$skiptoken",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "GET /?createdTimeFrom=2026",
             501,
             "createdTimeFrom",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "GET /?createdTimeTo=2026",
             501,
             "createdTimeTo",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "GET /?instanceIdPrefix=q",
             501,
             "instanceIdPrefix",
         ),
-        (Arc::new(Durable::default()), "GET /?top=x", 400, "top"),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
+            "GET /?top=x",
+            400,
+            "top",
+        ),
+        (
+            Arc::new(DurableFunctions::default()),
             "GET /q3?showHistory=true",
             400,
             "showHistory",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "POST /q3/rewind?reason=x",
             501,
             "rewind",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "POST /q3/suspend",
             501,
             "suspend",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "POST /q3/resume",
             501,
             "resume",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "POST /q3/restart",
             501,
             "restart",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "POST /q3/raiseEvent/done",
             501,
             "raiseEvent",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "DELETE /?createdTimeFrom=2026",
             501,
             "purging",
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "GET /q3?returnInternalServerErrorOnFailure=true&returnInternalServerErrorOnFailure=false",
             400,
             "returnInternalServerErrorOnFailure",
@@ -659,7 +665,7 @@ async fn what_is_not_supported_is_named() {
         }
     }
     let durable = PollService::new(store)
-        .dialect(Durable::default())
+        .dialect(DurableFunctions::default())
         .listing();
     let token = "x-ms-continuation-token";
     let twice = ask(&durable, "GET /", &[(token, "a"), (token, "b")]).await;
@@ -704,9 +710,13 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
             "limit=2&type=other&type=process",
             "/jobs",
         ),
-        (Arc::new(Durable::default()), "top=2&showHistory=false", ""),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
+            "top=2&showHistory=false",
+            "",
+        ),
+        (
+            Arc::new(DurableFunctions::default()),
             "top=2&runtimeStatus=Completed,ContinuedAsNew",
             "",
         ),
@@ -779,7 +789,7 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
             ],
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             &["top=0", "runtimeStatus=done"],
         ),
     ];
@@ -873,7 +883,7 @@ async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
 #[tokio::test]
 async fn the_reason_of_a_termination_is_its_output() {
     let store = one("q3", State::Running).await;
-    let polls = PollService::new(store.clone()).dialect(Durable::default());
+    let polls = PollService::new(store.clone()).dialect(DurableFunctions::default());
     let line = "POST /q3/terminate?reason=too%20late,%20%22sorry%22";
     assert_eq!(ask(&polls, line, &[]).await.status, StatusCode::ACCEPTED);
     let answer = ask(&polls, "GET /q3", &[]).await.json();
@@ -891,12 +901,14 @@ async fn the_reason_of_a_termination_is_its_output() {
             json!("x".repeat(1024)),
         ),
     ] {
-        let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+        let polls =
+            PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
         let line = format!("POST /q3/terminate{query}");
         assert_eq!(ask(&polls, &line, &[]).await.status, StatusCode::ACCEPTED);
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json()["output"], expected);
     }
-    let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    let polls =
+        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
     let twice = ask(&polls, "POST /q3/terminate?reason=a&reason=b", &[]).await;
     assert_eq!(twice.status, StatusCode::BAD_REQUEST);
     assert!(twice.text().contains("reason"), "{twice:?}");
@@ -905,7 +917,7 @@ async fn the_reason_of_a_termination_is_its_output() {
 #[tokio::test]
 async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
     for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
-        let polls = PollService::new(one("q3", state).await).dialect(Durable::default());
+        let polls = PollService::new(one("q3", state).await).dialect(DurableFunctions::default());
         let before = ask(&polls, "GET /q3", &[]).await.json();
         let late = ask(&polls, "POST /q3/terminate?reason=late", &[]).await;
         assert_eq!(late.status, StatusCode::GONE, "{state}: {late:?}");
@@ -913,7 +925,8 @@ async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
         assert!(late.text().contains(&state), "{late:?}");
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json(), before);
     }
-    let polls = PollService::new(one("q3", State::Running).await).dialect(Durable::default());
+    let polls =
+        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
     for (reason, status) in [("first", 202), ("second", 410), ("first", 410)] {
         let line = format!("POST /q3/terminate?reason={reason}");
         assert_eq!(ask(&polls, &line, &[]).await.status, status);
@@ -928,17 +941,18 @@ async fn every_uri_that_durable_functions_tells_does_what_it_says() {
     use tower_operations::RequestBody;
 
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).dialect(Durable::default());
-    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-        std::future::pending::<Result<http::Response<WholeBody>, std::convert::Infallible>>().await
+    let layer = AsyncAcceptLayer::new(store.clone()).dialect(DurableFunctions::default());
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        std::future::pending::<Result<http::Response<BufferedBody>, std::convert::Infallible>>()
+            .await
     });
-    let post = Request::post("/").body(WholeBody::default()).unwrap();
+    let post = Request::post("/").body(BufferedBody::default()).unwrap();
     let accepted = layer.layer(inner).oneshot(post).await.unwrap();
     let body = accepted.into_body().collect().await.unwrap().to_bytes();
     let told: Value = serde_json::from_slice(&body).unwrap();
     let polls = PollService::new(store)
-        .dialect(Durable::default())
-        .at("/operations");
+        .dialect(DurableFunctions::default())
+        .mounted_at("/operations");
     let names: Vec<&String> = told.as_object().unwrap().keys().collect();
     let uris: Vec<_> = names.iter().filter(|name| name.ends_with("Uri")).collect();
     assert_eq!(uris.len(), 3, "{names:?}");
@@ -959,7 +973,7 @@ async fn what_is_only_read_allows_only_what_reads() {
     for (dialect, path) in [
         (Arc::new(Azure::default()) as Arc<dyn Dialect>, "/q3:cancel"),
         (Arc::new(Google::default()), "/q3:cancel"),
-        (Arc::new(Durable::default()), "/q3/terminate"),
+        (Arc::new(DurableFunctions::default()), "/q3/terminate"),
     ] {
         let polls = PollService::read_only(store.clone()).dialect(dialect);
         for method in ["GET", "POST", "OPTIONS"] {
@@ -1017,7 +1031,7 @@ async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() 
     for (polls, expected) in [
         (
             PollService::new(store.clone())
-                .base_url("https://a.example/v1")
+                .public_url("https://a.example/v1")
                 .unwrap(),
             "https://a.example/v1/operations/succeeded/result",
         ),
@@ -1057,7 +1071,7 @@ async fn a_client_that_waits_by_the_tag_sees_the_progress() {
     while store.waiters() == 0 {
         tokio::task::yield_now().await;
     }
-    let progress = Progress::counted(1, 4);
+    let progress = Progress::from_count(1, 4);
     store.report(&id, record.token(), progress).await.unwrap();
     let second = waiting.await.unwrap();
     assert_eq!(second.status, StatusCode::OK);

@@ -158,13 +158,13 @@ async fn around_a_whole_application_its_own_polls_pass_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn around_a_whole_application_operations_may_be_elsewhere() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).operations_at("/v1/jobs");
+    let layer = AsyncAcceptLayer::new(store.clone()).public_path("/v1/jobs");
     let app = Router::new()
         .route("/reports", post(length))
         .route("/v1/jobsite", post(length))
         .nest_service(
             "/v1/jobs",
-            PollService::new(store.clone()).operations_at("/v1/jobs"),
+            PollService::new(store.clone()).public_path("/v1/jobs"),
         )
         .layer(layer);
     let server = Server::axum(app).await;
@@ -338,7 +338,7 @@ async fn routes_and_connections_share_one_bound() {
     let app = Router::new()
         .route("/a", post(slow).route_layer(layer.clone()))
         .route("/b", post(slow).route_layer(layer.clone().body_limit(10)))
-        .route("/c", post(slow).route_layer(layer.name("report")))
+        .route("/c", post(slow).route_layer(layer.operation_name("report")))
         .with_state(Arc::clone(&may_finish))
         .nest_service("/operations", PollService::new(store.clone()));
     let server = Server::axum(app).await;
@@ -688,7 +688,7 @@ async fn a_tunnel_passes_through() {
 async fn a_predicate_says_what_passes_through() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone())
-        .which(|parts| parts.headers.get("prefer").is_some() && parts.method != "PUT");
+        .accept_if(|parts| parts.headers.get("prefer").is_some() && parts.method != "PUT");
     let app = Router::new()
         .route("/reports", any(length))
         .nest_service("/operations", PollService::new(store))
@@ -723,8 +723,9 @@ fn seen(operation: &OperationHandle) -> String {
 async fn a_handler_has_its_operation_in_the_extensions() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
-    let handler =
-        |request: Request| async move { seen(&OperationHandle::of(request.extensions())) };
+    let handler = |request: Request| async move {
+        seen(&OperationHandle::from_extensions(request.extensions()))
+    };
     let app = Router::new()
         .route("/layered", get(handler).post(handler).route_layer(layer))
         .route("/plain", post(handler))
@@ -753,9 +754,9 @@ async fn a_handler_may_extract_its_operation_and_report_progress() {
         Shared(may_finish): Shared<Arc<Semaphore>>,
         body: String,
     ) -> String {
-        operation.progress(Progress::counted(1, 2).unit("pages"));
+        operation.progress(Progress::from_count(1, 2).with_unit("pages"));
         may_finish.acquire().await.unwrap().forget();
-        operation.progress(Progress::counted(2, 2).unit("pages"));
+        operation.progress(Progress::from_count(2, 2).with_unit("pages"));
         format!("{body}: {}", seen(&operation))
     }
     let store = MemoryStore::new();

@@ -475,8 +475,8 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
     type Configure = fn(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>;
     let modes: [(&str, Configure); 3] = [
         ("always", |layer| layer.body_limit(10_000_000)),
-        ("preferred", |layer| layer.preferred()),
-        ("signaled", |layer| layer.signaled()),
+        ("preferred", |layer| layer.when_preferred()),
+        ("signaled", |layer| layer.when_signaled()),
     ];
     for (mode, configure) in modes {
         for fields in [
@@ -535,7 +535,9 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
     let (layer, _drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
-    let layer = layer.signaled().running_timeout(Duration::from_millis(200));
+    let layer = layer
+        .when_signaled()
+        .running_timeout(Duration::from_millis(200));
     let stuck = service_fn(|_: Request<RequestBody<AxumBody>>| {
         std::future::pending::<Result<Response<AnyBody>, Infallible>>()
     });
@@ -565,7 +567,7 @@ async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connect
             std::future::pending::<Result<Response<AnyBody>, Infallible>>().await
         }
     });
-    let layered = tower::ServiceBuilder::new().layer(layer.preferred());
+    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
     let app = Router::new().route("/reports", any_service(layered.service(stuck)));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
@@ -1508,7 +1510,7 @@ async fn which_fields_are_replayed_is_the_application_s_to_say() {
         Ok::<_, Infallible>(response.unwrap())
     });
     let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
-    let polls = PollService::new(store).replays(|name| name != "x-internal");
+    let polls = PollService::new(store).replay_headers(|name| name != "x-internal");
     let app = Router::new()
         .route("/reports", post_service(layered))
         .nest_service("/operations", polls);

@@ -16,8 +16,8 @@ use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, Progress, RequestBody, State,
-    WholeBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, Progress, RequestBody,
+    State,
     store::{Created, NewOperation, Repository, Store},
 };
 
@@ -43,7 +43,7 @@ async fn restless(times: usize) -> (MemoryStore, Hooked, OperationId) {
             };
             async move {
                 if turn < times {
-                    let progress = Progress::counted(turn as u64, 100);
+                    let progress = Progress::from_count(turn as u64, 100);
                     memory
                         .report(record.operation().id(), record.token(), progress)
                         .await?;
@@ -100,14 +100,14 @@ async fn one_that_races_with_the_end_wins_or_comes_too_late() {
         });
         let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
         let service = layer.layer(service_fn(
-            move |_: Request<RequestBody<WholeBody>>| async move {
+            move |_: Request<RequestBody<BufferedBody>>| async move {
                 for _ in 0..work {
                     tokio::task::yield_now().await;
                 }
-                Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+                Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
             },
         ));
-        let request = Request::post("/").body(WholeBody::default()).unwrap();
+        let request = Request::post("/").body(BufferedBody::default()).unwrap();
         let accepted = service.oneshot(request).await.unwrap();
         let location = accepted.headers()["location"].to_str().unwrap().to_owned();
         for _ in 0..patience {

@@ -17,21 +17,21 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, MemoryStore, Operation, OperationId, RecordedResponse,
-    RequestBody, State, WholeBody,
+    AsyncAcceptLayer, BufferedBody, FailureKind, MemoryStore, Operation, OperationId,
+    RecordedResponse, RequestBody, State,
     store::{Store, Watch},
 };
 
-type Body = RequestBody<WholeBody>;
+type Body = RequestBody<BufferedBody>;
 
-fn post() -> Request<WholeBody> {
-    Request::post("/").body(WholeBody::default()).unwrap()
+fn post() -> Request<BufferedBody> {
+    Request::post("/").body(BufferedBody::default()).unwrap()
 }
 
 /// Sends a request that is to be accepted, and gives the operation's id.
 async fn accepted<S, C>(service: &S) -> OperationId
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Clone,
+    S: Service<Request<BufferedBody>, Response = Response<C>> + Clone,
     S::Error: std::fmt::Debug,
 {
     let response = service.clone().oneshot(post()).await.unwrap();
@@ -105,9 +105,9 @@ impl Clone for Probe {
 }
 
 impl Service<Request<Body>> for Probe {
-    type Response = Response<WholeBody>;
+    type Response = Response<BufferedBody>;
     type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<WholeBody>, Infallible>>;
+    type Future = std::future::Ready<Result<Response<BufferedBody>, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.polled += 1;
@@ -131,7 +131,7 @@ impl Service<Request<Body>> for Probe {
         );
         self.polled = 0;
         self.gate.calls.fetch_add(1, SeqCst);
-        std::future::ready(Ok(Response::new(WholeBody::from("done"))))
+        std::future::ready(Ok(Response::new(BufferedBody::from("done"))))
     }
 }
 
@@ -170,7 +170,7 @@ async fn what_passes_through_is_called_when_ready_too() {
         ready: false,
     };
     let service = AsyncAcceptLayer::new(MemoryStore::new()).layer(probe);
-    let get = Request::get("/").body(WholeBody::default()).unwrap();
+    let get = Request::get("/").body(BufferedBody::default()).unwrap();
     assert_eq!(service.oneshot(get).await.unwrap().status(), StatusCode::OK);
 }
 
@@ -194,9 +194,9 @@ impl Counted {
 }
 
 impl Service<Request<Body>> for Counted {
-    type Response = Response<WholeBody>;
+    type Response = Response<BufferedBody>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<WholeBody>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<BufferedBody>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -208,7 +208,7 @@ impl Service<Request<Body>> for Counted {
             most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
             permits.acquire().await?.forget();
             now.fetch_sub(1, SeqCst);
-            Ok(Response::new(WholeBody::default()))
+            Ok(Response::new(BufferedBody::default()))
         })
     }
 }
@@ -243,7 +243,7 @@ async fn a_buffered_rate_limit_spreads_the_calls() {
     let limited = ServiceBuilder::new()
         .rate_limit(2, Duration::from_secs(10))
         .service(service_fn(|_: Request<Body>| async {
-            Ok::<_, BoxError>(Response::new(WholeBody::default()))
+            Ok::<_, BoxError>(Response::new(BufferedBody::default()))
         }));
     let service = AsyncAcceptLayer::new(store.clone()).layer(Buffer::new(limited, 8));
     let begun = tokio::time::Instant::now();

@@ -13,14 +13,16 @@ use std::{
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Failure, FailureKind, MemoryStore, Metadata, Operation, OperationId, Outcome,
-    PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, Stage, WholeBody,
+    AsyncAcceptLayer, BufferedBody, Failure, FailureKind, MemoryStore, Metadata, Operation,
+    OperationId, Outcome, PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot,
+    Status,
     dialect::{
-        Arm, Azure, Context, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain, Replay, Urls,
+        Arm, Azure, Context, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain,
+        Replay, Urls,
     },
     store::{
         Created, FencingToken, List, ListQuery, NewOperation, Page, Record, Repository, Store,
-        StoreError, Version, Watch, Write as Written,
+        StoreError, Version, Watch, Written,
     },
 };
 
@@ -98,7 +100,7 @@ impl Repository for Fixed {
         Ok(Written::Gone)
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
@@ -106,13 +108,13 @@ impl Repository for Fixed {
     ) -> Answer<Written<RecordedResponse>> {
         use tower_operations::store::Step;
         let record = &self.0[&id.to_string()];
-        match record.overruled(version, outcome, at(9), DAY) {
+        match record.force_finished(version, outcome, at(9), DAY) {
             Step::Next(next) => Ok(Written::Done(Arc::new(next))),
             Step::Done | Step::Lost => Ok(Written::Lost(Arc::clone(record))),
         }
     }
 
-    async fn forget(&self, id: &OperationId, _: Version) -> Answer<Written<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, _: Version) -> Answer<Written<RecordedResponse>> {
         Ok(Written::Done(Arc::clone(&self.0[&id.to_string()])))
     }
 }
@@ -123,29 +125,33 @@ fn response(status: u16, media_type: &str, body: &'static [u8]) -> RecordedRespo
         .header("content-type", media_type)
         .header("x-checksum", "1")
         .header("set-cookie", "session=1");
-    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap())
+    RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap())
 }
 
-fn operation(id: &str, stage: impl Into<Stage<RecordedResponse>>) -> Operation<RecordedResponse> {
+fn operation(id: &str, stage: impl Into<Status<RecordedResponse>>) -> Operation<RecordedResponse> {
     let stage = stage.into();
     let mut metadata = Metadata::default()
         .with_created_at(at(0))
         .with_updated_at(at(0))
         .with_method(Method::POST)
         .with_name("report");
-    if !matches!(stage, Stage::Pending) {
+    if !matches!(stage, Status::Pending) {
         metadata = metadata
             .with_started_at(at(1))
             .with_updated_at(at(2))
-            .with_progress(Progress::counted(2, 5).unit("pages").message("page 2"));
+            .with_progress(
+                Progress::from_count(2, 5)
+                    .with_unit("pages")
+                    .with_message("page 2"),
+            );
     }
-    if matches!(stage, Stage::Ended(_)) {
+    if matches!(stage, Status::Ended(_)) {
         metadata = metadata
             .with_finished_at(at(3))
             .with_updated_at(at(3))
             .with_expires_at(at(3) + DAY);
     }
-    Operation::of(id.parse().unwrap(), Snapshot { stage, metadata })
+    Operation::from_parts(id.parse().unwrap(), Snapshot { stage, metadata })
 }
 
 /// Every way that an operation can be.
@@ -161,8 +167,8 @@ fn operations() -> Fixed {
     let refusal = response(422, "application/problem+json", refusal);
     let failure = Failure::from(problem).with_response(refusal);
     let all = [
-        operation("1-pending", Stage::Pending),
-        operation("2-running", Stage::Running),
+        operation("1-pending", Status::Pending),
+        operation("2-running", Status::Running),
         operation("3-json", Outcome::Succeeded(Some(json))),
         operation("4-binary", Outcome::Succeeded(Some(pdf))),
         operation("5-nothing", Outcome::Succeeded(None)),
@@ -233,8 +239,8 @@ async fn everything(dialect: impl Dialect + Clone, paths: Paths) -> String {
         .dialect(dialect)
         .retry_after(|_: Duration| Duration::from_secs(2))
         .listing()
-        .operations_at(paths.at)
-        .base_url(BASE)
+        .public_path(paths.at)
+        .public_url(BASE)
         .unwrap();
     let mut requests: Vec<(Method, String)> = Vec::new();
     for id in store.0.keys() {
@@ -359,7 +365,7 @@ dialects! {
         list: Some("limit=2&status=failed"),
         more: &[("GET", "/?processID=report"), ("GET", "/?status=done"), ("GET", "/?limit=0")],
     };
-    durable: Durable::default(), Paths {
+    durable: DurableFunctions::default(), Paths {
         at: "/instances",
         result: Some("/result"),
         cancel: (Method::POST, "/terminate?reason=late"),
@@ -396,16 +402,16 @@ dialects! {
 async fn two_dialects_on_one_store_are_each_right() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
-    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
     let azure = layer
         .clone()
         .dialect(Azure::default())
-        .base_url(BASE)
+        .public_url(BASE)
         .unwrap();
-    let ogc = layer.dialect(Ogc::default()).operations_at("/jobs");
-    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let ogc = layer.dialect(Ogc::default()).public_path("/jobs");
+    let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let by_azure = azure.layer(inner).oneshot(post()).await.unwrap();
     assert_eq!(by_azure.status(), StatusCode::ACCEPTED);
     let url = by_azure.headers()["operation-location"].to_str().unwrap();
@@ -463,7 +469,7 @@ async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
             409,
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             Method::POST,
             "/3-json/terminate",
             410,
@@ -525,18 +531,18 @@ async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls(
 #[tokio::test]
 async fn who_needs_the_preference_is_never_accepted_without_it() {
     let store = MemoryStore::new();
-    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
     let accepting = AsyncAcceptLayer::new(store.clone()).dialect(OData::default());
     for layer in [
         accepting.clone(),
-        accepting.clone().preferred(),
+        accepting.clone().when_preferred(),
         accepting.clone().after(Duration::ZERO),
-        accepting.clone().signaled(),
+        accepting.clone().when_signaled(),
     ] {
         let post = Request::post("/").header("prefer", "wait=5");
-        let post = post.body(WholeBody::default()).unwrap();
+        let post = post.body(BufferedBody::default()).unwrap();
         let answer = layer.layer(inner).oneshot(post).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["vary"], "Prefer");
@@ -544,7 +550,7 @@ async fn who_needs_the_preference_is_never_accepted_without_it() {
         assert_eq!(store.len(), 0);
     }
     let post = Request::post("/").header("prefer", "respond-async");
-    let post = post.body(WholeBody::default()).unwrap();
+    let post = post.body(BufferedBody::default()).unwrap();
     let answer = accepting.layer(inner).oneshot(post).await.unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     assert_eq!(answer.headers()["preference-applied"], "respond-async");
@@ -555,18 +561,18 @@ async fn who_needs_the_preference_is_never_accepted_without_it() {
 #[tokio::test]
 async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
     let store = MemoryStore::new();
-    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-        Ok::<_, Infallible>(Response::new(WholeBody::from("Q3")))
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
     let is_proxy = |parts: &http::request::Parts| parts.headers.contains_key("x-proxy-secret");
     let layer = AsyncAcceptLayer::new(store.clone())
         .dialect(Azure::default())
-        .base_url("https://fallback.example")
+        .public_url("https://fallback.example")
         .unwrap()
         .trust_forwarded(is_proxy);
     let polls = PollService::new(store.clone())
         .dialect(OData::default())
-        .base_url("https://fallback.example/v1/")
+        .public_url("https://fallback.example/v1/")
         .unwrap()
         .trust_x_forwarded(is_proxy);
     let forwarded = "host=evil.example, host=\"a.example:8443\";proto=https";
@@ -578,7 +584,7 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
         if is_trusted {
             post = post.header("x-proxy-secret", "1");
         }
-        let post = post.body(WholeBody::default()).unwrap();
+        let post = post.body(BufferedBody::default()).unwrap();
         let answer = layer.layer(inner).oneshot(post).await.unwrap();
         let url = answer.headers()["operation-location"].to_str().unwrap();
         assert!(url.starts_with(expected), "{url}");
@@ -620,7 +626,7 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
         let post = Request::post("/")
             .header("forwarded", forwarded)
             .header("x-proxy-secret", "1");
-        let post = post.body(WholeBody::default()).unwrap();
+        let post = post.body(BufferedBody::default()).unwrap();
         let answer = layer.layer(inner).oneshot(post).await.unwrap();
         let url = answer.headers()["operation-location"].to_str().unwrap();
         assert!(url.starts_with(expected), "{forwarded}: {url}");

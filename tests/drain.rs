@@ -29,8 +29,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AcceptedRequest, AsyncAcceptLayer, Drain, DrainReport, FailureKind, Idempotency, MemoryStore,
-    OperationHandle, OperationId, Ran, RequestBody, RunService, State, WholeBody,
+    AcceptedRequest, AsyncAcceptLayer, BufferedBody, Drain, DrainReport, FailureKind, Idempotency,
+    MemoryStore, OperationHandle, OperationId, RequestBody, RunOutcome, RunService, State,
     dialect::Azure,
     store::{Created, List, ListQuery, NewOperation, Repository, Store},
 };
@@ -42,7 +42,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(2);
 
 fn whole(text: &'static str) -> Body {
-    WholeBody::from(text).boxed_unsync()
+    BufferedBody::from(text).boxed_unsync()
 }
 
 /// A layer with a grace of two seconds, and what is told of its handler.
@@ -118,7 +118,7 @@ impl Setup {
         let service = self
             .layer
             .layer(service_fn(move |request: Request<RequestBody<Body>>| {
-                let answer = handler(OperationHandle::of(request.extensions()));
+                let answer = handler(OperationHandle::from_extensions(request.extensions()));
                 async move { Ok::<_, Infallible>(answer.await) }
             }));
         let begun = self.begun;
@@ -191,7 +191,7 @@ async fn a_handler_is_told_its_grace_before_the_deadline_and_what_it_returns_by_
         let setup = Setup::new(|layer| match mode {
             "always" => layer,
             "after" => layer.after(Duration::from_millis(1)),
-            _ => layer.signaled(),
+            _ => layer.when_signaled(),
         });
         let (seen, begun) = (setup.seen.clone(), setup.begun);
         let answering = setup.send_to(request("handling=strict"), move |operation| {
@@ -254,11 +254,11 @@ async fn a_deadline_of_zero_still_takes_what_a_told_handler_returns_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_may_be_run_again_is_released_at_the_deadline_unless_it_has_an_outcome_by_then() {
     for (tidying, released) in [(SECOND, 0), (60 * SECOND, 1)] {
-        let setup = Setup::new(|layer| layer.may_run_again(|_| true));
-        let app = service_fn(async |_: Request<WholeBody>| {
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        let setup = Setup::new(|layer| layer.rerun_if(|_| true));
+        let app = service_fn(async |_: Request<BufferedBody>| {
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
-        let _recovery = setup.layer.recovery().run_again(app, 3);
+        let _recovery = setup.layer.recovery().rerun_with(app, 3);
         let answering = setup.send(request("handling=strict"), tidying);
         let id = id_of(&answering.answer().await.1);
         let report = setup.drained(10).await;
@@ -275,24 +275,24 @@ async fn what_may_be_run_again_is_released_at_the_deadline_unless_it_has_an_outc
 async fn a_worker_s_handlers_have_their_grace_too() {
     for (tidying, expected) in [(SECOND, State::Succeeded), (60 * SECOND, State::Failed)] {
         let store = MemoryStore::new();
-        let app = service_fn(move |request: Request<WholeBody>| async move {
-            let operation = OperationHandle::of(request.extensions());
+        let app = service_fn(move |request: Request<BufferedBody>| async move {
+            let operation = OperationHandle::from_extensions(request.extensions());
             operation.cancellation().cancelled().await;
             sleep(tidying).await;
-            Ok::<_, Infallible>(Response::new(WholeBody::from("tidied up")))
+            Ok::<_, Infallible>(Response::new(BufferedBody::from("tidied up")))
         });
         let (service, drain) = RunService::with_drain(store.clone(), app);
         let new = NewOperation::new(OperationId::new()).lease(service.lease());
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("the id is new");
         };
-        let request = Request::post("/").body(WholeBody::default()).unwrap();
+        let request = Request::post("/").body(BufferedBody::default()).unwrap();
         let request = AcceptedRequest::new(&record, request);
         let ran = tokio::spawn(service.cancel_grace(GRACE).oneshot(request));
         tokio::task::yield_now().await;
         let begun = Instant::now();
         drain.drain(10 * SECOND).await;
-        assert_eq!(ran.await.unwrap().unwrap(), Ran::Recorded(expected));
+        assert_eq!(ran.await.unwrap().unwrap(), RunOutcome::Recorded(expected));
         let took = if expected == State::Failed { 10 } else { 9 };
         assert_eq!(begun.elapsed().as_secs(), took);
     }
@@ -308,9 +308,9 @@ async fn a_call_that_is_held_is_refused_at_the_deadline_and_leaves_no_operation(
     ] {
         let setup = Setup::new(|layer| match mode {
             "always" => layer,
-            "preferred" => layer.preferred(),
+            "preferred" => layer.when_preferred(),
             "after" => layer.after(20 * SECOND),
-            _ => layer.signaled(),
+            _ => layer.when_signaled(),
         });
         let answering = setup.send(request(prefer), 60 * SECOND);
         let report = setup.drained(3).await;
@@ -377,7 +377,7 @@ async fn a_request_that_is_refused_at_the_deadline_frees_its_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_the_preference_has_what_is_left_of_the_drain() {
-    let setup = Setup::new(Layered::preferred);
+    let setup = Setup::new(Layered::when_preferred);
     let answering = setup.send_to(request("handling=strict"), taking(4));
     let report = setup.drained(10).await;
     let (at, response) = answering.answer().await;
@@ -389,7 +389,7 @@ async fn a_request_without_the_preference_has_what_is_left_of_the_drain() {
     );
     assert!(report.is_clean(), "{report:?}");
 
-    let setup = Setup::new(Layered::preferred);
+    let setup = Setup::new(Layered::when_preferred);
     let answering = setup.send_to(request("handling=strict"), taking(40));
     let report = setup.drained(10).await;
     answering.refused_at(10).await;
@@ -432,7 +432,7 @@ async fn a_poll_and_what_runs_within_an_operation_are_not_waited_for_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_is_waited_for_to_its_last_byte() {
-    for mode in [Layered::preferred, |layer: Layered| {
+    for mode in [Layered::when_preferred, |layer: Layered| {
         layer.after(60 * SECOND)
     }] {
         let setup = Setup::new(mode);
@@ -606,7 +606,7 @@ async fn a_drain_of_a_busy_server_ends_when_what_was_there_as_the_doors_closed_h
 #[tokio::test(start_paused = true)]
 async fn what_passes_without_the_preference_after_the_doors_closed_is_refused_at_the_end_uncounted()
 {
-    let setup = Setup::new(Layered::preferred);
+    let setup = Setup::new(Layered::when_preferred);
     let operation = setup.send_to(request("respond-async"), taking(3));
     id_of(&operation.answer().await.1);
     setup.drain.close();
@@ -678,7 +678,7 @@ impl tower::Service<Request<RequestBody<Body>>> for Never {
         let (accepts, held) = (self.accepts, Arc::clone(&self.held));
         Box::pin(async move {
             let _held = held;
-            let operation = OperationHandle::of(request.extensions());
+            let operation = OperationHandle::from_extensions(request.extensions());
             if accepts {
                 operation.accept().await.unwrap();
             }
@@ -704,16 +704,16 @@ async fn a_handler_is_dropped_before_its_operation_is_released_or_said_to_have_e
                 })
             };
             let (layer, drain) = AsyncAcceptLayer::with_drain(store);
-            let layer = layer.may_run_again(move |_| released);
+            let layer = layer.rerun_if(move |_| released);
             let layer = match mode {
                 "always" | "unready" => layer,
                 "after" | "unready after" => layer.after(SECOND),
-                _ => layer.signaled(),
+                _ => layer.when_signaled(),
             };
-            let app = service_fn(async |_: Request<WholeBody>| {
-                Ok::<_, Infallible>(Response::new(WholeBody::default()))
+            let app = service_fn(async |_: Request<BufferedBody>| {
+                Ok::<_, Infallible>(Response::new(BufferedBody::default()))
             });
-            let _recovery = layer.recovery().run_again(app, 3);
+            let _recovery = layer.recovery().rerun_with(app, 3);
             let service = layer.layer(Never {
                 is_ready: !mode.starts_with("unready"),
                 accepts: mode == "signaled",

@@ -25,10 +25,10 @@ use server::Server;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, MemoryStore, OperationHandle, OperationId, Outcome, PollService,
-    Progress, RecordedResponse, RequestBody, WholeBody,
+    AsyncAcceptLayer, BufferedBody, FailureKind, MemoryStore, OperationHandle, OperationId,
+    Outcome, PollService, Progress, RecordedResponse, RequestBody,
     poll::PollBody,
-    store::{Created, FencingToken, NewOperation, Repository, Store, StoreError, Write},
+    store::{Created, FencingToken, NewOperation, Repository, Store, StoreError, Written},
 };
 
 /// An operation that a test moves along.
@@ -57,7 +57,7 @@ impl Moved {
     }
 
     async fn report(&self, percent: f64) {
-        let progress = Progress::percent(percent);
+        let progress = Progress::from_percent(percent);
         done(self.store.report(&self.id, self.token, progress).await);
     }
 
@@ -68,7 +68,7 @@ impl Moved {
     async fn succeed(&self, body: &'static str) {
         let response = Response::builder()
             .header(header::CONTENT_TYPE, "application/json")
-            .body(WholeBody::from(body));
+            .body(BufferedBody::from(body));
         let recorded = RecordedResponse::new(response.unwrap());
         self.end(recorded.into_outcome()).await;
     }
@@ -82,8 +82,8 @@ impl Moved {
     }
 }
 
-fn done(write: Result<Write<RecordedResponse>, StoreError>) {
-    assert!(matches!(write.unwrap(), Write::Done(_)));
+fn done(write: Result<Written<RecordedResponse>, StoreError>) {
+    assert!(matches!(write.unwrap(), Written::Done(_)));
 }
 
 async fn ask<S: Store>(
@@ -461,7 +461,7 @@ async fn what_is_gone_ends_the_stream_too() {
             true => {
                 let record = store.get(&operation.id).await.unwrap().unwrap();
                 let version = record.version().unwrap();
-                done(store.forget(&operation.id, version).await);
+                done(store.delete(&operation.id, version).await);
             }
             false => tokio::time::advance(Duration::from_secs(61)).await,
         }
@@ -541,7 +541,7 @@ async fn a_stream_that_is_dropped_waits_for_nothing_any_more() {
 async fn a_client_that_goes_takes_its_stream_with_it() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone())
-        .at("/operations")
+        .mounted_at("/operations")
         .max_streams(1);
     let server = Server::hyper(polls).await;
     let operation = Moved::begin(&store).await;
@@ -573,7 +573,7 @@ async fn a_client_that_goes_takes_its_stream_with_it() {
 #[tokio::test]
 async fn events_come_one_by_one_over_a_socket() {
     let store = MemoryStore::new();
-    let server = Server::hyper(PollService::new(store.clone()).at("/operations")).await;
+    let server = Server::hyper(PollService::new(store.clone()).mounted_at("/operations")).await;
     for http2 in [false, true] {
         let operation = Moved::begin(&store).await;
         let mut client = match http2 {
@@ -714,17 +714,17 @@ async fn a_store_that_fails_ends_the_stream_and_says_nothing_of_it() {
 }
 
 /// Reports 10,000 times in a second, says that it is done, and ends.
-async fn report_a_lot(request: Request<RequestBody<WholeBody>>) -> Response<WholeBody> {
-    let operation = OperationHandle::of(request.extensions());
+async fn report_a_lot(request: Request<RequestBody<BufferedBody>>) -> Response<BufferedBody> {
+    let operation = OperationHandle::from_extensions(request.extensions());
     operation.accept().await.unwrap();
     for report in 1..=10_000 {
-        operation.progress(Progress::counted(report, 10_000).unit("rows"));
+        operation.progress(Progress::from_count(report, 10_000).with_unit("rows"));
         if report % 10 == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    operation.progress(Progress::counted(10_000, 10_000).message("all of them"));
-    Response::new(WholeBody::from("done"))
+    operation.progress(Progress::from_count(10_000, 10_000).with_message("all of them"));
+    Response::new(BufferedBody::from("done"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -740,13 +740,17 @@ async fn ten_thousand_reports_a_second_are_a_few_writes_and_events_and_the_last_
                 std::future::ready(Ok(()))
             });
             let layer = AsyncAcceptLayer::new(store);
-            let layer = if signaled { layer.signaled() } else { layer };
+            let layer = if signaled {
+                layer.when_signaled()
+            } else {
+                layer
+            };
             let service = layer.layer(service_fn(move |request| async move {
                 let mut response = report_a_lot(request).await;
                 *response.status_mut() = status;
                 Ok::<_, Infallible>(response)
             }));
-            let request = Request::post("/").body(WholeBody::default()).unwrap();
+            let request = Request::post("/").body(BufferedBody::default()).unwrap();
             let accepted = service.oneshot(request).await.unwrap();
             assert_eq!(accepted.status(), StatusCode::ACCEPTED);
             let location = field(&accepted, "location").to_owned();

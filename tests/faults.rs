@@ -24,9 +24,9 @@ use std::{
 use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Page, Purge, Record, Repository, Reservation, Store, StoreError, TakenOver,
-        Version, Watch, Write, conformance,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        List, ListQuery, NewOperation, NodeId, Page, Purge, Reclaimed, Record, Repository,
+        Reservation, Store, StoreError, Version, Watch, Written, conformance,
     },
 };
 
@@ -121,7 +121,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.until_answered(|| self.inner.start(id, token)).await
     }
 
@@ -131,7 +131,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.inner.report(id, token, progress).await
     }
 
@@ -141,7 +141,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         let finish = || {
             self.inner
                 .finish(id, token, outcome.clone(), progress.clone())
@@ -152,21 +152,25 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
     // Asked for from outside, at a version: a second try cannot tell its own success
     // from another's, so whoever asks reads again. Only what does not arrive is tried
     // again here.
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<RecordedResponse>,
-    ) -> Answer<Write<RecordedResponse>> {
-        self.inner.overrule(id, version, outcome).await
+    ) -> Answer<Written<RecordedResponse>> {
+        self.inner.force_finish(id, version, outcome).await
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Answer<Written<RecordedResponse>> {
         self.created
             .lock()
             .unwrap()
             .retain(|(known, _)| known != id);
-        self.inner.forget(id, version).await
+        self.inner.delete(id, version).await
     }
 }
 
@@ -177,37 +181,41 @@ impl<R: Watch<Output = RecordedResponse>> Watch for Flaky<R> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
         self.until_answered(|| self.inner.renew(lease, held)).await
     }
 
     /// An answer that is lost leaves what was taken to lapse: it is not tried again.
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
-        self.inner.take_over(lease, limit).await
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        self.inner.reclaim(lease, limit).await
     }
 
     /// Nor is this: whoever claims again cannot tell whose the first one was.
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Answer<Written<RecordedResponse>> {
         self.inner.claim(lease, held).await
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         self.until_answered(|| self.inner.release(held)).await
     }
 
-    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
-        self.inner.recalled(node, at_most).await
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.inner.revoked(node, at_most).await
     }
 }
 
-impl<R: Keys<Output = RecordedResponse>> Keys for Flaky<R> {
+impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Flaky<R> {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
@@ -215,19 +223,19 @@ impl<R: Keys<Output = RecordedResponse>> Keys for Flaky<R> {
             .await
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Answer<bool> {
-        self.until_answered(|| self.inner.settle(key, token, answer.clone()))
+        self.until_answered(|| self.inner.complete(key, token, answer.clone()))
             .await
     }
 
     /// Freed twice, it was free the second time.
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
-        self.inner.release_key(key, token).await
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+        self.inner.release_reservation(key, token).await
     }
 }
 

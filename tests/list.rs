@@ -12,12 +12,12 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use tower_operations::{
-    FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService, RecordedResponse,
-    WholeBody,
+    BufferedBody, FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService,
+    RecordedResponse,
     accept::PlainOwner,
-    dialect::{Dialect, Durable, Google, Ipa, Ogc, Plain},
+    dialect::{Dialect, DurableFunctions, Google, Ipa, Ogc, Plain},
     poll::PollBody,
-    store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Write},
+    store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Written},
 };
 
 fn by_header(parts: &Parts) -> Option<Owner> {
@@ -117,12 +117,12 @@ async fn finish<T: Payload>(store: &MemoryStore<T>, id: &OperationId, outcome: O
     let write = store
         .finish(id, holder(store, id).await, outcome, None)
         .await;
-    assert!(matches!(write, Ok(Write::Done(_))));
+    assert!(matches!(write, Ok(Written::Done(_))));
 }
 
 fn response(body: &'static str) -> Outcome<RecordedResponse> {
     let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
-    RecordedResponse::new(response.body(WholeBody::from(body)).unwrap()).into_outcome()
+    RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap()).into_outcome()
 }
 
 /// Follows a list to its end, and gives every page.
@@ -189,7 +189,7 @@ async fn a_list_is_newest_first_and_says_what_a_poll_says_but_no_results() {
 
 #[tokio::test]
 async fn results_of_a_type_of_one_s_own_are_not_in_lists_either() {
-    let store = MemoryStore::<u32>::weighing(|_| 0);
+    let store = MemoryStore::<u32>::with_weigher(|_| 0);
     let polls = PollService::new(store.clone()).listing();
     let id = create(&store, None).await;
     finish(&store, &id, Outcome::Succeeded(Some(4_242))).await;
@@ -260,7 +260,7 @@ async fn two_in_each_state(store: &MemoryStore) -> BTreeMap<&'static str, Vec<St
         match state {
             "running" => {
                 let write = store.start(&id, holder(store, &id).await).await;
-                assert!(matches!(write, Ok(Write::Done(_))));
+                assert!(matches!(write, Ok(Written::Done(_))));
             }
             "succeeded" => finish(store, &id, response("1")).await,
             "failed" => finish(store, &id, Outcome::failed(FailureKind::Panicked)).await,
@@ -299,7 +299,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
             ["state=failed", "state=succeeded"],
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "",
             "instanceId",
             ["runtimeStatus=Failed", "runtimeStatus=Completed"],
@@ -359,7 +359,7 @@ async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
             &["/?limit=1", "/?cursor=x", "/?id=a"],
         ),
         (Arc::new(Ipa::default()), &["/?limit=1", "/?cursor=x"]),
-        (Arc::new(Durable::default()), &["/?top=1"]),
+        (Arc::new(DurableFunctions::default()), &["/?top=1"]),
         (
             Arc::new(Google::default()),
             &["/?pageSize=1", "/?pageToken=x"],
@@ -506,7 +506,9 @@ async fn what_has_expired_is_in_no_list() {
 async fn the_root_is_the_list_with_and_without_a_slash_and_ids_are_what_they_were() {
     let store = MemoryStore::new();
     let id = create(&store, None).await;
-    let polls = PollService::new(store.clone()).at("/operations").listing();
+    let polls = PollService::new(store.clone())
+        .mounted_at("/operations")
+        .listing();
     for path in ["/operations", "/operations/", "/operations?limit=5"] {
         let listed = Answer::to(&polls, Request::get(path)).await.ids();
         assert_eq!(listed, [id.to_string()], "{path}");
@@ -554,7 +556,7 @@ async fn head_options_and_other_methods() {
 #[tokio::test]
 async fn a_part_of_no_operation_allows_what_that_part_allows() {
     let polls = PollService::new(MemoryStore::new()).listing();
-    let polls = polls.dialect(tower_operations::dialect::Durable::default());
+    let polls = polls.dialect(tower_operations::dialect::DurableFunctions::default());
     for method in ["GET", "PUT"] {
         let request = Request::builder().method(method).uri("/terminate");
         let answer = Answer::to(&polls, request).await;
@@ -571,12 +573,12 @@ async fn a_page_ends_early_where_its_results_are_large() {
         let id = create(&store, None).await;
         let record = store.get(&id).await.unwrap().unwrap();
         let text = format!("\"{}\"", "a".repeat(60 * 1024));
-        let mut response = Response::new(WholeBody::from(text));
+        let mut response = Response::new(BufferedBody::from(text));
         let json = header::HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
         let finished = store.finish(&id, record.token(), outcome, None).await;
-        assert!(matches!(finished.unwrap(), Write::Done(_)));
+        assert!(matches!(finished.unwrap(), Written::Done(_)));
         made.insert(0, id.to_string());
     }
     let polls = PollService::new(store).listing();
@@ -631,7 +633,7 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
         ),
         (Arc::new(Ipa::default()), "limit", "cursor", "state=pending"),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "top",
             of_header,
             "runtimeStatus=Pending",

@@ -21,9 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, ServiceExt};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, Operation, OperationHandle, OperationId, PollService,
-    RequestBody, State, WholeBody,
-    store::{Repository, Store, Write},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, Operation, OperationHandle, OperationId,
+    PollService, RequestBody, State,
+    store::{Repository, Store, Written},
 };
 
 const OPERATIONS: usize = 100_000;
@@ -43,8 +43,8 @@ async fn work(
     request: Request<RequestBody<Incoming>>,
     ran: Arc<Ran>,
     turn: usize,
-) -> Result<Response<WholeBody>, Infallible> {
-    let id = OperationHandle::of(request.extensions())
+) -> Result<Response<BufferedBody>, Infallible> {
+    let id = OperationHandle::from_extensions(request.extensions())
         .id()
         .cloned()
         .expect("it was accepted");
@@ -63,7 +63,7 @@ async fn work(
     if body == ENDLESS {
         std::future::pending::<()>().await;
     }
-    Ok(Response::new(WholeBody::from(body)))
+    Ok(Response::new(BufferedBody::from(body)))
 }
 
 type Sender = http1::SendRequest<Full<Bytes>>;
@@ -193,7 +193,7 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
         let ran = Arc::clone(&ran);
         move |request| work(request, Arc::clone(&ran), calls.fetch_add(1, SeqCst))
     }));
-    let poll = PollService::new(store.clone()).at("/operations");
+    let poll = PollService::new(store.clone()).mounted_at("/operations");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -271,8 +271,8 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let canceled_before_start = seen.iter().map(|(id, _)| id.clone());
     for id in ids.into_iter().chain(canceled_before_start) {
         if let Some(record) = store.get(&id).await.unwrap() {
-            let forgotten = store.forget(&id, record.version().unwrap()).await.unwrap();
-            assert!(matches!(forgotten, Write::Done(_)));
+            let forgotten = store.delete(&id, record.version().unwrap()).await.unwrap();
+            assert!(matches!(forgotten, Written::Done(_)));
         }
     }
     assert_eq!(

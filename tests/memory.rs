@@ -7,11 +7,11 @@ use http::{Response, StatusCode};
 use proptest::prelude::*;
 use tokio::time::{Instant, advance, timeout};
 use tower_operations::{
-    MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse, WholeBody,
+    BufferedBody, MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, Past, Purge, Record, Repository, Reservation, Store, StoreError, Version,
-        Watch, Write,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        List, ListQuery, NewOperation, NodeId, Owner, Past, Purge, Record, Repository, Reservation,
+        Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -23,7 +23,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn result(bytes: usize) -> Outcome<RecordedResponse> {
-    let body = WholeBody::from(vec![b'x'; bytes]);
+    let body = BufferedBody::from(vec![b'x'; bytes]);
     Outcome::Succeeded(Some(RecordedResponse::new(Response::new(body))))
 }
 
@@ -31,8 +31,8 @@ fn numbered(number: usize) -> NewOperation {
     NewOperation::new(format!("operation-{number}").parse().unwrap())
 }
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, [1; 32])
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, [1; 32])
 }
 
 async fn create(store: &MemoryStore, new: NewOperation) -> Seen {
@@ -45,7 +45,7 @@ async fn create(store: &MemoryStore, new: NewOperation) -> Seen {
 async fn finish(store: &MemoryStore, record: &Seen, outcome: Outcome<RecordedResponse>) -> Seen {
     let (id, token) = (record.operation().id(), record.token());
     match store.finish(id, token, outcome, None).await.unwrap() {
-        Write::Done(record) => record,
+        Written::Done(record) => record,
         other => panic!("not finished: {other:?}"),
     }
 }
@@ -107,8 +107,8 @@ async fn what_is_not_terminal_never_goes() {
     let pending = create(&store, numbered(1)).await;
     let running = create(&store, numbered(2)).await;
     let started = store.start(running.operation().id(), running.token()).await;
-    assert!(matches!(started.unwrap(), Write::Done(_)));
-    let lease = LeaseTerm {
+    assert!(matches!(started.unwrap(), Written::Done(_)));
+    let lease = LeaseConfig {
         node: NodeId::new(),
         term: SECOND,
     };
@@ -359,15 +359,15 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
     let store = MemoryStore::new().ttl(HOUR);
     let record = ended(&store, numbered(1).key(key("k"))).await;
     let id = record.operation().id();
-    let forgotten = store.forget(id, record.version().unwrap()).await.unwrap();
-    assert!(matches!(forgotten, Write::Done(_)));
+    let forgotten = store.delete(id, record.version().unwrap()).await.unwrap();
+    assert!(matches!(forgotten, Written::Done(_)));
     assert!(!is_there(&store, &record).await);
 
     advance(HOUR - MILLISECOND).await;
     // Purging in between removes neither the key nor anything else.
     assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
     match store.create(numbered(2).key(key("k"))).await.unwrap() {
-        Created::KeyHeld(Reservation::Forgotten(found)) => {
+        Created::KeyHeld(Reservation::Deleted(found)) => {
             assert_eq!(found.operation().id(), id);
         }
         other => panic!("the key was free: {other:?}"),
@@ -376,7 +376,7 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
         .reserve(&key("k"), FencingToken::random(), SECOND)
         .await
         .unwrap();
-    assert!(matches!(reserved, Reservation::Forgotten(_)));
+    assert!(matches!(reserved, Reservation::Deleted(_)));
     advance(MILLISECOND).await;
     create(&store, numbered(2).key(key("k"))).await;
 }
@@ -422,15 +422,15 @@ async fn a_key_never_finds_an_operation_that_it_did_not_make() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_lasts_to_its_last_nanosecond() {
     let store = MemoryStore::new();
-    let lease = |term| LeaseTerm {
+    let lease = |term| LeaseConfig {
         node: NodeId::new(),
         term,
     };
     advance(Duration::from_nanos(999_999)).await;
     let record = create(&store, numbered(1).lease(lease(SECOND))).await;
     advance(SECOND - Duration::from_nanos(1)).await;
-    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
-    let held = Held {
+    assert!(store.reclaim(&lease(SECOND), 9).await.unwrap().is_empty());
+    let held = LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     };
@@ -442,12 +442,12 @@ async fn a_lease_lasts_to_its_last_nanosecond() {
             .is_empty()
     );
     advance(SECOND - Duration::from_nanos(1)).await;
-    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease(SECOND), 9).await.unwrap().is_empty());
     advance(Duration::from_nanos(1)).await;
-    let taken = store.take_over(&lease(SECOND), 9).await.unwrap();
+    let taken = store.reclaim(&lease(SECOND), 9).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert!(taken[0].record.token() > record.token());
-    assert!(store.take_over(&lease(SECOND), 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease(SECOND), 9).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,11 +455,11 @@ async fn what_nobody_holds_is_not_taken_over() {
     let store = MemoryStore::new();
     create(&store, numbered(1)).await;
     advance(1000 * HOUR).await;
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::new(),
         term: SECOND,
     };
-    assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,7 +504,7 @@ async fn waiters_are_counted_and_leave_no_trace() {
     assert_eq!(store.waiters(), 1);
     let since = Instant::now();
     store
-        .forget(record.operation().id(), ended.version().unwrap())
+        .delete(record.operation().id(), ended.version().unwrap())
         .await
         .unwrap();
     assert_eq!(forgotten.await.unwrap(), None);
@@ -540,10 +540,10 @@ async fn a_wait_for_what_is_purged_or_evicted_or_replaced_is_over_at_once() {
         for number in [1, 2] {
             let id = numbered(number).id;
             store
-                .overrule(&id, Version::FIRST, Outcome::Canceled)
+                .force_finish(&id, Version::FIRST, Outcome::Canceled)
                 .await
                 .unwrap();
-            store.forget(&id, Version::FIRST.next()).await.unwrap();
+            store.delete(&id, Version::FIRST.next()).await.unwrap();
         }
         assert_eq!((store.len(), store.waiters()), (0, 0));
     }
@@ -554,13 +554,13 @@ async fn no_span_of_time_is_too_long() {
     let store = MemoryStore::new()
         .ttl(Duration::MAX)
         .min_retention(Duration::MAX);
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::new(),
         term: Duration::MAX,
     };
     let record = create(&store, numbered(1).lease(lease.clone())).await;
     advance(HOUR).await;
-    assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
     let waiting = {
         let (store, record) = (store.clone(), record.clone());
         tokio::spawn(async move {
@@ -643,7 +643,7 @@ async fn what_has_expired_leaves_with_what_ends() {
 
 #[tokio::test]
 async fn results_of_another_type_are_weighed_as_they_say() {
-    let store = MemoryStore::<String>::weighing(String::capacity);
+    let store = MemoryStore::<String>::with_weigher(String::capacity);
     assert!(store.is_empty());
     let new = NewOperation::new(OperationId::new());
     let Created::New(record) = store.create(new).await.unwrap() else {
@@ -666,7 +666,7 @@ async fn what_cannot_be_weighed_has_ended_all_the_same_and_expires() {
         "lead" => panic!("too heavy"),
         text => text.len(),
     };
-    let store = MemoryStore::<String>::weighing(weigh).ttl(MILLISECOND);
+    let store = MemoryStore::<String>::with_weigher(weigh).ttl(MILLISECOND);
     let Created::New(record) = store
         .create(NewOperation::new(OperationId::new()))
         .await
@@ -782,7 +782,7 @@ async fn perform(store: &MemoryStore, act: Act) {
             }
             if leased {
                 let node = NodeId::named("the first");
-                new = new.lease(LeaseTerm {
+                new = new.lease(LeaseConfig {
                     node,
                     term: 20 * MILLISECOND,
                 });
@@ -799,7 +799,7 @@ async fn perform(store: &MemoryStore, act: Act) {
         }
         Act::Report { id, length } => {
             if let Some(record) = found(id).await {
-                let progress = Progress::text("p".repeat(length));
+                let progress = Progress::from_message("p".repeat(length));
                 store
                     .report(&act_on(id), record.token(), progress)
                     .await
@@ -812,7 +812,7 @@ async fn perform(store: &MemoryStore, act: Act) {
             progress,
         } => {
             if let Some(record) = found(id).await {
-                let progress = progress.then(|| Progress::counted(1, 1).unit("pages"));
+                let progress = progress.then(|| Progress::from_count(1, 1).with_unit("pages"));
                 let (id, token) = (act_on(id), record.token());
                 store
                     .finish(&id, token, result(bytes), progress)
@@ -836,7 +836,7 @@ async fn perform(store: &MemoryStore, act: Act) {
             if let Some(record) = found(id).await {
                 let (id, version) = (act_on(id), record.version().unwrap());
                 store
-                    .overrule(&id, version, Outcome::Canceled)
+                    .force_finish(&id, version, Outcome::Canceled)
                     .await
                     .unwrap();
             }
@@ -844,18 +844,18 @@ async fn perform(store: &MemoryStore, act: Act) {
         Act::Forget { id } => {
             if let Some(record) = found(id).await {
                 store
-                    .forget(&act_on(id), record.version().unwrap())
+                    .delete(&act_on(id), record.version().unwrap())
                     .await
                     .unwrap();
             }
         }
         Act::TakeOver => {
             let node = NodeId::named("the second");
-            let lease = LeaseTerm {
+            let lease = LeaseConfig {
                 node,
                 term: 20 * MILLISECOND,
             };
-            store.take_over(&lease, 2).await.unwrap();
+            store.reclaim(&lease, 2).await.unwrap();
         }
         Act::Reserve { key: name } => {
             let key = key(&format!("key {name}"));
@@ -985,7 +985,7 @@ async fn the_accounts_are_right_after_a_crowd() {
                     // Neighbours meet on the same operations.
                     let number = (step * 7 + task / 2) % 60;
                     let id = numbered(number).id;
-                    let lease = LeaseTerm {
+                    let lease = LeaseConfig {
                         node: NodeId::named("node"),
                         term: MILLISECOND,
                     };
@@ -1019,14 +1019,14 @@ async fn the_accounts_are_right_after_a_crowd() {
                             if let Some(record) = store.get(&id).await.unwrap() {
                                 let version = record.version().unwrap();
                                 store
-                                    .overrule(&id, version, Outcome::Canceled)
+                                    .force_finish(&id, version, Outcome::Canceled)
                                     .await
                                     .unwrap();
                             }
                         }
                         6 => {
                             if let Some(record) = store.get(&id).await.unwrap() {
-                                store.forget(&id, record.version().unwrap()).await.unwrap();
+                                store.delete(&id, record.version().unwrap()).await.unwrap();
                             }
                         }
                         7 => {
@@ -1036,7 +1036,7 @@ async fn the_accounts_are_right_after_a_crowd() {
                                 .unwrap();
                             store.purge(2).await.unwrap();
                         }
-                        _ => drop(store.take_over(&lease, 2).await.unwrap()),
+                        _ => drop(store.reclaim(&lease, 2).await.unwrap()),
                     }
                     assert!(store.len() <= 40, "more than there is room for");
                 }
@@ -1052,11 +1052,11 @@ async fn the_accounts_are_right_after_a_crowd() {
         while let Some(record) = store.get(&id).await.unwrap() {
             let version = record.version().unwrap();
             store
-                .overrule(&id, version, Outcome::Canceled)
+                .force_finish(&id, version, Outcome::Canceled)
                 .await
                 .unwrap();
-            store.forget(&id, version.next()).await.unwrap();
-            store.forget(&id, version).await.unwrap();
+            store.delete(&id, version.next()).await.unwrap();
+            store.delete(&id, version).await.unwrap();
         }
     }
     // The keys of what was forgotten outlive it until its expiry.
@@ -1077,9 +1077,9 @@ async fn fill_with_keys(store: &MemoryStore, name: &str) {
         let key = key(&format!("{name} {number}"));
         let token = FencingToken::random();
         if store.reserve(&key, token, SECOND).await.is_ok() {
-            let answer = Response::new(WholeBody::from("x".repeat(500)));
+            let answer = Response::new(BufferedBody::from("x".repeat(500)));
             store
-                .settle(&key, token, RecordedResponse::new(answer))
+                .complete(&key, token, RecordedResponse::new(answer))
                 .await
                 .unwrap();
         }
@@ -1209,10 +1209,10 @@ async fn forget_keyed(store: &MemoryStore, owner: &str, count: usize) {
         let owner = Some(Owner::new(owner));
         let new = NewOperation::new(OperationId::new())
             .owner(owner.clone())
-            .key(Key::new(owner, format!("key {number}"), [1; 32]));
+            .key(IdempotencyKey::new(owner, format!("key {number}"), [1; 32]));
         let record = ended(store, new).await;
-        let forgotten = store.forget(record.operation().id(), record.version().unwrap());
-        assert!(matches!(forgotten.await.unwrap(), Write::Done(_)));
+        let forgotten = store.delete(record.operation().id(), record.version().unwrap());
+        assert!(matches!(forgotten.await.unwrap(), Written::Done(_)));
     }
 }
 
@@ -1233,11 +1233,11 @@ async fn keys_of_who_has_the_most_go_before_what_others_have() {
     }
     // Those that have stood for it for longest went; her others are there.
     let reserve = async |number: usize| {
-        let key = Key::new(Some(Owner::new("ada")), format!("key {number}"), [1; 32]);
+        let key = IdempotencyKey::new(Some(Owner::new("ada")), format!("key {number}"), [1; 32]);
         store.reserve(&key, FencingToken::random(), SECOND).await
     };
     assert!(matches!(reserve(0).await, Ok(Reservation::Reserved(_))));
-    assert!(matches!(reserve(299).await, Ok(Reservation::Forgotten(_))));
+    assert!(matches!(reserve(299).await, Ok(Reservation::Deleted(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1259,8 +1259,8 @@ async fn no_key_goes_where_one_operation_more_is_one_too_many() {
     let store = MemoryStore::new().max_operations(1);
     let (key, token) = (key("a key"), FencingToken::random());
     store.reserve(&key, token, MINUTE).await.unwrap();
-    let answer = RecordedResponse::new(Response::new(WholeBody::from("an answer")));
-    assert!(store.settle(&key, token, answer).await.unwrap());
+    let answer = RecordedResponse::new(Response::new(BufferedBody::from("an answer")));
+    assert!(store.complete(&key, token, answer).await.unwrap());
     create(&store, NewOperation::new(OperationId::new())).await;
     advance(2 * MINUTE).await;
     assert!(is_full(&store, NewOperation::new(OperationId::new())).await);
@@ -1282,7 +1282,7 @@ async fn shortest<T>(mut act: impl AsyncFnMut() -> T) -> Duration {
 #[tokio::test]
 async fn a_list_and_a_take_over_look_at_no_more_than_they_answer() {
     let store = MemoryStore::new().max_bytes(usize::MAX);
-    let lease = |node: &str, seconds| LeaseTerm {
+    let lease = |node: &str, seconds| LeaseConfig {
         node: NodeId::named(node),
         term: seconds * SECOND,
     };
@@ -1307,11 +1307,11 @@ async fn a_list_and_a_take_over_look_at_no_more_than_they_answer() {
     let mut taken = 0;
     let taking = shortest(async || {
         let lease = lease("b", 3600);
-        taken += store.take_over(&lease, 6).await.unwrap().len();
+        taken += store.reclaim(&lease, 6).await.unwrap().len();
     });
     let taking = taking.await;
     assert_eq!(taken, 30);
     assert!(taking < everything / 20, "{taking:?} and {everything:?}");
-    let nothing = shortest(async || store.take_over(&lease("b", 3600), 64).await).await;
+    let nothing = shortest(async || store.reclaim(&lease("b", 3600), 64).await).await;
     assert!(nothing < everything / 20, "{nothing:?} and {everything:?}");
 }

@@ -21,13 +21,13 @@ use tokio::{sync::oneshot, time::Instant};
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::RecordedResponse;
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle, Outcome,
-    Progress, RequestBody, ResponseBody, State, WholeBody,
-    store::{Lease, List, ListQuery, Record, Repository, StoreError, Version, Write},
+    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle,
+    Outcome, Progress, RequestBody, ResponseBody, State,
+    store::{Lease, List, ListQuery, Record, Repository, StoreError, Version, Written},
 };
 
-type Body = RequestBody<WholeBody>;
-type Answer = Result<Response<WholeBody>, Infallible>;
+type Body = RequestBody<BufferedBody>;
+type Answer = Result<Response<BufferedBody>, Infallible>;
 
 struct Setup {
     memory: MemoryStore,
@@ -54,7 +54,7 @@ impl Setup {
         layer: &AsyncAcceptLayer<R>,
         prefer: &str,
         inner: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
-    ) -> Response<ResponseBody<WholeBody>>
+    ) -> Response<ResponseBody<BufferedBody>>
     where
         R: Lease<Output = RecordedResponse>,
         F: Future<Output = Answer> + Send,
@@ -64,7 +64,7 @@ impl Setup {
             calls.fetch_add(1, SeqCst);
             inner(request)
         }));
-        let mut request = Request::post("/").body(WholeBody::from("Q3")).unwrap();
+        let mut request = Request::post("/").body(BufferedBody::from("Q3")).unwrap();
         if !prefer.is_empty() {
             request
                 .headers_mut()
@@ -101,12 +101,12 @@ impl Setup {
     }
 }
 
-async fn text(response: Response<ResponseBody<WholeBody>>) -> String {
+async fn text(response: Response<ResponseBody<BufferedBody>>) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-fn header<'a>(response: &'a Response<ResponseBody<WholeBody>>, name: &str) -> &'a str {
+fn header<'a>(response: &'a Response<ResponseBody<BufferedBody>>, name: &str) -> &'a str {
     response
         .headers()
         .get(name)
@@ -124,7 +124,7 @@ fn taking(
                 "Q3"
             );
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         })
     }
 }
@@ -149,7 +149,7 @@ async fn what_is_accepted_late_is_running_from_its_first_version_on() {
 #[tokio::test(start_paused = true)]
 async fn preferred_accepts_only_who_asks_for_it() {
     let (setup, layer) = Setup::new();
-    let layer = layer.preferred();
+    let layer = layer.when_preferred();
     let response = setup.send(&layer, "", taking(5)).await;
     assert_eq!(
         (response.status(), header(&response, "vary")),
@@ -234,10 +234,10 @@ async fn a_handler_that_accepts_at_once_has_nobody_wait() {
             false => layer,
         };
         let accepting = |request: Request<Body>| async move {
-            let operation = OperationHandle::of(request.extensions());
+            let operation = OperationHandle::from_extensions(request.extensions());
             operation.accept().await.unwrap();
             tokio::time::sleep(Duration::from_secs(60)).await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         };
         let begun = Instant::now();
         let response = setup
@@ -284,10 +284,10 @@ async fn a_client_that_hangs_up_before_takes_the_call_with_it() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
     let (setup, layer) = Setup::new();
-    let layer = layer.signaled();
+    let layer = layer.when_signaled();
     let early = setup
         .send(&layer, "respond-async", async |_| {
-            let mut response = Response::new(WholeBody::from("page 3 has no data"));
+            let mut response = Response::new(BufferedBody::from("page 3 has no data"));
             *response.status_mut() = StatusCode::BAD_REQUEST;
             Ok(response)
         })
@@ -303,7 +303,7 @@ async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
     let begun = Instant::now();
     let response = setup
         .send(&layer, "", async |request| {
-            let operation = OperationHandle::of(request.extensions());
+            let operation = OperationHandle::from_extensions(request.extensions());
             tokio::time::sleep(Duration::from_secs(1)).await;
             operation.accept().await.unwrap();
             // Twice is once, also from elsewhere.
@@ -311,7 +311,7 @@ async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
                 .0
                 .unwrap();
             tokio::time::sleep(Duration::from_secs(9)).await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         })
         .await;
     assert_eq!(
@@ -335,11 +335,11 @@ async fn dropping_the_signal_does_not_take_it_back() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(slow);
     let setup = Setup { drain, ..setup };
     let response = setup
-        .send(&layer.signaled(), "", async |request| {
-            let operation = OperationHandle::of(request.extensions());
+        .send(&layer.when_signaled(), "", async |request| {
+            let operation = OperationHandle::from_extensions(request.extensions());
             let cut = tokio::time::timeout(Duration::from_secs(1), operation.accept()).await;
             assert!(cut.is_err());
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         })
         .await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -359,10 +359,12 @@ async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(down);
     let setup = Setup { drain, ..setup };
     let response = setup
-        .send(&layer.clone().signaled(), "", async |request| {
-            let refused = OperationHandle::of(request.extensions()).accept().await;
+        .send(&layer.clone().when_signaled(), "", async |request| {
+            let refused = OperationHandle::from_extensions(request.extensions())
+                .accept()
+                .await;
             assert_eq!(refused, Err(NotAccepted::Unavailable));
-            let mut response = Response::new(WholeBody::from("not now"));
+            let mut response = Response::new(BufferedBody::from("not now"));
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             Ok(response)
         })
@@ -417,17 +419,17 @@ async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothi
 #[tokio::test(start_paused = true)]
 async fn a_panic_before_acceptance_is_the_server_s_and_after_it_the_operation_s() {
     let (setup, layer) = Setup::new();
-    let layer = layer.signaled();
+    let layer = layer.when_signaled();
     let early = tokio::spawn({
         let service = layer.layer(service_fn(async |_: Request<Body>| -> Answer {
             panic!("early")
         }));
-        service.oneshot(Request::post("/").body(WholeBody::default()).unwrap())
+        service.oneshot(Request::post("/").body(BufferedBody::default()).unwrap())
     });
     assert!(early.await.unwrap_err().is_panic());
     let response = setup
         .send(&layer, "", async |request| {
-            OperationHandle::of(request.extensions())
+            OperationHandle::from_extensions(request.extensions())
                 .accept()
                 .await
                 .unwrap();
@@ -446,12 +448,12 @@ async fn the_running_time_out_holds_in_every_mode() {
         let layer = match mode {
             0 => layer,
             1 => layer.after(Duration::from_secs(5)),
-            _ => layer.signaled(),
+            _ => layer.when_signaled(),
         };
         let begun = Instant::now();
         let response = setup
             .send(&layer, "", async |request| {
-                OperationHandle::of(request.extensions())
+                OperationHandle::from_extensions(request.extensions())
                     .accept()
                     .await
                     .unwrap();
@@ -480,22 +482,22 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
         let layer = match mode {
             0 => layer,
             1 => layer.after(Duration::from_secs(5)),
-            _ => layer.signaled(),
+            _ => layer.when_signaled(),
         };
         setup
             .send(&layer, "", async |request| {
-                let operation = OperationHandle::of(request.extensions());
+                let operation = OperationHandle::from_extensions(request.extensions());
                 operation.accept().await.unwrap();
-                operation.progress(Progress::percent(50.0));
+                operation.progress(Progress::from_percent(50.0));
                 tokio::time::sleep(Duration::from_secs(9)).await;
-                Ok(Response::new(WholeBody::from("done")))
+                Ok(Response::new(BufferedBody::from("done")))
             })
             .await;
         let record = setup.only_one().await;
         assert_eq!(record.operation().state(), State::Succeeded);
         assert_eq!(
             record.operation().metadata().progress(),
-            Some(&Progress::percent(50.0))
+            Some(&Progress::from_percent(50.0))
         );
     }
 }
@@ -503,7 +505,9 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_never_decides_is_answered_with_a_504() {
     let (setup, layer) = Setup::new();
-    let layer = layer.signaled().running_timeout(Duration::from_secs(60));
+    let layer = layer
+        .when_signaled()
+        .running_timeout(Duration::from_secs(60));
     let begun = Instant::now();
     let response = setup
         .send(&layer, "", async |_| std::future::pending().await)
@@ -537,16 +541,16 @@ async fn a_handler_that_tries_again_is_accepted_for_good() {
         let setup = Setup { drain, ..setup };
         let layer = match by_time {
             true => layer.after(Duration::from_secs(6)),
-            false => layer.signaled(),
+            false => layer.when_signaled(),
         };
         let response = setup
             .send(&layer, "", async |request| {
-                let operation = OperationHandle::of(request.extensions());
+                let operation = OperationHandle::from_extensions(request.extensions());
                 let refused = operation.accept().await;
                 assert_eq!(refused, Err(NotAccepted::Unavailable));
                 operation.accept().await.unwrap();
                 tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok(Response::new(WholeBody::from("done")))
+                Ok(Response::new(BufferedBody::from("done")))
             })
             .await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -573,13 +577,13 @@ async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
     let (layer, drain) = AsyncAcceptLayer::with_drain(store);
     let setup = Setup { drain, ..setup };
     let response = setup
-        .send(&layer.signaled(), "", async |request| {
-            let operation = OperationHandle::of(request.extensions());
+        .send(&layer.when_signaled(), "", async |request| {
+            let operation = OperationHandle::from_extensions(request.extensions());
             for _ in 0..2 {
                 let refused = operation.accept().await;
                 assert_eq!(refused, Err(NotAccepted::Unavailable));
             }
-            let mut response = Response::new(WholeBody::from("not now"));
+            let mut response = Response::new(BufferedBody::from("not now"));
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             Ok(response)
         })
@@ -599,7 +603,7 @@ async fn what_is_accepted_before_its_service_is_ready_is_pending() {
     let only_one = ConcurrencyLimitLayer::new(1);
     let inner = only_one.layer(service_fn(taking(10)));
     let service = layer.layer(inner);
-    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let first = service.clone().oneshot(post()).await.unwrap();
     let second = service.oneshot(post()).await.unwrap();
     for response in [first, second] {
@@ -640,15 +644,15 @@ async fn a_cancel_right_after_the_creation_stops_a_held_call() {
                 let found = memory.list(&ListQuery::new(None, 1)).await.unwrap();
                 let record = &found.records[0];
                 let (id, version) = (record.operation().id(), record.version().unwrap());
-                let canceled = memory.overrule(id, version, Outcome::Canceled).await;
-                assert!(matches!(canceled, Ok(Write::Done(_))));
+                let canceled = memory.force_finish(id, version, Outcome::Canceled).await;
+                assert!(matches!(canceled, Ok(Written::Done(_))));
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ok(())
         }
     });
     let (layer, drain) = AsyncAcceptLayer::with_drain(store);
-    let post = || Request::post("/").body(WholeBody::from("Q3")).unwrap();
+    let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let inner = service_fn(taking(3600));
     // It renews, and hears what others do.
     let other = layer.clone().layer(inner.clone());
@@ -682,7 +686,7 @@ async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect()
             .idempotency(Idempotency::optional());
         let layer = match mode {
             "after" => layer.after(Duration::from_secs(60)),
-            _ => layer.signaled(),
+            _ => layer.when_signaled(),
         };
         let late = setup.send(&layer, "respond-async", taking(10)).await;
         assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT, "{mode}");
@@ -693,7 +697,7 @@ async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect()
         let request = Request::post("/")
             .header("idempotency-key", "\"of 16 letters or more\"")
             .header("prefer", "respond-async")
-            .body(WholeBody::from("Q3"))
+            .body(BufferedBody::from("Q3"))
             .unwrap();
         let large = service.oneshot(request).await.unwrap();
         assert_eq!(large.status(), StatusCode::INTERNAL_SERVER_ERROR, "{mode}");
@@ -747,12 +751,14 @@ async fn a_handler_that_passes_a_refusal_on_says_it_in_the_words_of_the_dialect(
         })
     });
     let layer = AsyncAcceptLayer::new(down)
-        .signaled()
+        .when_signaled()
         .dialect(tower_operations::dialect::Azure::default());
     let refused = setup.send(&layer, "", async |request| {
-        let refused = OperationHandle::of(request.extensions()).accept().await;
+        let refused = OperationHandle::from_extensions(request.extensions())
+            .accept()
+            .await;
         let response = refused.unwrap_err().into_response();
-        Ok(response.map(|_| WholeBody::from("in its own words")))
+        Ok(response.map(|_| BufferedBody::from("in its own words")))
     });
     let refused = refused.await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -25,11 +25,11 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, NotAccepted, OperationHandle, PollService, RecordedResponse,
-    RequestBody, WholeBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, NotAccepted, OperationHandle, PollService,
+    RecordedResponse, RequestBody,
     accept::{Idempotency, PlainOwner},
     dialect::{Dialect, Fhir, OData},
-    store::{Keys, Lease, Owner, Store, StoreError},
+    store::{IdempotencyKeys, Lease, Owner, Store, StoreError},
 };
 
 const KEY: (&str, &str) = (
@@ -55,9 +55,9 @@ impl Mode {
     fn on<R>(self, layer: AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R> {
         match self {
             Self::Always => layer,
-            Self::Preferred => layer.preferred(),
+            Self::Preferred => layer.when_preferred(),
             Self::After => layer.after(Duration::from_secs(5)),
-            Self::Signaled => layer.signaled(),
+            Self::Signaled => layer.when_signaled(),
         }
     }
 
@@ -68,12 +68,12 @@ impl Mode {
                 operation.accept().await.unwrap();
             }
             sleep(Duration::from_secs(60)).await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         })
     }
 }
 
-type Acting = Pin<Box<dyn Future<Output = io::Result<Response<WholeBody>>> + Send>>;
+type Acting = Pin<Box<dyn Future<Output = io::Result<Response<BufferedBody>>> + Send>>;
 type Act = dyn Fn(usize, OperationHandle) -> Acting + Send + Sync;
 
 /// What the layer is around, and how often it was called.
@@ -87,7 +87,7 @@ impl Inner {
     /// `act` is told which call it is, from 1.
     fn new<F>(act: impl Fn(usize, OperationHandle) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = io::Result<Response<WholeBody>>> + Send + 'static,
+        F: Future<Output = io::Result<Response<BufferedBody>>> + Send + 'static,
     {
         Self {
             runs: Arc::default(),
@@ -101,10 +101,10 @@ impl Inner {
 
     async fn call(
         self,
-        request: Request<RequestBody<WholeBody>>,
-    ) -> io::Result<Response<WholeBody>> {
+        request: Request<RequestBody<BufferedBody>>,
+    ) -> io::Result<Response<BufferedBody>> {
         let run = self.runs.fetch_add(1, SeqCst) + 1;
-        let operation = OperationHandle::of(request.extensions());
+        let operation = OperationHandle::from_extensions(request.extensions());
         (self.act)(run, operation).await
     }
 }
@@ -166,7 +166,12 @@ impl Answer {
 }
 
 /// `method uri`, as a client would send it to a service in this mode.
-fn ask(mode: Mode, line: &str, body: &'static str, fields: &[(&str, &str)]) -> Request<WholeBody> {
+fn ask(
+    mode: Mode,
+    line: &str,
+    body: &'static str,
+    fields: &[(&str, &str)],
+) -> Request<BufferedBody> {
     let (method, uri) = line.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(uri);
     if mode == Mode::Preferred {
@@ -175,17 +180,17 @@ fn ask(mode: Mode, line: &str, body: &'static str, fields: &[(&str, &str)]) -> R
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    request.body(WholeBody::from(body)).unwrap()
+    request.body(BufferedBody::from(body)).unwrap()
 }
 
-fn post(mode: Mode, fields: &[(&str, &str)]) -> Request<WholeBody> {
+fn post(mode: Mode, fields: &[(&str, &str)]) -> Request<BufferedBody> {
     ask(mode, "POST /reports?year=2026", "Q3", fields)
 }
 
 async fn try_send<R>(
     layer: &AsyncAcceptLayer<R>,
     inner: &Inner,
-    request: Request<WholeBody>,
+    request: Request<BufferedBody>,
 ) -> io::Result<Answer>
 where
     R: Lease<Output = RecordedResponse>,
@@ -195,7 +200,11 @@ where
     Ok(Answer::of(service.oneshot(request).await?).await)
 }
 
-async fn send<R>(layer: &AsyncAcceptLayer<R>, inner: &Inner, request: Request<WholeBody>) -> Answer
+async fn send<R>(
+    layer: &AsyncAcceptLayer<R>,
+    inner: &Inner,
+    request: Request<BufferedBody>,
+) -> Answer
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -219,7 +228,7 @@ fn polls(store: &MemoryStore) -> PollService<MemoryStore> {
 /// A node of its own in front of a store that all share.
 fn node<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
 where
-    R: Keys<Output = RecordedResponse> + Lease + Clone,
+    R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
     mode.on(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
 }
@@ -236,7 +245,7 @@ async fn a_hundred_equal_requests<R>(
     store: &R,
     memory: &MemoryStore,
 ) where
-    R: Keys<Output = RecordedResponse> + Lease + Clone,
+    R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
     let go_on = Arc::new(Semaphore::new(0));
     let inner = Inner::new({
@@ -248,7 +257,7 @@ async fn a_hundred_equal_requests<R>(
                     operation.accept().await.unwrap();
                 }
                 let _ = go_on.acquire().await;
-                Ok(Response::new(WholeBody::from("done")))
+                Ok(Response::new(BufferedBody::from("done")))
             }
         }
     });
@@ -430,7 +439,7 @@ async fn a_key_that_is_required_and_missing_is_400() {
         assert_eq!((inner.runs(), store.len()), (0, 0));
         // What passes through needs none.
         let get = ask(mode, "GET /reports", "", &[]);
-        let inner = Inner::new(async |_, _| Ok(Response::new(WholeBody::from("read"))));
+        let inner = Inner::new(async |_, _| Ok(Response::new(BufferedBody::from("read"))));
         send(&layer, &inner, get).await.says("read");
         assert_eq!(
             send(&layer, &mode.slow(), post(mode, &[KEY])).await.status,
@@ -660,11 +669,11 @@ async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
 
 /// An answer that is hard to keep: fields that repeat and are no text, bytes
 /// that are no text, and trailers.
-fn intricate(status: u16, run: usize) -> Response<WholeBody> {
+fn intricate(status: u16, run: usize) -> Response<BufferedBody> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("42"));
     let data = Bytes::from(format!("run {run}\r\n\0\u{e9}"));
-    let mut response = Response::new(WholeBody::new(data, Some(trailers)));
+    let mut response = Response::new(BufferedBody::new(data, Some(trailers)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     let mut add = |name: &'static str, value: &[u8]| {
         let name = HeaderName::from_static(name);
@@ -730,7 +739,7 @@ async fn an_early_answer_is_kept_for_a_time() {
 /// Fails in some way the first time, and is good after that.
 fn failing_first<F>(fail: impl Fn() -> F + Send + Sync + 'static) -> Inner
 where
-    F: Future<Output = io::Result<Response<WholeBody>>> + Send + 'static,
+    F: Future<Output = io::Result<Response<BufferedBody>>> + Send + 'static,
 {
     let fail = Arc::new(fail);
     Inner::new(move |run, _| {
@@ -738,7 +747,7 @@ where
         async move {
             match run {
                 1 => fail().await,
-                _ => Ok(Response::new(WholeBody::from("good"))),
+                _ => Ok(Response::new(BufferedBody::from("good"))),
             }
         }
     })
@@ -888,7 +897,7 @@ async fn who_waits_for_the_first_gets_the_202_that_it_comes_to() {
                 operation.accept().await.unwrap();
             }
             sleep(Duration::from_secs(60)).await;
-            Ok(Response::new(WholeBody::from("done")))
+            Ok(Response::new(BufferedBody::from("done")))
         });
         let here = node(mode, &store, Idempotency::optional());
         let there = node(mode, &store, Idempotency::optional());
@@ -1016,7 +1025,7 @@ async fn a_client_that_goes_while_its_key_is_reserved_leaves_nothing_reserved() 
                 }
                 Ok(())
             });
-            let inner = Inner::new(async |_, _| Ok(Response::new(WholeBody::from("good"))));
+            let inner = Inner::new(async |_, _| Ok(Response::new(BufferedBody::from("good"))));
             let layer = node(mode, &slow, Idempotency::optional());
             let first = send(&layer, &inner, post(mode, &[KEY]));
             assert!(timeout(Duration::from_secs(1), first).await.is_err());
@@ -1122,7 +1131,7 @@ async fn a_request_that_is_still_being_answered_is_named_by_what_names_it() {
             let store = MemoryStore::new();
             let inner = Inner::new(|_, _| async {
                 sleep(Duration::from_secs(3)).await;
-                Ok(Response::new(WholeBody::from("early")))
+                Ok(Response::new(BufferedBody::from("early")))
             });
             let rules = Idempotency::optional()
                 .client_ids()
@@ -1267,7 +1276,7 @@ async fn a_wait_that_was_not_waited_is_not_said_to_be_applied() {
 #[tokio::test(start_paused = true)]
 async fn a_kept_answer_is_repeated_without_a_wait() {
     let store = MemoryStore::new();
-    let inner = Inner::new(|_, _| async { Ok(Response::new(WholeBody::from("early"))) });
+    let inner = Inner::new(|_, _| async { Ok(Response::new(BufferedBody::from("early"))) });
     let layer = node(Mode::After, &store, Idempotency::optional());
     let fields = [KEY, ("prefer", "wait=4")];
     let first = send(&layer, &inner, post(Mode::After, &fields)).await;
@@ -1506,7 +1515,7 @@ async fn an_early_answer_above_the_result_limit_goes_out_and_is_not_kept() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let layer = node(mode, &store, Idempotency::optional()).result_limit(3);
-        let inner = Inner::new(|_, _| async { Ok(Response::new(WholeBody::from("four"))) });
+        let inner = Inner::new(|_, _| async { Ok(Response::new(BufferedBody::from("four"))) });
         for runs in 1..=2 {
             let answer = send(&layer, &inner, post(mode, &[KEY])).await;
             assert_eq!(

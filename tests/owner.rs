@@ -21,10 +21,10 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, MemoryStore, OperationId, Outcome, PollService,
-    RecordedResponse, WholeBody,
-    accept::{ExtractOwner, Idempotency, KeyedOwner, PlainOwner},
-    store::{Created, NewOperation, Owner, Repository, Store, Write},
+    AsyncAcceptLayer, BufferedBody, FailureKind, MemoryStore, OperationId, Outcome, PollService,
+    RecordedResponse,
+    accept::{ExtractOwner, HmacOwner, Idempotency, PlainOwner},
+    store::{Created, NewOperation, Owner, Repository, Store, Written},
 };
 
 /// Who the request says it comes from, as a gateway in front of it would.
@@ -161,7 +161,7 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
             let token = memory.get(&foreign).await.unwrap().unwrap().token();
             let outcome = match state {
                 "succeeded" => {
-                    let secret = Response::new(WholeBody::from("secret"));
+                    let secret = Response::new(BufferedBody::from("secret"));
                     Some(RecordedResponse::new(secret).into_outcome())
                 }
                 "failed" => Some(Outcome::failed(FailureKind::InnerError)),
@@ -171,12 +171,12 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
             if state != "pending" {
                 assert!(matches!(
                     memory.start(&foreign, token).await,
-                    Ok(Write::Done(_))
+                    Ok(Written::Done(_))
                 ));
             }
             if let Some(outcome) = outcome {
                 let write = memory.finish(&foreign, token, outcome, None).await;
-                assert!(matches!(write, Ok(Write::Done(_))));
+                assert!(matches!(write, Ok(Written::Done(_))));
             }
             let before = memory.get(&foreign).await.unwrap();
 
@@ -303,13 +303,13 @@ impl App {
         let runs = Arc::clone(&self.runs);
         let service = self.layer.layer(service_fn(move |_| {
             runs.fetch_add(1, SeqCst);
-            async { Ok::<_, Infallible>(Response::new(WholeBody::from("done"))) }
+            async { Ok::<_, Infallible>(Response::new(BufferedBody::from("done"))) }
         }));
         let mut request = from(user, Request::post("/"));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let request = request.body(WholeBody::from("Q3")).unwrap();
+        let request = request.body(BufferedBody::from("Q3")).unwrap();
         Answer::of(service.oneshot(request).await.unwrap()).await
     }
 
@@ -375,14 +375,14 @@ async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
 
 #[tokio::test(start_paused = true)]
 async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
-    let keyed = |keys: &[&str]| KeyedOwner::new(by_header, keys.to_vec());
+    let keyed = |keys: &[&str]| HmacOwner::new(by_header, keys.to_vec());
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone()).owner_with(keyed(&["old"]));
     let service = layer.layer(service_fn(async |_| {
-        Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
     }));
     let request = from(Some("ada"), Request::post("/"));
-    let request = request.body(WholeBody::default()).unwrap();
+    let request = request.body(BufferedBody::default()).unwrap();
     let stored = Answer::of(service.oneshot(request).await.unwrap()).await;
     let stored_id: OperationId = stored
         .location()
@@ -458,11 +458,11 @@ async fn an_event_stream_ends_when_another_owner_has_its_id() {
     assert!(poll_once(next.as_mut()).is_none());
 
     let version = record.version().unwrap();
-    let canceled = store.overrule(&id, version, Outcome::Canceled).await;
-    let Write::Done(record) = canceled.unwrap() else {
+    let canceled = store.force_finish(&id, version, Outcome::Canceled).await;
+    let Written::Done(record) = canceled.unwrap() else {
         panic!("nobody else changes it");
     };
-    store.forget(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.version().unwrap()).await.unwrap();
     create("bob").await;
     assert!(next.await.is_none(), "bob's operation was shown to ada");
 }

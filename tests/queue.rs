@@ -18,19 +18,19 @@ use http::{Request, Response, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Dispatch, Drain, FailureKind, Idempotency, MemoryStore, OperationHandle,
-    OperationId, Outcome, QueuedRequest, Ran, RecordedResponse, RequestBody, ResponseBody,
-    RunService, State, WholeBody,
+    AsyncAcceptLayer, BufferedBody, Dispatch, Drain, FailureKind, Idempotency, MemoryStore,
+    OperationHandle, OperationId, Outcome, QueuedRequest, RecordedResponse, RequestBody,
+    ResponseBody, RunOutcome, RunService, State,
     store::{
-        Created, Lease, LeaseTerm, List, ListQuery, NewOperation, NodeId, Owner, Record,
-        Repository, Store, StoreError, Watch, Write,
+        Created, Lease, LeaseConfig, List, ListQuery, NewOperation, NodeId, Owner, Record,
+        Repository, Store, StoreError, Watch, Written,
     },
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn front() -> LeaseTerm {
-    LeaseTerm {
+fn front() -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::named("front"),
         term: MINUTE,
     }
@@ -48,7 +48,7 @@ async fn accepted(
     };
     let request = Request::post("/reports")
         .header("authorization", "Bearer abc")
-        .body(WholeBody::from("Q3"))
+        .body(BufferedBody::from("Q3"))
         .unwrap();
     let message = QueuedRequest::new(&record, request).to_bytes();
     (record.operation().id().clone(), message)
@@ -62,15 +62,18 @@ macro_rules! worker {
         let runs: Runs = $runs.clone();
         RunService::new(
             $store,
-            service_fn(move |request: Request<WholeBody>| {
+            service_fn(move |request: Request<BufferedBody>| {
                 runs.0.fetch_add(1, SeqCst);
                 async move {
                     assert!(!request.headers().contains_key("authorization"));
                     assert_eq!(request.extensions().get(), Some(&Owner::new("ada")));
-                    assert_eq!(OperationHandle::of(request.extensions()).attempt(), 1);
+                    assert_eq!(
+                        OperationHandle::from_extensions(request.extensions()).attempt(),
+                        1
+                    );
                     assert_eq!(request.body().data(), "Q3");
                     tokio::time::sleep(Duration::from_secs($seconds)).await;
-                    Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+                    Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
                 }
             }),
         )
@@ -93,11 +96,11 @@ async fn of_all_deliveries_of_a_message_one_runs() {
     let mut recorded = 0;
     for ran in deliveries.join_all().await {
         match ran.unwrap() {
-            Ran::Recorded(state) => {
+            RunOutcome::Recorded(state) => {
                 assert_eq!(state, State::Succeeded);
                 recorded += 1;
             }
-            ran => assert_eq!(ran, Ran::Refused),
+            ran => assert_eq!(ran, RunOutcome::Refused),
         }
     }
     assert_eq!((recorded, runs.0.load(SeqCst)), (1, 1));
@@ -105,7 +108,7 @@ async fn of_all_deliveries_of_a_message_one_runs() {
     assert_eq!(record.attempts(), 1);
     // Long afterwards.
     let late = workers[0].clone().oneshot(message(&bytes)).await.unwrap();
-    assert_eq!((late, runs.0.load(SeqCst)), (Ran::Refused, 1));
+    assert_eq!((late, runs.0.load(SeqCst)), (RunOutcome::Refused, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,12 +117,15 @@ async fn what_was_canceled_meanwhile_is_never_started() {
     let (id, bytes) = accepted(&store).await;
     let record = store.get(&id).await.unwrap().unwrap();
     let version = record.version().unwrap();
-    let write = store.overrule(&id, version, Outcome::Canceled).await;
-    assert!(matches!(write, Ok(Write::Done(_))));
+    let write = store.force_finish(&id, version, Outcome::Canceled).await;
+    assert!(matches!(write, Ok(Written::Done(_))));
     let ran = worker!(store.clone(), runs, 0)
         .oneshot(message(&bytes))
         .await;
-    assert_eq!((ran.unwrap(), runs.0.load(SeqCst)), (Ran::Refused, 0));
+    assert_eq!(
+        (ran.unwrap(), runs.0.load(SeqCst)),
+        (RunOutcome::Refused, 0)
+    );
 }
 
 /// A cancel stops the work on the worker that has it.
@@ -133,10 +139,10 @@ async fn a_cancel_reaches_the_worker() {
     assert_eq!(record.operation().state(), State::Running);
     let (version, begun) = (record.version().unwrap(), Instant::now());
     store
-        .overrule(&id, version, Outcome::Canceled)
+        .force_finish(&id, version, Outcome::Canceled)
         .await
         .unwrap();
-    assert_eq!(running.await.unwrap().unwrap(), Ran::Refused);
+    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
     assert!(begun.elapsed() <= Duration::from_secs(1));
 }
 
@@ -146,7 +152,7 @@ async fn a_cancel_reaches_the_worker() {
 async fn what_the_queue_has_lost_is_recovered() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
     let (id, bytes) = accepted(&store).await;
-    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseTerm {
+    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseConfig {
         node: NodeId::named("recovering"),
         term: MINUTE,
     });
@@ -162,7 +168,10 @@ async fn what_the_queue_has_lost_is_recovered() {
     let late = worker!(store.clone(), runs, 0)
         .oneshot(message(&bytes))
         .await;
-    assert_eq!((late.unwrap(), runs.0.load(SeqCst)), (Ran::Refused, 0));
+    assert_eq!(
+        (late.unwrap(), runs.0.load(SeqCst)),
+        (RunOutcome::Refused, 0)
+    );
     recovery.abort();
 }
 
@@ -193,8 +202,8 @@ async fn a_claim_in_doubt_runs_nothing() {
         assert_eq!(runs.0.load(SeqCst), 0);
         let again = worker.oneshot(message(&bytes)).await.unwrap();
         let (expected, attempts) = match lost_answer {
-            true => (Ran::Refused, 0),
-            false => (Ran::Recorded(State::Succeeded), 1),
+            true => (RunOutcome::Refused, 0),
+            false => (RunOutcome::Recorded(State::Succeeded), 1),
         };
         assert_eq!((again, runs.0.load(SeqCst)), (expected, attempts));
         let record = memory.get(&id).await.unwrap().unwrap();
@@ -269,20 +278,20 @@ impl Handed {
         }
     }
 
-    async fn post(&self, prefer: &str) -> Response<ResponseBody<WholeBody>> {
+    async fn post(&self, prefer: &str) -> Response<ResponseBody<BufferedBody>> {
         self.post_with("prefer", prefer).await
     }
 
-    async fn post_with(&self, name: &str, value: &str) -> Response<ResponseBody<WholeBody>> {
-        let never = service_fn(|_: Request<RequestBody<WholeBody>>| async {
+    async fn post_with(&self, name: &str, value: &str) -> Response<ResponseBody<BufferedBody>> {
+        let never = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
             unreachable!("it is not run here");
             #[allow(unreachable_code)]
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
         let request = Request::post("/reports")
             .header("authorization", "Bearer abc")
             .header(name, value)
-            .body(WholeBody::from("Q3"));
+            .body(BufferedBody::from("Q3"));
         let service = self.layer.layer(never);
         service.oneshot(request.unwrap()).await.unwrap()
     }
@@ -315,7 +324,7 @@ async fn what_is_handed_off_is_accepted_and_run_elsewhere() {
     let runs = Runs::default();
     let queued = handed.delivered();
     let ran = worker!(handed.store.clone(), runs, 5).oneshot(queued).await;
-    assert_eq!(ran.unwrap(), Ran::Recorded(State::Succeeded));
+    assert_eq!(ran.unwrap(), RunOutcome::Recorded(State::Succeeded));
     let record = handed.only_one().await;
     assert_eq!(record.operation().result().unwrap().body(), "done");
     assert_eq!((runs.0.load(SeqCst), record.attempts()), (1, 1));
@@ -351,7 +360,7 @@ async fn what_a_worker_has_claimed_is_accepted_whatever_the_engine_says() {
     let response = handed.post("").await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let ran = working.await.unwrap().unwrap();
-    assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
     assert_eq!(runs.0.load(SeqCst), 1);
 }
 
@@ -369,7 +378,10 @@ async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
     // The first one comes late.
     let runs = Runs::default();
     let late = worker!(handed.store.clone(), runs, 0).oneshot(lost).await;
-    assert_eq!((late.unwrap(), runs.0.load(SeqCst)), (Ran::Refused, 0));
+    assert_eq!(
+        (late.unwrap(), runs.0.load(SeqCst)),
+        (RunOutcome::Refused, 0)
+    );
 
     // Two workers die of it.
     for attempt in 1..=2 {
@@ -379,10 +391,10 @@ async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
         };
         let dying = RunService::new(
             handed.store.clone(),
-            service_fn(move |request: Request<WholeBody>| async move {
-                let operation = OperationHandle::of(request.extensions());
+            service_fn(move |request: Request<BufferedBody>| async move {
+                let operation = OperationHandle::from_extensions(request.extensions());
                 assert_eq!(operation.attempt(), attempt);
-                std::future::pending::<Result<Response<WholeBody>, Infallible>>().await
+                std::future::pending::<Result<Response<BufferedBody>, Infallible>>().await
             }),
         );
         let dies = tokio::time::timeout(Duration::from_secs(1), dying.oneshot(queued));
@@ -411,28 +423,31 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
     assert_eq!(queued.owner(), Some(&Owner::new("ada")));
     let (first, drain) = RunService::with_drain(
         handed.store.clone(),
-        service_fn(|_: Request<WholeBody>| {
-            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        service_fn(|_: Request<BufferedBody>| {
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
     let running = tokio::spawn(first.clone().oneshot(queued.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(1)).await;
     assert_eq!(report.released, [queued.id().clone()]);
-    assert_eq!(running.await.unwrap().unwrap(), Ran::Refused);
+    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
     // What it gets now is for another.
     assert!(first.oneshot(queued).await.is_err());
 
     let again = message(&handed.queue.recv().await.expect("it is dispatched again"));
     let second = RunService::new(
         handed.store.clone(),
-        service_fn(|request: Request<WholeBody>| async move {
-            assert_eq!(OperationHandle::of(request.extensions()).attempt(), 2);
-            Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+        service_fn(|request: Request<BufferedBody>| async move {
+            assert_eq!(
+                OperationHandle::from_extensions(request.extensions()).attempt(),
+                2
+            );
+            Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
         }),
     );
     let ran = second.oneshot(again).await.unwrap();
-    assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
     recovery.abort();
 }
 
@@ -448,8 +463,8 @@ async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() 
     let queued = handed.delivered();
     let (worker, drain) = RunService::with_drain(
         handed.store.clone(),
-        service_fn(|_: Request<WholeBody>| {
-            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        service_fn(|_: Request<BufferedBody>| {
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
     tokio::spawn(worker.oneshot(queued));
@@ -486,7 +501,7 @@ async fn what_cannot_be_dispatched_but_has_a_key_is_left_to_the_recovery() {
     assert_eq!(again.headers()["location"], first.headers()["location"]);
     let runs = Runs::default();
     let ran = worker!(handed.store.clone(), runs, 1).oneshot(queued).await;
-    assert_eq!(ran.unwrap(), Ran::Recorded(State::Succeeded));
+    assert_eq!(ran.unwrap(), RunOutcome::Recorded(State::Succeeded));
     assert_eq!(runs.0.load(SeqCst), 1);
     recovery.abort();
 }
@@ -531,7 +546,7 @@ async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
     let late = tokio::spawn(worker.oneshot(late));
     for run in [early, late] {
         let ran = run.await.unwrap().unwrap();
-        assert_eq!(ran, Ran::Recorded(State::Succeeded));
+        assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
     }
     assert_eq!(runs.0.load(SeqCst), 2);
     assert!(handed.queue.try_recv().is_err(), "it was dispatched again");
@@ -543,7 +558,7 @@ async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
 #[tokio::test]
 async fn what_no_worker_takes_up_again_times_out() {
     let tenth = Duration::from_millis(100);
-    let term = |name| LeaseTerm {
+    let term = |name| LeaseConfig {
         node: NodeId::named(name),
         term: tenth,
     };
@@ -554,7 +569,7 @@ async fn what_no_worker_takes_up_again_times_out() {
     let recovery = tokio::spawn(handed.layer.dispatching_recovery(9).run());
     handed.post("").await;
     let runs = Runs::default();
-    let worker = worker!(handed.store.clone(), runs, 3600).held_by(term("worker"));
+    let worker = worker!(handed.store.clone(), runs, 3600).with_lease(term("worker"));
     let dies = tokio::time::timeout(tenth / 2, worker.oneshot(handed.delivered()));
     assert!(dies.await.is_err());
     let begun = Instant::now();
@@ -586,20 +601,20 @@ async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
     });
     let (worker, drain) = RunService::with_drain(
         store,
-        service_fn(|_: Request<WholeBody>| {
-            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        service_fn(|_: Request<BufferedBody>| {
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
     let running = tokio::spawn(worker.oneshot(message(&bytes)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(9)).await;
     assert_eq!(report.released, [id]);
-    assert_eq!(running.await.unwrap().unwrap(), Ran::Refused);
-    let recovering = LeaseTerm {
+    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
+    let recovering = LeaseConfig {
         node: NodeId::named("recovering"),
         term: MINUTE,
     };
-    let left = memory.take_over(&recovering, 9).await.unwrap();
+    let left = memory.reclaim(&recovering, 9).await.unwrap();
     assert_eq!(left.len(), 1, "it waits for its lease to be over");
 }
 
@@ -662,11 +677,11 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
             })
         });
         let _recovery = recovers.then(|| layer.dispatching_recovery(3));
-        let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| {
-            std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+        let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| {
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }));
         let post = Request::post("/reports")
-            .body(WholeBody::from("Q3"))
+            .body(BufferedBody::from("Q3"))
             .unwrap();
         let begun = Instant::now();
         let answering = tokio::spawn(async move {
@@ -727,12 +742,12 @@ async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
     let layer = layer
         .create_timeout(Duration::from_secs(1))
         .max_in_flight(1);
-    let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| {
-        std::future::pending::<Result<Response<WholeBody>, Infallible>>()
+    let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| {
+        std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
     }));
     let post = || {
         Request::post("/reports")
-            .body(WholeBody::from("Q3"))
+            .body(BufferedBody::from("Q3"))
             .unwrap()
     };
     for _ in 0..3 {

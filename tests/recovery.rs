@@ -22,10 +22,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, OperationHandle, OperationId, Progress,
-    Recovery, RequestBody, State, WholeBody,
+    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationHandle, OperationId,
+    Progress, Recovery, RequestBody, State,
     accept::PlainOwner,
-    store::{LeaseTerm, NodeId, Owner, Repository, Store, StoreError, Write},
+    store::{LeaseConfig, NodeId, Owner, Repository, Store, StoreError, Written},
 };
 
 const TERM: Duration = Duration::from_secs(30);
@@ -44,14 +44,14 @@ struct Run {
 
 type Runs = Arc<Mutex<Vec<Run>>>;
 type Handler = Arc<
-    dyn Fn(OperationHandle) -> Pin<Box<dyn Future<Output = Response<WholeBody>> + Send>>
+    dyn Fn(OperationHandle) -> Pin<Box<dyn Future<Output = Response<BufferedBody>> + Send>>
         + Send
         + Sync,
 >;
 
 fn handler<F>(handler: impl Fn(OperationHandle) -> F + Send + Sync + 'static) -> Handler
 where
-    F: Future<Output = Response<WholeBody>> + Send + 'static,
+    F: Future<Output = Response<BufferedBody>> + Send + 'static,
 {
     Arc::new(move |operation| Box::pin(handler(operation)))
 }
@@ -61,12 +61,12 @@ fn hangs() -> Handler {
 }
 
 fn answers(text: &'static str) -> Handler {
-    handler(move |_| async move { Response::new(WholeBody::from(text)) })
+    handler(move |_| async move { Response::new(BufferedBody::from(text)) })
 }
 
 /// One process with a whole application: its layer around a handler.
 struct Node {
-    app: BoxCloneService<Request<WholeBody>, Response<Bytes>, Infallible>,
+    app: BoxCloneService<Request<BufferedBody>, Response<Bytes>, Infallible>,
     layer: AsyncAcceptLayer<Hooked>,
     drain: Drain,
     dead: Arc<AtomicBool>,
@@ -104,15 +104,15 @@ impl Node {
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
         let (layer, drain) = AsyncAcceptLayer::with_drain(store);
-        let layer = set(layer.lease(LeaseTerm {
+        let layer = set(layer.lease(LeaseConfig {
             node: NodeId::named(name),
             term: TERM,
         }));
         let runs = Arc::clone(runs);
-        let inner = service_fn(move |request: Request<RequestBody<WholeBody>>| {
+        let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
             let (runs, handler) = (Arc::clone(&runs), Arc::clone(&handler));
             async move {
-                let operation = OperationHandle::of(request.extensions());
+                let operation = OperationHandle::from_extensions(request.extensions());
                 let owner = request.extensions().get::<Owner>().cloned();
                 let target = request.uri().to_string();
                 let authorization = request.headers().contains_key("authorization");
@@ -130,7 +130,7 @@ impl Node {
             }
         });
         let app = layer.layer(BoxCloneService::new(inner));
-        let app = service_fn(move |request: Request<WholeBody>| {
+        let app = service_fn(move |request: Request<BufferedBody>| {
             let app = app.clone();
             async move {
                 let response = app.oneshot(request).await?;
@@ -147,7 +147,7 @@ impl Node {
         }
     }
 
-    async fn send(&self, request: Request<WholeBody>) -> Response<Bytes> {
+    async fn send(&self, request: Request<BufferedBody>) -> Response<Bytes> {
         let Ok(response) = self.app.clone().oneshot(request).await;
         response
     }
@@ -175,9 +175,13 @@ impl Node {
         let app = self.app.clone();
         let app = service_fn(move |request| {
             let app = app.clone();
-            async move { app.oneshot(request).await.map(|it| it.map(WholeBody::from)) }
+            async move {
+                app.oneshot(request)
+                    .await
+                    .map(|it| it.map(BufferedBody::from))
+            }
         });
-        self.layer.recovery().run_again(app, attempts)
+        self.layer.recovery().rerun_with(app, attempts)
     }
 
     fn dies(&self) {
@@ -185,7 +189,7 @@ impl Node {
     }
 }
 
-fn report() -> Request<WholeBody> {
+fn report() -> Request<BufferedBody> {
     Request::post("/reports?for=ada")
         .header("authorization", "Bearer s3cret")
         .header("x-tenant", "ada")
@@ -198,7 +202,7 @@ fn plain(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
 }
 
 fn repeatable(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
-    layer.may_run_again(|parts| parts.uri.path() == "/reports")
+    layer.rerun_if(|parts| parts.uri.path() == "/reports")
 }
 
 /// Waits until it has ended, and says how.
@@ -265,7 +269,7 @@ async fn what_may_be_is_run_again_by_another_and_ends_once() {
             async move {
                 wake.notified().await;
                 woken.store(true, SeqCst);
-                Response::new(WholeBody::from("the first, late"))
+                Response::new(BufferedBody::from("the first, late"))
             }
         }
     });
@@ -365,9 +369,8 @@ async fn a_request_that_kills_its_node_is_started_as_often_as_allowed() {
 #[tokio::test(start_paused = true)]
 async fn what_may_not_be_run_again_is_interrupted() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let others = |layer: AsyncAcceptLayer<Hooked>| {
-        layer.may_run_again(|parts| parts.uri.path() == "/exports")
-    };
+    let others =
+        |layer: AsyncAcceptLayer<Hooked>| layer.rerun_if(|parts| parts.uri.path() == "/exports");
     let first = Node::start("first", &memory, &runs, hangs(), others);
     let second = Node::start("second", &memory, &runs, answers("done"), others);
     second.runs_again(3);
@@ -420,15 +423,15 @@ async fn an_outage_of_the_store_interrupts_nothing() {
     let slow = handler(async |operation: OperationHandle| {
         for minute in 0..60 {
             sleep(Duration::from_secs(60)).await;
-            operation.progress(Progress::counted(minute, 60));
+            operation.progress(Progress::from_count(minute, 60));
         }
-        Response::new(WholeBody::from("done"))
+        Response::new(BufferedBody::from("done"))
     });
     let first = start("first", slow);
     let second = start("second", hangs());
     // It is quicker to look than the first is to renew.
     let every = Duration::from_millis(500);
-    tokio::spawn(second.layer.recovery().every(every).run());
+    tokio::spawn(second.layer.recovery().interval(every).run());
     let id = first.post().await;
     for outage in [TERM / 2, 2 * TERM, 20 * TERM] {
         sleep(3 * TERM).await;
@@ -449,11 +452,11 @@ async fn a_node_that_slept_keeps_what_nobody_took() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let slow = handler(async |_| {
         sleep(100 * TERM).await;
-        Response::new(WholeBody::from("done"))
+        Response::new(BufferedBody::from("done"))
     });
     let only = Node::start("only", &memory, &runs, slow, plain);
     let every = Duration::from_millis(500);
-    tokio::spawn(only.layer.recovery().every(every).run());
+    tokio::spawn(only.layer.recovery().interval(every).run());
     let id = only.post().await;
     sleep(2 * TERM).await;
     for _ in 0..20 {
@@ -541,8 +544,8 @@ async fn credentials_and_another_target_are_kept_where_that_is_asked_for() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let set = |layer: AsyncAcceptLayer<Hooked>| {
         repeatable(layer)
-            .keep_credentials()
-            .target(|_| "/v2/reports".parse().unwrap())
+            .store_credentials()
+            .original_uri(|_| "/v2/reports".parse().unwrap())
     };
     let first = Node::start("first", &memory, &runs, hangs(), set);
     let second = Node::start("second", &memory, &runs, answers("done"), set);
@@ -579,8 +582,8 @@ async fn every_mode_can_be_run_again() {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
         let set = |layer: AsyncAcceptLayer<Hooked>| match mode {
             "after" => repeatable(layer).after(Duration::from_secs(1)),
-            "signaled" => repeatable(layer).signaled(),
-            _ => repeatable(layer).preferred(),
+            "signaled" => repeatable(layer).when_signaled(),
+            _ => repeatable(layer).when_preferred(),
         };
         let accepts = handler(async |operation: OperationHandle| {
             operation.accept().await.unwrap();
@@ -588,7 +591,7 @@ async fn every_mode_can_be_run_again() {
         });
         let done = handler(async |operation: OperationHandle| {
             operation.accept().await.unwrap();
-            Response::new(WholeBody::from("done"))
+            Response::new(BufferedBody::from("done"))
         });
         let first = Node::start("first", &memory, &runs, accepts, set);
         let second = Node::start("second", &memory, &runs, done, set);
@@ -653,8 +656,8 @@ async fn who_cancels_what_is_being_run_again_has_the_last_word() {
     }
     let record = memory.get(&id).await.unwrap().unwrap();
     let outcome = tower_operations::Outcome::Canceled;
-    let canceled = memory.overrule(&id, record.version().unwrap(), outcome);
-    assert!(matches!(canceled.await.unwrap(), Write::Done(_)));
+    let canceled = memory.force_finish(&id, record.version().unwrap(), outcome);
+    assert!(matches!(canceled.await.unwrap(), Written::Done(_)));
     let begun = Instant::now();
     assert!(second.drain.drain(TERM).await.is_clean());
     assert!(
@@ -815,11 +818,11 @@ async fn an_application_that_panics_as_it_is_cloned_keeps_no_other_from_ending()
     first.dies();
     let second = Node::start("second", &memory, &runs, hangs(), repeatable);
     let fragile = Fragile;
-    let app = service_fn(move |_: Request<WholeBody>| {
+    let app = service_fn(move |_: Request<BufferedBody>| {
         let _ = &fragile;
-        async { Ok::<_, Infallible>(Response::new(WholeBody::default())) }
+        async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     });
-    tokio::spawn(second.layer.recovery().run_again(app, 3).run());
+    tokio::spawn(second.layer.recovery().rerun_with(app, 3).run());
     let begun = Instant::now();
     for id in &ids {
         let (_, problem, _) = ended(&memory, id).await;
@@ -860,14 +863,14 @@ async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
     let (layer, drain) = (repeatable(layer.0), layer.1);
     let none = Arc::new(tokio::sync::Semaphore::new(0));
     let full = tower::limit::ConcurrencyLimit::with_semaphore(
-        service_fn(|_: Request<RequestBody<WholeBody>>| async {
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }),
         none,
     );
-    let _does_not_look = layer.recovery().run_again(
-        service_fn(|_: Request<WholeBody>| async {
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+    let _does_not_look = layer.recovery().rerun_with(
+        service_fn(|_: Request<BufferedBody>| async {
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }),
         1,
     );

@@ -16,15 +16,15 @@ mod upkeep;
 use std::time::Duration;
 
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, NodeId, RedbStore},
+    BufferedBody, OperationId, Outcome, RecordedResponse,
+    store::{Created, LeaseConfig, NewOperation, NodeId, RedbStore},
 };
 
 /// Of a lease that is not going to end by itself.
 const TERM: Duration = Duration::from_secs(600);
 
-fn lease() -> LeaseTerm {
-    LeaseTerm {
+fn lease() -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::new(),
         term: TERM,
     }
@@ -35,7 +35,7 @@ fn held(id: &OperationId) -> NewOperation {
 }
 
 fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {
-    let body = WholeBody::from(text.into());
+    let body = BufferedBody::from(text.into());
     Outcome::Succeeded(Some(RecordedResponse::new(http::Response::new(body))))
 }
 

@@ -40,8 +40,8 @@ use std::time::Duration;
 use http::Response;
 use redis::{Cmd, FromRedisValue};
 use tower_operations::{
-    Outcome, RecordedResponse, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, NodeId, RedisStore, Repository, Write},
+    BufferedBody, Outcome, RecordedResponse,
+    store::{Created, LeaseConfig, NewOperation, NodeId, RedisStore, Repository, Written},
 };
 
 use self::server::Redis;
@@ -68,15 +68,15 @@ async fn try_ask<T: FromRedisValue>(
     words.query_async(&mut connection).await
 }
 
-fn lease(term: Duration) -> LeaseTerm {
-    LeaseTerm {
+fn lease(term: Duration) -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::new(),
         term,
     }
 }
 
 fn success(text: &str) -> Outcome<RecordedResponse> {
-    let response = Response::new(WholeBody::from(text.to_owned()));
+    let response = Response::new(BufferedBody::from(text.to_owned()));
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 
@@ -88,9 +88,9 @@ async fn create(store: &RedisStore, new: NewOperation) -> Seen {
 }
 
 #[track_caller]
-fn done(write: Result<Write<RecordedResponse>, tower_operations::store::StoreError>) -> Seen {
+fn done(write: Result<Written<RecordedResponse>, tower_operations::store::StoreError>) -> Seen {
     match write.unwrap() {
-        Write::Done(record) => record,
+        Written::Done(record) => record,
         other => panic!("not done: {other:?}"),
     }
 }

@@ -17,17 +17,17 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tokio::{sync::oneshot, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AcceptedRequest, AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operation, OperationHandle,
-    OperationId, Outcome, Progress, Ran, RecordedResponse, RequestBody, RunService, State,
-    WholeBody,
+    AcceptedRequest, AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, Operation,
+    OperationHandle, OperationId, Outcome, Progress, RecordedResponse, RequestBody, RunOutcome,
+    RunService, State,
     store::{
-        Created, Lease, LeaseTerm, NewOperation, NodeId, Repository, Store, StoreError, Watch,
-        Write,
+        Created, Lease, LeaseConfig, NewOperation, NodeId, Repository, Store, StoreError, Watch,
+        Written,
     },
 };
 
-type Body = RequestBody<WholeBody>;
-type Answer = Result<Response<WholeBody>, BoxError>;
+type Body = RequestBody<BufferedBody>;
+type Answer = Result<Response<BufferedBody>, BoxError>;
 
 /// A store, and a way to have requests accepted.
 struct Setup<R> {
@@ -65,7 +65,7 @@ where
     {
         let service = self.layer.layer(service_fn(inner));
         let request = Request::post("/reports")
-            .body(WholeBody::from("Q3"))
+            .body(BufferedBody::from("Q3"))
             .unwrap();
         let response = service.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -119,7 +119,7 @@ where
 }
 
 async fn done(_: Request<Body>) -> Answer {
-    Ok(Response::new(WholeBody::from("done")))
+    Ok(Response::new(BufferedBody::from("done")))
 }
 
 async fn hang(_: Request<Body>) -> Answer {
@@ -132,7 +132,7 @@ async fn below_400_it_succeeds_and_from_400_on_it_fails_with_the_response() {
     for status in [200_u16, 204, 302, 399, 400, 404, 500, 599] {
         let id = setup
             .accept(move |_| async move {
-                let mut response = Response::new(WholeBody::from("said"));
+                let mut response = Response::new(BufferedBody::from("said"));
                 *response.status_mut() = StatusCode::from_u16(status).unwrap();
                 Ok(response)
             })
@@ -155,8 +155,9 @@ async fn the_problem_of_the_inner_service_is_the_problem_of_the_operation() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup
         .accept(async |_| {
-            let mut response =
-                Response::new(WholeBody::from(r#"{"title":"Report failed","code":"X"}"#));
+            let mut response = Response::new(BufferedBody::from(
+                r#"{"title":"Report failed","code":"X"}"#,
+            ));
             *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
             let media_type = HeaderValue::from_static("application/problem+json");
             response.headers_mut().insert("content-type", media_type);
@@ -191,7 +192,7 @@ async fn errors_panics_and_too_large_results_have_their_types() {
     let id = setup.accept(done).await;
     setup.failed_as(&id, FailureKind::ResultTooLarge).await;
     let id = setup
-        .accept(async |_| Ok(Response::new(WholeBody::from("fit"))))
+        .accept(async |_| Ok(Response::new(BufferedBody::from("fit"))))
         .await;
     assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
     assert!(setup.drain.drain(Duration::ZERO).await.is_clean());
@@ -211,7 +212,7 @@ async fn pending_and_running_are_bounded_by_an_hour_each() {
         never_ready,
         Arc::new(tokio::sync::Semaphore::new(0)),
     );
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = setup.layer.layer(busy).oneshot(request).await.unwrap();
     let location = response.headers()["location"].to_str().unwrap();
     let id = location.rsplit('/').next().unwrap().parse().unwrap();
@@ -275,7 +276,7 @@ async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
             let (tell_canceled, tell_dropped) = told.lock().unwrap().take().unwrap();
             async move {
                 let _dropped = Dropped(Some(tell_dropped));
-                let token = OperationHandle::of(request.extensions()).cancellation();
+                let token = OperationHandle::from_extensions(request.extensions()).cancellation();
                 token.cancelled().await;
                 let _ = tell_canceled.send(Instant::now());
                 std::future::pending().await
@@ -297,10 +298,10 @@ async fn a_cancel_fires_the_token_and_drops_the_call_after_the_grace() {
     let at = Instant::now();
     let write = setup
         .store
-        .overrule(&id, version, Outcome::Canceled)
+        .force_finish(&id, version, Outcome::Canceled)
         .await
         .unwrap();
-    assert!(matches!(write, Write::Done(_)));
+    assert!(matches!(write, Written::Done(_)));
     assert_eq!(canceled.await.unwrap() - at, Duration::ZERO);
     assert_eq!(dropped.await.unwrap() - at, Duration::from_secs(2));
     assert_eq!(setup.ended(&id).await.state(), State::Canceled);
@@ -320,9 +321,9 @@ async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
     let setup = Setup::new(store);
     let id = setup
         .accept(async |request| {
-            let operation = OperationHandle::of(request.extensions());
+            let operation = OperationHandle::from_extensions(request.extensions());
             for page in 1..=20_000 {
-                operation.progress(Progress::counted(page, 20_000));
+                operation.progress(Progress::from_count(page, 20_000));
                 if page % 10 == 0 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -333,7 +334,7 @@ async fn ten_thousand_reports_are_a_few_writes_and_the_last_one_is_kept() {
     let operation = setup.ended(&id).await;
     assert_eq!(
         operation.metadata().progress(),
-        Some(&Progress::counted(20_000, 20_000))
+        Some(&Progress::from_count(20_000, 20_000))
     );
     let writes = writes.load(SeqCst);
     assert!((2..=12).contains(&writes), "{writes} writes in two seconds");
@@ -379,13 +380,13 @@ async fn an_outcome_that_the_store_refuses_does_not_keep_the_operation_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
     let store = MemoryStore::new();
-    let inner = service_fn(|_: Request<WholeBody>| hang_forever());
+    let inner = service_fn(|_: Request<BufferedBody>| hang_forever());
     let (service, drain) = RunService::with_drain(store.clone(), inner);
     let new = NewOperation::new(OperationId::new()).lease(service.lease());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let ran = tokio::spawn(service.oneshot(AcceptedRequest::new(&record, request)));
     let id = record.operation().id();
     let running = store
@@ -394,10 +395,10 @@ async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
     let version = running.unwrap().unwrap().version().unwrap();
     let at = Instant::now();
     store
-        .overrule(id, version, Outcome::Canceled)
+        .force_finish(id, version, Outcome::Canceled)
         .await
         .unwrap();
-    assert_eq!(ran.await.unwrap().unwrap(), Ran::Refused);
+    assert_eq!(ran.await.unwrap().unwrap(), RunOutcome::Refused);
     assert_eq!(
         at.elapsed(),
         Duration::from_millis(500),
@@ -473,7 +474,7 @@ async fn a_handler_cannot_lose_its_operation_by_its_own_token() {
     let setup = Setup::new(MemoryStore::new());
     let id = setup
         .accept(async |request| {
-            let token = OperationHandle::of(request.extensions()).cancellation();
+            let token = OperationHandle::from_extensions(request.extensions()).cancellation();
             token.cancel();
             drop(token.drop_guard());
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -531,7 +532,7 @@ async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
     let service = layer
         .create_timeout(Duration::from_secs(60))
         .layer(service_fn(hang));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = tokio::spawn(service.oneshot(request));
     tokio::task::yield_now().await;
     let report = drain.drain(Duration::from_secs(10)).await;
@@ -563,7 +564,7 @@ async fn a_cancel_that_is_in_its_grace_is_neither_interrupted_nor_unrecorded() {
         .unwrap();
     setup
         .store
-        .overrule(&id, version, Outcome::Canceled)
+        .force_finish(&id, version, Outcome::Canceled)
         .await
         .unwrap();
     let report = setup.drain.drain(Duration::from_secs(90)).await;
@@ -604,14 +605,14 @@ async fn leases_are_renewed_whatever_recalls_say() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let term = LeaseTerm {
+        let term = LeaseConfig {
             node: NodeId::named("another"),
             term: Duration::from_secs(30),
         };
         let watch = async {
             for _ in 0..25 {
                 tokio::time::sleep(Duration::from_secs(10)).await;
-                assert!(store.inner.take_over(&term, 10).await.unwrap().is_empty());
+                assert!(store.inner.reclaim(&term, 10).await.unwrap().is_empty());
             }
         };
         tokio::select! {
@@ -624,7 +625,7 @@ async fn leases_are_renewed_whatever_recalls_say() {
 
 /// Recalls an operation that the node has no more.
 async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
-    let term = LeaseTerm {
+    let term = LeaseConfig {
         node: node.clone(),
         term: Duration::from_secs(30),
     };
@@ -634,7 +635,7 @@ async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
     };
     let id = record.operation().id();
     store
-        .overrule(id, record.version().unwrap(), Outcome::Canceled)
+        .force_finish(id, record.version().unwrap(), Outcome::Canceled)
         .await
         .unwrap();
 }
@@ -644,7 +645,7 @@ async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_lat
     let store = MemoryStore::new();
     let (service, drain) = RunService::with_drain(
         store.clone(),
-        service_fn(|_: Request<WholeBody>| hang_forever()),
+        service_fn(|_: Request<BufferedBody>| hang_forever()),
     );
     let Created::New(record) = store
         .create(NewOperation::new(OperationId::new()))
@@ -656,14 +657,14 @@ async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_lat
     let delivery = || {
         AcceptedRequest::new(
             &record,
-            Request::post("/").body(WholeBody::default()).unwrap(),
+            Request::post("/").body(BufferedBody::default()).unwrap(),
         )
     };
     let first = tokio::spawn(service.clone().oneshot(delivery()));
     tokio::task::yield_now().await;
     assert_eq!(
         service.clone().oneshot(delivery()).await.unwrap(),
-        Ran::Refused
+        RunOutcome::Refused
     );
     drain.close();
     assert!(
@@ -674,7 +675,10 @@ async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_lat
             .is_transient()
     );
     assert_eq!(drain.drain(Duration::ZERO).await.interrupted.len(), 1);
-    assert_eq!(first.await.unwrap().unwrap(), Ran::Recorded(State::Failed));
+    assert_eq!(
+        first.await.unwrap().unwrap(),
+        RunOutcome::Recorded(State::Failed)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -690,7 +694,7 @@ async fn a_drain_waits_interrupts_and_reports() {
     let store = setup.store.clone();
     let layer = setup.layer.clone();
     setup.drain.close();
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let refused = layer
         .layer(service_fn(done))
         .oneshot(request)
@@ -760,16 +764,16 @@ async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
         .once(&id, |operation| operation.state() == State::Running)
         .await;
     let record = setup.store.get(&id).await.unwrap().unwrap();
-    let held = tower_operations::store::Held {
+    let held = tower_operations::store::LeaseHandle {
         id: id.clone(),
         token: record.token(),
     };
     setup.store.release(&[held]).await.unwrap();
-    let term = LeaseTerm {
+    let term = LeaseConfig {
         node: NodeId::named("another"),
         term: Duration::from_secs(3600),
     };
-    let taken = setup.store.take_over(&term, 10).await.unwrap();
+    let taken = setup.store.reclaim(&term, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert!(taken[0].record.token() > record.token());
     assert!(setup.drain.drain(Duration::from_secs(60)).await.is_clean());
@@ -786,13 +790,13 @@ async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
             done(request).await
         })
         .await;
-    let term = LeaseTerm {
+    let term = LeaseConfig {
         node: NodeId::named("another"),
         term: Duration::from_secs(30),
     };
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(setup.store.take_over(&term, 10).await.unwrap().is_empty());
+        assert!(setup.store.reclaim(&term, 10).await.unwrap().is_empty());
     }
     assert_eq!(setup.ended(&id).await.state(), State::Succeeded);
 }

@@ -21,9 +21,9 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, OperationId, Outcome, Progress,
-    RecordedResponse, RequestBody, State, WholeBody,
-    store::{Lease, LeaseTerm, NodeId, Repository, Store, StoreError},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, OperationId, Outcome, Progress,
+    RecordedResponse, RequestBody, State,
+    store::{Lease, LeaseConfig, NodeId, Repository, Store, StoreError},
 };
 
 const TERM: Duration = Duration::from_millis(400);
@@ -32,8 +32,8 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn term(node: &'static str) -> LeaseTerm {
-    LeaseTerm {
+fn term(node: &'static str) -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::named(node),
         term: TERM,
     }
@@ -46,7 +46,7 @@ where
 {
     let hangs = move |operation: OperationHandle| async move {
         if reports {
-            operation.progress(Progress::percent(1.0));
+            operation.progress(Progress::from_percent(1.0));
         }
         pending::<()>().await;
     };
@@ -63,15 +63,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let service = layer.layer(service_fn(
-        move |request: Request<RequestBody<WholeBody>>| {
-            let done = handler(OperationHandle::of(request.extensions()));
+        move |request: Request<RequestBody<BufferedBody>>| {
+            let done = handler(OperationHandle::from_extensions(request.extensions()));
             async move {
                 done.await;
-                Ok::<_, Infallible>(Response::new(WholeBody::default()))
+                Ok::<_, Infallible>(Response::new(BufferedBody::default()))
             }
         },
     ));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let location = response.headers()["location"].to_str().unwrap();
@@ -83,7 +83,7 @@ async fn is_renewed(store: &MemoryStore) {
     let begun = Instant::now();
     while begun.elapsed() < 5 * TERM {
         sleep(TERM / 8).await;
-        let taken = store.take_over(&term("another"), 10).await.unwrap();
+        let taken = store.reclaim(&term("another"), 10).await.unwrap();
         assert!(taken.is_empty(), "after {:?}", begun.elapsed());
     }
 }
@@ -114,17 +114,17 @@ fn leases_are_renewed_by_whichever_runtime_is_left() {
             elsewhere_drop(first).await;
             let held = store.get(&gone).await.unwrap().unwrap();
             store
-                .release(&[tower_operations::store::Held {
+                .release(&[tower_operations::store::LeaseHandle {
                     id: gone.clone(),
                     token: held.token(),
                 }])
                 .await
                 .unwrap();
-            let taken = store.take_over(&term("another"), 10).await.unwrap();
+            let taken = store.reclaim(&term("another"), 10).await.unwrap();
             assert_eq!(taken.len(), 1);
             let keeping = tokio::spawn({
                 let store = store.clone();
-                let held = tower_operations::store::Held {
+                let held = tower_operations::store::LeaseHandle {
                     id: gone,
                     token: taken[0].record.token(),
                 };
@@ -169,7 +169,7 @@ fn the_next_of_several_runtimes_renews_its_leases_after_each_of_them_has_gone() 
             while begun.elapsed() < 4 * TERM {
                 sleep(TERM / 8).await;
                 let record = store.get(&id).await.unwrap().unwrap();
-                let taken = store.take_over(&term("another"), 10).await.unwrap();
+                let taken = store.reclaim(&term("another"), 10).await.unwrap();
                 let is_taken = taken
                     .iter()
                     .any(|taken| taken.record.operation().id() == record.operation().id());
@@ -224,7 +224,7 @@ fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat
             elsewhere_drop(first).await;
             let record = memory.get(&gone).await.unwrap().unwrap();
             let version = record.version().unwrap();
-            let canceled = memory.overrule(&gone, version, Outcome::Canceled);
+            let canceled = memory.force_finish(&gone, version, Outcome::Canceled);
             canceled.await.unwrap();
             is_renewed(&memory).await;
             let record = memory.get(&id).await.unwrap().unwrap();

@@ -12,14 +12,14 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AcceptedRequest, AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationHandle,
-    OperationId, Outcome, PollService, QueuedRequest, Ran, RecordedResponse, RequestBody,
-    RunService, State, WholeBody,
-    dialect::{Dialect, Durable, Google},
+    AcceptedRequest, AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, Operation,
+    OperationHandle, OperationId, Outcome, PollService, QueuedRequest, RecordedResponse,
+    RequestBody, RunOutcome, RunService, State,
+    dialect::{Dialect, DurableFunctions, Google},
     run::Recovery,
     store::{
-        Created, Held, Lease, LeaseTerm, NewOperation, NodeId, Repository, SingleNode, Store,
-        Watch, Write,
+        Created, Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Repository, SingleNode,
+        Store, Watch, Written,
     },
 };
 
@@ -39,11 +39,11 @@ impl Calls {
         (Self(begun), calls)
     }
 
-    async fn call<B>(self, request: Request<B>) -> Result<Response<WholeBody>, Infallible>
+    async fn call<B>(self, request: Request<B>) -> Result<Response<BufferedBody>, Infallible>
     where
         B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug>,
     {
-        let operation = OperationHandle::of(request.extensions());
+        let operation = OperationHandle::from_extensions(request.extensions());
         let body = request.into_body().collect().await.unwrap().to_bytes();
         operation.accept().await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();
@@ -52,7 +52,7 @@ impl Calls {
         if hangs {
             std::future::pending::<()>().await;
         }
-        Ok(Response::new(WholeBody::from("done")))
+        Ok(Response::new(BufferedBody::from("done")))
     }
 }
 
@@ -64,13 +64,13 @@ async fn post<R: Lease<Output = RecordedResponse>>(
 ) {
     let calls = calls.clone();
     let service = layer.layer(service_fn(
-        move |request: Request<RequestBody<WholeBody>>| calls.clone().call(request),
+        move |request: Request<RequestBody<BufferedBody>>| calls.clone().call(request),
     ));
     let request = Request::post("/reports")
         .header("prefer", "respond-async")
         .header("operation-id", ID)
         .header("idempotency-key", key)
-        .body(WholeBody::from(body))
+        .body(BufferedBody::from(body))
         .unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -84,12 +84,12 @@ fn id() -> OperationId {
 async fn cancel_and_forget<S: Repository>(store: &S, id: &OperationId) {
     let record = store.get(id).await.unwrap().unwrap();
     let version = record.version().unwrap();
-    let write = store.overrule(id, version, Outcome::Canceled).await;
-    let Ok(Write::Done(record)) = write else {
+    let write = store.force_finish(id, version, Outcome::Canceled).await;
+    let Ok(Written::Done(record)) = write else {
         panic!("{:?}", write.map(|_| "lost"));
     };
-    let forgotten = store.forget(id, record.version().unwrap()).await;
-    assert!(matches!(forgotten, Ok(Write::Done(_))));
+    let forgotten = store.delete(id, record.version().unwrap()).await;
+    assert!(matches!(forgotten, Ok(Written::Done(_))));
 }
 
 async fn ended<S: Repository + Watch>(store: &S, id: &OperationId) -> Operation<S::Output>
@@ -111,9 +111,9 @@ fn modes<R: Lease<Output = RecordedResponse>>(
 ) -> Vec<(&'static str, AsyncAcceptLayer<R>)> {
     vec![
         ("always", layer.clone()),
-        ("preferred", layer.clone().preferred()),
+        ("preferred", layer.clone().when_preferred()),
         ("after", layer.clone().after(Duration::from_secs(1))),
-        ("signaled", layer.clone().signaled()),
+        ("signaled", layer.clone().when_signaled()),
     ]
 }
 
@@ -166,7 +166,7 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
         [("POST", format!("{at}{cancel}")), ("DELETE", at)]
     };
     forgotten(Google::default(), lines(":cancel")).await;
-    forgotten(Durable::default(), lines("/terminate")).await;
+    forgotten(DurableFunctions::default(), lines("/terminate")).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,17 +182,17 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
     let (calls, mut begun) = Calls::new();
     let worker = {
         let calls = calls.clone();
-        let app = service_fn(move |request: Request<WholeBody>| calls.clone().call(request));
+        let app = service_fn(move |request: Request<BufferedBody>| calls.clone().call(request));
         RunService::new(store.clone(), app).cancel_grace(GRACE)
     };
     let post = async |key: &str, body: &'static str| {
-        let nobody = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-            Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        let nobody = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
         let request = Request::post("/reports")
             .header("operation-id", ID)
             .header("idempotency-key", key)
-            .body(WholeBody::from(body))
+            .body(BufferedBody::from(body))
             .unwrap();
         let response = layer.layer(nobody).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -205,16 +205,19 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
     cancel_and_forget(&store, &id()).await;
     let second = post("\"the second of two keys\"", "go").await;
     let ran = worker.clone().oneshot(second.clone()).await.unwrap();
-    assert_eq!(ran, Ran::Recorded(State::Succeeded));
+    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
     // The same message again is no other work.
-    assert_eq!(worker.clone().oneshot(second).await.unwrap(), Ran::Refused);
+    assert_eq!(
+        worker.clone().oneshot(second).await.unwrap(),
+        RunOutcome::Refused
+    );
     assert!(!first.is_finished(), "it is in its grace");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_grace() {
     let store = MemoryStore::new();
-    let term = |name: &'static str| LeaseTerm {
+    let term = |name: &'static str| LeaseConfig {
         node: NodeId::named(name),
         term: Duration::from_secs(30),
     };
@@ -222,28 +225,28 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
         .lease(term("here"))
         .cancel_grace(GRACE)
         .idempotency(Idempotency::optional().client_ids())
-        .may_run_again(|_| true);
+        .rerun_if(|_| true);
     let (calls, mut begun) = Calls::new();
     let again = {
         let (calls, app) = (calls.clone(), calls.clone());
         let _ = calls;
-        service_fn(move |request: Request<WholeBody>| {
-            let attempt = OperationHandle::of(request.extensions()).attempt();
-            let request = request.map(|_| WholeBody::from(format!("attempt {attempt}")));
+        service_fn(move |request: Request<BufferedBody>| {
+            let attempt = OperationHandle::from_extensions(request.extensions()).attempt();
+            let request = request.map(|_| BufferedBody::from(format!("attempt {attempt}")));
             app.clone().call(request)
         })
     };
-    let recovery: Recovery<_> = layer.recovery().run_again(again, 3);
+    let recovery: Recovery<_> = layer.recovery().rerun_with(again, 3);
     post(&layer, &calls, "\"the first of two keys\"", "hang").await;
     assert_eq!(begun.recv().await.unwrap(), "hang");
     // Another node thinks that this one is dead, takes it over, and gives it up.
     let held = |token| {
         let id = id();
-        [Held { id, token }]
+        [LeaseHandle { id, token }]
     };
     let token = store.get(&id()).await.unwrap().unwrap().token();
     store.release(&held(token)).await.unwrap();
-    let taken = store.take_over(&term("there"), 1).await.unwrap();
+    let taken = store.reclaim(&term("there"), 1).await.unwrap();
     let token = taken[0].record.token();
     store.release(&held(token)).await.unwrap();
 
@@ -260,7 +263,7 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
     let (calls, mut begun) = Calls::new();
     let app = {
         let calls = calls.clone();
-        service_fn(move |request: Request<WholeBody>| calls.clone().call(request))
+        service_fn(move |request: Request<BufferedBody>| calls.clone().call(request))
     };
     let mut service = RunService::new(store.clone(), app).cancel_grace(GRACE);
     let mut runs = Vec::new();
@@ -269,7 +272,7 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("the id is free");
         };
-        let request = Request::post("/").body(WholeBody::from("hang")).unwrap();
+        let request = Request::post("/").body(BufferedBody::from("hang")).unwrap();
         runs.push(tokio::spawn(
             service.call(AcceptedRequest::new(&record, request)),
         ));
@@ -280,20 +283,20 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
     run().await;
     begun.recv().await.unwrap();
 
-    let another = LeaseTerm {
+    let another = LeaseConfig {
         node: NodeId::named("another"),
         term: Duration::from_secs(30),
     };
     for _ in 0..12 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(store.take_over(&another, 1).await.unwrap().is_empty());
+        assert!(store.reclaim(&another, 1).await.unwrap().is_empty());
     }
     assert!(runs.iter().all(|run| !run.is_finished()));
     let record = store.get(&id()).await.unwrap().unwrap();
     let version = record.version().unwrap();
-    let canceled = store.overrule(&id(), version, Outcome::Canceled).await;
-    assert!(matches!(canceled, Ok(Write::Done(_))));
+    let canceled = store.force_finish(&id(), version, Outcome::Canceled).await;
+    assert!(matches!(canceled, Ok(Written::Done(_))));
     for run in runs {
-        assert_eq!(run.await.unwrap().unwrap(), Ran::Refused);
+        assert_eq!(run.await.unwrap().unwrap(), RunOutcome::Refused);
     }
 }

@@ -14,8 +14,11 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, WholeBody,
-    dialect::{Arm, Azure, Bound, Dialect, Durable, Fault, Fhir, Google, Ipa, OData, Ogc, Plain},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService,
+    dialect::{
+        ApiError, Arm, Azure, Bound, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc,
+        Plain,
+    },
     store::{NewOperation, Owner, Repository},
 };
 
@@ -77,7 +80,7 @@ where
 #[tokio::test(start_paused = true)]
 async fn half_sent_bodies_of_one_owner_keep_nobody_else_out() {
     let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(8);
-    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(WholeBody::default())));
+    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     for (user, other) in [
         (Some("ada"), Some("bob")),
         (None, Some("ada")),
@@ -106,7 +109,7 @@ async fn operations_in_flight_count_until_they_have_ended() {
     let hour = Duration::from_secs(3600);
     let inner = service_fn(move |_| async move {
         tokio::time::sleep(hour).await;
-        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     });
     let layer = AsyncAcceptLayer::new(MemoryStore::new())
         .running_timeout(2 * hour)
@@ -114,7 +117,7 @@ async fn operations_in_flight_count_until_they_have_ended() {
         .owner(by_header);
     let service = layer.layer(inner);
     let send = |user| {
-        let request = request(Some(user), "/", WholeBody::default());
+        let request = request(Some(user), "/", BufferedBody::default());
         service.clone().oneshot(request)
     };
     for _ in 0..3 {
@@ -130,7 +133,7 @@ async fn operations_in_flight_count_until_they_have_ended() {
 #[tokio::test(start_paused = true)]
 async fn without_owners_there_are_no_shares() {
     let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(4);
-    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(WholeBody::default())));
+    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     let service = layer.layer(inner);
     let send = || Box::pin(service.clone().oneshot(request(None, "/", HalfSent)));
     let mut all: Vec<_> = (0..4).map(|_| send()).collect();
@@ -209,7 +212,7 @@ async fn every_dialect_says_which_bound_was_reached() {
         Box::new(OData::default()),
         Box::new(Fhir::default()),
         Box::new(Ogc::default()),
-        Box::new(Durable::default()),
+        Box::new(DurableFunctions::default()),
         Box::new(Ipa::default()),
     ];
     let bounds = [
@@ -226,11 +229,11 @@ async fn every_dialect_says_which_bound_was_reached() {
     ];
     for dialect in dialects {
         for (bound, title) in bounds {
-            let fault = Fault::Overloaded {
+            let fault = ApiError::Overloaded {
                 bound,
                 retry_after: Duration::from_secs(7),
             };
-            let response = dialect.fault(&fault);
+            let response = dialect.error(&fault);
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let body = String::from_utf8_lossy(&body).into_owned();

@@ -73,9 +73,9 @@ impl Mode {
         let layer = layer.max_wait(limit);
         match self {
             Always => layer,
-            Preferred => layer.preferred(),
+            Preferred => layer.when_preferred(),
             After => layer.after(limit),
-            Signaled => layer.signaled(),
+            Signaled => layer.when_signaled(),
         }
     }
 
@@ -209,7 +209,7 @@ impl Drop for Call {
 /// (`answer`), when it may (`hold`), or after it has accepted and when it may
 /// (`accept`).
 async fn work(request: Incoming, calls: Arc<Calls>) -> Response<AnyBody> {
-    let operation = OperationHandle::of(request.extensions());
+    let operation = OperationHandle::from_extensions(request.extensions());
     let mut call = Call::begin(calls, operation.is_detached());
     let (parts, body) = request.into_parts();
     // A body that breaks off is the end of the call.
@@ -582,7 +582,7 @@ async fn a_body_that_comes_in_pieces_comes_whole() {
 
 /// Reads piece after piece, tells of each, and accepts when one says so.
 async fn listen(request: Incoming, tell: mpsc::UnboundedSender<Bytes>) -> Response<AnyBody> {
-    let operation = OperationHandle::of(request.extensions());
+    let operation = OperationHandle::from_extensions(request.extensions());
     let mut body = request.into_body();
     let mut heard = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -1018,7 +1018,7 @@ async fn an_answer_that_needs_no_body_comes_in_place_of_the_100_continue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_may_accept_before_it_asks_for_the_body() {
     let handler = async |request: Incoming| {
-        let operation = OperationHandle::of(request.extensions());
+        let operation = OperationHandle::from_extensions(request.extensions());
         operation.accept().await.unwrap();
         let body = request.into_body().collect().await.unwrap();
         Response::new(full(body.to_bytes()))
@@ -1046,7 +1046,7 @@ async fn a_handler_may_accept_before_it_asks_for_the_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn upgrades_pass_through_and_take_place() {
     async fn echo(mut request: Incoming) -> Response<AnyBody> {
-        assert!(OperationHandle::of(request.extensions()).is_detached());
+        assert!(OperationHandle::from_extensions(request.extensions()).is_detached());
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let (mut from, mut to) = split(TokioIo::new(upgraded.await.unwrap()));

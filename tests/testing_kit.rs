@@ -9,7 +9,7 @@ use tower_operations::{
 type Polls = Polled<PollService<MemoryStore<String>>>;
 
 async fn begin() -> (TestOperation<String>, Polls) {
-    let store = MemoryStore::weighing(String::capacity);
+    let store = MemoryStore::with_weigher(String::capacity);
     let operation = TestOperation::begin(&store).await;
     let polled = Client::new(PollService::new(store)).at(format!("/{}", operation.id()));
     (operation, polled)
@@ -19,10 +19,13 @@ async fn begin() -> (TestOperation<String>, Polls) {
 async fn an_operation_does_what_the_test_says() {
     let (operation, polled) = begin().await;
     operation.start().await;
-    operation.progress(Progress::counted(1, 2)).await;
+    operation.progress(Progress::from_count(1, 2)).await;
     let seen = polled.operation().await;
     assert_eq!(seen.state(), State::Running);
-    assert_eq!(seen.metadata().progress(), Some(&Progress::counted(1, 2)));
+    assert_eq!(
+        seen.metadata().progress(),
+        Some(&Progress::from_count(1, 2))
+    );
 
     // Whoever waits is told.
     let (finished, ()) = tokio::join!(polled.finished(), operation.finish("done".into()));
@@ -56,7 +59,7 @@ async fn a_cancel_is_seen_by_both_sides() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_202_is_said_to_be_none() {
-    let store = MemoryStore::<String>::weighing(String::capacity);
+    let store = MemoryStore::<String>::with_weigher(String::capacity);
     let client = Client::new(PollService::new(store));
     let request = Request::get("/nope/nothing");
     let refused = tokio::spawn(async move { client.accepted(request, "").await.url().len() });

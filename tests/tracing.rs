@@ -15,8 +15,8 @@ use std::{
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, PollService, RecordedResponse, RequestBody,
-    WholeBody, dialect::Fault, store::Lease,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, RecordedResponse,
+    RequestBody, dialect::ApiError, store::Lease,
 };
 use tracing::{
     Instrument, Subscriber,
@@ -61,11 +61,11 @@ async fn the_operation_has_a_span_that_follows_from_its_request_s() {
     let subscriber = tracing_subscriber::registry().with(seen.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
-    let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| async {
+    let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         tracing::info!(target: "handler", "at work");
-        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     }));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     service
         .oneshot(request)
         .instrument(info_span!("request"))
@@ -135,7 +135,7 @@ impl Said {
     }
 }
 
-type Inner = Result<Response<WholeBody>, &'static str>;
+type Inner = Result<Response<BufferedBody>, &'static str>;
 
 /// Has a request accepted, and gives the id that its 202 has among its extensions.
 async fn accept<F>(
@@ -151,14 +151,14 @@ where
 /// The same, where the service has its request and the store is any.
 async fn accept_by<R, F>(
     layer: &AsyncAcceptLayer<R>,
-    inner: impl Fn(Request<RequestBody<WholeBody>>) -> F + Clone + Send + 'static,
+    inner: impl Fn(Request<RequestBody<BufferedBody>>) -> F + Clone + Send + 'static,
 ) -> OperationId
 where
     R: Lease<Output = RecordedResponse>,
     F: Future<Output = Inner> + Send,
 {
     let service = layer.layer(service_fn(inner));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), 202);
     let id = response.extensions().get::<OperationId>().unwrap().clone();
@@ -174,7 +174,9 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
     let _default = tracing::subscriber::set_default(subscriber);
     let store = MemoryStore::new();
     let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-    let layer = layer.name("report").running_timeout(Duration::from_secs(5));
+    let layer = layer
+        .operation_name("report")
+        .running_timeout(Duration::from_secs(5));
     let ended = async |id: &OperationId| {
         tokio::time::sleep(Duration::from_secs(10)).await;
         said.of(id)
@@ -186,7 +188,7 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
         ["INFO operation succeeded id=ID name=\"report\" state=succeeded attempt=1 duration"]
     );
     let id = accept(&layer, async || {
-        let mut response = Response::new(WholeBody::default());
+        let mut response = Response::new(BufferedBody::default());
         *response.status_mut() = http::StatusCode::UNPROCESSABLE_ENTITY;
         Ok(response)
     })
@@ -261,17 +263,17 @@ async fn the_span_of_a_request_that_is_accepted_learns_the_id_of_its_operation()
 async fn a_refusal_and_an_error_of_a_poll_have_their_fault_among_their_extensions() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone()).max_in_flight(0);
-    let service = layer.layer(service_fn(|_: Request<RequestBody<WholeBody>>| async {
-        Ok::<_, Infallible>(Response::new(WholeBody::default()))
+    let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     }));
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let refused = service.oneshot(request).await.unwrap();
-    let fault = refused.extensions().get::<Fault>().unwrap();
+    let fault = refused.extensions().get::<ApiError>().unwrap();
     assert_eq!(fault.code(), "overloaded");
 
     let unknown = Request::get("/nothing").body(()).unwrap();
     let polls = PollService::new(store);
     let unknown = polls.oneshot(unknown).await.unwrap();
-    let fault = unknown.extensions().get::<Fault>().unwrap();
+    let fault = unknown.extensions().get::<ApiError>().unwrap();
     assert_eq!(fault.code(), "not-found");
 }

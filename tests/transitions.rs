@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use proptest::prelude::*;
 use tower_operations::{
-    Failure, InvalidTransition, Operation, OperationId, Outcome, Problem, Progress, Stage, State,
-    store::{FencingToken, LeaseTerm, NewOperation, NodeId, Owner, Record, Step, Version},
+    Failure, InvalidTransition, Operation, OperationId, Outcome, Problem, Progress, State, Status,
+    store::{FencingToken, LeaseConfig, NewOperation, NodeId, Owner, Record, Step, Version},
 };
 
 /// The whole table: nothing else is a move.
@@ -29,7 +29,7 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn progress(number: u64) -> Progress {
-    Progress::counted(number, 3)
+    Progress::from_count(number, 3)
 }
 
 fn outcome() -> impl Strategy<Value = Outcome<u32>> {
@@ -43,11 +43,11 @@ fn outcome() -> impl Strategy<Value = Outcome<u32>> {
     ]
 }
 
-fn stage() -> impl Strategy<Value = Stage<u32>> {
+fn stage() -> impl Strategy<Value = Status<u32>> {
     prop_oneof![
-        Just(Stage::Pending),
-        Just(Stage::Running),
-        outcome().prop_map(Stage::Ended),
+        Just(Status::Pending),
+        Just(Status::Running),
+        outcome().prop_map(Status::Ended),
     ]
 }
 
@@ -97,7 +97,7 @@ fn only_the_five_words_are_states() {
 /// What is asked of an operation.
 #[derive(Debug, Clone)]
 enum Ask {
-    Move(Stage<u32>),
+    Move(Status<u32>),
     Report(u64),
 }
 
@@ -111,7 +111,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 /// What the model knows of an operation.
 #[derive(Debug, Default)]
 struct Life {
-    stage: Stage<u32>,
+    stage: Status<u32>,
     updated_at: Option<SystemTime>,
     started_at: Option<SystemTime>,
     finished_at: Option<SystemTime>,
@@ -120,7 +120,7 @@ struct Life {
 
 impl Life {
     fn assert_is(&self, operation: &Operation<u32>) {
-        assert_eq!(operation.stage(), &self.stage);
+        assert_eq!(operation.status(), &self.stage);
         assert_eq!(operation.state(), self.stage.state());
         let metadata = operation.metadata();
         assert_eq!(metadata.updated_at(), self.updated_at);
@@ -130,11 +130,11 @@ impl Life {
 
         // What only one state has, only that state has.
         let (result, problem, response) = match &self.stage {
-            Stage::Pending
-            | Stage::Running
-            | Stage::Ended(Outcome::Canceled | Outcome::CanceledFor(_)) => (None, None, None),
-            Stage::Ended(Outcome::Succeeded(result)) => (result.as_ref(), None, result.as_ref()),
-            Stage::Ended(Outcome::Failed(failure)) => {
+            Status::Pending
+            | Status::Running
+            | Status::Ended(Outcome::Canceled | Outcome::CanceledFor(_)) => (None, None, None),
+            Status::Ended(Outcome::Succeeded(result)) => (result.as_ref(), None, result.as_ref()),
+            Status::Ended(Outcome::Failed(failure)) => {
                 (None, Some(&failure.problem), failure.response.as_ref())
             }
         };
@@ -457,7 +457,7 @@ fn node(number: u8) -> NodeId {
 }
 
 fn new_record() -> Record<u32> {
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: node(0),
         term: Duration::from_secs(30),
     };
@@ -510,11 +510,11 @@ proptest! {
                 Write::Overrule { version, outcome } => {
                     let version = model.version(version);
                     let named = Version::from_number(version).unwrap();
-                    let step = record.overruled(named, outcome.clone(), now, TTL);
+                    let step = record.force_finished(named, outcome.clone(), now, TTL);
                     (step, model.overrule(version, outcome, now))
                 }
                 Write::TakeOver { node: number } => {
-                    (record.taken_over(&node(number)), model.take_over(number))
+                    (record.reclaimed(&node(number)), model.take_over(number))
                 }
             };
             match step {
@@ -547,7 +547,7 @@ proptest! {
             let step = match write {
                 Write::Start { .. } => record.started(token, now),
                 Write::Report { progress: number, .. } => record.reported(token, progress(number), now),
-                Write::TakeOver { node: number } => record.taken_over(&node(number)),
+                Write::TakeOver { node: number } => record.reclaimed(&node(number)),
                 _ => continue,
             };
             if let Step::Next(next) = step {
@@ -579,7 +579,7 @@ proptest! {
             if is_started && let Step::Next(next) = record.started(record.token(), at(number)) {
                 record = next;
             }
-            let Step::Next(next) = record.taken_over(&node(number as u8)) else {
+            let Step::Next(next) = record.reclaimed(&node(number as u8)) else {
                 panic!("what is live can be taken over");
             };
             record = next;
@@ -597,7 +597,7 @@ proptest! {
 fn a_record_without_a_version_is_not_overruled() {
     let operation = Operation::<u32>::new(OperationId::new());
     let record = Record::unversioned(operation);
-    let step = record.overruled(Version::FIRST, Outcome::Canceled, at(1), TTL);
+    let step = record.force_finished(Version::FIRST, Outcome::Canceled, at(1), TTL);
     assert!(matches!(step, Step::Lost));
 }
 
@@ -606,7 +606,7 @@ fn a_record_that_was_stored_comes_back_as_it_was() {
     let Step::Next(started) = new_record().started(FIRST, at(1)) else {
         panic!("the holder can start");
     };
-    let Step::Next(taken) = started.taken_over(&node(1)) else {
+    let Step::Next(taken) = started.reclaimed(&node(1)) else {
         panic!("what is live can be taken over");
     };
     let back = Record::restore(taken.operation().clone(), taken.version().unwrap())

@@ -19,8 +19,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, RequestBody, WholeBody,
-    store::{Health, HealthWarning, Repository, Store, StoreError, Write},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, RequestBody,
+    store::{Health, HealthWarning, Repository, Store, StoreError, Written},
 };
 use tracing::{Event, Level, Subscriber, field::Field};
 use tracing_subscriber::{layer::Context, prelude::*};
@@ -176,15 +176,15 @@ async fn what_is_new_against_the_store_is_warned_of_once() {
 /// An application on this store whose handler waits to be told to end.
 async fn accept(store: &Hooked, ends: &Arc<Notify>) -> OperationId {
     let ends = Arc::clone(ends);
-    let inner = service_fn(move |_: Request<RequestBody<WholeBody>>| {
+    let inner = service_fn(move |_: Request<RequestBody<BufferedBody>>| {
         let ends = Arc::clone(&ends);
         async move {
             ends.notified().await;
-            Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+            Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
         }
     });
     let layer = AsyncAcceptLayer::new(store.clone());
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = layer.layer(inner).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     sleep(Duration::from_millis(10)).await; // it begins
@@ -219,12 +219,12 @@ async fn an_operation_that_was_canceled_and_deleted_is_no_error() {
     let id = accept(&store, &end).await;
     sleep(TERM).await;
     let record = store.get(&id).await.unwrap().unwrap();
-    let canceled = store.overrule(&id, record.version().unwrap(), Outcome::Canceled);
-    let Write::Done(record) = canceled.await.unwrap() else {
+    let canceled = store.force_finish(&id, record.version().unwrap(), Outcome::Canceled);
+    let Written::Done(record) = canceled.await.unwrap() else {
         panic!("nobody else writes");
     };
-    let forgotten = store.forget(&id, record.version().unwrap()).await.unwrap();
-    assert!(matches!(forgotten, Write::Done(_)));
+    let forgotten = store.delete(&id, record.version().unwrap()).await.unwrap();
+    assert!(matches!(forgotten, Written::Done(_)));
     sleep(2 * TERM).await;
     assert!(said.take().is_empty());
 }

@@ -26,9 +26,9 @@ use server::{Answer, Client, Server, chunked, empty, full, soon, until};
 use tokio::task::JoinHandle;
 use tower::service_fn;
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, OperationId, Outcome, PollService, Problem,
-    Progress, RecordedResponse, RequestBody, Snapshot, StoreFn, WholeBody,
-    dialect::{Fault, Plain},
+    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationId, Outcome,
+    PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, StoreFn,
+    dialect::{ApiError, Plain},
     store::{
         Change, FencingToken, NewOperation, Owner, Polling, Record, Repository, RepositoryFn,
         Store, StoreError,
@@ -153,14 +153,14 @@ fn is_terminal(id: &str) -> bool {
     TERMINAL.contains(&id)
 }
 
-fn json_response(body: &'static str) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(body));
+fn json_response(body: &'static str) -> Response<BufferedBody> {
+    let mut response = Response::new(BufferedBody::from(body));
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert("content-type", media_type);
     response
 }
 
-fn answered(response: Response<WholeBody>) -> Outcome<RecordedResponse> {
+fn answered(response: Response<BufferedBody>) -> Outcome<RecordedResponse> {
     RecordedResponse::new(response).into_outcome()
 }
 
@@ -243,7 +243,7 @@ async fn retry_after_is_in_whole_seconds_rounded_up_and_at_least_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn location_is_what_the_application_says() {
     let (server, _drain) =
-        accepting(|layer| layer.base_url("https://api.example.com/v1/").unwrap()).await;
+        accepting(|layer| layer.public_url("https://api.example.com/v1/").unwrap()).await;
     let answer = server.http1().await.post("/reports", "").await;
     let location = format!(
         "https://api.example.com/v1/operations/{}",
@@ -373,12 +373,12 @@ async fn head_of_a_recorded_response_has_its_length_whatever_it_is() {
     polls
         .ended("some", answered(Response::new("four".into())))
         .await;
-    let mut no_content = Response::new(WholeBody::default());
+    let mut no_content = Response::new(BufferedBody::default());
     *no_content.status_mut() = StatusCode::NO_CONTENT;
     polls.ended("no-content", answered(no_content)).await;
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-checksum", HeaderValue::from_static("abc"));
-    let mut with_trailers = Response::new(WholeBody::new("four".into(), Some(trailers)));
+    let mut with_trailers = Response::new(BufferedBody::new("four".into(), Some(trailers)));
     let announced = HeaderValue::from_static("x-checksum");
     with_trailers.headers_mut().insert("trailer", announced);
     polls.ended("trailers", answered(with_trailers)).await;
@@ -405,7 +405,9 @@ async fn progress_is_shown_while_it_runs_and_afterwards() {
     let polls = Polls::new().await;
     let id = polls.running("q3").await;
     let mut client = polls.server.http1().await;
-    let progress = Progress::counted(2, 5).unit("pages").message("rendering");
+    let progress = Progress::from_count(2, 5)
+        .with_unit("pages")
+        .with_message("rendering");
     polls.report(&id, progress.clone()).await;
     let expected = serde_json::to_value(&progress).unwrap();
     let shown = client.get("/operations/q3").await.json();
@@ -451,7 +453,7 @@ async fn the_etag_changes_with_every_version() {
         .await
         .unwrap();
     seen.push(etag(&client.get("/operations/q3").await));
-    polls.report(&id, Progress::counted(1, 2)).await;
+    polls.report(&id, Progress::from_count(1, 2)).await;
     seen.push(etag(&client.get("/operations/q3").await));
     polls.finish(&id, Outcome::Succeeded(None)).await;
     seen.push(etag(&client.get("/operations/q3").await));
@@ -547,7 +549,7 @@ async fn a_poll_that_waits_is_held_until_the_operation_is_terminal() {
             .start(&id, holder(&polls.store, &id).await)
             .await
             .unwrap();
-        polls.report(&id, Progress::counted(1, 2)).await;
+        polls.report(&id, Progress::from_count(1, 2)).await;
         until("it waits again", || polls.store.waiters() == 1).await;
         assert!(!poll.is_finished(), "{line}");
         let begun = Instant::now();
@@ -586,7 +588,11 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
                     .unwrap(),
             ),
             3 => polls.finish(&id, Outcome::Succeeded(None)).await,
-            round => polls.report(&id, Progress::counted(round as u64, 9)).await,
+            round => {
+                polls
+                    .report(&id, Progress::from_count(round as u64, 9))
+                    .await
+            }
         }
         let answer = done(poll).await;
         assert_eq!(answer.status, StatusCode::OK);
@@ -819,7 +825,7 @@ async fn a_recorded_response_comes_back_byte_for_byte() {
             .header("x-own", "kept")
             .header("location", "/elsewhere")
             .header("content-type", "application/x-odd")
-            .body(WholeBody::from(body.clone()))
+            .body(BufferedBody::from(body.clone()))
             .unwrap();
         polls.ended(id, answered(response)).await;
         for mut client in [polls.server.http1().await, polls.server.http2().await] {
@@ -894,7 +900,7 @@ async fn range_is_ignored() {
     let response = Response::builder()
         .header("accept-ranges", "bytes")
         .header("etag", "\"own\"")
-        .body(WholeBody::from("0123456789"))
+        .body(BufferedBody::from("0123456789"))
         .unwrap();
     polls.ended("q3", answered(response)).await;
     let mut client = polls.server.http1().await;
@@ -913,7 +919,7 @@ async fn range_is_ignored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_of_a_type_of_one_s_own_are_json() {
-    let store = MemoryStore::<Vec<u32>>::weighing(|_| 0);
+    let store = MemoryStore::<Vec<u32>>::with_weigher(|_| 0);
     let server = Server::hyper(nested(PollService::new(store.clone()))).await;
     let mut client = server.http1().await;
     for (id, outcome) in [
@@ -948,10 +954,10 @@ async fn results_of_a_type_of_one_s_own_are_json() {
 
 // ---- what is embedded ------------------------------------------------------
 
-fn with_type(media_type: &str, body: impl Into<Bytes>) -> Response<WholeBody> {
+fn with_type(media_type: &str, body: impl Into<Bytes>) -> Response<BufferedBody> {
     Response::builder()
         .header("content-type", media_type)
-        .body(WholeBody::from(body.into()))
+        .body(BufferedBody::from(body.into()))
         .unwrap()
 }
 
@@ -1068,7 +1074,7 @@ async fn delete_stops_the_work() {
         async move {
             let _guard = guard;
             begin.send(()).unwrap();
-            std::future::pending::<Result<Response<WholeBody>, Infallible>>().await
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>().await
         }
     });
     let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
@@ -1474,12 +1480,12 @@ async fn the_application_may_word_the_errors_by_itself() {
     let polls = Polls::configured(|polls| {
         polls
             .operation_id(|parts| Some(parts.uri.path().trim_matches('/').into()))
-            .error_writer(|fault: &Fault| {
+            .error_writer(|fault: &ApiError| {
                 let text = format!("<error code=\"{}\"/>", fault.code());
                 Response::builder()
                     .status(fault.status())
                     .header("content-type", "application/xml")
-                    .body(WholeBody::from(text))
+                    .body(BufferedBody::from(text))
                     .unwrap()
             })
     })
@@ -1511,8 +1517,8 @@ async fn the_application_may_word_the_errors_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_410_of_a_canceled_result_is_worded_by_the_application_too() {
     let polls = Polls::configured(|polls| {
-        polls.error_writer(|fault: &Fault| {
-            let mut response = Response::new(WholeBody::from(fault.code()));
+        polls.error_writer(|fault: &ApiError| {
+            let mut response = Response::new(BufferedBody::from(fault.code()));
             *response.status_mut() = fault.status();
             response
         })
@@ -1530,7 +1536,7 @@ async fn polls_of_what_is_unfinished_may_be_202() {
     let polls = Polls::configured(|polls| {
         polls
             .dialect(Plain::default().accepted_while_unfinished())
-            .base_url("https://api.example.com")
+            .public_url("https://api.example.com")
             .unwrap()
     })
     .await;
@@ -1557,7 +1563,7 @@ async fn polls_of_what_is_unfinished_may_be_202() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_nothing_nests_tells_its_root_from_an_id() {
     let store = MemoryStore::new();
-    let polls = PollService::new(store.clone()).at("/v1/jobs/");
+    let polls = PollService::new(store.clone()).mounted_at("/v1/jobs/");
     let polls = Polls {
         server: Server::hyper(polls).await,
         store,

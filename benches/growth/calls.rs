@@ -7,7 +7,7 @@ use std::{
 
 use tower_operations::{
     OperationId, Outcome,
-    store::{Held, ListQuery},
+    store::{LeaseHandle, ListQuery},
 };
 
 use super::load::{Load, Loaded, Whole, created, lease, lister, started, success, version};
@@ -60,14 +60,14 @@ pub(crate) async fn times<S: Whole>(store: &S, loaded: &Loaded, load: Load) -> V
             let (id, _) = started(store, None).await;
             let version = version(store, &id).await;
             let since = Instant::now();
-            let canceled = store.overrule(&id, version, Outcome::Canceled).await;
+            let canceled = store.force_finish(&id, version, Outcome::Canceled).await;
             canceled.expect("an answer");
             note(5, since);
         }
     }
     for _ in 0..100 {
         let (id, token) = started(store, None).await;
-        held.push(Held { id, token });
+        held.push(LeaseHandle { id, token });
     }
     for _ in 0..load.calls / 5 {
         let mut note = |call: usize, since: Instant| {
@@ -80,7 +80,7 @@ pub(crate) async fn times<S: Whole>(store: &S, loaded: &Loaded, load: Load) -> V
             assert!(lost.is_empty(), "nobody took them");
         }
         let since = Instant::now();
-        let taken = store.take_over(&lease(), 100).await.expect("an answer");
+        let taken = store.reclaim(&lease(), 100).await.expect("an answer");
         note(8, since);
         assert!(taken.is_empty(), "all are held");
 
@@ -109,7 +109,7 @@ async fn woken<S: Whole>(store: &S) -> Instant {
     // Until it waits, most likely: otherwise it has less to do.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let since = Instant::now();
-    let canceled = store.overrule(&id, seen, Outcome::Canceled).await;
+    let canceled = store.force_finish(&id, seen, Outcome::Canceled).await;
     canceled.expect("an answer");
     let changed = waiting.await.expect("no panic").expect("an answer");
     let record = changed.expect("it is there");

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use http::Response;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, WholeBody,
+    BufferedBody, OperationId, Outcome, RecordedResponse,
     store::{
-        Created, FencingToken, Lease, LeaseTerm, List, NewOperation, NodeId, Owner, Purge, Version,
-        Watch,
+        Created, FencingToken, Lease, LeaseConfig, List, NewOperation, NodeId, Owner, Purge,
+        Version, Watch,
     },
 };
 
@@ -102,15 +102,15 @@ pub(crate) fn lister() -> Option<Owner> {
     Some(Owner::new("lister"))
 }
 
-pub(crate) fn lease() -> LeaseTerm {
-    LeaseTerm {
+pub(crate) fn lease() -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::named("node"),
         term: Duration::from_secs(3_600),
     }
 }
 
 pub(crate) fn success(bytes: usize) -> Outcome<RecordedResponse> {
-    let response = Response::new(WholeBody::from(vec![b'x'; bytes]));
+    let response = Response::new(BufferedBody::from(vec![b'x'; bytes]));
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 

@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Duration};
 
 use http::Request;
 use tower::ServiceExt;
-use tower_operations::WholeBody;
+use tower_operations::BufferedBody;
 
 use crate::{
     OPERATIONS,
@@ -33,7 +33,7 @@ pub(crate) fn polling_by_hand<R: Kept>() -> Prepared {
             operation.finish(R::keep(&report()));
             let request = Request::get(format!("/operations/{}", operation.id));
             operations.insert(operation.id, operation);
-            to_axum(request.body(WholeBody::default()).expect("a request"))
+            to_axum(request.body(BufferedBody::default()).expect("a request"))
         })
         .collect();
     let app = hand::app(operations, Duration::ZERO);
@@ -46,6 +46,6 @@ pub(crate) fn polling_by_hand<R: Kept>() -> Prepared {
     })
 }
 
-pub(crate) fn to_axum(request: Request<WholeBody>) -> Request<axum::body::Body> {
+pub(crate) fn to_axum(request: Request<BufferedBody>) -> Request<axum::body::Body> {
     request.map(axum::body::Body::new)
 }

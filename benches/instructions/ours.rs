@@ -5,9 +5,9 @@ use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, tim
 use http::{Request, Response};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
-    RequestBody, State, WholeBody,
-    store::{Created, FencingToken, LeaseTerm, NewOperation, Repository, Store},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService,
+    RecordedResponse, RequestBody, State,
+    store::{Created, FencingToken, LeaseConfig, NewOperation, Repository, Store},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ pub(crate) fn accepting() -> Prepared {
 }
 
 pub(crate) fn accepting_what_waits() -> Prepared {
-    let work = work::<RequestBody<WholeBody>>(Duration::ZERO);
+    let work = work::<RequestBody<BufferedBody>>(Duration::ZERO);
     let waiting = service_fn(move |request| {
         let work = work.clone();
         async move {
@@ -51,8 +51,8 @@ pub(crate) fn accepting_when_full() -> Prepared {
 fn accepting_into<S>(store: &MemoryStore, work: S) -> Prepared
 where
     S: Service<
-            Request<RequestBody<WholeBody>>,
-            Response = Response<WholeBody>,
+            Request<RequestBody<BufferedBody>>,
+            Response = Response<BufferedBody>,
             Error = Infallible,
             Future: Send,
         > + Clone
@@ -81,7 +81,7 @@ where
 
 pub(crate) fn spawning() -> Prepared {
     let (runtime, requests) = (runtime(), posts(OPERATIONS));
-    let service = work::<RequestBody<WholeBody>>(Duration::ZERO);
+    let service = work::<RequestBody<BufferedBody>>(Duration::ZERO);
     prepared(runtime, async move {
         for request in requests {
             let (service, request) = (service.clone(), request.map(RequestBody::whole));
@@ -94,7 +94,7 @@ pub(crate) fn spawning() -> Prepared {
 /// An operation that runs.
 pub(crate) async fn running(store: &MemoryStore) -> (OperationId, FencingToken) {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };

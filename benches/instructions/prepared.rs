@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, hint::black_box};
 use http::Request;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
-use tower_operations::WholeBody;
+use tower_operations::BufferedBody;
 
 /// What is counted, prepared. It drops nothing of what it works on.
 pub(crate) type Prepared = Box<dyn FnOnce()>;
@@ -24,9 +24,9 @@ pub(crate) fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-pub(crate) fn post() -> Request<WholeBody> {
+pub(crate) fn post() -> Request<BufferedBody> {
     Request::post("/reports")
-        .body(WholeBody::from("{}"))
+        .body(BufferedBody::from("{}"))
         .expect("a request")
 }
 
@@ -35,7 +35,7 @@ pub(crate) async fn settle() {
     tokio::task::yield_now().await;
 }
 
-pub(crate) fn posts(count: usize) -> Vec<Request<WholeBody>> {
+pub(crate) fn posts(count: usize) -> Vec<Request<BufferedBody>> {
     (0..count).map(|_| post()).collect()
 }
 

@@ -8,7 +8,7 @@ use std::{convert::Infallible, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use tower::{Service, service_fn};
-use tower_operations::WholeBody;
+use tower_operations::BufferedBody;
 
 /// 1 KiB of JSON.
 pub(crate) fn report() -> Bytes {
@@ -17,8 +17,8 @@ pub(crate) fn report() -> Bytes {
 }
 
 /// The answer that `body` is the body of.
-pub(crate) fn answer(body: Bytes) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(body));
+pub(crate) fn answer(body: Bytes) -> Response<BufferedBody> {
+    let mut response = Response::new(BufferedBody::from(body));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -28,7 +28,7 @@ pub(crate) fn answer(body: Bytes) -> Response<WholeBody> {
 /// Answers 1 KiB of JSON after `takes`, whatever it is asked.
 pub(crate) fn work<B: Send + 'static>(
     takes: Duration,
-) -> impl Service<Request<B>, Response = Response<WholeBody>, Error = Infallible, Future: Send>
+) -> impl Service<Request<B>, Response = Response<BufferedBody>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync

@@ -4,7 +4,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tower::ServiceExt;
-use tower_operations::WholeBody;
+use tower_operations::BufferedBody;
 
 use super::{ours, report::work, serve::on_hyper, workload::Workload};
 
@@ -23,7 +23,7 @@ pub(crate) async fn limit(workload: Workload) {
 
 /// The same, and the work is done.
 pub(crate) async fn floor(workload: Workload) {
-    let answer: Response<WholeBody> = ours::answer_of(workload).await;
+    let answer: Response<BufferedBody> = ours::answer_of(workload).await;
     let work = work::<()>(workload.takes());
     let service = move |request: Request<Incoming>| {
         let (answer, work) = (answer.clone(), work.clone());

@@ -8,9 +8,9 @@ use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
-    RequestBody, ResponseBody, WholeBody,
-    store::{Created, LeaseTerm, NewOperation, Repository},
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService,
+    RecordedResponse, RequestBody, ResponseBody,
+    store::{Created, LeaseConfig, NewOperation, Repository},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 pub(crate) async fn serve(workload: Workload) {
     let store = store(workload).await;
     let reports = reports(store.clone(), workload);
-    let polls = PollService::new(store).at("/operations");
+    let polls = PollService::new(store).mounted_at("/operations");
     on_hyper(move |request: Request<Incoming>| {
         let is_accept = request.uri().path() == "/reports";
         // A call needs a service of its own, and the other is not asked.
@@ -52,7 +52,7 @@ fn reports<B>(
     workload: Workload,
 ) -> impl Service<
     Request<B>,
-    Response = Response<ResponseBody<WholeBody>>,
+    Response = Response<ResponseBody<BufferedBody>>,
     Error = Infallible,
     Future: Send,
 > + Clone
@@ -88,7 +88,7 @@ async fn store(workload: Workload) -> MemoryStore {
 }
 
 async fn finished(store: &MemoryStore, id: OperationId) {
-    let new = NewOperation::new(id.clone()).lease(LeaseTerm::default());
+    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };
@@ -101,11 +101,11 @@ async fn finished(store: &MemoryStore, id: OperationId) {
 }
 
 /// One of our answers, for those who give the same each time.
-pub(crate) async fn answer_of(workload: Workload) -> Response<WholeBody> {
+pub(crate) async fn answer_of(workload: Workload) -> Response<BufferedBody> {
     match workload {
         Workload::AcceptNow | Workload::AcceptLater => {
             let reports = reports(MemoryStore::new(), workload);
-            let request = Request::post("/reports").body(WholeBody::from("{}"));
+            let request = Request::post("/reports").body(BufferedBody::from("{}"));
             let Ok(response) = reports.oneshot(request.expect("a request")).await;
             whole(response).await
         }
@@ -121,8 +121,8 @@ pub(crate) async fn answer_of(workload: Workload) -> Response<WholeBody> {
     }
 }
 
-async fn whole<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Response<WholeBody> {
+async fn whole<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Response<BufferedBody> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("it is there").to_bytes();
-    Response::from_parts(parts, WholeBody::from(body))
+    Response::from_parts(parts, BufferedBody::from(body))
 }

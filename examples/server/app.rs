@@ -8,8 +8,8 @@ use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
     AnyStore, AsyncAcceptLayer, Drain, Idempotency, PollService, RequestBody,
     accept::PlainOwner,
-    dialect::InvalidBaseUrl,
-    store::{LeaseTerm, NodeId, Owner},
+    dialect::InvalidPublicUrl,
+    store::{LeaseConfig, NodeId, Owner},
 };
 
 #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
@@ -43,8 +43,8 @@ impl Args {
         let layer = layer.result_limit(self.result_limit);
         let mut layer = match self.accept {
             Acceptance::Always => layer,
-            Acceptance::Preferred => layer.preferred(),
-            Acceptance::Signaled => layer.signaled(),
+            Acceptance::Preferred => layer.when_preferred(),
+            Acceptance::Signaled => layer.when_signaled(),
             Acceptance::After(limit) => layer.after(limit),
         };
         let attempts = match self.on_interrupted {
@@ -53,12 +53,12 @@ impl Args {
         };
         if attempts.is_some() {
             // A report is the same whenever it is rendered.
-            layer = layer.may_run_again(|_| true);
+            layer = layer.rerun_if(|_| true);
         }
         let recovery = layer.recovery();
         let app = self.mounted(layer, store, &drain, address)?;
         let recovery = match attempts {
-            Some(attempts) => recovery.run_again(app.clone(), attempts),
+            Some(attempts) => recovery.rerun_with(app.clone(), attempts),
             None => recovery,
         };
         tokio::spawn(recovery.run());
@@ -83,7 +83,7 @@ impl Args {
         let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
         let mut layer = self.configured(layer, address)?;
         if is_preferred {
-            layer = layer.preferred();
+            layer = layer.when_preferred();
         }
         tokio::spawn(layer.dispatching_recovery(attempts).run());
         let app = self.mounted(layer, store, &drain, address)?;
@@ -111,8 +111,8 @@ impl Args {
     ) -> Result<AsyncAcceptLayer<AnyStore, D>, NoApp> {
         let dialect = self.dialect;
         let mut layer = layer
-            .name("report")
-            .lease(LeaseTerm {
+            .operation_name("report")
+            .lease(LeaseConfig {
                 // Every start is another node.
                 node: NodeId::named(format!("{} {}", self.node, process::id())),
                 term: self.lease,
@@ -122,10 +122,10 @@ impl Args {
             .running_timeout(self.timeout)
             .body_limit(self.body_limit as u64)
             .dialect(dialect.dialect())
-            .operations_at(dialect.operations_at())
-            .which(move |parts| dialect.accepts(parts));
+            .public_path(dialect.operations_at())
+            .accept_if(move |parts| dialect.accepts(parts));
         if self.is_absolute() {
-            layer = layer.base_url(&self.base_url(address))?;
+            layer = layer.public_url(&self.base_url(address))?;
         }
         let rules = match self.idempotency {
             Keys::Off => None,
@@ -157,13 +157,13 @@ impl Args {
         let mut polls = PollService::new(store)
             .owner_with(PlainOwner::new(tenant))
             .dialect(dialect.dialect())
-            .operations_at(dialect.operations_at())
+            .public_path(dialect.operations_at())
             .draining(drain);
         if self.list || dialect.lists() {
             polls = polls.listing();
         }
         if self.is_absolute() {
-            polls = polls.base_url(&base_url)?;
+            polls = polls.public_url(&base_url)?;
         }
         let runs = match &self.runs {
             Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
@@ -198,7 +198,7 @@ impl Args {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoApp {
     #[error("invalid value for '--base-url <URL>': {0}")]
-    BaseUrl(#[from] InvalidBaseUrl),
+    BaseUrl(#[from] InvalidPublicUrl),
     #[error("the file for --runs cannot be opened: {0}")]
     Runs(io::Error),
     #[error("the store cannot be opened: {0}")]

@@ -62,12 +62,12 @@ pub(crate) struct Args {
     /// ordered and polled.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     pub(crate) dialect: DialectKind,
-    /// When a request is answered with a 202: `always`, `preferred` (only with
-    /// `Prefer: respond-async`), `signaled` (once the order has been read), or
+    /// When a request is answered with a 202: `always`, `when_preferred` (only with
+    /// `Prefer: respond-async`), `when_signaled` (once the order has been read), or
     /// `after:SECONDS` (if its answer takes longer than that).
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub(crate) accept: Acceptance,
-    /// Whether an `Idempotency-Key` is honoured.
+    /// Whether an `Idempotency-IdempotencyKey` is honoured.
     #[arg(long, value_name = "KEYS", default_value = "off")]
     pub(crate) idempotency: Keys,
     /// Lets clients choose the ids of their operations, in `Operation-Id`; with the

@@ -17,7 +17,7 @@ use tower::Service;
 use tower_operations::{
     Idempotency,
     accept::accepts_by_default,
-    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
 };
 
 use crate::orders::Orders;
@@ -46,7 +46,7 @@ impl DialectKind {
             Self::OData => Arc::new(OData::default()),
             Self::Fhir => Arc::new(Fhir::default()),
             Self::Ogc => Arc::new(Ogc::default()),
-            Self::Durable => Arc::new(Durable::default()),
+            Self::Durable => Arc::new(DurableFunctions::default()),
             Self::Ipa => Arc::new(Ipa::default()),
         }
     }

@@ -29,7 +29,7 @@
 //! curl -i 127.0.0.1:3000/reports -d 'this is no JSON'
 //! ```
 //!
-//! With `--accept preferred`, `signaled` or `after:SECONDS`, `--idempotency optional`
+//! With `--accept preferred`, `when_signaled` or `after:SECONDS`, `--idempotency optional`
 //! or `required`, and `--list`:
 //!
 //! ```not_rust

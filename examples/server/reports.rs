@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tower::BoxError;
-use tower_operations::{OperationHandle, Problem, Progress, dialect::Fault};
+use tower_operations::{OperationHandle, Problem, Progress, dialect::ApiError};
 
 use crate::{
     orders::{Ending, Format, Order, Orders},
@@ -53,7 +53,7 @@ impl Renderer {
             signals,
             runs,
         } = self;
-        let operation = OperationHandle::of(request.extensions());
+        let operation = OperationHandle::from_extensions(request.extensions());
         let query = request.uri().query().map(str::to_owned);
         let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
             Ok(body) => match orders.read(query.as_deref(), &body) {
@@ -62,7 +62,7 @@ impl Renderer {
             },
             Err(error) if is_too_large(&error) => {
                 let limit = body_limit as u64;
-                return Ok(refused(Fault::BodyTooLarge { limit }));
+                return Ok(refused(ApiError::BodyTooLarge { limit }));
             }
             Err(error) => return Ok(unreadable(error)),
         };
@@ -71,7 +71,7 @@ impl Renderer {
         }
         if signals && operation.accept().await.is_err() {
             let retry_after = Duration::from_secs(1);
-            return Ok(refused(Fault::Unavailable { retry_after }));
+            return Ok(refused(ApiError::Unavailable { retry_after }));
         }
 
         let run = runs.begin(&operation, &order.title);
@@ -79,7 +79,8 @@ impl Renderer {
         for page in 1..=order.pages {
             due += Duration::from_millis(order.page_ms.into());
             sleep_until(due).await;
-            operation.progress(Progress::counted(page.into(), order.pages.into()).unit("pages"));
+            operation
+                .progress(Progress::from_count(page.into(), order.pages.into()).with_unit("pages"));
         }
 
         run.end();
@@ -131,7 +132,7 @@ fn is_too_large(error: &axum::Error) -> bool {
         .is_some_and(<dyn Error>::is::<LengthLimitError>)
 }
 
-fn refused(fault: Fault) -> Response<Body> {
+fn refused(fault: ApiError) -> Response<Body> {
     fault.into_response().map(Body::new)
 }
 

@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_operations::{
-    OperationHandle, RunService, WholeBody,
+    BufferedBody, OperationHandle, RunService,
     run::ApalisWorker,
-    store::{LeaseTerm, NodeId},
+    store::{LeaseConfig, NodeId},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ struct Teller(String);
 
 impl Teller {
     fn tell(&self, request: &Request<Body>) {
-        if let Some(id) = OperationHandle::of(request.extensions()).id() {
+        if let Some(id) = OperationHandle::from_extensions(request.extensions()).id() {
             let (name, process) = (&self.0, process::id());
             say(format_args!("worker {name} runs {id} in process {process}"));
         }
@@ -100,13 +100,13 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
             renderer.clone().render(request)
         }));
     let app = args.dialect.mount(Router::new(), reports);
-    let app = app.map_request(|request: Request<WholeBody>| request.map(Body::new));
+    let app = app.map_request(|request: Request<BufferedBody>| request.map(Body::new));
 
     // Every start is another node.
     let name = format!("{}-{}", args.name, process::id());
     let (service, drain) = RunService::with_drain(store, app);
     let service = service
-        .held_by(LeaseTerm {
+        .with_lease(LeaseConfig {
             node: NodeId::named(name.clone()),
             term: args.lease,
         })

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::rest::{Lent, Rest};
-use crate::{operation::WholeBody, run::Passing};
+use crate::{operation::BufferedBody, run::Passing};
 
 pin_project! {
     /// A body that passes through as it is, or one that is there as a whole.
@@ -18,7 +18,7 @@ pin_project! {
     /// requests that pass through stream, those of accepted requests have been
     /// collected.
     #[derive(Debug)]
-    pub struct MaybeWhole<B> {
+    pub struct MaybeBuffered<B> {
         #[pin]
         kind: Kind<B>,
     }
@@ -30,17 +30,17 @@ pin_project! {
     enum Kind<B> {
         Passing { #[pin] body: B, until_its_end: Option<Passing> },
         Lent { body: Lent<B> },
-        Whole { body: WholeBody },
+        Whole { body: BufferedBody },
     }
 }
 
 /// The body of a request behind the layer.
-pub type RequestBody<B> = MaybeWhole<B>;
+pub type RequestBody<B> = MaybeBuffered<B>;
 
 /// The body of a response of the layer.
-pub type ResponseBody<B> = MaybeWhole<B>;
+pub type ResponseBody<B> = MaybeBuffered<B>;
 
-impl<B> MaybeWhole<B> {
+impl<B> MaybeBuffered<B> {
     /// A body that passes through.
     #[must_use]
     pub fn passing(body: B) -> Self {
@@ -78,14 +78,14 @@ impl<B> MaybeWhole<B> {
 
     /// A body that is there as a whole.
     #[must_use]
-    pub fn whole(body: WholeBody) -> Self {
+    pub fn whole(body: BufferedBody) -> Self {
         Self {
             kind: Kind::Whole { body },
         }
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for MaybeWhole<B> {
+impl<B: Body<Data = Bytes>> Body for MaybeBuffered<B> {
     type Data = Bytes;
     type Error = B::Error;
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::refuse::Refusal;
-use crate::operation::{Collecting, WholeBody};
+use crate::operation::{BufferedBody, Collecting};
 
 /// So many bytes above the limit are read and thrown away to keep the
 /// connection.
@@ -79,7 +79,7 @@ where
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<WholeBody, NotCollected>> {
+    ) -> Poll<Result<BufferedBody, NotCollected>> {
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
                 let at_most = self.at_most;

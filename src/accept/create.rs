@@ -54,7 +54,7 @@ where
             Created::Existing(record) => Ok(Made::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken(wanted.new.id.clone())),
             Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
-            Created::KeyHeld(Reservation::Forgotten(record)) => {
+            Created::KeyHeld(Reservation::Deleted(record)) => {
                 Err(Refusal::deleted(&record, wanted.name()))
             }
             Created::KeyHeld(Reservation::InProgress)

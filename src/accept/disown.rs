@@ -12,7 +12,7 @@ use super::hand_over::Wanted;
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{Node, afterwards, log_end, until_answered},
-    store::{FencingToken, Lease, Write},
+    store::{FencingToken, Lease, Written},
 };
 
 impl Wanted {
@@ -53,9 +53,9 @@ where
             node.store.finish(id, token, interrupted, None)
         });
         match ended.await {
-            Ok(Write::Gone) if begun.elapsed() < term => sleep(term / 10).await,
-            Ok(Write::Done(record)) => return log_end(&record),
-            Ok(Write::Gone | Write::Lost(_)) => return,
+            Ok(Written::Gone) if begun.elapsed() < term => sleep(term / 10).await,
+            Ok(Written::Done(record)) => return log_end(&record),
+            Ok(Written::Gone | Written::Lost(_)) => return,
             Err(error) => {
                 tracing::warn!(%id, error = error.chain(), "operation may exist, and will lapse");
                 return;

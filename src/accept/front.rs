@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dialect::{Context, Urls, whole_seconds},
-    operation::{FailureKind, Operation, RecordedResponse, Snapshot, Stage, WholeBody},
+    operation::{BufferedBody, FailureKind, Operation, RecordedResponse, Snapshot, Status},
     store::Record,
 };
 
@@ -38,8 +38,8 @@ pub(super) struct Created(Operation<RecordedResponse>);
 impl Created {
     pub(super) fn of(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
-        let (stage, metadata) = (Stage::Pending, operation.metadata().as_created());
-        Self(Operation::of(
+        let (stage, metadata) = (Status::Pending, operation.metadata().as_created());
+        Self(Operation::from_parts(
             operation.id().clone(),
             Snapshot { stage, metadata },
         ))
@@ -62,7 +62,7 @@ impl Front {
         }
     }
 
-    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<WholeBody>, Reply) {
+    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<BufferedBody>, Reply) {
         match verdict {
             // The first releases kept those too, which end or break a connection.
             Ok(Accepted::Answered(kept)) if !kept.is_final() => {
@@ -77,12 +77,12 @@ impl Front {
     }
 
     /// Refuses a request whose call was given up.
-    pub(super) fn refuse(&self, refusal: &Refusal, rest: &Rest) -> (Response<WholeBody>, Reply) {
+    pub(super) fn refuse(&self, refusal: &Refusal, rest: &Rest) -> (Response<BufferedBody>, Reply) {
         let response = refuse_given_up(&self.policy, refusal, self.version, rest);
         (response, Reply::Refused)
     }
 
-    fn accepted(&self, accepted: &Accepted) -> (Response<WholeBody>, Reply) {
+    fn accepted(&self, accepted: &Accepted) -> (Response<BufferedBody>, Reply) {
         // A repetition gets what the first request got.
         let (Created(operation), urls) = match accepted {
             Accepted::New(created) => (created, &self.urls),
@@ -108,8 +108,8 @@ mod tests {
 
     use super::*;
 
-    fn repeated(status: u16) -> Response<WholeBody> {
-        let mut response = Response::new(WholeBody::from("kept"));
+    fn repeated(status: u16) -> Response<BufferedBody> {
+        let mut response = Response::new(BufferedBody::from("kept"));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         let kept = Arc::new(RecordedResponse::new(response));
         let urls = Urls::new("/operations/q3");

@@ -23,7 +23,7 @@ use super::{
     when::{Preferred, Reply},
 };
 use crate::{
-    operation::{RecordedResponse, WholeBody},
+    operation::{BufferedBody, RecordedResponse},
     run::Passing,
     store::Lease,
 };
@@ -94,7 +94,7 @@ where
         State::Going { going: Some(going) }.into()
     }
 
-    pub(super) fn refused(response: Response<WholeBody>) -> Self {
+    pub(super) fn refused(response: Response<BufferedBody>) -> Self {
         Self::going(Going::Answer {
             response,
             reply: Reply::Refused,

@@ -19,7 +19,7 @@ use super::{
     when::Reply,
 };
 use crate::{
-    operation::WholeBody,
+    operation::BufferedBody,
     run::{Gate, NotAccepted, Passing, Told, Work},
 };
 
@@ -30,7 +30,7 @@ pub(super) enum Going<P, E> {
     /// Its key is looked up first.
     Reserving(Pin<Box<dyn Future<Output = Self> + Send>>),
     Answer {
-        response: Response<WholeBody>,
+        response: Response<BufferedBody>,
         reply: Reply,
     },
 }
@@ -57,8 +57,8 @@ impl Creating {
     }
 }
 
-impl<P, E> From<(Response<WholeBody>, Reply)> for Going<P, E> {
-    fn from((response, reply): (Response<WholeBody>, Reply)) -> Self {
+impl<P, E> From<(Response<BufferedBody>, Reply)> for Going<P, E> {
+    fn from((response, reply): (Response<BufferedBody>, Reply)) -> Self {
         Self::Answer { response, reply }
     }
 }
@@ -114,7 +114,7 @@ pub(super) enum Gone<C, E> {
 
 impl<C, E> Going<Response<C>, E> {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Gone<C, E>> {
-        let ours = |(response, reply): (Response<WholeBody>, _)| {
+        let ours = |(response, reply): (Response<BufferedBody>, _)| {
             Gone::Answered(Ok(response.map(ResponseBody::whole)), reply)
         };
         Poll::Ready(match self {

@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     dialect::RequestName,
-    operation::{OperationId, RecordedResponse, WholeBody},
+    operation::{BufferedBody, OperationId, RecordedResponse},
     run::{Admitted, Node, WholeRequest},
-    store::{FencingToken, KeyPowers, Lease, LeaseTerm, NewOperation, Owner},
+    store::{FencingToken, KeyPowers, Lease, LeaseConfig, NewOperation, Owner},
 };
 
 /// A request that was let in, and what it needs to become an operation.
@@ -81,7 +81,7 @@ where
 {
     /// Goes on with the whole body: the operation is created now, or the call
     /// is held, once it is certain that its key is free.
-    pub(super) fn go_on<B>(mut self, body: WholeBody) -> Going<S::Response, S::Error>
+    pub(super) fn go_on<B>(mut self, body: BufferedBody) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -191,7 +191,7 @@ where
     {
         let front = self.front(&wanted.new.id);
         let service = (self.inner)
-            .map_request(|request: Request<WholeBody>| request.map(RequestBody::<B>::whole));
+            .map_request(|request: Request<BufferedBody>| request.map(RequestBody::<B>::whole));
         let departure = Departure {
             node: self.node,
             policy: self.policy,
@@ -240,10 +240,10 @@ where
 
     /// How the operation is held at first: by this node, or by nobody who would renew it
     /// until a worker claims it.
-    fn lease(&self) -> LeaseTerm {
+    fn lease(&self) -> LeaseConfig {
         let lease = self.node.lease().clone();
         match &self.node.hand_off {
-            Some(hand_off) => LeaseTerm {
+            Some(hand_off) => LeaseConfig {
                 term: hand_off.patience,
                 ..lease
             },

@@ -16,7 +16,7 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
     /// ever.
     ///
     /// The 202 is out once the operation is in the store and its request in the queue. It
-    /// is always, or [preferred](Self::preferred): there is no call here to wait for, so
+    /// is always, or [preferred](Self::when_preferred): there is no call here to wait for, so
     /// `Prefer: wait` is ignored. How many are on their way at a time is bounded
     /// ([`max_in_flight`](Self::max_in_flight)), how many are in the queue is not, but by the
     /// time that they [may be pending](Self::pending_timeout).

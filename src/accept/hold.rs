@@ -19,7 +19,7 @@ use super::{
     when::Way,
 };
 use crate::{
-    operation::{RecordedResponse, WholeBody},
+    operation::{BufferedBody, RecordedResponse},
     run::{Holding, OperationHandle, Told, WholeRequest, Work, operation_span},
     store::Lease,
 };
@@ -33,7 +33,7 @@ where
     pub(super) fn hold<B>(
         self,
         wanted: Wanted,
-        body: impl FnOnce(WholeBody) -> RequestBody<B>,
+        body: impl FnOnce(BufferedBody) -> RequestBody<B>,
         mut reserved: Option<ReservedKey>,
     ) -> Held<S::Response, S::Error>
     where

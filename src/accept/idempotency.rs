@@ -8,14 +8,14 @@ use super::refuse::Refusal;
 use crate::{
     dialect::RequestName,
     operation::{InvalidId, OperationId},
-    store::Key,
+    store::IdempotencyKey,
 };
 
 type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 
 /// How requests are run once that come twice.
 ///
-/// A client names a request by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header),
+/// A client names a request by `Idempotency-IdempotencyKey` (draft-ietf-httpapi-idempotency-key-header),
 /// and repeats it with the same name if it does not know what became of it:
 ///
 /// * The same key with the same request, of the same owner, gives the same 202
@@ -26,7 +26,7 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 /// * While the first is still being answered, the others wait for a time, then
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
-///   a time, or [signaled](super::AsyncAcceptLayer::signaled)), one below 500 is
+///   a time, or [signaled](super::AsyncAcceptLayer::when_signaled)), one below 500 is
 ///   kept and repeated; one of 500 or above or a hang-up frees the key, and so does
 ///   a crash, once its lease is over.
 ///
@@ -136,7 +136,7 @@ impl Idempotency {
         body: &Bytes,
         id: Option<&OperationId>,
         owned: bool,
-    ) -> Result<Option<Key>, Refusal> {
+    ) -> Result<Option<IdempotencyKey>, Refusal> {
         let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
         let invalid = || Refusal::KeyInvalid {
             value: all_of(&parts.headers, &IDEMPOTENCY_KEY),
@@ -158,13 +158,19 @@ impl Idempotency {
     }
 
     /// The same key with another id is another request.
-    fn named(&self, name: &str, parts: &Parts, body: &Bytes, id: Option<&OperationId>) -> Key {
+    fn named(
+        &self,
+        name: &str,
+        parts: &Parts,
+        body: &Bytes,
+        id: Option<&OperationId>,
+    ) -> IdempotencyKey {
         let mut digest = Sha256::new();
         if let Some(id) = id {
             digest.update(format!("{id}\n"));
         }
         digest.update((self.fingerprint)(parts, body));
-        Key::new(None, name, digest.finalize().into())
+        IdempotencyKey::new(None, name, digest.finalize().into())
     }
 
     pub(crate) fn parse(&self, value: &[u8]) -> Option<String> {
@@ -177,13 +183,13 @@ impl Idempotency {
     }
 }
 
-/// What the names of keys begin with in a store: those of an `Idempotency-Key`, and those of
+/// What the names of keys begin with in a store: those of an `Idempotency-IdempotencyKey`, and those of
 /// an `Operation-Id`.
 const KEY: &str = "key:";
 const ID: &str = "id:";
 
 /// What the client of a key has sent.
-pub(super) fn sent(key: &Key) -> RequestName {
+pub(super) fn sent(key: &IdempotencyKey) -> RequestName {
     let id = key.name.strip_prefix(ID).and_then(|id| id.parse().ok());
     match id {
         Some(id) => RequestName::Id(id),
@@ -269,7 +275,7 @@ mod tests {
         rules: &Idempotency,
         values: &[&[u8]],
         body: &'static str,
-    ) -> Result<Option<Key>, Refusal> {
+    ) -> Result<Option<IdempotencyKey>, Refusal> {
         let mut request = Request::post("/reports?a=1");
         for value in values {
             request = request.header(&IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());

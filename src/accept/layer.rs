@@ -5,10 +5,10 @@ use tower_layer::Layer;
 
 use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, when::When};
 use crate::{
-    dialect::{Dialect, ForwardedBy, InvalidBaseUrl, RetryAfter},
+    dialect::{Dialect, ForwardedBy, InvalidPublicUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
     run::{Drain, InProcess, Node, Recovery},
-    store::{KeyPowers, Keys, Lease, LeaseTerm, MemoryStore, Owner},
+    store::{IdempotencyKeys, KeyPowers, Lease, LeaseConfig, MemoryStore, Owner},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
@@ -70,7 +70,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     }
 }
 
-impl<R: Keys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
+impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
     /// Runs a request once that comes twice; see [`Idempotency`].
     pub fn idempotency(self, rules: Idempotency) -> Self {
         self.node.keys.get_or_init(KeyPowers::of_store);
@@ -103,7 +103,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// [`OperationHandle::accept`](crate::OperationHandle::accept). If it
     /// returns before, its response goes out as it is. Request bodies stream,
     /// and [`body_limit`](Self::body_limit) is the handler's business.
-    pub fn signaled(self) -> Self {
+    pub fn when_signaled(self) -> Self {
         self.with(|policy| policy.when = When::Signaled)
     }
 
@@ -131,14 +131,14 @@ impl<R> AsyncAcceptLayer<R> {
     /// every mode. Somebody has to [recover](Self::recovery) them.
     ///
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
-    /// sensitive is left out, unless [asked for](Self::keep_credentials).
-    pub fn may_run_again(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+    /// sensitive is left out, unless [asked for](Self::store_credentials).
+    pub fn rerun_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_may_run_again(Arc::new(predicate)))
     }
 }
 
 impl<R, D> AsyncAcceptLayer<R, D> {
-    /// Whose a request is: by a [`KeyedOwner`](super::KeyedOwner), which keeps
+    /// Whose a request is: by a [`HmacOwner`](super::HmacOwner), which keeps
     /// owners as keyed hashes, by a [`PlainOwner`](super::PlainOwner), which does
     /// not, or by a type of yours. Give the
     /// [`PollService`](crate::PollService::owner_with) the same.
@@ -148,14 +148,14 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// Which requests are accepted; the others pass through. By default
     /// [`accepts_by_default`](super::accepts_by_default).
-    pub fn which(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+    pub fn accept_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_which(Arc::new(predicate)))
     }
 
     /// Accepts only requests that ask for it with `Prefer: respond-async`
     /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
     /// addition, the answer goes out as it is if it comes within N seconds.
-    pub fn preferred(self) -> Self {
+    pub fn when_preferred(self) -> Self {
         self.with(|policy| policy.when = When::Preferred)
     }
 
@@ -219,13 +219,13 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     ///
     /// With the feature `axum` the default is axum's `OriginalUri`, so nested routers need
     /// nothing. Elsewhere the default is the request's URI.
-    pub fn target(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
+    pub fn original_uri(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_target(Arc::new(target)))
     }
 
-    /// Keeps credentials with the requests that are [kept](Self::may_run_again) or
+    /// Keeps credentials with the requests that are [kept](Self::rerun_if) or
     /// [handed off](Self::hand_off): whoever reads the store, or the queue, can read them.
-    pub fn keep_credentials(self) -> Self {
+    pub fn store_credentials(self) -> Self {
         self.with(|policy| policy.keeps_credentials = true)
     }
 
@@ -236,7 +236,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// The node's name must differ from that of every other one, and of every earlier
     /// start of this one. Set it before the layer is used, on one of its clones: they
     /// share it. A term is a tenth of a second at the least.
-    pub fn lease(self, lease: LeaseTerm) -> Self {
+    pub fn lease(self, lease: LeaseConfig) -> Self {
         self.node.set_lease(lease);
         self
     }
@@ -245,16 +245,16 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// Requests at and below it pass through, so that the layer can wrap an
     /// application that has a [`PollService`](crate::PollService) inside, and
     /// `Location` begins with it.
-    pub fn operations_at(self, path: &str) -> Self {
+    pub fn public_path(self, path: &str) -> Self {
         self.with(|policy| policy.locator.set_at(path))
     }
 
     /// Makes `Location` absolute: `url`, then the path of the operation.
     ///
     /// # Errors
-    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host, and perhaps a port
+    /// [`InvalidPublicUrl`] unless it is `http` or `https`, with a host, and perhaps a port
     /// and a path; without user information, a query or a fragment.
-    pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
+    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
         Arc::make_mut(&mut self.policy).locator.set_base(url)?;
         Ok(self)
     }
@@ -263,7 +263,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// `Forwarded` (RFC 7239), for the requests that come from one that is trusted: by
     /// its address, for example, or a secret that it adds. Of several elements the last
     /// counts, which is the nearest proxy's. A host without a scheme has the scheme of the
-    /// [base URL](Self::base_url). Where no host is said, or none that can be one, and for
+    /// [base URL](Self::public_url). Where no host is said, or none that can be one, and for
     /// the path, the base URL is as it was set.
     ///
     /// To trust everybody is to let clients choose where others are sent.
@@ -295,7 +295,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// When clients are asked to come back; by default
-    /// [`GrowingRetryAfter`](crate::dialect::GrowingRetryAfter). It also goes
+    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter). It also goes
     /// with a 503.
     pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
         self.with(|policy| policy.retry_after = Arc::new(retry_after))
@@ -308,7 +308,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// What kind of operations these are, for example `report`. It is kept with
     /// each of them.
-    pub fn name(self, name: impl Into<Arc<str>>) -> Self {
+    pub fn operation_name(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|policy| policy.name = Some(name.into()))
     }
 

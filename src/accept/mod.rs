@@ -18,7 +18,7 @@
 //! 6. **Hand over**: the work goes on in a task of its own, and the 202 goes
 //!    out.
 //!
-//! [After](AsyncAcceptLayer::after) a time and [signaled](AsyncAcceptLayer::signaled),
+//! [After](AsyncAcceptLayer::after) a time and [signaled](AsyncAcceptLayer::when_signaled),
 //! the inner service is called before step 5, which comes when the time is over
 //! or the handler says so; see [which to choose](crate::guide::modes).
 //!
@@ -65,10 +65,10 @@ mod rest;
 mod service;
 mod when;
 
-pub use body::{MaybeWhole, RequestBody, ResponseBody};
+pub use body::{MaybeBuffered, RequestBody, ResponseBody};
 pub use future::ResponseFuture;
 pub use idempotency::Idempotency;
 pub use layer::AsyncAcceptLayer;
-pub use owner::{ExtractOwner, KeyedOwner, PlainOwner};
+pub use owner::{ExtractOwner, HmacOwner, PlainOwner};
 pub use policy::accepts_by_default;
 pub use service::AsyncAccept;

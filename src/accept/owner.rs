@@ -9,7 +9,7 @@ use crate::store::Owner;
 /// `None` is nobody, not everybody: an operation that was accepted for nobody
 /// is there for nobody's requests alone.
 ///
-/// [`KeyedOwner`] and [`PlainOwner`] make one of a closure; which of them it is
+/// [`HmacOwner`] and [`PlainOwner`] make one of a closure; which of them it is
 /// to be has to be said wherever the store may be read by others. A
 /// [`MemoryStore`](crate::MemoryStore) is not, and takes the closure itself.
 ///
@@ -66,14 +66,14 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for Pl
 /// ```
 /// use http::request::Parts;
 /// use tower_operations::{
-///     AsyncAcceptLayer, MemoryStore, PollService, accept::KeyedOwner, store::Owner,
+///     AsyncAcceptLayer, MemoryStore, PollService, accept::HmacOwner, store::Owner,
 /// };
 ///
 /// #[derive(Clone)]
 /// struct User(String); // put into the extensions by your authentication
 ///
 /// let owner = || {
-///     KeyedOwner::new(
+///     HmacOwner::new(
 ///         |parts: &Parts| parts.extensions.get().map(|User(name)| Owner::new(name.as_str())),
 ///         [&b"the key of this month"[..], b"the key of last month"],
 ///     )
@@ -83,7 +83,7 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for Pl
 /// let polls = PollService::new(store).owner_with(owner());
 /// ```
 #[derive(Clone)]
-pub struct KeyedOwner<F> {
+pub struct HmacOwner<F> {
     owner: F,
     /// The first one is the one to create with.
     keys: Vec<Hmac<Sha256>>,
@@ -92,7 +92,7 @@ pub struct KeyedOwner<F> {
 /// What stands before the digest: another function would have another name.
 const SCHEME: &str = "hmac-sha256:";
 
-impl<F: Fn(&Parts) -> Option<Owner>> KeyedOwner<F> {
+impl<F: Fn(&Parts) -> Option<Owner>> HmacOwner<F> {
     /// Keys what `owner` says, with the first of `keys`.
     ///
     /// # Panics
@@ -115,7 +115,7 @@ impl<F: Fn(&Parts) -> Option<Owner>> KeyedOwner<F> {
     }
 }
 
-impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for KeyedOwner<F> {
+impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for HmacOwner<F> {
     fn owner(&self, parts: &Parts) -> Option<Owner> {
         (self.owner)(parts).map(|owner| self.digest(&owner))
     }
@@ -154,9 +154,9 @@ impl<F> std::fmt::Debug for PlainOwner<F> {
     }
 }
 
-impl<F> std::fmt::Debug for KeyedOwner<F> {
+impl<F> std::fmt::Debug for HmacOwner<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyedOwner")
+        f.debug_struct("HmacOwner")
             .field("keys", &self.keys.len())
             .finish_non_exhaustive()
     }
@@ -168,10 +168,8 @@ mod tests {
 
     use super::*;
 
-    fn keyed(
-        keys: &[&str],
-    ) -> KeyedOwner<impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> {
-        KeyedOwner::new(
+    fn keyed(keys: &[&str]) -> HmacOwner<impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> {
+        HmacOwner::new(
             |parts: &Parts| {
                 parts
                     .headers

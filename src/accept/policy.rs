@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dialect::{
-        Dialect, GrowingRetryAfter, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
+        AdaptiveRetryAfter, Dialect, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
     },
     run::{OperationHandle, RunLimits, WholeRequest, stored_request},
     store::Owner,
@@ -62,7 +62,7 @@ impl Default for Policy {
             create_timeout: Duration::from_secs(5),
             run: RunLimits::default(),
             locator: Locator::default(),
-            retry_after: Arc::new(GrowingRetryAfter),
+            retry_after: Arc::new(AdaptiveRetryAfter),
             dialect: Arc::new(Plain::default()),
             replay: Replay::default(),
             name: None,
@@ -143,7 +143,7 @@ impl Policy {
     /// What this request gets, and what is said of its preferences.
     pub(super) fn way(&self, parts: &Parts, concern: Concern) -> (Way, Preferred) {
         if concern == Concern::Acceptable {
-            let preferences = Preferences::of(&parts.headers);
+            let preferences = Preferences::from_headers(&parts.headers);
             let needs_preference = self.dialect.needs_preference();
             // What runs elsewhere cannot be waited for here.
             let preferences = match self.hands_off {
@@ -185,7 +185,7 @@ pub(super) enum Concern {
 }
 
 /// Which requests are accepted unless
-/// [`AsyncAcceptLayer::which`](super::AsyncAcceptLayer::which) says otherwise:
+/// [`AsyncAcceptLayer::accept_if`](super::AsyncAcceptLayer::accept_if) says otherwise:
 /// `POST`, `PUT`, `PATCH` and `DELETE`, but no upgrades (RFC 9110, section 7.8)
 /// and no gRPC (`application/grpc*`).
 #[must_use]

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{collect::discard, policy::Policy, rest::Rest};
 use crate::{
-    dialect::{Bound, Fault, RequestName},
-    operation::{FailureKind, InvalidId, OperationId, WholeBody},
+    dialect::{ApiError, Bound, RequestName},
+    operation::{BufferedBody, FailureKind, InvalidId, OperationId},
     run::{InFlight, Refused},
     store::Record,
 };
@@ -75,47 +75,47 @@ impl Refusal {
         policy: &Policy,
         version: Version,
         closes: bool,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         let retry_after = policy.retry_after.retry_after(Duration::ZERO);
         let fault = match self {
-            Self::Full => Fault::Overloaded {
+            Self::Full => ApiError::Overloaded {
                 bound: Bound::InFlight,
                 retry_after,
             },
-            Self::FullForOwner => Fault::Overloaded {
+            Self::FullForOwner => ApiError::Overloaded {
                 bound: Bound::InFlightPerOwner,
                 retry_after,
             },
-            Self::Closed => Fault::ShuttingDown { retry_after },
-            Self::BodyTooLarge => Fault::BodyTooLarge {
+            Self::Closed => ApiError::ShuttingDown { retry_after },
+            Self::BodyTooLarge => ApiError::BodyTooLarge {
                 limit: policy.body_limit,
             },
-            Self::BodyTimeout => Fault::BodyTimeout,
-            Self::BodyUnreadable => Fault::BodyUnreadable,
-            Self::Unavailable => Fault::Unavailable { retry_after },
-            Self::KeyMissing => Fault::KeyMissing,
-            Self::KeyInvalid { value, shortest } => Fault::KeyInvalid {
+            Self::BodyTimeout => ApiError::BodyTimeout,
+            Self::BodyUnreadable => ApiError::BodyUnreadable,
+            Self::Unavailable => ApiError::Unavailable { retry_after },
+            Self::KeyMissing => ApiError::KeyMissing,
+            Self::KeyInvalid { value, shortest } => ApiError::KeyInvalid {
                 value: value.clone(),
                 shortest: *shortest,
             },
-            Self::ClientIdInvalid { value, why } => Fault::InvalidId {
+            Self::ClientIdInvalid { value, why } => ApiError::InvalidId {
                 field: Some("Operation-Id"),
                 value: value.clone(),
                 why: *why,
             },
-            Self::KeyReused(name) => Fault::KeyReused { name: name.clone() },
-            Self::KeyInUse(name) => Fault::KeyInUse {
+            Self::KeyReused(name) => ApiError::KeyReused { name: name.clone() },
+            Self::KeyInUse(name) => ApiError::KeyInUse {
                 name: name.clone(),
                 retry_after,
             },
-            Self::Taken(id) => Fault::IdTaken { id: id.clone() },
-            Self::Failed(kind) => Fault::Failed { kind: *kind },
-            Self::Deleted(id, name) => Fault::Deleted {
+            Self::Taken(id) => ApiError::IdTaken { id: id.clone() },
+            Self::Failed(kind) => ApiError::Failed { kind: *kind },
+            Self::Deleted(id, name) => ApiError::Deleted {
                 id: id.clone(),
                 name: name.clone(),
             },
         };
-        let mut response = policy.dialect.fault(&fault);
+        let mut response = policy.dialect.error(&fault);
         fault.add_headers(response.headers_mut());
         response.extensions_mut().insert(fault);
         if closes && version <= Version::HTTP_11 {
@@ -137,7 +137,7 @@ pub(super) struct Refusing {
 
 impl Refusing {
     /// The answer, once the call was dropped.
-    pub(super) fn response(&self) -> Response<WholeBody> {
+    pub(super) fn response(&self) -> Response<BufferedBody> {
         refuse_given_up(&self.policy, &Refusal::Closed, self.version, &self.rest)
     }
 }
@@ -148,7 +148,7 @@ pub(super) fn refuse_given_up(
     refusal: &Refusal,
     version: Version,
     rest: &Rest,
-) -> Response<WholeBody> {
+) -> Response<BufferedBody> {
     let mut response = refusal.response(policy, version, rest.is_unread());
     rest.discard_after(version, &mut response);
     response
@@ -160,7 +160,7 @@ pub(super) fn refuse_unread<B>(
     refusal: &Refusal,
     parts: &Parts,
     body: B,
-) -> Response<WholeBody>
+) -> Response<BufferedBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
@@ -183,7 +183,7 @@ where
 /// server lets go of its extensions.
 pub(super) fn discard_after<B>(
     version: Version,
-    response: &mut Response<WholeBody>,
+    response: &mut Response<BufferedBody>,
     rest: Pin<Box<B>>,
 ) where
     B: Body<Data = Bytes> + Send + 'static,

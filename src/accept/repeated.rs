@@ -8,7 +8,7 @@ use super::{
     refuse::Refusal,
 };
 use crate::{
-    dialect::{Context, Fault, RequestName, Urls},
+    dialect::{ApiError, Context, RequestName, Urls},
     operation::RecordedResponse,
     store::Record,
 };
@@ -42,5 +42,5 @@ fn is_hidden(policy: &Policy, record: &Record<RecordedResponse>, urls: &Urls) ->
     // It is not going to be read.
     context.inline_limit = 0;
     let status = policy.dialect.status(&operation.view(), &context);
-    matches!(status, Err(Fault::NotFound { .. }))
+    matches!(status, Err(ApiError::NotFound { .. }))
 }

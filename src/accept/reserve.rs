@@ -12,7 +12,7 @@ use super::{idempotency::sent, refuse::Refusal};
 use crate::{
     operation::RecordedResponse,
     run::{Node, until_answered},
-    store::{FencingToken, Key, KeyPowers, Record, Repository, Reservation, StoreError},
+    store::{FencingToken, IdempotencyKey, KeyPowers, Record, Repository, Reservation, StoreError},
 };
 
 /// What a key stands for, once that is certain.
@@ -46,7 +46,7 @@ impl ReservedKey {
     pub(super) async fn reserve<R: Repository>(
         node: Arc<Node<R>>,
         powers: KeyPowers<R>,
-        key: Key,
+        key: IdempotencyKey,
         patience: Duration,
         max_wait: Duration,
     ) -> Result<Reserved, Refusal> {
@@ -92,7 +92,7 @@ impl ReservedKey {
 struct Keeper<R> {
     node: Arc<Node<R>>,
     powers: KeyPowers<R>,
-    key: Key,
+    key: IdempotencyKey,
     token: FencingToken,
 }
 
@@ -114,7 +114,7 @@ impl<R: Repository> Keeper<R> {
                 Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
                 Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
                 Reservation::InProgress => Ok(None),
-                Reservation::Forgotten(record) => Err(Refusal::deleted(&record, sent(&self.key))),
+                Reservation::Deleted(record) => Err(Refusal::deleted(&record, sent(&self.key))),
                 Reservation::Mismatch | Reservation::Reserved(_) => {
                     Err(Refusal::KeyReused(sent(&self.key)))
                 }
@@ -151,9 +151,7 @@ impl<R: Repository> Keeper<R> {
                 Ok(Ok(Reservation::Reserved(_))) => {}
                 // It is bound by now.
                 Ok(Ok(
-                    Reservation::Operation(_)
-                    | Reservation::Forgotten(_)
-                    | Reservation::Answered(_),
+                    Reservation::Operation(_) | Reservation::Deleted(_) | Reservation::Answered(_),
                 )) => {}
                 Ok(Ok(_)) => tracing::warn!("a key is another request's by now"),
                 Ok(Err(_)) | Err(_) => tracing::warn!("a reservation could not be renewed"),

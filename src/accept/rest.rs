@@ -12,7 +12,7 @@ use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::refuse::discard_after;
-use crate::operation::WholeBody;
+use crate::operation::BufferedBody;
 
 /// A body that its service has on loan. Dropped before its end, it goes back.
 pub(super) struct Lent<B> {
@@ -84,7 +84,7 @@ pub(super) struct Rest(Option<Arc<dyn Unread>>);
 trait Unread: Send + Sync {
     fn is_unread(&self) -> bool;
 
-    fn discard_after(&self, version: Version, response: &mut Response<WholeBody>);
+    fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>);
 }
 
 impl<B: Body<Data = Bytes> + Send + 'static> Unread for Place<B> {
@@ -96,7 +96,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Unread for Place<B> {
         }
     }
 
-    fn discard_after(&self, version: Version, response: &mut Response<WholeBody>) {
+    fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>) {
         let mut place = self.lock();
         // Elsewhere somebody may be reading it yet.
         if matches!(*place, Whereabouts::Lent) {
@@ -133,7 +133,7 @@ impl Rest {
     }
 
     /// Throws away what is left, once the client was answered.
-    pub(super) fn discard_after(&self, version: Version, response: &mut Response<WholeBody>) {
+    pub(super) fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>) {
         if let Some(rest) = &self.0 {
             rest.discard_after(version, response);
         }

@@ -20,7 +20,7 @@ use super::{
     when::Way,
 };
 use crate::{
-    operation::{RecordedResponse, WholeBody},
+    operation::{BufferedBody, RecordedResponse},
     run::{Node, WholeRequest},
     store::Lease,
 };
@@ -140,7 +140,7 @@ impl<S, R> AsyncAccept<S, R> {
             request: Box::new(WholeRequest {
                 target: self.policy.target(&parts),
                 parts,
-                body: WholeBody::default(),
+                body: BufferedBody::default(),
             }),
             admitted,
         };

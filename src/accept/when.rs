@@ -162,7 +162,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("prefer", HeaderValue::from_static(prefer));
         let cap = Duration::from_secs(30);
-        let (way, preferred) = when.of(Preferences::of(&headers), cap, false);
+        let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, false);
         let mut marked = HeaderMap::new();
         preferred.mark(&mut marked, Reply::Accepted, cap);
         let applied = marked
@@ -183,10 +183,10 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", HeaderValue::from_static("wait=3"));
-            let (way, _) = when.of(Preferences::of(&headers), cap, true);
+            let (way, _) = when.of(Preferences::from_headers(&headers), cap, true);
             assert_eq!(way, Way::Pass, "{when:?}");
             headers.append("prefer", HeaderValue::from_static("respond-async"));
-            let (way, preferred) = when.of(Preferences::of(&headers), cap, true);
+            let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, true);
             assert_ne!(way, Way::Pass, "{when:?}");
             let mut marked = HeaderMap::new();
             preferred.mark(&mut marked, Reply::Accepted, cap);

@@ -11,7 +11,7 @@ use super::{
     answers::{JSON, NO_STORE, typed},
     retry_after::whole_seconds,
 };
-use crate::operation::{OperationId, State, WholeBody, push_number, push_string};
+use crate::operation::{BufferedBody, OperationId, State, push_number, push_string};
 
 /// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
 /// without the layer.
@@ -90,7 +90,7 @@ impl<'a> Accepted<'a> {
 
     /// The response.
     #[must_use]
-    pub fn into_response(self) -> Response<WholeBody> {
+    pub fn into_response(self) -> Response<BufferedBody> {
         // Where it is, the body, then what the fields say: one allocation for all of them.
         let url = self.urls.length();
         let mut text = Vec::with_capacity(192 + self.id.text_len() + 3 * url);

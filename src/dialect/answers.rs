@@ -6,8 +6,8 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use super::{Context, Fault};
-use crate::operation::{OperationView, PayloadView, WholeBody};
+use super::{ApiError, Context};
+use crate::operation::{BufferedBody, OperationView, PayloadView};
 
 pub(super) const JSON: &str = "application/json";
 
@@ -20,8 +20,8 @@ pub(super) fn typed(
     status: StatusCode,
     media_type: &'static str,
     text: impl Into<Bytes>,
-) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(text));
+) -> Response<BufferedBody> {
+    let mut response = Response::new(BufferedBody::from(text));
     *response.status_mut() = status;
     let media_type = match media_type {
         JSON => JSON_TYPE,
@@ -33,8 +33,8 @@ pub(super) fn typed(
 }
 
 /// An answer without a body.
-pub(super) fn empty(status: StatusCode) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::default());
+pub(super) fn empty(status: StatusCode) -> Response<BufferedBody> {
+    let mut response = Response::new(BufferedBody::default());
     *response.status_mut() = status;
     response
 }
@@ -45,7 +45,7 @@ pub(super) fn empty(status: StatusCode) -> Response<WholeBody> {
 pub(super) fn replayed(
     operation: &OperationView<'_>,
     context: &Context<'_>,
-) -> Result<Option<Response<WholeBody>>, Fault> {
+) -> Result<Option<Response<BufferedBody>>, ApiError> {
     Ok(match (operation.response(), operation.error_status()) {
         (Some(PayloadView::Response(recorded)), Some(status)) => {
             let mut response = context.replay.response(recorded);
@@ -55,7 +55,7 @@ pub(super) fn replayed(
         (Some(PayloadView::Response(recorded)), None) if !recorded.is_final() => {
             let (id, status) = (operation.id(), recorded.status());
             tracing::error!(%id, %status, "a result is no final response");
-            return Err(Fault::Unpresentable);
+            return Err(ApiError::Unpresentable);
         }
         (Some(PayloadView::Response(recorded)), None) => Some(context.replay.response(recorded)),
         (Some(PayloadView::Json(value)), _) => {
@@ -70,9 +70,9 @@ pub(super) fn replayed(
     })
 }
 
-pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::Error) -> Fault {
+pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::Error) -> ApiError {
     tracing::error!(id = %operation.id(), %error, "a result cannot be written as JSON");
-    Fault::Unpresentable
+    ApiError::Unpresentable
 }
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
@@ -110,7 +110,7 @@ pub(super) trait Put: Sized {
     }
 }
 
-impl Put for Response<WholeBody> {
+impl Put for Response<BufferedBody> {
     fn put(mut self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self {
         match value.map(|value| HeaderValue::from_str(value.as_ref())) {
             Some(Ok(value)) => self = self.set(name, value),

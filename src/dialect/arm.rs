@@ -1,13 +1,13 @@
 use http::{HeaderName, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry,
+    Answer, ApiError, Context, Dialect, PollRequest, RequestView,
     answers::{JSON, Put, empty},
     azure,
     error::ErrorWords,
     object::Object,
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody};
+use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
 /// As Azure Resource Manager speaks (its RPC contract, *Asynchronous Operations*); for
 /// the pollers of azure-core and azure-mgmt-core.
@@ -24,7 +24,7 @@ use crate::operation::{OperationId, OperationView, State, WholeBody};
 /// says. Errors are `{"error":{"code","message"}}`.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::base_url).
+/// [base URL](crate::AsyncAcceptLayer::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arm {}
 
@@ -70,11 +70,11 @@ fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Ans
 }
 
 impl Dialect for Arm {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        azure::ask(inquiry)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        azure::ask(request)
     }
 
-    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {
         empty(StatusCode::ACCEPTED)
             .no_store()
             .put(ASYNC_OPERATION, context.urls.status())
@@ -94,11 +94,11 @@ impl Dialect for Arm {
         operation_object(operation, context).map(Put::private)
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::NO_CONTENT)
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         azure::fault(fault)
     }
 }

@@ -8,7 +8,7 @@ use crate::operation::{OperationId, OperationView, StateSet};
 /// A request to the operations' resources, as far as a dialect sees it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Inquiry<'a> {
+pub struct RequestView<'a> {
     /// The method; `GET` for a `HEAD`.
     pub method: &'a Method,
     /// The path below the operations' root, beginning with `/`; the root itself
@@ -26,8 +26,8 @@ pub struct Inquiry<'a> {
     pub lists: bool,
 }
 
-impl<'a> Inquiry<'a> {
-    /// An inquiry without an id of the application's.
+impl<'a> RequestView<'a> {
+    /// A request without an id of the application's.
     #[must_use]
     pub fn new(
         method: &'a Method,
@@ -49,29 +49,29 @@ impl<'a> Inquiry<'a> {
 /// What a request asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ask {
+pub enum PollRequest {
     /// Something about one operation.
-    About {
+    Operation {
         /// Which operation.
         id: OperationId,
         /// What about it.
-        intent: Intent,
+        action: Action,
         /// How long the client is willing to wait for the answer.
         wait: Option<Duration>,
         /// Why it is to be canceled, if that is the question and the client says.
         reason: Option<Box<str>>,
     },
     /// Which operations there are.
-    List(Listing),
+    List(ListParams),
 }
 
-impl Ask {
+impl PollRequest {
     /// A question about an operation that wants its answer at once.
     #[must_use]
-    pub fn about(id: OperationId, intent: Intent) -> Self {
-        Self::About {
+    pub fn operation(id: OperationId, action: Action) -> Self {
+        Self::Operation {
             id,
-            intent,
+            action: action,
             wait: None,
             reason: None,
         }
@@ -80,7 +80,7 @@ impl Ask {
 
 /// Which operations a client wants listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub struct ListParams {
     /// Only those in one of these states.
     pub states: StateSet,
     /// At most so many.
@@ -92,7 +92,7 @@ pub struct Listing {
     pub cursor_parameter: &'static str,
 }
 
-impl Default for Listing {
+impl Default for ListParams {
     fn default() -> Self {
         Self {
             states: StateSet::default(),
@@ -112,7 +112,7 @@ pub struct ListPage<'a> {
     /// The cursor of the next page.
     pub next: Option<&'a str>,
     /// What was asked for.
-    pub listing: &'a Listing,
+    pub params: &'a ListParams,
     /// How many operations a page has at the most.
     pub limit: usize,
 }
@@ -120,7 +120,7 @@ pub struct ListPage<'a> {
 /// What is asked about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Intent {
+pub enum Action {
     /// Where it stands.
     Status,
     /// Its result.
@@ -128,16 +128,16 @@ pub enum Intent {
     /// What it is, and again whenever it has changed.
     Events,
     /// That it be canceled.
-    Cancel(WhenFinished),
+    Cancel(OnTerminal),
     /// That it be forgotten; refused while it is not terminal.
-    Forget,
+    Delete,
 }
 
 /// What a cancel does to an operation that has succeeded or failed already. One that was
 /// canceled already is the answer to another cancel, unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WhenFinished {
+pub enum OnTerminal {
     /// Nothing, and answers with the operation.
     Same,
     /// Nothing, and answers that it is too late.
@@ -148,5 +148,5 @@ pub enum WhenFinished {
     /// forgets the operation, also one that was canceled.
     RefuseUnlessMatched,
     /// It forgets the operation, also one that was canceled before.
-    Forget,
+    Delete,
 }

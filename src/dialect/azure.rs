@@ -1,14 +1,14 @@
 use http::{HeaderName, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry,
+    Answer, ApiError, Context, Dialect, PollRequest, RequestView,
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
     routes::{self, CANCEL, Part, RESULT, STATUS, no_list, refuse},
 };
 use crate::operation::{
-    OperationId, OperationView, Progress, RecordedResponse, State, WholeBody, essence,
+    BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, essence,
 };
 
 /// As Azure's data plane speaks (Microsoft Azure REST API Guidelines, *Long-Running
@@ -25,7 +25,7 @@ use crate::operation::{
 /// `{"error":{"code","message"}}`, with the code in `x-ms-error-code` too.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::base_url). A client chooses the id by
+/// [base URL](crate::AsyncAcceptLayer::public_url). A client chooses the id by
 /// `Operation-Id` where the layer
 /// [allows it](crate::Idempotency::client_ids).
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,9 +42,9 @@ const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
 const OF_LISTS: [&str; 6] = ["$top", "$skip", "$filter", "top", "skip", "maxpagesize"];
 
 /// What a request asks in either of Azure's dialects.
-pub(super) fn ask(inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-    routes::ask(inquiry, PARTS, no_list).map_err(|fault| match fault {
-        Fault::MissingId => refuse(inquiry, &OF_LISTS).err().unwrap_or(fault),
+pub(super) fn ask(request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+    routes::ask(request, PARTS, no_list).map_err(|fault| match fault {
+        ApiError::MissingId => refuse(request, &OF_LISTS).err().unwrap_or(fault),
         fault => fault,
     })
 }
@@ -60,20 +60,20 @@ pub(super) fn status_word(state: State) -> &'static str {
 }
 
 /// `{"error":{"code","message"}}`, and the code in a header.
-fn error(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+fn error(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     words.response(status).put(ERROR_CODE, Some(&words.code))
 }
 
 pub(super) fn percent(operation: &OperationView<'_>) -> Option<f64> {
     let progress = operation.metadata().progress();
-    progress.and_then(Progress::get_percent)
+    progress.and_then(Progress::percent)
 }
 
-pub(super) fn fault(fault: &Fault) -> Response<WholeBody> {
+pub(super) fn fault(fault: &ApiError) -> Response<BufferedBody> {
     let problem = fault.problem();
     let status = match fault {
         // The same id with another request.
-        Fault::KeyReused { .. } => StatusCode::BAD_REQUEST,
+        ApiError::KeyReused { .. } => StatusCode::BAD_REQUEST,
         fault => fault.status(),
     };
     error(status, &ErrorWords::of_fault(fault, &problem))
@@ -109,17 +109,17 @@ fn monitor(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
 }
 
 impl Dialect for Azure {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        ask(request)
     }
 
     fn accepted(
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         let id = operation.id().to_string();
-        let mut response = monitor(operation, context).unwrap_or_else(|fault| self.fault(&fault));
+        let mut response = monitor(operation, context).unwrap_or_else(|fault| self.error(&fault));
         *response.status_mut() = StatusCode::ACCEPTED;
         response
             .no_store()
@@ -139,18 +139,18 @@ impl Dialect for Azure {
         monitor(operation, context).map(Put::private)
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::NO_CONTENT)
     }
 
-    fn fault(&self, error: &Fault) -> Response<WholeBody> {
+    fn error(&self, error: &ApiError) -> Response<BufferedBody> {
         fault(error)
     }
 }
 
 /// A replayed response that its clients do not take for one more step: they go where
 /// `Location` says, and come back to what is 202.
-fn at_its_end(mut response: Response<WholeBody>) -> Response<WholeBody> {
+fn at_its_end(mut response: Response<BufferedBody>) -> Response<BufferedBody> {
     response.headers_mut().remove(http::header::LOCATION);
     if response.status() == StatusCode::ACCEPTED {
         *response.status_mut() = StatusCode::OK;
@@ -171,7 +171,7 @@ pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> An
             .retry_after(context));
     }
     let Some(words) = ErrorWords::of(operation) else {
-        let response = replayed(operation, context)?.ok_or(Fault::Unpresentable)?;
+        let response = replayed(operation, context)?.ok_or(ApiError::Unpresentable)?;
         return Ok(at_its_end(response));
     };
     let speaks_for_itself = |recorded: &RecordedResponse| {

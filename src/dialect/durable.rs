@@ -1,14 +1,15 @@
 use http::{HeaderName, Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, WhenFinished,
+    Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
+    RequestView,
     answers::{JSON, Put, empty, replayed, typed},
     error::ErrorWords,
     object::{Object, list},
     query::{self, Malformed},
     routes::{POST, Part, RESULT, ask, limit, parameter, refuse_foreign, said, states_or},
 };
-use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, cut};
+use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet, cut};
 
 /// As Azure Durable Functions speak (their HTTP API).
 ///
@@ -28,9 +29,9 @@ use crate::operation::{OperationId, OperationView, State, StateSet, WholeBody, c
 /// not kept. Of a reason 1024 bytes are.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::base_url).
+/// [base URL](crate::AsyncAcceptLayer::public_url).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Durable {}
+pub struct DurableFunctions {}
 
 const CONTINUATION_NAME: &str = "x-ms-continuation-token";
 const CONTINUATION: HeaderName = HeaderName::from_static(CONTINUATION_NAME);
@@ -43,15 +44,15 @@ const PARTS: &[Part] = &[
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
-            (Method::GET, Intent::Status),
-            (Method::DELETE, Intent::Forget),
+            (Method::GET, Action::Status),
+            (Method::DELETE, Action::Delete),
         ],
     },
     RESULT,
     Part {
         name: "terminate",
         allow: POST,
-        asks: &[(Method::POST, Intent::Cancel(WhenFinished::RefuseEnded))],
+        asks: &[(Method::POST, Action::Cancel(OnTerminal::RefuseEnded))],
     },
 ];
 
@@ -110,25 +111,25 @@ fn instance(object: Object, operation: &OperationView<'_>, context: &Context<'_>
     }
 }
 
-impl Dialect for Durable {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        if let Some(what) = cannot(inquiry) {
-            return Err(Fault::Unsupported { what });
+impl Dialect for DurableFunctions {
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        if let Some(what) = cannot(request) {
+            return Err(ApiError::Unsupported { what });
         }
         for (parameter, is_supported) in SWITCHES {
-            let is_on = switch(inquiry.query, parameter);
+            let is_on = switch(request.query, parameter);
             if is_on.map_err(|malformed| malformed.fault(parameter))? && !is_supported {
-                return Err(Fault::UnsupportedParameter { parameter });
+                return Err(ApiError::UnsupportedParameter { parameter });
             }
         }
-        let mut ask = ask(inquiry, PARTS, listing)?;
-        if let Ask::About {
-            intent: Intent::Cancel(_),
+        let mut ask = ask(request, PARTS, listing)?;
+        if let PollRequest::Operation {
+            action: Action::Cancel(_),
             reason,
             ..
         } = &mut ask
         {
-            *reason = said(inquiry, "reason")?.map(|text| cut(text.into(), REASON));
+            *reason = said(request, "reason")?.map(|text| cut(text.into(), REASON));
         }
         Ok(ask)
     }
@@ -137,7 +138,7 @@ impl Dialect for Durable {
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         let terminate = context.urls.below("terminate");
         Object::new()
             .id("id", operation.id())
@@ -167,7 +168,7 @@ impl Dialect for Durable {
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         match operation.state() {
-            State::Succeeded => replayed(operation, context)?.ok_or(Fault::Unpresentable),
+            State::Succeeded => replayed(operation, context)?.ok_or(ApiError::Unpresentable),
             _ => self.status(operation, context).map(Put::private),
         }
     }
@@ -176,7 +177,7 @@ impl Dialect for Durable {
         Ok(empty(StatusCode::ACCEPTED))
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         let text = b"{\"instancesDeleted\":1}".to_vec();
         typed(StatusCode::OK, JSON, text).private()
     }
@@ -189,13 +190,13 @@ impl Dialect for Durable {
         Ok(response.put(CONTINUATION, page.next))
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         let problem = fault.problem();
         let words = ErrorWords::of_fault(fault, &problem);
         let status = match fault {
-            Fault::AlreadyFinished { .. } => StatusCode::GONE,
+            ApiError::AlreadyFinished { .. } => StatusCode::GONE,
             // There is nothing to purge.
-            Fault::NotFinished { .. } => StatusCode::NOT_FOUND,
+            ApiError::NotFinished { .. } => StatusCode::NOT_FOUND,
             fault => fault.status(),
         };
         Object::new()
@@ -214,15 +215,15 @@ fn with_reason(url: &str) -> String {
 }
 
 /// What this request asks for that Durable Functions can do and this cannot.
-fn cannot(inquiry: &Inquiry<'_>) -> Option<&'static str> {
-    let path = inquiry.path.trim_end_matches('/');
-    match *inquiry.method {
+fn cannot(request: &RequestView<'_>) -> Option<&'static str> {
+    let path = request.path.trim_end_matches('/');
+    match *request.method {
         Method::POST if path.contains("/raiseEvent/") => Some("raiseEvent"),
         Method::POST => {
             let last = path.rsplit('/').next().unwrap_or_default();
             UNSUPPORTED.into_iter().find(|verb| *verb == last)
         }
-        Method::DELETE if path.is_empty() && inquiry.id.is_none() => {
+        Method::DELETE if path.is_empty() && request.id.is_none() => {
             Some("purging several instances at once")
         }
         _ => None,
@@ -235,29 +236,29 @@ fn switch<'a>(query: Option<&'a str>, name: &str) -> Result<bool, Malformed<'a>>
     Ok(value.is_some_and(|value| value.eq_ignore_ascii_case("true")))
 }
 
-fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     for name in UNSUPPORTED_FILTERS {
-        if said(inquiry, name)?.is_some() {
-            return Err(Fault::Unsupported { what: name });
+        if said(request, name)?.is_some() {
+            return Err(ApiError::Unsupported { what: name });
         }
     }
-    refuse_foreign(inquiry, ["runtimeStatus", "top", CONTINUATION_NAME], &[])?;
+    refuse_foreign(request, ["runtimeStatus", "top", CONTINUATION_NAME], &[])?;
     // Some clients send it without a value.
-    let states = match query::values(inquiry.query, "runtimeStatus").any(|it| it != Ok("".into())) {
-        true => states_or(inquiry, "runtimeStatus", word, &NEVER)?,
+    let states = match query::values(request.query, "runtimeStatus").any(|it| it != Ok("".into())) {
+        true => states_or(request, "runtimeStatus", word, &NEVER)?,
         false => StateSet::ALL,
     };
-    let limit = parameter(inquiry, "top")?.map(|text| limit(&text, "top"));
+    let limit = parameter(request, "top")?.map(|text| limit(&text, "top"));
     let parameter = CONTINUATION_NAME;
-    let mut cursors = inquiry.headers.get_all(&CONTINUATION).iter();
+    let mut cursors = request.headers.get_all(&CONTINUATION).iter();
     let cursor = cursors.next().map(|cursor| cursor.to_str());
     let cursor = cursor.transpose();
-    let no_text = |_| Fault::invalid_query(parameter, "", "text of ASCII characters");
+    let no_text = |_| ApiError::invalid_query(parameter, "", "text of ASCII characters");
     let cursor = cursor.map_err(no_text)?;
     if cursors.next().is_some() {
-        return Err(Fault::RepeatedParameter { parameter });
+        return Err(ApiError::RepeatedParameter { parameter });
     }
-    Ok(Listing {
+    Ok(ListParams {
         states,
         // Some clients take the first page for all there is.
         limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),

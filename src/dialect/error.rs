@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use http::{Response, StatusCode};
 
 use super::{
-    Fault,
+    ApiError,
     answers::{JSON, Put},
     object::Object,
 };
-use crate::operation::{OperationView, Problem, State, WholeBody, in_one_word};
+use crate::operation::{BufferedBody, OperationView, Problem, State, in_one_word};
 
 /// A failure in the terms that dialects share.
 pub(super) struct ErrorWords<'a> {
@@ -35,7 +35,7 @@ impl ErrorWords<'static> {
 
 impl<'a> ErrorWords<'a> {
     /// Of an error of our own, and the problem that it is.
-    pub(super) fn of_fault(fault: &Fault, problem: &'a Problem) -> Self {
+    pub(super) fn of_fault(fault: &ApiError, problem: &'a Problem) -> Self {
         Self {
             code: in_one_word(fault.code()).into(),
             message: message(problem),
@@ -52,7 +52,7 @@ impl<'a> ErrorWords<'a> {
     }
 
     /// `{"error":{"code","message"}}`
-    pub(super) fn response(&self, status: StatusCode) -> Response<WholeBody> {
+    pub(super) fn response(&self, status: StatusCode) -> Response<BufferedBody> {
         Object::new()
             .object("error", |error| self.fill(error))
             .into_error(status, JSON)

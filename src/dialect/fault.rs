@@ -12,7 +12,7 @@ use http::{
 };
 
 use super::retry_after::whole_seconds;
-use crate::operation::{FailureKind, InvalidId, OperationId, Problem, State, WholeBody};
+use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Problem, State};
 
 pub use self::{bound::Bound, request_name::RequestName};
 
@@ -53,7 +53,7 @@ pub use self::{bound::Bound, request_name::RequestName};
 /// | as its kind | as its kind | there was no operation yet when it failed |
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ApiError {
     /// The request names no operation.
     MissingId,
     /// What it names cannot be an operation.
@@ -133,21 +133,21 @@ pub enum Fault {
         /// The operation.
         id: OperationId,
     },
-    /// An `Idempotency-Key` is required.
+    /// An `Idempotency-IdempotencyKey` is required.
     KeyMissing,
-    /// The `Idempotency-Key` is no string, too long or too short.
+    /// The `Idempotency-IdempotencyKey` is no string, too long or too short.
     KeyInvalid {
         /// What was sent as one; several fields as one list.
         value: Box<str>,
         /// How many characters it needs.
         shortest: usize,
     },
-    /// The `Idempotency-Key` or the `Operation-Id` came with another request before.
+    /// The `Idempotency-IdempotencyKey` or the `Operation-Id` came with another request before.
     KeyReused {
         /// Which of them.
         name: RequestName,
     },
-    /// The first request with this `Idempotency-Key` or `Operation-Id` is still being
+    /// The first request with this `Idempotency-IdempotencyKey` or `Operation-Id` is still being
     /// answered.
     KeyInUse {
         /// Which of them.
@@ -216,7 +216,7 @@ pub enum Fault {
     },
 }
 
-impl Fault {
+impl ApiError {
     /// What a path or a query names is no operation's id.
     #[must_use]
     pub fn invalid_id(text: &str, why: InvalidId) -> Self {
@@ -291,7 +291,7 @@ impl Fault {
     /// The fault as a response: its problem, with `Allow` or `Retry-After`
     /// where one belongs.
     #[must_use]
-    pub fn into_response(self) -> Response<WholeBody> {
+    pub fn into_response(self) -> Response<BufferedBody> {
         let mut response = self.problem().into_response();
         self.add_headers(response.headers_mut());
         response

@@ -4,14 +4,14 @@ use http::{
 };
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    Action, Answer, ApiError, Context, Dialect, OnTerminal, PollRequest, RequestView,
     answers::{Put, empty, replayed},
     error::ErrorWords,
     object::Object,
     routes::{Part, ask, no_list},
 };
 use crate::operation::{
-    OperationId, OperationView, RecordedResponse, State, WholeBody, essence, http_date,
+    BufferedBody, OperationId, OperationView, RecordedResponse, State, essence, http_date,
 };
 
 /// As FHIR servers speak (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data
@@ -30,10 +30,10 @@ use crate::operation::{
 /// A failure of 408, 429, 500 and above is `422`: to its clients those say that the poll
 /// itself has failed and is to be repeated. Errors are an `OperationOutcome`, the
 /// service's own if it has made one. A kick-off that
-/// is a `GET` has to be [let in](crate::AsyncAcceptLayer::which).
+/// is a `GET` has to be [let in](crate::AsyncAcceptLayer::accept_if).
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::base_url).
+/// [base URL](crate::AsyncAcceptLayer::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fhir {}
 
@@ -44,13 +44,13 @@ const PARTS: &[Part] = &[Part {
     name: "",
     allow: "GET, HEAD, DELETE, OPTIONS",
     asks: &[
-        (Method::GET, Intent::Result),
-        (Method::DELETE, Intent::Cancel(WhenFinished::Forget)),
+        (Method::GET, Action::Result),
+        (Method::DELETE, Action::Cancel(OnTerminal::Delete)),
     ],
 }];
 
 /// An `OperationOutcome` with one issue.
-fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     Object::new()
         .value("resourceType", "OperationOutcome")
         .objects("issue", [words], |issue, words| {
@@ -87,9 +87,9 @@ fn issue_type(status: StatusCode) -> &'static str {
 fn progress(operation: &OperationView<'_>) -> String {
     let progress = operation.metadata().progress();
     let text = progress.and_then(|progress| {
-        let percent = progress.get_percent();
+        let percent = progress.percent();
         let percent = percent.map(|percent| format!("{percent:.0}% complete"));
-        percent.or_else(|| progress.get_message().map(str::to_owned))
+        percent.or_else(|| progress.message().map(str::to_owned))
     });
     let text = text.unwrap_or_else(|| match operation.state() {
         State::Pending => "accepted".into(),
@@ -106,22 +106,22 @@ fn progress(operation: &OperationView<'_>) -> String {
 
 /// A replayed response that its clients do not take for one more step: they go where
 /// `Content-Location` says.
-fn with_status(status: StatusCode, mut response: Response<WholeBody>) -> Response<WholeBody> {
+fn with_status(status: StatusCode, mut response: Response<BufferedBody>) -> Response<BufferedBody> {
     response.headers_mut().remove(CONTENT_LOCATION);
     *response.status_mut() = status;
     response
 }
 
 impl Dialect for Fhir {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry, PARTS, no_list)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        ask(request, PARTS, no_list)
     }
 
     fn needs_preference(&self) -> bool {
         true
     }
 
-    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {
         empty(StatusCode::ACCEPTED)
             .no_store()
             .put(CONTENT_LOCATION, context.urls.status())
@@ -140,7 +140,7 @@ impl Dialect for Fhir {
                 .retry_after(context)),
             (State::Canceled, _) => {
                 let id = operation.id().clone();
-                Err(Fault::NotFound { id })
+                Err(ApiError::NotFound { id })
             }
             (State::Failed, Some(words)) => {
                 let status = words.lasting_status();
@@ -155,7 +155,7 @@ impl Dialect for Fhir {
             }
             (State::Failed | State::Succeeded, _) => {
                 let expires = operation.metadata().expires_at().map(http_date);
-                let response = replayed(operation, context)?.ok_or(Fault::Unpresentable)?;
+                let response = replayed(operation, context)?.ok_or(ApiError::Unpresentable)?;
                 // Any other status is no end to its clients.
                 Ok(with_status(StatusCode::OK, response).put(EXPIRES, expires))
             }
@@ -166,11 +166,11 @@ impl Dialect for Fhir {
         Ok(empty(StatusCode::ACCEPTED))
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::ACCEPTED)
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         outcome(
             fault.status(),
             &ErrorWords::of_fault(fault, &fault.problem()),

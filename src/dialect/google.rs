@@ -3,15 +3,15 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, Preferences,
-    WhenFinished,
+    Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
+    Preferences, RequestView,
     answers::{JSON, Put, replayed, typed},
     error::ErrorWords,
     object::Object,
     routes::{Asked, POST, Part, RESULT, asked, parameter_named, refuse_foreign, said},
 };
 use crate::operation::{
-    OperationId, OperationView, Progress, RecordedResponse, State, StateSet, WholeBody,
+    BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, StateSet,
 };
 
 /// As Google speaks (AIP-151, `google.longrunning.Operations` over HTTP and JSON); for
@@ -74,20 +74,20 @@ const PARTS: &[Part] = &[
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
-            (Method::GET, Intent::Status),
-            (Method::DELETE, Intent::Forget),
+            (Method::GET, Action::Status),
+            (Method::DELETE, Action::Delete),
         ],
     },
     RESULT,
     Part {
         name: ":cancel",
         allow: POST,
-        asks: &[(Method::POST, Intent::Cancel(WhenFinished::Same))],
+        asks: &[(Method::POST, Action::Cancel(OnTerminal::Same))],
     },
     Part {
         name: ":wait",
         allow: POST,
-        asks: &[(Method::POST, Intent::Status)],
+        asks: &[(Method::POST, Action::Status)],
     },
 ];
 
@@ -110,8 +110,8 @@ fn metadata(object: Object, operation: &OperationView<'_>) -> Object {
         .time("updateTime", metadata.updated_at())
         .time("endTime", metadata.finished_at())
         .time("expireTime", metadata.expires_at())
-        .some("progressPercent", progress.and_then(Progress::get_percent))
-        .some("statusMessage", progress.and_then(Progress::get_message))
+        .some("progressPercent", progress.and_then(Progress::percent))
+        .some("statusMessage", progress.and_then(Progress::message))
 }
 
 fn response(object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
@@ -182,47 +182,47 @@ fn code(status: StatusCode) -> (u32, &'static str) {
 }
 
 impl Dialect for Google {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        match asked(inquiry, PARTS)? {
-            Asked::About(id, intent) => {
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        match asked(request, PARTS)? {
+            Asked::About(id, action) => {
                 // What is posted for its status is waited for.
-                let wait = match (inquiry.method, intent) {
-                    (&Method::POST, Intent::Status) => {
-                        let timeout = said(inquiry, "timeout")?.map(|text| {
+                let wait = match (request.method, action) {
+                    (&Method::POST, Action::Status) => {
+                        let timeout = said(request, "timeout")?.map(|text| {
                             let seconds = text.strip_suffix('s').unwrap_or(&text).parse().ok();
                             let wait = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
                             let allowed = "seconds, as 10s";
-                            wait.ok_or_else(|| Fault::invalid_query("timeout", &text, allowed))
+                            wait.ok_or_else(|| ApiError::invalid_query("timeout", &text, allowed))
                         });
                         Some(timeout.transpose()?.unwrap_or(ANY_TIME))
                     }
-                    _ => Preferences::of(inquiry.headers).wait(),
+                    _ => Preferences::from_headers(request.headers).wait(),
                 };
-                Ok(Ask::About {
+                Ok(PollRequest::Operation {
                     id,
-                    intent,
+                    action: action,
                     wait,
                     reason: None,
                 })
             }
             Asked::List => {
-                if said(inquiry, "filter")?.is_some() {
-                    return Err(Fault::Unsupported { what: "filter" });
+                if said(request, "filter")?.is_some() {
+                    return Err(ApiError::Unsupported { what: "filter" });
                 }
                 refuse_foreign(
-                    inquiry,
+                    request,
                     ["", "pageSize", "pageToken"],
                     &["filter", "page_size", "page_token"],
                 )?;
-                let limit = parameter_named(inquiry, &["pageSize", "page_size"])?;
+                let limit = parameter_named(request, &["pageSize", "page_size"])?;
                 let limit = limit.filter(|(_, text)| !text.is_empty());
                 let limit = limit.map(|(name, text)| {
-                    let invalid = |_| Fault::invalid_query(name, &text, "a whole number");
+                    let invalid = |_| ApiError::invalid_query(name, &text, "a whole number");
                     text.parse().map_err(invalid)
                 });
-                let token = parameter_named(inquiry, &["pageToken", "page_token"])?;
+                let token = parameter_named(request, &["pageToken", "page_token"])?;
                 let token = token.filter(|(_, text)| !text.is_empty());
-                Ok(Ask::List(Listing {
+                Ok(PollRequest::List(ListParams {
                     states: StateSet::ALL,
                     // None, or 0, is as many as the service likes.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
@@ -237,7 +237,7 @@ impl Dialect for Google {
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         self.fill(Object::new(), operation, context)
             .into_error(StatusCode::OK, JSON)
             .no_store()
@@ -262,7 +262,7 @@ impl Dialect for Google {
         Ok(typed(StatusCode::OK, JSON, b"{}".to_vec()).private())
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         typed(StatusCode::OK, JSON, b"{}".to_vec()).private()
     }
 
@@ -277,11 +277,11 @@ impl Dialect for Google {
         Ok(list.into_response(StatusCode::OK, JSON)?.private())
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         let problem = fault.problem();
         let words = ErrorWords::of_fault(fault, &problem);
         let (status, (_, name)) = match fault {
-            Fault::NotFinished { .. } => {
+            ApiError::NotFinished { .. } => {
                 let status = StatusCode::BAD_REQUEST;
                 (status, (9, "FAILED_PRECONDITION"))
             }

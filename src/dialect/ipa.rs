@@ -1,14 +1,14 @@
 use http::{Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, ListPage, Listing,
+    Answer, ApiError, Context, Dialect, ListPage, ListParams, PollRequest, RequestView,
     answers::{JSON, Put, empty, replayed},
     error::ErrorWords,
     object::Object,
     plain,
     routes::{CANCEL, Part, RESULT, STATUS, ask, limit, parameter, refuse_foreign},
 };
-use crate::operation::{OperationId, OperationView, Progress, State, WholeBody};
+use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State};
 
 /// As MongoDB's APIs are to speak (IPA-132, *Long-Running Operations*, experimental).
 ///
@@ -58,13 +58,13 @@ impl Ipa {
             .time("createdAt", metadata.created_at())
             .time("updatedAt", metadata.updated_at())
             .time("expiresAt", metadata.expires_at())
-            .some("statusMessage", progress.and_then(Progress::get_message));
-        if let Some(counted) = progress.filter(|progress| progress.get_total().is_some()) {
+            .some("statusMessage", progress.and_then(Progress::message));
+        if let Some(counted) = progress.filter(|progress| progress.total().is_some()) {
             object = object.object("progress", |progress| {
                 progress
-                    .some("completed", counted.get_completed())
-                    .some("total", counted.get_total())
-                    .some("unit", counted.get_unit())
+                    .some("completed", counted.completed())
+                    .some("total", counted.total())
+                    .some("unit", counted.unit())
             });
         }
         match (state, ErrorWords::of(operation)) {
@@ -103,33 +103,33 @@ fn error(object: Object, words: &ErrorWords<'_>) -> Object {
 
 /// Pages are asked for in Plain's words; or in those of the guidelines, by which there is
 /// only a first page here, and no count.
-fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     refuse_foreign(
-        inquiry,
+        request,
         ["state", "itemsPerPage", "cursor"],
         &["limit", "pageNum"],
     )?;
-    let listing = plain::listing(inquiry)?;
-    let items = parameter(inquiry, "itemsPerPage")?.map(|text| limit(&text, "itemsPerPage"));
+    let listing = plain::listing(request)?;
+    let items = parameter(request, "itemsPerPage")?.map(|text| limit(&text, "itemsPerPage"));
     let items = items.transpose()?;
     if items.is_some() && listing.limit.is_some() {
-        return Err(Fault::RepeatedParameter {
+        return Err(ApiError::RepeatedParameter {
             parameter: "itemsPerPage",
         });
     }
     for (parameter_name, only) in [("pageNum", "1"), ("includeCount", "false")] {
-        if let Some(value) = parameter(inquiry, parameter_name)?.filter(|value| value != only) {
-            return Err(Fault::invalid_query(parameter_name, &value, only));
+        if let Some(value) = parameter(request, parameter_name)?.filter(|value| value != only) {
+            return Err(ApiError::invalid_query(parameter_name, &value, only));
         }
     }
-    Ok(Listing {
+    Ok(ListParams {
         limit: listing.limit.or(items),
         ..listing
     })
 }
 
 /// An error of a request.
-fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
+fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     Object::new()
         .value("error", status.as_u16())
         .value("errorCode", &words.code)
@@ -140,11 +140,11 @@ fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<WholeBody> {
 }
 
 impl Dialect for Ipa {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry, PARTS, listing)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        ask(request, PARTS, listing)
     }
 
-    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {
         empty(StatusCode::ACCEPTED)
             .no_store()
             .location(context)
@@ -159,7 +159,7 @@ impl Dialect for Ipa {
 
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         match (operation.state(), ErrorWords::of(operation)) {
-            (State::Succeeded, _) => replayed(operation, context)?.ok_or(Fault::Unpresentable),
+            (State::Succeeded, _) => replayed(operation, context)?.ok_or(ApiError::Unpresentable),
             (_, Some(words)) => Ok(refusal(words.status, &words)),
             (_, None) => {
                 let response = empty(StatusCode::ACCEPTED).private();
@@ -173,7 +173,7 @@ impl Dialect for Ipa {
         Ok(object.into_response(StatusCode::OK, JSON)?.private())
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::NO_CONTENT)
     }
 
@@ -190,7 +190,7 @@ impl Dialect for Ipa {
         Ok(list.private().put(http::header::LINK, link))
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         refusal(
             fault.status(),
             &ErrorWords::of_fault(fault, &fault.problem()),

@@ -54,14 +54,14 @@ impl Locator {
         self.root = Root::new(&self.text_before_ids(&self.base));
     }
 
-    pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidBaseUrl> {
-        let (scheme, rest) = url.split_once("://").ok_or(InvalidBaseUrl)?;
+    pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidPublicUrl> {
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidPublicUrl)?;
         let is_http = ["http", "https"]
             .iter()
             .any(|it| it.eq_ignore_ascii_case(scheme));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_http || !is_host_and_port(authority) || !path.bytes().all(may_be_in_path) {
-            return Err(InvalidBaseUrl);
+            return Err(InvalidPublicUrl);
         }
         self.base = url.trim_end_matches('/').into();
         self.root = Root::new(&self.text_before_ids(&self.base));
@@ -137,7 +137,7 @@ impl fmt::Debug for Locator {
 /// and a path; without user information, a query or a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a base URL is an absolute http or https URL without user information, query and fragment")]
-pub struct InvalidBaseUrl;
+pub struct InvalidPublicUrl;
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +206,7 @@ mod tests {
         ] {
             assert_eq!(
                 Locator::default().set_base(bad),
-                Err(InvalidBaseUrl),
+                Err(InvalidPublicUrl),
                 "{bad}"
             );
         }

@@ -40,22 +40,22 @@ mod urls;
 
 pub use accepted::Accepted;
 pub use arm::Arm;
-pub use ask::{Ask, Inquiry, Intent, ListPage, Listing, WhenFinished};
+pub use ask::{Action, ListPage, ListParams, OnTerminal, PollRequest, RequestView};
 pub use azure::Azure;
 pub use context::Context;
-pub use durable::Durable;
+pub use durable::DurableFunctions;
 pub use event::Event;
-pub use fault::{Bound, Fault, RequestName};
+pub use fault::{ApiError, Bound, RequestName};
 pub use fhir::Fhir;
 pub use google::Google;
 pub use ipa::Ipa;
-pub use locator::{InvalidBaseUrl, Locator};
+pub use locator::{InvalidPublicUrl, Locator};
 pub use odata::OData;
 pub use ogc::Ogc;
 pub use plain::Plain;
 pub use prefer::Preferences;
 pub use replay::{Replay, not_replayed};
-pub use retry_after::{GrowingRetryAfter, RetryAfter};
+pub use retry_after::{AdaptiveRetryAfter, RetryAfter};
 pub use urls::Urls;
 
 pub(crate) use forwarded::ForwardedBy;
@@ -67,7 +67,7 @@ use std::sync::Arc;
 
 use http::Response;
 
-use crate::operation::{OperationId, OperationView, WholeBody};
+use crate::operation::{BufferedBody, OperationId, OperationView};
 
 /// A vocabulary for operations on the wire. See the [module](self).
 ///
@@ -77,20 +77,23 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// What a request to the operations' resources asks.
     ///
     /// `HEAD` arrives as `GET`. `OPTIONS` arrives as it is; the answer is the
-    /// `allow` of the [`Fault::MethodNotAllowed`] that it gets here.
+    /// `allow` of the [`ApiError::MethodNotAllowed`] that it gets here.
     ///
     /// # Errors
-    /// A [`Fault`] if it asks nothing that can be answered.
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault>;
+    /// A [`ApiError`] if it asks nothing that can be answered.
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError>;
 
     /// The answer to a request that was accepted.
-    fn accepted(&self, operation: &OperationView<'_>, context: &Context<'_>)
-    -> Response<WholeBody>;
+    fn accepted(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Response<BufferedBody>;
 
     /// The operation itself.
     ///
     /// # Errors
-    /// A [`Fault`] where the operation is to look as if it were not there, or
+    /// A [`ApiError`] where the operation is to look as if it were not there, or
     /// cannot be shown. The same goes for [`result`](Self::result) and
     /// [`ended`](Self::ended).
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
@@ -102,7 +105,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
     /// The answer to a request that made the operation be forgotten.
-    fn forgotten(&self, id: &OperationId) -> Response<WholeBody>;
+    fn deleted(&self, id: &OperationId) -> Response<BufferedBody>;
 
     /// Whether only those requests are accepted that say `Prefer: respond-async`
     /// (RFC 7240, section 4.1), whatever else the application chose. By default not.
@@ -118,29 +121,33 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// An operation in an event stream. By default as [`Plain`] words it.
     ///
     /// # Errors
-    /// A [`Fault`] ends the stream.
-    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+    /// A [`ApiError`] ends the stream.
+    fn event(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Result<Event, ApiError> {
         Plain::default().event(operation, context)
     }
 
     /// An error of this crate's own making.
-    fn fault(&self, fault: &Fault) -> Response<WholeBody>;
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody>;
 }
 
 /// An answer, or the fault there is in its stead.
-pub type Answer = Result<Response<WholeBody>, Fault>;
+pub type Answer = Result<Response<BufferedBody>, ApiError>;
 
 /// A dialect that is chosen at run time.
 impl<D: Dialect + ?Sized> Dialect for Arc<D> {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        (**self).ask(inquiry)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        (**self).parse(request)
     }
 
     fn accepted(
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         (**self).accepted(operation, context)
     }
 
@@ -156,8 +163,8 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
         (**self).ended(operation, context)
     }
 
-    fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
-        (**self).forgotten(id)
+    fn deleted(&self, id: &OperationId) -> Response<BufferedBody> {
+        (**self).deleted(id)
     }
 
     fn needs_preference(&self) -> bool {
@@ -168,11 +175,15 @@ impl<D: Dialect + ?Sized> Dialect for Arc<D> {
         (**self).list(page)
     }
 
-    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+    fn event(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Result<Event, ApiError> {
         (**self).event(operation, context)
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
-        (**self).fault(fault)
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
+        (**self).error(fault)
     }
 }

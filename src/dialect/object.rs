@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::{Context, Fault, answers::typed};
-use crate::operation::{OperationId, OperationView, WholeBody, push_rfc3339};
+use super::{ApiError, Context, answers::typed};
+use crate::operation::{BufferedBody, OperationId, OperationView, push_rfc3339};
 
 /// A JSON object. What is inside another is written into the same text.
 pub(super) struct Object {
@@ -151,17 +151,17 @@ impl Object {
         (self, is_embedded)
     }
 
-    fn finish(mut self) -> Result<Vec<u8>, Fault> {
+    fn finish(mut self) -> Result<Vec<u8>, ApiError> {
         self.text.push(b'}');
         self.whole()
     }
 
-    fn whole(self) -> Result<Vec<u8>, Fault> {
+    fn whole(self) -> Result<Vec<u8>, ApiError> {
         match self.failed {
             None => Ok(self.text),
             Some(error) => {
                 tracing::error!(%error, "a result cannot be written as JSON");
-                Err(Fault::Unpresentable)
+                Err(ApiError::Unpresentable)
             }
         }
     }
@@ -170,7 +170,7 @@ impl Object {
         self,
         status: StatusCode,
         media_type: &'static str,
-    ) -> Result<Response<WholeBody>, Fault> {
+    ) -> Result<Response<BufferedBody>, ApiError> {
         Ok(typed(status, media_type, self.finish()?))
     }
 
@@ -179,7 +179,7 @@ impl Object {
         self,
         status: StatusCode,
         media_type: &'static str,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         typed(
             status,
             media_type,
@@ -192,7 +192,7 @@ impl Object {
 pub(super) fn list<T>(
     items: impl IntoIterator<Item = T>,
     fill: impl Fn(Object, T) -> Object,
-) -> Result<Vec<u8>, Fault> {
+) -> Result<Vec<u8>, ApiError> {
     let nothing = Object {
         text: Vec::with_capacity(1024),
         failed: None,

@@ -1,12 +1,12 @@
 use http::{HeaderName, Method, Response, StatusCode};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, WhenFinished,
+    Action, Answer, ApiError, Context, Dialect, OnTerminal, PollRequest, RequestView,
     answers::{Put, empty, replayed},
     error::ErrorWords,
     routes::{Part, ask, no_list, refuse},
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody};
+use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
 /// As OData services speak (OData 4.01, part 1, section 11.6 *Asynchronous Requests*).
 ///
@@ -49,22 +49,22 @@ const PARTS: &[Part] = &[Part {
     name: "",
     allow: "GET, HEAD, DELETE, OPTIONS",
     asks: &[
-        (Method::GET, Intent::Result),
-        (Method::DELETE, Intent::Cancel(WhenFinished::Refuse)),
+        (Method::GET, Action::Result),
+        (Method::DELETE, Action::Cancel(OnTerminal::Refuse)),
     ],
 }];
 
 impl Dialect for OData {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        refuse(inquiry, &SYSTEM_QUERY_OPTIONS)?;
-        ask(inquiry, PARTS, no_list)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        refuse(request, &SYSTEM_QUERY_OPTIONS)?;
+        ask(request, PARTS, no_list)
     }
 
     fn needs_preference(&self) -> bool {
         true
     }
 
-    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<WholeBody> {
+    fn accepted(&self, _: &OperationView<'_>, context: &Context<'_>) -> Response<BufferedBody> {
         empty(StatusCode::ACCEPTED)
             .no_store()
             .location(context)
@@ -82,13 +82,13 @@ impl Dialect for OData {
                 let response = empty(StatusCode::ACCEPTED).private();
                 return Ok(response.location(context).retry_after(context));
             }
-            State::Canceled => return Err(Fault::NotFound { id: id.clone() }),
+            State::Canceled => return Err(ApiError::NotFound { id: id.clone() }),
             State::Succeeded | State::Failed => {}
         }
         let mut response = match (replayed(operation, context)?, ErrorWords::of(operation)) {
             (Some(response), _) => response,
             (None, Some(words)) => words.response(words.status).private(),
-            (None, None) => return Err(Fault::Unpresentable),
+            (None, None) => return Err(ApiError::Unpresentable),
         };
         let status = response.status().as_str().to_owned();
         *response.status_mut() = StatusCode::OK;
@@ -99,14 +99,14 @@ impl Dialect for OData {
         Ok(empty(StatusCode::NO_CONTENT))
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::NO_CONTENT)
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         let problem = fault.problem();
         let status = match fault {
-            Fault::AlreadyFinished { .. } => StatusCode::GONE,
+            ApiError::AlreadyFinished { .. } => StatusCode::GONE,
             fault => fault.status(),
         };
         ErrorWords::of_fault(fault, &problem).response(status)

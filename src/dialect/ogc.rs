@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use http::{Method, Response, StatusCode, header::LINK};
 
 use super::{
-    Answer, Ask, Context, Dialect, Fault, Inquiry, Intent, ListPage, Listing, WhenFinished,
+    Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
+    RequestView,
     answers::{JSON, Put, replayed},
     error::ErrorWords,
     object::Object,
@@ -11,7 +12,7 @@ use super::{
     routes::{Part, READ, ask, limit, parameter, refuse_foreign, states, states_again},
 };
 use crate::operation::{
-    OperationId, OperationView, Problem, Progress, RecordedResponse, State, WholeBody,
+    BufferedBody, OperationId, OperationView, Problem, Progress, RecordedResponse, State,
 };
 
 /// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it; requirements
@@ -26,7 +27,7 @@ use crate::operation::{
 /// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status`, `type` |
 ///
 /// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
-/// `processID` is the [name](crate::AsyncAcceptLayer::name) of the operation. Errors are
+/// `processID` is the [name](crate::AsyncAcceptLayer::operation_name) of the operation. Errors are
 /// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
 /// `minDuration` and `maxDuration` are `501`,
 /// an `offset` but 0 is `400`: the next page is a link.
@@ -38,14 +39,14 @@ const PARTS: &[Part] = &[
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
-            (Method::GET, Intent::Status),
-            (Method::DELETE, Intent::Cancel(WhenFinished::Forget)),
+            (Method::GET, Action::Status),
+            (Method::DELETE, Action::Cancel(OnTerminal::Delete)),
         ],
     },
     Part {
         name: "results",
         allow: READ,
-        asks: &[(Method::GET, Intent::Result)],
+        asks: &[(Method::GET, Action::Result)],
     },
 ];
 
@@ -95,7 +96,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
     let progress = metadata.progress();
     let percent = match state {
         State::Succeeded => Some(100.0),
-        _ => progress.and_then(Progress::get_percent),
+        _ => progress.and_then(Progress::percent),
     };
     let words = ErrorWords::of(operation);
     let message = words.as_ref().map(|words| words.message);
@@ -111,10 +112,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         .value("type", "process")
         .some("processID", metadata.name())
         .value("status", word(state))
-        .some(
-            "message",
-            message.or(progress.and_then(Progress::get_message)),
-        )
+        .some("message", message.or(progress.and_then(Progress::message)))
         .time("created", metadata.created_at())
         .time("started", metadata.started_at())
         .time("finished", metadata.finished_at())
@@ -133,15 +131,15 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
 }
 
 impl Dialect for Ogc {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        ask(inquiry, PARTS, listing)
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        ask(request, PARTS, listing)
     }
 
     fn accepted(
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         status_info(Object::new(), operation, context)
             .into_error(StatusCode::CREATED, JSON)
             .no_store()
@@ -167,12 +165,12 @@ impl Dialect for Ogc {
                 )),
             State::Canceled => {
                 let id = operation.id().clone();
-                return Err(Fault::Canceled { id });
+                return Err(ApiError::Canceled { id });
             }
             State::Failed => exception(operation).unwrap_or_default(),
             State::Succeeded => {
                 let response = replayed(operation, context)?;
-                return response.ok_or(Fault::Unpresentable);
+                return response.ok_or(ApiError::Unpresentable);
             }
         };
         Ok(problem.into_response().private().retry_after(context))
@@ -184,7 +182,7 @@ impl Dialect for Ogc {
         Ok(info.private())
     }
 
-    fn forgotten(&self, id: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, id: &OperationId) -> Response<BufferedBody> {
         Object::new()
             .id("id", id)
             .id("jobID", id)
@@ -196,7 +194,7 @@ impl Dialect for Ogc {
 
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let next = page.next.map(|cursor| {
-            let listing = page.listing;
+            let listing = page.params;
             let states = states_again(listing.states, "status", word);
             let limit = listing.limit.map(|limit| format!("&limit={limit}"));
             format!(
@@ -214,9 +212,9 @@ impl Dialect for Ogc {
         Ok(list.private().put(LINK, next))
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         let problem = match fault {
-            Fault::NotFound { .. } => fault
+            ApiError::NotFound { .. } => fault
                 .problem()
                 .with_type(format!("{EXCEPTIONS}/no-such-job")),
             fault => fault.problem(),
@@ -225,31 +223,31 @@ impl Dialect for Ogc {
     }
 }
 
-fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
+fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     for name in UNSUPPORTED {
-        if query::values(inquiry.query, name).next().is_some() {
-            return Err(Fault::Unsupported { what: name });
+        if query::values(request.query, name).next().is_some() {
+            return Err(ApiError::Unsupported { what: name });
         }
     }
-    refuse_foreign(inquiry, ["status", "limit", "cursor"], &["offset"])?;
+    refuse_foreign(request, ["status", "limit", "cursor"], &["offset"])?;
     // Pages follow one another by cursors.
-    if let Some(offset) = parameter(inquiry, "offset")?.filter(|offset| offset != "0") {
+    if let Some(offset) = parameter(request, "offset")?.filter(|offset| offset != "0") {
         let allowed = "0, since the next page is a link";
-        return Err(Fault::invalid_query("offset", &offset, allowed));
+        return Err(ApiError::invalid_query("offset", &offset, allowed));
     }
     // There is nothing but processes.
-    let kinds = query::values(inquiry.query, "type");
+    let kinds = query::values(request.query, "type");
     let kinds = kinds.collect::<Result<Vec<_>, _>>();
     let kinds = kinds.map_err(|malformed| malformed.fault("type"))?;
     let mut kinds = kinds.iter().flat_map(|kinds| kinds.split(',')).peekable();
     if kinds.peek().is_some() && !kinds.any(|kind| kind == "process") {
-        return Err(Fault::Unsupported { what: "type" });
+        return Err(ApiError::Unsupported { what: "type" });
     }
-    let limit = parameter(inquiry, "limit")?.map(|text| limit(&text, "limit"));
-    Ok(Listing {
-        states: states(inquiry, "status", word)?,
+    let limit = parameter(request, "limit")?.map(|text| limit(&text, "limit"));
+    Ok(ListParams {
+        states: states(request, "status", word)?,
         limit: limit.transpose()?,
-        cursor: parameter(inquiry, "cursor")?.map(Into::into),
-        ..Listing::default()
+        cursor: parameter(request, "cursor")?.map(Into::into),
+        ..ListParams::default()
     })
 }

@@ -3,8 +3,8 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderName, Method, Response, StatusCode, header::LINK};
 
 use super::{
-    Accepted, Answer, Ask, Context, Dialect, Event, Fault, Inquiry, Intent, ListPage, Listing,
-    Preferences, WhenFinished,
+    Accepted, Action, Answer, ApiError, Context, Dialect, Event, ListPage, ListParams, OnTerminal,
+    PollRequest, Preferences, RequestView,
     accept::prefers_events,
     answers::{JSON, Put, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
@@ -14,7 +14,7 @@ use super::{
         states_again,
     },
 };
-use crate::operation::{OperationId, OperationView, State, WholeBody, push_string};
+use crate::operation::{BufferedBody, OperationId, OperationView, State, push_string};
 
 /// The default dialect.
 ///
@@ -29,7 +29,7 @@ use crate::operation::{OperationId, OperationView, State, WholeBody, push_string
 /// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, once it has ended | 204, and it is forgotten |
 /// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
 ///
-/// An operation has `id`, `state`, its [name](crate::AsyncAcceptLayer::name), `result`
+/// An operation has `id`, `state`, its [name](crate::AsyncAcceptLayer::operation_name), `result`
 /// or `problem`, `progress` and its times, each where there is one; once it has succeeded
 /// or failed also `links`, of which `result` is the URL of its result. What is going on,
 /// or was canceled, has no links.
@@ -65,10 +65,10 @@ const PARTS: &[Part] = &[
         name: "",
         allow: RESOURCE,
         asks: &[
-            (Method::GET, Intent::Status),
+            (Method::GET, Action::Status),
             (
                 Method::DELETE,
-                Intent::Cancel(WhenFinished::RefuseUnlessMatched),
+                Action::Cancel(OnTerminal::RefuseUnlessMatched),
             ),
         ],
     },
@@ -76,7 +76,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "events",
         allow: READ,
-        asks: &[(Method::GET, Intent::Events)],
+        asks: &[(Method::GET, Action::Events)],
     },
 ];
 
@@ -111,21 +111,21 @@ impl Plain {
 }
 
 impl Dialect for Plain {
-    fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Ask, Fault> {
-        let (id, intent) = match asked(inquiry, PARTS)? {
+    fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
+        let (id, action) = match asked(request, PARTS)? {
             Asked::List => {
-                refuse_foreign(inquiry, ["state", "limit", "cursor"], &[])?;
-                return Ok(Ask::List(listing(inquiry)?));
+                refuse_foreign(request, ["state", "limit", "cursor"], &[])?;
+                return Ok(PollRequest::List(listing(request)?));
             }
-            Asked::About(id, Intent::Status) if prefers_events(inquiry.headers) => {
-                (id, Intent::Events)
+            Asked::About(id, Action::Status) if prefers_events(request.headers) => {
+                (id, Action::Events)
             }
-            Asked::About(id, intent) => (id, intent),
+            Asked::About(id, action) => (id, action),
         };
-        let wait = wait(inquiry)?;
-        Ok(Ask::About {
+        let wait = wait(request)?;
+        Ok(PollRequest::Operation {
             id,
-            intent,
+            action: action,
             wait,
             reason: None,
         })
@@ -135,7 +135,7 @@ impl Dialect for Plain {
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
-    ) -> Response<WholeBody> {
+    ) -> Response<BufferedBody> {
         Accepted::new(operation.id())
             .of_operation(operation.state(), context.urls, context.retry_after)
             .into_response()
@@ -157,7 +157,7 @@ impl Dialect for Plain {
             }
             State::Canceled => {
                 let id = operation.id().clone();
-                return Err(Fault::Canceled { id });
+                return Err(ApiError::Canceled { id });
             }
             State::Succeeded | State::Failed => {}
         }
@@ -178,7 +178,7 @@ impl Dialect for Plain {
             .map(Put::private)
     }
 
-    fn forgotten(&self, _: &OperationId) -> Response<WholeBody> {
+    fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
         empty(StatusCode::NO_CONTENT)
     }
 
@@ -208,19 +208,23 @@ impl Dialect for Plain {
     }
 
     /// The operation as a `GET` gives it, under the name of its state.
-    fn event(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Result<Event, Fault> {
+    fn event(
+        &self,
+        operation: &OperationView<'_>,
+        context: &Context<'_>,
+    ) -> Result<Event, ApiError> {
         let data = text(operation, context)?;
         let name = Some(operation.state().as_str());
         Ok(Event { name, data })
     }
 
-    fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    fn error(&self, fault: &ApiError) -> Response<BufferedBody> {
         fault.clone().into_response()
     }
 }
 
 /// The operation in JSON, with its links.
-fn text(operation: &OperationView<'_>, context: &Context<'_>) -> Result<Vec<u8>, Fault> {
+fn text(operation: &OperationView<'_>, context: &Context<'_>) -> Result<Vec<u8>, ApiError> {
     let links = match has_result(operation) {
         true => LINKS.len() + context.urls.length() + LINKS_END.len(),
         false => 0,
@@ -271,42 +275,42 @@ fn push_links(
 /// A link to the next page, relative to this one.
 pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
     let mut query = format!("?cursor={}", query::encode(page.next?));
-    query.push_str(&states_again(page.listing.states, "state", State::as_str));
-    if let Some(limit) = page.listing.limit {
+    query.push_str(&states_again(page.params.states, "state", State::as_str));
+    if let Some(limit) = page.params.limit {
         query.push_str(&format!("&limit={limit}"));
     }
     Some(format!("<{query}>; rel=\"next\""))
 }
 
-pub(super) fn listing(inquiry: &Inquiry<'_>) -> Result<Listing, Fault> {
-    let limit = parameter(inquiry, "limit")?
+pub(super) fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
+    let limit = parameter(request, "limit")?
         .map(|text| {
             let number = delta_seconds(text.as_bytes()).filter(|number| *number > 0);
-            number.ok_or_else(|| Fault::invalid_query("limit", &text, ONE_OR_MORE))
+            number.ok_or_else(|| ApiError::invalid_query("limit", &text, ONE_OR_MORE))
         })
         .transpose()?
         .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-    Ok(Listing {
-        states: states(inquiry, "state", State::as_str)?,
+    Ok(ListParams {
+        states: states(request, "state", State::as_str)?,
         limit,
-        cursor: parameter(inquiry, "cursor")?.map(Cow::into_owned),
-        ..Listing::default()
+        cursor: parameter(request, "cursor")?.map(Cow::into_owned),
+        ..ListParams::default()
     })
 }
 
 /// How long the client is willing to wait: what the URL says, else what
 /// `Prefer` says.
-fn wait(inquiry: &Inquiry<'_>) -> Result<Option<Duration>, Fault> {
-    let parameter = query::parameter(inquiry.query, "wait");
+fn wait(request: &RequestView<'_>) -> Result<Option<Duration>, ApiError> {
+    let parameter = query::parameter(request.query, "wait");
     let parameter = parameter.map_err(|malformed| match malformed {
-        Malformed::Encoding(text) => Fault::invalid_wait(text),
+        Malformed::Encoding(text) => ApiError::invalid_wait(text),
         repeated @ Malformed::Repeated => repeated.fault("wait"),
     });
     match parameter? {
-        None => Ok(Preferences::of(inquiry.headers).wait()),
+        None => Ok(Preferences::from_headers(request.headers).wait()),
         Some(text) => delta_seconds(text.as_bytes())
             .map(|seconds| Some(Duration::from_secs(seconds)).filter(|wait| !wait.is_zero()))
-            .ok_or_else(|| Fault::invalid_wait(&text)),
+            .ok_or_else(|| ApiError::invalid_wait(&text)),
     }
 }
 

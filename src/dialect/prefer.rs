@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName};
 /// headers.insert("prefer", HeaderValue::from_static("Respond-Async, wait = \"10\"; x=1"));
 /// headers.append("prefer", HeaderValue::from_static("wait=99"));
 ///
-/// let preferences = Preferences::of(&headers);
+/// let preferences = Preferences::from_headers(&headers);
 /// assert!(preferences.respond_async());
 /// assert_eq!(preferences.wait(), Some(Duration::from_secs(10)));
 /// ```
@@ -34,7 +34,7 @@ static PREFER: HeaderName = HeaderName::from_static("prefer");
 impl Preferences {
     /// The preferences that a request states.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut preferences = Self::default();
         let mut wait_given = false;
         for value in headers.get_all(&PREFER) {
@@ -154,7 +154,7 @@ mod tests {
         for value in values {
             headers.append(&PREFER, HeaderValue::from_str(value).unwrap());
         }
-        Preferences::of(&headers)
+        Preferences::from_headers(&headers)
     }
 
     fn wait(values: &[&str]) -> Option<u64> {
@@ -187,7 +187,7 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 let mut headers = HeaderMap::new();
                 headers.insert(&PREFER, value);
-                let _ = Preferences::of(&headers);
+                let _ = Preferences::from_headers(&headers);
             }
         }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Fault;
+use super::ApiError;
 
 /// Every value of `name`, decoded; an error for one that is encoded badly or is not
 /// UTF-8.
@@ -55,12 +55,12 @@ pub(super) enum Malformed<'a> {
 
 impl Malformed<'_> {
     /// The fault of the parameter of this name.
-    pub(super) fn fault(self, parameter: &'static str) -> Fault {
+    pub(super) fn fault(self, parameter: &'static str) -> ApiError {
         match self {
             Self::Encoding(text) => {
-                Fault::invalid_query(parameter, text, "UTF-8 in percent-encoding")
+                ApiError::invalid_query(parameter, text, "UTF-8 in percent-encoding")
             }
-            Self::Repeated => Fault::RepeatedParameter { parameter },
+            Self::Repeated => ApiError::RepeatedParameter { parameter },
         }
     }
 }

@@ -5,7 +5,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_LENGTH, X_CONTENT_TYPE_OPTIONS},
 };
 
-use crate::operation::{RecordedResponse, WholeBody};
+use crate::operation::{BufferedBody, RecordedResponse};
 
 /// How the result resource repeats a recorded response: which of its header fields, and
 /// what is changed of them.
@@ -32,7 +32,7 @@ type ChangeFields = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
 /// * to its client: `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`,
 ///   `Authentication-Info`, `Proxy-Authentication-Info` and `Access-Control-*`;
 /// * to its whole origin: `Alt-Svc`, `Clear-Site-Data`, `Strict-Transport-Security`,
-///   `Public-Key-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
+///   `Public-IdempotencyKey-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
 ///   `Reporting-Endpoints`, `Service-Worker-Allowed`, `Accept-CH`, `Critical-CH`,
 ///   `Origin-Agent-Cluster` and `Use-As-Dictionary`;
 /// * to the page that it was: `Refresh`.
@@ -145,13 +145,13 @@ impl Replay {
     /// to 599, is sent as 500. A status that has no content (204, 205 and 304) is sent
     /// without the recorded body.
     #[must_use]
-    pub fn response(&self, recorded: &RecordedResponse) -> Response<WholeBody> {
+    pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.to_response();
         if !recorded.is_final() {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         }
         if has_no_content(response.status()) {
-            *response.body_mut() = WholeBody::default();
+            *response.body_mut() = BufferedBody::default();
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         let headers = response.headers_mut();

@@ -30,9 +30,9 @@ impl<F: Fn(Duration) -> Duration + Send + Sync + 'static> RetryAfter for F {
 /// A client that follows it asks about ten times in the first half minute and
 /// twice a minute from the second minute on.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct GrowingRetryAfter;
+pub struct AdaptiveRetryAfter;
 
-impl RetryAfter for GrowingRetryAfter {
+impl RetryAfter for AdaptiveRetryAfter {
     fn retry_after(&self, age: Duration) -> Duration {
         (age / 4).clamp(Duration::from_secs(1), Duration::from_secs(30))
     }
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn grows_from_1_to_30_seconds() {
         for (age, seconds) in [(0, 1), (4, 1), (5, 2), (40, 10), (120, 30), (100_000, 30)] {
-            let span = GrowingRetryAfter.retry_after(Duration::from_secs(age));
+            let span = AdaptiveRetryAfter.retry_after(Duration::from_secs(age));
             assert_eq!(whole_seconds(span), seconds, "at {age} s");
         }
     }
@@ -62,7 +62,7 @@ mod tests {
         let asked_by = |until: u64| {
             let (mut age, mut asked) = (0, 0);
             while age < until {
-                age += whole_seconds(GrowingRetryAfter.retry_after(Duration::from_secs(age)));
+                age += whole_seconds(AdaptiveRetryAfter.retry_after(Duration::from_secs(age)));
                 asked += 1;
             }
             asked

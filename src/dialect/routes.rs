@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::Method;
 
 use super::{
-    Ask, Fault, Inquiry, Intent, Listing, Preferences, WhenFinished, part_of,
+    Action, ApiError, ListParams, OnTerminal, PollRequest, Preferences, RequestView, part_of,
     query::{self, Malformed},
 };
 use crate::operation::{InvalidId, OperationId, State, StateSet};
@@ -17,14 +17,14 @@ pub(super) struct Part {
     pub(super) name: &'static str,
     /// As in `Allow`.
     pub(super) allow: &'static str,
-    pub(super) asks: &'static [(Method, Intent)],
+    pub(super) asks: &'static [(Method, Action)],
 }
 
 impl Part {
     /// What this method asks of it.
-    fn intent(&self, method: &Method) -> Option<Intent> {
+    fn action(&self, method: &Method) -> Option<Action> {
         let mut asks = self.asks.iter().filter(|(asks, _)| asks == method);
-        asks.next().map(|(_, intent)| *intent)
+        asks.next().map(|(_, action)| *action)
     }
 }
 
@@ -32,38 +32,38 @@ impl Part {
 pub(super) const STATUS: Part = Part {
     name: "",
     allow: READ,
-    asks: &[(Method::GET, Intent::Status)],
+    asks: &[(Method::GET, Action::Status)],
 };
 
 /// Its result.
 pub(super) const RESULT: Part = Part {
     name: "result",
     allow: READ,
-    asks: &[(Method::GET, Intent::Result)],
+    asks: &[(Method::GET, Action::Result)],
 };
 
 /// A verb that cancels.
 pub(super) const CANCEL: Part = Part {
     name: ":cancel",
     allow: POST,
-    asks: &[(Method::POST, Intent::Cancel(WhenFinished::Refuse))],
+    asks: &[(Method::POST, Action::Cancel(OnTerminal::Refuse))],
 };
 
 /// What a request asks by these parts; `list` reads what page of a list it asks for. The
 /// answer is waited for as long as `Prefer` says.
 pub(super) fn ask(
-    inquiry: &Inquiry<'_>,
+    request: &RequestView<'_>,
     parts: &[Part],
-    list: impl FnOnce(&Inquiry<'_>) -> Result<Listing, Fault>,
-) -> Result<Ask, Fault> {
-    match asked(inquiry, parts)? {
-        Asked::About(id, intent) => Ok(Ask::About {
+    list: impl FnOnce(&RequestView<'_>) -> Result<ListParams, ApiError>,
+) -> Result<PollRequest, ApiError> {
+    match asked(request, parts)? {
+        Asked::About(id, action) => Ok(PollRequest::Operation {
             id,
-            intent,
-            wait: Preferences::of(inquiry.headers).wait(),
+            action: action,
+            wait: Preferences::from_headers(request.headers).wait(),
             reason: None,
         }),
-        Asked::List => list(inquiry).map(Ask::List),
+        Asked::List => list(request).map(PollRequest::List),
     }
 }
 
@@ -71,21 +71,21 @@ pub(super) fn ask(
 /// parameter may be repeated, and have several words with a comma in between. Without
 /// it, all of them.
 pub(super) fn states(
-    inquiry: &Inquiry<'_>,
+    request: &RequestView<'_>,
     parameter: &'static str,
     word: fn(State) -> &'static str,
-) -> Result<StateSet, Fault> {
-    states_or(inquiry, parameter, word, &[])
+) -> Result<StateSet, ApiError> {
+    states_or(request, parameter, word, &[])
 }
 
 /// The same, of a vocabulary that has words for more states than there are here.
 pub(super) fn states_or(
-    inquiry: &Inquiry<'_>,
+    request: &RequestView<'_>,
     parameter: &'static str,
     word: fn(State) -> &'static str,
     no_state: &[&str],
-) -> Result<StateSet, Fault> {
-    let mut values = query::values(inquiry.query, parameter).peekable();
+) -> Result<StateSet, ApiError> {
+    let mut values = query::values(request.query, parameter).peekable();
     if values.peek().is_none() {
         return Ok(StateSet::ALL);
     }
@@ -98,7 +98,7 @@ pub(super) fn states_or(
                 None if no_state.contains(&text) => {}
                 None => {
                     let words = State::ALL.map(word).join(", ");
-                    return Err(Fault::invalid_query(parameter, text, &words));
+                    return Err(ApiError::invalid_query(parameter, text, &words));
                 }
             }
         }
@@ -122,43 +122,43 @@ pub(super) fn states_again(
 pub(super) const ONE_OR_MORE: &str = "a whole number from 1";
 
 /// How many at the most: one or more.
-pub(super) fn limit(text: &str, parameter: &'static str) -> Result<usize, Fault> {
+pub(super) fn limit(text: &str, parameter: &'static str) -> Result<usize, ApiError> {
     let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| Fault::invalid_query(parameter, text, ONE_OR_MORE))
+    number.ok_or_else(|| ApiError::invalid_query(parameter, text, ONE_OR_MORE))
 }
 
 /// A parameter of the query.
 pub(super) fn parameter<'a>(
-    inquiry: &Inquiry<'a>,
+    request: &RequestView<'a>,
     name: &'static str,
-) -> Result<Option<Cow<'a, str>>, Fault> {
-    query::parameter(inquiry.query, name).map_err(|malformed| malformed.fault(name))
+) -> Result<Option<Cow<'a, str>>, ApiError> {
+    query::parameter(request.query, name).map_err(|malformed| malformed.fault(name))
 }
 
 /// A parameter that has several names: the one it came by, and its value.
 pub(super) fn parameter_named<'a>(
-    inquiry: &Inquiry<'a>,
+    request: &RequestView<'a>,
     names: &[&'static str],
-) -> Result<Option<(&'static str, Cow<'a, str>)>, Fault> {
+) -> Result<Option<(&'static str, Cow<'a, str>)>, ApiError> {
     let mut found = None;
     for name in names {
-        if let Some(value) = parameter(inquiry, name)?
+        if let Some(value) = parameter(request, name)?
             && found.replace((*name, value)).is_some()
         {
-            return Err(Fault::RepeatedParameter { parameter: name });
+            return Err(ApiError::RepeatedParameter { parameter: name });
         }
     }
     Ok(found)
 }
 
 /// None of these parameters is there: the vocabulary has them, and this service does not.
-pub(super) fn refuse(inquiry: &Inquiry<'_>, names: &[&'static str]) -> Result<(), Fault> {
-    if inquiry.query.is_none() {
+pub(super) fn refuse(request: &RequestView<'_>, names: &[&'static str]) -> Result<(), ApiError> {
+    if request.query.is_none() {
         return Ok(());
     }
-    let is_there = |name: &str| query::values(inquiry.query, name).next().is_some();
+    let is_there = |name: &str| query::values(request.query, name).next().is_some();
     match names.iter().find(|name| is_there(name)) {
-        Some(parameter) => Err(Fault::UnsupportedParameter { parameter }),
+        Some(parameter) => Err(ApiError::UnsupportedParameter { parameter }),
         None => Ok(()),
     }
 }
@@ -192,11 +192,11 @@ const OF_LISTS: [&[&str]; 3] = [
 /// begin, is not to be ignored. `names` are those of this vocabulary, empty where there is
 /// none, and `also` what else it takes or refuses by itself.
 pub(super) fn refuse_foreign(
-    inquiry: &Inquiry<'_>,
+    request: &RequestView<'_>,
     names: [&'static str; 3],
     also: &[&str],
-) -> Result<(), Fault> {
-    let Some(query) = inquiry.query else {
+) -> Result<(), ApiError> {
+    let Some(query) = request.query else {
         return Ok(());
     };
     for (name, words) in names.into_iter().zip(OF_LISTS) {
@@ -206,8 +206,8 @@ pub(super) fn refuse_foreign(
             }
             if query::values(Some(query), parameter).next().is_some() {
                 return Err(match name {
-                    "" => Fault::UnsupportedParameter { parameter },
-                    name => Fault::ForeignParameter { parameter, name },
+                    "" => ApiError::UnsupportedParameter { parameter },
+                    name => ApiError::ForeignParameter { parameter, name },
                 });
             }
         }
@@ -217,21 +217,21 @@ pub(super) fn refuse_foreign(
 
 /// A parameter that says nothing where it is empty.
 pub(super) fn said<'a>(
-    inquiry: &Inquiry<'a>,
+    request: &RequestView<'a>,
     name: &'static str,
-) -> Result<Option<Cow<'a, str>>, Fault> {
-    Ok(parameter(inquiry, name)?.filter(|value| !value.is_empty()))
+) -> Result<Option<Cow<'a, str>>, ApiError> {
+    Ok(parameter(request, name)?.filter(|value| !value.is_empty()))
 }
 
 /// For a dialect without lists.
-pub(super) fn no_list(_: &Inquiry<'_>) -> Result<Listing, Fault> {
-    Err(Fault::MissingId)
+pub(super) fn no_list(_: &RequestView<'_>) -> Result<ListParams, ApiError> {
+    Err(ApiError::MissingId)
 }
 
 /// What a request asks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    About(OperationId, Intent),
+    About(OperationId, Action),
     List,
 }
 
@@ -242,25 +242,25 @@ pub(super) const POST: &str = "POST, OPTIONS";
 ///
 /// The id is the last segment, or the one before the part; else the query
 /// parameter `id`. One trailing slash is ignored.
-pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Fault> {
+pub(super) fn asked(request: &RequestView<'_>, parts: &[Part]) -> Result<Asked, ApiError> {
     let whole = || parts.iter().find(|part| part.name.is_empty());
     // Most requests name an operation and nothing else.
-    if inquiry.id.is_none()
+    if request.id.is_none()
         && let Some(part) = whole()
-        && let Some(id) = OperationId::at_end_of(inquiry.path)
+        && let Some(id) = OperationId::at_end_of(request.path)
     {
-        return match part.intent(inquiry.method) {
-            Some(intent) => Ok(Asked::About(id, intent)),
-            None => Err(Fault::MethodNotAllowed { allow: part.allow }),
+        return match part.action(request.method) {
+            Some(action) => Ok(Asked::About(id, action)),
+            None => Err(ApiError::MethodNotAllowed { allow: part.allow }),
         };
     }
     let named = |name: &str| {
         let mut named = parts.iter().filter(|part| !part.name.is_empty());
         named.find(|part| part.name == name)
     };
-    let path = inquiry.path.strip_suffix('/').unwrap_or(inquiry.path);
-    if path.ends_with('/') && inquiry.id.is_none() {
-        return Err(nothing(inquiry.path));
+    let path = request.path.strip_suffix('/').unwrap_or(request.path);
+    if path.ends_with('/') && request.id.is_none() {
+        return Err(nothing(request.path));
     }
     let slash = path.bytes().rposition(|byte| byte == b'/');
     let last = &path[slash.map_or(0, |slash| slash + 1)..];
@@ -279,17 +279,17 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
         // Nothing before it was escaped.
         (None, Some(part)) => (&last[..verb], Some(part)),
         (None, None) => {
-            if let Some(fault) = no_such_verb(inquiry, parts, &decoded, verb) {
+            if let Some(fault) = no_such_verb(request, parts, &decoded, verb) {
                 return Err(fault);
             }
             (last, whole())
         }
     };
-    let id = match (inquiry.id, segment) {
+    let id = match (request.id, segment) {
         (Some(id), _) => Some(Cow::Borrowed(id)),
-        (None, "") => query::parameter(inquiry.query, "id")
+        (None, "") => query::parameter(request.query, "id")
             .map_err(|malformed| match malformed {
-                Malformed::Encoding(text) => Fault::invalid_id(text, InvalidId::Character),
+                Malformed::Encoding(text) => ApiError::invalid_id(text, InvalidId::Character),
                 repeated @ Malformed::Repeated => repeated.fault("id"),
             })?
             .filter(|id| !id.is_empty()),
@@ -297,49 +297,51 @@ pub(super) fn asked(inquiry: &Inquiry<'_>, parts: &[Part]) -> Result<Asked, Faul
     };
     let allow = part.map_or(READ, |part| part.allow);
     let is_whole = part.is_some_and(|part| part.name.is_empty());
-    let intent = part.and_then(|part| part.intent(inquiry.method));
-    let id = id.map(|id| OperationId::named(&id).map_err(|why| Fault::invalid_id(&id, why)));
-    match (id.transpose()?, intent) {
-        (Some(id), Some(intent)) => Ok(Asked::About(id, intent)),
-        (Some(_), None) => Err(Fault::MethodNotAllowed { allow }),
+    let action = part.and_then(|part| part.action(request.method));
+    let id = id.map(|id| OperationId::named(&id).map_err(|why| ApiError::invalid_id(&id, why)));
+    match (id.transpose()?, action) {
+        (Some(id), Some(action)) => Ok(Asked::About(id, action)),
+        (Some(_), None) => Err(ApiError::MethodNotAllowed { allow }),
         // The root of the operations.
-        (None, Some(intent)) if inquiry.lists && is_whole => match intent {
-            Intent::Status | Intent::Result => Ok(Asked::List),
-            _ => Err(Fault::MethodNotAllowed { allow: READ }),
+        (None, Some(action)) if request.lists && is_whole => match action {
+            Action::Status | Action::Result => Ok(Asked::List),
+            _ => Err(ApiError::MethodNotAllowed { allow: READ }),
         },
-        (None, Some(_)) => Err(Fault::MissingId),
-        (None, None) if inquiry.lists && is_whole => Err(Fault::MethodNotAllowed { allow: READ }),
-        (None, None) => Err(Fault::MethodNotAllowed { allow }),
+        (None, Some(_)) => Err(ApiError::MissingId),
+        (None, None) if request.lists && is_whole => {
+            Err(ApiError::MethodNotAllowed { allow: READ })
+        }
+        (None, None) => Err(ApiError::MethodNotAllowed { allow }),
     }
 }
 
 /// Where an empty segment stands last: it is no part of an operation, nor the root of them
 /// all.
-fn nothing(path: &str) -> Fault {
+fn nothing(path: &str) -> ApiError {
     match part_of(path) {
-        Some((id, name)) => Fault::NoSubResource {
+        Some((id, name)) => ApiError::NoSubResource {
             id,
             name: name.into(),
         },
-        None => Fault::MissingId,
+        None => ApiError::MissingId,
     }
 }
 
 /// The fault of a verb that follows an id in the last segment, in a dialect that has verbs,
 /// but not this one.
 fn no_such_verb(
-    inquiry: &Inquiry<'_>,
+    request: &RequestView<'_>,
     parts: &[Part],
     segment: &str,
     verb: usize,
-) -> Option<Fault> {
+) -> Option<ApiError> {
     let (id, name) = segment.split_at(verb);
     let has_verbs = || parts.iter().any(|part| part.name.starts_with(':'));
-    if name.is_empty() || inquiry.id.is_some() || !has_verbs() {
+    if name.is_empty() || request.id.is_some() || !has_verbs() {
         return None;
     }
     let id = id.parse().ok()?;
-    Some(Fault::NoSubResource {
+    Some(ApiError::NoSubResource {
         id,
         name: name.into(),
     })

@@ -7,11 +7,11 @@ use crate::operation::OperationId;
 
 /// The URLs of one operation: absolute or a path, as the application wants.
 #[derive(Clone)]
-pub struct Urls(Status);
+pub struct Urls(StatusUrl);
 
 /// Where the operation itself is.
 #[derive(Clone)]
-enum Status {
+enum StatusUrl {
     /// Without white space around it.
     Written(String),
     /// At its id, right after `root`; put together when it is asked for, which most polls
@@ -41,7 +41,7 @@ impl Urls {
     #[must_use]
     pub fn new(status: impl Into<String>) -> Self {
         let status = status.into();
-        Self(Status::Written(match status.trim() {
+        Self(StatusUrl::Written(match status.trim() {
             trimmed if trimmed.len() == status.len() => status,
             trimmed => trimmed.into(),
         }))
@@ -49,7 +49,7 @@ impl Urls {
 
     /// An operation at its id, right after `root`.
     pub(super) fn at(root: Root, id: OperationId) -> Self {
-        Self(Status::At {
+        Self(StatusUrl::At {
             root,
             id,
             written: OnceLock::new(),
@@ -60,8 +60,8 @@ impl Urls {
     #[must_use]
     pub fn status(&self) -> Option<&str> {
         let status = match &self.0 {
-            Status::Written(status) => status,
-            Status::At { written, .. } => written.get_or_init(|| {
+            StatusUrl::Written(status) => status,
+            StatusUrl::At { written, .. } => written.get_or_init(|| {
                 let mut text = Vec::with_capacity(self.length());
                 self.push_to(&mut text);
                 String::from_utf8(text).unwrap_or_default()
@@ -73,16 +73,16 @@ impl Urls {
     /// Bytes of what [`push_to`](Self::push_to) appends.
     pub(super) fn length(&self) -> usize {
         match &self.0 {
-            Status::Written(status) => status.len(),
-            Status::At { root, id, .. } => root.0.len() + id.text_len(),
+            StatusUrl::Written(status) => status.len(),
+            StatusUrl::At { root, id, .. } => root.0.len() + id.text_len(),
         }
     }
 
     /// Appends where the operation is.
     pub(super) fn push_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
-            Status::Written(status) => out.extend_from_slice(status.as_bytes()),
-            Status::At { root, id, .. } => {
+            StatusUrl::Written(status) => out.extend_from_slice(status.as_bytes()),
+            StatusUrl::At { root, id, .. } => {
                 out.extend_from_slice(root.0.as_bytes());
                 id.push_to(out);
             }
@@ -98,8 +98,8 @@ impl Urls {
     /// What precedes the id where that is so.
     pub(super) fn before(&self, id: &OperationId) -> Option<&str> {
         match &self.0 {
-            Status::At { root, id: own, .. } if own == id => Some(&root.0),
-            Status::At { .. } | Status::Written(_) => None,
+            StatusUrl::At { root, id: own, .. } if own == id => Some(&root.0),
+            StatusUrl::At { .. } | StatusUrl::Written(_) => None,
         }
     }
 
@@ -121,7 +121,7 @@ impl Urls {
 
 impl Default for Urls {
     fn default() -> Self {
-        Self(Status::Written(String::new()))
+        Self(StatusUrl::Written(String::new()))
     }
 }
 

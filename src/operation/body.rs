@@ -11,12 +11,12 @@ use http_body::{Body, Frame, SizeHint};
 /// A body that is there as a whole: its bytes, then its trailers if it has
 /// any.
 #[derive(Debug, Clone, Default)]
-pub struct WholeBody {
+pub struct BufferedBody {
     data: Bytes,
     trailers: Option<Box<HeaderMap>>,
 }
 
-impl WholeBody {
+impl BufferedBody {
     /// A body of `data`, followed by `trailers` (RFC 9110, section 6.5).
     #[must_use]
     pub fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
@@ -54,7 +54,7 @@ impl WholeBody {
     }
 }
 
-impl<D: Into<Bytes>> From<D> for WholeBody {
+impl<D: Into<Bytes>> From<D> for BufferedBody {
     fn from(data: D) -> Self {
         Self {
             data: data.into(),
@@ -63,7 +63,7 @@ impl<D: Into<Bytes>> From<D> for WholeBody {
     }
 }
 
-impl Body for WholeBody {
+impl Body for BufferedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -2,7 +2,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 
-use super::WholeBody;
+use super::BufferedBody;
 
 /// A body on its way to becoming whole, up to a limit.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Collecting {
         Ok(())
     }
 
-    pub(crate) fn finish(&mut self) -> WholeBody {
+    pub(crate) fn finish(&mut self) -> BufferedBody {
         let data = match self.joined.is_empty() {
             true => std::mem::take(&mut self.first),
             // Exactly sized: it may be kept for long.
@@ -62,7 +62,7 @@ impl Collecting {
                 .into_boxed_slice()
                 .into(),
         };
-        WholeBody::new(data, self.trailers.take().map(|trailers| *trailers))
+        BufferedBody::new(data, self.trailers.take().map(|trailers| *trailers))
     }
 }
 

@@ -87,7 +87,7 @@ mod tests {
     use http::{HeaderValue, Response, StatusCode};
 
     use super::*;
-    use crate::operation::WholeBody;
+    use crate::operation::BufferedBody;
 
     fn of(media_type: &'static str, body: impl Into<bytes::Bytes>) -> Problem {
         encoded(None, media_type, body)
@@ -98,7 +98,7 @@ mod tests {
         media_type: &'static str,
         body: impl Into<bytes::Bytes>,
     ) -> Problem {
-        let mut response = Response::new(WholeBody::from(body.into()));
+        let mut response = Response::new(BufferedBody::from(body.into()));
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         let headers = response.headers_mut();
         headers.insert("content-type", HeaderValue::from_static(media_type));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
-    RecordedResponse, Snapshot, Stage, State,
+    RecordedResponse, Snapshot, State, Status,
     recorded::Embed,
     syntax::{is_shallow, push_string},
     timestamp::{Clock, Timestamp, serde_rfc3339},
@@ -224,8 +224,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
             return Err(de::Error::custom("only a canceled operation has a reason"));
         }
         let stage = match (flat.state, flat.result, flat.problem) {
-            (State::Pending, None, None) => Stage::Pending,
-            (State::Running, None, None) => Stage::Running,
+            (State::Pending, None, None) => Status::Pending,
+            (State::Running, None, None) => Status::Running,
             (State::Succeeded, result, None) => Outcome::Succeeded(result).into(),
             (State::Failed, None, Some(problem)) => Outcome::failed(problem).into(),
             (State::Canceled, None, None) => match flat.reason {
@@ -263,7 +263,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
         if let Some(progress) = flat.progress {
             metadata = metadata.with_progress(progress);
         }
-        Ok(Self::of(flat.id, Snapshot { stage, metadata }))
+        Ok(Self::from_parts(flat.id, Snapshot { stage, metadata }))
     }
 }
 
@@ -275,12 +275,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::operation::WholeBody;
+    use crate::operation::BufferedBody;
 
-    fn stage() -> impl Strategy<Value = Stage<String>> {
+    fn stage() -> impl Strategy<Value = Status<String>> {
         prop_oneof![
-            Just(Stage::Pending),
-            Just(Stage::Running),
+            Just(Status::Pending),
+            Just(Status::Running),
             prop::option::of("\\PC*").prop_map(|text| Outcome::Succeeded(text).into()),
             "\\PC*".prop_map(|text| {
                 Outcome::failed(Problem::new(StatusCode::CONFLICT).with_detail(text)).into()
@@ -310,9 +310,9 @@ mod tests {
                 metadata = metadata.with_expires_at(time(expires));
             }
             if let Some(message) = message {
-                metadata = metadata.with_progress(Progress::counted(1, 3).message(message));
+                metadata = metadata.with_progress(Progress::from_count(1, 3).with_message(message));
             }
-            Operation::of(OperationId::new(), Snapshot { stage, metadata })
+            Operation::from_parts(OperationId::new(), Snapshot { stage, metadata })
         }
     }
 
@@ -360,12 +360,12 @@ mod tests {
     #[test]
     fn a_recorded_body_is_embedded_byte_for_byte_up_to_the_limit() {
         let body = r#"{"b" : 1.0000000000000000000001, "a":[ ] }"#;
-        let mut response = Response::new(WholeBody::from(body));
+        let mut response = Response::new(BufferedBody::from(body));
         response
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let recorded = RecordedResponse::new(response);
-        let operation = Operation::of("x".parse().unwrap(), recorded.into_outcome());
+        let operation = Operation::from_parts("x".parse().unwrap(), recorded.into_outcome());
         let text = |limit| {
             let mut out = Vec::new();
             operation.view().write_json(limit, &mut out).unwrap();
@@ -375,7 +375,7 @@ mod tests {
             text(body.len()),
             format!(r#"{{"id":"x","state":"succeeded","result":{body}}}"#)
         );
-        let own = Operation::of("x".parse().unwrap(), Outcome::Succeeded(Some("12345678")));
+        let own = Operation::from_parts("x".parse().unwrap(), Outcome::Succeeded(Some("12345678")));
         let mut out = Vec::new();
         own.view().write_json(9, &mut out).unwrap();
         assert_eq!(out, br#"{"id":"x","state":"succeeded"}"#);

@@ -7,12 +7,12 @@
 //!
 //! ```
 //! use std::time::SystemTime;
-//! use tower_operations::{Operation, OperationId, Outcome, Stage, State};
+//! use tower_operations::{Operation, OperationId, Outcome, Status, State};
 //!
 //! let mut operation = Operation::<u32>::new(OperationId::new());
 //! assert_eq!(operation.state(), State::Pending);
 //!
-//! operation.transition(Stage::Running, SystemTime::now())?;
+//! operation.transition(Status::Running, SystemTime::now())?;
 //! operation.transition(Outcome::Succeeded(Some(42)), SystemTime::now())?;
 //! assert_eq!(operation.result(), Some(&42));
 //!
@@ -49,7 +49,7 @@ mod syntax;
 mod timestamp;
 mod view;
 
-pub use body::WholeBody;
+pub use body::BufferedBody;
 pub use failure::{Failure, FailureKind};
 pub use id::{InvalidId, OperationId};
 pub use metadata::Metadata;
@@ -58,7 +58,7 @@ pub use problem::Problem;
 pub use progress::Progress;
 pub use recorded::RecordedResponse;
 pub use resource::{Operation, Snapshot};
-pub use stage::{Outcome, Stage};
+pub use stage::{Outcome, Status};
 pub use state::{InvalidTransition, State, UnknownState};
 pub use state_set::StateSet;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]

@@ -4,7 +4,7 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::{Map, Value};
 
-use super::WholeBody;
+use super::BufferedBody;
 
 /// What went wrong, after RFC 9457 (*Problem Details for HTTP APIs*), with
 /// extension members.
@@ -183,13 +183,13 @@ impl Problem {
     /// The problem as a response of its own: its status (500 where it has none, or none of
     /// an error), `application/problem+json`, `Cache-Control: no-store`.
     #[must_use]
-    pub fn into_response(mut self) -> Response<WholeBody> {
+    pub fn into_response(mut self) -> Response<BufferedBody> {
         let status = self.error_status();
         // RFC 9457, section 3.1.2: the two are the same.
         if let Some(said) = &mut self.0.status {
             *said = status;
         }
-        let mut response = Response::new(WholeBody::from(self.to_json()));
+        let mut response = Response::new(BufferedBody::from(self.to_json()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 /// use tower_operations::Progress;
 ///
-/// let progress = Progress::counted(2, 5).unit("pages").message("rendering");
+/// let progress = Progress::from_count(2, 5).with_unit("pages").with_message("rendering");
 /// assert_eq!(
 ///     serde_json::to_string(&progress).unwrap(),
 ///     r#"{"percent":40.0,"completed":2,"total":5,"unit":"pages","message":"rendering"}"#,
@@ -44,7 +44,7 @@ impl From<Said> for Progress {
         Self {
             percent: said
                 .percent
-                .and_then(|percent| Self::percent(percent).percent),
+                .and_then(|percent| Self::from_percent(percent).percent),
             completed: said.completed,
             total: said.total,
             unit: said.unit.map(|unit| cut(unit, UNIT)),
@@ -61,7 +61,7 @@ impl Progress {
     /// A share of the work, from 0 to 100. What lies outside is brought in; a
     /// value that is no number is 0.
     #[must_use]
-    pub fn percent(percent: f64) -> Self {
+    pub fn from_percent(percent: f64) -> Self {
         let percent = if percent.is_nan() { 0.0 } else { percent };
         Self {
             percent: Some(percent.clamp(0.0, 100.0)),
@@ -71,26 +71,26 @@ impl Progress {
 
     /// `completed` of `total` things done.
     #[must_use]
-    pub fn counted(completed: u64, total: u64) -> Self {
+    pub fn from_count(completed: u64, total: u64) -> Self {
         Self {
             completed: Some(completed),
             total: Some(total),
             ..match total {
                 0 => Self::default(),
-                total => Self::percent(100.0 * completed as f64 / total as f64),
+                total => Self::from_percent(100.0 * completed as f64 / total as f64),
             }
         }
     }
 
     /// A sentence for people, without a measure; cut after 1,024 bytes.
     #[must_use]
-    pub fn text(message: impl Into<Box<str>>) -> Self {
-        Self::default().message(message)
+    pub fn from_message(message: impl Into<Box<str>>) -> Self {
+        Self::default().with_message(message)
     }
 
     /// What is counted, for example `pages`; cut after 64 bytes.
     #[must_use]
-    pub fn unit(mut self, unit: impl Into<Box<str>>) -> Self {
+    pub fn with_unit(mut self, unit: impl Into<Box<str>>) -> Self {
         self.unit = Some(cut(unit.into(), UNIT));
         self
     }
@@ -98,38 +98,38 @@ impl Progress {
     /// A sentence for people; cut after 1,024 bytes. Stores keep as many of them as
     /// they keep versions.
     #[must_use]
-    pub fn message(mut self, message: impl Into<Box<str>>) -> Self {
+    pub fn with_message(mut self, message: impl Into<Box<str>>) -> Self {
         self.message = Some(cut(message.into(), MESSAGE));
         self
     }
 
     /// The share that is done, from 0 to 100.
     #[must_use]
-    pub fn get_percent(&self) -> Option<f64> {
+    pub fn percent(&self) -> Option<f64> {
         self.percent
     }
 
     /// How many things are done.
     #[must_use]
-    pub fn get_completed(&self) -> Option<u64> {
+    pub fn completed(&self) -> Option<u64> {
         self.completed
     }
 
     /// How many things there are.
     #[must_use]
-    pub fn get_total(&self) -> Option<u64> {
+    pub fn total(&self) -> Option<u64> {
         self.total
     }
 
     /// What is counted.
     #[must_use]
-    pub fn get_unit(&self) -> Option<&str> {
+    pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
 
     /// The sentence for people.
     #[must_use]
-    pub fn get_message(&self) -> Option<&str> {
+    pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
@@ -160,15 +160,19 @@ mod tests {
 
     #[test]
     fn texts_are_cut_between_characters() {
-        let progress = Progress::text("\u{1f980}".repeat(1000)).unit("\u{fc}".repeat(33));
-        assert_eq!(progress.get_message().map(str::len), Some(1024));
-        assert_eq!(progress.get_unit().map(str::len), Some(64));
+        let progress =
+            Progress::from_message("\u{1f980}".repeat(1000)).with_unit("\u{fc}".repeat(33));
+        assert_eq!(progress.message().map(str::len), Some(1024));
+        assert_eq!(progress.unit().map(str::len), Some(64));
         let said = format!(r#"{{"percent":200,"message":"{}"}}"#, "x".repeat(2000));
         let said: Progress = serde_json::from_str(&said).unwrap();
-        assert_eq!(said.get_message().map(str::len), Some(1024));
-        assert_eq!(said.get_percent(), Some(100.0));
+        assert_eq!(said.message().map(str::len), Some(1024));
+        assert_eq!(said.percent(), Some(100.0));
         let odd = format!("x{}", "\u{1f980}".repeat(1000));
-        assert_eq!(Progress::text(odd).get_message().map(str::len), Some(1021));
+        assert_eq!(
+            Progress::from_message(odd).message().map(str::len),
+            Some(1021)
+        );
     }
 
     #[test]
@@ -180,9 +184,9 @@ mod tests {
             (f64::NAN, 0.0),
             (f64::INFINITY, 100.0),
         ] {
-            assert_eq!(Progress::percent(given).get_percent(), Some(kept));
+            assert_eq!(Progress::from_percent(given).percent(), Some(kept));
         }
-        assert_eq!(Progress::counted(0, 0).get_percent(), None);
-        assert_eq!(Progress::counted(7, 5).get_percent(), Some(100.0));
+        assert_eq!(Progress::from_count(0, 0).percent(), None);
+        assert_eq!(Progress::from_count(7, 5).percent(), Some(100.0));
     }
 }

@@ -7,7 +7,7 @@ use http::{
 };
 
 use super::{
-    Failure, FailureKind, Outcome, WholeBody, explained::problem_of, headers::HeaderBlock,
+    BufferedBody, Failure, FailureKind, Outcome, explained::problem_of, headers::HeaderBlock,
     problem::essence, push_number, syntax::is_json,
 };
 
@@ -78,7 +78,7 @@ const COPIED: usize = 16 * 1024;
 impl RecordedResponse {
     /// Records a whole response.
     #[must_use]
-    pub fn new(response: Response<WholeBody>) -> Self {
+    pub fn new(response: Response<BufferedBody>) -> Self {
         let (parts, body) = response.into_parts();
         let (data, trailers) = body.into_parts();
         let body = match data.len() {
@@ -143,9 +143,9 @@ impl RecordedResponse {
 
     /// The response as it was.
     #[must_use]
-    pub fn to_response(&self) -> Response<WholeBody> {
+    pub fn to_response(&self) -> Response<BufferedBody> {
         let trailers = self.trailers();
-        let mut response = Response::new(WholeBody::new(self.0.body.clone(), trailers));
+        let mut response = Response::new(BufferedBody::new(self.0.body.clone(), trailers));
         *response.status_mut() = self.0.status;
         self.0.headers.append_to(response.headers_mut());
         if self.0.trailers.is_some() {
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn recorded(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> RecordedResponse {
-        let mut response = Response::new(WholeBody::from(body));
+        let mut response = Response::new(BufferedBody::from(body));
         for (name, value) in headers {
             response
                 .headers_mut()
@@ -366,7 +366,7 @@ mod tests {
     fn trailers_make_room_for_themselves() {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-checksum", HeaderValue::from_static("abc"));
-        let mut response = Response::new(WholeBody::new("four".into(), Some(trailers.clone())));
+        let mut response = Response::new(BufferedBody::new("four".into(), Some(trailers.clone())));
         response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from_static("4"));

@@ -6,8 +6,8 @@ use http::{
 };
 
 use super::{
-    Failure, InvalidTransition, Metadata, OperationId, OperationView, Outcome, Payload, Problem,
-    Progress, Stage, State, WholeBody, json,
+    BufferedBody, Failure, InvalidTransition, Metadata, OperationId, OperationView, Outcome,
+    Payload, Problem, Progress, State, Status, json,
 };
 
 /// An operation: the resource that a client reads after its `202 Accepted`.
@@ -18,7 +18,7 @@ use super::{
 /// use tower_operations::{Operation, OperationId, Outcome, Snapshot};
 ///
 /// let id: OperationId = "q3".parse()?;
-/// let operation = Operation::of(id, Outcome::Succeeded(Some(42)));
+/// let operation = Operation::from_parts(id, Outcome::Succeeded(Some(42)));
 /// assert_eq!(
 ///     serde_json::to_string(&operation)?,
 ///     r#"{"id":"q3","state":"succeeded","result":42}"#,
@@ -41,7 +41,7 @@ pub struct Operation<T> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot<T> {
     /// The state, with what only that state has.
-    pub stage: Stage<T>,
+    pub stage: Status<T>,
     /// Everything else.
     pub metadata: Metadata,
 }
@@ -49,14 +49,14 @@ pub struct Snapshot<T> {
 impl<T> Default for Snapshot<T> {
     fn default() -> Self {
         Self {
-            stage: Stage::Pending,
+            stage: Status::Pending,
             metadata: Metadata::default(),
         }
     }
 }
 
-impl<T> From<Stage<T>> for Snapshot<T> {
-    fn from(stage: Stage<T>) -> Self {
+impl<T> From<Status<T>> for Snapshot<T> {
+    fn from(stage: Status<T>) -> Self {
         Self {
             stage,
             metadata: Metadata::default(),
@@ -66,7 +66,7 @@ impl<T> From<Stage<T>> for Snapshot<T> {
 
 impl<T> From<Outcome<T>> for Snapshot<T> {
     fn from(outcome: Outcome<T>) -> Self {
-        Stage::from(outcome).into()
+        Status::from(outcome).into()
     }
 }
 
@@ -74,11 +74,11 @@ impl<T> Operation<T> {
     /// A pending operation of which nothing else is known.
     #[must_use]
     pub fn new(id: OperationId) -> Self {
-        Self::of(id, Snapshot::default())
+        Self::from_parts(id, Snapshot::default())
     }
 
     /// The operation that `snapshot` shows.
-    pub fn of(id: OperationId, snapshot: impl Into<Snapshot<T>>) -> Self {
+    pub fn from_parts(id: OperationId, snapshot: impl Into<Snapshot<T>>) -> Self {
         Self {
             id,
             snapshot: snapshot.into(),
@@ -99,7 +99,7 @@ impl<T> Operation<T> {
 
     /// Where it stands, with what only that state has.
     #[must_use]
-    pub fn stage(&self) -> &Stage<T> {
+    pub fn status(&self) -> &Status<T> {
         &self.snapshot.stage
     }
 
@@ -166,7 +166,7 @@ impl<T> Operation<T> {
     /// then.
     pub fn transition(
         &mut self,
-        to: impl Into<Stage<T>>,
+        to: impl Into<Status<T>>,
         at: SystemTime,
     ) -> Result<(), InvalidTransition> {
         let to = to.into();
@@ -203,11 +203,11 @@ impl<T: Payload> Operation<T> {
     /// `Cache-Control: no-store`. A result that cannot be written as JSON is a
     /// 500 problem.
     #[must_use]
-    pub fn into_response(self, status: StatusCode) -> Response<WholeBody> {
+    pub fn into_response(self, status: StatusCode) -> Response<BufferedBody> {
         let Ok(text) = json::whole(&self.view(), usize::MAX, 0) else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response();
         };
-        let mut response = Response::new(WholeBody::from(text));
+        let mut response = Response::new(BufferedBody::from(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

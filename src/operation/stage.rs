@@ -35,7 +35,7 @@ impl<T> Outcome<T> {
 
 /// The state of an operation together with what only that state has.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub enum Stage<T> {
+pub enum Status<T> {
     /// Accepted, not started.
     #[default]
     Pending,
@@ -45,7 +45,7 @@ pub enum Stage<T> {
     Ended(Outcome<T>),
 }
 
-impl<T> Stage<T> {
+impl<T> Status<T> {
     /// The state alone.
     #[must_use]
     pub const fn state(&self) -> State {
@@ -66,7 +66,7 @@ impl<T> Stage<T> {
     }
 }
 
-impl<T> From<Outcome<T>> for Stage<T> {
+impl<T> From<Outcome<T>> for Status<T> {
     fn from(outcome: Outcome<T>) -> Self {
         Self::Ended(outcome)
     }

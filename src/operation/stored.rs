@@ -108,12 +108,12 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Response};
 
     use super::*;
-    use crate::operation::WholeBody;
+    use crate::operation::BufferedBody;
 
     fn response() -> RecordedResponse {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("7"));
-        let body = WholeBody::new("{\"pages\":3}".into(), Some(trailers));
+        let body = BufferedBody::new("{\"pages\":3}".into(), Some(trailers));
         let response = Response::builder()
             .status(201)
             .header("content-type", "application/json")

@@ -20,27 +20,28 @@ use super::{
 };
 use crate::{
     dialect::{
-        Answer, Ask, Context, Fault, Inquiry, Intent, Urls, path_is_below, unescaped, whole_seconds,
+        Action, Answer, ApiError, Context, PollRequest, RequestView, Urls, path_is_below,
+        unescaped, whole_seconds,
     },
-    operation::{OperationId, WholeBody},
+    operation::{BufferedBody, OperationId},
     store::{Record, Store, StoreError},
 };
 
 pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> PollFuture {
     let is_head = parts.method == Method::HEAD;
     let about = match ask(settings, &parts) {
-        Ok(Ask::About {
+        Ok(PollRequest::Operation {
             id,
-            intent,
+            action: action,
             wait,
             reason,
         }) => About {
             id,
-            intent,
+            action,
             wait,
             reason,
         },
-        Ok(Ask::List(listing)) => {
+        Ok(PollRequest::List(listing)) => {
             let settings = Arc::clone(settings);
             return PollFuture::waiting(is_head, async move {
                 list(&settings, &parts, listing).await.map(PollBody::from)
@@ -60,7 +61,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     };
     // Most polls end here, without waiting for anything.
     if about.wait.is_none()
-        && matches!(about.intent, Intent::Status | Intent::Result)
+        && matches!(about.action, Action::Status | Action::Result)
         && let Some(found) = find_now(settings, &parts, &about.id)
     {
         return PollFuture::ready(is_head, shown(settings, &parts, &about, found));
@@ -68,20 +69,20 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     let settings = Arc::clone(settings);
     PollFuture::waiting(is_head, async move {
         let id = &about.id;
-        let response = match about.intent {
-            Intent::Status | Intent::Result => {
+        let response = match about.action {
+            Action::Status | Action::Result => {
                 let found = read(&settings, &parts, &about).await;
                 shown(&settings, &parts, &about, found)
             }
-            Intent::Events => match find(&settings, &parts, id).await {
+            Action::Events => match find(&settings, &parts, id).await {
                 Ok(record) => return events(&settings, parts, record),
                 Err(fault) => settings.fault(&fault),
             },
-            Intent::Cancel(when_finished) => {
+            Action::Cancel(when_finished) => {
                 let reason = about.reason.as_deref();
                 cancel(&settings, &parts, id, when_finished, reason).await
             }
-            Intent::Forget => forget(&settings, &parts, id).await,
+            Action::Delete => forget(&settings, &parts, id).await,
         };
         response.map(PollBody::from)
     })
@@ -90,13 +91,13 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
 /// A question about one operation.
 struct About {
     id: OperationId,
-    intent: Intent,
+    action: Action,
     wait: Option<Duration>,
     /// Why it is to be canceled.
     reason: Option<Box<str>>,
 }
 
-fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
+fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<PollRequest, ApiError> {
     match parts.method {
         Method::HEAD => ask_by(&Method::GET, settings, parts),
         ref method => ask_by(method, settings, parts),
@@ -108,57 +109,61 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
 fn perhaps_nothing<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    fault: &Fault,
+    fault: &ApiError,
 ) -> Option<OperationId> {
     fault.allow()?;
     match ask_by(&Method::GET, settings, parts) {
-        Ok(Ask::About { id, .. }) => owner_of_part(settings, parts, &id).map(|_| id),
+        Ok(PollRequest::Operation { id, .. }) => owner_of_part(settings, parts, &id).map(|_| id),
         _ => None,
     }
 }
 
 /// What a request would ask if it came with this method.
-fn ask_by<S: Store>(method: &Method, settings: &Settings<S>, parts: &Parts) -> Result<Ask, Fault> {
+fn ask_by<S: Store>(
+    method: &Method,
+    settings: &Settings<S>,
+    parts: &Parts,
+) -> Result<PollRequest, ApiError> {
     let path = unescaped(parts.uri.path());
     let path = match &settings.mounted_at {
         Some(at) if path_is_below(&path, at) => &path[at.len()..],
         _ => &path,
     };
-    let mut inquiry = Inquiry::new(method, path, parts.uri.query(), &parts.headers);
+    let mut request = RequestView::new(method, path, parts.uri.query(), &parts.headers);
     let id = match &settings.operation_id {
         Some(find) => Some(
             find(parts)
                 .filter(|id| !id.is_empty())
-                .ok_or(Fault::MissingId)?,
+                .ok_or(ApiError::MissingId)?,
         ),
         None => None,
     };
-    inquiry.id = id.as_deref();
-    inquiry.lists = settings.powers.list.is_some();
+    request.id = id.as_deref();
+    request.lists = settings.powers.list.is_some();
     let ask = settings
         .dialect
-        .ask(&inquiry)
+        .parse(&request)
         .map_err(|fault| match fault {
             // Whoever only reads allows nothing else.
-            Fault::MethodNotAllowed { .. } if settings.powers.ends.is_none() => {
-                read_only(settings, &inquiry)
+            ApiError::MethodNotAllowed { .. } if settings.powers.ends.is_none() => {
+                read_only(settings, &request)
             }
             fault => fault,
         })?;
     match ask {
-        Ask::About {
-            intent: Intent::Cancel(_) | Intent::Forget,
+        PollRequest::Operation {
+            action: Action::Cancel(_) | Action::Delete,
             ..
-        } if settings.powers.ends.is_none() => Err(read_only(settings, &inquiry)),
+        } if settings.powers.ends.is_none() => Err(read_only(settings, &request)),
         // Who cannot be told of changes has no stream of them.
-        Ask::About {
+        PollRequest::Operation {
             id,
-            intent: Intent::Events,
+            action: Action::Events,
             wait,
             reason,
-        } if settings.powers.changed.is_none() => Ok(Ask::About {
+        } if settings.powers.changed.is_none() => Ok(PollRequest::Operation {
             id,
-            intent: Intent::Status,
+            action: Action::Status,
             wait,
             reason,
         }),
@@ -168,27 +173,27 @@ fn ask_by<S: Store>(method: &Method, settings: &Settings<S>, parts: &Parts) -> R
 
 /// There is no such method where nothing can be ended; and none at all of what could only
 /// be asked by one.
-fn read_only<S: Store>(settings: &Settings<S>, inquiry: &Inquiry<'_>) -> Fault {
-    let get = Inquiry {
+fn read_only<S: Store>(settings: &Settings<S>, request: &RequestView<'_>) -> ApiError {
+    let get = RequestView {
         method: &Method::GET,
-        ..*inquiry
+        ..*request
     };
-    let allow = match settings.dialect.ask(&get) {
-        Err(Fault::MethodNotAllowed { .. }) => "OPTIONS",
+    let allow = match settings.dialect.parse(&get) {
+        Err(ApiError::MethodNotAllowed { .. }) => "OPTIONS",
         _ => "GET, HEAD, OPTIONS",
     };
-    Fault::MethodNotAllowed { allow }
+    ApiError::MethodNotAllowed { allow }
 }
 
 /// The answer to what the dialect does not take for a question.
 fn refused<S: Store>(
     settings: &Settings<S>,
     method: &Method,
-    fault: &Fault,
-) -> Response<WholeBody> {
+    fault: &ApiError,
+) -> Response<BufferedBody> {
     match fault.allow() {
         Some(allow) if method == Method::OPTIONS => {
-            let mut response = Response::new(WholeBody::default());
+            let mut response = Response::new(BufferedBody::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
                 .headers_mut()
@@ -205,8 +210,8 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
     let Some(wait) = about.wait else {
         return Ok(record);
     };
-    let until = match about.intent {
-        Intent::Status => {
+    let until = match about.action {
+        Action::Status => {
             let etag = conditional::etag(&record);
             match precondition::if_none_match(&parts.headers, etag.as_ref()) {
                 Ok(None) => Until::Terminal,
@@ -227,21 +232,21 @@ fn shown<S: Store>(
     parts: &Parts,
     about: &About,
     found: Sought<S>,
-) -> Response<WholeBody> {
+) -> Response<BufferedBody> {
     let record = match found {
         Ok(record) => record,
         Err(fault) => return settings.fault(&fault),
     };
     let mut answer: Answer = in_context(settings, parts, &record, |context| {
         let view = record.operation().view();
-        match about.intent {
-            Intent::Result => settings.dialect.result(&view, context),
+        match about.action {
+            Action::Result => settings.dialect.result(&view, context),
             _ => settings.dialect.status(&view, context),
         }
     });
     // A response is large: it is completed where it is.
     if let Ok(response) = &mut answer
-        && about.intent != Intent::Result
+        && about.action != Action::Result
         && response.status().is_success()
     {
         let etag = conditional::etag(&record);
@@ -262,10 +267,10 @@ pub(super) fn unavailable<S: Store>(
     settings: &Settings<S>,
     id: Option<&OperationId>,
     error: &StoreError,
-) -> Fault {
+) -> ApiError {
     let id = id.map(tracing::field::display);
     tracing::error!(id, error = error.chain(), "operations are unavailable");
-    Fault::Unavailable {
+    ApiError::Unavailable {
         retry_after: settings.retry_after.retry_after(Duration::ZERO),
     }
 }

@@ -9,14 +9,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::operation::WholeBody;
+use crate::operation::BufferedBody;
 
 /// The body of an answer: there as a whole, or an event stream.
 #[derive(Debug)]
 pub struct PollBody(Kind);
 
 enum Kind {
-    Whole(WholeBody),
+    Whole(BufferedBody),
     Events(NextEvent),
 }
 
@@ -33,7 +33,7 @@ impl PollBody {
 
     /// The whole body; `None` if it is an event stream.
     #[must_use]
-    pub fn as_whole(&self) -> Option<&WholeBody> {
+    pub fn as_whole(&self) -> Option<&BufferedBody> {
         match &self.0 {
             Kind::Whole(body) => Some(body),
             Kind::Events(_) => None,
@@ -41,8 +41,8 @@ impl PollBody {
     }
 }
 
-impl From<WholeBody> for PollBody {
-    fn from(body: WholeBody) -> Self {
+impl From<BufferedBody> for PollBody {
+    fn from(body: BufferedBody) -> Self {
         Self(Kind::Whole(body))
     }
 }
@@ -63,7 +63,7 @@ impl Body for PollBody {
                     Poll::Ready(Some(Ok(Frame::data(event))))
                 }
                 None => {
-                    self.0 = Kind::Whole(WholeBody::default());
+                    self.0 = Kind::Whole(BufferedBody::default());
                     Poll::Ready(None)
                 }
             },

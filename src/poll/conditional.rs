@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    operation::{WholeBody, put_number},
+    operation::{BufferedBody, put_number},
     store::{Record, Version},
 };
 
@@ -41,7 +41,7 @@ fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
 }
 
 /// The fields that an operation has in a 200 and in a 304 alike.
-pub(super) fn validate(response: &mut Response<WholeBody>, etag: Option<HeaderValue>) {
+pub(super) fn validate(response: &mut Response<BufferedBody>, etag: Option<HeaderValue>) {
     let headers = response.headers_mut();
     if let Some(etag) = etag {
         headers.insert(header::ETAG, etag);
@@ -56,9 +56,9 @@ const BY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 /// In the place of `response`, which says when to come back.
 pub(super) fn not_modified(
     etag: Option<HeaderValue>,
-    response: &Response<WholeBody>,
-) -> Response<WholeBody> {
-    let mut unchanged = Response::new(WholeBody::default());
+    response: &Response<BufferedBody>,
+) -> Response<BufferedBody> {
+    let mut unchanged = Response::new(BufferedBody::default());
     *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
     validate(&mut unchanged, etag);
     if let Some(retry_after) = response.headers().get(header::RETRY_AFTER) {

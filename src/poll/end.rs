@@ -13,19 +13,19 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::{Fault, WhenFinished},
-    operation::{OperationId, State, WholeBody},
+    dialect::{ApiError, OnTerminal},
+    operation::{BufferedBody, OperationId, State},
     run::log_end,
-    store::{Record, Store, StoreError, Version, Write},
+    store::{Record, Store, StoreError, Version, Written},
 };
 
 pub(super) async fn cancel<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-    when_finished: WhenFinished,
+    when_finished: OnTerminal,
     reason: Option<&str>,
-) -> Response<WholeBody> {
+) -> Response<BufferedBody> {
     match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(Ended::Canceled(record)) => {
             let answer = in_context(settings, parts, &record, |context| {
@@ -37,7 +37,7 @@ pub(super) async fn cancel<S: Store>(
             }
             response
         }
-        Ok(Ended::Forgotten) => settings.dialect.forgotten(id),
+        Ok(Ended::Forgotten) => settings.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
@@ -46,9 +46,9 @@ pub(super) async fn forget<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Response<WholeBody> {
+) -> Response<BufferedBody> {
     match try_forget(settings, parts, id).await {
-        Ok(()) => settings.dialect.forgotten(id),
+        Ok(()) => settings.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
@@ -63,16 +63,16 @@ async fn try_cancel<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-    when_finished: WhenFinished,
+    when_finished: OnTerminal,
     reason: Option<&str>,
-) -> Result<Ended<S::Output>, Fault> {
+) -> Result<Ended<S::Output>, ApiError> {
     // Again when somebody else was faster, which is seldom the case twice.
     for round in 0..ROUNDS {
         let (record, version, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
         let named = precondition::holding(&parts.headers, etag.as_ref())?;
         let state = record.operation().state();
-        use WhenFinished::{Forget, Refuse, RefuseEnded, RefuseUnlessMatched, Same};
+        use OnTerminal::{Delete, Refuse, RefuseEnded, RefuseUnlessMatched, Same};
         let write = match (state, when_finished) {
             (State::Canceled, _) => {
                 // What the dialect shows no more is not canceled once more.
@@ -84,7 +84,7 @@ async fn try_cancel<S: Store>(
                 }
                 let forgets = match when_finished {
                     // One that was canceled meanwhile is as it was asked to be.
-                    Forget => round == 0 || named == Some(Named::This),
+                    Delete => round == 0 || named == Some(Named::This),
                     // Who names it has seen that it was.
                     RefuseUnlessMatched => named == Some(Named::This),
                     Same | Refuse | RefuseEnded => false,
@@ -97,7 +97,7 @@ async fn try_cancel<S: Store>(
             }
             (State::Succeeded | State::Failed, Same) => return Ok(Ended::Canceled(record)),
             // It went on when it was asked for, and any version was good enough.
-            (State::Succeeded | State::Failed, Forget)
+            (State::Succeeded | State::Failed, Delete)
                 if round > 0 && named == Some(Named::Any) =>
             {
                 return Ok(Ended::Canceled(record));
@@ -111,7 +111,7 @@ async fn try_cancel<S: Store>(
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
                 return Err(too_late(id, state));
             }
-            (State::Succeeded | State::Failed, Forget) => {
+            (State::Succeeded | State::Failed, Delete) => {
                 forgotten(settings, id, version, &ends).await?;
                 return Ok(Ended::Forgotten);
             }
@@ -120,12 +120,12 @@ async fn try_cancel<S: Store>(
             }
         };
         match write.map_err(|error| unavailable(settings, Some(id), &error))? {
-            Write::Done(record) => {
+            Written::Done(record) => {
                 log_end(&record);
                 return Ok(Ended::Canceled(record));
             }
-            Write::Lost(_) => {}
-            Write::Gone => return Err(Fault::NotFound { id: id.clone() }),
+            Written::Lost(_) => {}
+            Written::Gone => return Err(ApiError::NotFound { id: id.clone() }),
         }
     }
     Err(unavailable(
@@ -135,9 +135,9 @@ async fn try_cancel<S: Store>(
     ))
 }
 
-fn too_late(id: &OperationId, state: State) -> Fault {
+fn too_late(id: &OperationId, state: State) -> ApiError {
     let id = id.clone();
-    Fault::AlreadyFinished { id, state }
+    ApiError::AlreadyFinished { id, state }
 }
 
 /// So often a cancel is tried against a version that is gone by then.
@@ -147,12 +147,12 @@ async fn try_forget<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Result<(), Fault> {
+) -> Result<(), ApiError> {
     let (record, version, ends) = found(settings, parts, id).await?;
     let etag = conditional::etag(&record);
     precondition::holding(&parts.headers, etag.as_ref())?;
     if !record.operation().state().is_terminal() {
-        return Err(Fault::NotFinished { id: id.clone() });
+        return Err(ApiError::NotFinished { id: id.clone() });
     }
     forgotten(settings, id, version, &ends).await
 }
@@ -164,10 +164,10 @@ async fn forgotten<S: Store>(
     id: &OperationId,
     version: Version,
     ends: &Ends<S>,
-) -> Result<(), Fault> {
+) -> Result<(), ApiError> {
     match (ends.forget)(&settings.store, id, version).await {
-        Ok(Write::Done(_) | Write::Gone) => Ok(()),
-        Ok(Write::Lost(_)) => Err(Fault::PreconditionFailed { field: "If-Match" }),
+        Ok(Written::Done(_) | Written::Gone) => Ok(()),
+        Ok(Written::Lost(_)) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
         Err(error) => Err(unavailable(settings, Some(id), &error)),
     }
 }
@@ -178,10 +178,10 @@ async fn found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Result<FoundToEnd<S>, Fault> {
+) -> Result<FoundToEnd<S>, ApiError> {
     let record = find(settings, parts, id).await?;
     // A service that ends operations was made with a store that counts versions.
-    let missing = || Fault::NotFound { id: id.clone() };
+    let missing = || ApiError::NotFound { id: id.clone() };
     let version = record.version().ok_or_else(missing)?;
     let ends = settings.powers.ends.ok_or_else(missing)?;
     Ok((record, version, ends))

@@ -14,8 +14,8 @@ use super::{
     settings::{Full, HeldOne, Settings},
 };
 use crate::{
-    dialect::{Bound, Fault, whole_seconds},
-    operation::WholeBody,
+    dialect::{ApiError, Bound, whole_seconds},
+    operation::BufferedBody,
     store::{Record, Store},
 };
 
@@ -39,14 +39,14 @@ pub(super) fn events<S: Store>(
     };
     if untold.is_empty() && record.operation().state().is_terminal() {
         // This is what tells a client not to come back.
-        let mut response = Response::new(WholeBody::default());
+        let mut response = Response::new(BufferedBody::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response.map(PollBody::from);
     }
     let held = match settings.streams.one(settings.asker(&parts)) {
         Ok(held) => held,
         Err(full) => {
-            let fault = Fault::Overloaded {
+            let fault = ApiError::Overloaded {
                 bound: match full {
                     Full::ForAll => Bound::Streams,
                     Full::ForOwner => Bound::StreamsPerOwner,

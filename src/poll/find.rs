@@ -6,12 +6,12 @@ use http::request::Parts;
 
 use super::{answer::unavailable, settings::Settings, unknown::not_found};
 use crate::{
-    dialect::Fault,
+    dialect::ApiError,
     operation::OperationId,
     store::{Found, Owner, Record, Store},
 };
 
-pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, Fault>;
+pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, ApiError>;
 
 /// The operation, if it is there for the request, from a store that need not wait.
 #[inline]

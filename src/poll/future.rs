@@ -10,7 +10,7 @@ use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body;
 
 use super::PollBody;
-use crate::operation::WholeBody;
+use crate::operation::BufferedBody;
 
 /// The future of [`PollService`](super::PollService). It is ready at once,
 /// unless the store has to be waited for or the poll is held.
@@ -21,14 +21,14 @@ pub struct PollFuture {
 }
 
 enum State {
-    Ready(Option<Response<WholeBody>>),
+    Ready(Option<Response<BufferedBody>>),
     Waiting(Pin<Box<dyn Future<Output = Response<PollBody>> + Send>>),
 }
 
 impl PollFuture {
     // Where it is called the response is made, and need not be moved then.
     #[inline]
-    pub(super) fn ready(is_head: bool, response: Response<WholeBody>) -> Self {
+    pub(super) fn ready(is_head: bool, response: Response<BufferedBody>) -> Self {
         Self {
             state: State::Ready(Some(response)),
             is_head,
@@ -78,7 +78,7 @@ fn without_body(mut response: Response<PollBody>) -> Response<PollBody> {
     if let Some(length) = length.filter(|_| !has_none) {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    response.map(|_| WholeBody::default().into())
+    response.map(|_| BufferedBody::default().into())
 }
 
 impl fmt::Debug for PollFuture {

@@ -7,8 +7,8 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    dialect::{Fault, ListPage, Listing, Urls},
-    operation::WholeBody,
+    dialect::{ApiError, ListPage, ListParams, Urls},
+    operation::BufferedBody,
     store::{Cursor, ListQuery, Store, StoreError},
 };
 
@@ -23,8 +23,8 @@ const LARGEST_PAGE: usize = 1024 * 1024;
 pub(super) async fn list<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    listing: Listing,
-) -> Response<WholeBody> {
+    listing: ListParams,
+) -> Response<BufferedBody> {
     try_list(settings, parts, listing)
         .await
         .unwrap_or_else(|fault| settings.fault(&fault))
@@ -33,9 +33,9 @@ pub(super) async fn list<S: Store>(
 async fn try_list<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    listing: Listing,
-) -> Result<Response<WholeBody>, Fault> {
-    let list = settings.powers.list.ok_or(Fault::MissingId)?;
+    listing: ListParams,
+) -> Result<Response<BufferedBody>, ApiError> {
+    let list = settings.powers.list.ok_or(ApiError::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
     let mut query = ListQuery::new(settings.owner(parts), limit).max_bytes(LARGEST_PAGE);
     query.states = listing.states;
@@ -49,7 +49,7 @@ async fn try_list<S: Store>(
         (Err(StoreError::Refused(_)), Some(cursor)) => {
             let allowed = "what a page of this list gave for its next";
             let parameter = listing.cursor_parameter;
-            return Err(Fault::invalid_query(parameter, cursor, allowed));
+            return Err(ApiError::invalid_query(parameter, cursor, allowed));
         }
         (Err(error), _) => return Err(unavailable(settings, None, &error)),
     };
@@ -70,7 +70,7 @@ async fn try_list<S: Store>(
     settings.dialect.list(&ListPage {
         operations: &operations,
         next: page.next.as_ref().map(|cursor| &*cursor.0),
-        listing: &listing,
+        params: &listing,
         limit,
     })
 }

@@ -8,11 +8,11 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use crate::{
     operation::{OperationId, Outcome},
-    store::{List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch, Write},
+    store::{List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch, Written},
 };
 
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-type Written<T> = Result<Write<T>, StoreError>;
+type WriteResult<T> = Result<Written<T>, StoreError>;
 
 type Changed<S> = for<'a> fn(
     &'a S,
@@ -26,9 +26,9 @@ type Cancel<S> = for<'a> fn(
     &'a OperationId,
     Version,
     Option<&str>,
-) -> Boxed<'a, Written<<S as Store>::Output>>;
+) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
 type ChangeAt<S> =
-    for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, Written<<S as Store>::Output>>;
+    for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
 
 pub(super) struct Powers<S: Store> {
     /// [`Watch::changed_for`].
@@ -42,9 +42,9 @@ type ListPage<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, Listed<<S as St
 type Listed<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct Ends<S: Store> {
-    /// [`Repository::overrule`] with [`Outcome::Canceled`], or the reason that was given.
+    /// [`Repository::force_finish`] with [`Outcome::Canceled`], or the reason that was given.
     pub(super) cancel: Cancel<S>,
-    /// [`Repository::forget`].
+    /// [`Repository::delete`].
     pub(super) forget: ChangeAt<S>,
 }
 
@@ -80,9 +80,9 @@ impl<S: Store> Powers<S> {
                         Some(reason) => Outcome::CanceledFor(reason.into()),
                         None => Outcome::Canceled,
                     };
-                    Box::pin(store.overrule(id, version, outcome))
+                    Box::pin(store.force_finish(id, version, outcome))
                 },
-                forget: |store, id, version| Box::pin(store.forget(id, version)),
+                forget: |store, id, version| Box::pin(store.delete(id, version)),
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::dialect::Fault;
+use crate::dialect::ApiError;
 
 /// What `If-Match` or `If-None-Match` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub(crate) enum Named {
 pub(super) fn if_none_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, Fault> {
+) -> Result<Option<Named>, ApiError> {
     let named = named(headers, &header::IF_NONE_MATCH, etag);
-    named.map_err(|Malformed| Fault::InvalidPrecondition {
+    named.map_err(|Malformed| ApiError::InvalidPrecondition {
         field: "If-None-Match",
     })
 }
@@ -30,13 +30,13 @@ pub(super) fn if_none_match(
 pub(crate) fn if_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, Fault> {
+) -> Result<Option<Named>, ApiError> {
     let named = match named(headers, &header::IF_MATCH, etag) {
         // It can never hold, so nobody can have meant it. An If-None-Match of the kind holds.
         Ok(Some(Named::Others)) if is_empty(headers, &header::IF_MATCH) => Err(Malformed),
         named => named,
     };
-    named.map_err(|Malformed| Fault::InvalidPrecondition { field: "If-Match" })
+    named.map_err(|Malformed| ApiError::InvalidPrecondition { field: "If-Match" })
 }
 
 /// Whether a list has no element.
@@ -51,11 +51,11 @@ fn is_empty(headers: &HeaderMap, field: &HeaderName) -> bool {
 pub(super) fn holding(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, Fault> {
+) -> Result<Option<Named>, ApiError> {
     let (only, unless) = (if_match(headers, etag)?, if_none_match(headers, etag)?);
     match (only, unless) {
-        (Some(Named::Others), _) => Err(Fault::PreconditionFailed { field: "If-Match" }),
-        (_, Some(Named::Any | Named::This)) => Err(Fault::PreconditionFailed {
+        (Some(Named::Others), _) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
+        (_, Some(Named::Any | Named::This)) => Err(ApiError::PreconditionFailed {
             field: "If-None-Match",
         }),
         (only, _) => Ok(only),

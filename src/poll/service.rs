@@ -12,8 +12,8 @@ use tower::Service;
 use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
 use crate::{
     accept::{ExtractOwner, PlainOwner},
-    dialect::{Dialect, Fault, ForwardedBy, InvalidBaseUrl, RetryAfter},
-    operation::{OperationId, Payload, RecordedResponse, WholeBody},
+    dialect::{ApiError, Dialect, ForwardedBy, InvalidPublicUrl, RetryAfter},
+    operation::{BufferedBody, OperationId, Payload, RecordedResponse},
     run::Drain,
     store::{List, MemoryStore, Owner, Repository, Store, Watch},
 };
@@ -87,7 +87,7 @@ impl<S: Store> PollService<S> {
     /// Says that requests arrive with their whole path, which begins with
     /// `path`: for servers without a router that removes it. `Location` begins
     /// with it too.
-    pub fn at(self, path: &str) -> Self {
+    pub fn mounted_at(self, path: &str) -> Self {
         self.with(|settings| {
             settings.locator.set_at(path);
             settings.mounted_at = Some(settings.locator.at().into());
@@ -95,18 +95,18 @@ impl<S: Store> PollService<S> {
     }
 
     /// Where the operations are, `/operations` by default, for `Location` in
-    /// answers; as [`AsyncAcceptLayer::operations_at`](crate::AsyncAcceptLayer::operations_at).
-    pub fn operations_at(self, path: &str) -> Self {
+    /// answers; as [`AsyncAcceptLayer::public_path`](crate::AsyncAcceptLayer::public_path).
+    pub fn public_path(self, path: &str) -> Self {
         self.with(|settings| settings.locator.set_at(path))
     }
 
     /// Makes `Location` absolute; as
-    /// [`AsyncAcceptLayer::base_url`](crate::AsyncAcceptLayer::base_url).
+    /// [`AsyncAcceptLayer::public_url`](crate::AsyncAcceptLayer::public_url).
     ///
     /// # Errors
-    /// [`InvalidBaseUrl`] unless it is `http` or `https`, with a host, and perhaps a port
+    /// [`InvalidPublicUrl`] unless it is `http` or `https`, with a host, and perhaps a port
     /// and a path; without user information, a query or a fragment.
-    pub fn base_url(mut self, url: &str) -> Result<Self, InvalidBaseUrl> {
+    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
         Arc::make_mut(&mut self.settings).locator.set_base(url)?;
         Ok(self)
     }
@@ -138,7 +138,7 @@ impl<S: Store> PollService<S> {
     }
 
     /// When clients are asked to come back; by default
-    /// [`GrowingRetryAfter`](crate::dialect::GrowingRetryAfter). It also goes
+    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter). It also goes
     /// with a 503.
     pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
         self.with(|settings| settings.retry_after = Arc::new(retry_after))
@@ -153,7 +153,10 @@ impl<S: Store> PollService<S> {
     /// Which header fields of a recorded response its result resource repeats;
     /// by default all but those of
     /// [`not_replayed`](crate::dialect::not_replayed).
-    pub fn replays(self, keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static) -> Self {
+    pub fn replay_headers(
+        self,
+        keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.with(|settings| settings.replay = settings.replay.clone().keeping(keep))
     }
 
@@ -167,13 +170,13 @@ impl<S: Store> PollService<S> {
     /// use http::{HeaderValue, header::CONTENT_DISPOSITION};
     /// use tower_operations::{MemoryStore, PollService};
     ///
-    /// let polls = PollService::new(MemoryStore::new()).replayed_with(|recorded, fields| {
+    /// let polls = PollService::new(MemoryStore::new()).map_replay(|recorded, fields| {
     ///     if recorded.media_type() != Some("application/json") {
     ///         fields.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     ///     }
     /// });
     /// ```
-    pub fn replayed_with(
+    pub fn map_replay(
         self,
         change: impl Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync + 'static,
     ) -> Self {
@@ -215,7 +218,7 @@ impl<S: Store> PollService<S> {
     }
 
     /// On whose behalf a request comes: by the same
-    /// [`KeyedOwner`](crate::accept::KeyedOwner),
+    /// [`HmacOwner`](crate::accept::HmacOwner),
     /// [`PlainOwner`](crate::accept::PlainOwner) or type of yours that the
     /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner_with) has.
     pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
@@ -257,7 +260,7 @@ impl<S: Store> PollService<S> {
     /// `Retry-After` are added where they belong and are not there.
     pub fn error_writer(
         self,
-        write: impl Fn(&Fault) -> Response<WholeBody> + Send + Sync + 'static,
+        write: impl Fn(&ApiError) -> Response<BufferedBody> + Send + Sync + 'static,
     ) -> Self {
         self.with(|settings| settings.error_writer = Some(Arc::new(write)))
     }

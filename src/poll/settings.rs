@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::powers::Powers;
 use crate::{
     accept::ExtractOwner,
-    dialect::{Dialect, Fault, GrowingRetryAfter, Locator, Plain, Replay, RetryAfter},
-    operation::WholeBody,
+    dialect::{AdaptiveRetryAfter, ApiError, Dialect, Locator, Plain, Replay, RetryAfter},
+    operation::BufferedBody,
     run::{Share, Shares},
     store::{Owner, Store},
 };
 
 type IdFn = dyn Fn(&Parts) -> Option<String> + Send + Sync;
-type FaultFn = dyn Fn(&Fault) -> Response<WholeBody> + Send + Sync;
+type FaultFn = dyn Fn(&ApiError) -> Response<BufferedBody> + Send + Sync;
 
 pub(super) struct Settings<S: Store> {
     pub(super) store: Arc<S>,
@@ -50,7 +50,7 @@ impl<S: Store> Settings<S> {
             dialect: Arc::new(Plain::default()),
             locator: Locator::default(),
             mounted_at: None,
-            retry_after: Arc::new(GrowingRetryAfter),
+            retry_after: Arc::new(AdaptiveRetryAfter),
             replay: Replay::default(),
             inline_limit: 64 * 1024,
             max_wait: Duration::from_secs(30),
@@ -88,10 +88,10 @@ impl<S: Store> Settings<S> {
         }
     }
 
-    pub(super) fn fault(&self, fault: &Fault) -> Response<WholeBody> {
+    pub(super) fn fault(&self, fault: &ApiError) -> Response<BufferedBody> {
         let mut response = match &self.error_writer {
             Some(write) => write(fault),
-            None => self.dialect.fault(fault),
+            None => self.dialect.error(fault),
         };
         fault.add_headers(response.headers_mut());
         response.extensions_mut().insert(fault.clone());

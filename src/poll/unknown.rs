@@ -4,7 +4,7 @@ use http::request::Parts;
 
 use super::settings::Settings;
 use crate::{
-    dialect::{Fault, part_of, unescaped},
+    dialect::{ApiError, part_of, unescaped},
     operation::OperationId,
     store::Store,
 };
@@ -15,10 +15,10 @@ pub(super) fn not_found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Fault {
+) -> ApiError {
     match owner_of_part(settings, parts, id) {
-        Some((id, name)) => Fault::NoSubResource { id, name },
-        None => Fault::NotFound { id: id.clone() },
+        Some((id, name)) => ApiError::NoSubResource { id, name },
+        None => ApiError::NotFound { id: id.clone() },
     }
 }
 

@@ -5,7 +5,7 @@ use tracing::Span;
 
 use super::{Admitted, OperationHandle, WholeRequest, Work};
 use crate::{
-    operation::{OperationId, RecordedResponse, WholeBody},
+    operation::{BufferedBody, OperationId, RecordedResponse},
     store::Record,
 };
 
@@ -24,12 +24,12 @@ pub struct AcceptedRequest {
 impl AcceptedRequest {
     /// The request of the operation that `record` shows, held by whoever
     /// created it, or took it over, and got this record for that.
-    pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+    pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), false, &Span::current())
     }
 
     /// The same of a request that the store has, to be run again.
-    pub(super) fn again(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+    pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), true, &Span::current())
     }
 

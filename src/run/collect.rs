@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use super::operate::inner_error;
-use crate::operation::{Collecting, FailureKind, Outcome, RecordedResponse, WholeBody};
+use crate::operation::{BufferedBody, Collecting, FailureKind, Outcome, RecordedResponse};
 
 pin_project! {
     /// The future of [`collect`]. An `async` function would have the response twice, as it
@@ -45,7 +45,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<WholeBody>, Outcome<RecordedResponse>>;
+    type Output = Result<Response<BufferedBody>, Outcome<RecordedResponse>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();

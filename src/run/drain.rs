@@ -61,10 +61,10 @@ impl Drain {
     /// leaves that much of it, and one of zero none.
     ///
     /// At the deadline what is left is dropped. An operation is given up to be
-    /// [run again](crate::run::Recovery::run_again), if it may be; else it is interrupted:
+    /// [run again](crate::run::Recovery::rerun_with), if it may be; else it is interrupted:
     /// it fails as `interrupted`. A request that could still be answered directly is
     /// refused with a 503 and `Retry-After`. That takes up to one second more. Requests that
-    /// pass the layer because it does not [accept](crate::AsyncAcceptLayer::which) them are
+    /// pass the layer because it does not [accept](crate::AsyncAcceptLayer::accept_if) them are
     /// waited for, and left to the server then: to the last byte of an answer that has a
     /// known length, and to the head of one that has none, since that may be a stream
     /// without an end. A request that is on its way into the queue of an

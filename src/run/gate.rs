@@ -7,7 +7,7 @@
 //! ```text
 //!          ┌──────── creating failed ────────┐
 //!          ▼                                 │
-//! Held ──▶ Creating ──▶ Accepted             │
+//! LeaseHandle ──▶ Creating ──▶ Accepted             │
 //!  │          └── the client left meanwhile ─┴─▶ Dropped
 //!  ├──▶ Answered
 //!  └──▶ Dropped
@@ -74,7 +74,7 @@ impl Gate {
         }
     }
 
-    /// `Held` → `Creating`, unless that is decided already. Does not wait; says
+    /// `LeaseHandle` → `Creating`, unless that is decided already. Does not wait; says
     /// how often creating had failed by then.
     pub(crate) fn ask(&self) -> u32 {
         let (asked, failures) = self.lock(|state| {
@@ -120,7 +120,7 @@ impl Gate {
         }
     }
 
-    /// `Creating` → `Accepted`, or back to `Held`; false if the client has left
+    /// `Creating` → `Accepted`, or back to `LeaseHandle`; false if the client has left
     /// meanwhile, so that there is nothing to go on for.
     pub(crate) fn created(&self, succeeded: bool) -> bool {
         let goes_on = self.lock(|state| {
@@ -136,7 +136,7 @@ impl Gate {
         goes_on
     }
 
-    /// `Held` → `Answered`: the call has returned.
+    /// `LeaseHandle` → `Answered`: the call has returned.
     pub(crate) fn returned(&self) -> Returned {
         let returned = self.lock(|state| match state.position {
             Position::Held => {
@@ -150,7 +150,7 @@ impl Gate {
         returned
     }
 
-    /// `Held` → `Dropped`: the client has hung up. True if the call is to be
+    /// `LeaseHandle` → `Dropped`: the client has hung up. True if the call is to be
     /// dropped for it.
     pub(crate) fn leave(&self) -> bool {
         let dropped = self.lock(|state| {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    store::{Held, Lease, Record, Write},
+    store::{Lease, LeaseHandle, Record, Written},
 };
 
 /// Where a node hands requests off to.
@@ -76,8 +76,8 @@ impl HandOff {
     }
 }
 
-fn held(record: &Record<RecordedResponse>) -> Held {
-    Held {
+fn held(record: &Record<RecordedResponse>) -> LeaseHandle {
+    LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     }
@@ -183,12 +183,12 @@ where
         afterwards(&node.in_flight, until_ended, ended).await.ok()
     });
     match timeout(at_most, ending).await {
-        Ok(Ok(Some(Write::Done(record)))) => {
+        Ok(Ok(Some(Written::Done(record)))) => {
             log_end(&record);
             true
         }
         // Or an earlier try has ended it.
-        Ok(Ok(Some(Write::Lost(record)))) => record.was_not_dispatched(),
+        Ok(Ok(Some(Written::Lost(record)))) => record.was_not_dispatched(),
         _ => true,
     }
 }

@@ -5,13 +5,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Denied, Work};
 use crate::{
-    dialect::Fault,
+    dialect::ApiError,
     operation::{OperationId, Problem, Progress},
 };
 
 /// A handler's hold on the operation it is running for.
 ///
-/// The layer puts it into the request's extensions. [`OperationHandle::of`]
+/// The layer puts it into the request's extensions. [`OperationHandle::from_extensions`]
 /// always gives one: where no operation was accepted (a `GET`, a unit test, a
 /// service without the layer) it is *detached* and reports into nothing, so a
 /// handler needs no second version of itself.
@@ -21,9 +21,9 @@ use crate::{
 /// use tower_operations::{OperationHandle, Progress};
 ///
 /// async fn render(request: Request<String>) -> String {
-///     let operation = OperationHandle::of(request.extensions());
+///     let operation = OperationHandle::from_extensions(request.extensions());
 ///     for page in 1..=3 {
-///         operation.progress(Progress::counted(page, 3).unit("pages"));
+///         operation.progress(Progress::from_count(page, 3).with_unit("pages"));
 ///     }
 ///     "done".into()
 /// }
@@ -44,7 +44,7 @@ impl OperationHandle {
 
     /// The handle in a request's extensions, or a detached one.
     #[must_use]
-    pub fn of(extensions: &Extensions) -> Self {
+    pub fn from_extensions(extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_else(Self::detached)
     }
 
@@ -69,7 +69,7 @@ impl OperationHandle {
     /// Accepts the operation: returns once it is durably created, and the client
     /// gets its `202`. From then on the work goes on whatever the client does.
     ///
-    /// Under a layer that accepts [signaled](crate::AsyncAcceptLayer::signaled)
+    /// Under a layer that accepts [signaled](crate::AsyncAcceptLayer::when_signaled)
     /// the handler calls this once it knows that the request is good, and best
     /// once it has read its body; if it returns before, its response goes out as
     /// it is, and there is no operation. Under one that accepts
@@ -130,7 +130,7 @@ pub enum NotAccepted {
 impl From<NotAccepted> for Problem {
     /// A 503 of the type `urn:tower-operations:unavailable`.
     fn from(_: NotAccepted) -> Self {
-        Fault::Unavailable {
+        ApiError::Unavailable {
             retry_after: std::time::Duration::from_secs(1),
         }
         .problem()
@@ -143,7 +143,7 @@ impl From<NotAccepted> for Problem {
 impl axum::response::IntoResponse for NotAccepted {
     fn into_response(self) -> axum::response::Response {
         let retry_after = std::time::Duration::from_secs(1);
-        let mut response = Fault::Unavailable { retry_after }.into_response();
+        let mut response = ApiError::Unavailable { retry_after }.into_response();
         response.extensions_mut().insert(self);
         response.map(axum::body::Body::new)
     }
@@ -157,7 +157,7 @@ impl fmt::Debug for OperationHandle {
     }
 }
 
-/// Always succeeds; see [`OperationHandle::of`].
+/// Always succeeds; see [`OperationHandle::from_extensions`].
 #[cfg(feature = "axum")]
 impl<S: Sync> axum::extract::FromRequestParts<S> for OperationHandle {
     type Rejection = std::convert::Infallible;
@@ -166,6 +166,6 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for OperationHandle {
         parts: &mut http::request::Parts,
         _: &S,
     ) -> Result<Self, Self::Rejection> {
-        Ok(Self::of(&parts.extensions))
+        Ok(Self::from_extensions(&parts.extensions))
     }
 }

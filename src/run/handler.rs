@@ -3,13 +3,13 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use crate::operation::WholeBody;
+use crate::operation::BufferedBody;
 
 /// What accepted requests are run by, in one word: a service that takes them whole, can
 /// be called in a task of its own, and whose response can be recorded.
 pub(crate) trait Handler:
     Service<
-        Request<WholeBody>,
+        Request<BufferedBody>,
         Response = Response<Self::Body>,
         Error: Into<BoxError> + Send,
         Future: Send,
@@ -21,7 +21,7 @@ pub(crate) trait Handler:
 
 impl<S, C> Handler for S
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Send,
+    S: Service<Request<BufferedBody>, Response = Response<C>> + Send,
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     C: Body<Data = Bytes> + Send,

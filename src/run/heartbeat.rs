@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{InFlight, Node, catch_panic::CatchPanic, operate::unreadable, work::Work};
 use crate::{
     operation::OperationId,
-    store::{Held, Lease, StoreError},
+    store::{Lease, LeaseHandle, StoreError},
 };
 
 /// Starts the heartbeat of `node`, if it has none.
@@ -144,7 +144,7 @@ async fn recalled<R: Lease>(
     at_most: Duration,
     left: Duration,
 ) -> Result<Vec<OperationId>, StoreError> {
-    let recalled = node.store.recalled(&node.lease().node, at_most);
+    let recalled = node.store.revoked(&node.lease().node, at_most);
     let recalled = timeout(left + BETWEEN_RECALLS, recalled).await;
     let recalled = recalled.unwrap_or_else(|_| Ok(Vec::new()))?;
     node.in_flight.told_of(&recalled);
@@ -155,7 +155,7 @@ async fn recalled<R: Lease>(
 /// thousands, and little where it refuses all.
 const ASKS: u32 = 64;
 
-pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[Held]) {
+pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[LeaseHandle]) {
     // If the store refuses them together, one may be what it refuses: halves of them are
     // tried, so that it keeps no other from being renewed.
     let (mut parts, mut asks) = (vec![held], 0);

@@ -20,14 +20,14 @@ use super::{
     catch_panic::{CatchPanic, Panicked},
     collect::collect,
     heartbeat,
-    operate::{RunOutcome, inner_error, leave, start, stoppable},
+    operate::{RunEnd, inner_error, leave, start, stoppable},
     outcome::outcome_of,
     record::record as record_outcome,
     threshold::{Held, Settled, Threshold},
     work::Work,
 };
 use crate::{
-    operation::{FailureKind, Outcome, RecordedResponse, WholeBody},
+    operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
     store::{Lease, Record},
 };
 
@@ -36,7 +36,7 @@ pub(crate) enum Told<P, E> {
     /// It returned first.
     Answered(Result<P, E>),
     /// It returned first, and its answer is kept.
-    Settled(Response<WholeBody>),
+    Settled(Response<BufferedBody>),
     /// It panicked first.
     Panicked(Box<dyn Any + Send>),
     /// It came to none: it took longer than any run may, for example.
@@ -179,7 +179,7 @@ where
         };
         let run = async move {
             // It was created as started; this is how it hears of what happened since.
-            let is_ours = async { start(node, work).await.map_err(RunOutcome::from) };
+            let is_ours = async { start(node, work).await.map_err(RunEnd::from) };
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),
                 Err(ended) => ended,
@@ -223,7 +223,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Arc<Work>,
-    mut run: Pin<Box<impl Future<Output = RunOutcome>>>,
+    mut run: Pin<Box<impl Future<Output = RunEnd>>>,
 ) {
     crash_point!("accepted");
     let Some(_entered) = node.in_flight.enter(Arc::clone(work), limits.grace) else {
@@ -235,7 +235,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     // Before it is said how it has ended; it may panic as well.
     let dropped = at_once(CatchPanic::new(async move { drop(run) }));
     let ended = dropped.unwrap_or(Ok(())).and(ended);
-    let outcome: RunOutcome = ended.unwrap_or_else(|panicked| {
+    let outcome: RunEnd = ended.unwrap_or_else(|panicked| {
         panicked.of_handler(&work.id);
         Ok(Outcome::failed(FailureKind::Panicked))
     });

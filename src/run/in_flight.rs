@@ -21,7 +21,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        Held, Owner,
+        LeaseHandle, Owner,
         wait::{WaitCell, Waiter},
     },
 };
@@ -193,12 +193,12 @@ impl InFlight {
         }
     }
 
-    pub(super) fn held(&self) -> Vec<Held> {
+    pub(super) fn held(&self) -> Vec<LeaseHandle> {
         let running = self.running();
         running.live.iter().map(|it| it.work.held()).collect()
     }
 
-    pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<Held> {
+    pub(super) fn held_among(&self, ids: &[OperationId]) -> Vec<LeaseHandle> {
         let running = self.running();
         let entries = ids.iter().flat_map(|id| running.live.of(id));
         entries.map(|it| it.work.held()).collect()
@@ -212,7 +212,7 @@ impl InFlight {
     }
 
     /// These are held no more.
-    pub(super) fn recall(&self, lost: &[Held]) {
+    pub(super) fn recall(&self, lost: &[LeaseHandle]) {
         let works: Vec<_> = {
             let running = self.running();
             let lost = lost

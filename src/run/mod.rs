@@ -68,7 +68,7 @@
 //!
 //! The span of the request that is accepted gets the id as `operation.id`, if it has such a
 //! field; its response has the [`OperationId`](crate::OperationId) among its extensions, and
-//! a refusal its [`Fault`](crate::dialect::Fault).
+//! a refusal its [`ApiError`](crate::dialect::ApiError).
 //!
 //! # When the store is away
 //! The outcome is written again and again, with growing pauses, until the store
@@ -124,7 +124,7 @@ pub use handle::{NotAccepted, OperationHandle};
 pub use in_process::InProcess;
 pub use queued_request::{InvalidMessage, QueuedRequest};
 pub use recovery::{Recovery, RecoveryStats};
-pub use service::{Ran, RunFuture, RunService};
+pub use service::{RunFuture, RunOutcome, RunService};
 
 pub(crate) use accepted_request::operation_span;
 pub(crate) use afterwards::afterwards;

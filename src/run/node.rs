@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{HandOff, InFlight};
-use crate::store::{KeyPowers, LeaseTerm};
+use crate::store::{KeyPowers, LeaseConfig};
 
 /// One running instance: its store, its lease, and what it has in flight.
 #[derive(Debug)]
 pub(crate) struct Node<R> {
     pub(crate) store: R,
-    lease: OnceLock<LeaseTerm>,
+    lease: OnceLock<LeaseConfig>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Set once the application wants requests to be idempotent.
     pub(crate) keys: OnceLock<KeyPowers<R>>,
@@ -49,8 +49,8 @@ impl<R> Node<R> {
     }
 
     /// The lease by which this node holds what it runs.
-    pub(crate) fn lease(&self) -> &LeaseTerm {
-        self.lease.get_or_init(LeaseTerm::default)
+    pub(crate) fn lease(&self) -> &LeaseConfig {
+        self.lease.get_or_init(LeaseConfig::default)
     }
 
     /// Somebody runs again what this node leaves behind, if it was started less often.
@@ -69,9 +69,9 @@ impl<R> Node<R> {
     }
 
     /// Sets the lease; nothing may be held by another yet.
-    pub(crate) fn set_lease(&self, lease: LeaseTerm) {
+    pub(crate) fn set_lease(&self, lease: LeaseConfig) {
         let term = lease.term.max(SHORTEST);
-        if self.lease.set(LeaseTerm { term, ..lease }).is_err() {
+        if self.lease.set(LeaseConfig { term, ..lease }).is_err() {
             tracing::error!("the lease is in use, and stays what it is");
         }
     }

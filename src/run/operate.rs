@@ -15,7 +15,7 @@ use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, AtMost, Node, Ran, RunLimits, WholeRequest, at_once,
+    AcceptedRequest, AtMost, Node, RunLimits, RunOutcome, WholeRequest, at_once,
     catch_panic::CatchPanic,
     collect::collect,
     heartbeat,
@@ -25,8 +25,8 @@ use super::{
     work::{Cause, Work},
 };
 use crate::{
-    operation::{FailureKind, OperationId, Outcome, RecordedResponse, WholeBody},
-    store::{Lease, StoreError, Write},
+    operation::{BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
+    store::{Lease, StoreError, Written},
 };
 
 /// The shortest time between two writes of an operation's progress.
@@ -45,9 +45,9 @@ pub(crate) fn operate<S, B, R>(
     limits: RunLimits,
     mut service: S,
     accepted: AcceptedRequest,
-) -> impl Future<Output = Result<Ran, StoreError>>
+) -> impl Future<Output = Result<RunOutcome, StoreError>>
 where
-    S: Service<Request<WholeBody>, Response = Response<B>>,
+    S: Service<Request<BufferedBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -69,7 +69,7 @@ where
     let run = async move {
         let (Some(_), _) = &held else {
             // It is running here already: once is enough.
-            return Ok(Ran::Refused);
+            return Ok(RunOutcome::Refused);
         };
         heartbeat::ensure(&node);
         let stopped_or_done = {
@@ -83,7 +83,7 @@ where
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
                 leave(&node, &work, nothing).await;
-                return Ok(Ran::Refused);
+                return Ok(RunOutcome::Refused);
             }
             Err(panicked) => {
                 panicked.of_handler(&work.id);
@@ -146,7 +146,7 @@ pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
     tracing::error!(%id, error = error.chain(), "an operation that runs here cannot be read");
 }
 
-pub(super) type RunOutcome = Result<Outcome<RecordedResponse>, NoOutcome>;
+pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
 
 /// Lets `run` go on until it is done or asked to stop, and writes its progress
 /// meanwhile.
@@ -154,8 +154,8 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Work,
-    mut run: Pin<&mut impl Future<Output = RunOutcome>>,
-) -> RunOutcome {
+    mut run: Pin<&mut impl Future<Output = RunEnd>>,
+) -> RunEnd {
     tokio::select! {
         biased;
         outcome = run.as_mut() => return outcome,
@@ -170,8 +170,8 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Node<R>>,
     limits: &RunLimits,
     work: &Work,
-    mut run: Pin<&mut impl Future<Output = RunOutcome>>,
-) -> RunOutcome {
+    mut run: Pin<&mut impl Future<Output = RunEnd>>,
+) -> RunEnd {
     tokio::select! {
         biased;
         outcome = run.as_mut() => outcome,
@@ -192,8 +192,8 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
 async fn until_over<R: Lease>(
     node: &Arc<Node<R>>,
     work: &Work,
-    run: Pin<&mut impl Future<Output = RunOutcome>>,
-) -> RunOutcome {
+    run: Pin<&mut impl Future<Output = RunEnd>>,
+) -> RunEnd {
     tokio::select! {
         biased;
         outcome = heartbeat::beating_while(node, work, run) => outcome,
@@ -224,12 +224,12 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
             Err(StoreError::unavailable("it panicked"))
         });
         match reported {
-            Ok(Write::Done(_)) => {
+            Ok(Written::Done(_)) => {
                 crash_point!("reported");
                 work.report_written(number);
                 known_transient = None;
             }
-            Ok(Write::Lost(_) | Write::Gone) => {
+            Ok(Written::Lost(_) | Written::Gone) => {
                 work.stop(Cause::Recalled);
                 std::future::pending::<()>().await;
             }
@@ -256,9 +256,9 @@ async fn run<S, B, R>(
     work: &Work,
     service: &mut S,
     request: Box<WholeRequest>,
-) -> RunOutcome
+) -> RunEnd
 where
-    S: Service<Request<WholeBody>, Response = Response<B>>,
+    S: Service<Request<BufferedBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -309,7 +309,7 @@ impl From<Outcome<RecordedResponse>> for NotStarted {
     }
 }
 
-impl From<NotStarted> for RunOutcome {
+impl From<NotStarted> for RunEnd {
     fn from(not_started: NotStarted) -> Self {
         match not_started {
             NotStarted::Failed(outcome) => Ok(outcome),
@@ -328,11 +328,11 @@ where
     work.starting();
     let started = until_answered(node, || node.store.start(&work.id, work.token()));
     match started.await {
-        Ok(Write::Done(_)) => {
+        Ok(Written::Done(_)) => {
             crash_point!("started");
             Ok(())
         }
-        Ok(Write::Lost(_) | Write::Gone) => Err(NotStarted::Lost),
+        Ok(Written::Lost(_) | Written::Gone) => Err(NotStarted::Lost),
         Err(error) => {
             let id = &work.id;
             tracing::error!(%id, error = error.chain(), "a start could not be recorded");

@@ -2,12 +2,12 @@
 
 use http::{Response, uri::PathAndQuery};
 
-use crate::operation::{Outcome, RecordedResponse, WholeBody, resolve_references};
+use crate::operation::{BufferedBody, Outcome, RecordedResponse, resolve_references};
 
 /// The outcome of a run whose service gave this response. References in its header are
 /// relative to `base`, and mean the same wherever it is replayed.
 pub(super) fn outcome_of(
-    mut response: Response<WholeBody>,
+    mut response: Response<BufferedBody>,
     base: &PathAndQuery,
 ) -> Outcome<RecordedResponse> {
     resolve_references(response.headers_mut(), base);

@@ -7,8 +7,8 @@ use tower::BoxError;
 
 use super::stored_request;
 use crate::{
-    operation::{OperationId, RecordedResponse, WholeBody},
-    store::{FencingToken, Held, Owner, Record},
+    operation::{BufferedBody, OperationId, RecordedResponse},
+    store::{FencingToken, LeaseHandle, Owner, Record},
 };
 
 /// An accepted request as it goes through a queue: the operation, the token by which
@@ -24,7 +24,7 @@ use crate::{
 /// use http::{Request, Response};
 /// use tower::{ServiceExt, service_fn};
 /// use tower_operations::{
-///     MemoryStore, OperationId, QueuedRequest, Ran, RunService, State, WholeBody,
+///     MemoryStore, OperationId, QueuedRequest, RunOutcome, RunService, State, BufferedBody,
 ///     store::{Created, NewOperation, Repository},
 /// };
 ///
@@ -32,24 +32,24 @@ use crate::{
 /// let Created::New(record) = store.create(NewOperation::new(OperationId::new())).await? else {
 ///     unreachable!("the id is new");
 /// };
-/// let request = Request::post("/reports").body(WholeBody::from("Q3"))?;
+/// let request = Request::post("/reports").body(BufferedBody::from("Q3"))?;
 /// let message = QueuedRequest::new(&record, request).to_bytes();
 ///
 /// // Elsewhere, twice.
-/// let app = service_fn(|_: Request<WholeBody>| async {
-///     Ok::<_, std::convert::Infallible>(Response::new(WholeBody::from("done")))
+/// let app = service_fn(|_: Request<BufferedBody>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(BufferedBody::from("done")))
 /// });
 /// let workers = RunService::new(store, app);
 /// let queued = QueuedRequest::from_bytes(&message)?;
 /// let ran = workers.clone().oneshot(queued.clone()).await?;
-/// assert_eq!(ran, Ran::Recorded(State::Succeeded));
-/// assert_eq!(workers.oneshot(queued).await?, Ran::Refused);
+/// assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
+/// assert_eq!(workers.oneshot(queued).await?, RunOutcome::Refused);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct QueuedRequest {
-    held: Held,
+    held: LeaseHandle,
     owner: Option<Owner>,
     /// As it is stored.
     request: Bytes,
@@ -73,7 +73,7 @@ impl QueuedRequest {
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
     /// sensitive is left out; extensions do not go through a queue.
     #[must_use]
-    pub fn new(record: &Record<RecordedResponse>, request: Request<WholeBody>) -> Self {
+    pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::stored(record, request, false)
     }
 
@@ -81,14 +81,14 @@ impl QueuedRequest {
     #[must_use]
     pub fn with_credentials(
         record: &Record<RecordedResponse>,
-        request: Request<WholeBody>,
+        request: Request<BufferedBody>,
     ) -> Self {
         Self::stored(record, request, true)
     }
 
     fn stored(
         record: &Record<RecordedResponse>,
-        request: Request<WholeBody>,
+        request: Request<BufferedBody>,
         with_credentials: bool,
     ) -> Self {
         let (parts, body) = request.into_parts();
@@ -99,7 +99,7 @@ impl QueuedRequest {
 
     /// Of a request that is stored already.
     pub(crate) fn of(record: &Record<RecordedResponse>, request: Bytes) -> Self {
-        let held = Held {
+        let held = LeaseHandle {
             id: record.operation().id().clone(),
             token: record.token(),
         };
@@ -156,7 +156,7 @@ impl QueuedRequest {
             let (head, request) = rest.split_at_checked(length).ok_or(CUT)?;
             let head: Head = serde_json::from_slice(head)?;
             let queued = Self {
-                held: Held {
+                held: LeaseHandle {
                     id: OperationId::stored(&head.id)?,
                     token: FencingToken::from_number(head.token),
                 },
@@ -169,11 +169,11 @@ impl QueuedRequest {
         read().map_err(InvalidMessage)
     }
 
-    pub(super) fn held(&self) -> &Held {
+    pub(super) fn held(&self) -> &LeaseHandle {
         &self.held
     }
 
-    pub(super) fn request(&self) -> Result<Request<WholeBody>, BoxError> {
+    pub(super) fn request(&self) -> Result<Request<BufferedBody>, BoxError> {
         stored_request::restore(&self.request)
     }
 }
@@ -207,7 +207,7 @@ mod tests {
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             )
             .header("authorization", "Bearer abc")
-            .body(WholeBody::from("{\"pages\":3}"));
+            .body(BufferedBody::from("{\"pages\":3}"));
         QueuedRequest::new(&record, request.unwrap())
     }
 

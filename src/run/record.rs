@@ -5,10 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
-use super::{Node, Ran, log_end, persist::until_answered_for, work::Work};
+use super::{Node, RunOutcome, log_end, persist::until_answered_for, work::Work};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    store::{Lease, StoreError, Write},
+    store::{Lease, StoreError, Written},
 };
 
 /// Writes the outcome until the store has answered or the node is abandoned.
@@ -20,7 +20,7 @@ pub(super) async fn record<R>(
     node: &Arc<Node<R>>,
     work: &Work,
     outcome: Outcome<RecordedResponse>,
-) -> Result<Ran, StoreError>
+) -> Result<RunOutcome, StoreError>
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -33,7 +33,7 @@ pub(super) async fn record_within<R>(
     work: &Work,
     outcome: Outcome<RecordedResponse>,
     refusals: u32,
-) -> Result<Ran, StoreError>
+) -> Result<RunOutcome, StoreError>
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -78,22 +78,22 @@ where
         }
     });
     match written.await {
-        Ok(Write::Done(record)) => {
+        Ok(Written::Done(record)) => {
             crash_point!("finished");
             let state = record.operation().state();
             log_end(&record);
             work.recorded(record.operation());
-            Ok(Ran::Recorded(state))
+            Ok(RunOutcome::Recorded(state))
         }
-        Ok(Write::Lost(record)) => {
+        Ok(Written::Lost(record)) => {
             tracing::debug!(%id, "outcome dropped: the operation was ended by somebody else");
             work.recorded(record.operation());
-            Ok(Ran::Refused)
+            Ok(RunOutcome::Refused)
         }
-        Ok(Write::Gone) => {
+        Ok(Written::Gone) => {
             work.is_gone();
             work.recalled();
-            Ok(Ran::Refused)
+            Ok(RunOutcome::Refused)
         }
         Err(error) => {
             tracing::error!(%id, error = error.chain(), "an outcome could not be recorded");

@@ -28,7 +28,7 @@ use super::{
     AcceptedRequest, Node, RunLimits, catch_panic::CatchPanic, heartbeat, operate, stored_request,
 };
 use crate::{
-    operation::{FailureKind, OperationId, RecordedResponse, WholeBody},
+    operation::{BufferedBody, FailureKind, OperationId, RecordedResponse},
     store::{Lease, Record},
 };
 
@@ -41,7 +41,7 @@ use crate::{
 /// An operation is left behind when its lease was not renewed for the lease's term.
 /// Whoever finds it takes it over, under a higher fencing token, so that the holder
 /// can write no more, should it still be there. Then the operation fails as
-/// `interrupted`, or is [run again](Self::run_again).
+/// `interrupted`, or is [run again](Self::rerun_with).
 ///
 /// What was [released](Lease::release), by a node that was drained, or was held by a
 /// process that certainly is gone, is taken over at once. A node that is merely silent
@@ -57,12 +57,12 @@ use crate::{
 ///
 /// let store = MemoryStore::new(); // one that outlives the process, in earnest
 /// let layer = AsyncAcceptLayer::new(store.clone())
-///     .may_run_again(|parts| parts.method == http::Method::PUT);
+///     .rerun_if(|parts| parts.method == http::Method::PUT);
 /// let recovery = layer.recovery();
 /// let app: Router = Router::new()
 ///     .route("/reports", put(render).route_layer(layer))
 ///     .nest_service("/operations", PollService::new(store));
-/// tokio::spawn(recovery.run_again(app.clone(), 3).run());
+/// tokio::spawn(recovery.rerun_with(app.clone(), 3).run());
 /// # }
 /// ```
 #[must_use = "nothing is recovered until it runs"]
@@ -97,7 +97,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Runs again what [may be](crate::AsyncAcceptLayer::may_run_again), through
+    /// Runs again what [may be](crate::AsyncAcceptLayer::rerun_if), through
     /// `app`, which is the whole application: it has to find its way to the handler
     /// from the request alone. An operation is started `attempts` times at the most,
     /// on whichever nodes; after that it fails as `attempts-exhausted`. A drain interrupts
@@ -107,9 +107,9 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// The request comes without the credentials that were not kept. In its
     /// extensions are the [`OperationHandle`](crate::OperationHandle), which knows
     /// the attempt, and the [`Owner`](crate::store::Owner), if there is one.
-    pub fn run_again<S, B>(self, app: S, attempts: u32) -> Self
+    pub fn rerun_with<S, B>(self, app: S, attempts: u32) -> Self
     where
-        S: Service<Request<WholeBody>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Into<BoxError> + Send,
         B: Body<Data = Bytes> + Send + 'static,
@@ -167,7 +167,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// How often it looks for leases that have lapsed; a third of the lease's term by
     /// default. It looks for what was released as soon as the store
     /// [says so](Lease::released), and at least every quarter of a term.
-    pub fn every(self, interval: Duration) -> Self {
+    pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 

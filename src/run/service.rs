@@ -14,8 +14,8 @@ use tower::{BoxError, Service};
 
 use super::{AcceptedRequest, Drain, Node, QueuedRequest, Refused, RunLimits, operate};
 use crate::{
-    operation::{RecordedResponse, State, WholeBody},
-    store::{Lease, LeaseTerm, StoreError, Write},
+    operation::{BufferedBody, RecordedResponse, State},
+    store::{Lease, LeaseConfig, StoreError, Written},
 };
 
 /// Runs accepted requests through a service and records how they end.
@@ -27,30 +27,30 @@ use crate::{
 /// its lease.
 ///
 /// A request that is delivered twice runs once at a time here: the second is
-/// [`Ran::Refused`].
+/// [`RunOutcome::Refused`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use http::{Request, Response};
 /// use tower::{ServiceExt, service_fn};
 /// use tower_operations::{
-///     AcceptedRequest, MemoryStore, OperationId, Ran, RunService, State, WholeBody,
+///     AcceptedRequest, MemoryStore, OperationId, RunOutcome, RunService, State, BufferedBody,
 ///     store::{Created, NewOperation, Repository},
 /// };
 ///
-/// let app = service_fn(|_: Request<WholeBody>| async {
-///     Ok::<_, std::convert::Infallible>(Response::new(WholeBody::from("done")))
+/// let app = service_fn(|_: Request<BufferedBody>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(BufferedBody::from("done")))
 /// });
 /// let store = MemoryStore::new();
 /// let Created::New(record) = store.create(NewOperation::new(OperationId::new())).await? else {
 ///     unreachable!("the id is new");
 /// };
 ///
-/// let request = Request::post("/reports").body(WholeBody::default())?;
+/// let request = Request::post("/reports").body(BufferedBody::default())?;
 /// let ran = RunService::new(store, app)
 ///     .oneshot(AcceptedRequest::new(&record, request))
 ///     .await?;
-/// assert_eq!(ran, Ran::Recorded(State::Succeeded));
+/// assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
 /// # Ok(())
 /// # }
 /// ```
@@ -63,7 +63,7 @@ pub struct RunService<S, R> {
 /// What became of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ran {
+pub enum RunOutcome {
     /// Its outcome is recorded.
     Recorded(State),
     /// The operation was ended by somebody else, or is held by somebody else:
@@ -94,7 +94,7 @@ impl<S, R> RunService<S, R> {
     /// that is created with it hears of its cancel at once, any other one within
     /// a third of the term.
     #[must_use]
-    pub fn lease(&self) -> LeaseTerm {
+    pub fn lease(&self) -> LeaseConfig {
         self.node.lease().clone()
     }
 
@@ -103,7 +103,7 @@ impl<S, R> RunService<S, R> {
     /// one, and of every earlier start of this one. Set it before the service is used, on
     /// one of its clones: they share it. A term is a tenth of a second at the least.
     #[must_use]
-    pub fn held_by(self, lease: LeaseTerm) -> Self {
+    pub fn with_lease(self, lease: LeaseConfig) -> Self {
         self.node.set_lease(lease);
         self
     }
@@ -143,14 +143,14 @@ impl<S, R> RunService<S, R> {
 
 impl<S, B, R> Service<AcceptedRequest> for RunService<S, R>
 where
-    S: Service<Request<WholeBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
     R: Lease<Output = RecordedResponse>,
 {
-    type Response = Ran;
+    type Response = RunOutcome;
     /// The store did not answer until the node was abandoned, or the node is
     /// shutting down and has not begun. The request is to be given to another.
     type Error = StoreError;
@@ -182,14 +182,14 @@ where
 /// leaves the operation to whoever takes over its lease.
 impl<S, B, R> Service<QueuedRequest> for RunService<S, R>
 where
-    S: Service<Request<WholeBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
     R: Lease<Output = RecordedResponse>,
 {
-    type Response = Ran;
+    type Response = RunOutcome;
     /// As for an [`AcceptedRequest`]: to be delivered again.
     type Error = StoreError;
     type Future = RunFuture;
@@ -216,7 +216,7 @@ where
             })?;
             match claim(&node, &queued).await? {
                 Some(accepted) => operate(node, limits, inner, accepted.admitted(admitted)).await,
-                None => Ok(Ran::Refused),
+                None => Ok(RunOutcome::Refused),
             }
         }))
     }
@@ -239,8 +239,8 @@ where
     let claimed = node.store.claim(node.lease(), held).await?;
     crash_point!("claimed");
     let record = match claimed {
-        Write::Done(record) => record,
-        Write::Lost(_) | Write::Gone => return Ok(None),
+        Written::Done(record) => record,
+        Written::Lost(_) | Written::Gone => return Ok(None),
     };
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
@@ -253,10 +253,10 @@ where
 
 /// The future of [`RunService`].
 #[must_use = "futures do nothing unless polled"]
-pub struct RunFuture(Pin<Box<dyn Future<Output = Result<Ran, StoreError>> + Send>>);
+pub struct RunFuture(Pin<Box<dyn Future<Output = Result<RunOutcome, StoreError>> + Send>>);
 
 impl Future for RunFuture {
-    type Output = Result<Ran, StoreError>;
+    type Output = Result<RunOutcome, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(context)

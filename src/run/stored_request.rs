@@ -7,7 +7,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 use tower::BoxError;
 
-use crate::operation::{HeaderBlock, WholeBody};
+use crate::operation::{BufferedBody, HeaderBlock};
 
 /// Which layout follows. The first: lengths of line, header and trailer block
 /// (`u32` each, little endian), the line as JSON, the blocks, the body.
@@ -37,7 +37,7 @@ static CREDENTIALS: [HeaderName; 3] = [
 pub(crate) fn store(
     parts: &Parts,
     target: &Uri,
-    body: &WholeBody,
+    body: &BufferedBody,
     with_credentials: bool,
 ) -> Option<Bytes> {
     let line = Line {
@@ -87,7 +87,7 @@ fn without_userinfo(target: &Uri) -> Option<Uri> {
 ///
 /// # Errors
 /// If it is none that this release can read.
-pub(crate) fn restore(bytes: &Bytes) -> Result<Request<WholeBody>, BoxError> {
+pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> {
     let (layout, rest) = bytes.split_first().ok_or(CUT)?;
     if *layout != LAYOUT {
         return Err(format!("a request of layout {layout} is of a newer release").into());
@@ -105,7 +105,7 @@ pub(crate) fn restore(bytes: &Bytes) -> Result<Request<WholeBody>, BoxError> {
         HeaderBlock::from_bytes(block).append_to(&mut map);
         map
     };
-    let body = WholeBody::new(bytes.slice_ref(data), Some(fields(trailers)));
+    let body = BufferedBody::new(bytes.slice_ref(data), Some(fields(trailers)));
     let mut request = Request::new(body);
     *request.method_mut() = Method::from_bytes(line.method.as_bytes())?;
     *request.uri_mut() = line.target.parse()?;
@@ -134,10 +134,10 @@ fn version(text: &str) -> Result<Version, BoxError> {
 mod tests {
     use super::*;
 
-    fn request() -> Request<WholeBody> {
+    fn request() -> Request<BufferedBody> {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("7"));
-        let body = WholeBody::new("{\"pages\":3}".into(), Some(trailers));
+        let body = BufferedBody::new("{\"pages\":3}".into(), Some(trailers));
         let mut secret = HeaderValue::from_static("s3cret");
         secret.set_sensitive(true);
         Request::post("http://example.com/reports?a=%20b")
@@ -152,7 +152,7 @@ mod tests {
             .unwrap()
     }
 
-    fn there_and_back(with_credentials: bool) -> Request<WholeBody> {
+    fn there_and_back(with_credentials: bool) -> Request<BufferedBody> {
         let (parts, body) = request().into_parts();
         let bytes = store(&parts, &parts.uri, &body, with_credentials).unwrap();
         let leaks = |secret: &[u8]| bytes.windows(secret.len()).any(|at| at == secret);
@@ -186,7 +186,7 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("authorization", HeaderValue::from_static("Bearer abc"));
         trailers.insert("x-sum", HeaderValue::from_static("7"));
-        let body = WholeBody::new(Bytes::new(), Some(trailers));
+        let body = BufferedBody::new(Bytes::new(), Some(trailers));
         let request = Request::post("http://anna:abc@example.com:81/reports?a=b");
         let (parts, body) = request.body(body).unwrap().into_parts();
         for with_credentials in [true, false] {

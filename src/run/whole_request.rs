@@ -1,6 +1,6 @@
 use http::{Request, Uri, request::Parts, uri::PathAndQuery};
 
-use crate::operation::WholeBody;
+use crate::operation::BufferedBody;
 
 /// A request with its whole body, whose head can be looked at by itself.
 ///
@@ -8,7 +8,7 @@ use crate::operation::WholeBody;
 #[derive(Debug)]
 pub(crate) struct WholeRequest {
     pub(crate) parts: Parts,
-    pub(crate) body: WholeBody,
+    pub(crate) body: BufferedBody,
     /// The target by which its client knows it, where that is not the one it has.
     pub(crate) target: Option<Uri>,
 }
@@ -21,13 +21,13 @@ impl WholeRequest {
         path.unwrap_or_else(|| PathAndQuery::from_static("/"))
     }
 
-    pub(super) fn into_request(self) -> Request<WholeBody> {
+    pub(super) fn into_request(self) -> Request<BufferedBody> {
         Request::from_parts(self.parts, self.body)
     }
 }
 
-impl From<Request<WholeBody>> for WholeRequest {
-    fn from(request: Request<WholeBody>) -> Self {
+impl From<Request<BufferedBody>> for WholeRequest {
+    fn from(request: Request<BufferedBody>) -> Self {
         let (parts, body) = request.into_parts();
         Self {
             parts,

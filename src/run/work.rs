@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::gate::Gate;
 use crate::{
     operation::{Failure, FailureKind, Operation, OperationId, Progress},
-    store::{FencingToken, Held},
+    store::{FencingToken, LeaseHandle},
 };
 
 /// What the task that runs an operation, the handler inside it and the node
@@ -102,8 +102,8 @@ impl Work {
         Self { kept, ..self }
     }
 
-    pub(super) fn held(&self) -> Held {
-        Held {
+    pub(super) fn held(&self) -> LeaseHandle {
+        LeaseHandle {
             id: self.id.clone(),
             token: self.token(),
         }

@@ -1,9 +1,9 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-    NewOperation, NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError,
-    TakenOver, Version, Watch, Write, traits::Found,
+    Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+    LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Repository,
+    Reservation, Store, StoreError, Version, Watch, Written, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse};
 
@@ -11,7 +11,7 @@ use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse
 ///
 /// It is made from a store that has every power, and has every power itself. A
 /// store that lacks [`Watch`] or [`Lease`] is completed first, by
-/// [`Polling`](super::Polling) or [`SingleNode`](super::SingleNode); [`Keys`],
+/// [`Polling`](super::Polling) or [`SingleNode`](super::SingleNode); [`IdempotencyKeys`],
 /// [`List`] and [`Purge`] are its own to have.
 ///
 /// ```
@@ -30,7 +30,7 @@ impl<T: Payload> AnyStore<T> {
     #[must_use]
     pub fn new<R>(store: R) -> Self
     where
-        R: Repository<Output = T> + Watch + Lease + Keys + List + Purge,
+        R: Repository<Output = T> + Watch + Lease + IdempotencyKeys + List + Purge,
     {
         Self(Arc::new(store))
     }
@@ -71,7 +71,7 @@ macro_rules! powers {
         impl<T, R> Erased<T> for R
         where
             T: Payload,
-            R: Repository<Output = T> + Watch + Lease + Keys + List + Purge,
+            R: Repository<Output = T> + Watch + Lease + IdempotencyKeys + List + Purge,
         {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
                 Store::get_now(self, id)
@@ -129,11 +129,11 @@ powers! {
         fn never_waits(&self) -> bool { self.0.never_waits() }
     ] {
         fn create(new: NewOperation) -> Result<Created<T>, StoreError>;
-        fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Write<T>, StoreError>;
-        fn report<'a>(id: &'a OperationId, token: FencingToken, progress: Progress) -> Result<Write<T>, StoreError>;
-        fn finish<'a>(id: &'a OperationId, token: FencingToken, outcome: Outcome<T>, progress: Option<Progress>) -> Result<Write<T>, StoreError>;
-        fn overrule<'a>(id: &'a OperationId, version: Version, outcome: Outcome<T>) -> Result<Write<T>, StoreError>;
-        fn forget<'a>(id: &'a OperationId, version: Version) -> Result<Write<T>, StoreError>;
+        fn start<'a>(id: &'a OperationId, token: FencingToken) -> Result<Written<T>, StoreError>;
+        fn report<'a>(id: &'a OperationId, token: FencingToken, progress: Progress) -> Result<Written<T>, StoreError>;
+        fn finish<'a>(id: &'a OperationId, token: FencingToken, outcome: Outcome<T>, progress: Option<Progress>) -> Result<Written<T>, StoreError>;
+        fn force_finish<'a>(id: &'a OperationId, version: Version, outcome: Outcome<T>) -> Result<Written<T>, StoreError>;
+        fn delete<'a>(id: &'a OperationId, version: Version) -> Result<Written<T>, StoreError>;
     }
     Watch [] {
         fn changed<'a>(id: &'a OperationId, since: Version, at_most: Duration) -> Found<T>;
@@ -142,18 +142,18 @@ powers! {
     Lease [
         fn released(&self) -> impl Future<Output = ()> + Send { self.0.released() }
     ] {
-        fn renew<'a, 'b>(lease: &'a LeaseTerm, held: &'b [Held]) -> Result<Vec<Held>, StoreError>;
-        fn take_over<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
-        fn take_over_released<'a>(lease: &'a LeaseTerm, limit: usize) -> Result<Vec<TakenOver<T>>, StoreError>;
-        fn claim<'a, 'b>(lease: &'a LeaseTerm, held: &'b Held) -> Result<Write<T>, StoreError>;
-        fn release<'a>(held: &'a [Held]) -> Result<(), StoreError>;
+        fn renew<'a, 'b>(lease: &'a LeaseConfig, held: &'b [LeaseHandle]) -> Result<Vec<LeaseHandle>, StoreError>;
+        fn reclaim<'a>(lease: &'a LeaseConfig, limit: usize) -> Result<Vec<Reclaimed<T>>, StoreError>;
+        fn reclaim_released<'a>(lease: &'a LeaseConfig, limit: usize) -> Result<Vec<Reclaimed<T>>, StoreError>;
+        fn claim<'a, 'b>(lease: &'a LeaseConfig, held: &'b LeaseHandle) -> Result<Written<T>, StoreError>;
+        fn release<'a>(held: &'a [LeaseHandle]) -> Result<(), StoreError>;
         fn purge_expired(limit: usize) -> Result<Option<usize>, StoreError>;
-        fn recalled<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
+        fn revoked<'a>(node: &'a NodeId, at_most: Duration) -> Result<Vec<OperationId>, StoreError>;
     }
-    Keys [] {
-        fn reserve<'a>(key: &'a Key, token: FencingToken, term: Duration) -> Result<Reservation<T>, StoreError>;
-        fn settle<'a>(key: &'a Key, token: FencingToken, answer: T) -> Result<bool, StoreError>;
-        fn release_key<'a>(key: &'a Key, token: FencingToken) -> Result<bool, StoreError>;
+    IdempotencyKeys [] {
+        fn reserve<'a>(key: &'a IdempotencyKey, token: FencingToken, term: Duration) -> Result<Reservation<T>, StoreError>;
+        fn complete<'a>(key: &'a IdempotencyKey, token: FencingToken, answer: T) -> Result<bool, StoreError>;
+        fn release_reservation<'a>(key: &'a IdempotencyKey, token: FencingToken) -> Result<bool, StoreError>;
     }
     List [] {
         fn list<'a>(query: &'a ListQuery) -> Result<Page<T>, StoreError>;

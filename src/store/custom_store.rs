@@ -24,18 +24,18 @@ impl MapStore {
         &self,
         id: &OperationId,
         step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let mut map = self.records.lock().unwrap();
         let Some(slot) = map.get_mut(id).filter(|record| is_there(record)) else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         Ok(match step(slot) {
             Step::Next(next) => {
                 *slot = Arc::new(next);
-                Write::Done(slot.clone())
+                Written::Done(slot.clone())
             }
-            Step::Done => Write::Done(slot.clone()),
-            Step::Lost => Write::Lost(slot.clone()),
+            Step::Done => Written::Done(slot.clone()),
+            Step::Lost => Written::Lost(slot.clone()),
         })
     }
 }
@@ -68,11 +68,11 @@ impl Repository for MapStore {
         })
     }
 
-    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<RecordedResponse>> {
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<RecordedResponse>> {
         self.change(id, |record| record.started(token, SystemTime::now()))
     }
 
-    async fn report(&self, id: &OperationId, token: FencingToken, progress: Progress) -> Result<Write<RecordedResponse>> {
+    async fn report(&self, id: &OperationId, token: FencingToken, progress: Progress) -> Result<Written<RecordedResponse>> {
         self.change(id, |record| record.reported(token, progress, SystemTime::now()))
     }
 
@@ -82,23 +82,23 @@ impl Repository for MapStore {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         self.change(id, |record| record.finished(token, outcome, progress, SystemTime::now(), self.ttl))
     }
 
-    async fn overrule(&self, id: &OperationId, version: Version, outcome: Outcome<RecordedResponse>) -> Result<Write<RecordedResponse>> {
-        self.change(id, |record| record.overruled(version, outcome, SystemTime::now(), self.ttl))
+    async fn force_finish(&self, id: &OperationId, version: Version, outcome: Outcome<RecordedResponse>) -> Result<Written<RecordedResponse>> {
+        self.change(id, |record| record.force_finished(version, outcome, SystemTime::now(), self.ttl))
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<RecordedResponse>> {
+    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<RecordedResponse>> {
         let mut map = self.records.lock().unwrap();
         let Some(record) = map.get(id).filter(|record| is_there(record)).cloned() else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         if record.version() != Some(version) || !record.operation().state().is_terminal() {
-            return Ok(Write::Lost(record));
+            return Ok(Written::Lost(record));
         }
         map.remove(id);
-        Ok(Write::Done(record))
+        Ok(Written::Done(record))
     }
 }

@@ -11,7 +11,7 @@ use tower::BoxError;
 
 use super::{
     Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
-    Write, traits::Found,
+    Written, traits::Found,
 };
 use crate::operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot};
 
@@ -59,8 +59,12 @@ where
         let snapshot = (self.read)(id.clone())
             .await
             .map_err(StoreError::from_any)?;
-        Ok(snapshot
-            .map(|snapshot| Arc::new(Record::unversioned(Operation::of(id.clone(), snapshot)))))
+        Ok(snapshot.map(|snapshot| {
+            Arc::new(Record::unversioned(Operation::from_parts(
+                id.clone(),
+                snapshot,
+            )))
+        }))
     }
 }
 
@@ -176,18 +180,18 @@ where
         &self,
         id: &OperationId,
         step: impl Fn(&Record<T>) -> Step<T> + Send,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         loop {
             let Some(before) = self.read(id).await?.filter(is_present) else {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             };
             let next = match step(&before) {
-                Step::Done => return Ok(Write::Done(Arc::new(before))),
-                Step::Lost => return Ok(Write::Lost(Arc::new(before))),
+                Step::Done => return Ok(Written::Done(Arc::new(before))),
+                Step::Lost => return Ok(Written::Lost(Arc::new(before))),
                 Step::Next(next) => next,
             };
             if self.write(id, before.version(), Some(next.clone())).await? {
-                return Ok(Write::Done(Arc::new(next)));
+                return Ok(Written::Done(Arc::new(next)));
             }
         }
     }
@@ -242,7 +246,7 @@ where
         }
     }
 
-    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<T>, StoreError> {
         self.change(id, |record| record.started(token, SystemTime::now()))
             .await
     }
@@ -252,7 +256,7 @@ where
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| record.reported(token, progress.clone(), SystemTime::now());
         self.change(id, step).await
     }
@@ -263,7 +267,7 @@ where
         token: FencingToken,
         outcome: Outcome<T>,
         progress: Option<Progress>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| {
             record.finished(
                 token,
@@ -276,28 +280,28 @@ where
         self.change(id, step).await
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<T>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| {
-            record.overruled(version, outcome.clone(), SystemTime::now(), self.ttl)
+            record.force_finished(version, outcome.clone(), SystemTime::now(), self.ttl)
         };
         self.change(id, step).await
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
         loop {
             let Some(record) = self.read(id).await?.filter(is_present) else {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             };
             if record.version() != Some(version) || !record.operation().state().is_terminal() {
-                return Ok(Write::Lost(Arc::new(record)));
+                return Ok(Written::Lost(Arc::new(record)));
             }
             if self.write(id, Some(version), None).await? {
-                return Ok(Write::Done(Arc::new(record)));
+                return Ok(Written::Done(Arc::new(record)));
             }
         }
     }

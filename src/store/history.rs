@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_remembered() {
-        let past = |n| Past::new(State::Running, None, Some(Progress::counted(n, 100)));
+        let past = |n| Past::new(State::Running, None, Some(Progress::from_count(n, 100)));
         let mut history = History::default();
         for n in 0..40 {
             history = history.and(past(n), Vec::new);

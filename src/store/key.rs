@@ -7,10 +7,10 @@ use super::{FencingToken, Owner, Record};
 /// What makes two requests the same request: one name, sent by one owner. The same
 /// name sent by another owner is another key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct IdempotencyKey {
     /// Whose it is. A key that is nobody's is apart from everybody's.
     pub owner: Option<Owner>,
-    /// What the client sent as its `Idempotency-Key`.
+    /// What the client sent as its `Idempotency-IdempotencyKey`.
     pub name: Arc<str>,
     /// A digest of the request that came with it.
     pub fingerprint: [u8; 32],
@@ -19,7 +19,7 @@ pub struct Key {
 /// Begins what is not the bare name of a key that is nobody's.
 const MARK: char = '@';
 
-impl Key {
+impl IdempotencyKey {
     /// A key of `owner`, or nobody's.
     #[must_use]
     pub fn new(owner: Option<Owner>, name: impl Into<Arc<str>>, fingerprint: [u8; 32]) -> Self {
@@ -38,11 +38,11 @@ impl Key {
     /// and the name.
     ///
     /// ```
-    /// use tower_operations::store::{Key, Owner};
+    /// use tower_operations::store::{IdempotencyKey, Owner};
     ///
     /// let name = |owner: Option<&str>, name: &str| {
     ///     let owner = owner.map(Owner::new);
-    ///     Key::new(owner, name, [0; 32]).scoped_name().to_string()
+    ///     IdempotencyKey::new(owner, name, [0; 32]).scoped_name().to_string()
     /// };
     /// assert_eq!(name(None, "order 7"), "order 7");
     /// assert_eq!(name(Some("ada"), "order 7"), "@3:adaorder 7");
@@ -62,7 +62,7 @@ impl Key {
     }
 }
 
-/// What a store knows of a [`Key`].
+/// What a store knows of a [`IdempotencyKey`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reservation<T> {
@@ -75,8 +75,8 @@ pub enum Reservation<T> {
     Operation(Arc<Record<T>>),
     /// The same request made this operation, which was [forgotten] before it expired.
     ///
-    /// [forgotten]: super::Repository::forget
-    Forgotten(Arc<Record<T>>),
+    /// [forgotten]: super::Repository::delete
+    Deleted(Arc<Record<T>>),
     /// The same request was answered early, with this.
     Answered(Arc<T>),
     /// Another request came with this key.
@@ -89,10 +89,10 @@ mod tests {
 
     use super::*;
 
-    fn key() -> impl Strategy<Value = Key> {
+    fn key() -> impl Strategy<Value = IdempotencyKey> {
         let text = || "[@:0-3a]{0,6}";
         (proptest::option::of(text()), text())
-            .prop_map(|(owner, name)| Key::new(owner.map(Owner::new), name, [0; 32]))
+            .prop_map(|(owner, name)| IdempotencyKey::new(owner.map(Owner::new), name, [0; 32]))
     }
 
     proptest! {

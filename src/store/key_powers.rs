@@ -1,13 +1,18 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use super::{FencingToken, Key, Keys, Reservation, StoreError};
+use super::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation, StoreError};
 use crate::operation::RecordedResponse;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
-type Reserve<R> =
-    for<'a> fn(&'a R, &'a Key, FencingToken, Duration) -> Boxed<'a, Reservation<RecordedResponse>>;
-type Settle<R> = for<'a> fn(&'a R, &'a Key, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
-type Release<R> = for<'a> fn(&'a R, &'a Key, FencingToken) -> Boxed<'a, bool>;
+type Reserve<R> = for<'a> fn(
+    &'a R,
+    &'a IdempotencyKey,
+    FencingToken,
+    Duration,
+) -> Boxed<'a, Reservation<RecordedResponse>>;
+type Settle<R> =
+    for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
+type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> Boxed<'a, bool>;
 
 /// The power to reserve keys, captured where it is asked for: whoever has no
 /// use for it needs no store that has it.
@@ -17,12 +22,12 @@ pub(crate) struct KeyPowers<R> {
     pub(crate) release: Release<R>,
 }
 
-impl<R: Keys<Output = RecordedResponse>> KeyPowers<R> {
+impl<R: IdempotencyKeys<Output = RecordedResponse>> KeyPowers<R> {
     pub(crate) fn of_store() -> Self {
         Self {
             reserve: |store, key, token, term| Box::pin(store.reserve(key, token, term)),
-            settle: |store, key, token, answer| Box::pin(store.settle(key, token, answer)),
-            release: |store, key, token| Box::pin(store.release_key(key, token)),
+            settle: |store, key, token, answer| Box::pin(store.complete(key, token, answer)),
+            release: |store, key, token| Box::pin(store.release_reservation(key, token)),
         }
     }
 }

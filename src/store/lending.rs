@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-    NewOperation, NodeId, Owner, Page, Purge, Repository, Reservation, Store, StoreError,
-    TakenOver, Version, Watch, Write, mailbox::Mailboxes, traits::Found,
+    Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+    LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Repository,
+    Reservation, Store, StoreError, Version, Watch, Written, mailbox::Mailboxes, traits::Found,
 };
 use crate::operation::{OperationId, Outcome, Progress};
 
@@ -116,8 +116,8 @@ impl<R> SingleNode<R> {
     }
 
     /// Tells the holder that its operation was ended from outside.
-    fn overruled<T>(&self, write: &Write<T>) {
-        if let Write::Done(record) = write
+    fn overruled<T>(&self, write: &Written<T>) {
+        if let Written::Done(record) = write
             && let Some(node) = record.node()
         {
             self.mailboxes.send(node, record.operation().id().clone());
@@ -127,11 +127,15 @@ impl<R> SingleNode<R> {
 
 impl<R> Polling<R> {
     /// The holder learns by renewing its leases.
-    fn overruled<T>(&self, _: &Write<T>) {}
+    fn overruled<T>(&self, _: &Written<T>) {}
 }
 
 impl<R: Repository> Lease for SingleNode<R> {
-    async fn renew(&self, _: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+    async fn renew(
+        &self,
+        _: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> Result<Vec<LeaseHandle>, StoreError> {
         let mut lost = Vec::new();
         for held in held {
             let record = self.inner.get(&held.id).await?;
@@ -142,28 +146,32 @@ impl<R: Repository> Lease for SingleNode<R> {
         Ok(lost)
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        _: &LeaseTerm,
+        _: &LeaseConfig,
         _: usize,
-    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<Self::Output>>, StoreError> {
         Ok(Vec::new())
     }
 
     /// There is nobody else who could hold it: the token stays as it is.
-    async fn claim(&self, _: &LeaseTerm, held: &Held) -> Result<Write<R::Output>, StoreError> {
+    async fn claim(
+        &self,
+        _: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<R::Output>, StoreError> {
         Ok(match self.inner.get(&held.id).await? {
-            Some(record) if record.is_held_by(held.token) => Write::Done(record),
-            Some(record) => Write::Lost(record),
-            None => Write::Gone,
+            Some(record) if record.is_held_by(held.token) => Written::Done(record),
+            Some(record) => Written::Lost(record),
+            None => Written::Gone,
         })
     }
 
-    async fn release(&self, _: &[Held]) -> Result<(), StoreError> {
+    async fn release(&self, _: &[LeaseHandle]) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn recalled(
+    async fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,
@@ -194,31 +202,39 @@ impl<R: Watch> Watch for SingleNode<R> {
 }
 
 impl<R: Lease> Lease for Polling<R> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+    async fn renew(
+        &self,
+        lease: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> Result<Vec<LeaseHandle>, StoreError> {
         self.inner.renew(lease, held).await
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
-        self.inner.take_over(lease, limit).await
+    ) -> Result<Vec<Reclaimed<Self::Output>>, StoreError> {
+        self.inner.reclaim(lease, limit).await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<Self::Output>>, StoreError> {
-        self.inner.take_over_released(lease, limit).await
+    ) -> Result<Vec<Reclaimed<Self::Output>>, StoreError> {
+        self.inner.reclaim_released(lease, limit).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<R::Output>, StoreError> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<R::Output>, StoreError> {
         self.inner.claim(lease, held).await
     }
 
-    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+    async fn release(&self, held: &[LeaseHandle]) -> Result<(), StoreError> {
         self.inner.release(held).await
     }
 
@@ -230,12 +246,12 @@ impl<R: Lease> Lease for Polling<R> {
         self.inner.purge_expired(limit).await
     }
 
-    async fn recalled(
+    async fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,
     ) -> Result<Vec<OperationId>, StoreError> {
-        self.inner.recalled(node, at_most).await
+        self.inner.revoked(node, at_most).await
     }
 }
 
@@ -283,7 +299,7 @@ macro_rules! forward {
                 &self,
                 id: &OperationId,
                 token: FencingToken,
-            ) -> Result<Write<R::Output>, StoreError> {
+            ) -> Result<Written<R::Output>, StoreError> {
                 self.inner.start(id, token).await
             }
 
@@ -292,7 +308,7 @@ macro_rules! forward {
                 id: &OperationId,
                 token: FencingToken,
                 progress: Progress,
-            ) -> Result<Write<R::Output>, StoreError> {
+            ) -> Result<Written<R::Output>, StoreError> {
                 self.inner.report(id, token, progress).await
             }
 
@@ -302,55 +318,55 @@ macro_rules! forward {
                 token: FencingToken,
                 outcome: Outcome<R::Output>,
                 progress: Option<Progress>,
-            ) -> Result<Write<R::Output>, StoreError> {
+            ) -> Result<Written<R::Output>, StoreError> {
                 self.inner.finish(id, token, outcome, progress).await
             }
 
-            async fn overrule(
+            async fn force_finish(
                 &self,
                 id: &OperationId,
                 version: Version,
                 outcome: Outcome<R::Output>,
-            ) -> Result<Write<R::Output>, StoreError> {
-                let write = self.inner.overrule(id, version, outcome).await?;
+            ) -> Result<Written<R::Output>, StoreError> {
+                let write = self.inner.force_finish(id, version, outcome).await?;
                 self.overruled(&write);
                 Ok(write)
             }
 
-            async fn forget(
+            async fn delete(
                 &self,
                 id: &OperationId,
                 version: Version,
-            ) -> Result<Write<R::Output>, StoreError> {
-                self.inner.forget(id, version).await
+            ) -> Result<Written<R::Output>, StoreError> {
+                self.inner.delete(id, version).await
             }
         }
 
-        impl<R: Keys> Keys for $adaptor<R> {
+        impl<R: IdempotencyKeys> IdempotencyKeys for $adaptor<R> {
             async fn reserve(
                 &self,
-                key: &Key,
+                key: &IdempotencyKey,
                 token: FencingToken,
                 term: Duration,
             ) -> Result<Reservation<R::Output>, StoreError> {
                 self.inner.reserve(key, token, term).await
             }
 
-            async fn settle(
+            async fn complete(
                 &self,
-                key: &Key,
+                key: &IdempotencyKey,
                 token: FencingToken,
                 answer: R::Output,
             ) -> Result<bool, StoreError> {
-                self.inner.settle(key, token, answer).await
+                self.inner.complete(key, token, answer).await
             }
 
-            async fn release_key(
+            async fn release_reservation(
                 &self,
-                key: &Key,
+                key: &IdempotencyKey,
                 token: FencingToken,
             ) -> Result<bool, StoreError> {
-                self.inner.release_key(key, token).await
+                self.inner.release_reservation(key, token).await
             }
         }
 

@@ -6,7 +6,7 @@
 //! | [`Repository`] | write, conditionally | the layer, [`PollService::new`](crate::PollService::new) |
 //! | [`Watch`] | wait for a change | the same |
 //! | [`Lease`] | say who runs what, and who died | the layer |
-//! | [`Keys`] | run a repeated request once | a repeated `Idempotency-Key` |
+//! | [`IdempotencyKeys`] | run a repeated request once | a repeated `Idempotency-IdempotencyKey` |
 //! | [`List`] | enumerate | listings |
 //! | [`Purge`] | remove what expired | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
 //!
@@ -88,24 +88,24 @@ pub(crate) mod wait;
 
 pub use any::AnyStore;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-pub use durable::Durable;
+pub use durable::EngineStore;
 pub use error::StoreError;
 pub use function::{Change, RepositoryFn, StoreFn};
 pub use health::{Health, HealthWarning};
 pub use history::Past;
-pub use key::{Key, Reservation};
+pub use key::{IdempotencyKey, Reservation};
 pub(crate) use key_powers::KeyPowers;
 pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 #[cfg(feature = "postgres")]
-pub use postgres::{Postgres, PostgresBuilder, PostgresError, PostgresStore};
+pub use postgres::{PostgresBuilder, PostgresEngine, PostgresError, PostgresStore};
 pub use record::{Record, Step};
 #[cfg(feature = "redb")]
-pub use redb::{Redb, RedbError, RedbStats, RedbStore};
+pub use redb::{RedbEngine, RedbError, RedbStats, RedbStore};
 #[cfg(feature = "redis")]
-pub use redis::{Redis, RedisBuilder, RedisError, RedisStore};
-pub use repository::{Created, Repository, Write};
-pub use requests::{Cursor, Held, LeaseTerm, ListQuery, NewOperation, Page, TakenOver};
+pub use redis::{RedisBuilder, RedisEngine, RedisError, RedisStore};
+pub use repository::{Created, Repository, Written};
+pub use requests::{Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Reclaimed};
 pub(crate) use traits::Found;
-pub use traits::{Keys, Lease, List, Purge, Store, Watch};
+pub use traits::{IdempotencyKeys, Lease, List, Purge, Store, Watch};

@@ -8,7 +8,7 @@ use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
     history::{History, Past},
 };
-use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Stage};
+use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Status};
 
 pub(crate) use changes::Change;
 pub use steps::Step;
@@ -59,12 +59,12 @@ impl<T> Record<T> {
         let stage = match new.is_running {
             true => {
                 metadata = metadata.with_started_at(at);
-                Stage::Running
+                Status::Running
             }
-            false => Stage::Pending,
+            false => Status::Pending,
         };
         Self {
-            operation: Operation::of(new.id.clone(), Snapshot { stage, metadata }),
+            operation: Operation::from_parts(new.id.clone(), Snapshot { stage, metadata }),
             version: Some(Version::FIRST),
             owner: new.owner.clone(),
             token: new.token,
@@ -193,22 +193,25 @@ impl<T> Record<T> {
 
     /// The same record, without what the operation led to, if it has ended.
     pub(crate) fn without_result(&self) -> Self {
-        let stage = match self.operation.stage() {
-            Stage::Pending => Stage::Pending,
-            Stage::Running => Stage::Running,
-            Stage::Ended(Outcome::Succeeded(_)) => Outcome::Succeeded(None).into(),
-            Stage::Ended(Outcome::Failed(failure)) => {
+        let stage = match self.operation.status() {
+            Status::Pending => Status::Pending,
+            Status::Running => Status::Running,
+            Status::Ended(Outcome::Succeeded(_)) => Outcome::Succeeded(None).into(),
+            Status::Ended(Outcome::Failed(failure)) => {
                 let without = Failure::from(failure.problem.clone());
                 Outcome::Failed(without.with_kind(failure.kind())).into()
             }
-            Stage::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
-            Stage::Ended(Outcome::CanceledFor(reason)) => {
+            Status::Ended(Outcome::Canceled) => Outcome::Canceled.into(),
+            Status::Ended(Outcome::CanceledFor(reason)) => {
                 Outcome::CanceledFor(reason.clone()).into()
             }
         };
         let metadata = self.operation.metadata().clone();
         Self {
-            operation: Operation::of(self.operation.id().clone(), Snapshot { stage, metadata }),
+            operation: Operation::from_parts(
+                self.operation.id().clone(),
+                Snapshot { stage, metadata },
+            ),
             version: self.version,
             owner: self.owner.clone(),
             token: self.token,

@@ -14,16 +14,16 @@ use crate::operation::{OperationId, Outcome, Progress};
 ///   [`Created::KeyHeld`]. Any read that begins after it returned sees the operation.
 /// * Law 2: [`start`](Self::start), [`report`](Self::report) and
 ///   [`finish`](Self::finish) happen only while the operation is not terminal
-///   and `token` is its latest. [`overrule`](Self::overrule) and
-///   [`forget`](Self::forget) happen only at the version that is named. Of
-///   racing writers one wins, the others are told [`Write::Lost`]. A write that
-///   the same holder repeats is [`Write::Done`] again and changes nothing; an
+///   and `token` is its latest. [`overrule`](Self::force_finish) and
+///   [`forget`](Self::delete) happen only at the version that is named. Of
+///   racing writers one wins, the others are told [`Written::Lost`]. A write that
+///   the same holder repeats is [`Written::Done`] again and changes nothing; an
 ///   outcome of another kind, or with another problem, is no repetition.
 /// * Law 3: what is terminal is never changed, only forgotten.
 /// * Law 4: every change raises the version by one. A version that any reader
 ///   has seen never comes back with other content.
 /// * [`create`](Self::create), [`finish`](Self::finish) and
-///   [`overrule`](Self::overrule) are durable when they return.
+///   [`overrule`](Self::force_finish) are durable when they return.
 /// * An `Err` that is transient leaves it open whether the write happened: the
 ///   caller repeats it.
 ///
@@ -59,7 +59,7 @@ pub trait Repository: Store {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
     /// Keeps how far it has come.
     ///
@@ -70,7 +70,7 @@ pub trait Repository: Store {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
     /// Records the outcome, with progress that was not reported before.
     ///
@@ -83,31 +83,31 @@ pub trait Repository: Store {
         token: FencingToken,
         outcome: Outcome<Self::Output>,
         progress: Option<Progress>,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
     /// Ends the operation from outside, as a cancel does, if it is still at
     /// `version`; its holder can write no more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether it happened.
-    fn overrule(
+    fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<Self::Output>,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
     /// Removes a terminal operation that is still at `version`. The key that made it
-    /// finds it [`Forgotten`](Reservation::Forgotten) from now on, until it would have
+    /// finds it [`Forgotten`](Reservation::Deleted) from now on, until it would have
     /// expired.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether it happened.
-    fn forget(
+    fn delete(
         &self,
         id: &OperationId,
         version: Version,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 }
 
 /// What became of [`Repository::create`].
@@ -129,9 +129,9 @@ pub enum Created<T> {
 
 /// What became of a conditional write.
 #[derive(Debug)]
-pub enum Write<T> {
+pub enum Written<T> {
     /// It happened, now or when the same was asked before. This is the record
-    /// after it; after a [`Repository::forget`], the one that was removed.
+    /// after it; after a [`Repository::delete`], the one that was removed.
     Done(Arc<Record<T>>),
     /// The condition did not hold. This is the record as it is.
     Lost(Arc<Record<T>>),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Method;
 
-use super::{FencingToken, Key, NodeId, Owner, Record};
+use super::{FencingToken, IdempotencyKey, NodeId, Owner, Record};
 use crate::operation::{OperationId, State, StateSet};
 
 /// An operation to be created.
@@ -25,13 +25,13 @@ pub struct NewOperation {
     /// The name of this kind of operation.
     pub name: Option<Arc<str>>,
     /// Who is going to run it; `None` if nobody holds it yet.
-    pub lease: Option<LeaseTerm>,
+    pub lease: Option<LeaseConfig>,
     /// Whether its holder runs it already: it is running from its first version on,
     /// started once.
     pub is_running: bool,
     /// The key under which a repetition finds it again; of the same owner.
-    pub key: Option<Key>,
-    /// The token of a [reservation](super::Keys::reserve) of that key.
+    pub key: Option<IdempotencyKey>,
+    /// The token of a [reservation](super::IdempotencyKeys::reserve) of that key.
     pub reservation: Option<FencingToken>,
     /// What whoever takes it over needs to run it again; its form is the
     /// caller's.
@@ -82,7 +82,7 @@ impl NewOperation {
 
     /// Sets who is going to run it.
     #[must_use]
-    pub fn lease(self, lease: LeaseTerm) -> Self {
+    pub fn lease(self, lease: LeaseConfig) -> Self {
         Self {
             lease: Some(lease),
             ..self
@@ -101,8 +101,8 @@ impl NewOperation {
     /// Sets the key under which a repetition finds it again. It becomes a key of the
     /// operation's owner, whoever's it was.
     #[must_use]
-    pub fn key(self, key: Key) -> Self {
-        let key = Key {
+    pub fn key(self, key: IdempotencyKey) -> Self {
+        let key = IdempotencyKey {
             owner: self.owner.clone(),
             ..key
         };
@@ -132,14 +132,14 @@ impl NewOperation {
 /// The right of a node to run an operation, for a time. By default a node without
 /// a name of its own, and 30 seconds.
 #[derive(Debug, Clone)]
-pub struct LeaseTerm {
+pub struct LeaseConfig {
     /// The node.
     pub node: NodeId,
     /// How long the lease lasts without being renewed.
     pub term: Duration,
 }
 
-impl Default for LeaseTerm {
+impl Default for LeaseConfig {
     fn default() -> Self {
         Self {
             node: NodeId::new(),
@@ -150,7 +150,7 @@ impl Default for LeaseTerm {
 
 /// An operation that a node holds, with the token it holds it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct LeaseHandle {
     /// The operation.
     pub id: OperationId,
     /// The token.
@@ -159,7 +159,7 @@ pub struct Held {
 
 /// An operation whose lease was taken over.
 #[derive(Debug)]
-pub struct TakenOver<T> {
+pub struct Reclaimed<T> {
     /// The operation. The record's token is the new holder's.
     pub record: Arc<Record<T>>,
     /// What it was [created](NewOperation::request) with, for running it again.

@@ -1,8 +1,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    FencingToken, Health, Held, Key, LeaseTerm, ListQuery, NodeId, Owner, Page, Record, Repository,
-    Reservation, StoreError, TakenOver, Version, Write,
+    FencingToken, Health, IdempotencyKey, LeaseConfig, LeaseHandle, ListQuery, NodeId, Owner, Page,
+    Reclaimed, Record, Repository, Reservation, StoreError, Version, Written,
 };
 use crate::operation::{OperationId, Payload};
 
@@ -128,36 +128,36 @@ pub trait Lease: Repository {
     /// [`StoreError::Unavailable`] if the store cannot be asked.
     fn renew(
         &self,
-        lease: &LeaseTerm,
-        held: &[Held],
-    ) -> impl Future<Output = Result<Vec<Held>, StoreError>> + Send;
+        lease: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> impl Future<Output = Result<Vec<LeaseHandle>, StoreError>> + Send;
 
     /// Takes over at most `limit` operations whose lease has expired. What they
     /// were created with, for running them again, comes along.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn take_over(
+    fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Reclaimed<Self::Output>>, StoreError>> + Send;
 
     /// Takes over at most `limit` operations that certainly nobody holds: their lease was
     /// [released](Self::release), or their holder is known to be gone, and not merely
-    /// silent. [`take_over`](Self::take_over) takes these as well; this may be asked
+    /// silent. [`take_over`](Self::reclaim) takes these as well; this may be asked
     /// before it is known whether silent holders had a chance to renew.
     ///
     /// By default there are none: a store that cannot tell what was released from what
-    /// has lapsed has both taken over by `take_over`.
+    /// has lapsed has both taken over by `reclaim`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn take_over_released(
+    fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<TakenOver<Self::Output>>, StoreError>> + Send {
+    ) -> impl Future<Output = Result<Vec<Reclaimed<Self::Output>>, StoreError>> + Send {
         let _ = (lease, limit);
         std::future::ready(Ok(Vec::new()))
     }
@@ -170,9 +170,9 @@ pub trait Lease: Repository {
     /// [`StoreError::Unavailable`] if it is not known whether it happened.
     fn claim(
         &self,
-        lease: &LeaseTerm,
-        held: &Held,
-    ) -> impl Future<Output = Result<Write<Self::Output>, StoreError>> + Send;
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
     /// Gives up the leases on `held`: they count as expired at once. What is
     /// not held by these tokens is left alone.
@@ -183,7 +183,7 @@ pub trait Lease: Repository {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn release(&self, held: &[Held]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Ready once leases were [released](Self::release) on any node after this call, polled
     /// or not.
@@ -221,7 +221,7 @@ pub trait Lease: Repository {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn recalled(
+    fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,
@@ -237,7 +237,7 @@ pub trait Lease: Repository {
 /// settled nor released lapses after its term. A key given to
 /// [`Repository::create`] is bound to the operation it made. A key is one by its owner
 /// and its name: nothing that happens to it is seen through another owner's.
-pub trait Keys: Repository {
+pub trait IdempotencyKeys: Repository {
     /// Reserves `key` for `term`, under a token of the caller's
     /// ([`FencingToken::random`]). The same again is
     /// [`Reservation::Reserved`] again, for `term` from now on: so an error can
@@ -248,7 +248,7 @@ pub trait Keys: Repository {
     /// [`StoreError::Full`] if it has no room.
     fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> impl Future<Output = Result<Reservation<Self::Output>, StoreError>> + Send;
@@ -258,9 +258,9 @@ pub trait Keys: Repository {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn settle(
+    fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: Self::Output,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
@@ -269,9 +269,9 @@ pub trait Keys: Repository {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked.
-    fn release_key(
+    fn release_reservation(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }

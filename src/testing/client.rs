@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
 
-use crate::operation::{Collecting, Operation, WholeBody};
+use crate::operation::{BufferedBody, Collecting, Operation};
 
 /// The longest that a test waits for an operation.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub struct Polled<S> {
 
 impl<S, C> Client<S>
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Clone,
+    S: Service<Request<BufferedBody>, Response = Response<C>> + Clone,
     S::Error: Debug,
     C: Body<Data = Bytes>,
     C::Error: Debug,
@@ -42,7 +42,7 @@ where
     /// If the request is malformed or the service errs.
     pub async fn send(&self, request: Builder, body: impl Into<Bytes>) -> Response<Bytes> {
         let request = request
-            .body(WholeBody::from(body.into()))
+            .body(BufferedBody::from(body.into()))
             .expect("the request is well-formed");
         let response = self
             .0
@@ -98,7 +98,7 @@ where
 
 impl<S, C> Polled<S>
 where
-    S: Service<Request<WholeBody>, Response = Response<C>> + Clone,
+    S: Service<Request<BufferedBody>, Response = Response<C>> + Clone,
     S::Error: Debug,
     C: Body<Data = Bytes>,
     C::Error: Debug,

@@ -30,7 +30,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! use tower_operations::{FailureKind, MemoryStore, PollService, State, testing::{Client, TestOperation}};
 //!
-//! let store = MemoryStore::<u32>::weighing(|_| 0);
+//! let store = MemoryStore::<u32>::with_weigher(|_| 0);
 //! let client = Client::new(PollService::new(store.clone()));
 //!
 //! let operation = TestOperation::begin(&store).await;

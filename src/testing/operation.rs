@@ -7,7 +7,7 @@ use std::{
 use crate::{
     MemoryStore,
     operation::{Failure, FailureKind, OperationId, Outcome, Payload, Progress},
-    store::{Created, FencingToken, NewOperation, Repository, Write},
+    store::{Created, FencingToken, NewOperation, Repository, Written},
 };
 
 /// An operation that a test holds.
@@ -78,8 +78,8 @@ impl<T: Payload> TestOperation<T> {
         self.expect(write.ok().as_ref(), "ended");
     }
 
-    fn expect(&self, write: Option<&Write<T>>, what: &str) {
-        let done = matches!(write, Some(Write::Done(_)));
+    fn expect(&self, write: Option<&Written<T>>, what: &str) {
+        let done = matches!(write, Some(Written::Done(_)));
         assert!(
             done,
             "the operation {} has ended, and cannot be {what}",

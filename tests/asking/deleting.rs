@@ -50,7 +50,7 @@ async fn a_dismissal_that_loses_to_another_removes_nothing() {
                 if is_cancel && !was_canceled.swap(true, SeqCst) {
                     let id = "q3".parse().unwrap();
                     let version = memory.get(&id).await?.unwrap().version().unwrap();
-                    memory.overrule(&id, version, Outcome::Canceled).await?;
+                    memory.force_finish(&id, version, Outcome::Canceled).await?;
                 }
                 Ok(())
             }
@@ -68,7 +68,7 @@ async fn a_star_removes_what_a_bare_delete_removes() {
         Arc::new(Ogc::default()) as Arc<dyn Dialect>,
         Arc::new(Fhir::default()),
         Arc::new(Google::default()),
-        Arc::new(Durable::default()),
+        Arc::new(DurableFunctions::default()),
     ] {
         for fields in [&[][..], &[("if-match", "*")]] {
             let store = one("q3", State::Succeeded).await;

@@ -68,7 +68,7 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
             ],
         ),
         (
-            Arc::new(Durable::default()),
+            Arc::new(DurableFunctions::default()),
             "runtimeStatus",
             "top",
             "x-ms-continuation-token",
@@ -133,7 +133,7 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
 async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
     let store = one("q3", State::Succeeded).await;
     let polls = PollService::new(store)
-        .dialect(Durable::default())
+        .dialect(DurableFunctions::default())
         .listing();
     for path in ["/q3", "/"] {
         for (query, status) in [

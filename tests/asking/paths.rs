@@ -8,7 +8,7 @@ async fn everywhere(id: &str, state: State) -> Vec<(PollService<MemoryStore>, &'
     let mut all = Vec::new();
     for dialect in every_dialect() {
         let polls = PollService::new(store.clone()).dialect(dialect).listing();
-        all.push((polls.clone().at("/operations"), "/operations"));
+        all.push((polls.clone().mounted_at("/operations"), "/operations"));
         all.push((polls, ""));
     }
     all

@@ -10,8 +10,9 @@ use tokio::{sync::watch, time::sleep};
 use tower_operations::{
     MemoryStore, Operation, OperationId, Outcome, Progress, RecordedResponse, Snapshot,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, NewOperation, NodeId, Record,
-        Repository, Reservation, Store, StoreError, TakenOver, Version, Watch, Write,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        NewOperation, NodeId, Reclaimed, Record, Repository, Reservation, Store, StoreError,
+        Version, Watch, Written,
     },
 };
 
@@ -78,7 +79,7 @@ impl Lawless {
         let metadata = was.operation().metadata().clone();
         let metadata = metadata.with_updated_at(SystemTime::now());
         let stage = outcome.into();
-        let operation = Operation::of(id.clone(), Snapshot { stage, metadata });
+        let operation = Operation::from_parts(id.clone(), Snapshot { stage, metadata });
         let version = was.version().unwrap().next();
         let owner = was.owner().cloned();
         let record = Arc::new(Record::restore(operation, version).with_owner(owner));
@@ -92,13 +93,13 @@ impl Lawless {
     }
 
     /// The key as this node knows it.
-    fn key(&self, key: Key) -> Key {
+    fn key(&self, key: IdempotencyKey) -> IdempotencyKey {
         match self.broken {
-            Some(Law::Once) => Key {
+            Some(Law::Once) => IdempotencyKey {
                 name: format!("{} at {}", key.name, self.node.as_str()).into(),
                 ..key
             },
-            Some(Law::Keys) => Key { owner: None, ..key },
+            Some(Law::Keys) => IdempotencyKey { owner: None, ..key },
             _ => key,
         }
     }
@@ -141,7 +142,7 @@ impl Repository for Lawless {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.memory().await.start(id, token).await
     }
 
@@ -150,7 +151,7 @@ impl Repository for Lawless {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.memory().await.report(id, token, progress).await
     }
 
@@ -160,33 +161,37 @@ impl Repository for Lawless {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         let memory = self.memory().await;
         match memory.finish(id, token, outcome.clone(), progress).await? {
-            Write::Lost(record) if self.breaks(Law::Fencing) => {
-                Ok(Write::Done(self.force(&record, outcome)))
+            Written::Lost(record) if self.breaks(Law::Fencing) => {
+                Ok(Written::Done(self.force(&record, outcome)))
             }
             write => Ok(write),
         }
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<RecordedResponse>,
-    ) -> Answer<Write<RecordedResponse>> {
-        self.memory().await.overrule(id, version, outcome).await
+    ) -> Answer<Written<RecordedResponse>> {
+        self.memory().await.force_finish(id, version, outcome).await
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Answer<Written<RecordedResponse>> {
         let memory = self.memory().await;
         if self.breaks(Law::Forgetting)
             && let Some(record) = memory.get(id).await?
         {
-            return Ok(Write::Done(record));
+            return Ok(Written::Done(record));
         }
-        memory.forget(id, version).await
+        memory.delete(id, version).await
     }
 }
 
@@ -207,7 +212,7 @@ impl Watch for Lawless {
 }
 
 impl Lease for Lawless {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
         let lost = self.memory().await.renew(lease, held).await?;
         match self.breaks(Law::Fencing) {
             true => Ok(Vec::new()),
@@ -215,31 +220,35 @@ impl Lease for Lawless {
         }
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
-        self.memory().await.take_over(lease, limit).await
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        self.memory().await.reclaim(lease, limit).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Answer<Written<RecordedResponse>> {
         self.memory().await.claim(lease, held).await
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         self.memory().await.release(held).await
     }
 
-    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
-        self.memory().await.recalled(node, at_most).await
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.memory().await.revoked(node, at_most).await
     }
 }
 
-impl Keys for Lawless {
+impl IdempotencyKeys for Lawless {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
@@ -247,18 +256,18 @@ impl Keys for Lawless {
         self.memory().await.reserve(&key, token, term).await
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Answer<bool> {
         let key = self.key(key.clone());
-        self.memory().await.settle(&key, token, answer).await
+        self.memory().await.complete(&key, token, answer).await
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
         let key = self.key(key.clone());
-        self.memory().await.release_key(&key, token).await
+        self.memory().await.release_reservation(&key, token).await
     }
 }

@@ -20,7 +20,7 @@ use tower_operations::{
     State,
     accept::PlainOwner,
     checker::{Answer, Ask, Call, Entry, Kill, Rules, Run, RunEvent, Verdict, check},
-    store::{Lease, LeaseTerm, NodeId, Owner, Repository},
+    store::{Lease, LeaseConfig, NodeId, Owner, Repository},
 };
 
 use crate::{
@@ -238,11 +238,11 @@ impl Stage {
     pub(crate) async fn take_over(&self, node: usize) {
         sleep(LEASE).await;
         let store = &self.nodes[node].store;
-        let lease = LeaseTerm {
+        let lease = LeaseConfig {
             node: store.node.clone(),
             term: LEASE,
         };
-        for taken in store.take_over(&lease, 100).await.unwrap() {
+        for taken in store.reclaim(&lease, 100).await.unwrap() {
             let (id, token) = (taken.record.operation().id(), taken.record.token());
             let outcome = Outcome::failed(FailureKind::Interrupted);
             store.finish(id, token, outcome, None).await.unwrap();

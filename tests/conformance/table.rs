@@ -15,12 +15,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_operations::{
-    Failure, FailureKind, Operation, OperationId, Outcome, Problem, Progress, RecordedResponse,
-    Snapshot, Stage, State, WholeBody,
+    BufferedBody, Failure, FailureKind, Operation, OperationId, Outcome, Problem, Progress,
+    RecordedResponse, Snapshot, State, Status,
     store::{
-        Created, Cursor, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-        NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Step, Store,
-        StoreError, TakenOver, Version, Watch, Write,
+        Created, Cursor, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Record,
+        Repository, Reservation, Step, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -254,14 +254,14 @@ impl Table {
         &self,
         id: &OperationId,
         step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let mut rows = self.rows().await;
         let Some(row) = self.find(&rows, id) else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         let next = match step(&row.record) {
-            Step::Done => return Ok(Write::Done(row.record)),
-            Step::Lost => return Ok(Write::Lost(row.record)),
+            Step::Done => return Ok(Written::Done(row.record)),
+            Step::Lost => return Ok(Written::Lost(row.record)),
             Step::Next(next) => next,
         };
         let version = row.record.version().unwrap();
@@ -295,14 +295,14 @@ impl Table {
                 ..row
             },
         );
-        Ok(Write::Done(next))
+        Ok(Written::Done(next))
     }
 
     async fn change_and_tell(
         &self,
         id: &OperationId,
         step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let write = self.change(id, step).await?;
         self.changed();
         Ok(write)
@@ -378,7 +378,7 @@ impl Table {
             Fault::BodiesAreCut => body.slice(..body.len().min(65_535)),
             _ => body,
         };
-        let mut rebuilt = Response::new(WholeBody::new(body, trailers));
+        let mut rebuilt = Response::new(BufferedBody::new(body, trailers));
         *rebuilt.headers_mut() = kept;
         *rebuilt.status_mut() = match (fault, response.status().as_u16()) {
             (Fault::StatusesAreRounded, 299) => StatusCode::OK,
@@ -518,7 +518,7 @@ impl Repository for Table {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let step = |record: &Record<RecordedResponse>| {
             let token = match self.breaks(Fault::StartIgnoresTheToken) {
                 true => record.token(),
@@ -540,7 +540,7 @@ impl Repository for Table {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let step = |record: &Record<RecordedResponse>| {
             let token = match self.breaks(Fault::ReportIgnoresTheToken) {
                 true => record.token(),
@@ -565,7 +565,7 @@ impl Repository for Table {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let outcome = self.kept(outcome);
         let progress = progress.filter(|_| !self.breaks(Fault::LastProgressIsLost));
         let step = |record: &Record<RecordedResponse>| {
@@ -589,19 +589,19 @@ impl Repository for Table {
         self.change_and_tell(id, step).await
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<RecordedResponse>,
-    ) -> Result<Write<RecordedResponse>> {
+    ) -> Result<Written<RecordedResponse>> {
         let outcome = self.kept(outcome);
         let step = |record: &Record<RecordedResponse>| {
             let version = match self.breaks(Fault::OverruleIgnoresTheVersion) {
                 true => record.version().unwrap(),
                 false => version,
             };
-            match record.overruled(version, outcome, SystemTime::now(), self.ttl) {
+            match record.force_finished(version, outcome, SystemTime::now(), self.ttl) {
                 Step::Next(next) if self.breaks(Fault::OverruleLeavesTheHolderIn) => {
                     Step::Next(next.with_holder(record.token(), record.node().cloned()))
                 }
@@ -609,7 +609,7 @@ impl Repository for Table {
             }
         };
         let write = self.change_and_tell(id, step).await?;
-        if let Write::Done(record) = &write
+        if let Written::Done(record) = &write
             && let Some(node) = record.node()
         {
             let mut rows = self.rows().await;
@@ -626,16 +626,20 @@ impl Repository for Table {
         Ok(write)
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<RecordedResponse>> {
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Result<Written<RecordedResponse>> {
         let mut rows = self.rows().await;
         let Some(row) = self.find(&rows, id) else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         let is_it =
             row.record.version() == Some(version) || self.breaks(Fault::ForgetIgnoresTheVersion);
         let may_go = has_ended(&row.record) || self.breaks(Fault::ForgetTakesWhatIsLive);
         if !is_it || !may_go {
-            return Ok(Write::Lost(row.record));
+            return Ok(Written::Lost(row.record));
         }
         rows.operations.remove(&self.name(id));
         if let Some(name) = &row.key {
@@ -650,16 +654,16 @@ impl Repository for Table {
         if !self.breaks(Fault::ForgettingWakesNobody) {
             self.changed();
         }
-        Ok(Write::Done(row.record))
+        Ok(Written::Done(row.record))
     }
 }
 
 impl Table {
     /// As who acts for `owner` may see it.
     fn readable(&self, record: Seen, owner: Option<&Owner>) -> Seen {
-        let (stage, metadata) = (record.operation().stage(), record.operation().metadata());
+        let (stage, metadata) = (record.operation().status(), record.operation().metadata());
         let is_hidden = record.owner() != owner && !self.breaks(Fault::ResultsAreForEverybody);
-        if !is_hidden || !matches!(stage, Stage::Ended(Outcome::Succeeded(_))) {
+        if !is_hidden || !matches!(stage, Status::Ended(Outcome::Succeeded(_))) {
             return record;
         }
         let stage = Outcome::Succeeded(None).into();
@@ -667,7 +671,7 @@ impl Table {
             stage,
             metadata: metadata.clone(),
         };
-        let operation = Operation::of(record.operation().id().clone(), snapshot);
+        let operation = Operation::from_parts(record.operation().id().clone(), snapshot);
         let version = record.version().unwrap();
         Arc::new(
             Record::restore(operation, version)
@@ -731,10 +735,10 @@ impl Table {
     /// Takes over at most `limit` of those.
     async fn take(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
         is_abandoned: impl Fn(&Row) -> bool,
-    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
+    ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
         let limit = match self.breaks(Fault::TakeOverIgnoresTheLimit) {
             true => usize::MAX,
             false => limit,
@@ -755,7 +759,7 @@ impl Table {
         let mut taken = Vec::new();
         for row in abandoned {
             let node = Some(lease.node.clone());
-            let record = Arc::new(match row.record.taken_over(&lease.node) {
+            let record = Arc::new(match row.record.reclaimed(&lease.node) {
                 Step::Next(next) => match self.fault {
                     Some(Fault::TakeOverKeepsTheToken) => {
                         next.with_holder(row.record.token(), node)
@@ -772,7 +776,7 @@ impl Table {
                 true => row.until,
                 false => Some(Instant::now() + lease.term),
             };
-            taken.push(TakenOver {
+            taken.push(Reclaimed {
                 record: Arc::clone(&record),
                 request: row
                     .request
@@ -796,7 +800,7 @@ impl Table {
 }
 
 impl Lease for Table {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>> {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Result<Vec<LeaseHandle>> {
         let mut lost = Vec::new();
         for held in held {
             let mut rows = self.rows().await;
@@ -824,11 +828,11 @@ impl Lease for Table {
         Ok(lost)
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
+    ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
         let is_abandoned = |row: &Row| match has_ended(&row.record) {
             true => self.breaks(Fault::TakeOverTakesWhatHasEnded),
             false => is_over(row.until) || self.breaks(Fault::LeasesAreIgnored),
@@ -836,27 +840,31 @@ impl Lease for Table {
         self.take(lease, limit, is_abandoned).await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<RecordedResponse>>> {
+    ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
         let is_released = |row: &Row| !has_ended(&row.record) && row.is_released();
         self.take(lease, limit, is_released).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<RecordedResponse>> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<RecordedResponse>> {
         let mut rows = self.rows().await;
         let Some(row) = self.find(&rows, &held.id) else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         let record = row.record;
         let step = match self.breaks(Fault::ClaimsIgnoreTheToken) {
-            true => record.taken_over(&lease.node),
+            true => record.reclaimed(&lease.node),
             false => record.claimed(held.token, &lease.node),
         };
         let Step::Next(next) = step else {
-            return Ok(Write::Lost(record));
+            return Ok(Written::Lost(record));
         };
         if self.breaks(Fault::ClaimsAreNotAtomic) {
             drop(rows);
@@ -873,10 +881,10 @@ impl Lease for Table {
         if !self.breaks(Fault::ClaimsKeepTheTerm) {
             row.until = Some(Instant::now() + lease.term);
         }
-        Ok(Write::Done(next))
+        Ok(Written::Done(next))
     }
 
-    async fn release(&self, held: &[Held]) -> Result<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Result<()> {
         let mut rows = self.rows().await;
         for held in held {
             if let Some(row) = rows.operations.get_mut(&held.id)
@@ -890,7 +898,7 @@ impl Lease for Table {
         Ok(())
     }
 
-    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Result<Vec<OperationId>> {
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Result<Vec<OperationId>> {
         let take = async || {
             let mut rows = self.rows().await;
             std::mem::take(rows.recalls.entry(node.clone()).or_default())
@@ -915,7 +923,7 @@ impl Lease for Table {
 
 impl Table {
     /// What a key is filed under.
-    fn filed(&self, key: &Key) -> Arc<str> {
+    fn filed(&self, key: &IdempotencyKey) -> Arc<str> {
         match (self.fault, &key.owner) {
             (Some(Fault::OwnersOfKeysAreIgnored), _) => Arc::clone(&key.name),
             (Some(Fault::OwnersRunIntoTheirKeys), Some(owner)) => {
@@ -927,7 +935,7 @@ impl Table {
     }
 
     /// What a key stands for to this request; `None` if it is free.
-    fn held(&self, rows: &Rows, key: &Key) -> Option<Reservation<RecordedResponse>> {
+    fn held(&self, rows: &Rows, key: &IdempotencyKey) -> Option<Reservation<RecordedResponse>> {
         let row = rows.keys.get(&self.filed(key))?;
         let never = self.breaks(Fault::ReservationsNeverLapse)
             && matches!(row.stands_for, StandsFor::Request);
@@ -940,7 +948,7 @@ impl Table {
             StandsFor::Forgotten(record) if self.breaks(Fault::ForgottenIsAsIfThere) => {
                 Reservation::Operation(Arc::clone(record))
             }
-            StandsFor::Forgotten(record) => Reservation::Forgotten(Arc::clone(record)),
+            StandsFor::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
             StandsFor::Answer(_) if self.breaks(Fault::EarlyAnswersAreLost) => return None,
             StandsFor::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
@@ -956,7 +964,7 @@ impl Table {
     fn reserved<'a>(
         &self,
         rows: &'a mut Rows,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         ignores: Fault,
     ) -> Option<&'a mut KeyRow> {
@@ -973,10 +981,10 @@ impl Table {
     }
 }
 
-impl Keys for Table {
+impl IdempotencyKeys for Table {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>> {
@@ -1016,9 +1024,9 @@ impl Keys for Table {
         Ok(Reservation::Reserved(token))
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Result<bool> {
@@ -1039,7 +1047,7 @@ impl Keys for Table {
         Ok(true)
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool> {
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Result<bool> {
         let mut rows = self.rows().await;
         let ignores = Fault::ReleaseKeyIgnoresTheToken;
         if self.reserved(&mut rows, key, token, ignores).is_none() {

@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use tower_operations::{
-    MemoryStore, OperationId, Outcome, PollService, RecordedResponse, WholeBody,
-    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    BufferedBody, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
+    dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::{NewOperation, Repository, Store},
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn every_dialect() -> Vec<Spoken> {
         spoken("odata", Arc::new(OData::default()), ""),
         spoken("fhir", Arc::new(Fhir::default()), ""),
         spoken("ogc", Arc::new(Ogc::default()), "/results"),
-        spoken("durable", Arc::new(Durable::default()), "/result"),
+        spoken("durable", Arc::new(DurableFunctions::default()), "/result"),
         spoken("ipa", Arc::new(Ipa::default()), "/result"),
     ]
 }
@@ -74,15 +74,15 @@ pub(crate) fn response(
     status: u16,
     media_type: &str,
     body: impl Into<Bytes>,
-) -> Response<WholeBody> {
+) -> Response<BufferedBody> {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, media_type)
-        .body(WholeBody::from(body.into()))
+        .body(BufferedBody::from(body.into()))
         .unwrap()
 }
 
-pub(crate) fn problem_json(status: u16, body: &'static str) -> Response<WholeBody> {
+pub(crate) fn problem_json(status: u16, body: &'static str) -> Response<BufferedBody> {
     response(status, "application/problem+json", body)
 }
 

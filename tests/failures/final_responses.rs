@@ -7,8 +7,8 @@ use http::{Request, Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Idempotency, MemoryStore, OperationHandle, Outcome, PollService,
-    RecordedResponse, RequestBody, WholeBody,
+    AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, OperationHandle, Outcome,
+    PollService, RecordedResponse, RequestBody,
 };
 
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
 
 const NOT_FINAL: [u16; 5] = [100, 101, 103, 600, 999];
 
-fn bare(status: u16) -> Response<WholeBody> {
+fn bare(status: u16) -> Response<BufferedBody> {
     Response::builder()
         .status(status)
-        .body(WholeBody::from("not final"))
+        .body(BufferedBody::from("not final"))
         .unwrap()
 }
 
@@ -32,20 +32,22 @@ async fn post(
     accepts: bool,
     pause: Duration,
 ) -> Answer {
-    let service = service_fn(move |request: Request<RequestBody<WholeBody>>| async move {
-        if accepts {
-            let operation = OperationHandle::of(request.extensions());
-            operation.accept().await.unwrap();
-        }
-        sleep(pause).await;
-        Ok::<_, Infallible>(bare(status))
-    });
+    let service = service_fn(
+        move |request: Request<RequestBody<BufferedBody>>| async move {
+            if accepts {
+                let operation = OperationHandle::from_extensions(request.extensions());
+                operation.accept().await.unwrap();
+            }
+            sleep(pause).await;
+            Ok::<_, Infallible>(bare(status))
+        },
+    );
     let request = Request::post("/reports")
         .header(
             "idempotency-key",
             "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"",
         )
-        .body(WholeBody::default())
+        .body(BufferedBody::default())
         .unwrap();
     Answer::of(layer.layer(service).oneshot(request).await.unwrap()).await
 }
@@ -57,7 +59,7 @@ async fn a_response_that_is_not_final_fails_the_run_as_inner_error() {
         let store = MemoryStore::new();
         let layer = AsyncAcceptLayer::new(store.clone());
         let after = layer.clone().after(Duration::from_millis(10));
-        let signaled = layer.clone().signaled();
+        let signaled = layer.clone().when_signaled();
         for (layer, accepts) in [(layer, false), (after, false), (signaled, true)] {
             let accepted = post(&layer, status, accepts, second).await;
             assert_eq!(accepted.status, StatusCode::ACCEPTED);
@@ -82,7 +84,7 @@ async fn an_early_answer_that_is_not_final_is_not_kept_for_its_key() {
             let layer = AsyncAcceptLayer::new(MemoryStore::new());
             let layer = layer.idempotency(Idempotency::optional());
             let layer = match is_signaled {
-                true => layer.signaled(),
+                true => layer.when_signaled(),
                 false => layer.after(Duration::from_secs(5)),
             };
             let first = post(&layer, status, false, Duration::ZERO).await;

@@ -6,21 +6,21 @@ use http::{Request, Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, QueuedRequest, RequestBody,
-    RunService, WholeBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, PollService, QueuedRequest,
+    RequestBody, RunService,
     run::AcceptedRequest,
     store::{Created, NewOperation, Repository},
 };
 
 use crate::common::{Answer, get};
 
-fn created() -> Response<WholeBody> {
+fn created() -> Response<BufferedBody> {
     Response::builder()
         .status(201)
         .header("location", "42")
         .header("content-location", "?v=2")
         .header("link", "<42/pages>; rel=\"pages\", </help>; rel=help")
-        .body(WholeBody::from("created"))
+        .body(BufferedBody::from("created"))
         .unwrap()
 }
 
@@ -36,15 +36,17 @@ fn assert_resolved(answer: &Answer, folder: &str) {
 }
 
 async fn accepted(layer: &AsyncAcceptLayer<MemoryStore>, signals: bool) -> String {
-    let service = service_fn(move |request: Request<RequestBody<WholeBody>>| async move {
-        if signals {
-            let operation = OperationHandle::of(request.extensions());
-            operation.accept().await.unwrap();
-        }
-        sleep(Duration::from_secs(1)).await;
-        Ok::<_, Infallible>(created())
-    });
-    let request = Request::post("/reports/new?draft=1").body(WholeBody::default());
+    let service = service_fn(
+        move |request: Request<RequestBody<BufferedBody>>| async move {
+            if signals {
+                let operation = OperationHandle::from_extensions(request.extensions());
+                operation.accept().await.unwrap();
+            }
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(created())
+        },
+    );
+    let request = Request::post("/reports/new?draft=1").body(BufferedBody::default());
     let answer = layer
         .layer(service)
         .oneshot(request.unwrap())
@@ -59,9 +61,9 @@ async fn a_relative_reference_is_resolved_against_the_request_in_every_mode() {
     let polls = PollService::new(store.clone());
     let layer = AsyncAcceptLayer::new(store);
     let after = layer.clone().after(Duration::from_millis(10));
-    let signaled = layer.clone().signaled();
+    let signaled = layer.clone().when_signaled();
     for (layer, signals) in [(layer, false), (after, false), (signaled, true)] {
-        let nested = layer.clone().target(|parts| {
+        let nested = layer.clone().original_uri(|parts| {
             let target = format!("/api{}", parts.uri);
             target.parse().unwrap()
         });
@@ -82,9 +84,10 @@ async fn a_worker_and_a_further_run_resolve_references_against_the_request_that_
             panic!("the id is new");
         };
         let request = Request::post("http://example.com/reports/new?draft=1")
-            .body(WholeBody::default())
+            .body(BufferedBody::default())
             .unwrap();
-        let service = service_fn(|_: Request<WholeBody>| async { Ok::<_, Infallible>(created()) });
+        let service =
+            service_fn(|_: Request<BufferedBody>| async { Ok::<_, Infallible>(created()) });
         let worker = RunService::new(store.clone(), service);
         match is_queued {
             true => worker

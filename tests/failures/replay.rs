@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::ServiceExt;
 use tower_operations::{
-    MemoryStore, PollService, RecordedResponse, WholeBody, dialect::not_replayed,
+    BufferedBody, MemoryStore, PollService, RecordedResponse, dialect::not_replayed,
 };
 
 use crate::common::{Answer, end, every_dialect, get};
@@ -12,7 +12,7 @@ use crate::common::{Answer, end, every_dialect, get};
 const INNER: &str = "777";
 
 fn answered(status: u16, media_type: &'static str, names: &[&'static str]) -> RecordedResponse {
-    let mut response = Response::new(WholeBody::from("{\"pages\":5}"));
+    let mut response = Response::new(BufferedBody::from("{\"pages\":5}"));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static(media_type));
@@ -56,7 +56,9 @@ async fn a_field_that_means_something_to_who_polls_never_comes_from_the_service(
             let names = [FOR_POLLS, more].concat();
             let polls = polls(answered(status, media_type, &names)).await;
             // Whatever the application lets through.
-            let polls = polls.replays(|_| true).dialect(dialect.dialect.clone());
+            let polls = polls
+                .replay_headers(|_| true)
+                .dialect(dialect.dialect.clone());
             let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
             for name in names {
                 let sent = answer.headers.get(name);
@@ -189,8 +191,8 @@ async fn an_application_may_set_any_field_of_a_replay() {
         for (media_type, is_attached) in [("text/html", true), ("application/json", false)] {
             let polls = polls(answered(200, media_type, &["x-internal", "set-cookie"])).await;
             let polls = match keeps_first {
-                true => polls.replays(|_| true).replayed_with(attach),
-                false => polls.replayed_with(attach).replays(|_| true),
+                true => polls.replay_headers(|_| true).map_replay(attach),
+                false => polls.map_replay(attach).replay_headers(|_| true),
             };
             let answer = get(polls, "/operations/q3/result").await;
             assert_eq!(

@@ -6,8 +6,8 @@ use http::{Request, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, Failure, FailureKind, Idempotency, MemoryStore, OperationHandle,
-    Outcome, PollService, RecordedResponse, RequestBody, RunService, WholeBody,
+    AsyncAcceptLayer, BufferedBody, Drain, Failure, FailureKind, Idempotency, MemoryStore,
+    OperationHandle, Outcome, PollService, RecordedResponse, RequestBody, RunService,
     run::AcceptedRequest,
     store::{Created, NewOperation, Repository, Store},
 };
@@ -33,27 +33,29 @@ impl Mode {
     fn on(self, layer: AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore> {
         match self {
             Self::Always => layer,
-            Self::Preferred => layer.preferred(),
+            Self::Preferred => layer.when_preferred(),
             Self::After => layer.after(Duration::from_millis(10)),
-            Self::Signaled => layer.signaled(),
+            Self::Signaled => layer.when_signaled(),
         }
     }
 }
 
 /// A request to a service that answers after a second with this problem.
 async fn post(mode: Mode, layer: &AsyncAcceptLayer<MemoryStore>, problem: &'static str) -> Answer {
-    let service = service_fn(move |request: Request<RequestBody<WholeBody>>| async move {
-        let operation = OperationHandle::of(request.extensions());
-        if mode == Mode::Signaled {
-            operation.accept().await.unwrap();
-        }
-        sleep(Duration::from_secs(1)).await;
-        Ok::<_, Infallible>(problem_json(503, problem))
-    });
+    let service = service_fn(
+        move |request: Request<RequestBody<BufferedBody>>| async move {
+            let operation = OperationHandle::from_extensions(request.extensions());
+            if mode == Mode::Signaled {
+                operation.accept().await.unwrap();
+            }
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(problem_json(503, problem))
+        },
+    );
     let request = Request::post("/reports")
         .header("prefer", "respond-async")
         .header("idempotency-key", KEY)
-        .body(WholeBody::from("Q3"))
+        .body(BufferedBody::from("Q3"))
         .unwrap();
     Answer::of(layer.layer(service).oneshot(request).await.unwrap()).await
 }
@@ -99,11 +101,11 @@ async fn a_worker_keeps_the_problem_of_its_service_as_the_service_s() {
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("the id is new");
         };
-        let service = service_fn(move |_: Request<WholeBody>| async move {
+        let service = service_fn(move |_: Request<BufferedBody>| async move {
             Ok::<_, Infallible>(problem_json(503, problem))
         });
         let request = Request::post("/reports")
-            .body(WholeBody::default())
+            .body(BufferedBody::default())
             .unwrap();
         let accepted = AcceptedRequest::new(&record, request);
         RunService::new(store.clone(), service)

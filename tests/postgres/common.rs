@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Response;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tower_operations::{
-    OperationId, Outcome, PostgresStore, RecordedResponse, WholeBody,
-    store::{Created, FencingToken, LeaseTerm, NewOperation, NodeId, Repository},
+    BufferedBody, OperationId, Outcome, PostgresStore, RecordedResponse,
+    store::{Created, FencingToken, LeaseConfig, NewOperation, NodeId, Repository},
 };
 
 use crate::server::Postgres;
@@ -34,15 +34,15 @@ pub(crate) async fn store(server: &Postgres) -> PostgresStore {
         .unwrap()
 }
 
-pub(crate) fn term(seconds: u64) -> LeaseTerm {
-    LeaseTerm {
+pub(crate) fn term(seconds: u64) -> LeaseConfig {
+    LeaseConfig {
         node: NodeId::new(),
         term: Duration::from_secs(seconds),
     }
 }
 
 pub(crate) fn response(text: impl Into<String>) -> RecordedResponse {
-    RecordedResponse::new(Response::new(WholeBody::from(text.into())))
+    RecordedResponse::new(Response::new(BufferedBody::from(text.into())))
 }
 
 pub(crate) fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {

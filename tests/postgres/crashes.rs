@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tower_operations::{
     OperationId, PostgresStore, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Held, Lease, NewOperation, PostgresError, Record, Repository, Store,
-        StoreError, Write,
+        Created, FencingToken, Lease, LeaseHandle, NewOperation, PostgresError, Record, Repository,
+        Store, StoreError, Written,
     },
 };
 
@@ -80,16 +80,16 @@ impl Seen {
         self.saw(&record);
         let started = self.insist(|| store.start(&id, token)).await;
         self.wrote(started);
-        let progress = Progress::counted(1, 2);
+        let progress = Progress::from_count(1, 2);
         let reported = self.insist(|| store.report(&id, token, progress.clone()));
         self.wrote(reported.await);
         let finished = self.insist(|| store.finish(&id, token, success(text), None));
         self.wrote(finished.await);
     }
 
-    fn wrote(&self, write: Write<RecordedResponse>) {
+    fn wrote(&self, write: Written<RecordedResponse>) {
         match write {
-            Write::Done(record) => self.saw(&record),
+            Written::Done(record) => self.saw(&record),
             other => panic!("{other:?}"),
         }
     }
@@ -206,15 +206,15 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
     let mut server = Postgres::with(&settings).await;
     let store = store(&server).await;
     let (id, token) = create(&store).await;
-    let Write::Done(record) = store.start(&id, token).await.unwrap() else {
+    let Written::Done(record) = store.start(&id, token).await.unwrap() else {
         panic!("it was not started");
     };
     let held = [
-        Held {
+        LeaseHandle {
             id: id.clone(),
             token,
         },
-        Held {
+        LeaseHandle {
             id: OperationId::new(),
             token,
         },
@@ -249,7 +249,7 @@ async fn a_lease_that_was_taken_over_stays_so() {
     let Created::New(record) = nodes[0].create(new).await.unwrap() else {
         panic!("it was there");
     };
-    let taken = nodes[1].take_over(&term(60), 10).await.unwrap();
+    let taken = nodes[1].reclaim(&term(60), 10).await.unwrap();
     assert_eq!(taken.len(), 1);
     server.kill().await;
     server.run().await;
@@ -257,5 +257,5 @@ async fn a_lease_that_was_taken_over_stays_so() {
     let late = Seen::default()
         .insist(|| nodes[0].finish(id, old, success("late"), None))
         .await;
-    assert!(matches!(late, Write::Lost(_)), "{late:?}");
+    assert!(matches!(late, Written::Lost(_)), "{late:?}");
 }

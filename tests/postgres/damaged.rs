@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, raw_sql};
 use tower_operations::{
     PostgresStore,
-    store::{Held, Lease, List, ListQuery, Store},
+    store::{Lease, LeaseHandle, List, ListQuery, Store},
 };
 
 use crate::{
@@ -50,7 +50,7 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
     let mut held = Vec::new();
     for _ in 0..=damages.len() {
         let (id, token) = create(&store).await;
-        held.push(Held { id, token });
+        held.push(LeaseHandle { id, token });
     }
     let good = held.last().unwrap().clone();
     store.release(&held).await.unwrap();
@@ -78,14 +78,14 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
         "{}",
         listed.records.len()
     );
-    let taken = other.take_over(&term(60), 1).await.unwrap();
+    let taken = other.reclaim(&term(60), 1).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert_eq!(*taken[0].record.operation().id(), good.id);
     assert!(
         other.get(&held[0].id).await.is_err() || other.get(&held[0].id).await.unwrap().is_none()
     );
 
-    assert!(other.take_over(&term(60), 9).await.unwrap().is_empty());
+    assert!(other.reclaim(&term(60), 9).await.unwrap().is_empty());
     // They are in front of nobody for a while, and then again.
     let later = "SELECT count(*) FROM operations WHERE lease_until > now() + interval '19 min'";
     let aside: i64 = sqlx::query_scalar(later).fetch_one(&admin).await.unwrap();

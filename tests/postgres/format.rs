@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, PgPool, raw_sql};
 use tower_operations::{
     OperationId, PostgresStore, State,
     store::{
-        Created, FencingToken, Key, Keys, NewOperation, Owner, Repository, Reservation, Store,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Repository,
+        Reservation, Store,
     },
 };
 
@@ -36,8 +37,8 @@ async fn first_version(server: &Postgres, rows: &str) -> PgPool {
     pool
 }
 
-fn of_ada(name: &str) -> Key {
-    Key::new(Some(Owner::new("ada")), name, [7; 32])
+fn of_ada(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(Some(Owner::new("ada")), name, [7; 32])
 }
 
 #[tokio::test]
@@ -46,19 +47,19 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
     first_version(&server, KEYS).await;
     let store = store(&server).await;
     let term = Duration::from_secs(60);
-    let ask = async |key: &Key, token| store.reserve(key, token, term).await.unwrap();
+    let ask = async |key: &IdempotencyKey, token| store.reserve(key, token, term).await.unwrap();
 
     // Of nobody and of others there is none of that name.
     let bob = Some(Owner::new("bob"));
     for owner in [None, bob] {
-        let key = Key {
+        let key = IdempotencyKey {
             owner,
             ..of_ada("key-5")
         };
         let free = ask(&key, FencingToken::random()).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
         let new = NewOperation::new(OperationId::new()).owner(key.owner.clone());
-        let key = Key {
+        let key = IdempotencyKey {
             name: "key-6".into(),
             ..key
         };
@@ -73,10 +74,15 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
     let reserved = ask(&of_ada("key-6"), FencingToken::random()).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
-    assert!(store.release_key(&of_ada("key-6"), token).await.unwrap());
+    assert!(
+        store
+            .release_reservation(&of_ada("key-6"), token)
+            .await
+            .unwrap()
+    );
     let token = FencingToken::from_number(78);
-    let alike = Key::new(None, "@3:adakey-5", [7; 32]);
-    assert!(store.release_key(&alike, token).await.unwrap());
+    let alike = IdempotencyKey::new(None, "@3:adakey-5", [7; 32]);
+    assert!(store.release_reservation(&alike, token).await.unwrap());
 
     // What the key was moved for goes with it.
     let id = found.operation().id();
@@ -85,10 +91,10 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
         .await
         .unwrap();
     let ended = store.get(id).await.unwrap().unwrap();
-    store.forget(id, ended.version().unwrap()).await.unwrap();
+    store.delete(id, ended.version().unwrap()).await.unwrap();
     let forgotten = ask(&of_ada("key-5"), FencingToken::random()).await;
     assert!(
-        matches!(forgotten, Reservation::Forgotten(_)),
+        matches!(forgotten, Reservation::Deleted(_)),
         "{forgotten:?}"
     );
 }
@@ -110,7 +116,7 @@ async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
     )
     .await;
     let term = Duration::from_secs(60);
-    let ask = async |key: Key| {
+    let ask = async |key: IdempotencyKey| {
         let token = FencingToken::random();
         store.reserve(&key, token, term).await.unwrap()
     };
@@ -119,7 +125,7 @@ async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
     let found = ask(of_ada("key-8")).await;
     assert!(matches!(found, Reservation::InProgress), "{found:?}");
     for name in ["key-7", "key-8"] {
-        let free = ask(Key::new(None, name, [7; 32])).await;
+        let free = ask(IdempotencyKey::new(None, name, [7; 32])).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
     }
     // One that was on its way while the names moved is not filed as before.
@@ -149,10 +155,7 @@ async fn what_the_first_version_wrote_is_read() {
     assert_eq!(running.attempts(), 1);
     assert_eq!(running.history().len(), 2);
     let progress = running.operation().metadata().progress().unwrap();
-    assert_eq!(
-        (progress.get_completed(), progress.get_total()),
-        (Some(1), Some(3))
-    );
+    assert_eq!((progress.completed(), progress.total()), (Some(1), Some(3)));
 
     let canceled = store
         .get(&"report-2".parse().unwrap())
@@ -161,15 +164,15 @@ async fn what_the_first_version_wrote_is_read() {
         .unwrap();
     assert_eq!(canceled.operation().state(), State::Canceled);
 
-    let key = Key::new(None, "key-3", [7; 32]);
+    let key = IdempotencyKey::new(None, "key-3", [7; 32]);
     let found = store
         .create(held_by_nobody("report-4").key(key.clone()))
         .await;
-    let Created::KeyHeld(Reservation::Forgotten(remains)) = found.unwrap() else {
+    let Created::KeyHeld(Reservation::Deleted(remains)) = found.unwrap() else {
         panic!("the key was lost");
     };
     assert_eq!(remains.operation().id(), &"report-3".parse().unwrap());
     let term = Duration::from_secs(1);
     let reserved = store.reserve(&key, FencingToken::random(), term).await;
-    assert!(matches!(reserved, Ok(Reservation::Forgotten(_))));
+    assert!(matches!(reserved, Ok(Reservation::Deleted(_))));
 }

@@ -6,8 +6,8 @@ use tokio::{sync::Barrier, task::JoinSet};
 use tower_operations::{
     OperationId, PostgresStore,
     store::{
-        AnyStore, Created, FencingToken, Key, Keys, NewOperation, Owner, Purge, Repository,
-        Reservation, Store,
+        AnyStore, Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner,
+        Purge, Repository, Reservation, Store,
         conformance::{self, Nodes},
     },
 };
@@ -68,7 +68,7 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
         for number in 0..100 {
             let (store, start) = (nodes[number % nodes.len()].clone(), Arc::clone(&start));
             requests.spawn(async move {
-                let key = Key::new(None, "the same for everybody", [7; 32]);
+                let key = IdempotencyKey::new(None, "the same for everybody", [7; 32]);
                 let new = NewOperation::new(OperationId::new())
                     .key(key)
                     .lease(term(60));
@@ -109,7 +109,7 @@ async fn of_a_hundred_equal_reservations_one_wins() {
     let nodes = [store(&server).await, store(&server).await];
     let start = Arc::new(Barrier::new(100));
     let mut requests = JoinSet::new();
-    let key = Key::new(None, "reserved", [7; 32]);
+    let key = IdempotencyKey::new(None, "reserved", [7; 32]);
     for number in 0..100 {
         let (store, start) = (nodes[number % 2].clone(), Arc::clone(&start));
         let key = key.clone();
@@ -135,8 +135,8 @@ async fn of_a_hundred_equal_reservations_one_wins() {
     // Settled a second time at the same moment, it is settled all the same.
     let answer = crate::common::response("early");
     let (one, other) = tokio::join!(
-        nodes[0].settle(&key, won[0], answer.clone()),
-        nodes[1].settle(&key, won[0], answer),
+        nodes[0].complete(&key, won[0], answer.clone()),
+        nodes[1].complete(&key, won[0], answer),
     );
     assert!(one.unwrap() && other.unwrap());
 }
@@ -152,7 +152,8 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
         let store = nodes[number % 2].clone().ttl(Duration::from_millis(2));
         tasks.spawn(async move {
             for round in 0..100 {
-                let key = Key::new(None, format!("key {}", (round + number) % 3), [0; 32]);
+                let key =
+                    IdempotencyKey::new(None, format!("key {}", (round + number) % 3), [0; 32]);
                 let id: OperationId = format!("id-{}", round % 3).parse().unwrap();
                 let new = NewOperation::new(id.clone()).key(key).lease(term(60));
                 let made = store.create(new).await.unwrap();
@@ -162,9 +163,9 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
                         .await
                         .unwrap();
                     if round % 2 == 0
-                        && let tower_operations::store::Write::Done(record) = finished
+                        && let tower_operations::store::Written::Done(record) = finished
                     {
-                        store.forget(&id, record.version().unwrap()).await.unwrap();
+                        store.delete(&id, record.version().unwrap()).await.unwrap();
                     }
                 }
                 store.purge(2).await.unwrap();
@@ -192,7 +193,7 @@ async fn names_are_kept_whatever_is_in_them() {
     let owner = Owner::new("a\0b \u{1f980} '; DROP TABLE operations; --");
     let (id, upper): (OperationId, OperationId) =
         ("a-id".parse().unwrap(), "A-ID".parse().unwrap());
-    let key = Key::new(None, "\0'\\\u{e4}", [1; 32]);
+    let key = IdempotencyKey::new(None, "\0'\\\u{e4}", [1; 32]);
     let new = NewOperation::new(id.clone())
         .owner(Some(owner.clone()))
         .key(key.clone());

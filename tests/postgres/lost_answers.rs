@@ -6,8 +6,8 @@ use std::time::Duration;
 use tower_operations::{
     OperationId, PostgresStore,
     store::{
-        Created, FencingToken, Key, Keys, NewOperation, Owner, Repository, Reservation, Store,
-        Write,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Repository,
+        Reservation, Store, Written,
     },
 };
 
@@ -32,7 +32,7 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
         .owner(owner.clone())
         .request(Some("again".into()))
         .lease(term(60));
-    let key = Key::new(None, "once", [3; 32]);
+    let key = IdempotencyKey::new(None, "once", [3; 32]);
     let keyed = NewOperation::new(OperationId::new())
         .owner(owner)
         .key(key)
@@ -51,7 +51,7 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
                 assert_eq!(record, there);
                 // It is the holder's to run.
                 let write = store.start(record.operation().id(), record.token()).await;
-                assert!(matches!(write, Ok(Write::Done(_))));
+                assert!(matches!(write, Ok(Written::Done(_))));
             }
             other => panic!("{other:?}"),
         }
@@ -64,7 +64,7 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
     let (id, token) = create(&store).await;
     proxy.cut_answer_to("UPDATE");
     store.start(&id, token).await.unwrap_err();
-    let Write::Done(running) = store.start(&id, token).await.unwrap() else {
+    let Written::Done(running) = store.start(&id, token).await.unwrap() else {
         panic!("the repeated start was lost");
     };
     assert_eq!(
@@ -85,21 +85,24 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
         .await
         .unwrap()
     {
-        Write::Done(record) => assert_eq!(record, there),
+        Written::Done(record) => assert_eq!(record, there),
         other => panic!("{other:?}"),
     }
 
     proxy.cut_answer_to("DELETE");
     let version = there.version().unwrap();
-    store.forget(&id, version).await.unwrap_err();
-    assert!(matches!(store.forget(&id, version).await, Ok(Write::Gone)));
+    store.delete(&id, version).await.unwrap_err();
+    assert!(matches!(
+        store.delete(&id, version).await,
+        Ok(Written::Gone)
+    ));
     assert_eq!(proxy.cuts(), 3);
 }
 
 #[tokio::test]
 async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
     let (_server, proxy, store) = set_up().await;
-    let key = Key::new(None, "once", [3; 32]);
+    let key = IdempotencyKey::new(None, "once", [3; 32]);
     let (token, minute) = (FencingToken::random(), Duration::from_secs(60));
     proxy.cut_answer_to("_reserve_2");
     store.reserve(&key, token, minute).await.unwrap_err();
@@ -107,10 +110,15 @@ async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
     assert!(matches!(again, Reservation::Reserved(mine) if mine == token));
     proxy.cut_answer_to("'answer'");
     store
-        .settle(&key, token, response("early"))
+        .complete(&key, token, response("early"))
         .await
         .unwrap_err();
-    assert!(store.settle(&key, token, response("early")).await.unwrap());
+    assert!(
+        store
+            .complete(&key, token, response("early"))
+            .await
+            .unwrap()
+    );
     match store
         .reserve(&key, FencingToken::random(), minute)
         .await

@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep, timeout};
 use tower_operations::{
     Outcome, PostgresStore,
-    store::{Held, Lease, LeaseTerm, NewOperation, NodeId, Repository, Version, Watch},
+    store::{Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Repository, Version, Watch},
 };
 
 use crate::{
@@ -80,18 +80,18 @@ async fn a_node_hears_that_it_has_lost_an_operation() {
     until_listening(&pool(server.port(), 1), 2).await;
     let node = NodeId::named("node \"1\"");
     let minute = Duration::from_secs(60);
-    nodes[0].recalled(&node, Duration::ZERO).await.unwrap();
-    let new = NewOperation::new(tower_operations::OperationId::new()).lease(LeaseTerm {
+    nodes[0].revoked(&node, Duration::ZERO).await.unwrap();
+    let new = NewOperation::new(tower_operations::OperationId::new()).lease(LeaseConfig {
         node: node.clone(),
         term: minute,
     });
     let id = new.id.clone();
     nodes[0].create(new).await.unwrap();
     nodes[1]
-        .overrule(&id, Version::FIRST, Outcome::Canceled)
+        .force_finish(&id, Version::FIRST, Outcome::Canceled)
         .await
         .unwrap();
-    let recalled = timeout(SOON, nodes[0].recalled(&node, minute)).await;
+    let recalled = timeout(SOON, nodes[0].revoked(&node, minute)).await;
     assert_eq!(recalled.expect("it was told").unwrap(), [id]);
 }
 
@@ -100,12 +100,12 @@ async fn other_nodes_hear_of_a_release_at_once() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     until_listening(&pool(server.port(), 1), 2).await;
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::named("node"),
         term: Duration::from_secs(60),
     };
     let new = NewOperation::new(tower_operations::OperationId::new()).lease(lease.clone());
-    let held = Held {
+    let held = LeaseHandle {
         id: new.id.clone(),
         token: new.token,
     };
@@ -113,7 +113,7 @@ async fn other_nodes_hear_of_a_release_at_once() {
     let released = nodes[0].released();
     nodes[1].release(&[held]).await.unwrap();
     timeout(SOON, released).await.expect("it was told");
-    let taken = nodes[0].take_over_released(&lease, 10).await.unwrap();
+    let taken = nodes[0].reclaim_released(&lease, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
 }
 
@@ -248,7 +248,7 @@ async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
     until_listening(&watching, 2).await;
     let abandoned = "UPDATE operations SET lease_until = now() - interval '1 hour'";
     query(abandoned).execute(&watching).await.unwrap();
-    let mine = taken.take_over(&term(60), 1).await.unwrap();
+    let mine = taken.reclaim(&term(60), 1).await.unwrap();
     assert_eq!(mine.len(), 1);
     drop((taken, mine));
     let (found, staying) = waiting.await.unwrap().expect("it was told");

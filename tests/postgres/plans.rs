@@ -161,7 +161,7 @@ async fn starting_and_reporting_stay_within_their_page() {
         let (id, token) = create(&store).await;
         store.start(&id, token).await.unwrap();
         store
-            .report(&id, token, Progress::counted(1, 2))
+            .report(&id, token, Progress::from_count(1, 2))
             .await
             .unwrap();
         store

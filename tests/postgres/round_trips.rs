@@ -5,8 +5,8 @@ use std::time::Duration;
 use tower_operations::{
     OperationId, PostgresStore, Progress,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, List, ListQuery, NewOperation, Purge,
-        Repository, Store, Version, Watch, Write,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseHandle, List,
+        ListQuery, NewOperation, Purge, Repository, Store, Version, Watch, Written,
     },
 };
 
@@ -32,11 +32,11 @@ async fn each_step_of_an_operation_is_one_statement() {
     store.start(&id, token).await.unwrap();
     asked("start", 1);
     store
-        .report(&id, token, Progress::counted(1, 2))
+        .report(&id, token, Progress::from_count(1, 2))
         .await
         .unwrap();
     asked("report", 1);
-    let held = (0..100).map(|_| Held {
+    let held = (0..100).map(|_| LeaseHandle {
         id: OperationId::new(),
         token,
     });
@@ -45,7 +45,7 @@ async fn each_step_of_an_operation_is_one_statement() {
     asked("renew", 1);
     store.release(&held).await.unwrap();
     asked("release", 1);
-    let Write::Done(record) = store
+    let Written::Done(record) = store
         .finish(&id, token, success("done"), None)
         .await
         .unwrap()
@@ -62,12 +62,12 @@ async fn each_step_of_an_operation_is_one_statement() {
     asked("a wait for what has changed already", 1);
     store.list(&ListQuery::new(None, 10)).await.unwrap();
     asked("list", 1);
-    store.forget(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.version().unwrap()).await.unwrap();
     asked("read and forget", 2);
     store.purge(100).await.unwrap();
     asked("purge: operations, then keys", 2);
 
-    let key = Key::new(None, "once", [1; 32]);
+    let key = IdempotencyKey::new(None, "once", [1; 32]);
     let (mine, minute) = (FencingToken::random(), Duration::from_secs(60));
     store.reserve(&key, mine, minute).await.unwrap();
     asked("reserve", 1);
@@ -84,12 +84,15 @@ async fn each_step_of_an_operation_is_one_statement() {
         Created::Existing(_)
     ));
     asked("the same again", 1);
-    let early = Key {
+    let early = IdempotencyKey {
         name: "early".into(),
         ..key
     };
     store.reserve(&early, mine, minute).await.unwrap();
-    store.settle(&early, mine, response("early")).await.unwrap();
+    store
+        .complete(&early, mine, response("early"))
+        .await
+        .unwrap();
     asked("reserve and settle", 2);
 
     // Of a node that does not know it yet.

@@ -11,8 +11,8 @@ use tokio::{task::JoinSet, time::timeout};
 use tower_operations::{
     OperationId, PostgresStore,
     store::{
-        Created, FencingToken, Key, Keys, List, ListQuery, NewOperation, PostgresError, Purge,
-        Repository, Store, Write,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, List, ListQuery, NewOperation,
+        PostgresError, Purge, Repository, Store, Written,
     },
 };
 
@@ -105,8 +105,8 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         .finish(&id, token, success("done"), None)
         .await
         .unwrap();
-    assert!(matches!(finished, Write::Done(_)));
-    let key = Key::new(None, "key", [0; 32]);
+    assert!(matches!(finished, Written::Done(_)));
+    let key = IdempotencyKey::new(None, "key", [0; 32]);
     let mine = FencingToken::random();
     store
         .reserve(&key, mine, Duration::from_secs(9))

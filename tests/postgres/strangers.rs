@@ -2,7 +2,7 @@
 
 use tower_operations::{
     OperationId, PostgresStore,
-    store::{Key, NewOperation, Repository, Write},
+    store::{IdempotencyKey, NewOperation, Repository, Written},
 };
 
 use crate::{
@@ -38,11 +38,11 @@ async fn the_server_looks_at_no_result_for_a_repetition() {
     let server = Postgres::start().await;
     let pool = pool(server.port(), 1);
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
-    let key = Key::new(None, "a key", [1; 32]);
+    let key = IdempotencyKey::new(None, "a key", [1; 32]);
     let new = NewOperation::new(OperationId::new()).key(key);
     store.create(new.clone()).await.unwrap();
     let finished = store.finish(&new.id, new.token, success("done"), None);
-    assert!(matches!(finished.await.unwrap(), Write::Done(_)));
+    assert!(matches!(finished.await.unwrap(), Written::Done(_)));
     for call in [
         "operations_insert_2($1, 1, 1, 'pending', NULL, '', NULL, NULL, NULL, NULL, NULL, now())",
         "operations_insert_2($1 || '2', 1, 1, 'pending', NULL, '', NULL, NULL, 'a key', \

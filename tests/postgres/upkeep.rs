@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, query_scalar, raw_sql};
 use tokio::time::{Instant, sleep};
 use tower_operations::{
     AsyncAcceptLayer, PostgresStore, RecoveryStats,
-    store::{HealthWarning, LeaseTerm, NodeId, Repository, Store},
+    store::{HealthWarning, LeaseConfig, NodeId, Repository, Store},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
 
     let mut all = Vec::new();
     for _ in 0..2 {
-        let lease = LeaseTerm {
+        let lease = LeaseConfig {
             node: NodeId::new(),
             term: Duration::from_millis(300),
         };

@@ -12,8 +12,8 @@ use tokio::{sync::Notify, time::sleep};
 use tower_operations::{
     OperationId, State,
     store::{
-        FencingToken, Key, Keys, Lease, List, ListQuery, Purge, RedbError, RedbStore, Repository,
-        Reservation, Store, StoreError,
+        FencingToken, IdempotencyKey, IdempotencyKeys, Lease, List, ListQuery, Purge, RedbError,
+        RedbStore, Repository, Reservation, Store, StoreError,
     },
 };
 
@@ -182,7 +182,7 @@ async fn a_closed_store_says_so() {
     is_closed(other.get(&id).await.unwrap_err());
     is_closed(other.get_now(&id).unwrap().unwrap_err());
     is_closed(other.create(held(&id)).await.unwrap_err());
-    is_closed(other.take_over(&lease(), 1).await.unwrap_err());
+    is_closed(other.reclaim(&lease(), 1).await.unwrap_err());
     assert!(matches!(other.compact().await, Err(RedbError::Closed)));
     assert!(matches!(other.close().await, Err(RedbError::Closed)));
     assert!(open(&path).get(&id).await.unwrap().is_some());
@@ -193,7 +193,7 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path);
-    let key = Key::new(None, "a key that is reserved", [1; 32]);
+    let key = IdempotencyKey::new(None, "a key that is reserved", [1; 32]);
     let reserve = async |store: &RedbStore| {
         let token = FencingToken::random();
         let reserved = store.reserve(&key, token, TERM).await.unwrap();
@@ -211,12 +211,12 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
         .finish(&ids[1], tokens[1], success("x"), None)
         .await
         .unwrap();
-    assert!(store.take_over(&lease(), 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease(), 9).await.unwrap().is_empty());
     store.close().await.unwrap();
 
     let store = open(&path);
     assert!(reserve(&store).await, "who reserved it is gone");
-    let taken = store.take_over(&lease(), 9).await.unwrap();
+    let taken = store.reclaim(&lease(), 9).await.unwrap();
     let mut found: Vec<_> = taken
         .iter()
         .map(|taken| taken.record.operation().id().clone())
@@ -236,7 +236,7 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
         .await;
     assert!(!matches!(
         late.unwrap(),
-        tower_operations::store::Write::Done(_)
+        tower_operations::store::Written::Done(_)
     ));
 }
 

@@ -12,8 +12,8 @@ use std::{
 use tower_operations::{
     OperationId, State,
     store::{
-        Created, Key, Lease, List, ListQuery, NewOperation, RedbStore, Repository, Reservation,
-        Store, Write,
+        Created, IdempotencyKey, Lease, List, ListQuery, NewOperation, RedbStore, Repository,
+        Reservation, Store, Written,
     },
 };
 
@@ -29,8 +29,8 @@ fn text(id: &OperationId) -> String {
     id.repeat(times)
 }
 
-fn key(id: &OperationId) -> Key {
-    Key::new(None, format!("key of {id}"), [1; 32])
+fn key(id: &OperationId) -> IdempotencyKey {
+    IdempotencyKey::new(None, format!("key of {id}"), [1; 32])
 }
 
 fn keyed(id: &OperationId) -> NewOperation {
@@ -62,14 +62,14 @@ async fn victim() {
                 store.start(&id, token).await.unwrap();
                 say("started", &id);
                 let finished = store.finish(&id, token, success(text(&id)), None).await;
-                let Write::Done(record) = finished.unwrap() else {
+                let Written::Done(record) = finished.unwrap() else {
                     panic!("it was lost");
                 };
                 say("finished", &id);
                 if id.to_string().ends_with(['0', '1', '2', '3']) {
                     say("forgetting", &id);
                     let version = record.version().unwrap();
-                    store.forget(&id, version).await.unwrap();
+                    store.delete(&id, version).await.unwrap();
                     say("forgotten", &id);
                 }
             }
@@ -140,7 +140,7 @@ async fn check(store: &RedbStore, told: &Told) {
         // The same key finds the same operation, also a forgotten one.
         match store.create(keyed(id)).await.unwrap() {
             Created::Existing(record) => assert_eq!(record.operation().id(), id),
-            Created::KeyHeld(Reservation::Forgotten(record)) => {
+            Created::KeyHeld(Reservation::Deleted(record)) => {
                 assert!(what.starts_with("forg"), "{id} was {what}");
                 assert_eq!(record.operation().id(), id);
             }
@@ -192,11 +192,11 @@ async fn what_a_killed_process_was_told_is_there() {
 
         // All that it held is over at once, and can be ended by the next one.
         let lease = lease();
-        for taken in store.take_over(&lease, 1000).await.unwrap() {
+        for taken in store.reclaim(&lease, 1000).await.unwrap() {
             let operation = taken.record.operation();
             let (id, token) = (operation.id().clone(), taken.record.token());
             let ended = store.finish(&id, token, success(text(&id)), None).await;
-            assert!(matches!(ended.unwrap(), Write::Done(_)));
+            assert!(matches!(ended.unwrap(), Written::Done(_)));
             told.insert(id, "finished");
             taken_over += 1;
         }

@@ -15,8 +15,8 @@ use std::{
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, OperationHandle, OperationId, Problem, RecordedResponse,
-    RequestBody, State, WholeBody,
+    AsyncAcceptLayer, BufferedBody, FailureKind, OperationHandle, OperationId, Problem,
+    RecordedResponse, RequestBody, State,
     store::{List, ListQuery, Record, RedbStore, Store},
 };
 
@@ -48,10 +48,9 @@ async fn victim() {
     let store = RedbStore::open(path).unwrap();
     println!("open");
     // With the lease that a layer has unless it is told otherwise.
-    let layer =
-        AsyncAcceptLayer::new(store.clone()).may_run_again(|parts| parts.uri.path() == "/again");
-    let inner = service_fn(async |request: Request<RequestBody<WholeBody>>| {
-        let operation = OperationHandle::of(request.extensions());
+    let layer = AsyncAcceptLayer::new(store.clone()).rerun_if(|parts| parts.uri.path() == "/again");
+    let inner = service_fn(async |request: Request<RequestBody<BufferedBody>>| {
+        let operation = OperationHandle::from_extensions(request.extensions());
         let id = operation.id().expect("it was accepted").clone();
         if operation.attempt() >= LAST {
             say("ending", &id);
@@ -59,16 +58,16 @@ async fn victim() {
             say("running", &id);
             std::future::pending::<()>().await;
         }
-        Ok::<_, Infallible>(Response::new(WholeBody::from("done")))
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
     });
     let app = layer.layer(inner);
     let whole = app.clone().map_response(|response| {
-        response.map(|_| WholeBody::default()) // nobody reads it
+        response.map(|_| BufferedBody::default()) // nobody reads it
     });
-    tokio::spawn(layer.recovery().run_again(whole, 2 * RESTARTS).run());
+    tokio::spawn(layer.recovery().rerun_with(whole, 2 * RESTARTS).run());
     let mut mine = Vec::new();
     for target in ["/again", "/once"] {
-        let request = Request::post(target).body(WholeBody::default()).unwrap();
+        let request = Request::post(target).body(BufferedBody::default()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         let location = response.headers()["location"].to_str().unwrap();
         let id = location.rsplit('/').next().unwrap().parse().unwrap();

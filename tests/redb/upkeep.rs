@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tokio::time::{Instant, sleep};
 use tower_operations::{
     AsyncAcceptLayer, OperationId,
-    store::{AnyStore, HealthWarning, LeaseTerm, NodeId, RedbStore, Repository, Store},
+    store::{AnyStore, HealthWarning, LeaseConfig, NodeId, RedbStore, Repository, Store},
 };
 
 use super::{create, held, private::Folder, success};
@@ -25,7 +25,7 @@ async fn recovery_deletes_what_has_expired() {
     let live = OperationId::new();
     create(&store, held(&live)).await;
     sleep(Duration::from_millis(5)).await;
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::new(),
         term: Duration::from_millis(300),
     };

@@ -6,15 +6,18 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Barrier, task::JoinSet};
 use tower_operations::{
     OperationId, Progress,
-    store::{Created, Key, Keys, NewOperation, RedisStore, Repository, Reservation, Store, Write},
+    store::{
+        Created, IdempotencyKey, IdempotencyKeys, NewOperation, RedisStore, Repository,
+        Reservation, Store, Written,
+    },
 };
 
 use super::{connect, create, done, lease, proxy::Proxy, server::Redis, success};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, [7; 32])
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, [7; 32])
 }
 
 #[tokio::test]
@@ -31,7 +34,11 @@ async fn each_step_of_an_operation_is_one_round_trip() {
     let (id, token) = (record.operation().id(), record.token());
     done(store.start(id, token).await);
     assert_eq!(proxy.trips(), script, "start");
-    done(store.report(id, token, Progress::text("half")).await);
+    done(
+        store
+            .report(id, token, Progress::from_message("half"))
+            .await,
+    );
     assert_eq!(proxy.trips(), script, "progress");
     done(store.finish(id, token, success("all"), None).await);
     assert_eq!(proxy.trips(), script, "finish");
@@ -57,7 +64,7 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     super::ask::<()>(&redis, &["SCRIPT", "FLUSH"]).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
     super::ask::<()>(&redis, &["SCRIPT", "FLUSH"]).await;
-    let held = tower_operations::store::Held {
+    let held = tower_operations::store::LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     };
@@ -104,9 +111,9 @@ async fn a_write_whose_answer_was_cut_off_can_be_repeated() {
         assert_eq!(finished.version().unwrap().get(), 3, "written once");
 
         proxy.cut("EVALSHA");
-        let forget = || store.forget(&id, finished.version().unwrap());
+        let forget = || store.delete(&id, finished.version().unwrap());
         assert!(forget().await.unwrap_err().is_transient());
-        assert!(matches!(forget().await.unwrap(), Write::Gone));
+        assert!(matches!(forget().await.unwrap(), Written::Gone));
     }
 }
 

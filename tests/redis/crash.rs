@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower_operations::{
     OperationId, Progress,
-    store::{Created, NewOperation, RedisStore, Repository, Store, StoreError, Version, Write},
+    store::{Created, NewOperation, RedisStore, Repository, Store, StoreError, Version, Written},
 };
 
 use super::{Seen, connect, lease, server::Redis, success};
@@ -61,12 +61,12 @@ async fn live(store: &RedisStore, log: &Log) -> OperationId {
     log.saw(&record);
     let (id, token) = (new.id, record.token());
     let wrote = |write| match write {
-        Write::Done(record) => log.saw(&record),
+        Written::Done(record) => log.saw(&record),
         other => panic!("{id} was lost: {other:?}"),
     };
     wrote(insist(|| store.start(&id, token)).await);
     for part in 0..3 {
-        let progress = Progress::counted(part, 3);
+        let progress = Progress::from_count(part, 3);
         wrote(insist(|| store.report(&id, token, progress.clone())).await);
     }
     let result = success(&format!("of {id}"));
@@ -169,7 +169,7 @@ async fn leases_outlive_a_restart() {
     redis.kill().await;
     redis.run().await;
     let taken = loop {
-        match store.take_over(&lease(Duration::from_secs(9)), 10).await {
+        match store.reclaim(&lease(Duration::from_secs(9)), 10).await {
             Ok(taken) if taken.is_empty() => {}
             Ok(taken) => break taken,
             Err(error) => assert!(error.is_transient(), "{error:?}"),

@@ -5,14 +5,15 @@ use std::time::Duration;
 use tower_operations::{
     OperationId, State,
     store::{
-        Held, Lease, List, ListQuery, NewOperation, Owner, Purge, Repository, Store, StoreError,
+        Lease, LeaseHandle, List, ListQuery, NewOperation, Owner, Purge, Repository, Store,
+        StoreError,
     },
 };
 
 use super::{Seen, ask, connect, create, done, lease, server::Redis, success};
 
-fn held(record: &Seen) -> Held {
-    Held {
+fn held(record: &Seen) -> LeaseHandle {
+    LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     }
@@ -62,7 +63,7 @@ async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_th
     )
     .await;
     store.release(&[held(&bad), held(&good)]).await.unwrap();
-    let taken = store.take_over(&lease(LONG), 1).await.unwrap();
+    let taken = store.reclaim(&lease(LONG), 1).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].record.operation().id(), good.operation().id());
     let first: Vec<String> = ask(&redis, &["ZRANGE", "operations/leases", "0", "0"]).await;
@@ -115,7 +116,7 @@ async fn a_record_that_is_damaged_keeps_nobody_from_the_others() {
     ask::<()>(&redis, &["ZADD", "operations/leases", ids[0], ids[1]]).await;
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     assert_eq!(listed.records, [records[3].clone()]);
-    let taken = store.take_over(&lease(LONG), 1).await.unwrap();
+    let taken = store.reclaim(&lease(LONG), 1).await.unwrap();
     assert_eq!(
         taken[0].record.operation().id(),
         records[3].operation().id()
@@ -126,7 +127,7 @@ async fn a_record_that_is_damaged_keeps_nobody_from_the_others() {
         ask::<usize>(&redis, &["ZCARD", "operations/leases"]).await,
         3
     );
-    assert!(store.take_over(&lease(LONG), 9).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease(LONG), 9).await.unwrap().is_empty());
 }
 
 #[tokio::test]

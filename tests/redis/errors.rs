@@ -9,8 +9,8 @@ use std::{
 use tower_operations::{
     OperationId,
     store::{
-        FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        RedisBuilder, RedisStore, Repository, Store, StoreError,
+        FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle, List,
+        ListQuery, NewOperation, RedisBuilder, RedisStore, Repository, Store, StoreError,
     },
 };
 
@@ -43,8 +43,8 @@ async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
-    let lease = LeaseTerm::default();
-    let held = [Held {
+    let lease = LeaseConfig::default();
+    let held = [LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     }];
@@ -57,7 +57,7 @@ async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_
         let found = store.get(record.operation().id()).await.unwrap();
         assert_eq!(found.as_ref(), Some(&record));
         kill().await;
-        assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+        assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
         kill().await;
         assert!(store.renew(&lease, &held).await.unwrap().is_empty());
         kill().await;
@@ -99,7 +99,7 @@ async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
 async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
-    let key = |name: &str| Key::new(None, name, [1; 32]);
+    let key = |name: &str| IdempotencyKey::new(None, name, [1; 32]);
     let token = FencingToken::random();
     let term = Duration::from_secs(60);
     store.reserve(&key("mine"), token, term).await.unwrap();
@@ -118,15 +118,20 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     // Another node can join, and what was accepted goes on.
     let store = connect(&redis).await;
     store.reserve(&key("mine"), token, term).await.unwrap();
-    let held = Held {
+    let held = LeaseHandle {
         id: id.clone(),
         token: holder,
     };
     assert!(store.renew(&lease(term), &[held]).await.unwrap().is_empty());
     done(store.start(id, holder).await);
     let ended = done(store.finish(id, holder, success("done"), None).await);
-    done(store.forget(id, ended.version().unwrap()).await);
-    assert!(store.release_key(&key("mine"), token).await.unwrap());
+    done(store.delete(id, ended.version().unwrap()).await);
+    assert!(
+        store
+            .release_reservation(&key("mine"), token)
+            .await
+            .unwrap()
+    );
 
     ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
     create(&store, new).await;
@@ -172,7 +177,7 @@ async fn a_server_that_became_a_replica_is_neither_written_to_nor_read() {
     assert!(error.is_transient(), "{error:?}");
     let error = store.start(id, token).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
-    let error = store.take_over(&lease(Duration::from_secs(1)), 1).await;
+    let error = store.reclaim(&lease(Duration::from_secs(1)), 1).await;
     assert!(error.unwrap_err().is_transient());
     let error = store.create(NewOperation::new(OperationId::new())).await;
     assert!(error.unwrap_err().is_transient());

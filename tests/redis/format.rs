@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tower_operations::{
-    OperationId, Outcome, Progress, RecordedResponse, State, WholeBody,
+    BufferedBody, OperationId, Outcome, Progress, RecordedResponse, State,
     store::{
-        Created, FencingToken, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery, NewOperation,
-        NodeId, Owner, RedisStore, Repository, Reservation, Store,
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        List, ListQuery, NewOperation, NodeId, Owner, RedisStore, Repository, Reservation, Store,
     },
 };
 
@@ -20,12 +20,12 @@ const FORMATS: [&str; 2] = [
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, std::array::from_fn(|index| 8 * index as u8))
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, std::array::from_fn(|index| 8 * index as u8))
 }
 
-fn owned(name: &str) -> Key {
-    Key {
+fn owned(name: &str) -> IdempotencyKey {
+    IdempotencyKey {
         owner: somebody(),
         ..key(name)
     }
@@ -41,7 +41,7 @@ fn somebody() -> Option<Owner> {
 
 /// One of everything.
 async fn write(store: &RedisStore) {
-    let lease = |term| LeaseTerm {
+    let lease = |term| LeaseConfig {
         node: NodeId::named("node"),
         term,
     };
@@ -52,7 +52,7 @@ async fn write(store: &RedisStore) {
     let left = new("left").lease(lease(Duration::ZERO));
     let left = create(store, left.request(Some("again".into()))).await;
     done(store.start(&id("left"), left.token()).await);
-    let part = Progress::counted(1, 2);
+    let part = Progress::from_count(1, 2);
     done(store.report(&id("left"), left.token(), part).await);
     let ended = create(
         store,
@@ -69,7 +69,7 @@ async fn write(store: &RedisStore) {
         .finish(&id("gone"), gone.token(), Outcome::Canceled, None)
         .await;
     let version = done(gone).version().unwrap();
-    done(store.forget(&id("gone"), version).await);
+    done(store.delete(&id("gone"), version).await);
 
     let token = FencingToken::from_number(77);
     let key_of_another = owned("reserved");
@@ -79,8 +79,13 @@ async fn write(store: &RedisStore) {
         .reserve(&key("answered"), token, CENTURY)
         .await
         .unwrap();
-    let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
-    assert!(store.settle(&key("answered"), token, answer).await.unwrap());
+    let answer = RecordedResponse::new(http::Response::new(BufferedBody::from("no".to_owned())));
+    assert!(
+        store
+            .complete(&key("answered"), token, answer)
+            .await
+            .unwrap()
+    );
 }
 
 /// Everything in the server, as the commands that would write it.
@@ -194,7 +199,7 @@ async fn read_and_write(format: &str) {
     assert_eq!(ids, ["ended", "left", "held"]);
 
     let other = FencingToken::from_number(78);
-    let known = async |key: Key| store.reserve(&key, other, CENTURY).await.unwrap();
+    let known = async |key: IdempotencyKey| store.reserve(&key, other, CENTURY).await.unwrap();
     // Whoever asks first: an owner's key of before had the name that is nobody's.
     for name in ["of held", "reserved"] {
         let free = known(key(name)).await;
@@ -206,7 +211,7 @@ async fn read_and_write(format: &str) {
         };
         assert_eq!(record.operation().state(), state);
     }
-    let Reservation::Forgotten(record) = known(owned("of gone")).await else {
+    let Reservation::Deleted(record) = known(owned("of gone")).await else {
         panic!("of gone");
     };
     assert_eq!(record.operation().state(), State::Canceled);
@@ -224,11 +229,11 @@ async fn read_and_write(format: &str) {
         .await;
     assert!(matches!(created.unwrap(), Created::New(_)));
 
-    let held = Held {
+    let held = LeaseHandle {
         id: id("held"),
         token: held.token(),
     };
-    let mine = LeaseTerm {
+    let mine = LeaseConfig {
         node: NodeId::new(),
         term: CENTURY,
     };
@@ -239,7 +244,7 @@ async fn read_and_write(format: &str) {
             .unwrap()
             .is_empty()
     );
-    let taken = store.take_over(&mine, 10).await.unwrap();
+    let taken = store.reclaim(&mine, 10).await.unwrap();
     let [left] = &taken[..] else {
         panic!("{taken:?}");
     };
@@ -258,10 +263,10 @@ async fn read_and_write(format: &str) {
             .await,
     );
     let version = ended.version().unwrap();
-    done(store.forget(&held.id, version).await);
+    done(store.delete(&held.id, version).await);
     let forgotten = known(owned("of held")).await;
     assert!(
-        matches!(forgotten, Reservation::Forgotten(_)),
+        matches!(forgotten, Reservation::Deleted(_)),
         "{forgotten:?}"
     );
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tower_operations::{
     OperationId,
-    store::{Held, Lease, NewOperation, NodeId, RedisStore, Repository, Version, Watch},
+    store::{Lease, LeaseHandle, NewOperation, NodeId, RedisStore, Repository, Version, Watch},
 };
 
 use super::{ask, connect, create, done, lease, proxy::Proxy, server::Redis, success};
@@ -48,13 +48,16 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
     let node: NodeId = mine.node.clone();
     let new = NewOperation::new(OperationId::new()).lease(mine);
     let record = create(&near, new).await;
-    let nothing = near.recalled(&node, Duration::from_millis(1)).await;
+    let nothing = near.revoked(&node, Duration::from_millis(1)).await;
     assert!(nothing.unwrap().is_empty());
     let since = Instant::now();
     let outcome = tower_operations::Outcome::Canceled;
     let id = record.operation().id();
-    done(far.overrule(id, record.version().unwrap(), outcome).await);
-    let recalled = near.recalled(&node, LONG).await.unwrap();
+    done(
+        far.force_finish(id, record.version().unwrap(), outcome)
+            .await,
+    );
+    let recalled = near.revoked(&node, LONG).await.unwrap();
     assert_eq!(recalled, std::slice::from_ref(id));
     assert!(since.elapsed() < SOON);
 }
@@ -68,13 +71,13 @@ async fn other_nodes_hear_of_a_release_at_once() {
     let released = near.released();
     let changed = timeout(Duration::from_millis(500), near.released()).await;
     assert!(changed.is_err(), "nothing was released");
-    let held = Held {
+    let held = LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     };
     far.release(&[held]).await.unwrap();
     timeout(SOON, released).await.expect("it was told");
-    let taken = near.take_over_released(&lease(LONG), 10).await.unwrap();
+    let taken = near.reclaim_released(&lease(LONG), 10).await.unwrap();
     assert_eq!(taken.len(), 1);
 }
 

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_operations::{
-    OperationId, RecordedResponse, State, WholeBody,
+    BufferedBody, OperationId, RecordedResponse, State,
     store::{
-        FencingToken, Held, Key, Keys, Lease, List, ListQuery, NewOperation, Owner, Purge,
-        RedisStore, Repository, Store,
+        FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseHandle, List, ListQuery,
+        NewOperation, Owner, Purge, RedisStore, Repository, Store,
     },
 };
 
 use super::{ask, connect, create, done, lease, server::Redis, success};
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, [7; 32])
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, [7; 32])
 }
 
 async fn names(redis: &Redis) -> Vec<String> {
@@ -54,14 +54,14 @@ async fn nothing_is_left_of_what_has_expired() {
         let (id, token) = (record.operation().id(), record.token());
         let ended = done(store.finish(id, token, success("done"), None).await);
         if number % 10 == 0 {
-            done(store.forget(id, ended.version().unwrap()).await);
+            done(store.delete(id, ended.version().unwrap()).await);
         }
     }
     let token = FencingToken::random();
     let early = key("early");
     store.reserve(&early, token, ttl).await.unwrap();
-    let answer = RecordedResponse::new(http::Response::new(WholeBody::from("no".to_owned())));
-    assert!(store.settle(&early, token, answer).await.unwrap());
+    let answer = RecordedResponse::new(http::Response::new(BufferedBody::from("no".to_owned())));
+    assert!(store.complete(&early, token, answer).await.unwrap());
     let lapsing = FencingToken::random();
     store.reserve(&key("lapsing"), lapsing, ttl).await.unwrap();
 
@@ -109,7 +109,7 @@ async fn what_the_server_has_removed_leaves_no_trace() {
     }
     assert!(
         store
-            .take_over(&lease(Duration::ZERO), 10)
+            .reclaim(&lease(Duration::ZERO), 10)
             .await
             .unwrap()
             .is_empty()
@@ -173,7 +173,7 @@ async fn what_is_many_is_handled_in_parts() {
             tokio::spawn(async move {
                 let new = NewOperation::new(OperationId::new()).owner(owner);
                 let record = create(&store, new.lease(lease(term))).await;
-                Held {
+                LeaseHandle {
                     id: record.operation().id().clone(),
                     token: record.token(),
                 }
@@ -212,7 +212,7 @@ async fn what_is_many_is_handled_in_parts() {
     assert_eq!(store.list(&query).await.unwrap().records.len(), 1);
 
     store.release(&held).await.unwrap();
-    let taken = store.take_over(&lease(term), 600).await.unwrap();
+    let taken = store.reclaim(&lease(term), 600).await.unwrap();
     assert_eq!(taken.len(), 600);
     for held in &held[finished..] {
         let record = store.get(&held.id).await.unwrap().unwrap();

@@ -12,9 +12,9 @@ use std::{
 use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
-        Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-        NewOperation, NodeId, Page, Record, Repository, Reservation, Store, StoreError, TakenOver,
-        Version, Watch, Write,
+        Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Reclaimed, Record, Repository,
+        Reservation, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -145,7 +145,7 @@ impl Repository for Hooked {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.around(Call::Start, self.inner.start(id, token)).await
     }
 
@@ -154,7 +154,7 @@ impl Repository for Hooked {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         self.around(Call::Report, self.inner.report(id, token, progress))
             .await
     }
@@ -165,29 +165,36 @@ impl Repository for Hooked {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Answer<Write<RecordedResponse>> {
+    ) -> Answer<Written<RecordedResponse>> {
         let finish = async {
             unless(&self.unending, [id])?;
             if self.has_lost(id) {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             }
             self.inner.finish(id, token, outcome, progress).await
         };
         self.around(Call::Finish, finish).await
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<RecordedResponse>,
-    ) -> Answer<Write<RecordedResponse>> {
-        self.around(Call::Overrule, self.inner.overrule(id, version, outcome))
-            .await
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(
+            Call::Overrule,
+            self.inner.force_finish(id, version, outcome),
+        )
+        .await
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Answer<Write<RecordedResponse>> {
-        self.around(Call::Forget, self.inner.forget(id, version))
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Forget, self.inner.delete(id, version))
             .await
     }
 }
@@ -205,7 +212,7 @@ impl Watch for Hooked {
 }
 
 impl Lease for Hooked {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Answer<Vec<Held>> {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
         let renew = async {
             unless(&self.unrenewable, held.iter().map(|held| &held.id))?;
             let lost = held.iter().filter(|held| self.has_lost(&held.id));
@@ -216,30 +223,34 @@ impl Lease for Hooked {
         self.around(Call::Renew, renew).await
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
-        self.around(Call::TakeOver, self.inner.take_over(lease, limit))
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        self.around(Call::TakeOver, self.inner.reclaim(lease, limit))
             .await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Answer<Vec<TakenOver<RecordedResponse>>> {
-        let released = self.inner.take_over_released(lease, limit);
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        let released = self.inner.reclaim_released(lease, limit);
         self.around(Call::TakeOver, released).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Answer<Write<RecordedResponse>> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Answer<Written<RecordedResponse>> {
         self.around(Call::Claim, self.inner.claim(lease, held))
             .await
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         self.around(Call::Release, self.inner.release(held)).await
     }
 
@@ -259,16 +270,16 @@ impl Lease for Hooked {
         self.around(Call::Purge, purge).await
     }
 
-    async fn recalled(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
-        self.around(Call::Recalled, self.inner.recalled(node, at_most))
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.around(Call::Recalled, self.inner.revoked(node, at_most))
             .await
     }
 }
 
-impl Keys for Hooked {
+impl IdempotencyKeys for Hooked {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Answer<Reservation<RecordedResponse>> {
@@ -276,18 +287,18 @@ impl Keys for Hooked {
             .await
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Answer<bool> {
-        self.around(Call::Settle, self.inner.settle(key, token, answer))
+        self.around(Call::Settle, self.inner.complete(key, token, answer))
             .await
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
-        self.around(Call::ReleaseKey, self.inner.release_key(key, token))
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+        self.around(Call::ReleaseKey, self.inner.release_reservation(key, token))
             .await
     }
 }

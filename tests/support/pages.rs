@@ -2,8 +2,8 @@
 
 use http::Response;
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, WholeBody,
-    store::{Created, List, ListQuery, NewOperation, Owner, Repository, Write},
+    BufferedBody, OperationId, Outcome, RecordedResponse,
+    store::{Created, List, ListQuery, NewOperation, Owner, Repository, Written},
 };
 
 const RESULT: usize = 256 * 1024;
@@ -51,9 +51,9 @@ where
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
-    let response = RecordedResponse::new(Response::new(WholeBody::from(vec![b'a'; RESULT])));
+    let response = RecordedResponse::new(Response::new(BufferedBody::from(vec![b'a'; RESULT])));
     let outcome = Outcome::Succeeded(Some(response));
     let finished = store.finish(&id, record.token(), outcome, None).await;
-    assert!(matches!(finished.unwrap(), Write::Done(_)));
+    assert!(matches!(finished.unwrap(), Written::Done(_)));
     id
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use http::Response;
 use tower_operations::{
-    OperationId, Outcome, RecordedResponse, State, WholeBody,
-    store::{Created, FencingToken, Key, Keys, NewOperation, Owner, Reservation, Write},
+    BufferedBody, OperationId, Outcome, RecordedResponse, State,
+    store::{
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Reservation,
+        Written,
+    },
 };
 
 const LARGE: usize = 8 * 1024 * 1024;
@@ -18,7 +21,7 @@ const HEAD: usize = 8 * 1024;
 /// since the last call, and how many bytes came back.
 pub(crate) async fn costs_no_result<R, C>(store: R, mut cost: impl FnMut() -> (C, usize))
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
     C: PartialEq + std::fmt::Debug,
 {
     let mut small = Vec::new();
@@ -26,7 +29,7 @@ where
     for (length, costs) in [(1, &mut small), (LARGE, &mut large)] {
         let made = made(&store, length).await;
         let key = made.key.clone().unwrap();
-        let other = Key::new(key.owner.clone(), "another key", [1; 32]);
+        let other = IdempotencyKey::new(key.owner.clone(), "another key", [1; 32]);
         let bare = NewOperation::new(made.id.clone()).owner(made.owner.clone());
         let mut by_key = made.clone();
         by_key.id = OperationId::new();
@@ -55,7 +58,7 @@ where
         costs.push(("a reservation of its key", cost()));
         assert!(matches!(reserved.unwrap(), Reservation::Operation(_)));
         let early = answered(&store, length).await;
-        let other = Key {
+        let other = IdempotencyKey {
             fingerprint: [2; 32],
             ..early
         };
@@ -77,31 +80,31 @@ where
 }
 
 /// A key with an early answer of this length.
-async fn answered<R>(store: &R, length: usize) -> Key
+async fn answered<R>(store: &R, length: usize) -> IdempotencyKey
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
-    let key = Key::new(None, format!("early {length}"), [1; 32]);
+    let key = IdempotencyKey::new(None, format!("early {length}"), [1; 32]);
     let token = FencingToken::random();
     let reserved = store.reserve(&key, token, Duration::from_secs(9)).await;
     assert!(matches!(reserved.unwrap(), Reservation::Reserved(_)));
-    assert!(store.settle(&key, token, response(length)).await.unwrap());
+    assert!(store.complete(&key, token, response(length)).await.unwrap());
     key
 }
 
 fn response(length: usize) -> RecordedResponse {
-    RecordedResponse::new(Response::new(WholeBody::from(vec![b'a'; length])))
+    RecordedResponse::new(Response::new(BufferedBody::from(vec![b'a'; length])))
 }
 
 /// Makes an operation of "ada" with a key and a result of this length, which has ended.
 async fn made<R>(store: &R, length: usize) -> NewOperation
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let owner = Some(Owner::new("ada"));
     let new = NewOperation::new(OperationId::new())
         .owner(owner.clone())
-        .key(Key::new(owner, format!("of {length}"), [1; 32]));
+        .key(IdempotencyKey::new(owner, format!("of {length}"), [1; 32]));
     let (id, token) = (&new.id, new.token);
     assert!(matches!(
         store.create(new.clone()).await.unwrap(),
@@ -109,6 +112,6 @@ where
     ));
     let outcome = Outcome::Succeeded(Some(response(length)));
     let finished = store.finish(id, token, outcome, None).await;
-    assert!(matches!(finished.unwrap(), Write::Done(_)));
+    assert!(matches!(finished.unwrap(), Written::Done(_)));
     new
 }

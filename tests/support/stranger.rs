@@ -4,9 +4,9 @@ use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_operations::{
-    OperationId, Outcome, PollService, RecordedResponse, WholeBody,
+    BufferedBody, OperationId, Outcome, PollService, RecordedResponse,
     accept::PlainOwner,
-    store::{Created, NewOperation, Owner, Repository, Watch, Write},
+    store::{Created, NewOperation, Owner, Repository, Watch, Written},
 };
 
 const LARGE: usize = 8 * 1024 * 1024;
@@ -82,9 +82,9 @@ where
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
-    let response = RecordedResponse::new(Response::new(WholeBody::from(vec![b'a'; LARGE])));
+    let response = RecordedResponse::new(Response::new(BufferedBody::from(vec![b'a'; LARGE])));
     let outcome = Outcome::Succeeded(Some(response));
     let finished = store.finish(&id, record.token(), outcome, None).await;
-    assert!(matches!(finished.unwrap(), Write::Done(_)));
+    assert!(matches!(finished.unwrap(), Written::Done(_)));
     id
 }

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower_operations::{
     OperationHandle, Progress,
-    store::{LeaseTerm, NewOperation, NodeId, Repository, Store, StoreError},
+    store::{LeaseConfig, NewOperation, NodeId, Repository, Store, StoreError},
 };
 
 use super::{
@@ -104,15 +104,15 @@ fn of(said: &Said, id: &OperationId) -> Vec<String> {
 
 /// A layer with a short lease, on which a handler that reports every second is at work.
 async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
-    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseTerm {
+    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseConfig {
         node: NodeId::named("n"),
         term: Duration::from_secs(30),
     });
     let id = accept_by(&layer, |request| async move {
-        let operation = OperationHandle::of(request.extensions());
+        let operation = OperationHandle::from_extensions(request.extensions());
         for page in 1..1_000 {
             sleep(Duration::from_secs(1)).await;
-            operation.progress(Progress::counted(page, 1_000));
+            operation.progress(Progress::from_count(page, 1_000));
         }
         Ok(Response::default())
     })

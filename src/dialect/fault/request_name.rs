@@ -7,7 +7,7 @@ use crate::operation::OperationId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestName {
-    /// This `Idempotency-Key`.
+    /// This `Idempotency-IdempotencyKey`.
     Key(Box<str>),
     /// This `Operation-Id`.
     Id(OperationId),

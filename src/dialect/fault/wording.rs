@@ -4,13 +4,13 @@ use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 
-use super::{Fault, RequestName};
+use super::{ApiError, RequestName};
 use crate::operation::{State, cut};
 
 /// So much of the name of a sub-resource is repeated, in bytes.
 const NAME: usize = 256;
 
-impl Fault {
+impl ApiError {
     /// The code, the status and the title.
     pub(super) fn describe(&self) -> (&'static str, StatusCode, &'static str) {
         use RequestName::{Id, Key};

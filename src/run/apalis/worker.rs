@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt};
 
 use super::ApalisTask;
 use crate::{
-    run::{InvalidMessage, QueuedRequest, Ran, RunService},
+    run::{InvalidMessage, QueuedRequest, RunOutcome, RunService},
     store::StoreError,
 };
 
@@ -85,7 +85,7 @@ impl<S, R> ApalisWorker<S, R> {
 
 impl<S, R> Service<Task<ApalisTask>> for ApalisWorker<S, R>
 where
-    RunService<S, R>: Service<QueuedRequest, Response = Ran, Error = StoreError>,
+    RunService<S, R>: Service<QueuedRequest, Response = RunOutcome, Error = StoreError>,
     RunService<S, R>: Clone + Send + 'static,
     <RunService<S, R> as Service<QueuedRequest>>::Future: Send,
 {

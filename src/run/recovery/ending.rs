@@ -11,8 +11,8 @@ use tracing::Instrument;
 use super::RecoveryStats;
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    run::{Admitted, Node, Ran, Work, heartbeat, record::record_within},
-    store::{Lease, LeaseTerm, Record},
+    run::{Admitted, Node, RunOutcome, Work, heartbeat, record::record_within},
+    store::{Lease, LeaseConfig, Record},
 };
 
 /// So many are being ended at a time.
@@ -91,15 +91,15 @@ async fn end<R>(
             drop(entered);
             put_aside(&node, &work).await;
         }
-        Ok(Ok(Ran::Recorded(_))) => stats.add_ended(1),
+        Ok(Ok(RunOutcome::Recorded(_))) => stats.add_ended(1),
         Ok(_) => {}
     }
 }
 
 /// Keeps what the store refuses to end out of the way of others for a while.
 async fn put_aside<R: Lease>(node: &Node<R>, work: &Work) {
-    let LeaseTerm { node: name, term } = node.lease().clone();
-    let aside = LeaseTerm {
+    let LeaseConfig { node: name, term } = node.lease().clone();
+    let aside = LeaseConfig {
         node: name,
         term: term.saturating_mul(ASIDE),
     };

@@ -11,7 +11,7 @@ use super::{RecoveryStats, ending::Ending};
 use crate::{
     operation::{FailureKind, RecordedResponse},
     run::{Node, RunLimits, at_once, catch_panic::CatchPanic},
-    store::{Held, Lease, Record, StoreError, TakenOver},
+    store::{Lease, LeaseHandle, Reclaimed, Record, StoreError},
 };
 
 /// What is free to be taken over.
@@ -74,8 +74,8 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
         crash_point!("taking-over");
         let taking = async {
             match which {
-                Free::Released => node.store.take_over_released(lease, limit).await,
-                Free::Over => node.store.take_over(lease, limit).await,
+                Free::Released => node.store.reclaim_released(lease, limit).await,
+                Free::Over => node.store.reclaim(lease, limit).await,
             }
         };
         // After a term whatever it has taken is free again.
@@ -104,8 +104,8 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
     }
 
     /// Runs it again, or says how it fails.
-    fn go_on(&self, taken: TakenOver<RecordedResponse>, which: Free) -> Result<(), FailureKind> {
-        let TakenOver { record, request } = taken;
+    fn go_on(&self, taken: Reclaimed<RecordedResponse>, which: Free) -> Result<(), FailureKind> {
+        let Reclaimed { record, request } = taken;
         let (Some(again), Some(request)) = (&self.again, request) else {
             return Err(FailureKind::Interrupted);
         };
@@ -134,11 +134,11 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
     }
 
     /// The doors have been closed meanwhile: others may have it at once.
-    async fn give_back(&self, taken: &[TakenOver<RecordedResponse>]) {
+    async fn give_back(&self, taken: &[Reclaimed<RecordedResponse>]) {
         if taken.is_empty() {
             return;
         }
-        let held = |taken: &TakenOver<_>| Held {
+        let held = |taken: &Reclaimed<_>| LeaseHandle {
             id: taken.record.operation().id().clone(),
             token: taken.record.token(),
         };

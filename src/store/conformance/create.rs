@@ -119,7 +119,7 @@ where
     let what = "an operation that was never created";
     assert_absent(1, store, &id, what).await;
     gone(1, &ok(store.start(&id, no_token()).await), what);
-    let progress = Progress::text("nothing");
+    let progress = Progress::from_message("nothing");
     gone(1, &ok(store.report(&id, no_token(), progress).await), what);
     gone(
         1,
@@ -130,10 +130,12 @@ where
     );
     gone(
         1,
-        &ok(store.overrule(&id, Version::FIRST, Outcome::Canceled).await),
+        &ok(store
+            .force_finish(&id, Version::FIRST, Outcome::Canceled)
+            .await),
         what,
     );
-    gone(1, &ok(store.forget(&id, Version::FIRST).await), what);
+    gone(1, &ok(store.delete(&id, Version::FIRST).await), what);
     assert_absent(1, store, &id, what).await;
 }
 

@@ -26,7 +26,7 @@ where
     let pending = create(store, new_operation()).await;
     let running = start(store, &create(store, new_operation()).await).await;
     let canceled = create(store, new_operation()).await;
-    let overruled = store.overrule(
+    let overruled = store.force_finish(
         canceled.operation().id(),
         version(&canceled),
         Outcome::Canceled,
@@ -42,7 +42,9 @@ where
     gone(8, &ok(store.start(id, token).await), what);
     gone(
         8,
-        &ok(store.report(id, token, Progress::text("late")).await),
+        &ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
         what,
     );
     gone(
@@ -52,10 +54,12 @@ where
     );
     gone(
         8,
-        &ok(store.overrule(id, version(&ended), Outcome::Canceled).await),
+        &ok(store
+            .force_finish(id, version(&ended), Outcome::Canceled)
+            .await),
         what,
     );
-    gone(8, &ok(store.forget(id, version(&ended)).await), what);
+    gone(8, &ok(store.delete(id, version(&ended)).await), what);
     assert_absent(8, store, id, what).await;
 
     // Its id is free, for anybody.

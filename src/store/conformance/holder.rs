@@ -10,7 +10,7 @@ use super::subject::{
 };
 use crate::{
     operation::{
-        Failure, FailureKind, Outcome, Problem, Progress, RecordedResponse, State, WholeBody,
+        BufferedBody, Failure, FailureKind, Outcome, Problem, Progress, RecordedResponse, State,
     },
     store::Repository,
 };
@@ -37,7 +37,7 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
         .with("code", "InvalidInput")
         .with("pages", serde_json::json!([3, null, {"ü": 1.5}]));
     // Of the status that its problem has: it is the one that counts.
-    let mut refusal = Response::new(WholeBody::from("page 3 has no data"));
+    let mut refusal = Response::new(BufferedBody::from("page 3 has no data"));
     *refusal.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
     let refusal = RecordedResponse::new(refusal);
     vec![
@@ -100,10 +100,12 @@ where
     let mut before = start(store, &create(store, new_operation()).await).await;
     let (id, token) = (before.operation().id().clone(), before.token());
     for progress in [
-        Progress::counted(1, 3).unit("pages").message("rendering"),
-        Progress::counted(2, 3).unit("pages"),
-        Progress::percent(99.5),
-        Progress::text("almost"),
+        Progress::from_count(1, 3)
+            .with_unit("pages")
+            .with_message("rendering"),
+        Progress::from_count(2, 3).with_unit("pages"),
+        Progress::from_percent(99.5),
+        Progress::from_message("almost"),
     ] {
         for wrong in [no_token(), token.next()] {
             let what = "progress said by who does not hold it";
@@ -198,7 +200,9 @@ where
     let what = "progress after the end";
     lost(
         3,
-        ok(store.report(id, token, Progress::text("late")).await),
+        ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
         what,
     );
     assert_unchanged(3, store, ended, what).await;
@@ -214,7 +218,7 @@ where
             ok(store.finish(id, no_token(), other.clone(), None).await),
             what,
         );
-        let progress = Some(Progress::text("late"));
+        let progress = Some(Progress::from_message("late"));
         ok(store.finish(id, token, other, progress).await);
         assert_unchanged(3, store, ended, what).await;
     }
@@ -222,12 +226,14 @@ where
     let what = "overruling after the end";
     lost(
         3,
-        ok(store.overrule(id, version, Outcome::Canceled).await),
+        ok(store.force_finish(id, version, Outcome::Canceled).await),
         what,
     );
     lost(
         3,
-        ok(store.overrule(id, version.next(), success("late")).await),
+        ok(store
+            .force_finish(id, version.next(), success("late"))
+            .await),
         what,
     );
     assert_unchanged(3, store, ended, what).await;
@@ -239,7 +245,7 @@ where
 {
     let before = start(store, &create(store, new_operation()).await).await;
     let (id, token) = (before.operation().id(), before.token());
-    let progress = Progress::counted(3, 3);
+    let progress = Progress::from_count(3, 3);
     let finished = store
         .finish(id, token, success("done"), Some(progress.clone()))
         .await;

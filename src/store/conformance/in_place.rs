@@ -32,7 +32,7 @@ where
         "finish",
     );
     let version = record.version().expect("a version");
-    done(2, now("forget", store.forget(id, version)), "forget");
+    done(2, now("forget", store.delete(id, version)), "forget");
 
     let Created::New(record) = now("create", store.create(new_operation())) else {
         panic!("an operation of a new id was not new");
@@ -41,7 +41,7 @@ where
     let (version, canceled) = (version.expect("a version"), Outcome::Canceled);
     done(
         2,
-        now("overrule", store.overrule(id, version, canceled)),
+        now("overrule", store.force_finish(id, version, canceled)),
         "overrule",
     );
 }

@@ -267,7 +267,7 @@ where
     // One that was listed, the last one that was, and one that is yet to come.
     for gone in [0, 3, 6] {
         let record = &records[gone];
-        let forgotten = store.forget(record.operation().id(), version(record));
+        let forgotten = store.delete(record.operation().id(), version(record));
         done(2, ok(forgotten.await), "forgetting");
     }
     records.remove(6);

@@ -38,7 +38,7 @@
 //! | [`lease`] | [`Lease`] | 6 |
 //! | [`released_lease`] | [`Lease`] that tells what was released from what has lapsed | 6 |
 //! | [`single_node_lease`] | [`Lease`], lent by [`SingleNode`](super::SingleNode) | 6, but for taking over |
-//! | [`keys`] | [`Keys`] | 1, 7, 8 |
+//! | [`keys`] | [`IdempotencyKeys`] | 1, 7, 8 |
 //! | [`list`] | [`List`] | listing, 8, 9 |
 //! | [`purge`] | [`Purge`] | 8 |
 //!
@@ -64,7 +64,7 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use self::subject::{LONG, SHORT};
-use super::{Keys, Lease, List, Purge, Repository, Watch};
+use super::{IdempotencyKeys, Lease, List, Purge, Repository, Watch};
 use crate::operation::RecordedResponse;
 
 pub use nodes::Nodes;
@@ -75,7 +75,7 @@ pub use nodes::Nodes;
 /// When a law is broken.
 pub async fn all<R, F, Fut>(make: F)
 where
-    R: Repository<Output = RecordedResponse> + Watch + Lease + Keys + List + Purge,
+    R: Repository<Output = RecordedResponse> + Watch + Lease + IdempotencyKeys + List + Purge,
     F: Fn(Duration) -> Fut,
     Fut: Future<Output = R>,
 {
@@ -139,7 +139,7 @@ where
     lease::check_taking_over(&store).await;
 }
 
-/// Checks [`Lease::take_over_released`] of a store that tells what was released from
+/// Checks [`Lease::reclaim_released`] of a store that tells what was released from
 /// what has lapsed; not part of [`all`].
 ///
 /// # Panics
@@ -173,7 +173,7 @@ where
 /// When a law is broken.
 pub async fn keys<R, F, Fut>(make: F)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
     F: Fn(Duration) -> Fut,
     Fut: Future<Output = R>,
 {

@@ -11,9 +11,9 @@ use std::{
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
     store::{
-        Created, FencingToken, Health, Held, Key, Keys, Lease, LeaseTerm, List, ListQuery,
-        NewOperation, NodeId, Owner, Page, Purge, Record, Repository, Reservation, Store,
-        StoreError, TakenOver, Version, Watch, Write,
+        Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Record,
+        Repository, Reservation, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -96,7 +96,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
         &self,
         id: &OperationId,
         token: FencingToken,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
+    ) -> Result<Written<RecordedResponse>, StoreError> {
         self.next().start(id, token).await
     }
 
@@ -105,7 +105,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
+    ) -> Result<Written<RecordedResponse>, StoreError> {
         self.next().report(id, token, progress).await
     }
 
@@ -115,25 +115,25 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
         token: FencingToken,
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
+    ) -> Result<Written<RecordedResponse>, StoreError> {
         self.next().finish(id, token, outcome, progress).await
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<RecordedResponse>,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
-        self.next().overrule(id, version, outcome).await
+    ) -> Result<Written<RecordedResponse>, StoreError> {
+        self.next().force_finish(id, version, outcome).await
     }
 
-    async fn forget(
+    async fn delete(
         &self,
         id: &OperationId,
         version: Version,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
-        self.next().forget(id, version).await
+    ) -> Result<Written<RecordedResponse>, StoreError> {
+        self.next().delete(id, version).await
     }
 }
 
@@ -154,35 +154,39 @@ impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+    async fn renew(
+        &self,
+        lease: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> Result<Vec<LeaseHandle>, StoreError> {
         self.next().renew(lease, held).await
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<RecordedResponse>>, StoreError> {
-        self.next().take_over(lease, limit).await
+    ) -> Result<Vec<Reclaimed<RecordedResponse>>, StoreError> {
+        self.next().reclaim(lease, limit).await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<RecordedResponse>>, StoreError> {
-        self.next().take_over_released(lease, limit).await
+    ) -> Result<Vec<Reclaimed<RecordedResponse>>, StoreError> {
+        self.next().reclaim_released(lease, limit).await
     }
 
     async fn claim(
         &self,
-        lease: &LeaseTerm,
-        held: &Held,
-    ) -> Result<Write<RecordedResponse>, StoreError> {
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<RecordedResponse>, StoreError> {
         self.next().claim(lease, held).await
     }
 
-    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+    async fn release(&self, held: &[LeaseHandle]) -> Result<(), StoreError> {
         self.next().release(held).await
     }
 
@@ -194,36 +198,40 @@ impl<R: Lease<Output = RecordedResponse>> Lease for Nodes<R> {
         self.next().purge_expired(limit).await
     }
 
-    async fn recalled(
+    async fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,
     ) -> Result<Vec<OperationId>, StoreError> {
-        self.next().recalled(node, at_most).await
+        self.next().revoked(node, at_most).await
     }
 }
 
-impl<R: Keys<Output = RecordedResponse>> Keys for Nodes<R> {
+impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Nodes<R> {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<RecordedResponse>, StoreError> {
         self.next().reserve(key, token, term).await
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Result<bool, StoreError> {
-        self.next().settle(key, token, answer).await
+        self.next().complete(key, token, answer).await
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool, StoreError> {
-        self.next().release_key(key, token).await
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> Result<bool, StoreError> {
+        self.next().release_reservation(key, token).await
     }
 }
 

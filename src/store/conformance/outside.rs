@@ -46,14 +46,16 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
         let what = "overruling at another version";
         lost(
             2,
-            ok(store.overrule(id, wrong, outcome.clone()).await),
+            ok(store.force_finish(id, wrong, outcome.clone()).await),
             what,
         );
         assert_unchanged(2, store, &before, what).await;
     }
 
     let what = "overruling";
-    let ended = ok(store.overrule(id, version(&before), outcome.clone()).await);
+    let ended = ok(store
+        .force_finish(id, version(&before), outcome.clone())
+        .await);
     let ended = done(2, ended, what);
     law!(
         2,
@@ -67,7 +69,9 @@ async fn overruling_names_a_version_and_fences_the_holder_out<R>(
     lost(3, ok(store.start(id, token).await), what);
     lost(
         3,
-        ok(store.report(id, token, Progress::text("late")).await),
+        ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
         what,
     );
     lost(
@@ -111,16 +115,18 @@ where
 
     let (id, token) = (ended.operation().id(), ended.token());
     let what = "forgetting";
-    let removed = done(2, ok(store.forget(id, version(&ended)).await), what);
+    let removed = done(2, ok(store.delete(id, version(&ended)).await), what);
     law!(2, removed == ended, "{what} {ended:?} removed {removed:?}");
 
     let what = "an operation that was forgotten";
     assert_absent(2, store, id, what).await;
-    gone(2, &ok(store.forget(id, version(&ended)).await), what);
+    gone(2, &ok(store.delete(id, version(&ended)).await), what);
     gone(2, &ok(store.start(id, token).await), what);
     gone(
         2,
-        &ok(store.report(id, token, Progress::text("late")).await),
+        &ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
         what,
     );
     gone(
@@ -130,7 +136,9 @@ where
     );
     gone(
         2,
-        &ok(store.overrule(id, version(&ended), Outcome::Canceled).await),
+        &ok(store
+            .force_finish(id, version(&ended), Outcome::Canceled)
+            .await),
         what,
     );
     assert_absent(2, store, id, what).await;
@@ -151,7 +159,7 @@ where
 {
     lost(
         2,
-        ok(store.forget(record.operation().id(), version).await),
+        ok(store.delete(record.operation().id(), version).await),
         what,
     );
     assert_unchanged(2, store, record, what).await;

@@ -3,12 +3,12 @@
 use std::{pin::Pin, sync::Arc};
 
 use super::subject::{
-    History, Seen, Written, assert_absent, assert_unchanged, create, finish, law, new_operation,
-    no_token, ok, read, start, success, together, version,
+    History, Seen, WriteAnswer, assert_absent, assert_unchanged, create, finish, law,
+    new_operation, no_token, ok, read, start, success, together, version,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse, State},
-    store::{FencingToken, Repository, Version, Write},
+    store::{FencingToken, Repository, Version, Written},
 };
 
 const ROUNDS: usize = 16;
@@ -43,7 +43,7 @@ where
         "one start was counted more than once: {running:?}"
     );
     for started in starts {
-        let is_told = matches!(&started, Write::Done(record) if *record == running);
+        let is_told = matches!(&started, Written::Done(record) if *record == running);
         law!(2, is_told, "a start that was repeated gave {started:?}");
     }
 }
@@ -60,7 +60,7 @@ where
     for reported in together(reports).await {
         law!(
             2,
-            matches!(reported, Write::Done(_)),
+            matches!(reported, Written::Done(_)),
             "progress of the holder gave {reported:?}"
         );
         history.saw_written(&reported);
@@ -78,10 +78,10 @@ where
 
 /// Who asks for an end, and whether it was taken.
 enum Asked {
-    Holder(Written),
-    Stranger(Written),
-    Outside(Written),
-    Progress(Written),
+    Holder(WriteAnswer),
+    Stranger(WriteAnswer),
+    Outside(WriteAnswer),
+    Progress(WriteAnswer),
     Nothing,
 }
 
@@ -132,7 +132,7 @@ where
             continue;
         };
         history.saw_written(written);
-        let Write::Done(record) = written else {
+        let Written::Done(record) = written else {
             continue;
         };
         match answer {
@@ -191,17 +191,17 @@ where
     let id = ended.operation().id();
     let answers = together((0..16).map(|_| {
         let (store, id, version) = (Arc::clone(store), id.clone(), version(&ended));
-        async move { ok(store.forget(&id, version).await) }
+        async move { ok(store.delete(&id, version).await) }
     }))
     .await;
     assert_one_wins(&answers, "forgetting");
     assert_absent(2, &**store, id, "what was forgotten").await;
 }
 
-fn assert_one_wins(answers: &[Written], what: &str) {
+fn assert_one_wins(answers: &[WriteAnswer], what: &str) {
     let won = answers
         .iter()
-        .filter(|answer| matches!(answer, Write::Done(_)))
+        .filter(|answer| matches!(answer, Written::Done(_)))
         .count();
     law!(
         2,
@@ -226,7 +226,7 @@ fn start_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,
     token: FencingToken,
-) -> impl Future<Output = Written> + Send + 'static
+) -> impl Future<Output = WriteAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
@@ -239,14 +239,14 @@ fn report_in_task<R>(
     id: &OperationId,
     token: FencingToken,
     number: u64,
-) -> impl Future<Output = Written> + Send + 'static
+) -> impl Future<Output = WriteAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
     let (store, id) = (Arc::clone(store), id.clone());
     async move {
         ok(store
-            .report(&id, token, Progress::counted(number, 100))
+            .report(&id, token, Progress::from_count(number, 100))
             .await)
     }
 }
@@ -256,7 +256,7 @@ fn finish_in_task<R>(
     id: &OperationId,
     token: FencingToken,
     text: &'static str,
-) -> impl Future<Output = Written> + Send + 'static
+) -> impl Future<Output = WriteAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
@@ -268,12 +268,12 @@ fn overrule_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,
     version: Version,
-) -> impl Future<Output = Written> + Send + 'static
+) -> impl Future<Output = WriteAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
     let (store, id) = (Arc::clone(store), id.clone());
-    async move { ok(store.overrule(&id, version, Outcome::Canceled).await) }
+    async move { ok(store.force_finish(&id, version, Outcome::Canceled).await) }
 }
 
 /// Reads again and again; the version never falls.

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::subject::{create, done, law, new_operation, ok, read};
 use crate::{
-    operation::{Outcome, RecordedResponse, WholeBody},
+    operation::{BufferedBody, Outcome, RecordedResponse},
     store::Repository,
 };
 
@@ -171,7 +171,7 @@ fn sample(
     trailers: &[(&'static str, &[u8])],
 ) -> RecordedResponse {
     let trailers = (!trailers.is_empty()).then(|| map(trailers));
-    let mut response = Response::new(WholeBody::new(Bytes::copy_from_slice(body), trailers));
+    let mut response = Response::new(BufferedBody::new(Bytes::copy_from_slice(body), trailers));
     *response.headers_mut() = map(headers);
     match StatusCode::from_u16(status) {
         Ok(status) => *response.status_mut() = status,

@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    operation::{OperationId, Outcome, RecordedResponse, WholeBody},
+    operation::{BufferedBody, OperationId, Outcome, RecordedResponse},
     store::{
         Created, FencingToken, NewOperation, Owner, Record, Repository, Store, StoreError, Version,
-        Write,
+        Written,
     },
 };
 
@@ -30,7 +30,7 @@ macro_rules! law {
 pub(super) use law;
 
 pub(super) type Seen = Arc<Record<RecordedResponse>>;
-pub(super) type Written = Write<RecordedResponse>;
+pub(super) type WriteAnswer = Written<RecordedResponse>;
 
 /// The time to live of a store in which nothing is to expire.
 pub(super) const LONG: Duration = Duration::from_secs(60 * 60);
@@ -62,7 +62,7 @@ pub(super) fn new_operation() -> NewOperation {
 
 /// A response that can be told from others.
 pub(super) fn response(text: impl Into<String>) -> RecordedResponse {
-    let mut response = Response::new(WholeBody::from(text.into()));
+    let mut response = Response::new(BufferedBody::from(text.into()));
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("text/plain"));
     RecordedResponse::new(response)
@@ -152,28 +152,28 @@ where
 }
 
 #[track_caller]
-pub(super) fn done(law: u8, write: Written, what: &str) -> Seen {
+pub(super) fn done(law: u8, write: WriteAnswer, what: &str) -> Seen {
     match write {
-        Write::Done(record) => record,
-        Write::Lost(record) => panic!("law {law}: {what} lost against {record:?}"),
-        Write::Gone => panic!("law {law}: {what} found no operation"),
+        Written::Done(record) => record,
+        Written::Lost(record) => panic!("law {law}: {what} lost against {record:?}"),
+        Written::Gone => panic!("law {law}: {what} found no operation"),
     }
 }
 
 #[track_caller]
-pub(super) fn lost(law: u8, write: Written, what: &str) -> Seen {
+pub(super) fn lost(law: u8, write: WriteAnswer, what: &str) -> Seen {
     match write {
-        Write::Lost(record) => record,
-        Write::Done(record) => panic!("law {law}: {what} was taken: {record:?}"),
-        Write::Gone => panic!("law {law}: {what} found no operation"),
+        Written::Lost(record) => record,
+        Written::Done(record) => panic!("law {law}: {what} was taken: {record:?}"),
+        Written::Gone => panic!("law {law}: {what} found no operation"),
     }
 }
 
 #[track_caller]
-pub(super) fn gone(law: u8, write: &Written, what: &str) {
+pub(super) fn gone(law: u8, write: &WriteAnswer, what: &str) {
     law!(
         law,
-        matches!(write, Write::Gone),
+        matches!(write, Written::Gone),
         "{what} found an operation: {write:?}"
     );
 }
@@ -306,10 +306,10 @@ impl History {
         );
     }
 
-    pub(super) fn saw_written(&self, written: &Written) {
+    pub(super) fn saw_written(&self, written: &WriteAnswer) {
         match written {
-            Write::Done(record) | Write::Lost(record) => self.saw(record),
-            Write::Gone => {}
+            Written::Done(record) | Written::Lost(record) => self.saw(record),
+            Written::Gone => {}
         }
     }
 

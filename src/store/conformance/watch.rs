@@ -61,7 +61,7 @@ where
     let pending = create(store, new_operation()).await;
     let running = start(store, &pending).await;
     let (id, token) = (running.operation().id(), running.token());
-    let reported = ok(store.report(id, token, Progress::counted(1, 2)).await);
+    let reported = ok(store.report(id, token, Progress::from_count(1, 2)).await);
     let reported = done(2, reported, "progress");
     let ended = finish(store, &reported).await;
     let what = "a wait for a change that was made before";
@@ -137,7 +137,7 @@ where
     assert_ends(wait, Some(&running), "a start").await;
 
     let wait = self::wait(store, &running).await;
-    let reported = ok(store.report(id, token, Progress::counted(1, 2)).await);
+    let reported = ok(store.report(id, token, Progress::from_count(1, 2)).await);
     let reported = done(2, reported, "progress");
     assert_ends(wait, Some(&reported), "progress").await;
 
@@ -146,14 +146,14 @@ where
     assert_ends(wait, Some(&ended), "an outcome").await;
 
     let wait = self::wait(store, &ended).await;
-    done(2, ok(store.forget(id, version(&ended)).await), "forgetting");
+    done(2, ok(store.delete(id, version(&ended)).await), "forgetting");
     assert_ends(wait, None, "forgetting").await;
 
     let pending = create(&**store, new_operation()).await;
     let wait = self::wait(store, &pending).await;
     let id = pending.operation().id();
     let ended = ok(store
-        .overrule(id, version(&pending), Outcome::Canceled)
+        .force_finish(id, version(&pending), Outcome::Canceled)
         .await);
     let ended = done(2, ended, "overruling");
     assert_ends(wait, Some(&ended), "overruling").await;
@@ -260,7 +260,7 @@ where
     let (id, token) = (pending.operation().id(), pending.token());
     for number in 0..ROUNDS {
         let reported = ok(store
-            .report(id, token, Progress::counted(number, ROUNDS))
+            .report(id, token, Progress::from_count(number, ROUNDS))
             .await);
         history.saw(&done(2, reported, "progress"));
         if number % 4 != 0 {

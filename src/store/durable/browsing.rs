@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Durable, Engine, ListAsk, Listed, reading::readable};
+use super::{Engine, EngineStore, ListAsk, Listed, reading::readable};
 use crate::{
     operation::Stored,
     store::{List, ListQuery, Page, Purge, StoreError},
 };
 
-impl<E: Engine, T: Stored> List for Durable<E, T> {
+impl<E: Engine, T: Stored> List for EngineStore<E, T> {
     async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
         let ask = ListAsk {
             owner: query.owner.as_ref(),
@@ -38,7 +38,7 @@ impl<E: Engine, T: Stored> List for Durable<E, T> {
     }
 }
 
-impl<E: Engine, T: Stored> Purge for Durable<E, T> {
+impl<E: Engine, T: Stored> Purge for EngineStore<E, T> {
     async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         self.shared.engine.purge(limit, self.now()).await
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Durable, Engine};
+use super::{Engine, EngineStore};
 use crate::store::{Cursor, ListQuery, StoreError, cursor::CursorKey};
 
 /// The key is read again after this time, since the data of a server can be replaced under
@@ -31,7 +31,7 @@ impl Cursors {
     }
 }
 
-impl<E: Engine, T> Durable<E, T> {
+impl<E: Engine, T> EngineStore<E, T> {
     /// Returns the number behind which `query` goes on, if it has a cursor.
     pub(super) async fn opened(&self, query: &ListQuery) -> Result<Option<u64>, StoreError> {
         let Some(cursor) = &query.after else {

@@ -2,21 +2,21 @@
 //!
 //! An engine keeps *cells*: the bytes of a record, with the few values it has to
 //! compare, order and search by. It knows nothing of states and steps; those are
-//! [`Record`](crate::store::Record)'s, and [`Durable`](super::Durable) brings the
+//! [`Record`](crate::store::Record)'s, and [`DurableFunctions`](super::DurableFunctions) brings the
 //! two together. So the laws hold on every engine that keeps these promises:
 //!
 //! * Each method is atomic. Of two that race, one comes first. What a change that did
 //!   not happen [found](Replaced::Found) may be a moment younger.
 //! * [`insert`](Engine::insert), [`replace`](Engine::replace),
-//!   [`forget`](Engine::forget), [`reserve`](Engine::reserve) and
-//!   [`settle`](Engine::settle) are durable when they return, and every read that
+//!   [`forget`](Engine::delete), [`reserve`](Engine::reserve) and
+//!   [`settle`](Engine::complete) are durable when they return, and every read that
 //!   begins afterwards, on any node, sees them.
 //! * An error that is transient leaves it open whether it happened.
 //! * Terms (`Duration`) are counted by the engine's own clock, if it has one: the
 //!   nodes' clocks may differ. Moments (`SystemTime`) are nodes' moments.
-//! * A key is filed under its [scoped name](Key::scoped_name): two owners' keys are two.
+//! * A key is filed under its [scoped name](IdempotencyKey::scoped_name): two owners' keys are two.
 //! * A cell whose `expires_at` has passed may be removed at any time; whether it
-//!   is still there is nobody's business, since `Durable` does not show it.
+//!   is still there is nobody's business, since `DurableFunctions` does not show it.
 
 use std::{
     future::Future,
@@ -27,7 +27,9 @@ use bytes::Bytes;
 
 use crate::{
     operation::{OperationId, State, StateSet},
-    store::{FencingToken, Health, Held, Key, NodeId, Owner, StoreError, Version},
+    store::{
+        FencingToken, Health, IdempotencyKey, LeaseHandle, NodeId, Owner, StoreError, Version,
+    },
 };
 
 type Answer<T> = Result<T, StoreError>;
@@ -71,7 +73,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Removes the cell that has the stamp `expected`. The key that is bound to it
     /// stands for `remains` from now on, until `until`.
-    fn forget(
+    fn delete(
         &self,
         id: &OperationId,
         expected: Stamp,
@@ -84,13 +86,13 @@ pub trait Engine: Send + Sync + 'static {
     /// durable.
     fn renew(
         &self,
-        held: &[Held],
+        held: &[LeaseHandle],
         term: Duration,
-    ) -> impl Future<Output = Answer<Vec<Held>>> + Send;
+    ) -> impl Future<Output = Answer<Vec<LeaseHandle>>> + Send;
 
     /// Lets the leases on `held` end now, so that it shows that nobody holds them. Need
     /// not be durable.
-    fn release(&self, held: &[Held]) -> impl Future<Output = Answer<()>> + Send;
+    fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = Answer<()>> + Send;
 
     /// At most `limit` live cells that are free, those whose lease has been over for
     /// longest first. A cell without a lease is not among them.
@@ -108,7 +110,7 @@ pub trait Engine: Send + Sync + 'static {
     /// what it stands for otherwise.
     fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
@@ -117,18 +119,18 @@ pub trait Engine: Send + Sync + 'static {
     /// Keeps an answer under a key that is reserved by `token`, for `ttl` from now
     /// on; true also if it is kept already. False if the key is not reserved by
     /// it.
-    fn settle(
+    fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
     ) -> impl Future<Output = Answer<bool>> + Send;
 
     /// Frees a key that is reserved by `token`; false if it is not.
-    fn release_key(
+    fn release_reservation(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
     ) -> impl Future<Output = Answer<bool>> + Send;
 
@@ -212,7 +214,7 @@ pub struct NewCell<'a> {
     /// What is kept for running it again, as long as it is live.
     pub request: Option<&'a [u8]>,
     /// The key that makes it.
-    pub key: Option<&'a Key>,
+    pub key: Option<&'a IdempotencyKey>,
     /// The token by which that key is reserved, if it is.
     pub reservation: Option<FencingToken>,
     /// What has expired by then is not there.
@@ -255,7 +257,7 @@ pub enum Inserted {
     /// The key stands for something.
     Key(KeyCell),
     /// The id has a cell that has not expired, with this head, made by the key with this
-    /// [scoped name](Key::scoped_name), if any made it. Its result is not read.
+    /// [scoped name](IdempotencyKey::scoped_name), if any made it. Its result is not read.
     Id(Bytes, Option<Box<str>>),
 }
 

@@ -16,7 +16,7 @@ use super::engine::Cell;
 use crate::{
     operation::{
         Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PayloadView, Problem,
-        Progress, Snapshot, Stage, State, Stored,
+        Progress, Snapshot, State, Status, Stored,
     },
     store::{FencingToken, NodeId, Owner, Past, Record, StoreError, Version},
 };
@@ -159,8 +159,8 @@ impl Head<'_> {
         let id = OperationId::stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
         let stage = match self.state {
-            State::Pending => Stage::Pending,
-            State::Running => Stage::Running,
+            State::Pending => Status::Pending,
+            State::Running => Status::Running,
             State::Succeeded => Outcome::Succeeded(result).into(),
             State::Canceled => match self.reason {
                 Some(reason) => Outcome::CanceledFor(reason.into()).into(),
@@ -193,7 +193,7 @@ impl Head<'_> {
         if let Some(name) = self.name {
             metadata = metadata.with_name(&*name);
         }
-        let operation = Operation::of(id, Snapshot { stage, metadata });
+        let operation = Operation::from_parts(id, Snapshot { stage, metadata });
         let node = self.node.map(|node| NodeId::named(&*node));
         let started_by = self.started_by.map(FencingToken::from_number);
         let history = self.history.into_iter().map(Past::from).collect();

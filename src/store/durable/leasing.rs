@@ -6,12 +6,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Abandoned, Durable, Engine, Free, LeaseChange, Notice, Shared, head, reading::readable,
+    Abandoned, Engine, EngineStore, Free, LeaseChange, Notice, Shared, head, reading::readable,
     together::together,
 };
 use crate::{
     operation::{OperationId, Stored},
-    store::{Held, Lease, LeaseTerm, NodeId, Purge, Record, StoreError, TakenOver, Write},
+    store::{
+        Lease, LeaseConfig, LeaseHandle, NodeId, Purge, Reclaimed, Record, StoreError, Written,
+    },
 };
 
 /// For so many terms what cannot be taken over is out of the way, before it is tried
@@ -20,7 +22,7 @@ const ASIDE: u32 = 20;
 
 /// What came of one look at what is free.
 struct Look<T> {
-    taken: Vec<TakenOver<T>>,
+    taken: Vec<Reclaimed<T>>,
     /// Operations that no node can take over.
     unfit: Vec<Bytes>,
     /// The number of operations in the format of a newer release, which are for its nodes.
@@ -32,7 +34,7 @@ const AT_ONCE: usize = 16;
 
 /// What came of one.
 enum Take<T> {
-    Done(TakenOver<T>),
+    Done(Reclaimed<T>),
     /// It cannot be taken over.
     Unfit(Bytes),
     /// A node of a newer release can take it over.
@@ -41,15 +43,15 @@ enum Take<T> {
     Not,
 }
 
-impl<E: Engine, T: Stored> Durable<E, T> {
+impl<E: Engine, T: Stored> EngineStore<E, T> {
     /// Takes over at most `limit` operations that are free. What cannot be taken over is
     /// put aside, so that it stands in front of the others only once in a while.
     async fn take(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
         which: Free,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         if limit == 0 {
             return Ok(Vec::new());
         }
@@ -67,7 +69,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
 
     async fn look(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
         which: Free,
         begun: Instant,
@@ -114,7 +116,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     /// Takes over one that is free. The error is one that may pass.
     async fn take_one(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         Abandoned { id, cell, request }: Abandoned,
     ) -> Result<Take<T>, StoreError> {
         let is_newer = matches!(&cell, Ok(cell) if head::is_newer(&cell.head));
@@ -126,12 +128,12 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         };
         let before = record.version();
         let took = LeaseChange::TakenOver(lease.term);
-        let step = |record: &Record<T>| record.taken_over(&lease.node);
+        let step = |record: &Record<T>| record.reclaimed(&lease.node);
         match self.change_from(record.into(), took, step).await {
-            Ok(Write::Done(record)) => Ok(Take::Done(TakenOver { record, request })),
+            Ok(Written::Done(record)) => Ok(Take::Done(Reclaimed { record, request })),
             // It was renewed meanwhile; or it is not what the engine takes it for.
-            Ok(Write::Lost(record)) if record.version() == before => Ok(Take::Unfit(id)),
-            Ok(Write::Lost(_) | Write::Gone) => Ok(Take::Not),
+            Ok(Written::Lost(record)) if record.version() == before => Ok(Take::Unfit(id)),
+            Ok(Written::Lost(_) | Written::Gone) => Ok(Take::Not),
             Err(error) if !error.is_transient() => {
                 let id_text = String::from_utf8_lossy(&id);
                 tracing::error!(id = %id_text, error = error.chain(), "it cannot be taken over");
@@ -174,8 +176,12 @@ impl<E: Engine, T> Shared<E, T> {
     }
 }
 
-impl<E: Engine, T: Stored> Lease for Durable<E, T> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+impl<E: Engine, T: Stored> Lease for EngineStore<E, T> {
+    async fn renew(
+        &self,
+        lease: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> Result<Vec<LeaseHandle>, StoreError> {
         if held.is_empty() {
             return Ok(Vec::new());
         }
@@ -186,29 +192,33 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         Ok(lost)
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         self.take(lease, limit, Free::Over).await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         self.take(lease, limit, Free::Released).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<T>, StoreError> {
         let step = |record: &Record<T>| record.claimed(held.token, &lease.node);
         let handed_on = LeaseChange::HandedOn(lease.term);
         self.change(&held.id, handed_on, step).await
     }
 
-    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
+    async fn release(&self, held: &[LeaseHandle]) -> Result<(), StoreError> {
         if held.is_empty() {
             return Ok(());
         }
@@ -233,7 +243,7 @@ impl<E: Engine, T: Stored> Lease for Durable<E, T> {
         }
     }
 
-    async fn recalled(
+    async fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,

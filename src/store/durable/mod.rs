@@ -36,7 +36,7 @@ pub(crate) use hub::Hub;
 /// It is named by the engine: `RedbStore`, `PostgresStore`, `RedisStore`. Clones are
 /// handles to the same operations. Results are [`RecordedResponse`]s, or of any type
 /// that serde can write and read. Changes are made within a tokio runtime.
-pub struct Durable<E, T = RecordedResponse> {
+pub struct EngineStore<E, T = RecordedResponse> {
     shared: Arc<Shared<E, T>>,
     ttl: Duration,
     /// How far the clock of this node is ahead.
@@ -59,7 +59,7 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-impl<E: Engine, T> Durable<E, T> {
+impl<E: Engine, T> EngineStore<E, T> {
     /// Keeps operations on `engine`, which tells `hub` of what happens elsewhere.
     pub(crate) fn on(engine: E, hub: Arc<Hub>) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl<E: Engine, T> Durable<E, T> {
     }
 }
 
-impl<E, T> Clone for Durable<E, T> {
+impl<E, T> Clone for EngineStore<E, T> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -110,7 +110,7 @@ impl<E, T> Clone for Durable<E, T> {
     }
 }
 
-impl<E: fmt::Debug, T> fmt::Debug for Durable<E, T> {
+impl<E: fmt::Debug, T> fmt::Debug for EngineStore<E, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Durable")
             .field("engine", &self.shared.engine)

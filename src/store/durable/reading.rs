@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cell, Durable, Engine, Reader, head};
+use super::{Cell, Engine, EngineStore, Reader, head};
 use crate::{
     operation::{OperationId, Stored},
     store::{Found, Health, Owner, Record, Store, StoreError, Version, Watch},
 };
 
-impl<E: Engine, T: Stored> Durable<E, T> {
+impl<E: Engine, T: Stored> EngineStore<E, T> {
     pub(super) async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Found<T> {
         let cell = self.shared.engine.read(id, reader).await?;
         self.present(cell)
@@ -91,7 +91,7 @@ pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> 
 /// How late a wait may be over because of the engine.
 const LATE: Duration = Duration::from_secs(1);
 
-impl<E: Engine, T: Stored> Store for Durable<E, T> {
+impl<E: Engine, T: Stored> Store for EngineStore<E, T> {
     type Output = T;
 
     async fn get(&self, id: &OperationId) -> Found<T> {
@@ -115,7 +115,7 @@ impl<E: Engine, T: Stored> Store for Durable<E, T> {
     }
 }
 
-impl<E: Engine, T: Stored> Watch for Durable<E, T> {
+impl<E: Engine, T: Stored> Watch for EngineStore<E, T> {
     async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
         self.wait(id, since, at_most, Reader::Store).await
     }

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Durable, Engine, KeyCell, StandsFor, head};
+use super::{Engine, EngineStore, KeyCell, StandsFor, head};
 use crate::{
     operation::Stored,
-    store::{FencingToken, Key, Keys, Reservation, StoreError},
+    store::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation, StoreError},
 };
 
-impl<E: Engine, T: Stored> Durable<E, T> {
+impl<E: Engine, T: Stored> EngineStore<E, T> {
     /// What a key stands for, with this request.
     pub(super) fn reservation(
         &self,
         found: KeyCell,
-        key: &Key,
+        key: &IdempotencyKey,
     ) -> Result<Reservation<T>, StoreError> {
         if found.fingerprint != key.fingerprint {
             return Ok(Reservation::Mismatch);
@@ -23,7 +23,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
             StandsFor::Operation(head) => {
                 Reservation::Operation(Arc::new(head::decode_head(head)?))
             }
-            StandsFor::Remains(head) => Reservation::Forgotten(Arc::new(head::decode_head(head)?)),
+            StandsFor::Remains(head) => Reservation::Deleted(Arc::new(head::decode_head(head)?)),
             StandsFor::Answer(bytes) => {
                 let answer = T::from_bytes(bytes).map_err(StoreError::Refused)?;
                 Reservation::Answered(Arc::new(answer))
@@ -32,10 +32,10 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     }
 }
 
-impl<E: Engine, T: Stored> Keys for Durable<E, T> {
+impl<E: Engine, T: Stored> IdempotencyKeys for EngineStore<E, T> {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<T>, StoreError> {
@@ -46,14 +46,23 @@ impl<E: Engine, T: Stored> Keys for Durable<E, T> {
         }
     }
 
-    async fn settle(&self, key: &Key, token: FencingToken, answer: T) -> Result<bool, StoreError> {
+    async fn complete(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        answer: T,
+    ) -> Result<bool, StoreError> {
         let answer = answer.to_bytes().map_err(StoreError::Refused)?;
         (self.shared.engine)
-            .settle(key, token, &answer, self.ttl)
+            .complete(key, token, &answer, self.ttl)
             .await
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool, StoreError> {
-        self.shared.engine.release_key(key, token).await
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> Result<bool, StoreError> {
+        self.shared.engine.release_reservation(key, token).await
     }
 }

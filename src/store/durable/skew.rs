@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Durable, Engine};
+use super::{Engine, EngineStore};
 use crate::{
     operation::RecordedResponse,
     store::{
@@ -27,9 +27,9 @@ const LEASE: Duration = Duration::from_secs(30);
 
 /// Handles that take turns, each on a node with a clock of its own.
 fn nodes<E: Engine>(
-    stores: &[Durable<E, RecordedResponse>],
+    stores: &[EngineStore<E, RecordedResponse>],
     ttl: Duration,
-) -> Nodes<Durable<E, RecordedResponse>> {
+) -> Nodes<EngineStore<E, RecordedResponse>> {
     let number = AtomicU32::new(0);
     let skewed = stores.iter().cloned().map(|store| {
         let mut store = store.ttl(ttl);
@@ -39,7 +39,7 @@ fn nodes<E: Engine>(
     Nodes::new(skewed.collect::<Vec<_>>())
 }
 
-async fn check<E: Engine>(stores: Vec<Durable<E, RecordedResponse>>) {
+async fn check<E: Engine>(stores: Vec<EngineStore<E, RecordedResponse>>) {
     conformance::lease(async |ttl| nodes(&stores, ttl)).await;
     conformance::watch(async |ttl| nodes(&stores, ttl)).await;
 }

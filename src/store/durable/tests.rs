@@ -17,15 +17,15 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
-    Abandoned, Cell, Durable, Engine, Free, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell,
+    Abandoned, Cell, Engine, EngineStore, Free, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell,
     NextCell, Notice, Reader, Replaced, Stamp,
 };
 use crate::{
     AsyncAcceptLayer, RequestBody,
-    operation::{FailureKind, OperationId, Outcome, State, WholeBody},
+    operation::{BufferedBody, FailureKind, OperationId, Outcome, State},
     store::{
-        Created, FencingToken, Health, Held, Key, Lease, LeaseTerm, NewOperation, Repository,
-        Store, StoreError, Version, Watch,
+        Created, FencingToken, Health, IdempotencyKey, Lease, LeaseConfig, LeaseHandle,
+        NewOperation, Repository, Store, StoreError, Version, Watch,
     },
 };
 
@@ -52,7 +52,7 @@ struct Inside {
 }
 
 impl Odd {
-    fn store() -> (Self, Durable<Self>) {
+    fn store() -> (Self, EngineStore<Self>) {
         let odd = Self(Arc::new(Inside {
             cells: Mutex::default(),
             takes: Mutex::new(Duration::ZERO),
@@ -63,7 +63,7 @@ impl Odd {
             looks: AtomicUsize::new(0),
             refuses: Mutex::default(),
         }));
-        (odd.clone(), Durable::on(odd, Arc::new(Hub::default())))
+        (odd.clone(), EngineStore::on(odd, Arc::new(Hub::default())))
     }
 
     fn takes(&self, time: Duration) {
@@ -126,7 +126,7 @@ impl Engine for Odd {
         }
     }
 
-    async fn forget(
+    async fn delete(
         &self,
         id: &OperationId,
         _: Stamp,
@@ -139,11 +139,11 @@ impl Engine for Odd {
         Ok(Replaced::Done)
     }
 
-    async fn renew(&self, _: &[Held], _: Duration) -> Answer<Vec<Held>> {
+    async fn renew(&self, _: &[LeaseHandle], _: Duration) -> Answer<Vec<LeaseHandle>> {
         Ok(Vec::new())
     }
 
-    async fn release(&self, _: &[Held]) -> Answer<()> {
+    async fn release(&self, _: &[LeaseHandle]) -> Answer<()> {
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Engine for Odd {
 
     async fn reserve(
         &self,
-        _: &Key,
+        _: &IdempotencyKey,
         _: FencingToken,
         _: Duration,
         _: SystemTime,
@@ -174,11 +174,17 @@ impl Engine for Odd {
         Err(StoreError::refused("there are no keys here"))
     }
 
-    async fn settle(&self, _: &Key, _: FencingToken, _: &[u8], _: Duration) -> Answer<bool> {
+    async fn complete(
+        &self,
+        _: &IdempotencyKey,
+        _: FencingToken,
+        _: &[u8],
+        _: Duration,
+    ) -> Answer<bool> {
         Err(StoreError::refused("there are no keys here"))
     }
 
-    async fn release_key(&self, _: &Key, _: FencingToken) -> Answer<bool> {
+    async fn release_reservation(&self, _: &IdempotencyKey, _: FencingToken) -> Answer<bool> {
         Err(StoreError::refused("there are no keys here"))
     }
 
@@ -205,8 +211,8 @@ impl Engine for Odd {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn create(store: &Durable<Odd>) -> OperationId {
-    let new = NewOperation::new(OperationId::new()).lease(LeaseTerm::default());
+async fn create(store: &EngineStore<Odd>) -> OperationId {
+    let new = NewOperation::new(OperationId::new()).lease(LeaseConfig::default());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
@@ -224,7 +230,7 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
     });
     tokio::task::yield_now().await;
     // As a client does that leaves while its cancel is under way.
-    let cancel = store.overrule(&id, Version::FIRST, Outcome::Canceled);
+    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
     assert!(timeout(SECOND, cancel).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     let record = seen.unwrap().unwrap().unwrap();
@@ -240,7 +246,7 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
         async move { store.changed(&id, version, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    let forget = store.forget(&id, record.version().unwrap());
+    let forget = store.delete(&id, record.version().unwrap());
     assert!(timeout(SECOND, forget).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
     assert!(seen.unwrap().unwrap().is_none());
@@ -256,7 +262,7 @@ async fn a_change_whose_answer_was_lost_is_told_of() {
         async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    let cancel = store.overrule(&id, Version::FIRST, Outcome::Canceled);
+    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
     assert!(cancel.await.unwrap_err().is_transient());
     let seen = timeout(SECOND, watching).await.expect("it is woken");
     let record = seen.unwrap().unwrap().unwrap();
@@ -270,9 +276,9 @@ async fn a_take_over_that_is_slow_gives_what_it_has() {
         create(&store).await;
     }
     odd.takes(4 * SECOND);
-    let lease = LeaseTerm::default();
+    let lease = LeaseConfig::default();
     // Whoever asks waits for a third of the term.
-    let taken = timeout(lease.term / 3, store.take_over(&lease, 64)).await;
+    let taken = timeout(lease.term / 3, store.reclaim(&lease, 64)).await;
     let taken = taken.expect("it is in time").unwrap();
     assert!((1..64).contains(&taken.len()), "{}", taken.len());
     for taken in taken {
@@ -306,10 +312,10 @@ async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
         .unwrap()
         .extend(ids[5..8].iter().cloned());
     assert!(store.get(&ids[0]).await.is_err());
-    let lease = LeaseTerm::default();
+    let lease = LeaseConfig::default();
     let mut taken = Vec::new();
     let take = async |taken: &mut Vec<OperationId>| {
-        let some = store.take_over(&lease, 2).await.unwrap();
+        let some = store.reclaim(&lease, 2).await.unwrap();
         taken.extend(some.iter().map(|it| it.record.operation().id().clone()));
     };
     take(&mut taken).await;
@@ -342,14 +348,14 @@ async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
         let mut cells = odd.0.cells.lock().unwrap();
         cells.get_mut(id).unwrap().1.head = r#"{"format":99,"another":"shape"}"#.into();
     }
-    let lease = LeaseTerm::default();
+    let lease = LeaseConfig::default();
     for expected in &ids[4..] {
-        let taken = store.take_over(&lease, 1).await.unwrap();
+        let taken = store.reclaim(&lease, 1).await.unwrap();
         assert_eq!(taken[0].record.operation().id(), expected);
         odd.0.cells.lock().unwrap().remove(expected);
     }
     assert!(odd.0.aside.lock().unwrap().is_empty());
-    assert!(store.take_over(&lease, 1).await.unwrap().is_empty());
+    assert!(store.reclaim(&lease, 1).await.unwrap().is_empty());
 }
 
 /// The client got a 503: what comes to be of it later is ended, whenever that is.
@@ -357,11 +363,11 @@ async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
 async fn an_operation_that_comes_to_be_after_its_503_is_ended() {
     let (odd, store) = Odd::store();
     *odd.0.inserts_after.lock().unwrap() = Some(12 * SECOND);
-    let inner = service_fn(async |_: Request<RequestBody<WholeBody>>| {
-        Ok::<_, Infallible>(Response::new(WholeBody::from("it was run")))
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("it was run")))
     });
     let service = AsyncAcceptLayer::new(store.clone()).layer(inner);
-    let request = Request::post("/").body(WholeBody::default()).unwrap();
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(odd.0.cells.lock().unwrap().is_empty());

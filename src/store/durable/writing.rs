@@ -6,18 +6,18 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::{
-    Durable, Engine, Inserted, LeaseChange, NewCell, NextCell, Notice, Reader, Replaced, Stamp,
+    Engine, EngineStore, Inserted, LeaseChange, NewCell, NextCell, Notice, Reader, Replaced, Stamp,
     head,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
     store::{
-        Created, FencingToken, Key, NewOperation, NodeId, Record, Repository, Reservation, Step,
-        StoreError, Version, Write,
+        Created, FencingToken, IdempotencyKey, NewOperation, NodeId, Record, Repository,
+        Reservation, Step, StoreError, Version, Written,
     },
 };
 
-impl<E: Engine, T: Stored> Durable<E, T> {
+impl<E: Engine, T: Stored> EngineStore<E, T> {
     /// One conditional change: takes `step` from the record as it is known, and
     /// writes where it leads if nobody came in between; else again, from what is
     /// there.
@@ -26,14 +26,14 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         id: &OperationId,
         lease: LeaseChange,
         step: impl Fn(&Record<T>) -> Step<T> + Send,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         // What this node knows may be out of date: good to try from, no more.
         if let Some(known) = self.shared.held.get(id)
             && let Step::Next(next) = step(&known)
         {
             match self.replace(known, next, lease).await? {
-                Turn::Done(record) => return Ok(Write::Done(record)),
-                Turn::Gone => return Ok(Write::Gone),
+                Turn::Done(record) => return Ok(Written::Done(record)),
+                Turn::Gone => return Ok(Written::Gone),
                 Turn::Found(current) => return self.change_from(current, lease, step).await,
             }
         }
@@ -49,7 +49,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         mut current: Arc<Record<T>>,
         lease: LeaseChange,
         step: impl Fn(&Record<T>) -> Step<T> + Send,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         loop {
             if self.is_expired(&current) {
                 return Ok(self.gone(current.operation().id()));
@@ -57,23 +57,23 @@ impl<E: Engine, T: Stored> Durable<E, T> {
             let next = match step(&current) {
                 Step::Done => {
                     self.shared.held.wrote(&current);
-                    return Ok(Write::Done(current));
+                    return Ok(Written::Done(current));
                 }
                 Step::Lost => {
                     self.shared.held.found(&current);
-                    return Ok(Write::Lost(current));
+                    return Ok(Written::Lost(current));
                 }
                 Step::Next(next) => next,
             };
             let expected = stamp(&current)?;
             current = match self.replace(current, next, lease).await? {
-                Turn::Done(record) => return Ok(Write::Done(record)),
-                Turn::Gone => return Ok(Write::Gone),
+                Turn::Done(record) => return Ok(Written::Done(record)),
+                Turn::Gone => return Ok(Written::Gone),
                 // A lease that was renewed meanwhile is no change of the record.
                 Turn::Found(found)
                     if matches!(lease, LeaseChange::TakenOver(_)) && stamp(&found)? == expected =>
                 {
-                    return Ok(Write::Lost(found));
+                    return Ok(Written::Lost(found));
                 }
                 Turn::Found(found) => found,
             };
@@ -135,7 +135,7 @@ impl<E: Engine, T: Stored> Durable<E, T> {
     ) -> Result<Replaced, StoreError> {
         let operation = record.operation();
         let (id, until) = (operation.id(), operation.metadata().expires_at());
-        let forget = (self.shared.engine).forget(id, stamp(record)?, remains, until);
+        let forget = (self.shared.engine).delete(id, stamp(record)?, remains, until);
         let forgotten = forget.await;
         if matches!(forgotten, Ok(Replaced::Done) | Err(_)) {
             self.notify(id, None);
@@ -153,9 +153,9 @@ impl<E: Engine, T: Stored> Durable<E, T> {
         self.shared.engine.announce(notice);
     }
 
-    fn gone(&self, id: &OperationId) -> Write<T> {
+    fn gone(&self, id: &OperationId) -> Written<T> {
         self.shared.held.gone(id);
-        Write::Gone
+        Written::Gone
     }
 }
 
@@ -187,7 +187,7 @@ fn stamp<T>(record: &Record<T>) -> Result<Stamp, StoreError> {
     })
 }
 
-impl<E: Engine, T: Stored> Repository for Durable<E, T> {
+impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
     async fn create(&self, new: NewOperation) -> Result<Created<T>, StoreError> {
         let now = self.now();
         let record = Record::create(&new, now);
@@ -228,7 +228,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
             }
             Inserted::Id(head, made_by) => {
                 let record = Arc::new(head::decode_head(head)?);
-                let name = new.key.as_ref().map(Key::scoped_name);
+                let name = new.key.as_ref().map(IdempotencyKey::scoped_name);
                 match record.owner() == new.owner.as_ref() {
                     // Another request of this owner's made it.
                     true if name.is_some() && made_by.as_deref() != name.as_deref() => {
@@ -241,7 +241,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
         })
     }
 
-    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<T>, StoreError> {
         let now = self.now();
         let step = |record: &Record<T>| record.started(token, now);
         self.change(id, LeaseChange::Kept, step).await
@@ -252,7 +252,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let now = self.now();
         let step = |record: &Record<T>| record.reported(token, progress.clone(), now);
         self.change(id, LeaseChange::Kept, step).await
@@ -264,7 +264,7 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
         token: FencingToken,
         outcome: Outcome<T>,
         progress: Option<Progress>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let (now, ttl) = (self.now(), self.ttl);
         let step = |record: &Record<T>| {
             record.finished(token, outcome.clone(), progress.clone(), now, ttl)
@@ -272,18 +272,18 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
         self.change(id, LeaseChange::Kept, step).await
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<T>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let (now, ttl) = (self.now(), self.ttl);
-        let step = |record: &Record<T>| record.overruled(version, outcome.clone(), now, ttl);
+        let step = |record: &Record<T>| record.force_finished(version, outcome.clone(), now, ttl);
         self.change(id, LeaseChange::Kept, step).await
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
         let Some(mut record) = self.read(id, Reader::Store).await? else {
             return Ok(self.gone(id));
         };
@@ -293,13 +293,13 @@ impl<E: Engine, T: Stored> Repository for Durable<E, T> {
             }
             let operation = record.operation();
             if record.version() != Some(version) || !operation.state().is_terminal() {
-                return Ok(Write::Lost(record));
+                return Ok(Written::Lost(record));
             }
             let remains = head::encode(&record.without_result())?;
             let (this, asked) = (self.clone(), Arc::clone(&record));
             let forget = async move { this.remove_and_tell(&asked, &remains).await };
             match to_the_end(forget).await? {
-                Replaced::Done => return Ok(Write::Done(record)),
+                Replaced::Done => return Ok(Written::Done(record)),
                 Replaced::Gone => return Ok(self.gone(id)),
                 Replaced::Found(cell) => record = Arc::new(head::decode(cell)?),
             }

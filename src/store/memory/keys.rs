@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     operation::OperationId,
-    store::{FencingToken, Key, Owner, Record, Reservation},
+    store::{FencingToken, IdempotencyKey, Owner, Record, Reservation},
 };
 
 /// By scoped name.
@@ -73,7 +73,7 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
 const OVERHEAD: usize = 2 * 160 + 48 + 32;
 
 impl<T> KeyEntry<T> {
-    fn new(key: &Key, bound: Bound<T>, deadline: Tick) -> Self {
+    fn new(key: &IdempotencyKey, bound: Bound<T>, deadline: Tick) -> Self {
         let owner = key.owner.as_ref();
         let of_owner = owner.map_or(0, |owner| owner.as_str().len() + 8);
         Self {
@@ -88,7 +88,7 @@ impl<T> KeyEntry<T> {
     }
 
     /// A key under which a request is being answered, until `deadline`.
-    pub(super) fn reserved(key: &Key, token: FencingToken, deadline: Tick) -> Self {
+    pub(super) fn reserved(key: &IdempotencyKey, token: FencingToken, deadline: Tick) -> Self {
         Self {
             token,
             ..Self::new(key, Bound::Request, deadline)
@@ -96,7 +96,7 @@ impl<T> KeyEntry<T> {
     }
 
     /// A key that made an operation.
-    pub(super) fn of_operation(key: &Key, id: &OperationId) -> Self {
+    pub(super) fn of_operation(key: &IdempotencyKey, id: &OperationId) -> Self {
         Self::new(key, Bound::Operation(id.clone()), Tick::NEVER)
     }
 
@@ -152,7 +152,7 @@ impl<T> KeyEntry<T> {
     /// What the key stands for with this request; `None` if it is free.
     pub(super) fn look_up(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         now: Tick,
         read: impl FnOnce(&OperationId) -> Option<Arc<Record<T>>>,
     ) -> Option<Reservation<T>> {
@@ -162,7 +162,7 @@ impl<T> KeyEntry<T> {
         let found = match &self.bound {
             Bound::Request => Reservation::InProgress,
             Bound::Operation(id) => Reservation::Operation(read(id)?),
-            Bound::Forgotten(record) => Reservation::Forgotten(Arc::clone(record)),
+            Bound::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
             Bound::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
         Some(match self.fingerprint == key.fingerprint {

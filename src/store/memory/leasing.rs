@@ -6,8 +6,8 @@ use super::{MemoryStore, SHARDS, shard::Tick};
 use crate::{
     operation::{OperationId, Payload},
     store::{
-        FencingToken, Held, Lease, LeaseTerm, NodeId, StoreError, TakenOver, Write, record::Change,
-        wait::Waiter,
+        FencingToken, Lease, LeaseConfig, LeaseHandle, NodeId, Reclaimed, StoreError, Written,
+        record::Change, wait::Waiter,
     },
 };
 
@@ -32,10 +32,10 @@ impl<T: Payload> MemoryStore<T> {
     /// Takes over at most `limit` operations whose lease was over by a moment.
     async fn take_those(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
         by: impl Fn(Tick) -> Tick + Send,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         let mut taken = Vec::new();
         for index in 0..SHARDS {
             let over = by(self.now().tick);
@@ -51,9 +51,9 @@ impl<T: Payload> MemoryStore<T> {
                     request = entry.request().cloned();
                     entry.change(|record| record.take_over(&lease.node))
                 })?;
-                if let Write::Done(record) = write {
+                if let Written::Done(record) = write {
                     self.recall(&id, holder.as_ref());
-                    taken.push(TakenOver { record, request });
+                    taken.push(Reclaimed { record, request });
                 }
             }
             if taken.len() == limit {
@@ -65,30 +65,38 @@ impl<T: Payload> MemoryStore<T> {
 }
 
 impl<T: Payload> Lease for MemoryStore<T> {
-    async fn renew(&self, lease: &LeaseTerm, held: &[Held]) -> Result<Vec<Held>, StoreError> {
+    async fn renew(
+        &self,
+        lease: &LeaseConfig,
+        held: &[LeaseHandle],
+    ) -> Result<Vec<LeaseHandle>, StoreError> {
         let lost = held
             .iter()
             .filter(|held| !self.extend(&held.id, held.token, Some(lease.term)));
         Ok(lost.cloned().collect())
     }
 
-    async fn take_over(
+    async fn reclaim(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         self.take_those(lease, limit, |now| now).await
     }
 
-    async fn take_over_released(
+    async fn reclaim_released(
         &self,
-        lease: &LeaseTerm,
+        lease: &LeaseConfig,
         limit: usize,
-    ) -> Result<Vec<TakenOver<T>>, StoreError> {
+    ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         self.take_those(lease, limit, |_| Tick::RELEASED).await
     }
 
-    async fn claim(&self, lease: &LeaseTerm, held: &Held) -> Result<Write<T>, StoreError> {
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Result<Written<T>, StoreError> {
         let mut holder = None;
         let write = self.change_holding(&held.id, Some(lease.term), |entry, _| {
             let before = entry.record.node().cloned();
@@ -98,14 +106,14 @@ impl<T: Payload> Lease for MemoryStore<T> {
             }
             change
         })?;
-        if let Write::Done(_) = &write {
+        if let Written::Done(_) = &write {
             self.recall(&held.id, holder.as_ref());
         }
         Ok(write)
     }
 
-    async fn release(&self, held: &[Held]) -> Result<(), StoreError> {
-        for Held { id, token } in held {
+    async fn release(&self, held: &[LeaseHandle]) -> Result<(), StoreError> {
+        for LeaseHandle { id, token } in held {
             self.extend(id, *token, None);
         }
         self.shared.released.notify();
@@ -116,7 +124,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
         Waiter::new(&self.shared.released)
     }
 
-    async fn recalled(
+    async fn revoked(
         &self,
         node: &NodeId,
         at_most: Duration,

@@ -239,7 +239,10 @@ mod tests {
     use super::*;
     use crate::{
         operation::{OperationId, Outcome},
-        store::{FencingToken, Key, Keys, MemoryStore, NewOperation, Purge, Repository, Write},
+        store::{
+            FencingToken, IdempotencyKey, IdempotencyKeys, MemoryStore, NewOperation, Purge,
+            Repository, Written,
+        },
     };
 
     #[test]
@@ -289,12 +292,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_of_what_has_gone() {
         let second = Duration::from_secs(1);
-        let store = MemoryStore::<String>::weighing(String::capacity)
+        let store = MemoryStore::<String>::with_weigher(String::capacity)
             .ttl(9 * second)
             .max_operations(20)
             .min_retention(second);
         let owner = |n: usize| Some(Owner::new(["ada", "bob", "carol"][n % 3]));
-        let key = |n: usize| Key::new(owner(n), format!("key {n}"), [0; 32]);
+        let key = |n: usize| IdempotencyKey::new(owner(n), format!("key {n}"), [0; 32]);
         for n in 0..200 {
             let mut new = NewOperation::new(OperationId::new()).owner(owner(n));
             let (is_keyed, token) = (n % 4 == 0, FencingToken::random());
@@ -308,8 +311,8 @@ mod tests {
             store.create(new).await.unwrap();
             let outcome = Outcome::Succeeded(Some("done".repeat(n)));
             let ended = store.finish(&id, token, outcome, None).await.unwrap();
-            if let (Write::Done(record), 0) = (ended, n % 8) {
-                store.forget(&id, record.version().unwrap()).await.unwrap();
+            if let (Written::Done(record), 0) = (ended, n % 8) {
+                store.delete(&id, record.version().unwrap()).await.unwrap();
             }
             tokio::time::advance(second / 4).await;
         }

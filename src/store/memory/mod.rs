@@ -106,7 +106,7 @@ impl MemoryStore {
     #[must_use]
     #[allow(clippy::new_without_default)] // `Default` would not know the result type
     pub fn new() -> Self {
-        Self::weighing(RecordedResponse::heap_bytes)
+        Self::with_weigher(RecordedResponse::heap_bytes)
     }
 }
 
@@ -118,10 +118,10 @@ impl<T> MemoryStore<T> {
     /// ```
     /// use tower_operations::MemoryStore;
     ///
-    /// let store = MemoryStore::<String>::weighing(String::capacity);
+    /// let store = MemoryStore::<String>::with_weigher(String::capacity);
     /// ```
     #[must_use]
-    pub fn weighing(heap_bytes: fn(&T) -> usize) -> Self {
+    pub fn with_weigher(heap_bytes: fn(&T) -> usize) -> Self {
         let soonest = Soonest::new();
         let hasher = foldhash::quality::RandomState::default();
         let shard = |index| {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     operation::Payload,
-    store::{FencingToken, Key, Keys, Reservation, StoreError},
+    store::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation, StoreError},
 };
 
 impl<T: Payload> MemoryStore<T> {
@@ -21,7 +21,7 @@ impl<T: Payload> MemoryStore<T> {
     fn stands_for(
         &self,
         keyring: &Keyring<T>,
-        key: &Key,
+        key: &IdempotencyKey,
         name: &Arc<str>,
         token: FencingToken,
         now: Tick,
@@ -34,10 +34,10 @@ impl<T: Payload> MemoryStore<T> {
     }
 }
 
-impl<T: Payload> Keys for MemoryStore<T> {
+impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
     ) -> Result<Reservation<T>, StoreError> {
@@ -82,7 +82,12 @@ impl<T: Payload> Keys for MemoryStore<T> {
         }
     }
 
-    async fn settle(&self, key: &Key, token: FencingToken, answer: T) -> Result<bool, StoreError> {
+    async fn complete(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        answer: T,
+    ) -> Result<bool, StoreError> {
         let (now, name) = (self.now().tick, key.scoped_name());
         let mut keyring = self.lock_key(&name);
         let entry = keyring.get(&name);
@@ -98,7 +103,11 @@ impl<T: Payload> Keys for MemoryStore<T> {
             .is_some())
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Result<bool, StoreError> {
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> Result<bool, StoreError> {
         let (now, name) = (self.now().tick, key.scoped_name());
         let mut keyring = self.lock_key(&name);
         let reserved = keyring

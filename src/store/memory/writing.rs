@@ -18,7 +18,7 @@ use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
         Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, StoreError,
-        Version, Write, record::Change,
+        Version, Written, record::Change,
     },
 };
 
@@ -117,7 +117,7 @@ impl<T: Payload> MemoryStore<T> {
         &self,
         id: &OperationId,
         change: impl FnOnce(&mut Entry<T>, Now) -> Change,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         self.change_holding(id, None, change)
     }
 
@@ -127,20 +127,20 @@ impl<T: Payload> MemoryStore<T> {
         id: &OperationId,
         term: Option<Duration>,
         change: impl FnOnce(&mut Entry<T>, Now) -> Change,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let now = self.now();
         let id = self.hashed(id);
         let mut shard = self.lock(id.shard());
         let Some(mut place) = shard.place(id, now.tick) else {
-            return Ok(Write::Gone);
+            return Ok(Written::Gone);
         };
         let entry = place.entry();
         let change = change(entry, now);
         let record = Arc::clone(&entry.record);
         match change {
             Change::Made => {}
-            Change::MadeBefore => return Ok(Write::Done(record)),
-            Change::Refused => return Ok(Write::Lost(record)),
+            Change::MadeBefore => return Ok(Written::Done(record)),
+            Change::Refused => return Ok(Written::Lost(record)),
         }
         if term.is_some() {
             place.hold(now.tick, term);
@@ -175,7 +175,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(cell) = woken {
             cell.notify();
         }
-        Ok(Write::Done(record))
+        Ok(Written::Done(record))
     }
 
     /// Tells the node that held it.
@@ -225,7 +225,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         created
     }
 
-    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Write<T>, StoreError> {
+    async fn start(&self, id: &OperationId, token: FencingToken) -> Result<Written<T>, StoreError> {
         self.change(id, |entry, now| {
             entry.change(|record| record.start(token, now.wall))
         })
@@ -236,7 +236,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         id: &OperationId,
         token: FencingToken,
         progress: Progress,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         self.change(id, |entry, now| {
             entry.change(|record| record.report(token, progress, now.wall))
         })
@@ -248,30 +248,30 @@ impl<T: Payload> Repository for MemoryStore<T> {
         token: FencingToken,
         outcome: Outcome<T>,
         progress: Option<Progress>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         self.change(id, |entry, now| {
             entry.change(|record| record.finish(token, outcome, progress, now.wall, ttl))
         })
     }
 
-    async fn overrule(
+    async fn force_finish(
         &self,
         id: &OperationId,
         version: Version,
         outcome: Outcome<T>,
-    ) -> Result<Write<T>, StoreError> {
+    ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         let write = self.change(id, |entry, now| {
             entry.change(|record| record.overrule(version, outcome, now.wall, ttl))
         })?;
-        if let Write::Done(record) = &write {
+        if let Written::Done(record) = &write {
             self.recall(id, record.node());
         }
         Ok(write)
     }
 
-    async fn forget(&self, id: &OperationId, version: Version) -> Result<Write<T>, StoreError> {
+    async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
         let now = self.now().tick;
         let hashed = self.hashed(id);
         let removed = loop {
@@ -279,23 +279,23 @@ impl<T: Payload> Repository for MemoryStore<T> {
             // key would look free.
             let name_of = |entry: &Entry<T>| entry.key().cloned();
             let Some(name) = self.lock(hashed.shard()).get(hashed, now).map(name_of) else {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             };
             let mut keyring = name.as_ref().map(|name| (name, self.lock_key(name)));
             let mut shard = self.lock(hashed.shard());
             let Some(entry) = shard.get(hashed, now) else {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             };
             if entry.key() != name.as_ref() {
                 continue; // it is another one by now
             }
             let record = &entry.record;
             if record.version() != Some(version) || !record.operation().state().is_terminal() {
-                return Ok(Write::Lost(Arc::clone(record)));
+                return Ok(Written::Lost(Arc::clone(record)));
             }
             let expires = entry.expires();
             let Some(entry) = shard.remove(hashed) else {
-                return Ok(Write::Gone);
+                return Ok(Written::Gone);
             };
             self.settle(std::slice::from_ref(&entry));
             if let Some((name, keyring)) = &mut keyring
@@ -308,6 +308,6 @@ impl<T: Payload> Repository for MemoryStore<T> {
         };
         self.shared.room.free(removed.weight.bytes());
         removed.wake();
-        Ok(Write::Done(removed.record))
+        Ok(Written::Done(removed.record))
     }
 }

@@ -21,7 +21,7 @@ type Answer<T> = Result<T, StoreError>;
 
 /// PostgreSQL as an engine. It is what a
 /// [`PostgresStore`](super::PostgresStore) stands on.
-pub struct Postgres {
+pub struct PostgresEngine {
     pub(super) connections: Arc<Connections>,
     pub(super) statements: Arc<Statements>,
     pub(super) notices: Notices,
@@ -29,7 +29,7 @@ pub struct Postgres {
     pub(super) durable: bool,
 }
 
-impl fmt::Debug for Postgres {
+impl fmt::Debug for PostgresEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres")
             .field("pool", self.connections.pool())
@@ -42,7 +42,7 @@ pub(super) type Ask<'a> = Query<'a, Sql, PgArguments>;
 /// How long a statement may take, before the server counts as away.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-impl Postgres {
+impl PostgresEngine {
     /// Asks on a connection that is free.
     pub(super) async fn ask<A>(
         &self,

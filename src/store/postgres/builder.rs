@@ -5,14 +5,14 @@ use tokio::time::timeout;
 
 use super::{
     PostgresError, PostgresStore,
-    asking::Postgres,
+    asking::PostgresEngine,
     connections::Connections,
     names::Names,
     notices::{Channel, Notices},
     schema,
     statements::Statements,
 };
-use crate::store::durable::{Durable, Hub};
+use crate::store::durable::{EngineStore, Hub};
 
 /// How long a server may take to say why there is no connection.
 const TO_SAY_WHY: Duration = Duration::from_secs(5);
@@ -129,13 +129,13 @@ impl<T> PostgresBuilder<T> {
             listening: listening.unwrap_or(options),
         };
         let notices = Notices::begin(channel, Arc::clone(&hub));
-        let engine = Postgres {
+        let engine = PostgresEngine {
             connections,
             statements,
             notices,
             durable: self.durable,
         };
-        Ok(Durable::on(engine, hub))
+        Ok(EngineStore::on(engine, hub))
     }
 }
 

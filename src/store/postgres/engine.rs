@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sqlx::{Row, query};
 
 use super::{
-    asking::{Ask, Postgres},
+    asking::{Ask, PostgresEngine},
     error::{Unexpected, store_error},
     schema,
     values::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
             NewCell, NextCell, Notice, Reader, Replaced, Stamp,
@@ -28,7 +28,7 @@ use crate::{
 
 type Answer<T> = Result<T, StoreError>;
 
-impl Postgres {
+impl PostgresEngine {
     /// A conditional change, which says what it found instead. That may be what was
     /// expected, if somebody else was faster in between.
     async fn replaced(&self, id: &OperationId, ask: Ask<'_>) -> Answer<Replaced> {
@@ -43,7 +43,7 @@ impl Postgres {
         let id = new.id.to_string();
         let (version, token) = stamp(new.stamp);
         let key = new.key;
-        let name = key.map(Key::scoped_name);
+        let name = key.map(IdempotencyKey::scoped_name);
         let ask = query(&self.statements.insert_with_key)
             .bind(&id)
             .bind(version)
@@ -81,7 +81,7 @@ fn fits(value: &[u8]) -> Answer<()> {
     }
 }
 
-impl Engine for Postgres {
+impl Engine for PostgresEngine {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
     const KEEPS_EXPIRED: bool = true;
 
@@ -167,7 +167,7 @@ impl Engine for Postgres {
         self.replaced(id, ask).await
     }
 
-    async fn forget(
+    async fn delete(
         &self,
         id: &OperationId,
         expected: Stamp,
@@ -185,7 +185,7 @@ impl Engine for Postgres {
         self.replaced(id, ask).await
     }
 
-    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
         let (ids, tokens) = columns(held);
         let ask = query(&self.statements.renew)
             .bind(ids)
@@ -195,7 +195,7 @@ impl Engine for Postgres {
         let lost = lost.iter().map(|row| {
             let id: &str = row.try_get("id").map_err(store_error)?;
             let token: i64 = row.try_get("token").map_err(store_error)?;
-            Ok(Held {
+            Ok(LeaseHandle {
                 id: OperationId::stored(id).map_err(StoreError::refused)?,
                 token: FencingToken::from_number(token.cast_unsigned()),
             })
@@ -203,7 +203,7 @@ impl Engine for Postgres {
         lost.collect()
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         let (ids, tokens) = columns(held);
         let ask = query(&self.statements.release).bind(ids).bind(tokens);
         self.count(ask).await.map(drop)
@@ -231,7 +231,7 @@ impl Engine for Postgres {
 
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
@@ -249,9 +249,9 @@ impl Engine for Postgres {
         stands_for.map(|what| key_cell(&row, what)).transpose()
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
@@ -266,7 +266,7 @@ impl Engine for Postgres {
         Ok(self.count(ask).await? > 0)
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
         let name = key.scoped_name();
         let ask = query(&self.statements.release_key)
             .bind(name.as_bytes())
@@ -328,7 +328,7 @@ impl Engine for Postgres {
 }
 
 /// In one order, so that two statements on the same rows do not lock each other out.
-fn columns(held: &[Held]) -> (Vec<String>, Vec<i64>) {
+fn columns(held: &[LeaseHandle]) -> (Vec<String>, Vec<i64>) {
     let mut held: Vec<_> = held
         .iter()
         .map(|held| (held.id.to_string(), digits(held.token)))

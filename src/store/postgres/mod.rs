@@ -14,8 +14,8 @@ mod values;
 use sqlx::PgPool;
 
 pub(super) use self::error::said;
-pub use self::{asking::Postgres, builder::PostgresBuilder, error::PostgresError};
-use super::durable::Durable;
+pub use self::{asking::PostgresEngine, builder::PostgresBuilder, error::PostgresError};
+use super::durable::EngineStore;
 use crate::operation::RecordedResponse;
 
 const SCHEMA: &str = "public";
@@ -56,9 +56,9 @@ const TABLE: &str = "operations";
 /// Warnings of this crate in `tracing`, dead rows, leases that lie far back.
 ///
 /// The page [`guide::postgres`](crate::guide::postgres) has the schema, and more.
-pub type PostgresStore<T = RecordedResponse> = Durable<Postgres, T>;
+pub type PostgresStore<T = RecordedResponse> = EngineStore<PostgresEngine, T>;
 
-impl Durable<Postgres> {
+impl EngineStore<PostgresEngine> {
     /// Keeps operations in the table `operations`, which it makes if it is not
     /// there. Has to be called within a tokio runtime, as everything else.
     ///
@@ -86,7 +86,7 @@ impl Durable<Postgres> {
     }
 }
 
-impl<T> Durable<Postgres, T> {
+impl<T> EngineStore<PostgresEngine, T> {
     /// A store of results of your own, with settings of yours.
     pub fn builder_for(pool: PgPool) -> PostgresBuilder<T> {
         PostgresBuilder::new(pool)

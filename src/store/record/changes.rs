@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Record;
 use crate::{
-    operation::{Outcome, Progress, Stage, State},
+    operation::{Outcome, Progress, State, Status},
     store::{FencingToken, NodeId, Version, history::Past},
 };
 
@@ -29,7 +29,7 @@ impl<T> Record<T> {
             return Change::MadeBefore;
         }
         self.next_version(self.operation.state() == State::Pending);
-        if self.operation.transition(Stage::Running, at).is_err() {
+        if self.operation.transition(Status::Running, at).is_err() {
             self.operation
                 .update(|metadata| metadata.with_updated_at(at));
         }
@@ -79,7 +79,7 @@ impl<T> Record<T> {
         self.end(outcome, progress, at, ttl)
     }
 
-    /// [`overruled`](Self::overruled), in place.
+    /// [`overruled`](Self::force_finished), in place.
     pub(crate) fn overrule(
         &mut self,
         version: Version,
@@ -94,7 +94,7 @@ impl<T> Record<T> {
         self.end(outcome, None, at, ttl)
     }
 
-    /// [`taken_over`](Self::taken_over), in place.
+    /// [`taken_over`](Self::reclaimed), in place.
     pub(crate) fn take_over(&mut self, node: &NodeId) -> Change {
         if self.operation.state().is_terminal() {
             return Change::Refused;

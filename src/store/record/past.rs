@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Record;
 use crate::{
-    operation::{Operation, Snapshot, Stage, State},
+    operation::{Operation, Snapshot, State, Status},
     store::{Version, history::Past},
 };
 
@@ -66,10 +66,11 @@ impl<T> Record<T> {
             past.state == State::Running,
         );
         let stage = match past.state {
-            State::Running => Stage::Running,
-            State::Pending | State::Succeeded | State::Failed | State::Canceled => Stage::Pending,
+            State::Running => Status::Running,
+            State::Pending | State::Succeeded | State::Failed | State::Canceled => Status::Pending,
         };
-        let operation = Operation::of(self.operation.id().clone(), Snapshot { stage, metadata });
+        let operation =
+            Operation::from_parts(self.operation.id().clone(), Snapshot { stage, metadata });
         Self {
             version,
             owner: self.owner.clone(),

@@ -51,7 +51,7 @@ impl<T> Record<T> {
     /// An outcome asked for from outside (a cancel), for the version that was
     /// seen. It fences the holder out.
     #[must_use]
-    pub fn overruled(
+    pub fn force_finished(
         &self,
         version: Version,
         outcome: Outcome<T>,
@@ -63,7 +63,7 @@ impl<T> Record<T> {
 
     /// The lease taken over by `node`, with a higher token.
     #[must_use]
-    pub fn taken_over(&self, node: &NodeId) -> Step<T> {
+    pub fn reclaimed(&self, node: &NodeId) -> Step<T> {
         self.step(|next| next.take_over(node))
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     error::Fault,
-    hot::{Touched, Written},
+    hot::{Touched, WrittenCell},
     rows::{Bound, CellRow, KeyRow},
     tables::{
         CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
@@ -187,7 +187,7 @@ impl<'t> Desk<'t> {
         self.is_changed = true;
         let row = row.encode();
         self.cells.insert(id, &*row)?;
-        let written = Written {
+        let written = WrittenCell {
             row: row.into(),
             result: result.cloned(),
         };

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         durable::{
             Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
             Notice, Reader, Replaced, Stamp,
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What the cells of a [`RedbStore`](super::RedbStore) are kept in.
-pub struct Redb {
+pub struct RedbEngine {
     pub(super) slot: Slot,
     asks: mpsc::Sender<Ask>,
     counted: Arc<Counted>,
@@ -44,7 +44,7 @@ pub struct Redb {
     origin: Option<Origin>,
 }
 
-impl Redb {
+impl RedbEngine {
     pub(super) fn on(medium: Medium) -> Result<Self, RedbError> {
         let origin = medium.origin();
         let Started {
@@ -138,7 +138,7 @@ impl Redb {
     }
 }
 
-impl fmt::Debug for Redb {
+impl fmt::Debug for RedbEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redb").finish_non_exhaustive()
     }
@@ -146,7 +146,7 @@ impl fmt::Debug for Redb {
 
 type Answer<T> = Result<T, StoreError>;
 
-impl Engine for Redb {
+impl Engine for RedbEngine {
     /// All handles are in this process, and hear everything.
     const READ_AGAIN: Option<Duration> = None;
     const KEEPS_EXPIRED: bool = true;
@@ -185,7 +185,7 @@ impl Engine for Redb {
         self.change(Replace::new(id, expected, next)).await
     }
 
-    async fn forget(
+    async fn delete(
         &self,
         id: &OperationId,
         expected: Stamp,
@@ -201,12 +201,12 @@ impl Engine for Redb {
         self.change(forget).await
     }
 
-    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
         self.lease(|waiting| LeaseAsk::Renew(held.to_vec(), term, waiting))
             .await
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         self.lease(|waiting| LeaseAsk::Release(held.to_vec(), waiting))
             .await
     }
@@ -223,7 +223,7 @@ impl Engine for Redb {
 
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
@@ -242,9 +242,9 @@ impl Engine for Redb {
         self.change(reserve).await
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
@@ -258,7 +258,7 @@ impl Engine for Redb {
         self.change(settle).await
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
         let name = key.scoped_name();
         self.change(ReleaseKey { name, token }).await
     }

@@ -36,20 +36,20 @@ struct Cells {
 
 #[derive(Debug)]
 struct Kept {
-    written: Written,
+    written: WrittenCell,
     place: u64,
     weight: usize,
 }
 
 /// A cell as it was written.
 #[derive(Debug, Clone)]
-pub(super) struct Written {
+pub(super) struct WrittenCell {
     pub(super) row: Bytes,
     pub(super) result: Option<Bytes>,
 }
 
 /// What a batch makes of a cell: nothing, if it is removed.
-pub(super) type Touched = (Arc<[u8]>, Option<Written>);
+pub(super) type Touched = (Arc<[u8]>, Option<WrittenCell>);
 
 impl Hot {
     pub(super) fn new(capacity: usize) -> Self {
@@ -102,7 +102,7 @@ impl Hot {
 }
 
 impl Cells {
-    fn insert(&mut self, id: Arc<[u8]>, mut written: Written, capacity: usize) {
+    fn insert(&mut self, id: Arc<[u8]>, mut written: WrittenCell, capacity: usize) {
         let of_row = OVERHEAD + id.len() + written.row.len();
         let of_result = written.result.as_ref().map_or(0, Bytes::len);
         let fits = |weight: usize| weight <= LARGEST.min(capacity);
@@ -146,8 +146,8 @@ impl Cells {
 mod tests {
     use super::*;
 
-    fn written(bytes: usize) -> Option<Written> {
-        Some(Written {
+    fn written(bytes: usize) -> Option<WrittenCell> {
+        Some(WrittenCell {
             row: vec![0; bytes].into(),
             result: None,
         })

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        Held, StoreError,
+        LeaseHandle, StoreError,
         durable::{Abandoned, Free, Reader},
     },
 };
@@ -26,8 +26,8 @@ type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
 
 /// What the writer is asked of leases.
 pub(super) enum LeaseAsk {
-    Renew(Vec<Held>, Duration, Waiting<Vec<Held>>),
-    Release(Vec<Held>, Waiting<()>),
+    Renew(Vec<LeaseHandle>, Duration, Waiting<Vec<LeaseHandle>>),
+    Release(Vec<LeaseHandle>, Waiting<()>),
     Abandoned(Free, usize, Waiting<Vec<Abandoned>>),
     PutAside(Vec<Bytes>, Duration, Waiting<()>),
 }
@@ -71,7 +71,7 @@ impl LeaseAsk {
 }
 
 /// Lets a lease last until then; false if the token holds none.
-fn set(memory: &mut Memory, held: &Held, until: Instant, standing: Standing) -> bool {
+fn set(memory: &mut Memory, held: &LeaseHandle, until: Instant, standing: Standing) -> bool {
     let is_held = memory
         .leases
         .get(&held.id)
@@ -90,10 +90,10 @@ fn set(memory: &mut Memory, held: &Held, until: Instant, standing: Standing) -> 
 fn renew(
     memory: &mut Memory,
     access: &Access,
-    held: Vec<Held>,
+    held: Vec<LeaseHandle>,
     until: Instant,
-) -> Result<Vec<Held>, StoreError> {
-    let released = |memory: &Memory, held: &Held| {
+) -> Result<Vec<LeaseHandle>, StoreError> {
+    let released = |memory: &Memory, held: &LeaseHandle| {
         let lease = memory.leases.get(&held.id);
         lease.is_some_and(|lease| {
             (lease.value.token, lease.value.standing) == (held.token, Standing::Released)

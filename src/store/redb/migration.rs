@@ -8,7 +8,7 @@ use super::{
     rows::{Bound, CellRow, KeyRow},
     tables::{BARE_KEYS, CELLS, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, META},
 };
-use crate::store::{Key, Owner};
+use crate::store::{IdempotencyKey, Owner};
 
 /// From format 1: keys are filed under their scoped names.
 pub(super) fn migrate(write: &WriteTransaction) -> Result<(), Fault> {
@@ -49,6 +49,6 @@ fn scoped<'a>(name: &[u8], row: &'a [u8]) -> Option<(Vec<u8>, KeyRow<'a>)> {
     let row = KeyRow::decode(row).ok()?;
     let owner = row.owner.map(std::str::from_utf8).transpose().ok()?;
     let name = std::str::from_utf8(name).ok()?;
-    let key = Key::new(owner.map(Owner::new), name, row.fingerprint);
+    let key = IdempotencyKey::new(owner.map(Owner::new), name, row.fingerprint);
     Some((key.scoped_name().as_bytes().to_vec(), row))
 }

@@ -21,10 +21,10 @@ mod writer;
 use std::{path::Path, sync::Arc};
 
 use self::{file::Medium, writer::Ask};
-use super::durable::{Durable, Hub};
+use super::durable::{EngineStore, Hub};
 use crate::operation::RecordedResponse;
 
-pub use self::{engine::Redb, error::RedbError};
+pub use self::{engine::RedbEngine, error::RedbError};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::rows::{cell_again, key_again};
@@ -86,9 +86,9 @@ const CACHE: usize = 64 * 1024 * 1024;
 /// [`tracing`]: each failure of the file is one.
 ///
 /// The page [`guide::redb`](crate::guide::redb) has the tables, and figures.
-pub type RedbStore<T = RecordedResponse> = Durable<Redb, T>;
+pub type RedbStore<T = RecordedResponse> = EngineStore<RedbEngine, T>;
 
-impl Durable<Redb> {
+impl EngineStore<RedbEngine> {
     /// Opens the file at `path`, or makes it; 64 MiB of memory hold its pages.
     ///
     /// This reads and writes the file before it returns, so in a program that
@@ -102,14 +102,14 @@ impl Durable<Redb> {
     }
 }
 
-impl<T> Durable<Redb, T> {
+impl<T> EngineStore<RedbEngine, T> {
     /// The same, with so many bytes of memory for pages, and for results of any
     /// type.
     ///
     /// # Errors
     /// Those of [`open`](RedbStore::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, RedbError> {
-        let engine = Redb::on(Medium::file(path.as_ref(), bytes)?)?;
+        let engine = RedbEngine::on(Medium::file(path.as_ref(), bytes)?)?;
         Ok(Self::on(engine, Arc::new(Hub::default())))
     }
 

@@ -23,7 +23,7 @@ pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new
 pub(super) const RESULTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("results");
 /// By live operation: what is kept for running it again.
 pub(super) const REQUESTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("requests");
-/// By [scoped name](crate::store::Key::scoped_name): a [`KeyRow`](super::rows::KeyRow).
+/// By [scoped name](crate::store::IdempotencyKey::scoped_name): a [`KeyRow`](super::rows::KeyRow).
 pub(super) const KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("scoped_keys");
 /// The same by the bare name, until format 2.
 pub(super) const BARE_KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("keys");

@@ -13,13 +13,13 @@ use std::{sync::Arc, time::Duration};
 use http::Response;
 
 use self::disk::Disk;
-use super::{Redb, RedbStore, file::Medium};
+use super::{RedbEngine, RedbStore, file::Medium};
 use crate::{
-    operation::{OperationId, Outcome, RecordedResponse, WholeBody},
+    operation::{BufferedBody, OperationId, Outcome, RecordedResponse},
     store::{
-        Created, FencingToken, Held, Key, LeaseTerm, NewOperation, NodeId, Owner, Record,
-        StoreError,
-        durable::{Durable, Hub},
+        Created, FencingToken, IdempotencyKey, LeaseConfig, LeaseHandle, NewOperation, NodeId,
+        Owner, Record, StoreError,
+        durable::{EngineStore, Hub},
     },
 };
 
@@ -32,11 +32,11 @@ const NO_CACHE: usize = 0;
 
 fn open(disk: &Disk, cache: usize) -> RedbStore {
     let medium = Medium::on(Arc::new(disk.clone()), cache);
-    Durable::on(Redb::on(medium).unwrap(), Arc::new(Hub::default()))
+    EngineStore::on(RedbEngine::on(medium).unwrap(), Arc::new(Hub::default()))
 }
 
 fn response(text: &str) -> RecordedResponse {
-    RecordedResponse::new(Response::new(WholeBody::from(text.to_owned())))
+    RecordedResponse::new(Response::new(BufferedBody::from(text.to_owned())))
 }
 
 fn success(text: &str) -> Outcome<RecordedResponse> {
@@ -44,7 +44,7 @@ fn success(text: &str) -> Outcome<RecordedResponse> {
 }
 
 fn leased(id: &OperationId) -> NewOperation {
-    let lease = LeaseTerm {
+    let lease = LeaseConfig {
         node: NodeId::named("a"),
         term: TERM,
     };
@@ -53,13 +53,13 @@ fn leased(id: &OperationId) -> NewOperation {
         .lease(lease)
 }
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, [7; 32])
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, [7; 32])
 }
 
-fn held(id: &OperationId, token: FencingToken) -> Held {
+fn held(id: &OperationId, token: FencingToken) -> LeaseHandle {
     let id = id.clone();
-    Held { id, token }
+    LeaseHandle { id, token }
 }
 
 /// Tries for as long as that can help; says how often it did not.

@@ -6,7 +6,7 @@ use ::redis::Cmd;
 
 use crate::{
     operation::{State, StateSet},
-    store::{FencingToken, Key, durable::Stamp},
+    store::{FencingToken, IdempotencyKey, durable::Stamp},
 };
 
 /// How much later than a node would the server removes what has expired: their
@@ -27,7 +27,7 @@ impl Bound<'_> {
         4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
     }
 
-    pub(super) fn push_to(&self, call: &mut Cmd, key: &Key) {
+    pub(super) fn push_to(&self, call: &mut Cmd, key: &IdempotencyKey) {
         call.arg("c").arg(self.class);
         call.arg("f").arg(&key.fingerprint[..]);
         if let Some(data) = self.data {

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Redis, RedisError, RedisStore, checks, connection::Connections, names::Names};
+use super::{RedisEngine, RedisError, RedisStore, checks, connection::Connections, names::Names};
 use crate::store::durable::Hub;
 
 /// Connects a [`RedisStore`] in other ways than usual.
@@ -76,7 +76,7 @@ impl RedisBuilder {
         let connections = Connections::new(&self.url, self.patience)?;
         checks::check(connections.first(), &names, self.trusted).await?;
         let hub = Arc::new(Hub::default());
-        let engine = Redis::start(connections, names, self.trusted, &hub).await?;
+        let engine = RedisEngine::start(connections, names, self.trusted, &hub).await?;
         Ok(RedisStore::on(engine, hub))
     }
 }

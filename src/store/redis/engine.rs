@@ -22,7 +22,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, Held, Key, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         cursor::new_secret,
         durable::{
             Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
@@ -43,7 +43,7 @@ const PURGED: usize = 100;
 const ABANDONED: usize = 1000;
 
 /// What keeps the operations of a [`RedisStore`](super::RedisStore).
-pub struct Redis {
+pub struct RedisEngine {
     connections: Connections,
     names: Names,
     notices: Notices,
@@ -51,7 +51,7 @@ pub struct Redis {
     trusted: bool,
 }
 
-impl Redis {
+impl RedisEngine {
     pub(super) async fn start(
         connections: Connections,
         names: Names,
@@ -85,7 +85,11 @@ impl Redis {
 
     /// Lets leases last for `term` from now on, or ends them without one; answers which
     /// are not held.
-    async fn extend(&self, held: &[Held], term: Option<Duration>) -> Answer<Vec<Held>> {
+    async fn extend(
+        &self,
+        held: &[LeaseHandle],
+        term: Option<Duration>,
+    ) -> Answer<Vec<LeaseHandle>> {
         let mut calls = Pipeline::new();
         for held in held.chunks(RENEWED) {
             let mut call = self.call(&scripts::RENEW, &[]);
@@ -110,7 +114,7 @@ impl Redis {
     }
 }
 
-impl fmt::Debug for Redis {
+impl fmt::Debug for RedisEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis")
             .field("connections", &self.connections)
@@ -119,7 +123,7 @@ impl fmt::Debug for Redis {
     }
 }
 
-impl Engine for Redis {
+impl Engine for RedisEngine {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
     /// The server removes it, and traces of it leave as others end.
     const KEEPS_EXPIRED: bool = false;
@@ -212,7 +216,7 @@ impl Engine for Redis {
         )
     }
 
-    async fn forget(
+    async fn delete(
         &self,
         id: &OperationId,
         expected: Stamp,
@@ -228,11 +232,11 @@ impl Engine for Redis {
         answers::replaced(self.connections.next().run(&scripts::FORGET, &call).await?)
     }
 
-    async fn renew(&self, held: &[Held], term: Duration) -> Answer<Vec<Held>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
         self.extend(held, Some(term)).await
     }
 
-    async fn release(&self, held: &[Held]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
         self.extend(held, None).await.map(drop)
     }
 
@@ -264,7 +268,7 @@ impl Engine for Redis {
 
     async fn reserve(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         term: Duration,
         now: SystemTime,
@@ -283,9 +287,9 @@ impl Engine for Redis {
         answers::reserved(answer.map_err(full)?)
     }
 
-    async fn settle(
+    async fn complete(
         &self,
-        key: &Key,
+        key: &IdempotencyKey,
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
@@ -295,7 +299,7 @@ impl Engine for Redis {
         answers::flag(&self.connections.next().run(&scripts::SETTLE, &call).await?)
     }
 
-    async fn release_key(&self, key: &Key, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
         let mut call = self.call(
             &scripts::RELEASE_KEY,
             &[&self.names.key(&key.scoped_name())],

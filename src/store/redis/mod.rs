@@ -16,11 +16,11 @@ mod names;
 mod notices;
 mod scripts;
 
-use super::durable::Durable;
+use super::durable::EngineStore;
 use crate::operation::RecordedResponse;
 
 pub use builder::RedisBuilder;
-pub use engine::Redis;
+pub use engine::RedisEngine;
 pub use error::RedisError;
 
 /// Operations in Redis (6.2 or later) or Valkey, for any number of nodes.
@@ -62,7 +62,7 @@ pub use error::RedisError;
 /// # What to monitor
 /// `evicted_keys` (0), `used_memory`, `aof_last_write_status`, and by `ZCOUNT` of
 /// `operations/leases` those whose node has died.
-pub type RedisStore<T = RecordedResponse> = Durable<Redis, T>;
+pub type RedisStore<T = RecordedResponse> = EngineStore<RedisEngine, T>;
 
 impl RedisStore {
     /// Keeps operations in the server at this URL, under the prefix `operations`.

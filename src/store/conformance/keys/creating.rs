@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     operation::RecordedResponse,
-    store::{Created, Key, Keys, NewOperation, Reservation},
+    store::{Created, IdempotencyKey, IdempotencyKeys, NewOperation, Reservation},
 };
 
 pub(super) async fn a_key_finds_the_operation_it_made<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
         let key = new_key(owner);
@@ -51,7 +51,7 @@ where
 /// The same key gives the operation that is there, and makes none.
 pub(super) async fn assert_existing<R>(store: &R, new: NewOperation, record: &Seen)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let id = new.id.clone();
     match ok(store.create(new).await) {
@@ -71,9 +71,9 @@ where
 
 /// A create with the key by another request makes nothing, and one by another owner
 /// makes its own.
-async fn assert_others_shut_out<R>(store: &R, key: &Key)
+async fn assert_others_shut_out<R>(store: &R, key: &IdempotencyKey)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let mismatch = keyed(&other_request(key));
     let id = mismatch.id.clone();
@@ -91,27 +91,27 @@ where
 
 pub(super) async fn a_reservation_becomes_an_operation<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let token = reserve(store, &key).await;
     let new = keyed(&key).reservation(token);
     let record = create(store, new.clone()).await;
     assert_existing(store, new, &record).await;
-    let settled = ok(store.settle(&key, token, response("late")).await);
+    let settled = ok(store.complete(&key, token, response("late")).await);
     law!(
         1,
         !settled,
         "the key of an operation was given an early answer"
     );
-    let released = ok(store.release_key(&key, token).await);
+    let released = ok(store.release_reservation(&key, token).await);
     law!(1, !released, "the key of an operation was released");
     assert_existing(store, keyed(&key), &record).await;
 }
 
 pub(super) async fn what_a_key_stands_for_keeps_a_create_out<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let token = reserve(store, &key).await;
@@ -129,7 +129,7 @@ where
     let answer = response("no such report");
     law!(
         1,
-        ok(store.settle(&key, token, answer.clone()).await),
+        ok(store.complete(&key, token, answer.clone()).await),
         "settling failed"
     );
     let new = keyed(&key).reservation(token);
@@ -146,7 +146,7 @@ where
 
 pub(super) async fn of_many_creates_with_one_key_one_is_new<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let creates: Vec<_> = (0..100).map(|_| keyed(&key)).collect();
@@ -182,7 +182,7 @@ where
 
 pub(super) async fn of_reservations_and_creates_one_wins<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for _ in 0..16 {
         let key = new_key(None);

@@ -15,13 +15,13 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse},
-    store::{Created, Key, Keys, Reservation},
+    store::{Created, IdempotencyKey, IdempotencyKeys, Reservation},
 };
 
 /// Also while it is being forgotten.
 pub(super) async fn a_key_outlives_a_forgotten_operation<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for round in 0..32 {
         let key = new_key(new_owner());
@@ -33,7 +33,7 @@ where
             async move {
                 match (number + round) % 4 {
                     0 => {
-                        let forgotten = ok(store.forget(&id, version).await);
+                        let forgotten = ok(store.delete(&id, version).await);
                         done(2, forgotten, "forgetting").operation().id().clone()
                     }
                     1 => found_by_reserving(&*store, &key).await.0,
@@ -67,31 +67,31 @@ where
 }
 
 /// The operation, and whether it is said to be forgotten.
-async fn found_by_reserving<R>(store: &R, key: &Key) -> (OperationId, bool)
+async fn found_by_reserving<R>(store: &R, key: &IdempotencyKey) -> (OperationId, bool)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     match ask(store, key).await {
         Reservation::Operation(record) => (record.operation().id().clone(), false),
-        Reservation::Forgotten(record) => (record.operation().id().clone(), true),
+        Reservation::Deleted(record) => (record.operation().id().clone(), true),
         other => panic!("law 1: the key of a forgotten operation gave {other:?}"),
     }
 }
 
-async fn found_by_creating<R>(store: &R, key: &Key) -> (OperationId, bool)
+async fn found_by_creating<R>(store: &R, key: &IdempotencyKey) -> (OperationId, bool)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     match ok(store.create(keyed(key)).await) {
         Created::Existing(record) => (record.operation().id().clone(), false),
-        Created::KeyHeld(Reservation::Forgotten(record)) => (record.operation().id().clone(), true),
+        Created::KeyHeld(Reservation::Deleted(record)) => (record.operation().id().clone(), true),
         other => panic!("law 1: a create with the key of a forgotten operation gave {other:?}"),
     }
 }
 
 pub(super) async fn a_key_lasts_as_long_as_its_operation<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let pending = create(store, keyed(&key)).await;
@@ -107,12 +107,12 @@ where
 
 pub(super) async fn a_key_of_a_forgotten_operation_expires_with_it<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(None);
     let ended = finish(store, &create(store, keyed(&key)).await).await;
     let id = ended.operation().id();
-    done(2, ok(store.forget(id, version(&ended)).await), "forgetting");
+    done(2, ok(store.delete(id, version(&ended)).await), "forgetting");
     sleep(SHORT).await;
     let what = "reserving the key of an operation that would have expired";
     in_time(8, what, async {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::subject::{LONG, law, new_operation, new_owner, ok, unique};
 use crate::{
     operation::RecordedResponse,
-    store::{FencingToken, Key, Keys, NewOperation, Owner, Reservation},
+    store::{FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Reservation},
 };
 
-pub(super) async fn check<R: Keys<Output = RecordedResponse>>(store: &Arc<R>) {
+pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: &Arc<R>) {
     reserving::a_reserved_key_is_in_progress(&**store).await;
     reserving::an_early_answer_is_replayed(&**store).await;
     reserving::a_released_key_is_free(&**store).await;
@@ -35,30 +35,30 @@ pub(super) async fn check<R: Keys<Output = RecordedResponse>>(store: &Arc<R>) {
 }
 
 /// With a store in which what has ended lives for [`SHORT`].
-pub(super) async fn check_expiry<R: Keys<Output = RecordedResponse>>(store: &Arc<R>) {
+pub(super) async fn check_expiry<R: IdempotencyKeys<Output = RecordedResponse>>(store: &Arc<R>) {
     lasting::a_key_lasts_as_long_as_its_operation(&**store).await;
     lasting::a_key_of_a_forgotten_operation_expires_with_it(&**store).await;
 }
 
-fn new_key(owner: Option<Owner>) -> Key {
-    Key::new(owner, unique(), [7; 32])
+fn new_key(owner: Option<Owner>) -> IdempotencyKey {
+    IdempotencyKey::new(owner, unique(), [7; 32])
 }
 
 /// Another request with the same key.
-fn other_request(key: &Key) -> Key {
-    Key {
+fn other_request(key: &IdempotencyKey) -> IdempotencyKey {
+    IdempotencyKey {
         fingerprint: [8; 32],
         ..key.clone()
     }
 }
 
 /// The key of the same name, of others: of somebody, and of nobody.
-fn of_others(key: &Key) -> Vec<Key> {
+fn of_others(key: &IdempotencyKey) -> Vec<IdempotencyKey> {
     let nobody = key.owner.is_some().then_some(None);
     [Some(new_owner()), nobody]
         .into_iter()
         .flatten()
-        .map(|owner| Key {
+        .map(|owner| IdempotencyKey {
             owner,
             ..key.clone()
         })
@@ -66,20 +66,20 @@ fn of_others(key: &Key) -> Vec<Key> {
 }
 
 /// An operation of the key's owner with this key, under an id of its own.
-fn keyed(key: &Key) -> NewOperation {
+fn keyed(key: &IdempotencyKey) -> NewOperation {
     new_operation().owner(key.owner.clone()).key(key.clone())
 }
 
-async fn ask<R>(store: &R, key: &Key) -> Reservation<RecordedResponse>
+async fn ask<R>(store: &R, key: &IdempotencyKey) -> Reservation<RecordedResponse>
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     ok(store.reserve(key, FencingToken::random(), LONG).await)
 }
 
-async fn reserve<R>(store: &R, key: &Key) -> FencingToken
+async fn reserve<R>(store: &R, key: &IdempotencyKey) -> FencingToken
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     match ask(store, key).await {
         Reservation::Reserved(token) => token,
@@ -89,9 +89,9 @@ where
 
 /// What everybody but the same owner with the same request learns of a key: its owner
 /// that it is another request's, and all others nothing.
-async fn assert_shut<R>(store: &R, key: &Key)
+async fn assert_shut<R>(store: &R, key: &IdempotencyKey)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for other in of_others(key) {
         for other in [other_request(&other), other] {
@@ -99,7 +99,7 @@ where
                 Reservation::Reserved(token) => token,
                 found => panic!("law 1: the key of another owner was in the way: {found:?}"),
             };
-            let released = ok(store.release_key(&other, token).await);
+            let released = ok(store.release_reservation(&other, token).await);
             law!(1, released, "a reservation could not be released");
         }
     }

@@ -16,22 +16,22 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse},
-    store::{Created, Key, Keys, Owner, Reservation},
+    store::{Created, IdempotencyKey, IdempotencyKeys, Owner, Reservation},
 };
 
 pub(super) async fn the_key_of_one_owner_is_not_that_of_another<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let (word, key) = (unique(), new_key(None));
     let owned = |owner: &str, name: &str| {
         let owner = Owner::new(format!("{word}{owner}"));
-        Key::new(Some(owner), format!("{name}{}", key.name), key.fingerprint)
+        IdempotencyKey::new(Some(owner), format!("{name}{}", key.name), key.fingerprint)
     };
     let mut keys = vec![owned("", "ab"), owned("a", "b"), owned("ab", "")];
     // As another owner's key may be filed.
-    let filed: Vec<_> = keys.iter().map(Key::scoped_name).collect();
-    keys.extend(filed.into_iter().map(|name| Key {
+    let filed: Vec<_> = keys.iter().map(IdempotencyKey::scoped_name).collect();
+    keys.extend(filed.into_iter().map(|name| IdempotencyKey {
         name,
         ..key.clone()
     }));
@@ -47,19 +47,19 @@ where
 
 pub(super) async fn what_happens_to_the_key_of_one_owner_is_nothing_to_another<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
         let key = new_key(owner);
         let token = reserve(store, &key).await;
         for other in of_others(&key) {
             let own = reserve(store, &other).await;
-            let settled = ok(store.settle(&other, token, response("stolen")).await);
+            let settled = ok(store.complete(&other, token, response("stolen")).await);
             law!(1, !settled, "one owner's reservation settled another's key");
-            let released = ok(store.release_key(&other, token).await);
+            let released = ok(store.release_reservation(&other, token).await);
             law!(1, !released, "one owner's reservation freed another's key");
             assert_in_progress(store, &other).await;
-            let released = ok(store.release_key(&other, own).await);
+            let released = ok(store.release_reservation(&other, own).await);
             law!(1, released, "a reservation could not be released");
             assert_in_progress(store, &key).await;
 
@@ -67,7 +67,7 @@ where
             let answer = response("theirs");
             law!(
                 1,
-                ok(store.settle(&other, own, answer.clone()).await),
+                ok(store.complete(&other, own, answer.clone()).await),
                 "settling failed"
             );
             assert_in_progress(store, &key).await;
@@ -83,7 +83,7 @@ where
 
 pub(super) async fn what_one_owner_forgets_another_has<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
         let key = new_key(owner);
@@ -92,7 +92,7 @@ where
         for other in &others {
             let theirs = create(store, keyed(other)).await;
             let ended = finish(store, &theirs).await;
-            let forgotten = store.forget(theirs.operation().id(), version(&ended));
+            let forgotten = store.delete(theirs.operation().id(), version(&ended));
             done(2, ok(forgotten.await), "forgetting");
             assert_existing(store, keyed(&key), &mine).await;
         }
@@ -105,9 +105,9 @@ where
     }
 }
 
-async fn assert_in_progress<R>(store: &R, key: &Key)
+async fn assert_in_progress<R>(store: &R, key: &IdempotencyKey)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let found = ask(store, key).await;
     law!(
@@ -120,7 +120,7 @@ where
 /// An id is everybody's, a key its owner's.
 pub(super) async fn an_id_of_another_owner_is_taken_and_leaves_the_key_free<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let record = create(store, keyed(&key)).await;
@@ -141,14 +141,14 @@ where
 
 pub(super) async fn owners_with_one_key_at_the_same_moment_get_an_operation_each<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for _ in 0..8 {
         let key = new_key(None);
         let owners = [None, new_owner(), new_owner()];
         let creates = (0..24).map(|number| {
             let owner = owners[number % owners.len()].clone();
-            keyed(&Key {
+            keyed(&IdempotencyKey {
                 owner,
                 ..key.clone()
             })
@@ -198,14 +198,14 @@ where
 
 pub(super) async fn owners_reserve_one_key_at_the_same_moment_each_for_themselves<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(None);
     let owners = [None, new_owner(), new_owner(), new_owner()];
     let answers = together(owners.into_iter().map(|owner| {
         let (store, key) = (
             Arc::clone(store),
-            Key {
+            IdempotencyKey {
                 owner,
                 ..key.clone()
             },

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     operation::RecordedResponse,
-    store::{FencingToken, Key, Keys, Reservation},
+    store::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation},
 };
 
 /// A reservation that is going to lapse.
@@ -21,7 +21,7 @@ const TERM: Duration = Duration::from_millis(150);
 
 pub(super) async fn a_reserved_key_is_in_progress<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
         let key = new_key(owner);
@@ -40,16 +40,16 @@ where
 
 pub(super) async fn an_early_answer_is_replayed<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
         let key = new_key(owner);
         let token = reserve(store, &key).await;
         let wrong = FencingToken::from_number(u64::MAX);
-        let settled = ok(store.settle(&key, wrong, response("a stranger's")).await);
+        let settled = ok(store.complete(&key, wrong, response("a stranger's")).await);
         law!(1, !settled, "a stranger settled a reservation");
         let answer = response("no such report");
-        let settled = ok(store.settle(&key, token, answer.clone()).await);
+        let settled = ok(store.complete(&key, token, answer.clone()).await);
         law!(1, settled, "a reservation could not be settled");
         for _ in 0..2 {
             match ask(store, &key).await {
@@ -58,19 +58,19 @@ where
             }
             assert_shut(store, &key).await;
         }
-        let released = ok(store.release_key(&key, token).await);
+        let released = ok(store.release_reservation(&key, token).await);
         law!(1, !released, "a key with an early answer was released");
     }
 }
 
 pub(super) async fn a_released_key_is_free<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let token = reserve(store, &key).await;
     let wrong = FencingToken::from_number(u64::MAX);
-    let released = ok(store.release_key(&key, wrong).await);
+    let released = ok(store.release_reservation(&key, wrong).await);
     law!(1, !released, "a stranger released a reservation");
     let again = ask(store, &key).await;
     law!(
@@ -78,7 +78,7 @@ where
         matches!(again, Reservation::InProgress),
         "a stranger freed a key: {again:?}"
     );
-    let released = ok(store.release_key(&key, token).await);
+    let released = ok(store.release_reservation(&key, token).await);
     law!(1, released, "a reservation could not be released");
 
     // For another request.
@@ -89,7 +89,7 @@ where
 
 pub(super) async fn a_renewed_reservation_lasts<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let (key, token) = (new_key(None), FencingToken::random());
     for term in [TERM, LONG] {
@@ -107,13 +107,13 @@ where
         matches!(again, Reservation::InProgress),
         "a key whose reservation was renewed gave {again:?}"
     );
-    let settled = ok(store.settle(&key, token, response("in time")).await);
+    let settled = ok(store.complete(&key, token, response("in time")).await);
     law!(1, settled, "a renewed reservation could not be settled");
 }
 
 pub(super) async fn a_reservation_lapses<R>(store: &R)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(None);
     let token = match ok(store.reserve(&key, FencingToken::random(), TERM).await) {
@@ -137,18 +137,22 @@ where
 }
 
 /// The first holder of a key is shut out by the second.
-async fn assert_outlived<R>(store: &R, key: &Key, first: FencingToken, second: FencingToken)
-where
-    R: Keys<Output = RecordedResponse>,
+async fn assert_outlived<R>(
+    store: &R,
+    key: &IdempotencyKey,
+    first: FencingToken,
+    second: FencingToken,
+) where
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     law!(
         1,
         first != second,
         "two reservations had the same token, {first:?}"
     );
-    let settled = ok(store.settle(key, first, response("late")).await);
+    let settled = ok(store.complete(key, first, response("late")).await);
     law!(1, !settled, "a reservation that is over was settled");
-    let released = ok(store.release_key(key, first).await);
+    let released = ok(store.release_reservation(key, first).await);
     law!(1, !released, "a reservation that is over was released");
     let again = ask(store, key).await;
     law!(
@@ -156,13 +160,13 @@ where
         matches!(again, Reservation::InProgress),
         "a reservation was lost to an earlier one: {again:?}"
     );
-    let settled = ok(store.settle(key, second, response("in time")).await);
+    let settled = ok(store.complete(key, second, response("in time")).await);
     law!(1, settled, "a reservation could not be settled");
 }
 
 pub(super) async fn of_many_reservations_one_holds<R>(store: &Arc<R>)
 where
-    R: Keys<Output = RecordedResponse>,
+    R: IdempotencyKeys<Output = RecordedResponse>,
 {
     let key = new_key(new_owner());
     let answers = together((0..100).map(|_| {

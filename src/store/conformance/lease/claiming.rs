@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, RecordedResponse},
-    store::{Held, Lease, Write},
+    store::{Lease, LeaseHandle, Written},
 };
 
 pub(super) async fn what_is_claimed_is_another_s<R>(store: &R)
@@ -24,7 +24,7 @@ where
     let before = held_by(store, &old).await;
     let (id, token) = (before.operation().id(), before.token());
     for wrong in [no_token(), token.next()] {
-        let wrong = Held {
+        let wrong = LeaseHandle {
             id: id.clone(),
             token: wrong,
         };
@@ -81,7 +81,7 @@ where
     let what = "a claim of what has ended";
     lost(6, ok(store.claim(&new, &held(&started)).await), what);
     assert_unchanged(6, store, &ended, what).await;
-    let unknown = Held {
+    let unknown = LeaseHandle {
         id: OperationId::new(),
         token,
     };
@@ -102,7 +102,7 @@ where
         let claims = together(claims).await;
         let succeeded = claims
             .iter()
-            .filter(|write| matches!(write, Write::Done(_)));
+            .filter(|write| matches!(write, Written::Done(_)));
         let succeeded = succeeded.count();
         law!(6, succeeded == 1, "{succeeded} of 4 claims succeeded");
     }

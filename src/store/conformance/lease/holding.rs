@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, Outcome, RecordedResponse},
-    store::{Held, Lease},
+    store::{Lease, LeaseHandle},
 };
 
 pub(super) async fn a_lease_is_not_taken_over_while_it_lasts<R>(store: &R)
@@ -40,20 +40,20 @@ where
     let kept = [held_by(store, &mine).await, held_by(store, &mine).await];
     let canceled = held_by(store, &mine).await;
     let overruled = canceled.operation().id();
-    let overruled = store.overrule(overruled, version(&canceled), Outcome::Canceled);
+    let overruled = store.force_finish(overruled, version(&canceled), Outcome::Canceled);
     done(2, ok(overruled.await), "overruling");
     let forgotten = finish(store, &held_by(store, &mine).await).await;
     let id = forgotten.operation().id();
     done(
         2,
-        ok(store.forget(id, version(&forgotten)).await),
+        ok(store.delete(id, version(&forgotten)).await),
         "forgetting",
     );
-    let never = Held {
+    let never = LeaseHandle {
         id: OperationId::new(),
         token: kept[0].token(),
     };
-    let stranger = Held {
+    let stranger = LeaseHandle {
         token: no_token(),
         ..held(&held_by(store, &mine).await)
     };
@@ -97,11 +97,11 @@ where
         let record = held_by(&**store, &mine).await;
         let listening = {
             let (store, node) = (Arc::clone(store), mine.node.clone());
-            tokio::spawn(async move { ok(store.recalled(&node, HELD).await) })
+            tokio::spawn(async move { ok(store.revoked(&node, HELD).await) })
         };
         sleep(SETTLED).await;
         let id = record.operation().id();
-        let overruled = store.overrule(id, version(&record), Outcome::Canceled);
+        let overruled = store.force_finish(id, version(&record), Outcome::Canceled);
         done(2, ok(overruled.await), "overruling");
         let listening_to = listening.abort_handle();
         match timeout(STUCK, join(listening)).await {
@@ -132,15 +132,15 @@ where
     let (mine, other) = (lease(LONG), lease(LONG));
     // Both have listened before.
     for node in [&mine.node, &other.node] {
-        ok(store.recalled(node, Duration::ZERO).await);
+        ok(store.revoked(node, Duration::ZERO).await);
     }
     let record = held_by(store, &other).await;
     let id = record.operation().id();
-    let overruled = store.overrule(id, version(&record), Outcome::Canceled);
+    let overruled = store.force_finish(id, version(&record), Outcome::Canceled);
     done(2, ok(overruled.await), "overruling");
     let at_most = Duration::from_millis(200);
     let late = at_most + Duration::from_secs(2);
-    match timeout(late, store.recalled(&mine.node, at_most)).await {
+    match timeout(late, store.revoked(&mine.node, at_most)).await {
         Ok(recalled) => {
             let recalled = ok(recalled);
             law!(

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::subject::{Seen, create, in_time, law, ok, start, unique};
 use crate::{
     operation::{OperationId, RecordedResponse},
-    store::{Held, Lease, LeaseTerm, NewOperation, NodeId},
+    store::{Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId},
 };
 
 /// A lease that is going to expire.
@@ -54,19 +54,19 @@ fn node() -> NodeId {
     NodeId::named(unique())
 }
 
-fn lease(term: Duration) -> LeaseTerm {
-    LeaseTerm { node: node(), term }
+fn lease(term: Duration) -> LeaseConfig {
+    LeaseConfig { node: node(), term }
 }
 
-fn held(record: &Seen) -> Held {
-    Held {
+fn held(record: &Seen) -> LeaseHandle {
+    LeaseHandle {
         id: record.operation().id().clone(),
         token: record.token(),
     }
 }
 
 /// A running operation under this lease.
-async fn held_by<R>(store: &R, lease: &LeaseTerm) -> Seen
+async fn held_by<R>(store: &R, lease: &LeaseConfig) -> Seen
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -81,11 +81,11 @@ where
 }
 
 /// Tries to take over what has an expired lease, and keeps what is wanted.
-async fn try_to_take<R>(store: &R, by: &LeaseTerm, wanted: &[OperationId]) -> Vec<Seen>
+async fn try_to_take<R>(store: &R, by: &LeaseConfig, wanted: &[OperationId]) -> Vec<Seen>
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let taken = ok(store.take_over(by, 100).await);
+    let taken = ok(store.reclaim(by, 100).await);
     let records = taken.into_iter().map(|taken| taken.record);
     records
         .filter(|record| wanted.contains(record.operation().id()))
@@ -93,7 +93,7 @@ where
 }
 
 /// Takes over an operation whose lease has expired.
-async fn take<R>(store: &R, by: &LeaseTerm, record: &Seen) -> Seen
+async fn take<R>(store: &R, by: &LeaseConfig, record: &Seen) -> Seen
 where
     R: Lease<Output = RecordedResponse>,
 {

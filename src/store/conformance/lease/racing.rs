@@ -10,14 +10,14 @@ use tokio::time::sleep;
 
 use super::{
     super::subject::{
-        History, LONG, Seen, Written, assert_follows, assert_unchanged, in_time, law, ok, read,
+        History, LONG, Seen, WriteAnswer, assert_follows, assert_unchanged, in_time, law, ok, read,
         success, together, version,
     },
     held, held_by, lease, try_to_take,
 };
 use crate::{
     operation::{OperationId, Outcome, RecordedResponse},
-    store::{Held, Lease, Write},
+    store::{Lease, LeaseHandle, Written},
 };
 
 pub(super) async fn one_node_takes_over<R>(store: &Arc<R>)
@@ -36,7 +36,7 @@ where
         async move {
             let by = lease(LONG);
             loop {
-                let mine = ok(store.take_over(&by, 3).await);
+                let mine = ok(store.reclaim(&by, 3).await);
                 let mine: Vec<_> = mine.into_iter().map(|taken| taken.record).collect();
                 law!(
                     6,
@@ -71,7 +71,11 @@ where
 }
 
 /// Keeps what was taken over, once. Says whether all that was wanted is there.
-fn keep_once(taken: &Mutex<HashMap<OperationId, Seen>>, more: Vec<Seen>, wanted: &[Held]) -> bool {
+fn keep_once(
+    taken: &Mutex<HashMap<OperationId, Seen>>,
+    more: Vec<Seen>,
+    wanted: &[LeaseHandle],
+) -> bool {
     let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
     for record in more {
         let id = record.operation().id().clone();
@@ -99,19 +103,19 @@ where
                 match (number + round) % 3 {
                     0 => Some(ok(store.finish(id, token, success("done"), None).await)),
                     1 => {
-                        let canceled = store.overrule(id, version(&record), Outcome::Canceled);
+                        let canceled = store.force_finish(id, version(&record), Outcome::Canceled);
                         Some(ok(canceled.await))
                     }
                     _ => {
                         let by = lease(LONG);
                         let mut taken = try_to_take(&*store, &by, std::slice::from_ref(id)).await;
-                        taken.pop().map(Write::Done)
+                        taken.pop().map(Written::Done)
                     }
                 }
             }
         }))
         .await;
-        let answers: Vec<Written> = answers.into_iter().flatten().collect();
+        let answers: Vec<WriteAnswer> = answers.into_iter().flatten().collect();
         answers
             .iter()
             .for_each(|answer| history.saw_written(answer));
@@ -121,7 +125,7 @@ where
         history.saw(&now);
         let won = answers
             .iter()
-            .filter(|answer| matches!(answer, Write::Done(_)))
+            .filter(|answer| matches!(answer, Written::Done(_)))
             .count();
         // Whichever came first shut the others out.
         law!(

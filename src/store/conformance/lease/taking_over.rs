@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     operation::{OperationId, Progress, RecordedResponse},
-    store::{Held, Lease, NewOperation, TakenOver},
+    store::{Lease, LeaseHandle, NewOperation, Reclaimed},
 };
 
 pub(super) async fn an_expired_lease_is_taken_over<R>(store: &R)
@@ -48,7 +48,9 @@ where
     lost(6, ok(store.start(id, token).await), what);
     lost(
         6,
-        ok(store.report(id, token, Progress::text("late")).await),
+        ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
         what,
     );
     lost(
@@ -143,11 +145,11 @@ where
 {
     let mine = lease(LONG);
     let (record, kept) = (held_by(store, &mine).await, held_by(store, &mine).await);
-    let wrong = Held {
+    let wrong = LeaseHandle {
         token: no_token(),
         ..held(&kept)
     };
-    let unknown = Held {
+    let unknown = LeaseHandle {
         id: OperationId::new(),
         ..held(&kept)
     };
@@ -184,7 +186,7 @@ where
     let ended = finish(store, &ended).await;
     sleep(TERM * 2).await;
     for record in [&kept, &lapsed, &ended] {
-        let taken = ok(store.take_over_released(&lease(LONG), 100).await);
+        let taken = ok(store.reclaim_released(&lease(LONG), 100).await);
         let id = record.operation().id();
         let is_taken = taken
             .iter()
@@ -209,9 +211,9 @@ where
     for _ in 0..4 {
         records.push(held_by(store, &mine).await);
     }
-    let given_up: Vec<Held> = records.iter().map(held).collect();
+    let given_up: Vec<LeaseHandle> = records.iter().map(held).collect();
     ok(store.release(&given_up).await);
-    let none = ok(store.take_over_released(&lease(LONG), 0).await);
+    let none = ok(store.reclaim_released(&lease(LONG), 0).await);
     law!(
         6,
         none.is_empty(),
@@ -220,7 +222,7 @@ where
     let by = lease(LONG);
     let mut taken = Vec::new();
     loop {
-        let some = ok(store.take_over_released(&by, 3).await);
+        let some = ok(store.reclaim_released(&by, 3).await);
         law!(
             6,
             some.len() <= 3,
@@ -263,7 +265,7 @@ where
         lost == [held(&given_up)],
         "renewing one that is held and one that was released named {lost:?} as lost"
     );
-    let taken = ok(store.take_over_released(&lease(LONG), 100).await);
+    let taken = ok(store.reclaim_released(&lease(LONG), 100).await);
     let is_taken = |record: &Seen| {
         let id = record.operation().id();
         taken.iter().any(|it| it.record.operation().id() == id)
@@ -311,8 +313,8 @@ where
             let what = "taking over what was given up";
             let taken = in_time(6, what, async {
                 loop {
-                    let taken = ok(store.take_over(&holder, 100).await);
-                    let is_it = |taken: &TakenOver<_>| {
+                    let taken = ok(store.reclaim(&holder, 100).await);
+                    let is_it = |taken: &Reclaimed<_>| {
                         taken.record.operation().id() == record.operation().id()
                     };
                     if let Some(taken) = taken.into_iter().find(is_it) {
@@ -346,7 +348,7 @@ where
     }
     ok(store.release(&abandoned).await);
     for limit in [0, 3] {
-        let taken = ok(store.take_over(&lease(LONG), limit).await);
+        let taken = ok(store.reclaim(&lease(LONG), limit).await);
         law!(
             6,
             taken.len() <= limit,

@@ -2,8 +2,8 @@ use http::{Response, StatusCode};
 
 use super::*;
 use crate::{
-    operation::{RecordedResponse, WholeBody},
-    store::{LeaseTerm, NewOperation, Step},
+    operation::{BufferedBody, RecordedResponse},
+    store::{LeaseConfig, NewOperation, Step},
 };
 
 fn next<T>(step: Step<T>) -> Record<T> {
@@ -20,7 +20,7 @@ fn life() -> Vec<Record<RecordedResponse>> {
         .owner(Some(Owner::new("\u{fc}ber \"alles\"")))
         .method(Method::POST)
         .name(Some("render".into()))
-        .lease(LeaseTerm {
+        .lease(LeaseConfig {
             node: NodeId::named("node 1"),
             term: Duration::from_secs(30),
         });
@@ -28,13 +28,15 @@ fn life() -> Vec<Record<RecordedResponse>> {
     let token = FencingToken::from_number(7);
     let pending = Record::create(&new, at(0)).with_holder(token, Some(node));
     let running = next(pending.started(token, at(1)));
-    let progress = Progress::counted(1, 3).unit("pages").message("\u{1f980}");
+    let progress = Progress::from_count(1, 3)
+        .with_unit("pages")
+        .with_message("\u{1f980}");
     let reported = next(running.reported(token, progress, at(2)));
-    let taken = next(reported.taken_over(&NodeId::named("node 2")));
+    let taken = next(reported.reclaimed(&NodeId::named("node 2")));
     let problem = Problem::new(StatusCode::CONFLICT)
         .with_detail("taken")
         .with("code", 0.1);
-    let mut response = Response::new(WholeBody::from("no"));
+    let mut response = Response::new(BufferedBody::from("no"));
     *response.status_mut() = StatusCode::CONFLICT;
     let response = RecordedResponse::new(response);
     let failed = Outcome::Failed(Failure::from(problem).with_response(response));
@@ -42,7 +44,7 @@ fn life() -> Vec<Record<RecordedResponse>> {
     let ended = next(taken.finished(taken.token(), failed, None, at(3), ttl));
     let succeeded = next(running.finished(token, Outcome::Succeeded(None), None, at(3), ttl));
     let version = running.version().unwrap();
-    let canceled = next(running.overruled(version, Outcome::Canceled, at(3), ttl));
+    let canceled = next(running.force_finished(version, Outcome::Canceled, at(3), ttl));
     let ours = Outcome::failed(FailureKind::NotDispatched);
     let ours = next(pending.finished(token, ours, None, at(3), ttl));
     vec![
@@ -60,7 +62,7 @@ fn ends() -> Vec<Record<RecordedResponse>> {
     });
     let canceled = Outcome::CanceledFor("no longer \"needed\"".into());
     let version = running.version().unwrap();
-    let canceled = next(running.overruled(version, canceled, at, ttl));
+    let canceled = next(running.force_finished(version, canceled, at, ttl));
     failed.chain([canceled]).collect()
 }
 
@@ -140,7 +142,7 @@ fn failure_in(cell: Cell) -> Failure<RecordedResponse> {
 #[test]
 fn a_failure_of_ours_is_told_from_that_of_a_service_in_what_the_first_releases_wrote() {
     let answered = |status| {
-        let mut response = Response::new(WholeBody::from("{}"));
+        let mut response = Response::new(BufferedBody::from("{}"));
         *response.status_mut() = status;
         Some(RecordedResponse::new(response))
     };
@@ -183,7 +185,7 @@ fn a_problem_of_an_application_is_its_own_whatever_type_it_has() {
 fn what_this_release_writes_of_a_failure_comes_back_as_it_was() {
     let running = &life()[1];
     for status in [200, 302, 503] {
-        let mut response = Response::new(WholeBody::from("no data"));
+        let mut response = Response::new(BufferedBody::from("no data"));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         let problem = Problem::new(StatusCode::CONFLICT);
         let failure = Failure::from(problem).with_response(RecordedResponse::new(response));

@@ -8,7 +8,8 @@ use super::{Disk, created, held, key, leased, open, success};
 use crate::{
     operation::OperationId,
     store::{
-        Held, Lease, LeaseTerm, List, ListQuery, Owner, Purge, RedbStore, Repository, Store,
+        Lease, LeaseConfig, LeaseHandle, List, ListQuery, Owner, Purge, RedbStore, Repository,
+        Store,
         redb::tables::{CELLS, KEYS, LEASED},
     },
 };
@@ -39,7 +40,7 @@ fn overwrite(database: &Database, id: &OperationId, row: Option<&[u8]>) {
     write.commit().unwrap();
 }
 
-async fn live(store: &RedbStore) -> Held {
+async fn live(store: &RedbStore) -> LeaseHandle {
     let id = OperationId::new();
     let record = created(store.create(leased(&id)).await.unwrap());
     held(&id, record.token())
@@ -74,11 +75,11 @@ async fn live_rows_that_are_damaged_keep_nobody_from_the_others() {
         .map(|it| it.operation().id())
         .collect();
     assert_eq!(listed, [&good.id]);
-    let lease = LeaseTerm::default();
+    let lease = LeaseConfig::default();
     let lost = store.renew(&lease, &all).await.unwrap();
     assert_eq!(lost, all[..3]);
     store.release(&all).await.unwrap();
-    let taken = store.take_over(&lease, 1).await.unwrap();
+    let taken = store.reclaim(&lease, 1).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert_eq!(*taken[0].record.operation().id(), good.id);
     assert!(store.get(&all[0].id).await.is_err());
@@ -102,8 +103,8 @@ async fn a_lease_without_a_cell_keeps_nobody_from_being_taken_over() {
         .release(&[bad.clone(), gone.clone(), good.clone()])
         .await
         .unwrap();
-    let lease = LeaseTerm::default();
-    let taken = store.take_over_released(&lease, 1).await.unwrap();
+    let lease = LeaseConfig::default();
+    let taken = store.reclaim_released(&lease, 1).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert_eq!(*taken[0].record.operation().id(), good.id);
 }

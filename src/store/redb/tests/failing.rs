@@ -8,8 +8,8 @@ use super::{
 use crate::{
     operation::{OperationId, State},
     store::{
-        FencingToken, Keys, Lease, LeaseTerm, List, ListQuery, NodeId, Owner, Purge, RedbStore,
-        Repository, Reservation, Store, StoreError, Write,
+        FencingToken, IdempotencyKeys, Lease, LeaseConfig, List, ListQuery, NodeId, Owner, Purge,
+        RedbStore, Repository, Reservation, Store, StoreError, Written,
     },
 };
 
@@ -36,7 +36,7 @@ async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room()
             let finished = store
                 .finish(&id, record.token(), success(&text), None)
                 .await?;
-            assert!(matches!(finished, Write::Done(_)));
+            assert!(matches!(finished, Written::Done(_)));
             Ok::<_, StoreError>(())
         };
         match ran.await {
@@ -66,7 +66,7 @@ async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room()
             .finish(&id, token, success(&text), None)
             .await
             .unwrap();
-        assert!(matches!(finished, Write::Done(_)), "{finished:?}");
+        assert!(matches!(finished, Written::Done(_)), "{finished:?}");
     }
 }
 
@@ -96,8 +96,8 @@ async fn script(store: &RedbStore) -> usize {
     };
     let record = created(sure!(store.create(new())));
     let holder = record.token();
-    assert!(matches!(sure!(store.start(&id, holder)), Write::Done(_)));
-    let lease = LeaseTerm {
+    assert!(matches!(sure!(store.start(&id, holder)), Written::Done(_)));
+    let lease = LeaseConfig {
         node: NodeId::named("a"),
         term: TERM,
     };
@@ -105,9 +105,9 @@ async fn script(store: &RedbStore) -> usize {
     assert!(lost.is_empty(), "{lost:?}");
     sure!(store.release(&[held(&id, holder)]));
     let node = NodeId::named("b");
-    let lease = LeaseTerm { node, ..lease };
+    let lease = LeaseConfig { node, ..lease };
     // A try that failed may have taken it: it is held for its term then.
-    let taken = sure!(store.take_over(&lease, 9));
+    let taken = sure!(store.reclaim(&lease, 9));
     let holder = match taken
         .iter()
         .find(|taken| *taken.record.operation().id() == id)
@@ -123,7 +123,7 @@ async fn script(store: &RedbStore) -> usize {
         }
     };
     let finished = sure!(store.finish(&id, holder, success(&text), None));
-    assert!(matches!(finished, Write::Done(_)), "{finished:?}");
+    assert!(matches!(finished, Written::Done(_)), "{finished:?}");
     let record = sure!(store.get(&id)).expect("it is there");
     assert_eq!(record.operation().state(), State::Succeeded);
     // Started, taken over and finished: each once.
@@ -132,15 +132,15 @@ async fn script(store: &RedbStore) -> usize {
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
 
     let version = record.version().unwrap();
-    let forgotten = sure!(store.forget(&id, version));
-    assert!(matches!(forgotten, Write::Done(_) | Write::Gone));
+    let forgotten = sure!(store.delete(&id, version));
+    assert!(matches!(forgotten, Written::Done(_) | Written::Gone));
     assert!(sure!(store.get(&id)).is_none());
     let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
-    assert!(matches!(found, Reservation::Forgotten(_)), "{found:?}");
+    assert!(matches!(found, Reservation::Deleted(_)), "{found:?}");
 
     let early = key(&format!("early-{id}"));
     sure!(store.reserve(&early, token, TERM));
-    assert!(sure!(store.settle(&early, token, response("early"))));
+    assert!(sure!(store.complete(&early, token, response("early"))));
     let found = sure!(store.reserve(&early, FencingToken::random(), TERM));
     assert!(matches!(found, Reservation::Answered(_)), "{found:?}");
 

@@ -15,13 +15,13 @@ use super::{
 use crate::{
     operation::{OperationId, State},
     store::{
-        FencingToken, Key, Owner, Version,
+        FencingToken, IdempotencyKey, Owner, Version,
         durable::{
             Abandoned, Engine, Free, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Reader,
             Replaced, Stamp, StandsFor,
         },
         redb::{
-            Redb, RedbError,
+            RedbEngine, RedbError,
             tables::{BARE_KEYS, FORMAT, KNOWN_FORMAT, NEXT_NUMBER},
         },
     },
@@ -48,20 +48,20 @@ fn stamp(version: u64, token: u64) -> Stamp {
     }
 }
 
-fn key(name: &str) -> Key {
-    Key::new(None, name, *b"a digest that is 32 bytes long..")
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, *b"a digest that is 32 bytes long..")
 }
 
 /// The same, of somebody.
-fn owned(name: &str) -> Key {
-    Key {
+fn owned(name: &str) -> IdempotencyKey {
+    IdempotencyKey {
         owner: Some(Owner::new("somebody")),
         ..key(name)
     }
 }
 
 /// Something of everything.
-async fn fill(engine: &Redb) {
+async fn fill(engine: &RedbEngine) {
     let owner = Owner::new("somebody");
     let live = id("live");
     let (first, second, third) = (owned("first"), key("second"), owned("third"));
@@ -102,18 +102,18 @@ async fn fill(engine: &Redb) {
         assert!(matches!(replaced, Ok(Replaced::Done)));
     }
     let until = Some(at(EXPIRES));
-    let gone = engine.forget(&forgotten, stamp(2, 5), b"{\"remains\"}", until);
+    let gone = engine.delete(&forgotten, stamp(2, 5), b"{\"remains\"}", until);
     assert!(matches!(gone.await, Ok(Replaced::Done)));
     let token = FencingToken::from_number(9);
     let minute = Duration::from_secs(60);
     let reserved = engine.reserve(&third, token, minute, at(1));
     assert!(reserved.await.unwrap().is_none());
-    let settled = engine.settle(&third, token, b"an answer", Duration::MAX);
+    let settled = engine.complete(&third, token, b"an answer", Duration::MAX);
     assert!(settled.await.unwrap());
 }
 
 /// Finds what [`fill`] put there.
-async fn check(engine: &Redb) {
+async fn check(engine: &RedbEngine) {
     let cell = engine
         .read(&id("live"), Reader::Store)
         .await
@@ -152,7 +152,7 @@ async fn check(engine: &Redb) {
     assert_eq!(request.as_deref(), Some(&b"a request"[..]));
 
     let owner = Owner::new("somebody");
-    let found = async |key: Key| {
+    let found = async |key: IdempotencyKey| {
         let token = FencingToken::random();
         let found = engine.reserve(&key, token, Duration::ZERO, at(1));
         let found = found.await.unwrap()?;
@@ -170,7 +170,7 @@ async fn check(engine: &Redb) {
     }
     let token = FencingToken::from_number(9);
     let third = owned("third");
-    let again = engine.settle(&third, token, b"", Duration::MAX);
+    let again = engine.complete(&third, token, b"", Duration::MAX);
     assert!(again.await.unwrap(), "it is settled already");
 
     for (owner, numbers) in [(Some(&owner), vec![1]), (None, vec![2])] {
@@ -200,11 +200,11 @@ async fn check(engine: &Redb) {
     );
 }
 
-fn engine(disk: &Disk) -> Result<Redb, RedbError> {
-    Redb::on(Medium::on(Arc::new(disk.clone()), 1 << 20))
+fn engine(disk: &Disk) -> Result<RedbEngine, RedbError> {
+    RedbEngine::on(Medium::on(Arc::new(disk.clone()), 1 << 20))
 }
 
-async fn close(engine: Redb) {
+async fn close(engine: RedbEngine) {
     let closed = engine.ask(super::super::writer::Ask::Close).await;
     closed.unwrap().unwrap();
 }
@@ -244,7 +244,8 @@ async fn a_key_that_cannot_be_read_stops_no_other() {
     assert_ne!(damaged, FORMAT_1);
     let opened = engine(&load(&damaged)).unwrap();
     let token = FencingToken::random();
-    let reserve = async |key: Key| opened.reserve(&key, token, Duration::ZERO, at(1)).await;
+    let reserve =
+        async |key: IdempotencyKey| opened.reserve(&key, token, Duration::ZERO, at(1)).await;
     assert!(reserve(owned("first")).await.unwrap().is_some());
     assert!(!reserve(key("second")).await.unwrap_err().is_transient());
     assert!(reserve(key("new")).await.unwrap().is_none());

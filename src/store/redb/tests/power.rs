@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{Disk, created, held, leased, open, success};
 use crate::{
     operation::{OperationId, State},
-    store::{Lease, LeaseTerm, NodeId, RedbStore, Repository, Store, Write},
+    store::{Lease, LeaseConfig, NodeId, RedbStore, Repository, Store, Written},
 };
 
 /// Numbers that look like chance, the same ones in every run.
@@ -37,7 +37,7 @@ async fn work(store: &RedbStore, is_off: &AtomicBool) -> (Vec<OperationId>, Vec<
         let finished = store
             .finish(&id, record.token(), success(&text(&id)), None)
             .await;
-        assert!(matches!(finished.unwrap(), Write::Done(_)));
+        assert!(matches!(finished.unwrap(), Written::Done(_)));
         if !is_off.load(Relaxed) {
             finished_ids.push(id);
         }
@@ -85,19 +85,19 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
         }
         // Whoever held something is gone.
         let node = NodeId::new();
-        let lease = LeaseTerm {
+        let lease = LeaseConfig {
             node,
             term: super::TERM,
         };
-        for taken in store.take_over(&lease, 9).await.unwrap() {
+        for taken in store.reclaim(&lease, 9).await.unwrap() {
             let id = taken.record.operation().id().clone();
             let token = taken.record.token();
             let lost = store.renew(&lease, &[held(&id, token)]).await.unwrap();
             assert!(lost.is_empty());
             let ended = store.finish(&id, token, success(&text(&id)), None).await;
-            assert!(matches!(ended.unwrap(), Write::Done(_)));
+            assert!(matches!(ended.unwrap(), Written::Done(_)));
         }
-        assert!(store.take_over(&lease, 9).await.unwrap().is_empty());
+        assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
         store.close().await.unwrap();
     }
     assert!(all_finished.len() > 100, "{}", all_finished.len());

@@ -4,7 +4,9 @@ use std::thread;
 
 use super::*;
 use crate::operation::State;
-use crate::store::{Keys, List, ListQuery, Repository, Reservation, Store, Version, Watch, Write};
+use crate::store::{
+    IdempotencyKeys, List, ListQuery, Repository, Reservation, Store, Version, Watch, Written,
+};
 
 const LARGE: usize = 8 * 1024 * 1024;
 
@@ -16,7 +18,7 @@ async fn ended(store: &RedbStore) -> OperationId {
     };
     let outcome = success(&"a".repeat(LARGE));
     let finished = store.finish(&id, record.token(), outcome, None).await;
-    assert!(matches!(finished.unwrap(), Write::Done(_)));
+    assert!(matches!(finished.unwrap(), Written::Done(_)));
     id
 }
 
@@ -51,12 +53,12 @@ async fn a_repetition_takes_no_byte_of_a_result() {
     let mut costs = Vec::new();
     for length in [1, LARGE] {
         let owner = Some(Owner::new("somebody"));
-        let key = Key::new(owner.clone(), format!("of {length}"), [7; 32]);
+        let key = IdempotencyKey::new(owner.clone(), format!("of {length}"), [7; 32]);
         let new = leased(&OperationId::new()).key(key.clone());
         let record = created(store.create(new.clone()).await.unwrap());
         let outcome = success(&"a".repeat(length));
         let finished = store.finish(&new.id, record.token(), outcome, None).await;
-        assert!(matches!(finished.unwrap(), Write::Done(_)));
+        assert!(matches!(finished.unwrap(), Written::Done(_)));
         let by_key = NewOperation {
             id: OperationId::new(),
             ..new.clone()
@@ -139,7 +141,7 @@ async fn what_was_written_last_is_read_in_place_unless_it_is_large() {
     assert_eq!(now(Some(&owner)).as_ref(), Some(&record));
     let outcome = success("small");
     let finished = store.finish(&id, record.token(), outcome, None).await;
-    let Write::Done(record) = finished.unwrap() else {
+    let Written::Done(record) = finished.unwrap() else {
         panic!("nobody else writes");
     };
     assert_eq!(now(Some(&owner)).as_ref(), Some(&record));
@@ -147,7 +149,7 @@ async fn what_was_written_last_is_read_in_place_unless_it_is_large() {
     let foreign = now(Some(&other)).expect("a head is small");
     assert_eq!(foreign.operation().state(), State::Succeeded);
     assert!(foreign.operation().response().is_none());
-    store.forget(&id, record.version().unwrap()).await.unwrap();
+    store.delete(&id, record.version().unwrap()).await.unwrap();
     assert!(store.get_now(&id).is_none());
     assert!(store.get(&id).await.unwrap().is_none());
 
