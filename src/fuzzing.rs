@@ -7,9 +7,9 @@ use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 use crate::store::redb::{cell_again, key_again};
 use crate::{
     BufferedBody, Idempotency, State,
-    dialect::{Event, ForwardedBy, forwarded},
+    dialect::{Event, ForwardingHeader, forwarded},
     operation::{is_json, push_string, resolve_references},
-    poll::{Named, if_match},
+    poll::{NamedTags, if_match},
     run::stored_request,
     store::{Cursor, ListQuery, Owner, cursor::CursorKey},
 };
@@ -43,8 +43,8 @@ pub fn idempotency_key(rules: &Idempotency, value: &[u8]) -> Option<String> {
 #[must_use]
 pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<String> {
     let by = match by_older_fields {
-        true => ForwardedBy::Older,
-        false => ForwardedBy::Standard,
+        true => ForwardingHeader::Older,
+        false => ForwardingHeader::Standard,
     };
     forwarded::base(headers, by, "http")
 }
@@ -53,7 +53,7 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
 #[must_use]
 pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
     let named = if_match(headers, Some(etag)).ok()??;
-    Some(matches!(named, Named::Any | Named::This))
+    Some(matches!(named, NamedTags::Any | NamedTags::This))
 }
 
 /// The number that a cursor of one certain list holds, if it is one.

@@ -18,7 +18,7 @@ use stage::{A, B, Stage, TENANT};
 use tokio::time::sleep;
 use tower_operations::{
     State,
-    checker::{Answer, Reading, Verdict, Violation},
+    checker::{CallAnswer, Reading, Verdict, Violation},
 };
 
 /// A node is stopped past its lease, its operation is taken over and ends, and
@@ -158,7 +158,7 @@ async fn cancel(law: Option<Law>) -> Verdict {
     let id = stage.accepted(A, "Q3", None).await;
     stage.running(&id).await;
     let answer = stage.cancel(B, &id).await;
-    assert!(matches!(answer, Answer::Operation(_)), "{answer:?}");
+    assert!(matches!(answer, CallAnswer::Operation(_)), "{answer:?}");
     stage.print();
     stage.a_while().await;
     stage.poll(B, &id).await;
@@ -186,7 +186,8 @@ async fn two_tenants(law: Option<Law>) -> Verdict {
     stage.print();
     let key = Some("8e03978e-40d5-43dd");
     for (tenant, node) in [(TENANT, A), ("another", B)] {
-        if let Answer::Accepted { operation } = stage.post(tenant, node, "Q3", key, None).await {
+        if let CallAnswer::Accepted { operation } = stage.post(tenant, node, "Q3", key, None).await
+        {
             stage.a_while().await;
             stage.poll_as(tenant, node, &operation).await;
         }
@@ -230,7 +231,7 @@ async fn again(law: Option<Law>) -> Verdict {
     for (title, key, name) in [("Q3", "first", "q"), ("Q4", "second", "q#2")] {
         let answer = stage.post(TENANT, A, title, Some(key), Some(name)).await;
         let operation = name.to_owned();
-        if answer != (Answer::Accepted { operation }) {
+        if answer != (CallAnswer::Accepted { operation }) {
             break;
         }
         stage.a_while().await;

@@ -34,11 +34,11 @@ mod limits {
     use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     #[derive(Debug, Default)]
-    pub(crate) struct Room {
+    pub(crate) struct Usage {
         pub(crate) keys: AtomicUsize,
     }
 
-    impl Room {
+    impl Usage {
         pub(crate) fn has_keys(&self) -> bool {
             self.keys.load(SeqCst) > 0
         }
@@ -62,9 +62,9 @@ use std::{
     time::Duration,
 };
 
-use gate::{Denied, Gate, Returned};
+use gate::{AcceptDenied, AfterReturn, Gate};
 use keyring::{KeyTable, Keyed};
-use limits::Room;
+use limits::Usage;
 use loom::{
     future::block_on,
     sync::{Arc, atomic::AtomicUsize},
@@ -190,9 +190,9 @@ fn conclude(gate: &Gate, succeeds: impl Fn(usize) -> bool) -> (bool, Vec<bool>) 
     let mut goes_on = Vec::new();
     loop {
         match gate.returned() {
-            Returned::Answer => return (true, goes_on),
-            Returned::Nobody => return (false, goes_on),
-            Returned::Create => {
+            AfterReturn::Answer => return (true, goes_on),
+            AfterReturn::Nobody => return (false, goes_on),
+            AfterReturn::Create => {
                 let succeeded = succeeds(goes_on.len());
                 goes_on.push(gate.created(succeeded));
                 if succeeded || !goes_on[goes_on.len() - 1] {
@@ -204,7 +204,7 @@ fn conclude(gate: &Gate, succeeds: impl Fn(usize) -> bool) -> (bool, Vec<bool>) 
 }
 
 /// A handler that signals, in a task of its own.
-fn accepting(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), Denied>> {
+fn accepting(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), AcceptDenied>> {
     let gate = gate.clone();
     thread::spawn(move || block_on(gate.accept()))
 }
@@ -229,7 +229,7 @@ fn of_a_signal_a_return_and_a_hang_up_exactly_one_wins() {
         assert!(created.iter().all(|goes_on| *goes_on));
         match accepted {
             true => assert_eq!(signaled, Ok(())),
-            false => assert_eq!(signaled, Err(Denied::TooLate)),
+            false => assert_eq!(signaled, Err(AcceptDenied::TooLate)),
         }
     });
 }
@@ -264,7 +264,7 @@ fn a_signal_and_a_timer_ask_for_one_creation_and_wake_the_task() {
         assert!(gate.created(true));
         assert_eq!(signal.join().unwrap(), Ok(()));
         timer.join().unwrap();
-        assert_eq!(gate.returned(), Returned::Nobody);
+        assert_eq!(gate.returned(), AfterReturn::Nobody);
         assert!(!gate.leave());
         // Whoever signals once more is accepted already.
         assert_eq!(block_on(gate.accept()), Ok(()));
@@ -281,7 +281,7 @@ fn every_signal_is_answered_when_creating_fails() {
         assert!(answered && goes_on.iter().all(|goes_on| *goes_on));
         for signal in signals {
             let denied = signal.join().unwrap().unwrap_err();
-            assert!(denied == Denied::TooLate || !goes_on.is_empty());
+            assert!(denied == AcceptDenied::TooLate || !goes_on.is_empty());
         }
     });
 }
@@ -310,8 +310,8 @@ fn a_signal_hears_of_a_failure_before_the_call_has_returned() {
         let signal = accepting(&gate);
         block_on(gate.asked());
         assert!(gate.created(false));
-        assert_eq!(signal.join().unwrap(), Err(Denied::Failed));
-        assert_eq!(gate.returned(), Returned::Answer);
+        assert_eq!(signal.join().unwrap(), Err(AcceptDenied::Failed));
+        assert_eq!(gate.returned(), AfterReturn::Answer);
     });
 }
 
@@ -325,7 +325,7 @@ fn a_call_is_dropped_once_if_its_client_leaves_while_creating_fails() {
         // client has left before.
         let goes_on = gate.created(false);
         assert_eq!(client.join().unwrap(), goes_on);
-        assert_eq!(gate.returned(), Returned::Nobody);
+        assert_eq!(gate.returned(), AfterReturn::Nobody);
     });
 }
 
@@ -337,7 +337,7 @@ fn a_client_that_leaves_while_creating_succeeds_drops_nothing() {
         let client = leaving(&gate);
         assert!(gate.created(true));
         assert!(!client.join().unwrap());
-        assert_eq!(gate.returned(), Returned::Nobody);
+        assert_eq!(gate.returned(), AfterReturn::Nobody);
     });
 }
 
@@ -361,16 +361,16 @@ impl Keyed<&'static str> for Bound {
         1
     }
 
-    fn enter(&self, _: &&'static str, _: &Room) {}
+    fn enter(&self, _: &&'static str, _: &Usage) {}
 
-    fn leave(&self, _: &&'static str, _: &Room) {}
+    fn leave(&self, _: &&'static str, _: &Usage) {}
 }
 
 const NOW: Tick = Tick(1);
 
 /// A table with one key, `"key"`, that stands for something past.
-fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Room>) {
-    let (table, room) = (Arc::new(KeyTable::new(1)), Arc::new(Room::default()));
+fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Usage>) {
+    let (table, room) = (Arc::new(KeyTable::new(1)), Arc::new(Usage::default()));
     let past = Bound {
         is_past: true,
         deadline: 5,
@@ -381,7 +381,7 @@ fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Room>) {
 
 /// A thread that makes room by removing a key.
 fn evicting(
-    (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Room>),
+    (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Usage>),
 ) -> thread::JoinHandle<bool> {
     let (table, room) = (table.clone(), room.clone());
     thread::spawn(move || table.evict(NOW, Duration::ZERO, &room))

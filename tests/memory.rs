@@ -10,8 +10,8 @@ use tower_operations::{
     BufferedBody, MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse,
     store::{
         Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
-        List, ListQuery, NewOperation, NodeId, Owner, Past, Purge, Record, Repository, Reservation,
-        Store, StoreError, Version, Watch, Written,
+        List, ListQuery, NewOperation, NodeId, Owner, PastVersion, Purge, Record, Repository,
+        Reservation, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -911,7 +911,7 @@ fn history_bytes(record: &Record<RecordedResponse>) -> usize {
     let has_started = operation.metadata().started_at().is_some();
     let told = u64::from(has_started) + u64::from(operation.state().is_terminal());
     match record.version().unwrap().get() - 1 > told {
-        true => record.history().len() * size_of::<Past>(),
+        true => record.history().len() * size_of::<PastVersion>(),
         false => 0,
     }
 }

@@ -8,8 +8,8 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::rest::{Lent, Rest};
-use crate::{operation::BufferedBody, run::Passing};
+use super::lent_body::{LentBody, RemainingBody};
+use crate::{operation::BufferedBody, run::PassThrough};
 
 pin_project! {
     /// A body that passes through as it is, or one that is there as a whole.
@@ -20,16 +20,16 @@ pin_project! {
     #[derive(Debug)]
     pub struct MaybeBuffered<B> {
         #[pin]
-        kind: Kind<B>,
+        kind: BodyKind<B>,
     }
 }
 
 pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
-    enum Kind<B> {
-        Passing { #[pin] body: B, until_its_end: Option<Passing> },
-        Lent { body: Lent<B> },
+    enum BodyKind<B> {
+        Passing { #[pin] body: B, until_its_end: Option<PassThrough> },
+        Lent { body: LentBody<B> },
         Whole { body: BufferedBody },
     }
 }
@@ -45,7 +45,7 @@ impl<B> MaybeBuffered<B> {
     #[must_use]
     pub fn passing(body: B) -> Self {
         Self {
-            kind: Kind::Passing {
+            kind: BodyKind::Passing {
                 body,
                 until_its_end: None,
             },
@@ -53,9 +53,9 @@ impl<B> MaybeBuffered<B> {
     }
 
     /// The same of a response that a drain waits for.
-    pub(super) fn passing_as(body: B, passing: Option<Passing>) -> Self {
+    pub(super) fn passing_as(body: B, passing: Option<PassThrough>) -> Self {
         Self {
-            kind: Kind::Passing {
+            kind: BodyKind::Passing {
                 body,
                 until_its_end: passing,
             },
@@ -64,15 +64,15 @@ impl<B> MaybeBuffered<B> {
 
     /// A request's body that passes through; over HTTP/1, where the connection cannot go
     /// on without its end, what is not read of it comes back.
-    pub(super) fn lent(body: B, version: Version) -> (Self, Rest)
+    pub(super) fn lent(body: B, version: Version) -> (Self, RemainingBody)
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
         if version > Version::HTTP_11 || body.is_end_stream() {
-            return (Self::passing(body), Rest::default());
+            return (Self::passing(body), RemainingBody::default());
         }
-        let (body, rest) = Rest::of(body);
-        let kind = Kind::Lent { body };
+        let (body, rest) = RemainingBody::of(body);
+        let kind = BodyKind::Lent { body };
         (Self { kind }, rest)
     }
 
@@ -80,7 +80,7 @@ impl<B> MaybeBuffered<B> {
     #[must_use]
     pub fn whole(body: BufferedBody) -> Self {
         Self {
-            kind: Kind::Whole { body },
+            kind: BodyKind::Whole { body },
         }
     }
 }
@@ -111,17 +111,17 @@ impl<B: Body<Data = Bytes>> Body for MaybeBuffered<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passing { body, .. } => body.is_end_stream(),
-            Kind::Lent { body } => body.is_end_stream(),
-            Kind::Whole { body } => body.is_end_stream(),
+            BodyKind::Passing { body, .. } => body.is_end_stream(),
+            BodyKind::Lent { body } => body.is_end_stream(),
+            BodyKind::Whole { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passing { body, .. } => body.size_hint(),
-            Kind::Lent { body } => body.size_hint(),
-            Kind::Whole { body } => body.size_hint(),
+            BodyKind::Passing { body, .. } => body.size_hint(),
+            BodyKind::Lent { body } => body.size_hint(),
+            BodyKind::Whole { body } => body.size_hint(),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::refuse::Refusal;
-use crate::operation::{BufferedBody, Collecting};
+use crate::operation::{BodyCollector, BufferedBody};
 
 /// So many bytes above the limit are read and thrown away to keep the
 /// connection.
@@ -30,7 +30,7 @@ const RESPITE: Duration = Duration::from_millis(200);
 /// [`discard`] once the request is refused.
 pub(super) struct CollectBody<B> {
     body: Pin<Box<B>>,
-    collecting: Collecting,
+    collecting: BodyCollector,
     /// In bytes.
     limit: u64,
     received: u64,
@@ -41,13 +41,13 @@ pub(super) struct CollectBody<B> {
 
 /// Why a body could not be collected.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NotCollected {
+pub(super) struct CollectError {
     pub(super) refusal: Refusal,
     /// Whether the client may still be sending.
     pub(super) unread: bool,
 }
 
-impl NotCollected {
+impl CollectError {
     /// The time of a drain was over first.
     pub(super) const SHUT_DOWN: Self = Self {
         refusal: Refusal::Closed,
@@ -59,7 +59,7 @@ impl<B> CollectBody<B> {
     pub(super) fn new(body: B, limit: u64, at_most: Duration) -> Self {
         Self {
             body: Box::pin(body),
-            collecting: Collecting::up_to(limit),
+            collecting: BodyCollector::up_to(limit),
             limit,
             received: 0,
             at_most,
@@ -79,7 +79,7 @@ where
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<BufferedBody, NotCollected>> {
+    ) -> Poll<Result<BufferedBody, CollectError>> {
         loop {
             let Poll::Ready(frame) = self.body.as_mut().poll_frame(context) else {
                 let at_most = self.at_most;
@@ -91,7 +91,7 @@ where
                     true => Refusal::BodyTooLarge,
                     false => Refusal::BodyTimeout,
                 };
-                return Poll::Ready(Err(NotCollected {
+                return Poll::Ready(Err(CollectError {
                     refusal,
                     unread: true,
                 }));
@@ -101,7 +101,7 @@ where
                 None => return Poll::Ready(Ok(self.collecting.finish())),
                 Some(Err(_)) => {
                     let refusal = Refusal::BodyUnreadable;
-                    return Poll::Ready(Err(NotCollected {
+                    return Poll::Ready(Err(CollectError {
                         refusal,
                         unread: false,
                     }));
@@ -116,14 +116,14 @@ where
                         continue;
                     }
                     // Not kept, only read: it may end soon.
-                    self.collecting = Collecting::up_to(0);
+                    self.collecting = BodyCollector::up_to(0);
                     if self.received <= self.limit.saturating_add(EXCESS) {
                         continue;
                     }
                     true
                 }
             };
-            return Poll::Ready(Err(NotCollected {
+            return Poll::Ready(Err(CollectError {
                 refusal: Refusal::BodyTooLarge,
                 unread,
             }));
@@ -235,7 +235,7 @@ mod tests {
             let begun = Instant::now();
             let collected = std::future::poll_fn(|context| body.poll(context)).await;
             let unread = true;
-            assert_eq!(collected.err(), Some(NotCollected { refusal, unread }));
+            assert_eq!(collected.err(), Some(CollectError { refusal, unread }));
             assert!(begun.elapsed() <= took, "{limit}: {:?}", begun.elapsed());
         }
     }

@@ -7,16 +7,16 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reserve::ASK_AGAIN};
+use super::{hand_over::Wanted, policy::Policy, refuse::Refusal, reservation::ASK_AGAIN};
 use crate::{
     dialect::RequestName,
     operation::RecordedResponse,
-    run::{AtMost, Node, until_answered},
+    run::{Runtime, Timeout, retry_until_certain},
     store::{Created, Lease, Record, Reservation, StoreError},
 };
 
 /// What there is after an operation was to be created.
-pub(super) enum Made {
+pub(super) enum CreateOutcome {
     New(Arc<Record<RecordedResponse>>),
     /// An earlier request made it.
     Repeated(Arc<Record<RecordedResponse>>),
@@ -28,10 +28,10 @@ pub(super) enum Made {
 /// it waits for that. What may exist after a refusal is to be
 /// [disowned](Wanted::disown).
 pub(super) async fn create<R>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     policy: &Policy,
     wanted: &Wanted,
-) -> Result<Made, Refusal>
+) -> Result<CreateOutcome, Refusal>
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -45,15 +45,15 @@ where
         return match create_certainly(node, policy, wanted).await? {
             Created::New(record) => {
                 crash_point!("created");
-                Ok(Made::New(record))
+                Ok(CreateOutcome::New(record))
             }
             // An earlier try has created it.
             Created::Existing(record) if record.token() == wanted.new.token => {
-                Ok(Made::New(record))
+                Ok(CreateOutcome::New(record))
             }
-            Created::Existing(record) => Ok(Made::Repeated(record)),
+            Created::Existing(record) => Ok(CreateOutcome::Repeated(record)),
             Created::IdTaken => Err(Refusal::Taken(wanted.new.id.clone())),
-            Created::KeyHeld(Reservation::Answered(answer)) => Ok(Made::Answered(answer)),
+            Created::KeyHeld(Reservation::Answered(answer)) => Ok(CreateOutcome::Answered(answer)),
             Created::KeyHeld(Reservation::Deleted(record)) => {
                 Err(Refusal::deleted(&record, wanted.name()))
             }
@@ -72,7 +72,7 @@ where
 /// An id that the client chose must not be that of an operation which this
 /// request did not make: the inner service is not called for it.
 pub(super) async fn is_free<R>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     patience: Duration,
     wanted: &Wanted,
 ) -> Result<(), Refusal>
@@ -82,11 +82,11 @@ where
     if wanted.is_fresh {
         return Ok(());
     }
-    let found = until_answered(node, || {
+    let found = retry_until_certain(node, || {
         node.store
             .get_for(&wanted.new.id, wanted.new.owner.as_ref())
     });
-    match AtMost::new(patience, found).await {
+    match Timeout::new(patience, found).await {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
             Err(Refusal::KeyReused(RequestName::Id(wanted.new.id.clone())))
@@ -105,7 +105,7 @@ where
 /// is certain or the time is up. If it never is, the operation that may exist
 /// is to be [disowned](Wanted::disown).
 async fn create_certainly<R>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     policy: &Policy,
     wanted: &Wanted,
 ) -> Result<Created<RecordedResponse>, Refusal>
@@ -117,7 +117,7 @@ where
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
-    let certain = until_answered(node, || async {
+    let certain = retry_until_certain(node, || async {
         wanted.in_doubt.fetch_add(1, Relaxed);
         let created = node.store.create(new.clone()).await;
         if !matches!(created, Err(StoreError::Unavailable(_))) {
@@ -129,7 +129,7 @@ where
             created => created.map(Some),
         }
     });
-    let error = match AtMost::new(policy.create_timeout, certain).await {
+    let error = match Timeout::new(policy.create_timeout, certain).await {
         Ok(Ok(Some(created))) => return Ok(created),
         Ok(Ok(None)) => StoreError::Full.to_string(),
         Ok(Err(error)) => error.chain(),

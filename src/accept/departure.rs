@@ -6,30 +6,33 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Span;
 
 use super::{
-    create::{Made, create},
-    front::{Accepted, Created, Front, Verdict},
+    create::{CreateOutcome, create},
     going::{Creating, Going},
     hand_over::Wanted,
     policy::Policy,
     refuse::Refusal,
     repeated::repeated,
-    reserve::ReservedKey,
+    reservation::ReservedKey,
+    responder::{AcceptAnswer, AcceptResponder, CreatedOperation, Verdict},
 };
 use crate::{
     operation::RecordedResponse,
-    run::{Admitted, Handler, InProcess, Leaving, Node, Take, Taken, WholeRequest, at_once},
+    run::{
+        AdmissionPermit, BufferedRequest, Handler, InProcess, Leaving, Runtime, Take, Taken,
+        now_or_never,
+    },
     store::Lease,
 };
 
 /// A request on its way out of the hands of its client.
 pub(super) struct Departure<S, R> {
-    pub(super) node: Arc<Node<R>>,
+    pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
     pub(super) wanted: Wanted,
     pub(super) reserved: Option<ReservedKey>,
     pub(super) service: S,
-    pub(super) request: Box<WholeRequest>,
-    pub(super) admitted: Admitted,
+    pub(super) request: Box<BufferedRequest>,
+    pub(super) admitted: AdmissionPermit,
     pub(super) span: Span,
 }
 
@@ -40,11 +43,11 @@ where
 {
     /// Creates the operation in place, if the store never waits, and in a task if it may.
     /// Its work is done in a task in any case.
-    pub(super) fn go<P, E>(self, front: Front) -> Going<P, E> {
+    pub(super) fn go<P, E>(self, front: AcceptResponder) -> Going<P, E> {
         // Where there is none this panics, while there is nothing to lose.
         let runtime = Handle::current();
         let made = match self.node.store.never_waits() {
-            true => at_once(create(&self.node, &self.policy, &self.wanted)),
+            true => now_or_never(create(&self.node, &self.policy, &self.wanted)),
             false => None,
         };
         let Some(made) = made else {
@@ -63,12 +66,12 @@ where
             }
             ControlFlow::Continue(leaving) => {
                 let (record, run) = InProcess::begin(leaving);
-                let created = Created::of(&record);
+                let created = CreatedOperation::of(&record);
                 // Before its work begins on another thread: the store has the only one then.
                 drop(record);
                 // If the runtime is shutting down it is dropped, as whatever runs there.
                 runtime.spawn(run);
-                Ok(Accepted::New(created))
+                Ok(AcceptAnswer::New(created))
             }
             ControlFlow::Break(verdict) => verdict,
         };
@@ -77,15 +80,18 @@ where
 
     /// With what was made of it: it leaves for where its work is done, or there is
     /// nothing to do but to answer.
-    fn leave(mut self, made: Result<Made, Refusal>) -> ControlFlow<Verdict, Leaving<S, R>> {
+    fn leave(
+        mut self,
+        made: Result<CreateOutcome, Refusal>,
+    ) -> ControlFlow<Verdict, Leaving<S, R>> {
         let record = match made {
-            Ok(Made::New(record)) => record,
-            Ok(Made::Repeated(record)) => {
+            Ok(CreateOutcome::New(record)) => record,
+            Ok(CreateOutcome::Repeated(record)) => {
                 let (parts, name) = (&self.request.parts, self.wanted.name());
                 return ControlFlow::Break(repeated(&self.policy, parts, &record, name));
             }
-            Ok(Made::Answered(answer)) => {
-                return ControlFlow::Break(Ok(Accepted::Answered(answer)));
+            Ok(CreateOutcome::Answered(answer)) => {
+                return ControlFlow::Break(Ok(AcceptAnswer::Answered(answer)));
             }
             Err(refusal) => {
                 if refusal == Refusal::Closed {
@@ -122,7 +128,7 @@ where
     // The client may be gone; the operation is not.
     let tell = |taken| {
         let _ = tell.send(match taken {
-            Taken::Yes(record) => Ok(Accepted::New(Created::of(&record))),
+            Taken::Yes(record) => Ok(AcceptAnswer::New(CreatedOperation::of(&record))),
             Taken::No => Err(Refusal::Unavailable),
         });
     };

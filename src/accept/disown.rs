@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::hand_over::Wanted;
 use crate::{
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
-    run::{Node, afterwards, log_end, until_answered},
+    run::{Runtime, afterwards, log_end, retry_until_certain},
     store::{FencingToken, Lease, Written},
 };
 
@@ -20,7 +20,7 @@ impl Wanted {
     /// refused; `admitted` is its place in flight.
     ///
     /// Nothing else of the request is kept: the store may be out of order for long.
-    pub(super) fn disown<R, P>(&self, node: &Arc<Node<R>>, admitted: P)
+    pub(super) fn disown<R, P>(&self, node: &Arc<Runtime<R>>, admitted: P)
     where
         R: Lease<Output = RecordedResponse>,
         P: Send + 'static,
@@ -42,13 +42,13 @@ impl Wanted {
 
 /// Ends it as soon as the store answers. What is not there yet may still come, from a
 /// connection that is slow: it is looked for until its lease would be over.
-async fn end<R>(node: &Node<R>, id: &OperationId, token: FencingToken, term: Duration)
+async fn end<R>(node: &Runtime<R>, id: &OperationId, token: FencingToken, term: Duration)
 where
     R: Lease<Output = RecordedResponse>,
 {
     let begun = Instant::now();
     loop {
-        let ended = until_answered(node, || {
+        let ended = retry_until_certain(node, || {
             let interrupted = Outcome::failed(FailureKind::Interrupted);
             node.store.finish(id, token, interrupted, None)
         });
@@ -88,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn what_may_have_been_made_is_ended_when_the_request_is_refused() {
         let store = MemoryStore::new();
-        let node = Arc::new(Node::new(store.clone()));
+        let node = Arc::new(Runtime::new(store.clone()));
         let new = NewOperation::new(OperationId::new());
         // A try that was given up before it had answered.
         store.create(new.clone()).await.unwrap();
@@ -107,9 +107,9 @@ mod tests {
     }
 
     /// The bytes of a request, for as long as somebody has them.
-    struct Kept(Arc<[u8]>);
+    struct RetainedBytes(Arc<[u8]>);
 
-    impl AsRef<[u8]> for Kept {
+    impl AsRef<[u8]> for RetainedBytes {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
@@ -117,11 +117,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_may_have_been_made_is_looked_for_in_its_place_in_flight_without_its_request() {
-        let node = Arc::new(Node::new(MemoryStore::new()));
+        let node = Arc::new(Runtime::new(MemoryStore::new()));
         let bytes: Arc<[u8]> = Arc::from(&b"Q3"[..]);
         let kept: Weak<[u8]> = Arc::downgrade(&bytes);
         let mut new = NewOperation::new(OperationId::new());
-        new.request = Some(Bytes::from_owner(Kept(bytes)));
+        new.request = Some(Bytes::from_owner(RetainedBytes(bytes)));
         let wanted = in_doubt(new);
         // It is not there yet, and may come.
         wanted.disown(&node, node.in_flight.admit().unwrap());

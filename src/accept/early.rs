@@ -6,7 +6,7 @@ use http_body::Body;
 use tokio::time::timeout;
 use tower::BoxError;
 
-use super::{policy::Policy, reserve::ReservedKey};
+use super::{policy::Policy, reservation::ReservedKey};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
     run::{InFlight, Told, collect},

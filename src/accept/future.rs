@@ -14,17 +14,17 @@ use tower::{BoxError, Service, util::Oneshot};
 
 use super::{
     RequestBody, ResponseBody,
-    collect::{CollectBody, NotCollected},
-    going::{Answer, Going, Gone},
+    collect::{CollectBody, CollectError},
+    drain_over::DrainOver,
+    going::{AcceptResponse, Going, Gone},
     hand_over::Arriving,
     inner::Inner,
-    over::Over,
-    refuse::{Refusing, discard_after},
-    when::{Preferred, Reply},
+    mode::{AppliedPreferences, ReplyKind},
+    refuse::{DrainRefusal, discard_after},
 };
 use crate::{
     operation::{BufferedBody, RecordedResponse},
-    run::Passing,
+    run::PassThrough,
     store::Lease,
 };
 
@@ -36,8 +36,8 @@ pin_project! {
         S: Service<Request<RequestBody<B>>>,
     {
         #[pin]
-        state: State<S, R, B>,
-        preferred: Preferred,
+        state: AcceptState<S, R, B>,
+        preferred: AppliedPreferences,
         // When the request came, if that is going to be asked.
         begun: Option<Instant>,
     }
@@ -45,18 +45,18 @@ pin_project! {
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, R, B>
+    enum AcceptState<S, R, B>
     where
         S: Service<Request<RequestBody<B>>>,
         {
         Passing {
             #[pin]
             response: Oneshot<S, Request<RequestBody<B>>>,
-            passing: Option<Passing>,
-            refusing: Option<Refusing>,
-            over: Over,
+            passing: Option<PassThrough>,
+            refusing: Option<DrainRefusal>,
+            over: DrainOver,
         },
-        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)>, over: Over },
+        Collecting { collecting: Option<(CollectBody<B>, Arriving<S, R>)>, over: DrainOver },
         Going { going: Option<Going<S::Response, S::Error>> },
     }
 }
@@ -69,53 +69,53 @@ where
     /// over.
     pub(super) fn passing(
         response: Oneshot<S, Request<RequestBody<B>>>,
-        passing: Option<Passing>,
-        refusing: Option<Refusing>,
+        passing: Option<PassThrough>,
+        refusing: Option<DrainRefusal>,
     ) -> Self {
-        State::Passing {
+        AcceptState::Passing {
             response,
             passing,
             refusing,
-            over: Over::default(),
+            over: DrainOver::default(),
         }
         .into()
     }
 
     /// Collects the body first.
     pub(super) fn collecting(body: CollectBody<B>, arriving: Arriving<S, R>) -> Self {
-        State::Collecting {
+        AcceptState::Collecting {
             collecting: Some((body, arriving)),
-            over: Over::default(),
+            over: DrainOver::default(),
         }
         .into()
     }
 
     pub(super) fn going(going: Going<S::Response, S::Error>) -> Self {
-        State::Going { going: Some(going) }.into()
+        AcceptState::Going { going: Some(going) }.into()
     }
 
     pub(super) fn refused(response: Response<BufferedBody>) -> Self {
         Self::going(Going::Answer {
             response,
-            reply: Reply::Refused,
+            reply: ReplyKind::Refused,
         })
     }
 
     /// Says in the response which preferences were followed.
-    pub(super) fn set_preferred(&mut self, preferred: Preferred) {
+    pub(super) fn set_preferred(&mut self, preferred: AppliedPreferences) {
         self.preferred = preferred;
         self.begun = preferred.has_wait().then(Instant::now);
     }
 }
 
-impl<S, R, B> From<State<S, R, B>> for ResponseFuture<S, R, B>
+impl<S, R, B> From<AcceptState<S, R, B>> for ResponseFuture<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
-    fn from(state: State<S, R, B>) -> Self {
+    fn from(state: AcceptState<S, R, B>) -> Self {
         Self {
             state,
-            preferred: Preferred::default(),
+            preferred: AppliedPreferences::default(),
             begun: None,
         }
     }
@@ -147,14 +147,14 @@ where
     }
 }
 
-impl<S, R, B> State<S, R, B>
+impl<S, R, B> AcceptState<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
     fn poll_answer<C>(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<(Answer<C, S::Error>, Reply)>
+    ) -> Poll<(AcceptResponse<C, S::Error>, ReplyKind)>
     where
         S: Inner<B, Body = C>,
         C: Body,
@@ -184,7 +184,7 @@ where
                         // Drops the call, which gives back what it has not read.
                         self.set(Self::Going { going: None });
                         let answer = Ok(refusing.response().map(ResponseBody::whole));
-                        return Poll::Ready((answer, Reply::Refused));
+                        return Poll::Ready((answer, ReplyKind::Refused));
                     };
                     let passing = passing.take();
                     if let Some(passing) = &passing {
@@ -195,7 +195,7 @@ where
                     let passing = passing.filter(|_| response.as_ref().is_ok_and(ends));
                     let answer =
                         response.map(|it| it.map(|body| ResponseBody::passing_as(body, passing)));
-                    return Poll::Ready((answer, Reply::Direct));
+                    return Poll::Ready((answer, ReplyKind::Direct));
                 }
                 StateProjection::Collecting { collecting, over } => {
                     let (body, arriving) = collecting.as_mut().expect("polled after it was ready");
@@ -205,13 +205,13 @@ where
                             let in_flight = &arriving.node.in_flight;
                             ready!(over.poll(in_flight, context));
                             in_flight.refused();
-                            Err(NotCollected::SHUT_DOWN)
+                            Err(CollectError::SHUT_DOWN)
                         }
                     };
                     let (rest, arriving) = collecting.take().expect("it was there a line ago");
                     match collected {
                         Ok(body) => arriving.go_on(body),
-                        Err(NotCollected { refusal, unread }) => {
+                        Err(CollectError { refusal, unread }) => {
                             let version = arriving.request.parts.version;
                             let mut response = refusal.response(&arriving.policy, version, unread);
                             if unread {
@@ -219,7 +219,7 @@ where
                             }
                             Going::Answer {
                                 response,
-                                reply: Reply::Refused,
+                                reply: ReplyKind::Refused,
                             }
                         }
                     }

@@ -13,38 +13,38 @@ use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
     ResponseBody,
-    front::{Accepted, Created, Front, Verdict},
+    lent_body::RemainingBody,
+    mode::ReplyKind,
     refuse::Refusal,
-    rest::Rest,
-    when::Reply,
+    responder::{AcceptAnswer, AcceptResponder, CreatedOperation, Verdict},
 };
 use crate::{
     operation::BufferedBody,
-    run::{Gate, NotAccepted, Passing, Told, Work},
+    run::{Gate, NotAccepted, PassThrough, RunContext, Told},
 };
 
 /// What has become of it.
 pub(super) enum Going<P, E> {
     Creating(Creating),
-    Held(Held<P, E>),
+    Held(HeldCall<P, E>),
     /// Its key is looked up first.
     Reserving(Pin<Box<dyn Future<Output = Self> + Send>>),
     Answer {
         response: Response<BufferedBody>,
-        reply: Reply,
+        reply: ReplyKind,
     },
 }
 
 /// An operation that is being created, whatever the client does.
 pub(super) struct Creating {
     created: oneshot::Receiver<Verdict>,
-    front: Front,
+    front: AcceptResponder,
 }
 
 impl Creating {
     /// By a task that says what has become of it.
     pub(super) fn by<P, E, F>(
-        front: Front,
+        front: AcceptResponder,
         task: impl FnOnce(oneshot::Sender<Verdict>) -> F,
     ) -> Going<P, E>
     where
@@ -57,31 +57,31 @@ impl Creating {
     }
 }
 
-impl<P, E> From<(Response<BufferedBody>, Reply)> for Going<P, E> {
-    fn from((response, reply): (Response<BufferedBody>, Reply)) -> Self {
+impl<P, E> From<(Response<BufferedBody>, ReplyKind)> for Going<P, E> {
+    fn from((response, reply): (Response<BufferedBody>, ReplyKind)) -> Self {
         Self::Answer { response, reply }
     }
 }
 
 /// A call that may still be answered directly. Dropped before that is decided,
 /// it takes the call with it.
-pub(super) struct Held<P, E> {
+pub(super) struct HeldCall<P, E> {
     told: oneshot::Receiver<Telling<P, E>>,
-    front: Front,
-    work: Arc<Work>,
+    front: AcceptResponder,
+    work: Arc<RunContext>,
     task: AbortHandle,
     /// Of a body that streams.
-    pub(super) rest: Rest,
+    pub(super) rest: RemainingBody,
 }
 
 /// What a held call comes to; and what a drain waits for, if it is an answer.
-pub(super) type Telling<P, E> = (Told<P, E>, Option<Passing>);
+pub(super) type Telling<P, E> = (Told<P, E>, Option<PassThrough>);
 
-impl<P, E> Held<P, E> {
+impl<P, E> HeldCall<P, E> {
     pub(super) fn new(
         told: oneshot::Receiver<Telling<P, E>>,
-        front: Front,
-        work: Arc<Work>,
+        front: AcceptResponder,
+        work: Arc<RunContext>,
         task: AbortHandle,
     ) -> Self {
         Self {
@@ -89,12 +89,12 @@ impl<P, E> Held<P, E> {
             front,
             work,
             task,
-            rest: Rest::default(),
+            rest: RemainingBody::default(),
         }
     }
 }
 
-impl<P, E> Drop for Held<P, E> {
+impl<P, E> Drop for HeldCall<P, E> {
     fn drop(&mut self) {
         if self.work.gate().is_some_and(Gate::leave) {
             // What the call has moved elsewhere has only this to know by.
@@ -104,12 +104,12 @@ impl<P, E> Drop for Held<P, E> {
     }
 }
 
-pub(super) type Answer<C, E> = Result<Response<ResponseBody<C>>, E>;
+pub(super) type AcceptResponse<C, E> = Result<Response<ResponseBody<C>>, E>;
 
 /// Where a step of [`Going`] leads.
 pub(super) enum Gone<C, E> {
     On(Going<Response<C>, E>),
-    Answered(Answer<C, E>, Reply),
+    Answered(AcceptResponse<C, E>, ReplyKind),
 }
 
 impl<C, E> Going<Response<C>, E> {
@@ -124,7 +124,7 @@ impl<C, E> Going<Response<C>, E> {
                 // The task is gone: the runtime is shutting down.
                 ours(front.answer(&verdict.unwrap_or(Err(Refusal::Unavailable))))
             }
-            Self::Held(Held {
+            Self::Held(HeldCall {
                 told, front, rest, ..
             }) => match ready!(Pin::new(told).poll(context)) {
                 // It has no words of its own for that.
@@ -135,11 +135,11 @@ impl<C, E> Going<Response<C>, E> {
                 }
                 Ok((Told::Answered(answer), passing)) => Gone::Answered(
                     answer.map(|it| it.map(|body| ResponseBody::passing_as(body, passing))),
-                    Reply::Direct,
+                    ReplyKind::Direct,
                 ),
-                Ok((Told::Settled(response), _)) => ours((response, Reply::Direct)),
+                Ok((Told::Settled(response), _)) => ours((response, ReplyKind::Direct)),
                 Ok((Told::Accepted(record), _)) => {
-                    ours(front.answer(&Ok(Accepted::New(Created::of(&record)))))
+                    ours(front.answer(&Ok(AcceptAnswer::New(CreatedOperation::of(&record)))))
                 }
                 Ok((Told::Panicked(payload), _)) => resume_unwind(payload),
                 Ok((Told::Failed(kind), _)) => ours(front.refuse(&Refusal::Failed(kind), rest)),

@@ -12,36 +12,36 @@ use super::{
     RequestBody,
     create::is_free,
     departure::Departure,
-    front::{Accepted, Front},
-    going::{Going, Held},
+    going::{Going, HeldCall},
     idempotency::sent,
     inner::Inner,
+    mode::{Decision, ReplyKind},
     policy::Policy,
     refuse::Refusal,
     repeated::repeated,
-    reserve::{Reserved, ReservedKey},
-    when::{Reply, Way},
+    reservation::{ReserveOutcome, ReservedKey},
+    responder::{AcceptAnswer, AcceptResponder},
 };
 use crate::{
     dialect::RequestName,
     operation::{BufferedBody, OperationId, RecordedResponse},
-    run::{Admitted, Node, WholeRequest},
-    store::{FencingToken, KeyPowers, Lease, LeaseConfig, NewOperation, Owner},
+    run::{AdmissionPermit, BufferedRequest, Runtime},
+    store::{FencingToken, KeyCapability, Lease, LeaseConfig, NewOperation, Owner},
 };
 
 /// A request that was let in, and what it needs to become an operation.
 pub(super) struct Arriving<S, R> {
     pub(super) inner: S,
-    pub(super) node: Arc<Node<R>>,
+    pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
-    pub(super) way: Way,
+    pub(super) way: Decision,
     /// Without its body, until that was collected.
-    pub(super) request: Box<WholeRequest>,
+    pub(super) request: Box<BufferedRequest>,
     /// Whether it is kept to be run again.
     pub(super) is_kept: bool,
     /// Whose it is.
     pub(super) owner: Option<Owner>,
-    pub(super) admitted: Admitted,
+    pub(super) admitted: AdmissionPermit,
 }
 
 /// The operation that a request is to be.
@@ -93,19 +93,21 @@ where
         };
         match (self.way, &wanted.new.key, self.node.keys.get().copied()) {
             // Creating with a fresh id reserves the key in the same step.
-            (Way::Pass | Way::Now, Some(_), Some(keys)) if !wanted.is_fresh => {
+            (Decision::Pass | Decision::Now, Some(_), Some(keys)) if !wanted.is_fresh => {
                 Going::Reserving(Box::pin(self.reserve(keys, wanted)))
             }
-            (Way::Pass | Way::Now, _, _) => self.hand_over(wanted, None),
-            (Way::After(_) | Way::Signaled, Some(_), Some(keys)) => {
+            (Decision::Pass | Decision::Now, _, _) => self.hand_over(wanted, None),
+            (Decision::After(_) | Decision::Signaled, Some(_), Some(keys)) => {
                 Going::Reserving(Box::pin(self.reserve(keys, wanted)))
             }
-            (Way::After(_) | Way::Signaled, _, _) => Going::Held(self.hold_whole(wanted, None)),
+            (Decision::After(_) | Decision::Signaled, _, _) => {
+                Going::Held(self.hold_whole(wanted, None))
+            }
         }
     }
 
     /// Holds the call of a request that streams.
-    pub(super) fn stream<B>(self, body: B) -> Held<S::Response, S::Error>
+    pub(super) fn stream<B>(self, body: B) -> HeldCall<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -122,7 +124,7 @@ where
         self,
         wanted: Wanted,
         reserved: Option<ReservedKey>,
-    ) -> Held<S::Response, S::Error>
+    ) -> HeldCall<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -133,7 +135,7 @@ where
     /// Reserves the key, then holds the call.
     async fn reserve<B>(
         self,
-        keys: KeyPowers<R>,
+        keys: KeyCapability<R>,
         mut wanted: Wanted,
     ) -> Going<S::Response, S::Error>
     where
@@ -155,24 +157,24 @@ where
             }
         };
         let verdict = match reserved {
-            Ok(Reserved::Free(key)) => {
+            Ok(ReserveOutcome::Free(key)) => {
                 let node = Arc::clone(&self.node);
                 if let Err(refusal) = is_free(&node, patience, &wanted).await {
                     return self.refused(&refusal);
                 }
                 wanted.new = wanted.new.reservation(key.token);
                 return match self.way {
-                    Way::Pass | Way::Now => self.hand_over(wanted, Some(key)),
-                    Way::After(_) | Way::Signaled => {
+                    Decision::Pass | Decision::Now => self.hand_over(wanted, Some(key)),
+                    Decision::After(_) | Decision::Signaled => {
                         Going::Held(self.hold_whole(wanted, Some(key)))
                     }
                 };
             }
-            Ok(Reserved::Operation(record)) => {
+            Ok(ReserveOutcome::Operation(record)) => {
                 let parts = &self.request.parts;
                 repeated(&self.policy, parts, &record, wanted.name())
             }
-            Ok(Reserved::Answered(answer)) => Ok(Accepted::Answered(answer)),
+            Ok(ReserveOutcome::Answered(answer)) => Ok(AcceptAnswer::Answered(answer)),
             Err(refusal) => Err(refusal),
         };
         self.front(&wanted.new.id).answer(&verdict).into()
@@ -252,14 +254,14 @@ where
     }
 
     /// Made before there is anything to lose: it runs a hook of the application.
-    pub(super) fn front(&self, id: &OperationId) -> Front {
+    pub(super) fn front(&self, id: &OperationId) -> AcceptResponder {
         let parts = &self.request.parts;
         let urls = self.policy.locator.urls(parts, id);
-        Front::new(Arc::clone(&self.policy), urls, parts.version)
+        AcceptResponder::new(Arc::clone(&self.policy), urls, parts.version)
     }
 
     fn refused<P, E>(&self, refusal: &Refusal) -> Going<P, E> {
         let response = refusal.response(&self.policy, self.request.parts.version, false);
-        (response, Reply::Refused).into()
+        (response, ReplyKind::Refused).into()
     }
 }

@@ -5,7 +5,7 @@ use std::{marker::PhantomData, sync::Arc};
 use super::{AsyncAcceptLayer, policy::Policy};
 use crate::{
     operation::RecordedResponse,
-    run::{Dispatch, Drain, HandOff, Node, Recovery},
+    run::{Dispatch, Dispatcher, Drain, Recovery, Runtime},
     store::Lease,
 };
 
@@ -40,7 +40,7 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> AsyncAcceptLayer<R, D> {
         let mut policy = Policy::default();
         policy.hands_off = true;
         Self {
-            node: Arc::new(Node::handing_off(store, HandOff::to(dispatch))),
+            node: Arc::new(Runtime::handing_off(store, Dispatcher::to(dispatch))),
             policy: Arc::new(policy),
             run: PhantomData,
         }

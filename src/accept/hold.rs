@@ -10,17 +10,17 @@ use tracing::{Instrument, Span};
 
 use super::{
     RequestBody,
-    create::{Made, create},
+    create::{CreateOutcome, create},
     early::settled,
-    going::Held,
+    going::HeldCall,
     hand_over::{Arriving, Wanted},
     inner::Inner,
-    reserve::ReservedKey,
-    when::Way,
+    mode::Decision,
+    reservation::ReservedKey,
 };
 use crate::{
     operation::{BufferedBody, RecordedResponse},
-    run::{Holding, OperationHandle, Told, WholeRequest, Work, operation_span},
+    run::{BufferedRequest, CallHold, OperationHandle, RunContext, Told, operation_span},
     store::Lease,
 };
 
@@ -35,7 +35,7 @@ where
         wanted: Wanted,
         body: impl FnOnce(BufferedBody) -> RequestBody<B>,
         mut reserved: Option<ReservedKey>,
-    ) -> Held<S::Response, S::Error>
+    ) -> HeldCall<S::Response, S::Error>
     where
         S: Inner<B>,
         B: Body<Data = Bytes> + Send + 'static,
@@ -50,12 +50,12 @@ where
             admitted,
             ..
         } = self;
-        let work = Arc::new(Work::held_at_a_gate(
+        let work = Arc::new(RunContext::held_at_a_gate(
             wanted.new.id.clone(),
             wanted.new.request.is_some(),
         ));
         let base = request.base();
-        let WholeRequest {
+        let BufferedRequest {
             mut parts,
             body: whole,
             ..
@@ -66,7 +66,7 @@ where
             .insert(OperationHandle::new(Arc::clone(&work)));
         let request = Box::new(Request::from_parts(parts, body(whole)));
         let (tell, told) = oneshot::channel();
-        let holding = Holding {
+        let holding = CallHold {
             node: Arc::clone(&node),
             limits: policy.run,
             work: Arc::clone(&work),
@@ -74,8 +74,8 @@ where
             request,
             base,
             deadline: match way {
-                Way::After(limit) => Some(limit),
-                Way::Pass | Way::Now | Way::Signaled => None,
+                Decision::After(limit) => Some(limit),
+                Decision::Pass | Decision::Now | Decision::Signaled => None,
             },
         };
         let run = async move {
@@ -90,8 +90,8 @@ where
                 let mut wanted = wanted.anew();
                 wanted.new.is_running = is_running;
                 match create(node, policy, &wanted).await {
-                    Ok(Made::New(record)) => Ok(record),
-                    Ok(Made::Repeated(_) | Made::Answered(_)) => Err(()),
+                    Ok(CreateOutcome::New(record)) => Ok(record),
+                    Ok(CreateOutcome::Repeated(_) | CreateOutcome::Answered(_)) => Err(()),
                     Err(_) => {
                         wanted.disown(node, Arc::clone(admitted));
                         Err(())
@@ -122,6 +122,6 @@ where
         };
         // Boxed once: on its way into a task a future is moved many times.
         let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
-        Held::new(told, front, work, task)
+        HeldCall::new(told, front, work, task)
     }
 }

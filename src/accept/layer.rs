@@ -3,12 +3,12 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use http::{Uri, request::Parts};
 use tower_layer::Layer;
 
-use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, policy::Policy, when::When};
+use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, mode::Mode, policy::Policy};
 use crate::{
-    dialect::{Dialect, ForwardedBy, InvalidPublicUrl, RetryAfter},
+    dialect::{Dialect, ForwardingHeader, InvalidPublicUrl, RetryAfter},
     operation::{OperationId, RecordedResponse},
-    run::{Drain, InProcess, Node, Recovery},
-    store::{IdempotencyKeys, KeyPowers, Lease, LeaseConfig, MemoryStore, Owner},
+    run::{Drain, InProcess, Recovery, Runtime},
+    store::{IdempotencyKeys, KeyCapability, Lease, LeaseConfig, MemoryStore, Owner},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
@@ -38,7 +38,7 @@ use crate::{
 /// run: here, unless it [hands them off](AsyncAcceptLayer::hand_off).
 #[must_use]
 pub struct AsyncAcceptLayer<R, D = InProcess> {
-    pub(super) node: Arc<Node<R>>,
+    pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
     /// Where requests are run.
     pub(super) run: PhantomData<fn() -> D>,
@@ -48,7 +48,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     /// A layer that keeps its operations in `store`.
     pub fn new(store: R) -> Self {
         Self {
-            node: Arc::new(Node::new(store)),
+            node: Arc::new(Runtime::new(store)),
             policy: Arc::default(),
             run: PhantomData,
         }
@@ -73,7 +73,7 @@ impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
 impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
     /// Runs a request once that comes twice; see [`Idempotency`].
     pub fn idempotency(self, rules: Idempotency) -> Self {
-        self.node.keys.get_or_init(KeyPowers::of_store);
+        self.node.keys.get_or_init(KeyCapability::of_store);
         self.with(|policy| policy.idempotency = Some(rules))
     }
 }
@@ -96,7 +96,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// server tells: hyper does not notice the hang-up of an HTTP/1.1 client that
     /// has pipelined a further request.
     pub fn after(self, limit: Duration) -> Self {
-        self.with(|policy| policy.when = When::After(limit))
+        self.with(|policy| policy.mode = Mode::After(limit))
     }
 
     /// Accepts a request when its handler says so, by
@@ -104,7 +104,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// returns before, its response goes out as it is. Request bodies stream,
     /// and [`body_limit`](Self::body_limit) is the handler's business.
     pub fn when_signaled(self) -> Self {
-        self.with(|policy| policy.when = When::Signaled)
+        self.with(|policy| policy.mode = Mode::Signaled)
     }
 
     /// The longest that `Prefer: wait=N` makes anybody wait; 30 seconds by
@@ -133,7 +133,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
     /// sensitive is left out, unless [asked for](Self::store_credentials).
     pub fn rerun_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.set_may_run_again(Arc::new(predicate)))
+        self.with(|policy| policy.set_rerun_if(Arc::new(predicate)))
     }
 }
 
@@ -149,14 +149,14 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// Which requests are accepted; the others pass through. By default
     /// [`accepts_by_default`](super::accepts_by_default).
     pub fn accept_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.set_which(Arc::new(predicate)))
+        self.with(|policy| policy.set_accept_if(Arc::new(predicate)))
     }
 
     /// Accepts only requests that ask for it with `Prefer: respond-async`
     /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
     /// addition, the answer goes out as it is if it comes within N seconds.
     pub fn when_preferred(self) -> Self {
-        self.with(|policy| policy.when = When::Preferred)
+        self.with(|policy| policy.mode = Mode::Preferred)
     }
 
     /// How many requests are being accepted, pending or running at the most,
@@ -220,13 +220,13 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// With the feature `axum` the default is axum's `OriginalUri`, so nested routers need
     /// nothing. Elsewhere the default is the request's URI.
     pub fn original_uri(self, target: impl Fn(&Parts) -> Uri + Send + Sync + 'static) -> Self {
-        self.with(|policy| policy.set_target(Arc::new(target)))
+        self.with(|policy| policy.set_original_uri(Arc::new(target)))
     }
 
     /// Keeps credentials with the requests that are [kept](Self::rerun_if) or
     /// [handed off](Self::hand_off): whoever reads the store, or the queue, can read them.
     pub fn store_credentials(self) -> Self {
-        self.with(|policy| policy.keeps_credentials = true)
+        self.with(|policy| policy.stores_credentials = true)
     }
 
     /// The name of this node, and the term of its leases: how long it may be silent
@@ -268,7 +268,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     ///
     /// To trust everybody is to let clients choose where others are sent.
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        let (by, trusted) = (ForwardedBy::Standard, Arc::new(trusted));
+        let (by, trusted) = (ForwardingHeader::Standard, Arc::new(trusted));
         self.with(|policy| policy.locator.set_trusted(by, trusted))
     }
 
@@ -278,7 +278,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self,
         trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let (by, trusted) = (ForwardedBy::Older, Arc::new(trusted));
+        let (by, trusted) = (ForwardingHeader::Older, Arc::new(trusted));
         self.with(|policy| policy.locator.set_trusted(by, trusted))
     }
 

@@ -9,24 +9,24 @@ use http::{
 
 use super::{
     ExtractOwner, Idempotency,
-    when::{Preferred, Way, When},
+    mode::{AppliedPreferences, Decision, Mode},
 };
 use crate::{
     dialect::{
         AdaptiveRetryAfter, Dialect, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
     },
-    run::{OperationHandle, RunLimits, WholeRequest, stored_request},
+    run::{BufferedRequest, OperationHandle, RunLimits, stored_request},
     store::Owner,
 };
 
 type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
-type TargetFn = dyn Fn(&Parts) -> Uri + Send + Sync;
+type OriginalUriFn = dyn Fn(&Parts) -> Uri + Send + Sync;
 
 /// What may differ from route to route; what they share is in the node.
 #[derive(Clone)]
 pub(super) struct Policy {
-    which: Arc<Predicate>,
-    pub(super) when: When,
+    accept_if: Arc<Predicate>,
+    pub(super) mode: Mode,
     pub(super) max_wait: Duration,
     owner: Option<Arc<dyn ExtractOwner>>,
     pub(super) idempotency: Option<Idempotency>,
@@ -41,10 +41,10 @@ pub(super) struct Policy {
     pub(super) replay: Replay,
     pub(super) name: Option<Arc<str>>,
     /// Which requests are kept to be run again.
-    may_run_again: Option<Arc<Predicate>>,
+    rerun_if: Option<Arc<Predicate>>,
     /// The target by which the whole application knows a request.
-    target: Option<Arc<TargetFn>>,
-    pub(super) keeps_credentials: bool,
+    original_uri: Option<Arc<OriginalUriFn>>,
+    pub(super) stores_credentials: bool,
     /// Requests are run elsewhere.
     pub(super) hands_off: bool,
 }
@@ -52,8 +52,8 @@ pub(super) struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            which: Arc::new(accepts_by_default),
-            when: When::Always,
+            accept_if: Arc::new(accepts_by_default),
+            mode: Mode::Always,
             max_wait: Duration::from_secs(30),
             owner: None,
             idempotency: None,
@@ -66,9 +66,9 @@ impl Default for Policy {
             dialect: Arc::new(Plain::default()),
             replay: Replay::default(),
             name: None,
-            may_run_again: None,
-            target: None,
-            keeps_credentials: false,
+            rerun_if: None,
+            original_uri: None,
+            stores_credentials: false,
             hands_off: false,
         }
     }
@@ -87,16 +87,16 @@ fn original_uri(_: &Parts) -> Option<Uri> {
 }
 
 impl Policy {
-    pub(super) fn set_which(&mut self, which: Arc<Predicate>) {
-        self.which = which;
+    pub(super) fn set_accept_if(&mut self, which: Arc<Predicate>) {
+        self.accept_if = which;
     }
 
-    pub(super) fn set_may_run_again(&mut self, predicate: Arc<Predicate>) {
-        self.may_run_again = Some(predicate);
+    pub(super) fn set_rerun_if(&mut self, predicate: Arc<Predicate>) {
+        self.rerun_if = Some(predicate);
     }
 
-    pub(super) fn set_target(&mut self, target: Arc<TargetFn>) {
-        self.target = Some(target);
+    pub(super) fn set_original_uri(&mut self, target: Arc<OriginalUriFn>) {
+        self.original_uri = Some(target);
     }
 
     /// Whether this request is kept to be run again.
@@ -104,27 +104,27 @@ impl Policy {
         if self.hands_off {
             return true;
         }
-        let may = self.may_run_again.as_ref();
+        let may = self.rerun_if.as_ref();
         may.is_some_and(|may| may(parts))
     }
 
     /// The target by which the whole application knows it, where that is another.
-    pub(super) fn target(&self, parts: &Parts) -> Option<Uri> {
-        match &self.target {
+    pub(super) fn original_uri_of(&self, parts: &Parts) -> Option<Uri> {
+        match &self.original_uri {
             Some(target) => Some(target(parts)),
             None => original_uri(parts),
         }
     }
 
     /// What is kept of it.
-    pub(super) fn kept(&self, request: &WholeRequest) -> Option<Bytes> {
-        let WholeRequest {
+    pub(super) fn kept(&self, request: &BufferedRequest) -> Option<Bytes> {
+        let BufferedRequest {
             parts,
             body,
             target,
         } = request;
         let target = target.as_ref().unwrap_or(&parts.uri);
-        stored_request::store(parts, target, body, self.keeps_credentials)
+        stored_request::store(parts, target, body, self.stores_credentials)
     }
 
     pub(super) fn set_owner(&mut self, owner: Arc<dyn ExtractOwner>) {
@@ -141,8 +141,12 @@ impl Policy {
     }
 
     /// What this request gets, and what is said of its preferences.
-    pub(super) fn way(&self, parts: &Parts, concern: Concern) -> (Way, Preferred) {
-        if concern == Concern::Acceptable {
+    pub(super) fn way(
+        &self,
+        parts: &Parts,
+        concern: RequestClass,
+    ) -> (Decision, AppliedPreferences) {
+        if concern == RequestClass::Acceptable {
             let preferences = Preferences::from_headers(&parts.headers);
             let needs_preference = self.dialect.needs_preference();
             // What runs elsewhere cannot be waited for here.
@@ -150,9 +154,9 @@ impl Policy {
                 true => preferences.without_wait(),
                 false => preferences,
             };
-            (self.when).of(preferences, self.max_wait, needs_preference)
+            (self.mode).of(preferences, self.max_wait, needs_preference)
         } else {
-            (Way::Pass, Preferred::default())
+            (Decision::Pass, AppliedPreferences::default())
         }
     }
 
@@ -160,22 +164,22 @@ impl Policy {
     ///
     /// Those to the operations themselves are never accepted, nor those that an outer
     /// layer has accepted: either would make operations of operations.
-    pub(super) fn concern(&self, parts: &Parts) -> Concern {
+    pub(super) fn concern(&self, parts: &Parts) -> RequestClass {
         if path_is_below(parts.uri.path(), self.locator.at())
             || parts.extensions.get::<OperationHandle>().is_some()
         {
-            return Concern::OfOperations;
+            return RequestClass::OfOperations;
         }
-        match (self.which)(parts) {
-            true => Concern::Acceptable,
-            false => Concern::Another,
+        match (self.accept_if)(parts) {
+            true => RequestClass::Acceptable,
+            false => RequestClass::Another,
         }
     }
 }
 
 /// What a request is to the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Concern {
+pub(super) enum RequestClass {
     /// It may become an operation.
     Acceptable,
     /// It only passes through.

@@ -11,11 +11,11 @@ use http::{
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use super::{collect::discard, policy::Policy, rest::Rest};
+use super::{collect::discard, lent_body::RemainingBody, policy::Policy};
 use crate::{
     dialect::{ApiError, Bound, RequestName},
     operation::{BufferedBody, FailureKind, InvalidId, OperationId},
-    run::{InFlight, Refused},
+    run::{AdmissionError, InFlight},
     store::Record,
 };
 
@@ -52,12 +52,12 @@ pub(super) enum Refusal {
     Deleted(OperationId, RequestName),
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Self {
+impl From<AdmissionError> for Refusal {
+    fn from(refused: AdmissionError) -> Self {
         match refused {
-            Refused::Full => Self::Full,
-            Refused::FullForOwner => Self::FullForOwner,
-            Refused::Closed => Self::Closed,
+            AdmissionError::Full => Self::Full,
+            AdmissionError::FullForOwner => Self::FullForOwner,
+            AdmissionError::Closed => Self::Closed,
         }
     }
 }
@@ -128,14 +128,14 @@ impl Refusal {
 }
 
 /// What a refusal at the end of a drain needs, if there comes to be one.
-pub(super) struct Refusing {
+pub(super) struct DrainRefusal {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) policy: Arc<Policy>,
     pub(super) version: Version,
-    pub(super) rest: Rest,
+    pub(super) rest: RemainingBody,
 }
 
-impl Refusing {
+impl DrainRefusal {
     /// The answer, once the call was dropped.
     pub(super) fn response(&self) -> Response<BufferedBody> {
         refuse_given_up(&self.policy, &Refusal::Closed, self.version, &self.rest)
@@ -147,7 +147,7 @@ pub(super) fn refuse_given_up(
     policy: &Policy,
     refusal: &Refusal,
     version: Version,
-    rest: &Rest,
+    rest: &RemainingBody,
 ) -> Response<BufferedBody> {
     let mut response = refusal.response(policy, version, rest.is_unread());
     rest.discard_after(version, &mut response);
@@ -190,7 +190,7 @@ pub(super) fn discard_after<B>(
 {
     if version <= Version::HTTP_11 {
         let (sender, answered) = oneshot::channel();
-        response.extensions_mut().insert(Answering {
+        response.extensions_mut().insert(AnswerGuard {
             _until_dropped: Arc::new(sender),
         });
         tokio::spawn(discard(rest, answered));
@@ -199,6 +199,6 @@ pub(super) fn discard_after<B>(
 
 /// In the extensions of an answer, until its head is out.
 #[derive(Clone)]
-struct Answering {
+struct AnswerGuard {
     _until_dropped: Arc<oneshot::Sender<Infallible>>,
 }

@@ -3,9 +3,9 @@
 use http::request::Parts;
 
 use super::{
-    front::{Accepted, Created, Verdict},
     policy::Policy,
     refuse::Refusal,
+    responder::{AcceptAnswer, CreatedOperation, Verdict},
 };
 use crate::{
     dialect::{ApiError, Context, RequestName, Urls},
@@ -29,7 +29,7 @@ pub(super) fn repeated(
     if is_hidden(policy, record, &urls) {
         return Err(Refusal::deleted(record, name));
     }
-    Ok(Accepted::Repeated(Created::of(record), urls))
+    Ok(AcceptAnswer::Repeated(CreatedOperation::of(record), urls))
 }
 
 /// Whether the dialect answers as if there were no such operation. What goes on it shows.

@@ -15,25 +15,25 @@ use super::{
     going::Going,
     hand_over::Arriving,
     inner::Inner,
-    policy::{Concern, Policy},
-    refuse::{Refusal, Refusing, refuse_unread},
-    when::Way,
+    mode::Decision,
+    policy::{Policy, RequestClass},
+    refuse::{DrainRefusal, Refusal, refuse_unread},
 };
 use crate::{
     operation::{BufferedBody, RecordedResponse},
-    run::{Node, WholeRequest},
+    run::{BufferedRequest, Runtime},
     store::Lease,
 };
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
 pub struct AsyncAccept<S, R> {
     inner: S,
-    node: Arc<Node<R>>,
+    node: Arc<Runtime<R>>,
     policy: Arc<Policy>,
 }
 
 impl<S, R> AsyncAccept<S, R> {
-    pub(super) fn new(inner: S, node: Arc<Node<R>>, policy: Arc<Policy>) -> Self {
+    pub(super) fn new(inner: S, node: Arc<Runtime<R>>, policy: Arc<Policy>) -> Self {
         Self {
             inner,
             node,
@@ -76,7 +76,7 @@ where
         let concern = self.policy.concern(&parts);
         let (way, preferred) = self.policy.way(&parts, concern);
         let mut response = match way {
-            Way::Pass => self.pass(concern, parts, body),
+            Decision::Pass => self.pass(concern, parts, body),
             way => self.take(way, parts, body),
         };
         response.set_preferred(preferred);
@@ -87,21 +87,23 @@ where
 impl<S, R> AsyncAccept<S, R> {
     /// Passes a request on. A drain waits for its answer if it was there before, unless
     /// others look after it.
-    fn pass<B>(&self, concern: Concern, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    fn pass<B>(&self, concern: RequestClass, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
     {
         let in_flight = &self.node.in_flight;
         let passing = match concern {
-            Concern::OfOperations => None,
-            Concern::Acceptable | Concern::Another => in_flight.pass_while_open(),
+            RequestClass::OfOperations => None,
+            RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
         let (body, refusing) = match concern {
-            Concern::OfOperations | Concern::Another => (RequestBody::passing(body), None),
-            Concern::Acceptable => {
+            RequestClass::OfOperations | RequestClass::Another => {
+                (RequestBody::passing(body), None)
+            }
+            RequestClass::Acceptable => {
                 let (body, rest) = RequestBody::lent(body, parts.version);
-                let refusing = Refusing {
+                let refusing = DrainRefusal {
                     in_flight: Arc::clone(in_flight),
                     policy: Arc::clone(&self.policy),
                     version: parts.version,
@@ -114,7 +116,7 @@ impl<S, R> AsyncAccept<S, R> {
         ResponseFuture::passing(self.inner.clone().oneshot(request), passing, refusing)
     }
 
-    fn take<B>(&self, way: Way, parts: Parts, body: B) -> ResponseFuture<S, R, B>
+    fn take<B>(&self, way: Decision, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
         B: Body<Data = Bytes> + Send + 'static,
@@ -137,8 +139,8 @@ impl<S, R> AsyncAccept<S, R> {
             way,
             is_kept: self.policy.keeps(&parts),
             owner,
-            request: Box::new(WholeRequest {
-                target: self.policy.target(&parts),
+            request: Box::new(BufferedRequest {
+                target: self.policy.original_uri_of(&parts),
                 parts,
                 body: BufferedBody::default(),
             }),
@@ -150,7 +152,7 @@ impl<S, R> AsyncAccept<S, R> {
             .idempotency
             .as_ref()
             .is_some_and(|rules| rules.concerns(&parts.headers));
-        if way == Way::Signaled && !is_keyed && !arriving.is_kept {
+        if way == Decision::Signaled && !is_keyed && !arriving.is_kept {
             return ResponseFuture::going(Going::Held(arriving.stream(body)));
         }
         let limit = self.policy.body_limit;

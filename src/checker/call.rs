@@ -18,9 +18,9 @@ pub struct Call {
     /// When the answer was there, or it was clear that there is none.
     pub end: u64,
     /// What was asked.
-    pub ask: Ask,
+    pub ask: CallRequest,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: CallAnswer,
 }
 
 /// What a client asks.
@@ -30,7 +30,7 @@ pub struct Call {
 /// Runs, lists and damages have the id alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ask {
+pub enum CallRequest {
     /// A request that is to be accepted.
     Post {
         /// What it is about. Its result names it, and no other request of its owner
@@ -74,7 +74,7 @@ pub enum Ask {
     List,
 }
 
-impl Ask {
+impl CallRequest {
     /// What it is about: an operation, or the title of one that is to be.
     pub(super) fn about(&self) -> &str {
         match self {
@@ -91,7 +91,7 @@ impl Ask {
 /// What a client is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answer {
+pub enum CallAnswer {
     /// The post is accepted (202).
     Accepted {
         /// As which operation.
@@ -106,7 +106,7 @@ pub enum Answer {
     },
     /// The result, or the problem in its place. To a post: the answer came before
     /// there was an operation.
-    Result(Outcome),
+    Result(SeenResult),
     /// There is no result so far (202).
     Unfinished,
     /// There is no such operation (404).
@@ -129,7 +129,7 @@ pub enum Answer {
     Nothing,
 }
 
-impl Answer {
+impl CallAnswer {
     /// Whether it says something of the operation.
     pub(super) fn tells(&self) -> bool {
         match self {
@@ -156,12 +156,12 @@ pub struct Sighting {
     pub content: String,
     /// The result, if it was shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Outcome>,
+    pub result: Option<SeenResult>,
 }
 
 /// A result as a client saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct SeenResult {
     /// A digest of its bytes, and of what else is to stay as it was.
     pub digest: String,
     /// The title that it names, if it names one.

@@ -1,9 +1,9 @@
 use super::{
-    Answer, Ask, Call, Counts, Entry, Rules, Run, RunEvent, Verdict, Violation,
+    Call, CallAnswer, CallRequest, Counts, Entry, Rules, RunEntry, RunEvent, Verdict, Violation,
     disturbances::{Disturbances, millis},
     histories::Histories,
     judge::Judge,
-    keys::Keys,
+    keys::KeyRecords,
     lists::Lists,
 };
 use crate::operation::State;
@@ -25,7 +25,7 @@ pub fn check<'a>(log: impl IntoIterator<Item = &'a Entry>, rules: &Rules) -> Ver
 pub struct Checker {
     rules: Rules,
     operations: Histories,
-    keys: Keys,
+    keys: KeyRecords,
     lists: Lists,
     disturbances: Disturbances,
     /// What is wrong with answers to posts that are no operations.
@@ -40,7 +40,7 @@ impl Checker {
         Self {
             rules,
             operations: Histories::default(),
-            keys: Keys::default(),
+            keys: KeyRecords::default(),
             lists: Lists::default(),
             disturbances: Disturbances::default(),
             found: Vec::new(),
@@ -116,15 +116,15 @@ impl Checker {
 
     fn call(&mut self, call: &Call) {
         self.counts.calls += 1;
-        if call.answer == Answer::Nothing {
+        if call.answer == CallAnswer::Nothing {
             self.counts.unanswered += 1;
             self.disturbances.unanswered(call);
         }
         match &call.ask {
-            Ask::Post { title, key, id } => {
+            CallRequest::Post { title, key, id } => {
                 self.post(call, title, key.as_deref(), id.as_deref());
             }
-            Ask::Poll {
+            CallRequest::Poll {
                 operation,
                 wait,
                 since,
@@ -137,14 +137,14 @@ impl Checker {
                     self.operations.of(operation).held(call, *since, wait);
                 }
             }
-            Ask::Result { operation } => self.read(call, operation),
-            Ask::Cancel { operation } => self.cancel(call, operation),
-            Ask::Forget { operation } => {
+            CallRequest::Result { operation } => self.read(call, operation),
+            CallRequest::Cancel { operation } => self.cancel(call, operation),
+            CallRequest::Forget { operation } => {
                 self.operations.of(operation).is_to_be_forgotten(call.begin);
                 self.read(call, operation);
             }
-            Ask::List => {
-                if let Answer::Listed { operations } = &call.answer {
+            CallRequest::List => {
+                if let CallAnswer::Listed { operations } = &call.answer {
                     self.counts.lists += 1;
                     self.lists.add(call, operations);
                 }
@@ -160,7 +160,7 @@ impl Checker {
             self.operations.of(id).wanted = Some(title.into());
         }
         match &call.answer {
-            Answer::Accepted { operation } => {
+            CallAnswer::Accepted { operation } => {
                 let history = self.operations.of(operation);
                 history.accepted(call, title, operation);
                 history.told(call);
@@ -168,7 +168,7 @@ impl Checker {
                     history.compare(id, operation, operation);
                 }
             }
-            Answer::Result(outcome) => {
+            CallAnswer::Result(outcome) => {
                 let other = outcome.title.as_deref().filter(|named| *named != title);
                 self.found.extend(other.map(|named| Violation::MixedUp {
                     operation: title.into(),
@@ -182,21 +182,21 @@ impl Checker {
 
     fn read(&mut self, call: &Call, operation: &str) {
         let history = self.operations.of(operation);
-        if call.answer.tells() && call.answer != Answer::Absent {
+        if call.answer.tells() && call.answer != CallAnswer::Absent {
             history.told(call);
         }
         match &call.answer {
-            Answer::Operation(sighting) => history.saw(sighting, call, operation),
-            Answer::Unchanged { version } => history.saw_version(*version, call),
-            Answer::Result(result) => history.saw_result(result, call, operation),
-            Answer::Unfinished => history.saw_no_end(call.begin),
-            Answer::Absent => history.saw_nothing(call),
-            Answer::Forgotten => history.is_forgotten(call.end),
-            Answer::Accepted { .. }
-            | Answer::Listed { .. }
-            | Answer::Finished
-            | Answer::Refused { .. }
-            | Answer::Nothing => {}
+            CallAnswer::Operation(sighting) => history.saw(sighting, call, operation),
+            CallAnswer::Unchanged { version } => history.saw_version(*version, call),
+            CallAnswer::Result(result) => history.saw_result(result, call, operation),
+            CallAnswer::Unfinished => history.saw_no_end(call.begin),
+            CallAnswer::Absent => history.saw_nothing(call),
+            CallAnswer::Forgotten => history.is_forgotten(call.end),
+            CallAnswer::Accepted { .. }
+            | CallAnswer::Listed { .. }
+            | CallAnswer::Finished
+            | CallAnswer::Refused { .. }
+            | CallAnswer::Nothing => {}
         }
     }
 
@@ -204,14 +204,14 @@ impl Checker {
         self.read(call, operation);
         let history = self.operations.of(operation);
         match &call.answer {
-            Answer::Operation(sighting) if sighting.state == State::Canceled => {
+            CallAnswer::Operation(sighting) if sighting.state == State::Canceled => {
                 history.saw_cancel(call.end);
             }
-            Answer::Operation(sighting) => history.convict(Violation::CancelUndone {
+            CallAnswer::Operation(sighting) => history.convict(Violation::CancelUndone {
                 operation: operation.into(),
                 state: sighting.state,
             }),
-            Answer::Finished => {
+            CallAnswer::Finished => {
                 history.uncancelable = true;
                 history.saw_end(call.end);
             }
@@ -219,7 +219,7 @@ impl Checker {
         }
     }
 
-    fn run(&mut self, run: &Run) {
+    fn run(&mut self, run: &RunEntry) {
         self.operations.of(&run.operation).ran(run);
         if run.event != RunEvent::Begin {
             return;

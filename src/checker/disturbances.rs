@@ -2,25 +2,25 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Away, Call, Drain, Kill, Rules, Violation};
+use super::{Away, Call, DrainEntry, Kill, Rules, Violation};
 
 /// When the store, or a node, was away, and which nodes were killed or drained.
 #[derive(Debug, Default)]
 pub(super) struct Disturbances {
-    store: Vec<Span>,
-    nodes: HashMap<String, Vec<Span>>,
+    store: Vec<Interval>,
+    nodes: HashMap<String, Vec<Interval>>,
     kills: Vec<Kill>,
-    drains: Vec<Drain>,
+    drains: Vec<DrainEntry>,
     unanswered: Vec<Unanswered>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
+pub(super) struct Interval {
     pub(super) begin: u64,
     pub(super) end: u64,
 }
 
-impl Span {
+impl Interval {
     fn meets(self, other: Self) -> bool {
         self.begin <= other.end && other.begin <= self.end
     }
@@ -31,12 +31,12 @@ impl Span {
 struct Unanswered {
     about: String,
     node: String,
-    span: Span,
+    span: Interval,
 }
 
 impl Disturbances {
     pub(super) fn away(&mut self, away: &Away) {
-        let span = Span {
+        let span = Interval {
             begin: away.begin,
             end: away.end,
         };
@@ -50,7 +50,7 @@ impl Disturbances {
         self.kills.push(kill.clone());
     }
 
-    pub(super) fn drain(&mut self, drain: &Drain) {
+    pub(super) fn drain(&mut self, drain: &DrainEntry) {
         self.drains.push(drain.clone());
     }
 
@@ -71,7 +71,7 @@ impl Disturbances {
         node: Option<&str>,
         shortly: Duration,
     ) -> Duration {
-        let store = self.store.iter().map(|span| Span {
+        let store = self.store.iter().map(|span| Interval {
             begin: span.begin,
             end: span.end.saturating_add(millis(shortly)),
         });
@@ -92,23 +92,23 @@ impl Disturbances {
 
     /// Whether anything that was done, or was done so `shortly` before, explains what
     /// happened meanwhile.
-    pub(super) fn explain(&self, meanwhile: Span, shortly: Duration) -> bool {
+    pub(super) fn explain(&self, meanwhile: Interval, shortly: Duration) -> bool {
         let shortly = millis(shortly);
         self.all().any(|span| {
             let end = span.end.saturating_add(shortly);
-            Span { end, ..span }.meets(meanwhile)
+            Interval { end, ..span }.meets(meanwhile)
         })
     }
 
     /// The kills after which the node was back, and left alone for so long.
-    pub(super) fn reclaims(&self, within: Duration) -> Vec<Span> {
+    pub(super) fn reclaims(&self, within: Duration) -> Vec<Interval> {
         let back = |kill: &Kill| {
             let back = kill.back?;
-            let watched = Span {
+            let watched = Interval {
                 begin: back,
                 end: back.saturating_add(millis(within)),
             };
-            let killed = Span {
+            let killed = Interval {
                 begin: kill.at,
                 end: back,
             };
@@ -122,7 +122,7 @@ impl Disturbances {
     pub(super) fn cut_off(&self, rules: &Rules) -> Vec<Violation> {
         let mut found = Vec::new();
         for Unanswered { about, node, span } in &self.unanswered {
-            let has_it = |drain: &&Drain| {
+            let has_it = |drain: &&DrainEntry| {
                 let reached = span.begin.saturating_add(millis(rules.reach));
                 drain.node == *node && reached < drain.begin && drain.begin <= span.end
             };
@@ -145,10 +145,10 @@ impl Disturbances {
         found
     }
 
-    fn all(&self) -> impl Iterator<Item = Span> {
+    fn all(&self) -> impl Iterator<Item = Interval> {
         let away = self.store.iter().chain(self.nodes.values().flatten());
         let kills = self.kills.iter().map(killing);
-        let drains = self.drains.iter().map(|drain| Span {
+        let drains = self.drains.iter().map(|drain| Interval {
             begin: drain.begin,
             end: drain.end,
         });
@@ -156,8 +156,8 @@ impl Disturbances {
     }
 }
 
-fn killing(kill: &Kill) -> Span {
-    Span {
+fn killing(kill: &Kill) -> Interval {
+    Interval {
         begin: kill.at,
         end: kill.back.unwrap_or(kill.at),
     }

@@ -11,20 +11,20 @@ pub enum Entry {
     /// What a client asked, and what it was answered.
     Call(Call),
     /// What the inner service did.
-    Run(Run),
+    Run(RunEntry),
     /// The store, or a node, was away for a while.
     Away(Away),
     /// A node was killed.
     Kill(Kill),
     /// A node was shut down in good order.
-    Drain(Drain),
+    Drain(DrainEntry),
     /// What the store has of an operation was damaged.
     Damage(Damage),
 }
 
 /// The inner service begins or ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunEntry {
     /// The operation that it is run for.
     pub operation: String,
     /// Which attempt it is, from 1.
@@ -77,7 +77,7 @@ pub struct Kill {
 
 /// A node is shut down in good order: it lets end what it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drain {
+pub struct DrainEntry {
     /// Which node.
     pub node: String,
     /// When it was told to.
@@ -129,7 +129,7 @@ impl Entry {
     }
 }
 
-impl Run {
+impl RunEntry {
     /// The lines that an inner service wrote of its runs, one JSON object each.
     pub fn read(log: impl BufRead) -> impl Iterator<Item = Result<Self, LogError>> {
         lines(log)

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{
     Violation,
-    disturbances::{Span, millis},
-    history::History,
+    disturbances::{Interval, millis},
+    history::OperationHistory,
     judge::{Judge, ended_by, last_alive},
 };
 use crate::operation::State;
 
 impl Judge<'_> {
-    pub(super) fn runs(&self, id: &str, history: &mut History, state: Option<State>) {
+    pub(super) fn runs(&self, id: &str, history: &mut OperationHistory, state: Option<State>) {
         let runs = history.runs.values();
         let (attempts, ran) = runs.fold((0, false), |(attempts, ran), runs| {
             (attempts + runs.begins.len(), ran || runs.ended)
@@ -36,7 +36,7 @@ impl Judge<'_> {
         }
     }
 
-    pub(super) fn stops(&self, id: &str, history: &mut History) {
+    pub(super) fn stops(&self, id: &str, history: &mut OperationHistory) {
         let (Some(within), Some(canceled)) = (self.rules.stop, history.canceled) else {
             return;
         };
@@ -59,7 +59,7 @@ impl Judge<'_> {
     }
 
     /// Whoever is back after a kill ends what he had, or has it run again.
-    pub(super) fn reclaims(&self, id: &str, history: &mut History) {
+    pub(super) fn reclaims(&self, id: &str, history: &mut OperationHistory) {
         let (Some(within), Some(accepted)) = (self.rules.reclaim, history.accepted) else {
             return;
         };
@@ -68,7 +68,7 @@ impl Judge<'_> {
         };
         let within = millis(within);
         let runs = || history.runs.values().flat_map(|runs| &runs.begins);
-        let is_stranded = |killed: &&Span| {
+        let is_stranded = |killed: &&Interval| {
             let due = killed.end.saturating_add(within);
             let ran = runs().any(|begun| (killed.begin..=due).contains(begun));
             accepted <= killed.begin && due < alive && !ran
@@ -83,7 +83,7 @@ impl Judge<'_> {
     }
 
     /// What fails as interrupted was in the hands of a node that something was done to.
-    pub(super) fn interruptions(&self, id: &str, history: &mut History) {
+    pub(super) fn interruptions(&self, id: &str, history: &mut OperationHistory) {
         let failure = history.result.as_ref().and_then(|it| it.failure.as_deref());
         if !self.rules.causes || failure != Some("urn:tower-operations:interrupted") {
             return;
@@ -92,7 +92,7 @@ impl Judge<'_> {
             return;
         };
         let tried = self.first_tries.get(id).copied();
-        let life = Span {
+        let life = Interval {
             begin: tried.map_or(asked, |tried| tried.min(asked)),
             end: ended,
         };

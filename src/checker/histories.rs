@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Violation, history::History};
+use super::{Violation, history::OperationHistory};
 
 /// The histories by what the log calls the operations.
 #[derive(Debug, Default)]
 pub(super) struct Histories {
-    known: HashMap<String, History>,
+    known: HashMap<String, OperationHistory>,
     /// By id.
     damaged: HashSet<String>,
 }
@@ -18,10 +18,11 @@ pub(super) fn id_of(operation: &str) -> &str {
 }
 
 impl Histories {
-    pub(super) fn of(&mut self, operation: &str) -> &mut History {
+    pub(super) fn of(&mut self, operation: &str) -> &mut OperationHistory {
         // Most operations are known: no key is made for them.
         if !self.known.contains_key(operation) {
-            self.known.insert(operation.into(), History::default());
+            self.known
+                .insert(operation.into(), OperationHistory::default());
         }
         self.known.entry(operation.into()).or_default()
     }
@@ -93,7 +94,7 @@ impl Histories {
         again.map(|operation| id_of(operation).to_owned()).collect()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut History)> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut OperationHistory)> {
         self.known
             .iter_mut()
             .map(|(operation, history)| (&**operation, history))

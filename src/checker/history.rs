@@ -3,13 +3,13 @@ use std::{
     mem::discriminant,
 };
 
-use super::{Call, Outcome, Run, Sighting, Violation, disturbances::Span, runs::Runs};
+use super::{Call, RunEntry, SeenResult, Sighting, Violation, disturbances::Interval, runs::Runs};
 use crate::operation::State;
 
 /// What is known of one operation. Nothing of it depends on the order in which
 /// it was told.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct OperationHistory {
     /// When the first 202 was there.
     pub(super) accepted: Option<u64>,
     /// When the first post that got one began.
@@ -19,10 +19,10 @@ pub(super) struct History {
     pub(super) posted: Option<String>,
     /// What was posted under the id that a client chose for it, accepted or not.
     pub(super) wanted: Option<String>,
-    pub(super) versions: BTreeMap<u64, Version>,
+    pub(super) versions: BTreeMap<u64, SeenVersion>,
     /// Two contents of one version.
     pub(super) conflicts: Vec<Conflict>,
-    pub(super) result: Option<Outcome>,
+    pub(super) result: Option<SeenResult>,
     /// When the first result was there, or the first cancel was refused for
     /// there being one.
     pub(super) finished: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct History {
     pub(super) unfinished: Option<u64>,
     /// The readings that found nothing, by owner: the one that ended first, and the
     /// one that began last.
-    pub(super) absent: BTreeMap<Option<String>, (Span, Span)>,
+    pub(super) absent: BTreeMap<Option<String>, (Interval, Interval)>,
     /// When each owner last asked what told of it.
     pub(super) told: BTreeMap<Option<String>, u64>,
     /// When somebody first asked for it to be forgotten.
@@ -44,14 +44,14 @@ pub(super) struct History {
     /// By the title that they name.
     pub(super) runs: BTreeMap<String, Runs>,
     /// The latest of the polls that were held long, by what they waited for.
-    pub(super) held: BTreeMap<Option<u64>, Held>,
+    pub(super) held: BTreeMap<Option<u64>, HeldPoll>,
     pub(super) found: Vec<Violation>,
     named: Option<String>,
 }
 
 /// A version, as it was seen.
 #[derive(Debug)]
-pub(super) struct Version {
+pub(super) struct SeenVersion {
     /// `None` if only its number was told.
     pub(super) seen: Option<(State, String)>,
     /// When it was first known to somebody.
@@ -68,13 +68,13 @@ pub(super) struct Conflict {
 }
 
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) reading: Span,
+pub(super) struct HeldPoll {
+    pub(super) reading: Interval,
     pub(super) node: String,
     pub(super) wait: u64,
 }
 
-impl History {
+impl OperationHistory {
     pub(super) fn accepted(&mut self, call: &Call, title: &str, operation: &str) {
         let (begin, end) = (call.begin, call.end);
         self.accepted = Some(self.accepted.map_or(end, |first| first.min(end)));
@@ -111,7 +111,7 @@ impl History {
     }
 
     pub(super) fn saw_version(&mut self, version: u64, call: &Call) {
-        let known = self.versions.entry(version).or_insert(Version {
+        let known = self.versions.entry(version).or_insert(SeenVersion {
             seen: None,
             first_end: call.end,
             last_begin: call.begin,
@@ -120,7 +120,7 @@ impl History {
         known.last_begin = known.last_begin.max(call.begin);
     }
 
-    pub(super) fn saw_result(&mut self, result: &Outcome, call: &Call, operation: &str) {
+    pub(super) fn saw_result(&mut self, result: &SeenResult, call: &Call, operation: &str) {
         self.saw_end(call.end);
         if let Some(title) = &result.title {
             self.names(title, operation);
@@ -176,13 +176,13 @@ impl History {
         self.forgotten = Some(self.forgotten.map_or(end, |first| first.min(end)));
     }
 
-    pub(super) fn ran(&mut self, run: &Run) {
+    pub(super) fn ran(&mut self, run: &RunEntry) {
         self.runs.entry(run.title.clone()).or_default().add(run);
     }
 
     /// A poll that was held longer than whoever it waits for may take.
     pub(super) fn held(&mut self, call: &Call, since: Option<u64>, wait: u64) {
-        let held = Held {
+        let held = HeldPoll {
             reading: call.reading(),
             node: call.node.clone(),
             wait,
@@ -224,15 +224,15 @@ impl History {
     }
 }
 
-impl Version {
+impl SeenVersion {
     pub(super) fn state(&self) -> Option<State> {
         self.seen.as_ref().map(|(state, _)| *state)
     }
 }
 
 impl Call {
-    pub(super) fn reading(&self) -> Span {
-        Span {
+    pub(super) fn reading(&self) -> Interval {
+        Interval {
             begin: self.begin,
             end: self.end,
         }

@@ -4,8 +4,8 @@ use std::{collections::HashMap, ops::Bound, time::Duration};
 
 use super::{
     Reading, Rules, Violation,
-    disturbances::{Disturbances, Span, millis},
-    history::{Conflict, History},
+    disturbances::{Disturbances, Interval, millis},
+    history::{Conflict, OperationHistory},
 };
 use crate::operation::State;
 
@@ -15,14 +15,14 @@ pub(super) struct Judge<'a> {
     /// Whether the log has runs at all.
     pub(super) runs: bool,
     /// The kills after which the node was back, and left alone.
-    pub(super) reclaims: &'a [Span],
+    pub(super) reclaims: &'a [Interval],
     /// When what has a key was first posted.
     pub(super) first_tries: &'a HashMap<&'a str, u64>,
 }
 
 impl Judge<'_> {
     /// Convicts an operation of everything that is wrong with it; says how it ended.
-    pub(super) fn judge(&self, id: &str, history: &mut History) -> Option<State> {
+    pub(super) fn judge(&self, id: &str, history: &mut OperationHistory) -> Option<State> {
         let state = outcome(id, history);
         order(id, history);
         titles(id, history);
@@ -36,7 +36,7 @@ impl Judge<'_> {
         state
     }
 
-    fn existence(&self, id: &str, history: &mut History, state: Option<State>) {
+    fn existence(&self, id: &str, history: &mut OperationHistory, state: Option<State>) {
         let Some(accepted) = history.accepted else {
             return;
         };
@@ -45,7 +45,7 @@ impl Judge<'_> {
         // It may be gone once somebody has asked for that.
         let until =
             kept_until(history, accepted, self.rules).min(history.forgetting.unwrap_or(u64::MAX));
-        let is_lost = |reading: &Span| reading.begin > accepted && reading.end < until;
+        let is_lost = |reading: &Interval| reading.begin > accepted && reading.end < until;
         let theirs = history
             .absent
             .iter()
@@ -83,9 +83,9 @@ impl Judge<'_> {
         }
     }
 
-    fn holds(&self, id: &str, history: &mut History) {
+    fn holds(&self, id: &str, history: &mut OperationHistory) {
         for (since, held) in std::mem::take(&mut history.held) {
-            let Span { begin, end } = held.reading;
+            let Interval { begin, end } = held.reading;
             let known = match since {
                 None => ended_by(history),
                 Some(since) => history
@@ -120,7 +120,7 @@ impl Judge<'_> {
 }
 
 /// How it ended; `None` if nobody saw that.
-fn outcome(id: &str, history: &mut History) -> Option<State> {
+fn outcome(id: &str, history: &mut OperationHistory) -> Option<State> {
     let operation = || id.to_owned();
     let mut ended: Option<(u64, State)> = None;
     let canceled = history.canceled.is_some();
@@ -186,7 +186,7 @@ fn outcome(id: &str, history: &mut History) -> Option<State> {
 }
 
 /// Whoever reads after somebody has read sees nothing older.
-fn order(id: &str, history: &mut History) {
+fn order(id: &str, history: &mut OperationHistory) {
     let mut later: Option<(u64, u64)> = None;
     let mut found = None;
     for (number, version) in history.versions.iter().rev() {
@@ -225,7 +225,7 @@ fn order(id: &str, history: &mut History) {
     }
 }
 
-fn titles(id: &str, history: &mut History) {
+fn titles(id: &str, history: &mut OperationHistory) {
     let named = history.named().map(str::to_owned);
     let ran = history.runs.keys().cloned();
     let mut titles = history.posted.clone().into_iter().chain(named).chain(ran);
@@ -238,7 +238,7 @@ fn titles(id: &str, history: &mut History) {
 }
 
 /// Nobody but its owner is told of it.
-fn owners(id: &str, history: &mut History) {
+fn owners(id: &str, history: &mut OperationHistory) {
     let Some(first) = history.owners.first().cloned() else {
         return;
     };
@@ -257,13 +257,13 @@ fn owners(id: &str, history: &mut History) {
 }
 
 /// Until when it is kept, if it ended as soon as it can have.
-pub(super) fn kept_until(history: &History, accepted: u64, rules: &Rules) -> u64 {
+pub(super) fn kept_until(history: &OperationHistory, accepted: u64, rules: &Rules) -> u64 {
     let since = last_alive(history).map_or(accepted, |alive| alive.max(accepted));
     since.saturating_add(rules.kept.map_or(u64::MAX, millis))
 }
 
 /// When somebody first knew that it has ended.
-pub(super) fn ended_by(history: &History) -> Option<u64> {
+pub(super) fn ended_by(history: &OperationHistory) -> Option<u64> {
     let versions = history.versions.values();
     let terminal = versions.filter(|version| version.state().is_some_and(State::is_terminal));
     let seen = terminal.map(|version| version.first_end).min();
@@ -271,7 +271,7 @@ pub(super) fn ended_by(history: &History) -> Option<u64> {
 }
 
 /// When it was last certain that it had not ended.
-pub(super) fn last_alive(history: &History) -> Option<u64> {
+pub(super) fn last_alive(history: &OperationHistory) -> Option<u64> {
     let versions = history.versions.values();
     let alive =
         versions.filter(|version| version.state().is_some_and(|state| !state.is_terminal()));

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Answer, Call, Violation, histories::Histories};
+use super::{Call, CallAnswer, Violation, histories::Histories};
 
 /// What is known of keys. A key is of an owner.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
-    used: HashMap<Key, Use>,
+pub(super) struct KeyRecords {
+    used: HashMap<OwnedKey, Use>,
     titles: HashMap<String, Title>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
+struct OwnedKey {
     owner: Option<String>,
     name: String,
 }
@@ -25,14 +25,14 @@ struct Use {
     /// Another one.
     forked: Option<String>,
     /// The call that began first, and when the next one began.
-    first: First,
+    first: FirstUse,
     next: Option<u64>,
     /// When it was first known that its operation is no more.
     gone: Option<u64>,
 }
 
 #[derive(Debug)]
-struct First {
+struct FirstUse {
     begin: u64,
     end: u64,
     /// What the log calls the operation whose id was chosen with it.
@@ -44,16 +44,16 @@ struct First {
 /// What is known of a title: who posted it under which key, and what was run for it.
 #[derive(Debug, Default)]
 struct Title {
-    keys: Vec<Key>,
+    keys: Vec<OwnedKey>,
     ran: Vec<String>,
 }
 
 /// Of one title no more operations are remembered.
 const REMEMBERED: usize = 8;
 
-impl Keys {
+impl KeyRecords {
     pub(super) fn posted(&mut self, call: &Call, title: &str, name: &str, id: Option<&str>) {
-        let key = Key {
+        let key = OwnedKey {
             owner: call.owner.clone(),
             name: name.into(),
         };
@@ -61,12 +61,12 @@ impl Keys {
         if !known.keys.contains(&key) {
             known.keys.push(key.clone());
         }
-        let this = First {
+        let this = FirstUse {
             begin: call.begin,
             end: call.end,
             id: id.map(str::to_owned),
             turned_away: match call.answer {
-                Answer::Refused { status } => Some(status).filter(|it| [409, 422].contains(it)),
+                CallAnswer::Refused { status } => Some(status).filter(|it| [409, 422].contains(it)),
                 _ => None,
             },
         };
@@ -88,12 +88,12 @@ impl Keys {
             }
         };
         match &call.answer {
-            Answer::Accepted { operation } => match &used.operation {
+            CallAnswer::Accepted { operation } => match &used.operation {
                 None => used.operation = Some(operation.clone()),
                 Some(first) if first == operation => {}
                 Some(_) => used.forked = Some(operation.clone()),
             },
-            Answer::Refused { status: 410 } => {
+            CallAnswer::Refused { status: 410 } => {
                 used.gone = Some(used.gone.map_or(call.end, |first| first.min(call.end)));
             }
             _ => {}
@@ -171,7 +171,7 @@ impl Use {
 
 impl Title {
     /// Two operations that were run for what is one.
-    fn forked(self, operations: &Histories) -> Option<(Key, String, String)> {
+    fn forked(self, operations: &Histories) -> Option<(OwnedKey, String, String)> {
         let key = self.keys.first()?.clone();
         let is_whole = |operation: &String| !operations.is_damaged(operation);
         let ran: Vec<_> = self.ran.into_iter().filter(is_whole).collect();

@@ -4,26 +4,26 @@ use std::collections::HashSet;
 
 use super::{
     Call, Rules, Violation,
-    disturbances::Span,
+    disturbances::Interval,
     histories::{Histories, id_of},
-    history::History,
+    history::OperationHistory,
     judge::kept_until,
 };
 
 /// Every list that was read.
 #[derive(Debug, Default)]
-pub(super) struct Lists(Vec<Read>);
+pub(super) struct Lists(Vec<ListRead>);
 
 #[derive(Debug)]
-struct Read {
+struct ListRead {
     owner: Option<String>,
-    reading: Span,
+    reading: Interval,
     ids: HashSet<String>,
 }
 
 impl Lists {
     pub(super) fn add(&mut self, call: &Call, ids: &[String]) {
-        self.0.push(Read {
+        self.0.push(ListRead {
             owner: call.owner.clone(),
             reading: call.reading(),
             ids: ids.iter().cloned().collect(),
@@ -44,19 +44,19 @@ impl Lists {
     }
 }
 
-impl Read {
+impl ListRead {
     /// `is_only` says whether no other operation has had the id.
     fn judge(
         &self,
         operation: &str,
         is_only: bool,
-        history: &History,
+        history: &OperationHistory,
         rules: &Rules,
     ) -> Option<Violation> {
         let accepted = history.accepted?;
         let is_listed = self.ids.contains(id_of(operation));
         let is_theirs = history.owners.contains(&self.owner);
-        let Span { begin, end } = self.reading;
+        let Interval { begin, end } = self.reading;
         let operation = || operation.to_owned();
         let (forgetting, forgotten) = (history.forgetting, history.forgotten);
         match (is_listed, is_theirs) {

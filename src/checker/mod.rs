@@ -80,9 +80,9 @@ mod tests;
 mod verdict;
 mod violation;
 
-pub use call::{Answer, Ask, Call, Outcome, Sighting};
+pub use call::{Call, CallAnswer, CallRequest, SeenResult, Sighting};
 pub use check::{Checker, check};
-pub use entry::{Away, Damage, Drain, Entry, Kill, LogError, Run, RunEvent};
+pub use entry::{Away, Damage, DrainEntry, Entry, Kill, LogError, RunEntry, RunEvent};
 pub use rules::Rules;
 pub use verdict::{Counts, Verdict};
 pub use violation::{Reading, Violation};

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::{Run, RunEvent};
+use super::{RunEntry, RunEvent};
 
 /// What was run for an operation, and for one title.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub(super) fn add(&mut self, run: &Run) {
+    pub(super) fn add(&mut self, run: &RunEntry) {
         match run.event {
             RunEvent::Begin => {
                 self.begins.push(run.at);
@@ -33,7 +33,7 @@ impl Runs {
         }
     }
 
-    fn stop(&mut self, run: &Run) {
+    fn stop(&mut self, run: &RunEntry) {
         let latest = self.stopped.as_ref().map(|(at, _)| *at);
         if latest < Some(run.at) {
             self.stopped = Some((run.at, run.node.clone()));

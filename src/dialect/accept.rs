@@ -10,22 +10,22 @@ use crate::operation::essence;
 /// has that of the most specific range it matches. Of two equal ones it is the stream
 /// where only a wildcard matches JSON.
 pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
-    let Some(stream) = weight(headers, Range::of_events) else {
+    let Some(stream) = weight(headers, RangeMatch::of_events) else {
         return false;
     };
-    if stream.range != Range::Name || stream.thousandths == 0 {
+    if stream.range != RangeMatch::Name || stream.thousandths == 0 {
         return false;
     }
-    match weight(headers, Range::of_json) {
+    match weight(headers, RangeMatch::of_json) {
         None => true,
-        Some(json) if json.range == Range::Name => stream.thousandths > json.thousandths,
+        Some(json) if json.range == RangeMatch::Name => stream.thousandths > json.thousandths,
         Some(json) => stream.thousandths >= json.thousandths,
     }
 }
 
 /// How a media range matches a media type, the most specific one last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Range {
+enum RangeMatch {
     /// `*/*`
     Any,
     /// `text/*`
@@ -34,7 +34,7 @@ enum Range {
     Name,
 }
 
-impl Range {
+impl RangeMatch {
     fn of_events(range: &[u8]) -> Option<Self> {
         Self::of(range, b"text/event-stream", b"text/*")
     }
@@ -56,19 +56,19 @@ impl Range {
 /// What a client says of a media type: of several ranges the most specific counts, of
 /// equally specific ones the highest weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Weight {
-    range: Range,
+struct MediaWeight {
+    range: RangeMatch,
     thousandths: u16,
 }
 
 /// `None` if no range matches. A range whose weight is none is not there.
-fn weight(headers: &HeaderMap, matches: fn(&[u8]) -> Option<Range>) -> Option<Weight> {
+fn weight(headers: &HeaderMap, matches: fn(&[u8]) -> Option<RangeMatch>) -> Option<MediaWeight> {
     let values = headers.get_all(ACCEPT).iter();
     let ranges = values.flat_map(|value| split(value.as_bytes(), b','));
     let weights = ranges.filter_map(|element| {
         let range = matches(essence(element))?;
         let thousandths = thousandths(element)?;
-        Some(Weight { range, thousandths })
+        Some(MediaWeight { range, thousandths })
     });
     weights.max()
 }
@@ -179,12 +179,12 @@ mod tests {
     }
 
     /// Ranges, each with how it matches a stream and how it matches JSON.
-    const RANGES: [(&str, Option<Range>, Option<Range>); 6] = [
-        ("text/event-stream", Some(Range::Name), None),
-        ("application/json", None, Some(Range::Name)),
-        ("text/*", Some(Range::Type), None),
-        ("application/*", None, Some(Range::Type)),
-        ("*/*", Some(Range::Any), Some(Range::Any)),
+    const RANGES: [(&str, Option<RangeMatch>, Option<RangeMatch>); 6] = [
+        ("text/event-stream", Some(RangeMatch::Name), None),
+        ("application/json", None, Some(RangeMatch::Name)),
+        ("text/*", Some(RangeMatch::Type), None),
+        ("application/*", None, Some(RangeMatch::Type)),
+        ("*/*", Some(RangeMatch::Any), Some(RangeMatch::Any)),
         ("text/html", None, None),
     ];
 
@@ -229,16 +229,16 @@ mod tests {
                 true => prefers(&texts),
                 false => prefers(&[&joined]),
             };
-            let best = |matches: fn(usize) -> Option<Range>| {
+            let best = |matches: fn(usize) -> Option<RangeMatch>| {
                 let weights = elements.iter();
                 weights.filter_map(|(_, range, weight)| Some((matches(*range)?, *weight))).max()
             };
             let stream = best(|range| RANGES[range].1);
             let json = best(|range| RANGES[range].2);
             let expected = match (stream, json) {
-                (Some((Range::Name, 1..)), None) => true,
-                (Some((Range::Name, stream @ 1..)), Some((Range::Name, json))) => stream > json,
-                (Some((Range::Name, stream @ 1..)), Some((_, json))) => stream >= json,
+                (Some((RangeMatch::Name, 1..)), None) => true,
+                (Some((RangeMatch::Name, stream @ 1..)), Some((RangeMatch::Name, json))) => stream > json,
+                (Some((RangeMatch::Name, stream @ 1..)), Some((_, json))) => stream >= json,
                 _ => false,
             };
             prop_assert_eq!(is_preferred, expected, "{}", joined);

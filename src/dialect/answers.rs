@@ -79,7 +79,7 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// What is put on an answer.
-pub(super) trait Put: Sized {
+pub(super) trait AnswerExt: Sized {
     /// A field, if there is a value and it can stand in a header.
     fn put(self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self;
 
@@ -110,7 +110,7 @@ pub(super) trait Put: Sized {
     }
 }
 
-impl Put for Response<BufferedBody> {
+impl AnswerExt for Response<BufferedBody> {
     fn put(mut self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self {
         match value.map(|value| HeaderValue::from_str(value.as_ref())) {
             Some(Ok(value)) => self = self.set(name, value),

@@ -2,7 +2,7 @@ use http::{HeaderName, Response, StatusCode};
 
 use super::{
     Answer, ApiError, Context, Dialect, PollRequest, RequestView,
-    answers::{JSON, Put, empty},
+    answers::{AnswerExt, JSON, empty},
     azure,
     error::ErrorWords,
     object::Object,
@@ -91,7 +91,7 @@ impl Dialect for Arm {
     }
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        operation_object(operation, context).map(Put::private)
+        operation_object(operation, context).map(AnswerExt::private)
     }
 
     fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {

@@ -2,10 +2,10 @@ use http::{HeaderName, Response, StatusCode};
 
 use super::{
     Answer, ApiError, Context, Dialect, PollRequest, RequestView,
-    answers::{JSON, Put, empty, replayed},
+    answers::{AnswerExt, JSON, empty, replayed},
     error::ErrorWords,
     object::Object,
-    routes::{self, CANCEL, Part, RESULT, STATUS, no_list, refuse},
+    routes::{self, CANCEL, RESULT, ResourcePart, STATUS, no_list, refuse},
 };
 use crate::operation::{
     BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, essence,
@@ -36,7 +36,7 @@ const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// The parts of an operation for both of Azure's dialects.
-const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
+const PARTS: &[ResourcePart] = &[STATUS, RESULT, CANCEL];
 
 /// How a list would be asked for, if there were any.
 const OF_LISTS: [&str; 6] = ["$top", "$skip", "$filter", "top", "skip", "maxpagesize"];
@@ -136,7 +136,7 @@ impl Dialect for Azure {
     }
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
-        monitor(operation, context).map(Put::private)
+        monitor(operation, context).map(AnswerExt::private)
     }
 
     fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {

@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 
 use super::{
     ApiError,
-    answers::{JSON, Put},
+    answers::{AnswerExt, JSON},
     object::Object,
 };
 use crate::operation::{BufferedBody, OperationView, Problem, State, in_one_word};

@@ -5,10 +5,10 @@ use http::{
 
 use super::{
     Action, Answer, ApiError, Context, Dialect, OnTerminal, PollRequest, RequestView,
-    answers::{Put, empty, replayed},
+    answers::{AnswerExt, empty, replayed},
     error::ErrorWords,
     object::Object,
-    routes::{Part, ask, no_list},
+    routes::{ResourcePart, ask, no_list},
 };
 use crate::operation::{
     BufferedBody, OperationId, OperationView, RecordedResponse, State, essence, http_date,
@@ -40,7 +40,7 @@ pub struct Fhir {}
 const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 const FHIR_JSON: &str = "application/fhir+json";
 
-const PARTS: &[Part] = &[Part {
+const PARTS: &[ResourcePart] = &[ResourcePart {
     name: "",
     allow: "GET, HEAD, DELETE, OPTIONS",
     asks: &[

@@ -18,7 +18,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Which of the two a proxy is trusted with. A client can send the other one, and the
 /// proxy may let it through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ForwardedBy {
+pub(crate) enum ForwardingHeader {
     /// `Forwarded`
     Standard,
     /// `X-Forwarded-Proto` and `X-Forwarded-Host`
@@ -27,9 +27,9 @@ pub(crate) enum ForwardedBy {
 
 /// Scheme and host as a URL without a path, if both can be such. Where the proxy names no
 /// scheme it is `scheme`.
-pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy, scheme: &str) -> Option<String> {
+pub(crate) fn base(headers: &HeaderMap, by: ForwardingHeader, scheme: &str) -> Option<String> {
     let (named, host) = match by {
-        ForwardedBy::Standard => {
+        ForwardingHeader::Standard => {
             let element = last(headers, &FORWARDED)?;
             let parameter = |name: &[u8]| {
                 split(element, b';').find_map(|pair| {
@@ -41,7 +41,7 @@ pub(crate) fn base(headers: &HeaderMap, by: ForwardedBy, scheme: &str) -> Option
             };
             (parameter(b"proto"), parameter(b"host")?)
         }
-        ForwardedBy::Older => {
+        ForwardingHeader::Older => {
             let value = |name| last(headers, name).map(unquote);
             (value(&X_FORWARDED_PROTO), value(&X_FORWARDED_HOST)?)
         }
@@ -68,9 +68,9 @@ fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 mod tests {
     use http::HeaderValue;
 
-    use super::{ForwardedBy::*, *};
+    use super::{ForwardingHeader::*, *};
 
-    fn base_of(by: ForwardedBy, fields: &[(&'static str, &'static str)]) -> Option<String> {
+    fn base_of(by: ForwardingHeader, fields: &[(&'static str, &'static str)]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));

@@ -5,10 +5,12 @@ use http::{Method, Response, StatusCode};
 use super::{
     Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
     Preferences, RequestView,
-    answers::{JSON, Put, replayed, typed},
+    answers::{AnswerExt, JSON, replayed, typed},
     error::ErrorWords,
     object::Object,
-    routes::{Asked, POST, Part, RESULT, asked, parameter_named, refuse_foreign, said},
+    routes::{
+        POST, RESULT, ResourcePart, RouteRequest, asked, parameter_named, refuse_foreign, said,
+    },
 };
 use crate::operation::{
     BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, StateSet,
@@ -69,8 +71,8 @@ impl Google {
     }
 }
 
-const PARTS: &[Part] = &[
-    Part {
+const PARTS: &[ResourcePart] = &[
+    ResourcePart {
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
@@ -79,12 +81,12 @@ const PARTS: &[Part] = &[
         ],
     },
     RESULT,
-    Part {
+    ResourcePart {
         name: ":cancel",
         allow: POST,
         asks: &[(Method::POST, Action::Cancel(OnTerminal::Same))],
     },
-    Part {
+    ResourcePart {
         name: ":wait",
         allow: POST,
         asks: &[(Method::POST, Action::Status)],
@@ -184,7 +186,7 @@ fn code(status: StatusCode) -> (u32, &'static str) {
 impl Dialect for Google {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
         match asked(request, PARTS)? {
-            Asked::About(id, action) => {
+            RouteRequest::About(id, action) => {
                 // What is posted for its status is waited for.
                 let wait = match (request.method, action) {
                     (&Method::POST, Action::Status) => {
@@ -200,12 +202,12 @@ impl Dialect for Google {
                 };
                 Ok(PollRequest::Operation {
                     id,
-                    action: action,
+                    action,
                     wait,
                     reason: None,
                 })
             }
-            Asked::List => {
+            RouteRequest::List => {
                 if said(request, "filter")?.is_some() {
                     return Err(ApiError::Unsupported { what: "filter" });
                 }
@@ -254,7 +256,7 @@ impl Dialect for Google {
         let is_success = operation.state() == State::Succeeded;
         match replayed(operation, context)? {
             Some(response) if is_success => Ok(response),
-            _ => self.status(operation, context).map(Put::private),
+            _ => self.status(operation, context).map(AnswerExt::private),
         }
     }
 

@@ -2,11 +2,11 @@ use http::{Method, Response, StatusCode};
 
 use super::{
     Answer, ApiError, Context, Dialect, ListPage, ListParams, PollRequest, RequestView,
-    answers::{JSON, Put, empty, replayed},
+    answers::{AnswerExt, JSON, empty, replayed},
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{CANCEL, Part, RESULT, STATUS, ask, limit, parameter, refuse_foreign},
+    routes::{CANCEL, RESULT, ResourcePart, STATUS, ask, limit, parameter, refuse_foreign},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State};
 
@@ -78,7 +78,7 @@ impl Ipa {
     }
 }
 
-const PARTS: &[Part] = &[STATUS, RESULT, CANCEL];
+const PARTS: &[ResourcePart] = &[STATUS, RESULT, CANCEL];
 
 fn word(state: State) -> &'static str {
     match state {

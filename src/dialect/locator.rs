@@ -7,8 +7,8 @@ use http::request::Parts;
 use super::{
     Urls,
     authority::is_host_and_port,
-    forwarded::{self, ForwardedBy},
-    urls::Root,
+    forwarded::{self, ForwardingHeader},
+    urls::UrlRoot,
 };
 use crate::operation::OperationId;
 
@@ -26,10 +26,10 @@ pub struct Locator {
     /// With a leading slash and without a trailing one; empty for the root.
     at: Arc<str>,
     /// Both, and a slash.
-    root: Option<Root>,
+    root: Option<UrlRoot>,
     hook: Option<Arc<LocationFn>>,
     /// Which requests come from a proxy that says what clients know this by.
-    trusted: Option<(ForwardedBy, Arc<TrustFn>)>,
+    trusted: Option<(ForwardingHeader, Arc<TrustFn>)>,
 }
 
 impl Default for Locator {
@@ -37,7 +37,7 @@ impl Default for Locator {
         Self {
             base: "".into(),
             at: "/operations".into(),
-            root: Root::new("/operations/"),
+            root: UrlRoot::new("/operations/"),
             hook: None,
             trusted: None,
         }
@@ -51,7 +51,7 @@ impl Locator {
             "" => "".into(),
             path => format!("/{path}").into(),
         };
-        self.root = Root::new(&self.text_before_ids(&self.base));
+        self.root = UrlRoot::new(&self.text_before_ids(&self.base));
     }
 
     pub(crate) fn set_base(&mut self, url: &str) -> Result<(), InvalidPublicUrl> {
@@ -64,7 +64,7 @@ impl Locator {
             return Err(InvalidPublicUrl);
         }
         self.base = url.trim_end_matches('/').into();
-        self.root = Root::new(&self.text_before_ids(&self.base));
+        self.root = UrlRoot::new(&self.text_before_ids(&self.base));
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Locator {
         self.hook = Some(hook);
     }
 
-    pub(crate) fn set_trusted(&mut self, by: ForwardedBy, trusted: Arc<TrustFn>) {
+    pub(crate) fn set_trusted(&mut self, by: ForwardingHeader, trusted: Arc<TrustFn>) {
         self.trusted = Some((by, trusted));
     }
 

@@ -2,9 +2,9 @@ use http::{HeaderName, Method, Response, StatusCode};
 
 use super::{
     Action, Answer, ApiError, Context, Dialect, OnTerminal, PollRequest, RequestView,
-    answers::{Put, empty, replayed},
+    answers::{AnswerExt, empty, replayed},
     error::ErrorWords,
-    routes::{Part, ask, no_list, refuse},
+    routes::{ResourcePart, ask, no_list, refuse},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
@@ -45,7 +45,7 @@ const SYSTEM_QUERY_OPTIONS: [&str; 12] = [
 
 const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
 
-const PARTS: &[Part] = &[Part {
+const PARTS: &[ResourcePart] = &[ResourcePart {
     name: "",
     allow: "GET, HEAD, DELETE, OPTIONS",
     asks: &[

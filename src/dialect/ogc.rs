@@ -5,11 +5,11 @@ use http::{Method, Response, StatusCode, header::LINK};
 use super::{
     Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
     RequestView,
-    answers::{JSON, Put, replayed},
+    answers::{AnswerExt, JSON, replayed},
     error::ErrorWords,
     object::Object,
     query,
-    routes::{Part, READ, ask, limit, parameter, refuse_foreign, states, states_again},
+    routes::{READ, ResourcePart, ask, limit, parameter, refuse_foreign, states, states_again},
 };
 use crate::operation::{
     BufferedBody, OperationId, OperationView, Problem, Progress, RecordedResponse, State,
@@ -34,8 +34,8 @@ use crate::operation::{
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 
-const PARTS: &[Part] = &[
-    Part {
+const PARTS: &[ResourcePart] = &[
+    ResourcePart {
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
@@ -43,7 +43,7 @@ const PARTS: &[Part] = &[
             (Method::DELETE, Action::Cancel(OnTerminal::Delete)),
         ],
     },
-    Part {
+    ResourcePart {
         name: "results",
         allow: READ,
         asks: &[(Method::GET, Action::Result)],

@@ -6,12 +6,12 @@ use super::{
     Accepted, Action, Answer, ApiError, Context, Dialect, Event, ListPage, ListParams, OnTerminal,
     PollRequest, Preferences, RequestView,
     accept::prefers_events,
-    answers::{JSON, Put, empty, replayed, typed, unpresentable},
+    answers::{AnswerExt, JSON, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
-    query::{self, Malformed},
+    query::{self, MalformedParameter},
     routes::{
-        Asked, ONE_OR_MORE, Part, READ, RESULT, asked, parameter, refuse_foreign, states,
-        states_again,
+        ONE_OR_MORE, READ, RESULT, ResourcePart, RouteRequest, asked, parameter, refuse_foreign,
+        states, states_again,
     },
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State, push_string};
@@ -60,8 +60,8 @@ static OPERATION_RESULT: HeaderName = HeaderName::from_static("operation-result"
 
 const RESOURCE: &str = "GET, HEAD, DELETE, OPTIONS";
 
-const PARTS: &[Part] = &[
-    Part {
+const PARTS: &[ResourcePart] = &[
+    ResourcePart {
         name: "",
         allow: RESOURCE,
         asks: &[
@@ -73,7 +73,7 @@ const PARTS: &[Part] = &[
         ],
     },
     RESULT,
-    Part {
+    ResourcePart {
         name: "events",
         allow: READ,
         asks: &[(Method::GET, Action::Events)],
@@ -113,19 +113,19 @@ impl Plain {
 impl Dialect for Plain {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
         let (id, action) = match asked(request, PARTS)? {
-            Asked::List => {
+            RouteRequest::List => {
                 refuse_foreign(request, ["state", "limit", "cursor"], &[])?;
                 return Ok(PollRequest::List(listing(request)?));
             }
-            Asked::About(id, Action::Status) if prefers_events(request.headers) => {
+            RouteRequest::About(id, Action::Status) if prefers_events(request.headers) => {
                 (id, Action::Events)
             }
-            Asked::About(id, action) => (id, action),
+            RouteRequest::About(id, action) => (id, action),
         };
         let wait = wait(request)?;
         Ok(PollRequest::Operation {
             id,
-            action: action,
+            action,
             wait,
             reason: None,
         })
@@ -175,7 +175,7 @@ impl Dialect for Plain {
 
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         self.operation(StatusCode::OK, operation, context)
-            .map(Put::private)
+            .map(AnswerExt::private)
     }
 
     fn deleted(&self, _: &OperationId) -> Response<BufferedBody> {
@@ -303,8 +303,8 @@ pub(super) fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError>
 fn wait(request: &RequestView<'_>) -> Result<Option<Duration>, ApiError> {
     let parameter = query::parameter(request.query, "wait");
     let parameter = parameter.map_err(|malformed| match malformed {
-        Malformed::Encoding(text) => ApiError::invalid_wait(text),
-        repeated @ Malformed::Repeated => repeated.fault("wait"),
+        MalformedParameter::Encoding(text) => ApiError::invalid_wait(text),
+        repeated @ MalformedParameter::Repeated => repeated.fault("wait"),
     });
     match parameter? {
         None => Ok(Preferences::from_headers(request.headers).wait()),

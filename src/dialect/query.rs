@@ -9,7 +9,7 @@ use super::ApiError;
 pub(super) fn values<'a>(
     query: Option<&'a str>,
     name: &str,
-) -> impl Iterator<Item = Result<Cow<'a, str>, Malformed<'a>>> {
+) -> impl Iterator<Item = Result<Cow<'a, str>, MalformedParameter<'a>>> {
     let pairs = query.unwrap_or_default().split('&');
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -22,12 +22,12 @@ pub(super) fn values<'a>(
 pub(super) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
-) -> Result<Option<Cow<'a, str>>, Malformed<'a>> {
+) -> Result<Option<Cow<'a, str>>, MalformedParameter<'a>> {
     let mut values = values(query, name);
     let value = values.next().transpose()?;
     match values.next() {
         None => Ok(value),
-        Some(_) => Err(Malformed::Repeated),
+        Some(_) => Err(MalformedParameter::Repeated),
     }
 }
 
@@ -47,13 +47,13 @@ pub(super) fn encode(text: &str) -> String {
 
 /// Why a parameter has no value that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed<'a> {
+pub(super) enum MalformedParameter<'a> {
     /// Of this, as it was written.
     Encoding(&'a str),
     Repeated,
 }
 
-impl Malformed<'_> {
+impl MalformedParameter<'_> {
     /// The fault of the parameter of this name.
     pub(super) fn fault(self, parameter: &'static str) -> ApiError {
         match self {
@@ -65,7 +65,7 @@ impl Malformed<'_> {
     }
 }
 
-fn decode(text: &str) -> Result<Cow<'_, str>, Malformed<'_>> {
+fn decode(text: &str) -> Result<Cow<'_, str>, MalformedParameter<'_>> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }
@@ -76,7 +76,9 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Malformed<'_>> {
             b'+' => b' ',
             b'%' => {
                 let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = digit().zip(digit()).ok_or(Malformed::Encoding(text))?;
+                let (high, low) = digit()
+                    .zip(digit())
+                    .ok_or(MalformedParameter::Encoding(text))?;
                 (high * 16 + low) as u8
             }
             byte => byte,
@@ -84,7 +86,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Malformed<'_>> {
     }
     String::from_utf8(bytes)
         .map(Cow::Owned)
-        .map_err(|_| Malformed::Encoding(text))
+        .map_err(|_| MalformedParameter::Encoding(text))
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
         assert_eq!(parameter(None, "id"), Ok(None));
         for bad in ["id=%", "id=%2", "id=%zz", "id=%ff", "id=%+1"] {
             let value = bad.strip_prefix("id=").unwrap();
-            assert_eq!(get(bad), Err(Malformed::Encoding(value)), "{bad}");
+            assert_eq!(get(bad), Err(MalformedParameter::Encoding(value)), "{bad}");
         }
     }
 
@@ -109,7 +111,7 @@ mod tests {
     fn a_second_value_is_an_error_whatever_it_is() {
         for twice in ["id=a&id=a", "id=a&id", "id=a&%69d=%ff", "id&x=1&id"] {
             let value = parameter(Some(twice), "id");
-            assert_eq!(value, Err(Malformed::Repeated), "{twice}");
+            assert_eq!(value, Err(MalformedParameter::Repeated), "{twice}");
         }
     }
 
@@ -119,7 +121,7 @@ mod tests {
         let expected = [
             Ok("1".into()),
             Ok("3".into()),
-            Err(Malformed::Encoding("%")),
+            Err(MalformedParameter::Encoding("%")),
         ];
         assert_eq!(all, expected);
     }

@@ -16,12 +16,12 @@ use crate::operation::{BufferedBody, RecordedResponse};
 /// `X-Progress` and `X-MS-Continuation-Token`.
 #[derive(Clone)]
 pub struct Replay {
-    keep: Arc<Keep>,
-    change: Option<Arc<ChangeFields>>,
+    keep: Arc<KeepFn>,
+    change: Option<Arc<ChangeFieldsFn>>,
 }
 
-type Keep = dyn Fn(&HeaderName) -> bool + Send + Sync;
-type ChangeFields = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
+type KeepFn = dyn Fn(&HeaderName) -> bool + Send + Sync;
+type ChangeFieldsFn = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
 
 /// The fields that belong to the first answer, and not to what it said:
 ///

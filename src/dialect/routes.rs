@@ -6,12 +6,12 @@ use http::Method;
 
 use super::{
     Action, ApiError, ListParams, OnTerminal, PollRequest, Preferences, RequestView, part_of,
-    query::{self, Malformed},
+    query::{self, MalformedParameter},
 };
 use crate::operation::{InvalidId, OperationId, State, StateSet};
 
 /// What of an operation a path names, and what may be asked of it.
-pub(super) struct Part {
+pub(super) struct ResourcePart {
     /// The segment after the id, or the verb that follows it, as `:cancel`; empty
     /// for the operation itself.
     pub(super) name: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Part {
     pub(super) asks: &'static [(Method, Action)],
 }
 
-impl Part {
+impl ResourcePart {
     /// What this method asks of it.
     fn action(&self, method: &Method) -> Option<Action> {
         let mut asks = self.asks.iter().filter(|(asks, _)| asks == method);
@@ -29,21 +29,21 @@ impl Part {
 }
 
 /// The operation itself, where it can only be read.
-pub(super) const STATUS: Part = Part {
+pub(super) const STATUS: ResourcePart = ResourcePart {
     name: "",
     allow: READ,
     asks: &[(Method::GET, Action::Status)],
 };
 
 /// Its result.
-pub(super) const RESULT: Part = Part {
+pub(super) const RESULT: ResourcePart = ResourcePart {
     name: "result",
     allow: READ,
     asks: &[(Method::GET, Action::Result)],
 };
 
 /// A verb that cancels.
-pub(super) const CANCEL: Part = Part {
+pub(super) const CANCEL: ResourcePart = ResourcePart {
     name: ":cancel",
     allow: POST,
     asks: &[(Method::POST, Action::Cancel(OnTerminal::Refuse))],
@@ -53,17 +53,17 @@ pub(super) const CANCEL: Part = Part {
 /// answer is waited for as long as `Prefer` says.
 pub(super) fn ask(
     request: &RequestView<'_>,
-    parts: &[Part],
+    parts: &[ResourcePart],
     list: impl FnOnce(&RequestView<'_>) -> Result<ListParams, ApiError>,
 ) -> Result<PollRequest, ApiError> {
     match asked(request, parts)? {
-        Asked::About(id, action) => Ok(PollRequest::Operation {
+        RouteRequest::About(id, action) => Ok(PollRequest::Operation {
             id,
-            action: action,
+            action,
             wait: Preferences::from_headers(request.headers).wait(),
             reason: None,
         }),
-        Asked::List => list(request).map(PollRequest::List),
+        RouteRequest::List => list(request).map(PollRequest::List),
     }
 }
 
@@ -230,7 +230,7 @@ pub(super) fn no_list(_: &RequestView<'_>) -> Result<ListParams, ApiError> {
 
 /// What a request asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RouteRequest {
     About(OperationId, Action),
     List,
 }
@@ -242,7 +242,10 @@ pub(super) const POST: &str = "POST, OPTIONS";
 ///
 /// The id is the last segment, or the one before the part; else the query
 /// parameter `id`. One trailing slash is ignored.
-pub(super) fn asked(request: &RequestView<'_>, parts: &[Part]) -> Result<Asked, ApiError> {
+pub(super) fn asked(
+    request: &RequestView<'_>,
+    parts: &[ResourcePart],
+) -> Result<RouteRequest, ApiError> {
     let whole = || parts.iter().find(|part| part.name.is_empty());
     // Most requests name an operation and nothing else.
     if request.id.is_none()
@@ -250,7 +253,7 @@ pub(super) fn asked(request: &RequestView<'_>, parts: &[Part]) -> Result<Asked, 
         && let Some(id) = OperationId::at_end_of(request.path)
     {
         return match part.action(request.method) {
-            Some(action) => Ok(Asked::About(id, action)),
+            Some(action) => Ok(RouteRequest::About(id, action)),
             None => Err(ApiError::MethodNotAllowed { allow: part.allow }),
         };
     }
@@ -289,8 +292,10 @@ pub(super) fn asked(request: &RequestView<'_>, parts: &[Part]) -> Result<Asked, 
         (Some(id), _) => Some(Cow::Borrowed(id)),
         (None, "") => query::parameter(request.query, "id")
             .map_err(|malformed| match malformed {
-                Malformed::Encoding(text) => ApiError::invalid_id(text, InvalidId::Character),
-                repeated @ Malformed::Repeated => repeated.fault("id"),
+                MalformedParameter::Encoding(text) => {
+                    ApiError::invalid_id(text, InvalidId::Character)
+                }
+                repeated @ MalformedParameter::Repeated => repeated.fault("id"),
             })?
             .filter(|id| !id.is_empty()),
         (None, segment) => Some(Cow::Borrowed(segment)),
@@ -300,11 +305,11 @@ pub(super) fn asked(request: &RequestView<'_>, parts: &[Part]) -> Result<Asked, 
     let action = part.and_then(|part| part.action(request.method));
     let id = id.map(|id| OperationId::named(&id).map_err(|why| ApiError::invalid_id(&id, why)));
     match (id.transpose()?, action) {
-        (Some(id), Some(action)) => Ok(Asked::About(id, action)),
+        (Some(id), Some(action)) => Ok(RouteRequest::About(id, action)),
         (Some(_), None) => Err(ApiError::MethodNotAllowed { allow }),
         // The root of the operations.
         (None, Some(action)) if request.lists && is_whole => match action {
-            Action::Status | Action::Result => Ok(Asked::List),
+            Action::Status | Action::Result => Ok(RouteRequest::List),
             _ => Err(ApiError::MethodNotAllowed { allow: READ }),
         },
         (None, Some(_)) => Err(ApiError::MissingId),
@@ -331,7 +336,7 @@ fn nothing(path: &str) -> ApiError {
 /// but not this one.
 fn no_such_verb(
     request: &RequestView<'_>,
-    parts: &[Part],
+    parts: &[ResourcePart],
     segment: &str,
     verb: usize,
 ) -> Option<ApiError> {

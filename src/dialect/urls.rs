@@ -17,7 +17,7 @@ enum StatusUrl {
     /// At its id, right after `root`; put together when it is asked for, which most polls
     /// do not.
     At {
-        root: Root,
+        root: UrlRoot,
         id: OperationId,
         written: OnceLock<String>,
     },
@@ -26,9 +26,9 @@ enum StatusUrl {
 /// What precedes the ids of all operations: it has no character that JSON escapes, and no
 /// query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Root(Arc<str>);
+pub(super) struct UrlRoot(Arc<str>);
 
-impl Root {
+impl UrlRoot {
     /// `None` if `text` has such characters.
     pub(super) fn new(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte >= b' ' && !b"\"\\?".contains(&byte);
@@ -48,7 +48,7 @@ impl Urls {
     }
 
     /// An operation at its id, right after `root`.
-    pub(super) fn at(root: Root, id: OperationId) -> Self {
+    pub(super) fn at(root: UrlRoot, id: OperationId) -> Self {
         Self(StatusUrl::At {
             root,
             id,
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_root_and_an_id_are_what_is_written() {
-        let root = Root::new("/operations/").unwrap();
+        let root = UrlRoot::new("/operations/").unwrap();
         let urls = Urls::at(root, "q3".parse().unwrap());
         assert_eq!(urls, Urls::new("/operations/q3"));
         assert_eq!(urls.length(), "/operations/q3".len());
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn what_has_a_meaning_of_its_own_is_no_root() {
         for text in ["/a?b=", "/a\"/", "/a\\/", "/a\n/"] {
-            assert_eq!(Root::new(text), None, "{text}");
+            assert_eq!(UrlRoot::new(text), None, "{text}");
         }
-        assert!(Root::new("https://example.com/größe/").is_some());
+        assert!(UrlRoot::new("https://example.com/größe/").is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::BufferedBody;
 
 /// A body on its way to becoming whole, up to a limit.
 #[derive(Debug)]
-pub(crate) struct Collecting {
+pub(crate) struct BodyCollector {
     /// The only frame so far: most bodies have no second, and need no copy.
     first: Bytes,
     joined: BytesMut,
@@ -17,9 +17,9 @@ pub(crate) struct Collecting {
 
 /// The body is above its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLarge;
+pub(crate) struct BodyTooLarge;
 
-impl Collecting {
+impl BodyCollector {
     pub(crate) fn up_to(limit: u64) -> Self {
         Self {
             first: Bytes::new(),
@@ -29,12 +29,12 @@ impl Collecting {
         }
     }
 
-    pub(crate) fn push(&mut self, frame: Frame<Bytes>) -> Result<(), TooLarge> {
+    pub(crate) fn push(&mut self, frame: Frame<Bytes>) -> Result<(), BodyTooLarge> {
         match frame.into_data() {
             Ok(data) => {
                 let length = self.first.len() + self.joined.len() + data.len();
                 if length as u64 > self.limit {
-                    return Err(TooLarge);
+                    return Err(BodyTooLarge);
                 }
                 if length == data.len() {
                     self.first = data;
@@ -79,7 +79,7 @@ mod tests {
             limit in 0_u64..40,
         ) {
             let whole = frames.concat();
-            let mut collecting = Collecting::up_to(limit);
+            let mut collecting = BodyCollector::up_to(limit);
             let fits = frames.into_iter().try_for_each(|data| collecting.push(Frame::data(data.into())));
             prop_assert_eq!(fits.is_ok(), whole.len() as u64 <= limit);
             if fits.is_ok() {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn trailers_come_along() {
-        let mut collecting = Collecting::up_to(0);
+        let mut collecting = BodyCollector::up_to(0);
         let mut trailers = HeaderMap::new();
         trailers.insert("x-checksum", http::HeaderValue::from_static("abc"));
         collecting.push(Frame::trailers(trailers.clone())).unwrap();

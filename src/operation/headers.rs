@@ -67,8 +67,8 @@ impl HeaderBlock {
     }
 
     /// The fields in their order, as bytes.
-    fn fields(&self) -> Fields<'_> {
-        Fields(self.as_bytes())
+    fn fields(&self) -> HeaderFields<'_> {
+        HeaderFields(self.as_bytes())
     }
 
     /// The first value of `name`, which must be in lower case.
@@ -109,25 +109,25 @@ impl HeaderBlock {
     }
 }
 
-struct Field<'a> {
+struct HeaderField<'a> {
     name: &'a [u8],
     value: &'a [u8],
     sensitive: bool,
 }
 
-struct Fields<'a>(&'a [u8]);
+struct HeaderFields<'a>(&'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
+impl<'a> Iterator for HeaderFields<'a> {
+    type Item = HeaderField<'a>;
 
-    fn next(&mut self) -> Option<Field<'a>> {
+    fn next(&mut self) -> Option<HeaderField<'a>> {
         let (name_length, rest) = self.0.split_first_chunk()?;
         let (value_length, rest) = rest.split_first_chunk()?;
         let value_length = u32::from_le_bytes(*value_length);
         let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_length).into())?;
         let (value, rest) = rest.split_at_checked((value_length & !SENSITIVE) as usize)?;
         self.0 = rest;
-        Some(Field {
+        Some(HeaderField {
             name,
             value,
             sensitive: value_length & SENSITIVE != 0,

@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{
     Metadata, Operation, OperationId, OperationView, Outcome, PayloadView, Problem, Progress,
     RecordedResponse, Snapshot, State, Status,
-    recorded::Embed,
+    recorded::Embedding,
     syntax::{is_shallow, push_string},
-    timestamp::{Clock, Timestamp, serde_rfc3339},
+    timestamp::{Rfc3339, Timestamp, serde_rfc3339},
 };
 
 /// In a buffer of its own, which has room for `more` bytes.
@@ -62,7 +62,7 @@ pub(super) fn write(
         out.extend_from_slice(b",\"progress\":");
         serde_json::to_writer(&mut *out, progress)?;
     }
-    let mut clock = Clock::new();
+    let mut clock = Rfc3339::new();
     for (name, at) in times(metadata) {
         if let Some(at) = at {
             // Put together aside, and written in one piece.
@@ -140,17 +140,17 @@ fn write_recorded(
         return Ok(false);
     }
     match recorded.embed() {
-        Embed::JsonOfAnyDepth if !is_shallow(body) => return Ok(false),
-        Embed::Json | Embed::JsonOfAnyDepth => out.extend_from_slice(body),
-        Embed::Text => serde_json::to_writer(out, &String::from_utf8_lossy(body))?,
-        Embed::No => return Ok(false),
+        Embedding::JsonOfAnyDepth if !is_shallow(body) => return Ok(false),
+        Embedding::Json | Embedding::JsonOfAnyDepth => out.extend_from_slice(body),
+        Embedding::Text => serde_json::to_writer(out, &String::from_utf8_lossy(body))?,
+        Embedding::No => return Ok(false),
     }
     Ok(true)
 }
 
 /// The same form for serde.
 #[derive(Serialize, Deserialize)]
-struct Flat<Id, T, P, G, S> {
+struct FlatOperation<Id, T, P, G, S> {
     id: Id,
     state: State,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
@@ -196,7 +196,7 @@ struct Times {
 impl<T: Serialize> Serialize for Operation<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let metadata = self.metadata();
-        Flat {
+        FlatOperation {
             id: self.id(),
             state: self.state(),
             name: metadata.name(),
@@ -219,7 +219,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
     /// A state that is none, a result without success, a problem without
     /// failure, a failure without a problem, a reason without a cancel.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let flat = Flat::<OperationId, T, Problem, Progress, Box<str>>::deserialize(deserializer)?;
+        let flat = FlatOperation::<OperationId, T, Problem, Progress, Box<str>>::deserialize(
+            deserializer,
+        )?;
         if flat.reason.is_some() && flat.state != State::Canceled {
             return Err(de::Error::custom("only a canceled operation has a reason"));
         }

@@ -17,13 +17,13 @@ pub struct Metadata {
     finished_at: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
     progress: Option<Box<Progress>>,
-    method: Option<Verb>,
+    method: Option<CompactMethod>,
     name: Option<Arc<str>>,
 }
 
 /// A method, in less space than [`Method`] takes.
 #[derive(Clone, PartialEq)]
-enum Verb {
+enum CompactMethod {
     /// One that is used, by its place among those.
     Usual(u8),
     Other(Box<Method>),
@@ -41,7 +41,7 @@ static USUAL: [Method; 9] = [
     Method::TRACE,
 ];
 
-impl From<Method> for Verb {
+impl From<Method> for CompactMethod {
     fn from(method: Method) -> Self {
         match USUAL.iter().position(|usual| *usual == method) {
             Some(place) => Self::Usual(place as u8),
@@ -50,7 +50,7 @@ impl From<Method> for Verb {
     }
 }
 
-impl Verb {
+impl CompactMethod {
     fn method(&self) -> &Method {
         match self {
             Self::Usual(place) => &USUAL[usize::from(*place)],
@@ -66,7 +66,7 @@ impl Verb {
     }
 }
 
-impl fmt::Debug for Verb {
+impl fmt::Debug for CompactMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.method().fmt(f)
     }
@@ -116,7 +116,7 @@ impl Metadata {
     /// The method of the request that was accepted.
     #[must_use]
     pub fn method(&self) -> Option<&Method> {
-        self.method.as_ref().map(Verb::method)
+        self.method.as_ref().map(CompactMethod::method)
     }
 
     /// Sets the method of the request that was accepted.
@@ -188,6 +188,6 @@ impl Metadata {
         let progress = self.progress.as_ref();
         let method = self.method.as_ref();
         progress.map_or(0, |progress| size_of::<Progress>() + progress.heap_bytes())
-            + method.map_or(0, Verb::heap_bytes)
+            + method.map_or(0, CompactMethod::heap_bytes)
     }
 }

@@ -40,9 +40,9 @@ mod progress;
 mod recorded;
 mod references;
 mod resource;
-mod stage;
 mod state;
 mod state_set;
+mod status;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod stored;
 mod syntax;
@@ -58,14 +58,14 @@ pub use problem::Problem;
 pub use progress::Progress;
 pub use recorded::RecordedResponse;
 pub use resource::{Operation, Snapshot};
-pub use stage::{Outcome, Status};
 pub use state::{InvalidTransition, State, UnknownState};
 pub use state_set::StateSet;
+pub use status::{Outcome, Status};
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub use stored::Stored;
 pub use view::OperationView;
 
-pub(crate) use collect::Collecting;
+pub(crate) use collect::BodyCollector;
 pub(crate) use digits::{push_number, put_number};
 pub(crate) use headers::HeaderBlock;
 pub(crate) use problem::{essence, in_one_word};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(from = "Said")]
+#[serde(from = "UncheckedProgress")]
 pub struct Progress {
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<f64>,
@@ -31,7 +31,7 @@ pub struct Progress {
 
 /// What somebody says of a progress, with the bounds of none.
 #[derive(Deserialize)]
-struct Said {
+struct UncheckedProgress {
     percent: Option<f64>,
     completed: Option<u64>,
     total: Option<u64>,
@@ -39,8 +39,8 @@ struct Said {
     message: Option<Box<str>>,
 }
 
-impl From<Said> for Progress {
-    fn from(said: Said) -> Self {
+impl From<UncheckedProgress> for Progress {
+    fn from(said: UncheckedProgress) -> Self {
         Self {
             percent: said
                 .percent

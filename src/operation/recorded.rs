@@ -25,12 +25,12 @@ use super::{
 ///
 /// Clones share one allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedResponse(Arc<Recorded>);
+pub struct RecordedResponse(Arc<RecordedParts>);
 
 #[derive(Debug)]
-struct Recorded {
+struct RecordedParts {
     status: StatusCode,
-    embed: Embed,
+    embed: Embedding,
     headers: HeaderBlock,
     /// Most have none.
     trailers: Option<Box<HeaderBlock>>,
@@ -38,7 +38,7 @@ struct Recorded {
 }
 
 /// How it is embedded follows from the rest.
-impl PartialEq for Recorded {
+impl PartialEq for RecordedParts {
     fn eq(&self, other: &Self) -> bool {
         let Self {
             status,
@@ -52,12 +52,12 @@ impl PartialEq for Recorded {
     }
 }
 
-impl Eq for Recorded {}
+impl Eq for RecordedParts {}
 
 /// How the body can stand in an operation's JSON. Found once, when the
 /// response is recorded, since every poll needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Embed {
+pub(crate) enum Embedding {
     /// The bytes are one JSON value, no deeper than what embeds it may be.
     Json,
     /// They are one JSON value, of any depth: the first releases did not look at that.
@@ -91,7 +91,7 @@ impl RecordedResponse {
                 && !named.contains(name)
                 && (*name != CONTENT_LENGTH || is_length(value, body.len()))
         };
-        Self(Arc::new(Recorded {
+        Self(Arc::new(RecordedParts {
             status: parts.status,
             embed: embed(&parts.headers, &body),
             headers: HeaderBlock::from_map(&parts.headers, keep),
@@ -182,12 +182,12 @@ impl RecordedResponse {
     #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn of(
         status: StatusCode,
-        embed: Embed,
+        embed: Embedding,
         headers: HeaderBlock,
         trailers: HeaderBlock,
         body: Bytes,
     ) -> Self {
-        Self(Arc::new(Recorded {
+        Self(Arc::new(RecordedParts {
             status,
             embed,
             headers,
@@ -203,7 +203,7 @@ impl RecordedResponse {
         [self.0.headers.as_bytes(), trailers.unwrap_or_default()]
     }
 
-    pub(crate) fn embed(&self) -> Embed {
+    pub(crate) fn embed(&self) -> Embedding {
         self.0.embed
     }
 
@@ -211,7 +211,7 @@ impl RecordedResponse {
     pub(crate) fn heap_bytes(&self) -> usize {
         let trailers = self.0.trailers.as_ref();
         let trailers = trailers.map(|it| size_of::<HeaderBlock>() + it.heap_bytes());
-        size_of::<Recorded>()
+        size_of::<RecordedParts>()
             + self.0.body.len()
             + self.0.headers.heap_bytes()
             + trailers.unwrap_or_default()
@@ -255,27 +255,27 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-fn embed(headers: &HeaderMap, body: &[u8]) -> Embed {
+fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
     let Some(media_type) = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) else {
-        return Embed::No;
+        return Embedding::No;
     };
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
-        return Embed::No;
+        return Embedding::No;
     }
     // Most say just that.
     if media_type == b"application/json" || is_json_type(essence(media_type)) {
         return if is_json(body) {
-            Embed::Json
+            Embedding::Json
         } else {
-            Embed::No
+            Embedding::No
         };
     }
     let is_text =
         (essence(media_type).get(..5)).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
     if is_text && is_utf8(media_type) && std::str::from_utf8(body).is_ok() {
-        return Embed::Text;
+        return Embedding::Text;
     }
-    Embed::No
+    Embedding::No
 }
 
 /// Whether what has this media type, without parameters, is JSON (RFC 6839, section 3.1).
@@ -338,20 +338,23 @@ mod tests {
         let embed = |media_type: &'static str, body: &'static [u8]| {
             recorded(&[("content-type", media_type)], body).embed()
         };
-        assert_eq!(embed("application/json", b"{\"a\":1}"), Embed::Json);
+        assert_eq!(embed("application/json", b"{\"a\":1}"), Embedding::Json);
         assert_eq!(
             embed("application/vnd.api+JSON; v=1", b" [1] "),
-            Embed::Json
+            Embedding::Json
         );
-        assert_eq!(embed("application/json", b"{\"a\":1"), Embed::No);
-        assert_eq!(embed("application/json", b"{} {}"), Embed::No);
-        assert_eq!(embed("application/json", b"\"\xff\""), Embed::No);
-        assert_eq!(embed("application/json", b""), Embed::No);
-        assert_eq!(embed("text/plain", "grün".as_bytes()), Embed::Text);
-        assert_eq!(embed("text/csv; charset=\"UTF-8\"", b"a,b"), Embed::Text);
-        assert_eq!(embed("text/plain; charset=iso-8859-1", b"a"), Embed::No);
-        assert_eq!(embed("text/plain", b"gr\xfcn"), Embed::No);
-        assert_eq!(embed("application/pdf", b"%PDF"), Embed::No);
+        assert_eq!(embed("application/json", b"{\"a\":1"), Embedding::No);
+        assert_eq!(embed("application/json", b"{} {}"), Embedding::No);
+        assert_eq!(embed("application/json", b"\"\xff\""), Embedding::No);
+        assert_eq!(embed("application/json", b""), Embedding::No);
+        assert_eq!(embed("text/plain", "grün".as_bytes()), Embedding::Text);
+        assert_eq!(
+            embed("text/csv; charset=\"UTF-8\"", b"a,b"),
+            Embedding::Text
+        );
+        assert_eq!(embed("text/plain; charset=iso-8859-1", b"a"), Embedding::No);
+        assert_eq!(embed("text/plain", b"gr\xfcn"), Embedding::No);
+        assert_eq!(embed("application/pdf", b"%PDF"), Embedding::No);
         let zipped = recorded(
             &[
                 ("content-type", "application/json"),
@@ -359,7 +362,7 @@ mod tests {
             ],
             b"{}",
         );
-        assert_eq!(zipped.embed(), Embed::No);
+        assert_eq!(zipped.embed(), Embedding::No);
     }
 
     #[test]

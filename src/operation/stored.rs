@@ -8,7 +8,7 @@ use tower::BoxError;
 use super::{
     Payload,
     headers::HeaderBlock,
-    recorded::{Embed, RecordedResponse},
+    recorded::{Embedding, RecordedResponse},
 };
 
 /// A result that can be kept as bytes: a [`RecordedResponse`], or any type of
@@ -58,9 +58,9 @@ impl Stored for RecordedResponse {
         let mut out = Vec::with_capacity(length);
         out.put_u8(LAYOUT);
         out.put_u8(match self.embed() {
-            Embed::No => 0,
-            Embed::Json | Embed::JsonOfAnyDepth => 1,
-            Embed::Text => 2,
+            Embedding::No => 0,
+            Embedding::Json | Embedding::JsonOfAnyDepth => 1,
+            Embedding::Text => 2,
         });
         out.put_u16_le(self.status().as_u16());
         out.put_u32_le(headers.len().try_into()?);
@@ -77,9 +77,9 @@ impl Stored for RecordedResponse {
             return Err(format!("a response of layout {layout} is of a newer release").into());
         }
         let embed = match embed {
-            0 => Embed::No,
-            1 => Embed::JsonOfAnyDepth,
-            2 => Embed::Text,
+            0 => Embedding::No,
+            1 => Embedding::JsonOfAnyDepth,
+            2 => Embedding::Text,
             _ => return Err("a response of a kind that there is not".into()),
         };
         let (status, rest) = rest.split_first_chunk().ok_or(CUT)?;

@@ -15,7 +15,7 @@ pub(super) const DEEPEST: u32 = u128::BITS;
 
 /// Whether `bytes` are one JSON value of at most so many levels, [`DEEPEST`] or less.
 pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
-    let reader = Reader {
+    let reader = JsonReader {
         rest: bytes,
         is_text: false,
     };
@@ -101,7 +101,7 @@ fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// What is still to be read. `None` of a method means that this is no JSON.
-struct Reader<'a> {
+struct JsonReader<'a> {
     rest: &'a [u8],
     /// Whether the rest is known to be UTF-8. Most is ASCII, and nobody has to know: only
     /// in strings may there be anything else.
@@ -111,12 +111,12 @@ struct Reader<'a> {
 /// The arrays and objects that are open, a bit each: set for an object, the innermost
 /// last.
 #[derive(Default)]
-struct Open {
+struct OpenBrackets {
     bits: u128,
     depth: u32,
 }
 
-impl Open {
+impl OpenBrackets {
     fn push(&mut self, is_object: bool) {
         self.bits = self.bits << 1 | u128::from(is_object);
         self.depth += 1;
@@ -137,9 +137,9 @@ impl Open {
     }
 }
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     fn value_alone(mut self, deepest: u32) -> Option<()> {
-        let mut open = Open::default();
+        let mut open = OpenBrackets::default();
         loop {
             match self.next_token()? {
                 b'{' | b'[' if open.depth == deepest => return None,

@@ -36,13 +36,13 @@ impl Timestamp {
 
 /// Writes moments after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
 /// poll writes three. They are mostly of one day, whose date is found once.
-pub(super) struct Clock {
+pub(super) struct Rfc3339 {
     /// After 1970 began.
     day: u32,
     text: [u8; Timestamp::LENGTH],
 }
 
-impl Clock {
+impl Rfc3339 {
     pub(super) fn new() -> Self {
         Self {
             day: 0,
@@ -121,7 +121,7 @@ const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// Appends `time` after RFC 3339, section 5.6, in UTC with milliseconds.
 pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
-    out.extend_from_slice(Clock::new().text(time.into()));
+    out.extend_from_slice(Rfc3339::new().text(time.into()));
 }
 
 /// `time` after RFC 9110, section 5.6.7.
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_date_is_that_of_each_moment() {
-        let mut clock = Clock::new();
+        let mut clock = Rfc3339::new();
         for (seconds, text) in [
             (86_399, "1970-01-01T23:59:59.000Z"),
             (86_400, "1970-01-02T00:00:00.000Z"),

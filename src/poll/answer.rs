@@ -11,10 +11,10 @@ use super::{
     PollBody, PollFuture, conditional,
     end::{cancel, forget},
     events::events,
-    find::{Sought, find, find_now, visible},
-    hold::{Until, hold},
+    find::{FoundRecord, find, find_now, visible},
+    hold::{HoldUntil, hold},
     list::list,
-    precondition::{self, Named},
+    precondition::{self, NamedTags},
     settings::Settings,
     unknown::owner_of_part,
 };
@@ -32,10 +32,10 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     let about = match ask(settings, &parts) {
         Ok(PollRequest::Operation {
             id,
-            action: action,
+            action,
             wait,
             reason,
-        }) => About {
+        }) => OperationPoll {
             id,
             action,
             wait,
@@ -89,7 +89,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
 }
 
 /// A question about one operation.
-struct About {
+struct OperationPoll {
     id: OperationId,
     action: Action,
     wait: Option<Duration>,
@@ -205,7 +205,11 @@ fn refused<S: Store>(
 }
 
 /// The operation, at once or when it is worth showing.
-async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) -> Sought<S> {
+async fn read<S: Store>(
+    settings: &Settings<S>,
+    parts: &Parts,
+    about: &OperationPoll,
+) -> FoundRecord<S> {
     let record = find(settings, parts, &about.id).await?;
     let Some(wait) = about.wait else {
         return Ok(record);
@@ -214,13 +218,13 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
         Action::Status => {
             let etag = conditional::etag(&record);
             match precondition::if_none_match(&parts.headers, etag.as_ref()) {
-                Ok(None) => Until::Terminal,
-                Ok(Some(Named::Any | Named::This)) => Until::Changed,
+                Ok(None) => HoldUntil::Terminal,
+                Ok(Some(NamedTags::Any | NamedTags::This)) => HoldUntil::Changed,
                 // It has changed already, or is refused when it is shown.
-                Ok(Some(Named::Others)) | Err(_) => return Ok(record),
+                Ok(Some(NamedTags::Others)) | Err(_) => return Ok(record),
             }
         }
-        _ => Until::Terminal,
+        _ => HoldUntil::Terminal,
     };
     let found = hold(settings, parts, record, until, wait).await;
     visible(settings, parts, &about.id, found)
@@ -230,8 +234,8 @@ async fn read<S: Store>(settings: &Settings<S>, parts: &Parts, about: &About) ->
 fn shown<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
-    about: &About,
-    found: Sought<S>,
+    about: &OperationPoll,
+    found: FoundRecord<S>,
 ) -> Response<BufferedBody> {
     let record = match found {
         Ok(record) => record,
@@ -251,10 +255,10 @@ fn shown<S: Store>(
     {
         let etag = conditional::etag(&record);
         match precondition::if_none_match(&parts.headers, etag.as_ref()) {
-            Ok(Some(Named::Any | Named::This)) => {
+            Ok(Some(NamedTags::Any | NamedTags::This)) => {
                 *response = conditional::not_modified(etag, response);
             }
-            Ok(Some(Named::Others) | None) => conditional::validate(response, etag),
+            Ok(Some(NamedTags::Others) | None) => conditional::validate(response, etag),
             Err(fault) => answer = Err(fault),
         }
     }

@@ -13,37 +13,37 @@ use crate::operation::BufferedBody;
 
 /// The body of an answer: there as a whole, or an event stream.
 #[derive(Debug)]
-pub struct PollBody(Kind);
+pub struct PollBody(PollBodyKind);
 
-enum Kind {
+enum PollBodyKind {
     Whole(BufferedBody),
     Events(NextEvent),
 }
 
 /// What comes next in an event stream, and what comes after it.
-pub(super) type NextEvent = Pin<Box<dyn Future<Output = Option<(Bytes, Rest)>> + Send>>;
+pub(super) type NextEvent = Pin<Box<dyn Future<Output = Option<(Bytes, EventStreamState)>> + Send>>;
 
 /// The rest of an event stream.
-pub(super) struct Rest(pub(super) Box<dyn FnOnce() -> NextEvent + Send>);
+pub(super) struct EventStreamState(pub(super) Box<dyn FnOnce() -> NextEvent + Send>);
 
 impl PollBody {
     pub(super) fn events(next: NextEvent) -> Self {
-        Self(Kind::Events(next))
+        Self(PollBodyKind::Events(next))
     }
 
     /// The whole body; `None` if it is an event stream.
     #[must_use]
     pub fn as_whole(&self) -> Option<&BufferedBody> {
         match &self.0 {
-            Kind::Whole(body) => Some(body),
-            Kind::Events(_) => None,
+            PollBodyKind::Whole(body) => Some(body),
+            PollBodyKind::Events(_) => None,
         }
     }
 }
 
 impl From<BufferedBody> for PollBody {
     fn from(body: BufferedBody) -> Self {
-        Self(Kind::Whole(body))
+        Self(PollBodyKind::Whole(body))
     }
 }
 
@@ -56,14 +56,14 @@ impl Body for PollBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.0 {
-            Kind::Whole(body) => Poll::Ready(body.next_frame().map(Ok)),
-            Kind::Events(next) => match ready!(next.as_mut().poll(context)) {
-                Some((event, Rest(rest))) => {
+            PollBodyKind::Whole(body) => Poll::Ready(body.next_frame().map(Ok)),
+            PollBodyKind::Events(next) => match ready!(next.as_mut().poll(context)) {
+                Some((event, EventStreamState(rest))) => {
                     *next = rest();
                     Poll::Ready(Some(Ok(Frame::data(event))))
                 }
                 None => {
-                    self.0 = Kind::Whole(BufferedBody::default());
+                    self.0 = PollBodyKind::Whole(BufferedBody::default());
                     Poll::Ready(None)
                 }
             },
@@ -72,20 +72,20 @@ impl Body for PollBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(body) => body.is_end_stream(),
-            Kind::Events(_) => false,
+            PollBodyKind::Whole(body) => body.is_end_stream(),
+            PollBodyKind::Events(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(body) => body.size_hint(),
-            Kind::Events(_) => SizeHint::new(),
+            PollBodyKind::Whole(body) => body.size_hint(),
+            PollBodyKind::Events(_) => SizeHint::new(),
         }
     }
 }
 
-impl fmt::Debug for Kind {
+impl fmt::Debug for PollBodyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(body) => body.fmt(f),

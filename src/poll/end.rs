@@ -6,10 +6,10 @@ use http::{Response, header::ETAG, request::Parts};
 
 use super::{
     answer::{in_context, unavailable},
+    capabilities::EndCapability,
     conditional,
     find::find,
-    powers::Ends,
-    precondition::{self, Named},
+    precondition::{self, NamedTags},
     settings::Settings,
 };
 use crate::{
@@ -27,7 +27,7 @@ pub(super) async fn cancel<S: Store>(
     reason: Option<&str>,
 ) -> Response<BufferedBody> {
     match try_cancel(settings, parts, id, when_finished, reason).await {
-        Ok(Ended::Canceled(record)) => {
+        Ok(EndAnswer::Canceled(record)) => {
             let answer = in_context(settings, parts, &record, |context| {
                 settings.dialect.ended(&record.operation().view(), context)
             });
@@ -37,7 +37,7 @@ pub(super) async fn cancel<S: Store>(
             }
             response
         }
-        Ok(Ended::Forgotten) => settings.dialect.deleted(id),
+        Ok(EndAnswer::Forgotten) => settings.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
@@ -53,7 +53,7 @@ pub(super) async fn forget<S: Store>(
     }
 }
 
-enum Ended<T> {
+enum EndAnswer<T> {
     /// Or finished before, where the dialect takes that for an answer.
     Canceled(Arc<Record<T>>),
     Forgotten,
@@ -65,7 +65,7 @@ async fn try_cancel<S: Store>(
     id: &OperationId,
     when_finished: OnTerminal,
     reason: Option<&str>,
-) -> Result<Ended<S::Output>, ApiError> {
+) -> Result<EndAnswer<S::Output>, ApiError> {
     // Again when somebody else was faster, which is seldom the case twice.
     for round in 0..ROUNDS {
         let (record, version, ends) = found(settings, parts, id).await?;
@@ -84,36 +84,36 @@ async fn try_cancel<S: Store>(
                 }
                 let forgets = match when_finished {
                     // One that was canceled meanwhile is as it was asked to be.
-                    Delete => round == 0 || named == Some(Named::This),
+                    Delete => round == 0 || named == Some(NamedTags::This),
                     // Who names it has seen that it was.
-                    RefuseUnlessMatched => named == Some(Named::This),
+                    RefuseUnlessMatched => named == Some(NamedTags::This),
                     Same | Refuse | RefuseEnded => false,
                 };
                 if forgets {
                     forgotten(settings, id, version, &ends).await?;
-                    return Ok(Ended::Forgotten);
+                    return Ok(EndAnswer::Forgotten);
                 }
-                return Ok(Ended::Canceled(record));
+                return Ok(EndAnswer::Canceled(record));
             }
-            (State::Succeeded | State::Failed, Same) => return Ok(Ended::Canceled(record)),
+            (State::Succeeded | State::Failed, Same) => return Ok(EndAnswer::Canceled(record)),
             // It went on when it was asked for, and any version was good enough.
             (State::Succeeded | State::Failed, Delete)
-                if round > 0 && named == Some(Named::Any) =>
+                if round > 0 && named == Some(NamedTags::Any) =>
             {
-                return Ok(Ended::Canceled(record));
+                return Ok(EndAnswer::Canceled(record));
             }
             (State::Succeeded | State::Failed, RefuseUnlessMatched)
-                if named == Some(Named::This) =>
+                if named == Some(NamedTags::This) =>
             {
                 forgotten(settings, id, version, &ends).await?;
-                return Ok(Ended::Forgotten);
+                return Ok(EndAnswer::Forgotten);
             }
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
                 return Err(too_late(id, state));
             }
             (State::Succeeded | State::Failed, Delete) => {
                 forgotten(settings, id, version, &ends).await?;
-                return Ok(Ended::Forgotten);
+                return Ok(EndAnswer::Forgotten);
             }
             (State::Pending | State::Running, _) => {
                 (ends.cancel)(&settings.store, id, version, reason).await
@@ -122,7 +122,7 @@ async fn try_cancel<S: Store>(
         match write.map_err(|error| unavailable(settings, Some(id), &error))? {
             Written::Done(record) => {
                 log_end(&record);
-                return Ok(Ended::Canceled(record));
+                return Ok(EndAnswer::Canceled(record));
             }
             Written::Lost(_) => {}
             Written::Gone => return Err(ApiError::NotFound { id: id.clone() }),
@@ -163,7 +163,7 @@ async fn forgotten<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
     version: Version,
-    ends: &Ends<S>,
+    ends: &EndCapability<S>,
 ) -> Result<(), ApiError> {
     match (ends.forget)(&settings.store, id, version).await {
         Ok(Written::Done(_) | Written::Gone) => Ok(()),
@@ -172,7 +172,7 @@ async fn forgotten<S: Store>(
     }
 }
 
-type FoundToEnd<S> = (Arc<Record<<S as Store>::Output>>, Version, Ends<S>);
+type FoundToEnd<S> = (Arc<Record<<S as Store>::Output>>, Version, EndCapability<S>);
 
 async fn found<S: Store>(
     settings: &Settings<S>,

@@ -8,10 +8,10 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts
 
 use super::{
     answer::in_context,
-    body::{NextEvent, PollBody, Rest},
+    body::{EventStreamState, NextEvent, PollBody},
     conditional,
     hold::closed,
-    settings::{Full, HeldOne, Settings},
+    settings::{HeldLimit, HeldPoll, Settings},
 };
 use crate::{
     dialect::{ApiError, Bound, whole_seconds},
@@ -48,15 +48,15 @@ pub(super) fn events<S: Store>(
         Err(full) => {
             let fault = ApiError::Overloaded {
                 bound: match full {
-                    Full::ForAll => Bound::Streams,
-                    Full::ForOwner => Bound::StreamsPerOwner,
+                    HeldLimit::ForAll => Bound::Streams,
+                    HeldLimit::ForOwner => Bound::StreamsPerOwner,
                 },
                 retry_after: Duration::from_secs(whole_seconds(settings.keep_alive)),
             };
             return settings.fault(&fault).map(PollBody::from);
         }
     };
-    let stream = Stream {
+    let stream = EventStream {
         settings: Arc::clone(settings),
         parts,
         record,
@@ -77,14 +77,14 @@ pub(super) fn events<S: Store>(
     response
 }
 
-struct Stream<S: Store> {
+struct EventStream<S: Store> {
     settings: Arc<Settings<S>>,
     parts: Parts,
     /// As it was read last.
     record: Arc<Record<S::Output>>,
     /// What the client has still to be told.
     untold: VecDeque<Arc<Record<S::Output>>>,
-    _held: HeldOne,
+    _held: HeldPoll,
 }
 
 /// What a client has not seen that has seen the event `id`: everything since,
@@ -107,7 +107,7 @@ fn told<T>(
     between.map(Arc::new).chain([Arc::clone(record)]).collect()
 }
 
-impl<S: Store> Stream<S> {
+impl<S: Store> EventStream<S> {
     fn next(mut self) -> NextEvent {
         Box::pin(async move {
             if self.untold.is_empty() && !self.until_news().await? {
@@ -119,8 +119,8 @@ impl<S: Store> Stream<S> {
         })
     }
 
-    fn after(self) -> Rest {
-        Rest(Box::new(|| self.next()))
+    fn after(self) -> EventStreamState {
+        EventStreamState(Box::new(|| self.next()))
     }
 
     /// Waits for a change; false if it is time for a sign of life, `None` if

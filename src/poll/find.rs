@@ -11,7 +11,7 @@ use crate::{
     store::{Found, Owner, Record, Store},
 };
 
-pub(super) type Sought<S> = Result<Arc<Record<<S as Store>::Output>>, ApiError>;
+pub(super) type FoundRecord<S> = Result<Arc<Record<<S as Store>::Output>>, ApiError>;
 
 /// The operation, if it is there for the request, from a store that need not wait.
 #[inline]
@@ -19,7 +19,7 @@ pub(super) fn find_now<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Option<Sought<S>> {
+) -> Option<FoundRecord<S>> {
     let owner = settings.owner(parts);
     let found = settings.store.get_now_for(id, owner.as_ref())?;
     let found = visible(settings, parts, id, found);
@@ -34,7 +34,7 @@ pub(super) async fn find<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
-) -> Sought<S> {
+) -> FoundRecord<S> {
     let owner = settings.owner(parts);
     let found = match settings.store.get_now_for(id, owner.as_ref()) {
         Some(found) => found,
@@ -62,7 +62,7 @@ pub(super) fn visible<S: Store>(
     parts: &Parts,
     id: &OperationId,
     found: Found<S::Output>,
-) -> Sought<S> {
+) -> FoundRecord<S> {
     match found {
         Ok(Some(record)) if settings.owns(parts, record.owner()) => Ok(record),
         Ok(_) => Err(not_found(settings, parts, id)),

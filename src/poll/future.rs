@@ -16,11 +16,11 @@ use crate::operation::BufferedBody;
 /// unless the store has to be waited for or the poll is held.
 #[must_use = "futures do nothing unless polled"]
 pub struct PollFuture {
-    state: State,
+    state: PollState,
     is_head: bool,
 }
 
-enum State {
+enum PollState {
     Ready(Option<Response<BufferedBody>>),
     Waiting(Pin<Box<dyn Future<Output = Response<PollBody>> + Send>>),
 }
@@ -30,7 +30,7 @@ impl PollFuture {
     #[inline]
     pub(super) fn ready(is_head: bool, response: Response<BufferedBody>) -> Self {
         Self {
-            state: State::Ready(Some(response)),
+            state: PollState::Ready(Some(response)),
             is_head,
         }
     }
@@ -40,7 +40,7 @@ impl PollFuture {
         response: impl Future<Output = Response<PollBody>> + Send + 'static,
     ) -> Self {
         Self {
-            state: State::Waiting(Box::pin(response)),
+            state: PollState::Waiting(Box::pin(response)),
             is_head,
         }
     }
@@ -53,11 +53,11 @@ impl Future for PollFuture {
     /// When polled after it was ready, as futures may.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.state {
-            State::Ready(response) => response
+            PollState::Ready(response) => response
                 .take()
                 .expect("polled after it was ready")
                 .map(PollBody::from),
-            State::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
+            PollState::Waiting(response) => std::task::ready!(response.as_mut().poll(context)),
         };
         Poll::Ready(Ok(match self.is_head {
             true => without_body(response),

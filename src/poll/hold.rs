@@ -11,7 +11,7 @@ use crate::store::{Found, Record, Store, Version};
 
 /// What a held poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(super) enum HoldUntil {
     /// Any change.
     Changed,
     /// The end.
@@ -27,7 +27,7 @@ pub(super) async fn hold<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     mut record: Arc<Record<S::Output>>,
-    until: Until,
+    until: HoldUntil,
     wait: Duration,
 ) -> Found<S::Output> {
     let (Some(changed), Some(seen)) = (settings.powers.changed, record.version()) else {
@@ -62,8 +62,8 @@ pub(super) async fn hold<S: Store>(
     Ok(Some(record))
 }
 
-fn is_reached<T>(record: &Record<T>, seen: Version, until: Until) -> bool {
-    let changed = until == Until::Changed && record.version() != Some(seen);
+fn is_reached<T>(record: &Record<T>, seen: Version, until: HoldUntil) -> bool {
+    let changed = until == HoldUntil::Changed && record.version() != Some(seen);
     changed || record.operation().state().is_terminal()
 }
 

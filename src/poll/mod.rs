@@ -43,6 +43,7 @@
 
 mod answer;
 mod body;
+mod capabilities;
 mod conditional;
 mod end;
 mod events;
@@ -50,7 +51,6 @@ mod find;
 mod future;
 mod hold;
 mod list;
-mod powers;
 mod precondition;
 mod service;
 mod settings;
@@ -61,4 +61,4 @@ pub use future::PollFuture;
 pub use service::PollService;
 
 #[cfg(any(fuzzing, test))]
-pub(crate) use precondition::{Named, if_match};
+pub(crate) use precondition::{NamedTags, if_match};

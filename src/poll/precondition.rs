@@ -6,7 +6,7 @@ use crate::dialect::ApiError;
 
 /// What `If-Match` or `If-None-Match` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum NamedTags {
     /// Any version, by `*`.
     Any,
     /// This version.
@@ -19,9 +19,9 @@ pub(crate) enum Named {
 pub(super) fn if_none_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, ApiError> {
+) -> Result<Option<NamedTags>, ApiError> {
     let named = named(headers, &header::IF_NONE_MATCH, etag);
-    named.map_err(|Malformed| ApiError::InvalidPrecondition {
+    named.map_err(|MalformedPrecondition| ApiError::InvalidPrecondition {
         field: "If-None-Match",
     })
 }
@@ -30,13 +30,15 @@ pub(super) fn if_none_match(
 pub(crate) fn if_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, ApiError> {
+) -> Result<Option<NamedTags>, ApiError> {
     let named = match named(headers, &header::IF_MATCH, etag) {
         // It can never hold, so nobody can have meant it. An If-None-Match of the kind holds.
-        Ok(Some(Named::Others)) if is_empty(headers, &header::IF_MATCH) => Err(Malformed),
+        Ok(Some(NamedTags::Others)) if is_empty(headers, &header::IF_MATCH) => {
+            Err(MalformedPrecondition)
+        }
         named => named,
     };
-    named.map_err(|Malformed| ApiError::InvalidPrecondition { field: "If-Match" })
+    named.map_err(|MalformedPrecondition| ApiError::InvalidPrecondition { field: "If-Match" })
 }
 
 /// Whether a list has no element.
@@ -51,11 +53,11 @@ fn is_empty(headers: &HeaderMap, field: &HeaderName) -> bool {
 pub(super) fn holding(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, ApiError> {
+) -> Result<Option<NamedTags>, ApiError> {
     let (only, unless) = (if_match(headers, etag)?, if_none_match(headers, etag)?);
     match (only, unless) {
-        (Some(Named::Others), _) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
-        (_, Some(Named::Any | Named::This)) => Err(ApiError::PreconditionFailed {
+        (Some(NamedTags::Others), _) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
+        (_, Some(NamedTags::Any | NamedTags::This)) => Err(ApiError::PreconditionFailed {
             field: "If-None-Match",
         }),
         (only, _) => Ok(only),
@@ -63,7 +65,7 @@ pub(super) fn holding(
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+struct MalformedPrecondition;
 
 /// Tags are compared weakly: all of ours are weak. Several fields are one list, in which
 /// elements may be empty (section 5.6.1.2).
@@ -71,7 +73,7 @@ fn named(
     headers: &HeaderMap,
     field: &HeaderName,
     etag: Option<&HeaderValue>,
-) -> Result<Option<Named>, Malformed> {
+) -> Result<Option<NamedTags>, MalformedPrecondition> {
     let mut values = headers.get_all(field).iter();
     let Some(first) = values.next() else {
         return Ok(None);
@@ -79,17 +81,17 @@ fn named(
     if first.as_bytes().trim_ascii() == b"*" {
         // It stands alone.
         return match values.next() {
-            None => Ok(Some(Named::Any)),
-            Some(_) => Err(Malformed),
+            None => Ok(Some(NamedTags::Any)),
+            Some(_) => Err(MalformedPrecondition),
         };
     }
     let ours = etag.map(|etag| opaque(etag.as_bytes()));
-    let mut named = Named::Others;
+    let mut named = NamedTags::Others;
     for value in [first].into_iter().chain(values) {
         let mut rest = value.as_bytes();
         while let Some((tag, after)) = next_tag(rest)? {
             if Some(tag) == ours {
-                named = Named::This;
+                named = NamedTags::This;
             }
             rest = after;
         }
@@ -102,23 +104,23 @@ type Tag<'a> = (&'a [u8], &'a [u8]);
 
 /// The first entity tag of a list (section 8.8.3) without the mark of weakness, and what
 /// follows it.
-fn next_tag(list: &[u8]) -> Result<Option<Tag<'_>>, Malformed> {
+fn next_tag(list: &[u8]) -> Result<Option<Tag<'_>>, MalformedPrecondition> {
     let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     let Some(begin) = list.iter().position(|byte| !is_between(byte)) else {
         return Ok(None);
     };
     let tag = opaque(&list[begin..]);
     let Some(text) = tag.strip_prefix(b"\"") else {
-        return Err(Malformed);
+        return Err(MalformedPrecondition);
     };
     let is_of_tag = |byte: u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
     let length = text.iter().take_while(|byte| is_of_tag(**byte)).count();
     let Some(after) = text[length..].strip_prefix(b"\"") else {
-        return Err(Malformed);
+        return Err(MalformedPrecondition);
     };
     match after.trim_ascii_start().first() {
         None | Some(b',') => Ok(Some((&tag[..length + 2], after))),
-        Some(_) => Err(Malformed),
+        Some(_) => Err(MalformedPrecondition),
     }
 }
 
@@ -131,9 +133,9 @@ fn opaque(tag: &[u8]) -> &[u8] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Named::*, *};
+    use super::{NamedTags::*, *};
 
-    fn of(fields: &[&str]) -> Result<Option<Named>, Malformed> {
+    fn of(fields: &[&str]) -> Result<Option<NamedTags>, MalformedPrecondition> {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::IF_MATCH, HeaderValue::from_str(field).unwrap());
@@ -188,7 +190,7 @@ mod tests {
             &["\"2 a\""],
             &["\"2-a\", x"],
         ] {
-            assert_eq!(of(fields), Err(Malformed), "{fields:?}");
+            assert_eq!(of(fields), Err(MalformedPrecondition), "{fields:?}");
         }
     }
 

@@ -9,10 +9,10 @@ use std::{
 use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use tower::Service;
 
-use super::{PollBody, PollFuture, answer::answer, powers::Powers, settings::Settings};
+use super::{PollBody, PollFuture, answer::answer, capabilities::Capabilities, settings::Settings};
 use crate::{
     accept::{ExtractOwner, PlainOwner},
-    dialect::{ApiError, Dialect, ForwardedBy, InvalidPublicUrl, RetryAfter},
+    dialect::{ApiError, Dialect, ForwardingHeader, InvalidPublicUrl, RetryAfter},
     operation::{BufferedBody, OperationId, Payload, RecordedResponse},
     run::Drain,
     store::{List, MemoryStore, Owner, Repository, Store, Watch},
@@ -46,7 +46,7 @@ impl<S: Repository + Watch> PollService<S> {
     /// Polls, waits and cancels in `store`.
     pub fn new(store: S) -> Self {
         Self {
-            settings: Arc::new(Settings::new(store, Powers::all())),
+            settings: Arc::new(Settings::new(store, Capabilities::all())),
         }
     }
 }
@@ -80,7 +80,7 @@ impl<S: Store> PollService<S> {
     /// held.
     pub fn read_only(store: S) -> Self {
         Self {
-            settings: Arc::new(Settings::new(store, Powers::NONE)),
+            settings: Arc::new(Settings::new(store, Capabilities::NONE)),
         }
     }
 
@@ -114,7 +114,7 @@ impl<S: Store> PollService<S> {
     /// Makes `Location` absolute by what a trusted proxy says; as
     /// [`AsyncAcceptLayer::trust_forwarded`](crate::AsyncAcceptLayer::trust_forwarded).
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        let (by, trusted) = (ForwardedBy::Standard, Arc::new(trusted));
+        let (by, trusted) = (ForwardingHeader::Standard, Arc::new(trusted));
         self.with(|settings| settings.locator.set_trusted(by, trusted))
     }
 
@@ -124,7 +124,7 @@ impl<S: Store> PollService<S> {
         self,
         trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let (by, trusted) = (ForwardedBy::Older, Arc::new(trusted));
+        let (by, trusted) = (ForwardingHeader::Older, Arc::new(trusted));
         self.with(|settings| settings.locator.set_trusted(by, trusted))
     }
 

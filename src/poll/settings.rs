@@ -9,21 +9,21 @@ use std::{
 use http::{Response, request::Parts};
 use tokio_util::sync::CancellationToken;
 
-use super::powers::Powers;
+use super::capabilities::Capabilities;
 use crate::{
     accept::ExtractOwner,
     dialect::{AdaptiveRetryAfter, ApiError, Dialect, Locator, Plain, Replay, RetryAfter},
     operation::BufferedBody,
-    run::{Share, Shares},
+    run::{OwnerPermit, OwnerQuotas},
     store::{Owner, Store},
 };
 
 type IdFn = dyn Fn(&Parts) -> Option<String> + Send + Sync;
-type FaultFn = dyn Fn(&ApiError) -> Response<BufferedBody> + Send + Sync;
+type ErrorFn = dyn Fn(&ApiError) -> Response<BufferedBody> + Send + Sync;
 
 pub(super) struct Settings<S: Store> {
     pub(super) store: Arc<S>,
-    pub(super) powers: Powers<S>,
+    pub(super) powers: Capabilities<S>,
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) locator: Locator,
     /// The path that requests begin with, where nothing has removed it.
@@ -33,17 +33,17 @@ pub(super) struct Settings<S: Store> {
     /// In bytes.
     pub(super) inline_limit: usize,
     pub(super) max_wait: Duration,
-    pub(super) held: Arc<Held>,
-    pub(super) streams: Arc<Held>,
+    pub(super) held: Arc<HeldPolls>,
+    pub(super) streams: Arc<HeldPolls>,
     pub(super) keep_alive: Duration,
     owner: Option<Arc<dyn ExtractOwner>>,
     pub(super) closing: Option<CancellationToken>,
     pub(super) operation_id: Option<Arc<IdFn>>,
-    pub(super) error_writer: Option<Arc<FaultFn>>,
+    pub(super) error_writer: Option<Arc<ErrorFn>>,
 }
 
 impl<S: Store> Settings<S> {
-    pub(super) fn new(store: S, powers: Powers<S>) -> Self {
+    pub(super) fn new(store: S, powers: Capabilities<S>) -> Self {
         Self {
             store: Arc::new(store),
             powers,
@@ -54,8 +54,8 @@ impl<S: Store> Settings<S> {
             replay: Replay::default(),
             inline_limit: 64 * 1024,
             max_wait: Duration::from_secs(30),
-            held: Arc::new(Held::up_to(10_000)),
-            streams: Arc::new(Held::up_to(1_000)),
+            held: Arc::new(HeldPolls::up_to(10_000)),
+            streams: Arc::new(HeldPolls::up_to(1_000)),
             keep_alive: Duration::from_secs(15),
             owner: None,
             closing: None,
@@ -130,54 +130,57 @@ impl<S: Store> Clone for Settings<S> {
 
 /// How many polls are held, and may be, in all and for each owner.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldPolls {
     now: AtomicUsize,
     pub(super) max: AtomicUsize,
-    pub(super) shares: Arc<Shares>,
+    pub(super) shares: Arc<OwnerQuotas>,
 }
 
 /// Why no more are held.
-pub(super) enum Full {
+pub(super) enum HeldLimit {
     ForAll,
     ForOwner,
 }
 
-impl Held {
+impl HeldPolls {
     fn up_to(max: usize) -> Self {
         Self {
             now: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
-            shares: Arc::new(Shares::new()),
+            shares: Arc::new(OwnerQuotas::new()),
         }
     }
 
     /// A place among them, until it is dropped; of this owner's share, where owners are
     /// known.
-    pub(super) fn one(self: &Arc<Self>, asker: Option<Option<Owner>>) -> Result<HeldOne, Full> {
+    pub(super) fn one(
+        self: &Arc<Self>,
+        asker: Option<Option<Owner>>,
+    ) -> Result<HeldPoll, HeldLimit> {
         let before = self.now.fetch_add(1, Relaxed);
-        let mut place = HeldOne {
+        let mut place = HeldPoll {
             held: Arc::clone(self),
             share: None,
         };
         let max = self.max.load(Relaxed);
         if before >= max {
-            return Err(Full::ForAll);
+            return Err(HeldLimit::ForAll);
         }
         if let Some(owner) = asker {
             let share = self.shares.take(owner, max);
-            place.share = Some(share.ok_or(Full::ForOwner)?);
+            place.share = Some(share.ok_or(HeldLimit::ForOwner)?);
         }
         Ok(place)
     }
 }
 
-pub(super) struct HeldOne {
-    held: Arc<Held>,
+pub(super) struct HeldPoll {
+    held: Arc<HeldPolls>,
     /// Of its owner's.
-    share: Option<Share>,
+    share: Option<OwnerPermit>,
 }
 
-impl Drop for HeldOne {
+impl Drop for HeldPoll {
     fn drop(&mut self) {
         self.held.now.fetch_sub(1, Relaxed);
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use http::{Request, request::Parts};
 use tracing::Span;
 
-use super::{Admitted, OperationHandle, WholeRequest, Work};
+use super::{AdmissionPermit, BufferedRequest, OperationHandle, RunContext};
 use crate::{
     operation::{BufferedBody, OperationId, RecordedResponse},
     store::Record,
@@ -15,10 +15,10 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "an accepted request that is dropped is never run"]
 pub struct AcceptedRequest {
-    pub(super) work: Arc<Work>,
-    pub(super) request: Box<WholeRequest>,
+    pub(super) work: Arc<RunContext>,
+    pub(super) request: Box<BufferedRequest>,
     pub(super) span: Span,
-    pub(super) admitted: Option<Admitted>,
+    pub(super) admitted: Option<AdmissionPermit>,
 }
 
 impl AcceptedRequest {
@@ -37,7 +37,7 @@ impl AcceptedRequest {
     /// comes from.
     pub(super) fn of(
         record: &Record<RecordedResponse>,
-        mut request: Box<WholeRequest>,
+        mut request: Box<BufferedRequest>,
         kept: bool,
         cause: &Span,
     ) -> Self {
@@ -46,7 +46,7 @@ impl AcceptedRequest {
         // Whose start is counted already is not counted again.
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
-        let work = Work::new(id, record.token(), attempt);
+        let work = RunContext::new(id, record.token(), attempt);
         let work = Arc::new(work.kept(kept));
         request
             .parts
@@ -61,7 +61,7 @@ impl AcceptedRequest {
     }
 
     /// The same, admitted here already.
-    pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
+    pub(crate) fn admitted(mut self, admitted: AdmissionPermit) -> Self {
         self.admitted = Some(admitted);
         self
     }

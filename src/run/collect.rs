@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use super::operate::inner_error;
-use crate::operation::{BufferedBody, Collecting, FailureKind, Outcome, RecordedResponse};
+use crate::operation::{BodyCollector, BufferedBody, FailureKind, Outcome, RecordedResponse};
 
 pin_project! {
     /// The future of [`collect`]. An `async` function would have the response twice, as it
@@ -23,7 +23,7 @@ pin_project! {
         head: Response<()>,
         #[pin]
         body: B,
-        collecting: Collecting,
+        collecting: BodyCollector,
         limit: u64,
     }
 }
@@ -35,7 +35,7 @@ pub(crate) fn collect<B>(response: Response<B>, limit: u64) -> Collect<B> {
     Collect {
         head: Response::from_parts(parts, ()),
         body,
-        collecting: Collecting::up_to(limit),
+        collecting: BodyCollector::up_to(limit),
         limit,
     }
 }

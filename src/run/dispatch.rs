@@ -44,11 +44,11 @@ where
 pub(super) type Dispatched<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
 /// A [`Dispatch`] whose type is out of sight.
-pub(super) trait AnyDispatch: Send + Sync {
+pub(super) trait DynDispatch: Send + Sync {
     fn dispatch(&self, request: QueuedRequest) -> Dispatched<'_>;
 }
 
-impl<D: Dispatch> AnyDispatch for D {
+impl<D: Dispatch> DynDispatch for D {
     fn dispatch(&self, request: QueuedRequest) -> Dispatched<'_> {
         Box::pin(Dispatch::dispatch(self, request))
     }

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{InFlight, draining::Next, limits::LONGEST, work::Cause};
+use super::{InFlight, draining::DrainStep, limits::LONGEST, run_context::StopCause};
 use crate::operation::OperationId;
 
 /// Shuts a layer down without losing what it has accepted.
@@ -80,10 +80,12 @@ impl Drain {
         loop {
             let moved = in_flight.moved();
             match in_flight.next_of_drain() {
-                Next::Look(at) => drop(timeout_at(at, moved).await),
-                Next::Tell(works) => works.iter().for_each(|work| work.stop(Cause::Interrupted)),
-                Next::End => in_flight.over().cancel(),
-                Next::Done(report) => {
+                DrainStep::Look(at) => drop(timeout_at(at, moved).await),
+                DrainStep::Tell(works) => works
+                    .iter()
+                    .for_each(|work| work.stop(StopCause::Interrupted)),
+                DrainStep::End => in_flight.over().cancel(),
+                DrainStep::Done(report) => {
                     in_flight.over().cancel();
                     in_flight.abandoned().cancel();
                     in_flight.move_on();

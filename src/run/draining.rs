@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     DrainReport, InFlight,
-    live::Entry,
-    work::{Ended, Work},
+    live_runs::LiveRun,
+    run_context::{RunContext, RunEnded},
 };
 use crate::operation::OperationId;
 
 /// A drain that goes on, or is over.
 #[derive(Debug)]
-pub(super) struct Draining {
+pub(super) struct DrainState {
     begun: Instant,
     /// Nothing is waited for any longer than that.
     until: Instant,
@@ -23,7 +23,7 @@ pub(super) struct Draining {
     report: Option<DrainReport>,
 }
 
-impl Draining {
+impl DrainState {
     pub(super) fn is_over(&self) -> bool {
         self.over.is_some()
     }
@@ -44,12 +44,12 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Counts a run that has ended.
-    pub(super) fn count(&mut self, work: &Work) {
+    pub(super) fn count(&mut self, work: &RunContext) {
         let id = work.id.clone();
         match work.ended() {
-            Some(Ended::ByItself) => self.finished += 1,
-            Some(Ended::Interrupted) => self.interrupted.push(id),
-            Some(Ended::Released) => self.released.push(id),
+            Some(RunEnded::ByItself) => self.finished += 1,
+            Some(RunEnded::Interrupted) => self.interrupted.push(id),
+            Some(RunEnded::Released) => self.released.push(id),
             None => self.unrecorded.push(id),
         }
     }
@@ -59,11 +59,11 @@ impl Tally {
 const TO_RECORD: Duration = Duration::from_secs(1);
 
 /// What a drain has to do next.
-pub(super) enum Next {
+pub(super) enum DrainStep {
     /// To look again when something has moved, or then.
     Look(Instant),
     /// To tell these that their time is nearly over.
-    Tell(Vec<Arc<Work>>),
+    Tell(Vec<Arc<RunContext>>),
     /// To end what is left.
     End,
     /// To give up what is left.
@@ -74,7 +74,7 @@ impl InFlight {
     /// Closes the doors and begins a drain; one that has begun ends no later than `until`.
     pub(super) fn begin_drain(&self, until: Instant) {
         let mut running = self.running();
-        let draining = running.draining.get_or_insert_with(|| Draining {
+        let draining = running.draining.get_or_insert_with(|| DrainState {
             begun: Instant::now(),
             until,
             over: None,
@@ -89,40 +89,40 @@ impl InFlight {
 
     /// What is due in a drain that has begun. It is done outside of the lock, since it
     /// wakes handlers.
-    pub(super) fn next_of_drain(&self) -> Next {
+    pub(super) fn next_of_drain(&self) -> DrainStep {
         let now = Instant::now();
         let mut running = self.running();
         let running = &mut *running;
         let Some(draining) = &mut running.draining else {
-            return Next::Look(now);
+            return DrainStep::Look(now);
         };
         if let Some(report) = &draining.report {
-            return Next::Done(report.clone());
+            return DrainStep::Done(report.clone());
         }
         let is_idle = self.admitted() == 0 && self.passing() == 0;
         match draining.over {
             Some(over) if !is_idle && now < over + TO_RECORD => {
-                return Next::Look(over + TO_RECORD);
+                return DrainStep::Look(over + TO_RECORD);
             }
             None if !is_idle => {
                 let calls = running.calls.iter().map(|(_, entry)| entry);
                 let untold = running.live.iter().chain(calls);
                 let untold = untold.filter(|entry| !entry.work.is_stopped());
                 // Each is told its grace before the end.
-                let told_at = |entry: &Entry| draining.until.checked_sub(entry.grace);
+                let told_at = |entry: &LiveRun| draining.until.checked_sub(entry.grace);
                 let (due, not_due): (Vec<_>, Vec<_>) =
                     untold.partition(|entry| told_at(entry).is_none_or(|at| at <= now));
                 if !due.is_empty() {
                     let works = due.iter().map(|entry| Arc::clone(&entry.work));
-                    return Next::Tell(works.collect());
+                    return DrainStep::Tell(works.collect());
                 }
                 if now < draining.until {
                     let next = not_due.into_iter().filter_map(told_at).min();
-                    return Next::Look(next.unwrap_or(draining.until));
+                    return DrainStep::Look(next.unwrap_or(draining.until));
                 }
                 // What enters from now on sees it, and what entered before was told.
                 draining.over = Some(now);
-                return Next::End;
+                return DrainStep::End;
             }
             // What may still come is refused, or ended as soon as it is there.
             None => draining.over = Some(now),
@@ -144,7 +144,7 @@ impl InFlight {
             took: draining.begun.elapsed(),
         };
         draining.report = Some(report.clone());
-        Next::Done(report)
+        DrainStep::Done(report)
     }
 
     /// Whether nothing new is begun any more.

@@ -26,7 +26,7 @@ pub(crate) struct Gate {
 
 #[derive(Debug)]
 struct GateState {
-    position: Position,
+    position: GatePosition,
     /// Whether the client hung up while it was creating.
     left: bool,
     /// How often creating failed.
@@ -34,7 +34,7 @@ struct GateState {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
+enum GatePosition {
     Held,
     Creating,
     Accepted,
@@ -44,7 +44,7 @@ enum Position {
 
 /// What a call that has returned is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Returned {
+pub(crate) enum AfterReturn {
     /// Its answer goes to the client.
     Answer,
     /// The operation is being created: that has to be seen to first.
@@ -55,7 +55,7 @@ pub(crate) enum Returned {
 
 /// The operation could not be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
+pub(crate) enum AcceptDenied {
     /// Creating it failed; the handler is to answer.
     Failed,
     /// The request has been answered, or its client is gone.
@@ -66,7 +66,7 @@ impl Gate {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(GateState {
-                position: Position::Held,
+                position: GatePosition::Held,
                 left: false,
                 failures: 0,
             }),
@@ -78,9 +78,9 @@ impl Gate {
     /// how often creating had failed by then.
     pub(crate) fn ask(&self) -> u32 {
         let (asked, failures) = self.lock(|state| {
-            let held = state.position == Position::Held;
+            let held = state.position == GatePosition::Held;
             if held {
-                state.position = Position::Creating;
+                state.position = GatePosition::Creating;
             }
             (held, state.failures)
         });
@@ -91,16 +91,16 @@ impl Gate {
     }
 
     /// Asks, and waits for what becomes of it.
-    pub(crate) async fn accept(&self) -> Result<(), Denied> {
+    pub(crate) async fn accept(&self) -> Result<(), AcceptDenied> {
         // Counted when it asks: an earlier failure is not that of its own.
         let failures = self.ask();
         loop {
             let waiter = Waiter::new(&self.changed);
             let decided = self.lock(|state| match state.position {
-                Position::Accepted => Some(Ok(())),
-                _ if state.failures > failures => Some(Err(Denied::Failed)),
-                Position::Answered | Position::Dropped => Some(Err(Denied::TooLate)),
-                Position::Held | Position::Creating => None,
+                GatePosition::Accepted => Some(Ok(())),
+                _ if state.failures > failures => Some(Err(AcceptDenied::Failed)),
+                GatePosition::Answered | GatePosition::Dropped => Some(Err(AcceptDenied::TooLate)),
+                GatePosition::Held | GatePosition::Creating => None,
             });
             match decided {
                 Some(decided) => return decided,
@@ -113,7 +113,7 @@ impl Gate {
     pub(crate) async fn asked(&self) {
         loop {
             let waiter = Waiter::new(&self.changed);
-            if self.lock(|state| state.position == Position::Creating) {
+            if self.lock(|state| state.position == GatePosition::Creating) {
                 return;
             }
             waiter.await;
@@ -125,26 +125,28 @@ impl Gate {
     pub(crate) fn created(&self, succeeded: bool) -> bool {
         let goes_on = self.lock(|state| {
             state.position = match (succeeded, state.left) {
-                (true, _) => Position::Accepted,
-                (false, false) => Position::Held,
-                (false, true) => Position::Dropped,
+                (true, _) => GatePosition::Accepted,
+                (false, false) => GatePosition::Held,
+                (false, true) => GatePosition::Dropped,
             };
             state.failures += u32::from(!succeeded);
-            state.position != Position::Dropped
+            state.position != GatePosition::Dropped
         });
         self.changed.notify();
         goes_on
     }
 
     /// `LeaseHandle` → `Answered`: the call has returned.
-    pub(crate) fn returned(&self) -> Returned {
+    pub(crate) fn returned(&self) -> AfterReturn {
         let returned = self.lock(|state| match state.position {
-            Position::Held => {
-                state.position = Position::Answered;
-                Returned::Answer
+            GatePosition::Held => {
+                state.position = GatePosition::Answered;
+                AfterReturn::Answer
             }
-            Position::Creating => Returned::Create,
-            Position::Accepted | Position::Answered | Position::Dropped => Returned::Nobody,
+            GatePosition::Creating => AfterReturn::Create,
+            GatePosition::Accepted | GatePosition::Answered | GatePosition::Dropped => {
+                AfterReturn::Nobody
+            }
         });
         self.changed.notify();
         returned
@@ -155,9 +157,9 @@ impl Gate {
     pub(crate) fn leave(&self) -> bool {
         let dropped = self.lock(|state| {
             state.left = true;
-            let held = state.position == Position::Held;
+            let held = state.position == GatePosition::Held;
             if held {
-                state.position = Position::Dropped;
+                state.position = GatePosition::Dropped;
             }
             held
         });

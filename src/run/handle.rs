@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 use tokio_util::sync::CancellationToken;
 
-use super::{Denied, Work};
+use super::{AcceptDenied, RunContext};
 use crate::{
     dialect::ApiError,
     operation::{OperationId, Problem, Progress},
@@ -29,10 +29,10 @@ use crate::{
 /// }
 /// ```
 #[derive(Clone)]
-pub struct OperationHandle(Option<Arc<Work>>);
+pub struct OperationHandle(Option<Arc<RunContext>>);
 
 impl OperationHandle {
-    pub(crate) fn new(work: Arc<Work>) -> Self {
+    pub(crate) fn new(work: Arc<RunContext>) -> Self {
         Self(Some(work))
     }
 
@@ -84,8 +84,8 @@ impl OperationHandle {
     pub async fn accept(&self) -> Result<(), NotAccepted> {
         match self.0.as_ref().and_then(|work| work.gate()) {
             Some(gate) => gate.accept().await.map_err(|denied| match denied {
-                Denied::Failed => NotAccepted::Unavailable,
-                Denied::TooLate => NotAccepted::TooLate,
+                AcceptDenied::Failed => NotAccepted::Unavailable,
+                AcceptDenied::TooLate => NotAccepted::TooLate,
             }),
             None => Ok(()),
         }

@@ -9,7 +9,9 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{InFlight, Node, catch_panic::CatchPanic, operate::unreadable, work::Work};
+use super::{
+    InFlight, Runtime, catch_panic::CatchPanic, operate::unreadable, run_context::RunContext,
+};
 use crate::{
     operation::OperationId,
     store::{Lease, LeaseHandle, StoreError},
@@ -20,9 +22,9 @@ use crate::{
 /// It ends by itself once nothing has been live for an interval, or when the
 /// node is drained or gone. If the runtime it is on goes before, what is still live on
 /// another one starts it there.
-pub(super) fn ensure<R: Lease>(node: &Arc<Node<R>>) {
+pub(super) fn ensure<R: Lease>(node: &Arc<Runtime<R>>) {
     if node.in_flight.needs_heartbeat() {
-        let beating = Beating {
+        let beating = HeartbeatGuard {
             in_flight: Arc::clone(&node.in_flight),
             is_over: false,
         };
@@ -36,8 +38,8 @@ const BETWEEN_BEGINNINGS: Duration = Duration::from_millis(250);
 /// Waits for `waited_for`, and begins the heartbeat again whenever it is lost meanwhile.
 /// Nothing else may wait for a signal of the work's at the same time.
 pub(super) async fn beating_while<R: Lease, F: Future>(
-    node: &Arc<Node<R>>,
-    work: &Work,
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
     waited_for: F,
 ) -> F::Output {
     let mut waited_for = pin!(waited_for);
@@ -57,18 +59,18 @@ pub(super) async fn beating_while<R: Lease, F: Future>(
 /// Begins a heartbeat in the place of one that is lost. The next loss is heard of after a
 /// while: a runtime that shuts down drops what is spawned on it at once, and goes only if
 /// its tasks wait.
-pub(super) async fn begin_again<R: Lease>(node: &Arc<Node<R>>) {
+pub(super) async fn begin_again<R: Lease>(node: &Arc<Runtime<R>>) {
     ensure(node);
     sleep(BETWEEN_BEGINNINGS).await;
 }
 
 /// In the task that beats; dropped with it.
-struct Beating {
+struct HeartbeatGuard {
     in_flight: Arc<InFlight>,
     is_over: bool,
 }
 
-impl Drop for Beating {
+impl Drop for HeartbeatGuard {
     fn drop(&mut self) {
         if !self.is_over {
             self.in_flight.lost_heartbeat();
@@ -76,7 +78,11 @@ impl Drop for Beating {
     }
 }
 
-async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>, mut beating: Beating) {
+async fn beat<R: Lease>(
+    weak: Weak<Runtime<R>>,
+    first: Arc<Runtime<R>>,
+    mut beating: HeartbeatGuard,
+) {
     let abandoned = first.in_flight.abandoned().clone();
     drop(first);
     let rounds = async {
@@ -99,7 +105,7 @@ async fn beat<R: Lease>(weak: Weak<Node<R>>, first: Arc<Node<R>>, mut beating: B
 }
 
 /// A third of the lease: listening for recalls, then renewing everything.
-async fn round<R: Lease>(node: &Node<R>) {
+async fn round<R: Lease>(node: &Runtime<R>) {
     let until = Instant::now() + node.lease().term / 3;
     let mut listening = false;
     loop {
@@ -140,7 +146,7 @@ const BETWEEN_RECALLS: Duration = Duration::from_millis(10);
 /// What was recalled. A store that is silent for longer than it may has nothing
 /// to say.
 async fn recalled<R: Lease>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     at_most: Duration,
     left: Duration,
 ) -> Result<Vec<OperationId>, StoreError> {
@@ -155,7 +161,7 @@ async fn recalled<R: Lease>(
 /// thousands, and little where it refuses all.
 const ASKS: u32 = 64;
 
-pub(super) async fn renew<R: Lease>(node: &Node<R>, held: &[LeaseHandle]) {
+pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
     // If the store refuses them together, one may be what it refuses: halves of them are
     // tried, so that it keeps no other from being renewed.
     let (mut parts, mut asks) = (vec![held], 0);

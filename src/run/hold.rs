@@ -16,15 +16,15 @@ use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    AtMost, Node, RunLimits, at_once,
+    RunLimits, Runtime, Timeout,
     catch_panic::{CatchPanic, Panicked},
     collect::collect,
-    heartbeat,
+    heartbeat, now_or_never,
     operate::{RunEnd, inner_error, leave, start, stoppable},
     outcome::outcome_of,
     record::record as record_outcome,
-    threshold::{Held, Settled, Threshold},
-    work::Work,
+    run_context::RunContext,
+    threshold::{CallDecision, HeldStep, Threshold},
 };
 use crate::{
     operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
@@ -48,10 +48,10 @@ pub(crate) enum Told<P, E> {
 }
 
 /// A call that is held.
-pub(crate) struct Holding<S, Q, R> {
-    pub(crate) node: Arc<Node<R>>,
+pub(crate) struct CallHold<S, Q, R> {
+    pub(crate) node: Arc<Runtime<R>>,
     pub(crate) limits: RunLimits,
-    pub(crate) work: Arc<Work>,
+    pub(crate) work: Arc<RunContext>,
     pub(crate) service: S,
     pub(crate) request: Box<Q>,
     /// What relative references in the response are relative to.
@@ -61,14 +61,14 @@ pub(crate) struct Holding<S, Q, R> {
 }
 
 /// What the call came to, and until when its body may take.
-type Call<P, E> = Result<(Result<P, E>, Instant), Late>;
+type CallReturn<P, E> = Result<(Result<P, E>, Instant), RunTimeElapsed>;
 
-type Called<P, E> = Result<Call<P, E>, Panicked>;
+type CaughtCall<P, E> = Result<CallReturn<P, E>, Panicked>;
 
 /// The call took longer than any run may.
-struct Late;
+struct RunTimeElapsed;
 
-impl<S, Q, C, R> Holding<S, Q, R>
+impl<S, Q, C, R> CallHold<S, Q, R>
 where
     S: Service<Q, Response = Response<C>>,
     S::Error: Into<BoxError>,
@@ -108,32 +108,32 @@ where
             too_late: deadline.and_then(|deadline| begun.checked_add(deadline)),
         };
         let ready = async move {
-            match AtMost::new(limits.pending, service.ready()).await {
+            match Timeout::new(limits.pending, service.ready()).await {
                 Ok(Ok(_)) => Ok(service),
                 Ok(Err(error)) => Err(Ok((Err(error), Instant::now()))),
-                Err(_) => Err(Err(Late)),
+                Err(_) => Err(Err(RunTimeElapsed)),
             }
         };
         // On the heap, as the call is: either moves into what goes on, and is dropped with
         // it before it is said how that has ended.
         let mut ready = Box::pin(CatchPanic::new(ready));
         let service = match threshold.hold(false, ready.as_mut()).await {
-            Held::Done(Ok(Ok(service))) => service,
-            Held::Done(failed) => {
+            HeldStep::Done(Ok(Ok(service))) => service,
+            HeldStep::Done(failed) => {
                 let called = not_called(failed);
                 let record = match threshold.returned(false).await {
-                    Settled::Answer => return Some(answer(called)),
-                    Settled::Nobody => return None,
-                    Settled::Accepted(record) => record,
+                    CallDecision::Answer => return Some(answer(called)),
+                    CallDecision::Nobody => return None,
+                    CallDecision::Accepted(record) => record,
                 };
                 accepted(record);
                 let outcome = async move { Ok(outcome_of_call(called, work, limits, base).await) };
                 go_on(&node, limits, work, Box::pin(outcome)).await;
                 return None;
             }
-            Held::Nobody => return None,
-            Held::Over => return Some(Told::ShutDown),
-            Held::Accepted(record, done) => {
+            HeldStep::Nobody => return None,
+            HeldStep::Over => return Some(Told::ShutDown),
+            HeldStep::Accepted(record, done) => {
                 accepted(record);
                 // From here on like one that was accepted at once.
                 let node = &node;
@@ -159,14 +159,14 @@ where
         };
         let mut call = Box::pin(call(service, request, limits.running));
         let (record, done) = match threshold.hold(true, call.as_mut()).await {
-            Held::Done(called) => match threshold.returned(true).await {
-                Settled::Answer => return Some(answer(called)),
-                Settled::Nobody => return None,
-                Settled::Accepted(record) => (record, Some(called)),
+            HeldStep::Done(called) => match threshold.returned(true).await {
+                CallDecision::Answer => return Some(answer(called)),
+                CallDecision::Nobody => return None,
+                CallDecision::Accepted(record) => (record, Some(called)),
             },
-            Held::Nobody => return None,
-            Held::Over => return Some(Told::ShutDown),
-            Held::Accepted(record, done) => (record, done),
+            HeldStep::Nobody => return None,
+            HeldStep::Over => return Some(Told::ShutDown),
+            HeldStep::Accepted(record, done) => (record, done),
         };
         accepted(record);
         let node = &node;
@@ -195,24 +195,24 @@ async fn call<S, Q>(
     mut service: S,
     request: Box<Q>,
     at_most: Duration,
-) -> Called<S::Response, S::Error>
+) -> CaughtCall<S::Response, S::Error>
 where
     S: Service<Q>,
 {
     let latest = Instant::now() + at_most;
     let call = pin!(async {
-        match AtMost::new(at_most, service.call(*request)).await {
+        match Timeout::new(at_most, service.call(*request)).await {
             Ok(called) => Ok((called, latest)),
-            Err(_) => Err(Late),
+            Err(_) => Err(RunTimeElapsed),
         }
     });
     CatchPanic::new(call).await
 }
 
 /// What a call comes to whose service did not become ready.
-fn not_called<S, P, E>(ready: Result<Result<S, Call<P, E>>, Panicked>) -> Called<P, E> {
+fn not_called<S, P, E>(ready: Result<Result<S, CallReturn<P, E>>, Panicked>) -> CaughtCall<P, E> {
     match ready {
-        Ok(Ok(_)) => Ok(Err(Late)),
+        Ok(Ok(_)) => Ok(Err(RunTimeElapsed)),
         Ok(Err(call)) => Ok(call),
         Err(panicked) => Err(panicked),
     }
@@ -220,9 +220,9 @@ fn not_called<S, P, E>(ready: Result<Result<S, Call<P, E>>, Panicked>) -> Called
 
 /// Runs what is an operation now to its end.
 async fn go_on<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     limits: &RunLimits,
-    work: &Arc<Work>,
+    work: &Arc<RunContext>,
     mut run: Pin<Box<impl Future<Output = RunEnd>>>,
 ) {
     crash_point!("accepted");
@@ -233,7 +233,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     heartbeat::ensure(node);
     let ended = CatchPanic::new(stoppable(node, limits, work, run.as_mut())).await;
     // Before it is said how it has ended; it may panic as well.
-    let dropped = at_once(CatchPanic::new(async move { drop(run) }));
+    let dropped = now_or_never(CatchPanic::new(async move { drop(run) }));
     let ended = dropped.unwrap_or(Ok(())).and(ended);
     let outcome: RunEnd = ended.unwrap_or_else(|panicked| {
         panicked.of_handler(&work.id);
@@ -246,17 +246,17 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     }
 }
 
-fn answer<P, E>(called: Called<P, E>) -> Told<P, E> {
+fn answer<P, E>(called: CaughtCall<P, E>) -> Told<P, E> {
     match called {
         Ok(Ok((answer, _))) => Told::Answered(answer),
-        Ok(Err(Late)) => Told::Failed(FailureKind::TimedOut),
+        Ok(Err(RunTimeElapsed)) => Told::Failed(FailureKind::TimedOut),
         Err(Panicked(payload)) => Told::Panicked(payload),
     }
 }
 
 async fn outcome_of_call<C, E>(
-    called: Called<Response<C>, E>,
-    work: &Work,
+    called: CaughtCall<Response<C>, E>,
+    work: &RunContext,
     limits: &RunLimits,
     base: &PathAndQuery,
 ) -> Outcome<RecordedResponse>
@@ -268,14 +268,14 @@ where
     let (response, latest) = match called {
         Ok(Ok((Ok(response), latest))) => (response, latest),
         Ok(Ok((Err(error), _))) => return inner_error(Some(&work.id), &error.into()),
-        Ok(Err(Late)) => return Outcome::failed(FailureKind::TimedOut),
+        Ok(Err(RunTimeElapsed)) => return Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {
             panicked.of_handler(&work.id);
             return Outcome::failed(FailureKind::Panicked);
         }
     };
     let collected = pin!(collect(response, limits.result));
-    match CatchPanic::new(AtMost::until(latest, collected)).await {
+    match CatchPanic::new(Timeout::until(latest, collected)).await {
         Ok(Ok(Ok(response))) => outcome_of(response, base),
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),

@@ -12,11 +12,11 @@ use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    draining::{Draining, Tally},
-    live::{Entry, Live},
-    passing::Passing,
-    shares::{Share, Shares},
-    work::{Cause, Work},
+    draining::{DrainState, Tally},
+    live_runs::{LiveRun, LiveRuns},
+    owner_quotas::{OwnerPermit, OwnerQuotas},
+    pass_through::PassThrough,
+    run_context::{RunContext, StopCause},
 };
 use crate::{
     operation::OperationId,
@@ -35,8 +35,8 @@ pub(crate) struct InFlight {
     /// Requests that are answered directly, until their answers are out.
     passing: AtomicUsize,
     /// Of those whose owner is known.
-    shares: Arc<Shares>,
-    running: Mutex<Running>,
+    shares: Arc<OwnerQuotas>,
+    running: Mutex<RunningState>,
     /// Notified when the last one leaves, and when a drain has something else to look at.
     moved: Arc<WaitCell>,
     /// No new work.
@@ -49,17 +49,17 @@ pub(crate) struct InFlight {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Running {
-    pub(super) live: Live,
+pub(super) struct RunningState {
+    pub(super) live: LiveRuns,
     /// Calls that are waited for and may still be answered directly.
-    pub(super) calls: Slab<Entry>,
+    pub(super) calls: Slab<LiveRun>,
     /// Set once it is drained.
-    pub(super) draining: Option<Draining>,
+    pub(super) draining: Option<DrainState>,
 }
 
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum AdmissionError {
     Full,
     /// As many of this owner's are in flight as may be.
     FullForOwner,
@@ -72,7 +72,7 @@ impl InFlight {
             admitted: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
-            shares: Arc::new(Shares::new()),
+            shares: Arc::new(OwnerQuotas::new()),
             running: Mutex::default(),
             moved: Arc::default(),
             closed: CancellationToken::new(),
@@ -92,38 +92,41 @@ impl InFlight {
     }
 
     /// Lets a request in, if there is room and the doors are open.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Admitted, Refused> {
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<AdmissionPermit, AdmissionError> {
         let before = self.admitted.fetch_add(1, SeqCst);
-        let admitted = Admitted::to(self);
+        let admitted = AdmissionPermit::to(self);
         // After the count: whoever closes the doors looks at it afterwards.
         if self.closed.is_cancelled() {
-            return Err(Refused::Closed);
+            return Err(AdmissionError::Closed);
         }
         if before >= self.max.load(SeqCst) {
-            return Err(Refused::Full);
+            return Err(AdmissionError::Full);
         }
         Ok(admitted)
     }
 
     /// The same for a request of this owner's, if that has not its share already.
-    pub(crate) fn admit_for(self: &Arc<Self>, owner: Option<Owner>) -> Result<Admitted, Refused> {
+    pub(crate) fn admit_for(
+        self: &Arc<Self>,
+        owner: Option<Owner>,
+    ) -> Result<AdmissionPermit, AdmissionError> {
         let mut admitted = self.admit()?;
         let share = self.shares.take(owner, self.max.load(SeqCst));
-        let share = share.ok_or(Refused::FullForOwner)?;
+        let share = share.ok_or(AdmissionError::FullForOwner)?;
         admitted.share = Some(Box::new(share));
         Ok(admitted)
     }
 
     /// Lets a request in that was admitted elsewhere.
-    pub(super) fn admit_anyway(self: &Arc<Self>) -> Admitted {
+    pub(super) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
         self.admitted.fetch_add(1, SeqCst);
-        Admitted::to(self)
+        AdmissionPermit::to(self)
     }
 
     /// Counts a request that is answered directly, beside those that are let in.
-    pub(crate) fn pass(self: &Arc<Self>) -> Passing {
+    pub(crate) fn pass(self: &Arc<Self>) -> PassThrough {
         self.passing.fetch_add(1, SeqCst);
-        Passing::new(Arc::clone(self))
+        PassThrough::new(Arc::clone(self))
     }
 
     /// The answer of such a request is out.
@@ -146,9 +149,13 @@ impl InFlight {
 
     /// Takes a work among the live ones, which has `grace` to tidy up when it is stopped;
     /// `None` if it is there already: the same operation, held by the same token.
-    pub(super) fn enter(self: &Arc<Self>, work: Arc<Work>, grace: Duration) -> Option<Entered> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        work: Arc<RunContext>,
+        grace: Duration,
+    ) -> Option<LiveGuard> {
         let mut running = self.running();
-        let entry = Entry {
+        let entry = LiveRun {
             work: Arc::clone(&work),
             grace,
         };
@@ -157,7 +164,7 @@ impl InFlight {
         }
         drop(running);
         self.tell_of_drain(&work);
-        Some(Entered {
+        Some(LiveGuard {
             in_flight: Arc::clone(self),
             work,
         })
@@ -165,30 +172,34 @@ impl InFlight {
 
     /// Has a drain tell a call that may still be answered directly when its time is
     /// nearly over; for as long as it is waited for.
-    pub(super) fn wait_for(self: &Arc<Self>, work: &Arc<Work>, grace: Duration) -> WaitedFor {
-        let key = self.running().calls.insert(Entry {
+    pub(super) fn wait_for(
+        self: &Arc<Self>,
+        work: &Arc<RunContext>,
+        grace: Duration,
+    ) -> WaitedCall {
+        let key = self.running().calls.insert(LiveRun {
             work: Arc::clone(work),
             grace,
         });
         self.tell_of_drain(work);
-        WaitedFor {
+        WaitedCall {
             in_flight: Arc::clone(self),
             key,
         }
     }
 
     /// Lets a drain that goes on see this work; stops it, if the time is over.
-    fn tell_of_drain(&self, work: &Work) {
+    fn tell_of_drain(&self, work: &RunContext) {
         // After it was put in: who begins a drain closes the doors first, and then looks.
         if !self.closed.is_cancelled() {
             return;
         }
         let is_over = {
             let running = self.running();
-            running.draining.as_ref().is_some_and(Draining::is_over)
+            running.draining.as_ref().is_some_and(DrainState::is_over)
         };
         match is_over {
-            true => work.stop(Cause::Interrupted),
+            true => work.stop(StopCause::Interrupted),
             false => self.moved.notify(),
         }
     }
@@ -220,7 +231,7 @@ impl InFlight {
                 .filter_map(|lost| running.live.get(&lost.id, lost.token));
             lost.map(|it| Arc::clone(&it.work)).collect()
         };
-        works.iter().for_each(|work| work.stop(Cause::Recalled));
+        works.iter().for_each(|work| work.stop(StopCause::Recalled));
     }
 
     /// A waiter for the moment when the last one leaves, or a drain has something else to
@@ -279,7 +290,7 @@ impl InFlight {
         works.iter().for_each(|work| work.needs_heartbeat());
     }
 
-    pub(super) fn running(&self) -> MutexGuard<'_, Running> {
+    pub(super) fn running(&self) -> MutexGuard<'_, RunningState> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -291,7 +302,7 @@ impl InFlight {
     }
 }
 
-impl Running {
+impl RunningState {
     pub(super) fn tally(&mut self) -> Option<&mut Tally> {
         self.draining.as_mut().map(|draining| &mut draining.tally)
     }
@@ -299,13 +310,13 @@ impl Running {
 
 /// A place among what is in flight, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+pub(crate) struct AdmissionPermit {
     in_flight: Arc<InFlight>,
     /// Of its owner's, where that is known.
-    share: Option<Box<Share>>,
+    share: Option<Box<OwnerPermit>>,
 }
 
-impl Admitted {
+impl AdmissionPermit {
     fn to(in_flight: &Arc<InFlight>) -> Self {
         Self {
             in_flight: Arc::clone(in_flight),
@@ -314,7 +325,7 @@ impl Admitted {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         self.in_flight.left(&self.in_flight.admitted);
     }
@@ -322,12 +333,12 @@ impl Drop for Admitted {
 
 /// An operation among the live ones, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Entered {
+pub(super) struct LiveGuard {
     in_flight: Arc<InFlight>,
-    work: Arc<Work>,
+    work: Arc<RunContext>,
 }
 
-impl Drop for Entered {
+impl Drop for LiveGuard {
     fn drop(&mut self) {
         let mut running = self.in_flight.running();
         running.live.remove(&self.work);
@@ -339,12 +350,12 @@ impl Drop for Entered {
 
 /// A call that is waited for, until this is dropped.
 #[derive(Debug)]
-pub(super) struct WaitedFor {
+pub(super) struct WaitedCall {
     in_flight: Arc<InFlight>,
     key: usize,
 }
 
-impl Drop for WaitedFor {
+impl Drop for WaitedCall {
     fn drop(&mut self) {
         self.in_flight.running().calls.remove(self.key);
     }

@@ -15,14 +15,14 @@ use tower::{BoxError, Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    AcceptedRequest, AtMost, Node, RunLimits, RunOutcome, WholeRequest, at_once,
+    AcceptedRequest, BufferedRequest, RunLimits, RunOutcome, Runtime, Timeout,
     catch_panic::CatchPanic,
     collect::collect,
-    heartbeat,
+    heartbeat, now_or_never,
     outcome::outcome_of,
-    persist::{until_answered, until_answered_for},
+    persist::{retry_until_certain, retry_until_certain_for},
     record::record,
-    work::{Cause, Work},
+    run_context::{RunContext, StopCause},
 };
 use crate::{
     operation::{BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
@@ -41,7 +41,7 @@ const TO_LOOK: Duration = Duration::from_secs(1);
 /// outcome that is recorded, unless the operation was ended by somebody else or
 /// the node is abandoned.
 pub(crate) fn operate<S, B, R>(
-    node: Arc<Node<R>>,
+    node: Arc<Runtime<R>>,
     limits: RunLimits,
     mut service: S,
     accepted: AcceptedRequest,
@@ -78,7 +78,7 @@ where
             CatchPanic::new(stoppable(&node, &limits, &work, run)).await
         };
         // Before it is said how it has ended; it may panic as well.
-        let dropped = at_once(CatchPanic::new(async move { drop(service) }));
+        let dropped = now_or_never(CatchPanic::new(async move { drop(service) }));
         let outcome = match dropped.unwrap_or(Ok(())).and(stopped_or_done) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(nothing)) => {
@@ -104,7 +104,7 @@ pub(super) enum NoOutcome {
 }
 
 /// Leaves an operation without an outcome.
-pub(super) async fn leave<R: Lease>(node: &Arc<Node<R>>, work: &Work, nothing: NoOutcome) {
+pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, nothing: NoOutcome) {
     match nothing {
         NoOutcome::Recalled => {
             let id = &work.id;
@@ -117,7 +117,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Node<R>>, work: &Work, nothing: N
         }
         NoOutcome::Released => {
             let held = [work.held()];
-            let released = until_answered_for(node, work, || node.store.release(&held));
+            let released = retry_until_certain_for(node, work, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
                 tracing::warn!(%id, error = error.chain(), "operation not released: it will be free once its lease is over");
@@ -129,7 +129,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Node<R>>, work: &Work, nothing: N
 
 /// Says so, if an operation that is held no more is not in the store either, or cannot be
 /// read.
-async fn look_for<R: Lease>(node: &Node<R>, work: &Work) {
+async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let found = CatchPanic::new(node.store.get(&work.id));
     match timeout(TO_LOOK, found).await {
         Ok(Ok(Ok(None))) => work.is_gone(),
@@ -151,9 +151,9 @@ pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
 /// Lets `run` go on until it is done or asked to stop, and writes its progress
 /// meanwhile.
 pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     limits: &RunLimits,
-    work: &Work,
+    work: &RunContext,
     mut run: Pin<&mut impl Future<Output = RunEnd>>,
 ) -> RunEnd {
     tokio::select! {
@@ -167,19 +167,19 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
 
 /// The same, once there is something to look after.
 async fn look_after<R: Lease<Output = RecordedResponse>>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     limits: &RunLimits,
-    work: &Work,
+    work: &RunContext,
     mut run: Pin<&mut impl Future<Output = RunEnd>>,
 ) -> RunEnd {
     tokio::select! {
         biased;
         outcome = run.as_mut() => outcome,
         cause = work.stopped() => match cause {
-            Cause::Interrupted => until_over(node, work, run).await,
-            Cause::Recalled => {
+            StopCause::Interrupted => until_over(node, work, run).await,
+            StopCause::Recalled => {
                 // The handler has seen its token; it may tidy up.
-                let _ = AtMost::new(limits.grace, run).await;
+                let _ = Timeout::new(limits.grace, run).await;
                 Err(NoOutcome::Recalled)
             }
         },
@@ -190,14 +190,14 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
 /// Lets a run that was told of the end of a drain go on until that has come. Its outcome
 /// is its own if it has one by then.
 async fn until_over<R: Lease>(
-    node: &Arc<Node<R>>,
-    work: &Work,
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
     run: Pin<&mut impl Future<Output = RunEnd>>,
 ) -> RunEnd {
     tokio::select! {
         biased;
         outcome = heartbeat::beating_while(node, work, run) => outcome,
-        () = node.in_flight.over().cancelled() => match work.kept && node.runs_again_after(work.starts()) {
+        () = node.in_flight.over().cancelled() => match work.kept && node.reruns_after(work.starts()) {
             true => Err(NoOutcome::Released),
             false => Ok(Outcome::failed(FailureKind::Interrupted)),
         },
@@ -207,7 +207,10 @@ async fn until_over<R: Lease>(
 /// Writes what the handler reports, a few times a second at the most, and sees to it
 /// that there is a heartbeat. Ends only when it learns that the operation is somebody
 /// else's.
-async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>, work: &Work) {
+async fn write_reports<R: Lease<Output = RecordedResponse>>(
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
+) {
     // What kind of failure is known: it is said once, however many reports meet it.
     let mut known_transient = None;
     loop {
@@ -230,7 +233,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
                 known_transient = None;
             }
             Ok(Written::Lost(_) | Written::Gone) => {
-                work.stop(Cause::Recalled);
+                work.stop(StopCause::Recalled);
                 std::future::pending::<()>().await;
             }
             // The next report, or the outcome, brings it.
@@ -251,11 +254,11 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(node: &Arc<Node<R>>,
 }
 
 async fn run<S, B, R>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     limits: &RunLimits,
-    work: &Work,
+    work: &RunContext,
     service: &mut S,
-    request: Box<WholeRequest>,
+    request: Box<BufferedRequest>,
 ) -> RunEnd
 where
     S: Service<Request<BufferedBody>, Response = Response<B>>,
@@ -274,7 +277,7 @@ where
             crash_point!("ready");
             start(node, work).await
         });
-        AtMost::new(limits.pending, pending).await
+        Timeout::new(limits.pending, pending).await
     };
     match started {
         Ok(Ok(())) => {}
@@ -291,7 +294,7 @@ where
         crash_point!("called");
         collect(response, limits.result).await
     });
-    Ok(match AtMost::new(limits.running, running).await {
+    Ok(match Timeout::new(limits.running, running).await {
         Ok(Ok(response)) => outcome_of(response, &base),
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
@@ -320,13 +323,13 @@ impl From<NotStarted> for RunEnd {
 
 /// `pending` → `running`. The service is only called once this is known to have
 /// happened: attempts are counted by it.
-pub(super) async fn start<R>(node: &Node<R>, work: &Work) -> Result<(), NotStarted>
+pub(super) async fn start<R>(node: &Runtime<R>, work: &RunContext) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,
 {
     crash_point!("starting");
     work.starting();
-    let started = until_answered(node, || node.store.start(&work.id, work.token()));
+    let started = retry_until_certain(node, || node.store.start(&work.id, work.token()));
     match started.await {
         Ok(Written::Done(_)) => {
             crash_point!("started");

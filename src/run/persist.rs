@@ -9,12 +9,12 @@ use tower::{
 };
 
 use super::{
-    Node,
-    at_most::AtMost,
-    at_once::at_once,
+    Runtime,
     catch_panic::{CatchPanic, Panicked},
     heartbeat,
-    work::Work,
+    now_or_never::now_or_never,
+    run_context::RunContext,
+    timeout::Timeout,
 };
 use crate::store::{Lease, Repository, StoreError};
 
@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// A store that never waits is asked in place. What has to be waited for, or asked
 /// again, is on the heap.
-pub(crate) async fn until_answered<R, T, F>(
-    node: &Node<R>,
+pub(crate) async fn retry_until_certain<R, T, F>(
+    node: &Runtime<R>,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
@@ -44,9 +44,9 @@ where
 }
 
 /// The same for a work that is live: meanwhile its lease is renewed.
-pub(super) async fn until_answered_for<R, T, F>(
-    node: &Arc<Node<R>>,
-    work: &Work,
+pub(super) async fn retry_until_certain_for<R, T, F>(
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
@@ -64,7 +64,7 @@ where
 
 /// The answer of a store that never waits, or how that failed, if it was asked.
 fn in_place<R, T, F>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     ask: &mut impl FnMut() -> F,
 ) -> ControlFlow<Result<T, StoreError>, Option<StoreError>>
 where
@@ -72,7 +72,7 @@ where
     F: Future<Output = Result<T, StoreError>>,
 {
     let asked = match node.store.never_waits() {
-        true => at_once(CatchPanic::new(ask())),
+        true => now_or_never(CatchPanic::new(ask())),
         false => None,
     };
     match asked.map(certain) {
@@ -119,7 +119,7 @@ where
             }
         }
         let asked = {
-            let asked = pin!(AtMost::new(PATIENCE, CatchPanic::new(ask())));
+            let asked = pin!(Timeout::new(PATIENCE, CatchPanic::new(ask())));
             tokio::select! {
                 biased;
                 asked = asked => asked,

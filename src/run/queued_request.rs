@@ -60,7 +60,7 @@ pub struct QueuedRequest {
 const LAYOUT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct MessageHead {
     id: String,
     token: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ impl QueuedRequest {
     /// The message. Law 10: later releases read it, and the previous one too.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let head = Head {
+        let head = MessageHead {
             id: self.held.id.to_string(),
             token: self.held.token.get(),
             owner: self.owner.as_ref().map(|owner| owner.as_str().to_owned()),
@@ -154,7 +154,7 @@ impl QueuedRequest {
             let (length, rest) = rest.split_first_chunk().ok_or(CUT)?;
             let length = u32::from_le_bytes(*length) as usize;
             let (head, request) = rest.split_at_checked(length).ok_or(CUT)?;
-            let head: Head = serde_json::from_slice(head)?;
+            let head: MessageHead = serde_json::from_slice(head)?;
             let queued = Self {
                 held: LeaseHandle {
                     id: OperationId::stored(&head.id)?,

@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
 };
 
-use super::{Node, RunOutcome, log_end, persist::until_answered_for, work::Work};
+use super::{
+    RunOutcome, Runtime, log_end, persist::retry_until_certain_for, run_context::RunContext,
+};
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
     store::{Lease, StoreError, Written},
@@ -17,8 +19,8 @@ use crate::{
 /// operation: it fails as `result-too-large`. If the store refuses both, that is no
 /// fault of the outcome's, and it is tried again: nobody else has it.
 pub(super) async fn record<R>(
-    node: &Arc<Node<R>>,
-    work: &Work,
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
     outcome: Outcome<RecordedResponse>,
 ) -> Result<RunOutcome, StoreError>
 where
@@ -29,8 +31,8 @@ where
 
 /// The same, where the store may refuse both so many times, and then it is an error.
 pub(super) async fn record_within<R>(
-    node: &Arc<Node<R>>,
-    work: &Work,
+    node: &Arc<Runtime<R>>,
+    work: &RunContext,
     outcome: Outcome<RecordedResponse>,
     refusals: u32,
 ) -> Result<RunOutcome, StoreError>
@@ -58,7 +60,7 @@ where
             answer
         })
     };
-    let written = until_answered_for(node, work, || async {
+    let written = retry_until_certain_for(node, work, || async {
         if in_doubt.load(Relaxed) {
             match finish_bare().await {
                 Err(error) if !error.is_transient() => {}

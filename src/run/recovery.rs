@@ -2,8 +2,8 @@
 
 mod ending;
 mod reachability;
+mod reclaimer;
 mod stats;
-mod taking;
 mod upkeep;
 
 use std::{
@@ -20,12 +20,13 @@ use tower::{BoxError, Service};
 
 pub use self::stats::RecoveryStats;
 use self::{
-    ending::{AT_ONCE, Ending},
+    ending::{AT_ONCE, EndingSlots},
     reachability::Reachability,
-    taking::{Free, RunAgain, Taker},
+    reclaimer::{Reclaimable, Reclaimer, Rerun},
 };
 use super::{
-    AcceptedRequest, Node, RunLimits, catch_panic::CatchPanic, heartbeat, operate, stored_request,
+    AcceptedRequest, RunLimits, Runtime, catch_panic::CatchPanic, heartbeat, operate,
+    stored_request,
 };
 use crate::{
     operation::{BufferedBody, FailureKind, OperationId, RecordedResponse},
@@ -67,10 +68,10 @@ use crate::{
 /// ```
 #[must_use = "nothing is recovered until it runs"]
 pub struct Recovery<R> {
-    node: Arc<Node<R>>,
+    node: Arc<Runtime<R>>,
     limits: RunLimits,
     interval: Duration,
-    again: Option<RunAgain<R>>,
+    again: Option<Rerun<R>>,
     purges: bool,
     stats: RecoveryStats,
 }
@@ -79,13 +80,13 @@ pub struct Recovery<R> {
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// A look for what was left behind, after another.
-struct Looks<R> {
-    taker: Arc<Taker<R>>,
+struct RecoveryLooks<R> {
+    taker: Arc<Reclaimer<R>>,
     interval: Duration,
 }
 
 impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
-    pub(crate) fn new(node: Arc<Node<R>>, limits: RunLimits) -> Self {
+    pub(crate) fn new(node: Arc<Runtime<R>>, limits: RunLimits) -> Self {
         let interval = node.lease().term / 3;
         Self {
             node,
@@ -115,15 +116,15 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        self.node.runs_again_up_to(attempts);
-        let go = move |node: Arc<Node<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
+        self.node.allow_reruns(attempts);
+        let go = move |node: Arc<Runtime<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
             // Boxed once: on its way into a task a future is moved many times.
             tokio::spawn(Box::pin(operate(node, limits, app.clone(), accepted)));
             Ok(())
         };
         Self {
-            again: Some(RunAgain {
+            again: Some(Rerun {
                 attempts,
                 // What is given up has attempts left, or its process was killed.
                 given_up: FailureKind::AttemptsExhausted,
@@ -136,8 +137,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     /// Puts into the queue again what nobody has claimed in time, or whose worker has
     /// died.
     pub(crate) fn dispatch_again(self, attempts: u32) -> Self {
-        self.node.runs_again_up_to(attempts);
-        let go = |node: Arc<Node<R>>,
+        self.node.allow_reruns(attempts);
+        let go = |node: Arc<Runtime<R>>,
                   limits: RunLimits,
                   record: Arc<Record<RecordedResponse>>,
                   request| {
@@ -154,7 +155,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             Ok(())
         };
         Self {
-            again: Some(RunAgain {
+            again: Some(Rerun {
                 attempts,
                 // A worker that is drained does not know how often it may be started.
                 given_up: FailureKind::Interrupted,
@@ -208,12 +209,12 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
             };
             tokio::join!(purge, upkeep::look_after(&node, &stats));
         };
-        let looks = Looks {
-            taker: Arc::new(Taker {
+        let looks = RecoveryLooks {
+            taker: Arc::new(Reclaimer {
                 node: Arc::clone(&node),
                 limits,
                 again,
-                ending: Ending::new(),
+                ending: EndingSlots::new(),
                 stats: stats.clone(),
             }),
             interval,
@@ -226,7 +227,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
     }
 }
 
-impl<R: Lease<Output = RecordedResponse>> Looks<R> {
+impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
     /// Looks for ever.
     async fn go_on(&self) {
         let term = self.taker.node.lease().term;
@@ -267,19 +268,19 @@ impl<R: Lease<Output = RecordedResponse>> Looks<R> {
         }
         let was_there = store.answered();
         // First: afterwards it could not be told from the others.
-        let is_all = self.take_all(Free::Released, store).await;
+        let is_all = self.take_all(Reclaimable::Released, store).await;
         // It may have been away while one waited.
         if !was_there || !is_due || !is_all || !store.answered() {
             return false;
         }
         // What this node itself was too slow to renew is not for others.
         heartbeat::renew(node, &node.in_flight.held()).await;
-        self.take_all(Free::Over, store).await
+        self.take_all(Reclaimable::Over, store).await
     }
 
     /// Takes over what is free, one batch after the other; says whether that was all.
-    async fn take_all(&self, which: Free, store: &mut Reachability) -> bool {
-        let Taker {
+    async fn take_all(&self, which: Reclaimable, store: &mut Reachability) -> bool {
+        let Reclaimer {
             node,
             again,
             ending,
@@ -298,7 +299,7 @@ impl<R: Lease<Output = RecordedResponse>> Looks<R> {
                     all += taken;
                     // It may have been away while one waited.
                     let was_away = |store: &mut Reachability| !store.answered();
-                    if taken == 0 || limit == 0 || which == Free::Over && was_away(store) {
+                    if taken == 0 || limit == 0 || which == Reclaimable::Over && was_away(store) {
                         break true;
                     }
                 }
@@ -336,7 +337,7 @@ fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
 
 /// The request of an operation that was taken over, let in here.
 fn restored<R>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     record: &Record<RecordedResponse>,
     request: &Bytes,
 ) -> Result<AcceptedRequest, FailureKind> {

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{AcceptedRequest, Drain, Node, QueuedRequest, Refused, RunLimits, operate};
+use super::{AcceptedRequest, AdmissionError, Drain, QueuedRequest, RunLimits, Runtime, operate};
 use crate::{
     operation::{BufferedBody, RecordedResponse, State},
     store::{Lease, LeaseConfig, StoreError, Written},
@@ -56,7 +56,7 @@ use crate::{
 /// ```
 pub struct RunService<S, R> {
     inner: S,
-    node: Arc<Node<R>>,
+    node: Arc<Runtime<R>>,
     limits: RunLimits,
 }
 
@@ -77,7 +77,7 @@ impl<S, R> RunService<S, R> {
     pub fn new(store: R, inner: S) -> Self {
         Self {
             inner,
-            node: Arc::new(Node::new(store)),
+            node: Arc::new(Runtime::new(store)),
             limits: RunLimits::default(),
         }
     }
@@ -209,8 +209,8 @@ where
             // Before it is claimed: a drain waits for what was let in, and gives up what
             // was claimed meanwhile.
             let admitted = node.in_flight.admit().map_err(|refused| match refused {
-                Refused::Closed => StoreError::unavailable("this node is shutting down"),
-                Refused::Full | Refused::FullForOwner => {
+                AdmissionError::Closed => StoreError::unavailable("this node is shutting down"),
+                AdmissionError::Full | AdmissionError::FullForOwner => {
                     StoreError::unavailable("this node has no room")
                 }
             })?;
@@ -225,7 +225,7 @@ where
 /// Takes the operation of a message into the hands of this node; `None` if it has
 /// ended, or is in other hands.
 async fn claim<R>(
-    node: &Node<R>,
+    node: &Runtime<R>,
     queued: &QueuedRequest,
 ) -> Result<Option<AcceptedRequest>, StoreError>
 where
@@ -247,7 +247,7 @@ where
     }
     // Who dispatched it keeps the request, and dispatches it again if it is given up here,
     // or ends it: only there it is known how often it may be started.
-    node.runs_again_up_to(u32::MAX);
+    node.allow_reruns(u32::MAX);
     Ok(Some(AcceptedRequest::again(&record, request)))
 }
 

@@ -18,7 +18,7 @@ const PREFIX: usize = 1 + 3 * 4;
 
 /// What of a request is no header.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct RequestLine {
     method: String,
     target: String,
     version: String,
@@ -40,7 +40,7 @@ pub(crate) fn store(
     body: &BufferedBody,
     with_credentials: bool,
 ) -> Option<Bytes> {
-    let line = Line {
+    let line = RequestLine {
         method: parts.method.to_string(),
         target: match with_credentials {
             true => target.to_string(),
@@ -99,7 +99,7 @@ pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> 
     let (line, rest) = rest.split_at_checked(length(line)).ok_or(CUT)?;
     let (headers, rest) = rest.split_at_checked(length(headers)).ok_or(CUT)?;
     let (trailers, data) = rest.split_at_checked(length(trailers)).ok_or(CUT)?;
-    let line: Line = serde_json::from_slice(line)?;
+    let line: RequestLine = serde_json::from_slice(line)?;
     let fields = |block| {
         let mut map = HeaderMap::new();
         HeaderBlock::from_bytes(block).append_to(&mut map);

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tracing::Span;
 
-use super::{Admitted, Node, RunLimits, WholeRequest};
+use super::{AdmissionPermit, BufferedRequest, RunLimits, Runtime};
 use crate::{operation::RecordedResponse, store::Record};
 
 /// Takes accepted requests from who accepted them.
@@ -20,15 +20,15 @@ pub(crate) trait Take<S, R> {
 
 /// An accepted request, with all that whoever takes it may need.
 pub(crate) struct Leaving<S, R> {
-    pub(crate) node: Arc<Node<R>>,
+    pub(crate) node: Arc<Runtime<R>>,
     pub(crate) limits: RunLimits,
     pub(crate) service: S,
     /// Of the operation, which this node holds.
     pub(crate) record: Arc<Record<RecordedResponse>>,
-    pub(crate) request: Box<WholeRequest>,
+    pub(crate) request: Box<BufferedRequest>,
     /// The request as the store has it, if it does.
     pub(crate) stored: Option<Bytes>,
-    pub(crate) admitted: Admitted,
+    pub(crate) admitted: AdmissionPermit,
     /// That of the request.
     pub(crate) span: Span,
     /// Whether the same request, if it comes again, finds the same operation.

@@ -6,15 +6,15 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     InFlight,
-    gate::{Gate, Returned},
-    work::Work,
+    gate::{AfterReturn, Gate},
+    run_context::RunContext,
 };
 use crate::{operation::RecordedResponse, store::Record};
 
 /// What decides about it, and how it is created.
 pub(super) struct Threshold<'a, C> {
     pub(super) gate: &'a Gate,
-    pub(super) work: &'a Arc<Work>,
+    pub(super) work: &'a Arc<RunContext>,
     pub(super) in_flight: &'a Arc<InFlight>,
     /// How long the call may go on after it was told of the end of a drain.
     pub(super) grace: Duration,
@@ -25,7 +25,7 @@ pub(super) struct Threshold<'a, C> {
 }
 
 /// What a step of a held call comes to.
-pub(super) enum Held<T> {
+pub(super) enum HeldStep<T> {
     /// It is done, and nothing is decided.
     Done(T),
     /// It is an operation now, whether the step is done or not.
@@ -37,7 +37,7 @@ pub(super) enum Held<T> {
 }
 
 /// What is decided once the call has returned.
-pub(super) enum Settled {
+pub(super) enum CallDecision {
     Answer,
     Accepted(Arc<Record<RecordedResponse>>),
     Nobody,
@@ -54,7 +54,7 @@ where
         &mut self,
         is_running: bool,
         mut step: Pin<&mut impl Future<Output = T>>,
-    ) -> Held<T> {
+    ) -> HeldStep<T> {
         loop {
             let late = async {
                 match self.too_late {
@@ -69,13 +69,13 @@ where
             };
             tokio::select! {
                 biased;
-                done = step.as_mut() => return Held::Done(done),
+                done = step.as_mut() => return HeldStep::Done(done),
                 () = self.gate.asked() => {}
                 () = over => {
                     return match self.returned(is_running).await {
-                        Settled::Answer => Held::Over,
-                        Settled::Accepted(record) => Held::Accepted(record, None),
-                        Settled::Nobody => Held::Nobody,
+                        CallDecision::Answer => HeldStep::Over,
+                        CallDecision::Accepted(record) => HeldStep::Accepted(record, None),
+                        CallDecision::Nobody => HeldStep::Nobody,
                     };
                 }
                 () = late => {
@@ -94,40 +94,40 @@ where
                 }
             };
             match (self.settle(created), done) {
-                (Settled::Accepted(record), done) => return Held::Accepted(record, done),
-                (Settled::Nobody, _) => return Held::Nobody,
-                (Settled::Answer, Some(done)) => return Held::Done(done),
-                (Settled::Answer, None) => {}
+                (CallDecision::Accepted(record), done) => return HeldStep::Accepted(record, done),
+                (CallDecision::Nobody, _) => return HeldStep::Nobody,
+                (CallDecision::Answer, Some(done)) => return HeldStep::Done(done),
+                (CallDecision::Answer, None) => {}
             }
         }
     }
 
     /// The call has returned: its answer goes out, unless somebody has asked before.
-    pub(super) async fn returned(&self, is_running: bool) -> Settled {
+    pub(super) async fn returned(&self, is_running: bool) -> CallDecision {
         loop {
             match self.gate.returned() {
-                Returned::Answer => return Settled::Answer,
-                Returned::Nobody => return Settled::Nobody,
-                Returned::Create => {}
+                AfterReturn::Answer => return CallDecision::Answer,
+                AfterReturn::Nobody => return CallDecision::Nobody,
+                AfterReturn::Create => {}
             }
             let created = (self.create)(is_running).await;
             match self.settle(created) {
-                Settled::Answer => {}
+                CallDecision::Answer => {}
                 settled => return settled,
             }
         }
     }
 
     /// What comes of trying to create it; `Answer` if the call is held on.
-    fn settle(&self, created: F::Output) -> Settled {
+    fn settle(&self, created: F::Output) -> CallDecision {
         match created {
             Ok(record) => {
                 self.work.set_token(record.token());
                 self.gate.created(true);
-                Settled::Accepted(record)
+                CallDecision::Accepted(record)
             }
-            Err(_) if self.gate.created(false) => Settled::Answer,
-            Err(_) => Settled::Nobody,
+            Err(_) if self.gate.created(false) => CallDecision::Answer,
+            Err(_) => CallDecision::Nobody,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse
 /// };
 /// let layer = AsyncAcceptLayer::new(store);
 /// ```
-pub struct AnyStore<T = RecordedResponse>(Arc<dyn Erased<T>>);
+pub struct AnyStore<T = RecordedResponse>(Arc<dyn DynStore<T>>);
 
 impl<T: Payload> AnyStore<T> {
     /// Takes a store out of sight.
@@ -56,7 +56,7 @@ macro_rules! powers {
     ($($power:ident [$($extra:item)*] { $(
         fn $method:ident$(<$($life:lifetime),+>)?($($arg:ident: $type:ty),*) -> $output:ty;
     )* })*) => {
-        trait Erased<T>: Send + Sync + 'static {
+        trait DynStore<T>: Send + Sync + 'static {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
             fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
             fn never_waits(&self) -> bool;
@@ -68,7 +68,7 @@ macro_rules! powers {
             )*)*
         }
 
-        impl<T, R> Erased<T> for R
+        impl<T, R> DynStore<T> for R
         where
             T: Payload,
             R: Repository<Output = T> + Watch + Lease + IdempotencyKeys + List + Purge,

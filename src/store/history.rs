@@ -9,12 +9,12 @@ use crate::operation::{Progress, State};
 /// versions at a time; this tells what lay between. Of most operations their times tell
 /// all of it: of those it is made for whoever asks.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History(Option<Box<[Past]>>);
+pub(crate) struct History(Option<Box<[PastVersion]>>);
 
 /// What a client could see of an operation at an earlier version.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Past {
+pub struct PastVersion {
     /// Where it stood, which was before its end.
     pub state: State,
     /// When it had come to that.
@@ -23,7 +23,7 @@ pub struct Past {
     pub progress: Option<Box<Progress>>,
 }
 
-impl Past {
+impl PastVersion {
     /// An earlier version.
     #[must_use]
     pub fn new(state: State, at: Option<SystemTime>, progress: Option<Progress>) -> Self {
@@ -41,7 +41,7 @@ impl History {
     pub(crate) const DEPTH: usize = 16;
 
     /// The history that these make, as far as it goes back.
-    pub(crate) fn new(past: Vec<Past>) -> Self {
+    pub(crate) fn new(past: Vec<PastVersion>) -> Self {
         let forgotten = past.len().saturating_sub(Self::DEPTH);
         Self(Some(past.into_iter().skip(forgotten).collect()))
     }
@@ -52,13 +52,13 @@ impl History {
     }
 
     /// This one, and then `past`; `told` is what the times tell.
-    pub(crate) fn and(self, past: Past, told: impl FnOnce() -> Vec<Past>) -> Self {
+    pub(crate) fn and(self, past: PastVersion, told: impl FnOnce() -> Vec<PastVersion>) -> Self {
         let mut all = self.0.map_or_else(told, Vec::from);
         all.push(past);
         Self::new(all)
     }
 
-    pub(crate) fn past(&self, told: impl FnOnce() -> Vec<Past>) -> Cow<'_, [Past]> {
+    pub(crate) fn past(&self, told: impl FnOnce() -> Vec<PastVersion>) -> Cow<'_, [PastVersion]> {
         match &self.0 {
             Some(past) => Cow::Borrowed(past),
             None => Cow::Owned(told()),
@@ -67,9 +67,10 @@ impl History {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let bytes = |past: &Past| {
+        let bytes = |past: &PastVersion| {
             let progress = past.progress.as_deref();
-            size_of::<Past>() + progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
+            size_of::<PastVersion>()
+                + progress.map_or(0, |it| size_of::<Progress>() + it.heap_bytes())
         };
         self.0.iter().flatten().map(bytes).sum()
     }
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_remembered() {
-        let past = |n| Past::new(State::Running, None, Some(Progress::from_count(n, 100)));
+        let past = |n| PastVersion::new(State::Running, None, Some(Progress::from_count(n, 100)));
         let mut history = History::default();
         for n in 0..40 {
             history = history.and(past(n), Vec::new);

@@ -6,11 +6,11 @@ mod steps;
 
 use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
-    history::{History, Past},
+    history::{History, PastVersion},
 };
 use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Status};
 
-pub(crate) use changes::Change;
+pub(crate) use changes::ChangeOutcome;
 pub use steps::Step;
 
 /// What a store keeps of one operation: the operation itself, its version, its
@@ -130,7 +130,7 @@ impl<T> Record<T> {
     /// Sets what it was before, the oldest first: one version each, up to the one
     /// before this. Of a long history the latest part is kept.
     #[must_use]
-    pub fn with_history(self, past: Vec<Past>) -> Self {
+    pub fn with_history(self, past: Vec<PastVersion>) -> Self {
         Self {
             history: History::new(past),
             ..self

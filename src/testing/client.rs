@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
 
-use crate::operation::{BufferedBody, Collecting, Operation};
+use crate::operation::{BodyCollector, BufferedBody, Operation};
 
 /// The longest that a test waits for an operation.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ where
             .expect("the service answers");
         let (parts, body) = response.into_parts();
         let mut body = std::pin::pin!(body);
-        let mut collecting = Collecting::up_to(u64::MAX);
+        let mut collecting = BodyCollector::up_to(u64::MAX);
         while let Some(frame) =
             std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await
         {

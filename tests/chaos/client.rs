@@ -11,7 +11,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use tokio::time::timeout;
-use tower_operations::checker::{Answer, Ask, Call, Entry};
+use tower_operations::checker::{Call, CallAnswer, CallRequest, Entry};
 
 use super::{
     cluster::Node,
@@ -28,7 +28,7 @@ pub(crate) struct Client {
 
 /// An answer, and the entity tag that came with it.
 pub(crate) struct Told {
-    pub(crate) answer: Answer,
+    pub(crate) answer: CallAnswer,
     pub(crate) etag: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl Client {
                 etag: text(&parts.headers, header::ETAG.as_str()).map(str::to_owned),
             },
             None => Told {
-                answer: Answer::Nothing,
+                answer: CallAnswer::Nothing,
                 etag: None,
             },
         };
@@ -102,7 +102,7 @@ impl Client {
             let request = request.body(Full::default()).unwrap();
             let Some((parts, body)) = self.answered(request, PATIENCE).await else {
                 // This page had no answer: those before it had theirs.
-                break (sent, Answer::Nothing);
+                break (sent, CallAnswer::Nothing);
             };
             if parts.status != StatusCode::OK {
                 break (sent, refused(parts.status));
@@ -111,18 +111,18 @@ impl Client {
             operations.extend(page.operations.into_iter().map(|named| named.id));
             match page.next {
                 Some(_) => cursor = page.next,
-                None => break (first, Answer::Listed { operations }),
+                None => break (first, CallAnswer::Listed { operations }),
             }
             next = nodes.next().unwrap_or(next);
         };
-        let is_whole = matches!(answer, Answer::Listed { .. });
+        let is_whole = matches!(answer, CallAnswer::Listed { .. });
         record.add(&Entry::Call(Call {
             client: tenant.into(),
             owner: Some(tenant.into()),
             node,
             begin,
             end: record.now(),
-            ask: Ask::List,
+            ask: CallRequest::List,
             answer,
         }));
         is_whole

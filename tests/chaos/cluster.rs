@@ -7,7 +7,7 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Instant, sleep},
 };
-use tower_operations::checker::{Away, Drain, Entry, Kill};
+use tower_operations::checker::{Away, DrainEntry, Entry, Kill};
 
 use super::record::Record;
 use crate::{private::free_port, process::Example};
@@ -182,7 +182,7 @@ impl Node {
     pub(crate) async fn drain(&self, state: &mut State, record: &Record) {
         let begin = record.now();
         self.end(state, "TERM").await;
-        record.add(&Entry::Drain(Drain {
+        record.add(&Entry::Drain(DrainEntry {
             node: self.name.clone(),
             begin,
             end: record.now(),

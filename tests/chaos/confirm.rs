@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tower_operations::checker::{Answer, Ask};
+use tower_operations::checker::{CallAnswer, CallRequest};
 
 use super::{
     customer::{Customer, TENANTS},
@@ -61,15 +61,15 @@ impl Customer {
         // Whatever becomes of it, it is excused.
         let tries = self.world.is_damaged(&operation).then_some(1);
         for _ in 0..tries.unwrap_or(usize::MAX) {
-            let poll = Ask::Poll {
+            let poll = CallRequest::Poll {
                 operation: operation.clone(),
                 wait: Some(2_000),
                 since: None,
             };
             let told = self.ask_anywhere(poll, None).await;
             let ended = match told.answer {
-                Answer::Operation(sighting) => sighting.state.is_terminal(),
-                Answer::Absent => true,
+                CallAnswer::Operation(sighting) => sighting.state.is_terminal(),
+                CallAnswer::Absent => true,
                 _ => false,
             };
             if ended || begun.elapsed() > LAST {
@@ -77,6 +77,7 @@ impl Customer {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        self.ask_anywhere(Ask::Result { operation }, None).await;
+        self.ask_anywhere(CallRequest::Result { operation }, None)
+            .await;
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use tower_operations::checker::{Answer, Ask};
+use tower_operations::checker::{CallAnswer, CallRequest};
 
 use super::{
     client::Told,
@@ -208,9 +208,9 @@ impl Customer {
                 _ => (None, known.as_ref()),
             };
             let ask = match cancels_at {
-                Some(0) => Ask::Cancel { operation },
-                _ if self.random.one_in(4) => Ask::Result { operation },
-                _ => Ask::Poll {
+                Some(0) => CallRequest::Cancel { operation },
+                _ if self.random.one_in(4) => CallRequest::Result { operation },
+                _ => CallRequest::Poll {
                     operation,
                     wait,
                     since: since.map(|known| known.version),
@@ -221,14 +221,14 @@ impl Customer {
                 Some(left) => Some(left - 1),
             };
             let etag = match &ask {
-                Ask::Poll { .. } => since.map(|known| known.etag.clone()),
+                CallRequest::Poll { .. } => since.map(|known| known.etag.clone()),
                 _ => None,
             };
             let told = self.ask_anywhere(ask, etag.as_deref()).await;
             match &told.answer {
-                Answer::Result(_) | Answer::Absent => return,
-                Answer::Operation(sighting) if sighting.state.is_terminal() => return,
-                Answer::Operation(sighting) => {
+                CallAnswer::Result(_) | CallAnswer::Absent => return,
+                CallAnswer::Operation(sighting) if sighting.state.is_terminal() => return,
+                CallAnswer::Operation(sighting) => {
                     known = told.etag.map(|etag| Known {
                         version: sighting.version,
                         etag,
@@ -243,13 +243,13 @@ impl Customer {
     /// Asks again what was answered before, anywhere.
     pub(super) async fn look_again(&mut self, order: &Order, accepted: &Accepted) {
         let operation = || accepted.operation.clone();
-        let poll = Ask::Poll {
+        let poll = CallRequest::Poll {
             operation: operation(),
             wait: None,
             since: None,
         };
         self.ask_anywhere(poll, None).await;
-        let result = Ask::Result {
+        let result = CallRequest::Result {
             operation: operation(),
         };
         self.ask_anywhere(result, None).await;
@@ -261,13 +261,13 @@ impl Customer {
     /// Posts an order, and gives the operation that it is accepted as.
     pub(super) async fn post(&self, order: &Order, node: usize) -> Option<String> {
         match self.try_post(order, node).await {
-            Answer::Accepted { operation } => Some(operation),
+            CallAnswer::Accepted { operation } => Some(operation),
             _ => None,
         }
     }
 
-    pub(super) async fn try_post(&self, order: &Order, node: usize) -> Answer {
-        let ask = Ask::Post {
+    pub(super) async fn try_post(&self, order: &Order, node: usize) -> CallAnswer {
+        let ask = CallRequest::Post {
             title: order.title.clone(),
             key: order.key.clone(),
             id: order.id.clone(),
@@ -280,13 +280,13 @@ impl Customer {
             known: None,
         };
         let told = self.wish(node, wish).await;
-        if let Answer::Accepted { operation } = &told.answer {
+        if let CallAnswer::Accepted { operation } = &told.answer {
             self.world.accepts(self.accepted(operation.clone()));
         }
         told.answer
     }
 
-    pub(super) async fn ask_anywhere(&mut self, ask: Ask, known: Option<&str>) -> Told {
+    pub(super) async fn ask_anywhere(&mut self, ask: CallRequest, known: Option<&str>) -> Told {
         let node = self.node();
         self.ask(node, ask, known).await
     }
@@ -304,7 +304,7 @@ impl Customer {
         client.list(nodes, &self.tenant, record).await
     }
 
-    pub(super) async fn ask(&self, node: usize, ask: Ask, known: Option<&str>) -> Told {
+    pub(super) async fn ask(&self, node: usize, ask: CallRequest, known: Option<&str>) -> Told {
         let wish = Wish {
             tenant: &self.tenant,
             ask,
@@ -323,7 +323,9 @@ impl Customer {
             ..
         } = &*self.world;
         let operation = match &wish.ask {
-            Ask::Poll { operation, .. } | Ask::Result { operation } => Some(operation.clone()),
+            CallRequest::Poll { operation, .. } | CallRequest::Result { operation } => {
+                Some(operation.clone())
+            }
             _ => None,
         };
         let told = client.ask(&cluster.nodes[node], wish, record).await;

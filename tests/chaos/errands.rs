@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use tower_operations::{
     State,
-    checker::{Answer, Ask},
+    checker::{CallAnswer, CallRequest},
 };
 
 use super::{
@@ -63,8 +63,9 @@ impl Customer {
     async fn sees_it_run(&mut self, accepted: &Accepted) {
         for _ in 0..TRIES {
             let told = self.poll(accepted).await;
-            let is_pending = matches!(&told.0, Answer::Operation(it) if it.state == State::Pending);
-            if !is_pending && told.0 != Answer::Nothing {
+            let is_pending =
+                matches!(&told.0, CallAnswer::Operation(it) if it.state == State::Pending);
+            if !is_pending && told.0 != CallAnswer::Nothing {
                 return;
             }
             sleep(Duration::from_millis(self.random.between(5, 50))).await;
@@ -75,10 +76,12 @@ impl Customer {
     async fn cancels(&mut self, accepted: &Accepted) -> Option<String> {
         for _ in 0..TRIES {
             let operation = accepted.operation.clone();
-            let told = self.ask_anywhere(Ask::Cancel { operation }, None).await;
+            let told = self
+                .ask_anywhere(CallRequest::Cancel { operation }, None)
+                .await;
             match told.answer {
-                Answer::Operation(_) => return told.etag,
-                Answer::Refused { .. } | Answer::Nothing => {}
+                CallAnswer::Operation(_) => return told.etag,
+                CallAnswer::Refused { .. } | CallAnswer::Nothing => {}
                 _ => return None,
             }
             sleep(Duration::from_millis(self.random.between(50, 250))).await;
@@ -91,14 +94,14 @@ impl Customer {
     async fn forgets(&mut self, accepted: &Accepted, etag: String) -> bool {
         for _ in 0..TRIES {
             let operation = accepted.operation.clone();
-            let forget = Ask::Forget { operation };
+            let forget = CallRequest::Forget { operation };
             match self.ask_anywhere(forget, Some(&etag)).await.answer {
                 // Absent, where the answer was lost.
-                Answer::Forgotten | Answer::Absent => {
+                CallAnswer::Forgotten | CallAnswer::Absent => {
                     self.world.forgets(accepted);
                     return true;
                 }
-                Answer::Refused { .. } | Answer::Nothing => {}
+                CallAnswer::Refused { .. } | CallAnswer::Nothing => {}
                 _ => break,
             }
             sleep(Duration::from_millis(self.random.between(50, 250))).await;
@@ -109,7 +112,7 @@ impl Customer {
     /// Has an operation forgotten that has ended, and asks for it once more, by its name
     /// and by its key.
     pub(super) async fn has_it_forgotten(&mut self, order: &Order, accepted: &Accepted) {
-        let (Answer::Operation(sighting), Some(etag)) = self.poll(accepted).await else {
+        let (CallAnswer::Operation(sighting), Some(etag)) = self.poll(accepted).await else {
             return;
         };
         if sighting.state.is_terminal() && self.forgets(accepted, etag).await {
@@ -121,8 +124,8 @@ impl Customer {
         }
     }
 
-    async fn poll(&mut self, accepted: &Accepted) -> (Answer, Option<String>) {
-        let poll = Ask::Poll {
+    async fn poll(&mut self, accepted: &Accepted) -> (CallAnswer, Option<String>) {
+        let poll = CallRequest::Poll {
             operation: accepted.operation.clone(),
             wait: None,
             since: None,
@@ -161,10 +164,16 @@ impl Customer {
         self.poll(&them).await;
         let operation = them.operation.clone();
         match self.random.below(3) {
-            0 => self.ask_anywhere(Ask::Cancel { operation }, None).await,
-            1 => self.ask_anywhere(Ask::Result { operation }, None).await,
+            0 => {
+                self.ask_anywhere(CallRequest::Cancel { operation }, None)
+                    .await
+            }
+            1 => {
+                self.ask_anywhere(CallRequest::Result { operation }, None)
+                    .await
+            }
             _ => {
-                self.ask_anywhere(Ask::Forget { operation }, Some("*"))
+                self.ask_anywhere(CallRequest::Forget { operation }, Some("*"))
                     .await
             }
         };
@@ -186,12 +195,12 @@ impl Customer {
         };
         let node = self.node();
         match self.try_post(&order, node).await {
-            Answer::Accepted { operation } => {
+            CallAnswer::Accepted { operation } => {
                 let accepted = self.accepted(operation);
                 self.follow(&accepted, false).await;
                 self.look_again(&order, &accepted).await;
             }
-            Answer::Result(_) => self.world.answered(),
+            CallAnswer::Result(_) => self.world.answered(),
             _ => self.shop_once(number).await,
         }
     }
@@ -213,13 +222,13 @@ impl Customer {
         let polls = self.random.one_in(3);
         let held = if polls { Duration::ZERO } else { HELD };
         let told = self.try_post(&Order { held, ..order }, node).await;
-        let Answer::Accepted { operation } = told else {
+        let CallAnswer::Accepted { operation } = told else {
             return;
         };
         let accepted = self.accepted(operation.clone());
         if polls {
             let wait = u64::try_from(HELD.as_millis()).ok();
-            let poll = Ask::Poll {
+            let poll = CallRequest::Poll {
                 operation,
                 wait,
                 since: None,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_operations::checker::{Checker, Entry, Rules, Run, Verdict, Violation};
+use tower_operations::checker::{Checker, Entry, Rules, RunEntry, Verdict, Violation};
 
 /// How many violations are shown with all that was seen of them.
 const SHOWN: usize = 5;
@@ -59,7 +59,7 @@ impl Record {
         let Ok(runs) = File::open(path) else {
             panic!("no node wrote of its runs to {}", path.display());
         };
-        for run in Run::read(BufReader::new(runs)) {
+        for run in RunEntry::read(BufReader::new(runs)) {
             self.add(&Entry::Run(run.expect("a run is a line")));
         }
     }

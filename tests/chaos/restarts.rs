@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::sleep};
-use tower_operations::checker::{Answer, Ask};
+use tower_operations::checker::{CallAnswer, CallRequest};
 
 use super::{
     customer::Customer,
@@ -65,7 +65,7 @@ impl Customer {
         let Accepted { operation, tenant } = accepted;
         self.tenant = tenant;
         loop {
-            let poll = Ask::Poll {
+            let poll = CallRequest::Poll {
                 operation: operation.clone(),
                 wait: None,
                 since: None,
@@ -73,8 +73,8 @@ impl Customer {
             let told = self.ask_anywhere(poll, None).await;
             let after = Duration::from_millis(self.world.record.now() - back);
             match told.answer {
-                Answer::Operation(sighting) if !sighting.state.is_terminal() => {}
-                Answer::Operation(_) | Answer::Absent => return after,
+                CallAnswer::Operation(sighting) if !sighting.state.is_terminal() => {}
+                CallAnswer::Operation(_) | CallAnswer::Absent => return after,
                 _ => {}
             }
             if after > PATIENCE {

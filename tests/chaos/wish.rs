@@ -9,13 +9,13 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tower_operations::{
     FailureKind, State,
-    checker::{Answer, Ask, Outcome, Sighting},
+    checker::{CallAnswer, CallRequest, SeenResult, Sighting},
 };
 
 /// What is asked, and what goes with it.
 pub(crate) struct Wish<'a> {
     pub(crate) tenant: &'a str,
-    pub(crate) ask: Ask,
+    pub(crate) ask: CallRequest,
     /// Of a post.
     pub(crate) body: Bytes,
     /// How long a post may be held.
@@ -28,7 +28,7 @@ pub(crate) struct Wish<'a> {
 impl Wish<'_> {
     pub(crate) fn hold(&self) -> Duration {
         match self.ask {
-            Ask::Poll {
+            CallRequest::Poll {
                 wait: Some(wait), ..
             } => Duration::from_millis(wait),
             _ => self.held,
@@ -37,19 +37,19 @@ impl Wish<'_> {
 
     pub(crate) fn request(&self, url: &str) -> Request<Bytes> {
         let (method, path) = match &self.ask {
-            Ask::Post { .. } => (Method::POST, "/reports".into()),
-            Ask::Poll { operation, .. } => (Method::GET, at(operation)),
-            Ask::Result { operation } => (Method::GET, at(operation) + "/result"),
-            Ask::Cancel { operation } | Ask::Forget { operation } => {
+            CallRequest::Post { .. } => (Method::POST, "/reports".into()),
+            CallRequest::Poll { operation, .. } => (Method::GET, at(operation)),
+            CallRequest::Result { operation } => (Method::GET, at(operation) + "/result"),
+            CallRequest::Cancel { operation } | CallRequest::Forget { operation } => {
                 (Method::DELETE, at(operation))
             }
-            Ask::List => (Method::GET, "/operations/".into()),
+            CallRequest::List => (Method::GET, "/operations/".into()),
         };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{url}{path}"))
             .header("x-tenant", self.tenant);
-        if let Ask::Post { key, id, .. } = &self.ask {
+        if let CallRequest::Post { key, id, .. } = &self.ask {
             if let Some(key) = key {
                 request = request.header("idempotency-key", format!("\"{key}\""));
             }
@@ -63,7 +63,7 @@ impl Wish<'_> {
         }
         if let Some(known) = self.known {
             let condition = match self.ask {
-                Ask::Forget { .. } => header::IF_MATCH,
+                CallRequest::Forget { .. } => header::IF_MATCH,
                 _ => header::IF_NONE_MATCH,
             };
             request = request.header(condition, known);
@@ -82,37 +82,43 @@ pub(crate) fn id_of(operation: &str) -> &str {
 }
 
 /// What an answer says.
-pub(crate) fn answer(ask: &Ask, status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Answer {
-    let is_of_result = matches!(ask, Ask::Result { .. });
+pub(crate) fn answer(
+    ask: &CallRequest,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> CallAnswer {
+    let is_of_result = matches!(ask, CallRequest::Result { .. });
     if is_of_result && (headers.contains_key("operation-result") || is_failure(body)) {
-        return Answer::Result(outcome(body));
+        return CallAnswer::Result(outcome(body));
     }
     match (ask, status) {
-        (Ask::Post { id: chosen, .. }, StatusCode::ACCEPTED) => {
+        (CallRequest::Post { id: chosen, .. }, StatusCode::ACCEPTED) => {
             let id = id(headers);
             let chosen = chosen.as_ref().filter(|chosen| id_of(chosen) == id);
             let operation = chosen.cloned().unwrap_or(id);
-            Answer::Accepted { operation }
+            CallAnswer::Accepted { operation }
         }
-        (Ask::Post { .. }, StatusCode::OK) => Answer::Result(outcome(body)),
-        (Ask::Forget { .. }, StatusCode::NO_CONTENT) => Answer::Forgotten,
-        (Ask::Result { .. }, StatusCode::ACCEPTED) => Answer::Unfinished,
-        (Ask::Poll { .. } | Ask::Cancel { .. } | Ask::Forget { .. }, StatusCode::OK) => {
-            Answer::Operation(sighting(headers, body))
-        }
-        (Ask::Poll { .. }, StatusCode::NOT_MODIFIED) => Answer::Unchanged {
+        (CallRequest::Post { .. }, StatusCode::OK) => CallAnswer::Result(outcome(body)),
+        (CallRequest::Forget { .. }, StatusCode::NO_CONTENT) => CallAnswer::Forgotten,
+        (CallRequest::Result { .. }, StatusCode::ACCEPTED) => CallAnswer::Unfinished,
+        (
+            CallRequest::Poll { .. } | CallRequest::Cancel { .. } | CallRequest::Forget { .. },
+            StatusCode::OK,
+        ) => CallAnswer::Operation(sighting(headers, body)),
+        (CallRequest::Poll { .. }, StatusCode::NOT_MODIFIED) => CallAnswer::Unchanged {
             version: version(text(headers, "etag").expect("a 304 has its tag")),
         },
-        (Ask::Cancel { .. }, StatusCode::CONFLICT) => Answer::Finished,
-        (Ask::Post { .. } | Ask::List, _) => refused(status),
-        (_, StatusCode::NOT_FOUND) => Answer::Absent,
+        (CallRequest::Cancel { .. }, StatusCode::CONFLICT) => CallAnswer::Finished,
+        (CallRequest::Post { .. } | CallRequest::List, _) => refused(status),
+        (_, StatusCode::NOT_FOUND) => CallAnswer::Absent,
         _ => refused(status),
     }
 }
 
-pub(crate) fn refused(status: StatusCode) -> Answer {
+pub(crate) fn refused(status: StatusCode) -> CallAnswer {
     let status = status.as_u16();
-    Answer::Refused { status }
+    CallAnswer::Refused { status }
 }
 
 #[derive(Deserialize)]
@@ -135,7 +141,7 @@ fn sighting(headers: &HeaderMap, body: &[u8]) -> Sighting {
     }
 }
 
-fn outcome(body: &[u8]) -> Outcome {
+fn outcome(body: &[u8]) -> SeenResult {
     #[derive(Deserialize)]
     struct Named {
         title: Option<String>,
@@ -149,7 +155,7 @@ fn outcome(body: &[u8]) -> Outcome {
         Some(problem) => (None, problem.r#type),
         None => (None, None),
     };
-    Outcome {
+    SeenResult {
         digest: digest(body),
         title,
         failure,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tower_operations::checker::Answer;
+use tower_operations::checker::CallAnswer;
 
 use super::{client::Client, cluster::Cluster, record::Record, wish::id_of};
 use crate::private::Folder;
@@ -120,10 +120,10 @@ impl World {
     }
 
     /// What its owner was told of an operation.
-    pub(crate) fn saw(&self, accepted: &Accepted, answer: &Answer) {
+    pub(crate) fn saw(&self, accepted: &Accepted, answer: &CallAnswer) {
         let has_ended = match answer {
-            Answer::Operation(sighting) => sighting.state.is_terminal(),
-            Answer::Result(_) | Answer::Absent => true,
+            CallAnswer::Operation(sighting) => sighting.state.is_terminal(),
+            CallAnswer::Result(_) | CallAnswer::Absent => true,
             _ => false,
         };
         if !has_ended {
@@ -135,7 +135,7 @@ impl World {
         }
         let operation = &accepted.operation;
         known.open.remove(operation);
-        if let Answer::Result(outcome) = answer
+        if let CallAnswer::Result(outcome) = answer
             && outcome.failure.as_deref() == Some("urn:tower-operations:result-too-large")
         {
             known.refused.insert(operation.clone());

@@ -19,7 +19,9 @@ use tower_operations::{
     AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, Outcome, PollService,
     State,
     accept::PlainOwner,
-    checker::{Answer, Ask, Call, Entry, Kill, Rules, Run, RunEvent, Verdict, check},
+    checker::{
+        Call, CallAnswer, CallRequest, Entry, Kill, Rules, RunEntry, RunEvent, Verdict, check,
+    },
     store::{Lease, LeaseConfig, NodeId, Owner, Repository},
 };
 
@@ -105,7 +107,7 @@ impl Stage {
     /// Posts what is accepted, and gives the operation.
     pub(crate) async fn accepted(&self, node: usize, title: &str, key: Option<&str>) -> String {
         match self.post(TENANT, node, title, key, None).await {
-            Answer::Accepted { operation } => operation,
+            CallAnswer::Accepted { operation } => operation,
             other => panic!("{other:?}"),
         }
     }
@@ -118,8 +120,8 @@ impl Stage {
         title: &str,
         key: Option<&str>,
         id: Option<&str>,
-    ) -> Answer {
-        let ask = Ask::Post {
+    ) -> CallAnswer {
+        let ask = CallRequest::Post {
             title: title.into(),
             key: key.map(str::to_owned),
             id: id.map(str::to_owned),
@@ -133,8 +135,8 @@ impl Stage {
     }
 
     /// Asks for what has ended to be forgotten.
-    pub(crate) async fn forget(&self, node: usize, operation: &str) -> Answer {
-        let poll = Ask::Poll {
+    pub(crate) async fn forget(&self, node: usize, operation: &str) -> CallAnswer {
+        let poll = CallRequest::Poll {
             operation: operation.into(),
             wait: None,
             since: None,
@@ -143,7 +145,7 @@ impl Stage {
         let operation = operation.into();
         let forget = Wish {
             known: etag.as_deref(),
-            ..wish(TENANT, Ask::Forget { operation })
+            ..wish(TENANT, CallRequest::Forget { operation })
         };
         self.ask(node, forget).await.0
     }
@@ -155,7 +157,7 @@ impl Stage {
     /// A poll that waits for the end.
     pub(crate) async fn held(&self, node: usize, operation: &str, wait: Duration) -> Option<State> {
         let wait = u64::try_from(wait.as_millis()).unwrap();
-        let ask = Ask::Poll {
+        let ask = CallRequest::Poll {
             operation: operation.into(),
             wait: (wait > 0).then_some(wait),
             since: None,
@@ -170,7 +172,7 @@ impl Stage {
         node: usize,
         operation: &str,
     ) -> Option<State> {
-        let ask = Ask::Poll {
+        let ask = CallRequest::Poll {
             operation: operation.into(),
             wait: None,
             since: None,
@@ -178,16 +180,16 @@ impl Stage {
         self.held_for(tenant, node, ask).await
     }
 
-    async fn held_for(&self, tenant: &str, node: usize, ask: Ask) -> Option<State> {
+    async fn held_for(&self, tenant: &str, node: usize, ask: CallRequest) -> Option<State> {
         match self.ask(node, wish(tenant, ask)).await.0 {
-            Answer::Operation(sighting) => Some(sighting.state),
+            CallAnswer::Operation(sighting) => Some(sighting.state),
             _ => None,
         }
     }
 
-    pub(crate) async fn cancel(&self, node: usize, operation: &str) -> Answer {
+    pub(crate) async fn cancel(&self, node: usize, operation: &str) -> CallAnswer {
         let operation = operation.into();
-        let cancel = wish(TENANT, Ask::Cancel { operation });
+        let cancel = wish(TENANT, CallRequest::Cancel { operation });
         self.ask(node, cancel).await.0
     }
 
@@ -254,7 +256,7 @@ impl Stage {
         check(&*self.log.entries.lock().unwrap(), &rules)
     }
 
-    async fn ask(&self, node: usize, wish: Wish<'_>) -> (Answer, Option<String>) {
+    async fn ask(&self, node: usize, wish: Wish<'_>) -> (CallAnswer, Option<String>) {
         let begin = self.log.now();
         let request: Request<Body> = wish.request("").map(Body::from);
         let app = self.nodes[node].app.clone();
@@ -276,7 +278,7 @@ impl Stage {
     }
 }
 
-fn wish(tenant: &str, ask: Ask) -> Wish<'_> {
+fn wish(tenant: &str, ask: CallRequest) -> Wish<'_> {
     Wish {
         tenant,
         ask,
@@ -324,7 +326,7 @@ async fn report(
     let order: Value = serde_json::from_str(&body).unwrap();
     let title = order["title"].as_str().unwrap();
     let run = |event| {
-        Entry::Run(Run {
+        Entry::Run(RunEntry {
             operation: operation.id().unwrap().to_string(),
             attempt: operation.attempt(),
             node: reports.node.into(),

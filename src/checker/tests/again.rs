@@ -2,15 +2,18 @@ use super::{
     ID, as_of, call, convicts, damage, forget, good, id, list, passes, poll, post, refused, run,
     seen, with,
 };
-use crate::checker::{Answer, Ask, Call, Entry, RunEvent, Violation, check};
+use crate::checker::{Call, CallAnswer, CallRequest, Entry, RunEvent, Violation, check};
 use crate::operation::State;
 
 fn absent(begin: u64) -> Entry {
-    call(begin, begin + 5, poll(None, None), Answer::Absent)
+    call(begin, begin + 5, poll(None, None), CallAnswer::Absent)
 }
 
 fn forgotten() -> Vec<Entry> {
-    with(with(good(), forget(100, Answer::Forgotten)), absent(110))
+    with(
+        with(good(), forget(100, CallAnswer::Forgotten)),
+        absent(110),
+    )
 }
 
 #[test]
@@ -18,7 +21,7 @@ fn what_is_forgotten_is_absent() {
     passes(&forgotten());
     assert_eq!(check(&forgotten(), &super::rules()).counts.forgotten, 1);
     // The answer was lost.
-    let lost = with(good(), forget(100, Answer::Nothing));
+    let lost = with(good(), forget(100, CallAnswer::Nothing));
     passes(&with(lost.clone(), absent(110)));
     passes(&with(lost.clone(), seen(110, 3, State::Succeeded)));
     // Nobody had asked for that so far.
@@ -39,7 +42,7 @@ fn what_is_forgotten_stays_so() {
             106,
             107,
             poll(None, Some(3)),
-            Answer::Unchanged { version: 3 },
+            CallAnswer::Unchanged { version: 3 },
         ),
         list(106, &[ID]),
         post(106, "Q3", None, ID),
@@ -52,7 +55,7 @@ fn what_is_forgotten_stays_so() {
     passes(&with(forgotten(), list(110, &[])));
 }
 
-fn keyed(begin: u64, answer: Answer) -> Entry {
+fn keyed(begin: u64, answer: CallAnswer) -> Entry {
     let Entry::Call(call) = post(begin, "Q3", Some("k"), ID) else {
         unreachable!("it is a call");
     };
@@ -63,7 +66,7 @@ fn keyed(begin: u64, answer: Answer) -> Entry {
 fn the_key_of_what_is_forgotten_is_gone() {
     let with_key = |mut log: Vec<Entry>| {
         let operation = id();
-        log[0] = keyed(0, Answer::Accepted { operation });
+        log[0] = keyed(0, CallAnswer::Accepted { operation });
         log
     };
     let log = with_key(forgotten());
@@ -72,7 +75,7 @@ fn the_key_of_what_is_forgotten_is_gone() {
     let undone = Violation::ForgetUndone { operation };
     let operation = id();
     convicts(
-        &with(log, keyed(110, Answer::Accepted { operation })),
+        &with(log, keyed(110, CallAnswer::Accepted { operation })),
         &undone,
     );
     // Nobody has asked for that.
@@ -94,7 +97,7 @@ fn an_id_that_is_in_use_may_be_refused() {
         let Entry::Call(call) = chosen(begin, "Q4", "op-1#2") else {
             unreachable!("it is a call");
         };
-        let ask = Ask::Post {
+        let ask = CallRequest::Post {
             title: "Q4".into(),
             key: Some("k".into()),
             id: Some("op-1#2".into()),
@@ -134,7 +137,7 @@ fn chosen(begin: u64, title: &str, operation: &str) -> Entry {
     let Entry::Call(call) = post(begin, title, None, operation) else {
         unreachable!("it is a call");
     };
-    let ask = Ask::Post {
+    let ask = CallRequest::Post {
         title: title.into(),
         key: None,
         id: Some(operation.into()),
@@ -203,7 +206,7 @@ fn the_id_that_was_chosen_is_the_one_that_is_answered() {
         unreachable!("it is a call");
     };
     let operation = "op-2".to_owned();
-    let answer = Answer::Accepted {
+    let answer = CallAnswer::Accepted {
         operation: operation.clone(),
     };
     let other = Entry::Call(Call { answer, ..call });

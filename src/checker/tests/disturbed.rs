@@ -4,7 +4,9 @@ use super::{
     accepted, away, call, convicts, damage, drain, good, id, kill, passes, poll, post, read,
     report, rules, run, seen, with,
 };
-use crate::checker::{Answer, Ask, Away, Call, Entry, Outcome, RunEvent, Violation, check};
+use crate::checker::{
+    Away, Call, CallAnswer, CallRequest, Entry, RunEvent, SeenResult, Violation, check,
+};
 use crate::operation::State;
 
 #[track_caller]
@@ -24,7 +26,7 @@ fn what_was_damaged_is_excused_and_nothing_else_is() {
         seen(10, 2, State::Running),
         seen(20, 3, State::Failed),
         seen(40, 4, State::Succeeded),
-        call(60, 65, poll(None, None), Answer::Absent),
+        call(60, 65, poll(None, None), CallAnswer::Absent),
     ];
     assert!(!check(&ruined, &rules()).is_good());
     let ruined = with(ruined.to_vec(), damage(15));
@@ -35,8 +37,8 @@ fn what_was_damaged_is_excused_and_nothing_else_is() {
     convicts(&with(ruined, other), &Violation::Unended { operation });
 }
 
-fn post_of(begin: u64, end: u64, answer: Answer) -> Entry {
-    let ask = Ask::Post {
+fn post_of(begin: u64, end: u64, answer: CallAnswer) -> Entry {
+    let ask = CallRequest::Post {
         title: "Q3".into(),
         key: None,
         id: None,
@@ -51,15 +53,15 @@ fn a_node_that_is_drained_answers_what_it_has() {
         node: "a".into(),
         at: Duration::from_millis(1_001),
     };
-    let lost = |begin| post_of(begin, 3_000, Answer::Nothing);
+    let lost = |begin| post_of(begin, 3_000, CallAnswer::Nothing);
     let drained = drain(2_000, 2_900);
     convicts(&[lost(999), drained.clone()], &cut);
     // It may not have arrived.
     passes(&[lost(1_000), drained.clone()]);
     // It had an answer, or was lost before.
-    let refused = post_of(999, 3_000, Answer::Refused { status: 503 });
+    let refused = post_of(999, 3_000, CallAnswer::Refused { status: 503 });
     passes(&[refused, drained.clone()]);
-    passes(&[post_of(500, 1_999, Answer::Nothing), drained.clone()]);
+    passes(&[post_of(500, 1_999, CallAnswer::Nothing), drained.clone()]);
     passes(&[lost(999), drain(3_001, 3_500)]);
     // Another node, one that was killed, or stopped, or had no store.
     let Entry::Call(call) = lost(999) else {
@@ -78,7 +80,7 @@ fn a_node_that_is_drained_answers_what_it_has() {
     });
     passes(&[lost(999), drained.clone(), stopped]);
     // Polls that are held are requests as well.
-    let held = super::call(900, 3_000, poll(Some(9_000), None), Answer::Nothing);
+    let held = super::call(900, 3_000, poll(Some(9_000), None), CallAnswer::Nothing);
     let cut = Violation::CutOff {
         request: id(),
         node: "a".into(),
@@ -90,22 +92,22 @@ fn a_node_that_is_drained_answers_what_it_has() {
 
 #[test]
 fn an_answer_that_comes_before_there_is_an_operation_is_that_of_the_request() {
-    passes(&[post_of(0, 900, Answer::Result(report("Q3")))]);
+    passes(&[post_of(0, 900, CallAnswer::Result(report("Q3")))]);
     let mixed = Violation::MixedUp {
         operation: "Q3".into(),
         expected: "Q3".into(),
         found: "Q4".into(),
     };
-    convicts(&[post_of(0, 900, Answer::Result(report("Q4")))], &mixed);
+    convicts(&[post_of(0, 900, CallAnswer::Result(report("Q4")))], &mixed);
 }
 
 fn interrupted(begin: u64) -> Vec<Entry> {
-    let outcome = Outcome {
+    let outcome = SeenResult {
         failure: Some("urn:tower-operations:interrupted".into()),
         title: None,
         ..report("nothing")
     };
-    let result = read(begin + 10, Answer::Result(outcome));
+    let result = read(begin + 10, CallAnswer::Result(outcome));
     vec![accepted(), seen(begin, 3, State::Failed), result]
 }
 
@@ -138,7 +140,7 @@ fn what_is_interrupted_has_a_cause() {
     judged(&late(2_021), &rules, &without_cause);
     // It was posted before, and the answer was lost with the node.
     let keyed = |begin, answer| {
-        let ask = Ask::Post {
+        let ask = CallRequest::Post {
             title: "Q3".into(),
             key: Some("k".into()),
             id: None,
@@ -146,9 +148,9 @@ fn what_is_interrupted_has_a_cause() {
         call(begin, begin + 5, ask, answer)
     };
     let mut log = late(9_000);
-    log[0] = keyed(9_000, Answer::Accepted { operation: id() });
+    log[0] = keyed(9_000, CallAnswer::Accepted { operation: id() });
     judged(&log, &rules, &without_cause);
-    judged(&with(log, keyed(15, Answer::Nothing)), &rules, &[]);
+    judged(&with(log, keyed(15, CallAnswer::Nothing)), &rules, &[]);
     // Other failures need none, and nobody asks unless told to.
     judged(&[accepted(), seen(100, 3, State::Failed)], &rules, &[]);
     passes(&interrupted(100));

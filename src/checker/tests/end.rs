@@ -4,7 +4,7 @@ use super::{
     accepted, call, cancel, convicts, good, id, passes, poll, read, report, rules, run, seen,
     sighting, with,
 };
-use crate::checker::{Answer, Ask, Reading, RunEvent, Sighting, Violation, check};
+use crate::checker::{CallAnswer, CallRequest, Reading, RunEvent, Sighting, Violation, check};
 use crate::operation::State;
 
 #[test]
@@ -18,7 +18,7 @@ fn a_good_life_passes_and_is_counted() {
 #[test]
 fn what_is_accepted_is_there() {
     let lost = Violation::Lost { operation: id() };
-    let absent = |begin| call(begin, begin + 5, poll(None, None), Answer::Absent);
+    let absent = |begin| call(begin, begin + 5, poll(None, None), CallAnswer::Absent);
     convicts(&[accepted(), absent(6)], &lost);
     convicts(&with(good(), absent(80)), &lost);
     // It may have been read before the 202 was there.
@@ -36,21 +36,21 @@ fn what_is_accepted_is_seen_at_its_end() {
     let unended = Violation::Unended { operation: id() };
     convicts(&[accepted()], &unended);
     convicts(&[accepted(), seen(10, 2, State::Running)], &unended);
-    let nothing = call(20, 30, poll(None, None), Answer::Nothing);
+    let nothing = call(20, 30, poll(None, None), CallAnswer::Nothing);
     convicts(&[accepted(), nothing], &unended);
-    passes(&[accepted(), read(10, Answer::Result(report("Q3")))]);
+    passes(&[accepted(), read(10, CallAnswer::Result(report("Q3")))]);
 }
 
 #[test]
 fn what_is_not_accepted_may_be_lost() {
-    let ask = Ask::Post {
+    let ask = CallRequest::Post {
         title: "Q3".into(),
         key: None,
         id: None,
     };
-    let lost = call(0, 5, ask, Answer::Nothing);
+    let lost = call(0, 5, ask, CallAnswer::Nothing);
     passes(&[lost.clone(), run(2, 1, RunEvent::Begin)]);
-    let absent = call(10, 15, poll(None, None), Answer::Absent);
+    let absent = call(10, 15, poll(None, None), CallAnswer::Absent);
     passes(&[lost, seen(6, 1, State::Pending), absent]);
 }
 
@@ -65,7 +65,7 @@ fn there_is_one_end() {
     // Refused, for it had succeeded or failed; then canceled.
     let log = [
         accepted(),
-        cancel(10, Answer::Finished),
+        cancel(10, CallAnswer::Finished),
         seen(20, 3, State::Canceled),
     ];
     let two = Violation::TwoOutcomes {
@@ -88,12 +88,12 @@ fn an_outcome_stays_as_it_was() {
     // The same version with other words.
     let mut other = sighting(3, State::Succeeded);
     other.content = "updated a moment later".into();
-    let other = call(80, 85, poll(None, None), Answer::Operation(other));
+    let other = call(80, 85, poll(None, None), CallAnswer::Operation(other));
     convicts(&with(good(), other), &changed);
     // Other bytes.
     let mut other = report("Q3");
     other.digest = "of something else".into();
-    convicts(&with(good(), read(80, Answer::Result(other))), &changed);
+    convicts(&with(good(), read(80, CallAnswer::Result(other))), &changed);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_version_is_seen_with_one_content() {
             version,
             ..other.clone()
         };
-        call(11, 16, poll(None, None), Answer::Operation(sighting))
+        call(11, 16, poll(None, None), CallAnswer::Operation(sighting))
     };
     let reused = Violation::VersionReused {
         operation: id(),
@@ -135,7 +135,7 @@ fn readers_do_not_go_back() {
         80,
         85,
         poll(None, Some(2)),
-        Answer::Unchanged { version: 2 },
+        CallAnswer::Unchanged { version: 2 },
     );
     convicts(&with(good(), unchanged), &back(Reading::Version(2)));
     let ended = Violation::WentBack {
@@ -143,12 +143,12 @@ fn readers_do_not_go_back() {
         before: Reading::Ended,
         then: Reading::Unfinished,
     };
-    convicts(&with(good(), read(46, Answer::Unfinished)), &ended);
-    passes(&with(good(), read(45, Answer::Unfinished)));
+    convicts(&with(good(), read(46, CallAnswer::Unfinished)), &ended);
+    passes(&with(good(), read(45, CallAnswer::Unfinished)));
     // A cancel that was refused knows of the end as well.
     let log = [
         accepted(),
-        cancel(10, Answer::Finished),
+        cancel(10, CallAnswer::Finished),
         seen(16, 2, State::Running),
         seen(30, 3, State::Failed),
     ];
@@ -164,7 +164,7 @@ fn readers_do_not_go_back() {
 fn canceled_stays_canceled() {
     let canceled = |begin, version| {
         let sighting = sighting(version, State::Canceled);
-        cancel(begin, Answer::Operation(sighting))
+        cancel(begin, CallAnswer::Operation(sighting))
     };
     let log = vec![
         accepted(),
@@ -181,7 +181,7 @@ fn canceled_stays_canceled() {
         let log = with(log.clone(), seen(40, 4, state));
         convicts(&log, &undone(state));
     }
-    let ignored = cancel(12, Answer::Operation(sighting(2, State::Running)));
+    let ignored = cancel(12, CallAnswer::Operation(sighting(2, State::Running)));
     let log = [accepted(), ignored, seen(40, 3, State::Failed)];
     convicts(&log, &undone(State::Running));
 }

@@ -10,8 +10,8 @@ mod time;
 use std::time::Duration;
 
 use super::{
-    Answer, Ask, Away, Call, Damage, Drain, Entry, Kill, Outcome, Rules, Run, RunEvent, Sighting,
-    Violation, check,
+    Away, Call, CallAnswer, CallRequest, Damage, DrainEntry, Entry, Kill, Rules, RunEntry,
+    RunEvent, SeenResult, Sighting, Violation, check,
 };
 use crate::operation::State;
 
@@ -30,7 +30,7 @@ fn rules() -> Rules {
         .wake(Duration::from_secs(1))
 }
 
-fn call(begin: u64, end: u64, ask: Ask, answer: Answer) -> Entry {
+fn call(begin: u64, end: u64, ask: CallRequest, answer: CallAnswer) -> Entry {
     Entry::Call(Call {
         client: "c".into(),
         owner: None,
@@ -43,22 +43,22 @@ fn call(begin: u64, end: u64, ask: Ask, answer: Answer) -> Entry {
 }
 
 fn post(at: u64, title: &str, key: Option<&str>, operation: &str) -> Entry {
-    let ask = Ask::Post {
+    let ask = CallRequest::Post {
         title: title.into(),
         key: key.map(str::to_owned),
         id: None,
     };
     let operation = operation.into();
-    call(at, at + 5, ask, Answer::Accepted { operation })
+    call(at, at + 5, ask, CallAnswer::Accepted { operation })
 }
 
 fn accepted() -> Entry {
     post(0, "Q3", None, ID)
 }
 
-fn poll(wait: Option<u64>, since: Option<u64>) -> Ask {
+fn poll(wait: Option<u64>, since: Option<u64>) -> CallRequest {
     let operation = id();
-    Ask::Poll {
+    CallRequest::Poll {
         operation,
         wait,
         since,
@@ -74,8 +74,8 @@ fn sighting(version: u64, state: State) -> Sighting {
     }
 }
 
-fn report(title: &str) -> Outcome {
-    Outcome {
+fn report(title: &str) -> SeenResult {
+    SeenResult {
         digest: format!("of {title}"),
         title: Some(title.into()),
         failure: None,
@@ -83,22 +83,22 @@ fn report(title: &str) -> Outcome {
 }
 
 fn seen(begin: u64, version: u64, state: State) -> Entry {
-    let answer = Answer::Operation(sighting(version, state));
+    let answer = CallAnswer::Operation(sighting(version, state));
     call(begin, begin + 5, poll(None, None), answer)
 }
 
-fn read(begin: u64, answer: Answer) -> Entry {
+fn read(begin: u64, answer: CallAnswer) -> Entry {
     let operation = id();
-    call(begin, begin + 5, Ask::Result { operation }, answer)
+    call(begin, begin + 5, CallRequest::Result { operation }, answer)
 }
 
-fn cancel(begin: u64, answer: Answer) -> Entry {
+fn cancel(begin: u64, answer: CallAnswer) -> Entry {
     let operation = id();
-    call(begin, begin + 5, Ask::Cancel { operation }, answer)
+    call(begin, begin + 5, CallRequest::Cancel { operation }, answer)
 }
 
 fn run(at: u64, attempt: u32, event: RunEvent) -> Entry {
-    Entry::Run(Run {
+    Entry::Run(RunEntry {
         operation: id(),
         attempt,
         node: "a".into(),
@@ -113,14 +113,14 @@ fn away(begin: u64, end: u64) -> Entry {
     Entry::Away(Away { node, begin, end })
 }
 
-fn forget(begin: u64, answer: Answer) -> Entry {
+fn forget(begin: u64, answer: CallAnswer) -> Entry {
     let operation = id();
-    call(begin, begin + 5, Ask::Forget { operation }, answer)
+    call(begin, begin + 5, CallRequest::Forget { operation }, answer)
 }
 
 /// Nobody read it.
-fn refused(status: u16) -> Answer {
-    Answer::Refused { status }
+fn refused(status: u16) -> CallAnswer {
+    CallAnswer::Refused { status }
 }
 
 /// The same call of this owner.
@@ -141,13 +141,13 @@ fn as_of(operation: &str, entry: &Entry) -> Entry {
         Entry::Run(run) => run.operation = operation.into(),
         Entry::Call(call) => {
             match &mut call.ask {
-                Ask::Post { .. } | Ask::List => {}
-                Ask::Poll { operation: of, .. }
-                | Ask::Result { operation: of }
-                | Ask::Cancel { operation: of }
-                | Ask::Forget { operation: of } => *of = operation.into(),
+                CallRequest::Post { .. } | CallRequest::List => {}
+                CallRequest::Poll { operation: of, .. }
+                | CallRequest::Result { operation: of }
+                | CallRequest::Cancel { operation: of }
+                | CallRequest::Forget { operation: of } => *of = operation.into(),
             }
-            if let Answer::Accepted { operation: of } = &mut call.answer {
+            if let CallAnswer::Accepted { operation: of } = &mut call.answer {
                 *of = operation.into();
             }
         }
@@ -158,7 +158,12 @@ fn as_of(operation: &str, entry: &Entry) -> Entry {
 
 fn list(begin: u64, operations: &[&str]) -> Entry {
     let operations = operations.iter().map(ToString::to_string).collect();
-    call(begin, begin + 5, Ask::List, Answer::Listed { operations })
+    call(
+        begin,
+        begin + 5,
+        CallRequest::List,
+        CallAnswer::Listed { operations },
+    )
 }
 
 fn kill(at: u64, back: u64) -> Entry {
@@ -168,7 +173,7 @@ fn kill(at: u64, back: u64) -> Entry {
 
 fn drain(begin: u64, end: u64) -> Entry {
     let node = "a".into();
-    Entry::Drain(Drain { node, begin, end })
+    Entry::Drain(DrainEntry { node, begin, end })
 }
 
 fn damage(at: u64) -> Entry {
@@ -182,17 +187,17 @@ fn good() -> Vec<Entry> {
         accepted(),
         run(6, 1, RunEvent::Begin),
         seen(10, 2, State::Running),
-        read(20, Answer::Unfinished),
+        read(20, CallAnswer::Unfinished),
         run(30, 1, RunEvent::End),
         seen(40, 3, State::Succeeded),
         call(
             50,
             52,
             poll(None, Some(3)),
-            Answer::Unchanged { version: 3 },
+            CallAnswer::Unchanged { version: 3 },
         ),
-        read(60, Answer::Result(report("Q3"))),
-        cancel(70, Answer::Finished),
+        read(60, CallAnswer::Result(report("Q3"))),
+        cancel(70, CallAnswer::Finished),
     ]
 }
 

@@ -1,5 +1,5 @@
 use super::{ID, accepted, call, convicts, good, id, passes, post, read, run, seen, with};
-use crate::checker::{Answer, Ask, Entry, Outcome, Run, RunEvent, Violation};
+use crate::checker::{CallAnswer, CallRequest, Entry, RunEntry, RunEvent, SeenResult, Violation};
 use crate::operation::State;
 
 #[test]
@@ -9,16 +9,16 @@ fn a_result_is_that_of_the_request() {
         expected: "Q3".into(),
         found: "Q4".into(),
     };
-    let other = Outcome {
+    let other = SeenResult {
         digest: "of Q3".into(),
         title: Some("Q4".into()),
         failure: None,
     };
-    convicts(&with(good(), read(80, Answer::Result(other))), &mixed);
+    convicts(&with(good(), read(80, CallAnswer::Result(other))), &mixed);
     let log = [
         accepted(),
         seen(10, 2, State::Failed),
-        Entry::Run(Run {
+        Entry::Run(RunEntry {
             operation: id(),
             attempt: 1,
             node: "a".into(),
@@ -44,7 +44,7 @@ fn a_key_leads_to_one_operation() {
     };
     let mut other_ends = ends.clone();
     if let Entry::Call(call) = &mut other_ends {
-        call.ask = Ask::Poll {
+        call.ask = CallRequest::Poll {
             operation: "op-2".into(),
             wait: None,
             since: None,
@@ -55,13 +55,13 @@ fn a_key_leads_to_one_operation() {
         &forked,
     );
     // The first answer was lost, and what it said with it; the run was not.
-    let ask = Ask::Post {
+    let ask = CallRequest::Post {
         title: "Q3".into(),
         key: Some("k".into()),
         id: None,
     };
-    let lost = call(0, 5, ask, Answer::Nothing);
-    let other = Entry::Run(Run {
+    let lost = call(0, 5, ask, CallAnswer::Nothing);
+    let other = Entry::Run(RunEntry {
         operation: "op-2".into(),
         attempt: 1,
         node: "b".into(),
@@ -79,7 +79,7 @@ fn a_key_leads_to_one_operation() {
 fn without_key(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     if let Entry::Call(call) = &mut entry
-        && let Ask::Post { key, .. } = &mut call.ask
+        && let CallRequest::Post { key, .. } = &mut call.ask
     {
         *key = None;
     }

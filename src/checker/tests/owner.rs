@@ -2,7 +2,7 @@ use super::{
     ID, accepted, call, cancel, convicts, damage, good, id, list, of, passes, poll, post, read,
     refused, report, run, seen, with,
 };
-use crate::checker::{Answer, Ask, Call, Entry, RunEvent, Violation};
+use crate::checker::{Call, CallAnswer, CallRequest, Entry, RunEvent, Violation};
 use crate::operation::State;
 
 fn owned() -> Vec<Entry> {
@@ -22,13 +22,13 @@ fn an_operation_is_shown_to_its_owner_alone() {
     };
     for told in [
         seen(80, 3, State::Succeeded),
-        read(80, Answer::Result(report("Q3"))),
-        cancel(80, Answer::Finished),
+        read(80, CallAnswer::Result(report("Q3"))),
+        cancel(80, CallAnswer::Finished),
         call(
             80,
             85,
             poll(None, Some(3)),
-            Answer::Unchanged { version: 3 },
+            CallAnswer::Unchanged { version: 3 },
         ),
         list(80, &[ID]),
     ] {
@@ -37,7 +37,7 @@ fn an_operation_is_shown_to_its_owner_alone() {
     // Not even as the 202 of what they posted.
     convicts(&with(owned(), of("y", accepted())), &shown);
     // For strangers it is as if there were none.
-    let absent = call(80, 85, poll(None, None), Answer::Absent);
+    let absent = call(80, 85, poll(None, None), CallAnswer::Absent);
     passes(&with(owned(), of("y", absent)));
     passes(&with(owned(), of("y", cancel(80, refused(503)))));
     passes(&with(owned(), of("y", list(80, &["op-2"]))));
@@ -56,7 +56,7 @@ fn the_list_of_an_owner_has_all_that_is_there() {
     passes(&with(owned(), of("x", list(5, &[]))));
     passes(&with(
         owned(),
-        of("x", call(80, 85, Ask::List, refused(503))),
+        of("x", call(80, 85, CallRequest::List, refused(503))),
     ));
     // Nobody can be expected to read what is damaged.
     let log = with(owned(), of("x", list(80, &[])));

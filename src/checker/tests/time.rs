@@ -4,7 +4,7 @@ use super::{
     accepted, away, call, cancel, convicts, damage, drain, forget, good, id, kill, list, of,
     passes, poll, rules, run, seen, sighting, with,
 };
-use crate::checker::{Answer, Away, Entry, Run, RunEvent, Violation, check};
+use crate::checker::{Away, CallAnswer, Entry, RunEntry, RunEvent, Violation, check};
 use crate::operation::State;
 
 #[test]
@@ -39,7 +39,7 @@ fn all_ends_in_time() {
 #[test]
 fn who_waits_is_woken() {
     let held = |end, since, version, state| {
-        let answer = Answer::Operation(sighting(version, state));
+        let answer = CallAnswer::Operation(sighting(version, state));
         call(7, end, poll(Some(5_000), since), answer)
     };
     // Others saw version 3 at 45 ms.
@@ -85,7 +85,7 @@ fn what_is_canceled_is_stopped() {
             accepted(),
             run(6, 1, RunEvent::Begin),
             run(10, 1, RunEvent::Dropped),
-            cancel(15, Answer::Operation(sighting(3, State::Canceled))),
+            cancel(15, CallAnswer::Operation(sighting(3, State::Canceled))),
             run(end, 1, RunEvent::End),
         ]
     };
@@ -114,7 +114,7 @@ fn a_log_comes_back_as_it_was_written() {
         damage(7),
         of("x", accepted()),
     ]);
-    log.extend([forget(8, Answer::Forgotten), list(9, &["op-1"])]);
+    log.extend([forget(8, CallAnswer::Forgotten), list(9, &["op-1"])]);
     let lines: Vec<_> = log.iter().map(|entry| entry.to_line().unwrap()).collect();
     let read: Result<Vec<_>, _> = Entry::read(lines.join("\n").as_bytes()).collect();
     assert_eq!(read.unwrap(), log);
@@ -124,7 +124,7 @@ fn a_log_comes_back_as_it_was_written() {
     let error = read.next().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "line 3 of the log is no entry");
     let run = r#"{"operation":"op-1","attempt":1,"node":"a","title":"Q3","event":"begin","at":6}"#;
-    let runs: Result<Vec<_>, _> = Run::read(run.as_bytes()).collect();
+    let runs: Result<Vec<_>, _> = RunEntry::read(run.as_bytes()).collect();
     let first = runs.unwrap().remove(0);
     assert_eq!(Entry::Run(first), self::run(6, 1, RunEvent::Begin));
 }

@@ -13,9 +13,7 @@ fn ask(method: &Method, uri: &str) -> Result<(String, Action), ApiError> {
     Plain::default()
         .parse(&RequestView::new(method, path, query, &headers))
         .map(|ask| match ask {
-            PollRequest::Operation {
-                id, action: action, ..
-            } => (id.to_string(), action),
+            PollRequest::Operation { id, action, .. } => (id.to_string(), action),
             PollRequest::List(_) => panic!("lists are off"),
         })
 }

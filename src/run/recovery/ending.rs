@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::RecoveryStats;
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
-    run::{Admitted, Node, RunOutcome, Work, heartbeat, record::record_within},
+    run::{AdmissionPermit, RunContext, RunOutcome, Runtime, heartbeat, record::record_within},
     store::{Lease, LeaseConfig, Record},
 };
 
@@ -26,9 +26,9 @@ const ASIDE: u32 = 20;
 
 /// Places for what is being ended.
 #[derive(Debug)]
-pub(super) struct Ending(Arc<Semaphore>);
+pub(super) struct EndingSlots(Arc<Semaphore>);
 
-impl Ending {
+impl EndingSlots {
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
@@ -46,7 +46,7 @@ impl Ending {
     /// from ending keeps no other.
     pub(super) async fn end<R>(
         &self,
-        node: &Arc<Node<R>>,
+        node: &Arc<Runtime<R>>,
         record: Arc<Record<RecordedResponse>>,
         kind: FailureKind,
         stats: &RecoveryStats,
@@ -64,16 +64,16 @@ impl Ending {
 }
 
 async fn end<R>(
-    node: Arc<Node<R>>,
+    node: Arc<Runtime<R>>,
     record: Arc<Record<RecordedResponse>>,
     kind: FailureKind,
-    _places: (OwnedSemaphorePermit, Admitted),
+    _places: (OwnedSemaphorePermit, AdmissionPermit),
     stats: RecoveryStats,
 ) where
     R: Lease<Output = RecordedResponse>,
 {
     let id = record.operation().id().clone();
-    let work = Arc::new(Work::new(id, record.token(), record.attempts()));
+    let work = Arc::new(RunContext::new(id, record.token(), record.attempts()));
     // Its lease is renewed until that is recorded.
     let Some(entered) = node.in_flight.enter(Arc::clone(&work), Duration::ZERO) else {
         return;
@@ -97,7 +97,7 @@ async fn end<R>(
 }
 
 /// Keeps what the store refuses to end out of the way of others for a while.
-async fn put_aside<R: Lease>(node: &Node<R>, work: &Work) {
+async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let LeaseConfig { node: name, term } = node.lease().clone();
     let aside = LeaseConfig {
         node: name,

@@ -10,10 +10,10 @@ use crate::store::Health;
 /// What a [`Recovery`](crate::Recovery) has done since it was made, and how it found its
 /// store. Clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct RecoveryStats(Arc<Counted>);
+pub struct RecoveryStats(Arc<RecoveryCounters>);
 
 #[derive(Debug, Default)]
-struct Counted {
+struct RecoveryCounters {
     taken_over: AtomicU64,
     run_again: AtomicU64,
     ended: AtomicU64,

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::RecoveryStats;
 use crate::{
-    run::{Node, catch_panic::CatchPanic},
+    run::{Runtime, catch_panic::CatchPanic},
     store::{Health, Lease, StoreError},
 };
 
@@ -18,7 +18,7 @@ const BATCH: usize = 500;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Deletes what has expired, for ever, or until the store says that it needs nobody.
-pub(super) async fn purge<R: Lease>(node: &Node<R>, stats: &RecoveryStats) {
+pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     let term = node.lease().term;
     loop {
         let mut purged = 0;
@@ -47,7 +47,7 @@ pub(super) async fn purge<R: Lease>(node: &Node<R>, stats: &RecoveryStats) {
 }
 
 /// Looks how the store is, for ever, and warns once of what is new.
-pub(super) async fn look_after<R: Lease>(node: &Node<R>, stats: &RecoveryStats) {
+pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     let term = node.lease().term;
     let mut known = Health::default();
     loop {

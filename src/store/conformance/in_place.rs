@@ -3,7 +3,7 @@
 use super::subject::{done, new_operation, ok, success};
 use crate::{
     operation::{Outcome, RecordedResponse},
-    run::at_once,
+    run::now_or_never,
     store::{Created, Repository, StoreError},
 };
 
@@ -47,7 +47,7 @@ where
 }
 
 fn now<T>(call: &str, future: impl Future<Output = Result<T, StoreError>>) -> T {
-    match at_once(future) {
+    match now_or_never(future) {
         Some(answer) => ok(answer),
         None => panic!("never waits: {call} did"),
     }

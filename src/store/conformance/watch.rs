@@ -13,7 +13,7 @@ use super::subject::{
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
-    store::{Past, Repository, Version, Watch},
+    store::{PastVersion, Repository, Version, Watch},
 };
 
 /// How often a writer races with those who wait.
@@ -70,7 +70,7 @@ where
     let changes = [&pending, &running, &reported].map(|record| {
         let operation = record.operation();
         let metadata = operation.metadata();
-        Past::new(
+        PastVersion::new(
             operation.state(),
             metadata.updated_at(),
             metadata.progress().cloned(),

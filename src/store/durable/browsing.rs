@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, EngineStore, ListAsk, Listed, reading::readable};
+use super::{Engine, EngineStore, ListCells, ListedCell, reading::readable};
 use crate::{
     operation::Stored,
     store::{List, ListQuery, Page, Purge, StoreError},
@@ -10,7 +10,7 @@ use crate::{
 
 impl<E: Engine, T: Stored> List for EngineStore<E, T> {
     async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
-        let ask = ListAsk {
+        let ask = ListCells {
             owner: query.owner.as_ref(),
             states: query.states,
             // One more, to know whether there is one.
@@ -31,7 +31,7 @@ impl<E: Engine, T: Stored> List for EngineStore<E, T> {
         };
         let records = found
             .into_iter()
-            .filter_map(|Listed { id, cell, .. }| readable(&id, cell?))
+            .filter_map(|ListedCell { id, cell, .. }| readable(&id, cell?))
             .map(Arc::new)
             .collect();
         Ok(Page { records, next })

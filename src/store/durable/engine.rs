@@ -2,7 +2,7 @@
 //!
 //! An engine keeps *cells*: the bytes of a record, with the few values it has to
 //! compare, order and search by. It knows nothing of states and steps; those are
-//! [`Record`](crate::store::Record)'s, and [`DurableFunctions`](super::DurableFunctions) brings the
+//! [`Record`](crate::store::Record)'s, and [`EngineStore`](super::EngineStore) brings the
 //! two together. So the laws hold on every engine that keeps these promises:
 //!
 //! * Each method is atomic. Of two that race, one comes first. What a change that did
@@ -16,7 +16,7 @@
 //!   nodes' clocks may differ. Moments (`SystemTime`) are nodes' moments.
 //! * A key is filed under its [scoped name](IdempotencyKey::scoped_name): two owners' keys are two.
 //! * A cell whose `expires_at` has passed may be removed at any time; whether it
-//!   is still there is nobody's business, since `DurableFunctions` does not show it.
+//!   is still there is nobody's business, since `EngineStore` does not show it.
 
 use std::{
     future::Future,
@@ -48,11 +48,11 @@ pub trait Engine: Send + Sync + 'static {
     fn read(
         &self,
         id: &OperationId,
-        reader: Reader<'_>,
+        reader: CellReader<'_>,
     ) -> impl Future<Output = Answer<Option<Cell>>> + Send;
 
     /// The same from an engine that never has to wait.
-    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
+    fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Answer<Option<Cell>>> {
         let _ = (id, reader);
         None
     }
@@ -98,9 +98,9 @@ pub trait Engine: Send + Sync + 'static {
     /// longest first. A cell without a lease is not among them.
     fn abandoned(
         &self,
-        which: Free,
+        which: ReclaimFilter,
         limit: usize,
-    ) -> impl Future<Output = Answer<Vec<Abandoned>>> + Send;
+    ) -> impl Future<Output = Answer<Vec<LapsedCell>>> + Send;
 
     /// Lets the leases that are over on these live cells last for `term` from now on,
     /// whoever held them: none of them can be taken over. Need not be durable.
@@ -136,7 +136,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Cells of one owner, the newest first, those that expire after `now`. Once their
     /// results have `max_bytes`, no more are read: what comes then has no cell.
-    fn list(&self, ask: ListAsk<'_>) -> impl Future<Output = Answer<Vec<Listed>>> + Send;
+    fn list(&self, ask: ListCells<'_>) -> impl Future<Output = Answer<Vec<ListedCell>>> + Send;
 
     /// Returns the secret of list cursors: random, the same for all nodes, and stored as
     /// long as the cells are.
@@ -159,14 +159,14 @@ pub trait Engine: Send + Sync + 'static {
 
 /// On whose behalf a cell is read.
 #[derive(Debug, Clone, Copy)]
-pub enum Reader<'a> {
+pub enum CellReader<'a> {
     /// The store's own.
     Store,
     /// This owner's: results are read of its cells alone.
     Owner(Option<&'a Owner>),
 }
 
-impl Reader<'_> {
+impl CellReader<'_> {
     /// Whether the result of a cell of this owner's is for the reader.
     #[allow(dead_code)] // servers compare by themselves
     pub(crate) fn may_read(self, owner: Option<&[u8]>) -> bool {
@@ -244,7 +244,7 @@ pub enum LeaseChange {
     /// It stays as it is.
     Kept,
     /// It is taken over, for so long: only if it is over by now.
-    TakenOver(Duration),
+    Reclaimed(Duration),
     /// It is handed on, for so long, whether it is over or not.
     HandedOn(Duration),
 }
@@ -275,7 +275,7 @@ pub enum Replaced {
 
 /// Which live cells are free to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Free {
+pub enum ReclaimFilter {
     /// Those that certainly nobody holds: their lease was released, or their holder is
     /// known to be gone.
     Released,
@@ -285,7 +285,7 @@ pub enum Free {
 
 /// A live cell whose lease is over.
 #[derive(Debug)]
-pub struct Abandoned {
+pub struct LapsedCell {
     /// The operation, by the name that the engine has for it.
     pub id: Bytes,
     /// The cell, unless it is not what was written.
@@ -318,7 +318,7 @@ pub enum StandsFor {
 
 /// Which cells to list.
 #[derive(Debug, Clone, Copy)]
-pub struct ListAsk<'a> {
+pub struct ListCells<'a> {
     /// Whose; `None` lists what is nobody's.
     pub owner: Option<&'a Owner>,
     /// Only those in one of these states.
@@ -335,7 +335,7 @@ pub struct ListAsk<'a> {
 
 /// A cell in a list.
 #[derive(Debug)]
-pub struct Listed {
+pub struct ListedCell {
     /// Its number in the order of creation, newer ones higher; not before 1.
     pub number: u64,
     /// The operation, by the name that the engine has for it.
@@ -344,7 +344,7 @@ pub struct Listed {
     pub cell: Option<Answer<Cell>>,
 }
 
-impl Listed {
+impl ListedCell {
     /// How many bytes of a result were read.
     #[allow(dead_code)] // PostgreSQL counts by itself
     pub(crate) fn result_bytes(&self) -> usize {

@@ -18,14 +18,14 @@ use crate::{
         Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PayloadView, Problem,
         Progress, Snapshot, State, Status, Stored,
     },
-    store::{FencingToken, NodeId, Owner, Past, Record, StoreError, Version},
+    store::{FencingToken, NodeId, Owner, PastVersion, Record, StoreError, Version},
 };
 
 /// Which format a head has.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Head<'a> {
+struct RecordHead<'a> {
     format: u32,
     #[serde(borrow)]
     id: Cow<'a, str>,
@@ -63,14 +63,14 @@ struct Head<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<Cow<'a, Progress>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    history: Vec<Before<'a>>,
+    history: Vec<PastHead<'a>>,
 }
 
 /// In the place of a kind: the failure is the service's, or the application's.
 const NOT_OURS: &str = "";
 
 #[derive(Serialize, Deserialize)]
-struct Before<'a> {
+struct PastHead<'a> {
     state: State,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at: Option<u64>,
@@ -83,7 +83,7 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
     let metadata = operation.metadata();
     let history = record.history();
-    let head = Head {
+    let head = RecordHead {
         format: FORMAT,
         id: Cow::Owned(operation.id().to_string()),
         version: record.version().map_or(0, Version::get),
@@ -107,12 +107,12 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
         finished_at: metadata.finished_at().map(millis),
         expires_at: metadata.expires_at().map(millis),
         progress: metadata.progress().map(Cow::Borrowed),
-        history: history.iter().map(Before::from).collect(),
+        history: history.iter().map(PastHead::from).collect(),
     };
     let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
     if head.problem.is_some() {
         // Its members are of the application's making, as deep as they may be.
-        let _: Head<'_> = serde_json::from_slice(&bytes).map_err(StoreError::refused)?;
+        let _: RecordHead<'_> = serde_json::from_slice(&bytes).map_err(StoreError::refused)?;
     }
     Ok(bytes)
 }
@@ -128,7 +128,7 @@ pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, Sto
 pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     let result = cell.result.map(T::from_bytes).transpose();
     let result = result.map_err(StoreError::Refused)?;
-    let head: Head<'_> = serde_json::from_slice(&cell.head).map_err(StoreError::refused)?;
+    let head: RecordHead<'_> = serde_json::from_slice(&cell.head).map_err(StoreError::refused)?;
     if head.format > FORMAT {
         let format = head.format;
         return Err(StoreError::refused(format!(
@@ -154,7 +154,7 @@ pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreErro
 
 type WithTime = fn(Metadata, SystemTime) -> Metadata;
 
-impl Head<'_> {
+impl RecordHead<'_> {
     fn into_record<T: Stored>(self, result: Option<T>) -> Result<Record<T>, tower::BoxError> {
         let id = OperationId::stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
@@ -196,7 +196,7 @@ impl Head<'_> {
         let operation = Operation::from_parts(id, Snapshot { stage, metadata });
         let node = self.node.map(|node| NodeId::named(&*node));
         let started_by = self.started_by.map(FencingToken::from_number);
-        let history = self.history.into_iter().map(Past::from).collect();
+        let history = self.history.into_iter().map(PastVersion::from).collect();
         Ok(Record::restore(operation, version)
             .with_owner(self.owner.map(|owner| Owner::new(&*owner)))
             .with_holder(FencingToken::from_number(self.token), node)
@@ -231,8 +231,8 @@ fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>)
         .with_response(response)
 }
 
-impl<'a> From<&'a Past> for Before<'a> {
-    fn from(past: &'a Past) -> Self {
+impl<'a> From<&'a PastVersion> for PastHead<'a> {
+    fn from(past: &'a PastVersion) -> Self {
         Self {
             state: past.state,
             at: past.at.map(millis),
@@ -241,8 +241,8 @@ impl<'a> From<&'a Past> for Before<'a> {
     }
 }
 
-impl From<Before<'_>> for Past {
-    fn from(before: Before<'_>) -> Self {
+impl From<PastHead<'_>> for PastVersion {
+    fn from(before: PastHead<'_>) -> Self {
         let progress = before.progress.map(Cow::into_owned);
         Self::new(before.state, before.at.map(moment), progress)
     }

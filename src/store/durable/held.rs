@@ -10,12 +10,12 @@ use crate::{
 
 /// The live records that this node wrote last, so that their next change needs no
 /// read before it. What is here may be out of date: every write is conditional.
-pub(super) struct Held<T>(Mutex<HashMap<OperationId, Arc<Record<T>>>>);
+pub(super) struct LiveRecords<T>(Mutex<HashMap<OperationId, Arc<Record<T>>>>);
 
 /// With more than this, all is forgotten: it costs a read each.
 const CAPACITY: usize = 16_384;
 
-impl<T> Held<T> {
+impl<T> LiveRecords<T> {
     pub(super) fn new() -> Self {
         Self(Mutex::default())
     }
@@ -78,7 +78,7 @@ mod tests {
         store::{NewOperation, Step},
     };
 
-    type Known = Held<RecordedResponse>;
+    type Known = LiveRecords<RecordedResponse>;
     type Live = Arc<Record<RecordedResponse>>;
 
     /// A live operation of one id that this holder has.

@@ -47,10 +47,10 @@ impl Hub {
     }
 
     /// Waits for notices of `id` from now on.
-    pub(crate) fn listen(&self, id: &OperationId) -> Listening<'_> {
+    pub(crate) fn listen(&self, id: &OperationId) -> HubListener<'_> {
         let mut waiting = self.waiting();
         let cell = waiting.entry(id.clone()).or_default();
-        Listening {
+        HubListener {
             waiter: Some(Waiter::new(cell)),
             id: id.clone(),
             hub: self,
@@ -76,13 +76,13 @@ impl Hub {
 
 /// One who waits for notices of an operation.
 #[derive(Debug)]
-pub(crate) struct Listening<'a> {
+pub(crate) struct HubListener<'a> {
     waiter: Option<Waiter>,
     id: OperationId,
     hub: &'a Hub,
 }
 
-impl Listening<'_> {
+impl HubListener<'_> {
     /// Ready once there was a notice after this was made.
     pub(crate) async fn heard(&mut self) {
         if let Some(waiter) = &mut self.waiter {
@@ -91,7 +91,7 @@ impl Listening<'_> {
     }
 }
 
-impl Drop for Listening<'_> {
+impl Drop for HubListener<'_> {
     fn drop(&mut self) {
         self.waiter = None;
         let mut waiting = self.hub.waiting();

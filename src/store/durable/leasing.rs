@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Abandoned, Engine, EngineStore, Free, LeaseChange, Notice, Shared, head, reading::readable,
-    together::together,
+    Engine, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter, Shared, head,
+    reading::readable, together::together,
 };
 use crate::{
     operation::{OperationId, Stored},
@@ -21,7 +21,7 @@ use crate::{
 const ASIDE: u32 = 20;
 
 /// What came of one look at what is free.
-struct Look<T> {
+struct ReclaimLook<T> {
     taken: Vec<Reclaimed<T>>,
     /// Operations that no node can take over.
     unfit: Vec<Bytes>,
@@ -33,7 +33,7 @@ struct Look<T> {
 const AT_ONCE: usize = 16;
 
 /// What came of one.
-enum Take<T> {
+enum ReclaimAttempt<T> {
     Done(Reclaimed<T>),
     /// It cannot be taken over.
     Unfit(Bytes),
@@ -50,7 +50,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         &self,
         lease: &LeaseConfig,
         limit: usize,
-        which: Free,
+        which: ReclaimFilter,
     ) -> Result<Vec<Reclaimed<T>>, StoreError> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -71,9 +71,9 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         &self,
         lease: &LeaseConfig,
         limit: usize,
-        which: Free,
+        which: ReclaimFilter,
         begun: Instant,
-    ) -> Result<Look<T>, StoreError> {
+    ) -> Result<ReclaimLook<T>, StoreError> {
         let stuck = self.shared.stuck.load(Relaxed);
         let found = self
             .shared
@@ -89,10 +89,10 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             let mut failed = None;
             for one in together(taking).await {
                 match one {
-                    Ok(Take::Done(one)) => taken.push(one),
-                    Ok(Take::Unfit(id)) => unfit.push(id),
-                    Ok(Take::Newer) => newer += 1,
-                    Ok(Take::Not) => {}
+                    Ok(ReclaimAttempt::Done(one)) => taken.push(one),
+                    Ok(ReclaimAttempt::Unfit(id)) => unfit.push(id),
+                    Ok(ReclaimAttempt::Newer) => newer += 1,
+                    Ok(ReclaimAttempt::Not) => {}
                     Err(error) => failed = Some(error),
                 }
             }
@@ -106,7 +106,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 None => {}
             }
         }
-        Ok(Look {
+        Ok(ReclaimLook {
             taken,
             unfit,
             newer,
@@ -117,27 +117,29 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     async fn take_one(
         &self,
         lease: &LeaseConfig,
-        Abandoned { id, cell, request }: Abandoned,
-    ) -> Result<Take<T>, StoreError> {
+        LapsedCell { id, cell, request }: LapsedCell,
+    ) -> Result<ReclaimAttempt<T>, StoreError> {
         let is_newer = matches!(&cell, Ok(cell) if head::is_newer(&cell.head));
         let Some(record) = readable::<T>(&id, cell) else {
             return Ok(match is_newer {
-                true => Take::Newer,
-                false => Take::Unfit(id),
+                true => ReclaimAttempt::Newer,
+                false => ReclaimAttempt::Unfit(id),
             });
         };
         let before = record.version();
-        let took = LeaseChange::TakenOver(lease.term);
+        let took = LeaseChange::Reclaimed(lease.term);
         let step = |record: &Record<T>| record.reclaimed(&lease.node);
         match self.change_from(record.into(), took, step).await {
-            Ok(Written::Done(record)) => Ok(Take::Done(Reclaimed { record, request })),
+            Ok(Written::Done(record)) => Ok(ReclaimAttempt::Done(Reclaimed { record, request })),
             // It was renewed meanwhile; or it is not what the engine takes it for.
-            Ok(Written::Lost(record)) if record.version() == before => Ok(Take::Unfit(id)),
-            Ok(Written::Lost(_) | Written::Gone) => Ok(Take::Not),
+            Ok(Written::Lost(record)) if record.version() == before => {
+                Ok(ReclaimAttempt::Unfit(id))
+            }
+            Ok(Written::Lost(_) | Written::Gone) => Ok(ReclaimAttempt::Not),
             Err(error) if !error.is_transient() => {
                 let id_text = String::from_utf8_lossy(&id);
                 tracing::error!(id = %id_text, error = error.chain(), "it cannot be taken over");
-                Ok(Take::Unfit(id))
+                Ok(ReclaimAttempt::Unfit(id))
             }
             Err(error) => Err(error),
         }
@@ -147,7 +149,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
 impl<E: Engine, T> Shared<E, T> {
     /// Puts aside the unfit operations of a look, and has the next look pass over those
     /// that stay in front. Returns whether another look would find others.
-    async fn clear(&self, look: &Look<T>, term: Duration) -> bool {
+    async fn clear(&self, look: &ReclaimLook<T>, term: Duration) -> bool {
         let failed = match look.unfit.is_empty() {
             true => 0,
             false => self.put_aside(&look.unfit, term).await,
@@ -197,7 +199,7 @@ impl<E: Engine, T: Stored> Lease for EngineStore<E, T> {
         lease: &LeaseConfig,
         limit: usize,
     ) -> Result<Vec<Reclaimed<T>>, StoreError> {
-        self.take(lease, limit, Free::Over).await
+        self.take(lease, limit, ReclaimFilter::Over).await
     }
 
     async fn reclaim_released(
@@ -205,7 +207,7 @@ impl<E: Engine, T: Stored> Lease for EngineStore<E, T> {
         lease: &LeaseConfig,
         limit: usize,
     ) -> Result<Vec<Reclaimed<T>>, StoreError> {
-        self.take(lease, limit, Free::Released).await
+        self.take(lease, limit, ReclaimFilter::Released).await
     }
 
     async fn claim(

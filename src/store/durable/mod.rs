@@ -25,8 +25,8 @@ use std::{
 use crate::operation::RecordedResponse;
 
 pub(crate) use engine::{
-    Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed, NewCell,
-    NextCell, Notice, Reader, Replaced, Stamp, StandsFor,
+    Cell, CellReader, Engine, Inserted, KeyCell, LapsedCell, LeaseChange, ListCells, ListedCell,
+    NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp, StandsFor,
 };
 pub(crate) use hub::Hub;
 
@@ -47,7 +47,7 @@ pub struct EngineStore<E, T = RecordedResponse> {
 struct Shared<E, T> {
     engine: E,
     hub: Arc<Hub>,
-    held: held::Held<T>,
+    held: held::LiveRecords<T>,
     cursors: cursors::Cursors,
     /// The number of abandoned cells that the last look could neither take over nor put
     /// aside.
@@ -66,7 +66,7 @@ impl<E: Engine, T> EngineStore<E, T> {
             shared: Arc::new(Shared {
                 engine,
                 hub,
-                held: held::Held::new(),
+                held: held::LiveRecords::new(),
                 cursors: cursors::Cursors::default(),
                 stuck: AtomicUsize::new(0),
             }),

@@ -4,19 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Cell, Engine, EngineStore, Reader, head};
+use super::{Cell, CellReader, Engine, EngineStore, head};
 use crate::{
     operation::{OperationId, Stored},
     store::{Found, Health, Owner, Record, Store, StoreError, Version, Watch},
 };
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
-    pub(super) async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Found<T> {
+    pub(super) async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Found<T> {
         let cell = self.shared.engine.read(id, reader).await?;
         self.present(cell)
     }
 
-    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Found<T>> {
+    fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Found<T>> {
         let cell = self.shared.engine.read_now(id, reader)?;
         Some(cell.and_then(|cell| self.present(cell)))
     }
@@ -39,7 +39,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-        reader: Reader<'_>,
+        reader: CellReader<'_>,
     ) -> Found<T> {
         let until = Instant::now().checked_add(at_most);
         loop {
@@ -95,19 +95,19 @@ impl<E: Engine, T: Stored> Store for EngineStore<E, T> {
     type Output = T;
 
     async fn get(&self, id: &OperationId) -> Found<T> {
-        self.read(id, Reader::Store).await
+        self.read(id, CellReader::Store).await
     }
 
     fn get_now(&self, id: &OperationId) -> Option<Found<T>> {
-        self.read_now(id, Reader::Store)
+        self.read_now(id, CellReader::Store)
     }
 
     async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found<T> {
-        self.read(id, Reader::Owner(owner)).await
+        self.read(id, CellReader::Owner(owner)).await
     }
 
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>> {
-        self.read_now(id, Reader::Owner(owner))
+        self.read_now(id, CellReader::Owner(owner))
     }
 
     async fn health(&self) -> Result<Health, StoreError> {
@@ -117,7 +117,7 @@ impl<E: Engine, T: Stored> Store for EngineStore<E, T> {
 
 impl<E: Engine, T: Stored> Watch for EngineStore<E, T> {
     async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found<T> {
-        self.wait(id, since, at_most, Reader::Store).await
+        self.wait(id, since, at_most, CellReader::Store).await
     }
 
     async fn changed_for(
@@ -127,6 +127,7 @@ impl<E: Engine, T: Stored> Watch for EngineStore<E, T> {
         at_most: Duration,
         owner: Option<&Owner>,
     ) -> Found<T> {
-        self.wait(id, since, at_most, Reader::Owner(owner)).await
+        self.wait(id, since, at_most, CellReader::Owner(owner))
+            .await
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
-    Abandoned, Cell, Engine, EngineStore, Free, Hub, Inserted, KeyCell, ListAsk, Listed, NewCell,
-    NextCell, Notice, Reader, Replaced, Stamp,
+    Cell, CellReader, Engine, EngineStore, Hub, Inserted, KeyCell, LapsedCell, ListCells,
+    ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
 };
 use crate::{
     AsyncAcceptLayer, RequestBody,
@@ -75,7 +75,7 @@ impl Engine for Odd {
     const READ_AGAIN: Option<Duration> = None;
     const KEEPS_EXPIRED: bool = false;
 
-    async fn read(&self, id: &OperationId, _: Reader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, _: CellReader<'_>) -> Answer<Option<Cell>> {
         let cells = self.0.cells.lock().unwrap();
         Ok(cells.get(id).map(|(_, cell)| cell.clone()))
     }
@@ -147,10 +147,10 @@ impl Engine for Odd {
         Ok(())
     }
 
-    async fn abandoned(&self, _: Free, limit: usize) -> Answer<Vec<Abandoned>> {
+    async fn abandoned(&self, _: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
         self.0.looks.fetch_add(1, SeqCst);
         let (cells, aside) = (self.0.cells.lock().unwrap(), self.0.aside.lock().unwrap());
-        let abandoned = cells.iter().map(|(id, (_, cell))| Abandoned {
+        let abandoned = cells.iter().map(|(id, (_, cell))| LapsedCell {
             id: id.to_string().into(),
             cell: Ok(cell.clone()),
             request: None,
@@ -188,7 +188,7 @@ impl Engine for Odd {
         Err(StoreError::refused("there are no keys here"))
     }
 
-    async fn list(&self, _: ListAsk<'_>) -> Answer<Vec<Listed>> {
+    async fn list(&self, _: ListCells<'_>) -> Answer<Vec<ListedCell>> {
         Err(StoreError::refused("there are no lists here"))
     }
 

@@ -8,16 +8,16 @@ use std::{
 
 /// Lets all of them go on together; says what they came to, in their order.
 pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut going: Vec<Going<F>> = futures
+    let mut going: Vec<MaybeDone<F>> = futures
         .into_iter()
-        .map(|future| Going::On(Box::pin(future)))
+        .map(|future| MaybeDone::On(Box::pin(future)))
         .collect();
     poll_fn(|context| {
         let mut is_ready = true;
         for one in &mut going {
-            if let Going::On(future) = one {
+            if let MaybeDone::On(future) = one {
                 match future.as_mut().poll(context) {
-                    Poll::Ready(output) => *one = Going::Done(output),
+                    Poll::Ready(output) => *one = MaybeDone::Done(output),
                     Poll::Pending => is_ready = false,
                 }
             }
@@ -29,13 +29,13 @@ pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) ->
     })
     .await;
     let done = going.into_iter().filter_map(|one| match one {
-        Going::Done(output) => Some(output),
-        Going::On(_) => None,
+        MaybeDone::Done(output) => Some(output),
+        MaybeDone::On(_) => None,
     });
     done.collect()
 }
 
-enum Going<F: Future> {
+enum MaybeDone<F: Future> {
     On(Pin<Box<F>>),
     Done(F::Output),
 }

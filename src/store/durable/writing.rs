@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 use super::{
-    Engine, EngineStore, Inserted, LeaseChange, NewCell, NextCell, Notice, Reader, Replaced, Stamp,
-    head,
+    CellReader, Engine, EngineStore, Inserted, LeaseChange, NewCell, NextCell, Notice, Replaced,
+    Stamp, head,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, Stored},
@@ -32,12 +32,14 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             && let Step::Next(next) = step(&known)
         {
             match self.replace(known, next, lease).await? {
-                Turn::Done(record) => return Ok(Written::Done(record)),
-                Turn::Gone => return Ok(Written::Gone),
-                Turn::Found(current) => return self.change_from(current, lease, step).await,
+                WriteAttempt::Done(record) => return Ok(Written::Done(record)),
+                WriteAttempt::Gone => return Ok(Written::Gone),
+                WriteAttempt::Found(current) => {
+                    return self.change_from(current, lease, step).await;
+                }
             }
         }
-        match self.read(id, Reader::Store).await? {
+        match self.read(id, CellReader::Store).await? {
             Some(current) => self.change_from(current, lease, step).await,
             None => Ok(self.gone(id)),
         }
@@ -67,15 +69,15 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             };
             let expected = stamp(&current)?;
             current = match self.replace(current, next, lease).await? {
-                Turn::Done(record) => return Ok(Written::Done(record)),
-                Turn::Gone => return Ok(Written::Gone),
+                WriteAttempt::Done(record) => return Ok(Written::Done(record)),
+                WriteAttempt::Gone => return Ok(Written::Gone),
                 // A lease that was renewed meanwhile is no change of the record.
-                Turn::Found(found)
-                    if matches!(lease, LeaseChange::TakenOver(_)) && stamp(&found)? == expected =>
+                WriteAttempt::Found(found)
+                    if matches!(lease, LeaseChange::Reclaimed(_)) && stamp(&found)? == expected =>
                 {
                     return Ok(Written::Lost(found));
                 }
-                Turn::Found(found) => found,
+                WriteAttempt::Found(found) => found,
             };
         }
     }
@@ -85,7 +87,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         before: Arc<Record<T>>,
         next: Record<T>,
         lease: LeaseChange,
-    ) -> Result<Turn<T>, StoreError> {
+    ) -> Result<WriteAttempt<T>, StoreError> {
         let this = self.clone();
         to_the_end(async move { this.replace_and_tell(&before, next, lease).await }).await
     }
@@ -95,7 +97,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         before: &Record<T>,
         next: Record<T>,
         lease: LeaseChange,
-    ) -> Result<Turn<T>, StoreError> {
+    ) -> Result<WriteAttempt<T>, StoreError> {
         let next = Arc::new(next);
         let operation = next.operation();
         let id = operation.id();
@@ -118,12 +120,12 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         Ok(match replaced? {
             Replaced::Done => {
                 self.shared.held.wrote(&next);
-                Turn::Done(Arc::clone(&next))
+                WriteAttempt::Done(Arc::clone(&next))
             }
-            Replaced::Found(cell) => Turn::Found(Arc::new(head::decode(cell)?)),
+            Replaced::Found(cell) => WriteAttempt::Found(Arc::new(head::decode(cell)?)),
             Replaced::Gone => {
                 self.gone(id);
-                Turn::Gone
+                WriteAttempt::Gone
             }
         })
     }
@@ -173,7 +175,7 @@ async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 
 }
 
 /// What became of one try.
-enum Turn<T> {
+enum WriteAttempt<T> {
     Done(Arc<Record<T>>),
     Found(Arc<Record<T>>),
     Gone,
@@ -284,7 +286,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
     }
 
     async fn delete(&self, id: &OperationId, version: Version) -> Result<Written<T>, StoreError> {
-        let Some(mut record) = self.read(id, Reader::Store).await? else {
+        let Some(mut record) = self.read(id, CellReader::Store).await? else {
             return Ok(self.gone(id));
         };
         loop {

@@ -6,43 +6,43 @@ use bytes::Bytes;
 
 use super::{
     SHARDS,
+    deadline_lists::{ListEntry, ListLinks},
     limits::Weight,
-    lines::{Linked, Links},
     tick::Tick,
 };
 use crate::{
     operation::OperationId,
     store::{
         Record,
-        record::Change,
+        record::ChangeOutcome,
         wait::{WaitCell, Waiter},
     },
 };
 
-pub(super) struct Entry<T> {
+pub(super) struct OperationEntry<T> {
     /// Which of all operations it is, in the order of creation.
     pub(super) number: u64,
     pub(super) record: Arc<Record<T>>,
     pub(super) weight: Weight,
     /// The hash of its id: nothing else is read when the table grows, or when it goes.
-    hash: Hash,
+    hash: ShardHash,
     /// Of a live operation when its lease ends, of a terminal one when it ended.
     moment: Tick,
     /// When it expires; never, before it has ended.
     expires: Tick,
     /// Its place among those that are leased, or among those that expire.
-    links: Links,
+    links: ListLinks,
     /// Made only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
     /// Made only for what has some.
-    origin: Option<Box<Origin>>,
+    origin: Option<Box<EntryOrigin>>,
 }
 
 /// The part of an id's hash that its shard goes by.
 #[derive(Debug, Clone, Copy)]
-struct Hash(u32);
+struct ShardHash(u32);
 
-impl Hash {
+impl ShardHash {
     /// For a table, which goes by the low bits and the top seven.
     fn spread(self) -> u64 {
         u64::from(self.0) << 32 | u64::from(self.0)
@@ -51,12 +51,12 @@ impl Hash {
 
 /// An id that is looked for, hashed once.
 #[derive(Clone, Copy)]
-pub(super) struct Hashed<'a> {
+pub(super) struct HashedId<'a> {
     id: &'a OperationId,
     hash: u64,
 }
 
-impl<'a> Hashed<'a> {
+impl<'a> HashedId<'a> {
     pub(super) fn new(id: &'a OperationId, hash: u64) -> Self {
         Self { id, hash }
     }
@@ -75,20 +75,20 @@ impl<'a> Hashed<'a> {
         self.kept().spread()
     }
 
-    fn kept(self) -> Hash {
-        Hash(self.hash as u32)
+    fn kept(self) -> ShardHash {
+        ShardHash(self.hash as u32)
     }
 }
 
 /// What made an operation, as far as that is kept.
-struct Origin {
+struct EntryOrigin {
     /// The name of the key.
     key: Option<Arc<str>>,
     /// For running it again, while it is live.
     request: Option<Bytes>,
 }
 
-impl<T> Linked for Entry<T> {
+impl<T> ListEntry for OperationEntry<T> {
     fn at(&self) -> Tick {
         match self.is_live() {
             true => self.moment,
@@ -100,22 +100,22 @@ impl<T> Linked for Entry<T> {
         self.record.owner().is_some()
     }
 
-    fn links(&self) -> Links {
+    fn links(&self) -> ListLinks {
         self.links
     }
 
-    fn links_mut(&mut self) -> &mut Links {
+    fn links_mut(&mut self) -> &mut ListLinks {
         &mut self.links
     }
 }
 
-impl<T> Entry<T> {
+impl<T> OperationEntry<T> {
     /// A new operation, held until `lease_ends`.
     pub(super) fn new(
         number: u64,
         record: Arc<Record<T>>,
         weight: Weight,
-        hashed: Hashed<'_>,
+        hashed: HashedId<'_>,
         lease_ends: Tick,
         key: Option<Arc<str>>,
         request: Option<Bytes>,
@@ -128,9 +128,9 @@ impl<T> Entry<T> {
             hash: hashed.kept(),
             moment: lease_ends,
             expires: Tick::NEVER,
-            links: Links::NONE,
+            links: ListLinks::NONE,
             waiters: None,
-            origin: has_origin.then(|| Box::new(Origin { key, request })),
+            origin: has_origin.then(|| Box::new(EntryOrigin { key, request })),
         }
     }
 
@@ -186,13 +186,16 @@ impl<T> Entry<T> {
 
     /// Changes the record: in place if nobody is reading it, else whoever does keeps it
     /// as it was.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Record<T>) -> Change) -> Change {
+    pub(super) fn change(
+        &mut self,
+        change: impl FnOnce(&mut Record<T>) -> ChangeOutcome,
+    ) -> ChangeOutcome {
         if let Some(record) = Arc::get_mut(&mut self.record) {
             return change(record);
         }
         let mut next = self.record.without_result();
         let change = change(&mut next);
-        if change == Change::Made {
+        if change == ChangeOutcome::Made {
             self.record = Arc::new(next);
         }
         change

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    limits::Room,
+    limits::Usage,
     shard::Tick,
     sync::{Mutex, MutexGuard},
 };
@@ -27,10 +27,10 @@ pub(super) trait Keyed<N> {
     fn weight(&self) -> usize;
 
     /// Its owner has it from now on, under this name.
-    fn enter(&self, name: &N, room: &Room);
+    fn enter(&self, name: &N, room: &Usage);
 
     /// Its owner has it no more.
-    fn leave(&self, name: &N, room: &Room);
+    fn leave(&self, name: &N, room: &Usage);
 }
 
 /// The keys, by name.
@@ -66,7 +66,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
     }
 
     /// Removes at most `limit` keys whose time is over, and says how many.
-    pub(super) fn purge(&self, now: Tick, limit: usize, room: &Room) -> usize {
+    pub(super) fn purge(&self, now: Tick, limit: usize, room: &Usage) -> usize {
         if !room.has_keys() {
             return 0; // without a look at each ring
         }
@@ -78,7 +78,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
     }
 
     /// Removes the key that would end soonest of those that may go; false if there is none.
-    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Room) -> bool {
+    pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Usage) -> bool {
         let may_go = |entry: &E| entry.may_go(now, min_retention);
         loop {
             let soonest = self.rings.iter().enumerate().filter_map(|(index, ring)| {
@@ -110,7 +110,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
 
     /// Puts `entry` under `name`, in the place of what is there. So many bytes as are
     /// `paid` of its weight were counted before.
-    pub(super) fn put(&mut self, name: &N, entry: E, paid: usize, room: &Room) {
+    pub(super) fn put(&mut self, name: &N, entry: E, paid: usize, room: &Usage) {
         let (deadline, weight) = (entry.deadline(), entry.weight());
         entry.enter(name, room);
         let before = self.entries.insert(name.clone(), entry);
@@ -131,7 +131,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
         room.resize(freed + paid, weight);
     }
 
-    pub(super) fn remove(&mut self, name: &N, room: &Room) {
+    pub(super) fn remove(&mut self, name: &N, room: &Usage) {
         if let Some((name, entry)) = self.entries.remove_entry(name) {
             entry.leave(&name, room);
             self.ending.remove(&(entry.deadline(), name));
@@ -141,7 +141,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
     }
 
     /// Removes at most `limit` keys whose time is over, and says how many.
-    pub(super) fn purge(&mut self, now: Tick, limit: usize, room: &Room) -> usize {
+    pub(super) fn purge(&mut self, now: Tick, limit: usize, room: &Usage) -> usize {
         let mut purged = 0;
         while purged < limit
             && let Some((_, name)) = self.ending.first().filter(|(deadline, _)| *deadline <= now)

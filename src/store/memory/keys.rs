@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     keyring::{self, Keyed},
     ledger,
-    limits::Room,
+    limits::Usage,
     shard::Tick,
 };
 use crate::{
@@ -23,7 +23,7 @@ pub(super) struct KeyEntry<T> {
     owner: Option<Owner>,
     fingerprint: [u8; 32],
     token: FencingToken,
-    bound: Bound<T>,
+    bound: KeyBinding<T>,
     deadline: Tick,
     /// When it came to stand for that.
     since: Tick,
@@ -32,7 +32,7 @@ pub(super) struct KeyEntry<T> {
 }
 
 /// What a key stands for.
-enum Bound<T> {
+enum KeyBinding<T> {
     /// A request that is being answered.
     Request,
     /// An operation, as long as it is there.
@@ -57,12 +57,12 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
         self.weight
     }
 
-    fn enter(&self, name: &Arc<str>, room: &Room) {
+    fn enter(&self, name: &Arc<str>, room: &Usage) {
         let past = self.past(name);
         room.ledger.enter(self.owner.as_ref(), self.weight, past);
     }
 
-    fn leave(&self, name: &Arc<str>, room: &Room) {
+    fn leave(&self, name: &Arc<str>, room: &Usage) {
         let past = self.past(name);
         room.ledger.leave(self.owner.as_ref(), self.weight, past);
     }
@@ -73,7 +73,7 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
 const OVERHEAD: usize = 2 * 160 + 48 + 32;
 
 impl<T> KeyEntry<T> {
-    fn new(key: &IdempotencyKey, bound: Bound<T>, deadline: Tick) -> Self {
+    fn new(key: &IdempotencyKey, bound: KeyBinding<T>, deadline: Tick) -> Self {
         let owner = key.owner.as_ref();
         let of_owner = owner.map_or(0, |owner| owner.as_str().len() + 8);
         Self {
@@ -91,28 +91,34 @@ impl<T> KeyEntry<T> {
     pub(super) fn reserved(key: &IdempotencyKey, token: FencingToken, deadline: Tick) -> Self {
         Self {
             token,
-            ..Self::new(key, Bound::Request, deadline)
+            ..Self::new(key, KeyBinding::Request, deadline)
         }
     }
 
     /// A key that made an operation.
     pub(super) fn of_operation(key: &IdempotencyKey, id: &OperationId) -> Self {
-        Self::new(key, Bound::Operation(id.clone()), Tick::NEVER)
+        Self::new(key, KeyBinding::Operation(id.clone()), Tick::NEVER)
     }
 
     /// The same key with an early answer of `bytes`, kept until `deadline`.
     pub(super) fn settled(&self, answer: T, bytes: usize, now: Tick, deadline: Tick) -> Self {
-        self.standing_for(Bound::Answer(Arc::new(answer)), bytes, now, deadline)
+        self.standing_for(KeyBinding::Answer(Arc::new(answer)), bytes, now, deadline)
     }
 
     /// The same key with what is left of its operation, which was removed before
     /// its time; kept until `deadline`.
     pub(super) fn forgotten(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
-        let bound = Bound::Forgotten(Arc::new(record.without_result()));
+        let bound = KeyBinding::Forgotten(Arc::new(record.without_result()));
         self.standing_for(bound, size_of::<Record<T>>(), now, deadline)
     }
 
-    fn standing_for(&self, bound: Bound<T>, bytes: usize, since: Tick, deadline: Tick) -> Self {
+    fn standing_for(
+        &self,
+        bound: KeyBinding<T>,
+        bytes: usize,
+        since: Tick,
+        deadline: Tick,
+    ) -> Self {
         Self {
             owner: self.owner.clone(),
             fingerprint: self.fingerprint,
@@ -126,7 +132,7 @@ impl<T> KeyEntry<T> {
 
     /// Whether it stands for something that is over: it may go for something new.
     pub(super) fn is_past(&self) -> bool {
-        matches!(self.bound, Bound::Answer(_) | Bound::Forgotten(_))
+        matches!(self.bound, KeyBinding::Answer(_) | KeyBinding::Forgotten(_))
     }
 
     /// As what its owner's account has it, if it is past.
@@ -136,17 +142,17 @@ impl<T> KeyEntry<T> {
 
     /// Whether an answer was kept under `token`.
     pub(super) fn is_settled_by(&self, token: FencingToken, now: Tick) -> bool {
-        matches!(self.bound, Bound::Answer(_)) && self.token == token && now < self.deadline
+        matches!(self.bound, KeyBinding::Answer(_)) && self.token == token && now < self.deadline
     }
 
     /// Whether the key stands for this operation.
     pub(super) fn is_of(&self, operation: &OperationId) -> bool {
-        matches!(&self.bound, Bound::Operation(id) if id == operation)
+        matches!(&self.bound, KeyBinding::Operation(id) if id == operation)
     }
 
     /// Whether `token` reserved it, and it has not lapsed.
     pub(super) fn is_reserved_by(&self, token: FencingToken, now: Tick) -> bool {
-        matches!(self.bound, Bound::Request) && self.token == token && now < self.deadline
+        matches!(self.bound, KeyBinding::Request) && self.token == token && now < self.deadline
     }
 
     /// What the key stands for with this request; `None` if it is free.
@@ -160,10 +166,10 @@ impl<T> KeyEntry<T> {
             return None;
         }
         let found = match &self.bound {
-            Bound::Request => Reservation::InProgress,
-            Bound::Operation(id) => Reservation::Operation(read(id)?),
-            Bound::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
-            Bound::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
+            KeyBinding::Request => Reservation::InProgress,
+            KeyBinding::Operation(id) => Reservation::Operation(read(id)?),
+            KeyBinding::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
+            KeyBinding::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
         Some(match self.fingerprint == key.fingerprint {
             true => found,

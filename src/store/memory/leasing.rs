@@ -7,7 +7,7 @@ use crate::{
     operation::{OperationId, Payload},
     store::{
         FencingToken, Lease, LeaseConfig, LeaseHandle, NodeId, Reclaimed, StoreError, Written,
-        record::Change, wait::Waiter,
+        record::ChangeOutcome, wait::Waiter,
     },
 };
 
@@ -45,11 +45,11 @@ impl<T: Payload> MemoryStore<T> {
                 let write = self.change_holding(&id, Some(lease.term), |entry, now| {
                     // It may have been renewed since it was found.
                     if !entry.is_abandoned(by(now.tick)) {
-                        return Change::Refused;
+                        return ChangeOutcome::Refused;
                     }
                     holder = entry.record.node().cloned();
                     request = entry.request().cloned();
-                    entry.change(|record| record.take_over(&lease.node))
+                    entry.change(|record| record.reclaim(&lease.node))
                 })?;
                 if let Written::Done(record) = write {
                     self.recall(&id, holder.as_ref());
@@ -101,7 +101,7 @@ impl<T: Payload> Lease for MemoryStore<T> {
         let write = self.change_holding(&held.id, Some(lease.term), |entry, _| {
             let before = entry.record.node().cloned();
             let change = entry.change(|record| record.claim(held.token, &lease.node));
-            if change == Change::Made {
+            if change == ChangeOutcome::Made {
                 holder = before;
             }
             change

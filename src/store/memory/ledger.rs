@@ -27,22 +27,22 @@ struct Accounts {
     /// Of each account, how many bytes are in it.
     by_bytes: BTreeSet<(usize, Owner)>,
     /// Keys that are nobody's.
-    nobodys: Past,
+    nobodys: PastKeys,
 }
 
 #[derive(Debug, Default)]
 struct Account {
     bytes: usize,
     /// By number.
-    operations: BTreeMap<u64, At>,
+    operations: BTreeMap<u64, EntryLocation>,
     /// When they expire, and their numbers.
     ended: BTreeSet<(Tick, u64)>,
-    past: Past,
+    past: PastKeys,
 }
 
 /// Where an operation is, as long as its number is found there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct At {
+pub(super) struct EntryLocation {
     pub(super) shard: usize,
     pub(super) slot: Slot,
 }
@@ -54,11 +54,11 @@ pub(super) const OVERHEAD: usize = 96;
 pub(super) const OVERHEAD_OF_PAST: usize = 48;
 
 /// Keys that stand for something past, by since when.
-type Past = BTreeSet<(Tick, Arc<str>)>;
+type PastKeys = BTreeSet<(Tick, Arc<str>)>;
 
 impl Ledger {
     /// There is one operation more, of so many bytes.
-    pub(super) fn open(&self, owner: &Owner, number: u64, at: At, bytes: usize) {
+    pub(super) fn open(&self, owner: &Owner, number: u64, at: EntryLocation, bytes: usize) {
         self.update(owner, 0, bytes, |account| {
             account.operations.insert(number, at);
         });
@@ -152,7 +152,7 @@ impl Ledger {
     }
 
     /// What expires soonest of an owner's: its number, and where it is.
-    pub(super) fn soonest(&self, owner: &Owner) -> Option<(u64, At)> {
+    pub(super) fn soonest(&self, owner: &Owner) -> Option<(u64, EntryLocation)> {
         let accounts = self.lock();
         let account = accounts.by_owner.get(owner)?;
         let (_, number) = account.ended.first()?;
@@ -162,7 +162,12 @@ impl Ledger {
 
     /// At most `limit` operations of an owner's that were created before the one with
     /// this number, the newest first.
-    pub(super) fn before(&self, owner: &Owner, number: u64, limit: usize) -> Vec<(u64, At)> {
+    pub(super) fn before(
+        &self,
+        owner: &Owner,
+        number: u64,
+        limit: usize,
+    ) -> Vec<(u64, EntryLocation)> {
         let accounts = self.lock();
         let Some(account) = accounts.by_owner.get(owner) else {
             return Vec::new();
@@ -249,7 +254,7 @@ mod tests {
     fn an_account_is_there_as_long_as_there_is_something_in_it() {
         let ledger = Ledger::default();
         let (ada, bob) = (Owner::new("ada"), Owner::new("bob"));
-        let at = At { shard: 0, slot: 0 };
+        let at = EntryLocation { shard: 0, slot: 0 };
         ledger.open(&ada, 1, at, 100);
         ledger.open(&bob, 2, at, 200);
         let past = (Tick::at(3), Arc::from("a key"));
@@ -273,7 +278,7 @@ mod tests {
     fn operations_come_newest_first() {
         let (ledger, ada) = (Ledger::default(), Owner::new("ada"));
         for number in 0..10 {
-            let at = At { shard: 0, slot: 0 };
+            let at = EntryLocation { shard: 0, slot: 0 };
             ledger.open(&ada, number, at, 1);
         }
         let numbers = |before, limit| {

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     ledger::{self, Ledger},
-    shard::Entry,
+    shard::OperationEntry,
 };
 use crate::store::Record;
 
@@ -29,7 +29,7 @@ const OVERHEAD: usize = SLOT * 4 / 3 + 2 * 5 + 16;
 
 /// A line of a cache.
 const SLOT: usize = 64;
-const _: () = assert!(size_of::<Entry<()>>() <= SLOT);
+const _: () = assert!(size_of::<OperationEntry<()>>() <= SLOT);
 
 impl<T> Limits<T> {
     pub(super) fn new(heap_bytes: fn(&T) -> usize) -> Self {
@@ -104,7 +104,7 @@ impl<T> fmt::Debug for Limits<T> {
 
 /// What is kept at the moment, over all shards.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Usage {
     operations: AtomicUsize,
     bytes: AtomicUsize,
     keys: AtomicUsize,
@@ -113,7 +113,7 @@ pub(super) struct Room {
     pub(super) ledger: Ledger,
 }
 
-impl Room {
+impl Usage {
     pub(super) fn operations(&self) -> usize {
         self.operations.load(Relaxed)
     }
@@ -180,9 +180,9 @@ impl Room {
     }
 
     /// Counts a wait until the guard is dropped.
-    pub(super) fn wait(&self) -> Waiting {
+    pub(super) fn wait(&self) -> WaiterGuard {
         self.waiters.fetch_add(1, Relaxed);
-        Waiting(Arc::clone(&self.waiters))
+        WaiterGuard(Arc::clone(&self.waiters))
     }
 }
 
@@ -192,9 +192,9 @@ fn raise(count: &AtomicUsize, by: usize, limit: usize) -> bool {
     count.fetch_update(Relaxed, Relaxed, raised).is_ok()
 }
 
-pub(super) struct Waiting(Arc<AtomicUsize>);
+pub(super) struct WaiterGuard(Arc<AtomicUsize>);
 
-impl Drop for Waiting {
+impl Drop for WaiterGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

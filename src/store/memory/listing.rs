@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     MemoryStore, SHARDS,
-    shard::{Entry, Tick},
+    shard::{OperationEntry, Tick},
 };
 use crate::{
     operation::Payload,
@@ -105,7 +105,7 @@ impl<T: Payload> List for MemoryStore<T> {
     }
 }
 
-fn is_asked<T>(entry: &Entry<T>, now: Tick, query: &ListQuery) -> bool {
+fn is_asked<T>(entry: &OperationEntry<T>, now: Tick, query: &ListQuery) -> bool {
     let state = entry.record.operation().state();
     !entry.is_expired(now) && query.states.contains(state)
 }

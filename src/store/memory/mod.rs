@@ -1,14 +1,14 @@
 //! Operations in this process's memory.
 
+mod deadline_lists;
 mod entry;
-mod evicting;
-mod expiring;
+mod eviction;
+mod expiry_queue;
 mod keyring;
 mod keys;
 mod leasing;
 mod ledger;
 mod limits;
-mod lines;
 mod listing;
 mod purging;
 mod reading;
@@ -27,10 +27,10 @@ use std::{
 use tokio::time::Instant;
 
 use self::{
-    expiring::{Expiring, Soonest},
+    expiry_queue::{EarliestExpiry, ExpiryQueue},
     keys::{KeyTable, Keyring},
     limits::Limits,
-    shard::{Entry, Hashed, Shard, Tick},
+    shard::{HashedId, OperationEntry, Shard, Tick},
 };
 use super::{
     Record,
@@ -83,10 +83,10 @@ pub struct MemoryStore<T = RecordedResponse> {
 
 struct Shared<T> {
     shards: Box<[Mutex<Shard<T>>]>,
-    soonest: Soonest,
+    soonest: EarliestExpiry,
     hasher: foldhash::quality::RandomState,
     started: Instant,
-    room: limits::Room,
+    room: limits::Usage,
     /// How many operations were ever created.
     created: AtomicU64,
     cursors: CursorKey,
@@ -122,10 +122,10 @@ impl<T> MemoryStore<T> {
     /// ```
     #[must_use]
     pub fn with_weigher(heap_bytes: fn(&T) -> usize) -> Self {
-        let soonest = Soonest::new();
+        let soonest = EarliestExpiry::new();
         let hasher = foldhash::quality::RandomState::default();
         let shard = |index| {
-            let expiring = Expiring::of(index, soonest.clone());
+            let expiring = ExpiryQueue::of(index, soonest.clone());
             Mutex::new(Shard::new(expiring))
         };
         Self {
@@ -134,7 +134,7 @@ impl<T> MemoryStore<T> {
                 soonest,
                 hasher,
                 started: Instant::now(),
-                room: limits::Room::default(),
+                room: limits::Usage::default(),
                 created: AtomicU64::new(0),
                 cursors: CursorKey::new(&cursor::new_secret()),
                 keys: KeyTable::new(RINGS),
@@ -200,8 +200,8 @@ impl<T> MemoryStore<T> {
         self.shared.room.waiters()
     }
 
-    fn hashed<'a>(&self, id: &'a OperationId) -> Hashed<'a> {
-        Hashed::new(id, self.shared.hasher.hash_one(id))
+    fn hashed<'a>(&self, id: &'a OperationId) -> HashedId<'a> {
+        HashedId::new(id, self.shared.hasher.hash_one(id))
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
@@ -226,7 +226,7 @@ impl<T> MemoryStore<T> {
     }
 
     /// Ends what hung on operations that were taken out: waits and keys.
-    fn let_go(&self, entries: &[Entry<T>]) {
+    fn let_go(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             entry.wake();
             let Some(name) = entry.key() else { continue };
@@ -243,7 +243,7 @@ impl<T> MemoryStore<T> {
 
     /// Entries that are taken out are their owners' no more: under the lock that they are
     /// taken out under.
-    fn settle(&self, entries: &[Entry<T>]) {
+    fn settle(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             if let Some(owner) = entry.record.owner() {
                 let (number, bytes) = (entry.number, entry.weight.bytes());
@@ -254,15 +254,15 @@ impl<T> MemoryStore<T> {
     }
 
     /// Accounts for operations that were taken out.
-    fn freed(&self, entries: &[Entry<T>]) {
+    fn freed(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             self.shared.room.free(entry.weight.bytes());
         }
         self.let_go(entries);
     }
 
-    fn now(&self) -> Now {
-        Now {
+    fn now(&self) -> CurrentTime {
+        CurrentTime {
             tick: Tick::after(self.shared.started.elapsed()),
             wall: SystemTime::now(),
         }
@@ -270,7 +270,7 @@ impl<T> MemoryStore<T> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Now {
+struct CurrentTime {
     tick: Tick,
     wall: SystemTime,
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     MemoryStore,
-    evicting::Wanted,
+    eviction::WantedRoom,
     keyring::Keyed,
     keys::{KeyEntry, Keyring},
     shard::Tick,
@@ -62,7 +62,7 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
                     drop(keyring);
                     has_taken = self.make_room(
                         has_room,
-                        Wanted {
+                        WantedRoom {
                             owner: key.owner.as_ref(),
                             weight,
                         },

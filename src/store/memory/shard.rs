@@ -5,34 +5,34 @@ use std::{sync::Arc, time::Duration};
 use hashbrown::HashTable;
 use slab::Slab;
 
+use super::{deadline_lists::DeadlineLists, expiry_queue::ExpiryQueue, limits::Limits};
 pub(super) use super::{
-    entry::{Entry, Hashed},
+    entry::{HashedId, OperationEntry},
     tick::Tick,
 };
-use super::{expiring::Expiring, limits::Limits, lines::Lines};
 use crate::{operation::OperationId, store::wait::WaitCell};
 
 pub(super) struct Shard<T> {
-    entries: Slab<Entry<T>>,
+    entries: Slab<OperationEntry<T>>,
     /// The slot of each operation, by the hash of its id. It is half empty at times: it
     /// has the least that it can.
     slots: HashTable<Slot>,
-    expiring: Expiring,
+    expiring: ExpiryQueue,
     /// The live operations that are leased, by the moment the lease ends.
-    leased: Lines,
+    leased: DeadlineLists,
 }
 
 /// Where an operation is among the entries of its shard.
 pub(super) type Slot = u32;
 
 /// An operation among the others of its shard.
-pub(super) struct Place<'a, T> {
+pub(super) struct EntryMut<'a, T> {
     slot: Slot,
     shard: &'a mut Shard<T>,
 }
 
-impl<T> Place<'_, T> {
-    pub(super) fn entry(&mut self) -> &mut Entry<T> {
+impl<T> EntryMut<'_, T> {
+    pub(super) fn entry(&mut self) -> &mut OperationEntry<T> {
         &mut self.shard.entries[self.slot as usize]
     }
 
@@ -63,32 +63,36 @@ impl<T> Place<'_, T> {
 }
 
 impl<T> Shard<T> {
-    pub(super) fn new(expiring: Expiring) -> Self {
+    pub(super) fn new(expiring: ExpiryQueue) -> Self {
         Self {
             entries: Slab::new(),
             slots: HashTable::new(),
             expiring,
-            leased: Lines::new(),
+            leased: DeadlineLists::new(),
         }
     }
 
-    pub(super) fn get(&self, id: Hashed<'_>, now: Tick) -> Option<&Entry<T>> {
+    pub(super) fn get(&self, id: HashedId<'_>, now: Tick) -> Option<&OperationEntry<T>> {
         let entry = self.entries.get(self.slot(id)? as usize);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
-    pub(super) fn get_mut(&mut self, id: Hashed<'_>, now: Tick) -> Option<&mut Entry<T>> {
+    pub(super) fn get_mut(
+        &mut self,
+        id: HashedId<'_>,
+        now: Tick,
+    ) -> Option<&mut OperationEntry<T>> {
         let entry = self.entries.get_mut(self.slot(id)? as usize);
         entry.filter(|entry| !entry.is_expired(now))
     }
 
-    fn slot(&self, id: Hashed<'_>) -> Option<Slot> {
+    fn slot(&self, id: HashedId<'_>) -> Option<Slot> {
         let is_there =
             |slot: &Slot| self.entries[*slot as usize].record.operation().id() == id.id();
         (self.slots.find(id.in_shard(), is_there)).copied()
     }
 
-    pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &Entry<T>> {
+    pub(super) fn entries(&self, now: Tick) -> impl Iterator<Item = &OperationEntry<T>> {
         let entries = self.entries.iter().map(|(_, entry)| entry);
         entries.filter(move |entry| !entry.is_expired(now))
     }
@@ -108,10 +112,10 @@ impl<T> Shard<T> {
     /// expired, if there is one: that is returned.
     pub(super) fn insert(
         &mut self,
-        id: Hashed<'_>,
-        entry: Entry<T>,
+        id: HashedId<'_>,
+        entry: OperationEntry<T>,
         term: Option<Duration>,
-    ) -> (Slot, Option<Entry<T>>) {
+    ) -> (Slot, Option<OperationEntry<T>>) {
         let replaced = self.remove(id);
         let hash = entry.hash();
         let slot = self.entries.insert(entry);
@@ -124,23 +128,23 @@ impl<T> Shard<T> {
     }
 
     /// The operation in its place, to be changed.
-    pub(super) fn place(&mut self, id: Hashed<'_>, now: Tick) -> Option<Place<'_, T>> {
+    pub(super) fn place(&mut self, id: HashedId<'_>, now: Tick) -> Option<EntryMut<'_, T>> {
         let slot = self.slot(id)?;
         let is_there = !self.entries.get(slot as usize)?.is_expired(now);
-        is_there.then_some(Place { slot, shard: self })
+        is_there.then_some(EntryMut { slot, shard: self })
     }
 
-    pub(super) fn remove(&mut self, id: Hashed<'_>) -> Option<Entry<T>> {
+    pub(super) fn remove(&mut self, id: HashedId<'_>) -> Option<OperationEntry<T>> {
         self.take(self.slot(id)?)
     }
 
     /// The operation in this slot.
-    pub(super) fn get_at(&self, slot: Slot) -> Option<&Entry<T>> {
+    pub(super) fn get_at(&self, slot: Slot) -> Option<&OperationEntry<T>> {
         self.entries.get(slot as usize)
     }
 
     /// The operation in this slot, if it has this number.
-    pub(super) fn numbered(&self, slot: Slot, number: u64) -> Option<&Entry<T>> {
+    pub(super) fn numbered(&self, slot: Slot, number: u64) -> Option<&OperationEntry<T>> {
         self.get_at(slot).filter(|entry| entry.number == number)
     }
 
@@ -150,7 +154,7 @@ impl<T> Shard<T> {
     }
 
     /// Empties a slot.
-    pub(super) fn take(&mut self, slot: Slot) -> Option<Entry<T>> {
+    pub(super) fn take(&mut self, slot: Slot) -> Option<OperationEntry<T>> {
         let hash = self.entries.get(slot as usize)?.hash();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
             found.remove();
@@ -163,7 +167,7 @@ impl<T> Shard<T> {
     }
 
     /// Takes out at most `limit` of what has expired.
-    pub(super) fn purge(&mut self, now: Tick, limit: usize) -> Vec<Entry<T>> {
+    pub(super) fn purge(&mut self, now: Tick, limit: usize) -> Vec<OperationEntry<T>> {
         let mut purged = Vec::new();
         while purged.len() < limit && self.expiring.is_due(now) {
             purged.extend(self.take_first());
@@ -186,7 +190,7 @@ impl<T> Shard<T> {
         until: Tick,
         limits: &Limits<T>,
         mut more: impl FnMut(usize) -> bool,
-    ) -> Vec<Entry<T>> {
+    ) -> Vec<OperationEntry<T>> {
         let mut evicted = Vec::new();
         while let Some((expires, true)) = self.expiring_next(now, limits)
             && expires <= until
@@ -201,7 +205,7 @@ impl<T> Shard<T> {
         evicted
     }
 
-    fn take_first(&mut self) -> Option<Entry<T>> {
+    fn take_first(&mut self) -> Option<OperationEntry<T>> {
         let (_, slot) = self.expiring.first(&self.entries)?;
         self.take(slot)
     }

@@ -6,19 +6,19 @@ use std::{
 };
 
 use super::{
-    MemoryStore, Now,
-    evicting::Wanted,
+    CurrentTime, MemoryStore,
+    eviction::WantedRoom,
     keyring::Keyed,
     keys::KeyEntry,
-    ledger::At,
+    ledger::EntryLocation,
     limits::Weight,
-    shard::{Entry, Tick},
+    shard::{OperationEntry, Tick},
 };
 use crate::{
     operation::{OperationId, Outcome, Payload, Progress},
     store::{
         Created, FencingToken, NewOperation, NodeId, Record, Repository, Reservation, StoreError,
-        Version, Written, record::Change,
+        Version, Written, record::ChangeOutcome,
     },
 };
 
@@ -35,7 +35,7 @@ impl<T: Payload> MemoryStore<T> {
         record: &Arc<Record<T>>,
         weight: Weight,
         has_room: bool,
-        now: Now,
+        now: CurrentTime,
     ) -> Result<Created<T>, StoreError> {
         // Held to the end, so that key and operation come into being together.
         let mut keyring = new.key.as_ref().map(|key| {
@@ -76,7 +76,7 @@ impl<T: Payload> MemoryStore<T> {
         let term = new.lease.as_ref().map(|lease| lease.term);
         let lease_ends = term.map_or(Tick::NEVER, |term| now.tick.plus(term));
         let number = self.shared.created.fetch_add(1, Relaxed);
-        let entry = Entry::new(
+        let entry = OperationEntry::new(
             number,
             Arc::clone(record),
             weight,
@@ -88,7 +88,7 @@ impl<T: Payload> MemoryStore<T> {
         let (slot, mut replaced) = shard.insert(hashed, entry, term);
         self.settle(replaced.as_slice());
         if let Some(owner) = &new.owner {
-            let at = At {
+            let at = EntryLocation {
                 shard: hashed.shard(),
                 slot,
             };
@@ -116,7 +116,7 @@ impl<T: Payload> MemoryStore<T> {
     fn change(
         &self,
         id: &OperationId,
-        change: impl FnOnce(&mut Entry<T>, Now) -> Change,
+        change: impl FnOnce(&mut OperationEntry<T>, CurrentTime) -> ChangeOutcome,
     ) -> Result<Written<T>, StoreError> {
         self.change_holding(id, None, change)
     }
@@ -126,7 +126,7 @@ impl<T: Payload> MemoryStore<T> {
         &self,
         id: &OperationId,
         term: Option<Duration>,
-        change: impl FnOnce(&mut Entry<T>, Now) -> Change,
+        change: impl FnOnce(&mut OperationEntry<T>, CurrentTime) -> ChangeOutcome,
     ) -> Result<Written<T>, StoreError> {
         let now = self.now();
         let id = self.hashed(id);
@@ -138,9 +138,9 @@ impl<T: Payload> MemoryStore<T> {
         let change = change(entry, now);
         let record = Arc::clone(&entry.record);
         match change {
-            Change::Made => {}
-            Change::MadeBefore => return Ok(Written::Done(record)),
-            Change::Refused => return Ok(Written::Lost(record)),
+            ChangeOutcome::Made => {}
+            ChangeOutcome::MadeBefore => return Ok(Written::Done(record)),
+            ChangeOutcome::Refused => return Ok(Written::Lost(record)),
         }
         if term.is_some() {
             place.hold(now.tick, term);
@@ -208,7 +208,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 Err(StoreError::Full) => {
                     has_room = self.make_room(
                         || self.shared.room.take(&self.limits, weight),
-                        Wanted {
+                        WantedRoom {
                             owner: new.owner.as_ref(),
                             weight,
                         },
@@ -263,7 +263,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
     ) -> Result<Written<T>, StoreError> {
         let ttl = self.limits.ttl;
         let write = self.change(id, |entry, now| {
-            entry.change(|record| record.overrule(version, outcome, now.wall, ttl))
+            entry.change(|record| record.force_finish(version, outcome, now.wall, ttl))
         })?;
         if let Written::Done(record) = &write {
             self.recall(id, record.node());
@@ -277,7 +277,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let removed = loop {
             // Its key is locked before it, and held to the end: in between the
             // key would look free.
-            let name_of = |entry: &Entry<T>| entry.key().cloned();
+            let name_of = |entry: &OperationEntry<T>| entry.key().cloned();
             let Some(name) = self.lock(hashed.shard()).get(hashed, now).map(name_of) else {
                 return Ok(Written::Gone);
             };

@@ -37,7 +37,7 @@ impl fmt::Debug for PostgresEngine {
     }
 }
 
-pub(super) type Ask<'a> = Query<'a, Sql, PgArguments>;
+pub(super) type SqlQuery<'a> = Query<'a, Sql, PgArguments>;
 
 /// How long a statement may take, before the server counts as away.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -60,18 +60,18 @@ impl PostgresEngine {
         }
     }
 
-    pub(super) async fn row(&self, ask: Ask<'_>) -> Answer<PgRow> {
+    pub(super) async fn row(&self, ask: SqlQuery<'_>) -> Answer<PgRow> {
         let row = self.ask(async |connection| ask.fetch_optional(connection).await);
         Ok(row.await?.ok_or(Unexpected::Missing("row"))?)
     }
 
-    pub(super) async fn rows(&self, ask: Ask<'_>) -> Answer<Vec<PgRow>> {
+    pub(super) async fn rows(&self, ask: SqlQuery<'_>) -> Answer<Vec<PgRow>> {
         self.ask(async |connection| ask.fetch_all(connection).await)
             .await
     }
 
     /// How many rows it was done to.
-    pub(super) async fn count(&self, ask: Ask<'_>) -> Answer<u64> {
+    pub(super) async fn count(&self, ask: SqlQuery<'_>) -> Answer<u64> {
         let done = self.ask(async |connection| ask.execute(connection).await);
         Ok(done.await?.rows_affected())
     }

@@ -32,39 +32,39 @@ const REST: Duration = Duration::from_secs(5);
 pub(super) struct Connections {
     pool: PgPool,
     at_most: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<ConnectionQueue>,
     /// A connection goes back to its pool in a task: of the runtime at hand or, where there
     /// is none, of this one.
     runtime: Handle,
 }
 
 #[derive(Default)]
-struct Queue {
+struct ConnectionQueue {
     /// How many are lent.
     lent: usize,
     /// How many of those wait for the pool: what comes free goes to it.
     at_the_pool: usize,
-    waiting: VecDeque<oneshot::Sender<Lent>>,
+    waiting: VecDeque<oneshot::Sender<ConnectionPermit>>,
     /// What nobody waits for, the latest last. With those that are lent they are
     /// never more than there may be.
-    idle: Vec<Fit>,
+    idle: Vec<IdleConnection>,
     /// How few of them there have been at some time since they were last looked at;
     /// `None` if nobody looks.
     fewest: Option<usize>,
 }
 
 /// A connection that is fit for the next statement.
-struct Fit {
+struct IdleConnection {
     connection: PoolConnection<Postgres>,
     /// How many it has served in a row.
     statements: u32,
 }
 
 /// The right to use a connection, and soon a connection.
-pub(super) struct Lent {
+pub(super) struct ConnectionPermit {
     /// `None` once it has been passed on.
     of: Option<Arc<Connections>>,
-    fit: Option<Fit>,
+    fit: Option<IdleConnection>,
     /// A statement has begun on it and not ended well.
     is_busy: bool,
 }
@@ -90,7 +90,7 @@ impl Connections {
         &self.pool
     }
 
-    pub(super) async fn lend(self: &Arc<Self>) -> Result<Lent, sqlx::Error> {
+    pub(super) async fn lend(self: &Arc<Self>) -> Result<ConnectionPermit, sqlx::Error> {
         if self.pool.is_closed() {
             return Err(sqlx::Error::PoolClosed);
         }
@@ -106,7 +106,7 @@ impl Connections {
             }
         };
         let mut lent = match turn {
-            Ok(fit) => Lent {
+            Ok(fit) => ConnectionPermit {
                 of: Some(Arc::clone(self)),
                 fit,
                 is_busy: false,
@@ -117,7 +117,7 @@ impl Connections {
                 .map_err(|_| sqlx::Error::WorkerCrashed)?,
         };
         if lent.fit.is_none() {
-            lent.fit = Some(Fit {
+            lent.fit = Some(IdleConnection {
                 connection: self.acquire().await?,
                 statements: 0,
             });
@@ -126,22 +126,26 @@ impl Connections {
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        struct AtThePool<'a>(&'a Connections);
+        struct PoolWait<'a>(&'a Connections);
 
-        impl Drop for AtThePool<'_> {
+        impl Drop for PoolWait<'_> {
             fn drop(&mut self) {
                 self.0.queue().at_the_pool -= 1;
             }
         }
 
         self.queue().at_the_pool += 1;
-        let _waiting = AtThePool(self);
+        let _waiting = PoolWait(self);
         self.pool.acquire().await
     }
 
     /// Takes back what nobody here waits for: keeps it for a moment, or lets the pool
     /// have it.
-    fn take_back(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, fit: Option<Fit>) {
+    fn take_back(
+        self: &Arc<Self>,
+        mut queue: MutexGuard<'_, ConnectionQueue>,
+        fit: Option<IdleConnection>,
+    ) {
         queue.lent -= 1;
         let keeps = queue.at_the_pool == 0 && !self.pool.is_closed();
         let unkept = match fit {
@@ -161,25 +165,25 @@ impl Connections {
         let _entered = runtime.enter();
         drop(unkept);
         if !looks_on {
-            runtime.spawn(Keeper(Arc::downgrade(self)).run());
+            runtime.spawn(IdleReaper(Arc::downgrade(self)).run());
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, ConnectionQueue> {
         // A critical section only moves finished values.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
-    fn take_idle(&mut self) -> Option<Fit> {
+impl ConnectionQueue {
+    fn take_idle(&mut self) -> Option<IdleConnection> {
         let fit = self.idle.pop();
         self.fewest = self.fewest.map(|fewest| fewest.min(self.idle.len()));
         fit
     }
 
     /// Those that were not needed since it was looked at last.
-    fn take_unneeded(&mut self) -> Vec<Fit> {
+    fn take_unneeded(&mut self) -> Vec<IdleConnection> {
         let unneeded = self.fewest.unwrap_or_default();
         let unneeded = self.idle.drain(..unneeded).collect();
         self.fewest = (!self.idle.is_empty()).then_some(self.idle.len());
@@ -188,9 +192,9 @@ impl Queue {
 }
 
 /// Gives back what is not needed, as long as there is something to look at.
-struct Keeper(Weak<Connections>);
+struct IdleReaper(Weak<Connections>);
 
-impl Keeper {
+impl IdleReaper {
     async fn run(mut self) {
         loop {
             sleep(IDLE).await;
@@ -210,7 +214,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for IdleReaper {
     /// If its runtime goes, nothing is kept for ever.
     fn drop(&mut self) {
         let Some(connections) = self.0.upgrade() else {
@@ -238,7 +242,7 @@ impl Drop for Connections {
     }
 }
 
-impl Lent {
+impl ConnectionPermit {
     /// The connection, for one statement.
     pub(super) fn begin(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         self.is_busy = true;
@@ -253,7 +257,7 @@ impl Lent {
     }
 
     /// The connection, if it is fit for the next statement.
-    fn take_fit(&mut self, runtime: &Handle) -> Option<Fit> {
+    fn take_fit(&mut self, runtime: &Handle) -> Option<IdleConnection> {
         let fit = self.fit.take()?;
         let _entered = runtime.enter();
         if self.is_busy {
@@ -265,7 +269,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let Some(of) = self.of.take() else {
             return;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sqlx::{Row, query};
 
 use super::{
-    asking::{Ask, PostgresEngine},
+    asking::{PostgresEngine, SqlQuery},
     error::{Unexpected, store_error},
     schema,
     values::{
@@ -20,8 +20,8 @@ use crate::{
     store::{
         FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         durable::{
-            Abandoned, Cell, Engine, Free, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
-            NewCell, NextCell, Notice, Reader, Replaced, Stamp,
+            Cell, CellReader, Engine, Inserted, KeyCell, LapsedCell, LeaseChange, ListCells,
+            ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
         },
     },
 };
@@ -31,11 +31,11 @@ type Answer<T> = Result<T, StoreError>;
 impl PostgresEngine {
     /// A conditional change, which says what it found instead. That may be what was
     /// expected, if somebody else was faster in between.
-    async fn replaced(&self, id: &OperationId, ask: Ask<'_>) -> Answer<Replaced> {
+    async fn replaced(&self, id: &OperationId, ask: SqlQuery<'_>) -> Answer<Replaced> {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
         }
-        let found = self.read(id, Reader::Store).await?;
+        let found = self.read(id, CellReader::Store).await?;
         Ok(found.map_or(Replaced::Gone, Replaced::Found))
     }
 
@@ -85,11 +85,11 @@ impl Engine for PostgresEngine {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
     const KEEPS_EXPIRED: bool = true;
 
-    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
         let id = id.to_string();
         let (is_store, owner) = match reader {
-            Reader::Store => (true, None),
-            Reader::Owner(owner) => (false, owner),
+            CellReader::Store => (true, None),
+            CellReader::Owner(owner) => (false, owner),
         };
         let ask = query(&self.statements.read)
             .bind(&id)
@@ -145,7 +145,7 @@ impl Engine for PostgresEngine {
         let sql = match (next.expires_at, next.lease) {
             (Some(_), _) => &statements.end,
             (None, LeaseChange::Kept) => &statements.change,
-            (None, LeaseChange::TakenOver(_)) => &statements.take_over,
+            (None, LeaseChange::Reclaimed(_)) => &statements.take_over,
             (None, LeaseChange::HandedOn(_)) => &statements.hand_on,
         };
         let ((version, token), (next_version, next_token)) = (stamp(expected), stamp(next.stamp));
@@ -160,7 +160,7 @@ impl Engine for PostgresEngine {
         let ask = match (next.expires_at, next.lease) {
             (Some(at), _) => ask.bind(next.result).bind(moment(at).rounded),
             (None, LeaseChange::Kept) => ask,
-            (None, LeaseChange::TakenOver(term) | LeaseChange::HandedOn(term)) => {
+            (None, LeaseChange::Reclaimed(term) | LeaseChange::HandedOn(term)) => {
                 ask.bind(micros(term))
             }
         };
@@ -209,10 +209,10 @@ impl Engine for PostgresEngine {
         self.count(ask).await.map(drop)
     }
 
-    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
         let sql = match which {
-            Free::Released => &self.statements.released,
-            Free::Over => &self.statements.abandoned,
+            ReclaimFilter::Released => &self.statements.released,
+            ReclaimFilter::Over => &self.statements.abandoned,
         };
         let ask = query(sql).bind(count(limit));
         let rows = self.rows(ask).await?;
@@ -274,7 +274,7 @@ impl Engine for PostgresEngine {
         Ok(self.count(ask).await? > 0)
     }
 
-    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
+    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
         let sql = match ask.owner {
             Some(_) => &self.statements.list,
             None => &self.statements.list_nobodys,

@@ -145,17 +145,17 @@ mod tests {
 
     /// As a server says it, with where in its own source.
     #[derive(Debug)]
-    struct Raised;
+    struct ServerMessage;
 
-    impl fmt::Display for Raised {
+    impl fmt::Display for ServerMessage {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "{} at line 768", self.message())
         }
     }
 
-    impl Error for Raised {}
+    impl Error for ServerMessage {}
 
-    impl DatabaseError for Raised {
+    impl DatabaseError for ServerMessage {
         fn message(&self) -> &str {
             "role \"nobody\" does not exist"
         }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_line_of_the_server_s_own_source_is_not_told() {
-        let raised = || SqlError::Database(Box::new(Raised));
+        let raised = || SqlError::Database(Box::new(ServerMessage));
         assert_eq!(
             store_error(raised()).chain(),
             "the store is unavailable: role \"nobody\" does not exist"

@@ -27,13 +27,13 @@ pub(super) fn scripts(names: &Names) -> impl Iterator<Item = String> {
 }
 
 /// What a server tells of itself.
-pub(super) struct Told {
+pub(super) struct ServerInfo {
     pub(super) is_standby: bool,
     /// Settings with which it loses what it acknowledged, and what they are.
     pub(super) losing: Vec<(&'static str, Box<str>)>,
 }
 
-impl Told {
+impl ServerInfo {
     /// What keeps a server in use from being as durable as it was when it was taken.
     pub(super) fn health(self, durable: bool) -> Health {
         let standby = self.is_standby.then_some(HealthWarning::Standby);
@@ -46,7 +46,7 @@ impl Told {
     }
 }
 
-pub(super) async fn ask_server(connection: &mut PgConnection) -> Result<Told, sqlx::Error> {
+pub(super) async fn ask_server(connection: &mut PgConnection) -> Result<ServerInfo, sqlx::Error> {
     let row = query(include_str!("sql/server.sql"))
         .fetch_one(connection)
         .await?;
@@ -57,7 +57,7 @@ pub(super) async fn ask_server(connection: &mut PgConnection) -> Result<Told, sq
             losing.push((setting, value.into()));
         }
     }
-    Ok(Told {
+    Ok(ServerInfo {
         is_standby: row.try_get("is_standby")?,
         losing,
     })

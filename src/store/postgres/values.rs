@@ -10,7 +10,7 @@ use crate::{
     operation::{State, StateSet},
     store::{
         FencingToken, StoreError,
-        durable::{Abandoned, Cell, KeyCell, Listed, Stamp, StandsFor},
+        durable::{Cell, KeyCell, LapsedCell, ListedCell, Stamp, StandsFor},
     },
 };
 
@@ -80,12 +80,12 @@ pub(super) fn cell(row: &PgRow) -> Answer<Cell> {
 }
 
 /// A live operation whose lease is over. Its head may be anything.
-pub(super) fn abandoned(row: &PgRow) -> Answer<Abandoned> {
+pub(super) fn abandoned(row: &PgRow) -> Answer<LapsedCell> {
     let cell = bytes(row, "head").map(|head| Cell {
         head,
         result: None, // it is live
     });
-    Ok(Abandoned {
+    Ok(LapsedCell {
         id: name(row)?,
         cell,
         request: optional_bytes(row, "request")?,
@@ -93,13 +93,13 @@ pub(super) fn abandoned(row: &PgRow) -> Answer<Abandoned> {
 }
 
 /// A row of a list; of an empty one there is a row all the same.
-pub(super) fn listed(row: &PgRow) -> Answer<Option<Listed>> {
+pub(super) fn listed(row: &PgRow) -> Answer<Option<ListedCell>> {
     let number: Option<i64> = row.try_get("number").map_err(store_error)?;
     let Some(number) = number else {
         return Ok(None);
     };
     let is_read: bool = row.try_get("is_read").map_err(store_error)?;
-    Ok(Some(Listed {
+    Ok(Some(ListedCell {
         number: number.cast_unsigned(),
         id: name(row)?,
         cell: is_read.then(|| cell(row)),

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use super::Record;
 use crate::{
     operation::{Outcome, Progress, State, Status},
-    store::{FencingToken, NodeId, Version, history::Past},
+    store::{FencingToken, NodeId, Version, history::PastVersion},
 };
 
 /// What a conditional change comes to that is made to a record in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum ChangeOutcome {
     /// It is made: to be written.
     Made,
     /// The same holder made the same before: nothing is changed.
@@ -21,12 +21,12 @@ pub(crate) enum Change {
 
 impl<T> Record<T> {
     /// [`started`](Self::started), in place.
-    pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> Change {
+    pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> ChangeOutcome {
         if !self.is_held_by(token) {
-            return Change::Refused;
+            return ChangeOutcome::Refused;
         }
         if self.started_by == Some(token) {
-            return Change::MadeBefore;
+            return ChangeOutcome::MadeBefore;
         }
         self.next_version(self.operation.state() == State::Pending);
         if self.operation.transition(Status::Running, at).is_err() {
@@ -35,7 +35,7 @@ impl<T> Record<T> {
         }
         self.attempts += 1;
         self.started_by = Some(token);
-        Change::Made
+        ChangeOutcome::Made
     }
 
     /// [`reported`](Self::reported), in place.
@@ -44,16 +44,16 @@ impl<T> Record<T> {
         token: FencingToken,
         progress: Progress,
         at: SystemTime,
-    ) -> Change {
+    ) -> ChangeOutcome {
         if !self.is_held_by(token) {
-            return Change::Refused;
+            return ChangeOutcome::Refused;
         }
         if self.operation.metadata().progress() == Some(&progress) {
-            return Change::MadeBefore;
+            return ChangeOutcome::MadeBefore;
         }
         self.next_version(false);
         self.operation.report(progress, at);
-        Change::Made
+        ChangeOutcome::Made
     }
 
     /// [`finished`](Self::finished), in place.
@@ -64,52 +64,52 @@ impl<T> Record<T> {
         progress: Option<Progress>,
         at: SystemTime,
         ttl: Duration,
-    ) -> Change {
+    ) -> ChangeOutcome {
         if self.token != token {
-            return Change::Refused;
+            return ChangeOutcome::Refused;
         }
         if self.operation.state().is_terminal() {
             // Whoever ends it from outside raises the token, so it was this
             // holder that ended it: in the same way, as far as can be told.
             return match self.has_ended_like(&outcome) {
-                true => Change::MadeBefore,
-                false => Change::Refused,
+                true => ChangeOutcome::MadeBefore,
+                false => ChangeOutcome::Refused,
             };
         }
         self.end(outcome, progress, at, ttl)
     }
 
     /// [`overruled`](Self::force_finished), in place.
-    pub(crate) fn overrule(
+    pub(crate) fn force_finish(
         &mut self,
         version: Version,
         outcome: Outcome<T>,
         at: SystemTime,
         ttl: Duration,
-    ) -> Change {
+    ) -> ChangeOutcome {
         if self.version != Some(version) || self.operation.state().is_terminal() {
-            return Change::Refused;
+            return ChangeOutcome::Refused;
         }
         self.token = self.token.next();
         self.end(outcome, None, at, ttl)
     }
 
     /// [`taken_over`](Self::reclaimed), in place.
-    pub(crate) fn take_over(&mut self, node: &NodeId) -> Change {
+    pub(crate) fn reclaim(&mut self, node: &NodeId) -> ChangeOutcome {
         if self.operation.state().is_terminal() {
-            return Change::Refused;
+            return ChangeOutcome::Refused;
         }
         self.next_version(false);
         self.token = self.token.next();
         self.node = Some(node.clone());
-        Change::Made
+        ChangeOutcome::Made
     }
 
     /// [`claimed`](Self::claimed), in place.
-    pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> Change {
+    pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> ChangeOutcome {
         match self.is_held_by(token) {
-            true => self.take_over(node),
-            false => Change::Refused,
+            true => self.reclaim(node),
+            false => ChangeOutcome::Refused,
         }
     }
 
@@ -132,7 +132,7 @@ impl<T> Record<T> {
         progress: Option<Progress>,
         at: SystemTime,
         ttl: Duration,
-    ) -> Change {
+    ) -> ChangeOutcome {
         self.next_version(true);
         if let Some(progress) = progress {
             self.operation.report(progress, at);
@@ -142,7 +142,7 @@ impl<T> Record<T> {
         if let Some(at) = at.checked_add(ttl) {
             self.operation.set_expires_at(at);
         }
-        Change::Made
+        ChangeOutcome::Made
     }
 
     /// What it is now becomes its history. It need not be written down if the change
@@ -151,7 +151,7 @@ impl<T> Record<T> {
         if !(leaves_time && self.history.is_told()) {
             let metadata = self.operation.metadata();
             let (at, progress) = (metadata.updated_at(), metadata.progress().cloned());
-            let past = Past::new(self.operation.state(), at, progress);
+            let past = PastVersion::new(self.operation.state(), at, progress);
             let history = std::mem::take(&mut self.history);
             self.history = history.and(past, || self.told_by_times());
         }

@@ -5,24 +5,24 @@ use std::borrow::Cow;
 use super::Record;
 use crate::{
     operation::{Operation, Snapshot, State, Status},
-    store::{Version, history::Past},
+    store::{Version, history::PastVersion},
 };
 
 impl<T> Record<T> {
     /// What it was before, as far as that is remembered: one version each, the
     /// last of them the one before this.
     #[must_use]
-    pub fn history(&self) -> Cow<'_, [Past]> {
+    pub fn history(&self) -> Cow<'_, [PastVersion]> {
         self.history.past(|| self.told_by_times())
     }
 
     /// The history of an operation that has done no more than start and end.
-    pub(super) fn told_by_times(&self) -> Vec<Past> {
+    pub(super) fn told_by_times(&self) -> Vec<PastVersion> {
         let (state, metadata) = (self.operation.state(), self.operation.metadata());
         let pending = (state != State::Pending)
-            .then(|| Past::new(State::Pending, metadata.created_at(), None));
+            .then(|| PastVersion::new(State::Pending, metadata.created_at(), None));
         let started_at = metadata.started_at().filter(|_| state.is_terminal());
-        let running = started_at.map(|at| Past::new(State::Running, Some(at), None));
+        let running = started_at.map(|at| PastVersion::new(State::Running, Some(at), None));
         let mut past: Vec<_> = [pending, running].into_iter().flatten().collect();
         // What was created running has never been pending.
         past.drain(..past.len().saturating_sub(self.versions_before()));
@@ -59,7 +59,7 @@ impl<T> Record<T> {
     }
 
     /// What this was at an earlier version, as far as clients could see it.
-    fn at(&self, version: Option<Version>, past: &Past) -> Self {
+    fn at(&self, version: Option<Version>, past: &PastVersion) -> Self {
         let metadata = self.operation.metadata().before_its_end(
             past.at,
             past.progress.as_deref().cloned(),

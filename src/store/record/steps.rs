@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Change, Record};
+use super::{ChangeOutcome, Record};
 use crate::{
     operation::{Outcome, Progress},
     store::{FencingToken, NodeId, Version},
@@ -58,13 +58,13 @@ impl<T> Record<T> {
         at: SystemTime,
         ttl: Duration,
     ) -> Step<T> {
-        self.step(|next| next.overrule(version, outcome, at, ttl))
+        self.step(|next| next.force_finish(version, outcome, at, ttl))
     }
 
     /// The lease taken over by `node`, with a higher token.
     #[must_use]
     pub fn reclaimed(&self, node: &NodeId) -> Step<T> {
-        self.step(|next| next.take_over(node))
+        self.step(|next| next.reclaim(node))
     }
 
     /// The lease handed on to `node` by whoever holds it, with a higher token.
@@ -75,12 +75,12 @@ impl<T> Record<T> {
 
     /// Where `change` leads, made to a copy. What can still change holds no `T`, so
     /// none has to be cloned.
-    fn step(&self, change: impl FnOnce(&mut Self) -> Change) -> Step<T> {
+    fn step(&self, change: impl FnOnce(&mut Self) -> ChangeOutcome) -> Step<T> {
         let mut next = self.without_result();
         match change(&mut next) {
-            Change::Made => Step::Next(next),
-            Change::MadeBefore => Step::Done,
-            Change::Refused => Step::Lost,
+            ChangeOutcome::Made => Step::Next(next),
+            ChangeOutcome::MadeBefore => Step::Done,
+            ChangeOutcome::Refused => Step::Lost,
         }
     }
 }

@@ -10,11 +10,11 @@ use bytes::Bytes;
 
 use super::{
     desk::{Desk, Holder, text},
-    error::Fault,
+    error::RedbFault,
+    expiring_map::ExpiringEntry,
     file::parse_id,
-    rows::{Bound, CellRow, KeyRow, Parts, millis},
-    terms::Entry,
-    writer::Change,
+    rows::{CellParts, CellRow, KeyRow, RowBinding, millis},
+    writer::Transaction,
 };
 use crate::{
     operation::{OperationId, State},
@@ -31,7 +31,7 @@ struct BoundKey {
 }
 
 /// A cell to be put in.
-pub(super) struct Insert {
+pub(super) struct InsertCell {
     id: OperationId,
     stamp: Stamp,
     state: State,
@@ -44,7 +44,7 @@ pub(super) struct Insert {
     now: u64,
 }
 
-impl From<NewCell<'_>> for Insert {
+impl From<NewCell<'_>> for InsertCell {
     fn from(new: NewCell<'_>) -> Self {
         Self {
             id: new.id.clone(),
@@ -64,14 +64,14 @@ impl From<NewCell<'_>> for Insert {
     }
 }
 
-impl Change for Insert {
+impl Transaction for InsertCell {
     type Answer = Inserted;
 
     fn weight(&self) -> usize {
         self.head.len() + self.request.as_ref().map_or(0, Bytes::len)
     }
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<Inserted, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Inserted, RedbFault> {
         if let Some(key) = &self.key
             && let Some(found) = self.held_key(key, desk)?
         {
@@ -102,9 +102,9 @@ impl Change for Insert {
     }
 }
 
-impl Insert {
+impl InsertCell {
     /// What the key stands for, unless it is free for this.
-    fn held_key(&self, key: &BoundKey, desk: &Desk<'_>) -> Result<Option<KeyCell>, Fault> {
+    fn held_key(&self, key: &BoundKey, desk: &Desk<'_>) -> Result<Option<KeyCell>, RedbFault> {
         match desk.reservation(&key.name) {
             Some(reserved) if Some(reserved.token) == self.reservation => Ok(None),
             Some(reserved) => Ok(Some(KeyCell {
@@ -115,7 +115,7 @@ impl Insert {
         }
     }
 
-    fn put(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), Fault> {
+    fn put(&self, id: &[u8], desk: &mut Desk<'_>) -> Result<(), RedbFault> {
         let owner = self.owner.as_ref().map(|owner| owner.as_str().as_bytes());
         let number = desk.memory.next_number;
         desk.memory.next_number += 1;
@@ -124,7 +124,7 @@ impl Insert {
             number,
             expires_at: None,
             state: self.state,
-            parts: Parts {
+            parts: CellParts {
                 lease: self.lease.is_some(),
                 request: self.request.is_some(),
                 result: false,
@@ -149,7 +149,7 @@ impl Insert {
                 fingerprint: key.fingerprint,
                 token: FencingToken::NONE,
                 until: None,
-                bound: Bound::Operation(id),
+                bound: RowBinding::Operation(id),
             };
             desk.bind(key.name.as_bytes(), &row)?;
             desk.reserve(&key.name, None);
@@ -159,7 +159,7 @@ impl Insert {
 }
 
 /// A cell to be put in the place of another.
-pub(super) struct Replace {
+pub(super) struct ReplaceCell {
     id: OperationId,
     expected: Stamp,
     stamp: Stamp,
@@ -170,7 +170,7 @@ pub(super) struct Replace {
     lease: LeaseChange,
 }
 
-impl Replace {
+impl ReplaceCell {
     pub(super) fn new(id: &OperationId, expected: Stamp, next: NextCell<'_>) -> Self {
         Self {
             id: id.clone(),
@@ -185,14 +185,14 @@ impl Replace {
     }
 }
 
-impl Change for Replace {
+impl Transaction for ReplaceCell {
     type Answer = Replaced;
 
     fn weight(&self) -> usize {
         self.head.len() + self.result.as_ref().map_or(0, Bytes::len)
     }
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, RedbFault> {
         let id = &*text(&self.id);
         let Some(bytes) = desk.row(id)? else {
             return Ok(Replaced::Gone);
@@ -201,7 +201,7 @@ impl Change for Replace {
         let lease = desk.memory.leases.get(&self.id).cloned();
         let may_be = match self.lease {
             LeaseChange::Kept | LeaseChange::HandedOn(_) => true,
-            LeaseChange::TakenOver(_) => {
+            LeaseChange::Reclaimed(_) => {
                 lease.as_ref().is_some_and(|lease| lease.is_over(desk.now))
             }
         };
@@ -216,7 +216,7 @@ impl Change for Replace {
         } else if let Some(lease) = lease {
             let token = self.stamp.token;
             match self.lease {
-                LeaseChange::TakenOver(term) | LeaseChange::HandedOn(term) => {
+                LeaseChange::Reclaimed(term) | LeaseChange::HandedOn(term) => {
                     desk.memory.lease(&self.id, token, desk.now, term);
                 }
                 LeaseChange::Kept if lease.value.token != token => {
@@ -224,7 +224,7 @@ impl Change for Replace {
                         token,
                         ..lease.value
                     };
-                    let lease = Some(Entry { value, ..lease });
+                    let lease = Some(ExpiringEntry { value, ..lease });
                     desk.memory.leases.set(&self.id, lease);
                 }
                 LeaseChange::Kept => {}
@@ -258,17 +258,17 @@ impl Change for Replace {
 }
 
 /// A cell to be removed before its time.
-pub(super) struct Forget {
+pub(super) struct DeleteCell {
     pub(super) id: OperationId,
     pub(super) expected: Stamp,
     pub(super) remains: Bytes,
     pub(super) until: Option<SystemTime>,
 }
 
-impl Change for Forget {
+impl Transaction for DeleteCell {
     type Answer = Replaced;
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Replaced, RedbFault> {
         let id = &*text(&self.id);
         let Some(bytes) = desk.row(id)? else {
             return Ok(Replaced::Gone);
@@ -284,7 +284,7 @@ impl Change for Forget {
         {
             let remains = KeyRow {
                 until: self.until.map(millis),
-                bound: Bound::Remains(&self.remains),
+                bound: RowBinding::Remains(&self.remains),
                 ..KeyRow::decode(&bytes)?
             };
             desk.bind(name, &remains)?;
@@ -294,15 +294,15 @@ impl Change for Forget {
 }
 
 /// What has expired, to be removed.
-pub(super) struct Purge {
+pub(super) struct PurgeExpired {
     pub(super) limit: usize,
     pub(super) now: SystemTime,
 }
 
-impl Change for Purge {
+impl Transaction for PurgeExpired {
     type Answer = usize;
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<usize, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<usize, RedbFault> {
         let mut expired = Vec::new();
         for entry in desk
             .expiry

@@ -10,13 +10,13 @@ use ::redb::{ReadableTable, StorageError, Table, Value, WriteTransaction};
 use bytes::Bytes;
 
 use super::{
-    error::Fault,
-    hot::{Touched, WrittenCell},
-    rows::{Bound, CellRow, KeyRow},
+    cell_cache::{Touched, WrittenCell},
+    error::RedbFault,
+    expiring_map::{ExpiringEntry, ExpiringMap, until},
+    rows::{CellRow, KeyRow, RowBinding},
     tables::{
         CELLS, EXPIRY, KEY_EXPIRY, KEYS, LEASED, LISTED, META, NEXT_NUMBER, REQUESTS, RESULTS,
     },
-    terms::{Entry, Terms, until},
 };
 use crate::{
     operation::OperationId,
@@ -30,18 +30,18 @@ type Blobs<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
 /// What is kept in memory alone.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct VolatileState {
     /// Of each live operation that somebody holds or held, by which token and until
     /// when.
-    pub(super) leases: Terms<OperationId, Holder>,
-    pub(super) reservations: Terms<Arc<str>, Reserved>,
+    pub(super) leases: ExpiringMap<OperationId, Holder>,
+    pub(super) reservations: ExpiringMap<Arc<str>, ReservedRequest>,
     /// The longest term of a lease so far.
     pub(super) longest: Duration,
     /// A number above those of all operations so far.
     pub(super) next_number: u64,
 }
 
-impl Memory {
+impl VolatileState {
     /// Lets `token` hold an operation for `term` from now on.
     pub(super) fn lease(
         &mut self,
@@ -51,7 +51,7 @@ impl Memory {
         term: Duration,
     ) {
         self.longest = self.longest.max(term);
-        let lease = Entry {
+        let lease = ExpiringEntry {
             until: until(now, term),
             value: Holder {
                 token,
@@ -92,7 +92,7 @@ pub(super) enum Standing {
 
 /// A key under which a request is being answered.
 #[derive(Debug, Clone)]
-pub(super) struct Reserved {
+pub(super) struct ReservedRequest {
     pub(super) owner: Option<Owner>,
     pub(super) fingerprint: [u8; 32],
     pub(super) token: FencingToken,
@@ -107,7 +107,7 @@ pub(super) struct Desk<'t> {
     pub(super) key_expiry: Table<'t, (u64, &'static [u8]), ()>,
     pub(super) leased: Table<'t, u64, &'static [u8]>,
     pub(super) listed: Table<'t, (Option<&'static [u8]>, u64), &'static [u8]>,
-    pub(super) memory: &'t mut Memory,
+    pub(super) memory: &'t mut VolatileState,
     /// For leases and reservations.
     pub(super) now: Instant,
     /// For what is in the file, in milliseconds.
@@ -123,9 +123,9 @@ pub(super) struct Desk<'t> {
 impl<'t> Desk<'t> {
     pub(super) fn new(
         write: &'t WriteTransaction,
-        memory: &'t mut Memory,
+        memory: &'t mut VolatileState,
         (now, wall): (Instant, u64),
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, RedbFault> {
         Ok(Self {
             cells: write.open_table(CELLS)?,
             results: write.open_table(RESULTS)?,
@@ -151,7 +151,10 @@ impl<'t> Desk<'t> {
 
     /// How many changes have written anything, and so have to be committed, and to which
     /// cells.
-    pub(super) fn close(mut self, write: &WriteTransaction) -> Result<(u64, Vec<Touched>), Fault> {
+    pub(super) fn close(
+        mut self,
+        write: &WriteTransaction,
+    ) -> Result<(u64, Vec<Touched>), RedbFault> {
         self.next();
         if self.changed > 0 {
             let mut meta = write.open_table(META)?;
@@ -161,12 +164,12 @@ impl<'t> Desk<'t> {
     }
 
     /// The row of a cell.
-    pub(super) fn row(&self, id: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    pub(super) fn row(&self, id: &[u8]) -> Result<Option<Vec<u8>>, RedbFault> {
         Ok(copy(self.cells.get(id))?)
     }
 
     /// The cell that has this row.
-    pub(super) fn cell(&self, id: &[u8], row: &CellRow<'_>) -> Result<Cell, Fault> {
+    pub(super) fn cell(&self, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
         let result = match row.parts.result {
             true => copy(self.results.get(id))?.map(Bytes::from),
             false => None,
@@ -183,7 +186,7 @@ impl<'t> Desk<'t> {
         id: &[u8],
         row: &CellRow<'_>,
         result: Option<&Bytes>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RedbFault> {
         self.is_changed = true;
         let row = row.encode();
         self.cells.insert(id, &*row)?;
@@ -196,7 +199,7 @@ impl<'t> Desk<'t> {
     }
 
     /// Removes a cell, and all that hangs on it but its key.
-    pub(super) fn remove(&mut self, id: &OperationId, row: &CellRow<'_>) -> Result<(), Fault> {
+    pub(super) fn remove(&mut self, id: &OperationId, row: &CellRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let text = text(id);
         if row.parts.result {
@@ -218,7 +221,7 @@ impl<'t> Desk<'t> {
         id: &OperationId,
         text: &[u8],
         row: &CellRow<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RedbFault> {
         if row.parts.request {
             self.requests.remove(text)?;
         }
@@ -230,17 +233,21 @@ impl<'t> Desk<'t> {
     }
 
     /// The reservation of a key that has not lapsed.
-    pub(super) fn reservation(&self, name: &Arc<str>) -> Option<&Reserved> {
+    pub(super) fn reservation(&self, name: &Arc<str>) -> Option<&ReservedRequest> {
         let reserved = self.memory.reservations.get(name)?;
         (!reserved.is_over(self.now)).then_some(&reserved.value)
     }
 
-    pub(super) fn reserve(&mut self, name: &Arc<str>, entry: Option<Entry<Reserved>>) {
+    pub(super) fn reserve(
+        &mut self,
+        name: &Arc<str>,
+        entry: Option<ExpiringEntry<ReservedRequest>>,
+    ) {
         self.memory.reservations.set(name, entry);
     }
 
     /// What a key that nobody reserved stands for; `None` if it is free.
-    pub(super) fn key(&self, name: &str, now: u64) -> Result<Option<KeyCell>, Fault> {
+    pub(super) fn key(&self, name: &str, now: u64) -> Result<Option<KeyCell>, RedbFault> {
         let Some(row) = self.keys.get(name.as_bytes())? else {
             return Ok(None);
         };
@@ -249,9 +256,9 @@ impl<'t> Desk<'t> {
             return Ok(None);
         }
         let stands_for = match row.bound {
-            Bound::Remains(head) => StandsFor::Remains(Bytes::copy_from_slice(head)),
-            Bound::Answer(answer) => StandsFor::Answer(Bytes::copy_from_slice(answer)),
-            Bound::Operation(id) => {
+            RowBinding::Remains(head) => StandsFor::Remains(Bytes::copy_from_slice(head)),
+            RowBinding::Answer(answer) => StandsFor::Answer(Bytes::copy_from_slice(answer)),
+            RowBinding::Operation(id) => {
                 let Some(bytes) = self.row(id)? else {
                     return Ok(None);
                 };
@@ -269,7 +276,7 @@ impl<'t> Desk<'t> {
     }
 
     /// Puts what a key is bound to in the place of what it was bound to.
-    pub(super) fn bind(&mut self, name: &[u8], next: &KeyRow<'_>) -> Result<(), Fault> {
+    pub(super) fn bind(&mut self, name: &[u8], next: &KeyRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.insert(name, &*next.encode()))?;
         self.forget_expiry(name, before)?;
@@ -280,14 +287,14 @@ impl<'t> Desk<'t> {
     }
 
     /// Frees a key.
-    pub(super) fn unbind(&mut self, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn unbind(&mut self, name: &[u8]) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.remove(name))?;
         self.forget_expiry(name, before)
     }
 
     /// Frees the key of an operation, if that is what it is bound to.
-    pub(super) fn unbind_from(&mut self, name: &[u8], id: &[u8]) -> Result<(), Fault> {
+    pub(super) fn unbind_from(&mut self, name: &[u8], id: &[u8]) -> Result<(), RedbFault> {
         match self.bound_to(name, id)? {
             true => self.unbind(name),
             false => Ok(()),
@@ -295,7 +302,7 @@ impl<'t> Desk<'t> {
     }
 
     /// Whether a key is bound to this operation.
-    pub(super) fn bound_to(&self, name: &[u8], id: &[u8]) -> Result<bool, Fault> {
+    pub(super) fn bound_to(&self, name: &[u8], id: &[u8]) -> Result<bool, RedbFault> {
         match self.keys.get(name)? {
             Some(row) => Ok(KeyRow::decode(row.value()).is_ok_and(|row| row.is_of(id))),
             None => Ok(false),
@@ -303,7 +310,7 @@ impl<'t> Desk<'t> {
     }
 
     /// One that is damaged does not say when.
-    fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), Fault> {
+    fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), RedbFault> {
         let until = before.and_then(|before| KeyRow::decode(&before).ok()?.until);
         if let Some(until) = until {
             self.key_expiry.remove((until, name))?;
@@ -312,14 +319,14 @@ impl<'t> Desk<'t> {
     }
 
     /// Takes out of the order of expiry what is removed, or cannot be.
-    pub(super) fn expire(&mut self, at: (u64, u64)) -> Result<(), Fault> {
+    pub(super) fn expire(&mut self, at: (u64, u64)) -> Result<(), RedbFault> {
         self.is_changed = true;
         self.expiry.remove(at)?;
         Ok(())
     }
 
     /// The same of a key.
-    pub(super) fn expire_key(&mut self, until: u64, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn expire_key(&mut self, until: u64, name: &[u8]) -> Result<(), RedbFault> {
         self.is_changed = true;
         self.key_expiry.remove((until, name))?;
         Ok(())

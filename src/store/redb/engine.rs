@@ -13,24 +13,24 @@ use tokio::{
 
 use super::{
     RedbError, RedbStats,
-    changes::{Forget, Insert, Purge, Replace},
-    desk::{Reserved, text},
-    error::Fault,
+    cell_cache::CellCache,
+    changes::{DeleteCell, InsertCell, PurgeExpired, ReplaceCell},
+    desk::{ReservedRequest, text},
+    error::RedbFault,
     file::{Access, Medium, ReadError, Slot, closed},
-    hot::Hot,
-    key_changes::{ReleaseKey, Reserve, Settle},
-    leases::LeaseAsk,
-    origin::Origin,
+    key_changes::{CompleteKey, ReleaseKey, ReserveKey},
+    leases::LeaseRequest,
+    named_file::NamedFile,
     reading,
-    writer::{self, Ask, Change, Counted, Started},
+    writer::{self, Started, Transaction, WriterCounters, WriterRequest},
 };
 use crate::{
     operation::OperationId,
     store::{
         FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         durable::{
-            Abandoned, Cell, Engine, Free, Inserted, KeyCell, ListAsk, Listed, NewCell, NextCell,
-            Notice, Reader, Replaced, Stamp,
+            Cell, CellReader, Engine, Inserted, KeyCell, LapsedCell, ListCells, ListedCell,
+            NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
         },
     },
 };
@@ -38,10 +38,10 @@ use crate::{
 /// What the cells of a [`RedbStore`](super::RedbStore) are kept in.
 pub struct RedbEngine {
     pub(super) slot: Slot,
-    asks: mpsc::Sender<Ask>,
-    counted: Arc<Counted>,
-    hot: Arc<Hot>,
-    origin: Option<Origin>,
+    asks: mpsc::Sender<WriterRequest>,
+    counted: Arc<WriterCounters>,
+    hot: Arc<CellCache>,
+    origin: Option<NamedFile>,
 }
 
 impl RedbEngine {
@@ -72,22 +72,27 @@ impl RedbEngine {
     }
 
     /// Asks the writer; `None` if it is gone.
-    pub(super) async fn ask<A>(&self, ask: impl FnOnce(oneshot::Sender<A>) -> Ask) -> Option<A> {
+    pub(super) async fn ask<A>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<A>) -> WriterRequest,
+    ) -> Option<A> {
         let (waiting, answer) = oneshot::channel();
         self.asks.send(ask(waiting)).await.ok()?;
         answer.await.ok()
     }
 
-    async fn change<C: Change>(&self, change: C) -> Result<C::Answer, StoreError> {
-        let answer = self.ask(|waiting| Ask::change(change, waiting)).await;
+    async fn change<C: Transaction>(&self, change: C) -> Result<C::Answer, StoreError> {
+        let answer = self
+            .ask(|waiting| WriterRequest::change(change, waiting))
+            .await;
         answer.unwrap_or_else(|| Err(closed()))
     }
 
     async fn lease<A>(
         &self,
-        ask: impl FnOnce(oneshot::Sender<Result<A, StoreError>>) -> LeaseAsk,
+        ask: impl FnOnce(oneshot::Sender<Result<A, StoreError>>) -> LeaseRequest,
     ) -> Result<A, StoreError> {
-        let answer = self.ask(|waiting| Ask::Lease(ask(waiting))).await;
+        let answer = self.ask(|waiting| WriterRequest::Lease(ask(waiting))).await;
         answer.unwrap_or_else(|| Err(closed()))
     }
 
@@ -96,11 +101,11 @@ impl RedbEngine {
     /// once more.
     async fn look<A: Send + 'static>(
         &self,
-        read: impl Fn(&ReadTransaction) -> Result<A, Fault> + Clone + Send + 'static,
+        read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Clone + Send + 'static,
     ) -> Result<A, StoreError> {
         match self.look_once(read.clone()).await {
             Err(error) if error.is_of_the_disk() => {
-                self.ask(Ask::Check).await.ok_or_else(closed)?;
+                self.ask(WriterRequest::Check).await.ok_or_else(closed)?;
                 Ok(self.look_once(read).await?)
             }
             answer => Ok(answer?),
@@ -109,7 +114,7 @@ impl RedbEngine {
 
     async fn look_once<A: Send + 'static>(
         &self,
-        read: impl Fn(&ReadTransaction) -> Result<A, Fault> + Send + 'static,
+        read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Send + 'static,
     ) -> Result<A, ReadError> {
         let access = Arc::clone(&self.slot).read_owned().await;
         let look = move || access.read(read);
@@ -127,7 +132,12 @@ impl RedbEngine {
 
     /// What was written last, while the file is open; `None` says that the file has to be
     /// asked.
-    fn hot(&self, access: &Access, id: &[u8], reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
+    fn hot(
+        &self,
+        access: &Access,
+        id: &[u8],
+        reader: CellReader<'_>,
+    ) -> Option<Answer<Option<Cell>>> {
         match access.database() {
             Ok(_) => {}
             Err(error) if error.is_transient() => return None,
@@ -151,29 +161,29 @@ impl Engine for RedbEngine {
     const READ_AGAIN: Option<Duration> = None;
     const KEEPS_EXPIRED: bool = true;
 
-    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
         let id = text(id);
         if let Some(answer) = self.hot(&*self.slot.read().await, &id, reader) {
             return answer;
         }
         let asks = match reader {
-            Reader::Store => None,
-            Reader::Owner(owner) => Some(owner.cloned()),
+            CellReader::Store => None,
+            CellReader::Owner(owner) => Some(owner.cloned()),
         };
         let read = move |read: &ReadTransaction| {
             let asks = asks.as_ref().map(Option::as_ref);
-            reading::cell(read, &id, asks.map_or(Reader::Store, Reader::Owner))
+            reading::cell(read, &id, asks.map_or(CellReader::Store, CellReader::Owner))
         };
         self.look(read).await
     }
 
-    fn read_now(&self, id: &OperationId, reader: Reader<'_>) -> Option<Answer<Option<Cell>>> {
+    fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Answer<Option<Cell>>> {
         let access = self.slot.try_read().ok()?;
         self.hot(&access, &text(id), reader)
     }
 
     async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
-        self.change(Insert::from(new)).await
+        self.change(InsertCell::from(new)).await
     }
 
     async fn replace(
@@ -182,7 +192,7 @@ impl Engine for RedbEngine {
         expected: Stamp,
         next: NextCell<'_>,
     ) -> Answer<Replaced> {
-        self.change(Replace::new(id, expected, next)).await
+        self.change(ReplaceCell::new(id, expected, next)).await
     }
 
     async fn delete(
@@ -192,7 +202,7 @@ impl Engine for RedbEngine {
         remains: &[u8],
         until: Option<SystemTime>,
     ) -> Answer<Replaced> {
-        let forget = Forget {
+        let forget = DeleteCell {
             id: id.clone(),
             expected,
             remains: Bytes::copy_from_slice(remains),
@@ -202,22 +212,22 @@ impl Engine for RedbEngine {
     }
 
     async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
-        self.lease(|waiting| LeaseAsk::Renew(held.to_vec(), term, waiting))
+        self.lease(|waiting| LeaseRequest::Renew(held.to_vec(), term, waiting))
             .await
     }
 
     async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
-        self.lease(|waiting| LeaseAsk::Release(held.to_vec(), waiting))
+        self.lease(|waiting| LeaseRequest::Release(held.to_vec(), waiting))
             .await
     }
 
-    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
-        self.lease(|waiting| LeaseAsk::Abandoned(which, limit, waiting))
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
+        self.lease(|waiting| LeaseRequest::Abandoned(which, limit, waiting))
             .await
     }
 
     async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
-        self.lease(|waiting| LeaseAsk::PutAside(ids.to_vec(), term, waiting))
+        self.lease(|waiting| LeaseRequest::PutAside(ids.to_vec(), term, waiting))
             .await
     }
 
@@ -228,12 +238,12 @@ impl Engine for RedbEngine {
         term: Duration,
         now: SystemTime,
     ) -> Answer<Option<KeyCell>> {
-        let reserved = Reserved {
+        let reserved = ReservedRequest {
             owner: key.owner.clone(),
             fingerprint: key.fingerprint,
             token,
         };
-        let reserve = Reserve {
+        let reserve = ReserveKey {
             name: key.scoped_name(),
             reserved,
             term,
@@ -249,7 +259,7 @@ impl Engine for RedbEngine {
         answer: &[u8],
         ttl: Duration,
     ) -> Answer<bool> {
-        let settle = Settle {
+        let settle = CompleteKey {
             name: key.scoped_name(),
             token,
             answer: Bytes::copy_from_slice(answer),
@@ -263,10 +273,10 @@ impl Engine for RedbEngine {
         self.change(ReleaseKey { name, token }).await
     }
 
-    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
-        let mut page = Vec::<Listed>::new();
+    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
+        let mut page = Vec::<ListedCell>::new();
         let (mut before, owner) = (ask.before, ask.owner.cloned());
-        let ListAsk {
+        let ListCells {
             states,
             limit,
             max_bytes,
@@ -274,10 +284,10 @@ impl Engine for RedbEngine {
             ..
         } = ask;
         while page.len() < limit {
-            let bytes = page.iter().map(Listed::result_bytes).sum();
+            let bytes = page.iter().map(ListedCell::result_bytes).sum();
             let (owner, limit) = (owner.clone(), limit - page.len());
             let part = move |read: &ReadTransaction| {
-                let ask = ListAsk {
+                let ask = ListCells {
                     owner: owner.as_ref(),
                     states,
                     limit,
@@ -300,7 +310,7 @@ impl Engine for RedbEngine {
     }
 
     async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
-        self.change(Purge { limit, now }).await
+        self.change(PurgeExpired { limit, now }).await
     }
 
     async fn health(&self) -> Answer<Health> {

@@ -79,11 +79,11 @@ impl From<CompactionError> for RedbError {
     }
 }
 
-impl From<Fault> for RedbError {
-    fn from(fault: Fault) -> Self {
+impl From<RedbFault> for RedbError {
+    fn from(fault: RedbFault) -> Self {
         match fault {
-            Fault::Disk(error) => error.into(),
-            Fault::Engine(error) => match *error {
+            RedbFault::Disk(error) => error.into(),
+            RedbFault::Engine(error) => match *error {
                 ::redb::Error::Corrupted(_) => Self::Corrupt(error),
                 _ => Self::Engine(error),
             },
@@ -94,7 +94,7 @@ impl From<Fault> for RedbError {
 
 /// What went wrong inside.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum RedbFault {
     /// The disk says so.
     #[error("the disk failed")]
     Disk(#[source] io::Error),
@@ -111,7 +111,7 @@ pub(super) enum Fault {
 
 macro_rules! of_the_engine {
     ($($error:ident)*) => {
-        $(impl From<::redb::$error> for Fault {
+        $(impl From<::redb::$error> for RedbFault {
             fn from(error: ::redb::$error) -> Self {
                 match error.into() {
                     // As redb wraps it, it would be no source of anything.
@@ -125,7 +125,7 @@ macro_rules! of_the_engine {
 
 of_the_engine!(StorageError TableError TransactionError CommitError);
 
-impl Fault {
+impl RedbFault {
     /// Whether the file has to be opened again: the engine goes on with nothing
     /// after an error of the disk.
     pub(super) fn is_of_the_disk(&self) -> bool {
@@ -147,16 +147,16 @@ impl Fault {
 
 /// A fault that several are told of.
 #[derive(Debug, Clone)]
-pub(super) struct SharedFault(Arc<Fault>);
+pub(super) struct SharedRedbFault(Arc<RedbFault>);
 
-impl From<Fault> for SharedFault {
-    fn from(fault: Fault) -> Self {
+impl From<RedbFault> for SharedRedbFault {
+    fn from(fault: RedbFault) -> Self {
         Self(Arc::new(fault))
     }
 }
 
-impl From<SharedFault> for StoreError {
-    fn from(fault: SharedFault) -> Self {
+impl From<SharedRedbFault> for StoreError {
+    fn from(fault: SharedRedbFault) -> Self {
         match fault.0.is_of_the_disk() {
             true => Self::unavailable(fault),
             false => Self::refused(fault),
@@ -164,19 +164,19 @@ impl From<SharedFault> for StoreError {
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        SharedFault::from(fault).into()
+impl From<RedbFault> for StoreError {
+    fn from(fault: RedbFault) -> Self {
+        SharedRedbFault::from(fault).into()
     }
 }
 
-impl fmt::Display for SharedFault {
+impl fmt::Display for SharedRedbFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl Error for SharedFault {
+impl Error for SharedRedbFault {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
     }

@@ -17,9 +17,9 @@ use ::redb::{
 use tokio::sync::RwLock;
 
 use super::{
-    error::{Fault, RedbError, SharedFault},
+    error::{RedbError, RedbFault, SharedRedbFault},
     migration::migrate,
-    origin::Origin,
+    named_file::NamedFile,
     rows::CellRow,
     tables::{
         CELLS, CURSORS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
@@ -40,7 +40,7 @@ pub(super) enum Access {
     /// The database.
     Open(Database),
     /// It failed, and could not be opened again so far.
-    Failed(SharedFault),
+    Failed(SharedRedbFault),
     /// It was closed for good.
     Closed,
 }
@@ -57,10 +57,10 @@ impl Access {
     /// Reads, all in one state of the database.
     pub(super) fn read<A>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<A, Fault>,
+        read: impl FnOnce(&ReadTransaction) -> Result<A, RedbFault>,
     ) -> Result<A, ReadError> {
         let database = self.database().map_err(ReadError::Closed)?;
-        let transaction = database.begin_read().map_err(Fault::from)?;
+        let transaction = database.begin_read().map_err(RedbFault::from)?;
         Ok(read(&transaction)?)
     }
 }
@@ -70,7 +70,7 @@ pub(super) enum ReadError {
     /// There is no database.
     Closed(StoreError),
     /// It failed.
-    Fault(Fault),
+    Fault(RedbFault),
 }
 
 impl ReadError {
@@ -83,8 +83,8 @@ impl ReadError {
     }
 }
 
-impl From<Fault> for ReadError {
-    fn from(fault: Fault) -> Self {
+impl From<RedbFault> for ReadError {
+    fn from(fault: RedbFault) -> Self {
         Self::Fault(fault)
     }
 }
@@ -112,7 +112,7 @@ pub(super) struct Medium {
     pub(super) hot: usize,
     /// Parts the database that is open from the bytes.
     cut: Arc<AtomicBool>,
-    origin: Option<Origin>,
+    origin: Option<NamedFile>,
 }
 
 impl Medium {
@@ -124,7 +124,7 @@ impl Medium {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path)?;
         sync_folder(path)?;
-        let origin = Origin::of(path, &file)?;
+        let origin = NamedFile::of(path, &file)?;
         let medium = Self::on(Arc::new(FileBackend::new(file)?), cache);
         Ok(Self {
             origin: Some(origin),
@@ -133,7 +133,7 @@ impl Medium {
     }
 
     /// Which file it is, if it is one.
-    pub(super) fn origin(&self) -> Option<Origin> {
+    pub(super) fn origin(&self) -> Option<NamedFile> {
         self.origin.clone()
     }
 
@@ -152,7 +152,7 @@ impl Medium {
     pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
         self.cut_off();
         self.cut = Arc::default();
-        let lent = Lent {
+        let lent = MediumHandle {
             backend: Arc::clone(&self.backend),
             cut: Arc::clone(&self.cut),
         };
@@ -160,12 +160,12 @@ impl Medium {
             .set_cache_size(self.cache)
             .create_with_backend(lent)?;
         prepare(&database)?;
-        let read = database.begin_read().map_err(Fault::from)?;
+        let read = database.begin_read().map_err(RedbFault::from)?;
         let next_number = read
             .open_table(META)
-            .map_err(Fault::from)?
+            .map_err(RedbFault::from)?
             .get(NEXT_NUMBER)
-            .map_err(Fault::from)?
+            .map_err(RedbFault::from)?
             .map_or(1, |number| number.value());
         let held = held(&read)?;
         drop(read);
@@ -198,8 +198,8 @@ pub(super) struct Opened {
 
 /// Makes the tables, or finds them.
 fn prepare(database: &Database) -> Result<(), RedbError> {
-    let write = database.begin_write().map_err(Fault::from)?;
-    let tables: Vec<_> = write.list_tables().map_err(Fault::from)?.collect();
+    let write = database.begin_write().map_err(RedbFault::from)?;
+    let tables: Vec<_> = write.list_tables().map_err(RedbFault::from)?.collect();
     if tables.is_empty() {
         make_tables(&write)?;
         return Ok(finish(write)?);
@@ -209,7 +209,7 @@ fn prepare(database: &Database) -> Result<(), RedbError> {
     }
     let format = {
         let meta = write.open_table(META).map_err(|_| RedbError::Foreign)?;
-        let format = meta.get(FORMAT).map_err(Fault::from)?;
+        let format = meta.get(FORMAT).map_err(RedbFault::from)?;
         format.ok_or(RedbError::Foreign)?.value()
     };
     if format > KNOWN_FORMAT {
@@ -243,12 +243,12 @@ fn is_meta(table: &UntypedTableHandle) -> bool {
 /// Commits so that opening again needs no repair, however large the file: the
 /// state of all pages goes along. It also syncs the data before the switch to
 /// it, so no half of a commit can ever count as a whole one.
-pub(super) fn finish(mut write: WriteTransaction) -> Result<(), Fault> {
+pub(super) fn finish(mut write: WriteTransaction) -> Result<(), RedbFault> {
     write.set_quick_repair(true);
     Ok(write.commit()?)
 }
 
-fn make_tables(write: &WriteTransaction) -> Result<(), Fault> {
+fn make_tables(write: &WriteTransaction) -> Result<(), RedbFault> {
     write.open_table(META)?.insert(FORMAT, KNOWN_FORMAT)?;
     for table in [CELLS, RESULTS, REQUESTS, KEYS] {
         write.open_table(table)?;
@@ -260,13 +260,13 @@ fn make_tables(write: &WriteTransaction) -> Result<(), Fault> {
     make_secret(write)
 }
 
-fn make_secret(write: &WriteTransaction) -> Result<(), Fault> {
+fn make_secret(write: &WriteTransaction) -> Result<(), RedbFault> {
     let mut secrets = write.open_table(SECRETS)?;
     secrets.insert(CURSORS, new_secret().as_slice())?;
     Ok(())
 }
 
-fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Fault> {
+fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, RedbFault> {
     let (leased, cells) = (read.open_table(LEASED)?, read.open_table(CELLS)?);
     let mut held = Vec::new();
     for entry in leased.range::<u64>(..)? {
@@ -287,11 +287,11 @@ fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Faul
     Ok(held)
 }
 
-pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, Fault> {
+pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, RedbFault> {
     std::str::from_utf8(id)
         .ok()
         .and_then(|text| OperationId::stored(text).ok())
-        .ok_or(Fault::Row("id"))
+        .ok_or(RedbFault::Row("id"))
 }
 
 /// A file that was made is there after a crash only once its folder was synced.
@@ -308,12 +308,12 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// What a database is given of the medium, until it is cut off.
 #[derive(Debug)]
-struct Lent {
+struct MediumHandle {
     backend: Arc<dyn StorageBackend>,
     cut: Arc<AtomicBool>,
 }
 
-impl Lent {
+impl MediumHandle {
     fn backend(&self) -> io::Result<&dyn StorageBackend> {
         match self.cut.load(SeqCst) {
             false => Ok(&*self.backend),
@@ -322,7 +322,7 @@ impl Lent {
     }
 }
 
-impl StorageBackend for Lent {
+impl StorageBackend for MediumHandle {
     fn len(&self) -> io::Result<u64> {
         self.backend()?.len()
     }

@@ -9,11 +9,11 @@ use ::redb::ReadableTable;
 use bytes::Bytes;
 
 use super::{
-    desk::{Desk, Reserved},
-    error::Fault,
-    rows::{Bound, KeyRow, after, millis},
-    terms::{Entry, until},
-    writer::Change,
+    desk::{Desk, ReservedRequest},
+    error::RedbFault,
+    expiring_map::{ExpiringEntry, until},
+    rows::{KeyRow, RowBinding, after, millis},
+    writer::Transaction,
 };
 use crate::store::{
     FencingToken,
@@ -24,17 +24,17 @@ use crate::store::{
 const LAPSED_PER_RESERVATION: usize = 2;
 
 /// A key to be reserved.
-pub(super) struct Reserve {
+pub(super) struct ReserveKey {
     pub(super) name: Arc<str>,
-    pub(super) reserved: Reserved,
+    pub(super) reserved: ReservedRequest,
     pub(super) term: Duration,
     pub(super) now: SystemTime,
 }
 
-impl Change for Reserve {
+impl Transaction for ReserveKey {
     type Answer = Option<KeyCell>;
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<Option<KeyCell>, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Option<KeyCell>, RedbFault> {
         let found = match desk.reservation(&self.name) {
             Some(before) if before.token == self.reserved.token => None,
             Some(before) => Some(KeyCell {
@@ -50,7 +50,7 @@ impl Change for Reserve {
             for name in lapsed {
                 desk.reserve(&name, None);
             }
-            let entry = Entry {
+            let entry = ExpiringEntry {
                 until: until(desk.now, self.term),
                 value: self.reserved.clone(),
             };
@@ -61,26 +61,26 @@ impl Change for Reserve {
 }
 
 /// A key to be kept an answer under.
-pub(super) struct Settle {
+pub(super) struct CompleteKey {
     pub(super) name: Arc<str>,
     pub(super) token: FencingToken,
     pub(super) answer: Bytes,
     pub(super) ttl: Duration,
 }
 
-impl Change for Settle {
+impl Transaction for CompleteKey {
     type Answer = bool;
 
     fn weight(&self) -> usize {
         self.answer.len()
     }
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, RedbFault> {
         let name = self.name.as_bytes();
         let is_settled = match desk.keys.get(name)? {
             Some(row) => {
                 let row = KeyRow::decode(row.value())?;
-                matches!(row.bound, Bound::Answer(_))
+                matches!(row.bound, RowBinding::Answer(_))
                     && row.token == self.token
                     && !row.has_expired(desk.wall)
             }
@@ -99,7 +99,7 @@ impl Change for Settle {
             fingerprint: reserved.fingerprint,
             token: self.token,
             until: Some(after(desk.wall, self.ttl)),
-            bound: Bound::Answer(&self.answer),
+            bound: RowBinding::Answer(&self.answer),
         };
         if !is_settled {
             desk.bind(name, &row)?;
@@ -115,10 +115,10 @@ pub(super) struct ReleaseKey {
     pub(super) token: FencingToken,
 }
 
-impl Change for ReleaseKey {
+impl Transaction for ReleaseKey {
     type Answer = bool;
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, Fault> {
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<bool, RedbFault> {
         let reserved = desk.reservation(&self.name);
         let is_reserved = reserved.is_some_and(|reserved| reserved.token == self.token);
         if is_reserved {

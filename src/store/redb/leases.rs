@@ -6,35 +6,35 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    desk::{Holder, Memory, Standing, text},
-    error::Fault,
+    desk::{Holder, Standing, VolatileState, text},
+    error::RedbFault,
+    expiring_map::{ExpiringEntry, until},
     file::{Access, parse_id},
     reading,
     rows::CellRow,
     tables::{CELLS, REQUESTS},
-    terms::{Entry, until},
 };
 use crate::{
     operation::OperationId,
     store::{
         LeaseHandle, StoreError,
-        durable::{Abandoned, Free, Reader},
+        durable::{CellReader, LapsedCell, ReclaimFilter},
     },
 };
 
 type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
 
 /// What the writer is asked of leases.
-pub(super) enum LeaseAsk {
+pub(super) enum LeaseRequest {
     Renew(Vec<LeaseHandle>, Duration, Waiting<Vec<LeaseHandle>>),
     Release(Vec<LeaseHandle>, Waiting<()>),
-    Abandoned(Free, usize, Waiting<Vec<Abandoned>>),
+    Abandoned(ReclaimFilter, usize, Waiting<Vec<LapsedCell>>),
     PutAside(Vec<Bytes>, Duration, Waiting<()>),
 }
 
-impl LeaseAsk {
+impl LeaseRequest {
     /// Whether it could be answered.
-    pub(super) fn answer(self, memory: &mut Memory, access: &Access, now: Instant) -> bool {
+    pub(super) fn answer(self, memory: &mut VolatileState, access: &Access, now: Instant) -> bool {
         // Whoever waited may have gone.
         let is_sound = match self {
             Self::Renew(held, term, waiting) => {
@@ -71,7 +71,7 @@ impl LeaseAsk {
 }
 
 /// Lets a lease last until then; false if the token holds none.
-fn set(memory: &mut Memory, held: &LeaseHandle, until: Instant, standing: Standing) -> bool {
+fn set(memory: &mut VolatileState, held: &LeaseHandle, until: Instant, standing: Standing) -> bool {
     let is_held = memory
         .leases
         .get(&held.id)
@@ -81,19 +81,21 @@ fn set(memory: &mut Memory, held: &LeaseHandle, until: Instant, standing: Standi
             token: held.token,
             standing,
         };
-        memory.leases.set(&held.id, Some(Entry { until, value }));
+        memory
+            .leases
+            .set(&held.id, Some(ExpiringEntry { until, value }));
     }
     is_held
 }
 
 /// Those of `held` that are lost.
 fn renew(
-    memory: &mut Memory,
+    memory: &mut VolatileState,
     access: &Access,
     held: Vec<LeaseHandle>,
     until: Instant,
 ) -> Result<Vec<LeaseHandle>, StoreError> {
-    let released = |memory: &Memory, held: &LeaseHandle| {
+    let released = |memory: &VolatileState, held: &LeaseHandle| {
         let lease = memory.leases.get(&held.id);
         lease.is_some_and(|lease| {
             (lease.value.token, lease.value.standing) == (held.token, Standing::Released)
@@ -124,7 +126,7 @@ fn renew(
 }
 
 /// Lets a lease that is over last until then.
-fn put_aside(memory: &mut Memory, id: &OperationId, now: Instant, until: Instant) {
+fn put_aside(memory: &mut VolatileState, id: &OperationId, now: Instant, until: Instant) {
     let over = memory.leases.get(id).filter(|lease| lease.is_over(now));
     if let Some(mut lease) = over.cloned() {
         lease.until = until;
@@ -134,12 +136,12 @@ fn put_aside(memory: &mut Memory, id: &OperationId, now: Instant, until: Instant
 }
 
 fn abandoned(
-    memory: &mut Memory,
+    memory: &mut VolatileState,
     access: &Access,
-    which: Free,
+    which: ReclaimFilter,
     limit: usize,
     now: Instant,
-) -> Result<Vec<Abandoned>, StoreError> {
+) -> Result<Vec<LapsedCell>, StoreError> {
     let mut lost = Vec::new();
     let found = access.read(|read| {
         let requests = read.open_table(REQUESTS)?;
@@ -148,22 +150,22 @@ fn abandoned(
             if abandoned.len() == limit {
                 break;
             }
-            if which == Free::Released && holder.standing == Standing::There {
+            if which == ReclaimFilter::Released && holder.standing == Standing::There {
                 continue;
             }
             let id = text(name);
             // One that is damaged must not keep the others.
-            let cell = match reading::cell(read, &id, Reader::Store) {
+            let cell = match reading::cell(read, &id, CellReader::Store) {
                 Ok(Some(cell)) => Ok(cell),
                 Ok(None) => {
                     lost.push(name.clone());
-                    Err(Fault::Row("lease without a cell").into())
+                    Err(RedbFault::Row("lease without a cell").into())
                 }
-                Err(fault @ Fault::Row(_)) => Err(fault.into()),
+                Err(fault @ RedbFault::Row(_)) => Err(fault.into()),
                 Err(fault) => return Err(fault),
             };
             let request = requests.get(&*id)?;
-            abandoned.push(Abandoned {
+            abandoned.push(LapsedCell {
                 id: id.into(),
                 cell,
                 request: request.map(|request| request.value().to_vec().into()),

@@ -4,14 +4,14 @@ use ::redb::{ReadableTable, WriteTransaction};
 
 use super::{
     desk::copy,
-    error::Fault,
-    rows::{Bound, CellRow, KeyRow},
+    error::RedbFault,
+    rows::{CellRow, KeyRow, RowBinding},
     tables::{BARE_KEYS, CELLS, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, META},
 };
 use crate::store::{IdempotencyKey, Owner};
 
 /// From format 1: keys are filed under their scoped names.
-pub(super) fn migrate(write: &WriteTransaction) -> Result<(), Fault> {
+pub(super) fn migrate(write: &WriteTransaction) -> Result<(), RedbFault> {
     {
         let mut bare = write.open_table(BARE_KEYS)?;
         let mut keys = write.open_table(KEYS)?;
@@ -29,7 +29,7 @@ pub(super) fn migrate(write: &WriteTransaction) -> Result<(), Fault> {
                 expiry.remove((until, name))?;
                 expiry.insert((until, &*scoped), ())?;
             }
-            if let Bound::Operation(id) = decoded.bound
+            if let RowBinding::Operation(id) = decoded.bound
                 && let Some(bytes) = copy(cells.get(id))?
                 && let Ok(cell) = CellRow::decode(&bytes)
                 && cell.key == Some(name)

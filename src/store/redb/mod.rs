@@ -1,26 +1,26 @@
 //! Operations in a file, for one process.
 
+mod cell_cache;
 mod changes;
 mod desk;
 mod engine;
 mod error;
+mod expiring_map;
 mod file;
-mod hot;
 mod key_changes;
 mod leases;
 mod migration;
-mod origin;
+mod named_file;
 mod reading;
 mod rows;
 mod tables;
-mod terms;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::{path::Path, sync::Arc};
 
-use self::{file::Medium, writer::Ask};
+use self::{file::Medium, writer::WriterRequest};
 use super::durable::{EngineStore, Hub};
 use crate::operation::RecordedResponse;
 
@@ -120,7 +120,7 @@ impl<T> EngineStore<RedbEngine, T> {
     /// # Errors
     /// See [`RedbError`]. The operations are whole all the same.
     pub async fn compact(&self) -> Result<bool, RedbError> {
-        let compacted = self.engine().ask(Ask::Compact).await;
+        let compacted = self.engine().ask(WriterRequest::Compact).await;
         compacted.unwrap_or(Err(RedbError::Closed))
     }
 
@@ -133,7 +133,7 @@ impl<T> EngineStore<RedbEngine, T> {
     /// # Errors
     /// See [`RedbError`]. Nothing that was answered is lost.
     pub async fn close(&self) -> Result<(), RedbError> {
-        let closed = self.engine().ask(Ask::Close).await;
+        let closed = self.engine().ask(WriterRequest::Close).await;
         closed.unwrap_or(Err(RedbError::Closed))
     }
 

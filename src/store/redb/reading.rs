@@ -6,11 +6,11 @@ use ::redb::ReadTransaction;
 use bytes::Bytes;
 
 use super::{
-    error::Fault,
+    error::RedbFault,
     rows::{CellRow, millis},
     tables::{CELLS, CURSORS, LISTED, RESULTS, SECRETS},
 };
-use crate::store::durable::{Cell, ListAsk, Listed, Reader};
+use crate::store::durable::{Cell, CellReader, ListCells, ListedCell};
 
 /// So many are looked at before others may run.
 const LOOKED_AT: usize = 256;
@@ -19,8 +19,8 @@ const LOOKED_AT: usize = 256;
 pub(super) fn cell(
     read: &ReadTransaction,
     id: &[u8],
-    reader: Reader<'_>,
-) -> Result<Option<Cell>, Fault> {
+    reader: CellReader<'_>,
+) -> Result<Option<Cell>, RedbFault> {
     let cells = read.open_table(CELLS)?;
     let Some(row) = cells.get(id)? else {
         return Ok(None);
@@ -31,13 +31,13 @@ pub(super) fn cell(
 }
 
 /// Returns the secret of list cursors.
-pub(super) fn secret(read: &ReadTransaction) -> Result<[u8; 32], Fault> {
+pub(super) fn secret(read: &ReadTransaction) -> Result<[u8; 32], RedbFault> {
     let secret = read.open_table(SECRETS)?.get(CURSORS)?;
     let secret = secret.and_then(|secret| secret.value().try_into().ok());
-    secret.ok_or(Fault::Row("secret"))
+    secret.ok_or(RedbFault::Row("secret"))
 }
 
-fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, Fault> {
+fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
     let result = match row.parts.result {
         true => read.open_table(RESULTS)?.get(id)?,
         false => None,
@@ -52,9 +52,9 @@ fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell,
 /// of results were read before.
 pub(super) fn list(
     read: &ReadTransaction,
-    ask: ListAsk<'_>,
+    ask: ListCells<'_>,
     mut bytes: usize,
-) -> Result<(Vec<Listed>, Option<u64>), Fault> {
+) -> Result<(Vec<ListedCell>, Option<u64>), RedbFault> {
     let owner = ask.owner.map(|owner| owner.as_str().as_bytes());
     let end = match ask.before {
         Some(before) => Excluded((owner, before)),
@@ -80,7 +80,7 @@ pub(super) fn list(
             }
             // One that is damaged must not keep the others.
             Some(Err(fault)) => Some(Err(fault.into())),
-            None => Some(Err(Fault::Row("list without a cell").into())),
+            None => Some(Err(RedbFault::Row("list without a cell").into())),
         };
         let result = match &cell {
             Some(Ok(cell)) => cell.result.as_ref(),
@@ -89,7 +89,7 @@ pub(super) fn list(
         bytes = bytes.saturating_add(result.map_or(0, Bytes::len));
         // One that is not read says that there are more.
         let is_last = cell.is_none();
-        page.push(Listed {
+        page.push(ListedCell {
             number,
             id: Bytes::copy_from_slice(id),
             cell,

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::error::Fault;
+use super::error::RedbFault;
 use crate::{
     operation::State,
     store::{FencingToken, Version, durable::Stamp},
@@ -34,7 +34,7 @@ pub(super) struct CellRow<'a> {
     pub(super) number: u64,
     pub(super) expires_at: Option<u64>,
     pub(super) state: State,
-    pub(super) parts: Parts,
+    pub(super) parts: CellParts,
     pub(super) owner: Option<&'a [u8]>,
     pub(super) key: Option<&'a [u8]>,
     pub(super) head: &'a [u8],
@@ -42,7 +42,7 @@ pub(super) struct CellRow<'a> {
 
 /// What else there is of a cell, in other tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct CellParts {
     pub(super) lease: bool,
     pub(super) request: bool,
     pub(super) result: bool,
@@ -65,7 +65,7 @@ impl<'a> CellRow<'a> {
         out.extend(self.number.to_be_bytes());
         put_moment(&mut out, self.expires_at);
         out.push(number_of(self.state));
-        let Parts {
+        let CellParts {
             lease,
             request,
             result,
@@ -77,9 +77,9 @@ impl<'a> CellRow<'a> {
         out
     }
 
-    pub(super) fn decode(row: &'a [u8]) -> Result<Self, Fault> {
-        let mut row = Reader::new(row)?;
-        let version = Version::from_number(row.number()?).ok_or(Fault::Row("version"))?;
+    pub(super) fn decode(row: &'a [u8]) -> Result<Self, RedbFault> {
+        let mut row = RowReader::new(row)?;
+        let version = Version::from_number(row.number()?).ok_or(RedbFault::Row("version"))?;
         let token = FencingToken::from_number(row.number()?);
         let (number, expires_at) = (row.number()?, row.moment()?);
         let state = state_of(row.byte()?)?;
@@ -89,7 +89,7 @@ impl<'a> CellRow<'a> {
             number,
             expires_at,
             state,
-            parts: Parts {
+            parts: CellParts {
                 lease: parts & 1 != 0,
                 request: parts & 2 != 0,
                 result: parts & 4 != 0,
@@ -110,12 +110,12 @@ pub(super) struct KeyRow<'a> {
     pub(super) token: FencingToken,
     /// Until when, unless it goes with an operation or stays.
     pub(super) until: Option<u64>,
-    pub(super) bound: Bound<'a>,
+    pub(super) bound: RowBinding<'a>,
 }
 
 /// What a key is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound<'a> {
+pub(super) enum RowBinding<'a> {
     /// The operation with this id.
     Operation(&'a [u8]),
     /// What remains of one.
@@ -130,14 +130,14 @@ impl<'a> KeyRow<'a> {
     }
 
     pub(super) fn is_of(&self, id: &[u8]) -> bool {
-        self.bound == Bound::Operation(id)
+        self.bound == RowBinding::Operation(id)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let (kind, content) = match self.bound {
-            Bound::Operation(id) => (1, id),
-            Bound::Remains(head) => (2, head),
-            Bound::Answer(answer) => (3, answer),
+            RowBinding::Operation(id) => (1, id),
+            RowBinding::Remains(head) => (2, head),
+            RowBinding::Answer(answer) => (3, answer),
         };
         let mut out = Vec::with_capacity(64 + self.owner.map_or(0, <[u8]>::len) + content.len());
         out.push(LAYOUT);
@@ -150,15 +150,15 @@ impl<'a> KeyRow<'a> {
         out
     }
 
-    pub(super) fn decode(row: &'a [u8]) -> Result<Self, Fault> {
-        let mut row = Reader::new(row)?;
+    pub(super) fn decode(row: &'a [u8]) -> Result<Self, RedbFault> {
+        let mut row = RowReader::new(row)?;
         let token = FencingToken::from_number(row.number()?);
         let (until, fingerprint, owner) = (row.moment()?, row.array()?, row.text()?);
         let bound = match row.byte()? {
-            1 => Bound::Operation(row.0),
-            2 => Bound::Remains(row.0),
-            3 => Bound::Answer(row.0),
-            _ => return Err(Fault::Row("kind of key")),
+            1 => RowBinding::Operation(row.0),
+            2 => RowBinding::Remains(row.0),
+            3 => RowBinding::Answer(row.0),
+            _ => return Err(RedbFault::Row("kind of key")),
         };
         Ok(Self {
             owner,
@@ -192,14 +192,14 @@ fn number_of(state: State) -> u8 {
     }
 }
 
-fn state_of(number: u8) -> Result<State, Fault> {
+fn state_of(number: u8) -> Result<State, RedbFault> {
     Ok(match number {
         1 => State::Pending,
         2 => State::Running,
         3 => State::Succeeded,
         4 => State::Failed,
         5 => State::Canceled,
-        _ => return Err(Fault::Row("state")),
+        _ => return Err(RedbFault::Row("state")),
     })
 }
 
@@ -218,43 +218,43 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
 }
 
 /// What is left of a row.
-struct Reader<'a>(&'a [u8]);
+struct RowReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
-    fn new(row: &'a [u8]) -> Result<Self, Fault> {
+impl<'a> RowReader<'a> {
+    fn new(row: &'a [u8]) -> Result<Self, RedbFault> {
         let mut row = Self(row);
         match row.byte()? {
             LAYOUT => Ok(row),
-            _ => Err(Fault::Row("layout")),
+            _ => Err(RedbFault::Row("layout")),
         }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let (array, rest) = self.0.split_first_chunk().ok_or(Fault::Row("end"))?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RedbFault> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(RedbFault::Row("end"))?;
         self.0 = rest;
         Ok(*array)
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
+    fn byte(&mut self) -> Result<u8, RedbFault> {
         self.array().map(|[byte]| byte)
     }
 
-    fn number(&mut self) -> Result<u64, Fault> {
+    fn number(&mut self) -> Result<u64, RedbFault> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn moment(&mut self) -> Result<Option<u64>, Fault> {
+    fn moment(&mut self) -> Result<Option<u64>, RedbFault> {
         Ok(Some(self.number()?).filter(|at| *at != 0))
     }
 
-    fn text(&mut self) -> Result<Option<&'a [u8]>, Fault> {
+    fn text(&mut self) -> Result<Option<&'a [u8]>, RedbFault> {
         let len = u32::from_be_bytes(self.array()?);
         if len == NO_TEXT {
             return Ok(None);
         }
         let (text, rest) = (self.0)
             .split_at_checked(len as usize)
-            .ok_or(Fault::Row("end"))?;
+            .ok_or(RedbFault::Row("end"))?;
         self.0 = rest;
         Ok(Some(text))
     }
@@ -286,7 +286,7 @@ mod tests {
                 number,
                 expires_at,
                 state: state_of(state).unwrap(),
-                parts: Parts {
+                parts: CellParts {
                     lease: parts & 1 != 0,
                     request: parts & 2 != 0,
                     result: parts & 4 != 0,
@@ -315,9 +315,9 @@ mod tests {
                 token: FencingToken::from_number(token),
                 until,
                 bound: match kind {
-                    0 => Bound::Operation(&content),
-                    1 => Bound::Remains(&content),
-                    _ => Bound::Answer(&content),
+                    0 => RowBinding::Operation(&content),
+                    1 => RowBinding::Remains(&content),
+                    _ => RowBinding::Answer(&content),
                 },
             };
             let bytes = row.encode();

@@ -22,13 +22,13 @@ use tokio::sync::{
 };
 
 use super::{
-    desk::{Desk, Holder, Memory, Standing},
-    error::{Fault, RedbError, SharedFault},
+    cell_cache::CellCache,
+    desk::{Desk, Holder, Standing, VolatileState},
+    error::{RedbError, RedbFault, SharedRedbFault},
+    expiring_map::{ExpiringEntry, until},
     file::{Access, Medium, Opened, Slot, finish},
-    hot::Hot,
-    leases::LeaseAsk,
+    leases::LeaseRequest,
     rows::millis,
-    terms::{Entry, until},
 };
 use crate::store::StoreError;
 
@@ -40,9 +40,9 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the writer is asked.
-pub(super) enum Ask {
+pub(super) enum WriterRequest {
     Change(Box<dyn Job>),
-    Lease(LeaseAsk),
+    Lease(LeaseRequest),
     /// To make the file smaller.
     Compact(oneshot::Sender<Result<bool, RedbError>>),
     /// To open the database again if it has failed.
@@ -52,10 +52,10 @@ pub(super) enum Ask {
 }
 
 /// A change that can be made, and made again if it was undone.
-pub(super) trait Change: Send + 'static {
+pub(super) trait Transaction: Send + 'static {
     type Answer: Send;
 
-    fn apply(&self, desk: &mut Desk<'_>) -> Result<Self::Answer, Fault>;
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Self::Answer, RedbFault>;
 
     /// About how many bytes it writes.
     fn weight(&self) -> usize {
@@ -65,25 +65,25 @@ pub(super) trait Change: Send + 'static {
 
 /// A change with whoever waits for it.
 pub(super) trait Job: Send {
-    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault>;
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), RedbFault>;
     fn weight(&self) -> usize;
     /// Tells that it is durable.
     fn done(self: Box<Self>);
     fn failed(self: Box<Self>, error: StoreError);
 }
 
-struct Waited<C: Change> {
+struct WaitingJob<C: Transaction> {
     change: C,
     answer: Option<C::Answer>,
     waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
 }
 
-impl Ask {
-    pub(super) fn change<C: Change>(
+impl WriterRequest {
+    pub(super) fn change<C: Transaction>(
         change: C,
         waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
     ) -> Self {
-        Self::Change(Box::new(Waited {
+        Self::Change(Box::new(WaitingJob {
             change,
             answer: None,
             waiting,
@@ -91,8 +91,8 @@ impl Ask {
     }
 }
 
-impl<C: Change> Job for Waited<C> {
-    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), Fault> {
+impl<C: Transaction> Job for WaitingJob<C> {
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), RedbFault> {
         self.answer = Some(self.change.apply(desk)?);
         Ok(())
     }
@@ -117,16 +117,16 @@ impl<C: Change> Job for Waited<C> {
 /// thread ends after the last sender was dropped, once it has done all that was
 /// asked.
 pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
-    let mut memory = Memory::default();
+    let mut memory = VolatileState::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
         // Nobody else can have it open: whoever held anything before is gone.
         Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
-        Err(_) => return Err(RedbError::Corrupt(Fault::Panicked.into())),
+        Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
     let slot = Slot::new(Access::Open(database).into());
     let (asks, asked) = channel(QUEUE);
-    let counted = Arc::<Counted>::default();
-    let hot = Arc::new(Hot::new(medium.hot));
+    let counted = Arc::<WriterCounters>::default();
+    let hot = Arc::new(CellCache::new(medium.hot));
     let writer = Writer {
         medium,
         memory,
@@ -149,14 +149,14 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
 /// What others have of the writer.
 pub(super) struct Started {
     pub(super) slot: Slot,
-    pub(super) asks: Sender<Ask>,
-    pub(super) counted: Arc<Counted>,
-    pub(super) hot: Arc<Hot>,
+    pub(super) asks: Sender<WriterRequest>,
+    pub(super) counted: Arc<WriterCounters>,
+    pub(super) hot: Arc<CellCache>,
 }
 
 /// What the writer has done.
 #[derive(Debug, Default)]
-pub(super) struct Counted {
+pub(super) struct WriterCounters {
     pub(super) commits: AtomicU64,
     pub(super) changes: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -164,14 +164,19 @@ pub(super) struct Counted {
 
 /// Brings memory and file together. Leases that memory knows nothing of are over by
 /// `until`.
-fn adopt(memory: &mut Memory, opened: Opened, until: Instant, standing: Standing) -> Database {
+fn adopt(
+    memory: &mut VolatileState,
+    opened: Opened,
+    until: Instant,
+    standing: Standing,
+) -> Database {
     let held: HashMap<_, _> = opened.held.into_iter().collect();
     let leases = &mut memory.leases;
     leases.retain(|id, lease| held.get(id) == Some(&lease.value.token));
     for (id, token) in held {
         if leases.get(&id).is_none() {
             let value = Holder { token, standing };
-            leases.set(&id, Some(Entry { until, value }));
+            leases.set(&id, Some(ExpiringEntry { until, value }));
         }
     }
     memory.next_number = memory.next_number.max(opened.next_number);
@@ -181,30 +186,30 @@ fn adopt(memory: &mut Memory, opened: Opened, until: Instant, standing: Standing
 
 struct Writer {
     medium: Medium,
-    memory: Memory,
+    memory: VolatileState,
     slot: Slot,
-    counted: Arc<Counted>,
-    hot: Arc<Hot>,
+    counted: Arc<WriterCounters>,
+    hot: Arc<CellCache>,
 }
 
 type Batch = Vec<Box<dyn Job>>;
 
 impl Writer {
-    fn run(mut self, mut asked: Receiver<Ask>) {
+    fn run(mut self, mut asked: Receiver<WriterRequest>) {
         while let Some(first) = asked.blocking_recv() {
             let (mut batch, mut leases): (Batch, Vec<_>) = Default::default();
             let (mut checks, mut compact, mut close) = (Vec::new(), Vec::new(), None);
             let (mut next, mut weight) = (Some(first), 0);
             while let Some(ask) = next {
                 match ask {
-                    Ask::Change(job) => {
+                    WriterRequest::Change(job) => {
                         weight += job.weight();
                         batch.push(job);
                     }
-                    Ask::Lease(ask) => leases.push(ask),
-                    Ask::Compact(waiting) => compact.push(waiting),
-                    Ask::Check(waiting) => checks.push(waiting),
-                    Ask::Close(waiting) => {
+                    WriterRequest::Lease(ask) => leases.push(ask),
+                    WriterRequest::Compact(waiting) => compact.push(waiting),
+                    WriterRequest::Check(waiting) => checks.push(waiting),
+                    WriterRequest::Close(waiting) => {
                         close = Some(waiting);
                         break;
                     }
@@ -248,7 +253,7 @@ impl Writer {
         let mut written = self.attempt(&mut batch);
         if matches!(&written, Err(fault) if fault.is_of_before()) {
             // A read met it first. Nothing was written yet.
-            self.reopen(&Fault::from(::redb::StorageError::PreviousIo).into());
+            self.reopen(&RedbFault::from(::redb::StorageError::PreviousIo).into());
             written = self.attempt(&mut batch);
         }
         let fault = match written {
@@ -268,7 +273,7 @@ impl Writer {
             return;
         }
         let is_of_the_disk = fault.is_of_the_disk();
-        let fault = SharedFault::from(fault);
+        let fault = SharedRedbFault::from(fault);
         if is_of_the_disk {
             self.reopen(&fault);
         }
@@ -279,14 +284,14 @@ impl Writer {
 
     /// One transaction. After an error nothing of it is in memory, and nothing
     /// in the file unless it was the commit that failed: then nobody knows.
-    fn attempt(&mut self, batch: &mut Batch) -> Result<u64, Fault> {
+    fn attempt(&mut self, batch: &mut Batch) -> Result<u64, RedbFault> {
         let access = self.slot.blocking_read();
         let Access::Open(database) = &*access else {
             return Err(::redb::StorageError::PreviousIo.into());
         };
         let (memory, hot) = (&mut self.memory, &*self.hot);
         let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, hot, batch)));
-        let written = written.unwrap_or(Err(Fault::Panicked));
+        let written = written.unwrap_or(Err(RedbFault::Panicked));
         match &written {
             Ok(_) => memory.keep(),
             Err(_) => memory.undo(),
@@ -297,7 +302,7 @@ impl Writer {
     /// Opens the database again if it has failed.
     fn check(&mut self) {
         let failed = match &*self.slot.blocking_read() {
-            Access::Open(database) => database.begin_write().err().map(Fault::from),
+            Access::Open(database) => database.begin_write().err().map(RedbFault::from),
             Access::Failed(_) => Some(::redb::StorageError::PreviousIo.into()),
             Access::Closed => None,
         };
@@ -306,7 +311,7 @@ impl Writer {
         }
     }
 
-    fn reopen(&mut self, fault: &SharedFault) {
+    fn reopen(&mut self, fault: &SharedRedbFault) {
         self.counted.failures.fetch_add(1, Relaxed);
         tracing::warn!(error = %StoreError::from(fault.clone()).chain(), "the operations' file failed");
         let mut access = self.slot.blocking_write();
@@ -334,7 +339,7 @@ impl Writer {
             match &mut *access {
                 Access::Open(database) => {
                     catch_unwind(AssertUnwindSafe(|| Ok(database.compact()?)))
-                        .unwrap_or_else(|_| Err(RedbError::Engine(Fault::Panicked.into())))
+                        .unwrap_or_else(|_| Err(RedbError::Engine(RedbFault::Panicked.into())))
                 }
                 Access::Failed(fault) => Err(RedbError::Engine(fault.clone().into())),
                 Access::Closed => Err(RedbError::Closed),
@@ -354,10 +359,10 @@ impl Writer {
 /// Answers how many of them changed anything.
 fn write(
     database: &Database,
-    memory: &mut Memory,
-    hot: &Hot,
+    memory: &mut VolatileState,
+    hot: &CellCache,
     batch: &mut Batch,
-) -> Result<u64, Fault> {
+) -> Result<u64, RedbFault> {
     let write = database.begin_write()?;
     let now = (Instant::now(), millis(SystemTime::now()));
     let mut desk = Desk::new(&write, memory, now)?;

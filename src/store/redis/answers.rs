@@ -3,16 +3,16 @@
 use ::redis::Value;
 use bytes::Bytes;
 
-use super::error::Fault;
+use super::error::RedisFault;
 use crate::store::{
     StoreError,
-    durable::{Abandoned, Cell, Inserted, KeyCell, Listed, Replaced, StandsFor},
+    durable::{Cell, Inserted, KeyCell, LapsedCell, ListedCell, Replaced, StandsFor},
 };
 
 type Read<T> = Result<T, StoreError>;
 
 fn corrupt<T>(what: &'static str) -> Read<T> {
-    Err(StoreError::refused(Fault::Corrupt(what)))
+    Err(StoreError::refused(RedisFault::Corrupt(what)))
 }
 
 /// Values of one answer, one after the other.
@@ -126,7 +126,7 @@ pub(super) fn replaced(value: Value) -> Read<Replaced> {
     }
 }
 
-pub(super) fn abandoned(value: Value) -> Read<Vec<Abandoned>> {
+pub(super) fn abandoned(value: Value) -> Read<Vec<LapsedCell>> {
     let mut values = Values::of(value)?;
     let mut found = Vec::new();
     while !values.is_empty() {
@@ -136,7 +136,7 @@ pub(super) fn abandoned(value: Value) -> Read<Vec<Abandoned>> {
             values.optional()?,
         );
         let cell = |head| Cell { head, result: None };
-        found.push(Abandoned {
+        found.push(LapsedCell {
             id,
             cell: head.map_or_else(|| corrupt("a record"), |head| Ok(cell(head))),
             request,
@@ -158,7 +158,7 @@ pub(super) fn lost(value: Value) -> Read<Vec<usize>> {
 }
 
 /// Some of a list, and the number to go on before.
-pub(super) fn listed(value: Value) -> Read<(Vec<Listed>, Option<u64>)> {
+pub(super) fn listed(value: Value) -> Read<(Vec<ListedCell>, Option<u64>)> {
     let mut values = Values::of(value)?;
     let next = values.number()?;
     let mut found = Vec::new();
@@ -169,7 +169,7 @@ pub(super) fn listed(value: Value) -> Read<(Vec<Listed>, Option<u64>)> {
         let (id, head, result) = (values.optional()?, values.optional()?, values.optional()?);
         let cell = |head| Cell { head, result };
         let cell = || head.map_or_else(|| corrupt("a record"), |head| Ok(cell(head)));
-        found.push(Listed {
+        found.push(ListedCell {
             number,
             cell: id.is_some().then(cell),
             id: id.unwrap_or_default(),

@@ -14,13 +14,13 @@ use crate::{
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// The entry of a key.
-pub(super) struct Bound<'a> {
+pub(super) struct KeyArguments<'a> {
     pub(super) class: &'static str,
     pub(super) data: Option<&'a str>,
     pub(super) token: Option<FencingToken>,
 }
 
-impl Bound<'_> {
+impl KeyArguments<'_> {
     /// How many values it has.
     pub(super) fn len(&self) -> usize {
         let options = [self.data.is_some(), self.token.is_some()];

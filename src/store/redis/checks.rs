@@ -15,7 +15,7 @@ pub(super) async fn check(
     names: &Names,
     trusted: bool,
 ) -> Result<(), RedisError> {
-    let told = Told::by(connection, trusted).await?;
+    let told = ServerSettings::by(connection, trusted).await?;
     told.check()?;
     load(connection).await?;
     check_format(connection, names).await
@@ -23,17 +23,17 @@ pub(super) async fn check(
 
 /// The same look at a server that is in use.
 pub(super) async fn health(connection: &Connection, trusted: bool) -> Result<Health, StoreError> {
-    let told = Told::by(connection, trusted).await;
+    let told = ServerSettings::by(connection, trusted).await;
     Ok(told.map_err(StoreError::unavailable)?.health())
 }
 
 /// What the server tells of itself.
-struct Told {
+struct ServerSettings {
     info: String,
     trusted: bool,
 }
 
-impl Told {
+impl ServerSettings {
     async fn by(connection: &Connection, trusted: bool) -> Result<Self, RedisError> {
         let info = match connection.send(&cmd("INFO")).await {
             Ok(info) => String::from_redis_value(info).unwrap_or_default(),
@@ -42,7 +42,7 @@ impl Told {
                 error => return Err(error),
             },
         };
-        let mut told = Told { info, trusted };
+        let mut told = ServerSettings { info, trusted };
         told.read_policy(connection).await?;
         Ok(told)
     }
@@ -172,8 +172,8 @@ async fn check_format(connection: &Connection, names: &Names) -> Result<(), Redi
 mod tests {
     use super::*;
 
-    fn told(info: &str) -> Told {
-        Told {
+    fn told(info: &str) -> ServerSettings {
+        ServerSettings {
             info: info.into(),
             trusted: false,
         }
@@ -196,7 +196,7 @@ mod tests {
             let info = GOOD.replace(good, bad);
             assert!(told(&info).check().is_err(), "{info}");
         }
-        let silent = Told {
+        let silent = ServerSettings {
             trusted: true,
             ..told("")
         };

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::{
     RedisError,
-    error::{Failure, Fault},
+    error::{AnswerError, RedisFault},
 };
 use crate::store::StoreError;
 
@@ -61,7 +61,7 @@ impl Connections {
         &self,
         script: Option<&Script>,
         calls: &Pipeline,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, AnswerError> {
         let connection = self.next();
         match connection.run_all(script, calls).await {
             Err(failure) if failure.is_cut() => connection.run_all(script, calls).await,
@@ -84,10 +84,10 @@ pub(super) struct Connection {
     client: Client,
     /// How long an answer may take, connecting included.
     patience: Duration,
-    current: Mutex<Current>,
+    current: Mutex<CurrentConnection>,
 }
 
-struct Current {
+struct CurrentConnection {
     manager: ConnectionManager,
     /// How many there were before it.
     number: u64,
@@ -109,7 +109,7 @@ impl Connection {
         Ok(Self {
             client: client.clone(),
             patience,
-            current: Mutex::new(Current { manager, number: 0 }),
+            current: Mutex::new(CurrentConnection { manager, number: 0 }),
         })
     }
 
@@ -122,20 +122,20 @@ impl Connection {
     }
 
     /// One round trip.
-    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, Failure> {
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, AnswerError> {
         fits(command)?;
         self.ask(async |mut manager| command.query_async(&mut manager).await)
             .await
     }
 
     /// One round trip for all of these.
-    pub(super) async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, AnswerError> {
         self.ask(async |mut manager| commands.query_async(&mut manager).await)
             .await
     }
 
     /// Runs a script: one round trip, unless the server has forgotten it.
-    pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value, Failure> {
+    pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value, AnswerError> {
         match self.send(call).await {
             Err(failure) if failure.is_of(ServerErrorKind::NoScript) => {
                 self.load(script).await?;
@@ -150,7 +150,7 @@ impl Connection {
         &self,
         script: Option<&Script>,
         calls: &Pipeline,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, AnswerError> {
         match (self.send_all(calls).await, script) {
             (Err(failure), Some(script)) if failure.is_of(ServerErrorKind::NoScript) => {
                 self.load(script).await?;
@@ -160,13 +160,13 @@ impl Connection {
         }
     }
 
-    async fn load(&self, script: &Script) -> Result<(), Failure> {
+    async fn load(&self, script: &Script) -> Result<(), AnswerError> {
         self.ask(async |mut manager| script.load_async(&mut manager).await)
             .await
             .map(drop)
     }
 
-    async fn ask<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, Failure>
+    async fn ask<T, F>(&self, send: impl FnOnce(ConnectionManager) -> F) -> Result<T, AnswerError>
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -179,29 +179,29 @@ impl Connection {
                 // It would say so for ever: it connects anew only after an error of
                 // the network.
                 self.give_up(number)?;
-                Err(Failure::Server(error))
+                Err(AnswerError::Server(error))
             }
-            Ok(answer) => answer.map_err(Failure::Server),
+            Ok(answer) => answer.map_err(AnswerError::Server),
             Err(_) => {
                 // It may be half dead, and nobody would tell for a long time.
                 self.give_up(number)?;
-                Err(Failure::Own(Fault::Late(self.patience)))
+                Err(AnswerError::Own(RedisFault::Late(self.patience)))
             }
         }
     }
 
-    fn give_up(&self, number: u64) -> Result<(), Failure> {
+    fn give_up(&self, number: u64) -> Result<(), AnswerError> {
         let mut current = self.current();
         if current.number == number {
-            *current = Current {
-                manager: manager(&self.client, self.patience).map_err(Failure::Server)?,
+            *current = CurrentConnection {
+                manager: manager(&self.client, self.patience).map_err(AnswerError::Server)?,
                 number: number + 1,
             };
         }
         Ok(())
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
+    fn current(&self) -> MutexGuard<'_, CurrentConnection> {
         // A critical section only moves finished values.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,24 +238,24 @@ fn manager(client: &Client, patience: Duration) -> RedisResult<ConnectionManager
 
 /// The server ends the connection, and all that is under way on it, over a value
 /// that is too large.
-fn fits(command: &Cmd) -> Result<(), Failure> {
+fn fits(command: &Cmd) -> Result<(), AnswerError> {
     let sizes = command.args_iter().map(|arg| match arg {
         Arg::Simple(bytes) => bytes.len(),
         _ => 0,
     });
     match sizes.max() {
-        Some(largest) if largest > LARGEST => Err(Failure::Own(Fault::TooLarge(largest))),
+        Some(largest) if largest > LARGEST => Err(AnswerError::Own(RedisFault::TooLarge(largest))),
         _ => Ok(()),
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<AnswerError> for StoreError {
+    fn from(failure: AnswerError) -> Self {
         failure.into_store_error()
     }
 }
 
-impl Failure {
+impl AnswerError {
     fn is_of(&self, kind: ServerErrorKind) -> bool {
         matches!(self, Self::Server(error) if error.kind() == ErrorKind::Server(kind))
     }

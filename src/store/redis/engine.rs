@@ -11,10 +11,12 @@ use bytes::Bytes;
 
 use super::{
     RedisError, answers,
-    arguments::{Bound, GRACE, millis, moment, optional, push_cell, push_stamp, removal, words},
+    arguments::{
+        GRACE, KeyArguments, millis, moment, optional, push_cell, push_stamp, removal, words,
+    },
     checks,
     connection::Connections,
-    error::Failure,
+    error::AnswerError,
     names::Names,
     notices::Notices,
     scripts,
@@ -25,8 +27,8 @@ use crate::{
         FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
         cursor::new_secret,
         durable::{
-            Abandoned, Cell, Engine, Free, Hub, Inserted, KeyCell, LeaseChange, ListAsk, Listed,
-            NewCell, NextCell, Notice, Reader, Replaced, Stamp,
+            Cell, CellReader, Engine, Hub, Inserted, KeyCell, LapsedCell, LeaseChange, ListCells,
+            ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
         },
     },
 };
@@ -128,8 +130,8 @@ impl Engine for RedisEngine {
     /// The server removes it, and traces of it leave as others end.
     const KEEPS_EXPIRED: bool = false;
 
-    async fn read(&self, id: &OperationId, reader: Reader<'_>) -> Answer<Option<Cell>> {
-        if let Reader::Owner(owner) = reader {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
+        if let CellReader::Owner(owner) = reader {
             let mut call = self.call(&scripts::READ, &[&self.names.cell(id)]);
             call.arg(owner.map_or_else(String::new, |owner| format!(" {}", owner.as_str())));
             return answers::cell(self.look(&scripts::READ, call).await?);
@@ -158,7 +160,7 @@ impl Engine for RedisEngine {
         match &key {
             Some((name, key)) => {
                 call.arg(&**name).arg(&*key.name);
-                let bound = Bound {
+                let bound = KeyArguments {
                     class: "operation",
                     data: Some(&id),
                     token: None,
@@ -193,7 +195,7 @@ impl Engine for RedisEngine {
         push_stamp(&mut call, expected);
         let (lease, if_over) = match next.lease {
             LeaseChange::Kept => (None, ""),
-            LeaseChange::TakenOver(term) => (Some(millis(term)), "over"),
+            LeaseChange::Reclaimed(term) => (Some(millis(term)), "over"),
             LeaseChange::HandedOn(term) => (Some(millis(term)), ""),
         };
         optional(&mut call, lease);
@@ -240,12 +242,12 @@ impl Engine for RedisEngine {
         self.extend(held, None).await.map(drop)
     }
 
-    async fn abandoned(&self, which: Free, limit: usize) -> Answer<Vec<Abandoned>> {
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
         let mut call = self.call(&scripts::ABANDONED, &[]);
         call.arg(limit.min(ABANDONED));
         call.arg(match which {
-            Free::Released => "released",
-            Free::Over => "",
+            ReclaimFilter::Released => "released",
+            ReclaimFilter::Over => "",
         });
         answers::abandoned(self.look(&scripts::ABANDONED, call).await?)
     }
@@ -277,7 +279,7 @@ impl Engine for RedisEngine {
         let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&name)]);
         call.arg(&*name).arg(&*key.name).arg(token.get());
         call.arg(millis(term)).arg(moment(now));
-        let reserved = Bound {
+        let reserved = KeyArguments {
             class: "request",
             data: None,
             token: Some(token),
@@ -314,9 +316,9 @@ impl Engine for RedisEngine {
         )
     }
 
-    async fn list(&self, ask: ListAsk<'_>) -> Answer<Vec<Listed>> {
+    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
         let list = self.names.list(ask.owner);
-        let mut found: Vec<Listed> = Vec::new();
+        let mut found: Vec<ListedCell> = Vec::new();
         let mut before = ask.before;
         loop {
             let limit = ask.limit - found.len();
@@ -328,7 +330,7 @@ impl Engine for RedisEngine {
             call.arg(moment(ask.now));
             call.arg(words(ask.states));
             call.arg(limit).arg(limit.clamp(16, LOOKED_AT));
-            let bytes: usize = found.iter().map(Listed::result_bytes).sum();
+            let bytes: usize = found.iter().map(ListedCell::result_bytes).sum();
             call.arg(ask.max_bytes.saturating_sub(bytes));
             let answer = self.look(&scripts::LIST, call).await?;
             let (more, next) = answers::listed(answer)?;
@@ -379,7 +381,7 @@ impl Engine for RedisEngine {
 }
 
 /// What finds no room.
-fn full(failure: Failure) -> StoreError {
+fn full(failure: AnswerError) -> StoreError {
     match failure.is_full() {
         true => StoreError::Full,
         false => failure.into(),

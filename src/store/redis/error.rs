@@ -57,7 +57,7 @@ pub enum RedisError {
 
 /// What no server says.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum RedisFault {
     #[error("no answer within {0:?}")]
     Late(Duration),
     #[error("{0} is not as it was written")]
@@ -68,16 +68,16 @@ pub(super) enum Fault {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum AnswerError {
     Server(::redis::RedisError),
-    Own(Fault),
+    Own(RedisFault),
 }
 
-impl From<Failure> for RedisError {
-    fn from(failure: Failure) -> Self {
+impl From<AnswerError> for RedisError {
+    fn from(failure: AnswerError) -> Self {
         match failure {
             // Whoever connects is told; later it may be a change of passwords.
-            Failure::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
+            AnswerError::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
             other => other.into_store_error(),
         }
         .into()
@@ -110,7 +110,7 @@ const PASSING: [&str; 9] = [
     "max number of clients",
 ];
 
-impl Failure {
+impl AnswerError {
     /// Whether there is no room for more.
     pub(super) fn is_full(&self) -> bool {
         let Self::Server(error) = self else {
@@ -129,7 +129,7 @@ impl Failure {
         match self {
             Self::Server(error) if is_refusal(&error) => StoreError::refused(error),
             Self::Server(error) => StoreError::unavailable(error),
-            Self::Own(fault @ Fault::Late(_)) => StoreError::unavailable(fault),
+            Self::Own(fault @ RedisFault::Late(_)) => StoreError::unavailable(fault),
             Self::Own(fault) => StoreError::refused(fault),
         }
     }

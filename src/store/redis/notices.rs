@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     RedisError,
     connection::Connection,
-    error::{Failure, Fault},
+    error::{AnswerError, RedisFault},
 };
 use crate::{
     operation::OperationId,
@@ -47,14 +47,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 struct Message {
     /// Which handle tells: it knows already.
     from: Box<str>,
-    changed: Vec<Told>,
+    changed: Vec<NoticeSent>,
     /// Leases were released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     released: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct NoticeSent {
     id: OperationId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recalled: Option<Box<str>>,
@@ -154,7 +154,7 @@ async fn tell(
         };
         for notice in together.drain(..) {
             match notice {
-                Notice::Changed { id, recalled } => message.changed.push(Told {
+                Notice::Changed { id, recalled } => message.changed.push(NoticeSent {
                     id,
                     recalled: recalled.map(|node| node.as_str().into()),
                 }),
@@ -189,7 +189,7 @@ struct Subscription {
 }
 
 impl Subscriber {
-    async fn subscribe(&self) -> Result<Subscription, Failure> {
+    async fn subscribe(&self) -> Result<Subscription, AnswerError> {
         let (sender, messages) = mpsc::unbounded_channel();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.patience))
@@ -212,8 +212,8 @@ impl Subscriber {
                 connection,
                 messages,
             }),
-            Ok(Err(error)) => Err(Failure::Server(error)),
-            Err(_) => Err(Failure::Own(Fault::Late(self.patience))),
+            Ok(Err(error)) => Err(AnswerError::Server(error)),
+            Err(_) => Err(AnswerError::Own(RedisFault::Late(self.patience))),
         }
     }
 
@@ -285,7 +285,7 @@ impl Subscriber {
         match message {
             Some(message) if message.from == self.from => {}
             Some(message) => {
-                for Told { id, recalled } in message.changed {
+                for NoticeSent { id, recalled } in message.changed {
                     let recalled = recalled.map(NodeId::named);
                     hub.heard(&Notice::Changed { id, recalled });
                 }

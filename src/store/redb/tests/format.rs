@@ -17,8 +17,8 @@ use crate::{
     store::{
         FencingToken, IdempotencyKey, Owner, Version,
         durable::{
-            Abandoned, Engine, Free, Inserted, LeaseChange, ListAsk, NewCell, NextCell, Reader,
-            Replaced, Stamp, StandsFor,
+            CellReader, Engine, Inserted, LapsedCell, LeaseChange, ListCells, NewCell, NextCell,
+            ReclaimFilter, Replaced, Stamp, StandsFor,
         },
         redb::{
             RedbEngine, RedbError,
@@ -115,13 +115,13 @@ async fn fill(engine: &RedbEngine) {
 /// Finds what [`fill`] put there.
 async fn check(engine: &RedbEngine) {
     let cell = engine
-        .read(&id("live"), Reader::Store)
+        .read(&id("live"), CellReader::Store)
         .await
         .unwrap()
         .unwrap();
     assert_eq!((&*cell.head, cell.result), (&b"{\"live\"}"[..], None));
     let cell = engine
-        .read(&id("ended"), Reader::Store)
+        .read(&id("ended"), CellReader::Store)
         .await
         .unwrap()
         .unwrap();
@@ -129,16 +129,16 @@ async fn check(engine: &RedbEngine) {
     assert_eq!(cell.result.as_deref(), Some(&b"a result"[..]));
     assert!(
         engine
-            .read(&id("forgotten"), Reader::Store)
+            .read(&id("forgotten"), CellReader::Store)
             .await
             .unwrap()
             .is_none()
     );
 
     // It was opened, so whoever held it is gone.
-    let abandoned = engine.abandoned(Free::Over, 9).await.unwrap();
+    let abandoned = engine.abandoned(ReclaimFilter::Over, 9).await.unwrap();
     let [
-        Abandoned {
+        LapsedCell {
             id: live,
             cell: Ok(cell),
             request,
@@ -174,7 +174,7 @@ async fn check(engine: &RedbEngine) {
     assert!(again.await.unwrap(), "it is settled already");
 
     for (owner, numbers) in [(Some(&owner), vec![1]), (None, vec![2])] {
-        let ask = ListAsk {
+        let ask = ListCells {
             owner,
             states: crate::operation::StateSet::ALL,
             limit: 9,
@@ -193,7 +193,7 @@ async fn check(engine: &RedbEngine) {
     assert_eq!(engine.purge(9, at(EXPIRES)).await.unwrap(), 1);
     assert!(
         engine
-            .read(&id("ended"), Reader::Store)
+            .read(&id("ended"), CellReader::Store)
             .await
             .unwrap()
             .is_none()
@@ -205,7 +205,7 @@ fn engine(disk: &Disk) -> Result<RedbEngine, RedbError> {
 }
 
 async fn close(engine: RedbEngine) {
-    let closed = engine.ask(super::super::writer::Ask::Close).await;
+    let closed = engine.ask(super::super::writer::WriterRequest::Close).await;
     closed.unwrap().unwrap();
 }
 
@@ -290,7 +290,7 @@ async fn check_and_go_on(format: &str) {
         now: at(1),
     };
     assert!(matches!(opened.insert(insert).await, Ok(Inserted::Done)));
-    let ask = ListAsk {
+    let ask = ListCells {
         owner: None,
         states: crate::operation::StateSet::ALL,
         limit: 9,
@@ -328,7 +328,10 @@ fn a_database_of_something_else_is_refused() {
 async fn a_row_of_a_later_layout_is_an_error_that_stays() {
     let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x02"#));
     let opened = engine(&disk).unwrap();
-    let error = opened.read(&id("ended"), Reader::Store).await.unwrap_err();
+    let error = opened
+        .read(&id("ended"), CellReader::Store)
+        .await
+        .unwrap_err();
     assert!(!error.is_transient(), "{}", error.chain());
     assert!(error.chain().contains("later release"), "{}", error.chain());
     // The others go on, also when they are in one batch with it.

@@ -15,29 +15,29 @@ use super::refuse::discard_after;
 use crate::operation::BufferedBody;
 
 /// A body that its service has on loan. Dropped before its end, it goes back.
-pub(super) struct Lent<B> {
+pub(super) struct LentBody<B> {
     /// Until its end.
     body: Option<Pin<Box<B>>>,
-    place: Arc<Place<B>>,
+    place: Arc<ReturnSlot<B>>,
 }
 
 /// Where it goes back to.
-struct Place<B>(Mutex<Whereabouts<B>>);
+struct ReturnSlot<B>(Mutex<BodyLocation<B>>);
 
-enum Whereabouts<B> {
+enum BodyLocation<B> {
     Lent,
     Back(Pin<Box<B>>),
     /// It has ended, or somebody throws away what is left.
     Gone,
 }
 
-impl<B> Place<B> {
-    fn lock(&self) -> MutexGuard<'_, Whereabouts<B>> {
+impl<B> ReturnSlot<B> {
+    fn lock(&self) -> MutexGuard<'_, BodyLocation<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B: Body<Data = Bytes>> Lent<B> {
+impl<B: Body<Data = Bytes>> LentBody<B> {
     pub(super) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -63,14 +63,14 @@ impl<B: Body<Data = Bytes>> Lent<B> {
     }
 }
 
-impl<B> Drop for Lent<B> {
+impl<B> Drop for LentBody<B> {
     fn drop(&mut self) {
         let back = self.body.take();
-        *self.place.lock() = back.map_or(Whereabouts::Gone, Whereabouts::Back);
+        *self.place.lock() = back.map_or(BodyLocation::Gone, BodyLocation::Back);
     }
 }
 
-impl<B> fmt::Debug for Lent<B> {
+impl<B> fmt::Debug for LentBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lent").finish_non_exhaustive()
     }
@@ -79,33 +79,33 @@ impl<B> fmt::Debug for Lent<B> {
 /// What a client may still be sending of a body that was lent; nothing of one that was
 /// not.
 #[derive(Default)]
-pub(super) struct Rest(Option<Arc<dyn Unread>>);
+pub(super) struct RemainingBody(Option<Arc<dyn Discard>>);
 
-trait Unread: Send + Sync {
+trait Discard: Send + Sync {
     fn is_unread(&self) -> bool;
 
     fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>);
 }
 
-impl<B: Body<Data = Bytes> + Send + 'static> Unread for Place<B> {
+impl<B: Body<Data = Bytes> + Send + 'static> Discard for ReturnSlot<B> {
     fn is_unread(&self) -> bool {
         match &*self.lock() {
-            Whereabouts::Lent => true,
-            Whereabouts::Back(body) => !body.is_end_stream(),
-            Whereabouts::Gone => false,
+            BodyLocation::Lent => true,
+            BodyLocation::Back(body) => !body.is_end_stream(),
+            BodyLocation::Gone => false,
         }
     }
 
     fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>) {
         let mut place = self.lock();
         // Elsewhere somebody may be reading it yet.
-        if matches!(*place, Whereabouts::Lent) {
+        if matches!(*place, BodyLocation::Lent) {
             return;
         }
-        let left = mem::replace(&mut *place, Whereabouts::Gone);
+        let left = mem::replace(&mut *place, BodyLocation::Gone);
         drop(place);
         match left {
-            Whereabouts::Back(body) if !body.is_end_stream() => {
+            BodyLocation::Back(body) if !body.is_end_stream() => {
                 discard_after(version, response, body);
             }
             _ => {}
@@ -113,14 +113,14 @@ impl<B: Body<Data = Bytes> + Send + 'static> Unread for Place<B> {
     }
 }
 
-impl Rest {
+impl RemainingBody {
     /// Lends a body.
-    pub(super) fn of<B>(body: B) -> (Lent<B>, Self)
+    pub(super) fn of<B>(body: B) -> (LentBody<B>, Self)
     where
         B: Body<Data = Bytes> + Send + 'static,
     {
-        let place = Arc::new(Place(Mutex::new(Whereabouts::Lent)));
-        let lent = Lent {
+        let place = Arc::new(ReturnSlot(Mutex::new(BodyLocation::Lent)));
+        let lent = LentBody {
             body: Some(Box::pin(body)),
             place: Arc::clone(&place),
         };

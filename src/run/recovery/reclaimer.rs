@@ -7,16 +7,16 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::{RecoveryStats, ending::Ending};
+use super::{RecoveryStats, ending::EndingSlots};
 use crate::{
     operation::{FailureKind, RecordedResponse},
-    run::{Node, RunLimits, at_once, catch_panic::CatchPanic},
+    run::{RunLimits, Runtime, catch_panic::CatchPanic, now_or_never},
     store::{Lease, LeaseHandle, Reclaimed, Record, StoreError},
 };
 
 /// What is free to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Free {
+pub(super) enum Reclaimable {
     /// What certainly nobody holds.
     Released,
     /// That, and what has lapsed.
@@ -24,32 +24,37 @@ pub(super) enum Free {
 }
 
 /// How what was left behind is run again.
-pub(super) struct RunAgain<R> {
+pub(super) struct Rerun<R> {
     pub(super) attempts: u32,
     /// How an operation ends that was given up after the last attempt.
     pub(super) given_up: FailureKind,
     /// Sets an operation going with its request, in a task of its own.
-    pub(super) go: Box<Mutex<Go<R>>>,
+    pub(super) go: Box<Mutex<RerunFn<R>>>,
 }
 
-pub(super) type Go<R> = dyn FnMut(Arc<Node<R>>, RunLimits, Arc<Record<RecordedResponse>>, Bytes) -> Result<(), FailureKind>
+pub(super) type RerunFn<R> = dyn FnMut(
+        Arc<Runtime<R>>,
+        RunLimits,
+        Arc<Record<RecordedResponse>>,
+        Bytes,
+    ) -> Result<(), FailureKind>
     + Send;
 
 /// Takes over what is free, and sees to it that it is run again, or ended.
-pub(super) struct Taker<R> {
-    pub(super) node: Arc<Node<R>>,
+pub(super) struct Reclaimer<R> {
+    pub(super) node: Arc<Runtime<R>>,
     pub(super) limits: RunLimits,
-    pub(super) again: Option<RunAgain<R>>,
-    pub(super) ending: Ending,
+    pub(super) again: Option<Rerun<R>>,
+    pub(super) ending: EndingSlots,
     pub(super) stats: RecoveryStats,
 }
 
-impl<R: Lease<Output = RecordedResponse>> Taker<R> {
+impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
     /// Takes over at most `limit` operations; says how many. If the store is too slow that
     /// is an error, and what it still takes is in good hands.
     pub(super) async fn take(
         self: &Arc<Self>,
-        which: Free,
+        which: Reclaimable,
         limit: usize,
     ) -> Result<usize, StoreError> {
         let term = self.node.lease().term;
@@ -62,7 +67,7 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
 
     async fn take_and_hand_on(
         self: Arc<Self>,
-        which: Free,
+        which: Reclaimable,
         limit: usize,
     ) -> Result<usize, StoreError> {
         let (node, lease) = (&self.node, self.node.lease());
@@ -74,8 +79,8 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
         crash_point!("taking-over");
         let taking = async {
             match which {
-                Free::Released => node.store.reclaim_released(lease, limit).await,
-                Free::Over => node.store.reclaim(lease, limit).await,
+                Reclaimable::Released => node.store.reclaim_released(lease, limit).await,
+                Reclaimable::Over => node.store.reclaim(lease, limit).await,
             }
         };
         // After a term whatever it has taken is free again.
@@ -104,21 +109,25 @@ impl<R: Lease<Output = RecordedResponse>> Taker<R> {
     }
 
     /// Runs it again, or says how it fails.
-    fn go_on(&self, taken: Reclaimed<RecordedResponse>, which: Free) -> Result<(), FailureKind> {
+    fn go_on(
+        &self,
+        taken: Reclaimed<RecordedResponse>,
+        which: Reclaimable,
+    ) -> Result<(), FailureKind> {
         let Reclaimed { record, request } = taken;
         let (Some(again), Some(request)) = (&self.again, request) else {
             return Err(FailureKind::Interrupted);
         };
         if record.attempts() >= again.attempts {
             return Err(match which {
-                Free::Released => again.given_up,
-                Free::Over => FailureKind::AttemptsExhausted,
+                Reclaimable::Released => again.given_up,
+                Reclaimable::Over => FailureKind::AttemptsExhausted,
             });
         }
         crash_point!("running-again");
         let id = record.operation().id().clone();
         // It is code of the application's, which may panic.
-        let gone = at_once(CatchPanic::new(async {
+        let gone = now_or_never(CatchPanic::new(async {
             let mut go = again.go.lock().unwrap_or_else(PoisonError::into_inner);
             go(Arc::clone(&self.node), self.limits, record, request)
         }));

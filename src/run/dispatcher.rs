@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use tower::BoxError;
 
 use super::{
-    Admitted, Dispatch, Leaving, Node, QueuedRequest, Take, Taken, afterwards,
-    catch_panic::CatchPanic, dispatch::AnyDispatch, log_end, node::SHORTEST, until_answered,
+    AdmissionPermit, Dispatch, Leaving, QueuedRequest, Runtime, Take, Taken, afterwards,
+    catch_panic::CatchPanic, dispatch::DynDispatch, log_end, retry_until_certain,
+    runtime::SHORTEST,
 };
 use crate::{
     operation::{FailureKind, Outcome, RecordedResponse},
@@ -17,13 +18,13 @@ use crate::{
 
 /// Where a node hands requests off to.
 #[derive(Clone)]
-pub(crate) struct HandOff {
-    to: Arc<dyn AnyDispatch>,
+pub(crate) struct Dispatcher {
+    to: Arc<dyn DynDispatch>,
     /// How long a request may be on its way before it counts as lost.
     pub(crate) patience: Duration,
 }
 
-impl HandOff {
+impl Dispatcher {
     pub(crate) fn to(dispatch: impl Dispatch) -> Self {
         Self {
             patience: dispatch.claimed_within().max(SHORTEST),
@@ -54,7 +55,7 @@ impl HandOff {
     /// Puts the request of an operation that was taken over into the queue again.
     pub(super) async fn dispatch_again<R>(
         &self,
-        node: &Node<R>,
+        node: &Runtime<R>,
         record: &Record<RecordedResponse>,
         stored: Bytes,
     ) where
@@ -83,7 +84,7 @@ fn held(record: &Record<RecordedResponse>) -> LeaseHandle {
     }
 }
 
-impl<S, R> Take<S, R> for HandOff
+impl<S, R> Take<S, R> for Dispatcher
 where
     S: Send,
     R: Lease<Output = RecordedResponse>,
@@ -123,7 +124,7 @@ where
         // At the end of a drain somebody else is to do it, whoever its client is.
         let is_over = node.in_flight.is_interrupting();
         let admitted = Arc::new(admitted);
-        if (may_come_again || (is_over && is_kept)) && node.runs_again() {
+        if (may_come_again || (is_over && is_kept)) && node.reruns() {
             tell(Taken::Yes(Arc::clone(&record)));
             if is_over {
                 node.in_flight.left_to_others(id);
@@ -145,7 +146,7 @@ where
 
 /// Leaves an operation to the recovery: at once, if the store hears of it in time, or
 /// when its lease is over.
-async fn leave<R>(node: &Node<R>, record: &Record<RecordedResponse>, at_most: Duration)
+async fn leave<R>(node: &Runtime<R>, record: &Record<RecordedResponse>, at_most: Duration)
 where
     R: Lease<Output = RecordedResponse>,
 {
@@ -163,9 +164,9 @@ where
 /// Ends an operation that nobody will do the work of. False if somebody has claimed it:
 /// the engine had it after all.
 async fn end<R>(
-    node: &Arc<Node<R>>,
+    node: &Arc<Runtime<R>>,
     record: &Record<RecordedResponse>,
-    admitted: &Arc<Admitted>,
+    admitted: &Arc<AdmissionPermit>,
     at_most: Duration,
 ) -> bool
 where
@@ -175,7 +176,7 @@ where
     // In flight until it is ended, also if its client is answered before.
     let until_ended = Arc::clone(admitted);
     let ending = tokio::spawn(async move {
-        let ended = until_answered(&node, || {
+        let ended = retry_until_certain(&node, || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });
@@ -193,7 +194,7 @@ where
     }
 }
 
-impl fmt::Debug for HandOff {
+impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandOff")
             .field("patience", &self.patience)

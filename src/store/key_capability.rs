@@ -16,13 +16,13 @@ type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> Boxed<'
 
 /// The power to reserve keys, captured where it is asked for: whoever has no
 /// use for it needs no store that has it.
-pub(crate) struct KeyPowers<R> {
+pub(crate) struct KeyCapability<R> {
     pub(crate) reserve: Reserve<R>,
     pub(crate) settle: Settle<R>,
     pub(crate) release: Release<R>,
 }
 
-impl<R: IdempotencyKeys<Output = RecordedResponse>> KeyPowers<R> {
+impl<R: IdempotencyKeys<Output = RecordedResponse>> KeyCapability<R> {
     pub(crate) fn of_store() -> Self {
         Self {
             reserve: |store, key, token, term| Box::pin(store.reserve(key, token, term)),
@@ -32,15 +32,15 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>> KeyPowers<R> {
     }
 }
 
-impl<R> Clone for KeyPowers<R> {
+impl<R> Clone for KeyCapability<R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<R> Copy for KeyPowers<R> {}
+impl<R> Copy for KeyCapability<R> {}
 
-impl<R> fmt::Debug for KeyPowers<R> {
+impl<R> fmt::Debug for KeyCapability<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyPowers").finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use super::{
     MemoryStore, SHARDS,
     keyring::Keyed,
-    shard::{Entry, Tick},
+    shard::{OperationEntry, Tick},
 };
 use crate::store::Owner;
 
@@ -15,7 +15,7 @@ const LOOKED_AT: usize = 16;
 
 /// What is wanted.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct WantedRoom<'a> {
     /// For whom.
     pub(super) owner: Option<&'a Owner>,
     /// How many bytes it takes.
@@ -25,7 +25,12 @@ pub(super) struct Wanted<'a> {
 impl<T> MemoryStore<T> {
     /// Makes room until it can be had, or says that there is none. What has expired goes
     /// first, then what may go of who has the most.
-    pub(super) fn make_room(&self, take: impl Fn() -> bool, wanted: Wanted<'_>, now: Tick) -> bool {
+    pub(super) fn make_room(
+        &self,
+        take: impl Fn() -> bool,
+        wanted: WantedRoom<'_>,
+        now: Tick,
+    ) -> bool {
         let (room, keys) = (&self.shared.room, &self.shared.keys);
         while !take() {
             if keys.purge(now, PURGED_FOR_ROOM, room) == 0 && !self.evict(wanted, now) {
@@ -37,7 +42,7 @@ impl<T> MemoryStore<T> {
     }
 
     /// Something goes, an operation or a key; false if nothing may go for this.
-    fn evict(&self, wanted: Wanted<'_>, now: Tick) -> bool {
+    fn evict(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
         let room = &self.shared.room;
         let owned = room.ledger.bytes();
         let has_expired = || {
@@ -156,7 +161,7 @@ impl<T> MemoryStore<T> {
                 continue; // it has gone since
             }
             let (_, slot) = next;
-            let may_go = |entry: &Entry<T>| entry.may_go(now, self.limits.min_retention);
+            let may_go = |entry: &OperationEntry<T>| entry.may_go(now, self.limits.min_retention);
             if !shard.get_at(slot).is_some_and(may_go) {
                 return false;
             }

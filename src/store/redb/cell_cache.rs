@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{error::Fault, rows::CellRow};
-use crate::store::durable::{Cell, Reader};
+use super::{error::RedbFault, rows::CellRow};
+use crate::store::durable::{Cell, CellReader};
 
 /// No more of one cell is kept, in bytes.
 const LARGEST: usize = 64 * 1024;
@@ -19,15 +19,15 @@ const OVERHEAD: usize = 256;
 /// A bounded number of bytes of cells, those that were written last. What is here is what
 /// the file says, or will once a commit is through.
 #[derive(Debug)]
-pub(super) struct Hot {
-    cells: Mutex<Cells>,
+pub(super) struct CellCache {
+    cells: Mutex<CachedCells>,
     /// In bytes.
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
-struct Cells {
-    by_id: HashMap<Arc<[u8]>, Kept>,
+struct CachedCells {
+    by_id: HashMap<Arc<[u8]>, CachedCell>,
     /// In the order in which they were written.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
@@ -35,7 +35,7 @@ struct Cells {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedCell {
     written: WrittenCell,
     place: u64,
     weight: usize,
@@ -51,7 +51,7 @@ pub(super) struct WrittenCell {
 /// What a batch makes of a cell: nothing, if it is removed.
 pub(super) type Touched = (Arc<[u8]>, Option<WrittenCell>);
 
-impl Hot {
+impl CellCache {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             cells: Mutex::default(),
@@ -60,7 +60,11 @@ impl Hot {
     }
 
     /// The cell of an operation as the reader may have it, if all of that is here.
-    pub(super) fn read(&self, id: &[u8], reader: Reader<'_>) -> Option<Result<Cell, Fault>> {
+    pub(super) fn read(
+        &self,
+        id: &[u8],
+        reader: CellReader<'_>,
+    ) -> Option<Result<Cell, RedbFault>> {
         let written = self.lock().by_id.get(id)?.written.clone();
         let row = match CellRow::decode(&written.row) {
             Ok(row) => row,
@@ -95,13 +99,13 @@ impl Hot {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Cells> {
+    fn lock(&self) -> MutexGuard<'_, CachedCells> {
         // Nothing in a critical section panics halfway through a change.
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Cells {
+impl CachedCells {
     fn insert(&mut self, id: Arc<[u8]>, mut written: WrittenCell, capacity: usize) {
         let of_row = OVERHEAD + id.len() + written.row.len();
         let of_result = written.result.as_ref().map_or(0, Bytes::len);
@@ -120,7 +124,7 @@ impl Cells {
         self.next += 1;
         self.bytes += weight;
         self.order.insert(place, Arc::clone(&id));
-        let kept = Kept {
+        let kept = CachedCell {
             written,
             place,
             weight,
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_bytes_and_keeps_what_was_written_last() {
-        let hot = Hot::new(10 * (1000 + OVERHEAD));
+        let hot = CellCache::new(10 * (1000 + OVERHEAD));
         for n in 0..1000 {
             hot.keep(vec![(id(n), written(900)), (id(n), written(900))]);
         }

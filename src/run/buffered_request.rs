@@ -6,14 +6,14 @@ use crate::operation::BufferedBody;
 ///
 /// It is kept on the heap: on its way to the service it is handed on many times.
 #[derive(Debug)]
-pub(crate) struct WholeRequest {
+pub(crate) struct BufferedRequest {
     pub(crate) parts: Parts,
     pub(crate) body: BufferedBody,
     /// The target by which its client knows it, where that is not the one it has.
     pub(crate) target: Option<Uri>,
 }
 
-impl WholeRequest {
+impl BufferedRequest {
     /// What relative references in the response are relative to.
     pub(crate) fn base(&self) -> PathAndQuery {
         let target = self.target.as_ref().unwrap_or(&self.parts.uri);
@@ -26,7 +26,7 @@ impl WholeRequest {
     }
 }
 
-impl From<Request<BufferedBody>> for WholeRequest {
+impl From<Request<BufferedBody>> for BufferedRequest {
     fn from(request: Request<BufferedBody>) -> Self {
         let (parts, body) = request.into_parts();
         Self {

@@ -11,12 +11,14 @@ use tracing::Instrument;
 use super::{idempotency::sent, refuse::Refusal};
 use crate::{
     operation::RecordedResponse,
-    run::{Node, until_answered},
-    store::{FencingToken, IdempotencyKey, KeyPowers, Record, Repository, Reservation, StoreError},
+    run::{Runtime, retry_until_certain},
+    store::{
+        FencingToken, IdempotencyKey, KeyCapability, Record, Repository, Reservation, StoreError,
+    },
 };
 
 /// What a key stands for, once that is certain.
-pub(super) enum Reserved {
+pub(super) enum ReserveOutcome {
     Free(ReservedKey),
     Operation(Arc<Record<RecordedResponse>>),
     Answered(Arc<RecordedResponse>),
@@ -25,11 +27,11 @@ pub(super) enum Reserved {
 /// A key that is reserved for this request. Dropped, it is freed.
 pub(super) struct ReservedKey {
     pub(super) token: FencingToken,
-    end: oneshot::Sender<End>,
+    end: oneshot::Sender<ReservationEnd>,
 }
 
 /// What becomes of a reservation that is not to be freed.
-enum End {
+enum ReservationEnd {
     /// The key stands for an operation.
     Bound,
     /// It stands for an answer, which is to be kept; the sender goes once it is.
@@ -44,15 +46,15 @@ impl ReservedKey {
     /// answer; while another request with the key is being answered, that is
     /// waited for, for `max_wait`.
     pub(super) async fn reserve<R: Repository>(
-        node: Arc<Node<R>>,
-        powers: KeyPowers<R>,
+        node: Arc<Runtime<R>>,
+        powers: KeyCapability<R>,
         key: IdempotencyKey,
         patience: Duration,
         max_wait: Duration,
-    ) -> Result<Reserved, Refusal> {
+    ) -> Result<ReserveOutcome, Refusal> {
         let begun = Instant::now();
         loop {
-            let keeper = Keeper {
+            let keeper = ReservationKeeper {
                 node: Arc::clone(&node),
                 powers,
                 key: key.clone(),
@@ -72,7 +74,7 @@ impl ReservedKey {
 
     /// The key stands for an operation now.
     pub(super) fn bound(self) {
-        let _ = self.end.send(End::Bound);
+        let _ = self.end.send(ReservationEnd::Bound);
     }
 
     /// Keeps an answer for repetitions, and returns once it is kept, or after
@@ -80,7 +82,7 @@ impl ReservedKey {
     /// to run again.
     pub(super) async fn settle(self, answer: RecordedResponse, patience: Duration) {
         let (done, settled) = oneshot::channel();
-        let _ = self.end.send(End::Answered(answer, done));
+        let _ = self.end.send(ReservationEnd::Answered(answer, done));
         if timeout(patience, settled).await.is_err() {
             tracing::warn!("an early answer is not kept yet");
         }
@@ -89,16 +91,16 @@ impl ReservedKey {
 
 /// Holds a reservation for as long as its request lives, and no longer than that
 /// by more than a lease: its node may die.
-struct Keeper<R> {
-    node: Arc<Node<R>>,
-    powers: KeyPowers<R>,
+struct ReservationKeeper<R> {
+    node: Arc<Runtime<R>>,
+    powers: KeyCapability<R>,
     key: IdempotencyKey,
     token: FencingToken,
 }
 
-type Tell = oneshot::Sender<Result<Option<Reserved>, Refusal>>;
+type Tell = oneshot::Sender<Result<Option<ReserveOutcome>, Refusal>>;
 
-impl<R: Repository> Keeper<R> {
+impl<R: Repository> ReservationKeeper<R> {
     /// Asks the store until it answers, and tells what the key stands for;
     /// nothing, while another request with the key is being answered.
     async fn run(self, patience: Duration, tell: Tell) {
@@ -107,12 +109,12 @@ impl<R: Repository> Keeper<R> {
         let told = match timeout(patience, self.reserve()).await {
             Ok(Ok(Reservation::Reserved(_))) => {
                 // Freed there, if nobody is there to take it.
-                let _ = tell.send(Ok(Some(Reserved::Free(ReservedKey { token, end }))));
+                let _ = tell.send(Ok(Some(ReserveOutcome::Free(ReservedKey { token, end }))));
                 return self.keep(ended).await;
             }
             Ok(Ok(found)) => match found {
-                Reservation::Operation(record) => Ok(Some(Reserved::Operation(record))),
-                Reservation::Answered(answer) => Ok(Some(Reserved::Answered(answer))),
+                Reservation::Operation(record) => Ok(Some(ReserveOutcome::Operation(record))),
+                Reservation::Answered(answer) => Ok(Some(ReserveOutcome::Answered(answer))),
                 Reservation::InProgress => Ok(None),
                 Reservation::Deleted(record) => Err(Refusal::deleted(&record, sent(&self.key))),
                 Reservation::Mismatch | Reservation::Reserved(_) => {
@@ -130,10 +132,12 @@ impl<R: Repository> Keeper<R> {
     }
 
     /// Renews the reservation until it ends.
-    async fn keep(self, ended: oneshot::Receiver<End>) {
+    async fn keep(self, ended: oneshot::Receiver<ReservationEnd>) {
         match self.renewing_until(ended).await {
-            Ok(End::Bound) => {}
-            Ok(End::Answered(answer, _done)) => self.renewing_until(self.settle(answer)).await,
+            Ok(ReservationEnd::Bound) => {}
+            Ok(ReservationEnd::Answered(answer, _done)) => {
+                self.renewing_until(self.settle(answer)).await;
+            }
             Err(_) => self.release().await,
         }
     }
@@ -161,7 +165,7 @@ impl<R: Repository> Keeper<R> {
 
     async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
         let node = &self.node;
-        until_answered(node, || {
+        retry_until_certain(node, || {
             (self.powers.reserve)(&node.store, &self.key, self.token, node.lease().term)
         })
         .await
@@ -169,7 +173,7 @@ impl<R: Repository> Keeper<R> {
 
     async fn settle(&self, answer: RecordedResponse) {
         let node = &self.node;
-        let settled = until_answered(node, || {
+        let settled = retry_until_certain(node, || {
             (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
         });
         match settled.await {

@@ -7,7 +7,7 @@ use super::InFlight;
 impl InFlight {
     /// Counts a request that passes, while the doors are open. A drain waits for nothing
     /// that comes later: on a busy server it would never end.
-    pub(crate) fn pass_while_open(self: &Arc<Self>) -> Option<Passing> {
+    pub(crate) fn pass_while_open(self: &Arc<Self>) -> Option<PassThrough> {
         if self.closed().is_cancelled() {
             return None;
         }
@@ -19,9 +19,9 @@ impl InFlight {
 
 /// A request that is answered directly, until its answer is out: a drain waits for it.
 #[derive(Debug)]
-pub(crate) struct Passing(Arc<InFlight>);
+pub(crate) struct PassThrough(Arc<InFlight>);
 
-impl Passing {
+impl PassThrough {
     pub(super) fn new(in_flight: Arc<InFlight>) -> Self {
         Self(in_flight)
     }
@@ -31,7 +31,7 @@ impl Passing {
     }
 }
 
-impl Drop for Passing {
+impl Drop for PassThrough {
     fn drop(&mut self) {
         self.0.passed();
     }

@@ -11,13 +11,13 @@ use slab::Slab;
 use super::shard::{Slot, Tick};
 
 /// Lines of what has one kind of moment.
-pub(super) struct Lines {
+pub(super) struct DeadlineLists {
     /// Different spans are rare: mostly there is one.
-    lines: Vec<Line>,
+    lines: Vec<DeadlineList>,
 }
 
 /// What has its moment the same span after it came.
-struct Line {
+struct DeadlineList {
     span: Duration,
     first: Slot,
     last: Slot,
@@ -25,12 +25,12 @@ struct Line {
 
 /// The place of an entry in its line.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Links {
+pub(super) struct ListLinks {
     before: Slot,
     after: Slot,
 }
 
-impl Links {
+impl ListLinks {
     /// In no line, or alone in one.
     pub(super) const NONE: Self = Self {
         before: NO_SLOT,
@@ -39,31 +39,31 @@ impl Links {
 }
 
 /// What stands in a line, one at a time.
-pub(super) trait Linked {
+pub(super) trait ListEntry {
     /// The moment that the line goes by.
     fn at(&self) -> Tick;
     /// Whether it is somebody's.
     fn is_owned(&self) -> bool;
-    fn links(&self) -> Links;
-    fn links_mut(&mut self) -> &mut Links;
+    fn links(&self) -> ListLinks;
+    fn links_mut(&mut self) -> &mut ListLinks;
 }
 
 /// No slab of slots this large fits into memory.
 const NO_SLOT: Slot = Slot::MAX;
 
-impl Lines {
+impl DeadlineLists {
     pub(super) fn new() -> Self {
         Self { lines: Vec::new() }
     }
 
     /// What comes first, and when.
-    pub(super) fn first<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
-        let first = |line: &Line| (entries[line.first as usize].at(), line.first);
+    pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+        let first = |line: &DeadlineList| (entries[line.first as usize].at(), line.first);
         self.lines.iter().map(first).min()
     }
 
     /// What has its moment by `now`, the first of each line first.
-    pub(super) fn until<E: Linked>(
+    pub(super) fn until<E: ListEntry>(
         &self,
         entries: &Slab<E>,
         now: Tick,
@@ -80,7 +80,7 @@ impl Lines {
 
     /// Puts an entry into the line of what comes after `span`; true if it is the first of
     /// it.
-    pub(super) fn insert<E: Linked>(
+    pub(super) fn insert<E: ListEntry>(
         &mut self,
         entries: &mut Slab<E>,
         slot: Slot,
@@ -103,7 +103,7 @@ impl Lines {
             (None, Some(line)) => line.first,
             (None, None) => NO_SLOT,
         };
-        *entries[slot as usize].links_mut() = Links { before, after };
+        *entries[slot as usize].links_mut() = ListLinks { before, after };
         let (mut first, mut last) = (slot, slot);
         if let Some(before) = entries.get_mut(before as usize) {
             before.links_mut().after = slot;
@@ -115,14 +115,14 @@ impl Lines {
         }
         match line {
             Some(line) => (line.first, line.last) = (first, last),
-            None => self.lines.push(Line { span, first, last }),
+            None => self.lines.push(DeadlineList { span, first, last }),
         }
         first == slot
     }
 
     /// Takes an entry out of its line, if it is in one; true if it was the first of it.
-    pub(super) fn remove<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
-        let links = std::mem::replace(entries[slot as usize].links_mut(), Links::NONE);
+    pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
+        let links = std::mem::replace(entries[slot as usize].links_mut(), ListLinks::NONE);
         match (links.before, links.after) {
             (NO_SLOT, NO_SLOT) => {
                 let alone = self.lines.iter().position(|line| line.first == slot);

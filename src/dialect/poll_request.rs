@@ -71,7 +71,7 @@ impl PollRequest {
     pub fn operation(id: OperationId, action: Action) -> Self {
         Self::Operation {
             id,
-            action: action,
+            action,
             wait: None,
             reason: None,
         }

@@ -14,7 +14,7 @@ use crate::store::Owner;
 ///
 /// It holds as many owners as have taken a place.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct OwnerQuotas {
     taken: Mutex<HashMap<Option<Owner>, usize>>,
     /// The places that an owner may have, if that was said.
     most: AtomicUsize,
@@ -23,7 +23,7 @@ pub(crate) struct Shares {
 /// No number of places was said.
 const UNSAID: usize = usize::MAX;
 
-impl Shares {
+impl OwnerQuotas {
     pub(crate) fn new() -> Self {
         Self {
             taken: Mutex::default(),
@@ -38,7 +38,7 @@ impl Shares {
 
     /// A place of this owner's among `all`, until it is dropped; `None` if it has as many
     /// as it may have.
-    pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<OwnerPermit> {
         let most = match self.most.load(Relaxed) {
             UNSAID => all.div_ceil(4),
             most => most,
@@ -50,7 +50,7 @@ impl Shares {
         }
         all_taken.insert(owner.clone(), taken + 1);
         drop(all_taken);
-        Some(Share {
+        Some(OwnerPermit {
             shares: Arc::clone(self),
             owner,
         })
@@ -64,12 +64,12 @@ impl Shares {
 
 /// A place of an owner's, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
-    shares: Arc<Shares>,
+pub(crate) struct OwnerPermit {
+    shares: Arc<OwnerQuotas>,
     owner: Option<Owner>,
 }
 
-impl Drop for Share {
+impl Drop for OwnerPermit {
     fn drop(&mut self) {
         let mut taken = self.shares.taken();
         if let Entry::Occupied(mut entry) = taken.entry(self.owner.take()) {
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_owner_has_a_quarter_unless_said_and_leaves_nothing() {
-        let shares = Arc::new(Shares::new());
+        let shares = Arc::new(OwnerQuotas::new());
         let take = |owner: Option<&str>| shares.take(owner.map(Owner::new), 8);
         let adas = [take(Some("ada")), take(Some("ada"))];
         assert!(adas.iter().all(Option::is_some));
@@ -102,7 +102,7 @@ mod tests {
         drop(adas);
         assert!(shares.taken().is_empty());
         // The smallest share is a place, where there is one.
-        let other = Arc::new(Shares::new());
+        let other = Arc::new(OwnerQuotas::new());
         assert!(other.take(None, 1).is_some() && other.take(None, 0).is_none());
     }
 }

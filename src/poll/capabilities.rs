@@ -14,41 +14,41 @@ use crate::{
 pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type WriteResult<T> = Result<Written<T>, StoreError>;
 
-type Changed<S> = for<'a> fn(
+type ChangedFn<S> = for<'a> fn(
     &'a S,
     &'a OperationId,
     Version,
     Duration,
     Option<&'a Owner>,
 ) -> Boxed<'a, crate::store::Found<<S as Store>::Output>>;
-type Cancel<S> = for<'a> fn(
+type CancelFn<S> = for<'a> fn(
     &'a S,
     &'a OperationId,
     Version,
     Option<&str>,
 ) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
-type ChangeAt<S> =
+type ChangeAtFn<S> =
     for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
 
-pub(super) struct Powers<S: Store> {
+pub(super) struct Capabilities<S: Store> {
     /// [`Watch::changed_for`].
-    pub(super) changed: Option<Changed<S>>,
-    pub(super) ends: Option<Ends<S>>,
+    pub(super) changed: Option<ChangedFn<S>>,
+    pub(super) ends: Option<EndCapability<S>>,
     /// [`List::list`].
-    pub(super) list: Option<ListPage<S>>,
+    pub(super) list: Option<ListFn<S>>,
 }
 
-type ListPage<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, Listed<<S as Store>::Output>>;
-type Listed<T> = Result<Page<T>, StoreError>;
+type ListFn<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, ListResult<<S as Store>::Output>>;
+type ListResult<T> = Result<Page<T>, StoreError>;
 
-pub(super) struct Ends<S: Store> {
+pub(super) struct EndCapability<S: Store> {
     /// [`Repository::force_finish`] with [`Outcome::Canceled`], or the reason that was given.
-    pub(super) cancel: Cancel<S>,
+    pub(super) cancel: CancelFn<S>,
     /// [`Repository::delete`].
-    pub(super) forget: ChangeAt<S>,
+    pub(super) forget: ChangeAtFn<S>,
 }
 
-impl<S: Store> Powers<S> {
+impl<S: Store> Capabilities<S> {
     pub(super) const NONE: Self = Self {
         changed: None,
         ends: None,
@@ -74,7 +74,7 @@ impl<S: Store> Powers<S> {
             changed: Some(|store, id, since, at_most, owner| {
                 Box::pin(store.changed_for(id, since, at_most, owner))
             }),
-            ends: Some(Ends {
+            ends: Some(EndCapability {
                 cancel: |store, id, version, reason| {
                     let outcome = match reason {
                         Some(reason) => Outcome::CanceledFor(reason.into()),
@@ -88,18 +88,18 @@ impl<S: Store> Powers<S> {
     }
 }
 
-impl<S: Store> Clone for Powers<S> {
+impl<S: Store> Clone for Capabilities<S> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<S: Store> Copy for Powers<S> {}
+impl<S: Store> Copy for Capabilities<S> {}
 
-impl<S: Store> Clone for Ends<S> {
+impl<S: Store> Clone for EndCapability<S> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<S: Store> Copy for Ends<S> {}
+impl<S: Store> Copy for EndCapability<S> {}

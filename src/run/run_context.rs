@@ -17,7 +17,7 @@ use crate::{
 /// What the task that runs an operation, the handler inside it and the node
 /// around it know of each other.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct RunContext {
     pub(crate) id: OperationId,
     /// Known once the operation is created.
     token: AtomicU64,
@@ -31,11 +31,11 @@ pub(crate) struct Work {
     gate: Option<Gate>,
     /// Made for whoever waits for it or asks for it: most runs end before.
     stop: OnceLock<CancellationToken>,
-    cause: OnceLock<Cause>,
+    cause: OnceLock<StopCause>,
     /// Somebody has said that the operation was ended, or taken, from outside.
     is_told: AtomicBool,
-    ended: Mutex<Option<Ended>>,
-    progress: Mutex<Reports>,
+    ended: Mutex<Option<RunEnded>>,
+    progress: Mutex<ProgressReports>,
     /// The heartbeat of its node has gone.
     is_unrenewed: AtomicBool,
     /// Wakes the run: there is a report, a cause to stop, or no heartbeat.
@@ -44,7 +44,7 @@ pub(crate) struct Work {
 
 /// Why a run is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum StopCause {
     /// It was ended from outside, or is somebody else's now: there is nothing
     /// left to record.
     Recalled,
@@ -54,7 +54,7 @@ pub(super) enum Cause {
 
 /// What is known to have become of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum RunEnded {
     /// The operation has an outcome of its own, or is somebody else's.
     ByItself,
     /// It is recorded as interrupted.
@@ -64,21 +64,21 @@ pub(super) enum Ended {
 }
 
 #[derive(Debug, Default)]
-struct Reports {
+struct ProgressReports {
     latest: Option<Progress>,
     /// How many there were, and how many of them the store knows.
     made: u64,
     written: u64,
 }
 
-impl Reports {
+impl ProgressReports {
     /// Whether there is one that the store does not know.
     fn is_unwritten(&self) -> bool {
         self.made > self.written
     }
 }
 
-impl Work {
+impl RunContext {
     pub(crate) fn new(id: OperationId, token: FencingToken, attempt: u32) -> Self {
         Self {
             id,
@@ -142,7 +142,7 @@ impl Work {
     }
 
     /// Asks the run to stop. The first cause counts.
-    pub(super) fn stop(&self, cause: Cause) {
+    pub(super) fn stop(&self, cause: StopCause) {
         let _ = self.cause.set(cause);
         self.stop_token().cancel();
         self.signal.notify_one();
@@ -150,7 +150,7 @@ impl Work {
 
     /// Its client has left before it was an operation: there is nobody to go on for.
     pub(crate) fn abandon(&self) {
-        self.stop(Cause::Recalled);
+        self.stop(StopCause::Recalled);
     }
 
     /// Whether it was asked to.
@@ -182,10 +182,10 @@ impl Work {
     }
 
     /// Waits until the run is asked to stop.
-    pub(super) async fn stopped(&self) -> Cause {
+    pub(super) async fn stopped(&self) -> StopCause {
         self.stop_token().cancelled().await;
         // The cause is set before the token is.
-        self.cause.get().copied().unwrap_or(Cause::Interrupted)
+        self.cause.get().copied().unwrap_or(StopCause::Interrupted)
     }
 
     /// A token for the handler. It can only cancel what it hands on itself.
@@ -200,14 +200,14 @@ impl Work {
     /// The operation has ended as this shows.
     pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
         self.end(match operation.failure().and_then(Failure::kind) {
-            Some(FailureKind::Interrupted) => Ended::Interrupted,
-            _ => Ended::ByItself,
+            Some(FailureKind::Interrupted) => RunEnded::Interrupted,
+            _ => RunEnded::ByItself,
         });
     }
 
     /// It is left to whoever runs it again.
     pub(super) fn released(&self) {
-        self.end(Ended::Released);
+        self.end(RunEnded::Released);
     }
 
     /// Somebody says that the operation was ended, or taken, from outside.
@@ -229,16 +229,16 @@ impl Work {
 
     /// The operation is in other hands.
     pub(super) fn recalled(&self) {
-        self.end(Ended::ByItself);
+        self.end(RunEnded::ByItself);
     }
 
     /// What is known to have become of it.
-    pub(super) fn ended(&self) -> Option<Ended> {
+    pub(super) fn ended(&self) -> Option<RunEnded> {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known first counts.
-    fn end(&self, ended: Ended) {
+    fn end(&self, ended: RunEnded) {
         let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert(ended);
     }
@@ -279,7 +279,7 @@ impl Work {
         self.reports().written = number;
     }
 
-    fn reports(&self) -> MutexGuard<'_, Reports> {
+    fn reports(&self) -> MutexGuard<'_, ProgressReports> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,10 +6,10 @@ use http::{Response, Version};
 use tracing::{Span, field::display};
 
 use super::{
+    lent_body::RemainingBody,
+    mode::ReplyKind,
     policy::Policy,
     refuse::{Refusal, refuse_given_up},
-    rest::Rest,
-    when::Reply,
 };
 use crate::{
     dialect::{Context, Urls, whole_seconds},
@@ -18,24 +18,24 @@ use crate::{
 };
 
 /// What a client is told of the operation that its request is.
-pub(super) enum Accepted {
-    New(Created),
+pub(super) enum AcceptAnswer {
+    New(CreatedOperation),
     /// An earlier request made it.
-    Repeated(Created, Urls),
+    Repeated(CreatedOperation, Urls),
     /// An earlier request was answered with this.
     Answered(Arc<RecordedResponse>),
 }
 
 /// Whether a request has become an operation, and why not.
-pub(super) type Verdict = Result<Accepted, Refusal>;
+pub(super) type Verdict = Result<AcceptAnswer, Refusal>;
 
 /// An operation as it was created, whatever has happened since.
 ///
 /// It is no record, so that the store has the only one while its work begins, and can
 /// change that in place.
-pub(super) struct Created(Operation<RecordedResponse>);
+pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 
-impl Created {
+impl CreatedOperation {
     pub(super) fn of(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
         let (stage, metadata) = (Status::Pending, operation.metadata().as_created());
@@ -47,13 +47,13 @@ impl Created {
 }
 
 /// Where the answer is worded.
-pub(super) struct Front {
+pub(super) struct AcceptResponder {
     policy: Arc<Policy>,
     urls: Urls,
     version: Version,
 }
 
-impl Front {
+impl AcceptResponder {
     pub(super) fn new(policy: Arc<Policy>, urls: Urls, version: Version) -> Self {
         Self {
             policy,
@@ -62,32 +62,36 @@ impl Front {
         }
     }
 
-    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<BufferedBody>, Reply) {
+    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<BufferedBody>, ReplyKind) {
         match verdict {
             // The first releases kept those too, which end or break a connection.
-            Ok(Accepted::Answered(kept)) if !kept.is_final() => {
+            Ok(AcceptAnswer::Answered(kept)) if !kept.is_final() => {
                 self.answer(&Err(Refusal::Failed(FailureKind::InnerError)))
             }
             Ok(accepted) => self.accepted(accepted),
             Err(refusal) => {
                 let response = refusal.response(&self.policy, self.version, false);
-                (response, Reply::Refused)
+                (response, ReplyKind::Refused)
             }
         }
     }
 
     /// Refuses a request whose call was given up.
-    pub(super) fn refuse(&self, refusal: &Refusal, rest: &Rest) -> (Response<BufferedBody>, Reply) {
+    pub(super) fn refuse(
+        &self,
+        refusal: &Refusal,
+        rest: &RemainingBody,
+    ) -> (Response<BufferedBody>, ReplyKind) {
         let response = refuse_given_up(&self.policy, refusal, self.version, rest);
-        (response, Reply::Refused)
+        (response, ReplyKind::Refused)
     }
 
-    fn accepted(&self, accepted: &Accepted) -> (Response<BufferedBody>, Reply) {
+    fn accepted(&self, accepted: &AcceptAnswer) -> (Response<BufferedBody>, ReplyKind) {
         // A repetition gets what the first request got.
-        let (Created(operation), urls) = match accepted {
-            Accepted::New(created) => (created, &self.urls),
-            Accepted::Repeated(created, urls) => (created, urls),
-            Accepted::Answered(answer) => return (answer.to_response(), Reply::Kept),
+        let (CreatedOperation(operation), urls) = match accepted {
+            AcceptAnswer::New(created) => (created, &self.urls),
+            AcceptAnswer::Repeated(created, urls) => (created, urls),
+            AcceptAnswer::Answered(answer) => return (answer.to_response(), ReplyKind::Kept),
         };
         // The request's, as far as whoever is outside gave it one that wants to know.
         Span::current().record("operation.id", display(operation.id()));
@@ -98,7 +102,7 @@ impl Front {
         ));
         let mut response = policy.dialect.accepted(&operation.view(), &context);
         response.extensions_mut().insert(operation.id().clone());
-        (response, Reply::Accepted)
+        (response, ReplyKind::Accepted)
     }
 }
 
@@ -113,8 +117,8 @@ mod tests {
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         let kept = Arc::new(RecordedResponse::new(response));
         let urls = Urls::new("/operations/q3");
-        let front = Front::new(Arc::default(), urls, Version::HTTP_11);
-        front.answer(&Ok(Accepted::Answered(kept))).0
+        let front = AcceptResponder::new(Arc::default(), urls, Version::HTTP_11);
+        front.answer(&Ok(AcceptAnswer::Answered(kept))).0
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::{hash::BuildHasher, sync::Arc, time::Duration};
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
-use super::work::Work;
+use super::run_context::RunContext;
 use crate::{operation::OperationId, store::FencingToken};
 
 /// A work that somebody is at.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) work: Arc<Work>,
+pub(super) struct LiveRun {
+    pub(super) work: Arc<RunContext>,
     /// How long it may go on after it was asked to stop.
     pub(super) grace: Duration,
 }
@@ -22,15 +22,15 @@ pub(super) struct Entry {
 /// forgotten while its handler still tidies up, and an operation that was taken over may
 /// come back under a newer token.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub(super) struct LiveRuns {
     /// By id: those of one id have the same hash.
-    works: HashTable<Entry>,
+    works: HashTable<LiveRun>,
     hasher: RandomState,
 }
 
-impl Live {
+impl LiveRuns {
     /// Takes a work in; false if it is there already.
-    pub(super) fn insert(&mut self, entry: Entry) -> bool {
+    pub(super) fn insert(&mut self, entry: LiveRun) -> bool {
         let id = &entry.work.id;
         if self.get(id, entry.work.token()).is_some() {
             return false;
@@ -43,28 +43,28 @@ impl Live {
     }
 
     /// Takes out this very work.
-    pub(super) fn remove(&mut self, work: &Arc<Work>) {
+    pub(super) fn remove(&mut self, work: &Arc<RunContext>) {
         let hash = self.hasher.hash_one(&work.id);
-        let is_it = |entry: &Entry| Arc::ptr_eq(&entry.work, work);
+        let is_it = |entry: &LiveRun| Arc::ptr_eq(&entry.work, work);
         if let Ok(found) = self.works.find_entry(hash, is_it) {
             found.remove();
         }
     }
 
-    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<&Entry> {
+    pub(super) fn get(&self, id: &OperationId, token: FencingToken) -> Option<&LiveRun> {
         let hash = self.hasher.hash_one(id);
-        let is_it = |entry: &Entry| entry.work.id == *id && entry.work.token() == token;
+        let is_it = |entry: &LiveRun| entry.work.id == *id && entry.work.token() == token;
         self.works.find(hash, is_it)
     }
 
     /// Those of one operation, or of several that had the same id one after the other.
-    pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a Entry> {
+    pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
         let hash = self.hasher.hash_one(id);
         let entries = self.works.iter_hash(hash);
         entries.filter(|entry| entry.work.id == *id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LiveRun> {
         self.works.iter()
     }
 
@@ -82,14 +82,14 @@ mod tests {
         let id = OperationId::new();
         let work = |token| {
             let token = FencingToken::from_number(token);
-            Arc::new(Work::new(id.clone(), token, 1))
+            Arc::new(RunContext::new(id.clone(), token, 1))
         };
         let (older, newer, same) = (work(7), work(8), work(8));
-        let entry = |work: &Arc<Work>| Entry {
+        let entry = |work: &Arc<RunContext>| LiveRun {
             work: Arc::clone(work),
             grace: Duration::ZERO,
         };
-        let mut live = Live::default();
+        let mut live = LiveRuns::default();
         assert!(live.insert(entry(&older)) && live.insert(entry(&newer)));
         assert!(!live.insert(entry(&same)), "it is there already");
         assert_eq!(live.of(&id).count(), 2);

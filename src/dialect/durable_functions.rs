@@ -3,11 +3,11 @@ use http::{HeaderName, Method, Response, StatusCode};
 use super::{
     Action, Answer, ApiError, Context, Dialect, ListPage, ListParams, OnTerminal, PollRequest,
     RequestView,
-    answers::{JSON, Put, empty, replayed, typed},
+    answers::{AnswerExt, JSON, empty, replayed, typed},
     error::ErrorWords,
     object::{Object, list},
-    query::{self, Malformed},
-    routes::{POST, Part, RESULT, ask, limit, parameter, refuse_foreign, said, states_or},
+    query::{self, MalformedParameter},
+    routes::{POST, RESULT, ResourcePart, ask, limit, parameter, refuse_foreign, said, states_or},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet, cut};
 
@@ -39,8 +39,8 @@ const CONTINUATION: HeaderName = HeaderName::from_static(CONTINUATION_NAME);
 /// The longest reason of a termination, in bytes. What is longer is cut off.
 const REASON: usize = 1024;
 
-const PARTS: &[Part] = &[
-    Part {
+const PARTS: &[ResourcePart] = &[
+    ResourcePart {
         name: "",
         allow: "GET, HEAD, DELETE, OPTIONS",
         asks: &[
@@ -49,7 +49,7 @@ const PARTS: &[Part] = &[
         ],
     },
     RESULT,
-    Part {
+    ResourcePart {
         name: "terminate",
         allow: POST,
         asks: &[(Method::POST, Action::Cancel(OnTerminal::RefuseEnded))],
@@ -169,7 +169,7 @@ impl Dialect for DurableFunctions {
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
         match operation.state() {
             State::Succeeded => replayed(operation, context)?.ok_or(ApiError::Unpresentable),
-            _ => self.status(operation, context).map(Put::private),
+            _ => self.status(operation, context).map(AnswerExt::private),
         }
     }
 
@@ -231,7 +231,7 @@ fn cannot(request: &RequestView<'_>) -> Option<&'static str> {
 }
 
 /// Whether a switch is on.
-fn switch<'a>(query: Option<&'a str>, name: &str) -> Result<bool, Malformed<'a>> {
+fn switch<'a>(query: Option<&'a str>, name: &str) -> Result<bool, MalformedParameter<'a>> {
     let value = query::parameter(query, name)?;
     Ok(value.is_some_and(|value| value.eq_ignore_ascii_case("true")))
 }

@@ -9,7 +9,7 @@ use std::{
 /// What `future` comes to, if one poll is enough for that; otherwise it is dropped.
 ///
 /// It needs no task to wait in, no timer, and no place on the heap.
-pub(crate) fn at_once<F: Future>(future: F) -> Option<F::Output> {
+pub(crate) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
@@ -24,8 +24,8 @@ mod tests {
 
     #[test]
     fn what_would_wait_is_none() {
-        assert_eq!(at_once(ready(1)), Some(1));
-        assert_eq!(at_once(async { ready(1).await + 1 }), Some(2));
-        assert_eq!(at_once(pending::<()>()), None);
+        assert_eq!(now_or_never(ready(1)), Some(1));
+        assert_eq!(now_or_never(async { ready(1).await + 1 }), Some(2));
+        assert_eq!(now_or_never(pending::<()>()), None);
     }
 }

@@ -8,7 +8,7 @@ use crate::dialect::Preferences;
 
 /// What the application chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum When {
+pub(super) enum Mode {
     #[default]
     Always,
     Preferred,
@@ -18,7 +18,7 @@ pub(super) enum When {
 
 /// What one request gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Decision {
     /// Its answer, however long that takes.
     Pass,
     /// A 202 at once.
@@ -29,7 +29,7 @@ pub(super) enum Way {
     Signaled,
 }
 
-impl When {
+impl Mode {
     /// `wait` only bounds what goes asynchronous anyway, up to `max_wait`. What
     /// `needs_preference` goes asynchronous only for those who prefer it.
     pub(super) fn of(
@@ -37,7 +37,7 @@ impl When {
         preferences: Preferences,
         max_wait: Duration,
         needs_preference: bool,
-    ) -> (Way, Preferred) {
+    ) -> (Decision, AppliedPreferences) {
         let (way, mut preferred) = self.chosen(preferences, max_wait);
         if !needs_preference {
             return (way, preferred);
@@ -48,12 +48,16 @@ impl When {
             true => (way, preferred),
             false => {
                 preferred.wait = None;
-                (Way::Pass, preferred)
+                (Decision::Pass, preferred)
             }
         }
     }
 
-    fn chosen(self, preferences: Preferences, max_wait: Duration) -> (Way, Preferred) {
+    fn chosen(
+        self,
+        preferences: Preferences,
+        max_wait: Duration,
+    ) -> (Decision, AppliedPreferences) {
         let wait = preferences.stated_wait().filter(|wait| match self {
             // Here no seconds are no wait, and change nothing.
             Self::Always => !wait.is_zero(),
@@ -63,16 +67,18 @@ impl When {
         });
         let bounded = wait.map(|wait| wait.min(max_wait));
         let way = match (self, bounded) {
-            (Self::Preferred, _) if !preferences.respond_async() => Way::Pass,
-            (Self::Always | Self::Preferred, None) => Way::Now,
-            (Self::Always | Self::Preferred, Some(wait)) => Way::After(wait),
-            (Self::After(_), Some(Duration::ZERO)) => Way::Now,
-            (Self::After(limit), wait) => Way::After(wait.map_or(limit, |wait| wait.min(limit))),
-            (Self::Signaled, _) => Way::Signaled,
+            (Self::Preferred, _) if !preferences.respond_async() => Decision::Pass,
+            (Self::Always | Self::Preferred, None) => Decision::Now,
+            (Self::Always | Self::Preferred, Some(wait)) => Decision::After(wait),
+            (Self::After(_), Some(Duration::ZERO)) => Decision::Now,
+            (Self::After(limit), wait) => {
+                Decision::After(wait.map_or(limit, |wait| wait.min(limit)))
+            }
+            (Self::Signaled, _) => Decision::Signaled,
         };
         let honoured = match way {
-            Way::After(limit) => limit,
-            Way::Pass | Way::Now | Way::Signaled => Duration::ZERO,
+            Decision::After(limit) => limit,
+            Decision::Pass | Decision::Now | Decision::Signaled => Duration::ZERO,
         };
         // Less than a second of what was asked for cannot be said in seconds.
         let is_said = |wait: &Duration| wait.is_zero() || honoured.as_secs() > 0;
@@ -81,7 +87,7 @@ impl When {
         let respond_async = matters && preferences.respond_async();
         (
             way,
-            Preferred {
+            AppliedPreferences {
                 matters,
                 respond_async,
                 wait,
@@ -92,7 +98,7 @@ impl When {
 
 /// What a response is, as far as preferences go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum ReplyKind {
     /// It says that the request was accepted.
     Accepted,
     /// It is the inner service's.
@@ -105,7 +111,7 @@ pub(super) enum Reply {
 
 /// What a response says of the preferences it followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Preferred {
+pub(super) struct AppliedPreferences {
     /// Whether another `Prefer` could have made another response.
     matters: bool,
     respond_async: bool,
@@ -123,7 +129,7 @@ fn applied(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(RESPOND_ASYNC)
 }
 
-impl Preferred {
+impl AppliedPreferences {
     /// Whether it matters how long the answer takes.
     pub(super) fn has_wait(self) -> bool {
         self.wait.is_some()
@@ -133,17 +139,17 @@ impl Preferred {
     /// section 3) with what was honoured: `respond-async` on a 202, `wait` on an answer
     /// that came in its time, and on a 202 after all of it. The request came `ago`. The
     /// inner service may have honoured others.
-    pub(super) fn mark(self, headers: &mut HeaderMap, reply: Reply, ago: Duration) {
+    pub(super) fn mark(self, headers: &mut HeaderMap, reply: ReplyKind, ago: Duration) {
         if !self.matters {
             return;
         }
         headers.append(VARY, BY_PREFER);
         let wait = self.wait.filter(|wait| match reply {
-            Reply::Accepted => ago >= *wait,
-            Reply::Direct => true,
-            Reply::Kept | Reply::Refused => false,
+            ReplyKind::Accepted => ago >= *wait,
+            ReplyKind::Direct => true,
+            ReplyKind::Kept | ReplyKind::Refused => false,
         });
-        let respond_async = self.respond_async && reply == Reply::Accepted;
+        let respond_async = self.respond_async && reply == ReplyKind::Accepted;
         let applied = match (respond_async, wait.map(|wait| wait.as_secs())) {
             (false, None) => return,
             (true, None) => RESPOND_ASYNC,
@@ -158,17 +164,17 @@ impl Preferred {
 mod tests {
     use super::*;
 
-    fn way(when: When, prefer: &'static str) -> (Way, String) {
+    fn way(when: Mode, prefer: &'static str) -> (Decision, String) {
         let mut headers = HeaderMap::new();
         headers.insert("prefer", HeaderValue::from_static(prefer));
         let cap = Duration::from_secs(30);
         let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, false);
         let mut marked = HeaderMap::new();
-        preferred.mark(&mut marked, Reply::Accepted, cap);
+        preferred.mark(&mut marked, ReplyKind::Accepted, cap);
         let applied = marked
             .get("preference-applied")
             .map_or("", |value| value.to_str().unwrap());
-        assert_eq!(marked.contains_key("vary"), when != When::Signaled);
+        assert_eq!(marked.contains_key("vary"), when != Mode::Signaled);
         (way, applied.into())
     }
 
@@ -176,20 +182,20 @@ mod tests {
     fn a_dialect_that_needs_the_preference_passes_everybody_else_through() {
         let cap = Duration::from_secs(30);
         for when in [
-            When::Always,
-            When::Preferred,
-            When::Signaled,
-            When::After(cap),
+            Mode::Always,
+            Mode::Preferred,
+            Mode::Signaled,
+            Mode::After(cap),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("prefer", HeaderValue::from_static("wait=3"));
             let (way, _) = when.of(Preferences::from_headers(&headers), cap, true);
-            assert_eq!(way, Way::Pass, "{when:?}");
+            assert_eq!(way, Decision::Pass, "{when:?}");
             headers.append("prefer", HeaderValue::from_static("respond-async"));
             let (way, preferred) = when.of(Preferences::from_headers(&headers), cap, true);
-            assert_ne!(way, Way::Pass, "{when:?}");
+            assert_ne!(way, Decision::Pass, "{when:?}");
             let mut marked = HeaderMap::new();
-            preferred.mark(&mut marked, Reply::Accepted, cap);
+            preferred.mark(&mut marked, ReplyKind::Accepted, cap);
             let applied = marked["preference-applied"].to_str().unwrap();
             assert!(applied.starts_with("respond-async"), "{when:?}: {applied}");
             assert_eq!(marked["vary"], "Prefer");
@@ -199,46 +205,71 @@ mod tests {
     #[test]
     fn wait_only_bounds_what_goes_asynchronous_anyway() {
         let seconds = Duration::from_secs;
-        let after = When::After(seconds(5));
+        let after = Mode::After(seconds(5));
         for (when, prefer, expected, applied) in [
-            (When::Always, "", Way::Now, ""),
-            (When::Always, "respond-async", Way::Now, "respond-async"),
-            (When::Always, "wait=0", Way::Now, ""),
-            (When::Always, "wait=3", Way::After(seconds(3)), "wait=3"),
-            (When::Always, "wait=99", Way::After(seconds(30)), "wait=30"),
+            (Mode::Always, "", Decision::Now, ""),
             (
-                When::Always,
-                "wait=99999999999999999999",
-                Way::After(seconds(30)),
+                Mode::Always,
+                "respond-async",
+                Decision::Now,
+                "respond-async",
+            ),
+            (Mode::Always, "wait=0", Decision::Now, ""),
+            (
+                Mode::Always,
+                "wait=3",
+                Decision::After(seconds(3)),
+                "wait=3",
+            ),
+            (
+                Mode::Always,
+                "wait=99",
+                Decision::After(seconds(30)),
                 "wait=30",
             ),
             (
-                When::Preferred,
+                Mode::Always,
+                "wait=99999999999999999999",
+                Decision::After(seconds(30)),
+                "wait=30",
+            ),
+            (
+                Mode::Preferred,
                 "respond-async, wait=0",
-                Way::Now,
+                Decision::Now,
                 "respond-async",
             ),
-            (When::Preferred, "", Way::Pass, ""),
-            (When::Preferred, "wait=3", Way::Pass, ""),
-            (When::Preferred, "respond-async", Way::Now, "respond-async"),
+            (Mode::Preferred, "", Decision::Pass, ""),
+            (Mode::Preferred, "wait=3", Decision::Pass, ""),
             (
-                When::Preferred,
+                Mode::Preferred,
+                "respond-async",
+                Decision::Now,
+                "respond-async",
+            ),
+            (
+                Mode::Preferred,
                 "respond-async, wait=3",
-                Way::After(seconds(3)),
+                Decision::After(seconds(3)),
                 "respond-async, wait=3",
             ),
-            (after, "", Way::After(seconds(5)), ""),
-            (after, "wait=3", Way::After(seconds(3)), "wait=3"),
-            (after, "wait=9", Way::After(seconds(5)), "wait=5"),
-            (after, "wait=0", Way::Now, "wait=0"),
-            (after, "wait=x", Way::After(seconds(5)), ""),
+            (after, "", Decision::After(seconds(5)), ""),
+            (after, "wait=3", Decision::After(seconds(3)), "wait=3"),
+            (after, "wait=9", Decision::After(seconds(5)), "wait=5"),
+            (after, "wait=0", Decision::Now, "wait=0"),
+            (after, "wait=x", Decision::After(seconds(5)), ""),
             (
-                When::After(Duration::from_millis(500)),
+                Mode::After(Duration::from_millis(500)),
                 "wait=9",
-                Way::After(Duration::from_millis(500)),
+                Decision::After(Duration::from_millis(500)),
                 "",
             ),
-            (When::Signaled, "respond-async, wait=3", Way::Signaled, ""),
+            (
+                Mode::Signaled,
+                "respond-async, wait=3",
+                Decision::Signaled,
+                "",
+            ),
         ] {
             assert_eq!(
                 way(when, prefer),

@@ -10,13 +10,13 @@ use crate::store::HealthWarning;
 
 /// A file that was opened by its name.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(super) struct NamedFile {
     /// Absolute: the process may go to another folder.
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
 
-impl Origin {
+impl NamedFile {
     pub(super) fn of(path: &Path, file: &File) -> io::Result<Self> {
         Ok(Self {
             path: std::path::absolute(path)?,

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::{
     SHARDS,
-    lines::{Lines, Linked},
+    deadline_lists::{DeadlineLists, ListEntry},
     shard::{Slot, Tick},
 };
 
@@ -21,9 +21,9 @@ use super::{
 /// It is changed under that lock, and may be another by the time it is believed: whoever
 /// looked takes the lock, and looks again.
 #[derive(Clone)]
-pub(super) struct Soonest(Arc<[AtomicU64; SHARDS]>);
+pub(super) struct EarliestExpiry(Arc<[AtomicU64; SHARDS]>);
 
-impl Soonest {
+impl EarliestExpiry {
     pub(super) fn new() -> Self {
         let never = || AtomicU64::new(Tick::NEVER.get());
         Self(Arc::new(std::array::from_fn(|_| never())))
@@ -49,24 +49,24 @@ impl Soonest {
 }
 
 /// The terminal operations of a shard by the moment they expire.
-pub(super) struct Expiring {
+pub(super) struct ExpiryQueue {
     /// What is nobody's, and what is somebody's, by the time to live.
-    lines: [Lines; 2],
-    soonest: Soonest,
+    lines: [DeadlineLists; 2],
+    soonest: EarliestExpiry,
     shard: usize,
 }
 
-impl Expiring {
-    pub(super) fn of(shard: usize, soonest: Soonest) -> Self {
+impl ExpiryQueue {
+    pub(super) fn of(shard: usize, soonest: EarliestExpiry) -> Self {
         Self {
-            lines: [Lines::new(), Lines::new()],
+            lines: [DeadlineLists::new(), DeadlineLists::new()],
             soonest,
             shard,
         }
     }
 
     /// What expires first, and when.
-    pub(super) fn first<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         match (self.lines[0].first(entries), self.lines[1].first(entries)) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -74,7 +74,7 @@ impl Expiring {
     }
 
     /// What expires first of what is nobody's, and when.
-    pub(super) fn nobodys<E: Linked>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
+    pub(super) fn nobodys<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         self.lines[0].first(entries)
     }
 
@@ -84,7 +84,12 @@ impl Expiring {
     }
 
     /// It is kept for `ttl` from now on.
-    pub(super) fn insert<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot, ttl: Duration) {
+    pub(super) fn insert<E: ListEntry>(
+        &mut self,
+        entries: &mut Slab<E>,
+        slot: Slot,
+        ttl: Duration,
+    ) {
         let is_owned = entries[slot as usize].is_owned();
         if self.lines[usize::from(is_owned)].insert(entries, slot, ttl) {
             self.tell(entries);
@@ -92,14 +97,14 @@ impl Expiring {
     }
 
     /// Takes it out of its line, if it is in one.
-    pub(super) fn remove<E: Linked>(&mut self, entries: &mut Slab<E>, slot: Slot) {
+    pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) {
         let is_owned = entries[slot as usize].is_owned();
         if self.lines[usize::from(is_owned)].remove(entries, slot) {
             self.tell(entries);
         }
     }
 
-    fn tell<E: Linked>(&self, entries: &Slab<E>) {
+    fn tell<E: ListEntry>(&self, entries: &Slab<E>) {
         let first = self
             .first(entries)
             .map_or(Tick::NEVER, |(expires, _)| expires);
@@ -111,11 +116,11 @@ impl Expiring {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::lines::Links, *};
+    use super::{super::deadline_lists::ListLinks, *};
 
-    struct Entry(Tick, Links, bool);
+    struct Entry(Tick, ListLinks, bool);
 
-    impl Linked for Entry {
+    impl ListEntry for Entry {
         fn at(&self) -> Tick {
             self.0
         }
@@ -124,11 +129,11 @@ mod tests {
             self.2
         }
 
-        fn links(&self) -> Links {
+        fn links(&self) -> ListLinks {
             self.1
         }
 
-        fn links_mut(&mut self) -> &mut Links {
+        fn links_mut(&mut self) -> &mut ListLinks {
             &mut self.1
         }
     }
@@ -138,14 +143,14 @@ mod tests {
 
     #[test]
     fn the_soonest_shard_is_known_and_when_the_next_one_comes() {
-        let soonest = Soonest::new();
+        let soonest = EarliestExpiry::new();
         let mut shards: Vec<_> = (0..3)
-            .map(|n| (Expiring::of(n, soonest.clone()), Slab::new()))
+            .map(|n| (ExpiryQueue::of(n, soonest.clone()), Slab::new()))
             .collect();
         assert_eq!(soonest.shard(), None);
         for (shard, expires) in [(1, 5), (0, 9), (2, 4), (2, 3)] {
             let (expiring, entries) = &mut shards[shard];
-            let slot = entries.insert(Entry(Tick::at(expires), Links::NONE, false)) as Slot;
+            let slot = entries.insert(Entry(Tick::at(expires), ListLinks::NONE, false)) as Slot;
             expiring.insert(entries, slot, DAY);
         }
         assert_eq!(soonest.shard(), Some((2, Tick::at(3), Tick::at(5))));
@@ -162,12 +167,12 @@ mod tests {
         fn is_in_the_order_of_expiry(
             steps in prop::collection::vec((0..3_u8, 0..50_u64, any::<bool>()), 0..60),
         ) {
-            let soonest = Soonest::new();
-            let (mut expiring, mut entries) = (Expiring::of(0, soonest.clone()), Slab::new());
+            let soonest = EarliestExpiry::new();
+            let (mut expiring, mut entries) = (ExpiryQueue::of(0, soonest.clone()), Slab::new());
             let mut there: Vec<(Tick, Slot)> = Vec::new();
             for (step, number, is_kept_long) in steps {
                 if step > 0 || there.is_empty() {
-                    let slot = entries.insert(Entry(Tick::at(number), Links::NONE, step == 2)) as Slot;
+                    let slot = entries.insert(Entry(Tick::at(number), ListLinks::NONE, step == 2)) as Slot;
                     let ttl = if is_kept_long { DAY } else { HOUR };
                     expiring.insert(&mut entries, slot, ttl);
                     there.push((Tick::at(number), slot));
@@ -194,7 +199,7 @@ mod tests {
                 prop_assert_eq!(first, expires);
                 expiring.remove(&mut entries, slot);
             }
-            prop_assert!(expiring.lines.iter().all(Lines::is_empty));
+            prop_assert!(expiring.lines.iter().all(DeadlineLists::is_empty));
         }
     }
 }

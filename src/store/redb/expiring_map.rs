@@ -13,26 +13,26 @@ use std::{
 
 /// Values by name, each until its time is over.
 #[derive(Debug)]
-pub(super) struct Terms<K, V> {
-    entries: HashMap<K, Entry<V>>,
+pub(super) struct ExpiringMap<K, V> {
+    entries: HashMap<K, ExpiringEntry<V>>,
     ending: BTreeSet<(Instant, K)>,
     /// What was there before, of all that was set since the last commit.
-    before: Vec<(K, Option<Entry<V>>)>,
+    before: Vec<(K, Option<ExpiringEntry<V>>)>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry<V> {
+pub(super) struct ExpiringEntry<V> {
     pub(super) until: Instant,
     pub(super) value: V,
 }
 
-impl<V> Entry<V> {
+impl<V> ExpiringEntry<V> {
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until <= now
     }
 }
 
-impl<K, V> Default for Terms<K, V> {
+impl<K, V> Default for ExpiringMap<K, V> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
@@ -42,13 +42,13 @@ impl<K, V> Default for Terms<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
-    pub(super) fn get(&self, name: &K) -> Option<&Entry<V>> {
+impl<K: Clone + Eq + Hash + Ord, V> ExpiringMap<K, V> {
+    pub(super) fn get(&self, name: &K) -> Option<&ExpiringEntry<V>> {
         self.entries.get(name)
     }
 
     /// Puts `next` in the place of what is there, unless that is undone.
-    pub(super) fn set(&mut self, name: &K, next: Option<Entry<V>>) {
+    pub(super) fn set(&mut self, name: &K, next: Option<ExpiringEntry<V>>) {
         let before = self.place(name, next);
         self.before.push((name.clone(), before));
     }
@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
     }
 
     /// Leaves nothing but what `keeps` says.
-    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&K, &Entry<V>) -> bool) {
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&K, &ExpiringEntry<V>) -> bool) {
         self.entries.retain(|name, entry| {
             let stays = keeps(name, entry);
             if !stays {
@@ -85,7 +85,7 @@ impl<K: Clone + Eq + Hash + Ord, V> Terms<K, V> {
         });
     }
 
-    fn place(&mut self, name: &K, next: Option<Entry<V>>) -> Option<Entry<V>> {
+    fn place(&mut self, name: &K, next: Option<ExpiringEntry<V>>) -> Option<ExpiringEntry<V>> {
         let until = next.as_ref().map(|entry| entry.until);
         let before = match next {
             Some(entry) => self.entries.insert(name.clone(), entry),
@@ -116,12 +116,12 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let entry = |seconds, value| {
-            Some(Entry {
+            Some(ExpiringEntry {
                 until: at(seconds),
                 value,
             })
         };
-        let mut terms = Terms::default();
+        let mut terms = ExpiringMap::default();
         terms.set(&"a", entry(3, 1));
         terms.set(&"b", entry(2, 2));
         terms.keep();

@@ -16,7 +16,7 @@ pin_project! {
     /// Most of what is waited for here is there at once: only what is not gets a timer,
     /// and that one is on the heap, so that none of them is moved about.
     #[must_use = "futures do nothing unless polled"]
-    pub(crate) struct AtMost<F> {
+    pub(crate) struct Timeout<F> {
         #[pin]
         future: F,
         limit: Duration,
@@ -26,9 +26,9 @@ pin_project! {
 
 /// The time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Late;
+pub(crate) struct Elapsed;
 
-impl<F> AtMost<F> {
+impl<F> Timeout<F> {
     /// Waits for `future` until `limit` after it was first waited for.
     pub(crate) fn new(limit: Duration, future: F) -> Self {
         Self {
@@ -44,8 +44,8 @@ impl<F> AtMost<F> {
     }
 }
 
-impl<F: Future> Future for AtMost<F> {
-    type Output = Result<F::Output, Late>;
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -55,13 +55,13 @@ impl<F: Future> Future for AtMost<F> {
             (this.timer.as_mut()).is_some_and(|timer| timer.as_mut().poll(context).is_ready());
         match this.future.poll(context) {
             Poll::Ready(output) => return Poll::Ready(Ok(output)),
-            Poll::Pending if is_late => return Poll::Ready(Err(Late)),
+            Poll::Pending if is_late => return Poll::Ready(Err(Elapsed)),
             Poll::Pending => {}
         }
         if this.timer.is_none() {
             let timer = this.timer.insert(Box::pin(sleep(*this.limit)));
             if timer.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(Late));
+                return Poll::Ready(Err(Elapsed));
             }
         }
         Poll::Pending
@@ -79,19 +79,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_takes_longer_is_given_up() {
         let begun = Instant::now();
-        assert_eq!(AtMost::new(LIMIT, pending::<()>()).await, Err(Late));
+        assert_eq!(Timeout::new(LIMIT, pending::<()>()).await, Err(Elapsed));
         assert_eq!(begun.elapsed(), LIMIT);
-        assert_eq!(AtMost::new(LIMIT, ready(1)).await, Ok(1));
-        assert_eq!(AtMost::new(LIMIT, sleep(LIMIT / 2)).await, Ok(()));
+        assert_eq!(Timeout::new(LIMIT, ready(1)).await, Ok(1));
+        assert_eq!(Timeout::new(LIMIT, sleep(LIMIT / 2)).await, Ok(()));
         assert_eq!(
-            AtMost::new(Duration::ZERO, pending::<()>()).await,
-            Err(Late)
+            Timeout::new(Duration::ZERO, pending::<()>()).await,
+            Err(Elapsed)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_done_at_the_last_moment_is_done() {
-        assert_eq!(AtMost::new(LIMIT, sleep(LIMIT)).await, Ok(()));
+        assert_eq!(Timeout::new(LIMIT, sleep(LIMIT)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -106,7 +106,7 @@ mod tests {
         let begun = Instant::now();
         tokio::time::resume();
         let limit = Duration::from_millis(1);
-        assert_eq!(AtMost::new(limit, greedy).await, Err(Late));
+        assert_eq!(Timeout::new(limit, greedy).await, Err(Elapsed));
         assert!(begun.elapsed() >= limit);
     }
 }

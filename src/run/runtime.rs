@@ -6,21 +6,21 @@ use std::{
     time::Duration,
 };
 
-use super::{HandOff, InFlight};
-use crate::store::{KeyPowers, LeaseConfig};
+use super::{Dispatcher, InFlight};
+use crate::store::{KeyCapability, LeaseConfig};
 
 /// One running instance: its store, its lease, and what it has in flight.
 #[derive(Debug)]
-pub(crate) struct Node<R> {
+pub(crate) struct Runtime<R> {
     pub(crate) store: R,
     lease: OnceLock<LeaseConfig>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Set once the application wants requests to be idempotent.
-    pub(crate) keys: OnceLock<KeyPowers<R>>,
+    pub(crate) keys: OnceLock<KeyCapability<R>>,
     /// How often an operation is started before it is not run again; 0 if none is.
     attempts: AtomicU32,
     /// Where its requests are run, if not here.
-    pub(crate) hand_off: Option<HandOff>,
+    pub(crate) hand_off: Option<Dispatcher>,
 }
 
 /// A lease is renewed three times a term, which takes a while.
@@ -29,7 +29,7 @@ pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 /// How many operations are pending or running at the most, unless said.
 const MAX_IN_FLIGHT: usize = 10_000;
 
-impl<R> Node<R> {
+impl<R> Runtime<R> {
     pub(crate) fn new(store: R) -> Self {
         Self {
             store,
@@ -41,7 +41,7 @@ impl<R> Node<R> {
         }
     }
 
-    pub(crate) fn handing_off(store: R, hand_off: HandOff) -> Self {
+    pub(crate) fn handing_off(store: R, hand_off: Dispatcher) -> Self {
         Self {
             hand_off: Some(hand_off),
             ..Self::new(store)
@@ -54,17 +54,17 @@ impl<R> Node<R> {
     }
 
     /// Somebody runs again what this node leaves behind, if it was started less often.
-    pub(super) fn runs_again_up_to(&self, attempts: u32) {
+    pub(super) fn allow_reruns(&self, attempts: u32) {
         self.attempts.fetch_max(attempts, SeqCst);
     }
 
     /// Whether somebody runs again what this node leaves behind.
-    pub(super) fn runs_again(&self) -> bool {
-        self.runs_again_after(0)
+    pub(super) fn reruns(&self) -> bool {
+        self.reruns_after(0)
     }
 
     /// The same of what was started so often.
-    pub(super) fn runs_again_after(&self, starts: u32) -> bool {
+    pub(super) fn reruns_after(&self, starts: u32) -> bool {
         starts < self.attempts.load(SeqCst)
     }
 
