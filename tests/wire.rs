@@ -584,7 +584,7 @@ async fn a_poll_that_names_its_version_is_held_until_the_version_differs() {
                 polls
                     .store
                     .start(&id, holder(&polls.store, &id).await)
-                    .await;
+                    .await
                     .unwrap(),
             ),
             3 => polls.finish(&id, Outcome::Succeeded(None)).await,
