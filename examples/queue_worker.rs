@@ -169,6 +169,7 @@ async fn main() -> Result<(), BoxError> {
 
     let polls = PollService::new(store.clone())
         .operation_id(job_in_query)
+        .location(|_, id| format!("/status?job={id}"))
         .error_writer(own_error);
     let app = Router::new()
         .route("/factors", post(order))

@@ -209,7 +209,9 @@ async fn a_queue_worker_of_ones_own_keeps_the_contract() {
     let factors = json!({ "number": 360, "factors": [2, 2, 2, 3, 3, 5] });
     assert_eq!(ended["result"], factors);
     assert_eq!(ended["progress"]["message"], "1 is left");
-    let result = client.get(&format!("/status/result?job={id}")).await;
+    let result = ended["links"]["result"].as_str().unwrap();
+    assert_eq!(result, format!("/status/result?job={id}"));
+    let result = client.get(result).await;
     assert_eq!(result.status(), StatusCode::OK);
     assert_eq!(result.json(), factors);
 

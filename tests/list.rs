@@ -296,7 +296,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
             Arc::new(Ipa::default()),
             "/results",
             "operationId",
-            ["state=failed", "state=succeeded"],
+            ["status=FAILED", "status=SUCCEEDED"],
         ),
         (
             Arc::new(DurableFunctions::default()),
@@ -631,7 +631,12 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
             "cursor",
             "status=accepted",
         ),
-        (Arc::new(Ipa::default()), "limit", "cursor", "state=pending"),
+        (
+            Arc::new(Ipa::default()),
+            "limit",
+            "cursor",
+            "status=PENDING",
+        ),
         (
             Arc::new(DurableFunctions::default()),
             "top",

@@ -1505,6 +1505,7 @@ async fn the_application_may_word_the_errors_by_itself() {
         assert_eq!(answer.status, status, "{line}");
         assert_eq!(answer.text(), format!("<error code=\"{code}\"/>"), "{line}");
         assert_eq!(answer.header("content-type"), Some("application/xml"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{line}");
         let allow = (status == 405).then_some("GET, HEAD, DELETE, OPTIONS");
         assert_eq!(answer.header("allow"), allow, "{line}");
     }

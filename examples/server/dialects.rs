@@ -197,7 +197,7 @@ fn process() -> Value {
         "id": "report",
         "title": "Report",
         "version": "1.0.0",
-        "jobControlOptions": ["async-execute", "dismiss"],
+        "jobControlOptions": ["sync-execute", "async-execute", "dismiss"],
         "outputTransmission": ["value"],
         "inputs": {
             "title": {"schema": {"type": "string"}},

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, RETRY_AFTER},
+    header::{ALLOW, CACHE_CONTROL, RETRY_AFTER},
 };
 
-use super::retry_after::whole_seconds;
+use super::{answers::NO_STORE, retry_after::whole_seconds};
 use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Problem, State};
 
 pub use self::{bound::Bound, request_name::RequestName};
@@ -302,6 +302,7 @@ impl ApiError {
         let mut add = |name: HeaderName, value| {
             headers.entry(name).or_insert(value);
         };
+        add(CACHE_CONTROL, NO_STORE);
         if let Some(allow) = self.allow() {
             add(ALLOW, HeaderValue::from_static(allow));
         }

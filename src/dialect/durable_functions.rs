@@ -6,7 +6,7 @@ use super::{
     answers::{AnswerExt, JSON, empty, replayed, typed},
     error::ErrorWords,
     object::{Object, list},
-    query::{self, MalformedParameter},
+    query,
     routes::{POST, RESULT, ResourcePart, ask, limit, parameter, refuse_foreign, said, states_or},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet, cut};
@@ -118,7 +118,7 @@ impl Dialect for DurableFunctions {
         }
         for (parameter, is_supported) in SWITCHES {
             let is_on = switch(request.query, parameter);
-            if is_on.map_err(|malformed| malformed.fault(parameter))? && !is_supported {
+            if is_on? && !is_supported {
                 return Err(ApiError::UnsupportedParameter { parameter });
             }
         }
@@ -231,9 +231,13 @@ fn cannot(request: &RequestView<'_>) -> Option<&'static str> {
 }
 
 /// Whether a switch is on.
-fn switch<'a>(query: Option<&'a str>, name: &str) -> Result<bool, MalformedParameter<'a>> {
-    let value = query::parameter(query, name)?;
-    Ok(value.is_some_and(|value| value.eq_ignore_ascii_case("true")))
+fn switch(query: Option<&str>, name: &'static str) -> Result<bool, ApiError> {
+    let value = query::parameter(query, name).map_err(|malformed| malformed.fault(name))?;
+    match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        Some("true") => Ok(true),
+        Some("false" | "") | None => Ok(false),
+        Some(other) => Err(ApiError::invalid_query(name, other, "true, false")),
+    }
 }
 
 fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
@@ -242,7 +246,11 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
             return Err(ApiError::Unsupported { what: name });
         }
     }
-    refuse_foreign(request, ["runtimeStatus", "top", CONTINUATION_NAME], &[])?;
+    refuse_foreign(
+        request,
+        ["runtimeStatus", "top", CONTINUATION_NAME],
+        &UNSUPPORTED_FILTERS,
+    )?;
     // Some clients send it without a value.
     let states = match query::values(request.query, "runtimeStatus").any(|it| it != Ok("".into())) {
         true => states_or(request, "runtimeStatus", word, &NEVER)?,

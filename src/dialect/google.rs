@@ -287,6 +287,7 @@ impl Dialect for Google {
                 let status = StatusCode::BAD_REQUEST;
                 (status, (9, "FAILED_PRECONDITION"))
             }
+            ApiError::IdTaken { .. } => (fault.status(), (6, "ALREADY_EXISTS")),
             fault => (fault.status(), code(fault.status())),
         };
         Object::new()
@@ -298,5 +299,19 @@ impl Dialect for Google {
             })
             .into_error(status, JSON)
             .no_store()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_id_already_exists_and_is_no_reason_to_try_again() {
+        let id = "q3".parse().unwrap();
+        let answer = Google::default().error(&ApiError::IdTaken { id });
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
+        let body: serde_json::Value = serde_json::from_slice(answer.body().data()).unwrap();
+        assert_eq!(body["error"]["status"], "ALREADY_EXISTS");
     }
 }

@@ -6,7 +6,7 @@ use super::{
     error::ErrorWords,
     object::Object,
     plain,
-    routes::{CANCEL, RESULT, ResourcePart, STATUS, ask, limit, parameter, refuse_foreign},
+    routes::{CANCEL, RESULT, ResourcePart, STATUS, ask, limit, parameter, refuse_foreign, states},
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State};
 
@@ -18,7 +18,7 @@ use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State
 /// | `GET …/{id}` | 200: `operationId`, `status`, `operationType`, times, `progress`, `error`, `resultHref`, `retryAfterSeconds` |
 /// | `GET …/{id}/result` (`resultHref`) | the recorded response |
 /// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
-/// | `GET …/`, where lists are on | `{"results"}`; `itemsPerPage` or `limit`, `state`, `cursor`, and a `Link` to the next page |
+/// | `GET …/`, where lists are on | `{"results"}`; `itemsPerPage` or `limit`, `status`, `cursor`, and a `Link` to the next page |
 ///
 /// `status` is `PENDING`, `IN_PROGRESS`, `SUCCEEDED`, `FAILED` or `CANCELED`.
 /// `operationType` goes by the request's method, or is `CUSTOM` where a
@@ -101,13 +101,13 @@ fn error(object: Object, words: &ErrorWords<'_>) -> Object {
         .value("retryStrategy", strategy)
 }
 
-/// Pages are asked for in Plain's words; or in those of the guidelines, by which there is
-/// only a first page here, and no count.
+/// The parameters of a list: `status`, `limit` and `cursor`, and those of the guidelines, by
+/// which there is only a first page and no count.
 fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     refuse_foreign(
         request,
-        ["state", "itemsPerPage", "cursor"],
-        &["limit", "pageNum"],
+        ["status", "itemsPerPage", "cursor"],
+        &["limit", "pageNum", "includeCount"],
     )?;
     let listing = plain::listing(request)?;
     let items = parameter(request, "itemsPerPage")?.map(|text| limit(&text, "itemsPerPage"));
@@ -123,6 +123,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
         }
     }
     Ok(ListParams {
+        states: states(request, "status", word)?,
         limit: listing.limit.or(items),
         ..listing
     })
@@ -186,7 +187,7 @@ impl Dialect for Ipa {
             )
             .some("next", page.next)
             .into_response(StatusCode::OK, JSON)?;
-        let link = plain::next_page(page);
+        let link = plain::next_page(page, "status", word);
         Ok(list.private().put(http::header::LINK, link))
     }
 

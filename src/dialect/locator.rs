@@ -60,7 +60,7 @@ impl Locator {
             .iter()
             .any(|it| it.eq_ignore_ascii_case(scheme));
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        if !is_http || !is_host_and_port(authority) || !path.bytes().all(may_be_in_path) {
+        if !is_http || !is_host_and_port(authority) || !may_be_path(path) {
             return Err(InvalidPublicUrl);
         }
         self.base = url.trim_end_matches('/').into();
@@ -109,9 +109,20 @@ impl Locator {
     }
 }
 
-/// Whether this byte may stand in the path of a URL (RFC 3986, section 3.3).
+/// Whether this may be the path of a URL (RFC 3986, sections 2.1 and 3.3).
+fn may_be_path(path: &str) -> bool {
+    let mut parts = path.split('%');
+    let is_plain = |part: &str| part.bytes().all(may_be_in_path);
+    let is_escaped = |part: &str| {
+        let digits = part.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    parts.next().is_some_and(is_plain) && parts.all(|part| is_escaped(part) && is_plain(part))
+}
+
+/// Whether this byte may stand in the path of a URL, apart from an escape.
 fn may_be_in_path(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
 }
 
 /// Whether `path` is `root` or lies below it.
@@ -196,6 +207,9 @@ mod tests {
             "https://::1",
             "https://e.com/a b",
             "https://e.com/\"",
+            "https://e.com/%zz",
+            "https://e.com/a%2",
+            "https://e.com/%",
             "https://e.com/\\",
             "https://e.com/\n",
             "https://e.com\r\nset-cookie: a",

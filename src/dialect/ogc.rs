@@ -229,7 +229,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
             return Err(ApiError::Unsupported { what: name });
         }
     }
-    refuse_foreign(request, ["status", "limit", "cursor"], &["offset"])?;
+    refuse_foreign(request, ["status", "limit", "cursor"], &["offset", "type"])?;
     // Pages follow one another by cursors.
     if let Some(offset) = parameter(request, "offset")?.filter(|offset| offset != "0") {
         let allowed = "0, since the next page is a link";

@@ -204,7 +204,7 @@ impl Dialect for Plain {
         }
         text.push(b'}');
         let response = typed(StatusCode::OK, JSON, text).private();
-        Ok(response.put(LINK, next_page(page)))
+        Ok(response.put(LINK, next_page(page, "state", State::as_str)))
     }
 
     /// The operation as a `GET` gives it, under the name of its state.
@@ -272,10 +272,15 @@ fn push_links(
     }
 }
 
-/// A link to the next page, relative to this one.
-pub(super) fn next_page(page: &ListPage<'_>) -> Option<String> {
+/// A link to the next page, relative to this one. The parameter `states` has the states, by
+/// the words of the dialect.
+pub(super) fn next_page(
+    page: &ListPage<'_>,
+    states: &str,
+    word: fn(State) -> &'static str,
+) -> Option<String> {
     let mut query = format!("?cursor={}", query::encode(page.next?));
-    query.push_str(&states_again(page.params.states, "state", State::as_str));
+    query.push_str(&states_again(page.params.states, states, word));
     if let Some(limit) = page.params.limit {
         query.push_str(&format!("&limit={limit}"));
     }

@@ -188,6 +188,21 @@ const OF_LISTS: [&[&str]; 3] = [
     ],
 ];
 
+/// The names of filters that vocabularies have and this crate does not.
+const FILTERS: [&str; 11] = [
+    "type",
+    "processID",
+    "datetime",
+    "minDuration",
+    "maxDuration",
+    "createdTimeFrom",
+    "createdTimeTo",
+    "instanceIdPrefix",
+    "includeCount",
+    "orderBy",
+    "$orderby",
+];
+
 /// A list is asked for by no other vocabulary: what it would filter, or where a page would
 /// begin, is not to be ignored. `names` are those of this vocabulary, empty where there is
 /// none, and `also` what else it takes or refuses by itself.
@@ -212,7 +227,13 @@ pub(super) fn refuse_foreign(
             }
         }
     }
-    Ok(())
+    let is_foreign = |parameter: &&&str| {
+        !also.contains(*parameter) && query::values(Some(query), parameter).next().is_some()
+    };
+    match FILTERS.iter().find(is_foreign) {
+        Some(parameter) => Err(ApiError::UnsupportedParameter { parameter }),
+        None => Ok(()),
+    }
 }
 
 /// A parameter that says nothing where it is empty.

@@ -249,17 +249,19 @@ fn shown<S: Store>(
         }
     });
     // A response is large: it is completed where it is.
-    if let Ok(response) = &mut answer
-        && about.action != Action::Result
-        && response.status().is_success()
-    {
-        let etag = conditional::etag(&record);
-        match precondition::if_none_match(&parts.headers, etag.as_ref()) {
-            Ok(Some(NamedTags::Any | NamedTags::This)) => {
-                *response = conditional::not_modified(etag, response);
+    if let Ok(response) = &mut answer {
+        // A result has no validators, so no condition is evaluated.
+        if about.action == Action::Result || !response.status().is_success() {
+            conditional::vary(response);
+        } else {
+            let etag = conditional::etag(&record);
+            match precondition::of_read(&parts.headers, etag.as_ref()) {
+                Ok(Some(NamedTags::Any | NamedTags::This)) => {
+                    *response = conditional::not_modified(etag, response);
+                }
+                Ok(Some(NamedTags::Others) | None) => conditional::validate(response, etag),
+                Err(error) => answer = Err(error),
             }
-            Ok(Some(NamedTags::Others) | None) => conditional::validate(response, etag),
-            Err(fault) => answer = Err(fault),
         }
     }
     answer.unwrap_or_else(|fault| settings.fault(&fault))

@@ -47,11 +47,17 @@ pub(super) fn validate(response: &mut Response<BufferedBody>, etag: Option<Heade
         headers.insert(header::ETAG, etag);
     }
     headers.insert(header::CACHE_CONTROL, PRIVATE);
-    headers.insert(header::VARY, BY_ACCEPT);
+    headers.insert(header::VARY, BY_ACCEPT_AND_PREFER);
+}
+
+/// Says that an answer depends on `Prefer` (RFC 7240, section 2).
+pub(super) fn vary(response: &mut Response<BufferedBody>) {
+    response.headers_mut().append(header::VARY, BY_PREFER);
 }
 
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
-const BY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
+const BY_ACCEPT_AND_PREFER: HeaderValue = HeaderValue::from_static("Accept, Prefer");
+const BY_PREFER: HeaderValue = HeaderValue::from_static("Prefer");
 
 /// In the place of `response`, which says when to come back.
 pub(super) fn not_modified(

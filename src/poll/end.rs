@@ -111,6 +111,10 @@ async fn try_cancel<S: Store>(
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
                 return Err(too_late(id, state));
             }
+            // Any version may be one with a result that the client has not seen.
+            (State::Succeeded | State::Failed, Delete) if named == Some(NamedTags::Any) => {
+                return Err(ApiError::PreconditionFailed { field: "If-Match" });
+            }
             (State::Succeeded | State::Failed, Delete) => {
                 forgotten(settings, id, version, &ends).await?;
                 return Ok(EndAnswer::Forgotten);
@@ -150,11 +154,16 @@ async fn try_forget<S: Store>(
 ) -> Result<(), ApiError> {
     let (record, version, ends) = found(settings, parts, id).await?;
     let etag = conditional::etag(&record);
-    precondition::holding(&parts.headers, etag.as_ref())?;
-    if !record.operation().state().is_terminal() {
-        return Err(ApiError::NotFinished { id: id.clone() });
+    let named = precondition::holding(&parts.headers, etag.as_ref())?;
+    match record.operation().state() {
+        State::Pending | State::Running => Err(ApiError::NotFinished { id: id.clone() }),
+        State::Succeeded | State::Failed if named == Some(NamedTags::Any) => {
+            Err(ApiError::PreconditionFailed { field: "If-Match" })
+        }
+        State::Succeeded | State::Failed | State::Canceled => {
+            forgotten(settings, id, version, &ends).await
+        }
     }
-    forgotten(settings, id, version, &ends).await
 }
 
 /// Forgets a terminal operation. It cannot change any more, so it is gone one

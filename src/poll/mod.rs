@@ -6,7 +6,7 @@
 //!
 //! * `HEAD` is `GET` without the body; `OPTIONS` is 204 with `Allow`.
 //! * The operation has a weak `ETag` (RFC 9110, section 8.8.3) of its version
-//!   and time, `Cache-Control: private, no-cache` and `Vary: Accept`. A matching
+//!   and time, `Cache-Control: private, no-cache` and `Vary: Accept, Prefer`. A matching
 //!   `If-None-Match` (section 13.1.2) is 304.
 //! * A precondition that is neither `*` nor a list of entity tags is 400, and so is an
 //!   `If-Match` that is empty. A `GET` does not look at `If-Match`.

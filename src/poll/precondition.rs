@@ -48,6 +48,18 @@ fn is_empty(headers: &HeaderMap, field: &HeaderName) -> bool {
     values.all(|value| value.as_bytes().iter().all(is_between))
 }
 
+/// The preconditions of a request that reads: the error if `If-Match` does not hold, else
+/// what `If-None-Match` names.
+pub(super) fn of_read(
+    headers: &HeaderMap,
+    etag: Option<&HeaderValue>,
+) -> Result<Option<NamedTags>, ApiError> {
+    match if_match(headers, etag)? {
+        Some(NamedTags::Others) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
+        Some(NamedTags::Any | NamedTags::This) | None => if_none_match(headers, etag),
+    }
+}
+
 /// The preconditions of a request that changes something: the fault if they do not hold,
 /// else what `If-Match` names.
 pub(super) fn holding(

@@ -37,11 +37,11 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
         ),
         (
             Arc::new(Ipa::default()),
-            "state",
+            "status",
             "itemsPerPage",
             "cursor",
             &[
-                "status",
+                "state",
                 "runtimeStatus",
                 "filter",
                 "top",
@@ -107,6 +107,18 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
         assert_eq!(ask(&polls, "GET /", &[]).await.status, 200);
         // What no vocabulary has is nobody's business.
         assert_eq!(ask(&polls, "GET /?trace=1&v=2", &[]).await.status, 200);
+        for filter in ["type", "minDuration", "createdTimeFrom", "instanceIdPrefix"] {
+            let answer = ask(&polls, &format!("GET /?{filter}=nothing"), &[]).await;
+            let expected = match (&*format!("{dialect:?}"), filter) {
+                (name, "type" | "minDuration") if name.starts_with("Ogc") => 501,
+                (name, "createdTimeFrom" | "instanceIdPrefix") if name.starts_with("Durable") => {
+                    501
+                }
+                _ => 400,
+            };
+            assert_eq!(answer.status, expected, "{dialect:?} {filter}: {answer:?}");
+            assert!(answer.text().contains(filter), "{dialect:?}: {answer:?}");
+        }
         for other in others {
             let right = match other.trim_start_matches('$') {
                 "state" | "status" | "runtimeStatus" | "filter" => states,
@@ -141,6 +153,8 @@ async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
             ("showInput=True", 400),
             ("showInput=false", 200),
             ("showInput=", 200),
+            ("showInput=1", 400),
+            ("showInput=yes", 400),
             ("showInput=false&showInput=false", 400),
             ("showHistory=false&showHistoryOutput=true", 200),
         ] {
