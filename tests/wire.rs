@@ -301,7 +301,7 @@ async fn every_state_is_200_with_the_operation() {
         assert_eq!(answer.status, StatusCode::OK, "{id}");
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
-        assert_eq!(answer.header("vary"), Some("Accept"));
+        assert_eq!(answer.header("vary"), Some("Accept, Prefer"));
         etag(&answer);
         let retry_after = answer.header("retry-after");
         assert_eq!(retry_after, (!is_terminal(id)).then_some("1"), "{id}");
@@ -485,7 +485,7 @@ async fn a_matching_if_none_match_is_304_with_its_fields_and_no_body() {
                 assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{line} {field}");
                 assert_eq!(etag(&answer), tag);
                 assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
-                assert_eq!(answer.header("vary"), Some("Accept"));
+                assert_eq!(answer.header("vary"), Some("Accept, Prefer"));
                 let retry_after = answer.header("retry-after");
                 assert_eq!(retry_after, (!is_terminal(id)).then_some("1"), "{line}");
                 assert_eq!(answer.body, "");
