@@ -15,7 +15,8 @@ use http::{Request, Response};
 use tokio::runtime::Builder;
 use tower::Service;
 use tower_operations::{
-    BufferedBody, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
+    BufferedBody, MemoryStore, OperationId, Operations, Outcome, PollService, Progress,
+    RecordedResponse,
     dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::{Created, LeaseConfig, NewOperation, Repository},
 };
@@ -44,10 +45,11 @@ fn main() {
     let mut polls: Vec<_> = dialects
         .iter()
         .map(|(_, dialect)| {
-            PollService::new(store.clone())
+            Operations::new(store.clone())
                 .dialect(Arc::clone(dialect))
                 .public_url("https://api.example.com")
                 .expect("a URL")
+                .poll_service()
         })
         .collect();
     let medians = [running, succeeded].map(|id| {

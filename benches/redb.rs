@@ -37,8 +37,7 @@ use tokio::{
 };
 use tower::{Layer, Service, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, RecordedResponse,
-    RequestBody,
+    BufferedBody, MemoryStore, OperationId, Operations, Outcome, RecordedResponse, RequestBody,
     store::{Created, LeaseConfig, NewOperation, NodeId, RedbStore, Repository, Store},
 };
 
@@ -70,13 +69,17 @@ fn main() {
     let layered = service_fn(answer::<RequestBody<Incoming>>);
     let rate = over_http(&runtime(), bare);
     println!("| the service by itself, 200 | {CONNECTIONS} | {rate:.0} |");
-    let memory = AsyncAcceptLayer::new(MemoryStore::new().min_retention(Duration::ZERO));
-    let rate = over_http(&runtime(), memory.max_in_flight(usize::MAX).layer(layered));
+    let memory = Operations::new(MemoryStore::new().min_retention(Duration::ZERO))
+        .max_in_flight(usize::MAX)
+        .layer();
+    let rate = over_http(&runtime(), memory.layer(layered));
     println!("| accepted in memory, 202 | {CONNECTIONS} | {rate:.0} |");
     let server = runtime();
     let store: RedbStore =
         server.block_on(async { RedbStore::open(path(folder.path())).expect("opened") });
-    let file = AsyncAcceptLayer::new(store.clone()).max_in_flight(usize::MAX);
+    let file = Operations::new(store.clone())
+        .max_in_flight(usize::MAX)
+        .layer();
     let rate = over_http(&server, file.layer(layered));
     println!("| accepted in a file, 202 | {CONNECTIONS} | {rate:.0} |");
     server.block_on(store.close()).expect("closed");

@@ -34,8 +34,8 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, PollService, Problem, Progress,
-    RequestBody, poll::PollBody,
+    BufferedBody, MemoryStore, OperationHandle, Operations, Problem, Progress, RequestBody,
+    poll::PollBody,
 };
 
 /// How long what is running may take once it is time to go.
@@ -62,12 +62,9 @@ async fn count_words(
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
-    let store = MemoryStore::new(); // gone with the process
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-    let words = layer.layer(service_fn(count_words));
-    let polls = PollService::new(store)
-        .mounted_at("/operations")
-        .draining(&drain);
+    let operations = Operations::new(MemoryStore::new()); // gone with the process
+    let words = operations.layer().layer(service_fn(count_words));
+    let polls = operations.poll_service().mounted_at("/operations");
 
     let app = service_fn(move |request: Request<Incoming>| {
         let (words, polls) = (words.clone(), polls.clone());
@@ -99,7 +96,7 @@ async fn main() -> Result<(), BoxError> {
     // Requests are answered until everything that was accepted has ended.
     let mut drained = std::pin::pin!(async {
         tokio::signal::ctrl_c().await?;
-        Ok::<_, std::io::Error>(drain.drain(DRAIN).await)
+        Ok::<_, std::io::Error>(operations.drain(DRAIN).await)
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Without a timer a connection may take for ever to send the head of a request.

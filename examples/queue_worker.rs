@@ -31,7 +31,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tower::BoxError;
 use tower_operations::{
-    Accepted, BufferedBody, MemoryStore, OperationId, Outcome, PollService, Problem, Progress,
+    Accepted, BufferedBody, MemoryStore, OperationId, Operations, Outcome, Problem, Progress,
     dialect::ApiError,
     store::{Created, FencingToken, NewOperation, Repository, StoreError, Written},
 };
@@ -167,9 +167,10 @@ async fn main() -> Result<(), BoxError> {
     let (queue, jobs) = mpsc::channel(3);
     tokio::spawn(work(store.clone(), jobs));
 
-    let polls = PollService::new(store.clone())
-        .operation_id(job_in_query)
+    let polls = Operations::new(store.clone())
         .location(|_, id| format!("/status?job={id}"))
+        .poll_service()
+        .operation_id(job_in_query)
         .error_writer(own_error);
     let app = Router::new()
         .route("/factors", post(order))

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::{Json, Router, routing::post};
 use serde::{Deserialize, Serialize};
-use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+use tower_operations::{MemoryStore, Operations};
 
 #[derive(Deserialize, Serialize)]
 struct Report {
@@ -28,13 +28,13 @@ async fn render_report(Json(report): Json<Report>) -> Json<Report> {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let store = MemoryStore::new(); // gone with the process
+    let operations = Operations::new(MemoryStore::new()); // gone with the process
     let app = Router::new()
         .route(
             "/reports",
-            post(render_report).route_layer(AsyncAcceptLayer::new(store.clone())),
+            post(render_report).route_layer(operations.layer()),
         )
-        .nest_service("/operations", PollService::new(store));
+        .nest_service("/operations", operations.poll_service());
 
     let address = std::env::args().nth(1);
     let address = address.as_deref().unwrap_or("127.0.0.1:3000");

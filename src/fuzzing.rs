@@ -33,7 +33,7 @@ pub fn json_string(text: &str) -> Vec<u8> {
     out
 }
 
-/// The text that an `Idempotency-IdempotencyKey` of this value stands for.
+/// The text that an `Idempotency-Key` of this value stands for.
 #[must_use]
 pub fn idempotency_key(rules: &Idempotency, value: &[u8]) -> Option<String> {
     rules.parse(value)

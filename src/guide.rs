@@ -9,13 +9,13 @@ macro_rules! links {
         r"
 [AsyncAcceptLayer]: crate::AsyncAcceptLayer
 [AsyncAcceptLayer::after]: crate::AsyncAcceptLayer::after
-[AsyncAcceptLayer::public_url]: crate::AsyncAcceptLayer::public_url
+[Operations::public_url]: crate::Operations::public_url
 [AsyncAcceptLayer::cancel_grace]: crate::AsyncAcceptLayer::cancel_grace
 [AsyncAcceptLayer::create_timeout]: crate::AsyncAcceptLayer::create_timeout
 [AsyncAcceptLayer::store_credentials]: crate::AsyncAcceptLayer::store_credentials
-[AsyncAcceptLayer::lease]: crate::AsyncAcceptLayer::lease
-[AsyncAcceptLayer::max_in_flight]: crate::AsyncAcceptLayer::max_in_flight
-[AsyncAcceptLayer::max_in_flight_per_owner]: crate::AsyncAcceptLayer::max_in_flight_per_owner
+[Operations::lease]: crate::Operations::lease
+[Operations::max_in_flight]: crate::Operations::max_in_flight
+[Operations::max_in_flight_per_owner]: crate::Operations::max_in_flight_per_owner
 [AsyncAcceptLayer::max_wait]: crate::AsyncAcceptLayer::max_wait
 [AsyncAcceptLayer::rerun_if]: crate::AsyncAcceptLayer::rerun_if
 [AsyncAcceptLayer::pending_timeout]: crate::AsyncAcceptLayer::pending_timeout
@@ -24,7 +24,7 @@ macro_rules! links {
 [AsyncAcceptLayer::running_timeout]: crate::AsyncAcceptLayer::running_timeout
 [AsyncAcceptLayer::when_signaled]: crate::AsyncAcceptLayer::when_signaled
 [AsyncAcceptLayer::original_uri]: crate::AsyncAcceptLayer::original_uri
-[AsyncAcceptLayer::trust_forwarded]: crate::AsyncAcceptLayer::trust_forwarded
+[Operations::trust_forwarded]: crate::Operations::trust_forwarded
 [Dispatch]: crate::Dispatch
 [Drain]: crate::Drain
 [Drain::drain]: crate::Drain::drain
@@ -38,7 +38,7 @@ macro_rules! links {
 [PollService]: crate::PollService
 [PollService::max_held_per_owner]: crate::PollService::max_held_per_owner
 [PollService::max_streams_per_owner]: crate::PollService::max_streams_per_owner
-[PollService::map_replay]: crate::PollService::map_replay
+[Operations::map_replay]: crate::Operations::map_replay
 [Recovery]: crate::Recovery
 [Recovery::rerun_with]: crate::Recovery::rerun_with
 [RunService]: crate::RunService

@@ -4,7 +4,7 @@
 //! A slow endpoint times out at a proxy, the client retries, the work runs
 //! twice. With [`AsyncAcceptLayer`] around it, the request is recorded as an
 //! *operation* and answered at once; [`PollService`] lets the client read the
-//! operation, wait for it, fetch its result and cancel it.
+//! operation, wait for it, fetch its result and cancel it. [`Operations`] makes both.
 //!
 //! **An operation that got its 202 is never lost, and ends exactly once**, as
 //! far as its store is durable. [`MemoryStore`] is gone with its process; there are
@@ -15,7 +15,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
 //! use tower::ServiceExt;
-//! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+//! use tower_operations::{MemoryStore, Operations};
 //!
 //! /// Slow, and unchanged.
 //! async fn render_report() -> &'static str {
@@ -23,10 +23,10 @@
 //!     "the report"
 //! }
 //!
-//! let store = MemoryStore::new();
+//! let operations = Operations::new(MemoryStore::new());
 //! let app: Router = Router::new()
-//!     .route("/reports", post(render_report).route_layer(AsyncAcceptLayer::new(store.clone())))
-//!     .nest_service("/operations", PollService::new(store));
+//!     .route("/reports", post(render_report).route_layer(operations.layer()))
+//!     .nest_service("/operations", operations.poll_service());
 //!
 //! // What a client gets once this is served:
 //! let request = Request::post("/reports").body(Body::empty()).unwrap();
@@ -98,8 +98,12 @@ pub mod dialect;
 pub mod fuzzing;
 pub mod guide;
 pub mod operation;
+mod operations;
+mod original_uri;
+mod owner;
 pub mod poll;
 pub mod run;
+mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -111,6 +115,8 @@ pub use operation::{
     OperationId, OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse,
     Snapshot, State, StateSet, Status, ToJson, UnknownState,
 };
+pub use operations::Operations;
+pub use owner::{ExtractOwner, HmacOwner};
 pub use poll::PollService;
 pub use run::{
     AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
@@ -118,4 +124,4 @@ pub use run::{
 };
 #[cfg(feature = "postgres")]
 pub use store::PostgresStore;
-pub use store::{AnyStore, MemoryStore, StoreFn};
+pub use store::{AnyStore, LeaseConfig, MemoryStore, Owner, StoreFn};

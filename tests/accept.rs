@@ -22,7 +22,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, RequestBody,
+    BufferedBody, MemoryStore, OperationHandle, Operations, RequestBody,
     store::{List, ListQuery},
 };
 
@@ -90,7 +90,8 @@ async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
             Ok(())
         });
         store.is_hasty = is_hasty;
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let operations = Operations::new(store);
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let service = layer.layer(service_fn(move |request: Request<RequestBody<Slow>>| {
             counted.fetch_add(1, SeqCst);
             async move {
@@ -141,8 +142,8 @@ async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
 
 #[tokio::test]
 async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
-    let layer = layer.max_in_flight(1);
+    let operations = Operations::new(MemoryStore::new()).max_in_flight(1);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let before = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
@@ -169,7 +170,8 @@ async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
 
 #[tokio::test]
 async fn a_refused_request_has_a_retry_after_and_gives_its_place_back() {
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new().max_operations(0));
+    let operations = Operations::new(MemoryStore::new().max_operations(0));
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
@@ -196,7 +198,8 @@ async fn a_store_that_does_not_answer_is_a_503_in_the_end() {
         }
         Ok(())
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let service = layer
         .create_timeout(Duration::from_secs(3))
         .layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
@@ -231,7 +234,8 @@ async fn a_create_that_hides_its_success_is_tried_again_with_the_same_id() {
             }
         }
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let service = layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
@@ -279,7 +283,8 @@ async fn the_inner_service_is_cloned_once_a_request() {
     }
 
     let clones = Arc::new(AtomicUsize::new(0));
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let mut service = layer.layer(Counting(Arc::clone(&clones)));
     for request in [Request::get("/"), Request::post("/")] {
         let request = request.body(BufferedBody::default()).unwrap();

@@ -25,8 +25,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, QueuedRequest, RequestBody,
-    RunService, State,
+    BufferedBody, MemoryStore, OperationId, Operations, QueuedRequest, RequestBody, RunService,
+    State,
     run::{ApalisDispatch, ApalisTask, ApalisWorker, NotRun},
     store::{Created, LeaseConfig, NewOperation, NodeId, Owner, Repository, Store, Watch},
 };
@@ -175,7 +175,7 @@ async fn no_more_run_at_a_time_than_there_are_places() {
 async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let queue = VecDequeBackend::new();
-    let layer = AsyncAcceptLayer::hand_off(store.clone(), ApalisDispatch::new(queue.clone()));
+    let layer = Operations::dispatching(store.clone(), ApalisDispatch::new(queue.clone())).layer();
     let never = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         unreachable!("it is not run here");
         #[allow(unreachable_code)]

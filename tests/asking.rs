@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::ServiceExt;
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService, Progress,
+    BufferedBody, MemoryStore, OperationId, Operations, Outcome, PollService, Progress,
     RecordedResponse, State,
     dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::{Created, NewOperation, Owner, Repository, Store, Version},
@@ -196,7 +196,9 @@ async fn a_malformed_precondition_is_400_and_changes_nothing_in_any_dialect() {
     for dialect in every_dialect() {
         for state in [State::Running, State::Succeeded] {
             let store = one("q3", state).await;
-            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(store.clone())
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             for field in ["if-match", "if-none-match"] {
                 for value in [
                     "*, \"x\"",
@@ -257,7 +259,9 @@ async fn a_star_deletes_no_result_where_no_star_deletes_none() {
 async fn another_tag_and_if_none_match_hold_back_a_change() {
     for (dialect, _) in deleting() {
         let store = one("q3", State::Succeeded).await;
-        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let polls = Operations::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .poll_service();
         for (field, value) in [
             ("if-match", "\"other\""),
             ("if-match", "\"other\", \"*\""),
@@ -308,7 +312,9 @@ async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
         (Arc::new(DurableFunctions::default()), "POST /q3/terminate"),
     ] {
         let (memory, store) = ending_before_the_cancel().await;
-        let polls = PollService::new(store).dialect(Arc::clone(&dialect));
+        let polls = Operations::new(store)
+            .dialect(Arc::clone(&dialect))
+            .poll_service();
         let answer = ask(&polls, line, &[("if-match", "*")]).await;
         assert_ne!(answer.status, StatusCode::NO_CONTENT, "{dialect:?}");
         let state = state_of(&memory, "q3").await;
@@ -329,7 +335,9 @@ async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
         let store = one("q3", State::Canceled).await;
         let plain = PollService::new(store.clone());
         let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
-        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let polls = Operations::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .poll_service();
         let another = ask(&polls, "DELETE /q3", &[("if-match", "W/\"1-0\"")]).await;
         // To FHIR's clients it is gone already.
         let is_hidden = another.status == StatusCode::NOT_FOUND;
@@ -364,7 +372,9 @@ async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
 async fn an_escaped_id_is_the_id_in_every_dialect() {
     for dialect in every_dialect() {
         let store = one("Q-3.a_b~", State::Running).await;
-        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let polls = Operations::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .poll_service();
         let plain = ask(&polls, "GET /Q-3.a_b~", &[]).await;
         assert!(plain.status.is_success());
         for path in [
@@ -409,13 +419,16 @@ async fn escapes_may_stand_in_the_whole_path() {
         let answer = ask(&polls, &format!("GET {path}"), &[]).await;
         answer.detail(400, "invalid-id");
     }
-    let azure = PollService::new(one("q3", State::Running).await).dialect(Azure::default());
+    let azure = Operations::new(one("q3", State::Running).await)
+        .dialect(Azure::default())
+        .poll_service();
     for path in ["/q%33%3A%63ancel", "/q3:canc%65l"] {
         let answer = ask(&azure, &format!("POST {path}"), &[]).await;
         assert_eq!(answer.json()["status"], "Canceled", "{path}");
     }
-    let durable =
-        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
+    let durable = Operations::new(one("q3", State::Running).await)
+        .dialect(DurableFunctions::default())
+        .poll_service();
     let answer = ask(&durable, "POST /q3/r%65wind", &[]).await;
     assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
 }
@@ -432,7 +445,7 @@ async fn what_is_no_part_of_an_operation_is_named() {
         add(&store, new, State::Succeeded).await;
     }
     for mounted in [false, true] {
-        let polls = PollService::new(store.clone()).owner(owner);
+        let polls = Operations::new(store.clone()).owner(owner).poll_service();
         let (polls, root) = match mounted {
             false => (polls, ""),
             true => (polls.mounted_at("/operations"), "/operations"),
@@ -651,7 +664,9 @@ async fn what_is_not_supported_is_named() {
         ),
     ] {
         for lists in [true, false] {
-            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(store.clone())
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             let polls = if lists { polls.listing() } else { polls };
             let answer = ask(&polls, line, &[]).await;
             if !lists && answer.text().contains("names no operation") {
@@ -664,8 +679,9 @@ async fn what_is_not_supported_is_named() {
             );
         }
     }
-    let durable = PollService::new(store)
+    let durable = Operations::new(store)
         .dialect(DurableFunctions::default())
+        .poll_service()
         .listing();
     let token = "x-ms-continuation-token";
     let twice = ask(&durable, "GET /", &[(token, "a"), (token, "b")]).await;
@@ -732,8 +748,9 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
             "/operations",
         ),
     ] {
-        let polls = PollService::new(store.clone())
+        let polls = Operations::new(store.clone())
             .dialect(Arc::clone(&dialect))
+            .poll_service()
             .listing();
         let answer = ask(&polls, &format!("GET /?{query}"), &[]).await;
         assert_eq!(
@@ -744,7 +761,10 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
         let page = answer.json().pointer(array).unwrap().clone();
         assert_eq!(page.as_array().unwrap().len(), 2, "{dialect:?} {query}");
     }
-    let google = PollService::new(store).dialect(Google::default()).listing();
+    let google = Operations::new(store)
+        .dialect(Google::default())
+        .poll_service()
+        .listing();
     let first = ask(&google, "GET /?page_size=2", &[]).await.json();
     let token = first["nextPageToken"].as_str().unwrap();
     for name in ["page_token", "pageToken"] {
@@ -795,8 +815,9 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
     ];
     for (dialect, queries) in dialects {
         let store = one("q3", State::Running).await;
-        let polls = PollService::new(store)
+        let polls = Operations::new(store)
             .dialect(Arc::clone(&dialect))
+            .poll_service()
             .listing();
         let first = queries[0].split_once('=').unwrap().0;
         let long = format!("{first}={long}");
@@ -818,21 +839,25 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
             assert!(text.len() < 1000, "{query}: {text}");
         }
     }
-    let polls = PollService::new(one("q3", State::Running).await);
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store.clone());
     let answer = ask(&polls, "GET /q3?wait=soon", &[]).await;
     let detail = answer.detail(400, "invalid-wait");
     assert_eq!(
         detail,
         "\"soon\" is no value for wait, which takes whole seconds, as 10."
     );
-    let google = polls.dialect(Google::default());
+    let google = Operations::new(store)
+        .dialect(Google::default())
+        .poll_service();
     let answer = ask(&google, "POST /q3:wait?timeout=soon", &[]).await;
     assert!(answer.text().contains("soon"), "{answer:?}");
 }
 
 #[tokio::test]
 async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
-    let polls = PollService::new(one("q3", State::Running).await);
+    let store = one("q3", State::Running).await;
+    let polls = PollService::new(store.clone());
     for (line, fields, status, code, fact) in [
         (
             "GET /a%00b",
@@ -872,7 +897,9 @@ async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
     let answer = ask(&polls, &long, &[]).await;
     let detail = answer.detail(400, "invalid-id");
     assert!(detail.contains("128") && detail.len() < 200, "{detail}");
-    let ogc = polls.dialect(Ogc::default());
+    let ogc = Operations::new(store)
+        .dialect(Ogc::default())
+        .poll_service();
     let answer = ask(&ogc, "GET /q3/results", &[]).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     assert_eq!(answer.json()["detail"], "The job q3 is running.");
@@ -883,7 +910,9 @@ async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
 #[tokio::test]
 async fn the_reason_of_a_termination_is_its_output() {
     let store = one("q3", State::Running).await;
-    let polls = PollService::new(store.clone()).dialect(DurableFunctions::default());
+    let polls = Operations::new(store.clone())
+        .dialect(DurableFunctions::default())
+        .poll_service();
     let line = "POST /q3/terminate?reason=too%20late,%20%22sorry%22";
     assert_eq!(ask(&polls, line, &[]).await.status, StatusCode::ACCEPTED);
     let answer = ask(&polls, "GET /q3", &[]).await.json();
@@ -901,14 +930,16 @@ async fn the_reason_of_a_termination_is_its_output() {
             json!("x".repeat(1024)),
         ),
     ] {
-        let polls =
-            PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
+        let polls = Operations::new(one("q3", State::Running).await)
+            .dialect(DurableFunctions::default())
+            .poll_service();
         let line = format!("POST /q3/terminate{query}");
         assert_eq!(ask(&polls, &line, &[]).await.status, StatusCode::ACCEPTED);
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json()["output"], expected);
     }
-    let polls =
-        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
+    let polls = Operations::new(one("q3", State::Running).await)
+        .dialect(DurableFunctions::default())
+        .poll_service();
     let twice = ask(&polls, "POST /q3/terminate?reason=a&reason=b", &[]).await;
     assert_eq!(twice.status, StatusCode::BAD_REQUEST);
     assert!(twice.text().contains("reason"), "{twice:?}");
@@ -917,7 +948,9 @@ async fn the_reason_of_a_termination_is_its_output() {
 #[tokio::test]
 async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
     for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
-        let polls = PollService::new(one("q3", state).await).dialect(DurableFunctions::default());
+        let polls = Operations::new(one("q3", state).await)
+            .dialect(DurableFunctions::default())
+            .poll_service();
         let before = ask(&polls, "GET /q3", &[]).await.json();
         let late = ask(&polls, "POST /q3/terminate?reason=late", &[]).await;
         assert_eq!(late.status, StatusCode::GONE, "{state}: {late:?}");
@@ -925,8 +958,9 @@ async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
         assert!(late.text().contains(&state), "{late:?}");
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json(), before);
     }
-    let polls =
-        PollService::new(one("q3", State::Running).await).dialect(DurableFunctions::default());
+    let polls = Operations::new(one("q3", State::Running).await)
+        .dialect(DurableFunctions::default())
+        .poll_service();
     for (reason, status) in [("first", 202), ("second", 410), ("first", 410)] {
         let line = format!("POST /q3/terminate?reason={reason}");
         assert_eq!(ask(&polls, &line, &[]).await.status, status);
@@ -941,7 +975,9 @@ async fn every_uri_that_durable_functions_tells_does_what_it_says() {
     use tower_operations::RequestBody;
 
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).dialect(DurableFunctions::default());
+    let layer = Operations::new(store.clone())
+        .dialect(DurableFunctions::default())
+        .layer();
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         std::future::pending::<Result<http::Response<BufferedBody>, std::convert::Infallible>>()
             .await
@@ -950,8 +986,9 @@ async fn every_uri_that_durable_functions_tells_does_what_it_says() {
     let accepted = layer.layer(inner).oneshot(post).await.unwrap();
     let body = accepted.into_body().collect().await.unwrap().to_bytes();
     let told: Value = serde_json::from_slice(&body).unwrap();
-    let polls = PollService::new(store)
+    let polls = Operations::new(store)
         .dialect(DurableFunctions::default())
+        .poll_service()
         .mounted_at("/operations");
     let names: Vec<&String> = told.as_object().unwrap().keys().collect();
     let uris: Vec<_> = names.iter().filter(|name| name.ends_with("Uri")).collect();
@@ -975,7 +1012,9 @@ async fn what_is_only_read_allows_only_what_reads() {
         (Arc::new(Google::default()), "/q3:cancel"),
         (Arc::new(DurableFunctions::default()), "/q3/terminate"),
     ] {
-        let polls = PollService::read_only(store.clone()).dialect(dialect);
+        let polls = Operations::new(store.clone())
+            .dialect(dialect)
+            .read_only_poll_service();
         for method in ["GET", "POST", "OPTIONS"] {
             let answer = ask(&polls, &format!("{method} {path}"), &[]).await;
             assert_eq!(answer.field("allow"), "OPTIONS", "{method} {path}");
@@ -1030,20 +1069,25 @@ async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() 
     // The link is where the application says that operations are.
     for (polls, expected) in [
         (
-            PollService::new(store.clone())
+            Operations::new(store.clone())
                 .public_url("https://a.example/v1")
-                .unwrap(),
+                .unwrap()
+                .poll_service(),
             "https://a.example/v1/operations/succeeded/result",
         ),
         (
-            PollService::new(store.clone()).location(|_, id| format!("/jobs/{id}?x=\"1\"")),
+            Operations::new(store.clone())
+                .location(|_, id| format!("/jobs/{id}?x=\"1\""))
+                .poll_service(),
             "/jobs/succeeded/result?x=\"1\"",
         ),
     ] {
         let polled = ask(&polls, "GET /succeeded", &[]).await.json();
         assert_eq!(polled["links"]["result"], expected);
     }
-    let nowhere = PollService::new(store).location(|_, _| String::new());
+    let nowhere = Operations::new(store)
+        .location(|_, _| String::new())
+        .poll_service();
     let polled = ask(&nowhere, "GET /succeeded", &[]).await.json();
     assert_eq!(polled.get("links"), None);
 }

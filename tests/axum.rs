@@ -30,7 +30,8 @@ use tokio::{
 };
 use tower::{Layer, Service, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, MemoryStore, OperationHandle, OperationId, PollService, RequestBody,
+    AsyncAcceptLayer, MemoryStore, OperationHandle, OperationId, Operations, PollService,
+    RequestBody,
 };
 
 async fn length(body: Bytes) -> String {
@@ -158,13 +159,17 @@ async fn around_a_whole_application_its_own_polls_pass_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn around_a_whole_application_operations_may_be_elsewhere() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).public_path("/v1/jobs");
+    let layer = Operations::new(store.clone())
+        .public_path("/v1/jobs")
+        .layer();
     let app = Router::new()
         .route("/reports", post(length))
         .route("/v1/jobsite", post(length))
         .nest_service(
             "/v1/jobs",
-            PollService::new(store.clone()).public_path("/v1/jobs"),
+            Operations::new(store.clone())
+                .public_path("/v1/jobs")
+                .poll_service(),
         )
         .layer(layer);
     let server = Server::axum(app).await;
@@ -201,12 +206,16 @@ async fn a_layer_within_a_layer_makes_one_operation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn around_a_service_that_is_nested() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).location(location_beside);
+    let layer = Operations::new(store.clone())
+        .location(location_beside)
+        .layer();
     let inner = Router::new()
         .route("/reports/{year}", post(length))
         .nest_service(
             "/operations",
-            PollService::new(store.clone()).location(location_here),
+            Operations::new(store.clone())
+                .location(location_here)
+                .poll_service(),
         );
     let app = Router::new().nest_service("/v1", layer.layer(inner));
     let server = Server::axum(app).await;
@@ -222,8 +231,12 @@ async fn around_a_service_that_is_nested() {
 
 /// The application of a team that does not know where it will be mounted.
 fn application(store: &MemoryStore, around: bool) -> Router {
-    let layer = AsyncAcceptLayer::new(store.clone()).location(location_beside);
-    let polls = PollService::new(store.clone()).location(location_here);
+    let layer = Operations::new(store.clone())
+        .location(location_beside)
+        .layer();
+    let polls = Operations::new(store.clone())
+        .location(location_here)
+        .poll_service();
     let hang = || async { std::future::pending::<String>().await };
     let routes = |method: axum::routing::MethodRouter| match around {
         true => method,
@@ -328,8 +341,8 @@ async fn a_handler_in_the_background_has_what_it_would_have_had() {
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_and_connections_share_one_bound() {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-    let layer = layer.max_in_flight(3);
+    let operations = Operations::new(store.clone()).max_in_flight(3);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let may_finish = Arc::new(Semaphore::new(0));
     async fn slow(Shared(may_finish): Shared<Arc<Semaphore>>) -> &'static str {
         may_finish.acquire().await.unwrap().forget();
@@ -380,7 +393,8 @@ async fn routes_and_connections_share_one_bound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_connections_each_get_their_own_answers() {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let app = Router::new()
         .route(
             "/echo",
@@ -473,7 +487,8 @@ async fn layering_spawns_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_shuts_down_answers_held_polls_and_finishes_its_operations() {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let may_finish = Arc::new(Semaphore::new(0));
     async fn slow(Shared(may_finish): Shared<Arc<Semaphore>>) -> &'static str {
         may_finish.acquire().await.unwrap().forget();
@@ -482,10 +497,7 @@ async fn a_server_that_shuts_down_answers_held_polls_and_finishes_its_operations
     let app = Router::new()
         .route("/reports", post(slow).route_layer(layer))
         .with_state(Arc::clone(&may_finish))
-        .nest_service(
-            "/operations",
-            PollService::new(store.clone()).draining(&drain),
-        );
+        .nest_service("/operations", operations.poll_service());
     let server = Server::axum(app).await;
     let mut client = server.http1().await;
     let location = client.post("/reports", "").await.accepted();

@@ -36,8 +36,8 @@ use server::{
 use tokio::sync::{Semaphore, watch};
 use tower::{BoxError, Service, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, PollService, RecordedResponse, RequestBody,
-    State,
+    AsyncAcceptLayer, Drain, FailureKind, MemoryStore, Operations, PollService, RecordedResponse,
+    RequestBody, State,
     store::{Lease, List, ListQuery, Record, StoreError},
 };
 
@@ -77,6 +77,13 @@ impl World {
         Self::with(MemoryStore::new(), |store| store, configure).await
     }
 
+    /// With room for so many operations.
+    async fn bounded(max_in_flight: usize) -> Self {
+        let store = MemoryStore::new();
+        let operations = Operations::new(store.clone()).max_in_flight(max_in_flight);
+        Self::of(store, operations, |layer| layer).await
+    }
+
     /// With `wrap` around the store that the layer writes to.
     async fn with<R>(
         store: MemoryStore,
@@ -86,20 +93,29 @@ impl World {
     where
         R: Lease<Output = RecordedResponse>,
     {
+        let operations = Operations::new(wrap(store.clone()));
+        Self::of(store, operations, configure).await
+    }
+
+    async fn of<R>(
+        store: MemoryStore,
+        operations: Operations<R>,
+        configure: impl FnOnce(AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R>,
+    ) -> Self
+    where
+        R: Lease<Output = RecordedResponse>,
+    {
         let inner = Arc::new(Inner {
             called: AtomicUsize::new(0),
             may_finish: Semaphore::new(Semaphore::MAX_PERMITS),
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(wrap(store.clone()));
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let layer = configure(layer.body_limit(LIMIT as u64));
         let app = Router::new()
             .route("/reports", post(count).route_layer(layer))
             .with_state(Arc::clone(&inner))
             .layer(axum::extract::DefaultBodyLimit::disable())
-            .nest_service(
-                "/operations",
-                PollService::new(store.clone()).draining(&drain),
-            );
+            .nest_service("/operations", PollService::new(store.clone()));
         Self {
             server: Server::hyper(app).await,
             store,
@@ -425,7 +441,7 @@ async fn many_413_on_one_http_2_connection_do_not_use_up_its_window() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
-    let world = World::configured(|layer| layer.max_in_flight(1)).await;
+    let world = World::bounded(1).await;
     world.hold_the_handler();
     let mut client = world.server.http1().await;
     let location = client.post("/reports", "first").await.accepted();
@@ -483,7 +499,8 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
             "content-length: 5000000\r\n",
             "transfer-encoding: chunked\r\n",
         ] {
-            let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+            let operations = Operations::new(MemoryStore::new());
+            let (layer, drain) = (operations.layer(), operations.drain_handle());
             let (begin, begun) = watch::channel(());
             // It reads a little, and gets stuck.
             let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
@@ -534,7 +551,8 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
-    let (layer, _drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, _drain) = (operations.layer(), operations.drain_handle());
     let layer = layer
         .when_signaled()
         .running_timeout(Duration::from_millis(200));
@@ -557,7 +575,8 @@ async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connection() {
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let (begin, begun) = watch::channel(());
     let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
         let begin = begin.clone();
@@ -1014,8 +1033,9 @@ async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
                 }
             })
         };
-        let world = World::with(MemoryStore::new(), hooked, |layer| {
-            let layer = layer.max_in_flight(1);
+        let store = MemoryStore::new();
+        let operations = Operations::new(hooked(store.clone())).max_in_flight(1);
+        let world = World::of(store, operations, |layer| {
             let layer = layer.create_timeout(Duration::from_millis(50));
             match is_held {
                 true => layer.after(Duration::ZERO),
@@ -1260,7 +1280,8 @@ impl Body for FailingBody {
 /// One route for each of them, with the layer on all.
 async fn failing(panics: bool) -> (Server, Drain, MemoryStore) {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let route = |at| {
         let inner = Failing { at, panics };
         let layered = tower::ServiceBuilder::new()
@@ -1510,7 +1531,9 @@ async fn which_fields_are_replayed_is_the_application_s_to_say() {
         Ok::<_, Infallible>(response.unwrap())
     });
     let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
-    let polls = PollService::new(store).replay_headers(|name| name != "x-internal");
+    let polls = Operations::new(store)
+        .replay_headers(|name| name != "x-internal")
+        .poll_service();
     let app = Router::new()
         .route("/reports", post_service(layered))
         .nest_service("/operations", polls);
@@ -1585,7 +1608,8 @@ async fn held_polls_of_clients_that_are_gone_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_through_still_breaks_off_with_its_client() {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let dropped = Arc::new(AtomicBool::new(false));
     let guard = Arc::clone(&dropped);
     let inner = service_fn(move |_: Request<_>| {

@@ -16,8 +16,7 @@ use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, Progress, RequestBody,
-    State,
+    BufferedBody, MemoryStore, OperationId, Operations, PollService, Progress, RequestBody, State,
     store::{Created, NewOperation, Repository, Store},
 };
 
@@ -98,7 +97,8 @@ async fn one_that_races_with_the_end_wins_or_comes_too_late() {
             tokio::task::yield_now().await;
             Ok(())
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let operations = Operations::new(store.clone());
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let service = layer.layer(service_fn(
             move |_: Request<RequestBody<BufferedBody>>| async move {
                 for _ in 0..work {

@@ -13,9 +13,8 @@ use std::{
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, Failure, FailureKind, MemoryStore, Metadata, Operation,
-    OperationId, Outcome, PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot,
-    Status,
+    BufferedBody, Failure, FailureKind, MemoryStore, Metadata, Operation, OperationId, Operations,
+    Outcome, PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, Status,
     dialect::{
         Arm, Azure, Context, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain,
         Replay, Urls,
@@ -235,13 +234,14 @@ async fn everything(dialect: impl Dialect + Clone, paths: Paths) -> String {
         body,
     );
 
-    let polls = PollService::new(store.clone())
+    let polls = Operations::new(store.clone())
         .dialect(dialect)
         .retry_after(|_: Duration| Duration::from_secs(2))
-        .listing()
         .public_path(paths.at)
         .public_url(BASE)
-        .unwrap();
+        .unwrap()
+        .poll_service()
+        .listing();
     let mut requests: Vec<(Method, String)> = Vec::new();
     for id in store.0.keys() {
         requests.push((Method::GET, format!("/{id}")));
@@ -401,16 +401,14 @@ dialects! {
 #[tokio::test]
 async fn two_dialects_on_one_store_are_each_right() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone());
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
-    let azure = layer
-        .clone()
-        .dialect(Azure::default())
-        .public_url(BASE)
-        .unwrap();
-    let ogc = layer.dialect(Ogc::default()).public_path("/jobs");
+    let operations = Operations::new(store.clone());
+    let azure = operations.clone().dialect(Azure::default());
+    let azure = azure.public_url(BASE).unwrap().layer();
+    let ogc = operations.dialect(Ogc::default()).public_path("/jobs");
+    let ogc = ogc.layer();
     let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let by_azure = azure.layer(inner).oneshot(post()).await.unwrap();
     assert_eq!(by_azure.status(), StatusCode::ACCEPTED);
@@ -421,9 +419,16 @@ async fn two_dialects_on_one_store_are_each_right() {
     let url = by_ogc.headers()["location"].to_str().unwrap();
     let second = url.strip_prefix("/jobs/").unwrap().to_owned();
 
-    let azure = PollService::new(store.clone()).dialect(Azure::default());
-    let jobs = PollService::new(store.clone()).dialect(Ogc::default());
-    let google = PollService::new(store).dialect(Google::default()).listing();
+    let azure = Operations::new(store.clone())
+        .dialect(Azure::default())
+        .poll_service();
+    let jobs = Operations::new(store.clone())
+        .dialect(Ogc::default())
+        .poll_service();
+    let google = Operations::new(store)
+        .dialect(Google::default())
+        .poll_service()
+        .listing();
     for id in [first, second] {
         let get = async |polls: &PollService<MemoryStore>| {
             let request = Request::get(format!("/{id}")).header("prefer", "wait=9");
@@ -445,7 +450,9 @@ async fn two_dialects_on_one_store_are_each_right() {
 #[tokio::test]
 async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
     let send = async |dialect: Arc<dyn Dialect>, method: Method, path: &str| {
-        let polls = PollService::new(operations()).dialect(dialect);
+        let polls = Operations::new(operations())
+            .dialect(dialect)
+            .poll_service();
         let get = Request::get("/3-json").body(()).unwrap();
         let plain = PollService::new(operations()).oneshot(get).await.unwrap();
         let etag = &plain.headers()["etag"];
@@ -492,7 +499,9 @@ async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
 /// A 304 asks its client to come back when the 200 would have.
 #[tokio::test]
 async fn what_has_not_changed_keeps_the_pause_of_its_dialect() {
-    let polls = PollService::new(operations()).dialect(Arm::default());
+    let polls = Operations::new(operations())
+        .dialect(Arm::default())
+        .poll_service();
     let get = Request::get("/2-running").header("if-none-match", "*");
     let answer = polls.oneshot(get.body(()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
@@ -514,7 +523,9 @@ async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls(
         let mut store = Fixed::default();
         let record = Record::restore(operation("q3", recorded.into_outcome()), Version::FIRST);
         store.0.insert("q3".into(), Arc::new(record));
-        let polls = PollService::new(store).dialect(Fhir::default());
+        let polls = Operations::new(store)
+            .dialect(Fhir::default())
+            .poll_service();
         let get = Request::get("/q3").body(()).unwrap();
         let answer = polls.oneshot(get).await.unwrap();
         assert_eq!(answer.status(), expected, "{status} {media_type}");
@@ -534,7 +545,9 @@ async fn who_needs_the_preference_is_never_accepted_without_it() {
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
-    let accepting = AsyncAcceptLayer::new(store.clone()).dialect(OData::default());
+    let accepting = Operations::new(store.clone())
+        .dialect(OData::default())
+        .layer();
     for layer in [
         accepting.clone(),
         accepting.clone().when_preferred(),
@@ -565,16 +578,18 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
     let is_proxy = |parts: &http::request::Parts| parts.headers.contains_key("x-proxy-secret");
-    let layer = AsyncAcceptLayer::new(store.clone())
+    let layer = Operations::new(store.clone())
         .dialect(Azure::default())
         .public_url("https://fallback.example")
         .unwrap()
-        .trust_forwarded(is_proxy);
-    let polls = PollService::new(store.clone())
+        .trust_forwarded(is_proxy)
+        .layer();
+    let polls = Operations::new(store.clone())
         .dialect(OData::default())
         .public_url("https://fallback.example/v1/")
         .unwrap()
-        .trust_x_forwarded(is_proxy);
+        .trust_x_forwarded(is_proxy)
+        .poll_service();
     let forwarded = "host=evil.example, host=\"a.example:8443\";proto=https";
     for (is_trusted, expected) in [
         (true, "https://a.example:8443/operations/"),

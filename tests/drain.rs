@@ -30,7 +30,8 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AcceptedRequest, AsyncAcceptLayer, BufferedBody, Drain, DrainReport, FailureKind, Idempotency,
-    MemoryStore, OperationHandle, OperationId, RequestBody, RunOutcome, RunService, State,
+    MemoryStore, OperationHandle, OperationId, Operations, RequestBody, RunOutcome, RunService,
+    State,
     dialect::Azure,
     store::{Created, List, ListQuery, NewOperation, Repository, Store},
 };
@@ -48,6 +49,7 @@ fn whole(text: &'static str) -> Body {
 /// A layer with a grace of two seconds, and what is told of its handler.
 struct Setup {
     store: MemoryStore,
+    operations: Operations<MemoryStore>,
     layer: Layered,
     drain: Drain,
     begun: Instant,
@@ -80,12 +82,20 @@ impl Drop for Noting {
 
 impl Setup {
     fn new(set: impl FnOnce(Layered) -> Layered) -> Self {
+        Self::of(|operations| operations, set)
+    }
+
+    fn of(
+        shared: impl FnOnce(Operations<MemoryStore>) -> Operations<MemoryStore>,
+        set: impl FnOnce(Layered) -> Layered,
+    ) -> Self {
         let store = MemoryStore::new();
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let operations = shared(Operations::new(store.clone()));
         Self {
-            layer: set(layer.cancel_grace(GRACE)),
+            layer: set(operations.layer().cancel_grace(GRACE)),
+            drain: operations.drain_handle(),
             store,
-            drain,
+            operations,
             begun: Instant::now(),
             seen: Seen::default(),
         }
@@ -258,7 +268,7 @@ async fn what_may_be_run_again_is_released_at_the_deadline_unless_it_has_an_outc
         let app = service_fn(async |_: Request<BufferedBody>| {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
-        let _recovery = setup.layer.recovery().rerun_with(app, 3);
+        let _recovery = setup.operations.recovery().rerun_with(app, 3);
         let answering = setup.send(request("handling=strict"), tidying);
         let id = id_of(&answering.answer().await.1);
         let report = setup.drained(10).await;
@@ -490,7 +500,10 @@ async fn a_request_whose_body_is_still_coming_is_refused_at_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_at_the_deadline_is_in_the_words_of_the_dialect() {
-    let setup = Setup::new(|layer| layer.after(20 * SECOND).dialect(Azure::default()));
+    let setup = Setup::of(
+        |operations| operations.dialect(Azure::default()),
+        |layer| layer.after(20 * SECOND),
+    );
     let answering = setup.send(request("handling=strict"), 60 * SECOND);
     setup.drained(3).await;
     let (_, response) = answering.answer().await;
@@ -703,7 +716,8 @@ async fn a_handler_is_dropped_before_its_operation_is_released_or_said_to_have_e
                     async { Ok(()) }
                 })
             };
-            let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+            let operations = Operations::new(store);
+            let (layer, drain) = (operations.layer(), operations.drain_handle());
             let layer = layer.rerun_if(move |_| released);
             let layer = match mode {
                 "always" | "unready" => layer,
@@ -713,7 +727,7 @@ async fn a_handler_is_dropped_before_its_operation_is_released_or_said_to_have_e
             let app = service_fn(async |_: Request<BufferedBody>| {
                 Ok::<_, Infallible>(Response::new(BufferedBody::default()))
             });
-            let _recovery = layer.recovery().rerun_with(app, 3);
+            let _recovery = operations.recovery().rerun_with(app, 3);
             let service = layer.layer(Never {
                 is_ready: !mode.starts_with("unready"),
                 accepts: mode == "signaled",

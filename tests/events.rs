@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, FailureKind, MemoryStore, OperationHandle, OperationId,
-    Outcome, PollService, Progress, RecordedResponse, RequestBody,
+    Operations, Outcome, PollService, Progress, RecordedResponse, RequestBody,
     poll::PollBody,
     store::{Created, FencingToken, NewOperation, Repository, Store, StoreError, Written},
 };
@@ -599,8 +599,8 @@ async fn events_come_one_by_one_over_a_socket() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_shuts_down_ends_its_streams() {
     let store = MemoryStore::new();
-    let (_layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-    let polls = PollService::new(store.clone()).draining(&drain);
+    let operations = Operations::new(store.clone());
+    let (polls, drain) = (operations.poll_service(), operations.drain_handle());
     let operation = Moved::begin(&store).await;
     let mut events = Events::of(ask(&polls, operation.follow()).await);
     events.event().await;

@@ -12,9 +12,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, FailureKind, MemoryStore, OperationId, Outcome, Payload, PollService,
+    BufferedBody, FailureKind, MemoryStore, OperationId, Operations, Outcome, Payload, PollService,
     RecordedResponse,
-    accept::PlainOwner,
     dialect::{Dialect, DurableFunctions, Google, Ipa, Ogc, Plain},
     poll::PollBody,
     store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Written},
@@ -201,9 +200,10 @@ async fn results_of_a_type_of_one_s_own_are_not_in_lists_either() {
 #[tokio::test]
 async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
     let store = MemoryStore::new();
-    let polls = PollService::new(store.clone())
-        .listing()
-        .owner_with(PlainOwner::new(by_header));
+    let polls = Operations::new(store.clone())
+        .owner(by_header)
+        .poll_service()
+        .listing();
     let mut owned = BTreeMap::<_, Vec<String>>::new();
     for owner in [Some("ada"), None, Some("bob"), Some("ada"), None, Some("")] {
         let id = create(&store, owner).await.to_string();
@@ -306,7 +306,10 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
         ),
     ];
     for (dialect, array, id, [one, other]) in dialects {
-        let polls = PollService::new(store.clone()).listing().dialect(dialect);
+        let polls = Operations::new(store.clone())
+            .dialect(dialect)
+            .poll_service()
+            .listing();
         let word = other.split_once('=').unwrap().1;
         // Where its next page is not in the page, all of it is one.
         let length = match array {
@@ -366,7 +369,10 @@ async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
         ),
     ];
     for (dialect, uris) in dialects {
-        let polls = PollService::new(store.clone()).listing().dialect(dialect);
+        let polls = Operations::new(store.clone())
+            .dialect(dialect)
+            .poll_service()
+            .listing();
         for uri in uris {
             let (path, pair) = uri.split_once('?').unwrap();
             let path = path.replace("ID", &id.to_string());
@@ -555,8 +561,10 @@ async fn head_options_and_other_methods() {
 
 #[tokio::test]
 async fn a_part_of_no_operation_allows_what_that_part_allows() {
-    let polls = PollService::new(MemoryStore::new()).listing();
-    let polls = polls.dialect(tower_operations::dialect::DurableFunctions::default());
+    let polls = Operations::new(MemoryStore::new())
+        .dialect(DurableFunctions::default())
+        .poll_service()
+        .listing();
     for method in ["GET", "PUT"] {
         let request = Request::builder().method(method).uri("/terminate");
         let answer = Answer::to(&polls, request).await;
@@ -651,9 +659,11 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
         ),
     ];
     for (dialect, limit, parameter, filter) in dialects {
-        let owner = PlainOwner::new(by_header);
-        let polls = PollService::new(store.clone()).listing().owner_with(owner);
-        let polls = polls.dialect(dialect);
+        let polls = Operations::new(store.clone())
+            .owner(by_header)
+            .dialect(dialect)
+            .poll_service()
+            .listing();
         let ask = async |user: Option<&str>, filter: &str, cursor: Option<&str>| {
             let mut uri = format!("/?{limit}=1{filter}");
             let mut request = Request::get("/");

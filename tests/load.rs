@@ -21,8 +21,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, ServiceExt};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, Operation, OperationHandle, OperationId,
-    PollService, RequestBody, State,
+    BufferedBody, MemoryStore, Operation, OperationHandle, OperationId, Operations, PollService,
+    RequestBody, State,
     store::{Repository, Store, Written},
 };
 
@@ -186,7 +186,8 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let tasks_before = metrics.num_alive_tasks();
 
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let ran = Arc::new(Ran::default());
     let calls = Arc::new(AtomicUsize::new(0));
     let accept = layer.cancel_grace(Duration::ZERO).layer(tower::service_fn({

@@ -22,7 +22,7 @@ use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::RecordedResponse;
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, NotAccepted, OperationHandle,
-    Outcome, Progress, RequestBody, ResponseBody, State,
+    Operations, Outcome, Progress, RequestBody, ResponseBody, State,
     store::{Lease, List, ListQuery, Record, Repository, StoreError, Version, Written},
 };
 
@@ -38,7 +38,8 @@ struct Setup {
 impl Setup {
     fn new() -> (Self, AsyncAcceptLayer<MemoryStore>) {
         let memory = MemoryStore::new();
-        let (layer, drain) = AsyncAcceptLayer::with_drain(memory.clone());
+        let operations = Operations::new(memory.clone());
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         (
             Self {
                 memory,
@@ -332,7 +333,8 @@ async fn dropping_the_signal_does_not_take_it_back() {
         Ok(())
     });
     drop(layer);
-    let (layer, drain) = AsyncAcceptLayer::with_drain(slow);
+    let operations = Operations::new(slow);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let setup = Setup { drain, ..setup };
     let response = setup
         .send(&layer.when_signaled(), "", async |request| {
@@ -356,7 +358,8 @@ async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
             _ => Ok(()),
         })
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(down);
+    let operations = Operations::new(down);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let setup = Setup { drain, ..setup };
     let response = setup
         .send(&layer.clone().when_signaled(), "", async |request| {
@@ -399,7 +402,8 @@ async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothi
             }
             Ok(())
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(slow);
+        let operations = Operations::new(slow);
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let setup = Setup { drain, ..setup };
         let layer = layer.after(Duration::from_secs(1));
         let response = setup.send(&layer, "", taking(60));
@@ -477,7 +481,8 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
             assert_ne!(call, Call::Report, "the store has a bad moment");
             std::future::ready(Ok(()))
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let operations = Operations::new(store);
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let setup = Setup { drain, ..setup };
         let layer = match mode {
             0 => layer,
@@ -537,7 +542,8 @@ async fn a_handler_that_tries_again_is_accepted_for_good() {
                 _ => Ok(()),
             })
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+        let operations = Operations::new(store);
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let setup = Setup { drain, ..setup };
         let layer = match by_time {
             true => layer.after(Duration::from_secs(6)),
@@ -574,7 +580,8 @@ async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
             false => Ok(()),
         })
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let setup = Setup { drain, ..setup };
     let response = setup
         .send(&layer.when_signaled(), "", async |request| {
@@ -651,7 +658,8 @@ async fn a_cancel_right_after_the_creation_stops_a_held_call() {
             Ok(())
         }
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let inner = service_fn(taking(3600));
     // It renews, and hears what others do.
@@ -707,17 +715,17 @@ async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect()
     }
 
     for mode in ["after", "signaled"] {
-        let layer = || AsyncAcceptLayer::new(MemoryStore::new());
-        for azure in says(mode, layer().dialect(Azure::default())).await {
+        let operations = Operations::new(MemoryStore::new());
+        for azure in says(mode, operations.clone().dialect(Azure::default()).layer()).await {
             assert!(azure["error"]["code"].is_string(), "{azure}");
         }
-        let [late, large] = says(mode, layer().dialect(Google::default())).await;
+        let [late, large] = says(mode, operations.clone().dialect(Google::default()).layer()).await;
         assert_eq!(late["error"]["status"], "DEADLINE_EXCEEDED");
         assert_eq!(large["error"]["status"], "INTERNAL");
-        for fhir in says(mode, layer().dialect(Fhir::default())).await {
+        for fhir in says(mode, operations.clone().dialect(Fhir::default()).layer()).await {
             assert_eq!(fhir["resourceType"], "OperationOutcome");
         }
-        let [late, large] = says(mode, layer()).await;
+        let [late, large] = says(mode, operations.layer()).await;
         assert_eq!(late["type"], FailureKind::TimedOut.urn());
         assert_eq!(large["type"], FailureKind::ResultTooLarge.urn());
     }
@@ -750,9 +758,10 @@ async fn a_handler_that_passes_a_refusal_on_says_it_in_the_words_of_the_dialect(
             _ => Ok(()),
         })
     });
-    let layer = AsyncAcceptLayer::new(down)
-        .when_signaled()
-        .dialect(tower_operations::dialect::Azure::default());
+    let layer = Operations::new(down)
+        .dialect(tower_operations::dialect::Azure::default())
+        .layer()
+        .when_signaled();
     let refused = setup.send(&layer, "", async |request| {
         let refused = OperationHandle::from_extensions(request.extensions())
             .accept()

@@ -25,9 +25,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, NotAccepted, OperationHandle, PollService,
-    RecordedResponse, RequestBody,
-    accept::{Idempotency, PlainOwner},
+    AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, NotAccepted, OperationHandle,
+    Operations, PollService, RecordedResponse, RequestBody,
     dialect::{Dialect, Fhir, OData},
     store::{IdempotencyKeys, Lease, Owner, Store, StoreError},
 };
@@ -231,6 +230,15 @@ where
     R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
     mode.on(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
+}
+
+/// A node where owners are known.
+fn owned_node<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
+where
+    R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
+{
+    let operations = Operations::new(store.clone()).owner(by_header);
+    mode.on(operations.layer().idempotency(rules))
 }
 
 fn by_header(parts: &Parts) -> Option<Owner> {
@@ -520,7 +528,7 @@ async fn without_owners_a_key_has_sixteen_characters() {
             202
         );
         // Somebody's keys may be as short as they like.
-        let owned = ownerless.owner(by_header);
+        let owned = owned_node(mode, &store, Idempotency::optional());
         let one = ("idempotency-key", "\"1\"");
         let request = post(mode, &[one, ("x-user", "ada")]);
         assert_eq!(send(&owned, &inner, request).await.status, 202);
@@ -533,7 +541,7 @@ async fn an_id_of_another_owner_is_409() {
         let store = MemoryStore::new();
         let inner = mode.slow();
         let rules = Idempotency::optional().client_ids();
-        let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+        let layer = owned_node(mode, &store, rules);
         let ada = || post(mode, &[ID, ("x-user", "ada")]);
         let first = send(&layer, &inner, ada()).await;
         let bob = post(mode, &[ID, ("x-user", "bob")]);
@@ -561,7 +569,7 @@ async fn a_key_of_another_owner_is_no_matter_to_anybody_else() {
         let store = MemoryStore::new();
         let inner = mode.slow();
         let rules = Idempotency::optional();
-        let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+        let layer = owned_node(mode, &store, rules);
         let by = |user: Option<&'static str>, body| {
             let user = user.map(|user| ("x-user", user));
             let fields: Vec<_> = [KEY].into_iter().chain(user).collect();
@@ -596,9 +604,7 @@ async fn two_owners_with_one_key_at_the_same_moment_get_an_operation_each() {
         let store = MemoryStore::new();
         let inner = mode.slow();
         let rules = Idempotency::optional;
-        let layers: Vec<_> = (0..4)
-            .map(|_| node(mode, &store, rules()).owner_with(PlainOwner::new(by_header)))
-            .collect();
+        let layers: Vec<_> = (0..4).map(|_| owned_node(mode, &store, rules())).collect();
         let sent = (0..20).map(|number| {
             let (layer, inner) = (layers[number % 4].clone(), inner.clone());
             let user = ["ada", "bob"][number / 4 % 2];
@@ -638,7 +644,7 @@ async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
             });
             let inner = mode.slow();
             let rules = Idempotency::optional();
-            let layer = node(mode, &store, rules).owner_with(PlainOwner::new(by_header));
+            let layer = owned_node(mode, &store, rules);
             if was_used {
                 let ada = post(mode, &[KEY, ("x-user", "ada")]);
                 assert_eq!(send(&layer, &inner, ada).await.status, 202);
@@ -1202,9 +1208,10 @@ async fn a_repetition_never_points_at_what_its_dialect_answers_404_for() {
             for name in [KEY, ID] {
                 let store = MemoryStore::new();
                 let inner = mode.slow();
-                let layer = node(mode, &store, Idempotency::optional().client_ids());
-                let layer = layer.dialect(Arc::clone(dialect));
-                let polls = PollService::new(store.clone()).dialect(Arc::clone(dialect));
+                let operations = Operations::new(store.clone()).dialect(Arc::clone(dialect));
+                let rules = Idempotency::optional().client_ids();
+                let layer = mode.on(operations.layer().idempotency(rules));
+                let polls = operations.poll_service();
                 let fields = [name, ("prefer", "respond-async")];
                 let first = send(&layer, &inner, post(mode, &fields)).await;
                 assert_eq!(first.status, 202, "{mode:?} {dialect:?}");
@@ -1482,7 +1489,8 @@ async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
         }
         Ok(())
     });
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let layer = Mode::After.on(layer.idempotency(Idempotency::optional()));
     let begun = Instant::now();
     let answer =

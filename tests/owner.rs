@@ -21,9 +21,8 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, FailureKind, MemoryStore, OperationId, Outcome, PollService,
-    RecordedResponse,
-    accept::{ExtractOwner, HmacOwner, Idempotency, PlainOwner},
+    AsyncAcceptLayer, BufferedBody, ExtractOwner, FailureKind, HmacOwner, Idempotency, MemoryStore,
+    OperationId, Operations, Outcome, PollService, RecordedResponse,
     store::{Created, NewOperation, Owner, Repository, Store, Written},
 };
 
@@ -145,8 +144,9 @@ fn questions(id: &OperationId) -> Vec<(String, http::request::Builder)> {
 async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call() {
     let memory = MemoryStore::new();
     let (store, calls) = recorded(&memory);
-    let polls = PollService::new(store)
-        .owner_with(PlainOwner::new(by_header))
+    let polls = Operations::new(store)
+        .owner(by_header)
+        .poll_service()
         .listing();
     // Nobody is a stranger to somebody, and the other way round.
     for (owner, asking) in [
@@ -206,7 +206,9 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
 #[tokio::test(start_paused = true)]
 async fn a_stranger_s_questions_are_answered_404_and_the_owner_s_are_answered() {
     let memory = MemoryStore::new();
-    let polls = PollService::new(memory.clone()).owner_with(PlainOwner::new(by_header));
+    let polls = Operations::new(memory.clone())
+        .owner(by_header)
+        .poll_service();
     for owner in [Some("ada"), None] {
         let id = create(&memory, owner).await;
         for (question, request) in questions(&id) {
@@ -267,8 +269,9 @@ async fn a_list_costs_the_same_and_looks_the_same_whoever_else_has_operations() 
             let mut seen = Vec::new();
             for memory in [&some, &none] {
                 let (store, calls) = recorded(memory);
-                let polls = PollService::new(store)
-                    .owner_with(PlainOwner::new(by_header))
+                let polls = Operations::new(store)
+                    .owner(by_header)
+                    .poll_service()
                     .listing();
                 let request = Request::builder().method(&method).uri(query);
                 let answer = Answer::to(&polls, from(Some("bob"), request)).await;
@@ -291,10 +294,11 @@ impl App {
     fn with(owner: impl ExtractOwner + Clone) -> Self {
         let store = MemoryStore::new();
         Self {
-            layer: AsyncAcceptLayer::new(store.clone())
-                .owner_with(owner.clone())
+            layer: Operations::new(store.clone())
+                .owner(owner.clone())
+                .layer()
                 .idempotency(Idempotency::optional().client_ids()),
-            polls: PollService::new(store).owner_with(owner).listing(),
+            polls: Operations::new(store).owner(owner).poll_service().listing(),
             runs: Arc::default(),
         }
     }
@@ -320,7 +324,7 @@ impl App {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_accepted_for_somebody_is_theirs() {
-    for app in [App::with(PlainOwner::new(by_header)), App::with(ByHeader)] {
+    for app in [App::with(by_header), App::with(ByHeader)] {
         for owner in [Some("ada"), None] {
             let accepted = app.post(owner, &[]).await;
             let uri = format!("{}?wait=30", accepted.location());
@@ -343,7 +347,7 @@ async fn an_id_of_somebody_else_is_taken_whoever_they_are() {
         (Some("ada"), None),
         (None, Some("ada")),
     ] {
-        let app = App::with(PlainOwner::new(by_header));
+        let app = App::with(by_header);
         let accepted = app.post(first, &[field]).await;
         let location = accepted.location().to_owned();
         let taken = app.post(second, &[field]).await;
@@ -365,7 +369,7 @@ async fn an_id_of_somebody_else_is_taken_whoever_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
-    let app = App::with(PlainOwner::new(by_header));
+    let app = App::with(by_header);
     let accepted = app.post(Some("ada"), &[]).await;
     let id = accepted.location().rsplit('/').next().unwrap().to_owned();
     let taken = app.post(Some("bob"), &[("operation-id", &id)]).await;
@@ -375,9 +379,16 @@ async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
 
 #[tokio::test(start_paused = true)]
 async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
-    let keyed = |keys: &[&str]| HmacOwner::new(by_header, keys.to_vec());
+    let keyed = |keys: &[&str]| {
+        let first = HmacOwner::new(keys[0], by_header);
+        keys[1..]
+            .iter()
+            .fold(first, |owner, key| owner.previous_key(key))
+    };
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).owner_with(keyed(&["old"]));
+    let layer = Operations::new(store.clone())
+        .owner(keyed(&["old"]))
+        .layer();
     let service = layer.layer(service_fn(async |_| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
     }));
@@ -400,7 +411,9 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
         (&["new", "old"], StatusCode::OK),
         (&["new"], StatusCode::NOT_FOUND),
     ] {
-        let polls = PollService::new(store.clone()).owner_with(keyed(keys));
+        let polls = Operations::new(store.clone())
+            .owner(keyed(keys))
+            .poll_service();
         let get = || Request::get(stored.location());
         let answer = Answer::to(&polls, from(Some("ada"), get())).await;
         assert_eq!(answer.status, expected, "{keys:?}");
@@ -424,8 +437,9 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
 
     // A list knows only what was created under the first.
     for (keys, listed) in [(&["old", "new"][..], true), (&["new", "old"], false)] {
-        let polls = PollService::new(store.clone())
-            .owner_with(keyed(keys))
+        let polls = Operations::new(store.clone())
+            .owner(keyed(keys))
+            .poll_service()
             .listing();
         let answer = Answer::to(&polls, from(Some("ada"), Request::get("/"))).await;
         let body = String::from_utf8_lossy(&answer.body).into_owned();
@@ -449,7 +463,9 @@ async fn an_event_stream_ends_when_another_owner_has_its_id() {
         }
     };
     let record = create("ada").await;
-    let polls = PollService::new(store.clone()).owner(by_header);
+    let polls = Operations::new(store.clone())
+        .owner(by_header)
+        .poll_service();
     let request = from(Some("ada"), Request::get(format!("/{id}/events")));
     let response = polls.oneshot(request.body(()).unwrap()).await.unwrap();
     let mut stream = response.into_body();

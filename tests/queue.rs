@@ -18,9 +18,9 @@ use http::{Request, Response, StatusCode};
 use tokio::{sync::mpsc, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, Dispatch, Drain, FailureKind, Idempotency, MemoryStore,
-    OperationHandle, OperationId, Outcome, QueuedRequest, RecordedResponse, RequestBody,
-    ResponseBody, RunOutcome, RunService, State,
+    AsyncAcceptLayer, BufferedBody, Dispatch, FailureKind, Idempotency, MemoryStore,
+    OperationHandle, OperationId, Operations, Outcome, QueuedRequest, RecordedResponse,
+    RequestBody, ResponseBody, RunOutcome, RunService, State,
     store::{
         Created, Lease, LeaseConfig, List, ListQuery, NewOperation, NodeId, Owner, Record,
         Repository, Store, StoreError, Watch, Written,
@@ -152,11 +152,11 @@ async fn a_cancel_reaches_the_worker() {
 async fn what_the_queue_has_lost_is_recovered() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
     let (id, bytes) = accepted(&store).await;
-    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseConfig {
+    let operations = Operations::new(store.clone()).lease(LeaseConfig {
         node: NodeId::named("recovering"),
         term: MINUTE,
     });
-    let recovery = tokio::spawn(layer.recovery().run());
+    let recovery = tokio::spawn(operations.recovery().run());
     let failed = loop {
         let record = store.get(&id).await.unwrap().unwrap();
         if let Some(problem) = record.operation().problem() {
@@ -215,6 +215,7 @@ async fn a_claim_in_doubt_runs_nothing() {
 struct Handed {
     store: MemoryStore,
     queue: mpsc::UnboundedReceiver<Bytes>,
+    operations: Operations<MemoryStore, Queue>,
     layer: AsyncAcceptLayer<MemoryStore, Queue>,
     fails: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
@@ -257,6 +258,14 @@ impl Handed {
     }
 
     fn within(fails: usize, claimed_within: Duration) -> Self {
+        Self::with(fails, claimed_within, |operations| operations)
+    }
+
+    fn with(
+        fails: usize,
+        claimed_within: Duration,
+        set: impl FnOnce(Operations<MemoryStore, Queue>) -> Operations<MemoryStore, Queue>,
+    ) -> Self {
         let store = MemoryStore::new();
         let (into, queue) = mpsc::unbounded_channel();
         let fails = Arc::new(AtomicUsize::new(fails));
@@ -267,12 +276,13 @@ impl Handed {
             claimed_within,
             calls: Arc::clone(&calls),
         };
-        let layer =
-            AsyncAcceptLayer::hand_off(store.clone(), to).owner(|_| Some(Owner::new("ada")));
+        let ada = |_: &http::request::Parts| Some(Owner::new("ada"));
+        let operations = set(Operations::dispatching(store.clone(), to).owner(ada));
         Self {
             store,
             queue,
-            layer,
+            layer: operations.layer(),
+            operations,
             fails,
             calls,
         }
@@ -369,7 +379,7 @@ async fn what_a_worker_has_claimed_is_accepted_whatever_the_engine_says() {
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
     let mut handed = Handed::off(0);
-    let recovery = handed.layer.dispatching_recovery(2);
+    let recovery = handed.operations.dispatching_recovery(2);
     let recovery = tokio::spawn(recovery.run());
     assert_eq!(handed.post("").await.status(), StatusCode::ACCEPTED);
     let lost = handed.delivered();
@@ -417,7 +427,7 @@ async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn what_a_drained_worker_gives_up_is_run_by_another() {
     let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(2).run());
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(2).run());
     handed.post("").await;
     let queued = handed.delivered();
     assert_eq!(queued.owner(), Some(&Owner::new("ada")));
@@ -456,7 +466,7 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
 #[tokio::test(start_paused = true)]
 async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() {
     let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(1).run());
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(1).run());
     // Until it may look for leases that have lapsed.
     tokio::time::sleep(2 * MINUTE).await;
     handed.post("").await;
@@ -488,7 +498,7 @@ const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
 async fn what_cannot_be_dispatched_but_has_a_key_is_left_to_the_recovery() {
     let mut handed = Handed::off(1);
     handed.layer = handed.layer.idempotency(Idempotency::optional());
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(3).run());
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(3).run());
     let first = handed.post_with("idempotency-key", KEY).await;
     assert_eq!(first.status(), StatusCode::ACCEPTED);
     let begun = Instant::now();
@@ -532,7 +542,7 @@ async fn what_failed_because_no_queue_took_it_is_no_202_the_second_time() {
 #[tokio::test(start_paused = true)]
 async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
     let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(3).run());
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(3).run());
     let runs = Runs::default();
     let worker = worker!(handed.store.clone(), runs, 120);
     handed.post("").await;
@@ -562,11 +572,13 @@ async fn what_no_worker_takes_up_again_times_out() {
         node: NodeId::named(name),
         term: tenth,
     };
-    let mut handed = Handed::within(0, tenth);
-    handed.layer = (handed.layer.lease(term("front")))
-        .pending_timeout(3 * tenth)
-        .running_timeout(6 * tenth);
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(9).run());
+    let mut handed = Handed::with(0, tenth, |operations| {
+        operations
+            .lease(term("front"))
+            .pending_timeout(3 * tenth)
+            .running_timeout(6 * tenth)
+    });
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(9).run());
     handed.post("").await;
     let runs = Runs::default();
     let worker = worker!(handed.store.clone(), runs, 3600).with_lease(term("worker"));
@@ -621,14 +633,13 @@ async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
 /// What a queue has lost all at once does not come back all at once.
 #[tokio::test(start_paused = true)]
 async fn no_more_is_dispatched_again_at_a_time_than_may_be_in_flight() {
-    let mut handed = Handed::off(0);
+    let handed = Handed::with(0, 5 * MINUTE, |operations| operations.max_in_flight(2));
     for _ in 0..7 {
         handed.post("").await;
     }
-    handed.layer = handed.layer.max_in_flight(2);
     handed.fails.store(3, SeqCst);
     handed.calls.store(0, SeqCst);
-    let recovery = tokio::spawn(handed.layer.dispatching_recovery(2).run());
+    let recovery = tokio::spawn(handed.operations.dispatching_recovery(2).run());
     let begun = Instant::now();
     // Each hangs for a third of a lease, and is given up then.
     while handed.calls.load(SeqCst) == 0 {
@@ -644,11 +655,10 @@ async fn no_more_is_dispatched_again_at_a_time_than_may_be_in_flight() {
 /// says so.
 fn stuck(
     hook: impl Fn(Call, When) -> std::future::Ready<Result<(), StoreError>> + Send + Sync + 'static,
-) -> (AsyncAcceptLayer<Hooked, Stuck>, Drain, MemoryStore) {
+) -> (Operations<Hooked, Stuck>, MemoryStore) {
     let store = MemoryStore::new();
     let hooked = Hooked::new(store.clone(), hook);
-    let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(hooked, Stuck);
-    (layer.create_timeout(MINUTE), drain, store)
+    (Operations::dispatching(hooked, Stuck), store)
 }
 
 struct Stuck;
@@ -669,14 +679,15 @@ async fn one_of(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
 #[tokio::test(start_paused = true)]
 async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain() {
     for (recovers, store_is_down) in [(true, false), (false, false), (true, true), (false, true)] {
-        let (layer, drain, store) = stuck(move |call, when| {
+        let (operations, store) = stuck(move |call, when| {
             let ends = matches!(call, Call::Finish | Call::Release) && when == When::Before;
             std::future::ready(match ends && store_is_down {
                 true => Err(StoreError::unavailable("it is down")),
                 false => Ok(()),
             })
         });
-        let _recovery = recovers.then(|| layer.dispatching_recovery(3));
+        let _recovery = recovers.then(|| operations.dispatching_recovery(3));
+        let layer = operations.layer().create_timeout(MINUTE);
         let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }));
@@ -691,7 +702,7 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        let report = drain.drain(Duration::from_secs(3)).await;
+        let report = operations.drain(Duration::from_secs(3)).await;
         let (at, response) = tokio::time::timeout(Duration::from_secs(1), answering)
             .await
             .expect("it is answered")
@@ -733,15 +744,14 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
 async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
     let is_down = Arc::new(AtomicBool::new(true));
     let down = Arc::clone(&is_down);
-    let (layer, drain, store) = stuck(move |call, _| {
+    let (operations, store) = stuck(move |call, _| {
         std::future::ready(match call == Call::Finish && down.load(SeqCst) {
             true => Err(StoreError::unavailable("it is down")),
             false => Ok(()),
         })
     });
-    let layer = layer
-        .create_timeout(Duration::from_secs(1))
-        .max_in_flight(1);
+    let operations = operations.max_in_flight(1);
+    let layer = operations.layer().create_timeout(Duration::from_secs(1));
     let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| {
         std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
     }));
@@ -753,17 +763,17 @@ async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
     for _ in 0..3 {
         let response = service.clone().oneshot(post()).await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!((drain.in_flight(), store.len()), (1, 1));
+        assert_eq!((operations.in_flight(), store.len()), (1, 1));
     }
     is_down.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(drain.in_flight(), 0);
+    assert_eq!(operations.in_flight(), 0);
     let record = one_of(&store).await;
     assert_eq!(record.operation().state(), State::Failed);
     // A drain does not wait for the store: its clients have their answers.
     is_down.store(true, SeqCst);
     service.oneshot(post()).await.unwrap();
-    let report = drain.drain(MINUTE).await;
+    let report = operations.drain(MINUTE).await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.took, Duration::ZERO);
 }

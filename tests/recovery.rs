@@ -23,8 +23,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationHandle, OperationId,
-    Progress, Recovery, RequestBody, State,
-    accept::PlainOwner,
+    Operations, Progress, Recovery, RequestBody, State,
     store::{LeaseConfig, NodeId, Owner, Repository, Store, StoreError, Written},
 };
 
@@ -65,9 +64,15 @@ fn answers(text: &'static str) -> Handler {
 }
 
 /// One process with a whole application: its layer around a handler.
+/// The owner that a request says, if any.
+fn by_header(parts: &http::request::Parts) -> Option<Owner> {
+    let tenant = parts.headers.get("x-tenant")?;
+    Some(Owner::new(tenant.to_str().ok()?))
+}
+
 struct Node {
     app: BoxCloneService<Request<BufferedBody>, Response<Bytes>, Infallible>,
-    layer: AsyncAcceptLayer<Hooked>,
+    operations: Operations<Hooked>,
     drain: Drain,
     dead: Arc<AtomicBool>,
 }
@@ -103,11 +108,11 @@ impl Node {
         handler: Handler,
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
-        let layer = set(layer.lease(LeaseConfig {
+        let operations = Operations::new(store).owner(by_header).lease(LeaseConfig {
             node: NodeId::named(name),
             term: TERM,
-        }));
+        });
+        let (layer, drain) = (set(operations.layer()), operations.drain_handle());
         let runs = Arc::clone(runs);
         let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
             let (runs, handler) = (Arc::clone(&runs), Arc::clone(&handler));
@@ -141,7 +146,7 @@ impl Node {
         });
         Self {
             app: BoxCloneService::new(app),
-            layer,
+            operations,
             drain,
             dead,
         }
@@ -163,7 +168,7 @@ impl Node {
     }
 
     fn recovers(&self) {
-        tokio::spawn(self.layer.recovery().run());
+        tokio::spawn(self.operations.recovery().run());
     }
 
     fn runs_again(&self, attempts: u32) {
@@ -181,7 +186,7 @@ impl Node {
                     .map(|it| it.map(BufferedBody::from))
             }
         });
-        self.layer.recovery().rerun_with(app, attempts)
+        self.operations.recovery().rerun_with(app, attempts)
     }
 
     fn dies(&self) {
@@ -252,12 +257,6 @@ async fn what_a_dead_node_was_running_is_interrupted_by_another() {
 #[tokio::test(start_paused = true)]
 async fn what_may_be_is_run_again_by_another_and_ends_once() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let owned = |layer: AsyncAcceptLayer<Hooked>| {
-        repeatable(layer).owner_with(PlainOwner::new(|parts: &http::request::Parts| {
-            let tenant = parts.headers.get("x-tenant")?;
-            Some(Owner::new(tenant.to_str().ok()?))
-        }))
-    };
     let (wake, woken) = (
         Arc::new(tokio::sync::Notify::new()),
         Arc::new(AtomicBool::new(false)),
@@ -273,8 +272,8 @@ async fn what_may_be_is_run_again_by_another_and_ends_once() {
             }
         }
     });
-    let first = Node::start("first", &memory, &runs, late, owned);
-    let second = Node::start("second", &memory, &runs, answers("the second"), owned);
+    let first = Node::start("first", &memory, &runs, late, repeatable);
+    let second = Node::start("second", &memory, &runs, answers("the second"), repeatable);
     second.runs_again(3);
     let id = first.post().await;
     first.dies();
@@ -431,7 +430,7 @@ async fn an_outage_of_the_store_interrupts_nothing() {
     let second = start("second", hangs());
     // It is quicker to look than the first is to renew.
     let every = Duration::from_millis(500);
-    tokio::spawn(second.layer.recovery().interval(every).run());
+    tokio::spawn(second.operations.recovery().interval(every).run());
     let id = first.post().await;
     for outage in [TERM / 2, 2 * TERM, 20 * TERM] {
         sleep(3 * TERM).await;
@@ -456,7 +455,7 @@ async fn a_node_that_slept_keeps_what_nobody_took() {
     });
     let only = Node::start("only", &memory, &runs, slow, plain);
     let every = Duration::from_millis(500);
-    tokio::spawn(only.layer.recovery().interval(every).run());
+    tokio::spawn(only.operations.recovery().interval(every).run());
     let id = only.post().await;
     sleep(2 * TERM).await;
     for _ in 0..20 {
@@ -780,7 +779,7 @@ async fn what_was_taken_over_is_in_somebodys_hands_whatever_cuts_the_look() {
             }
         });
         let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
-        let recovery = tokio::spawn(second.layer.recovery().run());
+        let recovery = tokio::spawn(second.operations.recovery().run());
         while !is_taken(&memory, &id).await {
             sleep(Duration::from_millis(100)).await;
         }
@@ -822,7 +821,7 @@ async fn an_application_that_panics_as_it_is_cloned_keeps_no_other_from_ending()
         let _ = &fragile;
         async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     });
-    tokio::spawn(second.layer.recovery().rerun_with(app, 3).run());
+    tokio::spawn(second.operations.recovery().rerun_with(app, 3).run());
     let begun = Instant::now();
     for id in &ids {
         let (_, problem, _) = ended(&memory, id).await;
@@ -857,10 +856,10 @@ async fn a_drain_interrupts_what_was_started_as_often_as_it_may_be() {
 async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     // It is never ready, so nothing is started.
-    let layer = AsyncAcceptLayer::with_drain(Hooked::new(memory.clone(), |_, _| {
+    let operations = Operations::new(Hooked::new(memory.clone(), |_, _| {
         std::future::ready(Ok(()))
     }));
-    let (layer, drain) = (repeatable(layer.0), layer.1);
+    let layer = repeatable(operations.layer());
     let none = Arc::new(tokio::sync::Semaphore::new(0));
     let full = tower::limit::ConcurrencyLimit::with_semaphore(
         service_fn(|_: Request<RequestBody<BufferedBody>>| async {
@@ -868,7 +867,7 @@ async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
         }),
         none,
     );
-    let _does_not_look = layer.recovery().rerun_with(
+    let _does_not_look = operations.recovery().rerun_with(
         service_fn(|_: Request<BufferedBody>| async {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }),
@@ -878,7 +877,7 @@ async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let location = response.headers()["location"].to_str().unwrap();
     let id: OperationId = location.rsplit('/').next().unwrap().parse().unwrap();
-    let report = drain.drain(Duration::from_secs(1)).await;
+    let report = operations.drain(Duration::from_secs(1)).await;
     assert_eq!(report.released, std::slice::from_ref(&id), "{report:?}");
 
     let second = Node::start("second", &memory, &runs, answers("done"), repeatable);

@@ -18,8 +18,8 @@ use tokio::{sync::oneshot, time::Instant};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_operations::{
     AcceptedRequest, AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, Operation,
-    OperationHandle, OperationId, Outcome, Progress, RecordedResponse, RequestBody, RunOutcome,
-    RunService, State,
+    OperationHandle, OperationId, Operations, Outcome, Progress, RecordedResponse, RequestBody,
+    RunOutcome, RunService, State,
     store::{
         Created, Lease, LeaseConfig, NewOperation, NodeId, Repository, Store, StoreError, Watch,
         Written,
@@ -41,7 +41,8 @@ where
     R: Lease<Output = RecordedResponse> + Watch + Clone,
 {
     fn new(store: R) -> Self {
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let operations = Operations::new(store.clone());
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         Self {
             store,
             layer,
@@ -528,7 +529,8 @@ async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
         Ok(())
     });
     let memory = store.inner.clone();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let service = layer
         .create_timeout(Duration::from_secs(60))
         .layer(service_fn(hang));

@@ -21,8 +21,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, OperationId, Outcome, Progress,
-    RecordedResponse, RequestBody, State,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, OperationId, Operations, Outcome,
+    Progress, RecordedResponse, RequestBody, State,
     store::{Lease, LeaseConfig, NodeId, Repository, Store, StoreError},
 };
 
@@ -104,7 +104,7 @@ fn elsewhere<T: Send + 'static>(
 fn leases_are_renewed_by_whichever_runtime_is_left() {
     for reports in [false, true] {
         let store = MemoryStore::new();
-        let layer = AsyncAcceptLayer::new(store.clone()).lease(term("here"));
+        let layer = Operations::new(store.clone()).lease(term("here")).layer();
         let first = runtime();
         // The heartbeat begins here.
         let gone = first.block_on(accept(&layer, false));
@@ -160,7 +160,7 @@ async fn elsewhere_drop(runtime: Runtime) {
 #[test]
 fn the_next_of_several_runtimes_renews_its_leases_after_each_of_them_has_gone() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).lease(term("here"));
+    let layer = Operations::new(store.clone()).lease(term("here")).layer();
     for _ in 0..2 {
         let (layer, store) = (layer.clone(), store.clone());
         elsewhere(async move {
@@ -205,9 +205,10 @@ fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat
                 _ => Ok(()),
             }
         });
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store);
         let long = Duration::from_secs(60);
-        let layer = layer.lease(term("here")).cancel_grace(long);
+        let operations = Operations::new(store).lease(term("here"));
+        let drain = operations.drain_handle();
+        let layer = operations.layer().cancel_grace(long);
         let first = runtime();
         // The heartbeat begins here.
         let gone = first.block_on(accept(&layer, false));
@@ -254,7 +255,7 @@ fn a_runtime_that_is_dropped_with_live_operations_comes_to_an_end() {
                 Ok(())
             }
         });
-        let layer = AsyncAcceptLayer::new(store).lease(term("here"));
+        let layer = Operations::new(store).lease(term("here")).layer();
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

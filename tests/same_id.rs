@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_operations::{
     AcceptedRequest, AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, Operation,
-    OperationHandle, OperationId, Outcome, PollService, QueuedRequest, RecordedResponse,
+    OperationHandle, OperationId, Operations, Outcome, QueuedRequest, RecordedResponse,
     RequestBody, RunOutcome, RunService, State,
     dialect::{Dialect, DurableFunctions, Google},
     run::Recovery,
@@ -145,7 +145,9 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
         let layer = AsyncAcceptLayer::new(store.clone())
             .cancel_grace(GRACE)
             .idempotency(Idempotency::optional().client_ids());
-        let polls = PollService::new(store.clone()).dialect(dialect);
+        let polls = Operations::new(store.clone())
+            .dialect(dialect)
+            .poll_service();
         let (calls, mut begun) = Calls::new();
         post(&layer, &calls, "\"the first of two keys\"", "hang").await;
         assert_eq!(begun.recv().await.unwrap(), "hang");
@@ -174,10 +176,11 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
     let store = MemoryStore::new();
     let sent: Arc<Mutex<Vec<QueuedRequest>>> = Arc::default();
     let queue = Arc::clone(&sent);
-    let layer = AsyncAcceptLayer::hand_off(store.clone(), move |request: QueuedRequest| {
+    let layer = Operations::dispatching(store.clone(), move |request: QueuedRequest| {
         queue.lock().unwrap().push(request);
         async { Ok::<_, Infallible>(()) }
     })
+    .layer()
     .idempotency(Idempotency::optional().client_ids());
     let (calls, mut begun) = Calls::new();
     let worker = {
@@ -221,9 +224,11 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
         node: NodeId::named(name),
         term: Duration::from_secs(30),
     };
-    let layer = AsyncAcceptLayer::new(store.clone())
+    let operations = Operations::new(store.clone())
         .lease(term("here"))
-        .cancel_grace(GRACE)
+        .cancel_grace(GRACE);
+    let layer = operations
+        .layer()
         .idempotency(Idempotency::optional().client_ids())
         .rerun_if(|_| true);
     let (calls, mut begun) = Calls::new();
@@ -236,7 +241,7 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
             app.clone().call(request)
         })
     };
-    let recovery: Recovery<_> = layer.recovery().rerun_with(again, 3);
+    let recovery: Recovery<_> = operations.recovery().rerun_with(again, 3);
     post(&layer, &calls, "\"the first of two keys\"", "hang").await;
     assert_eq!(begun.recv().await.unwrap(), "hang");
     // Another node thinks that this one is dead, takes it over, and gives it up.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService,
+    BufferedBody, MemoryStore, OperationId, Operations,
     dialect::{
         ApiError, Arm, Azure, Bound, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc,
         Plain,
@@ -79,15 +79,16 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn half_sent_bodies_of_one_owner_keep_nobody_else_out() {
-    let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(8);
+    let operations = Operations::new(MemoryStore::new())
+        .max_in_flight(8)
+        .owner(by_header);
     let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     for (user, other) in [
         (Some("ada"), Some("bob")),
         (None, Some("ada")),
         (Some("ada"), None),
     ] {
-        let layer = layer.clone().owner(by_header);
-        let service = layer.layer(inner);
+        let service = operations.layer().layer(inner);
         let send = |user| service.clone().oneshot(request(user, "/", HalfSent));
         let mut first = Box::pin(send(user));
         let mut second = Box::pin(send(user));
@@ -111,10 +112,11 @@ async fn operations_in_flight_count_until_they_have_ended() {
         tokio::time::sleep(hour).await;
         Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     });
-    let layer = AsyncAcceptLayer::new(MemoryStore::new())
-        .running_timeout(2 * hour)
+    let layer = Operations::new(MemoryStore::new())
         .max_in_flight_per_owner(3)
-        .owner(by_header);
+        .owner(by_header)
+        .layer()
+        .running_timeout(2 * hour);
     let service = layer.layer(inner);
     let send = |user| {
         let request = request(Some(user), "/", BufferedBody::default());
@@ -132,7 +134,7 @@ async fn operations_in_flight_count_until_they_have_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn without_owners_there_are_no_shares() {
-    let layer = AsyncAcceptLayer::new(MemoryStore::new()).max_in_flight(4);
+    let layer = Operations::new(MemoryStore::new()).max_in_flight(4).layer();
     let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
     let service = layer.layer(inner);
     let send = || Box::pin(service.clone().oneshot(request(None, "/", HalfSent)));
@@ -155,7 +157,10 @@ async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
 async fn event_streams_of_one_owner_keep_nobody_else_out() {
     let store = MemoryStore::new();
     let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
-    let polls = PollService::new(store).owner(by_header).max_streams(8);
+    let polls = Operations::new(store)
+        .owner(by_header)
+        .poll_service()
+        .max_streams(8);
     let open = |user, id: &OperationId| {
         polls
             .clone()
@@ -180,7 +185,10 @@ async fn event_streams_of_one_owner_keep_nobody_else_out() {
 async fn held_polls_of_one_owner_keep_nobody_else_from_being_held() {
     let store = MemoryStore::new();
     let (adas, bobs) = (pending(&store, "ada").await, pending(&store, "bob").await);
-    let polls = PollService::new(store).owner(by_header).max_held(8);
+    let polls = Operations::new(store)
+        .owner(by_header)
+        .poll_service()
+        .max_held(8);
     let wait = |user, id: &OperationId| {
         Box::pin(
             polls

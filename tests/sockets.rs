@@ -32,8 +32,8 @@ use tokio::{
 };
 use tower::service_fn;
 use tower_operations::{
-    AsyncAcceptLayer, Drain, MemoryStore, OperationHandle, PollService, RecordedResponse,
-    RequestBody, State,
+    AsyncAcceptLayer, Drain, MemoryStore, OperationHandle, Operations, PollService,
+    RecordedResponse, RequestBody, State,
     store::{List, ListQuery, Record},
 };
 
@@ -286,6 +286,19 @@ impl World {
         }
     }
 
+    /// With room for so many operations.
+    async fn bounded(mode: Mode, max_in_flight: usize) -> Self {
+        let calls = Arc::new(Calls::new());
+        let counted = Arc::clone(&calls);
+        let handler = move |request| work(request, Arc::clone(&counted));
+        let store = MemoryStore::new();
+        let operations = Operations::new(store.clone()).max_in_flight(max_in_flight);
+        Self {
+            calls,
+            ..Self::of(store, operations, mode, |layer| layer, handler).await
+        }
+    }
+
     /// With a handler of one's own.
     async fn with<F>(
         mode: Mode,
@@ -295,9 +308,25 @@ impl World {
     where
         F: Future<Output = Response<AnyBody>> + Send + 'static,
     {
+        {
+            let store = MemoryStore::new();
+            let operations = Operations::new(store.clone());
+            Self::of(store, operations, mode, configure, handler).await
+        }
+    }
+
+    async fn of<F>(
+        store: MemoryStore,
+        operations: Operations<MemoryStore>,
+        mode: Mode,
+        configure: impl Fn(Layer) -> Layer,
+        handler: impl Fn(Incoming) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<AnyBody>> + Send + 'static,
+    {
         let tasks = alive_tasks();
-        let store = MemoryStore::new();
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+        let (layer, drain) = (operations.layer(), operations.drain_handle());
         let layer = configure(layer);
         let handler = service_fn(move |request| {
             let answer = handler(request);
@@ -1180,7 +1209,7 @@ async fn answers_say_which_preferences_they_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_has_followed_no_preference() {
     for mode in MODES {
-        let world = World::configured(mode, |layer| layer.max_in_flight(0)).await;
+        let world = World::bounded(mode, 0).await;
         for version in VERSIONS {
             let mut client = world.client(version).await;
             let prefer = [("prefer", "respond-async, wait=20")];

@@ -15,8 +15,8 @@ use std::{
 use http::{Request, Response};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, PollService, RecordedResponse,
-    RequestBody, dialect::ApiError, store::Lease,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Operations, PollService,
+    RecordedResponse, RequestBody, dialect::ApiError, store::Lease,
 };
 use tracing::{
     Instrument, Subscriber,
@@ -60,7 +60,8 @@ async fn the_operation_has_a_span_that_follows_from_its_request_s() {
     let seen = Seen::default();
     let subscriber = tracing_subscriber::registry().with(seen.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         tracing::info!(target: "handler", "at work");
         Ok::<_, Infallible>(Response::new(BufferedBody::default()))
@@ -173,7 +174,8 @@ async fn an_end_is_told_once_and_louder_if_it_is_no_answer_of_the_service() {
     let subscriber = tracing_subscriber::registry().with(said.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let layer = layer
         .operation_name("report")
         .running_timeout(Duration::from_secs(5));
@@ -242,7 +244,8 @@ async fn the_span_of_a_request_that_is_accepted_learns_the_id_of_its_operation()
     let said = Said::default();
     let subscriber = tracing_subscriber::registry().with(said.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let (layer, drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     for mode in [layer.clone(), layer.after(Duration::ZERO)] {
         let span = info_span!("request", operation.id = tracing::field::Empty);
         let id = accept(&mode, std::future::pending).instrument(span).await;
@@ -262,7 +265,7 @@ async fn the_span_of_a_request_that_is_accepted_learns_the_id_of_its_operation()
 #[tokio::test]
 async fn a_refusal_and_an_error_of_a_poll_have_their_fault_among_their_extensions() {
     let store = MemoryStore::new();
-    let layer = AsyncAcceptLayer::new(store.clone()).max_in_flight(0);
+    let layer = Operations::new(store.clone()).max_in_flight(0).layer();
     let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
         Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     }));

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, RequestBody,
+    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Operations, Outcome, RequestBody,
     store::{Health, HealthWarning, Repository, Store, StoreError, Written},
 };
 use tracing::{Event, Level, Subscriber, field::Field};
@@ -83,7 +83,7 @@ async fn what_has_expired_is_deleted_in_batches_with_a_pause_after_each() {
     let (store, asked) = purged_at();
     let expired = Arc::clone(&store.expired);
     *expired.lock().unwrap() = Some(1200);
-    let recovery = AsyncAcceptLayer::new(store).recovery();
+    let recovery = Operations::new(store).recovery();
     let stats = recovery.stats();
     tokio::spawn(recovery.run());
     sleep(TERM / 2).await;
@@ -108,13 +108,13 @@ async fn what_has_expired_is_deleted_in_batches_with_a_pause_after_each() {
 async fn nothing_is_deleted_where_that_is_switched_off_and_nobody_is_asked_again_in_vain() {
     let (store, asked) = purged_at();
     *store.expired.lock().unwrap() = Some(1200);
-    let layer = AsyncAcceptLayer::new(store);
-    tokio::spawn(layer.recovery().without_purge().run());
+    let operations = Operations::new(store);
+    tokio::spawn(operations.recovery().without_purge().run());
     sleep(10 * TERM).await;
     assert!(asked.lock().unwrap().is_empty());
 
     let (store, asked) = purged_at();
-    tokio::spawn(AsyncAcceptLayer::new(store).recovery().run());
+    tokio::spawn(Operations::new(store).recovery().run());
     sleep(10 * TERM).await;
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
@@ -130,7 +130,7 @@ async fn a_store_that_cannot_delete_is_asked_again_and_still_recovered_from() {
     });
     *store.expired.lock().unwrap() = Some(1);
     let (said, _guard) = Said::from(Level::WARN);
-    let recovery = AsyncAcceptLayer::new(store.clone()).recovery();
+    let recovery = Operations::new(store.clone()).recovery();
     tokio::spawn(recovery.run());
     sleep(3 * TERM).await;
     let said = said.take();
@@ -144,7 +144,7 @@ async fn what_is_new_against_the_store_is_warned_of_once() {
     let health = Arc::clone(&store.health);
     let set = |warnings| *health.lock().unwrap() = Health::new(warnings);
     let (said, _guard) = Said::from(Level::INFO);
-    let recovery = AsyncAcceptLayer::new(store).recovery();
+    let recovery = Operations::new(store).recovery();
     let stats = recovery.stats();
     tokio::spawn(recovery.run());
     sleep(3 * TERM).await;

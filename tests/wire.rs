@@ -26,8 +26,8 @@ use server::{Answer, Client, Server, chunked, empty, full, soon, until};
 use tokio::task::JoinHandle;
 use tower::service_fn;
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationId, Outcome,
-    PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, StoreFn,
+    AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationId, Operations,
+    Outcome, PollService, Problem, Progress, RecordedResponse, RequestBody, Snapshot, StoreFn,
     dialect::{ApiError, Plain},
     store::{
         Change, FencingToken, NewOperation, Owner, Polling, Record, Repository, RepositoryFn,
@@ -54,8 +54,12 @@ impl Polls {
     async fn configured(
         configure: impl FnOnce(PollService<MemoryStore>) -> PollService<MemoryStore>,
     ) -> Self {
+        Self::of(|operations| configure(operations.poll_service())).await
+    }
+
+    async fn of(make: impl FnOnce(Operations<MemoryStore>) -> PollService<MemoryStore>) -> Self {
         let store = MemoryStore::new();
-        let polls = configure(PollService::new(store.clone()));
+        let polls = make(Operations::new(store.clone()));
         Self {
             server: Server::hyper(nested(polls)).await,
             store,
@@ -191,24 +195,24 @@ fn fields(answer: &Answer) -> Vec<(String, String)> {
 
 /// A layer around an inner service that answers at once, with polls beside it.
 async fn accepting(
-    configure: impl FnOnce(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>,
+    set: impl FnOnce(Operations<MemoryStore>) -> Operations<MemoryStore>,
 ) -> (Server, Drain) {
-    let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = set(Operations::new(MemoryStore::new()));
+    let drain = operations.drain_handle();
     let inner =
         service_fn(|_: Request<_>| async { Ok::<_, Infallible>(Response::new(full("done"))) });
     let layered = tower::ServiceBuilder::new()
-        .layer(configure(layer))
+        .layer(operations.layer())
         .service(inner);
     let app = Router::new()
         .route("/reports", any_service(layered))
-        .nest_service("/operations", PollService::new(store));
+        .nest_service("/operations", operations.poll_service());
     (Server::hyper(app).await, drain)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_request_is_202_with_all_that_is_needed_to_poll() {
-    let (server, _drain) = accepting(|layer| layer).await;
+    let (server, _drain) = accepting(|operations| operations).await;
     for mut client in [server.http1().await, server.http2().await] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             let answer = client.ask(&format!("{method} /reports?a=1"), &[]).await;
@@ -233,7 +237,8 @@ async fn an_accepted_request_is_202_with_all_that_is_needed_to_poll() {
 async fn retry_after_is_in_whole_seconds_rounded_up_and_at_least_one() {
     for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1500, "2"), (60_001, "61")] {
         let (server, _drain) =
-            accepting(|layer| layer.retry_after(move |_| Duration::from_millis(millis))).await;
+            accepting(|operations| operations.retry_after(move |_| Duration::from_millis(millis)))
+                .await;
         let answer = server.http1().await.post("/reports", "").await;
         answer.accepted();
         assert_eq!(answer.header("retry-after"), Some(seconds), "{millis} ms");
@@ -242,8 +247,12 @@ async fn retry_after_is_in_whole_seconds_rounded_up_and_at_least_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn location_is_what_the_application_says() {
-    let (server, _drain) =
-        accepting(|layer| layer.public_url("https://api.example.com/v1/").unwrap()).await;
+    let (server, _drain) = accepting(|operations| {
+        operations
+            .public_url("https://api.example.com/v1/")
+            .unwrap()
+    })
+    .await;
     let answer = server.http1().await.post("/reports", "").await;
     let location = format!(
         "https://api.example.com/v1/operations/{}",
@@ -254,8 +263,8 @@ async fn location_is_what_the_application_says() {
     let link = format!("<{location}/result>; rel=\"result\"");
     assert_eq!(answer.header("link"), Some(link.as_str()));
 
-    let (server, _drain) = accepting(|layer| {
-        layer.location(|parts, id| {
+    let (server, _drain) = accepting(|operations| {
+        operations.location(|parts, id| {
             let tenant = parts.headers["x-tenant"].to_str().unwrap();
             format!("  /{tenant}/operations/{id}?v=1 ")
         })
@@ -268,7 +277,7 @@ async fn location_is_what_the_application_says() {
     let link = format!("</acme/operations/{id}/result?v=1>; rel=\"result\"");
     assert_eq!(answer.header("link"), Some(link.as_str()));
 
-    let (server, _drain) = accepting(|layer| layer.location(|_, _| " ".into())).await;
+    let (server, _drain) = accepting(|operations| operations.location(|_, _| " ".into())).await;
     let answer = server.http1().await.post("/reports", "").await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.header("location"), None);
@@ -279,7 +288,7 @@ async fn location_is_what_the_application_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_layer_is_503_with_retry_after() {
-    let (server, drain) = accepting(|layer| layer).await;
+    let (server, drain) = accepting(|operations| operations).await;
     drain.close();
     let mut client = server.http1().await;
     let answer = client.post("/reports", "four").await;
@@ -740,8 +749,8 @@ async fn no_seconds_are_no_wait_and_what_is_no_number_is_400() {
 #[tokio::test(flavor = "multi_thread")]
 async fn held_polls_are_answered_when_the_doors_close() {
     let store = MemoryStore::new();
-    let (_layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-    let polls = PollService::new(store.clone()).draining(&drain);
+    let operations = Operations::new(store.clone());
+    let (polls, drain) = (operations.poll_service(), operations.drain_handle());
     let polls = Polls {
         server: Server::hyper(nested(polls)).await,
         store,
@@ -1058,7 +1067,8 @@ async fn delete_cancels_what_is_not_terminal_and_answers_the_same_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_stops_the_work() {
     let store = MemoryStore::new();
-    let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
+    let operations = Operations::new(store.clone());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
     let dropped = Arc::new(AtomicUsize::new(0));
     let (begin, mut begun) = tokio::sync::mpsc::unbounded_channel();
     struct OnDrop(Arc<AtomicUsize>);
@@ -1534,11 +1544,10 @@ async fn the_410_of_a_canceled_result_is_worded_by_the_application_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn polls_of_what_is_unfinished_may_be_202() {
-    let polls = Polls::configured(|polls| {
-        polls
-            .dialect(Plain::default().accepted_while_unfinished())
-            .public_url("https://api.example.com")
-            .unwrap()
+    let polls = Polls::of(|operations| {
+        let operations = operations.dialect(Plain::default().accepted_while_unfinished());
+        let operations = operations.public_url("https://api.example.com");
+        operations.unwrap().poll_service()
     })
     .await;
     polls.one_of_each().await;

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Outcome, PollService,
-    RecordedResponse, RequestBody, ResponseBody,
+    BufferedBody, MemoryStore, OperationId, Operations, Outcome, PollService, RecordedResponse,
+    RequestBody, ResponseBody,
     store::{Created, LeaseConfig, NewOperation, Repository},
 };
 
@@ -62,7 +62,7 @@ where
     B: Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     // The load, not the layer, says how much is in flight.
-    let layer = AsyncAcceptLayer::new(store).max_in_flight(usize::MAX);
+    let layer = Operations::new(store).max_in_flight(usize::MAX).layer();
     layer.layer(work::<RequestBody<B>>(workload.takes()))
 }
 

@@ -6,8 +6,7 @@ use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
 use http::{Request, request::Parts};
 use tower::{ServiceBuilder, limit::ConcurrencyLimitLayer, service_fn};
 use tower_operations::{
-    AnyStore, AsyncAcceptLayer, Drain, Idempotency, PollService, RequestBody,
-    accept::PlainOwner,
+    AnyStore, AsyncAcceptLayer, Drain, Idempotency, Operations, PollService, RequestBody,
     dialect::InvalidPublicUrl,
     store::{LeaseConfig, NodeId, Owner},
 };
@@ -38,9 +37,9 @@ impl Args {
             return self.front(queue, address).await;
         }
         let store = self.open(&self.store).await?;
-        let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-        let layer = self.configured(layer, address)?;
-        let layer = layer.result_limit(self.result_limit);
+        let operations = self.operations(Operations::new(store), address)?;
+        let operations = operations.result_limit(self.result_limit);
+        let layer = self.route(operations.layer());
         let mut layer = match self.accept {
             Acceptance::Always => layer,
             Acceptance::Preferred => layer.when_preferred(),
@@ -55,14 +54,13 @@ impl Args {
             // A report is the same whenever it is rendered.
             layer = layer.rerun_if(|_| true);
         }
-        let recovery = layer.recovery();
-        let app = self.mounted(layer, store, &drain, address)?;
+        let app = self.mounted(layer, operations.poll_service(), address)?;
         let recovery = match attempts {
-            Some(attempts) => recovery.rerun_with(app.clone(), attempts),
-            None => recovery,
+            Some(attempts) => operations.recovery().rerun_with(app.clone(), attempts),
+            None => operations.recovery(),
         };
         tokio::spawn(recovery.run());
-        Ok((app, drain))
+        Ok((app, operations.drain_handle()))
     }
 
     /// The same, where what is accepted is run by workers elsewhere.
@@ -80,14 +78,14 @@ impl Args {
         let store = self.open(&queue.store()).await?;
         let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
         let dispatch = dispatch.dispatch(self.claimed_within);
-        let (layer, drain) = AsyncAcceptLayer::hand_off_with_drain(store.clone(), dispatch);
-        let mut layer = self.configured(layer, address)?;
+        let operations = self.operations(Operations::dispatching(store, dispatch), address)?;
+        let mut layer = self.route(operations.layer());
         if is_preferred {
             layer = layer.when_preferred();
         }
-        tokio::spawn(layer.dispatching_recovery(attempts).run());
-        let app = self.mounted(layer, store, &drain, address)?;
-        Ok((app, drain))
+        tokio::spawn(operations.dispatching_recovery(attempts).run());
+        let app = self.mounted(layer, operations.poll_service(), address)?;
+        Ok((app, operations.drain_handle()))
     }
 
     async fn open(&self, store: &StoreKind) -> Result<AnyStore, NoApp> {
@@ -103,30 +101,36 @@ impl Args {
         self.base_url.is_some() || self.dialect.is_absolute()
     }
 
-    /// The layer, wherever it has its requests run.
-    fn configured<D>(
+    /// What the layer and the poll service agree on, wherever requests run.
+    fn operations<D>(
         &self,
-        layer: AsyncAcceptLayer<AnyStore, D>,
+        operations: Operations<AnyStore, D>,
         address: SocketAddr,
-    ) -> Result<AsyncAcceptLayer<AnyStore, D>, NoApp> {
-        let dialect = self.dialect;
-        let mut layer = layer
-            .operation_name("report")
+    ) -> Result<Operations<AnyStore, D>, NoApp> {
+        let operations = operations
             .lease(LeaseConfig {
                 // Every start is another node.
                 node: NodeId::named(format!("{} {}", self.node, process::id())),
                 term: self.lease,
             })
-            .owner_with(PlainOwner::new(tenant))
+            .owner(tenant)
             .max_in_flight(self.max_in_flight as usize)
             .running_timeout(self.timeout)
-            .body_limit(self.body_limit as u64)
-            .dialect(dialect.dialect())
-            .public_path(dialect.operations_at())
-            .accept_if(move |parts| dialect.accepts(parts));
-        if self.is_absolute() {
-            layer = layer.public_url(&self.base_url(address))?;
+            .dialect(self.dialect.dialect())
+            .public_path(self.dialect.operations_at());
+        match self.is_absolute() {
+            true => Ok(operations.public_url(&self.base_url(address))?),
+            false => Ok(operations),
         }
+    }
+
+    /// What is the route's own.
+    fn route<D>(&self, layer: AsyncAcceptLayer<AnyStore, D>) -> AsyncAcceptLayer<AnyStore, D> {
+        let dialect = self.dialect;
+        let layer = layer
+            .operation_name("report")
+            .body_limit(self.body_limit as u64)
+            .accept_if(move |parts| dialect.accepts(parts));
         let rules = match self.idempotency {
             Keys::Off => None,
             Keys::Optional => Some(Idempotency::optional()),
@@ -136,34 +140,25 @@ impl Args {
             true => Some(rules.unwrap_or_else(Idempotency::optional).client_ids()),
             false => rules,
         };
-        if let Some(rules) = dialect.idempotency(rules) {
-            layer = layer.idempotency(rules);
+        match dialect.idempotency(rules) {
+            Some(rules) => layer.idempotency(rules),
+            None => layer,
         }
-        Ok(layer)
     }
 
     /// The service behind the layer, and the window beside it.
     fn mounted<D>(
         &self,
         layer: AsyncAcceptLayer<AnyStore, D>,
-        store: AnyStore,
-        drain: &Drain,
+        mut polls: PollService<AnyStore>,
         address: SocketAddr,
     ) -> Result<Router, NoApp>
     where
         D: Send + Sync + 'static,
     {
         let (dialect, base_url) = (self.dialect, self.base_url(address));
-        let mut polls = PollService::new(store)
-            .owner_with(PlainOwner::new(tenant))
-            .dialect(dialect.dialect())
-            .public_path(dialect.operations_at())
-            .draining(drain);
         if self.list || dialect.lists() {
             polls = polls.listing();
-        }
-        if self.is_absolute() {
-            polls = polls.public_url(&base_url)?;
         }
         let runs = match &self.runs {
             Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,

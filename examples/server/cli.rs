@@ -67,7 +67,7 @@ pub(crate) struct Args {
     /// `after:SECONDS` (if its answer takes longer than that).
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub(crate) accept: Acceptance,
-    /// Whether an `Idempotency-IdempotencyKey` is honoured.
+    /// Whether an `Idempotency-Key` is honoured.
     #[arg(long, value_name = "KEYS", default_value = "off")]
     pub(crate) idempotency: Keys,
     /// Lets clients choose the ids of their operations, in `Operation-Id`; with the

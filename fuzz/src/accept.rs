@@ -19,7 +19,7 @@ use http::{
 };
 use tokio::time::sleep;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_operations::{
+use tower_operations::{Operations, 
     AsyncAcceptLayer, Idempotency, MemoryStore, OperationHandle, OperationId, PollService,
     RequestBody, WholeBody, dialect::Dialect, store::Store,
 };
@@ -95,8 +95,8 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
         counted.fetch_add(1, SeqCst);
         serve(request)
     }));
-    let polls = PollService::new(store.clone())
-        .dialect(Arc::clone(&dialect))
+    let polls = Operations::new(store.clone())
+        .dialect(Arc::clone(&dialect)).poll_service()
         .at("/operations");
     let polls = match choice.has(b'O') {
         true => polls.owner(owner),
@@ -220,8 +220,8 @@ fn id_of(answer: &Answer) -> Option<OperationId> {
 
 fn layer(choice: Choice<'_>, store: &MemoryStore) -> AsyncAcceptLayer<MemoryStore> {
     let dialect: Arc<dyn Dialect> = choice.dialect();
-    let mut layer = AsyncAcceptLayer::new(store.clone())
-        .dialect(dialect)
+    let mut layer = Operations::new(store.clone())
+        .dialect(dialect).layer()
         .name("render");
     if choice.has(b'P') {
         layer = layer.preferred();

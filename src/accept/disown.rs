@@ -66,6 +66,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use crate::run::RunLimits;
     use std::sync::{Weak, atomic::AtomicUsize};
 
     use bytes::Bytes;
@@ -97,13 +98,17 @@ mod tests {
 
         let id = new.id.clone();
         let wanted = in_doubt(new);
-        let made = create(&node, &Policy::default(), &wanted).await;
+        let made = create(&node, &policy(), &wanted).await;
         assert!(matches!(made, Err(Refusal::Closed)));
         wanted.disown(&node, ());
         tokio::task::yield_now().await;
         let record = store.get(&id).await.unwrap().unwrap();
         let problem = record.operation().problem().expect("it was ended");
         assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    }
+
+    fn policy() -> Policy {
+        Policy::new(Arc::default(), RunLimits::default(), false)
     }
 
     /// The bytes of a request, for as long as somebody has them.

@@ -215,7 +215,12 @@ where
         let mut wanted = self.wanted(rules.client_id(&self.request.parts)?);
         let body = self.request.body.data();
         let id = (!wanted.is_fresh).then_some(&wanted.new.id);
-        let key = rules.key(&self.request.parts, body, id, self.policy.knows_owners())?;
+        let key = rules.key(
+            &self.request.parts,
+            body,
+            id,
+            self.policy.shared.owner.is_some(),
+        )?;
         if let Some(key) = key {
             wanted.new = wanted.new.key(key);
         }
@@ -256,7 +261,7 @@ where
     /// Made before there is anything to lose: it runs a hook of the application.
     pub(super) fn front(&self, id: &OperationId) -> AcceptResponder {
         let parts = &self.request.parts;
-        let urls = self.policy.locator.urls(parts, id);
+        let urls = self.policy.shared.locator.urls(parts, id);
         AcceptResponder::new(Arc::clone(&self.policy), urls, parts.version)
     }
 

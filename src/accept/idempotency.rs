@@ -15,7 +15,7 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 
 /// How requests are run once that come twice.
 ///
-/// A client names a request by `Idempotency-IdempotencyKey` (draft-ietf-httpapi-idempotency-key-header),
+/// A client names a request by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header),
 /// and repeats it with the same name if it does not know what became of it:
 ///
 /// * The same key with the same request, of the same owner, gives the same 202
@@ -183,7 +183,7 @@ impl Idempotency {
     }
 }
 
-/// What the names of keys begin with in a store: those of an `Idempotency-IdempotencyKey`, and those of
+/// What the names of keys begin with in a store: those of an `Idempotency-Key`, and those of
 /// an `Operation-Id`.
 const KEY: &str = "key:";
 const ID: &str = "id:";

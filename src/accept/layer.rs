@@ -3,39 +3,39 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use http::{Uri, request::Parts};
 use tower_layer::Layer;
 
-use super::{AsyncAccept, ExtractOwner, Idempotency, PlainOwner, mode::Mode, policy::Policy};
+use super::{AsyncAccept, Idempotency, mode::Mode, policy::Policy};
 use crate::{
-    dialect::{Dialect, ForwardingHeader, InvalidPublicUrl, RetryAfter},
-    operation::{OperationId, RecordedResponse},
-    run::{Drain, InProcess, Recovery, Runtime},
-    store::{IdempotencyKeys, KeyCapability, Lease, LeaseConfig, MemoryStore, Owner},
+    operation::RecordedResponse,
+    run::{InProcess, RunLimits, Runtime},
+    settings::SharedSettings,
+    store::{IdempotencyKeys, KeyCapability, Lease},
 };
 
 /// Answers `202 Accepted` at once and runs the wrapped service in the
 /// background. See the [module](crate::accept) for what happens when.
 ///
-/// Clones share the store, the bound on what is in flight and the drain, and
-/// differ in everything else, so one layer serves many routes:
+/// It is made by [`Operations::layer`](crate::Operations::layer), which has the settings
+/// that it shares with the poll service and with other layers. Its own settings are those
+/// that differ from route to route:
 ///
 /// ```
-/// use std::time::Duration;
 /// use axum::{Router, routing::post};
-/// use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+/// use tower_operations::{MemoryStore, Operations};
 ///
 /// async fn report() -> &'static str { "done" }
 /// async fn export() -> &'static str { "done" }
 ///
-/// let store = MemoryStore::new();
-/// let layer = AsyncAcceptLayer::new(store.clone()).max_in_flight(200);
+/// let operations = Operations::new(MemoryStore::new()).max_in_flight(200);
+/// let layer = operations.layer();
 /// let app: Router = Router::new()
 ///     .route("/reports", post(report).route_layer(layer.clone()))
 ///     .route("/exports", post(export).route_layer(layer.body_limit(64 * 1024 * 1024)))
-///     .nest_service("/operations", PollService::new(store));
+///     .nest_service("/operations", operations.poll_service());
 /// ```
 ///
 /// The store has to be [`Repository`](crate::store::Repository) and [`Lease`];
-/// [`SingleNode`](crate::store::SingleNode) lends the latter. `D` is where requests are
-/// run: here, unless it [hands them off](AsyncAcceptLayer::hand_off).
+/// [`SingleNode`](crate::store::SingleNode) lends the latter. `D` is where requests run:
+/// here, unless they are [dispatched](crate::Operations::dispatching).
 #[must_use]
 pub struct AsyncAcceptLayer<R, D = InProcess> {
     pub(super) node: Arc<Runtime<R>>,
@@ -46,27 +46,30 @@ pub struct AsyncAcceptLayer<R, D = InProcess> {
 
 impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
     /// A layer that keeps its operations in `store`.
+    ///
+    /// This is [`Operations::new`](crate::Operations::new) with its
+    /// [`layer`](crate::Operations::layer).
     pub fn new(store: R) -> Self {
-        Self {
-            node: Arc::new(Runtime::new(store)),
-            policy: Arc::default(),
-            run: PhantomData,
-        }
-    }
-
-    /// The same, with the handle that shuts it down.
-    pub fn with_drain(store: R) -> (Self, Drain) {
-        let layer = Self::new(store);
-        let drain = Drain::new(Arc::clone(&layer.node.in_flight));
-        (layer, drain)
+        Self::of(
+            Arc::new(Runtime::new(store)),
+            Arc::default(),
+            RunLimits::default(),
+        )
     }
 }
 
-impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
-    /// What ends, or runs again, the operations that dead nodes have left behind; it
-    /// has to be spawned. Its limits are this layer's.
-    pub fn recovery(&self) -> Recovery<R> {
-        Recovery::new(Arc::clone(&self.node), self.policy.run)
+impl<R, D> AsyncAcceptLayer<R, D> {
+    pub(crate) fn of(
+        runtime: Arc<Runtime<R>>,
+        shared: Arc<SharedSettings>,
+        limits: RunLimits,
+    ) -> Self {
+        let dispatches = runtime.hand_off.is_some();
+        Self {
+            node: runtime,
+            policy: Arc::new(Policy::new(shared, limits, dispatches)),
+            run: PhantomData,
+        }
     }
 }
 
@@ -75,15 +78,6 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
     pub fn idempotency(self, rules: Idempotency) -> Self {
         self.node.keys.get_or_init(KeyCapability::of_store);
         self.with(|policy| policy.idempotency = Some(rules))
-    }
-}
-
-impl<D> AsyncAcceptLayer<MemoryStore, D> {
-    /// Whose a request is. Without this every operation is nobody's, and there
-    /// for everybody who knows its id. Give the
-    /// [`PollService`](crate::PollService::owner) the same.
-    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
-        self.owner_with(PlainOwner::new(owner))
     }
 }
 
@@ -128,7 +122,7 @@ impl<R> AsyncAcceptLayer<R> {
     /// Which requests may be run again after the node that ran them has died: those
     /// that do the same when they are done twice. They are kept with their operation
     /// while that is live: method, target, headers and body, which is collected in
-    /// every mode. Somebody has to [recover](Self::recovery) them.
+    /// every mode. Run a [recovery](crate::Operations::recovery).
     ///
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
     /// sensitive is left out, unless [asked for](Self::store_credentials).
@@ -138,14 +132,6 @@ impl<R> AsyncAcceptLayer<R> {
 }
 
 impl<R, D> AsyncAcceptLayer<R, D> {
-    /// Whose a request is: by a [`HmacOwner`](super::HmacOwner), which keeps
-    /// owners as keyed hashes, by a [`PlainOwner`](super::PlainOwner), which does
-    /// not, or by a type of yours. Give the
-    /// [`PollService`](crate::PollService::owner_with) the same.
-    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
-        self.with(|policy| policy.set_owner(Arc::new(owner)))
-    }
-
     /// Which requests are accepted; the others pass through. By default
     /// [`accepts_by_default`](super::accepts_by_default).
     pub fn accept_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
@@ -157,27 +143,6 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// addition, the answer goes out as it is if it comes within N seconds.
     pub fn when_preferred(self) -> Self {
         self.with(|policy| policy.mode = Mode::Preferred)
-    }
-
-    /// How many requests are being accepted, pending or running at the most,
-    /// 10,000 by default; past it the answer is 503. The bound is shared with all
-    /// clones. What was [handed off](Self::hand_off) does not count once it is in the queue.
-    ///
-    /// Each of them may hold a request body in memory, so this number times
-    /// [`body_limit`](Self::body_limit) is what can be asked of the process: set
-    /// both to what it has.
-    pub fn max_in_flight(self, operations: usize) -> Self {
-        self.node.in_flight.set_max(operations);
-        self
-    }
-
-    /// How many of them may be one owner's, so that nobody shuts the others out; a quarter
-    /// of [`max_in_flight`](Self::max_in_flight) by default. Requests on nobody's behalf
-    /// are one owner's here. Past it the answer is 503. It counts where
-    /// [owners](Self::owner_with) are known, and is shared with all clones.
-    pub fn max_in_flight_per_owner(self, operations: usize) -> Self {
-        self.node.in_flight.set_max_per_owner(operations);
-        self
     }
 
     /// The largest request body that is accepted, in bytes; 2 MiB by default. A
@@ -194,7 +159,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// How long the store may take to answer whether the operation was created,
     /// tries included; 5 seconds by default. Then the answer is 503. Where requests are
-    /// [handed off](Self::hand_off) the engine has as long again, and what cannot be
+    /// [dispatched](crate::Operations::dispatching) the engine has as long again, and what cannot be
     /// dispatched as long to be ended.
     pub fn create_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.create_timeout = limit)
@@ -224,86 +189,9 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// Keeps credentials with the requests that are [kept](Self::rerun_if) or
-    /// [handed off](Self::hand_off): whoever reads the store, or the queue, can read them.
+    /// [dispatched](crate::Operations::dispatching): whoever reads the store, or the queue, can read them.
     pub fn store_credentials(self) -> Self {
         self.with(|policy| policy.stores_credentials = true)
-    }
-
-    /// The name of this node, and the term of its leases: how long it may be silent
-    /// before another takes over what it runs. By default it has no name of its own,
-    /// and 30 seconds.
-    ///
-    /// The node's name must differ from that of every other one, and of every earlier
-    /// start of this one. Set it before the layer is used, on one of its clones: they
-    /// share it. A term is a tenth of a second at the least.
-    pub fn lease(self, lease: LeaseConfig) -> Self {
-        self.node.set_lease(lease);
-        self
-    }
-
-    /// The path under which the operations are, `/operations` by default.
-    /// Requests at and below it pass through, so that the layer can wrap an
-    /// application that has a [`PollService`](crate::PollService) inside, and
-    /// `Location` begins with it.
-    pub fn public_path(self, path: &str) -> Self {
-        self.with(|policy| policy.locator.set_at(path))
-    }
-
-    /// Makes `Location` absolute: `url`, then the path of the operation.
-    ///
-    /// # Errors
-    /// [`InvalidPublicUrl`] unless it is `http` or `https`, with a host, and perhaps a port
-    /// and a path; without user information, a query or a fragment.
-    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
-        Arc::make_mut(&mut self.policy).locator.set_base(url)?;
-        Ok(self)
-    }
-
-    /// Makes `Location` absolute by the scheme and the host that a proxy says in
-    /// `Forwarded` (RFC 7239), for the requests that come from one that is trusted: by
-    /// its address, for example, or a secret that it adds. Of several elements the last
-    /// counts, which is the nearest proxy's. A host without a scheme has the scheme of the
-    /// [base URL](Self::public_url). Where no host is said, or none that can be one, and for
-    /// the path, the base URL is as it was set.
-    ///
-    /// To trust everybody is to let clients choose where others are sent.
-    pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        let (by, trusted) = (ForwardingHeader::Standard, Arc::new(trusted));
-        self.with(|policy| policy.locator.set_trusted(by, trusted))
-    }
-
-    /// The same for a proxy that says it in `X-Forwarded-Proto` and `X-Forwarded-Host`.
-    /// One of the two can be trusted, not both: a client may send the other.
-    pub fn trust_x_forwarded(
-        self,
-        trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        let (by, trusted) = (ForwardingHeader::Older, Arc::new(trusted));
-        self.with(|policy| policy.locator.set_trusted(by, trusted))
-    }
-
-    /// `Location` as a function of the request and the id. White space around
-    /// it is left out; an empty one is no `Location`.
-    ///
-    /// The parts have the request's extensions, for example axum's
-    /// `OriginalUri`. Do not build it from an untrusted `Host`.
-    pub fn location(
-        self,
-        location: impl Fn(&Parts, &OperationId) -> String + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|policy| policy.locator.set_hook(Arc::new(location)))
-    }
-
-    /// When clients are asked to come back; by default
-    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter). It also goes
-    /// with a 503.
-    pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
-        self.with(|policy| policy.retry_after = Arc::new(retry_after))
-    }
-
-    /// How answers are worded; by default [`Plain`](crate::dialect::Plain).
-    pub fn dialect(self, dialect: impl Dialect) -> Self {
-        self.with(|policy| policy.dialect = Arc::new(dialect))
     }
 
     /// What kind of operations these are, for example `report`. It is kept with

@@ -30,7 +30,7 @@
 //! (`ConcurrencyLimit`, `Buffer`, …) is awaited in the background, the operation
 //! being *pending* until then, and what is called is the very clone that became
 //! ready. A `LoadShed` inside makes operations fail; outside of the layer it
-//! never sheds. To refuse work use [`AsyncAcceptLayer::max_in_flight`].
+//! never sheds. To refuse work use [`max_in_flight`](crate::Operations::max_in_flight).
 //!
 //! # A body above the limit
 //! A `Content-Length` above the limit is answered before a byte is read, so no
@@ -50,14 +50,12 @@ mod early;
 mod future;
 mod going;
 mod hand_over;
-mod handing_off;
 mod hold;
 mod idempotency;
 mod inner;
 mod layer;
 mod lent_body;
 mod mode;
-mod owner;
 mod policy;
 mod refuse;
 mod repeated;
@@ -69,6 +67,5 @@ pub use body::{MaybeBuffered, RequestBody, ResponseBody};
 pub use future::ResponseFuture;
 pub use idempotency::Idempotency;
 pub use layer::AsyncAcceptLayer;
-pub use owner::{ExtractOwner, HmacOwner, PlainOwner};
 pub use policy::accepts_by_default;
 pub use service::AsyncAccept;

@@ -8,37 +8,32 @@ use http::{
 };
 
 use super::{
-    ExtractOwner, Idempotency,
+    Idempotency,
     mode::{AppliedPreferences, Decision, Mode},
 };
 use crate::{
-    dialect::{
-        AdaptiveRetryAfter, Dialect, Locator, Plain, Preferences, Replay, RetryAfter, path_is_below,
-    },
+    dialect::{Preferences, path_is_below},
+    original_uri::original_uri,
     run::{BufferedRequest, OperationHandle, RunLimits, stored_request},
-    store::Owner,
+    settings::SharedSettings,
 };
 
 type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
 type OriginalUriFn = dyn Fn(&Parts) -> Uri + Send + Sync;
 
-/// What may differ from route to route; what they share is in the node.
+/// The settings of one layer: those that routes differ in, and the shared ones.
 #[derive(Clone)]
 pub(super) struct Policy {
     accept_if: Arc<Predicate>,
     pub(super) mode: Mode,
     pub(super) max_wait: Duration,
-    owner: Option<Arc<dyn ExtractOwner>>,
+    pub(super) shared: Arc<SharedSettings>,
     pub(super) idempotency: Option<Idempotency>,
     /// In bytes.
     pub(super) body_limit: u64,
     pub(super) body_timeout: Duration,
     pub(super) create_timeout: Duration,
     pub(super) run: RunLimits,
-    pub(super) locator: Locator,
-    pub(super) retry_after: Arc<dyn RetryAfter>,
-    pub(super) dialect: Arc<dyn Dialect>,
-    pub(super) replay: Replay,
     pub(super) name: Option<Arc<str>>,
     /// Which requests are kept to be run again.
     rerun_if: Option<Arc<Predicate>>,
@@ -46,47 +41,29 @@ pub(super) struct Policy {
     original_uri: Option<Arc<OriginalUriFn>>,
     pub(super) stores_credentials: bool,
     /// Requests are run elsewhere.
-    pub(super) hands_off: bool,
+    pub(super) dispatches: bool,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
+impl Policy {
+    pub(super) fn new(shared: Arc<SharedSettings>, run: RunLimits, dispatches: bool) -> Self {
         Self {
             accept_if: Arc::new(accepts_by_default),
             mode: Mode::Always,
             max_wait: Duration::from_secs(30),
-            owner: None,
+            shared,
             idempotency: None,
             body_limit: 2 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             create_timeout: Duration::from_secs(5),
-            run: RunLimits::default(),
-            locator: Locator::default(),
-            retry_after: Arc::new(AdaptiveRetryAfter),
-            dialect: Arc::new(Plain::default()),
-            replay: Replay::default(),
+            run,
             name: None,
             rerun_if: None,
             original_uri: None,
             stores_credentials: false,
-            hands_off: false,
+            dispatches,
         }
     }
-}
 
-/// The URI that axum's outermost router has seen, where nested ones took a prefix off.
-#[cfg(feature = "axum")]
-fn original_uri(parts: &Parts) -> Option<Uri> {
-    let axum::extract::OriginalUri(original) = parts.extensions.get()?;
-    (*original != parts.uri).then(|| original.clone())
-}
-
-#[cfg(not(feature = "axum"))]
-fn original_uri(_: &Parts) -> Option<Uri> {
-    None
-}
-
-impl Policy {
     pub(super) fn set_accept_if(&mut self, which: Arc<Predicate>) {
         self.accept_if = which;
     }
@@ -101,7 +78,7 @@ impl Policy {
 
     /// Whether this request is kept to be run again.
     pub(super) fn keeps(&self, parts: &Parts) -> bool {
-        if self.hands_off {
+        if self.dispatches {
             return true;
         }
         let may = self.rerun_if.as_ref();
@@ -112,7 +89,11 @@ impl Policy {
     pub(super) fn original_uri_of(&self, parts: &Parts) -> Option<Uri> {
         match &self.original_uri {
             Some(target) => Some(target(parts)),
-            None => original_uri(parts),
+            None => {
+                let original = original_uri(parts)?;
+                self.shared.accepted_below(original, &parts.uri);
+                Some(original.clone())
+            }
         }
     }
 
@@ -127,19 +108,6 @@ impl Policy {
         stored_request::store(parts, target, body, self.stores_credentials)
     }
 
-    pub(super) fn set_owner(&mut self, owner: Arc<dyn ExtractOwner>) {
-        self.owner = Some(owner);
-    }
-
-    pub(super) fn owner(&self, parts: &Parts) -> Option<Owner> {
-        self.owner.as_ref().and_then(|owner| owner.owner(parts))
-    }
-
-    /// Whether it matters whose a request is.
-    pub(super) fn knows_owners(&self) -> bool {
-        self.owner.is_some()
-    }
-
     /// What this request gets, and what is said of its preferences.
     pub(super) fn way(
         &self,
@@ -148,9 +116,9 @@ impl Policy {
     ) -> (Decision, AppliedPreferences) {
         if concern == RequestClass::Acceptable {
             let preferences = Preferences::from_headers(&parts.headers);
-            let needs_preference = self.dialect.needs_preference();
+            let needs_preference = self.shared.dialect.needs_preference();
             // What runs elsewhere cannot be waited for here.
-            let preferences = match self.hands_off {
+            let preferences = match self.dispatches {
                 true => preferences.without_wait(),
                 false => preferences,
             };
@@ -165,7 +133,9 @@ impl Policy {
     /// Those to the operations themselves are never accepted, nor those that an outer
     /// layer has accepted: either would make operations of operations.
     pub(super) fn concern(&self, parts: &Parts) -> RequestClass {
-        if path_is_below(parts.uri.path(), self.locator.at())
+        let public_path = self.shared.locator.at();
+        if path_is_below(parts.uri.path(), public_path)
+            || original_uri(parts).is_some_and(|uri| path_is_below(uri.path(), public_path))
             || parts.extensions.get::<OperationHandle>().is_some()
         {
             return RequestClass::OfOperations;
@@ -222,8 +192,7 @@ impl fmt::Debug for Policy {
             .field("body_limit", &self.body_limit)
             .field("body_timeout", &self.body_timeout)
             .field("run", &self.run)
-            .field("locator", &self.locator)
-            .field("dialect", &self.dialect)
+            .field("shared", &self.shared)
             .finish_non_exhaustive()
     }
 }

@@ -76,7 +76,7 @@ impl Refusal {
         version: Version,
         closes: bool,
     ) -> Response<BufferedBody> {
-        let retry_after = policy.retry_after.retry_after(Duration::ZERO);
+        let retry_after = policy.shared.retry_after.retry_after(Duration::ZERO);
         let fault = match self {
             Self::Full => ApiError::Overloaded {
                 bound: Bound::InFlight,
@@ -115,7 +115,7 @@ impl Refusal {
                 name: name.clone(),
             },
         };
-        let mut response = policy.dialect.error(&fault);
+        let mut response = policy.shared.dialect.error(&fault);
         fault.add_headers(response.headers_mut());
         response.extensions_mut().insert(fault);
         if closes && version <= Version::HTTP_11 {

@@ -25,7 +25,7 @@ pub(super) fn repeated(
     if record.was_not_dispatched() {
         return Err(Refusal::Unavailable);
     }
-    let urls = policy.locator.urls(parts, record.operation().id());
+    let urls = policy.shared.locator.urls(parts, record.operation().id());
     if is_hidden(policy, record, &urls) {
         return Err(Refusal::deleted(record, name));
     }
@@ -38,9 +38,9 @@ fn is_hidden(policy: &Policy, record: &Record<RecordedResponse>, urls: &Urls) ->
     if !operation.state().is_terminal() {
         return false;
     }
-    let mut context = Context::new(urls, &policy.replay);
+    let mut context = Context::new(urls, &policy.shared.replay);
     // It is not going to be read.
     context.inline_limit = 0;
-    let status = policy.dialect.status(&operation.view(), &context);
+    let status = policy.shared.dialect.status(&operation.view(), &context);
     matches!(status, Err(ApiError::NotFound { .. }))
 }

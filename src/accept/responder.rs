@@ -96,11 +96,11 @@ impl AcceptResponder {
         // The request's, as far as whoever is outside gave it one that wants to know.
         Span::current().record("operation.id", display(operation.id()));
         let policy = &self.policy;
-        let mut context = Context::new(urls, &policy.replay);
+        let mut context = Context::new(urls, &policy.shared.replay);
         context.retry_after = Some(whole_seconds(
-            policy.retry_after.retry_after(Duration::ZERO),
+            policy.shared.retry_after.retry_after(Duration::ZERO),
         ));
-        let mut response = policy.dialect.accepted(&operation.view(), &context);
+        let mut response = policy.shared.dialect.accepted(&operation.view(), &context);
         response.extensions_mut().insert(operation.id().clone());
         (response, ReplyKind::Accepted)
     }
@@ -108,6 +108,7 @@ impl AcceptResponder {
 
 #[cfg(test)]
 mod tests {
+    use crate::run::RunLimits;
     use http::StatusCode;
 
     use super::*;
@@ -117,7 +118,8 @@ mod tests {
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         let kept = Arc::new(RecordedResponse::new(response));
         let urls = Urls::new("/operations/q3");
-        let front = AcceptResponder::new(Arc::default(), urls, Version::HTTP_11);
+        let policy = Policy::new(Arc::default(), RunLimits::default(), false);
+        let front = AcceptResponder::new(Arc::new(policy), urls, Version::HTTP_11);
         front.answer(&Ok(AcceptAnswer::Answered(kept))).0
     }
 

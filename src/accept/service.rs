@@ -122,11 +122,11 @@ impl<S, R> AsyncAccept<S, R> {
         B: Body<Data = Bytes> + Send + 'static,
         R: Lease<Output = RecordedResponse>,
     {
-        let owner = self.policy.owner(&parts);
+        let known = self.policy.shared.known_owner(&parts);
         let in_flight = &self.node.in_flight;
-        let admitted = match self.policy.knows_owners() {
-            true => in_flight.admit_for(owner.clone()),
-            false => in_flight.admit(),
+        let admitted = match &known {
+            Some(owner) => in_flight.admit_for(owner.clone()),
+            None => in_flight.admit(),
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -138,7 +138,7 @@ impl<S, R> AsyncAccept<S, R> {
             policy: Arc::clone(&self.policy),
             way,
             is_kept: self.policy.keeps(&parts),
-            owner,
+            owner: known.flatten(),
             request: Box::new(BufferedRequest {
                 target: self.policy.original_uri_of(&parts),
                 parts,

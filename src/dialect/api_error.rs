@@ -133,21 +133,21 @@ pub enum ApiError {
         /// The operation.
         id: OperationId,
     },
-    /// An `Idempotency-IdempotencyKey` is required.
+    /// An `Idempotency-Key` is required.
     KeyMissing,
-    /// The `Idempotency-IdempotencyKey` is no string, too long or too short.
+    /// The `Idempotency-Key` is no string, too long or too short.
     KeyInvalid {
         /// What was sent as one; several fields as one list.
         value: Box<str>,
         /// How many characters it needs.
         shortest: usize,
     },
-    /// The `Idempotency-IdempotencyKey` or the `Operation-Id` came with another request before.
+    /// The `Idempotency-Key` or the `Operation-Id` came with another request before.
     KeyReused {
         /// Which of them.
         name: RequestName,
     },
-    /// The first request with this `Idempotency-IdempotencyKey` or `Operation-Id` is still being
+    /// The first request with this `Idempotency-Key` or `Operation-Id` is still being
     /// answered.
     KeyInUse {
         /// Which of them.

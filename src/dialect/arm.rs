@@ -24,7 +24,7 @@ use crate::operation::{BufferedBody, OperationId, OperationView, State};
 /// says. Errors are `{"error":{"code","message"}}`.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::public_url).
+/// [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arm {}
 

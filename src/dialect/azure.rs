@@ -25,7 +25,7 @@ use crate::operation::{
 /// `{"error":{"code","message"}}`, with the code in `x-ms-error-code` too.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::public_url). A client chooses the id by
+/// [base URL](crate::Operations::public_url). A client chooses the id by
 /// `Operation-Id` where the layer
 /// [allows it](crate::Idempotency::client_ids).
 #[derive(Debug, Clone, Copy, Default)]

@@ -29,7 +29,7 @@ use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet
 /// not kept. Of a reason 1024 bytes are.
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::public_url).
+/// [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DurableFunctions {}
 

@@ -33,7 +33,7 @@ use crate::operation::{
 /// is a `GET` has to be [let in](crate::AsyncAcceptLayer::accept_if).
 ///
 /// Its clients need absolute URLs: set a
-/// [base URL](crate::AsyncAcceptLayer::public_url).
+/// [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fhir {}
 

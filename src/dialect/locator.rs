@@ -25,6 +25,8 @@ pub struct Locator {
     base: Arc<str>,
     /// With a leading slash and without a trailing one; empty for the root.
     at: Arc<str>,
+    /// The application has said where the operations are.
+    is_set: bool,
     /// Both, and a slash.
     root: Option<UrlRoot>,
     hook: Option<Arc<LocationFn>>,
@@ -37,6 +39,7 @@ impl Default for Locator {
         Self {
             base: "".into(),
             at: "/operations".into(),
+            is_set: false,
             root: UrlRoot::new("/operations/"),
             hook: None,
             trusted: None,
@@ -46,11 +49,8 @@ impl Default for Locator {
 
 impl Locator {
     pub(crate) fn set_at(&mut self, path: &str) {
-        let path = path.trim_matches('/');
-        self.at = match path {
-            "" => "".into(),
-            path => format!("/{path}").into(),
-        };
+        self.at = absolute(path).into();
+        self.is_set = true;
         self.root = UrlRoot::new(&self.text_before_ids(&self.base));
     }
 
@@ -74,6 +74,7 @@ impl Locator {
 
     pub(crate) fn set_hook(&mut self, hook: Arc<LocationFn>) {
         self.hook = Some(hook);
+        self.is_set = true;
     }
 
     pub(crate) fn set_trusted(&mut self, by: ForwardingHeader, trusted: Arc<TrustFn>) {
@@ -93,6 +94,11 @@ impl Locator {
     /// The path below which the operations are.
     pub(crate) fn at(&self) -> &str {
         &self.at
+    }
+
+    /// Whether the application has said where the operations are.
+    pub(crate) fn is_set(&self) -> bool {
+        self.is_set
     }
 
     pub(crate) fn urls(&self, parts: &Parts, id: &OperationId) -> Urls {
@@ -123,6 +129,14 @@ fn may_be_path(path: &str) -> bool {
 /// Whether this byte may stand in the path of a URL, apart from an escape.
 fn may_be_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
+}
+
+/// A path with a leading slash and without a trailing one; empty for the root.
+pub(crate) fn absolute(path: &str) -> String {
+    match path.trim_matches('/') {
+        "" => String::new(),
+        path => format!("/{path}"),
+    }
 }
 
 /// Whether `path` is `root` or lies below it.

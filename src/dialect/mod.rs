@@ -59,7 +59,7 @@ pub use retry_after::{AdaptiveRetryAfter, RetryAfter};
 pub use urls::Urls;
 
 pub(crate) use forwarded::ForwardingHeader;
-pub(crate) use locator::path_is_below;
+pub(crate) use locator::{absolute, path_is_below};
 pub(crate) use path::{part_of, unescaped};
 pub(crate) use retry_after::whole_seconds;
 
@@ -80,7 +80,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// `allow` of the [`ApiError::MethodNotAllowed`] that it gets here.
     ///
     /// # Errors
-    /// A [`ApiError`] if it asks nothing that can be answered.
+    /// An [`ApiError`] if it asks nothing that can be answered.
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError>;
 
     /// The answer to a request that was accepted.
@@ -93,7 +93,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// The operation itself.
     ///
     /// # Errors
-    /// A [`ApiError`] where the operation is to look as if it were not there, or
+    /// An [`ApiError`] where the operation is to look as if it were not there, or
     /// cannot be shown. The same goes for [`result`](Self::result) and
     /// [`ended`](Self::ended).
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
@@ -121,7 +121,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// An operation in an event stream. By default as [`Plain`] words it.
     ///
     /// # Errors
-    /// A [`ApiError`] ends the stream.
+    /// An [`ApiError`] ends the stream.
     fn event(
         &self,
         operation: &OperationView<'_>,

@@ -32,7 +32,7 @@ type ChangeFieldsFn = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
 /// * to its client: `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`,
 ///   `Authentication-Info`, `Proxy-Authentication-Info` and `Access-Control-*`;
 /// * to its whole origin: `Alt-Svc`, `Clear-Site-Data`, `Strict-Transport-Security`,
-///   `Public-IdempotencyKey-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
+///   `Public-Key-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
 ///   `Reporting-Endpoints`, `Service-Worker-Allowed`, `Accept-CH`, `Critical-CH`,
 ///   `Origin-Agent-Cluster` and `Use-As-Dictionary`;
 /// * to the page that it was: `Refresh`.

@@ -8,9 +8,9 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_operations::{AsyncAcceptLayer, MemoryStore};
+/// use tower_operations::{MemoryStore, Operations};
 ///
-/// let layer = AsyncAcceptLayer::new(MemoryStore::new())
+/// let operations = Operations::new(MemoryStore::new())
 ///     .retry_after(|age: Duration| if age < Duration::from_secs(60) { Duration::from_secs(2) } else { age / 10 });
 /// ```
 pub trait RetryAfter: Send + Sync + 'static {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, Response, StatusCode, header::ALLOW, request::Parts};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header::ALLOW, request::Parts};
 
 use super::{
     PollBody, PollFuture, conditional,
@@ -24,6 +24,7 @@ use crate::{
         unescaped, whole_seconds,
     },
     operation::{BufferedBody, OperationId},
+    original_uri::original_uri,
     store::{Record, Store, StoreError},
 };
 
@@ -126,8 +127,17 @@ fn ask_by<S: Store>(
 ) -> Result<PollRequest, ApiError> {
     let path = unescaped(parts.uri.path());
     let path = match &settings.mounted_at {
-        Some(at) if path_is_below(&path, at) => &path[at.len()..],
-        _ => &path,
+        Some(at) if path_is_below(&path, at) => {
+            settings.shared.polled_at(at);
+            &path[at.len()..]
+        }
+        _ => {
+            let original = original_uri(parts).map(Uri::path);
+            if let Some(mount) = original.and_then(|path| path.strip_suffix(parts.uri.path())) {
+                settings.shared.polled_at(mount);
+            }
+            &path
+        }
     };
     let mut request = RequestView::new(method, path, parts.uri.query(), &parts.headers);
     let id = match &settings.operation_id {
@@ -141,6 +151,7 @@ fn ask_by<S: Store>(
     request.id = id.as_deref();
     request.lists = settings.powers.list.is_some();
     let ask = settings
+        .shared
         .dialect
         .parse(&request)
         .map_err(|fault| match fault {
@@ -178,7 +189,7 @@ fn read_only<S: Store>(settings: &Settings<S>, request: &RequestView<'_>) -> Api
         method: &Method::GET,
         ..*request
     };
-    let allow = match settings.dialect.parse(&get) {
+    let allow = match settings.shared.dialect.parse(&get) {
         Err(ApiError::MethodNotAllowed { .. }) => "OPTIONS",
         _ => "GET, HEAD, OPTIONS",
     };
@@ -244,8 +255,8 @@ fn shown<S: Store>(
     let mut answer: Answer = in_context(settings, parts, &record, |context| {
         let view = record.operation().view();
         match about.action {
-            Action::Result => settings.dialect.result(&view, context),
-            _ => settings.dialect.status(&view, context),
+            Action::Result => settings.shared.dialect.result(&view, context),
+            _ => settings.shared.dialect.status(&view, context),
         }
     });
     // A response is large: it is completed where it is.
@@ -277,7 +288,7 @@ pub(super) fn unavailable<S: Store>(
     let id = id.map(tracing::field::display);
     tracing::error!(id, error = error.chain(), "operations are unavailable");
     ApiError::Unavailable {
-        retry_after: settings.retry_after.retry_after(Duration::ZERO),
+        retry_after: settings.shared.retry_after.retry_after(Duration::ZERO),
     }
 }
 
@@ -288,7 +299,7 @@ pub(super) fn in_context<S: Store, T>(
     record: &Record<S::Output>,
     answer: impl FnOnce(&Context<'_>) -> T,
 ) -> T {
-    let urls = settings.locator.urls(parts, record.operation().id());
+    let urls = settings.shared.locator.urls(parts, record.operation().id());
     answer(&context(settings, parts, record, &urls))
 }
 
@@ -300,13 +311,16 @@ pub(super) fn context<'a, S: Store>(
     urls: &'a Urls,
 ) -> Context<'a> {
     let operation = record.operation();
-    let mut context = Context::new(urls, &settings.replay);
+    let mut context = Context::new(urls, &settings.shared.replay);
     context.inline_limit = settings.inline_limit;
     context.query = parts.uri.query();
     if !operation.state().is_terminal() {
         let created = operation.metadata().created_at();
         let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let pause = settings.retry_after.retry_after(age.unwrap_or_default());
+        let pause = settings
+            .shared
+            .retry_after
+            .retry_after(age.unwrap_or_default());
         context.retry_after = Some(whole_seconds(pause));
     }
     context

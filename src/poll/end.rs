@@ -29,7 +29,10 @@ pub(super) async fn cancel<S: Store>(
     match try_cancel(settings, parts, id, when_finished, reason).await {
         Ok(EndAnswer::Canceled(record)) => {
             let answer = in_context(settings, parts, &record, |context| {
-                settings.dialect.ended(&record.operation().view(), context)
+                settings
+                    .shared
+                    .dialect
+                    .ended(&record.operation().view(), context)
             });
             let mut response = answer.unwrap_or_else(|fault| settings.fault(&fault));
             if let Some(etag) = conditional::etag(&record) {
@@ -37,7 +40,7 @@ pub(super) async fn cancel<S: Store>(
             }
             response
         }
-        Ok(EndAnswer::Forgotten) => settings.dialect.deleted(id),
+        Ok(EndAnswer::Forgotten) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
@@ -48,7 +51,7 @@ pub(super) async fn forget<S: Store>(
     id: &OperationId,
 ) -> Response<BufferedBody> {
     match try_forget(settings, parts, id).await {
-        Ok(()) => settings.dialect.deleted(id),
+        Ok(()) => settings.shared.dialect.deleted(id),
         Err(fault) => settings.fault(&fault),
     }
 }
@@ -77,7 +80,10 @@ async fn try_cancel<S: Store>(
             (State::Canceled, _) => {
                 // What the dialect shows no more is not canceled once more.
                 in_context(settings, parts, &record, |context| {
-                    settings.dialect.status(&record.operation().view(), context)
+                    settings
+                        .shared
+                        .dialect
+                        .status(&record.operation().view(), context)
                 })?;
                 if when_finished == RefuseEnded {
                     return Err(too_late(id, state));
@@ -120,7 +126,7 @@ async fn try_cancel<S: Store>(
                 return Ok(EndAnswer::Forgotten);
             }
             (State::Pending | State::Running, _) => {
-                (ends.cancel)(&settings.store, id, version, reason).await
+                (ends.cancel)(settings.store(), id, version, reason).await
             }
         };
         match write.map_err(|error| unavailable(settings, Some(id), &error))? {
@@ -174,7 +180,7 @@ async fn forgotten<S: Store>(
     version: Version,
     ends: &EndCapability<S>,
 ) -> Result<(), ApiError> {
-    match (ends.forget)(&settings.store, id, version).await {
+    match (ends.forget)(settings.store(), id, version).await {
         Ok(Written::Done(_) | Written::Gone) => Ok(()),
         Ok(Written::Lost(_)) => Err(ApiError::PreconditionFailed { field: "If-Match" }),
         Err(error) => Err(unavailable(settings, Some(id), &error)),

@@ -10,7 +10,6 @@ use super::{
     answer::in_context,
     body::{EventStreamState, NextEvent, PollBody},
     conditional,
-    hold::closed,
     settings::{HeldLimit, HeldPoll, Settings},
 };
 use crate::{
@@ -43,7 +42,7 @@ pub(super) fn events<S: Store>(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response.map(PollBody::from);
     }
-    let held = match settings.streams.one(settings.asker(&parts)) {
+    let held = match settings.streams.one(settings.shared.known_owner(&parts)) {
         Ok(held) => held,
         Err(full) => {
             let fault = ApiError::Overloaded {
@@ -131,10 +130,10 @@ impl<S: Store> EventStream<S> {
         }
         let (changed, version) = (self.settings.powers.changed?, self.record.version()?);
         let (id, owner) = (self.record.operation().id(), self.record.owner());
-        let (store, at_most) = (&self.settings.store, self.settings.keep_alive);
+        let (store, at_most) = (self.settings.store(), self.settings.keep_alive);
         let next = tokio::select! {
             next = changed(store, id, version, at_most, owner) => next,
-            () = closed(self.settings.closing.as_ref()) => return None,
+            () = self.settings.closing().cancelled() => return None,
         };
         let next = next
             .inspect_err(|error| {
@@ -154,7 +153,7 @@ impl<S: Store> EventStream<S> {
     fn event(&self, record: &Record<S::Output>) -> Option<Bytes> {
         let id = conditional::tag(record);
         let view = record.operation().view();
-        let dialect = &self.settings.dialect;
+        let dialect = &self.settings.shared.dialect;
         let event = in_context(&self.settings, &self.parts, record, |context| {
             dialect.event(&view, context)
         });

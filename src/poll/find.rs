@@ -20,8 +20,8 @@ pub(super) fn find_now<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> Option<FoundRecord<S>> {
-    let owner = settings.owner(parts);
-    let found = settings.store.get_now_for(id, owner.as_ref())?;
+    let owner = settings.shared.owner(parts);
+    let found = settings.store().get_now_for(id, owner.as_ref())?;
     let found = visible(settings, parts, id, found);
     match &found {
         Ok(record) if !is_whole(record, owner.as_ref()) => None,
@@ -35,17 +35,17 @@ pub(super) async fn find<S: Store>(
     parts: &Parts,
     id: &OperationId,
 ) -> FoundRecord<S> {
-    let owner = settings.owner(parts);
-    let found = match settings.store.get_now_for(id, owner.as_ref()) {
+    let owner = settings.shared.owner(parts);
+    let found = match settings.store().get_now_for(id, owner.as_ref()) {
         Some(found) => found,
-        None => settings.store.get_for(id, owner.as_ref()).await,
+        None => settings.store().get_for(id, owner.as_ref()).await,
     };
     let record = visible(settings, parts, id, found)?;
     if is_whole(&record, owner.as_ref()) {
         return Ok(record);
     }
     // It is there for them under another name: one of an older key, for example.
-    let found = settings.store.get_for(id, record.owner()).await;
+    let found = settings.store().get_for(id, record.owner()).await;
     visible(settings, parts, id, found)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn visible<S: Store>(
     found: Found<S::Output>,
 ) -> FoundRecord<S> {
     match found {
-        Ok(Some(record)) if settings.owns(parts, record.owner()) => Ok(record),
+        Ok(Some(record)) if settings.shared.owns(parts, record.owner()) => Ok(record),
         Ok(_) => Err(not_found(settings, parts, id)),
         Err(error) => Err(unavailable(settings, Some(id), &error)),
     }

@@ -1,10 +1,9 @@
 //! Holding a poll until there is something to say.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::request::Parts;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
 use crate::store::{Found, Record, Store, Version};
@@ -33,10 +32,10 @@ pub(super) async fn hold<S: Store>(
     let (Some(changed), Some(seen)) = (settings.powers.changed, record.version()) else {
         return Ok(Some(record));
     };
-    if settings.is_closing() {
+    if settings.closing().is_cancelled() {
         return Ok(Some(record));
     }
-    let Ok(_held) = settings.held.one(settings.asker(parts)) else {
+    let Ok(_held) = settings.held.one(settings.shared.known_owner(parts)) else {
         return Ok(Some(record));
     };
     let id = record.operation().id().clone();
@@ -49,8 +48,8 @@ pub(super) async fn hold<S: Store>(
         // The operation was there for the request: what comes is, while its owner is the same.
         let owner = record.owner();
         let next = tokio::select! {
-            next = changed(&settings.store, &id, version, left, owner) => next?,
-            () = closed(settings.closing.as_ref()) => break,
+            next = changed(settings.store(), &id, version, left, owner) => next?,
+            () = settings.closing().cancelled() => break,
         };
         match next {
             Some(next) if next.version() != Some(version) => record = next,
@@ -65,11 +64,4 @@ pub(super) async fn hold<S: Store>(
 fn is_reached<T>(record: &Record<T>, seen: Version, until: HoldUntil) -> bool {
     let changed = until == HoldUntil::Changed && record.version() != Some(seen);
     changed || record.operation().state().is_terminal()
-}
-
-pub(super) async fn closed(closing: Option<&CancellationToken>) {
-    match closing {
-        Some(token) => token.cancelled().await,
-        None => pending().await,
-    }
 }

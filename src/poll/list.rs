@@ -37,13 +37,13 @@ async fn try_list<S: Store>(
 ) -> Result<Response<BufferedBody>, ApiError> {
     let list = settings.powers.list.ok_or(ApiError::MissingId)?;
     let limit = listing.limit.unwrap_or(PAGE).min(LONGEST_PAGE);
-    let mut query = ListQuery::new(settings.owner(parts), limit).max_bytes(LARGEST_PAGE);
+    let mut query = ListQuery::new(settings.shared.owner(parts), limit).max_bytes(LARGEST_PAGE);
     query.states = listing.states;
     query.after = listing
         .cursor
         .as_deref()
         .map(|cursor| Cursor(cursor.into()));
-    let page = match (list(&settings.store, &query).await, &listing.cursor) {
+    let page = match (list(settings.store(), &query).await, &listing.cursor) {
         (Ok(page), _) => page,
         // The store does not know this cursor.
         (Err(StoreError::Refused(_)), Some(cursor)) => {
@@ -56,7 +56,7 @@ async fn try_list<S: Store>(
     let urls: Vec<Urls> = page
         .records
         .iter()
-        .map(|record| settings.locator.urls(parts, record.operation().id()))
+        .map(|record| settings.shared.locator.urls(parts, record.operation().id()))
         .collect();
     let operations: Vec<_> = page
         .records
@@ -67,7 +67,7 @@ async fn try_list<S: Store>(
             (record.operation().view(), context)
         })
         .collect();
-    settings.dialect.list(&ListPage {
+    settings.shared.dialect.list(&ListPage {
         operations: &operations,
         next: page.next.as_ref().map(|cursor| &*cursor.0),
         params: &listing,

@@ -1,21 +1,21 @@
 use std::{
     convert::Infallible,
     fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use tower::Service;
 
 use super::{PollBody, PollFuture, answer::answer, capabilities::Capabilities, settings::Settings};
 use crate::{
-    accept::{ExtractOwner, PlainOwner},
-    dialect::{ApiError, Dialect, ForwardingHeader, InvalidPublicUrl, RetryAfter},
-    operation::{BufferedBody, OperationId, Payload, RecordedResponse},
-    run::Drain,
-    store::{List, MemoryStore, Owner, Repository, Store, Watch},
+    dialect::{ApiError, absolute},
+    operation::BufferedBody,
+    run::Runtime,
+    settings::SharedSettings,
+    store::{List, Repository, Store, Watch},
 };
 
 /// Answers polls, cancels and requests for results. See the
@@ -44,19 +44,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 impl<S: Repository + Watch> PollService<S> {
     /// Polls, waits and cancels in `store`.
+    ///
+    /// This is [`Operations::new`](crate::Operations::new) with its
+    /// [`poll_service`](crate::Operations::poll_service).
     pub fn new(store: S) -> Self {
-        Self {
-            settings: Arc::new(Settings::new(store, Capabilities::all())),
-        }
+        Self::of(Arc::new(Runtime::new(store)), Arc::default())
     }
-}
 
-impl<T: Payload> PollService<MemoryStore<T>> {
-    /// On whose behalf a request comes. Operations are there for their owner
-    /// alone; for everybody else they are unknown. Give the
-    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner) the same.
-    pub fn owner(self, owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
-        self.owner_with(PlainOwner::new(owner))
+    pub(crate) fn of(runtime: Arc<Runtime<S>>, shared: Arc<SharedSettings>) -> Self {
+        Self {
+            settings: Arc::new(Settings::new(runtime, shared, Capabilities::all())),
+        }
     }
 }
 
@@ -68,7 +66,7 @@ impl<S: List> PollService<S> {
     /// the text that the page before gave.
     ///
     /// Whoever asks for nobody gets what is nobody's. Without an
-    /// [`owner_with`](Self::owner_with) that is everything, so whoever can reach the list
+    /// [owner](crate::Operations::owner) that is everything, so whoever can reach the list
     /// knows every id.
     pub fn listing(self) -> Self {
         self.with(|settings| settings.powers = settings.powers.listing())
@@ -76,111 +74,25 @@ impl<S: List> PollService<S> {
 }
 
 impl<S: Store> PollService<S> {
-    /// Only reads from `store`: nothing can be canceled (405), and no poll is
-    /// held.
+    /// Only reads from `store`: nothing can be canceled (405), and no poll is held.
+    ///
+    /// This is [`Operations::new`](crate::Operations::new) with its
+    /// [`read_only_poll_service`](crate::Operations::read_only_poll_service).
     pub fn read_only(store: S) -> Self {
+        Self::reading(Arc::new(Runtime::new(store)), Arc::default())
+    }
+
+    pub(crate) fn reading(runtime: Arc<Runtime<S>>, shared: Arc<SharedSettings>) -> Self {
         Self {
-            settings: Arc::new(Settings::new(store, Capabilities::NONE)),
+            settings: Arc::new(Settings::new(runtime, shared, Capabilities::NONE)),
         }
     }
 
-    /// Says that requests arrive with their whole path, which begins with
-    /// `path`: for servers without a router that removes it. `Location` begins
-    /// with it too.
+    /// Says that requests arrive with their whole path, which begins with `path`: for servers
+    /// without a router that removes it. Clients may know the operations by another path,
+    /// the [public path](crate::Operations::public_path).
     pub fn mounted_at(self, path: &str) -> Self {
-        self.with(|settings| {
-            settings.locator.set_at(path);
-            settings.mounted_at = Some(settings.locator.at().into());
-        })
-    }
-
-    /// Where the operations are, `/operations` by default, for `Location` in
-    /// answers; as [`AsyncAcceptLayer::public_path`](crate::AsyncAcceptLayer::public_path).
-    pub fn public_path(self, path: &str) -> Self {
-        self.with(|settings| settings.locator.set_at(path))
-    }
-
-    /// Makes `Location` absolute; as
-    /// [`AsyncAcceptLayer::public_url`](crate::AsyncAcceptLayer::public_url).
-    ///
-    /// # Errors
-    /// [`InvalidPublicUrl`] unless it is `http` or `https`, with a host, and perhaps a port
-    /// and a path; without user information, a query or a fragment.
-    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
-        Arc::make_mut(&mut self.settings).locator.set_base(url)?;
-        Ok(self)
-    }
-
-    /// Makes `Location` absolute by what a trusted proxy says; as
-    /// [`AsyncAcceptLayer::trust_forwarded`](crate::AsyncAcceptLayer::trust_forwarded).
-    pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        let (by, trusted) = (ForwardingHeader::Standard, Arc::new(trusted));
-        self.with(|settings| settings.locator.set_trusted(by, trusted))
-    }
-
-    /// The same by `X-Forwarded-Proto` and `X-Forwarded-Host`; as
-    /// [`AsyncAcceptLayer::trust_x_forwarded`](crate::AsyncAcceptLayer::trust_x_forwarded).
-    pub fn trust_x_forwarded(
-        self,
-        trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        let (by, trusted) = (ForwardingHeader::Older, Arc::new(trusted));
-        self.with(|settings| settings.locator.set_trusted(by, trusted))
-    }
-
-    /// `Location` as a function of the request and the id; as
-    /// [`AsyncAcceptLayer::location`](crate::AsyncAcceptLayer::location).
-    pub fn location(
-        self,
-        location: impl Fn(&Parts, &OperationId) -> String + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|settings| settings.locator.set_hook(Arc::new(location)))
-    }
-
-    /// When clients are asked to come back; by default
-    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter). It also goes
-    /// with a 503.
-    pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
-        self.with(|settings| settings.retry_after = Arc::new(retry_after))
-    }
-
-    /// How requests and answers are worded; by default
-    /// [`Plain`](crate::dialect::Plain).
-    pub fn dialect(self, dialect: impl Dialect) -> Self {
-        self.with(|settings| settings.dialect = Arc::new(dialect))
-    }
-
-    /// Which header fields of a recorded response its result resource repeats;
-    /// by default all but those of
-    /// [`not_replayed`](crate::dialect::not_replayed).
-    pub fn replay_headers(
-        self,
-        keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|settings| settings.replay = settings.replay.clone().keeping(keep))
-    }
-
-    /// Changes the header of each replayed response: `change` gets what was recorded, and
-    /// the fields that are sent for it.
-    ///
-    /// What users have made is replayed from the origin of the operations. So that no
-    /// browser shows it there, have it saved:
-    ///
-    /// ```
-    /// use http::{HeaderValue, header::CONTENT_DISPOSITION};
-    /// use tower_operations::{MemoryStore, PollService};
-    ///
-    /// let polls = PollService::new(MemoryStore::new()).map_replay(|recorded, fields| {
-    ///     if recorded.media_type() != Some("application/json") {
-    ///         fields.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
-    ///     }
-    /// });
-    /// ```
-    pub fn map_replay(
-        self,
-        change: impl Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync + 'static,
-    ) -> Self {
-        self.with(|settings| settings.replay = settings.replay.clone().changed(change))
+        self.with(|settings| settings.mounted_at = Some(absolute(path).into()))
     }
 
     /// The largest result, in bytes, that is embedded in an operation; 64 KiB
@@ -195,50 +107,32 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.max_wait = limit.min(LONGEST_WAIT))
     }
 
-    /// How many polls are held at a time, 10,000 by default; the others are
-    /// answered at once. The bound is shared with all clones.
+    /// Sets how many polls are held at a time; 10,000 by default. Further polls are answered
+    /// at once. Later clones share the bound.
     pub fn max_held(self, polls: usize) -> Self {
-        self.settings.held.max.store(polls, Relaxed);
-        self
+        self.with(|settings| settings.held = settings.held.with_max(polls))
     }
 
-    /// How many polls of one owner's are held at a time; a quarter of
-    /// [`max_held`](Self::max_held) by default. It counts where
-    /// [owners](Self::owner_with) are known; requests on nobody's behalf are one owner's
-    /// here. The bound is shared with all clones.
+    /// Sets how many polls of one owner are held at a time; a quarter of
+    /// [`max_held`](Self::max_held) by default. It applies where
+    /// [owners](crate::Operations::owner) are known. Requests without an owner count as one
+    /// owner's.
     pub fn max_held_per_owner(self, polls: usize) -> Self {
-        self.settings.held.shares.set(polls);
-        self
+        self.with(|settings| settings.held = settings.held.with_max_per_owner(polls))
     }
 
-    /// Answers held polls, and holds no more, once `drain` has closed the
-    /// doors.
-    pub fn draining(self, drain: &Drain) -> Self {
-        self.with(|settings| settings.closing = Some(drain.closed()))
-    }
-
-    /// On whose behalf a request comes: by the same
-    /// [`HmacOwner`](crate::accept::HmacOwner),
-    /// [`PlainOwner`](crate::accept::PlainOwner) or type of yours that the
-    /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer::owner_with) has.
-    pub fn owner_with(self, owner: impl ExtractOwner) -> Self {
-        self.with(|settings| settings.set_owner(Arc::new(owner)))
-    }
-
-    /// How many event streams are open at a time, 1,000 by default; past it the
-    /// answer is 503. The bound is shared with all clones.
+    /// Sets how many event streams are open at a time; 1,000 by default. Past it the answer
+    /// is 503. Later clones share the bound.
     pub fn max_streams(self, streams: usize) -> Self {
-        self.settings.streams.max.store(streams, Relaxed);
-        self
+        self.with(|settings| settings.streams = settings.streams.with_max(streams))
     }
 
-    /// How many event streams of one owner's are open at a time; a quarter of
-    /// [`max_streams`](Self::max_streams) by default, past it the answer is 503. It counts
-    /// where [owners](Self::owner_with) are known; requests on nobody's behalf are one
-    /// owner's here. The bound is shared with all clones.
+    /// Sets how many event streams of one owner are open at a time; a quarter of
+    /// [`max_streams`](Self::max_streams) by default. Past it the answer is 503. It applies
+    /// where [owners](crate::Operations::owner) are known. Requests without an owner count
+    /// as one owner's.
     pub fn max_streams_per_owner(self, streams: usize) -> Self {
-        self.settings.streams.shares.set(streams);
-        self
+        self.with(|settings| settings.streams = settings.streams.with_max_per_owner(streams))
     }
 
     /// How often an event stream shows a sign of life while nothing changes; 15
@@ -297,8 +191,7 @@ impl<S: Store> Clone for PollService<S> {
 impl<S: Store> fmt::Debug for PollService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PollService")
-            .field("dialect", &self.settings.dialect)
-            .field("locator", &self.settings.locator)
+            .field("shared", &self.settings.shared)
             .finish_non_exhaustive()
     }
 }

@@ -33,7 +33,11 @@ pub(super) fn owner_of_part<S: Store>(
     if settings.operation_id.is_some() {
         return None;
     }
-    below(settings.locator.at(), &unescaped(parts.uri.path()), id)
+    below(
+        settings.shared.locator.at(),
+        &unescaped(parts.uri.path()),
+        id,
+    )
 }
 
 fn below(at: &str, path: &str, id: &OperationId) -> Option<(OperationId, String)> {

@@ -13,7 +13,7 @@ use super::QueuedRequest;
 /// may lose it all the same, deliver it late or twice: a worker's
 /// [`RunService`](super::RunService) claims the operation before it runs anything, and
 /// what is not claimed in time is
-/// [dispatched again](crate::AsyncAcceptLayer::dispatching_recovery).
+/// [dispatched again](crate::Operations::dispatching_recovery).
 pub trait Dispatch: Send + Sync + 'static {
     /// Puts a request into the queue.
     ///

@@ -1,24 +1,24 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::{InFlight, draining::DrainStep, limits::LONGEST, run_context::StopCause};
 use crate::operation::OperationId;
 
 /// Shuts a layer down without losing what it has accepted.
 ///
-/// It is made with the layer. Clones are handles to the same: one may wait for a signal,
-/// another watch how much is [in flight](Self::in_flight).
+/// It is made by [`Operations::drain_handle`](crate::Operations::drain_handle). Clones are
+/// handles to the same: one may wait for a signal, another watch how much is
+/// [in flight](Self::in_flight).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use std::time::Duration;
-/// use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+/// use tower_operations::{MemoryStore, Operations};
 ///
-/// let store = MemoryStore::new();
-/// let (layer, drain) = AsyncAcceptLayer::with_drain(store.clone());
-/// let polls = PollService::new(store).draining(&drain);
+/// let operations = Operations::new(MemoryStore::new());
+/// let (layer, polls) = (operations.layer(), operations.poll_service());
+/// let drain = operations.drain_handle();
 /// // … serve in a task of its own, until it is time to go. Go on serving while
 /// // it drains: clients want to see how their operations end. Then shut the
 /// // server down.
@@ -36,9 +36,8 @@ impl Drain {
         Self(in_flight)
     }
 
-    /// Closes the doors: new work is refused with a 503, and held polls of a
-    /// service that [watches this](crate::PollService::draining) are answered.
-    /// What was accepted goes on.
+    /// Closes the doors: new work is refused with a 503, and held polls are answered. What
+    /// was accepted goes on.
     pub fn close(&self) {
         self.0.closed().cancel();
     }
@@ -68,8 +67,8 @@ impl Drain {
     /// waited for, and left to the server then: to the last byte of an answer that has a
     /// known length, and to the head of one that has none, since that may be a stream
     /// without an end. A request that is on its way into the queue of an
-    /// [engine](crate::AsyncAcceptLayer::hand_off) is left to the
-    /// [recovery](crate::AsyncAcceptLayer::dispatching_recovery), with a 202, if there is
+    /// [engine](crate::Operations::dispatching) is left to the
+    /// [recovery](crate::Operations::dispatching_recovery), with a 202, if there is
     /// one; else its operation fails as `not-dispatched`, with a 503.
     ///
     /// It may be called again, at the same time or later, also if a first call was dropped:
@@ -93,10 +92,6 @@ impl Drain {
                 }
             }
         }
-    }
-
-    pub(crate) fn closed(&self) -> CancellationToken {
-        self.0.closed().clone()
     }
 }
 

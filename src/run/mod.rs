@@ -17,7 +17,7 @@
 //! | somebody cancels it | is canceled; the inner call is dropped |
 //!
 //! # Elsewhere
-//! A layer that [hands off](crate::AsyncAcceptLayer::hand_off) puts a [`QueuedRequest`]
+//! A layer of [dispatching](crate::Operations::dispatching) operations puts a [`QueuedRequest`]
 //! into the queue of an engine, by a [`Dispatch`]. A worker's [`RunService`], around the
 //! whole application, claims the operation and runs it:
 //!
@@ -26,20 +26,20 @@
 //! use axum::{Router, routing::post};
 //! use tokio::sync::mpsc;
 //! use tower::ServiceExt;
-//! use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService, QueuedRequest, RunService};
+//! use tower_operations::{MemoryStore, Operations, QueuedRequest, RunService};
 //!
 //! async fn render() -> &'static str { "done" }
 //!
 //! let store = MemoryStore::new(); // one that front and workers share, in earnest
 //! let (into, mut queue) = mpsc::channel(100); // and an engine
-//! let layer = AsyncAcceptLayer::hand_off(store.clone(), move |request: QueuedRequest| {
+//! let operations = Operations::dispatching(store.clone(), move |request: QueuedRequest| {
 //!     let into = into.clone();
 //!     async move { into.send(request.to_bytes()).await }
 //! });
-//! tokio::spawn(layer.dispatching_recovery(3).run());
+//! tokio::spawn(operations.dispatching_recovery(3).run());
 //! let front: Router = Router::new()
-//!     .route("/reports", post(render).route_layer(layer))
-//!     .nest_service("/operations", PollService::new(store.clone()));
+//!     .route("/reports", post(render).route_layer(operations.layer()))
+//!     .nest_service("/operations", operations.poll_service());
 //!
 //! // Elsewhere: the same routes, without the layer.
 //! let app: Router = Router::new().route("/reports", post(render));

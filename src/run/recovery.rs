@@ -35,7 +35,7 @@ use crate::{
 
 /// Ends, or runs again, what nodes have left behind that died.
 ///
-/// It is made by [`AsyncAcceptLayer::recovery`](crate::AsyncAcceptLayer::recovery)
+/// It is made by [`Operations::recovery`](crate::Operations::recovery)
 /// and has to be spawned by every application whose store outlives it: without one
 /// that runs somewhere, an operation whose node has died stays as it was.
 ///
@@ -52,18 +52,17 @@ use crate::{
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use axum::{Router, routing::put};
-/// use tower_operations::{AsyncAcceptLayer, MemoryStore, PollService};
+/// use tower_operations::{MemoryStore, Operations};
 ///
 /// async fn render() -> &'static str { "done" }
 ///
-/// let store = MemoryStore::new(); // one that outlives the process, in earnest
-/// let layer = AsyncAcceptLayer::new(store.clone())
+/// let operations = Operations::new(MemoryStore::new()); // in earnest, a store that lasts
+/// let layer = operations.layer()
 ///     .rerun_if(|parts| parts.method == http::Method::PUT);
-/// let recovery = layer.recovery();
 /// let app: Router = Router::new()
 ///     .route("/reports", put(render).route_layer(layer))
-///     .nest_service("/operations", PollService::new(store));
-/// tokio::spawn(recovery.rerun_with(app.clone(), 3).run());
+///     .nest_service("/operations", operations.poll_service());
+/// tokio::spawn(operations.recovery().rerun_with(app.clone(), 3).run());
 /// # }
 /// ```
 #[must_use = "nothing is recovered until it runs"]

@@ -41,7 +41,7 @@ impl<R> Runtime<R> {
         }
     }
 
-    pub(crate) fn handing_off(store: R, hand_off: Dispatcher) -> Self {
+    pub(crate) fn dispatching(store: R, hand_off: Dispatcher) -> Self {
         Self {
             hand_off: Some(hand_off),
             ..Self::new(store)

@@ -10,7 +10,7 @@ use super::{FencingToken, Owner, Record};
 pub struct IdempotencyKey {
     /// Whose it is. A key that is nobody's is apart from everybody's.
     pub owner: Option<Owner>,
-    /// What the client sent as its `Idempotency-IdempotencyKey`.
+    /// What the client sent as its `Idempotency-Key`.
     pub name: Arc<str>,
     /// A digest of the request that came with it.
     pub fingerprint: [u8; 32],
@@ -62,7 +62,7 @@ impl IdempotencyKey {
     }
 }
 
-/// What a store knows of a [`IdempotencyKey`].
+/// What a store knows of an [`IdempotencyKey`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reservation<T> {

@@ -6,7 +6,7 @@
 //! | [`Repository`] | write, conditionally | the layer, [`PollService::new`](crate::PollService::new) |
 //! | [`Watch`] | wait for a change | the same |
 //! | [`Lease`] | say who runs what, and who died | the layer |
-//! | [`IdempotencyKeys`] | run a repeated request once | a repeated `Idempotency-IdempotencyKey` |
+//! | [`IdempotencyKeys`] | run a repeated request once | a repeated `Idempotency-Key` |
 //! | [`List`] | enumerate | listings |
 //! | [`Purge`] | remove what expired | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
 //!

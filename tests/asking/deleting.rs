@@ -5,7 +5,9 @@ use super::*;
 #[tokio::test]
 async fn a_dismissed_job_is_removed_by_a_second_delete() {
     let store = one("q3", State::Running).await;
-    let polls = PollService::new(store.clone()).dialect(Ogc::default());
+    let polls = Operations::new(store.clone())
+        .dialect(Ogc::default())
+        .poll_service();
     for (status, left) in [(200, Some(State::Canceled)), (200, None), (404, None)] {
         let answer = ask(&polls, "DELETE /q3", &[]).await;
         assert_eq!(answer.status, status, "{answer:?}");
@@ -24,7 +26,9 @@ async fn what_was_canceled_goes_wherever_what_has_ended_goes() {
         let mut left = Vec::new();
         for state in [State::Succeeded, State::Failed, State::Canceled] {
             let store = one("q3", state).await;
-            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(store.clone())
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             ask(&polls, "DELETE /q3", &[]).await;
             // What its clients see no more is gone to them.
             let is_there = ask(&polls, "GET /q3", &[]).await.status != 404;
@@ -56,7 +60,9 @@ async fn a_dismissal_that_loses_to_another_removes_nothing() {
             }
         }
     });
-    let polls = PollService::new(store).dialect(Ogc::default());
+    let polls = Operations::new(store)
+        .dialect(Ogc::default())
+        .poll_service();
     let answer = ask(&polls, "DELETE /q3", &[]).await;
     assert_eq!(answer.json()["status"], "dismissed");
     assert_eq!(state_of(&memory, "q3").await, Some(State::Canceled));
@@ -69,7 +75,9 @@ async fn a_star_deletes_no_result_in_any_dialect() {
             let store = one("q3", state).await;
             let plain = PollService::new(store.clone());
             let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
-            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(store.clone())
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             let answer = ask(&polls, "DELETE /q3", &[("if-match", "*")]).await;
             // To Plain it is a cancel that comes too late.
             assert!(
@@ -89,7 +97,9 @@ async fn an_if_match_without_a_tag_is_malformed() {
     for (dialect, _) in deleting() {
         for state in [State::Running, State::Succeeded] {
             let store = one("q3", state).await;
-            let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(store.clone())
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             for value in ["", " ", " , ,"] {
                 let answer = ask(&polls, "DELETE /q3", &[("if-match", value)]).await;
                 assert_eq!(answer.status, 400, "{dialect:?} {value}: {answer:?}");
@@ -105,7 +115,9 @@ async fn a_delete_that_if_none_match_holds_back_says_so() {
         let store = one("q3", State::Succeeded).await;
         let plain = PollService::new(store.clone());
         let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
-        let polls = PollService::new(store.clone()).dialect(Arc::clone(&dialect));
+        let polls = Operations::new(store.clone())
+            .dialect(Arc::clone(&dialect))
+            .poll_service();
         for value in ["*", &etag] {
             let answer = ask(&polls, "DELETE /q3", &[("if-none-match", value)]).await;
             assert_eq!(answer.status, 412, "{dialect:?}: {answer:?}");
@@ -126,7 +138,9 @@ async fn a_delete_that_if_none_match_holds_back_says_so() {
 async fn a_read_holds_to_if_match_in_every_dialect() {
     for dialect in every_dialect() {
         for state in [State::Running, State::Succeeded] {
-            let polls = PollService::new(one("q3", state).await).dialect(Arc::clone(&dialect));
+            let polls = Operations::new(one("q3", state).await)
+                .dialect(Arc::clone(&dialect))
+                .poll_service();
             for line in ["GET /q3", "HEAD /q3"] {
                 let bare = ask(&polls, line, &[]).await;
                 let status = bare.status.as_u16();

@@ -101,8 +101,9 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
         ),
     ];
     for (dialect, states, limit, cursor, others) in dialects {
-        let polls = PollService::new(store.clone())
+        let polls = Operations::new(store.clone())
             .dialect(Arc::clone(&dialect))
+            .poll_service()
             .listing();
         assert_eq!(ask(&polls, "GET /", &[]).await.status, 200);
         // What no vocabulary has is nobody's business.
@@ -144,8 +145,9 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
 #[tokio::test]
 async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
     let store = one("q3", State::Succeeded).await;
-    let polls = PollService::new(store)
+    let polls = Operations::new(store)
         .dialect(DurableFunctions::default())
+        .poll_service()
         .listing();
     for path in ["/q3", "/"] {
         for (query, status) in [
@@ -172,8 +174,9 @@ async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_its_time_from_the_query_and_its_body_is_not_read() {
     let store = one("q3", State::Running).await;
-    let polls = PollService::new(store)
+    let polls = Operations::new(store)
         .dialect(Google::default())
+        .poll_service()
         .max_wait(Duration::from_secs(20));
     for (uri, seconds) in [
         ("/q3:wait?timeout=1s", 1),

@@ -7,7 +7,10 @@ async fn everywhere(id: &str, state: State) -> Vec<(PollService<MemoryStore>, &'
     let store = one(id, state).await;
     let mut all = Vec::new();
     for dialect in every_dialect() {
-        let polls = PollService::new(store.clone()).dialect(dialect).listing();
+        let polls = Operations::new(store.clone())
+            .dialect(dialect)
+            .poll_service()
+            .listing();
         all.push((polls.clone().mounted_at("/operations"), "/operations"));
         all.push((polls, ""));
     }
@@ -95,7 +98,9 @@ async fn a_verb_that_a_dialect_with_verbs_does_not_have_is_not_found() {
         Arc::new(Google::default()),
         Arc::new(Ipa::default()),
     ] {
-        let polls = PollService::new(one("q3", State::Running).await).dialect(dialect);
+        let polls = Operations::new(one("q3", State::Running).await)
+            .dialect(dialect)
+            .poll_service();
         for line in [
             "GET /q3:foo",
             "POST /q3:foo",
@@ -126,7 +131,7 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
     let store = MemoryStore::new();
     let new = NewOperation::new("q3".parse().unwrap()).owner(Some(Owner::new("ada")));
     add(&store, new, State::Running).await;
-    let polls = PollService::new(store.clone()).owner(owner);
+    let polls = Operations::new(store.clone()).owner(owner).poll_service();
     for (path, allow) in [
         ("/q3", ALL),
         ("/none", ALL),
@@ -149,7 +154,7 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
     let unknown = ask(&polls, "POST /jobs/q4", &eve).await;
     assert_eq!(answer.status, 404);
     assert_eq!(unknown.text().replace("q4", "q3"), answer.text());
-    let polls = PollService::read_only(store).owner(owner);
+    let polls = Operations::new(store).owner(owner).read_only_poll_service();
     for (line, status) in [("DELETE /q3", 405), ("DELETE /q3/foo", 404)] {
         let answer = ask(&polls, line, &[("x-user", "ada")]).await;
         assert_eq!(answer.status, status, "{line}: {answer:?}");
@@ -162,7 +167,9 @@ async fn what_is_not_there_has_a_title_of_its_own() {
         Arc::new(Plain::default()) as Arc<dyn Dialect>,
         Arc::new(Ogc::default()),
     ] {
-        let polls = PollService::new(one("q3", State::Running).await).dialect(dialect);
+        let polls = Operations::new(one("q3", State::Running).await)
+            .dialect(dialect)
+            .poll_service();
         let answer = ask(&polls, "GET /q3/foo", &[]).await;
         answer.detail(404, "not-found");
         assert_eq!(answer.json()["title"], "There is no such sub-resource");

@@ -16,9 +16,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_operations::{
-    AsyncAcceptLayer, FailureKind, Idempotency, MemoryStore, OperationHandle, Outcome, PollService,
-    State,
-    accept::PlainOwner,
+    FailureKind, Idempotency, MemoryStore, OperationHandle, Operations, Outcome, State,
     checker::{
         Call, CallAnswer, CallRequest, Entry, Kill, Rules, RunEntry, RunEvent, Verdict, check,
     },
@@ -304,14 +302,16 @@ fn tenant(parts: &Parts) -> Option<Owner> {
 }
 
 fn app(store: &Lawless, reports: Reports) -> Router {
-    let layer = AsyncAcceptLayer::new(store.clone())
-        .owner_with(PlainOwner::new(tenant))
+    let layer = Operations::new(store.clone())
+        .owner(tenant)
+        .layer()
         .idempotency(Idempotency::optional().client_ids());
-    let polls = PollService::new(store.clone());
+    let polls = Operations::new(store.clone());
     let polls = match store.breaks(Law::Owners) {
-        true => polls.owner_with(PlainOwner::new(|_: &Parts| Some(Owner::new(TENANT)))),
-        false => polls.owner_with(PlainOwner::new(tenant)),
+        true => polls.owner(|_: &Parts| Some(Owner::new(TENANT))),
+        false => polls.owner(tenant),
     };
+    let polls = polls.poll_service();
     Router::new()
         .route("/reports", post(report).route_layer(layer))
         .nest_service("/operations", polls)

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, MemoryStore, OperationId, Outcome, PollService, RecordedResponse,
+    BufferedBody, MemoryStore, OperationId, Operations, Outcome, PollService, RecordedResponse,
     dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::{NewOperation, Repository, Store},
 };
@@ -99,7 +99,9 @@ pub(crate) async fn end(store: &MemoryStore, id: &str, outcome: Outcome<Recorded
 pub(crate) async fn spoken(spoken: &Spoken, outcome: Outcome<RecordedResponse>) -> [Answer; 2] {
     let store = MemoryStore::new();
     end(&store, "q3", outcome).await;
-    let polls = PollService::new(store).dialect(Arc::clone(&spoken.dialect));
+    let polls = Operations::new(store)
+        .dialect(Arc::clone(&spoken.dialect))
+        .poll_service();
     let status = get(polls.clone(), "/operations/q3").await;
     let result = get(polls, &format!("/operations/q3{}", spoken.result)).await;
     [status, result]

@@ -2,7 +2,7 @@
 
 use http::{Request, StatusCode};
 use tower::ServiceExt;
-use tower_operations::{MemoryStore, Outcome, PollService, RecordedResponse};
+use tower_operations::{MemoryStore, Operations, Outcome, PollService, RecordedResponse};
 
 use crate::common::{Answer, end, every_dialect, get, response, spoken};
 
@@ -46,9 +46,10 @@ async fn a_million_levels_overflow_nothing() {
             let outcome = recorded(status, media_type, body.clone()).into_outcome();
             let store = MemoryStore::new();
             end(&store, "q3", outcome).await;
-            let polls = PollService::new(store)
-                .listing()
-                .dialect(dialect.dialect.clone());
+            let polls = Operations::new(store)
+                .dialect(dialect.dialect.clone())
+                .poll_service()
+                .listing();
             for path in ["/operations/q3", "/operations/"] {
                 let request = Request::get(path).body(()).unwrap();
                 let answer = polls

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, MemoryStore, PollService, RecordedResponse, dialect::not_replayed,
+    BufferedBody, MemoryStore, Operations, RecordedResponse, dialect::not_replayed,
 };
 
 use crate::common::{Answer, end, every_dialect, get};
@@ -22,10 +22,10 @@ fn answered(status: u16, media_type: &'static str, names: &[&'static str]) -> Re
     RecordedResponse::new(response)
 }
 
-async fn polls(recorded: RecordedResponse) -> PollService<MemoryStore> {
+async fn recorded(recorded: RecordedResponse) -> Operations<MemoryStore> {
     let store = MemoryStore::new();
     end(&store, "q3", recorded.into_outcome()).await;
-    PollService::new(store)
+    Operations::new(store)
 }
 
 const FOR_POLLS: &[&str] = &[
@@ -54,11 +54,12 @@ async fn a_field_that_means_something_to_who_polls_never_comes_from_the_service(
                 _ => &[],
             };
             let names = [FOR_POLLS, more].concat();
-            let polls = polls(answered(status, media_type, &names)).await;
+            let operations = recorded(answered(status, media_type, &names)).await;
             // Whatever the application lets through.
-            let polls = polls
+            let polls = operations
                 .replay_headers(|_| true)
-                .dialect(dialect.dialect.clone());
+                .dialect(dialect.dialect.clone())
+                .poll_service();
             let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
             for name in names {
                 let sent = answer.headers.get(name);
@@ -75,8 +76,8 @@ async fn a_recorded_202_is_an_end_to_pollers_that_come_back_to_a_202() {
         if !matches!(dialect.name, "azure" | "arm" | "odata" | "fhir") {
             continue;
         }
-        let polls = polls(answered(202, "application/json", &["location"])).await;
-        let polls = polls.dialect(dialect.dialect.clone());
+        let operations = recorded(answered(202, "application/json", &["location"])).await;
+        let polls = operations.dialect(dialect.dialect.clone()).poll_service();
         let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", dialect.name);
     }
@@ -123,8 +124,8 @@ async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sn
             (400, "application/json"),
             (400, "application/fhir+json"),
         ] {
-            let polls = polls(answered(status, media_type, OF_THE_FIRST)).await;
-            let polls = polls.dialect(dialect.dialect.clone());
+            let operations = recorded(answered(status, media_type, OF_THE_FIRST)).await;
+            let polls = operations.dialect(dialect.dialect.clone()).poll_service();
             let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
             for name in OF_THE_FIRST {
                 let sent = answer.headers.get(*name);
@@ -159,8 +160,13 @@ async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sn
 #[tokio::test]
 async fn a_validator_of_the_service_decides_no_request_to_the_result() {
     for dialect in every_dialect() {
-        let recorded = answered(200, "application/json", &["etag", "last-modified"]);
-        let polls = polls(recorded).await.dialect(dialect.dialect.clone());
+        let operations = recorded(answered(
+            200,
+            "application/json",
+            &["etag", "last-modified"],
+        ))
+        .await;
+        let polls = operations.dialect(dialect.dialect.clone()).poll_service();
         for (name, value) in [
             ("if-none-match", "\"777\""),
             ("if-match", "\"other\""),
@@ -189,11 +195,13 @@ async fn an_application_may_set_any_field_of_a_replay() {
     };
     for keeps_first in [true, false] {
         for (media_type, is_attached) in [("text/html", true), ("application/json", false)] {
-            let polls = polls(answered(200, media_type, &["x-internal", "set-cookie"])).await;
-            let polls = match keeps_first {
-                true => polls.replay_headers(|_| true).map_replay(attach),
-                false => polls.map_replay(attach).replay_headers(|_| true),
+            let answered = answered(200, media_type, &["x-internal", "set-cookie"]);
+            let operations = recorded(answered).await;
+            let operations = match keeps_first {
+                true => operations.replay_headers(|_| true).map_replay(attach),
+                false => operations.map_replay(attach).replay_headers(|_| true),
             };
+            let polls = operations.poll_service();
             let answer = get(polls, "/operations/q3/result").await;
             assert_eq!(
                 answer.headers.contains_key("content-disposition"),
@@ -208,7 +216,8 @@ async fn an_application_may_set_any_field_of_a_replay() {
 #[tokio::test]
 async fn a_status_that_has_no_content_is_replayed_without_a_body() {
     for status in [204, 205, 304] {
-        let polls = polls(answered(status, "application/json", &[])).await;
+        let operations = recorded(answered(status, "application/json", &[])).await;
+        let polls = operations.poll_service();
         let answer = get(polls, "/operations/q3/result").await;
         assert_eq!(answer.status.as_u16(), status);
         assert_eq!(answer.body, "");

@@ -6,8 +6,8 @@ use http::{Request, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, Drain, Failure, FailureKind, Idempotency, MemoryStore,
-    OperationHandle, Outcome, PollService, RecordedResponse, RequestBody, RunService,
+    AsyncAcceptLayer, BufferedBody, Failure, FailureKind, Idempotency, MemoryStore,
+    OperationHandle, Operations, Outcome, PollService, RecordedResponse, RequestBody, RunService,
     run::AcceptedRequest,
     store::{Created, NewOperation, Repository, Store},
 };
@@ -84,11 +84,11 @@ async fn a_key_stands_for_a_failure_of_the_service_whatever_type_the_service_giv
 #[tokio::test(start_paused = true)]
 async fn a_drain_counts_as_finished_what_the_service_itself_calls_interrupted() {
     for mode in Mode::ALL {
-        let (layer, drain): (_, Drain) = AsyncAcceptLayer::with_drain(MemoryStore::new());
-        let layer = mode.on(layer);
+        let operations = Operations::new(MemoryStore::new());
+        let layer = mode.on(operations.layer());
         let first = post(mode, &layer, INTERRUPTED).await;
         assert_eq!(first.status, StatusCode::ACCEPTED, "{mode:?}");
-        let report = drain.drain(Duration::from_secs(30)).await;
+        let report = operations.drain(Duration::from_secs(30)).await;
         assert_eq!((report.finished, report.is_clean()), (1, true), "{mode:?}");
     }
 }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 use tower_operations::{
-    OperationId, Outcome, PollService, Problem, RecordedResponse, Snapshot, StoreFn,
+    OperationId, Operations, Outcome, PollService, Problem, RecordedResponse, Snapshot, StoreFn,
 };
 
 use crate::{
@@ -88,7 +88,9 @@ async fn no_failure_breaks_its_connection() {
                 Snapshot::from(Outcome::<u32>::failed(problem))
             }))
         };
-        let polls = PollService::read_only(StoreFn::new(known)).dialect(dialect.dialect.clone());
+        let polls = Operations::new(StoreFn::new(known))
+            .dialect(dialect.dialect.clone())
+            .read_only_poll_service();
         let server = Server::hyper(polls.clone()).await;
         let mut client = server.http1().await;
         for at in 0..LIES.len() {

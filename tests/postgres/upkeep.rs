@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, query_scalar, raw_sql};
 use tokio::time::{Instant, sleep};
 use tower_operations::{
-    AsyncAcceptLayer, PostgresStore, RecoveryStats,
+    Operations, PostgresStore, RecoveryStats,
     store::{HealthWarning, LeaseConfig, NodeId, Repository, Store},
 };
 
@@ -38,7 +38,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
             node: NodeId::new(),
             term: Duration::from_millis(300),
         };
-        let recovery = AsyncAcceptLayer::new(store.clone()).lease(lease).recovery();
+        let recovery = Operations::new(store.clone()).lease(lease).recovery();
         all.push(recovery.stats());
         tokio::spawn(recovery.run());
     }

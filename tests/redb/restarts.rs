@@ -15,8 +15,8 @@ use std::{
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    AsyncAcceptLayer, BufferedBody, FailureKind, OperationHandle, OperationId, Problem,
-    RecordedResponse, RequestBody, State,
+    BufferedBody, FailureKind, OperationHandle, OperationId, Operations, Problem, RecordedResponse,
+    RequestBody, State,
     store::{List, ListQuery, Record, RedbStore, Store},
 };
 
@@ -48,7 +48,10 @@ async fn victim() {
     let store = RedbStore::open(path).unwrap();
     println!("open");
     // With the lease that a layer has unless it is told otherwise.
-    let layer = AsyncAcceptLayer::new(store.clone()).rerun_if(|parts| parts.uri.path() == "/again");
+    let operations = Operations::new(store.clone());
+    let layer = operations
+        .layer()
+        .rerun_if(|parts| parts.uri.path() == "/again");
     let inner = service_fn(async |request: Request<RequestBody<BufferedBody>>| {
         let operation = OperationHandle::from_extensions(request.extensions());
         let id = operation.id().expect("it was accepted").clone();
@@ -64,7 +67,7 @@ async fn victim() {
     let whole = app.clone().map_response(|response| {
         response.map(|_| BufferedBody::default()) // nobody reads it
     });
-    tokio::spawn(layer.recovery().rerun_with(whole, 2 * RESTARTS).run());
+    tokio::spawn(operations.recovery().rerun_with(whole, 2 * RESTARTS).run());
     let mut mine = Vec::new();
     for target in ["/again", "/once"] {
         let request = Request::post(target).body(BufferedBody::default()).unwrap();

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tower_operations::{
-    AsyncAcceptLayer, OperationId,
+    OperationId, Operations,
     store::{AnyStore, HealthWarning, LeaseConfig, NodeId, RedbStore, Repository, Store},
 };
 
@@ -30,8 +30,9 @@ async fn recovery_deletes_what_has_expired() {
         term: Duration::from_millis(300),
     };
     // Also where the store was chosen at run time.
-    let layer = AsyncAcceptLayer::new(AnyStore::new(store.clone())).lease(lease);
-    let recovery = layer.recovery();
+    let recovery = Operations::new(AnyStore::new(store.clone()))
+        .lease(lease)
+        .recovery();
     let stats = recovery.stats();
     let running = tokio::spawn(recovery.run());
     let begun = Instant::now();

@@ -4,8 +4,7 @@ use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_operations::{
-    BufferedBody, OperationId, Outcome, PollService, RecordedResponse,
-    accept::PlainOwner,
+    BufferedBody, OperationId, Operations, Outcome, RecordedResponse,
     store::{Created, NewOperation, Owner, Repository, Watch, Written},
 };
 
@@ -43,7 +42,7 @@ pub(crate) async fn costs_what_an_unknown_id_costs<R, C>(
 {
     for owner in [Some(Owner::new("ada")), None] {
         let id = ended(&store, owner.clone()).await;
-        let polls = PollService::new(store.clone()).owner_with(PlainOwner::new(user));
+        let polls = Operations::new(store.clone()).owner(user).poll_service();
         for (method, suffix) in REQUESTS {
             let mut ask = async |id: &OperationId| {
                 cost();

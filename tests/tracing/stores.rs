@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower_operations::{
-    OperationHandle, Progress,
+    OperationHandle, Operations, Progress,
     store::{LeaseConfig, NewOperation, NodeId, Repository, Store, StoreError},
 };
 
@@ -104,10 +104,12 @@ fn of(said: &Said, id: &OperationId) -> Vec<String> {
 
 /// A layer with a short lease, on which a handler that reports every second is at work.
 async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
-    let layer = AsyncAcceptLayer::new(store.clone()).lease(LeaseConfig {
-        node: NodeId::named("n"),
-        term: Duration::from_secs(30),
-    });
+    let layer = Operations::new(store.clone())
+        .lease(LeaseConfig {
+            node: NodeId::named("n"),
+            term: Duration::from_secs(30),
+        })
+        .layer();
     let id = accept_by(&layer, |request| async move {
         let operation = OperationHandle::from_extensions(request.extensions());
         for page in 1..1_000 {

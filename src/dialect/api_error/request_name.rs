@@ -7,7 +7,7 @@ use crate::operation::OperationId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestName {
-    /// This `Idempotency-IdempotencyKey`.
+    /// This `Idempotency-Key`.
     Key(Box<str>),
     /// This `Operation-Id`.
     Id(OperationId),

@@ -14,7 +14,7 @@ use crate::run::{Dispatch, PATIENCE, QueuedRequest};
 /// use apalis_core::{backend::dequeue::VecDequeBackend, worker::builder::WorkerBuilder};
 /// use axum::{Router, body::Body, http::Request, routing::post};
 /// use tower_operations::{
-///     AsyncAcceptLayer, MemoryStore, PollService, RunService,
+///     MemoryStore, Operations, RunService,
 ///     run::{ApalisDispatch, ApalisWorker},
 /// };
 ///
@@ -22,11 +22,11 @@ use crate::run::{Dispatch, PATIENCE, QueuedRequest};
 ///
 /// let store = MemoryStore::new(); // one that front and workers share, in earnest
 /// let queue = VecDequeBackend::new(); // and `PostgresStorage`, or `RedisStorage`
-/// let layer = AsyncAcceptLayer::hand_off(store.clone(), ApalisDispatch::new(queue.clone()));
-/// tokio::spawn(layer.dispatching_recovery(3).run());
+/// let operations = Operations::dispatching(store.clone(), ApalisDispatch::new(queue.clone()));
+/// tokio::spawn(operations.dispatching_recovery(3).run());
 /// let front: Router = Router::new()
-///     .route("/reports", post(render).route_layer(layer))
-///     .nest_service("/operations", PollService::new(store.clone()));
+///     .route("/reports", post(render).route_layer(operations.layer()))
+///     .nest_service("/operations", operations.poll_service());
 ///
 /// // Elsewhere: the same routes, without the layer.
 /// let app: Router = Router::new().route("/reports", post(render));

@@ -27,14 +27,14 @@ const TABLE: &str = "operations";
 /// pool of the application's, and listens on a connection of its own.
 ///
 /// ```no_run
-/// use tower_operations::{AsyncAcceptLayer, PollService, store::PostgresStore};
+/// use tower_operations::{Operations, store::PostgresStore};
 ///
 /// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = sqlx::PgPool::connect("postgres://localhost/app").await?;
 /// let store = PostgresStore::connect(pool).await?;
-/// let layer = AsyncAcceptLayer::new(store.clone());
-/// tokio::spawn(layer.recovery().run());
-/// let polls = PollService::new(store);
+/// let operations = Operations::new(store);
+/// tokio::spawn(operations.recovery().run());
+/// let (layer, polls) = (operations.layer(), operations.poll_service());
 /// # Ok(())
 /// # }
 /// ```

@@ -1,20 +1,21 @@
+//! The owner of a request.
+
 use hmac::{Hmac, Mac};
 use http::request::Parts;
 use sha2::Sha256;
 
 use crate::store::Owner;
 
-/// Says on whose behalf a request comes.
+/// Extracts the owner of a request.
 ///
-/// `None` is nobody, not everybody: an operation that was accepted for nobody
-/// is there for nobody's requests alone.
+/// `None` is nobody, not everybody: an operation without an owner is seen only by requests
+/// without an owner.
 ///
-/// [`HmacOwner`] and [`PlainOwner`] make one of a closure; which of them it is
-/// to be has to be said wherever the store may be read by others. A
-/// [`MemoryStore`](crate::MemoryStore) is not, and takes the closure itself.
+/// A closure is one, and keeps owners in the store as it names them: whoever can read the
+/// store can read them. A [`HmacOwner`] keeps them as keyed hashes.
 ///
-/// Take the owner from what an outer layer has verified (an extension, say),
-/// and from a bare header only where a gateway sets it.
+/// Take the owner from what an outer layer has verified (an extension, for example), and
+/// from a bare header only where a gateway sets it.
 pub trait ExtractOwner: Send + Sync + 'static {
     /// The owner of the operation that this request becomes.
     fn owner(&self, parts: &Parts) -> Option<Owner>;
@@ -25,62 +26,27 @@ pub trait ExtractOwner: Send + Sync + 'static {
     }
 }
 
-/// Keeps owners as the application names them. Whoever can read the store can
-/// read who they are.
-///
-/// ```
-/// use http::request::Parts;
-/// use tower_operations::{accept::PlainOwner, store::Owner};
-///
-/// #[derive(Clone)]
-/// struct Tenant(u32); // put into the extensions by your authentication
-///
-/// let owner = PlainOwner::new(|parts: &Parts| {
-///     parts.extensions.get().map(|Tenant(number)| Owner::new(number.to_string()))
-/// });
-/// ```
-#[derive(Clone, Copy)]
-pub struct PlainOwner<F>(F);
-
-impl<F: Fn(&Parts) -> Option<Owner>> PlainOwner<F> {
-    /// Keeps what `owner` says as it is.
-    #[must_use]
-    pub fn new(owner: F) -> Self {
-        Self(owner)
-    }
-}
-
-impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for PlainOwner<F> {
+impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F {
     fn owner(&self, parts: &Parts) -> Option<Owner> {
-        self.0(parts)
+        self(parts)
     }
 }
 
-/// Keeps owners as HMAC-SHA-256 (RFC 2104) under a key of the application's, so
-/// that a store that is read by others does not say who they are.
-///
-/// Several keys let one be replaced: operations are created under the first,
-/// and are there for their owner under any of them. A list and an idempotency
-/// key only find what was created under the first.
+/// Keeps owners as HMAC-SHA-256 (RFC 2104) under a key of the application's, so that a
+/// store that others can read does not say who they are.
 ///
 /// ```
 /// use http::request::Parts;
-/// use tower_operations::{
-///     AsyncAcceptLayer, MemoryStore, PollService, accept::HmacOwner, store::Owner,
-/// };
+/// use tower_operations::{HmacOwner, MemoryStore, Operations, Owner};
 ///
 /// #[derive(Clone)]
 /// struct User(String); // put into the extensions by your authentication
 ///
-/// let owner = || {
-///     HmacOwner::new(
-///         |parts: &Parts| parts.extensions.get().map(|User(name)| Owner::new(name.as_str())),
-///         [&b"the key of this month"[..], b"the key of last month"],
-///     )
-/// };
-/// let store = MemoryStore::new();
-/// let layer = AsyncAcceptLayer::new(store.clone()).owner_with(owner());
-/// let polls = PollService::new(store).owner_with(owner());
+/// let owner = HmacOwner::new("the key of this month", |parts: &Parts| {
+///     parts.extensions.get().map(|User(name)| Owner::new(name.as_str()))
+/// });
+/// let operations = Operations::new(MemoryStore::new())
+///     .owner(owner.previous_key("the key of last month"));
 /// ```
 #[derive(Clone)]
 pub struct HmacOwner<F> {
@@ -93,16 +59,19 @@ pub struct HmacOwner<F> {
 const SCHEME: &str = "hmac-sha256:";
 
 impl<F: Fn(&Parts) -> Option<Owner>> HmacOwner<F> {
-    /// Keys what `owner` says, with the first of `keys`.
-    ///
-    /// # Panics
-    /// If there is no key.
+    /// Keeps what `owner` returns under `key`, of any length.
     #[must_use]
-    pub fn new<K: AsRef<[u8]>>(owner: F, keys: impl IntoIterator<Item = K>) -> Self {
-        let keyed = |key: K| Hmac::new_from_slice(key.as_ref()).expect("HMAC takes any key");
-        let keys: Vec<_> = keys.into_iter().map(keyed).collect();
-        assert!(!keys.is_empty(), "a keyed owner needs a key");
+    pub fn new(key: impl AsRef<[u8]>, owner: F) -> Self {
+        let keys = vec![hmac(key)];
         Self { owner, keys }
+    }
+
+    /// Also finds operations that were created under an earlier key, when they are asked for
+    /// by id. A list and an idempotency key only find what was created under the present one.
+    #[must_use]
+    pub fn previous_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.keys.push(hmac(key));
+        self
     }
 
     fn digest(&self, owner: &Owner) -> Owner {
@@ -140,18 +109,16 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for Hm
     }
 }
 
+fn hmac(key: impl AsRef<[u8]>) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key.as_ref()).expect("HMAC takes a key of any length")
+}
+
 fn digest_of(owner: &Owner) -> Option<Vec<u8>> {
     let hex = owner.as_str().strip_prefix(SCHEME)?.as_bytes();
     let digit = |byte: u8| char::from(byte).to_digit(16);
     hex.chunks(2)
         .map(|pair| Some((digit(*pair.first()?)? * 16 + digit(*pair.get(1)?)?) as u8))
         .collect()
-}
-
-impl<F> std::fmt::Debug for PlainOwner<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PlainOwner").finish_non_exhaustive()
-    }
 }
 
 impl<F> std::fmt::Debug for HmacOwner<F> {
@@ -169,15 +136,14 @@ mod tests {
     use super::*;
 
     fn keyed(keys: &[&str]) -> HmacOwner<impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> {
-        HmacOwner::new(
-            |parts: &Parts| {
-                parts
-                    .headers
-                    .get("x-user")
-                    .map(|user| Owner::new(user.to_str().unwrap()))
-            },
-            keys.to_vec(),
-        )
+        let by_header = |parts: &Parts| {
+            let user = parts.headers.get("x-user")?;
+            Some(Owner::new(user.to_str().unwrap()))
+        };
+        let first = HmacOwner::new(keys[0], by_header);
+        keys[1..]
+            .iter()
+            .fold(first, |owner, key| owner.previous_key(key))
     }
 
     fn parts(user: Option<&str>) -> Parts {
