@@ -115,7 +115,7 @@ pub use operation::{
     OperationId, OperationView, Outcome, Payload, PayloadView, Problem, Progress, RecordedResponse,
     Snapshot, State, StateSet, Status, ToJson, UnknownState,
 };
-pub use operations::Operations;
+pub use operations::{Operations, Spawn, SpawnError};
 pub use owner::{ExtractOwner, HmacOwner};
 pub use poll::PollService;
 pub use run::{

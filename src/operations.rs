@@ -1,5 +1,7 @@
 //! One object from which everything else is made.
 
+mod spawn;
+
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, request::Parts};
@@ -14,6 +16,8 @@ use crate::{
     settings::SharedSettings,
     store::{Health, Lease, LeaseConfig, Repository, Store, StoreError, Watch},
 };
+
+pub use spawn::{Spawn, SpawnError};
 
 /// Operations in one store: makes the layer, the poll service and the recovery, and shuts
 /// them down.
@@ -145,13 +149,15 @@ impl<R: Store, D> Operations<R, D> {
         PollService::reading(Arc::clone(&self.runtime), Arc::clone(&self.shared))
     }
 
-    /// Asks the store whether it can be used, and what makes it less durable than it was
-    /// opened with.
+    /// Reads from the store, and returns what makes it less durable than it was opened with:
+    /// a health check of a process.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be reached.
     pub async fn ping(&self) -> Result<Health, StoreError> {
-        self.runtime.store.health().await
+        let store = &self.runtime.store;
+        store.get(&OperationId::new()).await?;
+        store.health().await
     }
 }
 

@@ -3,16 +3,18 @@
 
 #[path = "support/hooked.rs"]
 mod hooked;
+#[path = "support/said.rs"]
+mod said;
 
 use std::{
     convert::Infallible,
-    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
+use said::Said;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -22,48 +24,9 @@ use tower_operations::{
     AsyncAcceptLayer, BufferedBody, MemoryStore, OperationId, Operations, Outcome, RequestBody,
     store::{Health, HealthWarning, Repository, Store, StoreError, Written},
 };
-use tracing::{Event, Level, Subscriber, field::Field};
-use tracing_subscriber::{layer::Context, prelude::*};
+use tracing::Level;
 
 const TERM: Duration = Duration::from_secs(30);
-
-/// What was said at a level or above, a line each.
-#[derive(Clone)]
-struct Said {
-    lines: Arc<Mutex<Vec<String>>>,
-    from: Level,
-}
-
-impl Said {
-    fn from(from: Level) -> (Self, tracing::subscriber::DefaultGuard) {
-        let said = Self {
-            lines: Arc::default(),
-            from,
-        };
-        let subscriber = tracing_subscriber::registry().with(said.clone());
-        (said, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.lines.lock().unwrap())
-    }
-}
-
-impl<S: Subscriber> tracing_subscriber::Layer<S> for Said {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        struct Line(String);
-        impl tracing::field::Visit for Line {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                self.0.push_str(&format!(" {field}={value:?}"));
-            }
-        }
-        if *event.metadata().level() <= self.from {
-            let mut line = Line(event.metadata().level().to_string());
-            event.record(&mut line);
-            self.lines.lock().unwrap().push(line.0);
-        }
-    }
-}
 
 /// A store that says when it was asked to delete what has expired.
 fn purged_at() -> (Hooked, Arc<Mutex<Vec<Instant>>>) {

@@ -28,6 +28,20 @@ impl AcceptedRequest {
         Self::of(record, Box::new(request.into()), false, &Span::current())
     }
 
+    /// The same of an operation that no request has made.
+    pub(crate) fn of_work(record: &Record<RecordedResponse>) -> Self {
+        let operation = record.operation();
+        let span = tracing::info_span!(
+            parent: None,
+            "operation",
+            operation.id = %operation.id(),
+            operation.name = operation.metadata().name(),
+        );
+        span.follows_from(Span::current());
+        let request = Request::new(BufferedBody::default());
+        Self::within(record, Box::new(request.into()), false, span)
+    }
+
     /// The same of a request that the store has, to be run again.
     pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), true, &Span::current())
@@ -37,12 +51,21 @@ impl AcceptedRequest {
     /// comes from.
     pub(super) fn of(
         record: &Record<RecordedResponse>,
-        mut request: Box<BufferedRequest>,
+        request: Box<BufferedRequest>,
         kept: bool,
         cause: &Span,
     ) -> Self {
+        let span = operation_span(record.operation().id(), &request.parts, cause);
+        Self::within(record, request, kept, span)
+    }
+
+    fn within(
+        record: &Record<RecordedResponse>,
+        mut request: Box<BufferedRequest>,
+        kept: bool,
+        span: Span,
+    ) -> Self {
         let id = record.operation().id().clone();
-        let span = operation_span(&id, &request.parts, cause);
         // Whose start is counted already is not counted again.
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);

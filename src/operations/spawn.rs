@@ -1,0 +1,269 @@
+//! Work that is no HTTP request.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout};
+use tower::service_fn;
+
+use super::Operations;
+use crate::{
+    operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
+    run::{
+        AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, RunLimits, Runtime,
+        log_end, operate, retry_until_certain,
+    },
+    store::{Created, Lease, NewOperation, Owner, Record, StoreError, Written},
+};
+
+/// How long the store may take to say that the operation was created.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl<R: Lease<Output = RecordedResponse>> Operations<R> {
+    /// Runs work that is no HTTP request, from a message or a timer for example, as an
+    /// operation under this name: with the same lease, limits, cancel, progress and drain.
+    ///
+    /// The returned value is to be awaited. It is ready once the operation is in the store;
+    /// the work goes on in a task of its own. The result is kept as JSON, as the response
+    /// 200 of a service would be; an error is kept as its [`Problem`].
+    ///
+    /// The work is a closure, which no store can keep: if its node dies, the recovery of
+    /// another ends the operation as `interrupted`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use http::StatusCode;
+    /// use tower_operations::{MemoryStore, Operations, Problem, Progress};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Report { pages: u32 }
+    ///
+    /// let operations = Operations::new(MemoryStore::new());
+    /// let id = operations
+    ///     .spawn("render", |handle| async move {
+    ///         for page in 1..=5 {
+    ///             handle.progress(Progress::from_count(page, 5).with_unit("pages"));
+    ///         }
+    ///         match handle.cancellation().is_cancelled() {
+    ///             true => Err(Problem::new(StatusCode::CONFLICT)),
+    ///             false => Ok(Report { pages: 5 }),
+    ///         }
+    ///     })
+    ///     .await?;
+    /// // A client polls it like any other, below `/operations/{id}`.
+    /// # let _ = id;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// The future panics if it is polled outside of a tokio runtime.
+    pub fn spawn<W, F, T, E>(&self, name: impl Into<Arc<str>>, work: W) -> Spawn<R, W>
+    where
+        W: FnOnce(OperationHandle) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Serialize + 'static,
+        E: Into<Problem> + 'static,
+    {
+        Spawn {
+            runtime: Arc::clone(&self.runtime),
+            limits: self.limits,
+            knows_owners: self.shared.owner.is_some(),
+            new: NewOperation::new(OperationId::new()).name(Some(name.into())),
+            work,
+        }
+    }
+}
+
+/// An operation that is to be [spawned](Operations::spawn) once this is awaited.
+#[must_use = "nothing is spawned until it is awaited"]
+pub struct Spawn<R, W> {
+    runtime: Arc<Runtime<R>>,
+    limits: RunLimits,
+    knows_owners: bool,
+    new: NewOperation,
+    work: W,
+}
+
+impl<R, W> Spawn<R, W> {
+    /// Sets the owner of the operation; none by default.
+    pub fn owner(mut self, owner: Option<Owner>) -> Self {
+        self.new = self.new.owner(owner);
+        self
+    }
+
+    /// Sets the id of the operation; a random one by default.
+    pub fn id(mut self, id: OperationId) -> Self {
+        self.new.id = id;
+        self
+    }
+}
+
+/// Why work was not [spawned](Operations::spawn). It does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// As many operations are in flight as may be, in all or of this owner.
+    #[error("too many operations are in flight")]
+    Full,
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    Closed,
+    /// There is an operation with this id.
+    #[error("the id is taken")]
+    IdTaken,
+    /// The store did not create the operation in 5 seconds, or refused to. If it did so
+    /// late, the operation ends as `interrupted`.
+    #[error("the operation was not created")]
+    Store(#[source] StoreError),
+}
+
+impl<R, W, F, T, E> IntoFuture for Spawn<R, W>
+where
+    R: Lease<Output = RecordedResponse>,
+    W: FnOnce(OperationHandle) -> F + Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Serialize + 'static,
+    E: Into<Problem> + 'static,
+{
+    type Output = Result<OperationId, SpawnError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Dropped before it is ready, it leaves an operation that runs, or none.
+    fn into_future(self) -> Self::IntoFuture {
+        let Self {
+            runtime,
+            limits,
+            knows_owners,
+            mut new,
+            work,
+        } = self;
+        new.lease = Some(runtime.lease().clone());
+        let mut work = Some(work);
+        let service = service_fn(move |request: Request<BufferedBody>| {
+            let handle = OperationHandle::from_extensions(request.extensions());
+            let running = work.take().map(|work| work(handle));
+            async move {
+                let done = match running {
+                    Some(running) => running.await.map_err(Into::into),
+                    None => Err(FailureKind::InnerError.into()),
+                };
+                Ok::<_, Infallible>(response(done))
+            }
+        });
+        let (tell, told) = oneshot::channel();
+        Box::pin(async move {
+            let admitted = match knows_owners {
+                true => runtime.in_flight.admit_for(new.owner.clone()),
+                false => runtime.in_flight.admit(),
+            };
+            let admitted = admitted.map_err(|refused| match refused {
+                AdmissionError::Full | AdmissionError::FullForOwner => SpawnError::Full,
+                AdmissionError::Closed => SpawnError::Closed,
+            })?;
+            let id = new.id.clone();
+            tokio::spawn(async move {
+                let Some((record, admitted)) = created(&runtime, new, admitted, tell).await else {
+                    return;
+                };
+                let accepted = AcceptedRequest::of_work(&record).admitted(admitted);
+                // How it ended is in the store, or this node was abandoned.
+                let _ = operate(runtime, limits, service, accepted).await;
+            });
+            match told.await {
+                Ok(answer) => answer.map(|()| id),
+                Err(_) => Err(SpawnError::Closed),
+            }
+        })
+    }
+}
+
+/// Creates the operation and tells of it. What is created after an error was told is ended:
+/// its caller may have tried again.
+async fn created<R>(
+    runtime: &Arc<Runtime<R>>,
+    new: NewOperation,
+    admitted: AdmissionPermit,
+    tell: oneshot::Sender<Result<(), SpawnError>>,
+) -> Option<(Arc<Record<RecordedResponse>>, AdmissionPermit)>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let (id, token) = (new.id.clone(), new.token);
+    let mut creating = Box::pin(retry_until_certain(runtime, || {
+        runtime.store.create(new.clone())
+    }));
+    let in_time = timeout(PATIENCE, &mut creating).await;
+    let is_late = in_time.is_err();
+    let mut tell = Some(tell);
+    let mut say = |answer| {
+        if let Some(tell) = tell.take() {
+            // Whoever has asked may be gone.
+            let _ = tell.send(answer);
+        }
+    };
+    let created = match in_time {
+        Ok(created) => created,
+        Err(_) => {
+            let error = StoreError::unavailable("it did not answer in time");
+            say(Err(SpawnError::Store(error)));
+            creating.await
+        }
+    };
+    match created {
+        Ok(Created::New(record) | Created::Existing(record)) if record.token() == token => {
+            if !is_late {
+                say(Ok(()));
+                return Some((record, admitted));
+            }
+            let ended = retry_until_certain(runtime, || {
+                let outcome = Outcome::failed(FailureKind::Interrupted);
+                runtime.store.finish(&id, token, outcome, None)
+            });
+            if let Ok(Written::Done(record)) = ended.await {
+                log_end(&record);
+            }
+        }
+        Ok(_) => say(Err(SpawnError::IdTaken)),
+        Err(error) => say(Err(SpawnError::Store(error))),
+    }
+    None
+}
+
+/// What a service would have answered.
+fn response<T: Serialize>(done: Result<T, Problem>) -> Response<BufferedBody> {
+    let done = done.and_then(|value| {
+        serde_json::to_vec(&value).map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a result is no JSON"
+            );
+            FailureKind::InnerError.into()
+        })
+    });
+    match done {
+        Ok(json) => {
+            let mut response = Response::new(BufferedBody::from(json));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl<R, W> fmt::Debug for Spawn<R, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawn")
+            .field("new", &self.new)
+            .finish_non_exhaustive()
+    }
+}
