@@ -141,9 +141,7 @@ mod tests {
             Some(Owner::new(user.to_str().unwrap()))
         };
         let first = HmacOwner::new(keys[0], by_header);
-        keys[1..]
-            .iter()
-            .fold(first, |owner, key| owner.previous_key(key))
+        keys[1..].iter().fold(first, HmacOwner::previous_key)
     }
 
     fn parts(user: Option<&str>) -> Parts {

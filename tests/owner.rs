@@ -381,9 +381,7 @@ async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
 async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
     let keyed = |keys: &[&str]| {
         let first = HmacOwner::new(keys[0], by_header);
-        keys[1..]
-            .iter()
-            .fold(first, |owner, key| owner.previous_key(key))
+        keys[1..].iter().fold(first, HmacOwner::previous_key)
     };
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone())

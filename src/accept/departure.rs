@@ -13,7 +13,7 @@ use super::{
     refuse::Refusal,
     repeated::repeated,
     reservation::ReservedKey,
-    responder::{AcceptAnswer, AcceptResponder, CreatedOperation, Verdict},
+    responder::{AcceptAnswer, AcceptResponder, AcceptVerdict, CreatedOperation},
 };
 use crate::{
     operation::RecordedResponse,
@@ -83,7 +83,7 @@ where
     fn leave(
         mut self,
         made: Result<CreateOutcome, Refusal>,
-    ) -> ControlFlow<Verdict, Leaving<S, R>> {
+    ) -> ControlFlow<AcceptVerdict, Leaving<S, R>> {
         let record = match made {
             Ok(CreateOutcome::New(record)) => record,
             Ok(CreateOutcome::Repeated(record)) => {
@@ -120,7 +120,7 @@ where
 }
 
 /// Gives it to whoever does its work.
-async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<Verdict>)
+async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<AcceptVerdict>)
 where
     S: Handler,
     R: Lease<Output = RecordedResponse>,

@@ -16,7 +16,7 @@ use super::{
     lent_body::RemainingBody,
     mode::ReplyKind,
     refuse::Refusal,
-    responder::{AcceptAnswer, AcceptResponder, CreatedOperation, Verdict},
+    responder::{AcceptAnswer, AcceptResponder, AcceptVerdict, CreatedOperation},
 };
 use crate::{
     operation::BufferedBody,
@@ -37,7 +37,7 @@ pub(super) enum Going<P, E> {
 
 /// An operation that is being created, whatever the client does.
 pub(super) struct Creating {
-    created: oneshot::Receiver<Verdict>,
+    created: oneshot::Receiver<AcceptVerdict>,
     front: AcceptResponder,
 }
 
@@ -45,7 +45,7 @@ impl Creating {
     /// By a task that says what has become of it.
     pub(super) fn by<P, E, F>(
         front: AcceptResponder,
-        task: impl FnOnce(oneshot::Sender<Verdict>) -> F,
+        task: impl FnOnce(oneshot::Sender<AcceptVerdict>) -> F,
     ) -> Going<P, E>
     where
         F: Future<Output = ()> + Send + 'static,

@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::{
     policy::Policy,
     refuse::Refusal,
-    responder::{AcceptAnswer, CreatedOperation, Verdict},
+    responder::{AcceptAnswer, AcceptVerdict, CreatedOperation},
 };
 use crate::{
     dialect::{ApiError, Context, RequestName, Urls},
@@ -20,7 +20,7 @@ pub(super) fn repeated(
     parts: &Parts,
     record: &Record<RecordedResponse>,
     name: RequestName,
-) -> Verdict {
+) -> AcceptVerdict {
     // It was answered with a 503: this is no other request.
     if record.was_not_dispatched() {
         return Err(Refusal::Unavailable);

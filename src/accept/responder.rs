@@ -27,7 +27,7 @@ pub(super) enum AcceptAnswer {
 }
 
 /// Whether a request has become an operation, and why not.
-pub(super) type Verdict = Result<AcceptAnswer, Refusal>;
+pub(super) type AcceptVerdict = Result<AcceptAnswer, Refusal>;
 
 /// An operation as it was created, whatever has happened since.
 ///
@@ -62,7 +62,7 @@ impl AcceptResponder {
         }
     }
 
-    pub(super) fn answer(&self, verdict: &Verdict) -> (Response<BufferedBody>, ReplyKind) {
+    pub(super) fn answer(&self, verdict: &AcceptVerdict) -> (Response<BufferedBody>, ReplyKind) {
         match verdict {
             // The first releases kept those too, which end or break a connection.
             Ok(AcceptAnswer::Answered(kept)) if !kept.is_final() => {

@@ -44,7 +44,7 @@ pub(super) struct OperationHistory {
     /// By the title that they name.
     pub(super) runs: BTreeMap<String, Runs>,
     /// The latest of the polls that were held long, by what they waited for.
-    pub(super) held: BTreeMap<Option<u64>, HeldPoll>,
+    pub(super) held: BTreeMap<Option<u64>, SeenPoll>,
     pub(super) found: Vec<Violation>,
     named: Option<String>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Conflict {
 }
 
 #[derive(Debug)]
-pub(super) struct HeldPoll {
+pub(super) struct SeenPoll {
     pub(super) reading: Interval,
     pub(super) node: String,
     pub(super) wait: u64,
@@ -182,7 +182,7 @@ impl OperationHistory {
 
     /// A poll that was held longer than whoever it waits for may take.
     pub(super) fn held(&mut self, call: &Call, since: Option<u64>, wait: u64) {
-        let held = HeldPoll {
+        let held = SeenPoll {
             reading: call.reading(),
             node: call.node.clone(),
             wait,

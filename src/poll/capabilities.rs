@@ -4,14 +4,16 @@
 //! the service needs no type parameter for it, and the compiler names what a
 //! store lacks.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use crate::{
     operation::{OperationId, Outcome},
-    store::{List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch, Written},
+    store::{
+        BoxFuture, List, ListQuery, Owner, Page, Repository, Store, StoreError, Version, Watch,
+        Written,
+    },
 };
 
-pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type WriteResult<T> = Result<Written<T>, StoreError>;
 
 type ChangedFn<S> = for<'a> fn(
@@ -20,15 +22,15 @@ type ChangedFn<S> = for<'a> fn(
     Version,
     Duration,
     Option<&'a Owner>,
-) -> Boxed<'a, crate::store::Found<<S as Store>::Output>>;
+) -> BoxFuture<'a, crate::store::Found<<S as Store>::Output>>;
 type CancelFn<S> = for<'a> fn(
     &'a S,
     &'a OperationId,
     Version,
     Option<&str>,
-) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
+) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
 type ChangeAtFn<S> =
-    for<'a> fn(&'a S, &'a OperationId, Version) -> Boxed<'a, WriteResult<<S as Store>::Output>>;
+    for<'a> fn(&'a S, &'a OperationId, Version) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
 
 pub(super) struct Capabilities<S: Store> {
     /// [`Watch::changed_for`].
@@ -38,7 +40,8 @@ pub(super) struct Capabilities<S: Store> {
     pub(super) list: Option<ListFn<S>>,
 }
 
-type ListFn<S> = for<'a> fn(&'a S, &'a ListQuery) -> Boxed<'a, ListResult<<S as Store>::Output>>;
+type ListFn<S> =
+    for<'a> fn(&'a S, &'a ListQuery) -> BoxFuture<'a, ListResult<<S as Store>::Output>>;
 type ListResult<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct EndCapability<S: Store> {

@@ -1,7 +1,7 @@
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+    BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
     LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Repository,
     Reservation, Store, StoreError, Version, Watch, Written, traits::Found,
 };
@@ -48,8 +48,6 @@ impl<T> fmt::Debug for AnyStore<T> {
     }
 }
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// Writes every method of every power three times, from one list: boxed in the
 /// erased trait, boxed from any store, and awaited in [`AnyStore`].
 macro_rules! powers {
@@ -60,9 +58,9 @@ macro_rules! powers {
             fn get_now(&self, id: &OperationId) -> Option<Found<T>>;
             fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<T>>;
             fn never_waits(&self) -> bool;
-            fn released(&self) -> Boxed<'_, ()>;
+            fn released(&self) -> BoxFuture<'_, ()>;
             $($(
-                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
+                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> BoxFuture<'r, $output>
                 where
                     $($($life: 'r),+)?;
             )*)*
@@ -85,13 +83,13 @@ macro_rules! powers {
                 Repository::never_waits(self)
             }
 
-            fn released(&self) -> Boxed<'_, ()> {
+            fn released(&self) -> BoxFuture<'_, ()> {
                 // Made at once, not when it is polled.
                 Box::pin(Lease::released(self))
             }
 
             $($(
-                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> Boxed<'r, $output>
+                fn $method<'r, $($($life),+)?>(&'r self, $($arg: $type),*) -> BoxFuture<'r, $output>
                 where
                     $($($life: 'r),+)?
                 {

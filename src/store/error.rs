@@ -2,6 +2,9 @@ use std::error::Error;
 
 use tower::BoxError;
 
+/// What a store answers.
+pub(crate) type StoreResult<T> = Result<T, StoreError>;
+
 /// Why a store could not do what it was asked.
 ///
 /// # Semantics

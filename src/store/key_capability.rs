@@ -1,18 +1,18 @@
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, time::Duration};
 
-use super::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation, StoreError};
+use super::{BoxFuture, FencingToken, IdempotencyKey, IdempotencyKeys, Reservation, StoreResult};
 use crate::operation::RecordedResponse;
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+type KeyFuture<'a, T> = BoxFuture<'a, StoreResult<T>>;
 type Reserve<R> = for<'a> fn(
     &'a R,
     &'a IdempotencyKey,
     FencingToken,
     Duration,
-) -> Boxed<'a, Reservation<RecordedResponse>>;
+) -> KeyFuture<'a, Reservation<RecordedResponse>>;
 type Settle<R> =
-    for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken, RecordedResponse) -> Boxed<'a, bool>;
-type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> Boxed<'a, bool>;
+    for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken, RecordedResponse) -> KeyFuture<'a, bool>;
+type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> KeyFuture<'a, bool>;
 
 /// The power to reserve keys, captured where it is asked for: whoever has no
 /// use for it needs no store that has it.

@@ -90,6 +90,7 @@ pub use any::AnyStore;
 #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub use durable::EngineStore;
 pub use error::StoreError;
+pub(crate) use error::StoreResult;
 pub use function::{Change, RepositoryFn, StoreFn};
 pub use health::{Health, HealthWarning};
 pub use history::PastVersion;
@@ -107,5 +108,5 @@ pub use redb::{RedbEngine, RedbError, RedbStats, RedbStore};
 pub use redis::{RedisBuilder, RedisEngine, RedisError, RedisStore};
 pub use repository::{Created, Repository, Written};
 pub use requests::{Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Reclaimed};
-pub(crate) use traits::Found;
+pub(crate) use traits::{BoxFuture, Found};
 pub use traits::{IdempotencyKeys, Lease, List, Purge, Store, Watch};

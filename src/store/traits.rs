@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
     FencingToken, Health, IdempotencyKey, LeaseConfig, LeaseHandle, ListQuery, NodeId, Owner, Page,
@@ -74,6 +74,9 @@ fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<
         false => Arc::new(record.without_result()),
     })
 }
+
+/// A future whose type is out of sight.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a read answers.
 pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;

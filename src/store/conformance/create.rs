@@ -245,12 +245,12 @@ where
     }
 }
 
-type Answer = Created<RecordedResponse>;
+type CreateAnswer = Created<RecordedResponse>;
 
 fn create_in_task<R>(
     store: &Arc<R>,
     new: NewOperation,
-) -> impl Future<Output = Answer> + Send + 'static
+) -> impl Future<Output = CreateAnswer> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,
 {
@@ -258,7 +258,7 @@ where
     async move { ok(store.create(new).await) }
 }
 
-async fn assert_one_is_new<R>(store: &R, id: &OperationId, answers: &[Answer]) -> Seen
+async fn assert_one_is_new<R>(store: &R, id: &OperationId, answers: &[CreateAnswer]) -> Seen
 where
     R: Repository<Output = RecordedResponse>,
 {

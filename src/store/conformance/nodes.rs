@@ -57,24 +57,24 @@ impl<R> Nodes<R> {
     }
 }
 
-type Found = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
+type FoundByNode = Result<Option<Arc<Record<RecordedResponse>>>, StoreError>;
 
 impl<R: Store<Output = RecordedResponse>> Store for Nodes<R> {
     type Output = RecordedResponse;
 
-    async fn get(&self, id: &OperationId) -> Found {
+    async fn get(&self, id: &OperationId) -> FoundByNode {
         self.next().get(id).await
     }
 
-    fn get_now(&self, id: &OperationId) -> Option<Found> {
+    fn get_now(&self, id: &OperationId) -> Option<FoundByNode> {
         self.next().get_now(id)
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Found {
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> FoundByNode {
         self.next().get_for(id, owner).await
     }
 
-    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found> {
+    fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<FoundByNode> {
         self.next().get_now_for(id, owner)
     }
 
@@ -138,7 +138,7 @@ impl<R: Repository<Output = RecordedResponse>> Repository for Nodes<R> {
 }
 
 impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
-    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> FoundByNode {
         self.next().changed(id, since, at_most).await
     }
 
@@ -148,7 +148,7 @@ impl<R: Watch<Output = RecordedResponse>> Watch for Nodes<R> {
         since: Version,
         at_most: Duration,
         owner: Option<&Owner>,
-    ) -> Found {
+    ) -> FoundByNode {
         self.next().changed_for(id, since, at_most, owner).await
     }
 }

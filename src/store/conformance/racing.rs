@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use super::subject::{
-    History, Seen, WriteAnswer, assert_absent, assert_unchanged, create, finish, law,
+    Seen, SubjectHistory, WriteAnswer, assert_absent, assert_unchanged, create, finish, law,
     new_operation, no_token, ok, read, start, success, together, version,
 };
 use crate::{
@@ -52,7 +52,7 @@ async fn every_report_is_a_change<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let history = History::default();
+    let history = SubjectHistory::default();
     let pending = create(&**store, new_operation()).await;
     history.saw(&pending);
     let (id, token) = (pending.operation().id(), pending.token());
@@ -92,7 +92,7 @@ async fn one_end_wins<R>(store: &Arc<R>, round: usize)
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let history = History::default();
+    let history = SubjectHistory::default();
     let pending = create(&**store, new_operation()).await;
     let running = start(&**store, &pending).await;
     history.saw(&pending);
@@ -280,7 +280,7 @@ where
 fn read_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,
-    history: &History,
+    history: &SubjectHistory,
 ) -> impl Future<Output = ()> + Send + 'static
 where
     R: Repository<Output = RecordedResponse>,

@@ -292,9 +292,9 @@ impl Stopwatch {
 
 /// What was ever seen of one operation, by anybody: law 4.
 #[derive(Clone, Default)]
-pub(super) struct History(Arc<Mutex<BTreeMap<Version, Seen>>>);
+pub(super) struct SubjectHistory(Arc<Mutex<BTreeMap<Version, Seen>>>);
 
-impl History {
+impl SubjectHistory {
     pub(super) fn saw(&self, record: &Seen) {
         let version = version(record);
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);

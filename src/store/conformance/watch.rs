@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::subject::{
-    HELD, History, SETTLED, STUCK, Seen, assert_unchanged, create, done, finish, in_time, join,
-    law, new_operation, ok, start, success, together, version,
+    HELD, SETTLED, STUCK, Seen, SubjectHistory, assert_unchanged, create, done, finish, in_time,
+    join, law, new_operation, ok, start, success, together, version,
 };
 use crate::{
     operation::{OperationId, Outcome, Progress, RecordedResponse},
@@ -159,10 +159,10 @@ where
     assert_ends(wait, Some(&ended), "overruling").await;
 }
 
-type Waiting = JoinHandle<Option<Seen>>;
+type HeldWait = JoinHandle<Option<Seen>>;
 
 /// A task that waits for a change after this one.
-async fn wait<R>(store: &Arc<R>, record: &Seen) -> Waiting
+async fn wait<R>(store: &Arc<R>, record: &Seen) -> HeldWait
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
@@ -173,7 +173,7 @@ where
     waiting
 }
 
-async fn assert_ends(waiting: Waiting, record: Option<&Seen>, what: &str) {
+async fn assert_ends(waiting: HeldWait, record: Option<&Seen>, what: &str) {
     let found = in_time(5, &format!("a wait that {what} ends"), join(waiting)).await;
     law!(
         5,
@@ -245,7 +245,7 @@ async fn no_change_is_missed_by_who_waits_again<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {
-    let history = History::default();
+    let history = SubjectHistory::default();
     let pending = create(&**store, new_operation()).await;
     history.saw(&pending);
     let followers: Vec<_> = (0..4)
@@ -279,7 +279,7 @@ where
     }
 }
 
-async fn follow<R>(store: Arc<R>, mut seen: Seen, history: History) -> Seen
+async fn follow<R>(store: Arc<R>, mut seen: Seen, history: SubjectHistory) -> Seen
 where
     R: Repository<Output = RecordedResponse> + Watch,
 {

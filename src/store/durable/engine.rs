@@ -28,11 +28,9 @@ use bytes::Bytes;
 use crate::{
     operation::{OperationId, State, StateSet},
     store::{
-        FencingToken, Health, IdempotencyKey, LeaseHandle, NodeId, Owner, StoreError, Version,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, NodeId, Owner, StoreResult, Version,
     },
 };
-
-type Answer<T> = Result<T, StoreError>;
 
 /// What keeps the cells.
 pub trait Engine: Send + Sync + 'static {
@@ -49,10 +47,14 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         id: &OperationId,
         reader: CellReader<'_>,
-    ) -> impl Future<Output = Answer<Option<Cell>>> + Send;
+    ) -> impl Future<Output = StoreResult<Option<Cell>>> + Send;
 
     /// The same from an engine that never has to wait.
-    fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Answer<Option<Cell>>> {
+    fn read_now(
+        &self,
+        id: &OperationId,
+        reader: CellReader<'_>,
+    ) -> Option<StoreResult<Option<Cell>>> {
         let _ = (id, reader);
         None
     }
@@ -60,7 +62,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Puts in a new cell, and binds its key to it; in the place of one that had
     /// expired by `new.now`, and of a key that is free. Neither happens without
     /// the other.
-    fn insert(&self, new: NewCell<'_>) -> impl Future<Output = Answer<Inserted>> + Send;
+    fn insert(&self, new: NewCell<'_>) -> impl Future<Output = StoreResult<Inserted>> + Send;
 
     /// Puts `next` in the place of the cell that has the stamp `expected`. A cell
     /// that has ended (`next.expires_at`) loses its lease and its request.
@@ -69,7 +71,7 @@ pub trait Engine: Send + Sync + 'static {
         id: &OperationId,
         expected: Stamp,
         next: NextCell<'_>,
-    ) -> impl Future<Output = Answer<Replaced>> + Send;
+    ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
     /// Removes the cell that has the stamp `expected`. The key that is bound to it
     /// stands for `remains` from now on, until `until`.
@@ -79,7 +81,7 @@ pub trait Engine: Send + Sync + 'static {
         expected: Stamp,
         remains: &[u8],
         until: Option<SystemTime>,
-    ) -> impl Future<Output = Answer<Replaced>> + Send;
+    ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
     /// Lets the leases on `held` last for `term` from now on, in one round trip,
     /// and answers those it has no live cell with that token for. Need not be
@@ -88,11 +90,11 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         held: &[LeaseHandle],
         term: Duration,
-    ) -> impl Future<Output = Answer<Vec<LeaseHandle>>> + Send;
+    ) -> impl Future<Output = StoreResult<Vec<LeaseHandle>>> + Send;
 
     /// Lets the leases on `held` end now, so that it shows that nobody holds them. Need
     /// not be durable.
-    fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = Answer<()>> + Send;
+    fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = StoreResult<()>> + Send;
 
     /// At most `limit` live cells that are free, those whose lease has been over for
     /// longest first. A cell without a lease is not among them.
@@ -100,11 +102,15 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         which: ReclaimFilter,
         limit: usize,
-    ) -> impl Future<Output = Answer<Vec<LapsedCell>>> + Send;
+    ) -> impl Future<Output = StoreResult<Vec<LapsedCell>>> + Send;
 
     /// Lets the leases that are over on these live cells last for `term` from now on,
     /// whoever held them: none of them can be taken over. Need not be durable.
-    fn put_aside(&self, ids: &[Bytes], term: Duration) -> impl Future<Output = Answer<()>> + Send;
+    fn put_aside(
+        &self,
+        ids: &[Bytes],
+        term: Duration,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
 
     /// Reserves a key, if it is free or reserved by the same token, and answers
     /// what it stands for otherwise.
@@ -114,7 +120,7 @@ pub trait Engine: Send + Sync + 'static {
         token: FencingToken,
         term: Duration,
         now: SystemTime,
-    ) -> impl Future<Output = Answer<Option<KeyCell>>> + Send;
+    ) -> impl Future<Output = StoreResult<Option<KeyCell>>> + Send;
 
     /// Keeps an answer under a key that is reserved by `token`, for `ttl` from now
     /// on; true also if it is kept already. False if the key is not reserved by
@@ -125,29 +131,34 @@ pub trait Engine: Send + Sync + 'static {
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
-    ) -> impl Future<Output = Answer<bool>> + Send;
+    ) -> impl Future<Output = StoreResult<bool>> + Send;
 
     /// Frees a key that is reserved by `token`; false if it is not.
     fn release_reservation(
         &self,
         key: &IdempotencyKey,
         token: FencingToken,
-    ) -> impl Future<Output = Answer<bool>> + Send;
+    ) -> impl Future<Output = StoreResult<bool>> + Send;
 
     /// Cells of one owner, the newest first, those that expire after `now`. Once their
     /// results have `max_bytes`, no more are read: what comes then has no cell.
-    fn list(&self, ask: ListCells<'_>) -> impl Future<Output = Answer<Vec<ListedCell>>> + Send;
+    fn list(&self, ask: ListCells<'_>)
+    -> impl Future<Output = StoreResult<Vec<ListedCell>>> + Send;
 
     /// Returns the secret of list cursors: random, the same for all nodes, and stored as
     /// long as the cells are.
-    fn cursor_secret(&self) -> impl Future<Output = Answer<[u8; 32]>> + Send;
+    fn cursor_secret(&self) -> impl Future<Output = StoreResult<[u8; 32]>> + Send;
 
     /// Removes at most `limit` cells that had expired by `now`, with the keys bound
     /// to them, and keys whose time is over. Answers how many cells it removed.
-    fn purge(&self, limit: usize, now: SystemTime) -> impl Future<Output = Answer<usize>> + Send;
+    fn purge(
+        &self,
+        limit: usize,
+        now: SystemTime,
+    ) -> impl Future<Output = StoreResult<usize>> + Send;
 
     /// What is known to keep it from being as durable as it was when it was opened.
-    fn health(&self) -> impl Future<Output = Answer<Health>> + Send;
+    fn health(&self) -> impl Future<Output = StoreResult<Health>> + Send;
 
     /// Somebody begins to wait on this runtime: what hears of other nodes' changes is to be
     /// at work, also if the runtime that it was begun on has gone.
@@ -289,7 +300,7 @@ pub struct LapsedCell {
     /// The operation, by the name that the engine has for it.
     pub id: Bytes,
     /// The cell, unless it is not what was written.
-    pub cell: Answer<Cell>,
+    pub cell: StoreResult<Cell>,
     /// What was kept for running it again.
     pub request: Option<Bytes>,
 }
@@ -341,7 +352,7 @@ pub struct ListedCell {
     /// The operation, by the name that the engine has for it.
     pub id: Bytes,
     /// The cell, if it was read; an error, if it is not what was written.
-    pub cell: Option<Answer<Cell>>,
+    pub cell: Option<StoreResult<Cell>>,
 }
 
 impl ListedCell {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Engine, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter, Shared, head,
+    Engine, EngineShared, EngineStore, LapsedCell, LeaseChange, Notice, ReclaimFilter, head,
     reading::readable, together::together,
 };
 use crate::{
@@ -146,7 +146,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-impl<E: Engine, T> Shared<E, T> {
+impl<E: Engine, T> EngineShared<E, T> {
     /// Puts aside the unfit operations of a look, and has the next look pass over those
     /// that stay in front. Returns whether another look would find others.
     async fn clear(&self, look: &ReclaimLook<T>, term: Duration) -> bool {

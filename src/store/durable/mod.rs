@@ -37,14 +37,14 @@ pub(crate) use hub::Hub;
 /// handles to the same operations. Results are [`RecordedResponse`]s, or of any type
 /// that serde can write and read. Changes are made within a tokio runtime.
 pub struct EngineStore<E, T = RecordedResponse> {
-    shared: Arc<Shared<E, T>>,
+    shared: Arc<EngineShared<E, T>>,
     ttl: Duration,
     /// How far the clock of this node is ahead.
     #[cfg(test)]
     ahead: Duration,
 }
 
-struct Shared<E, T> {
+struct EngineShared<E, T> {
     engine: E,
     hub: Arc<Hub>,
     held: held::LiveRecords<T>,
@@ -63,7 +63,7 @@ impl<E: Engine, T> EngineStore<E, T> {
     /// Keeps operations on `engine`, which tells `hub` of what happens elsewhere.
     pub(crate) fn on(engine: E, hub: Arc<Hub>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(EngineShared {
                 engine,
                 hub,
                 held: held::LiveRecords::new(),

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// By scoped name.
-pub(super) type KeyTable<T> = keyring::KeyTable<Arc<str>, KeyEntry<T>>;
-pub(super) type Keyring<T> = keyring::Keyring<Arc<str>, KeyEntry<T>>;
+pub(super) type StoredKeys<T> = keyring::KeyTable<Arc<str>, KeyEntry<T>>;
+pub(super) type StoredKeyring<T> = keyring::Keyring<Arc<str>, KeyEntry<T>>;
 
 pub(super) struct KeyEntry<T> {
     owner: Option<Owner>,

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use self::{
     expiry_queue::{EarliestExpiry, ExpiryQueue},
-    keys::{KeyTable, Keyring},
+    keys::{StoredKeyring, StoredKeys},
     limits::Limits,
     shard::{HashedId, OperationEntry, Shard, Tick},
 };
@@ -77,11 +77,11 @@ use crate::operation::{OperationId, RecordedResponse};
 /// Times that clients see come from the system's clock, time spans (`ttl`,
 /// leases, waits) from the monotonic one that tokio can pause.
 pub struct MemoryStore<T = RecordedResponse> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<MemoryShared<T>>,
     limits: Limits<T>,
 }
 
-struct Shared<T> {
+struct MemoryShared<T> {
     shards: Box<[Mutex<Shard<T>>]>,
     soonest: EarliestExpiry,
     hasher: foldhash::quality::RandomState,
@@ -90,7 +90,7 @@ struct Shared<T> {
     /// How many operations were ever created.
     created: AtomicU64,
     cursors: CursorKey,
-    keys: KeyTable<T>,
+    keys: StoredKeys<T>,
     mailboxes: Mailboxes,
     released: Arc<WaitCell>,
 }
@@ -129,7 +129,7 @@ impl<T> MemoryStore<T> {
             Mutex::new(Shard::new(expiring))
         };
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(MemoryShared {
                 shards: (0..SHARDS).map(shard).collect(),
                 soonest,
                 hasher,
@@ -137,7 +137,7 @@ impl<T> MemoryStore<T> {
                 room: limits::Usage::default(),
                 created: AtomicU64::new(0),
                 cursors: CursorKey::new(&cursor::new_secret()),
-                keys: KeyTable::new(RINGS),
+                keys: StoredKeys::new(RINGS),
                 mailboxes: Mailboxes::default(),
                 released: Arc::default(),
             }),
@@ -211,7 +211,7 @@ impl<T> MemoryStore<T> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_key(&self, name: &str) -> MutexGuard<'_, Keyring<T>> {
+    fn lock_key(&self, name: &str) -> MutexGuard<'_, StoredKeyring<T>> {
         debug_assert!(!name.is_empty(), "an empty key is none");
         self.shared.keys.lock(self.shared.hasher.hash_one(name))
     }

@@ -6,7 +6,7 @@ use super::{
     MemoryStore,
     eviction::WantedRoom,
     keyring::Keyed,
-    keys::{KeyEntry, Keyring},
+    keys::{KeyEntry, StoredKeyring},
     shard::Tick,
     writing::PURGED_PER_END,
 };
@@ -20,7 +20,7 @@ impl<T: Payload> MemoryStore<T> {
     /// there of this token's own; `None` if the key is free.
     fn stands_for(
         &self,
-        keyring: &Keyring<T>,
+        keyring: &StoredKeyring<T>,
         key: &IdempotencyKey,
         name: &Arc<str>,
         token: FencingToken,

@@ -10,21 +10,19 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    connections::Connections,
+    connections::PostgresConnections,
     error::{Unexpected, store_error},
-    notices::Notices,
+    notices::PostgresNotices,
     statements::Statements,
 };
-use crate::store::StoreError;
-
-type Answer<T> = Result<T, StoreError>;
+use crate::store::{StoreError, StoreResult};
 
 /// PostgreSQL as an engine. It is what a
 /// [`PostgresStore`](super::PostgresStore) stands on.
 pub struct PostgresEngine {
-    pub(super) connections: Arc<Connections>,
+    pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
-    pub(super) notices: Notices,
+    pub(super) notices: PostgresNotices,
     /// Whether it was to be refused if it loses what it acknowledged.
     pub(super) durable: bool,
 }
@@ -47,7 +45,7 @@ impl PostgresEngine {
     pub(super) async fn ask<A>(
         &self,
         ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
-    ) -> Answer<A> {
+    ) -> StoreResult<A> {
         let answered = async {
             let mut lent = self.connections.lend().await?;
             let answer = ask(lent.begin()?).await?;
@@ -60,18 +58,18 @@ impl PostgresEngine {
         }
     }
 
-    pub(super) async fn row(&self, ask: SqlQuery<'_>) -> Answer<PgRow> {
+    pub(super) async fn row(&self, ask: SqlQuery<'_>) -> StoreResult<PgRow> {
         let row = self.ask(async |connection| ask.fetch_optional(connection).await);
         Ok(row.await?.ok_or(Unexpected::Missing("row"))?)
     }
 
-    pub(super) async fn rows(&self, ask: SqlQuery<'_>) -> Answer<Vec<PgRow>> {
+    pub(super) async fn rows(&self, ask: SqlQuery<'_>) -> StoreResult<Vec<PgRow>> {
         self.ask(async |connection| ask.fetch_all(connection).await)
             .await
     }
 
     /// How many rows it was done to.
-    pub(super) async fn count(&self, ask: SqlQuery<'_>) -> Answer<u64> {
+    pub(super) async fn count(&self, ask: SqlQuery<'_>) -> StoreResult<u64> {
         let done = self.ask(async |connection| ask.execute(connection).await);
         Ok(done.await?.rows_affected())
     }

@@ -6,9 +6,9 @@ use tokio::time::timeout;
 use super::{
     PostgresError, PostgresStore,
     asking::PostgresEngine,
-    connections::Connections,
-    names::Names,
-    notices::{Channel, Notices},
+    connections::PostgresConnections,
+    names::PostgresNames,
+    notices::{Channel, PostgresNotices},
     schema,
     statements::Statements,
 };
@@ -104,7 +104,7 @@ impl<T> PostgresBuilder<T> {
     /// # Errors
     /// What [`PostgresError`] says.
     pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
-        let names = Names::new(&self.schema, &self.table)?;
+        let names = PostgresNames::new(&self.schema, &self.table)?;
         {
             let mut connection = match first(&self.pool).await {
                 Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&self.pool).await.into()),
@@ -121,14 +121,14 @@ impl<T> PostgresBuilder<T> {
         let at_most = self.pool.options().get_max_connections() as usize;
         let listening = self.listening;
         let options = (*self.pool.connect_options()).clone();
-        let connections = Connections::new(self.pool, self.connections.unwrap_or(at_most));
+        let connections = PostgresConnections::new(self.pool, self.connections.unwrap_or(at_most));
         let channel = Channel {
             name: names.channel(),
             connections: Arc::clone(&connections),
             statements: Arc::clone(&statements),
             listening: listening.unwrap_or(options),
         };
-        let notices = Notices::begin(channel, Arc::clone(&hub));
+        let notices = PostgresNotices::begin(channel, Arc::clone(&hub));
         let engine = PostgresEngine {
             connections,
             statements,

@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_millis(10);
 /// up. Then it is closed: the server may be unreachable.
 const REST: Duration = Duration::from_secs(5);
 
-pub(super) struct Connections {
+pub(super) struct PostgresConnections {
     pool: PgPool,
     at_most: usize,
     queue: Mutex<ConnectionQueue>,
@@ -63,13 +63,13 @@ struct IdleConnection {
 /// The right to use a connection, and soon a connection.
 pub(super) struct ConnectionPermit {
     /// `None` once it has been passed on.
-    of: Option<Arc<Connections>>,
+    of: Option<Arc<PostgresConnections>>,
     fit: Option<IdleConnection>,
     /// A statement has begun on it and not ended well.
     is_busy: bool,
 }
 
-impl Connections {
+impl PostgresConnections {
     /// # Panics
     /// Outside of a runtime.
     pub(super) fn new(pool: PgPool, at_most: usize) -> Arc<Self> {
@@ -126,7 +126,7 @@ impl Connections {
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        struct PoolWait<'a>(&'a Connections);
+        struct PoolWait<'a>(&'a PostgresConnections);
 
         impl Drop for PoolWait<'_> {
             fn drop(&mut self) {
@@ -192,7 +192,7 @@ impl ConnectionQueue {
 }
 
 /// Gives back what is not needed, as long as there is something to look at.
-struct IdleReaper(Weak<Connections>);
+struct IdleReaper(Weak<PostgresConnections>);
 
 impl IdleReaper {
     async fn run(mut self) {
@@ -233,7 +233,7 @@ impl Drop for IdleReaper {
     }
 }
 
-impl Drop for Connections {
+impl Drop for PostgresConnections {
     fn drop(&mut self) {
         let idle = std::mem::take(&mut self.queue().idle);
         let runtime = self.runtime();

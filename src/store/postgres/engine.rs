@@ -18,7 +18,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult,
         durable::{
             Cell, CellReader, Engine, Inserted, KeyCell, LapsedCell, LeaseChange, ListCells,
             ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
@@ -26,12 +26,10 @@ use crate::{
     },
 };
 
-type Answer<T> = Result<T, StoreError>;
-
 impl PostgresEngine {
     /// A conditional change, which says what it found instead. That may be what was
     /// expected, if somebody else was faster in between.
-    async fn replaced(&self, id: &OperationId, ask: SqlQuery<'_>) -> Answer<Replaced> {
+    async fn replaced(&self, id: &OperationId, ask: SqlQuery<'_>) -> StoreResult<Replaced> {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
         }
@@ -39,7 +37,7 @@ impl PostgresEngine {
         Ok(found.map_or(Replaced::Gone, Replaced::Found))
     }
 
-    async fn insert_with_key(&self, new: &NewCell<'_>) -> Answer<Inserted> {
+    async fn insert_with_key(&self, new: &NewCell<'_>) -> StoreResult<Inserted> {
         let id = new.id.to_string();
         let (version, token) = stamp(new.stamp);
         let key = new.key;
@@ -74,7 +72,7 @@ impl PostgresEngine {
 /// A field has room for 1 GiB less its header, and its transport for less.
 const LARGEST: usize = 512 * 1024 * 1024;
 
-fn fits(value: &[u8]) -> Answer<()> {
+fn fits(value: &[u8]) -> StoreResult<()> {
     match value.len() > LARGEST {
         true => Err(Unexpected::TooLarge(value.len()).into()),
         false => Ok(()),
@@ -85,7 +83,7 @@ impl Engine for PostgresEngine {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
     const KEEPS_EXPIRED: bool = true;
 
-    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         let id = id.to_string();
         let (is_store, owner) = match reader {
             CellReader::Store => (true, None),
@@ -108,7 +106,7 @@ impl Engine for PostgresEngine {
         }
     }
 
-    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+    async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
         fits(new.head)?;
         fits(new.request.unwrap_or_default())?;
         if new.key.is_some() {
@@ -137,7 +135,7 @@ impl Engine for PostgresEngine {
         id: &OperationId,
         expected: Stamp,
         next: NextCell<'_>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         fits(next.head)?;
         fits(next.result.unwrap_or_default())?;
         let name = id.to_string();
@@ -173,7 +171,7 @@ impl Engine for PostgresEngine {
         expected: Stamp,
         remains: &[u8],
         until: Option<SystemTime>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         let name = id.to_string();
         let (version, token) = stamp(expected);
         let ask = query(&self.statements.forget)
@@ -185,7 +183,7 @@ impl Engine for PostgresEngine {
         self.replaced(id, ask).await
     }
 
-    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
         let (ids, tokens) = columns(held);
         let ask = query(&self.statements.renew)
             .bind(ids)
@@ -203,13 +201,13 @@ impl Engine for PostgresEngine {
         lost.collect()
     }
 
-    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> StoreResult<()> {
         let (ids, tokens) = columns(held);
         let ask = query(&self.statements.release).bind(ids).bind(tokens);
         self.count(ask).await.map(drop)
     }
 
-    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> StoreResult<Vec<LapsedCell>> {
         let sql = match which {
             ReclaimFilter::Released => &self.statements.released,
             ReclaimFilter::Over => &self.statements.abandoned,
@@ -219,7 +217,7 @@ impl Engine for PostgresEngine {
         rows.iter().map(abandoned).collect()
     }
 
-    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> StoreResult<()> {
         let ids = ids.iter().filter_map(|id| std::str::from_utf8(id).ok());
         let mut ids: Vec<&str> = ids.collect();
         ids.sort_unstable();
@@ -235,7 +233,7 @@ impl Engine for PostgresEngine {
         token: FencingToken,
         term: Duration,
         now: SystemTime,
-    ) -> Answer<Option<KeyCell>> {
+    ) -> StoreResult<Option<KeyCell>> {
         let name = key.scoped_name();
         let ask = query(&self.statements.reserve)
             .bind(name.as_bytes())
@@ -255,7 +253,7 @@ impl Engine for PostgresEngine {
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
-    ) -> Answer<bool> {
+    ) -> StoreResult<bool> {
         fits(answer)?;
         let name = key.scoped_name();
         let ask = query(&self.statements.settle)
@@ -266,7 +264,11 @@ impl Engine for PostgresEngine {
         Ok(self.count(ask).await? > 0)
     }
 
-    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> StoreResult<bool> {
         let name = key.scoped_name();
         let ask = query(&self.statements.release_key)
             .bind(name.as_bytes())
@@ -274,7 +276,7 @@ impl Engine for PostgresEngine {
         Ok(self.count(ask).await? > 0)
     }
 
-    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
+    async fn list(&self, ask: ListCells<'_>) -> StoreResult<Vec<ListedCell>> {
         let sql = match ask.owner {
             Some(_) => &self.statements.list,
             None => &self.statements.list_nobodys,
@@ -297,13 +299,13 @@ impl Engine for PostgresEngine {
         Ok(listed)
     }
 
-    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
         let row = self.row(query(&self.statements.secret)).await?;
         let secret = bytes(&row, "secret")?;
         Ok(<[u8; 32]>::try_from(&*secret).map_err(|_| Unexpected::Missing("secret"))?)
     }
 
-    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
+    async fn purge(&self, limit: usize, now: SystemTime) -> StoreResult<usize> {
         let now = moment(now).exact;
         let purge = query(&self.statements.purge).bind(now).bind(count(limit));
         let row = self.row(purge).await?;
@@ -313,7 +315,7 @@ impl Engine for PostgresEngine {
         Ok(usize::try_from(purged).unwrap_or_default())
     }
 
-    async fn health(&self) -> Answer<Health> {
+    async fn health(&self) -> StoreResult<Health> {
         let told = self.ask(async |connection| schema::ask_server(connection).await);
         Ok(told.await?.health(self.durable))
     }

@@ -81,7 +81,7 @@ impl EngineStore<PostgresEngine> {
     /// # Errors
     /// If a name cannot be one.
     pub fn migrations(schema: &str, table: &str) -> Result<Vec<String>, PostgresError> {
-        let names = names::Names::new(schema, table)?;
+        let names = names::PostgresNames::new(schema, table)?;
         Ok(schema::scripts(&names).collect())
     }
 }

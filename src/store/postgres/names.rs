@@ -32,12 +32,12 @@ const UNQUALIFIED: [&str; 2] = ["by_", "as_"];
 
 /// A schema and the name of a table in it, both valid.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct PostgresNames {
     schema: Box<str>,
     table: Box<str>,
 }
 
-impl Names {
+impl PostgresNames {
     pub(super) fn new(schema: &str, table: &str) -> Result<Self, PostgresError> {
         let longest = OBJECTS.iter().map(|(_, suffix)| suffix.len()).max();
         for (name, at_most) in [
@@ -103,7 +103,7 @@ mod tests {
             ("Mine", "_o1"),
             (&"s".repeat(63), &"t".repeat(49)),
         ] {
-            Names::new(schema, table).unwrap();
+            PostgresNames::new(schema, table).unwrap();
         }
         for (schema, table) in [
             ("public", ""),
@@ -117,7 +117,7 @@ mod tests {
             (&"s".repeat(64), "operations"),
             ("public", &"t".repeat(50)),
         ] {
-            let refused = Names::new(schema, table);
+            let refused = PostgresNames::new(schema, table);
             assert!(
                 matches!(refused, Err(PostgresError::InvalidName { .. })),
                 "{schema:?}.{table:?}"
@@ -127,12 +127,12 @@ mod tests {
 
     #[test]
     fn every_place_gets_a_name_and_every_store_a_channel() {
-        let names = Names::new("Mine", "ops").unwrap();
+        let names = PostgresNames::new("Mine", "ops").unwrap();
         assert_eq!(
             names.put_into("{operations} {keys} {by_owner} {insert} {operations}"),
             r#""Mine"."ops" "Mine"."ops_keys" "ops_by_owner" "Mine"."ops_insert_1" "Mine"."ops""#
         );
-        let other = Names::new("Mine", "ops_2").unwrap();
+        let other = PostgresNames::new("Mine", "ops_2").unwrap();
         assert_ne!(names.channel(), other.channel());
         assert!(names.channel().len() < LONGEST);
     }

@@ -20,25 +20,25 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{connections::Connections, statements::Statements};
+use super::{connections::PostgresConnections, statements::Statements};
 use crate::store::durable::{Hub, Notice};
 
 /// More than this is told as *anything may have changed*.
 const CAPACITY: usize = 10_000;
 
-pub(super) struct Notices {
+pub(super) struct PostgresNotices {
     outbox: Arc<Outbox>,
     channel: Arc<Channel>,
     hub: Arc<Hub>,
     /// Says whose notices are one's own.
     me: Box<str>,
-    tasks: Mutex<Option<Tasks>>,
+    tasks: Mutex<Option<PostgresTasks>>,
     ended: CancellationToken,
     _until: DropGuard,
 }
 
 /// What goes on in the background, until the store ends or its runtime does.
-struct Tasks {
+struct PostgresTasks {
     listening: JoinHandle<()>,
     sending: JoinHandle<()>,
 }
@@ -62,13 +62,13 @@ enum Gathered {
 /// Where notices go through.
 pub(super) struct Channel {
     pub(super) name: String,
-    pub(super) connections: Arc<Connections>,
+    pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
     /// How a connection is made that can listen.
     pub(super) listening: PgConnectOptions,
 }
 
-impl Notices {
+impl PostgresNotices {
     /// Begins to listen for `hub`.
     pub(super) fn begin(channel: Channel, hub: Arc<Hub>) -> Self {
         let ended = CancellationToken::new();
@@ -91,12 +91,12 @@ impl Notices {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *tasks {
             None => {
-                *tasks = Some(Tasks {
+                *tasks = Some(PostgresTasks {
                     listening: self.listen(),
                     sending: self.send(),
                 });
             }
-            Some(Tasks { listening, sending }) => {
+            Some(PostgresTasks { listening, sending }) => {
                 if listening.is_finished() {
                     *listening = self.listen();
                 }

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, query, query_scalar, raw_sql};
 
-use super::{error::PostgresError, names::Names};
+use super::{error::PostgresError, names::PostgresNames};
 use crate::store::{Health, HealthWarning};
 
 /// The versions of the tables, each from the one before.
@@ -22,7 +22,7 @@ const KNOWN: i32 = MIGRATIONS.len() as i32;
 const LOCK: i64 = 0x746f_7765_725f_6f70;
 
 /// The scripts, with the names in their places.
-pub(super) fn scripts(names: &Names) -> impl Iterator<Item = String> {
+pub(super) fn scripts(names: &PostgresNames) -> impl Iterator<Item = String> {
     MIGRATIONS.iter().map(|script| names.put_into(script))
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn check_server(
 /// are not, if `migrate` is false.
 pub(super) async fn set_up(
     connection: &mut PgConnection,
-    names: &Names,
+    names: &PostgresNames,
     migrate: bool,
 ) -> Result<(), PostgresError> {
     // Without a lock, and without rights that a node may not have.
@@ -129,7 +129,10 @@ pub(super) async fn set_up(
 }
 
 /// The version of the tables that are there, 0 if there are none.
-async fn version(connection: &mut PgConnection, names: &Names) -> Result<i32, PostgresError> {
+async fn version(
+    connection: &mut PgConnection,
+    names: &PostgresNames,
+) -> Result<i32, PostgresError> {
     // Reading the catalogue, and not only asking for the name: a session that has
     // waited for the lock otherwise believes what it knew before.
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = to_regclass($1))";

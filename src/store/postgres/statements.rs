@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use super::names::Names;
+use super::names::PostgresNames;
 
 macro_rules! statements {
     ($($name:ident)*) => {
@@ -15,7 +15,7 @@ macro_rules! statements {
         }
 
         impl Statements {
-            pub(super) fn new(names: &Names) -> Self {
+            pub(super) fn new(names: &PostgresNames) -> Self {
                 let list = include_str!("sql/list.sql");
                 Self {
                     $($name: match stringify!($name) {
@@ -39,7 +39,7 @@ statements! {
 pub(super) struct Sql(Arc<str>);
 
 impl Sql {
-    fn new(names: &Names, sql: &str) -> Self {
+    fn new(names: &PostgresNames, sql: &str) -> Self {
         // The server need not read why.
         let lines = sql.lines().filter(|line| !line.starts_with("--"));
         let lines: Vec<&str> = lines.collect();

@@ -9,12 +9,10 @@ use super::error::{Unexpected, store_error};
 use crate::{
     operation::{State, StateSet},
     store::{
-        FencingToken, StoreError,
+        FencingToken, StoreResult,
         durable::{Cell, KeyCell, LapsedCell, ListedCell, Stamp, StandsFor},
     },
 };
-
-type Answer<T> = Result<T, StoreError>;
 
 /// Times are told in microseconds, of which a `timestamptz` has room for the next
 /// millennia.
@@ -57,22 +55,22 @@ pub(super) fn stamp(stamp: Stamp) -> (i64, i64) {
     (stamp.version.get().cast_signed(), digits(stamp.token))
 }
 
-pub(super) fn bytes(row: &PgRow, column: &'static str) -> Answer<Bytes> {
+pub(super) fn bytes(row: &PgRow, column: &'static str) -> StoreResult<Bytes> {
     Ok(optional_bytes(row, column)?.ok_or(Unexpected::Missing(column))?)
 }
 
-pub(super) fn optional_bytes(row: &PgRow, column: &'static str) -> Answer<Option<Bytes>> {
+pub(super) fn optional_bytes(row: &PgRow, column: &'static str) -> StoreResult<Option<Bytes>> {
     let value: Option<&[u8]> = row.try_get(column).map_err(store_error)?;
     Ok(value.map(Bytes::copy_from_slice))
 }
 
 /// The operation that a row is of.
-pub(super) fn name(row: &PgRow) -> Answer<Bytes> {
+pub(super) fn name(row: &PgRow) -> StoreResult<Bytes> {
     let id: &str = row.try_get("id").map_err(store_error)?;
     Ok(Bytes::copy_from_slice(id.as_bytes()))
 }
 
-pub(super) fn cell(row: &PgRow) -> Answer<Cell> {
+pub(super) fn cell(row: &PgRow) -> StoreResult<Cell> {
     Ok(Cell {
         head: bytes(row, "head")?,
         result: optional_bytes(row, "result")?,
@@ -80,7 +78,7 @@ pub(super) fn cell(row: &PgRow) -> Answer<Cell> {
 }
 
 /// A live operation whose lease is over. Its head may be anything.
-pub(super) fn abandoned(row: &PgRow) -> Answer<LapsedCell> {
+pub(super) fn abandoned(row: &PgRow) -> StoreResult<LapsedCell> {
     let cell = bytes(row, "head").map(|head| Cell {
         head,
         result: None, // it is live
@@ -93,7 +91,7 @@ pub(super) fn abandoned(row: &PgRow) -> Answer<LapsedCell> {
 }
 
 /// A row of a list; of an empty one there is a row all the same.
-pub(super) fn listed(row: &PgRow) -> Answer<Option<ListedCell>> {
+pub(super) fn listed(row: &PgRow) -> StoreResult<Option<ListedCell>> {
     let number: Option<i64> = row.try_get("number").map_err(store_error)?;
     let Some(number) = number else {
         return Ok(None);
@@ -106,11 +104,11 @@ pub(super) fn listed(row: &PgRow) -> Answer<Option<ListedCell>> {
     }))
 }
 
-pub(super) fn text(bytes: Vec<u8>) -> Answer<String> {
+pub(super) fn text(bytes: Vec<u8>) -> StoreResult<String> {
     Ok(String::from_utf8(bytes).map_err(Unexpected::Text)?)
 }
 
-pub(super) fn key_cell(row: &PgRow, stands_for: &str) -> Answer<KeyCell> {
+pub(super) fn key_cell(row: &PgRow, stands_for: &str) -> StoreResult<KeyCell> {
     let fingerprint: &[u8] = row.try_get("fingerprint").map_err(store_error)?;
     Ok(KeyCell {
         fingerprint: fingerprint

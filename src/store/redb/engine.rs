@@ -17,7 +17,7 @@ use super::{
     changes::{DeleteCell, InsertCell, PurgeExpired, ReplaceCell},
     desk::{ReservedRequest, text},
     error::RedbFault,
-    file::{Access, Medium, ReadError, Slot, closed},
+    file::{Access, DatabaseSlot, Medium, ReadError, closed},
     key_changes::{CompleteKey, ReleaseKey, ReserveKey},
     leases::LeaseRequest,
     named_file::NamedFile,
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult,
         durable::{
             Cell, CellReader, Engine, Inserted, KeyCell, LapsedCell, ListCells, ListedCell,
             NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
@@ -37,7 +37,7 @@ use crate::{
 
 /// What the cells of a [`RedbStore`](super::RedbStore) are kept in.
 pub struct RedbEngine {
-    pub(super) slot: Slot,
+    pub(super) slot: DatabaseSlot,
     asks: mpsc::Sender<WriterRequest>,
     counted: Arc<WriterCounters>,
     hot: Arc<CellCache>,
@@ -137,7 +137,7 @@ impl RedbEngine {
         access: &Access,
         id: &[u8],
         reader: CellReader<'_>,
-    ) -> Option<Answer<Option<Cell>>> {
+    ) -> Option<StoreResult<Option<Cell>>> {
         match access.database() {
             Ok(_) => {}
             Err(error) if error.is_transient() => return None,
@@ -154,14 +154,12 @@ impl fmt::Debug for RedbEngine {
     }
 }
 
-type Answer<T> = Result<T, StoreError>;
-
 impl Engine for RedbEngine {
     /// All handles are in this process, and hear everything.
     const READ_AGAIN: Option<Duration> = None;
     const KEEPS_EXPIRED: bool = true;
 
-    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         let id = text(id);
         if let Some(answer) = self.hot(&*self.slot.read().await, &id, reader) {
             return answer;
@@ -177,12 +175,16 @@ impl Engine for RedbEngine {
         self.look(read).await
     }
 
-    fn read_now(&self, id: &OperationId, reader: CellReader<'_>) -> Option<Answer<Option<Cell>>> {
+    fn read_now(
+        &self,
+        id: &OperationId,
+        reader: CellReader<'_>,
+    ) -> Option<StoreResult<Option<Cell>>> {
         let access = self.slot.try_read().ok()?;
         self.hot(&access, &text(id), reader)
     }
 
-    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+    async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
         self.change(InsertCell::from(new)).await
     }
 
@@ -191,7 +193,7 @@ impl Engine for RedbEngine {
         id: &OperationId,
         expected: Stamp,
         next: NextCell<'_>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         self.change(ReplaceCell::new(id, expected, next)).await
     }
 
@@ -201,7 +203,7 @@ impl Engine for RedbEngine {
         expected: Stamp,
         remains: &[u8],
         until: Option<SystemTime>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         let forget = DeleteCell {
             id: id.clone(),
             expected,
@@ -211,22 +213,22 @@ impl Engine for RedbEngine {
         self.change(forget).await
     }
 
-    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
         self.lease(|waiting| LeaseRequest::Renew(held.to_vec(), term, waiting))
             .await
     }
 
-    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> StoreResult<()> {
         self.lease(|waiting| LeaseRequest::Release(held.to_vec(), waiting))
             .await
     }
 
-    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> StoreResult<Vec<LapsedCell>> {
         self.lease(|waiting| LeaseRequest::Abandoned(which, limit, waiting))
             .await
     }
 
-    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> StoreResult<()> {
         self.lease(|waiting| LeaseRequest::PutAside(ids.to_vec(), term, waiting))
             .await
     }
@@ -237,7 +239,7 @@ impl Engine for RedbEngine {
         token: FencingToken,
         term: Duration,
         now: SystemTime,
-    ) -> Answer<Option<KeyCell>> {
+    ) -> StoreResult<Option<KeyCell>> {
         let reserved = ReservedRequest {
             owner: key.owner.clone(),
             fingerprint: key.fingerprint,
@@ -258,7 +260,7 @@ impl Engine for RedbEngine {
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
-    ) -> Answer<bool> {
+    ) -> StoreResult<bool> {
         let settle = CompleteKey {
             name: key.scoped_name(),
             token,
@@ -268,12 +270,16 @@ impl Engine for RedbEngine {
         self.change(settle).await
     }
 
-    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> StoreResult<bool> {
         let name = key.scoped_name();
         self.change(ReleaseKey { name, token }).await
     }
 
-    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
+    async fn list(&self, ask: ListCells<'_>) -> StoreResult<Vec<ListedCell>> {
         let mut page = Vec::<ListedCell>::new();
         let (mut before, owner) = (ask.before, ask.owner.cloned());
         let ListCells {
@@ -305,15 +311,15 @@ impl Engine for RedbEngine {
         Ok(page)
     }
 
-    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
         self.look(reading::secret).await
     }
 
-    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
+    async fn purge(&self, limit: usize, now: SystemTime) -> StoreResult<usize> {
         self.change(PurgeExpired { limit, now }).await
     }
 
-    async fn health(&self) -> Answer<Health> {
+    async fn health(&self) -> StoreResult<Health> {
         let Some(origin) = self.origin.clone() else {
             return Ok(Health::default());
         };

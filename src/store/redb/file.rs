@@ -34,7 +34,7 @@ use crate::{
 /// What everybody reads from and the writer writes to. Whoever uses the
 /// database holds the lock for reading, so that the writer can have it for
 /// itself.
-pub(super) type Slot = Arc<RwLock<Access>>;
+pub(super) type DatabaseSlot = Arc<RwLock<Access>>;
 
 pub(super) enum Access {
     /// The database.

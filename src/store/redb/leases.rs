@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-type Waiting<A> = oneshot::Sender<Result<A, StoreError>>;
+type LeaseReply<A> = oneshot::Sender<Result<A, StoreError>>;
 
 /// What the writer is asked of leases.
 pub(super) enum LeaseRequest {
-    Renew(Vec<LeaseHandle>, Duration, Waiting<Vec<LeaseHandle>>),
-    Release(Vec<LeaseHandle>, Waiting<()>),
-    Abandoned(ReclaimFilter, usize, Waiting<Vec<LapsedCell>>),
-    PutAside(Vec<Bytes>, Duration, Waiting<()>),
+    Renew(Vec<LeaseHandle>, Duration, LeaseReply<Vec<LeaseHandle>>),
+    Release(Vec<LeaseHandle>, LeaseReply<()>),
+    Abandoned(ReclaimFilter, usize, LeaseReply<Vec<LapsedCell>>),
+    PutAside(Vec<Bytes>, Duration, LeaseReply<()>),
 }
 
 impl LeaseRequest {

@@ -26,7 +26,7 @@ use super::{
     desk::{Desk, Holder, Standing, VolatileState},
     error::{RedbError, RedbFault, SharedRedbFault},
     expiring_map::{ExpiringEntry, until},
-    file::{Access, Medium, Opened, Slot, finish},
+    file::{Access, DatabaseSlot, Medium, Opened, finish},
     leases::LeaseRequest,
     rows::millis,
 };
@@ -123,7 +123,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
         Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
-    let slot = Slot::new(Access::Open(database).into());
+    let slot = DatabaseSlot::new(Access::Open(database).into());
     let (asks, asked) = channel(QUEUE);
     let counted = Arc::<WriterCounters>::default();
     let hot = Arc::new(CellCache::new(medium.hot));
@@ -148,7 +148,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
 
 /// What others have of the writer.
 pub(super) struct Started {
-    pub(super) slot: Slot,
+    pub(super) slot: DatabaseSlot,
     pub(super) asks: Sender<WriterRequest>,
     pub(super) counted: Arc<WriterCounters>,
     pub(super) hot: Arc<CellCache>,
@@ -187,7 +187,7 @@ fn adopt(
 struct Writer {
     medium: Medium,
     memory: VolatileState,
-    slot: Slot,
+    slot: DatabaseSlot,
     counted: Arc<WriterCounters>,
     hot: Arc<CellCache>,
 }

@@ -1,6 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{RedisEngine, RedisError, RedisStore, checks, connection::Connections, names::Names};
+use super::{
+    RedisEngine, RedisError, RedisStore, checks, connection::RedisConnections, names::RedisNames,
+};
 use crate::store::durable::Hub;
 
 /// Connects a [`RedisStore`] in other ways than usual.
@@ -72,8 +74,8 @@ impl RedisBuilder {
     /// If the server cannot be reached, or must not be trusted: see
     /// [`RedisError`].
     pub async fn connect<T>(self) -> Result<RedisStore<T>, RedisError> {
-        let names = Names::new(&self.prefix)?;
-        let connections = Connections::new(&self.url, self.patience)?;
+        let names = RedisNames::new(&self.prefix)?;
+        let connections = RedisConnections::new(&self.url, self.patience)?;
         checks::check(connections.first(), &names, self.trusted).await?;
         let hub = Arc::new(Hub::default());
         let engine = RedisEngine::start(connections, names, self.trusted, &hub).await?;

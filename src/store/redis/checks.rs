@@ -2,7 +2,7 @@
 
 use ::redis::{FromRedisValue, Pipeline, Value, cmd};
 
-use super::{RedisError, connection::Connection, names::Names, scripts};
+use super::{RedisError, connection::Connection, names::RedisNames, scripts};
 use crate::store::{Health, HealthWarning, StoreError};
 
 /// The format of what this release writes. It reads those before, and makes them this.
@@ -12,7 +12,7 @@ const FORMAT: &str = "2";
 /// is not known.
 pub(super) async fn check(
     connection: &Connection,
-    names: &Names,
+    names: &RedisNames,
     trusted: bool,
 ) -> Result<(), RedisError> {
     let told = ServerSettings::by(connection, trusted).await?;
@@ -151,7 +151,7 @@ async fn load(connection: &Connection) -> Result<(), RedisError> {
 }
 
 /// Says which format is written here, and reads which one is.
-async fn check_format(connection: &Connection, names: &Names) -> Result<(), RedisError> {
+async fn check_format(connection: &Connection, names: &RedisNames) -> Result<(), RedisError> {
     let mut call = cmd("EVALSHA");
     call.arg(scripts::FORMAT.get_hash())
         .arg(1)

@@ -32,12 +32,12 @@ const LARGEST: usize = 512 << 20;
 const CONNECTIONS: usize = 4;
 
 /// Connections that take turns.
-pub(super) struct Connections {
+pub(super) struct RedisConnections {
     all: [Arc<Connection>; CONNECTIONS],
     turn: AtomicUsize,
 }
 
-impl Connections {
+impl RedisConnections {
     /// Nothing is sent yet.
     pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
         let first = Connection::new(url, patience)?;
@@ -207,7 +207,7 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connections {
+impl fmt::Debug for RedisConnections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The client knows a password.
         let address = self.first().client.get_connection_info().addr();

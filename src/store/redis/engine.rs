@@ -15,16 +15,16 @@ use super::{
         GRACE, KeyArguments, millis, moment, optional, push_cell, push_stamp, removal, words,
     },
     checks,
-    connection::Connections,
+    connection::RedisConnections,
     error::AnswerError,
-    names::Names,
-    notices::Notices,
+    names::RedisNames,
+    notices::RedisNotices,
     scripts,
 };
 use crate::{
     operation::OperationId,
     store::{
-        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError,
+        FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult,
         cursor::new_secret,
         durable::{
             Cell, CellReader, Engine, Hub, Inserted, KeyCell, LapsedCell, LeaseChange, ListCells,
@@ -32,8 +32,6 @@ use crate::{
         },
     },
 };
-
-type Answer<T> = Result<T, StoreError>;
 
 /// The most leases that are renewed, cells that are looked at and cells that are
 /// purged at once: nobody else is served meanwhile.
@@ -46,21 +44,21 @@ const ABANDONED: usize = 1000;
 
 /// What keeps the operations of a [`RedisStore`](super::RedisStore).
 pub struct RedisEngine {
-    connections: Connections,
-    names: Names,
-    notices: Notices,
+    connections: RedisConnections,
+    names: RedisNames,
+    notices: RedisNotices,
     /// Whether what the server does not tell is taken for good.
     trusted: bool,
 }
 
 impl RedisEngine {
     pub(super) async fn start(
-        connections: Connections,
-        names: Names,
+        connections: RedisConnections,
+        names: RedisNames,
         trusted: bool,
         hub: &Arc<Hub>,
     ) -> Result<Self, RedisError> {
-        let notices = Notices::start(connections.first(), names.channel(), hub).await?;
+        let notices = RedisNotices::start(connections.first(), names.channel(), hub).await?;
         Ok(Self {
             connections,
             names,
@@ -78,7 +76,7 @@ impl RedisEngine {
     }
 
     /// A call of a script that changes nothing but what is tidied up by the way.
-    async fn look(&self, script: &Script, call: Cmd) -> Answer<Value> {
+    async fn look(&self, script: &Script, call: Cmd) -> StoreResult<Value> {
         let mut calls = Pipeline::new();
         calls.add_command(call);
         let answers = self.connections.ask_twice(Some(script), &calls).await?;
@@ -91,7 +89,7 @@ impl RedisEngine {
         &self,
         held: &[LeaseHandle],
         term: Option<Duration>,
-    ) -> Answer<Vec<LeaseHandle>> {
+    ) -> StoreResult<Vec<LeaseHandle>> {
         let mut calls = Pipeline::new();
         for held in held.chunks(RENEWED) {
             let mut call = self.call(&scripts::RENEW, &[]);
@@ -130,7 +128,7 @@ impl Engine for RedisEngine {
     /// The server removes it, and traces of it leave as others end.
     const KEEPS_EXPIRED: bool = false;
 
-    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> Answer<Option<Cell>> {
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
         if let CellReader::Owner(owner) = reader {
             let mut call = self.call(&scripts::READ, &[&self.names.cell(id)]);
             call.arg(owner.map_or_else(String::new, |owner| format!(" {}", owner.as_str())));
@@ -145,7 +143,7 @@ impl Engine for RedisEngine {
         answers.pop().map_or(Ok(None), answers::cell)
     }
 
-    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+    async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
         let id = new.id.to_string();
         let names = &self.names;
         let (cell, list) = (names.cell(new.id), names.list(new.owner));
@@ -189,7 +187,7 @@ impl Engine for RedisEngine {
         id: &OperationId,
         expected: Stamp,
         next: NextCell<'_>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         let mut call = self.call(&scripts::REPLACE, &[&self.names.cell(id)]);
         call.arg(id.to_string());
         push_stamp(&mut call, expected);
@@ -224,7 +222,7 @@ impl Engine for RedisEngine {
         expected: Stamp,
         remains: &[u8],
         until: Option<SystemTime>,
-    ) -> Answer<Replaced> {
+    ) -> StoreResult<Replaced> {
         let mut call = self.call(&scripts::FORGET, &[&self.names.cell(id)]);
         call.arg(id.to_string());
         push_stamp(&mut call, expected);
@@ -234,15 +232,15 @@ impl Engine for RedisEngine {
         answers::replaced(self.connections.next().run(&scripts::FORGET, &call).await?)
     }
 
-    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> Answer<Vec<LeaseHandle>> {
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
         self.extend(held, Some(term)).await
     }
 
-    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
+    async fn release(&self, held: &[LeaseHandle]) -> StoreResult<()> {
         self.extend(held, None).await.map(drop)
     }
 
-    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
+    async fn abandoned(&self, which: ReclaimFilter, limit: usize) -> StoreResult<Vec<LapsedCell>> {
         let mut call = self.call(&scripts::ABANDONED, &[]);
         call.arg(limit.min(ABANDONED));
         call.arg(match which {
@@ -252,7 +250,7 @@ impl Engine for RedisEngine {
         answers::abandoned(self.look(&scripts::ABANDONED, call).await?)
     }
 
-    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> Answer<()> {
+    async fn put_aside(&self, ids: &[Bytes], term: Duration) -> StoreResult<()> {
         let mut calls = Pipeline::new();
         for ids in ids.chunks(RENEWED) {
             let mut call = self.call(&scripts::PUT_ASIDE, &[]);
@@ -274,7 +272,7 @@ impl Engine for RedisEngine {
         token: FencingToken,
         term: Duration,
         now: SystemTime,
-    ) -> Answer<Option<KeyCell>> {
+    ) -> StoreResult<Option<KeyCell>> {
         let name = key.scoped_name();
         let mut call = self.call(&scripts::RESERVE, &[&self.names.key(&name)]);
         call.arg(&*name).arg(&*key.name).arg(token.get());
@@ -295,13 +293,17 @@ impl Engine for RedisEngine {
         token: FencingToken,
         answer: &[u8],
         ttl: Duration,
-    ) -> Answer<bool> {
+    ) -> StoreResult<bool> {
         let mut call = self.call(&scripts::SETTLE, &[&self.names.key(&key.scoped_name())]);
         call.arg(token.get()).arg(answer).arg(millis(ttl));
         answers::flag(&self.connections.next().run(&scripts::SETTLE, &call).await?)
     }
 
-    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> StoreResult<bool> {
         let mut call = self.call(
             &scripts::RELEASE_KEY,
             &[&self.names.key(&key.scoped_name())],
@@ -316,7 +318,7 @@ impl Engine for RedisEngine {
         )
     }
 
-    async fn list(&self, ask: ListCells<'_>) -> Answer<Vec<ListedCell>> {
+    async fn list(&self, ask: ListCells<'_>) -> StoreResult<Vec<ListedCell>> {
         let list = self.names.list(ask.owner);
         let mut found: Vec<ListedCell> = Vec::new();
         let mut before = ask.before;
@@ -342,14 +344,14 @@ impl Engine for RedisEngine {
         }
     }
 
-    async fn cursor_secret(&self) -> Answer<[u8; 32]> {
+    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
         let mut call = self.call(&scripts::SECRET, &[&self.names.secret()]);
         call.arg(&new_secret()[..]);
         let secret = self.look(&scripts::SECRET, call).await?;
         answers::secret(secret)
     }
 
-    async fn purge(&self, limit: usize, now: SystemTime) -> Answer<usize> {
+    async fn purge(&self, limit: usize, now: SystemTime) -> StoreResult<usize> {
         let mut purged = 0;
         loop {
             let some = (limit - purged).min(PURGED);
@@ -367,7 +369,7 @@ impl Engine for RedisEngine {
         }
     }
 
-    async fn health(&self) -> Answer<Health> {
+    async fn health(&self) -> StoreResult<Health> {
         checks::health(self.connections.next(), self.trusted).await
     }
 

@@ -12,9 +12,9 @@ const MAX_PREFIX: usize = 64;
 ///
 /// No prefix contains the `/`, so what belongs to one never belongs to another.
 #[derive(Debug, Clone)]
-pub(super) struct Names(Box<str>);
+pub(super) struct RedisNames(Box<str>);
 
-impl Names {
+impl RedisNames {
     pub(super) fn new(prefix: &str) -> Result<Self, RedisError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(allowed) {
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn a_prefix_that_could_reach_into_another_is_refused() {
         for prefix in ["", "a/b", "{a}", "a b", "ü", "*", &"x".repeat(65)] {
-            assert!(Names::new(prefix).is_err(), "{prefix:?}");
+            assert!(RedisNames::new(prefix).is_err(), "{prefix:?}");
         }
-        let names = Names::new("app:operations").unwrap();
+        let names = RedisNames::new("app:operations").unwrap();
         let id = "a.b".parse().unwrap();
         assert_eq!(names.cell(&id), "app:operations/{a.b}");
         assert_eq!(names.key("{a.b}"), "app:operations/key:{a.b}");

@@ -62,19 +62,19 @@ struct NoticeSent {
 
 /// The way out and the way in, as long as the store has handles. The tasks go with the
 /// runtime they were begun on, and are begun again on the next that uses the store.
-pub(super) struct Notices {
+pub(super) struct RedisNotices {
     connection: Arc<Connection>,
     subscriber: Subscriber,
-    tasks: Mutex<Tasks>,
+    tasks: Mutex<RedisTasks>,
 }
 
-struct Tasks {
+struct RedisTasks {
     /// To the one that tells; closed without it.
     sender: mpsc::Sender<Notice>,
     hearing: JoinHandle<()>,
 }
 
-impl Notices {
+impl RedisNotices {
     /// Subscribes, and starts both tasks.
     pub(super) async fn start(
         connection: &Arc<Connection>,
@@ -90,7 +90,7 @@ impl Notices {
             hub: Arc::downgrade(hub),
         };
         let first = subscriber.subscribe().await?;
-        let tasks = Tasks {
+        let tasks = RedisTasks {
             sender: begin_telling(connection, &subscriber),
             hearing: tokio::spawn(subscriber.clone().hear(first)),
         };
@@ -118,13 +118,13 @@ impl Notices {
         let _ = tasks.sender.try_send(notice);
     }
 
-    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+    fn tasks(&self) -> MutexGuard<'_, RedisTasks> {
         // A critical section only moves finished values.
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Notices {
+impl Drop for RedisNotices {
     fn drop(&mut self) {
         self.tasks().hearing.abort();
     }

@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use super::{
     super::subject::{
-        History, LONG, Seen, WriteAnswer, assert_follows, assert_unchanged, in_time, law, ok, read,
-        success, together, version,
+        LONG, Seen, SubjectHistory, WriteAnswer, assert_follows, assert_unchanged, in_time, law,
+        ok, read, success, together, version,
     },
     held, held_by, lease, try_to_take,
 };
@@ -91,7 +91,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     for round in 0..16 {
-        let history = History::default();
+        let history = SubjectHistory::default();
         let mine = lease(LONG);
         let record = held_by(&**store, &mine).await;
         history.saw(&record);

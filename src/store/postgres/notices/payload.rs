@@ -17,7 +17,7 @@ use crate::{
 const LONGEST: usize = 7_900;
 
 #[derive(Serialize, Deserialize)]
-struct Payload<'a> {
+struct NoticePayload<'a> {
     /// Who sent it.
     #[serde(borrow)]
     by: Cow<'a, str>,
@@ -66,7 +66,7 @@ pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
 
 fn json(me: &str, of: Option<Vec<Changed>>, released: bool) -> String {
     let by = me.into();
-    let payload = Payload { by, of, released };
+    let payload = NoticePayload { by, of, released };
     // Nothing in it can fail to be written; if it does, anybody may look again.
     serde_json::to_string(&payload).unwrap_or_default()
 }
@@ -83,7 +83,7 @@ fn escaped(text: &str) -> usize {
 
 /// Tells `hub` what a notification says, unless `me` sent it.
 pub(super) fn read(payload: &str, me: &str, hub: &Hub) {
-    let Ok(payload) = serde_json::from_str::<Payload<'_>>(payload) else {
+    let Ok(payload) = serde_json::from_str::<NoticePayload<'_>>(payload) else {
         // Of a release that says it in another way.
         return hub.missed_some();
     };
