@@ -634,7 +634,7 @@ async fn an_operation_whose_creation_stayed_in_doubt_ends_and_is_never_run() {
         assert!(runs.lock().unwrap().is_empty());
         // Everything there is has ended.
         assert!(first.drain.drain(Duration::ZERO).await.is_clean());
-        let query = tower_operations::store::ListQuery::new(None, 10);
+        let query = tower_operations::store::ListQuery::new(Some(Owner::new("ada")), 10);
         let page = tower_operations::store::List::list(&memory, &query);
         let records = page.await.unwrap().records;
         let problem = records[0].operation().problem().unwrap();

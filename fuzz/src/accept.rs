@@ -19,15 +19,15 @@ use http::{
 };
 use tokio::time::sleep;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_operations::{Operations, 
-    AsyncAcceptLayer, Idempotency, MemoryStore, OperationHandle, OperationId, PollService,
-    RequestBody, WholeBody, dialect::Dialect, store::Store,
+use tower_operations::{
+    AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, OperationHandle, OperationId,
+    Operations, RequestBody, store::Store,
 };
 
 use crate::{
     answer::{Answer, MARK},
     message,
-    world::{BASE, Choice, owner, run_alone},
+    world::{self, Choice, owner, run_alone},
 };
 
 pub fn check(data: &[u8]) {
@@ -52,7 +52,9 @@ fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-async fn serve(request: Request<RequestBody<WholeBody>>) -> Result<Response<WholeBody>, BoxError> {
+async fn serve(
+    request: Request<RequestBody<BufferedBody>>,
+) -> Result<Response<BufferedBody>, BoxError> {
     let (parts, body) = request.into_parts();
     let field = |name: &str| {
         parts
@@ -63,7 +65,9 @@ async fn serve(request: Request<RequestBody<WholeBody>>) -> Result<Response<Whol
     let seconds = field("x-sleep").and_then(|text| text.parse().ok());
     sleep(Duration::from_secs(seconds.unwrap_or(0).min(7_200))).await;
     if parts.headers.contains_key("x-accept") {
-        let _ = OperationHandle::of(&parts.extensions).accept().await;
+        let _ = OperationHandle::from_extensions(&parts.extensions)
+            .accept()
+            .await;
         sleep(Duration::from_secs(1)).await;
     }
     if parts.headers.contains_key("x-fail") {
@@ -80,28 +84,25 @@ async fn serve(request: Request<RequestBody<WholeBody>>) -> Result<Response<Whol
         }
     }
     let body = Answer::read(Response::new(body)).await.body;
-    let mut response = Response::new(WholeBody::from(body));
+    let mut response = Response::new(BufferedBody::from(body));
     *response.status_mut() = status.unwrap_or(StatusCode::OK);
     *response.headers_mut() = headers;
     Ok(response)
 }
 
-async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
+async fn answered(choice: Choice<'_>, requests: Vec<Request<BufferedBody>>) {
     let store = MemoryStore::new();
-    let dialect = choice.dialect();
+    let mut operations = world::operations(choice, &store);
+    if choice.has(b'O') {
+        operations = operations.owner(owner);
+    }
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let service = layer(choice, &store).layer(service_fn(move |request| {
+    let service = layer(choice, &operations).layer(service_fn(move |request| {
         counted.fetch_add(1, SeqCst);
         serve(request)
     }));
-    let polls = Operations::new(store.clone())
-        .dialect(Arc::clone(&dialect)).poll_service()
-        .at("/operations");
-    let polls = match choice.has(b'O') {
-        true => polls.owner(owner),
-        false => polls,
-    };
+    let polls = operations.poll_service().mounted_at("/operations");
 
     let mut accepted: Vec<(HeaderMap, OperationId)> = Vec::new();
     for request in &requests {
@@ -135,7 +136,7 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
             if let Some(owner) = headers.get("x-owner") {
                 poll = poll.header("x-owner", owner);
             }
-            let poll = poll.body(WholeBody::default()).unwrap();
+            let poll = poll.body(BufferedBody::default()).unwrap();
             let answer = Answer::read(polls.clone().oneshot(poll).await.unwrap()).await;
             check_poll(&store, id, &answer, path).await;
         }
@@ -143,7 +144,7 @@ async fn answered(choice: Choice<'_>, requests: Vec<Request<WholeBody>>) {
 
     // The same request under the same key is run once.
     let first = &requests[0];
-    let is_same = |other: &Request<WholeBody>| {
+    let is_same = |other: &Request<BufferedBody>| {
         other.method() == first.method()
             && other.uri() == first.uri()
             && other.headers() == first.headers()
@@ -218,19 +219,19 @@ fn id_of(answer: &Answer) -> Option<OperationId> {
     segments.next()?.parse().ok()
 }
 
-fn layer(choice: Choice<'_>, store: &MemoryStore) -> AsyncAcceptLayer<MemoryStore> {
-    let dialect: Arc<dyn Dialect> = choice.dialect();
-    let mut layer = Operations::new(store.clone())
-        .dialect(dialect).layer()
-        .name("render");
+fn layer(
+    choice: Choice<'_>,
+    operations: &Operations<MemoryStore>,
+) -> AsyncAcceptLayer<MemoryStore> {
+    let mut layer = operations.layer().operation_name("render");
     if choice.has(b'P') {
-        layer = layer.preferred();
+        layer = layer.when_preferred();
     }
     if choice.has(b'A') {
         layer = layer.after(Duration::from_secs(3));
     }
     if choice.has(b'S') {
-        layer = layer.signaled();
+        layer = layer.when_signaled();
     }
     if choice.has(b'K') || choice.has(b'C') || choice.has(b'N') {
         let mut rules = match choice.has(b'N') {
@@ -245,23 +246,11 @@ fn layer(choice: Choice<'_>, store: &MemoryStore) -> AsyncAcceptLayer<MemoryStor
         }
         layer = layer.idempotency(rules);
     }
-    if choice.has(b'O') {
-        layer = layer.owner(owner);
-    }
-    if choice.has(b'B') {
-        layer = layer.base_url(BASE).unwrap();
-    }
-    if choice.has(b'F') {
-        layer = layer.trust_forwarded(|_| true);
-    }
-    if choice.has(b'X') {
-        layer = layer.trust_x_forwarded(|_| true);
-    }
     if choice.has(b'T') {
         layer = layer.body_limit(64).result_limit(128);
     }
     if choice.has(b'Y') {
-        layer = layer.may_run_again(|_| true);
+        layer = layer.rerun_if(|_| true);
     }
     layer
 }

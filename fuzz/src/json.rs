@@ -3,7 +3,7 @@
 use http::{Response, header::CONTENT_TYPE};
 use serde_json::value::RawValue;
 use tower_operations::{
-    Operation, Outcome, RecordedResponse, WholeBody,
+    BufferedBody, Operation, Outcome, RecordedResponse,
     fuzzing::{json, json_string},
 };
 
@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
         assert_eq!(read, text);
     }
     for media_type in ["application/json", "text/plain"] {
-        let mut response = Response::new(WholeBody::from(data.to_vec()));
+        let mut response = Response::new(BufferedBody::from(data.to_vec()));
         let media_type = http::HeaderValue::from_static(media_type);
         response.headers_mut().insert(CONTENT_TYPE, media_type);
         let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));

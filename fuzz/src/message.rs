@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
-use tower_operations::WholeBody;
+use tower_operations::BufferedBody;
 
 /// The first line, and what comes after it.
 pub(crate) fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
@@ -21,14 +21,14 @@ pub(crate) fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// The request that this text is; `None` if its first line is none. Fields that a server
 /// would refuse to read are left out.
-pub(crate) fn request(text: &[u8]) -> Option<Request<WholeBody>> {
+pub(crate) fn request(text: &[u8]) -> Option<Request<BufferedBody>> {
     let (line, mut rest) = split_line(text);
     let space = line.iter().position(|byte| *byte == b' ')?;
     let method = Method::from_bytes(&line[..space]).ok()?;
     let target = Uri::try_from(&line[space + 1..]).ok()?;
     // A server gets a path, or all of a URL.
     let is_target = target.path().starts_with('/');
-    let mut request = Request::new(WholeBody::default());
+    let mut request = Request::new(BufferedBody::default());
     *request.method_mut() = method;
     *request.uri_mut() = is_target.then_some(target)?;
     while !rest.is_empty() {
@@ -46,6 +46,6 @@ pub(crate) fn request(text: &[u8]) -> Option<Request<WholeBody>> {
             request.headers_mut().append(name, value);
         }
     }
-    *request.body_mut() = WholeBody::from(Bytes::copy_from_slice(rest));
+    *request.body_mut() = BufferedBody::from(Bytes::copy_from_slice(rest));
     Some(request)
 }

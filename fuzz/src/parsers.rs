@@ -8,9 +8,8 @@ use http::{
     uri::PathAndQuery,
 };
 use tower_operations::{
-    AsyncAcceptLayer, Idempotency, MemoryStore, Operation, OperationId, PollService, State,
-    StateSet,
-    dialect::{Ask, Dialect, Inquiry, Intent, Plain, Preferences},
+    Idempotency, MemoryStore, Operation, OperationId, Operations, State, StateSet,
+    dialect::{Action, Dialect, Plain, PollRequest, Preferences, RequestView},
     fuzzing,
 };
 
@@ -50,7 +49,7 @@ fn fields(name: &HeaderName, data: &[u8]) -> HeaderMap {
 fn prefer(data: &[u8]) {
     let name = HeaderName::from_static("prefer");
     let headers = fields(&name, data);
-    let read = Preferences::of(&headers);
+    let read = Preferences::from_headers(&headers);
     if data.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
         return;
     }
@@ -101,9 +100,9 @@ fn idempotency_key(data: &[u8]) {
 /// The order of what is accepted is of no importance, nor are lines.
 fn accept(data: &[u8]) {
     let wants_events = |headers: &HeaderMap| {
-        let inquiry = Inquiry::new(&Method::GET, "/q3", None, headers);
-        match Plain::default().ask(&inquiry) {
-            Ok(Ask::About { intent, .. }) => intent == Intent::Events,
+        let inquiry = RequestView::new(&Method::GET, "/q3", None, headers);
+        match Plain::default().parse(&inquiry) {
+            Ok(PollRequest::Operation { action, .. }) => action == Action::Events,
             other => panic!("{other:?}"),
         }
     };
@@ -168,9 +167,9 @@ fn id(data: &[u8]) {
         (format!("/operations/{text}/"), None),
         ("/".to_owned(), Some(format!("id={text}"))),
     ] {
-        let inquiry = Inquiry::new(&Method::GET, &path, query.as_deref(), &headers);
-        match Plain::default().ask(&inquiry) {
-            Ok(Ask::About { id: found, .. }) => assert_eq!(found, id, "{path}"),
+        let inquiry = RequestView::new(&Method::GET, &path, query.as_deref(), &headers);
+        match Plain::default().parse(&inquiry) {
+            Ok(PollRequest::Operation { id: found, .. }) => assert_eq!(found, id, "{path}"),
             other => panic!("{path}: {other:?}"),
         }
     }
@@ -182,8 +181,8 @@ fn path(data: &[u8]) {
         return;
     };
     let headers = HeaderMap::new();
-    let inquiry = Inquiry::new(&Method::GET, uri.path(), uri.query(), &headers);
-    let Ok(Ask::About { id, .. }) = Plain::default().ask(&inquiry) else {
+    let inquiry = RequestView::new(&Method::GET, uri.path(), uri.query(), &headers);
+    let Ok(PollRequest::Operation { id, .. }) = Plain::default().parse(&inquiry) else {
         return;
     };
     let text = id.to_string();
@@ -202,9 +201,9 @@ fn query(data: &[u8]) {
         return;
     };
     let headers = HeaderMap::new();
-    let mut inquiry = Inquiry::new(&Method::GET, "/", Some(text), &headers);
+    let mut inquiry = RequestView::new(&Method::GET, "/", Some(text), &headers);
     inquiry.lists = true;
-    let Ok(Ask::List(listing)) = Plain::default().ask(&inquiry) else {
+    let Ok(PollRequest::List(listing)) = Plain::default().parse(&inquiry) else {
         return;
     };
     let values = |wanted| {
@@ -268,10 +267,8 @@ fn base_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let layer = AsyncAcceptLayer::new(MemoryStore::new()).base_url(text);
-    let polls = PollService::new(MemoryStore::new()).base_url(text);
-    assert_eq!(layer.is_ok(), polls.is_ok());
-    if layer.is_err() {
+    let operations = Operations::new(MemoryStore::new()).public_url(text);
+    if operations.is_err() {
         return;
     }
     let uri: Uri = format!("{}/q3", text.trim_end_matches('/'))

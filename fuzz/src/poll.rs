@@ -7,8 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tower::ServiceExt;
 use tower_operations::{
-    FailureKind, MemoryStore, OperationId, Outcome, PollService, Progress, RecordedResponse,
-    WholeBody,
+    BufferedBody, FailureKind, MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     operation::Stored,
     store::{Created, NewOperation, Owner, Repository, Store},
 };
@@ -16,7 +15,7 @@ use tower_operations::{
 use crate::{
     answer::{Answer, MARK},
     message,
-    world::{BASE, Choice, owner, run},
+    world::{self, Choice, owner, run},
 };
 
 /// Its owner, and one who has nothing.
@@ -31,7 +30,7 @@ pub fn check(data: &[u8]) {
     }
 }
 
-async fn answered(choice: Choice<'_>, mut request: Request<WholeBody>) {
+async fn answered(choice: Choice<'_>, mut request: Request<BufferedBody>) {
     let operations = operations(request.body().data());
     let store = MemoryStore::new();
     for operation in &operations {
@@ -60,7 +59,7 @@ async fn answered(choice: Choice<'_>, mut request: Request<WholeBody>) {
     if asks_result && says_by_status && !choice.has(b'Q') && answer.status.is_success() {
         let segments = path.trim_end_matches('/').rsplit('/').nth(1);
         let of = operations.iter().find(|it| Some(it.id) == segments);
-        let failed = of.is_some_and(|it| matches!(it.stage, Stage::Ended(Outcome::Failed(_))));
+        let failed = of.is_some_and(|it| matches!(it.stage, Status::Ended(Outcome::Failed(_))));
         assert!(!failed || parts.method == Method::OPTIONS, "{answer:?}");
     }
 
@@ -80,26 +79,17 @@ async fn answered(choice: Choice<'_>, mut request: Request<WholeBody>) {
     }
 }
 
-async fn ask(choice: Choice<'_>, store: &MemoryStore, request: Request<WholeBody>) -> Answer {
+async fn ask(choice: Choice<'_>, store: &MemoryStore, request: Request<BufferedBody>) -> Answer {
+    let operations = world::operations(choice, store).owner(owner);
     let mut polls = match choice.has(b'R') {
-        true => PollService::read_only(store.clone()),
-        false => PollService::new(store.clone()),
+        true => operations.read_only_poll_service(),
+        false => operations.poll_service(),
     };
-    polls = polls.dialect(choice.dialect()).owner(owner);
     if choice.has(b'L') {
         polls = polls.listing();
     }
     if choice.has(b'M') {
-        polls = polls.at("/operations");
-    }
-    if choice.has(b'B') {
-        polls = polls.base_url(BASE).unwrap();
-    }
-    if choice.has(b'F') {
-        polls = polls.trust_forwarded(|_| true);
-    }
-    if choice.has(b'X') {
-        polls = polls.trust_x_forwarded(|_| true);
+        polls = polls.mounted_at("/operations");
     }
     if choice.has(b'T') {
         polls = polls.inline_limit(8);
@@ -111,7 +101,7 @@ async fn ask(choice: Choice<'_>, store: &MemoryStore, request: Request<WholeBody
 }
 
 /// `{etag}` in a field stands for the entity tag of the operation that the path names.
-async fn fill_in(store: &MemoryStore, request: &mut Request<WholeBody>) {
+async fn fill_in(store: &MemoryStore, request: &mut Request<BufferedBody>) {
     let mark = b"{etag}";
     let has_mark = |value: &HeaderValue| value.as_bytes().windows(mark.len()).any(|it| it == mark);
     if !request.headers().values().any(has_mark) {
@@ -126,7 +116,7 @@ async fn fill_in(store: &MemoryStore, request: &mut Request<WholeBody>) {
     if let Some(owner) = request.headers().get("x-owner") {
         poll = poll.header("x-owner", owner);
     }
-    let poll = poll.body(WholeBody::default()).unwrap();
+    let poll = poll.body(BufferedBody::default()).unwrap();
     let answer = ask(Choice(b"p"), store, poll).await;
     let Some(etag) = answer.headers.get(header::ETAG) else {
         return;
@@ -143,10 +133,10 @@ async fn fill_in(store: &MemoryStore, request: &mut Request<WholeBody>) {
 struct Operation {
     id: &'static str,
     owner: Option<&'static str>,
-    stage: Stage,
+    stage: Status,
 }
 
-enum Stage {
+enum Status {
     Pending,
     Running,
     Ended(Outcome<RecordedResponse>),
@@ -159,10 +149,10 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
         owner: None,
         stage,
     };
-    let responded = |response| Stage::Ended(recorded(response).into_outcome());
+    let responded = |response| Status::Ended(recorded(response).into_outcome());
     let mut operations = vec![
-        nobodys("pending", Stage::Pending),
-        nobodys("running", Stage::Running),
+        nobodys("pending", Status::Pending),
+        nobodys("running", Status::Running),
         nobodys(
             "json",
             responded(response(201, "application/json", b"{\"a\":1}")),
@@ -180,7 +170,7 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
             responded(response(200, "application/json", b"{\"a\":")),
         ),
         nobodys("empty", responded(response(204, "", b""))),
-        nobodys("nothing", Stage::Ended(Outcome::Succeeded(None))),
+        nobodys("nothing", Status::Ended(Outcome::Succeeded(None))),
         nobodys("moved", responded(moved())),
         nobodys("unready", responded(response(503, "text/html", b"<p>no"))),
         nobodys(
@@ -191,14 +181,14 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
             "lying",
             responded(response(400, PROBLEM, b"{\"status\":200,\"type\":7}")),
         ),
-        nobodys("canceled", Stage::Ended(Outcome::Canceled)),
+        nobodys("canceled", Status::Ended(Outcome::Canceled)),
         nobodys(
             "interrupted",
-            Stage::Ended(Outcome::failed(FailureKind::Interrupted)),
+            Status::Ended(Outcome::failed(FailureKind::Interrupted)),
         ),
         nobodys(
             "panicked",
-            Stage::Ended(Outcome::failed(FailureKind::Panicked)),
+            Status::Ended(Outcome::failed(FailureKind::Panicked)),
         ),
         Operation {
             id: "annas",
@@ -208,7 +198,7 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
         Operation {
             id: "annas-own",
             owner: Some(ANNA),
-            stage: Stage::Running,
+            stage: Status::Running,
         },
     ];
     if let Ok(recorded) = RecordedResponse::from_bytes(stored.clone())
@@ -226,8 +216,8 @@ fn operations(stored: &Bytes) -> Vec<Operation> {
 
 const PROBLEM: &str = "application/problem+json";
 
-fn response(status: u16, media_type: &'static str, body: &'static [u8]) -> Response<WholeBody> {
-    let mut response = Response::new(WholeBody::from(body));
+fn response(status: u16, media_type: &'static str, body: &'static [u8]) -> Response<BufferedBody> {
+    let mut response = Response::new(BufferedBody::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
         .headers_mut()
@@ -242,10 +232,10 @@ fn response(status: u16, media_type: &'static str, body: &'static [u8]) -> Respo
 }
 
 /// With what would mean something to who polls.
-fn moved() -> Response<WholeBody> {
+fn moved() -> Response<BufferedBody> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("7"));
-    let body = WholeBody::new("moved".into(), Some(trailers));
+    let body = BufferedBody::new("moved".into(), Some(trailers));
     let mut response = response(303, "text/plain", b"");
     *response.body_mut() = body;
     for (name, value) in [
@@ -265,7 +255,7 @@ fn moved() -> Response<WholeBody> {
     response
 }
 
-fn recorded(response: Response<WholeBody>) -> RecordedResponse {
+fn recorded(response: Response<BufferedBody>) -> RecordedResponse {
     RecordedResponse::new(response)
 }
 
@@ -280,23 +270,23 @@ impl Operation {
             panic!("it is new");
         };
         let token = record.token();
-        let progress = Progress::counted(1, 3)
-            .unit("pages")
-            .message("two\r\nlines \u{1f980}");
+        let progress = Progress::from_count(1, 3)
+            .with_unit("pages")
+            .with_message("two\r\nlines \u{1f980}");
         match &self.stage {
-            Stage::Pending => {}
-            Stage::Running => {
+            Status::Pending => {}
+            Status::Running => {
                 store.start(&id, token).await.unwrap();
                 store.report(&id, token, progress).await.unwrap();
             }
-            Stage::Ended(Outcome::Canceled) => {
+            Status::Ended(Outcome::Canceled) => {
                 let version = record.version().unwrap();
                 store
-                    .overrule(&id, version, Outcome::Canceled)
+                    .force_finish(&id, version, Outcome::Canceled)
                     .await
                     .unwrap();
             }
-            Stage::Ended(outcome) => {
+            Status::Ended(outcome) => {
                 store.start(&id, token).await.unwrap();
                 let progress = Some(progress);
                 store
@@ -310,8 +300,8 @@ impl Operation {
 
     fn recorded(&self) -> Option<&RecordedResponse> {
         match &self.stage {
-            Stage::Ended(Outcome::Succeeded(recorded)) => recorded.as_ref(),
-            Stage::Ended(Outcome::Failed(failure)) => failure.response.as_ref(),
+            Status::Ended(Outcome::Succeeded(recorded)) => recorded.as_ref(),
+            Status::Ended(Outcome::Failed(failure)) => failure.response.as_ref(),
             _ => None,
         }
     }
@@ -320,7 +310,7 @@ impl Operation {
     fn status(&self) -> Option<StatusCode> {
         match (self.recorded(), &self.stage) {
             (Some(recorded), _) => Some(recorded.status()),
-            (None, Stage::Ended(Outcome::Failed(failure))) => failure.problem.status(),
+            (None, Status::Ended(Outcome::Failed(failure))) => failure.problem.status(),
             _ => None,
         }
     }

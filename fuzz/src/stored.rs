@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::Request;
 use tower_operations::{
-    Operation, QueuedRequest, RecordedResponse, WholeBody, fuzzing, operation::Stored,
+    BufferedBody, Operation, QueuedRequest, RecordedResponse, fuzzing, operation::Stored,
 };
 
 pub fn check(data: &[u8]) {
@@ -31,7 +31,7 @@ fn request(data: &Bytes) {
     assert_same(&read, &again);
 }
 
-fn assert_same(one: &Request<WholeBody>, other: &Request<WholeBody>) {
+fn assert_same(one: &Request<BufferedBody>, other: &Request<BufferedBody>) {
     assert_eq!(one.method(), other.method());
     assert_eq!(one.uri(), other.uri());
     assert_eq!(one.version(), other.version());

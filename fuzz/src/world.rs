@@ -6,7 +6,8 @@ use std::{cell::RefCell, future::Future, sync::Arc};
 use http::request::Parts;
 use tokio::runtime::{Builder, Runtime};
 use tower_operations::{
-    dialect::{Arm, Azure, Dialect, Durable, Fhir, Google, Ipa, OData, Ogc, Plain},
+    MemoryStore, Operations,
+    dialect::{Arm, Azure, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc, Plain},
     store::Owner,
 };
 
@@ -48,12 +49,27 @@ impl Choice<'_> {
             b'o' => Arc::new(OData::default()),
             b'f' => Arc::new(Fhir::default()),
             b'c' => Arc::new(Ogc::default()),
-            b'd' => Arc::new(Durable::default()),
+            b'd' => Arc::new(DurableFunctions::default()),
             b'i' => Arc::new(Ipa::default()),
             b'j' => Arc::new(Ipa::default().custom_method("render")),
             _ => Arc::new(Plain::default()),
         }
     }
+}
+
+/// What a layer and a poll service agree on.
+pub(crate) fn operations(choice: Choice<'_>, store: &MemoryStore) -> Operations<MemoryStore> {
+    let mut operations = Operations::new(store.clone()).dialect(choice.dialect());
+    if choice.has(b'B') {
+        operations = operations.public_url(BASE).unwrap();
+    }
+    if choice.has(b'F') {
+        operations = operations.trust_forwarded(|_| true);
+    }
+    if choice.has(b'X') {
+        operations = operations.trust_x_forwarded(|_| true);
+    }
+    operations
 }
 
 /// Who says who they are.
