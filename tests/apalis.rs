@@ -125,7 +125,8 @@ async fn an_engine_that_gives_up_does_not_stop_what_runs() {
     let (id, task) = accepted(&store).await;
     let mut worker = handler.worker(store.clone());
     let running = worker.ready().await.unwrap().call(task.clone());
-    handler.begun.notified().await;
+    let begun = timeout(Duration::from_secs(60), handler.begun.notified()).await;
+    assert!(begun.is_ok(), "it waits for the engine");
     drop(running);
     worker.clone().oneshot(task.clone()).await.unwrap();
     assert_eq!(state(&store, &id).await, State::Running);

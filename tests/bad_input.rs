@@ -602,6 +602,69 @@ async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connect
     assert!(client.serves_on().await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_sent_all_keeps_the_connection_also_where_the_end_was_not_asked_for() {
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let (begin, begun) = watch::channel(());
+    let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
+        let begin = begin.clone();
+        async move {
+            let mut body = request.into_body();
+            body.frame().await.unwrap().unwrap();
+            begin.send_replace(());
+            std::future::pending::<()>().await;
+            drop(body);
+            Ok::<_, Infallible>(Response::new(empty()))
+        }
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
+    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let server = Server::hyper(app).await;
+    let mut client = server.http1().await;
+    let sending = tokio::spawn(async move {
+        let answer = client.post("/reports", "four").await;
+        (client, answer)
+    });
+    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    soon(drain.drain(Duration::ZERO)).await;
+    let (mut client, answer) = soon(sending).await.unwrap();
+    answer.problem(503, "shutting-down");
+    assert_eq!(answer.header("connection"), None, "{answer:?}");
+    assert!(client.serves_on().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_while_its_body_is_read_elsewhere_is_told_that_the_connection_ends() {
+    let operations = Operations::new(MemoryStore::new());
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let (begin, begun) = watch::channel(());
+    let elsewhere = service_fn(move |request: Request<RequestBody<AxumBody>>| {
+        let begin = begin.clone();
+        // It goes on when its call is given up.
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            body.frame().await.unwrap().unwrap();
+            begin.send_replace(());
+            std::future::pending::<()>().await;
+            drop(body);
+        });
+        std::future::pending::<Result<Response<AnyBody>, Infallible>>()
+    });
+    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
+    let app = Router::new().route("/reports", any_service(layered.service(elsewhere)));
+    let server = Server::hyper(app).await;
+    let mut raw = server.raw().await;
+    let mut request = post_head("content-length: 5000000\r\n").into_bytes();
+    request.resize(request.len() + 1000, b'x');
+    raw.send(request).await.unwrap();
+    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    soon(drain.drain(Duration::ZERO)).await;
+    let answer = raw.answer().await;
+    answer.problem(503, "shutting-down");
+    assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
+}
+
 // ---- a body that does not come ---------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]

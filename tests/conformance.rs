@@ -21,8 +21,8 @@ use std::{
 use tower_operations::{
     MemoryStore, OperationId, RecordedResponse,
     store::{
-        AnyStore, Change, NewOperation, Polling, Record, Repository, RepositoryFn, SingleNode,
-        StoreError,
+        AnyStore, Change, Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Polling, Record,
+        Repository, RepositoryFn, SingleNode, StoreError,
         conformance::{self, Nodes},
     },
 };
@@ -314,4 +314,35 @@ broken! {
     purging_what_is_live_is_noticed: purge, PurgeTakesWhatIsLive, "law 8";
     purging_what_has_just_ended_is_noticed: purge, PurgeTakesWhatHasJustEnded, "law 8";
     purging_more_than_was_asked_for_is_noticed: purge, PurgeIgnoresTheLimit, "law 8";
+}
+
+/// Insists on a release being heard of at once by who waited for one, and by nobody before.
+async fn tells_of_releases<R: Repository + Lease>(store: &R) {
+    let lease = LeaseConfig {
+        node: NodeId::new(),
+        term: Duration::from_secs(60),
+    };
+    let new = NewOperation::new(OperationId::new()).lease(lease);
+    let held = LeaseHandle {
+        id: new.id.clone(),
+        token: new.token,
+    };
+    store.create(new).await.unwrap();
+    let mut released = std::pin::pin!(store.released());
+    let second = Duration::from_secs(1);
+    let before = tokio::time::timeout(second, released.as_mut()).await;
+    assert!(before.is_err(), "nothing was released");
+    store.release(&[held]).await.unwrap();
+    let heard = tokio::time::timeout(second, released).await;
+    assert!(heard.is_ok(), "it was not told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_heard_of_at_once_through_whatever_is_around_the_store() {
+    let store = MemoryStore::new();
+    tells_of_releases(&store).await;
+    tells_of_releases(&AnyStore::new(store.clone())).await;
+    tells_of_releases(&Polling::new(store.clone(), OFTEN)).await;
+    tells_of_releases(&AnyStore::new(Polling::new(store.clone(), OFTEN))).await;
+    tells_of_releases(&Nodes::new([store.clone(), store])).await;
 }

@@ -763,7 +763,9 @@ async fn a_handler_that_panics_as_it_is_dropped_still_ends_its_operation() {
     let (_, response) = answering.answer().await;
     let report = setup.drained(1).await;
     let id = id_of(&response);
-    assert_eq!(setup.state(&id).await, State::Failed);
+    let record = setup.store.get(&id).await.unwrap().unwrap();
+    let problem = record.operation().problem().unwrap();
+    assert_eq!(problem.type_uri(), FailureKind::Panicked.urn());
     assert!(report.unrecorded.is_empty(), "{report:?}");
 }
 
@@ -785,4 +787,32 @@ async fn an_answer_that_is_being_kept_for_its_key_is_given_up_at_the_deadline() 
     answering.refused_at(3).await;
     assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
     assert_eq!(report.took, 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_key_a_silent_store_is_asked_for_is_refused_at_the_deadline() {
+    let store = Hooked::new(MemoryStore::new(), |call, when| async move {
+        if (call, when) == (Call::Reserve, When::Before) {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let layer = layer.after(20 * SECOND).create_timeout(60 * SECOND);
+    let layer = layer.idempotency(Idempotency::optional());
+    let service = layer.layer(service_fn(async |_: Request<RequestBody<Body>>| {
+        Ok::<_, Infallible>(Response::new(whole("done")))
+    }));
+    let mut keyed = request("handling=strict");
+    let key = "\"of 16 letters or more\"".parse().unwrap();
+    keyed.headers_mut().insert("idempotency-key", key);
+    let begun = Instant::now();
+    let answering = tokio::spawn(service.oneshot(keyed));
+    tokio::task::yield_now().await;
+    let report = drain.drain(3 * SECOND).await;
+    let response = answering.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(begun.elapsed(), 3 * SECOND);
+    assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
 }

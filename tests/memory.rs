@@ -1,13 +1,13 @@
 //! What is particular to the memory store: its bounds, its clock, its accounts.
 //! The laws that it shares with other stores are in `conformance.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, task::Poll, time::Duration};
 
 use http::{Response, StatusCode};
 use proptest::prelude::*;
 use tokio::time::{Instant, advance, timeout};
 use tower_operations::{
-    BufferedBody, MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse,
+    BufferedBody, MemoryStore, OperationId, Outcome, Problem, Progress, RecordedResponse, State,
     store::{
         Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
         List, ListQuery, NewOperation, NodeId, Owner, PastVersion, Purge, Record, Repository,
@@ -1314,4 +1314,67 @@ async fn a_list_and_a_take_over_look_at_no_more_than_they_answer() {
     assert!(taking < everything / 20, "{taking:?} and {everything:?}");
     let nothing = shortest(async || store.reclaim(&lease("b", 3600), 64).await).await;
     assert!(nothing < everything / 20, "{nothing:?} and {everything:?}");
+}
+
+#[tokio::test]
+async fn a_list_of_many_lets_others_run_in_between() {
+    for owner in [None, Some(Owner::new("ada"))] {
+        let store = MemoryStore::new();
+        for n in 0..10_000 {
+            create(&store, numbered(n).owner(owner.clone())).await;
+        }
+        // None of them, so that all are looked at.
+        let query = ListQuery::new(owner.clone(), 20).state(State::Failed);
+        let mut list = std::pin::pin!(store.list(&query));
+        let mut turns = 1;
+        let page = std::future::poll_fn(|context| match list.as_mut().poll(context) {
+            Poll::Pending => {
+                turns += 1;
+                Poll::Pending
+            }
+            ready => ready,
+        });
+        assert!(page.await.unwrap().records.is_empty());
+        assert!(turns > 10, "{owner:?}: {turns} turns");
+    }
+}
+
+#[tokio::test]
+async fn who_handed_an_operation_on_hears_that_it_was_claimed() {
+    let store = MemoryStore::new();
+    let lease = |node: &str| LeaseConfig {
+        node: NodeId::named(node),
+        term: MINUTE,
+    };
+    let record = create(&store, numbered(1).lease(lease("front"))).await;
+    let front = NodeId::named("front");
+    let held = LeaseHandle {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    };
+    let before = store.revoked(&front, Duration::ZERO).await.unwrap();
+    assert!(before.is_empty());
+    let claimed = store.claim(&lease("worker"), &held).await.unwrap();
+    assert!(matches!(claimed, Written::Done(_)));
+    let revoked = store.revoked(&front, Duration::ZERO).await.unwrap();
+    assert_eq!(revoked, [held.id]);
+}
+
+#[tokio::test]
+async fn a_look_for_what_is_over_takes_as_long_however_much_is_held() {
+    let lease = |seconds| LeaseConfig {
+        node: NodeId::named("a"),
+        term: seconds * SECOND,
+    };
+    let mut took = Vec::new();
+    for operations in [1_000, 200_000] {
+        let store = MemoryStore::new().max_bytes(usize::MAX);
+        for _ in 0..operations {
+            let new = NewOperation::new(OperationId::new());
+            create(&store, new.lease(lease(3600))).await;
+        }
+        let look = shortest(async || store.reclaim(&lease(3600), 64).await).await;
+        took.push(look);
+    }
+    assert!(took[1] < took[0] * 20, "{took:?}");
 }

@@ -781,6 +781,33 @@ async fn an_early_answer_of_500_or_above_frees_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_a_silent_store_does_not_free_is_left_to_lapse_after_a_term() {
+    let hook = |call, when| async move {
+        match (call, when) {
+            (Call::ReleaseKey, When::Before) => std::future::pending().await,
+            _ => Ok(()),
+        }
+    };
+    for mode in EARLY {
+        let layer = mode.on(AsyncAcceptLayer::new(Hooked::new(MemoryStore::new(), hook)));
+        let layer = layer.idempotency(Idempotency::optional());
+        let inner = Inner::new(|_, _| async { Ok(intricate(500, 1)) });
+        let alive = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
+        let before = alive();
+        let first = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(first.status, StatusCode::INTERNAL_SERVER_ERROR);
+        sleep(Duration::from_secs(29)).await;
+        assert_eq!(alive(), before + 1, "{mode:?}: it is tried for a term");
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(alive(), before, "{mode:?}: it is tried for ever");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_of_the_inner_service_frees_the_key() {
     for mode in EARLY {
         let store = MemoryStore::new();

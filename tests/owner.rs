@@ -489,3 +489,34 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         std::task::Poll::Pending => None,
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_question_has_the_store_read_what_may_be_for_another_owner() {
+    let memory = MemoryStore::new();
+    let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
+    let polls = Operations::new(store.clone())
+        .owner(by_header)
+        .poll_service();
+    for owner in [Some("ada"), None] {
+        for asking in [Some("ada"), Some("bob"), None] {
+            for is_over in [false, true] {
+                let id = create(&memory, owner).await;
+                if is_over {
+                    let token = memory.get(&id).await.unwrap().unwrap().token();
+                    let secret = Response::new(BufferedBody::from("secret"));
+                    let outcome = RecordedResponse::new(secret).into_outcome();
+                    memory.finish(&id, token, outcome, None).await.unwrap();
+                }
+                for (question, request) in questions(&id) {
+                    let request = from(asking, request).body(()).unwrap();
+                    let response = polls.clone().oneshot(request).await.unwrap();
+                    let events = response.into_body();
+                    // A stream goes on until there is nothing new for a while.
+                    let _ = tokio::time::timeout(Duration::from_secs(60), events.collect()).await;
+                    let whole = store.whole_reads.load(SeqCst);
+                    assert_eq!(whole, 0, "{asking:?} of {owner:?}: {question}");
+                }
+            }
+        }
+    }
+}

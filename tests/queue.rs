@@ -777,3 +777,57 @@ async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.took, Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_as_the_time_of_a_drain_is_over_is_given_up_at_once() {
+    let memory = MemoryStore::new();
+    let (id, bytes) = accepted(&memory).await;
+    let store = Hooked::new(memory.clone(), |call, when| async move {
+        if (call, when) == (Call::Claim, When::After) {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        Ok(())
+    });
+    let (worker, drain) = RunService::with_drain(
+        store,
+        service_fn(|_: Request<BufferedBody>| {
+            std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
+        }),
+    );
+    let running = tokio::spawn(worker.oneshot(message(&bytes)));
+    tokio::task::yield_now().await;
+    // It is claimed half a second after that.
+    let report = drain.drain(Duration::from_millis(2500)).await;
+    assert_eq!(report.released, [id]);
+    assert_eq!(report.took, Duration::from_secs(3));
+    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_canceled_or_deleted_just_before_its_start_is_never_called() {
+    for is_deleted in [false, true] {
+        let (memory, runs) = (MemoryStore::new(), Runs::default());
+        let (id, bytes) = accepted(&memory).await;
+        let inside = memory.clone();
+        let store = Hooked::new(memory, move |call, when| {
+            let (memory, id) = (inside.clone(), id.clone());
+            async move {
+                if (call, when) != (Call::Start, When::Before) {
+                    return Ok(());
+                }
+                let version = async || memory.get(&id).await.unwrap().unwrap().version().unwrap();
+                let before = version().await;
+                memory.force_finish(&id, before, Outcome::Canceled).await?;
+                if is_deleted {
+                    memory.delete(&id, version().await).await?;
+                }
+                Ok(())
+            }
+        });
+        let ran = worker!(store, runs, 0).oneshot(message(&bytes)).await;
+        assert_eq!(
+            (ran.unwrap(), runs.0.load(SeqCst)),
+            (RunOutcome::Refused, 0)
+        );
+    }
+}

@@ -19,7 +19,10 @@ use bytes::Bytes;
 use hooked::{Call, Hooked, When};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationHandle, OperationId,
@@ -788,6 +791,7 @@ async fn what_was_taken_over_is_in_somebodys_hands_whatever_cuts_the_look() {
             Cut::Drained => {
                 let report = second.drain.drain(TERM).await;
                 assert!(report.is_clean(), "{report:?}");
+                assert!(report.took > TERM / 3, "it does not wait: {report:?}");
                 let third = Node::start("third", &memory, &runs, hangs(), plain);
                 third.recovers();
             }
@@ -883,4 +887,80 @@ async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
     let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
     second.runs_again(1);
     assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+}
+
+/// Leaves so many behind, and finds out how long those take to end about whose end the store
+/// says something.
+async fn ended_beside_those_that_hang(hanging: usize, others: usize) -> Vec<Duration> {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), plain);
+    let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
+    let silent = Arc::clone(&store.hanging);
+    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+    for _ in 0..hanging {
+        silent.lock().unwrap().insert(first.post().await);
+    }
+    let mut good = Vec::new();
+    for _ in 0..others {
+        good.push(first.post().await);
+    }
+    first.dies();
+    second.recovers();
+    let mut took = Vec::new();
+    for id in good {
+        let (_, problem, after) = ended(&memory, &id).await;
+        assert_eq!(problem, urn(FailureKind::Interrupted));
+        took.push(after);
+    }
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_says_nothing_of_as_it_is_ended_keeps_no_other_waiting() {
+    let took: Duration = ended_beside_those_that_hang(20, 20).await.iter().sum();
+    // They lapse, and are ended in the same round.
+    assert!(took < TERM + TERM / 2, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_as_can_be_ended_at_once_keep_others_waiting_for_a_term_at_the_most() {
+    let took: Duration = ended_beside_those_that_hang(100, 5).await.iter().sum();
+    // They lapse, are looked for, and have a place after a term.
+    assert!(took < 3 * TERM, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_released_while_another_node_looks_is_not_left_until_its_next_look() {
+    let (memory, runs) = (MemoryStore::new(), Runs::default());
+    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    first.runs_again(3);
+    let looking = Arc::new(Notify::new());
+    let looks = Arc::clone(&looking);
+    let store = Hooked::new(memory.clone(), move |call, when| {
+        let looks = Arc::clone(&looks);
+        async move {
+            // It has found nothing, and says so later.
+            if (call, when) == (Call::TakeOver, When::After) {
+                looks.notify_waiters();
+                sleep(Duration::from_secs(1)).await;
+            }
+            Ok(())
+        }
+    });
+    let second = Node::on(
+        "second",
+        store,
+        Arc::default(),
+        &runs,
+        answers("done"),
+        repeatable,
+    );
+    second.runs_again(3);
+    let id = first.post().await;
+    looking.notified().await;
+    let report = first.drain.drain(Duration::ZERO).await;
+    assert_eq!(report.released, std::slice::from_ref(&id));
+    let (state, _, took) = ended(&memory, &id).await;
+    assert_eq!(state, State::Succeeded);
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }

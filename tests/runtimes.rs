@@ -8,7 +8,11 @@ mod hooked;
 use std::{
     convert::Infallible,
     future::{Future, pending},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -23,7 +27,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, MemoryStore, OperationHandle, OperationId, Operations, Outcome,
     Progress, RecordedResponse, RequestBody, State,
-    store::{Lease, LeaseConfig, NodeId, Repository, Store, StoreError},
+    store::{Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId, Repository, Store, StoreError},
 };
 
 const TERM: Duration = Duration::from_millis(400);
@@ -78,14 +82,37 @@ where
     location.rsplit('/').next().unwrap().parse().unwrap()
 }
 
+/// Waits until the operation is run, and with it the heartbeat.
+async fn until_running(store: &MemoryStore, id: &OperationId) {
+    loop {
+        let record = store.get(id).await.unwrap().unwrap();
+        if record.operation().state() == State::Running {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Insists on nobody being able to take anything over for five terms.
 async fn is_renewed(store: &MemoryStore) {
+    is_renewed_for(store, 5 * TERM).await;
+}
+
+/// The same for so long.
+async fn is_renewed_for(store: &MemoryStore, time: Duration) {
     let begun = Instant::now();
-    while begun.elapsed() < 5 * TERM {
+    while begun.elapsed() < time {
         sleep(TERM / 8).await;
         let taken = store.reclaim(&term("another"), 10).await.unwrap();
         assert!(taken.is_empty(), "after {:?}", begun.elapsed());
     }
+}
+
+async fn cancel(store: &MemoryStore, id: &OperationId) {
+    let record = store.get(id).await.unwrap().unwrap();
+    let version = record.version().unwrap();
+    let canceled = store.force_finish(id, version, Outcome::Canceled);
+    canceled.await.unwrap();
 }
 
 /// In a thread of its own, as one runtime cannot be dropped within another.
@@ -107,7 +134,11 @@ fn leases_are_renewed_by_whichever_runtime_is_left() {
         let layer = Operations::new(store.clone()).lease(term("here")).layer();
         let first = runtime();
         // The heartbeat begins here.
-        let gone = first.block_on(accept(&layer, false));
+        let gone = first.block_on(async {
+            let gone = accept(&layer, false).await;
+            until_running(&store, &gone).await;
+            gone
+        });
         let left = elsewhere(async move {
             let id = accept(&layer, reports).await;
             // Then its runtime goes, and with it what it ran.
@@ -223,13 +254,104 @@ fn leases_are_renewed_whatever_a_run_waits_for_when_the_runtime_of_the_heartbeat
             }
             sleep(TERM / 8).await;
             elsewhere_drop(first).await;
-            let record = memory.get(&gone).await.unwrap().unwrap();
-            let version = record.version().unwrap();
-            let canceled = memory.force_finish(&gone, version, Outcome::Canceled);
-            canceled.await.unwrap();
+            cancel(&memory, &gone).await;
             is_renewed(&memory).await;
             let record = memory.get(&id).await.unwrap().unwrap();
             assert_eq!(record.operation().state(), State::Running, "{awaits:?}");
+        });
+        left.join().unwrap();
+    }
+}
+
+#[test]
+fn a_lease_that_is_being_released_is_renewed_when_the_runtime_of_the_heartbeat_goes() {
+    let memory = MemoryStore::new();
+    let (releasing, released) = mpsc::channel();
+    let store = Hooked::new(memory.clone(), move |call, when| {
+        let is_away = (call, when) == (Call::Release, When::Before);
+        if is_away {
+            releasing.send(()).unwrap();
+        }
+        async move {
+            match is_away {
+                true => Err(StoreError::unavailable("it is away")),
+                false => Ok(()),
+            }
+        }
+    });
+    let operations = Operations::new(store).lease(term("here"));
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let layer = layer.rerun_if(|_| true);
+    let app = service_fn(async |_: Request<BufferedBody>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+    });
+    let _recovery = operations.recovery().rerun_with(app, 3);
+    let first = runtime();
+    // The heartbeat begins here.
+    let gone = first.block_on(accept(&layer, false));
+    let left = elsewhere(async move {
+        let id = accept(&layer, false).await;
+        until_running(&memory, &id).await;
+        tokio::spawn(async move { drain.drain(Duration::ZERO).await });
+        while released.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        elsewhere_drop(first).await;
+        cancel(&memory, &gone).await;
+        // It is tried for a second.
+        is_renewed_for(&memory, 2 * TERM).await;
+        let record = memory.get(&id).await.unwrap().unwrap();
+        assert_eq!(record.operation().state(), State::Running);
+    });
+    left.join().unwrap();
+}
+
+#[test]
+fn what_was_taken_over_is_renewed_while_it_is_being_ended_with_and_without_a_heartbeat_before() {
+    for is_lost in [true, false] {
+        let memory = MemoryStore::new();
+        let (ending, ended) = mpsc::channel();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let store = Hooked::new(memory.clone(), move |call, when| {
+            let is_away = match (call, when) {
+                (Call::Finish, When::Before) => {
+                    ending.send(()).unwrap();
+                    true
+                }
+                // Only the first look finds the store: a later one would renew as well.
+                (Call::Get, When::Before) => looks.fetch_add(1, SeqCst) > 0,
+                _ => false,
+            };
+            async move {
+                match is_away {
+                    true => Err(StoreError::unavailable("it is away")),
+                    false => Ok(()),
+                }
+            }
+        });
+        let operations = Operations::new(store).lease(term("here"));
+        let layer = operations.layer();
+        let first = runtime();
+        // The heartbeat begins here, if there is one.
+        let gone = is_lost.then(|| first.block_on(accept(&layer, false)));
+        let left = elsewhere(async move {
+            let new = NewOperation::new(OperationId::new()).lease(term("dead"));
+            let held = LeaseHandle {
+                id: new.id.clone(),
+                token: new.token,
+            };
+            memory.create(new).await.unwrap();
+            memory.release(&[held]).await.unwrap();
+            tokio::spawn(operations.recovery().run());
+            while ended.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            elsewhere_drop(first).await;
+            if let Some(gone) = gone {
+                cancel(&memory, &gone).await;
+            }
+            // It is tried for a term, and renewed until then.
+            is_renewed_for(&memory, TERM + TERM / 3).await;
         });
         left.join().unwrap();
     }

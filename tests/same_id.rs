@@ -56,6 +56,12 @@ impl Calls {
     }
 }
 
+/// The body of the next call, which begins soon.
+async fn next(begun: &mut mpsc::UnboundedReceiver<String>) -> String {
+    let next = tokio::time::timeout(GRACE / 2, begun.recv()).await;
+    next.expect("nobody is called").unwrap()
+}
+
 async fn post<R: Lease<Output = RecordedResponse>>(
     layer: &AsyncAcceptLayer<R>,
     calls: &Calls,
@@ -128,13 +134,13 @@ async fn in_every_mode_a_chosen_id_is_run_again_while_the_one_before_is_in_its_g
         let (name, layer) = modes(&layer).swap_remove(mode);
         let (calls, mut begun) = Calls::new();
         post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-        assert_eq!(begun.recv().await.unwrap(), "hang");
+        assert_eq!(next(&mut begun).await, "hang");
         cancel_and_forget(&store, &id()).await;
 
         post(&layer, &calls, "\"the second of two keys\"", "go").await;
         let operation = ended(&store, &id()).await;
         assert_eq!(operation.state(), State::Succeeded, "{name}");
-        assert_eq!(begun.recv().await.unwrap(), "go", "{name}");
+        assert_eq!(next(&mut begun).await, "go", "{name}");
     }
 }
 
@@ -150,7 +156,7 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
             .poll_service();
         let (calls, mut begun) = Calls::new();
         post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-        assert_eq!(begun.recv().await.unwrap(), "hang");
+        assert_eq!(next(&mut begun).await, "hang");
         for (method, path) in &lines {
             let request = Request::builder().method(*method).uri(path).body(());
             let response = polls.clone().oneshot(request.unwrap()).await.unwrap();
@@ -161,7 +167,7 @@ async fn the_same_holds_for_a_store_of_one_node_and_over_the_wire_of_dialects_th
         }
         post(&layer, &calls, "\"the second of two keys\"", "go").await;
         assert_eq!(ended(&store, &id()).await.state(), State::Succeeded);
-        assert_eq!(begun.recv().await.unwrap(), "go");
+        assert_eq!(next(&mut begun).await, "go");
     }
     let lines = |cancel: &str| {
         let at = format!("/operations/{ID}");
@@ -204,7 +210,7 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
 
     let first = post("\"the first of two keys\"", "hang").await;
     let first = tokio::spawn(worker.clone().oneshot(first));
-    assert_eq!(begun.recv().await.unwrap(), "hang");
+    assert_eq!(next(&mut begun).await, "hang");
     cancel_and_forget(&store, &id()).await;
     let second = post("\"the second of two keys\"", "go").await;
     let ran = worker.clone().oneshot(second.clone()).await.unwrap();
@@ -243,7 +249,7 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
     };
     let recovery: Recovery<_> = operations.recovery().rerun_with(again, 3);
     post(&layer, &calls, "\"the first of two keys\"", "hang").await;
-    assert_eq!(begun.recv().await.unwrap(), "hang");
+    assert_eq!(next(&mut begun).await, "hang");
     // Another node thinks that this one is dead, takes it over, and gives it up.
     let held = |token| {
         let id = id();
@@ -257,7 +263,7 @@ async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_gr
 
     let since = tokio::time::Instant::now();
     tokio::spawn(recovery.run());
-    assert_eq!(begun.recv().await.unwrap(), "attempt 2");
+    assert_eq!(next(&mut begun).await, "attempt 2");
     assert!(since.elapsed() < GRACE / 2, "it did not wait for the first");
     assert_eq!(ended(&store, &id()).await.state(), State::Succeeded);
 }
@@ -283,10 +289,10 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
         ));
     };
     run().await;
-    begun.recv().await.unwrap();
+    next(&mut begun).await;
     cancel_and_forget(&store, &id()).await;
     run().await;
-    begun.recv().await.unwrap();
+    next(&mut begun).await;
 
     let another = LeaseConfig {
         node: NodeId::named("another"),

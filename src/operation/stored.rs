@@ -108,7 +108,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Response};
 
     use super::*;
-    use crate::operation::BufferedBody;
+    use crate::operation::{BufferedBody, Metadata, Operation, Outcome, Snapshot};
 
     fn response() -> RecordedResponse {
         let mut trailers = HeaderMap::new();
@@ -140,6 +140,27 @@ mod tests {
             let mut bytes = bytes.to_vec();
             bytes[at] = value;
             assert!(RecordedResponse::from_bytes(bytes.into()).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn json_that_the_first_releases_kept_is_embedded_if_it_is_not_too_deep() {
+        for (levels, is_embedded) in [(128, true), (129, false), (30_000, false)] {
+            let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            let response = Response::builder().header("content-type", "application/json");
+            let response = response.body(BufferedBody::from(text)).unwrap();
+            let mut bytes = RecordedResponse::new(response).to_bytes().unwrap().to_vec();
+            // They wrote that of whatever is JSON.
+            bytes[1] = 1;
+            let kept = RecordedResponse::from_bytes(bytes.into()).unwrap();
+            let snapshot = Snapshot {
+                stage: Outcome::Succeeded(Some(kept)).into(),
+                metadata: Metadata::default(),
+            };
+            let operation = Operation::from_parts("q3".parse().unwrap(), snapshot);
+            let mut out = Vec::new();
+            let written = operation.view().write_result(usize::MAX, &mut out);
+            assert_eq!(written.unwrap(), is_embedded, "{levels}");
         }
     }
 

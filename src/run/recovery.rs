@@ -288,7 +288,9 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
         } = &*self.taker;
         let mut all = 0;
         let is_all = loop {
-            let at_most = node.lease().term / 4;
+            // With the pause before the next look no longer than what counts as an outage:
+            // waiting for a place is none.
+            let at_most = node.lease().term / 16;
             let limit = ending.room(at_most).await.min(match again {
                 Some(_) => node.in_flight.room(),
                 None => AT_ONCE,

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, OperationHandle, Outcome,
-    PollService, RecordedResponse, RequestBody,
+    PollService, RecordedResponse, RequestBody, dialect::Replay,
 };
 
 use crate::{
@@ -122,5 +122,14 @@ async fn a_connection_outlives_a_101_that_was_recorded() {
         let answer = client.get("/q3/result").await;
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(answer.json()["type"], "urn:tower-operations:unpresentable");
+    }
+}
+
+#[test]
+fn a_replay_of_what_is_not_final_is_an_error() {
+    for status in [100, 101, 199, 600, 999] {
+        let recorded = RecordedResponse::new(bare(status));
+        let replayed = Replay::default().response(&recorded);
+        assert_eq!(replayed.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

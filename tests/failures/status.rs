@@ -169,3 +169,32 @@ async fn an_operation_whose_id_is_a_word_that_is_taken_by_now_is_found() {
     let answer = get(polls, "/operations/terminate/result").await;
     assert_eq!(answer.body, "42");
 }
+
+#[tokio::test]
+async fn what_is_said_of_a_failure_goes_by_its_response_whatever_its_problem_was_kept_with() {
+    for dialect in every_dialect() {
+        // As the first releases kept it.
+        let problem: Problem = serde_json::from_str(LIES[0]).unwrap();
+        let failure = tower_operations::Failure::from(problem)
+            .with_response(RecordedResponse::new(problem_json(503, LIES[0])));
+        let [status, _] = spoken(&dialect, Outcome::Failed(failure)).await;
+        match dialect.name {
+            "google" => {
+                let details = &status.json()["error"]["details"][0]["value"];
+                assert_eq!(details["httpStatus"], 503);
+                assert_eq!(details["reason"], "ServiceUnavailable");
+                assert_eq!(details["retryable"], true);
+            }
+            "azure" | "arm" => {
+                assert_eq!(status.json()["error"]["code"], "ServiceUnavailable");
+            }
+            "ipa" => {
+                let error = &status.json()["error"];
+                assert_eq!(error["code"], "ServiceUnavailable");
+                assert_eq!(error["retryable"], true);
+            }
+            "ogc" => assert_eq!(status.json()["exception"]["status"], 503),
+            _ => {}
+        }
+    }
+}

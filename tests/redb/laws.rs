@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_operations::{
     OperationId,
     store::{
-        AnyStore, RedbStore, Repository, Store,
+        AnyStore, Lease, LeaseHandle, RedbStore, Repository, Store,
         conformance::{self, Nodes},
     },
 };
@@ -85,4 +85,20 @@ async fn what_arrives_together_is_committed_together() {
     let stats = store.stats();
     assert_eq!((stats.changes, stats.queued), (500, 0));
     assert!(stats.commits < 100, "{stats:?}");
+}
+
+#[tokio::test]
+async fn what_one_handle_releases_another_hears_of_at_once() {
+    let folder = Folder::new("redb");
+    let store = open(&folder, Duration::from_secs(60));
+    let id = OperationId::new();
+    let token = create(&store, held(&id)).await;
+    let other = AnyStore::new(store.clone());
+    let mut released = std::pin::pin!(other.released());
+    let before = tokio::time::timeout(Duration::ZERO, released.as_mut()).await;
+    assert!(before.is_err(), "nothing was released");
+    store.release(&[LeaseHandle { id, token }]).await.unwrap();
+    let soon = Duration::from_secs(20);
+    let heard = tokio::time::timeout(soon, released).await;
+    assert!(heard.is_ok(), "it was not told");
 }

@@ -1,6 +1,10 @@
 //! What is damaged, or was overwritten, keeps nobody from the others.
 
-use std::time::Duration;
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tower_operations::{
     OperationId, State,
@@ -156,4 +160,46 @@ async fn an_index_of_another_type_leaves_nothing_half_made() {
             .finish(others.operation().id(), others.token(), success("x"), None)
             .await,
     );
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Said {
+    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(some)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_among_others_is_logged_with_its_id() {
+    let said = Said::default();
+    let writer = said.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    for damage in [&["HSET", "h", "no JSON"][..], &["DEL"], &["SET", "x"]] {
+        let bad = live(&store, LONG).await;
+        store.release(&[held(&bad)]).await.unwrap();
+        let name = name(&bad);
+        if damage[0] == "SET" {
+            ask::<()>(&redis, &["DEL", &name]).await;
+        }
+        let command = [&damage[..1], &[&name], &damage[1..]].concat();
+        ask::<()>(&redis, &command).await;
+        assert!(store.reclaim(&lease(LONG), 9).await.unwrap().is_empty());
+        let text = String::from_utf8(std::mem::take(&mut *said.0.lock().unwrap())).unwrap();
+        let id = format!("id={}", bad.operation().id());
+        let is_it = |line: &str| line.contains("ERROR") && line.contains(&id);
+        assert!(text.lines().any(is_it), "{damage:?}: {text}");
+    }
 }

@@ -178,3 +178,37 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
         }
     });
 }
+
+#[test]
+fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let server = second.block_on(Redis::start());
+    let orphan = first.block_on(connect(&server));
+    let other = second.block_on(connect(&server));
+    drop(first);
+    second.block_on(async {
+        let begun = Instant::now();
+        loop {
+            // Nothing else is asked of it.
+            let released = orphan.released();
+            let new = NewOperation::new(OperationId::new()).lease(lease(LONG));
+            let held = LeaseHandle {
+                id: new.id.clone(),
+                token: new.token,
+            };
+            other.create(new).await.unwrap();
+            other.release(&[held]).await.unwrap();
+            if timeout(Duration::from_millis(100), released).await.is_ok() {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is not heard");
+        }
+    });
+}

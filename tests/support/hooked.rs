@@ -5,7 +5,10 @@ use std::{
     collections::HashSet,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -13,8 +16,8 @@ use tower_operations::{
     MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
     store::{
         Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-        LeaseHandle, List, ListQuery, NewOperation, NodeId, Page, Reclaimed, Record, Repository,
-        Reservation, Store, StoreError, Version, Watch, Written,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Reclaimed, Record,
+        Repository, Reservation, Store, StoreError, Version, Watch, Written,
     },
 };
 
@@ -69,6 +72,10 @@ pub(crate) struct Hooked {
     hook: Arc<Hook>,
     /// Whether it claims that its writes never wait, whatever the hook does.
     pub(crate) is_hasty: bool,
+    /// How often it was asked for an operation on nobody's behalf, and so for all of it.
+    pub(crate) whole_reads: Arc<AtomicUsize>,
+    /// What it says nothing about when it is ended.
+    pub(crate) hanging: Ids,
     /// What it refuses to end, and what to renew, with others or alone.
     pub(crate) unending: Ids,
     pub(crate) unrenewable: Ids,
@@ -92,6 +99,8 @@ impl Hooked {
             inner,
             hook: Arc::new(move |call, when| Box::pin(hook(call, when))),
             is_hasty: false,
+            whole_reads: Arc::default(),
+            hanging: Arc::default(),
             unending: Arc::default(),
             unrenewable: Arc::default(),
             gone: Arc::default(),
@@ -118,6 +127,11 @@ impl Store for Hooked {
     type Output = RecordedResponse;
 
     async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
+        self.whole_reads.fetch_add(1, SeqCst);
+        self.get_for(id, None).await
+    }
+
+    async fn get_for(&self, id: &OperationId, _: Option<&Owner>) -> Answer<Option<Stored>> {
         let get = async {
             match self.has_lost(id) {
                 true => Ok(None),
@@ -167,6 +181,9 @@ impl Repository for Hooked {
         progress: Option<Progress>,
     ) -> Answer<Written<RecordedResponse>> {
         let finish = async {
+            if self.hanging.lock().unwrap().contains(id) {
+                std::future::pending::<()>().await;
+            }
             unless(&self.unending, [id])?;
             if self.has_lost(id) {
                 return Ok(Written::Gone);
@@ -205,6 +222,17 @@ impl Watch for Hooked {
         id: &OperationId,
         since: Version,
         at_most: Duration,
+    ) -> Answer<Option<Stored>> {
+        self.whole_reads.fetch_add(1, SeqCst);
+        self.changed_for(id, since, at_most, None).await
+    }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        _: Option<&Owner>,
     ) -> Answer<Option<Stored>> {
         self.around(Call::Changed, self.inner.changed(id, since, at_most))
             .await

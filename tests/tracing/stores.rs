@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower_operations::{
-    OperationHandle, Operations, Progress,
-    store::{LeaseConfig, NewOperation, NodeId, Repository, Store, StoreError},
+    OperationHandle, Operations, Progress, QueuedRequest,
+    store::{LeaseConfig, List, ListQuery, NewOperation, NodeId, Repository, Store, StoreError},
 };
 
 use super::{
@@ -202,4 +202,54 @@ async fn a_record_that_is_damaged_under_a_run_is_an_error_at_once() {
             .any(|line| line.starts_with("ERROR") && line.contains("id=ID")),
         "{lines:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_operation_whose_request_was_refused_is_told_as_well() {
+    let said = Said::default();
+    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    // Its creation is done, and never answered.
+    let store = Hooked::new(MemoryStore::new(), |call, when| async move {
+        match (call, when) {
+            (Call::Create, When::After) => std::future::pending().await,
+            _ => Ok(()),
+        }
+    });
+    let layer = AsyncAcceptLayer::new(store.clone());
+    let layer = layer.create_timeout(std::time::Duration::from_secs(1));
+    let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+    }));
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
+    let refused = service.oneshot(request).await.unwrap();
+    assert_eq!(refused.status(), 503);
+    sleep(std::time::Duration::from_secs(1)).await;
+    let page = store.inner.list(&ListQuery::new(None, 2)).await.unwrap();
+    let id = page.records[0].operation().id();
+    let lines = said.of(id);
+    let end = "WARN operation failed id=ID state=failed attempt=0 duration \
+               problem=\"urn:tower-operations:interrupted\"";
+    assert!(lines.iter().any(|line| line == end), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_operation_that_no_queue_took_is_told_as_well() {
+    let said = Said::default();
+    let subscriber = tracing_subscriber::registry().with(said.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let store = MemoryStore::new();
+    let broken = |_: QueuedRequest| async { Err::<(), _>(std::io::Error::other("no queue")) };
+    let layer = Operations::dispatching(store.clone(), broken).layer();
+    let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+        Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+    }));
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
+    let refused = service.oneshot(request).await.unwrap();
+    assert_eq!(refused.status(), 503);
+    let page = store.list(&ListQuery::new(None, 2)).await.unwrap();
+    let lines = said.of(page.records[0].operation().id());
+    let end = "WARN operation failed id=ID state=failed attempt=0 duration \
+               problem=\"urn:tower-operations:not-dispatched\"";
+    assert!(lines.iter().any(|line| line == end), "{lines:?}");
 }
