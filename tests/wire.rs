@@ -1573,7 +1573,8 @@ async fn polls_of_what_is_unfinished_may_be_202() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_nothing_nests_tells_its_root_from_an_id() {
     let store = MemoryStore::new();
-    let polls = PollService::new(store.clone()).mounted_at("/v1/jobs/");
+    let operations = Operations::new(store.clone()).public_path("/v1/jobs");
+    let polls = operations.poll_service().mounted_at("/v1/jobs/");
     let polls = Polls {
         server: Server::hyper(polls).await,
         store,
