@@ -61,7 +61,7 @@
 //! | --- | --- | --- |
 //! | (none) | everything above | 1.89 |
 //! | `apalis` | `ApalisDispatch`, `ApalisWorker`: requests handed off to workers elsewhere, by a queue of apalis | 1.89 |
-//! | `axum` | [`OperationHandle`] as an axum extractor, [`Problem`] and [`NotAccepted`] as responses | 1.89 |
+//! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`NotAccepted`]), the original URI under nested routers | 1.89 |
 //! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
 //! | `redb` | `RedbStore`: operations in a file, for one process | 1.90 |
 //! | `postgres` | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
@@ -86,6 +86,8 @@ macro_rules! crash_point {
 }
 
 pub mod accept;
+#[cfg(feature = "axum")]
+mod axum;
 #[cfg(feature = "conformance")]
 pub mod checker;
 pub mod contract;

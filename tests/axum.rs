@@ -834,3 +834,57 @@ async fn under_nested_routers_a_relative_reference_is_resolved_against_the_origi
     drop(client);
     server.stop().await;
 }
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn types_of_the_contract_are_responses_and_extractors() {
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use tower_operations::{
+        Accepted, Operation, Outcome,
+        dialect::{ApiError, Preferences},
+    };
+
+    async fn text(response: impl IntoResponse) -> (StatusCode, String) {
+        let response = response.into_response();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+    let id: OperationId = "q3".parse().unwrap();
+    let (status, body) = text(Accepted::new(&id)).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert!(body.contains("\"id\":\"q3\""), "{body}");
+    let ended = Operation::from_parts(id.clone(), Outcome::Succeeded(Some(5_u32)));
+    let (status, body) = text(ended).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("\"result\":5"), "{body}");
+    let (status, body) = text(ApiError::NotFound { id }).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(body.contains("urn:tower-operations:not-found"), "{body}");
+
+    async fn handler(id: OperationId, preferences: Preferences) -> String {
+        format!("{id} {:?}", preferences.wait())
+    }
+    let operations = tower_operations::Operations::new(MemoryStore::new());
+    let app = Router::<()>::new()
+        .route("/reports", post(handler).route_layer(operations.layer()))
+        .route("/plain", post(handler))
+        .nest_service("/operations", operations.poll_service());
+    let ask = async |method: &str, uri: &str| {
+        let request = http::Request::builder().method(method).uri(uri);
+        let request = request.header("prefer", "wait=0");
+        app.clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap()
+    };
+    let accepted = ask("POST", "/reports").await;
+    let location = accepted.headers()["location"].to_str().unwrap().to_owned();
+    let (_, body) = text(ask("GET", &format!("{location}/result")).await).await;
+    let id = location.rsplit('/').next().unwrap();
+    assert_eq!(body, format!("{id} Some(0ns)"));
+    let (status, _) = text(ask("POST", "/plain").await).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+}

@@ -898,7 +898,8 @@ async fn ended_beside_those_that_hang(hanging: usize, others: usize) -> Vec<Dura
     let silent = Arc::clone(&store.hanging);
     let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
     for _ in 0..hanging {
-        silent.lock().unwrap().insert(first.post().await);
+        let id = first.post().await;
+        silent.lock().unwrap().insert(id);
     }
     let mut good = Vec::new();
     for _ in 0..others {

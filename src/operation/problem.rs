@@ -270,14 +270,6 @@ pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
         .trim_ascii()
 }
 
-/// The problem as a response of its own.
-#[cfg(feature = "axum")]
-impl axum::response::IntoResponse for Problem {
-    fn into_response(self) -> axum::response::Response {
-        Self::into_response(self).map(axum::body::Body::new)
-    }
-}
-
 const STANDARD: [&str; 5] = ["type", "title", "status", "detail", "instance"];
 
 impl Serialize for Problem {

@@ -124,6 +124,67 @@ pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
     out.extend_from_slice(Rfc3339::new().text(time.into()));
 }
 
+/// The moment that a text after RFC 3339, section 5.6, in UTC names; none before 1970.
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let (seconds, rest) = text.as_bytes().split_first_chunk::<19>()?;
+    let fraction = match rest {
+        b"Z" => &[],
+        [b'.', fraction @ .., b'Z'] if fraction.iter().all(u8::is_ascii_digit) => fraction,
+        _ => return None,
+    };
+    let number = |digits: &[u8]| {
+        let is_number = digits.iter().all(u8::is_ascii_digit);
+        let value = |sum, digit: &u8| sum * 10 + u64::from(digit - b'0');
+        is_number.then(|| digits.iter().fold(0, value))
+    };
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', time @ ..] = seconds else {
+        return None;
+    };
+    let [h0, h1, b':', min0, min1, b':', s0, s1] = time else {
+        return None;
+    };
+    let (year, month) = (number(&[*y0, *y1, *y2, *y3])?, number(&[*m0, *m1])?);
+    let (hour, minute) = (number(&[*h0, *h1])?, number(&[*min0, *min1])?);
+    let (day, second) = (number(&[*d0, *d1])?, number(&[*s0, *s1])?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let days = days_before(year, month, day)?;
+    // A leap second is the last one of its minute.
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second.min(59);
+    let fraction = &fraction[..fraction.len().min(9)];
+    let nanos = number(fraction)? * 10_u64.pow(9 - fraction.len() as u32);
+    Some(UNIX_EPOCH + Duration::new(seconds, nanos as u32))
+}
+
+/// The days from 1970 to a date; `None` if there is no such date.
+fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let lengths = [
+        31,
+        28 + u64::from(is_leap),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    let before = lengths.get(..usize::try_from(month).ok()?.checked_sub(1)?)?;
+    let length = lengths.get(before.len())?;
+    if year < 1970 || !(1..=*length).contains(&day) {
+        return None;
+    }
+    // Every fourth year had a day more, but for three of four centuries.
+    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
+    let leap_days = leaps(year - 1) - leaps(1969);
+    Some((year - 1970) * 365 + leap_days + before.iter().sum::<u64>() + day - 1)
+}
+
 /// `time` after RFC 9110, section 5.6.7.
 pub(crate) fn http_date(time: SystemTime) -> String {
     httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
@@ -154,7 +215,10 @@ pub(super) mod serde_rfc3339 {
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         Option::<std::borrow::Cow<'_, str>>::deserialize(deserializer)?
-            .map(|text| humantime::parse_rfc3339(&text).map_err(de::Error::custom))
+            .map(|text| {
+                let time = super::parse_rfc3339(&text);
+                time.ok_or_else(|| de::Error::custom("no time in UTC after RFC 3339"))
+            })
             .transpose()
     }
 }
@@ -222,6 +286,14 @@ mod tests {
         fn is_written_as_it_is_read(millis in 1..253_402_300_799_000_u64) {
             let time = UNIX_EPOCH + Duration::from_millis(millis);
             prop_assert_eq!(humantime::parse_rfc3339(&written(time)), Ok(time));
+            prop_assert_eq!(parse_rfc3339(&written(time)), Some(time));
+        }
+
+        #[test]
+        fn is_read_as_another_library_reads_it(
+            text in "(19[67]|20[0-3]|[0-9]{3})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?Z?",
+        ) {
+            prop_assert_eq!(parse_rfc3339(&text), humantime::parse_rfc3339(&text).ok());
         }
     }
 }

@@ -137,35 +137,10 @@ impl From<NotAccepted> for Problem {
     }
 }
 
-/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`; the layer says
-/// the same in the words of its dialect.
-#[cfg(feature = "axum")]
-impl axum::response::IntoResponse for NotAccepted {
-    fn into_response(self) -> axum::response::Response {
-        let retry_after = std::time::Duration::from_secs(1);
-        let mut response = ApiError::Unavailable { retry_after }.into_response();
-        response.extensions_mut().insert(self);
-        response.map(axum::body::Body::new)
-    }
-}
-
 impl fmt::Debug for OperationHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OperationHandle")
             .field("id", &self.id())
             .finish_non_exhaustive()
-    }
-}
-
-/// Always succeeds; see [`OperationHandle::from_extensions`].
-#[cfg(feature = "axum")]
-impl<S: Sync> axum::extract::FromRequestParts<S> for OperationHandle {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(
-        parts: &mut http::request::Parts,
-        _: &S,
-    ) -> Result<Self, Self::Rejection> {
-        Ok(Self::from_extensions(&parts.extensions))
     }
 }
