@@ -873,8 +873,9 @@ async fn types_of_the_contract_are_responses_and_extractors() {
         .route("/plain", post(handler))
         .nest_service("/operations", operations.poll_service());
     let ask = async |method: &str, uri: &str| {
+        let wait = if method == "POST" { "wait=0" } else { "wait=5" };
         let request = http::Request::builder().method(method).uri(uri);
-        let request = request.header("prefer", "wait=0");
+        let request = request.header("prefer", wait);
         app.clone()
             .oneshot(request.body(Body::empty()).unwrap())
             .await

@@ -1332,7 +1332,7 @@ async fn a_list_of_many_lets_others_run_in_between() {
                 turns += 1;
                 Poll::Pending
             }
-            ready => ready,
+            ready @ Poll::Ready(_) => ready,
         });
         assert!(page.await.unwrap().records.is_empty());
         assert!(turns > 10, "{owner:?}: {turns} turns");
