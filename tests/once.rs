@@ -1395,6 +1395,56 @@ async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() 
     }
 }
 
+/// A store that is silent from the first create on, which happens all the same, until it is
+/// back. The answer to that create is lost.
+fn silent(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {
+    let (has_created, back) = (AtomicBool::new(false), Arc::clone(back));
+    Hooked::new(memory.clone(), move |call, when| {
+        let is_lost = (call, when) == (Call::Create, When::After);
+        let is_lost = is_lost && !has_created.swap(true, SeqCst);
+        let (is_silent, back) = (has_created.load(SeqCst), Arc::clone(&back));
+        async move {
+            if is_lost {
+                std::future::pending::<()>().await;
+            }
+            if is_silent {
+                drop(back.acquire().await);
+            }
+            Ok(())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_of_a_request_whose_creation_stayed_in_doubt_runs() {
+    for mode in [Mode::Always, Mode::Preferred] {
+        for fields in [&[KEY][..], &[ID], &[KEY, ID]] {
+            for comes_before_the_store_is_back in [false, true] {
+                let memory = MemoryStore::new();
+                let back = Arc::new(Semaphore::new(0));
+                let store = silent(&memory, &back);
+                let inner = mode.slow();
+                let layer = node(mode, &store, Idempotency::optional().client_ids());
+                let refused = send(&layer, &inner, post(mode, fields)).await;
+                refused.is_problem(503, "unavailable");
+                assert!(refused.headers.contains_key("retry-after"));
+
+                let other = node(mode, &memory, Idempotency::optional().client_ids());
+                if !comes_before_the_store_is_back {
+                    back.close();
+                    sleep(Duration::from_secs(1)).await;
+                }
+                let accepted = send(&other, &inner, post(mode, fields)).await;
+                back.close();
+                let operation = ended(&polls(&memory), accepted.location()).await;
+                let what = (mode, fields, comes_before_the_store_is_back);
+                assert_eq!(operation["state"], "succeeded", "{what:?}: {operation}");
+                assert_eq!((inner.runs(), memory.len()), (1, 1), "{what:?}");
+            }
+        }
+    }
+}
+
 /// A store whose calls of one kind fail so often, and whether they happen all
 /// the same.
 fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {

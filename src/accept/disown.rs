@@ -29,8 +29,7 @@ impl Wanted {
             return;
         }
         let (id, token) = (self.new.id.clone(), self.new.token);
-        let lease = self.new.lease.as_ref();
-        let term = lease.map_or(node.lease().term, |lease| lease.term);
+        let term = self.lease_term(node);
         let node = Arc::clone(node);
         let disowned = async move {
             let ended = end(&node, &id, token, term);

@@ -1,6 +1,12 @@
 //! From a whole request to an operation that runs by itself.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -60,6 +66,18 @@ impl Wanted {
             Some(key) => sent(key),
             None => RequestName::Id(self.new.id.clone()),
         }
+    }
+
+    /// Whether it may have been created all the same, for a request that finds it when it
+    /// comes again.
+    pub(super) fn may_be_found(&self) -> bool {
+        self.new.key.is_some() && self.in_doubt.load(Relaxed) > 0
+    }
+
+    /// How long the operation is held without being renewed.
+    pub(super) fn lease_term<R>(&self, node: &Runtime<R>) -> Duration {
+        let lease = self.new.lease.as_ref();
+        lease.map_or(node.lease().term, |lease| lease.term)
     }
 
     /// The same operation, of another creator.
@@ -201,7 +219,7 @@ where
             reserved,
             service,
             request: self.request,
-            admitted: self.admitted,
+            admitted: Some(self.admitted),
             span: Span::current(),
         };
         departure.go(front)

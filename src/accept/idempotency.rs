@@ -23,6 +23,9 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   moment, on whichever node.
 /// * The same key with another request is 422. Keys are scoped by owner: the same key of
 ///   another owner is another key.
+/// * A request that was answered 503 because the store did not say in time whether its
+///   operation was created can be repeated with its key: the operation runs once, whether
+///   the first request created it or the repetition does.
 /// * While the first is still being answered, the others wait for a time, then
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)

@@ -118,7 +118,7 @@ impl InFlight {
     }
 
     /// Lets a request in that was admitted elsewhere.
-    pub(super) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
+    pub(crate) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
         self.admitted.fetch_add(1, SeqCst);
         AdmissionPermit::to(self)
     }
