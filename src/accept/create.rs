@@ -124,14 +124,22 @@ where
             wanted.in_doubt.fetch_sub(1, Relaxed);
         }
         match created {
-            // Certain: this try made none. The client may try again.
-            Err(StoreError::Full) => Ok(None),
-            created => created.map(Some),
+            Ok(created) => Ok(Ok(created)),
+            Err(error) => match Refusal::of_full_store(&error) {
+                // Certain: this try made none. The client may try again.
+                Some(refusal) => Ok(Err(refusal)),
+                None => Err(error),
+            },
         }
     });
     let error = match Timeout::new(policy.create_timeout, certain).await {
-        Ok(Ok(Some(created))) => return Ok(created),
-        Ok(Ok(None)) => StoreError::Full.to_string(),
+        Ok(Ok(Ok(created))) => return Ok(created),
+        Ok(Ok(Err(refusal))) => {
+            if refusal == Refusal::StoreFull {
+                node.warn_of_full_store();
+            }
+            return Err(refusal);
+        }
         Ok(Err(error)) => error.chain(),
         Err(_) => "the store did not answer in time".into(),
     };

@@ -245,6 +245,7 @@ where
         let is_fresh = id.is_none();
         let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
         new.owner = self.owner.clone();
+        new.owners_known = self.policy.knows_owners();
         new.method = Some(parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());

@@ -1,6 +1,6 @@
 //! A call that may still be answered directly.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::Request;
@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     operation::{BufferedBody, RecordedResponse},
-    run::{BufferedRequest, CallHold, OperationHandle, RunContext, Told, operation_span},
+    run::{
+        BufferedRequest, CallHold, NotAccepted, OperationHandle, RunContext, Told, operation_span,
+    },
     store::Lease,
 };
 
@@ -84,6 +86,9 @@ where
             let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);
             let (wanted, admitted) = (&wanted, &admitted);
+            // Why it was not created last.
+            let refusal = Mutex::new(None);
+            let refusal = &refusal;
             let create = |is_running| async move {
                 // Under a token of its own each time: what was given up before is
                 // ended by its token, and must not be taken for this one.
@@ -92,8 +97,9 @@ where
                 match create(node, policy, &wanted).await {
                     Ok(CreateOutcome::New(record)) => Ok(record),
                     Ok(CreateOutcome::Repeated(_) | CreateOutcome::Answered(_)) => Err(()),
-                    Err(_) => {
+                    Err(why) => {
                         wanted.disown(node, Arc::clone(admitted));
+                        *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                         Err(())
                     }
                 }
@@ -107,9 +113,18 @@ where
                     drop(tell.send((Told::Accepted(record), None)));
                 }
             };
-            let Some(early) = holding.run(create, accepted).await else {
+            let Some(mut early) = holding.run(create, accepted).await else {
                 return;
             };
+            let refusal = refusal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let (Told::Answered(Ok(answer)), Some(why)) = (&mut early, refusal)
+                && answer.extensions().get::<NotAccepted>().is_some()
+            {
+                answer.extensions_mut().insert(why);
+            }
             let early = settled(early, reserved, policy, &node.in_flight).await;
             match &early {
                 Told::ShutDown => node.in_flight.refused(),
