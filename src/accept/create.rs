@@ -82,7 +82,7 @@ where
     if wanted.is_fresh {
         return Ok(());
     }
-    let found = retry_until_certain(node, || {
+    let found = retry_until_certain(node, Some(&wanted.new.id), || {
         node.store
             .get_for(&wanted.new.id, wanted.new.owner.as_ref())
     });
@@ -117,7 +117,7 @@ where
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
-    let certain = retry_until_certain(node, || async {
+    let certain = retry_until_certain(node, Some(&new.id), || async {
         wanted.in_doubt.fetch_add(1, Relaxed);
         let created = node.store.create(new.clone()).await;
         if !matches!(created, Err(StoreError::Unavailable(_))) {

@@ -47,7 +47,7 @@ where
 {
     let begun = Instant::now();
     loop {
-        let ended = retry_until_certain(node, || {
+        let ended = retry_until_certain(node, Some(id), || {
             let interrupted = Outcome::failed(FailureKind::Interrupted);
             node.store.finish(id, token, interrupted, None)
         });

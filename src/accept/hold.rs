@@ -125,7 +125,7 @@ where
             {
                 answer.extensions_mut().insert(why);
             }
-            let early = settled(early, reserved, policy, &node.in_flight).await;
+            let early = settled(&wanted.new.id, early, reserved, policy, &node.in_flight).await;
             match &early {
                 Told::ShutDown => node.in_flight.refused(),
                 _ => node.in_flight.answered(),

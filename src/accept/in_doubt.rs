@@ -82,8 +82,9 @@ where
 {
     let begun = Instant::now();
     loop {
-        let found = retry_until_certain(node, || node.store.get(&wanted.new.id)).await?;
-        match found {
+        let id = &wanted.new.id;
+        let found = retry_until_certain(node, Some(id), || node.store.get(id));
+        match found.await? {
             Some(record) => return Ok(Some(record).filter(|it| it.is_held_by(wanted.new.token))),
             None if begun.elapsed() < term => sleep(term / 10).await,
             None => return Ok(None),

@@ -174,7 +174,7 @@ impl<R: Repository> ReservationKeeper<R> {
     /// Asks until the answer is certain. A store that has no room has answered.
     async fn reserve(&self) -> Result<Result<Reservation<RecordedResponse>, Refusal>, StoreError> {
         let node = &self.node;
-        retry_until_certain(node, || async {
+        retry_until_certain(node, None, || async {
             let term = node.lease().term;
             let reserved = (self.powers.reserve)(&node.store, &self.key, self.token, term);
             match reserved.await {
@@ -190,7 +190,7 @@ impl<R: Repository> ReservationKeeper<R> {
 
     async fn settle(&self, answer: RecordedResponse) {
         let node = &self.node;
-        let settled = retry_until_certain(node, || {
+        let settled = retry_until_certain(node, None, || {
             (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
         });
         match settled.await {
