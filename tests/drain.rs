@@ -397,22 +397,40 @@ async fn a_request_without_the_preference_has_what_is_left_of_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_no_concern_of_the_layer_is_waited_for_and_left_alone() {
-    let setup = Setup::new(|layer| layer);
-    let mut get = request("handling=strict");
-    *get.method_mut() = Method::GET;
-    let answering = setup.send_to(get, |_| async {
-        sleep(20 * SECOND).await;
-        Response::new(whole("done"))
-    });
-    let report = setup.drained(10).await;
-    assert_eq!(
-        (report.took.as_secs(), report.unanswered),
-        (10 + 1, 1),
-        "{report:?}"
-    );
-    let (at, response) = answering.answer().await;
-    assert_eq!((at, response.status()), (20, StatusCode::OK));
+async fn a_request_that_the_layer_does_not_accept_is_refused_at_the_deadline() {
+    let call = |field: &'static str, value: &'static str| {
+        let request = Request::post("/page").header(field, value);
+        request.body(whole("Q3")).unwrap()
+    };
+    let mut upgrade = call("upgrade", "websocket");
+    let connection = "upgrade".parse().unwrap();
+    upgrade.headers_mut().insert("connection", connection);
+    for request in [
+        get("/page"),
+        upgrade,
+        call("content-type", "application/grpc"),
+    ] {
+        let setup = Setup::new(|layer| layer);
+        let dropped = Gone::default();
+        let holding = Arc::new(Mutex::new(Some(Holding(dropped.clone()))));
+        let answering = setup.send_to(request, move |_| {
+            let holding = holding.lock().unwrap().take();
+            async move {
+                let _holding = holding;
+                std::future::pending().await
+            }
+        });
+        let report = setup.drained(10).await;
+        answering.refused_at(10).await;
+        assert!(dropped.0.load(SeqCst), "its call goes on");
+        assert_eq!(
+            (report.answered, report.refused, report.unanswered),
+            (0, 1, 0),
+            "{report:?}"
+        );
+        assert_eq!(report.took, 10 * SECOND);
+        assert!(!report.is_clean());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,6 +142,8 @@ pub(super) struct DrainRefusal {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) policy: Arc<Policy>,
     pub(super) version: Version,
+    /// Whether the request may become an operation.
+    pub(super) is_acceptable: bool,
     pub(super) rest: RemainingBody,
 }
 

@@ -85,8 +85,8 @@ where
 }
 
 impl<S, R> AsyncAccept<S, R> {
-    /// Passes a request on. A drain waits for its answer if it was there before, unless
-    /// others look after it.
+    /// Passes a request on. A drain waits for its answer if it was there before, and
+    /// refuses it at the end, unless others look after it.
     fn pass<B>(&self, concern: RequestClass, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
@@ -97,16 +97,17 @@ impl<S, R> AsyncAccept<S, R> {
             RequestClass::OfOperations => None,
             RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
-        let (body, refusing) = match concern {
-            RequestClass::OfOperations | RequestClass::Another => {
-                (RequestBody::passing(body), None)
-            }
-            RequestClass::Acceptable => {
+        let is_acceptable = concern == RequestClass::Acceptable;
+        // What the layer does not accept is left alone, if it came after the doors closed.
+        let (body, refusing) = match is_acceptable || passing.is_some() {
+            false => (RequestBody::passing(body), None),
+            true => {
                 let (body, rest) = RequestBody::lent(body, parts.version);
                 let refusing = DrainRefusal {
                     in_flight: Arc::clone(in_flight),
                     policy: Arc::clone(&self.policy),
                     version: parts.version,
+                    is_acceptable,
                     rest,
                 };
                 (body, Some(refusing))
