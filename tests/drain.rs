@@ -790,3 +790,97 @@ async fn an_answer_that_is_being_kept_for_its_key_is_given_up_at_the_deadline() 
     assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
     assert_eq!(report.took, 3 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_silent_store_keeps_waiting_is_refused_at_the_deadline() {
+    for silent in [Call::Create, Call::Reserve, Call::Get] {
+        for mode in ["always", "after", "signaled"] {
+            for key in [None, Some("idempotency-key"), Some("operation-id")] {
+                let store = Hooked::new(MemoryStore::new(), move |call, _| async move {
+                    if call == silent {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(())
+                });
+                let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+                let layer = layer
+                    .create_timeout(60 * SECOND)
+                    .idempotency(Idempotency::optional().client_ids());
+                let layer = match mode {
+                    "after" => layer.after(SECOND),
+                    "signaled" => layer.when_signaled(),
+                    _ => layer,
+                };
+                let asks = match (silent, key, mode) {
+                    (Call::Reserve, Some("operation-id"), _) => true,
+                    (Call::Reserve, key, mode) => key.is_some() && mode != "always",
+                    (Call::Get, key, _) => key == Some("operation-id"),
+                    _ => true,
+                };
+                if !asks {
+                    continue;
+                }
+                let service =
+                    layer.layer(service_fn(async |request: Request<RequestBody<Body>>| {
+                        let operation = OperationHandle::from_extensions(request.extensions());
+                        let _ = operation.accept().await;
+                        std::future::pending::<Result<Response<Body>, Infallible>>().await
+                    }));
+                let mut request = request("handling=strict");
+                if let Some(key) = key {
+                    let value = match key {
+                        "operation-id" => "invoice-7".to_owned(),
+                        _ => format!("\"{}\"", OperationId::new()),
+                    };
+                    request.headers_mut().insert(key, value.parse().unwrap());
+                }
+                let begun = Instant::now();
+                let answering = Answering(tokio::spawn(async move {
+                    let response = service.oneshot(request).await.unwrap();
+                    let at = begun.elapsed().as_secs();
+                    let (parts, body) = response.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    (at, Response::from_parts(parts, body))
+                }));
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                let report = drain.drain(10 * SECOND).await;
+                let what = (silent, mode, key);
+                assert_eq!(
+                    (report.refused, report.unanswered, report.took),
+                    (1, 0, 10 * SECOND),
+                    "{what:?}: {report:?}"
+                );
+                answering.refused_at(10).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_silent_store_has_refused_by_the_deadline_is_counted_as_answered() {
+    let store = Hooked::new(MemoryStore::new(), |call, _| async move {
+        if call == Call::Create {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let (layer, drain) = AsyncAcceptLayer::with_drain(store);
+    let service = layer.layer(service_fn(async |_: Request<RequestBody<Body>>| {
+        std::future::pending::<Result<Response<Body>, Infallible>>().await
+    }));
+    let answering = tokio::spawn(service.oneshot(request("handling=strict")));
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let report = drain.drain(10 * SECOND).await;
+    let response = answering.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (report.answered, report.refused, report.unanswered),
+        (1, 0, 0),
+        "{report:?}"
+    );
+    assert_eq!(report.took, 5 * SECOND);
+}

@@ -86,7 +86,7 @@ where
         node.store
             .get_for(&wanted.new.id, wanted.new.owner.as_ref())
     });
-    match Timeout::new(patience, found).await {
+    match unless_over(node, Timeout::new(patience, found)).await? {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
             Err(Refusal::KeyReused(RequestName::Id(wanted.new.id.clone())))
@@ -96,6 +96,18 @@ where
             tracing::error!(id = %wanted.new.id, "an id could not be looked up");
             Err(Refusal::Unavailable)
         }
+    }
+}
+
+/// What is waited for, or a refusal once the time of a drain is over.
+async fn unless_over<R, T>(
+    node: &Runtime<R>,
+    waited_for: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = waited_for => Ok(done),
+        () = node.in_flight.over().cancelled() => Err(Refusal::Closed),
     }
 }
 
@@ -132,7 +144,8 @@ where
             },
         }
     });
-    let error = match Timeout::new(policy.create_timeout, certain).await {
+    let certain = Timeout::new(policy.create_timeout, certain);
+    let error = match unless_over(node, certain).await? {
         Ok(Ok(Ok(created))) => return Ok(created),
         Ok(Ok(Err(refusal))) => {
             if refusal == Refusal::StoreFull {

@@ -95,8 +95,9 @@ where
                 return ControlFlow::Break(Ok(AcceptAnswer::Answered(answer)));
             }
             Err(refusal) => {
-                if refusal == Refusal::Closed {
-                    self.node.in_flight.refused();
+                match refusal {
+                    Refusal::Closed => self.node.in_flight.refused(),
+                    _ => self.node.in_flight.answered(),
                 }
                 match self.wanted.may_be_found() {
                     true => self.run_if_created(),

@@ -178,6 +178,10 @@ where
             Ok(ReserveOutcome::Free(key)) => {
                 let node = Arc::clone(&self.node);
                 if let Err(refusal) = is_free(&node, patience, &wanted).await {
+                    match refusal {
+                        Refusal::Closed => in_flight.refused(),
+                        _ => in_flight.answered(),
+                    }
                     return self.refused(&refusal);
                 }
                 wanted.new = wanted.new.reservation(key.token);
@@ -193,7 +197,12 @@ where
                 repeated(&self.policy, parts, &record, wanted.name())
             }
             Ok(ReserveOutcome::Answered(answer)) => Ok(AcceptAnswer::Answered(answer)),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => {
+                if refusal != Refusal::Closed {
+                    in_flight.answered();
+                }
+                Err(refusal)
+            }
         };
         self.front(&wanted.new.id).answer(&verdict).into()
     }
