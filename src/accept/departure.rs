@@ -119,7 +119,7 @@ where
             request: self.request,
             stored: self.wanted.new.request,
             may_come_again: self.wanted.new.key.is_some(),
-            admitted: admitted,
+            admitted,
             span: self.span,
             at_most: self.policy.create_timeout,
         })

@@ -165,7 +165,7 @@ impl<R: Repository> ReservationKeeper<R> {
                 ))) => {}
                 Ok(Ok(Ok(_))) => tracing::warn!("a key is another request's by now"),
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => {
-                    tracing::warn!("a reservation could not be renewed")
+                    tracing::warn!("a reservation could not be renewed");
                 }
             }
         }
