@@ -1395,6 +1395,68 @@ async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_repetition_needs_no_place_in_flight() {
+    for mode in MODES {
+        for field in [KEY, ID] {
+            for is_per_owner in [false, true] {
+                let memory = MemoryStore::new();
+                let layer = node(mode, &memory, Idempotency::optional().client_ids());
+                let layer = match is_per_owner {
+                    true => layer.owner(by_header).max_in_flight_per_owner(1),
+                    false => layer.max_in_flight(1),
+                };
+                let inner = mode.slow();
+                let first = send(&layer, &inner, post(mode, &[field])).await;
+                let what = (mode, field, is_per_owner);
+                assert_eq!(first.status, 202, "{what:?}");
+                let again = send(&layer, &inner, post(mode, &[field])).await;
+                assert_eq!(again, first, "{what:?}");
+
+                let other = (field.0, "\"another-request-altogether\"");
+                let other = if field == ID {
+                    ("operation-id", "other")
+                } else {
+                    other
+                };
+                let refused = send(&layer, &inner, post(mode, &[other])).await;
+                refused.is_problem(503, "overloaded");
+                let line = "POST /reports?year=2026";
+                let reused = ask(mode, line, "Q4", &[field]);
+                let code = if field == ID {
+                    "operation-id-reused"
+                } else {
+                    "idempotency-key-reused"
+                };
+                send(&layer, &inner, reused).await.is_problem(422, code);
+                let unkeyed = send(&layer, &inner, post(mode, &[])).await;
+                unkeyed.is_problem(503, "overloaded");
+
+                let operation = ended(&polls(&memory), first.location()).await;
+                assert_eq!(operation["state"], "succeeded", "{what:?}");
+                // What was refused has left nothing reserved.
+                let accepted = send(&layer, &inner, post(mode, &[other])).await;
+                assert_eq!(accepted.status, 202, "{what:?}");
+                ended(&polls(&memory), accepted.location()).await;
+                assert_eq!((inner.runs(), memory.len()), (2, 2), "{what:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fingerprint_of_the_application_s_own_needs_a_place_in_flight() {
+    let rules = Idempotency::optional().fingerprint(|parts, _| parts.uri.path().into());
+    let memory = MemoryStore::new();
+    let layer = node(Mode::Always, &memory, rules).max_in_flight(1);
+    let inner = Mode::Always.slow();
+    let post = || post(Mode::Always, &[KEY]);
+    assert_eq!(send(&layer, &inner, post()).await.status, 202);
+    send(&layer, &inner, post())
+        .await
+        .is_problem(503, "overloaded");
+}
+
 /// A store that is silent from the first create on, which happens all the same, until it is
 /// back. The answer to that create is lost.
 fn silent(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {

@@ -163,6 +163,9 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     /// 10,000 by default; past it the answer is 503. The bound is shared with all
     /// clones. What was [handed off](Self::hand_off) does not count once it is in the queue.
     ///
+    /// A repetition of a request that was accepted needs no place: it is answered as ever,
+    /// while few come at the same moment (see [`Idempotency`]).
+    ///
     /// Each of them may hold a request body in memory, so this number times
     /// [`body_limit`](Self::body_limit) is what can be asked of the process: set
     /// both to what it has.

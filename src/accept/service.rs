@@ -15,6 +15,7 @@ use super::{
     going::Going,
     hand_over::Arriving,
     inner::Inner,
+    look_up::LookUp,
     mode::Decision,
     policy::{Policy, RequestClass},
     refuse::{DrainRefusal, Refusal, refuse_unread},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     operation::{BufferedBody, RecordedResponse},
     run::{BufferedRequest, Runtime},
-    store::Lease,
+    store::{Lease, Owner},
 };
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
@@ -131,7 +132,7 @@ impl<S, R> AsyncAccept<S, R> {
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => return self.refuse(&refused.into(), &parts, body),
+            Err(refused) => return self.refuse_or_repeat(refused.into(), owner, parts, body),
         };
         let arriving = Arriving {
             inner: self.inner.clone(),
@@ -165,6 +166,51 @@ impl<S, R> AsyncAccept<S, R> {
             CollectBody::new(body, limit, self.policy.body_timeout),
             arriving,
         )
+    }
+
+    /// Refuses a request that has no place in flight, unless it turns out to repeat one
+    /// that has been accepted.
+    #[cold]
+    fn refuse_or_repeat<B>(
+        &self,
+        refusal: Refusal,
+        owner: Option<Owner>,
+        parts: Parts,
+        body: B,
+    ) -> ResponseFuture<S, R, B>
+    where
+        S: Inner<B> + Clone,
+        B: Body<Data = Bytes> + Send + 'static,
+        R: Lease<Output = RecordedResponse>,
+    {
+        let (node, policy) = (&self.node, &self.policy);
+        let found = match (&policy.idempotency, node.keys.get()) {
+            (Some(rules), Some(keys)) if refusal != Refusal::Closed => {
+                let owned = policy.knows_owners();
+                let id = rules.client_id(&parts).ok().flatten();
+                let digest = rules.digest(&parts, id.as_ref(), owned).ok().flatten();
+                let lookups = node.in_flight.lookups();
+                digest.and_then(|digest| {
+                    let permit = lookups.take(owned.then(|| owner.clone()))?;
+                    Some((permit, digest, *keys))
+                })
+            }
+            _ => None,
+        };
+        let Some((permit, digest, keys)) = found else {
+            return self.refuse(&refusal, &parts, body);
+        };
+        let look_up = LookUp {
+            node: Arc::clone(node),
+            policy: Arc::clone(policy),
+            keys,
+            parts,
+            owner,
+            refusal,
+            _permit: permit,
+            passing: node.in_flight.pass_while_open(),
+        };
+        ResponseFuture::going(Going::Reserving(Box::pin(look_up.run(body, digest))))
     }
 }
 
