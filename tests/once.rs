@@ -1396,6 +1396,32 @@ async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_creation_stayed_in_doubt_becomes_that_operation_when_the_store_is_back() {
+    for fields in [&[KEY][..], &[ID], &[KEY, ID]] {
+        let memory = MemoryStore::new();
+        let back = Arc::new(Semaphore::new(0));
+        let store = silent(&memory, &back);
+        let inner = Mode::After.slow();
+        let layer = node(Mode::After, &store, Idempotency::optional().client_ids());
+        let first = tokio::spawn({
+            let (layer, inner) = (layer.clone(), inner.clone());
+            async move { send(&layer, &inner, post(Mode::After, fields)).await }
+        });
+        // 5 seconds until it is created, 5 until the store has not answered in time.
+        sleep(Duration::from_secs(20)).await;
+        assert!(!first.is_finished());
+        let other = node(Mode::After, &memory, Idempotency::optional().client_ids());
+        let repeated = send(&other, &inner, post(Mode::After, fields)).await;
+        back.close();
+        let first = first.await.unwrap();
+        assert_eq!(first.location(), repeated.location(), "{fields:?}");
+        let operation = ended(&polls(&memory), first.location()).await;
+        assert_eq!(operation["state"], "succeeded", "{fields:?}: {operation}");
+        assert_eq!((inner.runs(), memory.len()), (1, 1), "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repetition_needs_no_place_in_flight() {
     for mode in MODES {
         for field in [KEY, ID] {

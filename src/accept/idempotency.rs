@@ -25,7 +25,8 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 /// * A request that was answered 503 because the store did not say in time whether its
 ///   operation was created can be repeated with its key: the operation runs once, whether
 ///   the first request created it or the repetition does. Where the inner service is called
-///   first, an operation that was created in doubt fails as `interrupted` instead.
+///   first, a call that was answered before its operation was found leaves that operation
+///   `interrupted`.
 /// * A repetition needs no [place in flight](super::AsyncAcceptLayer::max_in_flight), as
 ///   long as few of them come at the same moment: 64, of one owner 16. Its body is read for
 ///   the fingerprint and not kept.

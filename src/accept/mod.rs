@@ -52,6 +52,7 @@ mod future;
 mod going;
 mod hand_over;
 mod handing_off;
+mod held_tries;
 mod hold;
 mod idempotency;
 mod in_doubt;
