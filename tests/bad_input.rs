@@ -974,7 +974,12 @@ const SECRET: &str = "postgres://admin:hunter2@db";
 
 #[track_caller]
 fn assert_unavailable(answer: &Answer) {
-    answer.problem(503, "unavailable");
+    assert_refused(answer, "unavailable");
+}
+
+#[track_caller]
+fn assert_refused(answer: &Answer, code: &str) {
+    answer.problem(503, code);
     let seconds = answer.header("retry-after").expect("no Retry-After");
     assert!(seconds.parse::<u64>().unwrap() >= 1);
     assert!(!answer.text().contains(SECRET), "{answer:?}");
@@ -983,12 +988,13 @@ fn assert_unavailable(answer: &Answer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
     type Failing = fn() -> StoreError;
-    let errors: [(Failing, bool); 3] = [
-        (|| StoreError::refused(SECRET), false),
-        (|| StoreError::Full, false),
-        (|| StoreError::unavailable(SECRET), true),
+    let errors: [(Failing, &str, bool); 4] = [
+        (|| StoreError::refused(SECRET), "unavailable", false),
+        (|| StoreError::Full, "overloaded", false),
+        (|| StoreError::FullForOwner, "overloaded", false),
+        (|| StoreError::unavailable(SECRET), "unavailable", true),
     ];
-    for (error, again) in errors {
+    for (error, code, again) in errors {
         let create = Script::new(move |_| Fault::Instead(error()));
         let script = Arc::clone(&create);
         let world = World::with(
@@ -998,7 +1004,7 @@ async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
         )
         .await;
         let mut client = world.server.http1().await;
-        assert_unavailable(&client.post("/reports", "four").await);
+        assert_refused(&client.post("/reports", "four").await, code);
         assert_eq!(create.calls() > 1, again, "{}", error());
         assert!(client.serves_on().await);
         world.assert_untouched();

@@ -407,22 +407,40 @@ async fn a_request_without_the_preference_has_what_is_left_of_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_no_concern_of_the_layer_is_waited_for_and_left_alone() {
-    let setup = Setup::new(|layer| layer);
-    let mut get = request("handling=strict");
-    *get.method_mut() = Method::GET;
-    let answering = setup.send_to(get, |_| async {
-        sleep(20 * SECOND).await;
-        Response::new(whole("done"))
-    });
-    let report = setup.drained(10).await;
-    assert_eq!(
-        (report.took.as_secs(), report.unanswered),
-        (10 + 1, 1),
-        "{report:?}"
-    );
-    let (at, response) = answering.answer().await;
-    assert_eq!((at, response.status()), (20, StatusCode::OK));
+async fn a_request_that_the_layer_does_not_accept_is_refused_at_the_deadline() {
+    let call = |field: &'static str, value: &'static str| {
+        let request = Request::post("/page").header(field, value);
+        request.body(whole("Q3")).unwrap()
+    };
+    let mut upgrade = call("upgrade", "websocket");
+    let connection = "upgrade".parse().unwrap();
+    upgrade.headers_mut().insert("connection", connection);
+    for request in [
+        get("/page"),
+        upgrade,
+        call("content-type", "application/grpc"),
+    ] {
+        let setup = Setup::new(|layer| layer);
+        let dropped = Gone::default();
+        let holding = Arc::new(Mutex::new(Some(Holding(dropped.clone()))));
+        let answering = setup.send_to(request, move |_| {
+            let holding = holding.lock().unwrap().take();
+            async move {
+                let _holding = holding;
+                std::future::pending().await
+            }
+        });
+        let report = setup.drained(10).await;
+        answering.refused_at(10).await;
+        assert!(dropped.0.load(SeqCst), "its call goes on");
+        assert_eq!(
+            (report.answered, report.refused, report.unanswered),
+            (0, 1, 0),
+            "{report:?}"
+        );
+        assert_eq!(report.took, 10 * SECOND);
+        assert!(!report.is_clean());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -815,4 +833,100 @@ async fn a_request_whose_key_a_silent_store_is_asked_for_is_refused_at_the_deadl
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(begun.elapsed(), 3 * SECOND);
     assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_silent_store_keeps_waiting_is_refused_at_the_deadline() {
+    for silent in [Call::Create, Call::Reserve, Call::Get] {
+        for mode in ["always", "after", "signaled"] {
+            for key in [None, Some("idempotency-key"), Some("operation-id")] {
+                let store = Hooked::new(MemoryStore::new(), move |call, _| async move {
+                    if call == silent {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(())
+                });
+                let operations = Operations::new(store);
+                let (layer, drain) = (operations.layer(), operations.drain_handle());
+                let layer = layer
+                    .create_timeout(60 * SECOND)
+                    .idempotency(Idempotency::optional().client_ids());
+                let layer = match mode {
+                    "after" => layer.after(SECOND),
+                    "signaled" => layer.when_signaled(),
+                    _ => layer,
+                };
+                let asks = match (silent, key, mode) {
+                    (Call::Reserve, Some("operation-id"), _) => true,
+                    (Call::Reserve, key, mode) => key.is_some() && mode != "always",
+                    (Call::Get, key, _) => key == Some("operation-id"),
+                    _ => true,
+                };
+                if !asks {
+                    continue;
+                }
+                let service =
+                    layer.layer(service_fn(async |request: Request<RequestBody<Body>>| {
+                        let operation = OperationHandle::from_extensions(request.extensions());
+                        let _ = operation.accept().await;
+                        std::future::pending::<Result<Response<Body>, Infallible>>().await
+                    }));
+                let mut request = request("handling=strict");
+                if let Some(key) = key {
+                    let value = match key {
+                        "operation-id" => "invoice-7".to_owned(),
+                        _ => format!("\"{}\"", OperationId::new()),
+                    };
+                    request.headers_mut().insert(key, value.parse().unwrap());
+                }
+                let begun = Instant::now();
+                let answering = Answering(tokio::spawn(async move {
+                    let response = service.oneshot(request).await.unwrap();
+                    let at = begun.elapsed().as_secs();
+                    let (parts, body) = response.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    (at, Response::from_parts(parts, body))
+                }));
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                let report = drain.drain(10 * SECOND).await;
+                let what = (silent, mode, key);
+                assert_eq!(
+                    (report.refused, report.unanswered, report.took),
+                    (1, 0, 10 * SECOND),
+                    "{what:?}: {report:?}"
+                );
+                answering.refused_at(10).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_silent_store_has_refused_by_the_deadline_is_counted_as_answered() {
+    let store = Hooked::new(MemoryStore::new(), |call, _| async move {
+        if call == Call::Create {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let operations = Operations::new(store);
+    let (layer, drain) = (operations.layer(), operations.drain_handle());
+    let service = layer.layer(service_fn(async |_: Request<RequestBody<Body>>| {
+        std::future::pending::<Result<Response<Body>, Infallible>>().await
+    }));
+    let answering = tokio::spawn(service.oneshot(request("handling=strict")));
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let report = drain.drain(10 * SECOND).await;
+    let response = answering.await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        (report.answered, report.refused, report.unanswered),
+        (1, 0, 0),
+        "{report:?}"
+    );
+    assert_eq!(report.took, 5 * SECOND);
 }

@@ -59,6 +59,13 @@ async fn is_there(store: &MemoryStore, record: &Seen) -> bool {
     store.get(record.operation().id()).await.unwrap().is_some()
 }
 
+/// A store that one owner may fill.
+fn shareless() -> MemoryStore {
+    MemoryStore::new()
+        .max_operations_per_owner(usize::MAX)
+        .max_bytes_per_owner(usize::MAX)
+}
+
 async fn is_full(store: &MemoryStore, new: NewOperation) -> bool {
     match store.create(new).await {
         Ok(Created::New(_)) => false,
@@ -788,7 +795,7 @@ async fn perform(store: &MemoryStore, act: Act) {
                 });
             }
             match store.create(new).await {
-                Ok(_) | Err(StoreError::Full) => {}
+                Ok(_) | Err(StoreError::Full | StoreError::FullForOwner) => {}
                 Err(error) => panic!("{error:?}"),
             }
         }
@@ -863,7 +870,7 @@ async fn perform(store: &MemoryStore, act: Act) {
                 .reserve(&key, FencingToken::random(), 20 * MILLISECOND)
                 .await
             {
-                Ok(_) | Err(StoreError::Full) => {}
+                Ok(_) | Err(StoreError::Full | StoreError::FullForOwner) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -996,7 +1003,7 @@ async fn the_accounts_are_right_after_a_crowd() {
                                 new = new.key(key(&format!("key {}", number / 4)));
                             }
                             match store.create(new).await {
-                                Ok(_) | Err(StoreError::Full) => {}
+                                Ok(_) | Err(StoreError::Full | StoreError::FullForOwner) => {}
                                 Err(error) => panic!("{error:?}"),
                             }
                         }
@@ -1162,7 +1169,7 @@ async fn fill(store: &MemoryStore, owner: &str, count: usize, bytes: usize) -> V
 
 #[tokio::test(start_paused = true)]
 async fn what_an_owner_has_who_has_the_most_goes_first() {
-    let store = MemoryStore::new().max_bytes(1_000_000);
+    let store = shareless().max_bytes(1_000_000);
     let bobs = fill(&store, "bob", 3, 10_000).await;
     let nobodys = ended(&store, NewOperation::new(OperationId::new())).await;
     advance(SECOND).await;
@@ -1188,7 +1195,7 @@ async fn what_an_owner_has_who_has_the_most_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_the_most_takes_nothing_of_others() {
-    let store = MemoryStore::new().max_bytes(1_000_000);
+    let store = shareless().max_bytes(1_000_000);
     let bobs = fill(&store, "bob", 3, 10_000).await;
     advance(61 * SECOND).await;
     fill(&store, "ada", 9, 100_000).await;
@@ -1218,7 +1225,7 @@ async fn forget_keyed(store: &MemoryStore, owner: &str, count: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn keys_of_who_has_the_most_go_before_what_others_have() {
-    let store = MemoryStore::new();
+    let store = shareless();
     let bobs = fill(&store, "bob", 3, 10_000).await;
     let nobodys = ended(&store, NewOperation::new(OperationId::new())).await;
     let before = store.bytes();
@@ -1242,7 +1249,7 @@ async fn keys_of_who_has_the_most_go_before_what_others_have() {
 
 #[tokio::test(start_paused = true)]
 async fn nobodys_keys_go_before_what_those_have_who_have_less() {
-    let store = MemoryStore::new().max_bytes(600_000);
+    let store = shareless().max_bytes(600_000);
     let bobs = fill(&store, "bob", 3, 10_000).await;
     fill_with_keys(&store, "nobody's").await;
     let keys = store.bytes();

@@ -1429,6 +1429,147 @@ async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_creation_stayed_in_doubt_becomes_that_operation_when_the_store_is_back() {
+    for fields in [&[KEY][..], &[ID], &[KEY, ID]] {
+        let memory = MemoryStore::new();
+        let back = Arc::new(Semaphore::new(0));
+        let store = silent(&memory, &back);
+        let inner = Mode::After.slow();
+        let layer = node(Mode::After, &store, Idempotency::optional().client_ids());
+        let first = tokio::spawn({
+            let (layer, inner) = (layer.clone(), inner.clone());
+            async move { send(&layer, &inner, post(Mode::After, fields)).await }
+        });
+        // 5 seconds until it is created, 5 until the store has not answered in time.
+        sleep(Duration::from_secs(20)).await;
+        assert!(!first.is_finished());
+        let other = node(Mode::After, &memory, Idempotency::optional().client_ids());
+        let repeated = send(&other, &inner, post(Mode::After, fields)).await;
+        back.close();
+        let first = first.await.unwrap();
+        assert_eq!(first.location(), repeated.location(), "{fields:?}");
+        let operation = ended(&polls(&memory), first.location()).await;
+        assert_eq!(operation["state"], "succeeded", "{fields:?}: {operation}");
+        assert_eq!((inner.runs(), memory.len()), (1, 1), "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_needs_no_place_in_flight() {
+    for mode in MODES {
+        for field in [KEY, ID] {
+            for is_per_owner in [false, true] {
+                let memory = MemoryStore::new();
+                let operations = Operations::new(memory.clone());
+                let operations = match is_per_owner {
+                    true => operations.owner(by_header).max_in_flight_per_owner(1),
+                    false => operations.max_in_flight(1),
+                };
+                let rules = Idempotency::optional().client_ids();
+                let layer = mode.on(operations.layer().idempotency(rules));
+                let inner = mode.slow();
+                let first = send(&layer, &inner, post(mode, &[field])).await;
+                let what = (mode, field, is_per_owner);
+                assert_eq!(first.status, 202, "{what:?}");
+                let again = send(&layer, &inner, post(mode, &[field])).await;
+                assert_eq!(again, first, "{what:?}");
+
+                let other = (field.0, "\"another-request-altogether\"");
+                let other = if field == ID {
+                    ("operation-id", "other")
+                } else {
+                    other
+                };
+                let refused = send(&layer, &inner, post(mode, &[other])).await;
+                refused.is_problem(503, "overloaded");
+                let line = "POST /reports?year=2026";
+                let reused = ask(mode, line, "Q4", &[field]);
+                let code = if field == ID {
+                    "operation-id-reused"
+                } else {
+                    "idempotency-key-reused"
+                };
+                send(&layer, &inner, reused).await.is_problem(422, code);
+                let unkeyed = send(&layer, &inner, post(mode, &[])).await;
+                unkeyed.is_problem(503, "overloaded");
+
+                let operation = ended(&polls(&memory), first.location()).await;
+                assert_eq!(operation["state"], "succeeded", "{what:?}");
+                // What was refused has left nothing reserved.
+                let accepted = send(&layer, &inner, post(mode, &[other])).await;
+                assert_eq!(accepted.status, 202, "{what:?}");
+                ended(&polls(&memory), accepted.location()).await;
+                assert_eq!((inner.runs(), memory.len()), (2, 2), "{what:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fingerprint_of_the_application_s_own_needs_a_place_in_flight() {
+    let rules = Idempotency::optional().fingerprint(|parts, _| parts.uri.path().into());
+    let memory = MemoryStore::new();
+    let operations = Operations::new(memory).max_in_flight(1);
+    let layer = operations.layer().idempotency(rules);
+    let inner = Mode::Always.slow();
+    let post = || post(Mode::Always, &[KEY]);
+    assert_eq!(send(&layer, &inner, post()).await.status, 202);
+    send(&layer, &inner, post())
+        .await
+        .is_problem(503, "overloaded");
+}
+
+/// A store that is silent from the first create on, which happens all the same, until it is
+/// back. The answer to that create is lost.
+fn silent(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {
+    let (has_created, back) = (AtomicBool::new(false), Arc::clone(back));
+    Hooked::new(memory.clone(), move |call, when| {
+        let is_lost = (call, when) == (Call::Create, When::After);
+        let is_lost = is_lost && !has_created.swap(true, SeqCst);
+        let (is_silent, back) = (has_created.load(SeqCst), Arc::clone(&back));
+        async move {
+            if is_lost {
+                std::future::pending::<()>().await;
+            }
+            if is_silent {
+                drop(back.acquire().await);
+            }
+            Ok(())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_of_a_request_whose_creation_stayed_in_doubt_runs() {
+    for mode in [Mode::Always, Mode::Preferred] {
+        for fields in [&[KEY][..], &[ID], &[KEY, ID]] {
+            for comes_before_the_store_is_back in [false, true] {
+                let memory = MemoryStore::new();
+                let back = Arc::new(Semaphore::new(0));
+                let store = silent(&memory, &back);
+                let inner = mode.slow();
+                let layer = node(mode, &store, Idempotency::optional().client_ids());
+                let refused = send(&layer, &inner, post(mode, fields)).await;
+                refused.is_problem(503, "unavailable");
+                assert!(refused.headers.contains_key("retry-after"));
+
+                let other = node(mode, &memory, Idempotency::optional().client_ids());
+                if !comes_before_the_store_is_back {
+                    back.close();
+                    sleep(Duration::from_secs(1)).await;
+                }
+                let accepted = send(&other, &inner, post(mode, fields)).await;
+                back.close();
+                let operation = ended(&polls(&memory), accepted.location()).await;
+                let what = (mode, fields, comes_before_the_store_is_back);
+                assert_eq!(operation["state"], "succeeded", "{what:?}: {operation}");
+                assert_eq!((inner.runs(), memory.len()), (1, 1), "{what:?}");
+            }
+        }
+    }
+}
+
 /// A store whose calls of one kind fail so often, and whether they happen all
 /// the same.
 fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {

@@ -538,14 +538,14 @@ async fn a_drain_is_not_clean_while_something_is_still_being_accepted() {
     let response = tokio::spawn(service.oneshot(request));
     tokio::task::yield_now().await;
     let report = drain.drain(Duration::from_secs(10)).await;
-    // It came through in the second that was left, and was ended.
+    // It is refused, and not made in the second that is left.
     assert_eq!(
         response.await.unwrap().unwrap().status(),
-        StatusCode::ACCEPTED
+        StatusCode::SERVICE_UNAVAILABLE
     );
-    assert_eq!(report.interrupted.len(), 1);
-    let record = memory.get(&report.interrupted[0]).await.unwrap().unwrap();
-    assert_eq!(record.operation().state(), State::Failed);
+    assert_eq!((report.refused, report.unanswered), (1, 0), "{report:?}");
+    assert!(!report.is_clean());
+    assert!(memory.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,8 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    BufferedBody, MemoryStore, OperationId, Operations,
+    AsyncAcceptLayer, BufferedBody, Idempotency, MemoryStore, OperationHandle, OperationId,
+    Operations,
     dialect::{
         ApiError, Arm, Azure, Bound, Dialect, DurableFunctions, Fhir, Google, Ipa, OData, Ogc,
         Plain,
@@ -145,6 +146,191 @@ async fn without_owners_there_are_no_shares() {
     assert_refused(send().await.unwrap(), "Too many operations are in flight").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn repetitions_without_a_place_in_flight_are_bounded_too() {
+    let layer = Operations::new(MemoryStore::new())
+        .max_in_flight(0)
+        .owner(by_header)
+        .layer()
+        .idempotency(Idempotency::optional());
+    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
+    let service = layer.layer(inner);
+    let send = |user| {
+        let mut request = request(Some(user), "/", HalfSent);
+        let key = "\"order 7\"".parse().unwrap();
+        request.headers_mut().insert("idempotency-key", key);
+        Box::pin(service.clone().oneshot(request))
+    };
+    let title = "Too many operations are in flight";
+    let mut all = Vec::new();
+    for user in ["ada", "bob", "carol", "dan"] {
+        for _ in 0..16 {
+            let mut one = send(user);
+            assert!(poll_once(one.as_mut()).is_none(), "its body is read");
+            all.push(one);
+        }
+        assert_refused(send(user).await.unwrap(), title).await;
+    }
+    assert_refused(send("eve").await.unwrap(), title).await;
+    // A body that does not come in time makes no repetition.
+    assert_refused(all.pop().unwrap().await.unwrap(), title).await;
+    drop(all);
+    assert!(poll_once(send("eve").as_mut()).is_none());
+}
+
+/// A service whose handler never ends, before this store.
+macro_rules! endless {
+    ($layer:expr) => {
+        $layer.layer(service_fn(async |_| {
+            std::future::pending::<()>().await;
+            Ok::<_, Infallible>(Response::new(BufferedBody::default()))
+        }))
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_owner_fills_the_store_for_the_others() {
+    let title = "The store has no more room for this owner";
+    for (user, other) in [
+        (Some("ada"), Some("bob")),
+        (None, Some("ada")),
+        (Some("ada"), None),
+    ] {
+        for is_keyed in [false, true] {
+            let store = MemoryStore::new().max_operations(8);
+            let layer = Operations::new(store.clone())
+                .owner(by_header)
+                .layer()
+                .idempotency(Idempotency::optional());
+            let service = endless!(layer);
+            let send = |user, key: usize| {
+                let mut request = request(user, "/", BufferedBody::default());
+                if is_keyed {
+                    let key = format!("\"order {key}\"").parse().unwrap();
+                    request.headers_mut().insert("idempotency-key", key);
+                }
+                service.clone().oneshot(request)
+            };
+            for key in 0..2 {
+                assert_eq!(
+                    send(user, key).await.unwrap().status(),
+                    StatusCode::ACCEPTED
+                );
+            }
+            assert_refused(send(user, 2).await.unwrap(), title).await;
+            if is_keyed {
+                let repeated = send(user, 1).await.unwrap();
+                assert_eq!(repeated.status(), StatusCode::ACCEPTED, "it needs no room");
+            }
+            assert_eq!(send(other, 0).await.unwrap().status(), StatusCode::ACCEPTED);
+            assert_eq!(store.len(), 3);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_owner_takes_the_bytes_of_the_others() {
+    let kept = |bytes| {
+        let body = BufferedBody::from("x".repeat(bytes));
+        Ok::<_, Infallible>(Response::new(body))
+    };
+    let store = MemoryStore::new().max_bytes(400_000);
+    let layer = Operations::new(store.clone()).owner(by_header).layer();
+    let service = layer.layer(service_fn(move |_| async move { kept(60_000) }));
+    let send = |user| {
+        let request = request(Some(user), "/", BufferedBody::default());
+        service.clone().oneshot(request)
+    };
+    for _ in 0..2 {
+        assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let title = "The store has no more room for this owner";
+    assert_refused(send("ada").await.unwrap(), title).await;
+    assert_eq!(send("bob").await.unwrap().status(), StatusCode::ACCEPTED);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Of its own the oldest goes.
+    assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
+    assert_eq!(store.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_the_store_can_be_set() {
+    let store = MemoryStore::new()
+        .max_operations(8)
+        .max_operations_per_owner(3)
+        .max_bytes_per_owner(usize::MAX);
+    let service = endless!(Operations::new(store).owner(by_header).layer());
+    let send = || {
+        let request = request(Some("ada"), "/", BufferedBody::default());
+        service.clone().oneshot(request)
+    };
+    for _ in 0..3 {
+        assert_eq!(send().await.unwrap().status(), StatusCode::ACCEPTED);
+    }
+    let title = "The store has no more room for this owner";
+    assert_refused(send().await.unwrap(), title).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_owners_there_are_no_shares_of_the_store() {
+    let store = MemoryStore::new().max_operations(4);
+    let service = endless!(AsyncAcceptLayer::new(store));
+    let send = || {
+        let request = request(None, "/", BufferedBody::default());
+        service.clone().oneshot(request)
+    };
+    for _ in 0..4 {
+        assert_eq!(send().await.unwrap().status(), StatusCode::ACCEPTED);
+    }
+    assert_refused(send().await.unwrap(), "The store has no more room").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_store_is_named_in_every_mode() {
+    let full = || {
+        let store = MemoryStore::new().max_operations(1);
+        let inner = service_fn(async |request: Request<_>| {
+            let operation = OperationHandle::from_extensions(request.extensions());
+            let accepted = operation.accept().await;
+            let mut response = Response::new(BufferedBody::default());
+            if let Err(not_accepted) = accepted {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response.extensions_mut().insert(not_accepted);
+                return Ok(response);
+            }
+            std::future::pending::<()>().await;
+            Ok::<_, Infallible>(response)
+        });
+        (AsyncAcceptLayer::new(store), inner)
+    };
+    let title = "The store has no more room";
+    for is_keyed in [false, true] {
+        let post = || {
+            let mut request = request(None, "/", BufferedBody::default());
+            if is_keyed {
+                let key = format!("\"{}\"", OperationId::new()).parse().unwrap();
+                request.headers_mut().insert("idempotency-key", key);
+            }
+            request
+        };
+        for mode in ["always", "signaled"] {
+            let (layer, inner) = full();
+            let layer = layer.idempotency(Idempotency::optional());
+            let layer = match mode {
+                "signaled" => layer.when_signaled(),
+                _ => layer,
+            };
+            let service = layer.layer(inner);
+            let first = service.clone().oneshot(post()).await.unwrap();
+            assert_eq!(first.status(), StatusCode::ACCEPTED, "{mode}");
+            let begun = tokio::time::Instant::now();
+            assert_refused(service.clone().oneshot(post()).await.unwrap(), title).await;
+            assert_eq!(begun.elapsed(), Duration::ZERO, "{mode}: it is certain");
+        }
+    }
+}
+
 /// An operation of this owner's, which is pending.
 async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
     let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
@@ -234,6 +420,11 @@ async fn every_dialect_says_which_bound_was_reached() {
         (
             Bound::InFlightPerOwner,
             "Too many operations are in flight for this owner",
+        ),
+        (Bound::Store, "The store has no more room"),
+        (
+            Bound::StorePerOwner,
+            "The store has no more room for this owner",
         ),
         (Bound::Streams, "Too many event streams are open"),
         (

@@ -2,6 +2,8 @@
 
 #[path = "support/hooked.rs"]
 mod hooked;
+#[path = "tracing/ids.rs"]
+mod ids;
 #[path = "tracing/stores.rs"]
 mod stores;
 

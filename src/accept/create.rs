@@ -82,11 +82,11 @@ where
     if wanted.is_fresh {
         return Ok(());
     }
-    let found = retry_until_certain(node, || {
+    let found = retry_until_certain(node, Some(&wanted.new.id), || {
         node.store
             .get_for(&wanted.new.id, wanted.new.owner.as_ref())
     });
-    match Timeout::new(patience, found).await {
+    match unless_over(node, Timeout::new(patience, found)).await? {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(record))) if record.owner() == wanted.new.owner.as_ref() => {
             Err(Refusal::KeyReused(RequestName::Id(wanted.new.id.clone())))
@@ -96,6 +96,18 @@ where
             tracing::error!(id = %wanted.new.id, "an id could not be looked up");
             Err(Refusal::Unavailable)
         }
+    }
+}
+
+/// What is waited for, or a refusal once the time of a drain is over.
+async fn unless_over<R, T>(
+    node: &Runtime<R>,
+    waited_for: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = waited_for => Ok(done),
+        () = node.in_flight.over().cancelled() => Err(Refusal::Closed),
     }
 }
 
@@ -117,21 +129,30 @@ where
         return Err(Refusal::Closed);
     }
     crash_point!("creating");
-    let certain = retry_until_certain(node, || async {
+    let certain = retry_until_certain(node, Some(&new.id), || async {
         wanted.in_doubt.fetch_add(1, Relaxed);
         let created = node.store.create(new.clone()).await;
         if !matches!(created, Err(StoreError::Unavailable(_))) {
             wanted.in_doubt.fetch_sub(1, Relaxed);
         }
         match created {
-            // Certain: this try made none. The client may try again.
-            Err(StoreError::Full) => Ok(None),
-            created => created.map(Some),
+            Ok(created) => Ok(Ok(created)),
+            Err(error) => match Refusal::of_full_store(&error) {
+                // Certain: this try made none. The client may try again.
+                Some(refusal) => Ok(Err(refusal)),
+                None => Err(error),
+            },
         }
     });
-    let error = match Timeout::new(policy.create_timeout, certain).await {
-        Ok(Ok(Some(created))) => return Ok(created),
-        Ok(Ok(None)) => StoreError::Full.to_string(),
+    let certain = Timeout::new(policy.create_timeout, certain);
+    let error = match unless_over(node, certain).await? {
+        Ok(Ok(Ok(created))) => return Ok(created),
+        Ok(Ok(Err(refusal))) => {
+            if refusal == Refusal::StoreFull {
+                node.warn_of_full_store();
+            }
+            return Err(refusal);
+        }
         Ok(Err(error)) => error.chain(),
         Err(_) => "the store did not answer in time".into(),
     };

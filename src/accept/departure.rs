@@ -32,7 +32,8 @@ pub(super) struct Departure<S, R> {
     pub(super) reserved: Option<ReservedKey>,
     pub(super) service: S,
     pub(super) request: Box<BufferedRequest>,
-    pub(super) admitted: AdmissionPermit,
+    /// Its place in flight; `None` once that was given back.
+    pub(super) admitted: Option<AdmissionPermit>,
     pub(super) span: Span,
 }
 
@@ -80,7 +81,7 @@ where
 
     /// With what was made of it: it leaves for where its work is done, or there is
     /// nothing to do but to answer.
-    fn leave(
+    pub(super) fn leave(
         mut self,
         made: Result<CreateOutcome, Refusal>,
     ) -> ControlFlow<AcceptVerdict, Leaving<S, R>> {
@@ -94,16 +95,22 @@ where
                 return ControlFlow::Break(Ok(AcceptAnswer::Answered(answer)));
             }
             Err(refusal) => {
-                if refusal == Refusal::Closed {
-                    self.node.in_flight.refused();
+                match refusal {
+                    Refusal::Closed => self.node.in_flight.refused(),
+                    _ => self.node.in_flight.answered(),
                 }
-                self.wanted.disown(&self.node, self.admitted);
+                match self.wanted.may_be_found() {
+                    true => self.run_if_created(),
+                    false => self.wanted.disown(&self.node, self.admitted),
+                }
                 return ControlFlow::Break(Err(refusal));
             }
         };
         if let Some(key) = self.reserved.take() {
             key.bound();
         }
+        let admitted = self.admitted.take();
+        let admitted = admitted.unwrap_or_else(|| self.node.in_flight.admit_anyway());
         ControlFlow::Continue(Leaving {
             node: self.node,
             limits: self.policy.run,
@@ -112,7 +119,7 @@ where
             request: self.request,
             stored: self.wanted.new.request,
             may_come_again: self.wanted.new.key.is_some(),
-            admitted: self.admitted,
+            admitted,
             span: self.span,
             at_most: self.policy.create_timeout,
         })
@@ -120,7 +127,7 @@ where
 }
 
 /// Gives it to whoever does its work.
-async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<AcceptVerdict>)
+pub(super) async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<AcceptVerdict>)
 where
     S: Handler,
     R: Lease<Output = RecordedResponse>,

@@ -29,8 +29,7 @@ impl Wanted {
             return;
         }
         let (id, token) = (self.new.id.clone(), self.new.token);
-        let lease = self.new.lease.as_ref();
-        let term = lease.map_or(node.lease().term, |lease| lease.term);
+        let term = self.lease_term(node);
         let node = Arc::clone(node);
         let disowned = async move {
             let ended = end(&node, &id, token, term);
@@ -48,7 +47,7 @@ where
 {
     let begun = Instant::now();
     loop {
-        let ended = retry_until_certain(node, || {
+        let ended = retry_until_certain(node, Some(id), || {
             let interrupted = Outcome::failed(FailureKind::Interrupted);
             node.store.finish(id, token, interrupted, None)
         });

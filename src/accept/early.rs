@@ -8,11 +8,11 @@ use tower::BoxError;
 
 use super::{policy::Policy, reservation::ReservedKey};
 use crate::{
-    operation::{FailureKind, Outcome, RecordedResponse},
+    operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{InFlight, Told, collect},
 };
 
-/// Keeps an answer below 500 under the request's key, so that a repetition gets
+/// Keeps an answer of the call with this `id` that is below 500 under the request's key, so that a repetition gets
 /// it too. Any other answer frees the key.
 ///
 /// # Errors of the answer
@@ -21,6 +21,7 @@ use crate::{
 /// lost, as the result of an operation would be; and so is one that is not whole when the
 /// time of a drain is over.
 pub(super) async fn settled<C, E>(
+    id: &OperationId,
     early: Told<Response<C>, E>,
     reserved: Option<ReservedKey>,
     policy: &Policy,
@@ -41,7 +42,7 @@ where
     };
     let collected = tokio::select! {
         biased;
-        collected = timeout(policy.run.running, collect(response, limit)) => collected,
+        collected = timeout(policy.run.running, collect(id, response, limit)) => collected,
         () = in_flight.over().cancelled() => return Told::ShutDown,
     };
     let outcome = match collected {
@@ -52,6 +53,8 @@ where
                 return Told::Settled(recorded.to_response());
             }
             // Not to be kept: the key is free again.
+            let status = recorded.status().as_u16();
+            tracing::error!(%id, status, "the inner service gave no final response");
             Outcome::failed(FailureKind::InnerError)
         }
         Ok(Err(outcome)) => outcome,

@@ -190,7 +190,7 @@ where
                     if let Some(passing) = &passing {
                         passing.in_flight().answered();
                     }
-                    let is_acceptable = refusing.take().is_some();
+                    let is_acceptable = refusing.take().is_some_and(|it| it.is_acceptable);
                     let ends = |it: &Response<C>| is_acceptable || has_known_length(it);
                     let passing = passing.filter(|_| response.as_ref().is_ok_and(ends));
                     let answer =

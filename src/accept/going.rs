@@ -131,7 +131,8 @@ impl<C, E> Going<Response<C>, E> {
                 Ok((Told::Answered(Ok(answer)), _))
                     if answer.extensions().get::<NotAccepted>().is_some() =>
                 {
-                    ours(front.refuse(&Refusal::Unavailable, rest))
+                    let why = answer.extensions().get::<Refusal>();
+                    ours(front.refuse(why.unwrap_or(&Refusal::Unavailable), rest))
                 }
                 Ok((Told::Answered(answer), passing)) => Gone::Answered(
                     answer.map(|it| it.map(|body| ResponseBody::passing_as(body, passing))),

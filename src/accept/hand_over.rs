@@ -1,6 +1,12 @@
 //! From a whole request to an operation that runs by itself.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -60,6 +66,18 @@ impl Wanted {
             Some(key) => sent(key),
             None => RequestName::Id(self.new.id.clone()),
         }
+    }
+
+    /// Whether it may have been created all the same, for a request that finds it when it
+    /// comes again.
+    pub(super) fn may_be_found(&self) -> bool {
+        self.new.key.is_some() && self.in_doubt.load(Relaxed) > 0
+    }
+
+    /// How long the operation is held without being renewed.
+    pub(super) fn lease_term<R>(&self, node: &Runtime<R>) -> Duration {
+        let lease = self.new.lease.as_ref();
+        lease.map_or(node.lease().term, |lease| lease.term)
     }
 
     /// The same operation, of another creator.
@@ -160,6 +178,10 @@ where
             Ok(ReserveOutcome::Free(key)) => {
                 let node = Arc::clone(&self.node);
                 if let Err(refusal) = is_free(&node, patience, &wanted).await {
+                    match refusal {
+                        Refusal::Closed => in_flight.refused(),
+                        _ => in_flight.answered(),
+                    }
                     return self.refused(&refusal);
                 }
                 wanted.new = wanted.new.reservation(key.token);
@@ -175,7 +197,12 @@ where
                 repeated(&self.policy, parts, &record, wanted.name())
             }
             Ok(ReserveOutcome::Answered(answer)) => Ok(AcceptAnswer::Answered(answer)),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => {
+                if refusal != Refusal::Closed {
+                    in_flight.answered();
+                }
+                Err(refusal)
+            }
         };
         self.front(&wanted.new.id).answer(&verdict).into()
     }
@@ -201,7 +228,7 @@ where
             reserved,
             service,
             request: self.request,
-            admitted: self.admitted,
+            admitted: Some(self.admitted),
             span: Span::current(),
         };
         departure.go(front)
@@ -232,6 +259,7 @@ where
         let is_fresh = id.is_none();
         let mut new = NewOperation::new(id.unwrap_or_else(OperationId::new));
         new.owner = self.owner.clone();
+        new.owners_known = self.policy.shared.owner.is_some();
         new.method = Some(parts.method.clone());
         new.name = self.policy.name.clone();
         new.lease = Some(self.lease());

@@ -14,13 +14,17 @@ use super::{
     early::settled,
     going::HeldCall,
     hand_over::{Arriving, Wanted},
+    held_tries::HeldTries,
     inner::Inner,
     mode::Decision,
+    refuse::Refusal,
     reservation::ReservedKey,
 };
 use crate::{
     operation::{BufferedBody, RecordedResponse},
-    run::{BufferedRequest, CallHold, OperationHandle, RunContext, Told, operation_span},
+    run::{
+        BufferedRequest, CallHold, NotAccepted, OperationHandle, RunContext, Told, operation_span,
+    },
     store::Lease,
 };
 
@@ -66,6 +70,7 @@ where
             .insert(OperationHandle::new(Arc::clone(&work)));
         let request = Box::new(Request::from_parts(parts, body(whole)));
         let (tell, told) = oneshot::channel();
+        let held = Arc::clone(&work);
         let holding = CallHold {
             node: Arc::clone(&node),
             limits: policy.run,
@@ -83,18 +88,31 @@ where
             let admitted = Arc::new(admitted);
             let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);
-            let (wanted, admitted) = (&wanted, &admitted);
+            let (wanted, admitted, work) = (&wanted, &admitted, &held);
+            let tries = &Arc::new(HeldTries::default());
             let create = |is_running| async move {
+                if let Some(record) = tries.take_found() {
+                    return Ok(record);
+                }
                 // Under a token of its own each time: what was given up before is
                 // ended by its token, and must not be taken for this one.
                 let mut wanted = wanted.anew();
                 wanted.new.is_running = is_running;
                 match create(node, policy, &wanted).await {
                     Ok(CreateOutcome::New(record)) => Ok(record),
-                    Ok(CreateOutcome::Repeated(_) | CreateOutcome::Answered(_)) => Err(()),
-                    Err(_) => {
-                        wanted.disown(node, Arc::clone(admitted));
-                        Err(())
+                    Ok(CreateOutcome::Repeated(_) | CreateOutcome::Answered(_)) => {
+                        tries.take_found().ok_or(())
+                    }
+                    Err(why) => {
+                        let (work, admitted) = (Arc::clone(work), Arc::clone(admitted));
+                        match wanted.may_be_found() && why != Refusal::Closed {
+                            true => {
+                                wanted.accept_if_created(node, work, Arc::clone(tries), admitted);
+                            }
+                            false => wanted.disown(node, admitted),
+                        }
+                        tries.set_refusal(why);
+                        tries.take_found().ok_or(())
                     }
                 }
             };
@@ -107,10 +125,15 @@ where
                     drop(tell.send((Told::Accepted(record), None)));
                 }
             };
-            let Some(early) = holding.run(create, accepted).await else {
+            let Some(mut early) = holding.run(create, accepted).await else {
                 return;
             };
-            let early = settled(early, reserved, policy, &node.in_flight).await;
+            if let (Told::Answered(Ok(answer)), Some(why)) = (&mut early, tries.take_refusal())
+                && answer.extensions().get::<NotAccepted>().is_some()
+            {
+                answer.extensions_mut().insert(why);
+            }
+            let early = settled(&wanted.new.id, early, reserved, policy, &node.in_flight).await;
             match &early {
                 Told::ShutDown => node.in_flight.refused(),
                 _ => node.in_flight.answered(),

@@ -2,9 +2,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
-use sha2::{Digest, Sha256};
 
-use super::refuse::Refusal;
+use super::{key_digest::KeyDigest, refuse::Refusal};
 use crate::{
     dialect::RequestName,
     operation::{InvalidId, OperationId},
@@ -23,6 +22,14 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   moment, on whichever node.
 /// * The same key with another request is 422. Keys are scoped by owner: the same key of
 ///   another owner is another key.
+/// * A request that was answered 503 because the store did not say in time whether its
+///   operation was created can be repeated with its key: the operation runs once, whether
+///   the first request created it or the repetition does. Where the inner service is called
+///   first, a call that was answered before its operation was found leaves that operation
+///   `interrupted`.
+/// * A repetition needs no [place in flight](crate::Operations::max_in_flight), as
+///   long as few of them come at the same moment: 64, of one owner 16. Its body is read for
+///   the fingerprint and not kept.
 /// * While the first is still being answered, the others wait for a time, then
 ///   get 409.
 /// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
@@ -43,7 +50,8 @@ pub struct Idempotency {
     required: bool,
     bare: bool,
     client_ids: bool,
-    fingerprint: Arc<FingerprintFn>,
+    /// Of the application's own, instead of method, path, query and body.
+    fingerprint: Option<Arc<FingerprintFn>>,
     pub(super) max_wait: Duration,
 }
 
@@ -61,7 +69,7 @@ impl Idempotency {
             required: false,
             bare: false,
             client_ids: false,
-            fingerprint: Arc::new(whole_request),
+            fingerprint: None,
             max_wait: Duration::from_secs(10),
         }
     }
@@ -82,13 +90,14 @@ impl Idempotency {
     /// What makes two requests the same: the bytes that this gives are compared
     /// (as a SHA-256 digest). By default method, path, query and body; choose
     /// something else where a repetition differs in bytes, as multipart bodies
-    /// do in their boundary.
+    /// do in their boundary. Such a function needs the whole body, so a repetition then
+    /// needs a place in flight like any other request.
     pub fn fingerprint(
         self,
         of: impl Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            fingerprint: Arc::new(of),
+            fingerprint: Some(Arc::new(of)),
             ..self
         }
     }
@@ -137,6 +146,47 @@ impl Idempotency {
         id: Option<&OperationId>,
         owned: bool,
     ) -> Result<Option<IdempotencyKey>, Refusal> {
+        let name = self.name(parts, id, owned)?;
+        Ok(name.map(|name| {
+            let mut digest = KeyDigest::new(name);
+            match &self.fingerprint {
+                Some(of) => digest.update(&of(parts, body)),
+                None => {
+                    digest.update_head(parts);
+                    digest.update(body);
+                }
+            }
+            digest.finish()
+        }))
+    }
+
+    /// The beginning of the key of a request whose body is not there yet; `None` if the
+    /// body has to be there as a whole, or the request has no key.
+    pub(super) fn digest(
+        &self,
+        parts: &Parts,
+        id: Option<&OperationId>,
+        owned: bool,
+    ) -> Result<Option<KeyDigest>, Refusal> {
+        if self.fingerprint.is_some() {
+            return Ok(None);
+        }
+        let name = self.name(parts, id, owned)?;
+        Ok(name.map(|name| {
+            let mut digest = KeyDigest::new(name);
+            digest.update_head(parts);
+            digest
+        }))
+    }
+
+    /// What names a request, with the id that it brings too: the same key with another id
+    /// is another request.
+    fn name<'a>(
+        &self,
+        parts: &Parts,
+        id: Option<&'a OperationId>,
+        owned: bool,
+    ) -> Result<Option<(String, Option<&'a OperationId>)>, Refusal> {
         let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
         let invalid = || Refusal::KeyInvalid {
             value: all_of(&parts.headers, &IDEMPOTENCY_KEY),
@@ -146,7 +196,7 @@ impl Idempotency {
         let name = match (values.next(), values.next()) {
             (None, _) if self.required => return Err(Refusal::KeyMissing),
             (None, _) => {
-                return Ok(id.map(|id| self.named(&format!("{ID}{id}"), parts, body, None)));
+                return Ok(id.map(|id| (format!("{ID}{id}"), None)));
             }
             (Some(value), None) => self.parse(value.as_bytes()).ok_or_else(invalid)?,
             (Some(_), Some(_)) => return Err(invalid()),
@@ -154,23 +204,7 @@ impl Idempotency {
         if name.len() < shortest || name.len() > LONGEST {
             return Err(invalid());
         }
-        Ok(Some(self.named(&format!("{KEY}{name}"), parts, body, id)))
-    }
-
-    /// The same key with another id is another request.
-    fn named(
-        &self,
-        name: &str,
-        parts: &Parts,
-        body: &Bytes,
-        id: Option<&OperationId>,
-    ) -> IdempotencyKey {
-        let mut digest = Sha256::new();
-        if let Some(id) = id {
-            digest.update(format!("{id}\n"));
-        }
-        digest.update((self.fingerprint)(parts, body));
-        IdempotencyKey::new(None, name, digest.finalize().into())
+        Ok(Some((format!("{KEY}{name}"), id)))
     }
 
     pub(crate) fn parse(&self, value: &[u8]) -> Option<String> {
@@ -242,16 +276,6 @@ fn bare(value: &[u8]) -> Option<String> {
     let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
     (!value.is_empty() && value.iter().all(is_token))
         .then(|| String::from_utf8_lossy(value).into_owned())
-}
-
-fn whole_request(parts: &Parts, body: &Bytes) -> Vec<u8> {
-    let target = parts
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str());
-    // Neither a method nor a target has a line break in it.
-    let head = format!("{}\n{target}\n", parts.method);
-    [head.as_bytes(), body].concat()
 }
 
 impl fmt::Debug for Idempotency {

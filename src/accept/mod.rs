@@ -13,8 +13,9 @@
 //! 4. **Idempotency**, where the application wants it: a key that is missing or
 //!    malformed is 400, and a repetition gets what the first request got.
 //! 5. **Create**: the operation is written to the store, and that is awaited.
-//!    If the store fails, 503 with `Retry-After`; the inner service is never
-//!    called.
+//!    If the store fails, 503 with `Retry-After`; the inner service is not called. If
+//!    an operation with an idempotency key turns out to be in the store after that, it is
+//!    run, since a repetition finds it.
 //! 6. **Hand over**: the work goes on in a task of its own, and the 202 goes
 //!    out.
 //!
@@ -50,11 +51,15 @@ mod early;
 mod future;
 mod going;
 mod hand_over;
+mod held_tries;
 mod hold;
 mod idempotency;
+mod in_doubt;
 mod inner;
+mod key_digest;
 mod layer;
 mod lent_body;
+mod look_up;
 mod mode;
 mod policy;
 mod refuse;

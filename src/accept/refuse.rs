@@ -16,7 +16,7 @@ use crate::{
     dialect::{ApiError, Bound, RequestName},
     operation::{BufferedBody, FailureKind, InvalidId, OperationId},
     run::{AdmissionError, InFlight},
-    store::Record,
+    store::{Record, StoreError},
 };
 
 /// Why a request is not accepted.
@@ -24,6 +24,9 @@ use crate::{
 pub(super) enum Refusal {
     Full,
     FullForOwner,
+    /// The store has no room for it.
+    StoreFull,
+    StoreFullForOwner,
     Closed,
     BodyTooLarge,
     BodyTimeout,
@@ -63,6 +66,16 @@ impl From<AdmissionError> for Refusal {
 }
 
 impl Refusal {
+    /// What a request is refused with for which a store has no room; `None` if the error is
+    /// another one.
+    pub(super) fn of_full_store(error: &StoreError) -> Option<Self> {
+        match error {
+            StoreError::Full => Some(Self::StoreFull),
+            StoreError::FullForOwner => Some(Self::StoreFullForOwner),
+            StoreError::Unavailable(_) | StoreError::Refused(_) => None,
+        }
+    }
+
     /// A repetition of the request that made an operation which was deleted.
     pub(super) fn deleted<T>(record: &Record<T>, name: RequestName) -> Self {
         Self::Deleted(record.operation().id().clone(), name)
@@ -77,15 +90,12 @@ impl Refusal {
         closes: bool,
     ) -> Response<BufferedBody> {
         let retry_after = policy.shared.retry_after.retry_after(Duration::ZERO);
+        let overloaded = |bound| ApiError::Overloaded { bound, retry_after };
         let fault = match self {
-            Self::Full => ApiError::Overloaded {
-                bound: Bound::InFlight,
-                retry_after,
-            },
-            Self::FullForOwner => ApiError::Overloaded {
-                bound: Bound::InFlightPerOwner,
-                retry_after,
-            },
+            Self::Full => overloaded(Bound::InFlight),
+            Self::FullForOwner => overloaded(Bound::InFlightPerOwner),
+            Self::StoreFull => overloaded(Bound::Store),
+            Self::StoreFullForOwner => overloaded(Bound::StorePerOwner),
             Self::Closed => ApiError::ShuttingDown { retry_after },
             Self::BodyTooLarge => ApiError::BodyTooLarge {
                 limit: policy.body_limit,
@@ -132,6 +142,8 @@ pub(super) struct DrainRefusal {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) policy: Arc<Policy>,
     pub(super) version: Version,
+    /// Whether the request may become an operation.
+    pub(super) is_acceptable: bool,
     pub(super) rest: RemainingBody,
 }
 

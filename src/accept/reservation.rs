@@ -107,12 +107,18 @@ impl<R: Repository> ReservationKeeper<R> {
         let (end, ended) = oneshot::channel();
         let token = self.token;
         let told = match timeout(patience, self.reserve()).await {
-            Ok(Ok(Reservation::Reserved(_))) => {
+            Ok(Ok(Ok(Reservation::Reserved(_)))) => {
                 // Freed there, if nobody is there to take it.
                 let _ = tell.send(Ok(Some(ReserveOutcome::Free(ReservedKey { token, end }))));
                 return self.keep(ended).await;
             }
-            Ok(Ok(found)) => match found {
+            Ok(Ok(Err(refusal))) => {
+                if refusal == Refusal::StoreFull {
+                    self.node.warn_of_full_store();
+                }
+                Err(refusal)
+            }
+            Ok(Ok(Ok(found))) => match found {
                 Reservation::Operation(record) => Ok(Some(ReserveOutcome::Operation(record))),
                 Reservation::Answered(answer) => Ok(Some(ReserveOutcome::Answered(answer))),
                 Reservation::InProgress => Ok(None),
@@ -152,28 +158,39 @@ impl<R: Repository> ReservationKeeper<R> {
             // To the end, before anything else: overtaken by a release it would
             // take the key again.
             match timeout(interval, self.reserve()).await {
-                Ok(Ok(Reservation::Reserved(_))) => {}
+                Ok(Ok(Ok(Reservation::Reserved(_)))) => {}
                 // It is bound by now.
-                Ok(Ok(
+                Ok(Ok(Ok(
                     Reservation::Operation(_) | Reservation::Deleted(_) | Reservation::Answered(_),
-                )) => {}
-                Ok(Ok(_)) => tracing::warn!("a key is another request's by now"),
-                Ok(Err(_)) | Err(_) => tracing::warn!("a reservation could not be renewed"),
+                ))) => {}
+                Ok(Ok(Ok(_))) => tracing::warn!("a key is another request's by now"),
+                Ok(Ok(Err(_)) | Err(_)) | Err(_) => {
+                    tracing::warn!("a reservation could not be renewed");
+                }
             }
         }
     }
 
-    async fn reserve(&self) -> Result<Reservation<RecordedResponse>, StoreError> {
+    /// Asks until the answer is certain. A store that has no room has answered.
+    async fn reserve(&self) -> Result<Result<Reservation<RecordedResponse>, Refusal>, StoreError> {
         let node = &self.node;
-        retry_until_certain(node, || {
-            (self.powers.reserve)(&node.store, &self.key, self.token, node.lease().term)
+        retry_until_certain(node, None, || async {
+            let term = node.lease().term;
+            let reserved = (self.powers.reserve)(&node.store, &self.key, self.token, term);
+            match reserved.await {
+                Ok(reserved) => Ok(Ok(reserved)),
+                Err(error) => match Refusal::of_full_store(&error) {
+                    Some(refusal) => Ok(Err(refusal)),
+                    None => Err(error),
+                },
+            }
         })
         .await
     }
 
     async fn settle(&self, answer: RecordedResponse) {
         let node = &self.node;
-        let settled = retry_until_certain(node, || {
+        let settled = retry_until_certain(node, None, || {
             (self.powers.settle)(&node.store, &self.key, self.token, answer.clone())
         });
         match settled.await {

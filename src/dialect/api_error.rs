@@ -47,7 +47,7 @@ pub use self::{bound::Bound, request_name::RequestName};
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
 /// | `unsupported` | 501 | this service does not do that to operations |
-/// | `overloaded` | 503 | as many operations as allowed are in flight, or event streams open |
+/// | `overloaded` | 503 | as many operations as allowed are in flight or stored, or event streams open |
 /// | `shutting-down` | 503 | no new work is taken |
 /// | `unavailable` | 503 | the store is |
 /// | as its kind | as its kind | there was no operation yet when it failed |
@@ -191,7 +191,7 @@ pub enum ApiError {
         /// What it does not do: an operation or a parameter.
         what: &'static str,
     },
-    /// As many operations as allowed are in flight, or event streams open.
+    /// As many operations as allowed are in flight or stored, or event streams open.
     Overloaded {
         /// Which bound was reached.
         bound: Bound,

@@ -198,7 +198,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let (id, token) = (new.id.clone(), new.token);
-    let mut creating = Box::pin(retry_until_certain(runtime, || {
+    let mut creating = Box::pin(retry_until_certain(runtime, Some(&id), || {
         runtime.store.create(new.clone())
     }));
     let in_time = timeout(PATIENCE, &mut creating).await;
@@ -224,7 +224,7 @@ where
                 say(Ok(()));
                 return Some((record, admitted));
             }
-            let ended = retry_until_certain(runtime, || {
+            let ended = retry_until_certain(runtime, Some(&id), || {
                 let outcome = Outcome::failed(FailureKind::Interrupted);
                 runtime.store.finish(&id, token, outcome, None)
             });

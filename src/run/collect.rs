@@ -13,13 +13,16 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use super::operate::inner_error;
-use crate::operation::{BodyCollector, BufferedBody, FailureKind, Outcome, RecordedResponse};
+use crate::operation::{
+    BodyCollector, BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse,
+};
 
 pin_project! {
     /// The future of [`collect`]. An `async` function would have the response twice, as it
     /// came and in parts, for as long as the body takes.
     #[must_use = "futures do nothing unless polled"]
-    pub(crate) struct Collect<B> {
+    pub(crate) struct Collect<'a, B> {
+        id: &'a OperationId,
         head: Response<()>,
         #[pin]
         body: B,
@@ -29,10 +32,11 @@ pin_project! {
 }
 
 /// A response with its whole body, or the outcome of one that is above the limit or
-/// breaks off.
-pub(crate) fn collect<B>(response: Response<B>, limit: u64) -> Collect<B> {
+/// breaks off. `id` is the operation's.
+pub(crate) fn collect<B>(id: &OperationId, response: Response<B>, limit: u64) -> Collect<'_, B> {
     let (parts, body) = response.into_parts();
     Collect {
+        id,
         head: Response::from_parts(parts, ()),
         body,
         collecting: BodyCollector::up_to(limit),
@@ -40,7 +44,7 @@ pub(crate) fn collect<B>(response: Response<B>, limit: u64) -> Collect<B> {
     }
 }
 
-impl<B> Future for Collect<B>
+impl<B> Future for Collect<'_, B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -50,15 +54,15 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.body.size_hint().lower() > *this.limit {
-            return Poll::Ready(Err(too_large(*this.limit)));
+            return Poll::Ready(Err(too_large(this.id, *this.limit)));
         }
         while let Some(frame) = ready!(this.body.as_mut().poll_frame(context)) {
             let collected = match frame {
                 Ok(frame) => this.collecting.push(frame),
-                Err(error) => return Poll::Ready(Err(inner_error(None, &error.into()))),
+                Err(error) => return Poll::Ready(Err(inner_error(this.id, &error.into()))),
             };
             if collected.is_err() {
-                return Poll::Ready(Err(too_large(*this.limit)));
+                return Poll::Ready(Err(too_large(this.id, *this.limit)));
             }
         }
         crash_point!("collected");
@@ -67,7 +71,7 @@ where
     }
 }
 
-fn too_large(limit: u64) -> Outcome<RecordedResponse> {
-    tracing::error!(limit, "the response is too large to be kept");
+fn too_large(id: &OperationId, limit: u64) -> Outcome<RecordedResponse> {
+    tracing::error!(%id, limit, "the response is too large to be kept");
     Outcome::failed(FailureKind::ResultTooLarge)
 }

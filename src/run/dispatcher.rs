@@ -176,7 +176,7 @@ where
     // In flight until it is ended, also if its client is answered before.
     let until_ended = Arc::clone(admitted);
     let ending = tokio::spawn(async move {
-        let ended = retry_until_certain(&node, || {
+        let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });

@@ -62,10 +62,11 @@ impl Drain {
     /// At the deadline what is left is dropped. An operation is given up to be
     /// [run again](crate::run::Recovery::rerun_with), if it may be; else it is interrupted:
     /// it fails as `interrupted`. A request that could still be answered directly is
-    /// refused with a 503 and `Retry-After`. That takes up to one second more. Requests that
-    /// pass the layer because it does not [accept](crate::AsyncAcceptLayer::accept_if) them are
-    /// waited for, and left to the server then: to the last byte of an answer that has a
-    /// known length, and to the head of one that has none, since that may be a stream
+    /// refused with a 503 and `Retry-After`; a gRPC client reads that as `UNAVAILABLE`. That
+    /// takes up to one second more. Requests that pass the layer because it does not
+    /// [accept](crate::AsyncAcceptLayer::accept_if) them are refused in the same way. An answer
+    /// to one of them that has begun is waited for and left to the server then: to its last
+    /// byte if it has a known length, and not if it has none, since that may be a stream
     /// without an end. A request that is on its way into the queue of an
     /// [engine](crate::Operations::dispatching) is left to the
     /// [recovery](crate::Operations::dispatching_recovery), with a 202, if there is

@@ -267,16 +267,16 @@ where
 {
     let (response, latest) = match called {
         Ok(Ok((Ok(response), latest))) => (response, latest),
-        Ok(Ok((Err(error), _))) => return inner_error(Some(&work.id), &error.into()),
+        Ok(Ok((Err(error), _))) => return inner_error(&work.id, &error.into()),
         Ok(Err(RunTimeElapsed)) => return Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {
             panicked.of_handler(&work.id);
             return Outcome::failed(FailureKind::Panicked);
         }
     };
-    let collected = pin!(collect(response, limits.result));
+    let collected = pin!(collect(&work.id, response, limits.result));
     match CatchPanic::new(Timeout::until(latest, collected)).await {
-        Ok(Ok(Ok(response))) => outcome_of(response, base),
+        Ok(Ok(Ok(response))) => outcome_of(&work.id, response, base),
         Ok(Ok(Err(outcome))) => outcome,
         Ok(Err(_)) => Outcome::failed(FailureKind::TimedOut),
         Err(panicked) => {

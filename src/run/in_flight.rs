@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     draining::{DrainState, Tally},
     live_runs::{LiveRun, LiveRuns},
+    lookups::Lookups,
     owner_quotas::{OwnerPermit, OwnerQuotas},
     pass_through::PassThrough,
     run_context::{RunContext, StopCause},
@@ -36,6 +37,8 @@ pub(crate) struct InFlight {
     passing: AtomicUsize,
     /// Of those whose owner is known.
     shares: Arc<OwnerQuotas>,
+    /// Repetitions that are looked up without a place.
+    lookups: Arc<Lookups>,
     running: Mutex<RunningState>,
     /// Notified when the last one leaves, and when a drain has something else to look at.
     moved: Arc<WaitCell>,
@@ -73,6 +76,7 @@ impl InFlight {
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
             shares: Arc::new(OwnerQuotas::new()),
+            lookups: Arc::new(Lookups::new()),
             running: Mutex::default(),
             moved: Arc::default(),
             closed: CancellationToken::new(),
@@ -117,8 +121,12 @@ impl InFlight {
         Ok(admitted)
     }
 
+    pub(crate) fn lookups(&self) -> &Arc<Lookups> {
+        &self.lookups
+    }
+
     /// Lets a request in that was admitted elsewhere.
-    pub(super) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
+    pub(crate) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
         self.admitted.fetch_add(1, SeqCst);
         AdmissionPermit::to(self)
     }

@@ -273,7 +273,7 @@ where
             service
                 .ready()
                 .await
-                .map_err(|error| inner_error(Some(&work.id), &error.into()))?;
+                .map_err(|error| inner_error(&work.id, &error.into()))?;
             crash_point!("ready");
             start(node, work).await
         });
@@ -290,12 +290,12 @@ where
         let response = service
             .call(request.into_request())
             .await
-            .map_err(|error| inner_error(Some(&work.id), &error.into()))?;
+            .map_err(|error| inner_error(&work.id, &error.into()))?;
         crash_point!("called");
-        collect(response, limits.result).await
+        collect(&work.id, response, limits.result).await
     });
     Ok(match Timeout::new(limits.running, running).await {
-        Ok(Ok(response)) => outcome_of(response, &base),
+        Ok(Ok(response)) => outcome_of(&work.id, response, &base),
         Ok(Err(outcome)) => outcome,
         Err(_) => Outcome::failed(FailureKind::TimedOut),
     })
@@ -329,7 +329,9 @@ where
 {
     crash_point!("starting");
     work.starting();
-    let started = retry_until_certain(node, || node.store.start(&work.id, work.token()));
+    let started = retry_until_certain(node, Some(&work.id), || {
+        node.store.start(&work.id, work.token())
+    });
     match started.await {
         Ok(Written::Done(_)) => {
             crash_point!("started");
@@ -347,9 +349,9 @@ where
 }
 
 /// The id is in the span of the run as well.
-pub(super) fn inner_error(id: Option<&OperationId>, error: &BoxError) -> Outcome<RecordedResponse> {
+pub(super) fn inner_error(id: &OperationId, error: &BoxError) -> Outcome<RecordedResponse> {
     tracing::error!(
-        id = id.map(tracing::field::display),
+        %id,
         error = &**error as &dyn std::error::Error,
         "the inner service returned an error"
     );

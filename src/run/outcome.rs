@@ -2,11 +2,12 @@
 
 use http::{Response, uri::PathAndQuery};
 
-use crate::operation::{BufferedBody, Outcome, RecordedResponse, resolve_references};
+use crate::operation::{BufferedBody, OperationId, Outcome, RecordedResponse, resolve_references};
 
 /// The outcome of a run whose service gave this response. References in its header are
-/// relative to `base`, and mean the same wherever it is replayed.
+/// relative to `base`, and mean the same wherever it is replayed. `id` is the operation's.
 pub(super) fn outcome_of(
+    id: &OperationId,
     mut response: Response<BufferedBody>,
     base: &PathAndQuery,
 ) -> Outcome<RecordedResponse> {
@@ -14,7 +15,7 @@ pub(super) fn outcome_of(
     let recorded = RecordedResponse::new(response);
     if !recorded.is_final() {
         let status = recorded.status().as_u16();
-        tracing::error!(status, "the inner service gave no final response");
+        tracing::error!(%id, status, "the inner service gave no final response");
     }
     recorded.into_outcome()
 }

@@ -16,7 +16,10 @@ use super::{
     run_context::RunContext,
     timeout::Timeout,
 };
-use crate::store::{Lease, Repository, StoreError};
+use crate::{
+    operation::OperationId,
+    store::{Lease, Repository, StoreError},
+};
 
 /// A store that has not answered by then is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,10 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// counts as unavailable. A transient error is the last one before the node is
 /// abandoned.
 ///
+/// `about` is the operation that it is asked about, if it is about one.
+///
 /// A store that never waits is asked in place. What has to be waited for, or asked
 /// again, is on the heap.
 pub(crate) async fn retry_until_certain<R, T, F>(
     node: &Runtime<R>,
+    about: Option<&OperationId>,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, StoreError>
 where
@@ -38,7 +44,7 @@ where
     match in_place(node, &mut ask) {
         ControlFlow::Break(answer) => answer,
         ControlFlow::Continue(failed) => {
-            Box::pin(ask_again(node.in_flight.abandoned(), ask, failed)).await
+            Box::pin(ask_again(node.in_flight.abandoned(), about, ask, failed)).await
         }
     }
 }
@@ -56,7 +62,7 @@ where
     match in_place(node, &mut ask) {
         ControlFlow::Break(answer) => answer,
         ControlFlow::Continue(failed) => {
-            let again = ask_again(node.in_flight.abandoned(), ask, failed);
+            let again = ask_again(node.in_flight.abandoned(), Some(&work.id), ask, failed);
             Box::pin(heartbeat::beating_while(node, work, again)).await
         }
     }
@@ -99,6 +105,7 @@ fn certain<T>(
 /// Asks after it has `failed` to answer, if it was asked before.
 async fn ask_again<T, F>(
     abandoned: &CancellationToken,
+    about: Option<&OperationId>,
     mut ask: impl FnMut() -> F,
     mut failed: Option<StoreError>,
 ) -> Result<T, StoreError>
@@ -109,6 +116,7 @@ where
     loop {
         if let Some(error) = &failed {
             tracing::warn!(
+                id = about.map(tracing::field::display),
                 error = error.chain(),
                 "the store did not answer; trying again"
             );

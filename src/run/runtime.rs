@@ -1,10 +1,12 @@
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
     time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{Dispatcher, InFlight};
 use crate::store::{KeyCapability, LeaseConfig};
@@ -21,10 +23,15 @@ pub(crate) struct Runtime<R> {
     attempts: AtomicU32,
     /// Where its requests are run, if not here.
     pub(crate) hand_off: Option<Dispatcher>,
+    /// When it was logged last that the store is full.
+    warned_of_full_store: Mutex<Option<Instant>>,
 }
 
 /// A lease is renewed three times a term, which takes a while.
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
+
+/// A store that is full refuses many requests: so often it is logged.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
 /// How many operations are pending or running at the most, unless said.
 const MAX_IN_FLIGHT: usize = 10_000;
@@ -38,6 +45,7 @@ impl<R> Runtime<R> {
             keys: OnceLock::new(),
             attempts: AtomicU32::new(0),
             hand_off: None,
+            warned_of_full_store: Mutex::default(),
         }
     }
 
@@ -45,6 +53,18 @@ impl<R> Runtime<R> {
         Self {
             hand_off: Some(hand_off),
             ..Self::new(store)
+        }
+    }
+
+    /// Logs that the store is full, once a minute at the most.
+    #[cold]
+    pub(crate) fn warn_of_full_store(&self) {
+        let now = Instant::now();
+        let last = self.warned_of_full_store.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= BETWEEN_WARNINGS) {
+            *last = Some(now);
+            tracing::warn!("the store is full: requests are refused");
         }
     }
 

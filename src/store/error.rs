@@ -20,6 +20,10 @@ pub enum StoreError {
     /// There is no room for a further operation, until one expires.
     #[error("the store is full")]
     Full,
+    /// The owner of the operation has its share of the store already. Other owners have
+    /// room.
+    #[error("the owner has its share of the store")]
+    FullForOwner,
     /// The store refused, and would again.
     #[error("the store refused")]
     Refused(#[source] BoxError),
@@ -40,7 +44,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Full => true,
+            Self::Unavailable(_) | Self::Full | Self::FullForOwner => true,
             Self::Refused(_) => false,
         }
     }

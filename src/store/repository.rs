@@ -43,7 +43,8 @@ pub trait Repository: Store {
     /// held by `new.lease` if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Full`] if there is no room (then there is no operation),
+    /// [`StoreError::Full`] or [`StoreError::FullForOwner`] if there is no room (then there
+    /// is no operation),
     /// [`StoreError::Unavailable`] if it is not known whether there is one.
     fn create(
         &self,

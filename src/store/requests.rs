@@ -20,6 +20,9 @@ pub struct NewOperation {
     pub token: FencingToken,
     /// Whose it is.
     pub owner: Option<Owner>,
+    /// Whether the application knows owners. What nobody owns is then one owner's: a store
+    /// that gives each owner a share gives it one too.
+    pub owners_known: bool,
     /// The method of the request.
     pub method: Option<Method>,
     /// The name of this kind of operation.
@@ -46,6 +49,7 @@ impl NewOperation {
             id,
             token: FencingToken::random(),
             owner: None,
+            owners_known: false,
             method: None,
             name: None,
             lease: None,

@@ -248,7 +248,7 @@ pub trait IdempotencyKeys: Repository {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be asked,
-    /// [`StoreError::Full`] if it has no room.
+    /// [`StoreError::Full`] or [`StoreError::FullForOwner`] if it has no room.
     fn reserve(
         &self,
         key: &IdempotencyKey,

@@ -1,11 +1,21 @@
 //! What is executed but not answered, what comes a hundred times, and how many
 //! round trips it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use tokio::{sync::Barrier, task::JoinSet};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_operations::{
-    OperationId, Progress,
+    AsyncAcceptLayer, BufferedBody, Idempotency, OperationId, PollService, Progress, RequestBody,
     store::{
         Created, IdempotencyKey, IdempotencyKeys, NewOperation, RedisStore, Repository,
         Reservation, Store, Written,
@@ -170,5 +180,56 @@ async fn of_a_hundred_equal_keys_one_wins() {
         }
         assert_eq!((new.len(), existing.len()), (1, 99));
         assert!(existing.iter().all(|record| record == &new[0]));
+    }
+}
+
+/// A server that stops for a while creates what was asked of it once it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyed_request_that_a_stopped_server_had_refused_runs_once_when_it_is_repeated() {
+    let redis = Redis::start().await;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let service = {
+        let layer = AsyncAcceptLayer::new(super::connect(&redis).await)
+            .create_timeout(Duration::from_millis(300))
+            .idempotency(Idempotency::optional());
+        let runs = Arc::clone(&runs);
+        layer.layer(service_fn(move |_: Request<RequestBody<BufferedBody>>| {
+            runs.fetch_add(1, SeqCst);
+            async { Ok::<_, Infallible>(Response::new(BufferedBody::from("done"))) }
+        }))
+    };
+    for number in 0..10 {
+        let send = || {
+            let key = format!("\"the invoice number {number}\"");
+            let request = Request::post("/").header("idempotency-key", key);
+            let request = request.body(BufferedBody::default()).unwrap();
+            service.clone().oneshot(request)
+        };
+        redis.pause();
+        let refused = send().await.unwrap();
+        assert_eq!(refused.status(), 503);
+        // One that is on its way already, or one that comes later.
+        let repeated = match number % 2 {
+            0 => {
+                let repeated = tokio::spawn(send());
+                tokio::task::yield_now().await;
+                redis.resume();
+                repeated.await.unwrap()
+            }
+            _ => {
+                redis.resume();
+                send().await
+            }
+        };
+        let repeated = repeated.unwrap();
+        assert_eq!(repeated.status(), 202);
+        let id = repeated.extensions().get::<OperationId>().unwrap().clone();
+        let polls = PollService::new(super::connect(&redis).await);
+        let request = Request::get(format!("/{id}?wait=20")).body(()).unwrap();
+        let shown = polls.oneshot(request).await.unwrap().into_body();
+        let shown = shown.collect().await.unwrap().to_bytes();
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(shown.contains("\"succeeded\""), "{shown}");
+        assert_eq!(runs.load(SeqCst), number + 1);
     }
 }

@@ -6,6 +6,10 @@ pub enum Bound {
     InFlight,
     /// How many of one owner's are.
     InFlightPerOwner,
+    /// How much the store keeps.
+    Store,
+    /// How much of that is one owner's.
+    StorePerOwner,
     /// How many event streams are open.
     Streams,
     /// How many of one owner's are.
@@ -17,6 +21,8 @@ impl Bound {
         match self {
             Self::InFlight => "Too many operations are in flight",
             Self::InFlightPerOwner => "Too many operations are in flight for this owner",
+            Self::Store => "The store has no more room",
+            Self::StorePerOwner => "The store has no more room for this owner",
             Self::Streams => "Too many event streams are open",
             Self::StreamsPerOwner => "Too many event streams are open for this owner",
         }

@@ -4,6 +4,7 @@ use super::{
     MemoryStore, SHARDS,
     keyring::Keyed,
     shard::{OperationEntry, Tick},
+    share::OwnerUsage,
 };
 use crate::store::Owner;
 
@@ -39,6 +40,23 @@ impl<T> MemoryStore<T> {
             }
         }
         true
+    }
+
+    /// Something of the owner's goes for something new of its own, which its share has no
+    /// room for; false if nothing may go.
+    pub(super) fn make_room_in_share(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
+        let share = self.limits.share();
+        if !share.has_bytes(OwnerUsage::default(), wanted.weight) {
+            return false;
+        }
+        let used = self.used_share(wanted).unwrap_or_default();
+        let has_gone = match wanted.owner {
+            Some(owner) => self.evict_of(owner, now),
+            None => self.evict_nobodys(now),
+        };
+        // Where there is one operation too many, no key that goes is of help.
+        let lacks_bytes = !share.has_bytes(used, wanted.weight);
+        has_gone || lacks_bytes && self.evict_key(wanted.owner, now)
     }
 
     /// Something goes, an operation or a key; false if nothing may go for this.

@@ -11,7 +11,10 @@ use std::{
     },
 };
 
-use super::shard::{Slot, Tick};
+use super::{
+    shard::{Slot, Tick},
+    share::{OwnerShare, OwnerUsage},
+};
 use crate::store::Owner;
 
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub(super) struct Ledger {
     accounts: Mutex<Accounts>,
     /// In all accounts; written under their lock.
     bytes: AtomicUsize,
+    operations: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -57,11 +61,31 @@ pub(super) const OVERHEAD_OF_PAST: usize = 48;
 type PastKeys = BTreeSet<(Tick, Arc<str>)>;
 
 impl Ledger {
-    /// There is one operation more, of so many bytes.
-    pub(super) fn open(&self, owner: &Owner, number: u64, at: EntryLocation, bytes: usize) {
-        self.update(owner, 0, bytes, |account| {
+    /// There is one operation more, of so many bytes, if its owner's share has room for
+    /// it and its key, which takes `of_key`.
+    pub(super) fn open(
+        &self,
+        owner: &Owner,
+        number: u64,
+        at: EntryLocation,
+        (bytes, of_key): (usize, usize),
+        share: OwnerShare,
+    ) -> bool {
+        let mut accounts = self.lock();
+        if !share.has(accounts.used(owner), bytes + of_key) {
+            return false;
+        }
+        accounts.update(owner, 0, bytes, |account| {
             account.operations.insert(number, at);
         });
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.operations.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// What an owner has.
+    pub(super) fn used(&self, owner: &Owner) -> OwnerUsage {
+        self.lock().used(owner)
     }
 
     /// An operation has `after` bytes from now on; it has ended, if it expires.
@@ -87,6 +111,7 @@ impl Ledger {
             account.operations.remove(&number);
             account.ended.remove(&(expires, number));
         });
+        self.operations.fetch_sub(1, Relaxed);
     }
 
     /// There is one key more, of so many bytes; which it is, if it stands for something
@@ -137,6 +162,11 @@ impl Ledger {
     /// How many bytes are anybody's.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
+    }
+
+    /// How many operations are anybody's.
+    pub(super) fn operations(&self) -> usize {
+        self.operations.load(Relaxed)
     }
 
     /// At most `limit` of those who have most, with what they have.
@@ -200,6 +230,14 @@ impl Ledger {
 }
 
 impl Accounts {
+    fn used(&self, owner: &Owner) -> OwnerUsage {
+        let account = self.by_owner.get(owner);
+        account.map_or_else(OwnerUsage::default, |account| OwnerUsage {
+            operations: account.operations.len(),
+            bytes: account.bytes,
+        })
+    }
+
     /// Changes an account, which has `after` bytes from now on in the place of `before`.
     /// One that is empty then is gone.
     fn update(
@@ -250,13 +288,15 @@ mod tests {
         },
     };
 
+    const SHARE: OwnerShare = OwnerShare::ALL;
+
     #[test]
     fn an_account_is_there_as_long_as_there_is_something_in_it() {
         let ledger = Ledger::default();
         let (ada, bob) = (Owner::new("ada"), Owner::new("bob"));
         let at = EntryLocation { shard: 0, slot: 0 };
-        ledger.open(&ada, 1, at, 100);
-        ledger.open(&bob, 2, at, 200);
+        assert!(ledger.open(&ada, 1, at, (100, 0), SHARE));
+        assert!(ledger.open(&bob, 2, at, (200, 0), SHARE));
         let past = (Tick::at(3), Arc::from("a key"));
         ledger.enter(Some(&ada), 150, Some(past.clone()));
         assert_eq!(ledger.past(Some(&ada)).as_deref(), Some("a key"));
@@ -279,7 +319,7 @@ mod tests {
         let (ledger, ada) = (Ledger::default(), Owner::new("ada"));
         for number in 0..10 {
             let at = EntryLocation { shard: 0, slot: 0 };
-            ledger.open(&ada, number, at, 1);
+            assert!(ledger.open(&ada, number, at, (1, 0), SHARE));
         }
         let numbers = |before, limit| {
             let found = ledger.before(&ada, before, limit);

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -12,6 +12,7 @@ use std::{
 use super::{
     ledger::{self, Ledger},
     shard::OperationEntry,
+    share::OwnerUsage,
 };
 use crate::store::Record;
 
@@ -19,6 +20,9 @@ pub(super) struct Limits<T> {
     pub(super) ttl: Duration,
     pub(super) max_operations: usize,
     pub(super) max_bytes: usize,
+    /// Of one owner; a quarter of the whole, unless said.
+    pub(super) max_operations_per_owner: Option<usize>,
+    pub(super) max_bytes_per_owner: Option<usize>,
     pub(super) min_retention: Duration,
     heap_bytes: fn(&T) -> usize,
 }
@@ -37,6 +41,8 @@ impl<T> Limits<T> {
             ttl: Duration::from_secs(24 * 60 * 60),
             max_operations: 1_000_000,
             max_bytes: 256 * 1024 * 1024,
+            max_operations_per_owner: None,
+            max_bytes_per_owner: None,
             min_retention: Duration::from_secs(60),
             heap_bytes,
         }
@@ -97,6 +103,8 @@ impl<T> fmt::Debug for Limits<T> {
             .field("ttl", &self.ttl)
             .field("max_operations", &self.max_operations)
             .field("max_bytes", &self.max_bytes)
+            .field("max_operations_per_owner", &self.max_operations_per_owner)
+            .field("max_bytes_per_owner", &self.max_bytes_per_owner)
             .field("min_retention", &self.min_retention)
             .finish_non_exhaustive()
     }
@@ -109,6 +117,8 @@ pub(super) struct Usage {
     bytes: AtomicUsize,
     keys: AtomicUsize,
     waiters: Arc<AtomicUsize>,
+    /// Whether operations have owners: then what is nobody's has a share as well.
+    owners_known: AtomicBool,
     /// What is somebody's.
     pub(super) ledger: Ledger,
 }
@@ -139,6 +149,26 @@ impl Usage {
 
     pub(super) fn waiters(&self) -> usize {
         self.waiters.load(Relaxed)
+    }
+
+    /// From now on what is nobody's has a share.
+    pub(super) fn know_owners(&self) {
+        // Read first, so that no core takes the line from the others.
+        if !self.owners_known.load(Relaxed) {
+            self.owners_known.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn knows_owners(&self) -> bool {
+        self.owners_known.load(Relaxed)
+    }
+
+    /// What is nobody's.
+    pub(super) fn nobodys(&self) -> OwnerUsage {
+        OwnerUsage {
+            operations: self.operations().saturating_sub(self.ledger.operations()),
+            bytes: self.bytes().saturating_sub(self.ledger.bytes()),
+        }
     }
 
     /// Whether one more operation of `bytes` would fit in.

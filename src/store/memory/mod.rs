@@ -14,6 +14,7 @@ mod purging;
 mod reading;
 mod reserving;
 mod shard;
+mod share;
 mod tick;
 mod writing;
 
@@ -59,6 +60,14 @@ use crate::operation::{OperationId, RecordedResponse};
 /// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An
 /// outcome is always taken, even above `max_bytes`: what is over is at most the
 /// largest result times the operations in flight.
+///
+/// Where operations have owners, none of them has more than its share of the whole, so that
+/// no owner shuts the others out: a quarter, unless
+/// [`max_operations_per_owner`](Self::max_operations_per_owner) and
+/// [`max_bytes_per_owner`](Self::max_bytes_per_owner) say otherwise. What nobody owns is
+/// one owner's. For a new operation of an owner that has its share something of its own
+/// goes; when nothing of its own may go, `create` fails with
+/// [`StoreError::FullForOwner`](super::StoreError::FullForOwner).
 ///
 /// The setters belong to the handle: set them before cloning it.
 ///
@@ -164,6 +173,22 @@ impl<T> MemoryStore<T> {
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// The most operations of one owner that are kept at a time; a quarter of
+    /// [`max_operations`](Self::max_operations) by default.
+    #[must_use]
+    pub fn max_operations_per_owner(mut self, operations: usize) -> Self {
+        self.limits.max_operations_per_owner = Some(operations);
+        self
+    }
+
+    /// About the most bytes of one owner that are kept at a time; a quarter of
+    /// [`max_bytes`](Self::max_bytes) by default.
+    #[must_use]
+    pub fn max_bytes_per_owner(mut self, bytes: usize) -> Self {
+        self.limits.max_bytes_per_owner = Some(bytes);
         self
     }
 

@@ -45,6 +45,13 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
         let entry = KeyEntry::reserved(key, token, now.plus(term));
         let (room, weight) = (&self.shared.room, entry.weight());
         let has_room = || room.take_bytes(&self.limits, weight);
+        let wanted = WantedRoom {
+            owner: key.owner.as_ref(),
+            weight,
+        };
+        if wanted.owner.is_some() {
+            room.know_owners();
+        }
         let mut has_taken = has_room();
         loop {
             let mut keyring = self.lock_key(&name);
@@ -60,16 +67,16 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
                     // Without the lock: what goes for it may hang on keys itself. By
                     // the next look the key may stand for something.
                     drop(keyring);
-                    has_taken = self.make_room(
-                        has_room,
-                        WantedRoom {
-                            owner: key.owner.as_ref(),
-                            weight,
-                        },
-                        now,
-                    );
+                    has_taken = self.make_room(has_room, wanted, now);
                     if !has_taken {
                         return Err(StoreError::Full);
+                    }
+                }
+                None if !self.has_bytes_in_share(wanted) => {
+                    drop(keyring);
+                    if !self.make_room_in_share(wanted, now) {
+                        room.resize(weight, 0);
+                        return Err(StoreError::FullForOwner);
                     }
                 }
                 _ => {

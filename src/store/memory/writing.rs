@@ -27,13 +27,13 @@ use crate::{
 pub(super) const PURGED_PER_END: usize = 2;
 
 impl<T: Payload> MemoryStore<T> {
-    /// Puts a new operation of this weight in, unless its key or its id is taken, or
-    /// there is no room.
+    /// Puts a new operation of this weight in, and its key, which takes `of_key` bytes,
+    /// unless its key or its id is taken, or there is no room.
     fn insert(
         &self,
         new: &NewOperation,
         record: &Arc<Record<T>>,
-        weight: Weight,
+        (weight, of_key): (Weight, usize),
         has_room: bool,
         now: CurrentTime,
     ) -> Result<Created<T>, StoreError> {
@@ -70,8 +70,22 @@ impl<T: Payload> MemoryStore<T> {
                 false => Created::IdTaken,
             });
         }
+        let wanted = WantedRoom {
+            owner: new.owner.as_ref(),
+            weight: weight.bytes() + of_key,
+        };
+        if new.owner.is_none() && !self.has_nobodys_share(wanted.weight, has_room) {
+            return Err(StoreError::FullForOwner);
+        }
         if !has_room {
-            return Err(StoreError::Full);
+            let share = self.limits.share();
+            let used = self.used_share(wanted);
+            return Err(
+                match used.is_none_or(|used| share.has(used, wanted.weight)) {
+                    true => StoreError::Full,
+                    false => StoreError::FullForOwner,
+                },
+            );
         }
         let term = new.lease.as_ref().map(|lease| lease.term);
         let lease_ends = term.map_or(Tick::NEVER, |term| now.tick.plus(term));
@@ -92,8 +106,14 @@ impl<T: Payload> MemoryStore<T> {
                 shard: hashed.shard(),
                 slot,
             };
-            let ledger = &self.shared.room.ledger;
-            ledger.open(owner, number, at, weight.bytes());
+            let (ledger, bytes) = (&self.shared.room.ledger, (weight.bytes(), of_key));
+            if !ledger.open(owner, number, at, bytes, self.limits.share()) {
+                // Nobody has seen it: the shard is locked.
+                drop(shard.take(slot));
+                drop((shard, keyring));
+                self.freed(replaced.as_slice());
+                return Err(StoreError::FullForOwner);
+            }
         }
         drop(shard);
         if let Some(replaced) = &mut replaced
@@ -201,24 +221,28 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let of_request = new.request.as_ref().map_or(0, bytes::Bytes::len);
         let of_operation = self.limits.weigh(&record, of_request);
         let weight = of_operation.bytes() + of_key;
-        let mut has_room = self.shared.room.take(&self.limits, weight);
-        if !has_room {
-            // Nothing has to go for what is there already.
-            match self.insert(&new, &record, of_operation, false, now) {
-                Err(StoreError::Full) => {
-                    has_room = self.make_room(
-                        || self.shared.room.take(&self.limits, weight),
-                        WantedRoom {
-                            owner: new.owner.as_ref(),
-                            weight,
-                        },
-                        now.tick,
-                    );
-                }
-                there => return there,
-            }
+        let wanted = WantedRoom {
+            owner: new.owner.as_ref(),
+            weight,
+        };
+        if new.owners_known || new.owner.is_some() {
+            self.shared.room.know_owners();
         }
-        let created = self.insert(&new, &record, of_operation, has_room, now);
+        let take = || self.shared.room.take(&self.limits, weight);
+        let mut has_room = take();
+        let mut was_made = false;
+        let created = loop {
+            let weights = (of_operation, of_key);
+            match self.insert(&new, &record, weights, has_room, now) {
+                // Nothing has to go for what is there already.
+                Err(StoreError::Full) if !was_made => {
+                    was_made = true;
+                    has_room = self.make_room(take, wanted, now.tick);
+                }
+                Err(StoreError::FullForOwner) if self.make_room_in_share(wanted, now.tick) => {}
+                created => break created,
+            }
+        };
         if has_room && !matches!(created, Ok(Created::New(_))) {
             self.shared.room.free(weight);
         }

@@ -8,7 +8,7 @@ use sqlx::{Row, query};
 
 use super::{
     asking::{PostgresEngine, SqlQuery},
-    error::{Unexpected, store_error},
+    error::{Unexpected, full, store_error},
     schema,
     values::{
         self, abandoned, bytes, digits, key_cell, micros, moment, optional_bytes, stamp, text,
@@ -55,7 +55,7 @@ impl PostgresEngine {
             .bind(key.map(|key| key.fingerprint.as_slice()))
             .bind(new.reservation.map(digits))
             .bind(moment(new.now).exact);
-        let row = self.row(ask).await?;
+        let row = self.row(ask).await.map_err(full)?;
         let outcome: &str = row.try_get("outcome").map_err(store_error)?;
         Ok(match outcome {
             "done" => Inserted::Done,
@@ -123,7 +123,7 @@ impl Engine for PostgresEngine {
             .bind(new.head)
             .bind(new.lease.map(micros))
             .bind(new.request);
-        match self.count(ask).await? {
+        match self.count(ask).await.map_err(full)? {
             // The id is taken, or has expired.
             0 => self.insert_with_key(&new).await,
             _ => Ok(Inserted::Done),
@@ -242,7 +242,7 @@ impl Engine for PostgresEngine {
             .bind(digits(token))
             .bind(micros(term))
             .bind(moment(now).exact);
-        let row = self.row(ask).await?;
+        let row = self.row(ask).await.map_err(full)?;
         let stands_for: Option<&str> = row.try_get("stands_for").map_err(store_error)?;
         stands_for.map(|what| key_cell(&row, what)).transpose()
     }

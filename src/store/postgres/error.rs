@@ -104,6 +104,23 @@ pub(super) fn store_error(error: SqlError) -> StoreError {
     }
 }
 
+/// A statement that adds something was undone because the server's disk is full.
+pub(super) fn full(error: StoreError) -> StoreError {
+    /// `disk_full`.
+    const DISK_FULL: &str = "53100";
+    let StoreError::Unavailable(source) = &error else {
+        return error;
+    };
+    let code = match source.downcast_ref() {
+        Some(SqlError::Database(error)) => error.code(),
+        _ => None,
+    };
+    match code.as_deref() == Some(DISK_FULL) {
+        true => StoreError::Full,
+        false => error,
+    }
+}
+
 fn is_transient(error: &SqlError) -> bool {
     match error {
         SqlError::Database(error) => error.code().is_none_or(|code| is_transient_state(&code)),
@@ -172,6 +189,10 @@ mod tests {
             self
         }
 
+        fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some("53100".into())
+        }
+
         fn kind(&self) -> ErrorKind {
             ErrorKind::Other
         }
@@ -188,6 +209,15 @@ mod tests {
             PostgresError::from(raised()).to_string(),
             "the database could not be set up: role \"nobody\" does not exist"
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_a_full_store_to_what_adds_something() {
+        let raised = || store_error(SqlError::Database(Box::new(ServerMessage)));
+        assert!(matches!(raised(), StoreError::Unavailable(_)));
+        assert!(matches!(full(raised()), StoreError::Full));
+        let other = full(store_error(SqlError::PoolTimedOut));
+        assert!(matches!(other, StoreError::Unavailable(_)));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl From<StoreError> for RedisError {
         match error {
             StoreError::Refused(source) => Self::Refused(source),
             StoreError::Unavailable(source) => Self::Unavailable(source),
-            full @ StoreError::Full => Self::Unavailable(full.into()),
+            full @ (StoreError::Full | StoreError::FullForOwner) => Self::Unavailable(full.into()),
         }
     }
 }

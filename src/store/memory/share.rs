@@ -1,0 +1,92 @@
+//! How much of the whole one owner may have, so that none shuts the others out.
+
+use super::{MemoryStore, eviction::WantedRoom, limits::Limits};
+
+/// The part of the bounds that one owner may use up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnerShare {
+    operations: usize,
+    bytes: usize,
+}
+
+/// What one owner has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OwnerUsage {
+    pub(super) operations: usize,
+    pub(super) bytes: usize,
+}
+
+impl OwnerUsage {
+    /// The same without an operation of `bytes`.
+    fn without(self, bytes: usize) -> Self {
+        Self {
+            operations: self.operations.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(bytes),
+        }
+    }
+}
+
+impl OwnerShare {
+    #[cfg(test)]
+    pub(super) const ALL: Self = Self {
+        operations: usize::MAX,
+        bytes: usize::MAX,
+    };
+
+    /// Whether one more operation of `bytes` would fit in.
+    pub(super) fn has(self, used: OwnerUsage, bytes: usize) -> bool {
+        used.operations < self.operations && self.has_bytes(used, bytes)
+    }
+
+    /// Whether `bytes` more would fit in.
+    pub(super) fn has_bytes(self, used: OwnerUsage, bytes: usize) -> bool {
+        used.bytes.saturating_add(bytes) <= self.bytes
+    }
+}
+
+impl<T> Limits<T> {
+    pub(super) fn share(&self) -> OwnerShare {
+        let operations = self.max_operations_per_owner;
+        let bytes = self.max_bytes_per_owner;
+        OwnerShare {
+            operations: operations.unwrap_or(self.max_operations.div_ceil(4)),
+            bytes: bytes.unwrap_or(self.max_bytes.div_ceil(4)),
+        }
+    }
+}
+
+impl<T> MemoryStore<T> {
+    /// What the owner has, or nobody, if nobody has a share.
+    pub(super) fn used_share(&self, wanted: WantedRoom<'_>) -> Option<OwnerUsage> {
+        let room = &self.shared.room;
+        match wanted.owner {
+            Some(owner) => Some(room.ledger.used(owner)),
+            None => room.knows_owners().then(|| room.nobodys()),
+        }
+    }
+
+    /// Whether the owner's share has room for a key. Its room in the whole is taken already,
+    /// which counts as nobody's.
+    pub(super) fn has_bytes_in_share(&self, wanted: WantedRoom<'_>) -> bool {
+        let taken = match wanted.owner {
+            Some(_) => wanted.weight,
+            None => 0,
+        };
+        let used = self.used_share(wanted);
+        used.is_none_or(|used| self.limits.share().has_bytes(used, taken))
+    }
+
+    /// Whether nobody's share has room for an operation. Its room in the whole `is_taken`
+    /// already, or not.
+    pub(super) fn has_nobodys_share(&self, weight: usize, is_taken: bool) -> bool {
+        let room = &self.shared.room;
+        if !room.knows_owners() {
+            return true;
+        }
+        let used = match is_taken {
+            true => room.nobodys().without(weight),
+            false => room.nobodys(),
+        };
+        self.limits.share().has(used, weight)
+    }
+}
