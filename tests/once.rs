@@ -1496,7 +1496,7 @@ async fn a_repetition_needs_no_place_in_flight() {
 
                 let operation = ended(&polls(&memory), first.location()).await;
                 assert_eq!(operation["state"], "succeeded", "{what:?}");
-                // What was refused has left nothing reserved.
+                // The refused request has left nothing reserved.
                 let accepted = send(&layer, &inner, post(mode, &[other])).await;
                 assert_eq!(accepted.status, 202, "{what:?}");
                 ended(&polls(&memory), accepted.location()).await;

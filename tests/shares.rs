@@ -249,7 +249,7 @@ async fn no_owner_takes_the_bytes_of_the_others() {
     assert_refused(send("ada").await.unwrap(), title).await;
     assert_eq!(send("bob").await.unwrap().status(), StatusCode::ACCEPTED);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    // Of its own the oldest goes.
+    // Its own oldest operation goes.
     assert_eq!(send("ada").await.unwrap().status(), StatusCode::ACCEPTED);
     assert_eq!(store.len(), 3);
 }

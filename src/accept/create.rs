@@ -99,7 +99,7 @@ where
     }
 }
 
-/// What is waited for, or a refusal once the time of a drain is over.
+/// Awaits a future, or refuses once the time of a drain is over.
 async fn unless_over<R, T>(
     node: &Runtime<R>,
     waited_for: impl Future<Output = T>,

@@ -11,7 +11,7 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// What has become of them.
+/// The results of these tries.
 #[derive(Default)]
 pub(super) struct HeldTries(Mutex<TriesState>);
 

@@ -50,7 +50,7 @@ pub struct Idempotency {
     required: bool,
     bare: bool,
     client_ids: bool,
-    /// Of the application's own, instead of method, path, query and body.
+    /// The application's function; by default method, path, query and body count.
     fingerprint: Option<Arc<FingerprintFn>>,
     pub(super) max_wait: Duration,
 }
@@ -179,8 +179,8 @@ impl Idempotency {
         }))
     }
 
-    /// What names a request, with the id that it brings too: the same key with another id
-    /// is another request.
+    /// The name of a request and the id that it brings besides: the same key with another
+    /// id is another request.
     fn name<'a>(
         &self,
         parts: &Parts,

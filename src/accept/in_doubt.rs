@@ -69,9 +69,9 @@ where
     }
 }
 
-/// The operation, if this creator made it and it has not ended. What is not there yet may
-/// still come, from a connection that is slow: it is looked for until its lease would be
-/// over.
+/// The operation, if this creator made it and it has not ended. An operation that is
+/// not there yet may still come, from a connection that is slow: it is looked for until its
+/// lease would be over.
 pub(super) async fn find<R>(
     node: &Runtime<R>,
     wanted: &Wanted,

@@ -34,7 +34,7 @@ pub(super) struct LookUp<R> {
     pub(super) keys: KeyCapability<R>,
     pub(super) parts: Parts,
     pub(super) owner: Option<Owner>,
-    /// What it gets if it is no repetition.
+    /// The answer to a request that is no repetition.
     pub(super) refusal: Refusal,
     pub(super) _permit: LookupPermit,
     /// A drain waits for it.
@@ -100,7 +100,7 @@ impl<R: Lease<Output = RecordedResponse>> LookUp<R> {
         }
     }
 
-    /// What the key stands for. A key that is free stays free.
+    /// Looks up the operation or the answer of a key. A key that is free stays free.
     async fn look_up(&self, mut key: IdempotencyKey) -> AcceptVerdict {
         key.owner.clone_from(&self.owner);
         let (node, policy) = (Arc::clone(&self.node), &self.policy);

@@ -66,7 +66,7 @@ impl From<AdmissionError> for Refusal {
 }
 
 impl Refusal {
-    /// What a request is refused with for which a store has no room; `None` if the error is
+    /// The refusal of a request for which a store has no room; `None` if the error is
     /// another one.
     pub(super) fn of_full_store(error: &StoreError) -> Option<Self> {
         match error {

@@ -99,7 +99,7 @@ impl<S, R> AsyncAccept<S, R> {
             RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
         let is_acceptable = concern == RequestClass::Acceptable;
-        // What the layer does not accept is left alone, if it came after the doors closed.
+        // A request that the layer does not accept is left alone after the doors closed.
         let (body, refusing) = match is_acceptable || passing.is_some() {
             false => (RequestBody::passing(body), None),
             true => {

@@ -20,8 +20,8 @@ pub struct NewOperation {
     pub token: FencingToken,
     /// Whose it is.
     pub owner: Option<Owner>,
-    /// Whether the application knows owners. What nobody owns is then one owner's: a store
-    /// that gives each owner a share gives it one too.
+    /// Whether the application knows owners. Operations without an owner then count as
+    /// one owner's, in a store that gives each owner a share.
     pub owners_known: bool,
     /// The method of the request.
     pub method: Option<Method>,

@@ -36,7 +36,7 @@ impl Body for Unannounced {
     }
 }
 
-/// What was said at `WARN` or above, of which all has an id.
+/// The events at `WARN` or above, all of which have an id.
 fn all_with_id(said: &Said) -> Vec<String> {
     let lines = std::mem::take(&mut *said.0.lock().unwrap());
     let lines = lines.into_iter();

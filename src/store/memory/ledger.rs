@@ -83,7 +83,7 @@ impl Ledger {
         true
     }
 
-    /// What an owner has.
+    /// The operations and bytes of an owner.
     pub(super) fn used(&self, owner: &Owner) -> OwnerUsage {
         self.lock().used(owner)
     }

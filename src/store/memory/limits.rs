@@ -20,7 +20,7 @@ pub(super) struct Limits<T> {
     pub(super) ttl: Duration,
     pub(super) max_operations: usize,
     pub(super) max_bytes: usize,
-    /// Of one owner; a quarter of the whole, unless said.
+    /// The bounds for one owner; a quarter of the whole by default.
     pub(super) max_operations_per_owner: Option<usize>,
     pub(super) max_bytes_per_owner: Option<usize>,
     pub(super) min_retention: Duration,
@@ -163,7 +163,7 @@ impl Usage {
         self.owners_known.load(Relaxed)
     }
 
-    /// What is nobody's.
+    /// The operations and bytes that nobody owns.
     pub(super) fn nobodys(&self) -> OwnerUsage {
         OwnerUsage {
             operations: self.operations().saturating_sub(self.ledger.operations()),

@@ -64,8 +64,8 @@ use crate::operation::{OperationId, RecordedResponse};
 /// Where operations have owners, none of them has more than its share of the whole, so that
 /// no owner shuts the others out: a quarter, unless
 /// [`max_operations_per_owner`](Self::max_operations_per_owner) and
-/// [`max_bytes_per_owner`](Self::max_bytes_per_owner) say otherwise. What nobody owns is
-/// one owner's. For a new operation of an owner that has its share something of its own
+/// [`max_bytes_per_owner`](Self::max_bytes_per_owner) say otherwise. Operations
+/// without an owner count as one owner's. For a new operation of an owner that has its share something of its own
 /// goes; when nothing of its own may go, `create` fails with
 /// [`StoreError::FullForOwner`](super::StoreError::FullForOwner).
 ///

@@ -9,7 +9,7 @@ pub(super) struct OwnerShare {
     bytes: usize,
 }
 
-/// What one owner has.
+/// The operations and bytes of one owner.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct OwnerUsage {
     pub(super) operations: usize,
@@ -56,7 +56,7 @@ impl<T> Limits<T> {
 }
 
 impl<T> MemoryStore<T> {
-    /// What the owner has, or nobody, if nobody has a share.
+    /// The usage of the owner; of nobody, if nobody has a share.
     pub(super) fn used_share(&self, wanted: WantedRoom<'_>) -> Option<OwnerUsage> {
         let room = &self.shared.room;
         match wanted.owner {
