@@ -11,8 +11,8 @@ use crate::{
     store::{IdempotencyKeys, KeyCapability, Lease},
 };
 
-/// Answers `202 Accepted` at once and runs the wrapped service in the
-/// background. See the [module](crate::accept) for what happens when.
+/// A layer that answers `202 Accepted` at once and runs the wrapped service in the
+/// background. The [module](crate::accept) describes the steps.
 ///
 /// It is made by [`Operations::layer`](crate::Operations::layer), which has the settings
 /// that it shares with the poll service and with other layers. Its own settings are those
@@ -45,7 +45,7 @@ pub struct AsyncAcceptLayer<R, D = InProcess> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> AsyncAcceptLayer<R> {
-    /// A layer that keeps its operations in `store`.
+    /// Creates a layer that keeps its operations in `store`.
     ///
     /// This is [`Operations::new`](crate::Operations::new) with its
     /// [`layer`](crate::Operations::layer).
@@ -74,7 +74,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 }
 
 impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
-    /// Runs a request once that comes twice; see [`Idempotency`].
+    /// Sets how repeated requests are recognized, so that their work runs once; see
+    /// [`Idempotency`].
     pub fn idempotency(self, rules: Idempotency) -> Self {
         self.node.keys.get_or_init(KeyCapability::of_store);
         self.with(|policy| policy.idempotency = Some(rules))
@@ -82,47 +83,46 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
 }
 
 impl<R> AsyncAcceptLayer<R> {
-    /// Gives the inner service this much time for a real answer, and accepts
-    /// the request when that is over. One and the same call goes on.
+    /// Gives the inner service this much time to answer directly. After that the request is
+    /// accepted, and the same call goes on in the background.
     ///
-    /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section
-    /// 4.3). If the client hangs up before, the call is dropped, as far as the
-    /// server tells: hyper does not notice the hang-up of an HTTP/1.1 client that
-    /// has pipelined a further request.
+    /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section 4.3). If the
+    /// client disconnects before, the call is dropped, as far as the server notices: hyper
+    /// does not notice that an HTTP/1.1 client with a pipelined request has disconnected.
     pub fn after(self, limit: Duration) -> Self {
         self.with(|policy| policy.mode = Mode::After(limit))
     }
 
-    /// Accepts a request when its handler says so, by
-    /// [`OperationHandle::accept`](crate::OperationHandle::accept). If it
-    /// returns before, its response goes out as it is. Request bodies stream,
-    /// and [`body_limit`](Self::body_limit) is the handler's business.
+    /// Accepts a request when its handler calls
+    /// [`OperationHandle::accept`](crate::OperationHandle::accept). If the handler returns
+    /// before, its response is sent as it is. Request bodies stream, so the handler limits
+    /// them, and [`body_limit`](Self::body_limit) does not.
     pub fn when_signaled(self) -> Self {
         self.with(|policy| policy.mode = Mode::Signaled)
     }
 
-    /// The longest that `Prefer: wait=N` makes anybody wait; 30 seconds by
-    /// default.
+    /// Sets the longest time that `Prefer: wait=N` holds an answer; 30 seconds by default.
     pub fn max_wait(self, limit: Duration) -> Self {
         self.with(|policy| policy.max_wait = limit)
     }
 
-    /// The largest response body that is recorded, in bytes; 8 MiB by default.
-    /// A larger one makes the operation fail as `result-too-large`.
+    /// Sets the largest response body that is recorded, in bytes; that of the
+    /// [`Operations`](crate::Operations::result_limit) by default. A larger one makes the
+    /// operation fail as `result-too-large`.
     pub fn result_limit(self, bytes: u64) -> Self {
         self.with(|policy| policy.run.result = bytes)
     }
 
-    /// How long the inner service may go on after its operation was canceled,
-    /// to tidy up, before it is dropped; half a second by default.
+    /// Sets how long the inner service may go on after its operation was canceled, to tidy
+    /// up, before it is dropped; that of the [`Operations`](crate::Operations::cancel_grace)
+    /// by default.
     pub fn cancel_grace(self, grace: Duration) -> Self {
         self.with(|policy| policy.run.set_grace(grace))
     }
 
-    /// Which requests may be run again after the node that ran them has died: those
-    /// that do the same when they are done twice. They are kept with their operation
-    /// while that is live: method, target, headers and body, which is collected in
-    /// every mode. Run a [recovery](crate::Operations::recovery).
+    /// Sets which requests may be run again after the node that ran them has died: those
+    /// that have the same effect when they run twice. They are stored with their operation
+    /// while it is live: method, URI, headers and body, which is collected in every mode. Run a [recovery](crate::Operations::recovery).
     ///
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
     /// sensitive is left out, unless [asked for](Self::store_credentials).
@@ -132,55 +132,54 @@ impl<R> AsyncAcceptLayer<R> {
 }
 
 impl<R, D> AsyncAcceptLayer<R, D> {
-    /// Which requests are accepted; the others pass through. By default
-    /// [`accepts_by_default`](super::accepts_by_default).
+    /// Sets which requests are accepted; the others pass through.
+    /// [`accepts_by_default`](super::accepts_by_default) by default.
     pub fn accept_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_accept_if(Arc::new(predicate)))
     }
 
-    /// Accepts only requests that ask for it with `Prefer: respond-async`
-    /// (RFC 7240, section 4.1); the others pass through. With `wait=N` in
-    /// addition, the answer goes out as it is if it comes within N seconds.
+    /// Accepts only requests with `Prefer: respond-async` (RFC 7240, section 4.1); the
+    /// others pass through. With `wait=N` in addition, an answer that comes within N seconds
+    /// is sent as it is.
     pub fn when_preferred(self) -> Self {
         self.with(|policy| policy.mode = Mode::Preferred)
     }
 
-    /// The largest request body that is accepted, in bytes; 2 MiB by default. A
-    /// limit that a layer outside sets should be more than 64 KiB above it: its
-    /// error, where it comes first, is a body that could not be read (400).
+    /// Sets the largest request body that is accepted, in bytes; 2 MiB by default. A limit of
+    /// an outer layer should be more than 64 KiB above it: an error of that limit is a body
+    /// that could not be read (400).
     pub fn body_limit(self, bytes: u64) -> Self {
         self.with(|policy| policy.body_limit = bytes)
     }
 
-    /// How long a request body may take to arrive; 30 seconds by default.
+    /// Sets how long a request body may take to arrive; 30 seconds by default.
     pub fn body_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.body_timeout = limit)
     }
 
-    /// How long the store may take to answer whether the operation was created,
-    /// tries included; 5 seconds by default. Then the answer is 503. Where requests are
+    /// Sets how long the store may take to answer whether the operation was created, retries
+    /// included; 5 seconds by default. Past it the answer is 503. Where requests are
     /// [dispatched](crate::Operations::dispatching) the engine has as long again, and what cannot be
     /// dispatched as long to be ended.
     pub fn create_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.create_timeout = limit)
     }
 
-    /// How long a request may wait for the inner service to be ready; 1 hour by
-    /// default, 30 days at the most.
+    /// Sets how long a request may wait for the inner service to be ready; that of the
+    /// [`Operations`](crate::Operations::pending_timeout) by default, at most 30 days.
     pub fn pending_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.run.set_pending(limit))
     }
 
-    /// How long the inner service may take, its response body included; 1 hour
-    /// by default, 30 days at the most.
+    /// Sets how long the inner service may take, its response body included; that of the
+    /// [`Operations`](crate::Operations::running_timeout) by default, at most 30 days.
     pub fn running_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.run.set_running(limit))
     }
 
-    /// Sets the function that gives the target by which the whole application knows a
-    /// request, where this layer sees another. It is what a request is run again with, and
-    /// what a relative `Location`, `Content-Location` or `Link` of the response is relative
-    /// to.
+    /// Sets the function that returns the URI that the client asked for, where this layer
+    /// sees another one. A request is run again with this URI, and a relative `Location`,
+    /// `Content-Location` or `Link` of the response is resolved against it.
     ///
     /// With the feature `axum` the default is axum's `OriginalUri`, so nested routers need
     /// nothing. Elsewhere the default is the request's URI.
@@ -188,14 +187,13 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.set_original_uri(Arc::new(target)))
     }
 
-    /// Keeps credentials with the requests that are [kept](Self::rerun_if) or
-    /// [dispatched](crate::Operations::dispatching): whoever reads the store, or the queue, can read them.
+    /// Stores credentials with the requests that are [stored](Self::rerun_if) or
+    /// [dispatched](crate::Operations::dispatching): everybody who can read the store, or the queue, can read them.
     pub fn store_credentials(self) -> Self {
         self.with(|policy| policy.stores_credentials = true)
     }
 
-    /// What kind of operations these are, for example `report`. It is kept with
-    /// each of them.
+    /// Sets the name of the operations, for example `report`. It is stored with each of them.
     pub fn operation_name(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|policy| policy.name = Some(name.into()))
     }

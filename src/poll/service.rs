@@ -18,12 +18,11 @@ use crate::{
     store::{List, Repository, Store, Watch},
 };
 
-/// Answers polls, cancels and requests for results. See the
-/// [module](crate::poll) for what it answers.
+/// A service that answers polls, cancels and requests for results. The
+/// [module](crate::poll) lists its answers.
 ///
-/// It is a `tower::Service` over requests with any body (which it does not
-/// read) and works wherever it is mounted: the id is in the last segments of
-/// the path.
+/// It is a `tower::Service` over requests with any body, which it does not read. It works
+/// wherever it is mounted: the id is in the last segments of the path.
 ///
 /// ```
 /// use axum::Router;
@@ -36,14 +35,14 @@ pub struct PollService<S: Store> {
     settings: Arc<Settings<S>>,
 }
 
-/// A sign of life more often than this is noise.
+/// The shortest interval between two keep-alive comments.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 
-/// No poll is worth holding for longer.
+/// The longest time that a poll is held.
 const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 impl<S: Repository + Watch> PollService<S> {
-    /// Polls, waits and cancels in `store`.
+    /// Creates a service that reads, waits and cancels in `store`.
     ///
     /// This is [`Operations::new`](crate::Operations::new) with its
     /// [`poll_service`](crate::Operations::poll_service).
@@ -59,22 +58,22 @@ impl<S: Repository + Watch> PollService<S> {
 }
 
 impl<S: List> PollService<S> {
-    /// Lets operations be listed: `GET` of their root gives those of whoever
-    /// asks, newest first, a page at a time: 20, or `limit` up to 100, and fewer if their
-    /// results have a mebibyte before. `state`
-    /// takes any of the five words, repeated or with commas in between; `cursor` takes
-    /// the text that the page before gave.
+    /// Turns on lists: `GET` of the root returns the operations of the client, newest first.
+    /// A page has 20 operations, or `limit` up to 100, and fewer if their results have a
+    /// mebibyte before. `state` takes any of the five words, repeated or separated by commas.
+    /// `cursor` takes the text that the page before returned.
     ///
-    /// Whoever asks for nobody gets what is nobody's. Without an
-    /// [owner](crate::Operations::owner) that is everything, so whoever can reach the list
-    /// knows every id.
+    /// A request without an owner lists only operations without an owner. Without a
+    /// [function for owners](crate::Operations::owner) these are all operations, so everybody
+    /// who can reach the list learns every id.
     pub fn listing(self) -> Self {
         self.with(|settings| settings.powers = settings.powers.listing())
     }
 }
 
 impl<S: Store> PollService<S> {
-    /// Only reads from `store`: nothing can be canceled (405), and no poll is held.
+    /// Creates a service that only reads from `store`: nothing can be canceled (405), and no
+    /// poll is held.
     ///
     /// This is [`Operations::new`](crate::Operations::new) with its
     /// [`read_only_poll_service`](crate::Operations::read_only_poll_service).
@@ -88,21 +87,21 @@ impl<S: Store> PollService<S> {
         }
     }
 
-    /// Says that requests arrive with their whole path, which begins with `path`: for servers
-    /// without a router that removes it. Clients may know the operations by another path,
+    /// Sets the path that requests begin with, for servers without a router that removes it.
+    /// Clients may know the operations by another path,
     /// the [public path](crate::Operations::public_path).
     pub fn mounted_at(self, path: &str) -> Self {
         self.with(|settings| settings.mounted_at = Some(absolute(path).into()))
     }
 
-    /// The largest result, in bytes, that is embedded in an operation; 64 KiB
-    /// by default. A larger one is to be had from the result resource.
+    /// Sets the largest result, in bytes, that is embedded in an operation; 64 KiB by default.
+    /// Larger results are available only from the result resource.
     pub fn inline_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.inline_limit = bytes)
     }
 
-    /// The longest a poll is held, whatever it asks for; 30 seconds by default,
-    /// an hour at the most.
+    /// Sets the longest time that a poll is held, whatever it asks for; 30 seconds by default,
+    /// at most an hour.
     pub fn max_wait(self, limit: Duration) -> Self {
         self.with(|settings| settings.max_wait = limit.min(LONGEST_WAIT))
     }
@@ -135,14 +134,14 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.streams = settings.streams.with_max_per_owner(streams))
     }
 
-    /// How often an event stream shows a sign of life while nothing changes; 15
-    /// seconds by default, a second at the least and an hour at the most.
+    /// Sets the interval of keep-alive comments in an event stream; 15 seconds by default, at
+    /// least a second and at most an hour.
     pub fn keep_alive(self, interval: Duration) -> Self {
         self.with(|settings| settings.keep_alive = interval.clamp(SHORTEST_SILENCE, LONGEST_WAIT))
     }
 
-    /// Finds the id by itself instead of where the dialect says it is; an empty
-    /// one, or none, is missing.
+    /// Sets the function that extracts the id of a request, in place of the dialect. An empty
+    /// id is a missing one.
     pub fn operation_id(
         self,
         find: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -150,8 +149,8 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.operation_id = Some(Arc::new(find)))
     }
 
-    /// Words the errors by itself instead of as the dialect does. `Allow` and
-    /// `Retry-After` are added where they belong and are not there.
+    /// Sets the function that writes errors, in place of the dialect. `Allow`, `Retry-After`
+    /// and `Cache-Control` are added where they belong and are missing.
     pub fn error_writer(
         self,
         write: impl Fn(&ApiError) -> Response<BufferedBody> + Send + Sync + 'static,
