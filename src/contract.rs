@@ -1,9 +1,9 @@
-//! The contract alone: own queue, own workers, own result type, own store.
+//! The wire contract without the layer, for your own queue, workers, result type or store.
 //!
-//! Where the work is not a service that could be wrapped, only the wire
-//! contract is left: the 202, the operation as a resource with its life, and
-//! the polls. Each of these is to be had alone. The names below on the left are
-//! those of the Go package `operations`, whose contract this is.
+//! If the work is not a service that can be wrapped, the wire contract remains useful: the
+//! 202, the operation as a resource with its life cycle, and the polls. Each of these can
+//! be used alone. The names in the left column below are those of the Go package
+//! `operations`, which has the same contract.
 //!
 //! | Go | here |
 //! | --- | --- |
@@ -22,14 +22,13 @@
 //! | `PollConfig.OperationID` | [`PollService::operation_id`] |
 //! | `PollConfig.ErrorWriter` | [`PollService::error_writer`] |
 //!
-//! What holds there holds here: `Location` is trimmed and left out when empty;
-//! `Retry-After` is sent only when positive, in whole seconds rounded up; a poll
-//! is 200 in every state; a missing id is 400, an unknown one 404, an error of
-//! the store 503 with its text hidden, all of them `application/problem+json`
-//! and replaceable. Two rules are kept by types: a closure under [`StoreFn`]
-//! gives a [`Snapshot`], which has no id, so that the operation has the one that
-//! was asked for, and which is pending unless it says otherwise; and a failure
-//! cannot be made without its problem.
+//! The rules are those of the Go package. `Location` is trimmed and left out when empty.
+//! `Retry-After` is sent only when positive, in whole seconds rounded up. A poll is 200 in
+//! every state. A missing id is 400, an unknown one 404, and an error of the store 503 with
+//! its text hidden; all of these are `application/problem+json` and replaceable. Types
+//! enforce two further rules. A closure under [`StoreFn`] returns a [`Snapshot`], which has
+//! no id and is pending by default, so that the operation always has the requested id. A
+//! failure cannot be created without its problem.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,7 +68,7 @@
 //! # }
 //! ```
 //!
-//! The example `queue_worker.rs` is a whole server of this kind.
+//! The example `queue_worker.rs` is a complete server of this kind.
 
 #[allow(unused_imports)] // for the links above
 use crate::{

@@ -12,14 +12,13 @@ use crate::{
 
 type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 
-/// How requests are run once that come twice.
+/// Idempotency settings: repeated requests with the same key run once.
 ///
-/// A client names a request by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header),
-/// and repeats it with the same name if it does not know what became of it:
+/// A client names a request by `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header)
+/// and repeats it with the same key if it does not know the outcome:
 ///
-/// * The same key with the same request, of the same owner, gives the same 202
-///   and `Location`. The inner service runs once, however many come at the same
-///   moment, on whichever node.
+/// * The same key with the same request, of the same owner, gives the same 202 and `Location`.
+///   The inner service runs once, however many requests come at the same moment, on any node.
 /// * The same key with another request is 422. Keys are scoped by owner: the same key of
 ///   another owner is another key.
 /// * A request that was answered 503 because the store did not say in time whether its
@@ -30,20 +29,19 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 /// * A repetition needs no [place in flight](crate::Operations::max_in_flight), as
 ///   long as few of them come at the same moment: 64, of one owner 16. Its body is read for
 ///   the fingerprint and not kept.
-/// * While the first is still being answered, the others wait for a time, then
-///   get 409.
-/// * Where the answer may come without an operation ([after](super::AsyncAcceptLayer::after)
-///   a time, or [signaled](super::AsyncAcceptLayer::when_signaled)), one below 500 is
-///   kept and repeated; one of 500 or above or a hang-up frees the key, and so does
-///   a crash, once its lease is over.
+/// * While the first request is being answered, repetitions wait for a time and then get 409.
+/// * An answer without an operation ([after](super::AsyncAcceptLayer::after) a time, or [when
+///   signaled](super::AsyncAcceptLayer::when_signaled)) below 500 is stored and repeated. An
+///   answer of 500 or above, or a disconnected client, frees the key. So does a crash, once
+///   the lease of the key is over.
 ///
-/// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255
-/// characters. Where the layer knows no owners it needs 16, since it is all that keeps
-/// strangers apart. Where it does, all requests without an owner share their keys: refuse
-/// them outside if they are strangers to each other. The body of a request with a key is
-/// collected in every mode. The fingerprint is of the target that the layer sees, so nested
-/// routers that share a store should tell themselves apart by a
-/// [fingerprint](Self::fingerprint) of their own.
+/// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255 characters.
+/// Without known owners a key needs at least 16 characters, since only the key separates
+/// clients. With known owners, all requests without an owner share their keys: refuse such
+/// requests outside if their clients are strangers to each other. The body of a request with a
+/// key is collected in every mode. The fingerprint covers the URI that the layer sees, so
+/// nested routers that share a store should use different
+/// [fingerprints](Self::fingerprint).
 #[derive(Clone)]
 #[must_use]
 pub struct Idempotency {
@@ -63,7 +61,7 @@ const LONGEST: usize = 255;
 const SHORTEST_WITHOUT_OWNER: usize = 16;
 
 impl Idempotency {
-    /// Honours a key where there is one.
+    /// Accepts requests with and without a key.
     pub fn optional() -> Self {
         Self {
             required: false,

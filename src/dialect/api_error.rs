@@ -1,4 +1,4 @@
-//! Errors of this crate's own making.
+//! Errors that this crate raises.
 
 mod bound;
 mod request_name;
@@ -16,165 +16,166 @@ use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Proble
 
 pub use self::{bound::Bound, request_name::RequestName};
 
-/// An error of this crate's own making, as opposed to one of the inner service.
+/// An error that this crate raises, as opposed to an error of the inner service.
 ///
-/// Each has a [`Problem`] whose type is `urn:tower-operations:` and a stable
-/// name; what is inside (a store's error text, say) is never in it.
+/// Each error has a [`Problem`] whose type is `urn:tower-operations:` followed by a stable
+/// name. Internal details, such as the error text of a store, are never part of the
+/// problem.
 ///
 /// | name | status | when |
 /// | --- | --- | --- |
 /// | `missing-id` | 400 | the request names no operation |
-/// | `invalid-id` | 400 | what it names cannot be one |
-/// | `invalid-wait` | 400 | `?wait=` is no number of seconds |
-/// | `invalid-query` | 400 | a parameter has no value that it can have, or several, or is not supported |
+/// | `invalid-id` | 400 | the request names an invalid operation id |
+/// | `invalid-wait` | 400 | `?wait=` is not a number of seconds |
+/// | `invalid-query` | 400 | a parameter has an invalid value, is repeated, or is not supported |
 /// | `invalid-precondition` | 400 | `If-Match` or `If-None-Match` is malformed |
-/// | `not-found` | 404 | unknown, expired, or somebody else's; or no sub-resource |
-/// | `method-not-allowed` | 405 | there is no such method here |
-/// | `body-timeout` | 408 | the request body came too slowly |
+/// | `not-found` | 404 | the operation is unknown, expired, or of another owner; or the sub-resource is unknown |
+/// | `method-not-allowed` | 405 | the resource does not support the method |
+/// | `body-timeout` | 408 | the request body arrived too slowly |
 /// | `already-finished` | 409 | too late to cancel |
-/// | `not-finished` | 409 | too early to forget |
+/// | `not-finished` | 409 | too early to delete |
 /// | `idempotency-key-missing` | 400 | a key is required |
-/// | `idempotency-key-invalid` | 400 | the key is no string, too long or too short |
-/// | `idempotency-key-in-use` | 409 | the first request with it is still being answered |
-/// | `idempotency-key-reused` | 422 | it came with another request before |
+/// | `idempotency-key-invalid` | 400 | the key is not a string, too long or too short |
+/// | `idempotency-key-in-use` | 409 | the first request with this key is still being answered |
+/// | `idempotency-key-reused` | 422 | the key was used with another request |
 /// | `operation-id-in-use` | 409 | the first request with this `Operation-Id` is still being answered |
-/// | `operation-id-reused` | 422 | it came with another request before |
-/// | `id-taken` | 409 | the id is somebody else's |
-/// | `canceled` | 410 | there is no result, and will be none |
-/// | `operation-deleted` | 410 | the same request made an operation that its client deleted |
-/// | `precondition-failed` | 412 | `If-Match` names another version, or `If-None-Match` this one |
+/// | `operation-id-reused` | 422 | the `Operation-Id` was used with another request |
+/// | `id-taken` | 409 | the id belongs to an operation of another owner |
+/// | `canceled` | 410 | the operation was canceled and will never have a result |
+/// | `operation-deleted` | 410 | the same request created an operation that its client deleted |
+/// | `precondition-failed` | 412 | `If-Match` names another version, or `If-None-Match` the current one |
 /// | `body-too-large` | 413 | the request body is above the limit |
 /// | `body-unreadable` | 400 | the request body ended with an error |
 /// | `unpresentable` | 500 | the result cannot be written as JSON |
-/// | `unsupported` | 501 | this service does not do that to operations |
-/// | `overloaded` | 503 | as many operations as allowed are in flight or stored, or event streams open |
-/// | `shutting-down` | 503 | no new work is taken |
-/// | `unavailable` | 503 | the store is |
-/// | as its kind | as its kind | there was no operation yet when it failed |
+/// | `unsupported` | 501 | this service does not support the request |
+/// | `overloaded` | 503 | the limit of operations in flight, of the store, or of event streams is reached |
+/// | `shutting-down` | 503 | no new work is accepted |
+/// | `unavailable` | 503 | the store is unavailable |
+/// | as its kind | as its kind | the request failed before an operation existed |
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ApiError {
     /// The request names no operation.
     MissingId,
-    /// What it names cannot be an operation.
+    /// The request names an invalid operation id.
     InvalidId {
-        /// The header field that names it, if one does.
+        /// The header field that contains the id, if it came in one.
         field: Option<&'static str>,
-        /// What it names.
+        /// The invalid id.
         value: Box<str>,
-        /// Why that is no id.
+        /// Why the id is invalid.
         why: InvalidId,
     },
-    /// `?wait=` is no number of seconds.
+    /// `?wait=` is not a number of seconds.
     InvalidWait {
-        /// Its value.
+        /// The value.
         value: Box<str>,
     },
-    /// A parameter has no value that it can have.
+    /// A parameter has an invalid value.
     InvalidQuery {
-        /// Which parameter, by the name it came by.
+        /// The parameter, by the name in the request.
         parameter: &'static str,
-        /// Its value.
+        /// The value.
         value: Box<str>,
-        /// What it can be, as `a whole number`.
+        /// The allowed values in words, such as `a whole number`.
         allowed: Box<str>,
     },
-    /// A parameter that has one value is given more than once.
+    /// A parameter that takes one value is given more than once.
     RepeatedParameter {
-        /// Which parameter.
+        /// The parameter.
         parameter: &'static str,
     },
-    /// The vocabulary has this parameter, and this service does not.
+    /// The dialect defines this parameter, but this service does not support it.
     UnsupportedParameter {
-        /// Which parameter.
+        /// The parameter.
         parameter: &'static str,
     },
-    /// Another vocabulary has this parameter, and it has another name here.
+    /// The parameter is one of another dialect and has a different name in this one.
     ForeignParameter {
-        /// Which parameter.
+        /// The parameter.
         parameter: &'static str,
-        /// Its name here.
+        /// The name in this dialect.
         name: &'static str,
     },
     /// `If-Match` or `If-None-Match` is neither `*` nor a list of entity tags (RFC 9110,
     /// section 13.1).
     InvalidPrecondition {
-        /// Which of them.
+        /// The header field.
         field: &'static str,
     },
-    /// There is nothing at this path below an operation.
+    /// The path below an operation names no sub-resource.
     NoSubResource {
-        /// The segment before it, which may be an operation's or not.
+        /// The preceding path segment. An operation with this id need not exist.
         id: OperationId,
-        /// What was asked for.
+        /// The requested sub-resource.
         name: String,
     },
-    /// There is no operation.
+    /// The operation does not exist.
     NotFound {
-        /// The operation that was asked for.
+        /// The requested operation.
         id: OperationId,
     },
-    /// There is no such method here.
+    /// The resource does not support the method.
     MethodNotAllowed {
-        /// The methods there are, as in `Allow` (RFC 9110, section 10.2.1).
+        /// The supported methods, as in `Allow` (RFC 9110, section 10.2.1).
         allow: &'static str,
     },
-    /// The request body came too slowly.
+    /// The request body arrived too slowly.
     BodyTimeout,
     /// Too late to cancel.
     AlreadyFinished {
         /// The operation.
         id: OperationId,
-        /// How it ended.
+        /// The state in which the operation ended.
         state: State,
     },
-    /// Too early to forget.
+    /// Too early to delete.
     NotFinished {
         /// The operation.
         id: OperationId,
     },
     /// An `Idempotency-Key` is required.
     KeyMissing,
-    /// The `Idempotency-Key` is no string, too long or too short.
+    /// The `Idempotency-Key` is not a string, too long or too short.
     KeyInvalid {
-        /// What was sent as one; several fields as one list.
+        /// The value that was sent; several fields are joined to one list.
         value: Box<str>,
-        /// How many characters it needs.
+        /// The minimum number of characters.
         shortest: usize,
     },
-    /// The `Idempotency-Key` or the `Operation-Id` came with another request before.
+    /// The `Idempotency-Key` or the `Operation-Id` was used with another request.
     KeyReused {
-        /// Which of them.
+        /// The key or the id.
         name: RequestName,
     },
     /// The first request with this `Idempotency-Key` or `Operation-Id` is still being
     /// answered.
     KeyInUse {
-        /// Which of them.
+        /// The key or the id.
         name: RequestName,
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
     },
-    /// The id is of another owner's operation.
+    /// The id belongs to an operation of another owner.
     IdTaken {
         /// The id that the client chose.
         id: OperationId,
     },
-    /// The same request made an operation that was deleted.
+    /// The same request created an operation that was deleted.
     Deleted {
         /// The operation.
         id: OperationId,
-        /// What says that it is the same request.
+        /// The key or the id that identifies the request.
         name: RequestName,
     },
-    /// There is no result, and will be none.
+    /// The operation was canceled and will never have a result.
     Canceled {
         /// The operation.
         id: OperationId,
     },
-    /// `If-Match` names another version, or `If-None-Match` this one.
+    /// `If-Match` names another version, or `If-None-Match` the current one.
     PreconditionFailed {
-        /// Which of them.
+        /// The header field.
         field: &'static str,
     },
     /// The request body is above the limit.
@@ -186,38 +187,38 @@ pub enum ApiError {
     BodyUnreadable,
     /// The result cannot be written as JSON.
     Unpresentable,
-    /// This service does not do that to operations.
+    /// This service does not support the request.
     Unsupported {
-        /// What it does not do: an operation or a parameter.
+        /// The unsupported operation or parameter.
         what: &'static str,
     },
-    /// As many operations as allowed are in flight or stored, or event streams open.
+    /// The limit of operations in flight, of the store, or of event streams is reached.
     Overloaded {
-        /// Which bound was reached.
+        /// The bound that was reached.
         bound: Bound,
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
     },
-    /// No new work is taken.
+    /// No new work is accepted.
     ShuttingDown {
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
     },
     /// The store is unavailable.
     Unavailable {
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
     },
-    /// The inner service came to no answer that could go out, and there was no operation
+    /// The inner service produced no response that could be sent, and no operation existed
     /// yet that could fail.
     Failed {
-        /// As which it would have failed.
+        /// The failure that the operation would have had.
         kind: FailureKind,
     },
 }
 
 impl ApiError {
-    /// What a path or a query names is no operation's id.
+    /// Creates the error for an invalid id in a path or a query.
     #[must_use]
     pub fn invalid_id(text: &str, why: InvalidId) -> Self {
         Self::InvalidId {
@@ -227,8 +228,8 @@ impl ApiError {
         }
     }
 
-    /// A parameter has a value that it cannot have. `allowed` says what it can have, as
-    /// `a whole number`.
+    /// Creates the error for a parameter with an invalid value. `allowed` describes the
+    /// valid values, such as `a whole number`.
     #[must_use]
     pub fn invalid_query(parameter: &'static str, value: &str, allowed: &str) -> Self {
         Self::InvalidQuery {
@@ -242,19 +243,19 @@ impl ApiError {
         Self::InvalidWait { value: text.into() }
     }
 
-    /// The status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.describe().1
     }
 
-    /// The error code: the last part of the problem's type.
+    /// Returns the error code: the last part of the problem's type.
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.describe().0
     }
 
-    /// The methods there are, if that is the question.
+    /// Returns the supported methods, if the error is about the method.
     #[must_use]
     pub fn allow(&self) -> Option<&'static str> {
         match self {
@@ -263,7 +264,7 @@ impl ApiError {
         }
     }
 
-    /// When trying again can help, in whole seconds.
+    /// Returns the delay before a retry in whole seconds, if a retry can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
@@ -275,7 +276,7 @@ impl ApiError {
         }
     }
 
-    /// The fault as a problem.
+    /// Returns the error as a problem.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let (code, status, title) = self.describe();
@@ -288,8 +289,8 @@ impl ApiError {
         }
     }
 
-    /// The fault as a response: its problem, with `Allow` or `Retry-After`
-    /// where one belongs.
+    /// Returns the error as a response: its problem, with `Allow` or `Retry-After` if the
+    /// error has one.
     #[must_use]
     pub fn into_response(self) -> Response<BufferedBody> {
         let mut response = self.problem().into_response();
@@ -297,7 +298,8 @@ impl ApiError {
         response
     }
 
-    /// Adds `Allow` or `Retry-After`, where one belongs and is not there yet.
+    /// Adds `Cache-Control`, and `Allow` or `Retry-After` if the error has one. Keeps
+    /// fields that are already set.
     pub(crate) fn add_headers(&self, headers: &mut http::HeaderMap) {
         let mut add = |name: HeaderName, value| {
             headers.entry(name).or_insert(value);

@@ -1,13 +1,13 @@
-//! How an operation is *spoken* on the wire.
+//! Wire formats: how operations appear in requests and responses.
 //!
-//! A [`Dialect`] turns requests into what they ask, and operations into
-//! answers. It is pure: it sees the request's method, path, query and headers,
-//! a borrowed operation and its URLs, and nothing else. Store calls, owners,
-//! conditional requests (`ETag`, `If-None-Match`, `If-Match`), `HEAD` and
-//! `OPTIONS` are the same in every dialect, and no dialect's business.
+//! A [`Dialect`] parses requests to the operations' resources and writes the responses. A
+//! dialect is pure: it sees the method, path, query and headers of the request, a borrowed
+//! operation and its URLs, and nothing else. Store calls, owners, conditional requests
+//! (`ETag`, `If-None-Match`, `If-Match`), `HEAD` and `OPTIONS` are handled by the service
+//! and are the same in every dialect.
 //!
-//! [`Plain`] is the default. The [guide](crate::guide::dialects) has the others side by
-//! side, and one of your own.
+//! [`Plain`] is the default. The [guide](crate::guide::dialects) compares the dialects and
+//! shows how to write one.
 
 mod accept;
 mod accepted;
@@ -69,56 +69,56 @@ use http::Response;
 
 use crate::operation::{BufferedBody, OperationId, OperationView};
 
-/// A vocabulary for operations on the wire. See the [module](self).
+/// A wire format for operations. See the [module](self).
 ///
-/// Answers need no `ETag`, and none of the headers that come with one; the
-/// service adds them.
+/// The service adds `ETag` and the headers that come with it to the responses, so a dialect
+/// does not have to.
 pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
-    /// What a request to the operations' resources asks.
+    /// Parses a request to the operations' resources.
     ///
-    /// `HEAD` arrives as `GET`. `OPTIONS` arrives as it is; the answer is the
-    /// `allow` of the [`ApiError::MethodNotAllowed`] that it gets here.
+    /// `HEAD` arrives as `GET`. `OPTIONS` arrives unchanged; the service answers it with
+    /// the `allow` of the [`ApiError::MethodNotAllowed`] that this method returns.
     ///
     /// # Errors
-    /// An [`ApiError`] if it asks nothing that can be answered.
+    /// An [`ApiError`] if the request is not one that can be answered.
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError>;
 
-    /// The answer to a request that was accepted.
+    /// Returns the response to a request that was accepted.
     fn accepted(
         &self,
         operation: &OperationView<'_>,
         context: &Context<'_>,
     ) -> Response<BufferedBody>;
 
-    /// The operation itself.
+    /// Returns the response that shows the operation.
     ///
     /// # Errors
-    /// An [`ApiError`] where the operation is to look as if it were not there, or
-    /// cannot be shown. The same goes for [`result`](Self::result) and
-    /// [`ended`](Self::ended).
+    /// An [`ApiError`] if the operation cannot be shown, or must look as if it did not
+    /// exist. The same applies to [`result`](Self::result) and [`ended`](Self::ended).
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
-    /// The result of the operation, or what there is in its place.
+    /// Returns the result of the operation, or the response that stands in for a result.
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
-    /// The answer to a cancel: the operation has ended.
+    /// Returns the response to a cancel request; the operation has ended.
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
-    /// The answer to a request that made the operation be forgotten.
+    /// Returns the response to a request that deleted the operation.
     fn deleted(&self, id: &OperationId) -> Response<BufferedBody>;
 
-    /// Whether only those requests are accepted that say `Prefer: respond-async`
-    /// (RFC 7240, section 4.1), whatever else the application chose. By default not.
+    /// Whether only requests with `Prefer: respond-async` (RFC 7240, section 4.1) are
+    /// accepted, whatever else the application chose. The default is `false`.
     fn needs_preference(&self) -> bool {
         false
     }
 
-    /// A page of operations, newest first. By default as [`Plain`] words it.
+    /// Returns a page of operations, newest first. The default is the format of [`Plain`].
     fn list(&self, page: &ListPage<'_>) -> Answer {
         Plain::default().list(page)
     }
 
-    /// An operation in an event stream. By default as [`Plain`] words it.
+    /// Returns the operation as an event of an event stream. The default is the format of
+    /// [`Plain`].
     ///
     /// # Errors
     /// An [`ApiError`] ends the stream.
@@ -130,14 +130,14 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
         Plain::default().event(operation, context)
     }
 
-    /// An error of this crate's own making.
+    /// Returns the response for an error that this crate raised.
     fn error(&self, fault: &ApiError) -> Response<BufferedBody>;
 }
 
-/// An answer, or the fault there is in its stead.
+/// A response, or the error to answer with instead.
 pub type Answer = Result<Response<BufferedBody>, ApiError>;
 
-/// A dialect that is chosen at run time.
+/// Allows the dialect to be chosen at run time.
 impl<D: Dialect + ?Sized> Dialect for Arc<D> {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
         (**self).parse(request)

@@ -5,29 +5,29 @@ use http::{HeaderMap, Method};
 use super::Context;
 use crate::operation::{OperationId, OperationView, StateSet};
 
-/// A request to the operations' resources, as far as a dialect sees it.
+/// The parts of a request to the operations' resources that a dialect sees.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestView<'a> {
     /// The method; `GET` for a `HEAD`.
     pub method: &'a Method,
-    /// The path below the operations' root, beginning with `/`; the root itself
-    /// is `/`. It is percent-encoded, but for what need not be (RFC 3986, section
-    /// 6.2.2.2).
+    /// The path below the operations' root, beginning with `/`; the root itself is `/`. The
+    /// path is percent-encoded, except for characters that need no encoding (RFC 3986,
+    /// section 6.2.2.2).
     pub path: &'a str,
     /// The query, without the question mark.
     pub query: Option<&'a str>,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The id, if the application finds it by itself.
+    /// The operation id, if the application extracted it itself.
     pub id: Option<&'a str>,
-    /// Whether the application lets operations be listed. Where it does not,
-    /// the root of the operations is a request without an id.
+    /// Whether the application allows operations to be listed. If not, a request to the
+    /// root is a request without an id.
     pub lists: bool,
 }
 
 impl<'a> RequestView<'a> {
-    /// A request without an id of the application's.
+    /// Creates a view of a request whose id the application did not extract.
     #[must_use]
     pub fn new(
         method: &'a Method,
@@ -46,27 +46,27 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// What a request asks.
+/// A parsed request to the operations' resources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PollRequest {
-    /// Something about one operation.
+    /// A request about one operation.
     Operation {
-        /// Which operation.
+        /// The operation.
         id: OperationId,
-        /// What about it.
+        /// The requested action.
         action: Action,
-        /// How long the client is willing to wait for the answer.
+        /// How long the client is willing to wait for the response.
         wait: Option<Duration>,
-        /// Why it is to be canceled, if that is the question and the client says.
+        /// The reason for a cancel, if the client gave one.
         reason: Option<Box<str>>,
     },
-    /// Which operations there are.
+    /// A request for a list of operations.
     List(ListParams),
 }
 
 impl PollRequest {
-    /// A question about an operation that wants its answer at once.
+    /// Creates a request about one operation that is answered without waiting.
     #[must_use]
     pub fn operation(id: OperationId, action: Action) -> Self {
         Self::Operation {
@@ -78,17 +78,17 @@ impl PollRequest {
     }
 }
 
-/// Which operations a client wants listed.
+/// The parameters of a list request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListParams {
-    /// Only those in one of these states.
+    /// The states to include.
     pub states: StateSet,
-    /// At most so many.
+    /// The maximum number of operations on the page.
     pub limit: Option<usize>,
-    /// Only what comes after the page that gave this cursor.
+    /// The cursor of the previous page: the list continues after that page.
     pub cursor: Option<String>,
-    /// The parameter that the cursor came by, or would have, for the error of one that no
-    /// page gave; by default `cursor`.
+    /// The name of the cursor parameter, for the error about a cursor that no page
+    /// returned. The default is `cursor`.
     pub cursor_parameter: &'static str,
 }
 
@@ -103,7 +103,7 @@ impl Default for ListParams {
     }
 }
 
-/// A page of a list.
+/// A page of operations.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ListPage<'a> {
@@ -111,42 +111,44 @@ pub struct ListPage<'a> {
     pub operations: &'a [(OperationView<'a>, Context<'a>)],
     /// The cursor of the next page.
     pub next: Option<&'a str>,
-    /// What was asked for.
+    /// The parameters of the request.
     pub params: &'a ListParams,
-    /// How many operations a page has at the most.
+    /// The maximum number of operations on a page.
     pub limit: usize,
 }
 
-/// What is asked about an operation.
+/// The action that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Where it stands.
+    /// Show the operation.
     Status,
-    /// Its result.
+    /// Return the result.
     Result,
-    /// What it is, and again whenever it has changed.
+    /// Stream the operation, now and after every change.
     Events,
-    /// That it be canceled.
+    /// Cancel the operation.
     Cancel(OnTerminal),
-    /// That it be forgotten; refused while it is not terminal.
+    /// Delete the operation; refused until the operation is terminal.
     Delete,
 }
 
-/// What a cancel does to an operation that has succeeded or failed already. One that was
-/// canceled already is the answer to another cancel, unless it says otherwise.
+/// The effect of a cancel on an operation that has already succeeded or failed. An
+/// operation that was already canceled is the response to another cancel, unless the
+/// variant says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnTerminal {
-    /// Nothing, and answers with the operation.
+    /// No change; the response is the operation.
     Same,
-    /// Nothing, and answers that it is too late.
+    /// No change; the response says that it is too late to cancel.
     Refuse,
-    /// The same, and to one that was canceled: a second cancel is too late.
+    /// As [`Refuse`](Self::Refuse), also for an operation that was canceled: a second
+    /// cancel is too late.
     RefuseEnded,
-    /// As [`Refuse`](Self::Refuse), unless the request names its current version by `If-Match`: then it
-    /// forgets the operation, also one that was canceled.
+    /// As [`Refuse`](Self::Refuse), unless the request names the current version of the
+    /// operation in `If-Match`: then the operation is deleted, also if it was canceled.
     RefuseUnlessMatched,
-    /// It forgets the operation, also one that was canceled before.
+    /// Deletes the operation, also one that was already canceled.
     Delete,
 }

@@ -2,12 +2,12 @@ use http::StatusCode;
 
 use super::Problem;
 
-/// What a failed operation has: the problem, the response that showed it if there was
-/// one, and whose failure it is.
+/// The failure of an operation: its problem, the response that caused it if there was one,
+/// and the kind of the failure if this crate raised it.
 ///
-/// It is made of a [`FailureKind`], or of a [`Problem`] that is the application's. What
-/// that problem says of itself, its type among it, decides nothing: a service may pass on
-/// problems of another one that is built on this crate.
+/// A failure is created from a [`FailureKind`], or from a [`Problem`] of the application.
+/// The content of that problem, including its type, does not determine the kind: a service
+/// may pass on problems of another service that is built on this crate.
 ///
 /// ```
 /// use http::StatusCode;
@@ -21,22 +21,22 @@ use super::Problem;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure<T> {
-    /// What went wrong, as clients may see it.
+    /// The problem that clients see.
     pub problem: Problem,
-    /// What the inner service answered, for the result resource.
+    /// The response of the inner service, for the result resource.
     pub response: Option<T>,
     kind: Option<FailureKind>,
 }
 
 impl<T> Failure<T> {
-    /// Which failure of this crate's it is; `None` if it is the service's or the
-    /// application's own.
+    /// Returns the kind of a failure that this crate raised; `None` for a failure of the
+    /// service or the application.
     #[must_use]
     pub fn kind(&self) -> Option<FailureKind> {
         self.kind
     }
 
-    /// The same, with what the inner service answered, if it did.
+    /// Sets the response of the inner service, if there was one.
     #[must_use]
     pub fn with_response(self, response: impl Into<Option<T>>) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl<T> Failure<T> {
         }
     }
 
-    /// The same, of the kind it had: for a store that keeps a failure in parts.
+    /// Sets the kind, for a store that keeps a failure in parts.
     #[must_use]
     pub fn with_kind(self, kind: Option<FailureKind>) -> Self {
         Self { kind, ..self }
@@ -68,20 +68,20 @@ impl<T> From<FailureKind> for Failure<T> {
     }
 }
 
-/// The failures that do not come from the inner service's own answer.
+/// The kinds of failure that do not come from a response of the inner service.
 ///
-/// Their [`Problem`] types are `urn:tower-operations:` and the name below.
-/// They are stable: clients may match on them.
+/// The [`Problem`] types are `urn:tower-operations:` followed by the names below. The types
+/// are stable: clients may match on them.
 ///
 /// | name | status | when |
 /// | --- | --- | --- |
 /// | `inner-error` | 502 | the inner service returned `Err` |
-/// | `panicked` | 500 | it panicked |
-/// | `timed-out` | 504 | pending or running longer than allowed |
-/// | `result-too-large` | 500 | its response is above the limit |
-/// | `interrupted` | 503 | its node died, or drained without finishing it |
-/// | `attempts-exhausted` | 500 | it was run again as often as allowed |
-/// | `not-dispatched` | 503 | no engine took it |
+/// | `panicked` | 500 | the inner service panicked |
+/// | `timed-out` | 504 | the operation was pending or running longer than allowed |
+/// | `result-too-large` | 500 | the response is above the limit |
+/// | `interrupted` | 503 | the node died, or drained without finishing the operation |
+/// | `attempts-exhausted` | 500 | the operation was rerun as often as allowed |
+/// | `not-dispatched` | 503 | no engine accepted the operation |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -89,15 +89,15 @@ pub enum FailureKind {
     InnerError,
     /// The inner service panicked.
     Panicked,
-    /// Pending or running longer than allowed.
+    /// The operation was pending or running longer than allowed.
     TimedOut,
     /// The response is above the limit.
     ResultTooLarge,
-    /// Its node died, or drained without finishing it.
+    /// The node died, or drained without finishing the operation.
     Interrupted,
-    /// It was run again as often as allowed.
+    /// The operation was rerun as often as allowed.
     AttemptsExhausted,
-    /// No engine took it.
+    /// No engine accepted the operation.
     NotDispatched,
 }
 
@@ -113,7 +113,7 @@ impl FailureKind {
         Self::NotDispatched,
     ];
 
-    /// The name: the last part of the [`urn`](Self::urn).
+    /// Returns the name: the last part of the [`urn`](Self::urn).
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -127,13 +127,13 @@ impl FailureKind {
         }
     }
 
-    /// The kind of this name; `None` if there is none, in this release.
+    /// Returns the kind with this name; `None` if this release has none.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
-    /// The problem type's URN.
+    /// Returns the URN of the problem type.
     #[must_use]
     pub const fn urn(self) -> &'static str {
         match self {
@@ -147,7 +147,7 @@ impl FailureKind {
         }
     }
 
-    /// The status that the problem carries, and the result resource answers.
+    /// Returns the status of the problem and of the result resource.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {

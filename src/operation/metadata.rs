@@ -4,11 +4,10 @@ use http::Method;
 
 use super::{Progress, State, timestamp::Timestamp};
 
-/// What is known of an operation besides its stage: times, progress, the
-/// request's method and a name. Every part is optional, since a store of your
-/// own may not keep it.
+/// The metadata of an operation: times, progress, the method of the request and a name.
+/// Every part is optional, since a custom store may not keep it.
 ///
-/// Times are kept in whole milliseconds.
+/// Times are stored in whole milliseconds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
     pub(super) created_at: Option<Timestamp>,
@@ -21,10 +20,10 @@ pub struct Metadata {
     name: Option<Arc<str>>,
 }
 
-/// A method, in less space than [`Method`] takes.
+/// A method that takes less space than [`Method`].
 #[derive(Clone, PartialEq)]
 enum CompactMethod {
-    /// One that is used, by its place among those.
+    /// A standard method, by its index in [`USUAL`].
     Usual(u8),
     Other(Box<Method>),
 }
@@ -100,33 +99,33 @@ impl Metadata {
         expires_at, with_expires_at, "will be forgotten";
     }
 
-    /// How far it has come.
+    /// Returns the progress.
     #[must_use]
     pub fn progress(&self) -> Option<&Progress> {
         self.progress.as_deref()
     }
 
-    /// Sets how far it has come.
+    /// Sets the progress.
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
         self.progress = Some(Box::new(progress));
         self
     }
 
-    /// The method of the request that was accepted.
+    /// Returns the method of the accepted request.
     #[must_use]
     pub fn method(&self) -> Option<&Method> {
         self.method.as_ref().map(CompactMethod::method)
     }
 
-    /// Sets the method of the request that was accepted.
+    /// Sets the method of the accepted request.
     #[must_use]
     pub fn with_method(mut self, method: Method) -> Self {
         self.method = Some(method.into());
         self
     }
 
-    /// The name that the application gave to this kind of operation.
+    /// Returns the name that the application gave to this kind of operation.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -139,12 +138,13 @@ impl Metadata {
         self
     }
 
-    /// When it last changed, in milliseconds after 1970; 0 if that is not known.
+    /// Returns the time of the last change in milliseconds after 1970; 0 if it is unknown.
     pub(crate) fn updated_millis(&self) -> u64 {
         self.updated_at.map_or(0, Timestamp::millis)
     }
 
-    /// What was known before the end: at the change of `at`, with that progress.
+    /// Returns the metadata from before the operation ended: as of the change at `at`, with
+    /// the given progress.
     pub(crate) fn before_its_end(
         &self,
         at: Option<SystemTime>,
@@ -161,7 +161,7 @@ impl Metadata {
         }
     }
 
-    /// What was known when it was accepted.
+    /// Returns the metadata from when the operation was accepted.
     pub(crate) fn as_created(&self) -> Self {
         Self {
             created_at: self.created_at,
@@ -172,7 +172,7 @@ impl Metadata {
         }
     }
 
-    /// It has moved on to `state`.
+    /// Records the time of the transition to `state`.
     pub(super) fn moved_to(&mut self, state: State, at: SystemTime) {
         let at = Some(at.into());
         self.updated_at = at;
@@ -183,7 +183,7 @@ impl Metadata {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let progress = self.progress.as_ref();
         let method = self.method.as_ref();

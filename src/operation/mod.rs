@@ -1,9 +1,9 @@
-//! What an operation *is*: its id, its states and the moves between them, its
-//! result and its failure.
+//! The operation model: its id, its states and the transitions between them, its result and
+//! its failure.
 //!
-//! This module is pure. It does no I/O and knows no runtime; every time is
-//! handed in, but the one in a [new id](OperationId::new). Everything else in the crate builds on it, and it can be
-//! used alone, with a result type of your own:
+//! This module is pure. It performs no I/O and needs no runtime. Every time is a parameter,
+//! except the one in a [new id](OperationId::new). The rest of the crate builds on this
+//! module, and it can be used alone, with a result type of your own:
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -22,8 +22,8 @@
 //! # Ok::<(), tower_operations::InvalidTransition>(())
 //! ```
 //!
-//! An illegal operation cannot be written down: there is no result unless it
-//! succeeded, no problem unless it failed, and no failure without one.
+//! The types rule out invalid operations: only an operation that succeeded has a result,
+//! only one that failed has a problem, and every failure has a problem.
 
 mod body;
 mod collect;

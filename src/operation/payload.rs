@@ -4,31 +4,30 @@ use serde::Serialize;
 
 use super::RecordedResponse;
 
-/// A result that can be shown on the wire: a [`RecordedResponse`], which is
-/// replayed, or any `Serialize` type of yours, which is written as JSON.
+/// A result that can be sent to clients: a [`RecordedResponse`], which is replayed, or any
+/// `Serialize` type, which is written as JSON.
 pub trait Payload: Send + Sync + 'static {
-    /// The result as the wire sees it.
+    /// Returns the result in the form in which it is sent.
     fn view(&self) -> PayloadView<'_>;
 }
 
-/// A [`Payload`] as the wire sees it.
+/// A [`Payload`] in the form in which it is sent.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum PayloadView<'a> {
-    /// A whole response, to be replayed byte for byte.
+    /// A complete response, replayed byte for byte.
     Response(&'a RecordedResponse),
-    /// A value, to be written as JSON.
+    /// A value, written as JSON.
     Json(&'a dyn ToJson),
 }
 
-/// A value that can be written as JSON; implemented for all that is
-/// `Serialize`.
+/// A value that can be written as JSON; implemented for every `Serialize` type.
 pub trait ToJson {
     /// Appends the value's JSON text to `out`.
     ///
     /// # Errors
-    /// What the value's `Serialize` says, for example of a map whose keys are
-    /// no strings.
+    /// The error of the value's `Serialize`, for example for a map with keys that are not
+    /// strings.
     fn to_json(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error>;
 }
 

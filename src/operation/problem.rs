@@ -6,15 +6,15 @@ use serde_json::{Map, Value};
 
 use super::BufferedBody;
 
-/// What went wrong, after RFC 9457 (*Problem Details for HTTP APIs*), with
+/// A description of an error after RFC 9457 (*Problem Details for HTTP APIs*), with
 /// extension members.
 ///
-/// It goes through JSON and back unchanged. Members whose value has another
-/// type than section 3.1 says are ignored when reading, as that section asks.
-/// `type` is `about:blank` where it is not given.
+/// A problem is unchanged by a round trip through JSON. Deserialization ignores members
+/// whose value has a type other than section 3.1 defines, as that section requires. `type`
+/// is `about:blank` by default.
 ///
-/// As a response of its own it is `application/problem+json`
-/// ([`Problem::into_response`]); embedded in an operation it is plain JSON.
+/// As a response, a problem is `application/problem+json` ([`Problem::into_response`]);
+/// embedded in an operation, it is plain JSON.
 ///
 /// ```
 /// use http::StatusCode;
@@ -43,11 +43,11 @@ struct Members {
     extensions: Map<String, Value>,
 }
 
-/// The media type of a problem that stands alone (RFC 9457, section 3).
+/// The media type of a problem as a response (RFC 9457, section 3).
 pub(crate) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl Problem {
-    /// A problem with this status, titled as the status is.
+    /// Creates a problem with this status, and the reason phrase of the status as title.
     #[must_use]
     pub fn new(status: StatusCode) -> Self {
         Self(Box::new(Members {
@@ -64,7 +64,7 @@ impl Problem {
         self
     }
 
-    /// Sets `title`, the same for every problem of one type.
+    /// Sets `title`, which is the same for every problem of one type.
     #[must_use]
     pub fn with_title(mut self, title: impl Into<Box<str>>) -> Self {
         self.0.title = Some(title.into());
@@ -78,7 +78,7 @@ impl Problem {
         self
     }
 
-    /// Sets `detail`, what went wrong this time.
+    /// Sets `detail`, the explanation of this occurrence.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.0.detail = Some(detail.into());
@@ -92,8 +92,8 @@ impl Problem {
         self
     }
 
-    /// Sets an extension member (section 3.2). The names of section 3.1 have
-    /// setters of their own and are left alone here.
+    /// Sets an extension member (section 3.2). The names of section 3.1 have their own
+    /// setters and are ignored here.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let name = name.into();
@@ -103,50 +103,50 @@ impl Problem {
         self
     }
 
-    /// `type`; `about:blank` where none is given.
+    /// Returns `type`; `about:blank` if none is set.
     #[must_use]
     pub fn type_uri(&self) -> &str {
         self.0.kind.as_deref().unwrap_or("about:blank")
     }
 
-    /// `title`.
+    /// Returns `title`.
     #[must_use]
     pub fn title(&self) -> Option<&str> {
         self.0.title.as_deref()
     }
 
-    /// `status`.
+    /// Returns `status`.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// `detail`.
+    /// Returns `detail`.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
-    /// `instance`.
+    /// Returns `instance`.
     #[must_use]
     pub fn instance(&self) -> Option<&str> {
         self.0.instance.as_deref()
     }
 
-    /// An extension member.
+    /// Returns an extension member.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.extensions.get(name)
     }
 
-    /// The extension member `code`, if it is a string.
+    /// Returns the extension member `code`, if it is a string.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.get("code").and_then(Value::as_str)
     }
 
-    /// A word for programs: `code`, or one made of its status (`422` is
-    /// `UnprocessableEntity`).
+    /// Returns an error code for programs: `code`, or one derived from the status (`422`
+    /// gives `UnprocessableEntity`).
     #[must_use]
     pub fn error_code(&self) -> Cow<'_, str> {
         self.error_code_at(self.status())
@@ -160,8 +160,9 @@ impl Problem {
         }
     }
 
-    /// Whether the same request can succeed another time: what the extension member
-    /// `retryable` says, or else the status (408, 425, 429, 502, 503 and 504).
+    /// Whether a retry of the same request can succeed: the value of the extension member
+    /// `retryable`, or else derived from the status (408, 425, 429, 502, 503 and 504 are
+    /// retryable).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.is_retryable_at(self.error_status())
@@ -172,20 +173,20 @@ impl Problem {
         said.unwrap_or(matches!(status.as_u16(), 408 | 425 | 429 | 502..=504))
     }
 
-    /// The status that a response with this problem has: its own if that is of an error,
-    /// 4xx or 5xx, else 500.
+    /// Returns the status of a response with this problem: the problem's own if it is 4xx
+    /// or 5xx, else 500.
     pub(super) fn error_status(&self) -> StatusCode {
         self.0
             .status
             .map_or(StatusCode::INTERNAL_SERVER_ERROR, of_an_error)
     }
 
-    /// The problem as a response of its own: its status (500 where it has none, or none of
-    /// an error), `application/problem+json`, `Cache-Control: no-store`.
+    /// Returns the problem as a response: its status (500 if it has none, or one that is
+    /// not 4xx or 5xx), `application/problem+json`, `Cache-Control: no-store`.
     #[must_use]
     pub fn into_response(mut self) -> Response<BufferedBody> {
         let status = self.error_status();
-        // RFC 9457, section 3.1.2: the two are the same.
+        // RFC 9457, section 3.1.2: the member equals the status of the response.
         if let Some(said) = &mut self.0.status {
             *said = status;
         }
@@ -200,15 +201,14 @@ impl Problem {
         response
     }
 
-    /// The problem as JSON text.
+    /// Returns the problem as JSON text.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings, a number and JSON values under string keys: nothing that
-        // serde_json refuses.
+        // Cannot fail: strings, a number and JSON values under string keys.
         serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec())
     }
 
-    /// About how many bytes it takes on the heap.
+    /// Returns the approximate size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let Members {
             kind,
@@ -228,7 +228,7 @@ impl Problem {
     }
 }
 
-/// `status` if it is of an error, 4xx or 5xx, else 500.
+/// Returns `status` if it is 4xx or 5xx, else 500.
 pub(super) fn of_an_error(status: StatusCode) -> StatusCode {
     match status.is_client_error() || status.is_server_error() {
         true => status,
@@ -236,7 +236,8 @@ pub(super) fn of_an_error(status: StatusCode) -> StatusCode {
     }
 }
 
-/// `Unprocessable Entity`, or `timed-out`, as `UnprocessableEntity` and `TimedOut`.
+/// Converts words to one word: `Unprocessable Entity` to `UnprocessableEntity`, `timed-out`
+/// to `TimedOut`.
 pub(crate) fn in_one_word(words: &str) -> String {
     let mut code = String::with_capacity(words.len());
     for word in words.split(|letter: char| !letter.is_ascii_alphanumeric()) {
@@ -247,7 +248,7 @@ pub(crate) fn in_one_word(words: &str) -> String {
     code
 }
 
-/// About how many bytes a value takes.
+/// Returns the approximate size of a value in bytes.
 fn weigh(value: &Value) -> usize {
     let inside = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -261,7 +262,7 @@ fn weigh(value: &Value) -> usize {
     size_of::<Value>() + inside
 }
 
-/// A media type without its parameters.
+/// Returns a media type without its parameters.
 pub(crate) fn essence(media_type: &[u8]) -> &[u8] {
     media_type
         .split(|byte| *byte == b';')

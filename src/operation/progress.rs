@@ -1,9 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-/// How far an operation has come, as far as its handler says.
+/// The progress of an operation, as its handler reports it.
 ///
-/// Every part is optional. `percent` is derived from the count where it is not
-/// given.
+/// Every part is optional. [`from_count`](Self::from_count) derives `percent` from the
+/// count.
 ///
 /// ```
 /// use tower_operations::Progress;
@@ -29,7 +29,7 @@ pub struct Progress {
     message: Option<Box<str>>,
 }
 
-/// What somebody says of a progress, with the bounds of none.
+/// A deserialized progress before its limits are applied.
 #[derive(Deserialize)]
 struct UncheckedProgress {
     percent: Option<f64>,
@@ -53,13 +53,13 @@ impl From<UncheckedProgress> for Progress {
     }
 }
 
-/// In bytes.
+/// The maximum lengths, in bytes.
 const UNIT: usize = 64;
 const MESSAGE: usize = 1024;
 
 impl Progress {
-    /// A share of the work, from 0 to 100. What lies outside is brought in; a
-    /// value that is no number is 0.
+    /// Creates a progress from the share of the work that is done, from 0 to 100. Values
+    /// outside this range are clamped; NaN becomes 0.
     #[must_use]
     pub fn from_percent(percent: f64) -> Self {
         let percent = if percent.is_nan() { 0.0 } else { percent };
@@ -69,7 +69,8 @@ impl Progress {
         }
     }
 
-    /// `completed` of `total` things done.
+    /// Creates a progress of `completed` out of `total` things, with the percentage that
+    /// follows unless `total` is 0.
     #[must_use]
     pub fn from_count(completed: u64, total: u64) -> Self {
         Self {
@@ -82,58 +83,58 @@ impl Progress {
         }
     }
 
-    /// A sentence for people, without a measure; cut after 1,024 bytes.
+    /// Creates a progress with only a sentence for people, truncated to 1,024 bytes.
     #[must_use]
     pub fn from_message(message: impl Into<Box<str>>) -> Self {
         Self::default().with_message(message)
     }
 
-    /// What is counted, for example `pages`; cut after 64 bytes.
+    /// Sets the unit of the count, for example `pages`, truncated to 64 bytes.
     #[must_use]
     pub fn with_unit(mut self, unit: impl Into<Box<str>>) -> Self {
         self.unit = Some(cut(unit.into(), UNIT));
         self
     }
 
-    /// A sentence for people; cut after 1,024 bytes. Stores keep as many of them as
-    /// they keep versions.
+    /// Sets a sentence for people, truncated to 1,024 bytes. Stores keep the message with
+    /// every version that they keep.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<Box<str>>) -> Self {
         self.message = Some(cut(message.into(), MESSAGE));
         self
     }
 
-    /// The share that is done, from 0 to 100.
+    /// Returns the share of the work that is done, from 0 to 100.
     #[must_use]
     pub fn percent(&self) -> Option<f64> {
         self.percent
     }
 
-    /// How many things are done.
+    /// Returns the number of things that are done.
     #[must_use]
     pub fn completed(&self) -> Option<u64> {
         self.completed
     }
 
-    /// How many things there are.
+    /// Returns the total number of things.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// What is counted.
+    /// Returns the unit of the count.
     #[must_use]
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
 
-    /// The sentence for people.
+    /// Returns the sentence for people.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Bytes on the heap.
+    /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         [&self.unit, &self.message]
             .into_iter()
@@ -143,7 +144,7 @@ impl Progress {
     }
 }
 
-/// At most so many bytes of it, in whole characters.
+/// Truncates `text` to at most `at_most` bytes, at a character boundary.
 pub(crate) fn cut(text: Box<str>, at_most: usize) -> Box<str> {
     match text.len() > at_most {
         true => {

@@ -11,17 +11,16 @@ use super::{
     problem::essence, push_number, syntax::is_json,
 };
 
-/// What the inner service answered: status, headers, body and trailers, byte
-/// for byte.
+/// A response of the inner service: status, headers, body and trailers, byte for byte.
 ///
-/// Kept are all header fields but the hop-by-hop ones (RFC 9110, section
-/// 7.6.1), in their order, repeated ones and values that are not UTF-8
-/// included. A `Content-Length` that the body does not have is dropped.
+/// All header fields except the hop-by-hop ones (RFC 9110, section 7.6.1) are kept in their
+/// order, including repeated fields and values that are not UTF-8. A `Content-Length` that
+/// differs from the length of the body is dropped.
 ///
-/// It is not `Serialize`: how a recorded response appears in the JSON of an
-/// operation depends on what it is. JSON is embedded as it is, text as a
-/// string, anything else (or with a `Content-Encoding`) is only to be had from
-/// the result resource.
+/// `RecordedResponse` does not implement `Serialize`: its form in the JSON of an operation
+/// depends on its content. JSON is embedded unchanged and text as a string. Any other
+/// content, or content with a `Content-Encoding`, is available only from the result
+/// resource.
 ///
 /// Clones share one allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +31,12 @@ struct RecordedParts {
     status: StatusCode,
     embed: Embedding,
     headers: HeaderBlock,
-    /// Most have none.
+    /// Boxed, since most responses have none.
     trailers: Option<Box<HeaderBlock>>,
     body: Bytes,
 }
 
-/// How it is embedded follows from the rest.
+/// Ignores `embed`, which is derived from the other fields.
 impl PartialEq for RecordedParts {
     fn eq(&self, other: &Self) -> bool {
         let Self {
@@ -54,13 +53,14 @@ impl PartialEq for RecordedParts {
 
 impl Eq for RecordedParts {}
 
-/// How the body can stand in an operation's JSON. Found once, when the
-/// response is recorded, since every poll needs it.
+/// How the body can be embedded in an operation's JSON. Determined once, when the response
+/// is recorded, since every poll needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Embedding {
-    /// The bytes are one JSON value, no deeper than what embeds it may be.
+    /// The bytes are one JSON value whose depth is within the limit for embedding.
     Json,
-    /// They are one JSON value, of any depth: the first releases did not look at that.
+    /// The bytes are one JSON value of any depth: the first releases did not check the
+    /// depth.
     #[cfg_attr(
         not(any(feature = "redb", feature = "postgres", feature = "redis")),
         allow(dead_code, reason = "only stores that keep bytes read it")
@@ -68,15 +68,16 @@ pub(crate) enum Embedding {
     JsonOfAnyDepth,
     /// The bytes are UTF-8 text.
     Text,
-    /// Not at all.
+    /// The body cannot be embedded.
     No,
 }
 
-/// Bodies up to this size are copied, since they may pin a larger buffer.
+/// The maximum size in bytes of a body that is copied, since a slice may pin a larger
+/// buffer.
 const COPIED: usize = 16 * 1024;
 
 impl RecordedResponse {
-    /// Records a whole response.
+    /// Records a complete response.
     #[must_use]
     pub fn new(response: Response<BufferedBody>) -> Self {
         let (parts, body) = response.into_parts();
@@ -100,13 +101,13 @@ impl RecordedResponse {
         }))
     }
 
-    /// The status.
+    /// Returns the status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
 
-    /// The header fields, rebuilt from their compact form.
+    /// Returns the header fields, rebuilt from their compact form.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -114,18 +115,18 @@ impl RecordedResponse {
         map
     }
 
-    /// Its `Content-Type`, if it has one that is text.
+    /// Returns the `Content-Type`, if there is one and it is UTF-8.
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
         std::str::from_utf8(self.0.headers.get("content-type")?).ok()
     }
 
-    /// Whether its body is in a `Content-Encoding`.
+    /// Whether the body has a `Content-Encoding`.
     pub(super) fn is_encoded(&self) -> bool {
         self.0.headers.get("content-encoding").is_some()
     }
 
-    /// The trailer fields, if there were any.
+    /// Returns the trailer fields, if there were any.
     #[must_use]
     pub fn trailers(&self) -> Option<HeaderMap> {
         self.0.trailers.as_ref().map(|trailers| {
@@ -135,13 +136,13 @@ impl RecordedResponse {
         })
     }
 
-    /// The body.
+    /// Returns the body.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The response as it was.
+    /// Returns the recorded response.
     #[must_use]
     pub fn to_response(&self) -> Response<BufferedBody> {
         let trailers = self.trailers();
@@ -149,23 +150,23 @@ impl RecordedResponse {
         *response.status_mut() = self.0.status;
         self.0.headers.append_to(response.headers_mut());
         if self.0.trailers.is_some() {
-            // HTTP/1.1 has room for one or the other.
+            // In HTTP/1.1, trailers exclude `Content-Length`.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         response
     }
 
-    /// Whether it is an answer: final (RFC 9110, section 15), of a status that there is,
-    /// 200 to 599.
+    /// Whether the response is final (RFC 9110, section 15), with a status from 200 to 599.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self.0.status.as_u16(), 200..=599)
     }
 
-    /// The outcome this response means. Below 400 it succeeded, else it failed: with the
-    /// problem it carries, or with one made of its status. `detail` is then what a short
-    /// `text/plain` says, of 1 KiB at the most, or a JSON object in `detail`, `message`,
-    /// `error_description`, `error.message` or `error`. What is no final response, of a
-    /// status from 200 to 599, is [`FailureKind::InnerError`].
+    /// Returns the outcome that this response stands for. A status from 200 to 399 is a
+    /// success. A status from 400 to 599 is a failure, with the problem that the response
+    /// carries or with one derived from the status. The `detail` of a derived problem is a
+    /// `text/plain` body of at most 1 KiB, or the `detail`, `message`, `error_description`,
+    /// `error.message` or `error` of a JSON object. Any other status is
+    /// [`FailureKind::InnerError`].
     #[must_use]
     pub fn into_outcome(self) -> Outcome<Self> {
         match self.0.status.as_u16() {
@@ -178,7 +179,7 @@ impl RecordedResponse {
         }
     }
 
-    /// The response that consists of these.
+    /// Assembles a response from its stored parts.
     #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn of(
         status: StatusCode,
@@ -207,7 +208,7 @@ impl RecordedResponse {
         self.0.embed
     }
 
-    /// Bytes on the heap.
+    /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let trailers = self.0.trailers.as_ref();
         let trailers = trailers.map(|it| size_of::<HeaderBlock>() + it.heap_bytes());
@@ -219,9 +220,9 @@ impl RecordedResponse {
 }
 
 /// Whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not: it
-/// announces what the message carries.
+/// announces fields of the message.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // As text, since a header name takes longer to compare.
+    // Compared as text, which is faster than comparing header names.
     matches!(
         name.as_str(),
         "connection"
@@ -235,14 +236,14 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a `Content-Length` says this length.
+/// Whether a `Content-Length` has this value.
 fn is_length(value: &HeaderValue, length: usize) -> bool {
     let mut digits = Vec::new();
     push_number::<10>(length as u64, &mut digits);
     value.as_bytes() == digits
 }
 
-/// The further fields that `Connection` says are about this connection.
+/// Returns the further hop-by-hop fields that `Connection` names.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     if !headers.contains_key(header::CONNECTION) {
         return Vec::new();
@@ -262,7 +263,7 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
     if body.is_empty() || headers.contains_key(header::CONTENT_ENCODING) {
         return Embedding::No;
     }
-    // Most say just that.
+    // Most JSON responses have exactly this media type.
     if media_type == b"application/json" || is_json_type(essence(media_type)) {
         return if is_json(body) {
             Embedding::Json
@@ -278,7 +279,7 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
     Embedding::No
 }
 
-/// Whether what has this media type, without parameters, is JSON (RFC 6839, section 3.1).
+/// Whether a media type, without parameters, is JSON (RFC 6839, section 3.1).
 pub(super) fn is_json_type(essence: &[u8]) -> bool {
     let ends_with = |end: &[u8]| {
         let at = essence.len().saturating_sub(end.len());
@@ -287,7 +288,7 @@ pub(super) fn is_json_type(essence: &[u8]) -> bool {
     essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
 }
 
-/// Whether a text's `charset` is UTF-8 or not said.
+/// Whether the `charset` of a text is absent or one that is valid UTF-8.
 pub(super) fn is_utf8(media_type: &[u8]) -> bool {
     media_type
         .split(|byte| *byte == b';')

@@ -12,7 +12,7 @@ use super::{
 
 /// An operation: the resource that a client reads after its `202 Accepted`.
 ///
-/// Its JSON is flat; what is not known or not there is left out:
+/// The JSON is flat; members that are unknown or absent are left out:
 ///
 /// ```
 /// use tower_operations::{Operation, OperationId, Outcome, Snapshot};
@@ -37,12 +37,12 @@ pub struct Operation<T> {
 
 /// An operation without its id: what a store keeps under the id.
 ///
-/// The default is pending, with nothing else known.
+/// The default is pending, with empty metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot<T> {
-    /// The state, with what only that state has.
+    /// The state, with the data that belongs to that state.
     pub stage: Status<T>,
-    /// Everything else.
+    /// Times, progress, method and name.
     pub metadata: Metadata,
 }
 
@@ -71,13 +71,13 @@ impl<T> From<Outcome<T>> for Snapshot<T> {
 }
 
 impl<T> Operation<T> {
-    /// A pending operation of which nothing else is known.
+    /// Creates a pending operation with empty metadata.
     #[must_use]
     pub fn new(id: OperationId) -> Self {
         Self::from_parts(id, Snapshot::default())
     }
 
-    /// The operation that `snapshot` shows.
+    /// Creates an operation from its id and a snapshot.
     pub fn from_parts(id: OperationId, snapshot: impl Into<Snapshot<T>>) -> Self {
         Self {
             id,
@@ -85,31 +85,31 @@ impl<T> Operation<T> {
         }
     }
 
-    /// Its name.
+    /// Returns the id.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.id
     }
 
-    /// Where it stands.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> State {
         self.snapshot.stage.state()
     }
 
-    /// Where it stands, with what only that state has.
+    /// Returns the state, with the data that belongs to that state.
     #[must_use]
     pub fn status(&self) -> &Status<T> {
         &self.snapshot.stage
     }
 
-    /// How it ended, once it has.
+    /// Returns the outcome, once the operation has ended.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome<T>> {
         self.snapshot.stage.outcome()
     }
 
-    /// Its result: there is none unless it succeeded.
+    /// Returns the result; only an operation that succeeded can have one.
     #[must_use]
     pub fn result(&self) -> Option<&T> {
         match self.outcome()? {
@@ -118,13 +118,13 @@ impl<T> Operation<T> {
         }
     }
 
-    /// What went wrong: there is none unless it failed, and always then.
+    /// Returns the problem of a failed operation; `None` in any other state.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
         self.failure().map(|failure| &failure.problem)
     }
 
-    /// What it failed with: there is none unless it failed, and always then.
+    /// Returns the failure of a failed operation; `None` in any other state.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure<T>> {
         match self.outcome()? {
@@ -133,7 +133,7 @@ impl<T> Operation<T> {
         }
     }
 
-    /// Why it was canceled, if it was and somebody said.
+    /// Returns the reason for the cancel, if one was given.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self.outcome()? {
@@ -142,8 +142,8 @@ impl<T> Operation<T> {
         }
     }
 
-    /// What the result resource replays: the result, or the response that came
-    /// with a failure.
+    /// Returns the response that the result resource replays: the result, or the response
+    /// that came with a failure.
     #[must_use]
     pub fn response(&self) -> Option<&T> {
         match self.outcome()? {
@@ -153,17 +153,17 @@ impl<T> Operation<T> {
         }
     }
 
-    /// Times, progress, method and name.
+    /// Returns times, progress, method and name.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.snapshot.metadata
     }
 
-    /// Moves on to `to`, and keeps when.
+    /// Moves the operation to `to` and records the time.
     ///
     /// # Errors
-    /// [`InvalidTransition`] if [`State`] has no such move; nothing is changed
-    /// then.
+    /// [`InvalidTransition`] if [`State`] does not allow the transition; the operation is
+    /// then unchanged.
     pub fn transition(
         &mut self,
         to: impl Into<Status<T>>,
@@ -176,32 +176,31 @@ impl<T> Operation<T> {
         Ok(())
     }
 
-    /// Keeps how far it has come, and when that was said.
+    /// Records the progress and the time of the report.
     pub fn report(&mut self, progress: Progress, at: SystemTime) {
         self.update(|metadata| metadata.with_progress(progress).with_updated_at(at));
     }
 
-    /// Changes what is known besides the stage.
+    /// Changes the metadata.
     pub fn update(&mut self, change: impl FnOnce(Metadata) -> Metadata) {
         self.snapshot.metadata = change(std::mem::take(&mut self.snapshot.metadata));
     }
 
-    /// It will be forgotten then.
+    /// Sets the time at which the operation expires.
     pub(crate) fn set_expires_at(&mut self, at: SystemTime) {
         self.snapshot.metadata.expires_at = Some(at.into());
     }
 }
 
 impl<T: Payload> Operation<T> {
-    /// The operation as a [`Dialect`](crate::dialect::Dialect) sees it.
+    /// Returns the operation as a [`Dialect`](crate::dialect::Dialect) sees it.
     #[must_use]
     pub fn view(&self) -> OperationView<'_> {
         OperationView::new(self)
     }
 
-    /// The operation as a response with this status: its JSON, with
-    /// `Cache-Control: no-store`. A result that cannot be written as JSON is a
-    /// 500 problem.
+    /// Returns the operation as a response with this status: its JSON, with `Cache-Control:
+    /// no-store`. A result that cannot be written as JSON gives a 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<BufferedBody> {
         let Ok(text) = json::whole(&self.view(), usize::MAX, 0) else {

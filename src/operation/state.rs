@@ -2,18 +2,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where an operation stands.
+/// The state of an operation.
 ///
 /// ```text
 /// pending ──▶ running ──▶ succeeded | failed | canceled
 ///    └──────────────────▶ succeeded | failed | canceled
 /// ```
 ///
-/// Nothing leaves a terminal state and nothing goes to itself.
+/// No transition leaves a terminal state or leads from a state to itself.
 ///
-/// The words are those of the wire (`pending`, `running`, `succeeded`,
-/// `failed`, `canceled`); any other word is an error when parsing, never a
-/// default.
+/// The names on the wire are `pending`, `running`, `succeeded`, `failed` and `canceled`.
+/// Parsing any other word is an error, never a default.
 ///
 /// ```
 /// use tower_operations::State;
@@ -31,16 +30,16 @@ pub enum State {
     Pending,
     /// Being worked on.
     Running,
-    /// Ended well; it may have a result.
+    /// Ended with success; a result is optional.
     Succeeded,
-    /// Ended badly; it has a problem.
+    /// Ended with a failure, which has a problem.
     Failed,
-    /// Ended because somebody asked for that.
+    /// Ended by a cancel.
     Canceled,
 }
 
 impl State {
-    /// Every state, in the order of a life.
+    /// Every state, in life cycle order.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Running,
@@ -49,7 +48,7 @@ impl State {
         Self::Canceled,
     ];
 
-    /// The word of the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,13 +60,13 @@ impl State {
         }
     }
 
-    /// Whether no further change can come.
+    /// Whether the state is final.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// Whether an operation in this state may go to `to`.
+    /// Whether an operation in this state may change to `to`.
     #[must_use]
     pub const fn can_become(self, to: Self) -> bool {
         match self {
@@ -77,10 +76,10 @@ impl State {
         }
     }
 
-    /// The move from this state to `to`.
+    /// Returns `to` if the transition from this state is allowed.
     ///
     /// # Errors
-    /// [`InvalidTransition`] if there is no such move.
+    /// [`InvalidTransition`] if the transition is not allowed.
     pub const fn transition(self, to: Self) -> Result<Self, InvalidTransition> {
         if self.can_become(to) {
             Ok(to)
@@ -107,13 +106,13 @@ impl FromStr for State {
     }
 }
 
-/// A move that the life of an operation does not have.
+/// A state transition that is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an operation that is {from} cannot become {to}")]
 pub struct InvalidTransition {
-    /// The state the operation is in.
+    /// The current state of the operation.
     pub from: State,
-    /// The state it was asked to go to.
+    /// The requested state.
     pub to: State,
 }
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use super::State;
 
-/// A set of [`State`]s, as lists are filtered by it. The default has all of them.
+/// A set of [`State`]s, the filter of a list. The default contains every state.
 ///
 /// ```
 /// use tower_operations::{State, StateSet};
@@ -23,19 +23,19 @@ impl StateSet {
     /// No state.
     pub const EMPTY: Self = Self(0);
 
-    /// Whether `state` is one of them.
+    /// Whether the set contains `state`.
     #[must_use]
     pub const fn contains(self, state: State) -> bool {
         self.0 & bit(state) != 0
     }
 
-    /// Whether every state is one of them, so that nothing is filtered out.
+    /// Whether the set contains every state, so that nothing is filtered out.
     #[must_use]
     pub const fn is_all(self) -> bool {
         self.0 == Self::ALL.0
     }
 
-    /// The states, in the order of a life.
+    /// Returns the states in life cycle order.
     pub fn iter(self) -> impl Iterator<Item = State> {
         let all = State::ALL.into_iter();
         all.filter(move |state| self.contains(*state))

@@ -6,23 +6,24 @@ use super::{Failure, State};
 /// [`RecordedResponse`](crate::RecordedResponse).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome<T> {
-    /// It ended well, with a result or without one.
+    /// Success, with or without a result.
     Succeeded(Option<T>),
-    /// It ended badly, always with a problem.
+    /// Failure, always with a problem.
     Failed(Failure<T>),
-    /// It was canceled.
+    /// Canceled.
     Canceled,
-    /// It was canceled, for a reason that was given.
+    /// Canceled, with the reason that was given.
     CanceledFor(Box<str>),
 }
 
 impl<T> Outcome<T> {
-    /// A failure that left nothing but its problem, or one of this crate's kinds.
+    /// Creates a failed outcome from a problem or a [`FailureKind`](crate::FailureKind),
+    /// without a response.
     pub fn failed(failure: impl Into<Failure<T>>) -> Self {
         Self::Failed(failure.into())
     }
 
-    /// The terminal state this outcome leads to.
+    /// Returns the terminal state of this outcome.
     #[must_use]
     pub const fn state(&self) -> State {
         match self {
@@ -33,7 +34,7 @@ impl<T> Outcome<T> {
     }
 }
 
-/// The state of an operation together with what only that state has.
+/// The state of an operation, with the data that belongs to that state.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Status<T> {
     /// Accepted, not started.
@@ -41,12 +42,12 @@ pub enum Status<T> {
     Pending,
     /// Being worked on.
     Running,
-    /// Ended, and how.
+    /// Ended, with its outcome.
     Ended(Outcome<T>),
 }
 
 impl<T> Status<T> {
-    /// The state alone.
+    /// Returns the state alone.
     #[must_use]
     pub const fn state(&self) -> State {
         match self {
@@ -56,7 +57,7 @@ impl<T> Status<T> {
         }
     }
 
-    /// The outcome, once there is one.
+    /// Returns the outcome, once there is one.
     #[must_use]
     pub const fn outcome(&self) -> Option<&Outcome<T>> {
         match self {

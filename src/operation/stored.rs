@@ -11,29 +11,29 @@ use super::{
     recorded::{Embedding, RecordedResponse},
 };
 
-/// A result that can be kept as bytes: a [`RecordedResponse`], or any type of
-/// yours that serde can write and read, which is kept as JSON.
+/// A result that can be stored as bytes: a [`RecordedResponse`], or any type that serde can
+/// write and read, which is stored as JSON.
 ///
-/// Law 10: what a release has written, later ones read.
+/// Law 10: later releases read the bytes that a release has written.
 pub trait Stored: Payload + Clone {
-    /// The result as bytes, which can be read again.
+    /// Returns the result as bytes that [`from_bytes`](Self::from_bytes) can read.
     ///
     /// # Errors
-    /// What the type's own `Serialize` or `Deserialize` says, for example of a number
-    /// that JSON cannot write.
+    /// The error of the type's `Serialize` or `Deserialize`, for example for a number that
+    /// JSON cannot represent.
     fn to_bytes(&self) -> Result<Bytes, BoxError>;
 
-    /// The result that has these bytes.
+    /// Returns the result that was stored as these bytes.
     ///
     /// # Errors
-    /// If it is none that this release can read.
+    /// An error if this release cannot read the bytes.
     fn from_bytes(bytes: Bytes) -> Result<Self, BoxError>;
 }
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for T {
     fn to_bytes(&self) -> Result<Bytes, BoxError> {
         let bytes = serde_json::to_vec(self)?;
-        // Now it can still be said.
+        // Checked here, where the error can still be reported.
         let _: Self = serde_json::from_slice(&bytes)?;
         Ok(bytes.into())
     }
@@ -43,12 +43,12 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for
     }
 }
 
-/// Which layout follows. The first: how it can be embedded (`u8`), status (`u16`),
-/// lengths of header and trailer block (`u32` each), the blocks, the body; numbers
-/// in little endian.
+/// The number of the layout that follows. Layout 1 is the embedding (`u8`), the status
+/// (`u16`), the lengths of the header and trailer blocks (`u32` each), the blocks and the
+/// body; numbers are little endian.
 const LAYOUT: u8 = 1;
 
-/// Everything before the blocks.
+/// The length in bytes of everything before the blocks.
 const PREFIX: usize = 1 + 1 + 2 + 4 + 4;
 
 impl Stored for RecordedResponse {
@@ -150,7 +150,7 @@ mod tests {
             let response = Response::builder().header("content-type", "application/json");
             let response = response.body(BufferedBody::from(text)).unwrap();
             let mut bytes = RecordedResponse::new(response).to_bytes().unwrap().to_vec();
-            // They wrote that of whatever is JSON.
+            // The first releases wrote this value for any JSON.
             bytes[1] = 1;
             let kept = RecordedResponse::from_bytes(bytes.into()).unwrap();
             let snapshot = Snapshot {

@@ -9,8 +9,8 @@ use super::{
     recorded::RecordedResponse,
 };
 
-/// A borrowed operation whose result type is out of sight: what a
-/// [`Dialect`](crate::dialect::Dialect) turns into words.
+/// A borrowed operation with its result type erased, from which a
+/// [`Dialect`](crate::dialect::Dialect) writes responses.
 #[derive(Debug, Clone, Copy)]
 pub struct OperationView<'a> {
     id: &'a OperationId,
@@ -35,34 +35,35 @@ impl<'a> OperationView<'a> {
         }
     }
 
-    /// Its name.
+    /// Returns the id.
     #[must_use]
     pub fn id(&self) -> &'a OperationId {
         self.id
     }
 
-    /// Where it stands.
+    /// Returns the state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// What went wrong, if it failed.
+    /// Returns the problem of a failed operation.
     #[must_use]
     pub fn problem(&self) -> Option<&'a Problem> {
         self.problem
     }
 
-    /// Which failure of this crate's it is; `None` if the service itself has failed.
+    /// Returns the kind of a failure that this crate raised; `None` if the operation has
+    /// not failed, or the service itself failed.
     #[must_use]
     pub fn failure_kind(&self) -> Option<FailureKind> {
         self.failure_kind
     }
 
-    /// The status that is sent for what has failed, 4xx or 5xx: that of the response that
-    /// came with the failure, else that of the problem, and 500 where it has none, or none
-    /// of an error. What the body of that response says of its status is advisory (RFC
-    /// 9457, section 3.1.2).
+    /// Returns the status, 4xx or 5xx, that is sent for a failed operation: the status of
+    /// the response that came with the failure, else the status of the problem. A status
+    /// that is missing or not 4xx or 5xx becomes 500. A status in the body of that response
+    /// is only advisory (RFC 9457, section 3.1.2).
     #[must_use]
     pub fn error_status(&self) -> Option<StatusCode> {
         let problem = self.problem?;
@@ -72,9 +73,9 @@ impl<'a> OperationView<'a> {
         })
     }
 
-    /// A word for programs for what has failed: the `code` of its problem, or one made of
-    /// the [`failure_kind`](Self::failure_kind) (`TimedOut`), or of the
-    /// [`error_status`](Self::error_status) (`UnprocessableEntity`).
+    /// Returns an error code for programs for a failed operation: the `code` of its
+    /// problem, or one derived from the [`failure_kind`](Self::failure_kind) (`TimedOut`)
+    /// or from the [`error_status`](Self::error_status) (`UnprocessableEntity`).
     #[must_use]
     pub fn error_code(&self) -> Option<Cow<'a, str>> {
         let problem = self.problem?;
@@ -84,28 +85,28 @@ impl<'a> OperationView<'a> {
         })
     }
 
-    /// Whether the same request can succeed another time: what the problem's extension
-    /// member `retryable` says, or else the [`error_status`](Self::error_status), as in
-    /// [`Problem::is_retryable`].
+    /// Whether a retry of the same request can succeed: the value of the problem's
+    /// extension member `retryable`, or else derived from the
+    /// [`error_status`](Self::error_status), as in [`Problem::is_retryable`].
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         let failed = self.problem.zip(self.error_status());
         failed.is_some_and(|(problem, status)| problem.is_retryable_at(status))
     }
 
-    /// Why it was canceled, if it was and somebody said.
+    /// Returns the reason for the cancel, if one was given.
     #[must_use]
     pub fn reason(&self) -> Option<&'a str> {
         self.reason
     }
 
-    /// The result, or the response that came with a failure.
+    /// Returns the result, or the response that came with a failure.
     #[must_use]
     pub fn response(&self) -> Option<PayloadView<'a>> {
         self.response
     }
 
-    /// The recorded response, if that is what the result is.
+    /// Returns the recorded response, if [`response`](Self::response) is one.
     #[must_use]
     pub fn recorded(&self) -> Option<&'a RecordedResponse> {
         match self.response? {
@@ -114,17 +115,17 @@ impl<'a> OperationView<'a> {
         }
     }
 
-    /// Times, progress, method and name.
+    /// Returns times, progress, method and name.
     #[must_use]
     pub fn metadata(&self) -> &'a Metadata {
         self.metadata
     }
 
     /// Appends the flat JSON of the operation to `out`. A result of more than
-    /// `inline_limit` bytes is left to the result resource.
+    /// `inline_limit` bytes is left out; it is available from the result resource.
     ///
     /// # Errors
-    /// What the result's own `Serialize` says.
+    /// The error of the result's `Serialize`.
     pub fn write_json(
         &self,
         inline_limit: usize,
@@ -133,8 +134,8 @@ impl<'a> OperationView<'a> {
         json::write(self, inline_limit, out)
     }
 
-    /// What [`write_json`](Self::write_json) appends, in a buffer of its own, which has
-    /// room for `more` bytes.
+    /// Returns the JSON that [`write_json`](Self::write_json) appends, in a new buffer with
+    /// room for `more` further bytes.
     pub(crate) fn json(
         &self,
         inline_limit: usize,
@@ -143,11 +144,11 @@ impl<'a> OperationView<'a> {
         json::whole(self, inline_limit, more)
     }
 
-    /// Appends the JSON of the result alone, if there is one and it can be
-    /// embedded; says whether it did.
+    /// Appends the JSON of the result alone, if there is one and it can be embedded.
+    /// Returns whether it was appended.
     ///
     /// # Errors
-    /// What the result's own `Serialize` says.
+    /// The error of the result's `Serialize`.
     pub fn write_result(
         &self,
         inline_limit: usize,

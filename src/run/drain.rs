@@ -36,44 +36,43 @@ impl Drain {
         Self(in_flight)
     }
 
-    /// Closes the doors: new work is refused with a 503, and held polls are answered. What
-    /// was accepted goes on.
+    /// Refuses new requests with a 503 and answers held polls. Accepted operations go on.
     pub fn close(&self) {
         self.0.closed().cancel();
     }
 
-    /// How many requests are in flight: being accepted, pending or running.
+    /// Returns the number of requests that are being accepted, pending or running.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.0.admitted()
     }
 
-    /// Closes the doors and waits until all that is in flight has ended and all that is
-    /// answered directly has its answer, for `deadline` at the most, and 30 days. Requests
-    /// that pass the layer and come after the doors have closed are neither waited for nor
-    /// counted: a busy server would never be idle.
+    /// [Closes](Self::close), then waits until every operation in flight has ended and every
+    /// direct answer is sent: at most until the deadline, which is at most 30 days. Requests
+    /// that pass the layer and come after the close are neither waited for nor counted;
+    /// otherwise a busy server would never be idle.
     ///
-    /// Its [grace](crate::AsyncAcceptLayer::cancel_grace) before the deadline each handler
-    /// that is still at work is told, by its
-    /// [cancellation token](crate::OperationHandle::cancellation), and what it returns by
-    /// the deadline is its outcome, or its answer. A deadline that is shorter than the grace
-    /// leaves that much of it, and one of zero none.
+    /// **Before the deadline**, by the [grace](crate::AsyncAcceptLayer::cancel_grace), the
+    /// [cancellation token](crate::OperationHandle::cancellation) of each running handler is
+    /// canceled. What the handler returns by the deadline is its outcome, or its answer. A
+    /// deadline shorter than the grace shortens the grace.
     ///
-    /// At the deadline what is left is dropped. An operation is given up to be
-    /// [run again](crate::run::Recovery::rerun_with), if it may be; else it is interrupted:
-    /// it fails as `interrupted`. A request that could still be answered directly is
-    /// refused with a 503 and `Retry-After`; a gRPC client reads that as `UNAVAILABLE`. That
-    /// takes up to one second more. Requests that pass the layer because it does not
-    /// [accept](crate::AsyncAcceptLayer::accept_if) them are refused in the same way. An answer
-    /// to one of them that has begun is waited for and left to the server then: to its last
-    /// byte if it has a known length, and not if it has none, since that may be a stream
-    /// without an end. A request that is on its way into the queue of an
-    /// [engine](crate::Operations::dispatching) is left to the
-    /// [recovery](crate::Operations::dispatching_recovery), with a 202, if there is
-    /// one; else its operation fails as `not-dispatched`, with a 503.
+    /// **At the deadline** handlers are dropped, which takes up to a second more:
     ///
-    /// It may be called again, at the same time or later, also if a first call was dropped:
-    /// the earliest deadline counts, and every caller gets the same report.
+    /// * An operation that may be [run again](crate::run::Recovery::rerun_with) is released
+    ///   to other nodes. Any other operation fails as `interrupted`.
+    /// * A request that has no answer yet gets a 503 with `Retry-After`, which a gRPC client
+    ///   reads as `UNAVAILABLE`. This includes requests that the layer does not
+    ///   [accept](crate::AsyncAcceptLayer::accept_if).
+    /// * An answer that has begun is waited for if its length is known. Without a known
+    ///   length it may be an endless stream and is left to the server.
+    /// * A request on its way into the queue of an
+    ///   [engine](crate::Operations::dispatching) is left to the
+    ///   [recovery](crate::Operations::dispatching_recovery), with a 202, if there is one.
+    ///   Otherwise its operation fails as `not-dispatched`, with a 503.
+    ///
+    /// The call may be repeated, also at the same time or after a first call was dropped: the
+    /// earliest deadline counts, and every caller gets the same report.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         let in_flight = &self.0;
         in_flight.begin_drain(Instant::now() + deadline.min(LONGEST));
@@ -96,33 +95,34 @@ impl Drain {
     }
 }
 
-/// What a [`Drain`] left behind.
+/// The report of a [`Drain`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// How many operations ended by themselves, or by a cancel, while it went on.
+    /// The number of operations that ended by themselves, or by a cancel, during the drain.
     pub finished: usize,
     /// The operations that were interrupted, and are recorded as failed.
     pub interrupted: Vec<OperationId>,
-    /// The operations that were given up to be [run again](crate::run::Recovery)
-    /// by another node.
+    /// The operations that were released, to be [run again](crate::run::Recovery) by another
+    /// node.
     pub released: Vec<OperationId>,
-    /// The operations whose outcome the store has not taken.
+    /// The operations whose outcome was not stored.
     pub unrecorded: Vec<OperationId>,
-    /// How many requests were answered directly while it went on: what was passing through
-    /// when the doors closed, and what had its answer before it was an operation.
+    /// The number of requests that were answered directly during the drain: those that were
+    /// passing through when it began, and those that were answered before they became
+    /// operations.
     pub answered: usize,
-    /// How many requests had no answer of their own at the deadline, and were refused with a
+    /// The number of requests without an answer at the deadline, which were refused with a
     /// 503.
     pub refused: usize,
-    /// How many requests had no answer, or not all of it, when it was over.
+    /// The number of requests without a whole answer after the drain.
     pub unanswered: usize,
-    /// How long it took.
+    /// The duration of the drain.
     pub took: Duration,
 }
 
 impl DrainReport {
-    /// Whether everything ended by itself, and everybody had an answer.
+    /// Returns whether every operation ended by itself and every request had its answer.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.interrupted.is_empty()

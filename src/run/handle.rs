@@ -9,12 +9,12 @@ use crate::{
     operation::{OperationId, Problem, Progress},
 };
 
-/// A handler's hold on the operation it is running for.
+/// The handle of a handler on the operation that it runs for.
 ///
-/// The layer puts it into the request's extensions. [`OperationHandle::from_extensions`]
-/// always gives one: where no operation was accepted (a `GET`, a unit test, a
-/// service without the layer) it is *detached* and reports into nothing, so a
-/// handler needs no second version of itself.
+/// The layer puts the handle into the request's extensions.
+/// [`OperationHandle::from_extensions`] always returns one. Without an accepted operation (a
+/// `GET`, a unit test, a service without the layer) the handle is *detached*: its reports go
+/// nowhere. So one handler serves both cases.
 ///
 /// ```
 /// use http::Request;
@@ -36,51 +36,50 @@ impl OperationHandle {
         Self(Some(work))
     }
 
-    /// A handle on no operation.
+    /// Returns a handle on no operation.
     #[must_use]
     pub fn detached() -> Self {
         Self(None)
     }
 
-    /// The handle in a request's extensions, or a detached one.
+    /// Returns the handle in a request's extensions, or a detached one.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_else(Self::detached)
     }
 
-    /// The operation; `None` if the handle is detached.
+    /// Returns the id of the operation; `None` if the handle is detached.
     #[must_use]
     pub fn id(&self) -> Option<&OperationId> {
         self.0.as_ref().map(|work| &work.id)
     }
 
-    /// Whether there is no operation behind this handle.
+    /// Returns whether the handle has no operation.
     #[must_use]
     pub fn is_detached(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Which attempt at the operation this is, from 1.
+    /// Returns the number of this attempt at the operation, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.as_ref().map_or(1, |work| work.attempt)
     }
 
-    /// Accepts the operation: returns once it is durably created, and the client
-    /// gets its `202`. From then on the work goes on whatever the client does.
+    /// Accepts the operation. The call returns once the operation is durable, and the client
+    /// gets its `202`. From then on the work does not depend on the client.
     ///
-    /// Under a layer that accepts [signaled](crate::AsyncAcceptLayer::when_signaled)
-    /// the handler calls this once it knows that the request is good, and best
-    /// once it has read its body; if it returns before, its response goes out as
-    /// it is, and there is no operation. Under one that accepts
-    /// [after](crate::AsyncAcceptLayer::after) a time, it ends that time.
-    /// Elsewhere, and when called again, it returns at once.
+    /// Under a layer that accepts [when signaled](crate::AsyncAcceptLayer::when_signaled) the
+    /// handler calls this once it knows that the request is valid, best after it has read the
+    /// body. If the handler returns before, its response is sent as it is and there is no
+    /// operation. Under a layer that accepts [after](crate::AsyncAcceptLayer::after) a time,
+    /// the call ends that time. Elsewhere, and when called again, it returns at once.
     ///
-    /// Dropping the future does not take it back.
+    /// Dropping the future does not undo the call.
     ///
     /// # Errors
-    /// [`NotAccepted`] if the operation could not be created, or if it is too
-    /// late for that. The handler is to answer.
+    /// [`NotAccepted`] if the operation could not be created, or if it is too late to create
+    /// it. The handler has to answer.
     pub async fn accept(&self) -> Result<(), NotAccepted> {
         match self.0.as_ref().and_then(|work| work.gate()) {
             Some(gate) => gate.accept().await.map_err(|denied| match denied {
@@ -91,21 +90,20 @@ impl OperationHandle {
         }
     }
 
-    /// Says how far the work has come.
+    /// Reports the progress of the work.
     ///
-    /// Reports are cheap: they are written a few times a second at the most,
-    /// and the latest is what counts. The last one is written in any case.
+    /// Reports are cheap: the latest one is written at most four times a second, and the last
+    /// one in any case.
     pub fn progress(&self, progress: Progress) {
         if let Some(work) = &self.0 {
             work.report(progress);
         }
     }
 
-    /// Canceled when the operation is: by a client, because another node has
-    /// taken it over, or because this one shuts down; never, if the handle is
-    /// detached. Some moments later the
-    /// handler's future is dropped; what was moved to other tasks or threads
-    /// should watch this token.
+    /// Returns a token that is canceled with the operation: by a client, because another node
+    /// has reclaimed it, or because this node shuts down. The token of a detached handle is
+    /// never canceled. After the [grace](crate::AsyncAcceptLayer::cancel_grace) the handler's
+    /// future is dropped. Work on other tasks or threads should watch this token.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         match &self.0 {
@@ -115,7 +113,7 @@ impl OperationHandle {
     }
 }
 
-/// Why [`OperationHandle::accept`] did not accept.
+/// The error of [`OperationHandle::accept`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAccepted {

@@ -1,4 +1,4 @@
-//! The back room: running what was accepted, and recording how it ended.
+//! Running accepted operations and recording their outcomes.
 //!
 //! [`RunService`] is a `tower::Service` that takes an [`AcceptedRequest`], runs
 //! the inner service with it and records the outcome. The layer spawns it for
@@ -16,7 +16,7 @@
 //! | its node is drained before it is done | fails, `interrupted` |
 //! | somebody cancels it | is canceled; the inner call is dropped |
 //!
-//! # Elsewhere
+//! # Running on workers
 //! A layer of [dispatching](crate::Operations::dispatching) operations puts a [`QueuedRequest`]
 //! into the queue of an engine, by a [`Dispatch`]. A worker's [`RunService`], around the
 //! whole application, claims the operation and runs it:
@@ -56,23 +56,23 @@
 //! # }
 //! ```
 //!
-//! Path parameters, and whatever else is in a request's extensions, do not go through a
-//! queue; the application finds them again.
+//! Path parameters and other extensions of a request do not go through a queue. The
+//! application extracts them again.
 //!
-//! # What is logged
-//! The end of each operation, once, on the node that wrote it, at `INFO`; a failure that is
-//! no answer of the inner service (`interrupted`, `panicked`, `timed-out`, …) at `WARN`. The
-//! event has the fields `id`, `name`, `state`, `attempt`, `duration` (seconds since its last
-//! start) and `problem` (its type). What a handler panicked with, or returned as an error,
-//! is logged at `ERROR`, and never on the wire.
+//! # Logging
+//! The end of each operation is logged once, by the node that wrote it, at `INFO`. A failure
+//! that is no answer of the inner service (`interrupted`, `panicked`, `timed-out`, …) is logged
+//! at `WARN`. The event has the fields `id`, `name`, `state`, `attempt`, `duration` (seconds
+//! since the last start) and `problem` (its type). The message of a panic and the error of a
+//! handler are logged at `ERROR`, and never sent.
 //!
-//! The span of the request that is accepted gets the id as `operation.id`, if it has such a
-//! field; its response has the [`OperationId`](crate::OperationId) among its extensions, and
-//! a refusal its [`ApiError`](crate::dialect::ApiError).
+//! The span of an accepted request gets the id as `operation.id`, if it has such a field. The
+//! extensions of its response have the [`OperationId`](crate::OperationId), those of a refusal
+//! the [`ApiError`](crate::dialect::ApiError).
 //!
-//! # When the store is away
-//! The outcome is written again and again, with growing pauses, until the store
-//! has answered or the node has been drained.
+//! # Store outages
+//! The outcome is written again, with growing pauses, until the store has answered or the node
+//! has been drained.
 
 mod accepted_request;
 mod afterwards;

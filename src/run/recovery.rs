@@ -33,21 +33,21 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// Ends, or runs again, what nodes have left behind that died.
+/// The task that ends, or runs again, the operations of nodes that died.
 ///
-/// It is made by [`Operations::recovery`](crate::Operations::recovery)
-/// and has to be spawned by every application whose store outlives it: without one
-/// that runs somewhere, an operation whose node has died stays as it was.
+/// It is made by [`Operations::recovery`](crate::Operations::recovery) and has to be spawned
+/// by every application whose store outlives the process. If it runs nowhere, an operation
+/// whose node has died stays as it was.
 ///
-/// An operation is left behind when its lease was not renewed for the lease's term.
-/// Whoever finds it takes it over, under a higher fencing token, so that the holder
-/// can write no more, should it still be there. Then the operation fails as
-/// `interrupted`, or is [run again](Self::rerun_with).
+/// An operation is left behind when its lease was not renewed for the lease's term. Recovery
+/// reclaims it under a higher fencing token, so that a former holder that still lives can
+/// write no more. Then the operation fails as `interrupted`, or is
+/// [run again](Self::rerun_with).
 ///
-/// What was [released](Lease::release), by a node that was drained, or was held by a
-/// process that certainly is gone, is taken over at once. A node that is merely silent
-/// may live behind an outage of the store: what has lapsed is not taken over until the
-/// store has been reachable from here for the term of a lease.
+/// An operation that was [released](Lease::release) by a drained node, or held by a process
+/// that is certainly gone, is reclaimed at once. A node that is only silent may live behind an
+/// outage of the store: a lapsed lease is not reclaimed until the store has been reachable
+/// from here for the term of a lease.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -75,10 +75,10 @@ pub struct Recovery<R> {
     stats: RecoveryStats,
 }
 
-/// What is released in so short a time is taken over together.
+/// Operations that are released within this time are reclaimed together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// A look for what was left behind, after another.
+/// The looks for operations that were left behind, one after the other.
 struct RecoveryLooks<R> {
     taker: Arc<Reclaimer<R>>,
     interval: Duration,
@@ -97,16 +97,15 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Runs again what [may be](crate::AsyncAcceptLayer::rerun_if), through
-    /// `app`, which is the whole application: it has to find its way to the handler
-    /// from the request alone. An operation is started `attempts` times at the most,
-    /// on whichever nodes; after that it fails as `attempts-exhausted`. A drain interrupts
-    /// one that was started as often as that. What may not
-    /// be run again fails as `interrupted`.
+    /// Runs the requests that [may run again](crate::AsyncAcceptLayer::rerun_if) through
+    /// `app`. This is the whole application: it has to find the handler from the request
+    /// alone. An operation is started at most `attempts` times, on any nodes; after that it
+    /// fails as `attempts-exhausted`. A drain interrupts an operation that was started that
+    /// often. A request that may not run again fails as `interrupted`.
     ///
-    /// The request comes without the credentials that were not kept. In its
-    /// extensions are the [`OperationHandle`](crate::OperationHandle), which knows
-    /// the attempt, and the [`Owner`](crate::store::Owner), if there is one.
+    /// The request comes without the credentials that were not stored. Its extensions have the
+    /// [`OperationHandle`](crate::OperationHandle), which knows the attempt, and the
+    /// [`Owner`](crate::store::Owner), if there is one.
     pub fn rerun_with<S, B>(self, app: S, attempts: u32) -> Self
     where
         S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -164,17 +163,17 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// How often it looks for leases that have lapsed; a third of the lease's term by
-    /// default. It looks for what was released as soon as the store
-    /// [says so](Lease::released), and at least every quarter of a term.
+    /// Sets the interval at which recovery looks for lapsed leases; a third of the lease's
+    /// term by default. Released operations are reclaimed as soon as the store
+    /// [notifies of them](Lease::released), and at least every quarter of a term.
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 
-    /// Leaves it to the application to delete what has expired, by
-    /// [`Purge::purge`](crate::store::Purge::purge). Otherwise it does so itself once a
-    /// term, 500 operations at a time, where they would stay in the store for ever: in
-    /// PostgreSQL, and in a file.
+    /// Leaves the deletion of expired operations to the application, by
+    /// [`Purge::purge`](crate::store::Purge::purge). By default recovery deletes them once a
+    /// term, 500 operations at a time, from stores that do not do so themselves: PostgreSQL
+    /// and redb.
     pub fn without_purge(self) -> Self {
         Self {
             purges: false,
@@ -182,14 +181,14 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// What it has done so far, to be looked at while it runs.
+    /// Returns counters that can be read while recovery runs.
     #[must_use]
     pub fn stats(&self) -> RecoveryStats {
         self.stats.clone()
     }
 
-    /// Looks after what was left behind, and after the store, until the layer is
-    /// [drained](crate::Drain). What it takes over as the doors close is given back.
+    /// Runs until the operations are [drained](crate::Drain). What is reclaimed while the node
+    /// closes is released again.
     pub async fn run(self) {
         let Self {
             node,

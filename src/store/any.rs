@@ -9,10 +9,10 @@ use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse
 
 /// A store chosen at run time, for example by a command line.
 ///
-/// It is made from a store that has every power, and has every power itself. A
-/// store that lacks [`Watch`] or [`Lease`] is completed first, by
-/// [`Polling`](super::Polling) or [`SingleNode`](super::SingleNode); [`IdempotencyKeys`],
-/// [`List`] and [`Purge`] are its own to have.
+/// An `AnyStore` is made from a store that has every capability, and has every capability
+/// itself. A store that lacks [`Watch`] or [`Lease`] is first wrapped in
+/// [`Polling`](super::Polling) or [`SingleNode`](super::SingleNode). The store must provide
+/// [`IdempotencyKeys`], [`List`] and [`Purge`] itself.
 ///
 /// ```
 /// use tower_operations::{AsyncAcceptLayer, MemoryStore, store::AnyStore};
@@ -26,7 +26,7 @@ use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse
 pub struct AnyStore<T = RecordedResponse>(Arc<dyn DynStore<T>>);
 
 impl<T: Payload> AnyStore<T> {
-    /// Takes a store out of sight.
+    /// Erases the type of a store.
     #[must_use]
     pub fn new<R>(store: R) -> Self
     where
@@ -48,7 +48,7 @@ impl<T> fmt::Debug for AnyStore<T> {
     }
 }
 
-/// Writes every method of every power three times, from one list: boxed in the
+/// Generates every method of every capability three times from one list: boxed in the
 /// erased trait, boxed from any store, and awaited in [`AnyStore`].
 macro_rules! powers {
     ($($power:ident [$($extra:item)*] { $(
@@ -84,7 +84,8 @@ macro_rules! powers {
             }
 
             fn released(&self) -> BoxFuture<'_, ()> {
-                // Made at once, not when it is polled.
+                // Called at once, not at the first poll, so that releases from now on
+                // count.
                 Box::pin(Lease::released(self))
             }
 

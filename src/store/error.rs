@@ -2,45 +2,45 @@ use std::error::Error;
 
 use tower::BoxError;
 
-/// What a store answers.
+/// The result of a store call.
 pub(crate) type StoreResult<T> = Result<T, StoreError>;
 
-/// Why a store could not do what it was asked.
+/// An error of a store.
 ///
 /// # Semantics
-/// Law 9: the source is kept, and [`is_transient`](Self::is_transient) says
-/// whether trying again can help. Clients never see the source.
+/// Law 9: the source is kept, and [`is_transient`](Self::is_transient) reports whether a
+/// retry can help. Clients never see the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The store cannot be reached or is overloaded. The write may have
-    /// happened or not.
+    /// The store cannot be reached or is overloaded. The write may or may not have
+    /// happened.
     #[error("the store is unavailable")]
     Unavailable(#[source] BoxError),
-    /// There is no room for a further operation, until one expires.
+    /// The store has no room for another operation until one expires.
     #[error("the store is full")]
     Full,
-    /// The owner of the operation has its share of the store already. Other owners have
+    /// The owner of the operation has used its share of the store. Other owners still have
     /// room.
     #[error("the owner has its share of the store")]
     FullForOwner,
-    /// The store refused, and would again.
+    /// The store refused the call. A retry would be refused too.
     #[error("the store refused")]
     Refused(#[source] BoxError),
 }
 
 impl StoreError {
-    /// An error after which trying again can help.
+    /// Returns an error after which a retry can help.
     pub fn unavailable(source: impl Into<BoxError>) -> Self {
         Self::Unavailable(source.into())
     }
 
-    /// An error that will come again.
+    /// Returns an error after which a retry cannot help.
     pub fn refused(source: impl Into<BoxError>) -> Self {
         Self::Refused(source.into())
     }
 
-    /// Whether trying again can help.
+    /// Returns whether a retry can help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -49,8 +49,8 @@ impl StoreError {
         }
     }
 
-    /// Brings any error into this type. One that is a `StoreError` already
-    /// stays what it is; any other counts as transient.
+    /// Converts any error into this type. A `StoreError` stays as it is; any other error
+    /// counts as transient.
     pub fn from_any(error: impl Into<BoxError>) -> Self {
         match error.into().downcast::<Self>() {
             Ok(error) => *error,
@@ -58,13 +58,13 @@ impl StoreError {
         }
     }
 
-    /// The error and its sources, for logs.
+    /// Returns the error and its sources, for logs.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(error) = source {
             let said = said(error);
-            // Many errors say themselves what caused them.
+            // Many errors already include the text of their source.
             if !text.ends_with(&said) {
                 text.push_str(": ");
                 text.push_str(&said);
@@ -75,7 +75,7 @@ impl StoreError {
     }
 }
 
-/// The text of an error; of one that a database made, without the line of its own source.
+/// Returns the text of an error; for a database error, without the line of its source.
 fn said(error: &(dyn Error + 'static)) -> String {
     #[cfg(feature = "postgres")]
     if let Some(text) = super::postgres::said(error) {

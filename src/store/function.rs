@@ -1,4 +1,4 @@
-//! Stores made of closures.
+//! Stores made from closures.
 
 use std::{
     fmt,
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot};
 
-/// A closure as a read-only store.
+/// A read-only store made from a closure.
 ///
-/// The closure gets an id and gives what is known under it: a [`Snapshot`],
-/// which has no id of its own and is pending unless it says otherwise. Its
-/// error may be any type; a [`StoreError`] keeps what it says about trying
-/// again, any other counts as transient.
+/// The closure takes an id and returns the known state of the operation as a [`Snapshot`].
+/// A snapshot has no id, and is pending unless it specifies another state. The error may be
+/// any type. A [`StoreError`] keeps its classification for retries; any other error counts
+/// as transient.
 ///
 /// There are no versions, so polls carry no `ETag` and cannot be held.
 ///
@@ -39,7 +39,7 @@ pub struct StoreFn<F> {
 }
 
 impl<F> StoreFn<F> {
-    /// Reads through `read`.
+    /// Returns a store that reads through `read`.
     #[must_use]
     pub fn new(read: F) -> Self {
         Self { read }
@@ -68,14 +68,14 @@ where
     }
 }
 
-/// A whole store from two closures: one that reads a record, and one that
-/// writes a record if its version is still the one that is named.
+/// A complete repository made from two closures: one reads a record, and one writes a
+/// record if its version is still the expected one.
 ///
-/// Everything else (which change is allowed when, versions, fencing, expiry)
-/// is done here, by reading, taking a step and writing, again as often as
-/// somebody else was faster.
+/// The repository does everything else (permitted changes, versions, fencing, expiry): it
+/// reads, takes a step and writes, and starts again after a concurrent write.
 ///
 /// Wrap it in [`Polling`](super::Polling) to wait for changes, and in
+/// [`SingleNode`](super::SingleNode) to use it with the layer.
 /// [`SingleNode`](super::SingleNode) to put it under the layer.
 ///
 /// ```
@@ -115,21 +115,22 @@ pub struct RepositoryFn<F, G> {
     ttl: Duration,
 }
 
-/// What a [`RepositoryFn`] asks to be written, atomically.
+/// A write that a [`RepositoryFn`] requests, to be made atomically.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Change<T> {
     /// The operation.
     pub id: OperationId,
-    /// The version that must be there; `None`: there must be nothing.
+    /// The version that must be stored now; `None` if the operation must not exist.
     pub expected: Option<Version>,
-    /// What is to be there afterwards; `None`: nothing.
+    /// The record to store; `None` deletes the operation.
     pub record: Option<Record<T>>,
 }
 
 impl<F, G> RepositoryFn<F, G> {
-    /// Reads through `read`, and writes through `write`, which says whether the
-    /// expected version was there. Operations expire 24 hours after they ended.
+    /// Returns a repository that reads through `read` and writes through `write`. `write`
+    /// returns whether the expected version was stored. Operations expire 24 hours after
+    /// they ended.
     #[must_use]
     pub fn new(read: F, write: G) -> Self {
         Self {
@@ -139,7 +140,7 @@ impl<F, G> RepositoryFn<F, G> {
         }
     }
 
-    /// How long an operation is kept after it ended.
+    /// Sets how long an operation is kept after it ended.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> Self {
         Self { ttl, ..self }
@@ -156,7 +157,7 @@ where
     E: Into<BoxError>,
     H: Into<BoxError>,
 {
-    /// The record with its version, whether it has expired or not.
+    /// Returns the record with its version, whether or not it has expired.
     async fn read(&self, id: &OperationId) -> Result<Option<Record<T>>, StoreError> {
         (self.read)(id.clone()).await.map_err(StoreError::from_any)
     }
@@ -175,7 +176,7 @@ where
         (self.write)(change).await.map_err(StoreError::from_any)
     }
 
-    /// Reads, takes a step, and writes, until nobody came in between.
+    /// Reads, takes a step and writes, until no concurrent write interferes.
     async fn change(
         &self,
         id: &OperationId,

@@ -1,46 +1,47 @@
-//! Whether a store is as durable as it promises to be.
+//! Health of a store: whether it is as durable as it promises.
 
 use std::fmt;
 
-/// What is known to keep a store from being as durable as it promises, as
-/// [`Store::health`](super::Store::health) found it.
+/// Known problems that keep a store from being as durable as it promises, as reported by
+/// [`Store::health`](super::Store::health).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// One each; none, if nothing is known.
+    /// One warning per problem; empty if no problem is known.
     pub warnings: Vec<HealthWarning>,
 }
 
 impl Health {
-    /// What these warnings say.
+    /// Returns the health with these warnings.
     #[must_use]
     pub fn new(warnings: Vec<HealthWarning>) -> Self {
         Self { warnings }
     }
 
-    /// Whether nothing is known against it.
+    /// Returns whether no problem is known.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.warnings.is_empty()
     }
 }
 
-/// One way to lose what was acknowledged.
+/// A way in which acknowledged writes can be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HealthWarning {
-    /// A setting of the server with which what it acknowledged can be lost.
+    /// A setting of the server that can lose acknowledged writes.
     Setting {
-        /// The setting, as its server calls it.
+        /// The name of the setting on its server.
         name: Box<str>,
-        /// What it is.
+        /// The value of the setting.
         value: Box<str>,
     },
-    /// The server is a standby or a replica: it may be behind, and takes no writes.
+    /// The server is a standby or a replica: it may lag behind, and takes no writes.
     Standby,
-    /// The file has no name any more: it is gone with the process.
+    /// The file was removed: its data is gone once the process ends.
     FileRemoved,
-    /// Another file has its name: whoever opens that does not find what is here.
+    /// Another file has replaced this one: a process that opens the path does not find this
+    /// data.
     FileReplaced,
 }
 

@@ -2,29 +2,29 @@ use std::{borrow::Cow, time::SystemTime};
 
 use crate::operation::{Progress, State};
 
-/// What an operation was before its latest change: its last versions, the
-/// oldest first.
+/// The last versions of an operation before the current one, the oldest first.
 ///
-/// Whoever follows an operation sees its record change, perhaps by several
-/// versions at a time; this tells what lay between. Of most operations their times tell
-/// all of it: of those it is made for whoever asks.
+/// A client that follows an operation may see its record change by several versions at a
+/// time. The history has the versions in between. `None` means that the operation's times
+/// determine the whole history, as for most operations; the history is then computed on
+/// demand.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History(Option<Box<[PastVersion]>>);
 
-/// What a client could see of an operation at an earlier version.
+/// The client-visible content of an operation at an earlier version.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PastVersion {
-    /// Where it stood, which was before its end.
+    /// The state at that version; never terminal.
     pub state: State,
-    /// When it had come to that.
+    /// The time of that version.
     pub at: Option<SystemTime>,
-    /// How far it had come.
+    /// The progress at that version.
     pub progress: Option<Box<Progress>>,
 }
 
 impl PastVersion {
-    /// An earlier version.
+    /// Returns an earlier version.
     #[must_use]
     pub fn new(state: State, at: Option<SystemTime>, progress: Option<Progress>) -> Self {
         Self {
@@ -36,22 +36,22 @@ impl PastVersion {
 }
 
 impl History {
-    /// So many versions are remembered: at the rate at which progress is
-    /// written, some seconds of them.
+    /// The number of versions kept: some seconds of them at the rate at which progress is
+    /// written.
     pub(crate) const DEPTH: usize = 16;
 
-    /// The history that these make, as far as it goes back.
+    /// Returns a history of the latest of these versions.
     pub(crate) fn new(past: Vec<PastVersion>) -> Self {
         let forgotten = past.len().saturating_sub(Self::DEPTH);
         Self(Some(past.into_iter().skip(forgotten).collect()))
     }
 
-    /// Whether the times of the operation tell it.
+    /// Whether the times of the operation determine the history.
     pub(crate) fn is_told(&self) -> bool {
         self.0.is_none()
     }
 
-    /// This one, and then `past`; `told` is what the times tell.
+    /// Returns this history followed by `past`; `told` computes the history from the times.
     pub(crate) fn and(self, past: PastVersion, told: impl FnOnce() -> Vec<PastVersion>) -> Self {
         let mut all = self.0.map_or_else(told, Vec::from);
         all.push(past);

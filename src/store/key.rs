@@ -1,26 +1,26 @@
-//! What makes two requests the same request, and what a store knows of that.
+//! Idempotency keys, and the state that a store keeps for each.
 
 use std::sync::Arc;
 
 use super::{FencingToken, Owner, Record};
 
-/// What makes two requests the same request: one name, sent by one owner. The same
-/// name sent by another owner is another key.
+/// Identifies repeated requests: one name, sent by one owner. The same name sent by another
+/// owner is a different key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// Whose it is. A key that is nobody's is apart from everybody's.
+    /// The owner of the key. A key without an owner differs from the keys of all owners.
     pub owner: Option<Owner>,
-    /// What the client sent as its `Idempotency-Key`.
+    /// The `Idempotency-Key` that the client sent.
     pub name: Arc<str>,
-    /// A digest of the request that came with it.
+    /// A digest of the request that carried the key.
     pub fingerprint: [u8; 32],
 }
 
-/// Begins what is not the bare name of a key that is nobody's.
+/// The first character of every scoped name but the plain name of a key without an owner.
 const MARK: char = '@';
 
 impl IdempotencyKey {
-    /// A key of `owner`, or nobody's.
+    /// Returns a key of `owner`, or a key without an owner.
     #[must_use]
     pub fn new(owner: Option<Owner>, name: impl Into<Arc<str>>, fingerprint: [u8; 32]) -> Self {
         Self {
@@ -30,12 +30,12 @@ impl IdempotencyKey {
         }
     }
 
-    /// Owner and name as one text, which is that of no other owner or name: for a
-    /// store to file the key under.
+    /// Returns owner and name as one text, unique to them, under which a store can file the
+    /// key.
     ///
-    /// It is the name, if it is nobody's and begins with no `@`; else an `@`, the length
-    /// of the owner in bytes with a `:`, the owner, and the name; of nobody only an `@`
-    /// and the name.
+    /// With an owner, the text is an `@`, the length of the owner in bytes with a `:`, the
+    /// owner, and the name. Without an owner, the text is the name, with an `@` in front if
+    /// the name begins with `@`.
     ///
     /// ```
     /// use tower_operations::store::{IdempotencyKey, Owner};
@@ -62,24 +62,25 @@ impl IdempotencyKey {
     }
 }
 
-/// What a store knows of an [`IdempotencyKey`].
+/// The state of an [`IdempotencyKey`] in a store.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reservation<T> {
-    /// It was free and is reserved now; this token settles or releases it.
+    /// The key was free and is now reserved. This token completes or releases the
+    /// reservation.
     Reserved(FencingToken),
     /// The same request is being answered elsewhere.
     InProgress,
-    /// The same request made this operation. The record may lack its result, which
-    /// [`Store::get`](super::Store::get) reads.
+    /// The same request made this operation. The record may lack its result;
+    /// [`Store::get`](super::Store::get) reads it.
     Operation(Arc<Record<T>>),
-    /// The same request made this operation, which was [forgotten] before it expired.
+    /// The same request made this operation, which was [deleted] before it expired.
     ///
-    /// [forgotten]: super::Repository::delete
+    /// [deleted]: super::Repository::delete
     Deleted(Arc<Record<T>>),
-    /// The same request was answered early, with this.
+    /// The same request was answered early, with this answer.
     Answered(Arc<T>),
-    /// Another request came with this key.
+    /// A different request came with this key.
     Mismatch,
 }
 

@@ -1,4 +1,4 @@
-//! Powers lent to a store that lacks them.
+//! Adapters that add a capability to a store that lacks it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::operation::{OperationId, Outcome, Progress};
 
-/// Lends [`Watch`] to a store by reading again and again.
+/// Adds [`Watch`] to a store by reading repeatedly.
 ///
-/// Every wait costs a read an interval; use it where the store cannot tell of a
-/// change itself.
+/// Every wait costs one read per interval. Use it where the store cannot notify of changes
+/// itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,12 +29,11 @@ pub struct Polling<R> {
     interval: Duration,
 }
 
-/// Reading more often than this is asking for trouble.
+/// The shortest interval, so that a wait does not become a busy loop.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl<R> Polling<R> {
-    /// Reads every `interval`, but at the most once a millisecond, while somebody
-    /// waits.
+    /// Reads every `interval` while somebody waits, but at most once a millisecond.
     #[must_use]
     pub fn new(inner: R, interval: Duration) -> Self {
         Self {
@@ -90,15 +89,15 @@ where
     }
 }
 
-/// More than any wait, and little enough to be added to any moment.
+/// Longer than any wait, and short enough to be added to any `Instant`.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Lends [`Lease`] to a store that only one process writes to.
+/// Adds [`Lease`] to a store that only one process writes to.
 ///
-/// Nothing is ever taken over: there is nobody to do it. So it is no store for requests
-/// that are handed off: what a queue loses is lost, and what it delivers twice may run
-/// twice. A cancel that goes through this handle or a clone of it reaches the running work
-/// at once.
+/// Nothing is ever reclaimed, because there is no other node. The store is therefore
+/// unsuitable for requests that are dispatched through a queue: a request that the queue
+/// loses is lost, and one that it delivers twice may run twice. A cancel through this
+/// handle or a clone of it reaches the running work at once.
 #[derive(Debug, Clone)]
 pub struct SingleNode<R> {
     inner: R,
@@ -106,7 +105,8 @@ pub struct SingleNode<R> {
 }
 
 impl<R> SingleNode<R> {
-    /// The only handle by which operations are written from now on.
+    /// Wraps a store. From now on operations are written only through this handle and its
+    /// clones.
     #[must_use]
     pub fn new(inner: R) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl<R> SingleNode<R> {
         }
     }
 
-    /// Tells the holder that its operation was ended from outside.
+    /// Notifies the holder that its operation was ended from outside.
     fn overruled<T>(&self, write: &Written<T>) {
         if let Written::Done(record) = write
             && let Some(node) = record.node()
@@ -126,7 +126,7 @@ impl<R> SingleNode<R> {
 }
 
 impl<R> Polling<R> {
-    /// The holder learns by renewing its leases.
+    /// Does nothing: the holder learns of the end when it renews its leases.
     fn overruled<T>(&self, _: &Written<T>) {}
 }
 
@@ -154,7 +154,7 @@ impl<R: Repository> Lease for SingleNode<R> {
         Ok(Vec::new())
     }
 
-    /// There is nobody else who could hold it: the token stays as it is.
+    /// No other node can hold the operation, so the token does not change.
     async fn claim(
         &self,
         _: &LeaseConfig,
@@ -255,7 +255,7 @@ impl<R: Lease> Lease for Polling<R> {
     }
 }
 
-/// What the inner store can do itself goes on to it as it is.
+/// Forwards the capabilities of the inner store unchanged.
 macro_rules! forward {
     ($adaptor:ident) => {
         impl<R: Store> Store for $adaptor<R> {

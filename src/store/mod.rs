@@ -1,53 +1,52 @@
-//! Where operations are *kept*: the traits with their laws, and the stores.
+//! Stores keep operations: the traits with their laws, and the stores of this crate.
 //!
-//! | trait | what it can do | who needs it |
+//! | trait | capability | required by |
 //! | --- | --- | --- |
 //! | [`Store`] | read | [`PollService::read_only`](crate::PollService::read_only) |
 //! | [`Repository`] | write, conditionally | the layer, [`PollService::new`](crate::PollService::new) |
 //! | [`Watch`] | wait for a change | the same |
-//! | [`Lease`] | say who runs what, and who died | the layer |
+//! | [`Lease`] | track which node runs an operation, and reclaim operations of dead nodes | the layer |
 //! | [`IdempotencyKeys`] | run a repeated request once | a repeated `Idempotency-Key` |
 //! | [`List`] | enumerate | listings |
-//! | [`Purge`] | remove what expired | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
+//! | [`Purge`] | delete expired operations | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
 //!
-//! [`MemoryStore`] has every power. [`StoreFn`] reads through a closure,
-//! [`RepositoryFn`] reads and writes through two. [`AnyStore`] is a store
-//! chosen at run time. [`Polling`] and [`SingleNode`] lend the powers to wait
-//! and to lease to a store that lacks them.
+//! [`MemoryStore`] has every capability. [`StoreFn`] reads through a closure,
+//! [`RepositoryFn`] reads and writes through two. [`AnyStore`] is a store chosen at run
+//! time. [`Polling`] adds [`Watch`] to a store that lacks it, [`SingleNode`] adds
+//! [`Lease`].
 //!
 //! # Laws
-//! The laws stand on the traits as *Semantics*, by these numbers. With the
-//! feature `conformance`, the module of that name checks each of them on any
-//! store.
+//! Each trait lists its laws under *Semantics*, by these numbers. With the feature
+//! `conformance`, the module of that name checks each law on any store.
 //!
-//! 1. *Create* is atomic and durable when it returns. The same id or key again
-//!    gives the existing operation to the same owner, with its result or without. An id of another owner is
-//!    *taken*; a key of another owner is another key, which says and changes
-//!    nothing. The key of an operation that was forgotten says so until the
-//!    operation would have expired. A read from any node sees it at once.
-//! 2. Start, progress and outcome are conditional on *not terminal and my
-//!    token*; a change asked for from outside names a version. Of two racing
-//!    finishes one wins and the other learns that it lost. The same write
-//!    repeated by the same holder succeeds: it is the same write.
+//! 1. *Create* is atomic and durable when it returns. A create with the same id or key
+//!    again returns the existing operation to the same owner, with or without its result.
+//!    An id of another owner is *taken*. A key of another owner is a different key: it
+//!    reveals nothing and changes nothing. The key of a deleted operation reports the
+//!    deletion until the operation would have expired. A read from any node sees a created
+//!    operation at once.
+//! 2. Start, progress and outcome are conditional on *not terminal and my token*. A change
+//!    requested from outside names a version. Of two racing finishes one wins and the other
+//!    learns that it lost. A write that the same holder repeats succeeds, because it is the
+//!    same write.
 //! 3. Terminal is final. A late writer changes nothing.
-//! 4. The version grows by one with every change; a version that was seen never
-//!    comes back with other content, not even after a crash.
-//! 5. Waiting for a change misses none made after the version that was named,
-//!    on any node, and returns within its time.
-//! 6. A lease is taken over only with a higher fencing token, durably; a holder
-//!    that lost it is refused. Renewal may be asynchronous.
-//! 7. A recorded response comes back byte for byte; repeated headers, their
-//!    order and values that are not UTF-8 included. A read for another owner
-//!    comes without it.
-//! 8. Expired is absent. Purging is batched and never touches what is not
-//!    terminal.
-//! 9. Errors keep their source and say whether trying again can help.
-//! 10. Stored formats are versioned: a release reads what older ones wrote.
+//! 4. The version grows by one with every change. A version that was seen never comes back
+//!    with other content, not even after a crash.
+//! 5. Waiting for a change misses no change after the named version, on any node, and
+//!    returns within its time.
+//! 6. A lease is reclaimed only with a higher fencing token, durably. A holder that lost
+//!    its lease is refused. Renewal may be asynchronous.
+//! 7. A recorded response comes back byte for byte, including repeated headers, their order
+//!    and values that are not UTF-8. A read for another owner comes without the response.
+//! 8. An expired operation is absent. Purging is batched and never touches operations that
+//!    are not terminal.
+//! 9. Errors keep their source and report whether a retry can help.
+//! 10. Stored formats are versioned: a release reads what older releases wrote.
 //!
-//! # A store of your own
-//! [`Record`] knows every conditional change as a pure function from one record
-//! to the next; a store only has to make the step atomic. This one keeps its
-//! records in a map under a lock:
+//! # Custom stores
+//! [`Record`] implements every conditional change as a pure function from one record to the
+//! next. A store only has to make the step atomic. This store keeps its records in a map
+//! under a lock:
 //!
 //! ```
 #![doc = include_str!("custom_store.rs")]

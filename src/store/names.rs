@@ -1,26 +1,26 @@
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
-/// Counts the changes of one operation, from 1.
+/// Counts the changes of an operation, starting at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(NonZeroU64);
 
 impl Version {
-    /// The version an operation is created with.
+    /// The version of a newly created operation.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
 
-    /// The version after this one.
+    /// Returns the version after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The version as a number, from 1.
+    /// Returns the version as a number, starting at 1.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0.get()
     }
 
-    /// The version with this number; 0 is none.
+    /// Returns the version with this number, or `None` for 0.
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {
         NonZeroU64::new(number).map(Self)
@@ -33,39 +33,40 @@ impl fmt::Display for Version {
     }
 }
 
-/// Says which holder of an operation's lease is the latest: a write with an
-/// older token is refused.
+/// Identifies the latest holder of an operation's lease: a write with an older token is
+/// refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(
-    /// One more than its number, so that no token takes no room of its own.
+    /// Stored as number + 1 so that `Option<FencingToken>` has a niche.
     NonZeroU64,
 );
 
 impl FencingToken {
-    /// The token of what nobody holds.
+    /// The token of an operation without a holder.
     pub const NONE: Self = Self(NonZeroU64::MIN);
 
-    /// A token that nobody else has: of 62 bits, so that it and those after it
-    /// fit into a signed number.
+    /// Returns a unique token of 62 bits, so that the token and its successors fit into a
+    /// signed number.
     #[must_use]
     pub fn random() -> Self {
-        // All but the version and the variant is random.
+        // The lower half of a version 4 UUID is random, except for its two variant bits.
         Self::from_number(uuid::Uuid::new_v4().as_u64_pair().1 & (u64::MAX >> 2))
     }
 
-    /// The token that fences this one out.
+    /// Returns the token that fences this one out.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The token as a number.
+    /// Returns the token as a number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0.get() - 1
     }
 
-    /// The token with this number; `u64::MAX` is none, and becomes the one before.
+    /// Returns the token with this number. No token has the number `u64::MAX`; it becomes
+    /// `u64::MAX - 1`.
     #[must_use]
     pub const fn from_number(number: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(number))
@@ -78,46 +79,46 @@ impl fmt::Debug for FencingToken {
     }
 }
 
-/// Names one running instance of the application: one process, or one layer
-/// with its clones. A restart is another node.
+/// The name of one running instance of the application: one process, or one layer with its
+/// clones. A restart is another node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// A node that no other has the name of.
+    /// Returns a node with a unique generated name.
     #[must_use]
     #[allow(clippy::new_without_default)] // a default value would have to be a constant
     pub fn new() -> Self {
         Self(uuid::Uuid::new_v4().to_string().into())
     }
 
-    /// A node with a name of yours. It must differ from that of every other
-    /// node, and of every earlier start of this one.
+    /// Returns a node with a name of yours. It must differ from the name of every other
+    /// node, and of every earlier start of this node.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whose operation it is. An operation without an owner is nobody's, which is
-/// not the same as everybody's.
+/// The owner of an operation. An operation without an owner belongs to nobody, and is not
+/// accessible to everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(Arc<str>);
 
 impl Owner {
-    /// An owner by the name that the application knows it under.
+    /// Returns an owner with the name that the application uses.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! What stores are asked with, and some of what they answer.
+//! Arguments of store calls, and some of their results.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,41 +8,40 @@ use http::Method;
 use super::{FencingToken, IdempotencyKey, NodeId, Owner, Record};
 use crate::operation::{OperationId, State, StateSet};
 
-/// An operation to be created.
+/// An operation to create.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewOperation {
-    /// Its name.
+    /// The id of the operation.
     pub id: OperationId,
-    /// The token of its first holder, which nobody else has: by it a creator
-    /// knows its own operation again, and the late holder of an earlier one of
-    /// this id is shut out.
+    /// The token of the first holder, unique to it. A creator recognizes its own operation
+    /// by the token, and a late holder of an earlier operation with this id is fenced out.
     pub token: FencingToken,
-    /// Whose it is.
+    /// The owner of the operation.
     pub owner: Option<Owner>,
-    /// Whether the application knows owners. Operations without an owner then count as
-    /// one owner's, in a store that gives each owner a share.
+    /// Whether the application uses owners. If so, a store with a share per owner counts
+    /// all operations without an owner as those of one owner.
     pub owners_known: bool,
     /// The method of the request.
     pub method: Option<Method>,
     /// The name of this kind of operation.
     pub name: Option<Arc<str>>,
-    /// Who is going to run it; `None` if nobody holds it yet.
+    /// The lease of the node that will run the operation; `None` if no node holds it yet.
     pub lease: Option<LeaseConfig>,
-    /// Whether its holder runs it already: it is running from its first version on,
-    /// started once.
+    /// Whether the holder already runs the operation. The operation is then running from
+    /// its first version on, and started once.
     pub is_running: bool,
-    /// The key under which a repetition finds it again; of the same owner.
+    /// The key under which a repeated request finds the operation; of the same owner.
     pub key: Option<IdempotencyKey>,
     /// The token of a [reservation](super::IdempotencyKeys::reserve) of that key.
     pub reservation: Option<FencingToken>,
-    /// What whoever takes it over needs to run it again; its form is the
-    /// caller's.
+    /// The data needed to rerun the operation after its lease is reclaimed, in a format
+    /// chosen by the caller.
     pub request: Option<Bytes>,
 }
 
 impl NewOperation {
-    /// An operation that is nobody's and held by nobody.
+    /// An operation without an owner and without a holder.
     #[must_use]
     pub fn new(id: OperationId) -> Self {
         Self {
@@ -60,7 +59,7 @@ impl NewOperation {
         }
     }
 
-    /// Sets whose it is, and so is its key.
+    /// Sets the owner of the operation and of its key.
     #[must_use]
     pub fn owner(mut self, owner: Option<Owner>) -> Self {
         if let Some(key) = &mut self.key {
@@ -84,7 +83,7 @@ impl NewOperation {
         Self { name, ..self }
     }
 
-    /// Sets who is going to run it.
+    /// Sets the lease of the node that will run the operation.
     #[must_use]
     pub fn lease(self, lease: LeaseConfig) -> Self {
         Self {
@@ -93,7 +92,7 @@ impl NewOperation {
         }
     }
 
-    /// Its holder runs it already.
+    /// Marks the operation as already run by its holder.
     #[must_use]
     pub fn running(self) -> Self {
         Self {
@@ -102,8 +101,8 @@ impl NewOperation {
         }
     }
 
-    /// Sets the key under which a repetition finds it again. It becomes a key of the
-    /// operation's owner, whoever's it was.
+    /// Sets the key under which a repeated request finds the operation. The key's owner
+    /// becomes the operation's owner, whatever it was before.
     #[must_use]
     pub fn key(self, key: IdempotencyKey) -> Self {
         let key = IdempotencyKey {
@@ -116,14 +115,13 @@ impl NewOperation {
         }
     }
 
-    /// Sets what is needed to run it again. It is kept while the operation is
-    /// live.
+    /// Sets the data needed to rerun the operation. It is kept while the operation is live.
     #[must_use]
     pub fn request(self, request: Option<Bytes>) -> Self {
         Self { request, ..self }
     }
 
-    /// Sets the token by which the key was reserved.
+    /// Sets the token under which the key was reserved.
     #[must_use]
     pub fn reservation(self, token: FencingToken) -> Self {
         Self {
@@ -133,13 +131,13 @@ impl NewOperation {
     }
 }
 
-/// The right of a node to run an operation, for a time. By default a node without
-/// a name of its own, and 30 seconds.
+/// The right of a node to run an operation, for a limited time. The default is a node with
+/// a generated name, and 30 seconds.
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
     /// The node.
     pub node: NodeId,
-    /// How long the lease lasts without being renewed.
+    /// The time the lease lasts without renewal.
     pub term: Duration,
 }
 
@@ -152,7 +150,7 @@ impl Default for LeaseConfig {
     }
 }
 
-/// An operation that a node holds, with the token it holds it by.
+/// An operation that a node holds, with its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseHandle {
     /// The operation.
@@ -161,33 +159,35 @@ pub struct LeaseHandle {
     pub token: FencingToken,
 }
 
-/// An operation whose lease was taken over.
+/// An operation whose lease was reclaimed.
 #[derive(Debug)]
 pub struct Reclaimed<T> {
-    /// The operation. The record's token is the new holder's.
+    /// The operation. The record's token is that of the new holder.
     pub record: Arc<Record<T>>,
-    /// What it was [created](NewOperation::request) with, for running it again.
+    /// The request that the operation was [created](NewOperation::request) with, to rerun
+    /// it.
     pub request: Option<Bytes>,
 }
 
-/// Which operations to list: those of one owner, newest first.
+/// A query for the operations of one owner, newest first.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ListQuery {
-    /// Whose; `None` lists what is nobody's.
+    /// The owner; `None` lists operations without an owner.
     pub owner: Option<Owner>,
-    /// Only those in one of these states.
+    /// Only operations in one of these states.
     pub states: StateSet,
-    /// At most so many.
+    /// The maximum number of operations.
     pub limit: usize,
-    /// A page ends with the operation whose result brings its results to so many bytes.
+    /// The maximum size of a page in bytes of results. The page ends with the operation
+    /// whose result reaches this size.
     pub max_bytes: usize,
-    /// Only what comes after the page that gave this cursor.
+    /// Only operations after the page that returned this cursor.
     pub after: Option<Cursor>,
 }
 
 impl ListQuery {
-    /// The newest `limit` operations of `owner`.
+    /// A query for the newest `limit` operations of `owner`.
     #[must_use]
     pub fn new(owner: Option<Owner>, limit: usize) -> Self {
         Self {
@@ -199,20 +199,21 @@ impl ListQuery {
         }
     }
 
-    /// Ends a page with the operation whose result brings its results to so many bytes,
-    /// so that a page is bounded by that and the largest result.
+    /// Sets the maximum size of a page in bytes of results. The page ends with the
+    /// operation whose result reaches this size, so a page is bounded by this size plus the
+    /// largest result.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
     }
 
-    /// Only those in this state.
+    /// Limits the list to operations in this state.
     #[must_use]
     pub fn state(self, state: State) -> Self {
         self.states([state])
     }
 
-    /// Only those in one of these states.
+    /// Limits the list to operations in one of these states.
     #[must_use]
     pub fn states(self, states: impl IntoIterator<Item = State>) -> Self {
         Self {
@@ -221,7 +222,7 @@ impl ListQuery {
         }
     }
 
-    /// Only what comes after the page that gave this cursor.
+    /// Limits the list to operations after the page that returned this cursor.
     #[must_use]
     pub fn after(self, cursor: Cursor) -> Self {
         Self {
@@ -231,18 +232,19 @@ impl ListQuery {
     }
 }
 
-/// Where the next page begins. Its text is the store's own, and goes into a URL as it is.
+/// The position where the next page begins. Its text is specific to the store, and goes
+/// into a URL as it is.
 ///
-/// It continues the list that it came from, for the same owner and the same filters, and
-/// no other. The stores of this crate give cursors that nobody else can read or make up.
+/// A cursor continues the list that returned it, for the same owner and the same filters,
+/// and no other list. Only the stores of this crate can read or make their own cursors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Arc<str>);
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
     /// The operations, newest first.
     pub records: Vec<Arc<Record<T>>>,
-    /// Where the next page begins; `None` on the last one.
+    /// The position where the next page begins; `None` on the last page.
     pub next: Option<Cursor>,
 }

@@ -6,40 +6,39 @@ use super::{
 };
 use crate::operation::{OperationId, Payload};
 
-/// Reading operations.
+/// Reads operations.
 ///
 /// # Semantics
-/// * A read sees every write that returned before it began, on any node (law
-///   1).
-/// * What has expired is absent (law 8).
-/// * A result comes back as it was recorded, and to another owner's reader not at all
-///   (law 7).
+/// * A read sees every write that returned before the read began, on any node (law 1).
+/// * An expired operation is absent (law 8).
+/// * A result comes back as it was recorded. A reader that acts for another owner never
+///   gets the result (law 7).
 pub trait Store: Send + Sync + 'static {
-    /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse)
-    /// for the layer, any type of yours otherwise.
+    /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse) for the
+    /// layer, any type of yours otherwise.
     type Output: Payload;
 
-    /// The operation as it is now; `None` if there is none.
+    /// Returns the current operation, or `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn get(&self, id: &OperationId) -> impl Future<Output = Found<Self::Output>> + Send;
 
-    /// The same without waiting, from a store that never has to: a poll then
-    /// allocates no future. `None` means: ask [`get`](Self::get).
+    /// Returns the operation without waiting, from a store that never has to wait. A poll
+    /// then allocates no future. `None` means: call [`get`](Self::get).
     fn get_now(&self, id: &OperationId) -> Option<Found<Self::Output>> {
         let _ = id;
         None
     }
 
-    /// The operation for a reader that acts for `owner`. Another owner's comes without
-    /// its result, as if it had ended without one.
+    /// Returns the operation for a reader that acts for `owner`. An operation of another
+    /// owner comes without its result, as if it had ended without one.
     ///
-    /// A store overrides it so that nothing of that result is read: somebody else's
-    /// operation then costs a reader no more than an unknown id.
+    /// A store overrides this method so that it does not read a result only to drop it.
+    /// Another owner's operation then costs a reader no more than an unknown id.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get).
+    /// The same as [`get`](Self::get).
     fn get_for(
         &self,
         id: &OperationId,
@@ -48,25 +47,25 @@ pub trait Store: Send + Sync + 'static {
         async move { Ok(readable(self.get(id).await?, owner)) }
     }
 
-    /// [`get_for`](Self::get_for) without waiting, as [`get_now`](Self::get_now).
+    /// [`get_for`](Self::get_for) without waiting, like [`get_now`](Self::get_now).
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<Self::Output>> {
         let found = self.get_now(id)?;
         Some(found.map(|record| readable(record, owner)))
     }
 
-    /// Whether the store is as durable as it promises: settings of its server, the file
-    /// that it writes to. By default nothing is known against it.
+    /// Reports whether the store is as durable as it promises, judged by the settings of
+    /// its server or by the file that it writes to. The default reports no problem.
     ///
-    /// [`Recovery`](crate::Recovery) asks once a term, and warns of what is new.
+    /// [`Recovery`](crate::Recovery) checks once per lease term, and warns of new problems.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn health(&self) -> impl Future<Output = Result<Health, StoreError>> + Send {
         std::future::ready(Ok(Health::default()))
     }
 }
 
-/// The record as a reader gets it that acts for `owner`.
+/// Returns the record for a reader that acts for `owner`.
 fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<Arc<Record<T>>> {
     let record = record?;
     Some(match record.owner() == owner {
@@ -75,25 +74,25 @@ fn readable<T>(record: Option<Arc<Record<T>>>, owner: Option<&Owner>) -> Option<
     })
 }
 
-/// A future whose type is out of sight.
+/// A boxed future.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a read answers.
+/// The answer to a read.
 pub(crate) type Found<T> = Result<Option<Arc<Record<T>>>, StoreError>;
 
-/// Waiting for a change.
+/// Waits for changes.
 ///
 /// # Semantics
-/// Law 5: no change after `since` is missed, on whichever node it is made, and
-/// the call returns within `at_most`. Implementations subscribe before they
-/// check. What came between the version that was named and the record that is
-/// returned is in that record's [history](Record::history).
+/// Law 5: no change after `since` is missed, on whichever node it is made, and the call
+/// returns within `at_most`. Implementations subscribe before they check. The versions
+/// between `since` and the returned record are in that record's [history](Record::history).
 pub trait Watch: Store {
-    /// Returns the operation as soon as its version is not `since`, or as it is
-    /// after `at_most`; `None` if there is none, or as soon as it is forgotten.
+    /// Returns the operation as soon as its version is not `since`, or the current
+    /// operation after `at_most`. Returns `None` if the operation does not exist, or as
+    /// soon as it is deleted.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn changed(
         &self,
         id: &OperationId,
@@ -101,11 +100,11 @@ pub trait Watch: Store {
         at_most: Duration,
     ) -> impl Future<Output = Found<Self::Output>> + Send;
 
-    /// The same for a reader that acts for `owner`: what it returns is as
-    /// [`get_for`](Store::get_for) gives it.
+    /// [`changed`](Self::changed) for a reader that acts for `owner`. The returned
+    /// operation is as [`get_for`](Store::get_for) returns it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn changed_for(
         &self,
         id: &OperationId,
@@ -117,45 +116,45 @@ pub trait Watch: Store {
     }
 }
 
-/// Saying who runs what, and finding what nobody runs any more.
+/// Tracks which node runs an operation, and finds operations that no node runs any more.
 ///
 /// # Semantics
-/// Law 6: a lease that was not renewed within its term, or was released, may be
-/// taken over, by one node, with a higher fencing token, durably; from then on the
-/// earlier holder's writes are refused. Renewal may be asynchronous.
+/// Law 6: a lease that was not renewed within its term, or was released, may be reclaimed
+/// by one node, with a higher fencing token, durably. From then on the writes of the
+/// earlier holder are refused. Renewal may be asynchronous.
 pub trait Lease: Repository {
-    /// Extends the leases on all of `held`, in one statement. Answers those
-    /// that the node holds no more: taken over, ended from outside, gone.
+    /// Renews the leases on all of `held`, in one statement. Returns the leases that the
+    /// node no longer holds: reclaimed, ended from outside, or gone.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn renew(
         &self,
         lease: &LeaseConfig,
         held: &[LeaseHandle],
     ) -> impl Future<Output = Result<Vec<LeaseHandle>, StoreError>> + Send;
 
-    /// Takes over at most `limit` operations whose lease has expired. What they
-    /// were created with, for running them again, comes along.
+    /// Reclaims at most `limit` operations with an expired lease. Each comes with the
+    /// request that it was created with, so that it can be rerun.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn reclaim(
         &self,
         lease: &LeaseConfig,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Reclaimed<Self::Output>>, StoreError>> + Send;
 
-    /// Takes over at most `limit` operations that certainly nobody holds: their lease was
-    /// [released](Self::release), or their holder is known to be gone, and not merely
-    /// silent. [`take_over`](Self::reclaim) takes these as well; this may be asked
-    /// before it is known whether silent holders had a chance to renew.
+    /// Reclaims at most `limit` operations that certainly have no holder: their lease was
+    /// [released](Self::release), or their holder is known to be gone and not merely
+    /// silent. [`reclaim`](Self::reclaim) includes these operations. This method may be
+    /// called before it is known whether silent holders had a chance to renew.
     ///
-    /// By default there are none: a store that cannot tell what was released from what
-    /// has lapsed has both taken over by `reclaim`.
+    /// The default returns none: a store that cannot distinguish released from expired
+    /// leases leaves both to `reclaim`.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn reclaim_released(
         &self,
         lease: &LeaseConfig,
@@ -165,49 +164,50 @@ pub trait Lease: Repository {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// Takes an operation over from whoever holds it by `held.token`, with a higher
-    /// token, whether its lease is over or not: for work that is handed on. Of all
-    /// who claim by one token one succeeds. The lease is for `lease.term` from now on.
+    /// Acquires an operation from the holder with `held.token`, with a higher token,
+    /// whether or not its lease has expired. This serves work that is dispatched elsewhere.
+    /// Of all claims with the same token one succeeds. The lease lasts `lease.term` from
+    /// now on.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if it is not known whether it happened.
+    /// [`StoreError::Unavailable`] if it is not known whether the claim happened.
     fn claim(
         &self,
         lease: &LeaseConfig,
         held: &LeaseHandle,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
-    /// Gives up the leases on `held`: they count as expired at once. What is
-    /// not held by these tokens is left alone.
+    /// Releases the leases on `held`: they count as expired at once. An operation that is
+    /// not held by its token in `held` is left alone.
     ///
-    /// A renewal by the same token that comes later, since it was on its way, brings none
-    /// of them back: to [`renew`](Self::renew) they are lost. A store that cannot tell what
-    /// was released from what has lapsed need not know.
+    /// A renewal with the same token that arrives after the release restores no lease:
+    /// [`renew`](Self::renew) reports the lease as lost. A store that cannot distinguish
+    /// released from expired leases is exempt from this.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Ready once leases were [released](Self::release) on any node after this call, polled
-    /// or not.
+    /// Completes once a lease is [released](Self::release) on any node after this call,
+    /// even if the future was not polled before.
     ///
-    /// This is a wake-up, which may be missed, and may come without a release.
+    /// This is a wake-up: it may be missed, and it may come without a release.
     ///
-    /// By default it is never ready: what was released is found by those who look now and
-    /// then.
+    /// By default the future never completes. Released leases are then found by periodic
+    /// checks.
     fn released(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
 
-    /// Removes at most `limit` expired operations, for the recovery of a store in which
-    /// they stay until that is done, and says how many it removed. Any number of nodes may
-    /// do so at once.
+    /// Deletes at most `limit` expired operations and returns how many it deleted, for the
+    /// recovery of a store that keeps expired operations until they are deleted. Any number
+    /// of nodes may call this at once.
     ///
-    /// By default it is `None`: nobody need come again. What expires leaves the store by
-    /// itself, or the application calls [`Purge::purge`].
+    /// The default is `None`: no further call is needed. Expired operations leave the store
+    /// by themselves, or the application calls [`Purge::purge`].
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn purge_expired(
         &self,
         limit: usize,
@@ -216,14 +216,14 @@ pub trait Lease: Repository {
         std::future::ready(Ok(None))
     }
 
-    /// Returns as soon as operations that `node` holds were ended from outside,
-    /// with their ids, or with none after `at_most`.
+    /// Returns the ids of operations that `node` holds and that were ended from outside, as
+    /// soon as there are any, or none after `at_most`.
     ///
-    /// This is a wake-up: it may name operations that the node holds no more,
-    /// and may miss some; [`renew`](Self::renew) has the truth.
+    /// This is a wake-up: it may name operations that the node no longer holds, and may
+    /// miss some. [`renew`](Self::renew) is authoritative.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn revoked(
         &self,
         node: &NodeId,
@@ -231,24 +231,24 @@ pub trait Lease: Repository {
     ) -> impl Future<Output = Result<Vec<OperationId>, StoreError>> + Send;
 }
 
-/// Reserving the key of a request before there is an operation, so that a
-/// repetition runs nothing twice.
+/// Reserves the key of a request before its operation exists, so that a repeated request
+/// does not run twice.
 ///
 /// # Semantics
-/// Law 1: of any number of reservations of a free key at the same moment, on
-/// any nodes, one is [`Reservation::Reserved`]. A reservation that is neither
-/// settled nor released lapses after its term. A key given to
-/// [`Repository::create`] is bound to the operation it made. A key is one by its owner
-/// and its name: nothing that happens to it is seen through another owner's.
+/// Law 1: of any number of reservations of a free key at the same moment, on any nodes, one
+/// is [`Reservation::Reserved`]. A reservation that is neither completed nor released
+/// expires after its term. A key given to [`Repository::create`] is bound to the created
+/// operation. A key is identified by its owner and its name: nothing that happens to it is
+/// visible through a key of another owner.
 pub trait IdempotencyKeys: Repository {
-    /// Reserves `key` for `term`, under a token of the caller's
-    /// ([`FencingToken::random`]). The same again is
-    /// [`Reservation::Reserved`] again, for `term` from now on: so an error can
-    /// be tried away, and a reservation renewed.
+    /// Reserves `key` for `term`, under a token chosen by the caller
+    /// ([`FencingToken::random`]). The same call again returns [`Reservation::Reserved`]
+    /// again, for `term` from now on. Callers can therefore retry after an error, and renew
+    /// a reservation.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked,
-    /// [`StoreError::Full`] or [`StoreError::FullForOwner`] if it has no room.
+    /// [`StoreError::Unavailable`] if the store cannot be reached, [`StoreError::Full`] or
+    /// [`StoreError::FullForOwner`] if it has no room.
     fn reserve(
         &self,
         key: &IdempotencyKey,
@@ -256,11 +256,11 @@ pub trait IdempotencyKeys: Repository {
         term: Duration,
     ) -> impl Future<Output = Result<Reservation<Self::Output>, StoreError>> + Send;
 
-    /// Keeps an early answer under a reserved key, for repetitions; true also
-    /// when it was kept before. False if the reservation has lapsed.
+    /// Stores an early answer under a reserved key, for repeated requests. Returns true
+    /// also if the answer was stored before, and false if the reservation has expired.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn complete(
         &self,
         key: &IdempotencyKey,
@@ -268,10 +268,10 @@ pub trait IdempotencyKeys: Repository {
         answer: Self::Output,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Frees a reserved key. False if the reservation has lapsed.
+    /// Frees a reserved key. Returns false if the reservation has expired.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn release_reservation(
         &self,
         key: &IdempotencyKey,
@@ -279,37 +279,38 @@ pub trait IdempotencyKeys: Repository {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
 
-/// Enumerating operations.
+/// Lists operations.
 ///
 /// # Semantics
-/// Newest first, of one owner only; a cursor continues where its page ended,
-/// whatever was created since. What has expired is absent (law 8). A page may have fewer
-/// operations than asked for and be followed by others, but has one at least.
+/// A list has the operations of one owner only, newest first. A cursor continues where its
+/// page ended, whatever was created since. Expired operations are absent (law 8). A page
+/// may have fewer operations than requested and be followed by others, but has at least
+/// one.
 ///
-/// A cursor belongs to its list, by owner and states, on every node of the store. A cursor
-/// of another list, or one that was made up, is refused. It reveals nothing to its reader,
-/// such as how many operations others create.
+/// A cursor belongs to its list, identified by owner and states, on every node of the
+/// store. A cursor of another list, or a forged one, is refused. A cursor reveals nothing
+/// to its reader, such as how many operations others create.
 pub trait List: Store {
-    /// A page of operations.
+    /// Returns a page of operations.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the cursor is none of this list's,
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Refused`] if the cursor does not belong to this list,
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn list(
         &self,
         query: &ListQuery,
     ) -> impl Future<Output = Result<Page<Self::Output>, StoreError>> + Send;
 }
 
-/// Removing what has expired.
+/// Deletes expired operations.
 ///
 /// # Semantics
-/// Law 8: only what has expired is removed, at most `limit` a call, and what is
-/// not terminal never expires.
+/// Law 8: only expired operations are deleted, at most `limit` per call. Operations that
+/// are not terminal never expire.
 pub trait Purge: Store {
-    /// Removes at most `limit` expired operations and says how many it removed.
+    /// Deletes at most `limit` expired operations and returns how many it deleted.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be asked.
+    /// [`StoreError::Unavailable`] if the store cannot be reached.
     fn purge(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }

@@ -2,17 +2,17 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bound {
-    /// How many operations are in flight.
+    /// The number of operations in flight.
     InFlight,
-    /// How many of one owner's are.
+    /// The number of operations in flight of one owner.
     InFlightPerOwner,
-    /// How much the store keeps.
+    /// The size of the store.
     Store,
-    /// How much of that is one owner's.
+    /// The size of one owner's operations in the store.
     StorePerOwner,
-    /// How many event streams are open.
+    /// The number of open event streams.
     Streams,
-    /// How many of one owner's are.
+    /// The number of open event streams of one owner.
     StreamsPerOwner,
 }
 

@@ -3,18 +3,18 @@ use std::fmt;
 use super::wording::Quoted;
 use crate::operation::OperationId;
 
-/// What a client names its request by, so that a repetition is known as one.
+/// The name that a client gives to its request, by which a repeated request is recognized.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestName {
-    /// This `Idempotency-Key`.
+    /// The value of `Idempotency-Key`.
     Key(Box<str>),
-    /// This `Operation-Id`.
+    /// The value of `Operation-Id`.
     Id(OperationId),
 }
 
 impl RequestName {
-    /// The header field that it came in.
+    /// Returns the header field that contained the name.
     #[must_use]
     pub fn field(&self) -> &'static str {
         match self {
@@ -24,7 +24,7 @@ impl RequestName {
     }
 }
 
-/// The field and its value, shortened and escaped.
+/// Writes the field and its value, shortened and escaped.
 impl fmt::Display for RequestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = self.field();

@@ -1,4 +1,4 @@
-//! What the problem of a fault says.
+//! The texts of the problems.
 
 use std::fmt::{self, Write as _};
 
@@ -7,11 +7,11 @@ use http::StatusCode;
 use super::{ApiError, RequestName};
 use crate::operation::{State, cut};
 
-/// So much of the name of a sub-resource is repeated, in bytes.
+/// The maximum length in bytes of a sub-resource name that is quoted.
 const NAME: usize = 256;
 
 impl ApiError {
-    /// The code, the status and the title.
+    /// Returns the code, the status and the title.
     pub(super) fn describe(&self) -> (&'static str, StatusCode, &'static str) {
         use RequestName::{Id, Key};
         use StatusCode as Status;
@@ -147,7 +147,7 @@ impl ApiError {
         }
     }
 
-    /// What is true of this one, and what helps.
+    /// Returns the detail: what is wrong with this request, and what helps.
     pub(super) fn detail(&self) -> Option<String> {
         Some(match self {
             Self::MissingId => {
@@ -236,10 +236,10 @@ fn no_value(parameter: &str, value: &str, allowed: &str) -> String {
     format!("{value} is no value for {parameter}, which takes {allowed}.")
 }
 
-/// So many characters of a value are repeated.
+/// The maximum number of characters of a value that are quoted.
 const REPEATED: usize = 64;
 
-/// What a client sent: shortened, and without what is not printable.
+/// A value from the client, shortened, with unprintable characters escaped.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -7,8 +7,8 @@ use std::sync::{
 
 use crate::store::Health;
 
-/// What a [`Recovery`](crate::Recovery) has done since it was made, and how it found its
-/// store. Clones show the same.
+/// The counters of a [`Recovery`](crate::Recovery) since it was made, and the health of its
+/// store. Clones show the same counters.
 #[derive(Debug, Clone, Default)]
 pub struct RecoveryStats(Arc<RecoveryCounters>);
 
@@ -41,22 +41,22 @@ macro_rules! counts {
 }
 
 counts! {
-    /// How many operations it took over.
+    /// The number of operations that were reclaimed.
     taken_over, add_taken_over;
-    /// How many of them it ran again, or put into the queue again.
+    /// The number of them that were run, or dispatched, again.
     run_again, add_run_again;
-    /// How many of them it ended as failed.
+    /// The number of them that were ended as failed.
     ended, add_ended;
-    /// How many of them the store refused to end. They were put aside, to be tried again
-    /// after 20 terms of a lease.
+    /// The number of them that the store refused to end. They are retried after 20 terms of
+    /// a lease.
     refused, add_refused;
-    /// How many expired operations it deleted.
+    /// The number of expired operations that were deleted.
     purged, add_purged;
 }
 
 impl RecoveryStats {
-    /// What was known against the store's durability when it was last looked at, which
-    /// is once a term of the lease.
+    /// Returns what makes the store less durable than it was opened with, as of the last
+    /// check, which takes place once a term of the lease.
     #[must_use]
     pub fn health(&self) -> Health {
         let health = self.0.health.lock();
