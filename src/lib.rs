@@ -1,15 +1,16 @@
-//! Makes any slow [`tower::Service`] over `http` asynchronous, without changing
-//! it: `202 Accepted` now, the work in the background, the result by polling.
+//! Makes any slow [`tower::Service`] over `http` asynchronous without changing it:
+//! `202 Accepted` now, the work in the background, the result by polling.
 //!
-//! A slow endpoint times out at a proxy, the client retries, the work runs
-//! twice. With [`AsyncAcceptLayer`] around it, the request is recorded as an
-//! *operation* and answered at once; [`PollService`] lets the client read the
-//! operation, wait for it, fetch its result and cancel it. [`Operations`] makes both.
+//! A slow endpoint times out at a proxy, the client retries, and the work runs twice. With an
+//! [`AsyncAcceptLayer`] around it, the request is recorded as an *operation* and answered at
+//! once. [`PollService`] lets the client read the operation, wait for it, fetch its result and
+//! cancel it. [`Operations`] makes both.
 //!
-//! **An operation that got its 202 is never lost, and ends exactly once**, as
-//! far as its store is durable. [`MemoryStore`] is gone with its process; there are
-//! stores in a file, in PostgreSQL and in Redis. What a node leaves behind that dies
-//! is for its [`Recovery`].
+//! **An operation that got its 202 is never lost, and ends exactly once**, as far as its store
+//! is durable: it reaches one terminal state, whatever nodes, retries and crashes do. It runs
+//! again only where the application allows that. [`MemoryStore`] is gone with its process;
+//! there are stores in a file, in PostgreSQL and in Redis. A [`Recovery`] looks after the
+//! operations of nodes that died.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -39,40 +40,44 @@
 //! # }
 //! ```
 //!
-//! # Where to go
-//! * [`accept`]: the front door. Which requests are accepted, and what happens
-//!   until their 202 is out.
-//! * [`run`]: the back room. How the inner service is run, and how a run ends.
-//! * [`poll`]: the window. What clients can ask, and how they wait.
-//! * [`store`]: where operations are kept. The laws, the stores, and how to
-//!   write one.
+//! # Modules
+//! * [`accept`]: the layer. Which requests are accepted, and the steps to their 202.
+//! * [`run`]: running the inner service, outcomes, recovery, drain, workers.
+//! * [`poll`]: the poll service. What clients can ask, and how they wait.
+//! * [`store`]: the store traits with their laws, the stores, and how to write one.
 //! * [`operation`]: what an operation is. Pure types, usable alone.
-//! * [`dialect`]: how an operation is spoken on the wire. [`guide::dialects`]: the
-//!   vocabularies of Azure, Google, OData, FHIR, OGC and others, and your own.
-//! * [`guide::modes`]: when a request goes asynchronous, and which way to
-//!   choose. [`guide::handler`]: what changes for your handler.
-//! * [`guide::deployment`]: stores, leases, crashes and restarts. [`guide::growing`]: from
-//!   one process to workers on other machines. [`guide::performance`]: what it costs.
-//! * [`contract`]: the 202, the resource and the polls without the layer, for
-//!   queues and workers of your own.
+//! * [`dialect`]: how an operation is written on the wire.
+//! * [`contract`]: the 202, the resource and the polls without the layer, for queues and
+//!   workers of your own.
+//! * [`testing`](https://docs.rs/tower-operations/latest/tower_operations/testing): a kit for
+//!   tests of a 202 flow, with the feature `testing`.
+//!
+//! # Guides
+//! * [`guide::modes`]: when a request becomes asynchronous, and which mode to choose.
+//! * [`guide::handler`]: what changes for a handler.
+//! * [`guide::dialects`]: the vocabularies of Azure, Google, OData, FHIR, OGC and others, and
+//!   one of your own.
+//! * [`guide::deployment`]: stores, leases, crashes and restarts.
+//! * [`guide::growing`]: from one process to workers on other machines.
+//! * [`guide::performance`]: what it costs.
 //!
 //! # Features
 //! | feature | what it adds | needs Rust |
 //! | --- | --- | --- |
 //! | (none) | everything above | 1.89 |
-//! | `apalis` | `ApalisDispatch`, `ApalisWorker`: requests handed off to workers elsewhere, by a queue of apalis | 1.89 |
+//! | `apalis` | `ApalisDispatch`, `ApalisWorker`: requests that run on workers elsewhere, by a queue of apalis | 1.89 |
 //! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`NotAccepted`]), the original URI under nested routers | 1.89 |
-//! | `conformance` | the laws of the store traits, as checks for any store; `checker`, a judge of what clients saw | 1.89 |
+//! | `conformance` | checks of the laws of the store traits, for any store; `checker`, which judges client logs | 1.89 |
 //! | `redb` | `RedbStore`: operations in a file, for one process | 1.90 |
 //! | `postgres` | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
 //! | `redis` | `RedisStore`: operations in Redis or Valkey, for many nodes | 1.89 |
-//! | `testing` | a kit for testing a 202 flow of yours | 1.89 |
+//! | `testing` | a kit for testing your own 202 flow | 1.89 |
 //! | `full` | all of them | 1.94 |
 //!
 //! [`tower::Service`]: https://docs.rs/tower/latest/tower/trait.Service.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-/// The README's code compiles.
+/// The code of the README, which is compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

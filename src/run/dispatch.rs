@@ -6,25 +6,24 @@ use tower::BoxError;
 
 use super::QueuedRequest;
 
-/// The queue of an engine, as seen by who puts accepted requests into it. Any closure
-/// from a [`QueuedRequest`] to a future is one.
+/// The queue of an engine, into which accepted requests are put. Any closure from a
+/// [`QueuedRequest`] to a future is one.
 ///
-/// It is done when the engine has the request as safely as it keeps anything. The engine
-/// may lose it all the same, deliver it late or twice: a worker's
-/// [`RunService`](super::RunService) claims the operation before it runs anything, and
-/// what is not claimed in time is
+/// The future is ready when the engine has stored the request. The engine may still lose it,
+/// or deliver it late or twice: a worker's [`RunService`](super::RunService) claims the
+/// operation before it runs anything, and a request that is not claimed in time is
 /// [dispatched again](crate::Operations::dispatching_recovery).
 pub trait Dispatch: Send + Sync + 'static {
     /// Puts a request into the queue.
     ///
     /// # Errors
-    /// If the engine may not have taken it. The operation fails as `not-dispatched` then,
-    /// unless a worker has claimed it already.
+    /// An error if the engine may not have taken the request. The operation then fails as
+    /// `not-dispatched`, unless a worker has claimed it already.
     fn dispatch(&self, request: QueuedRequest)
     -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// How long a request may be on its way to a worker before it counts as lost and is
-    /// dispatched again; 5 minutes unless said, a tenth of a second at the least.
+    /// Returns how long a request may be on its way to a worker before it counts as lost and
+    /// is dispatched again; 5 minutes by default, at least a tenth of a second.
     fn claimed_within(&self) -> Duration {
         PATIENCE
     }

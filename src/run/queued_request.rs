@@ -1,4 +1,4 @@
-//! An accepted request on its way to who runs it, through a queue.
+//! An accepted request on its way to a worker, through a queue.
 
 use bytes::{BufMut, Bytes};
 use http::Request;
@@ -11,13 +11,12 @@ use crate::{
     store::{FencingToken, LeaseHandle, Owner, Record},
 };
 
-/// An accepted request as it goes through a queue: the operation, the token by which
-/// it is held, whose it is, and the request: verbatim, with the trace context that its
-/// headers have.
+/// An accepted request as it goes through a queue: the id of the operation, its fencing token,
+/// its owner, and the request with its headers and body verbatim.
 ///
-/// The queue may lose it, deliver it late, twice, or to several workers: a
-/// [`RunService`](super::RunService) claims the operation with its token before it
-/// runs anything, and of all that claim by one token one succeeds.
+/// The queue may lose the message, or deliver it late, twice, or to several workers. A
+/// [`RunService`](super::RunService) claims the operation with the token before it runs
+/// anything, and of all claims with one token one succeeds.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,16 +67,16 @@ struct MessageHead {
 }
 
 impl QueuedRequest {
-    /// The request of the operation that `record` shows, held by whoever created it.
+    /// Creates the message of the operation that `record` shows, held by its creator.
     ///
-    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
-    /// sensitive is left out; extensions do not go through a queue.
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and fields that are marked as
+    /// sensitive are left out. Extensions do not go through a queue.
     #[must_use]
     pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::stored(record, request, false)
     }
 
-    /// The same with what it has of credentials.
+    /// Creates the same message with credentials.
     #[must_use]
     pub fn with_credentials(
         record: &Record<RecordedResponse>,
@@ -111,19 +110,19 @@ impl QueuedRequest {
         }
     }
 
-    /// The operation.
+    /// Returns the id of the operation.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.held.id
     }
 
-    /// Whose it is. The worker goes by what the store says.
+    /// Returns the owner of the operation. The worker uses the owner in the store.
     #[must_use]
     pub fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
     }
 
-    /// The message. Law 10: later releases read it, and the previous one too.
+    /// Returns the message as bytes. Law 10: later releases read it, and the previous one too.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let head = MessageHead {
@@ -141,10 +140,10 @@ impl QueuedRequest {
         out.into()
     }
 
-    /// The request that this message holds.
+    /// Reads a message.
     ///
     /// # Errors
-    /// [`InvalidMessage`] if it is none that this release can read.
+    /// [`InvalidMessage`] if this release cannot read it.
     pub fn from_bytes(message: &Bytes) -> Result<Self, InvalidMessage> {
         let read = || -> Result<Self, BoxError> {
             let (layout, rest) = message.split_first().ok_or(CUT)?;
@@ -180,7 +179,7 @@ impl QueuedRequest {
 
 const CUT: &str = "a message that is cut short";
 
-/// This is no message of a [`QueuedRequest`] that this release can read.
+/// The error of a message that this release cannot read.
 #[derive(Debug, thiserror::Error)]
 #[error("this is no accepted request that this release can read")]
 pub struct InvalidMessage(#[source] BoxError);

@@ -18,15 +18,14 @@ use crate::{
     store::{Lease, LeaseConfig, StoreError, Written},
 };
 
-/// Runs accepted requests through a service and records how they end.
+/// A service that runs accepted requests and records their outcomes.
 ///
-/// The layer does this by itself. Use it where accepted requests come from
-/// elsewhere, for example from a queue of yours: its future is ready once the
-/// outcome is recorded, which is the moment to acknowledge a delivery. Dropping
-/// it before leaves the operation unfinished: it is then for whoever takes over
-/// its lease.
+/// The layer does this by itself. Use it for accepted requests that come from elsewhere, for
+/// example from your own queue. Its future is ready once the outcome is recorded: then
+/// acknowledge the delivery. If the future is dropped before, the operation is left to the
+/// node that reclaims its lease.
 ///
-/// A request that is delivered twice runs once at a time here: the second is
+/// A request that is delivered twice runs once at a time: the second delivery is
 /// [`RunOutcome::Refused`].
 ///
 /// ```
@@ -60,19 +59,18 @@ pub struct RunService<S, R> {
     limits: RunLimits,
 }
 
-/// What became of a run.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunOutcome {
-    /// Its outcome is recorded.
+    /// The outcome of the operation is recorded.
     Recorded(State),
-    /// The operation was ended by somebody else, or is held by somebody else:
-    /// there is nothing left to do.
+    /// Another node ended the operation, or holds it. There is nothing left to do.
     Refused,
 }
 
 impl<S, R> RunService<S, R> {
-    /// Runs requests through `inner` and records outcomes in `store`.
+    /// Creates a service that runs requests through `inner` and records outcomes in `store`.
     #[must_use]
     pub fn new(store: R, inner: S) -> Self {
         Self {
@@ -82,7 +80,7 @@ impl<S, R> RunService<S, R> {
         }
     }
 
-    /// The same, with the handle that shuts it down.
+    /// Creates the same service, with the handle that shuts it down.
     #[must_use]
     pub fn with_drain(store: R, inner: S) -> (Self, Drain) {
         let service = Self::new(store, inner);
@@ -90,41 +88,40 @@ impl<S, R> RunService<S, R> {
         (service, drain)
     }
 
-    /// The lease that this service renews while it runs something. An operation
-    /// that is created with it hears of its cancel at once, any other one within
-    /// a third of the term.
+    /// Returns the lease that this service renews while it runs. An operation that is created
+    /// with this lease hears of its cancel at once, any other one within a third of the term.
     #[must_use]
     pub fn lease(&self) -> LeaseConfig {
         self.node.lease().clone()
     }
 
-    /// Sets the lease by which this service holds what it runs; 30 seconds, under a name
-    /// of its own, by default. The node's name must differ from that of every other
-    /// one, and of every earlier start of this one. Set it before the service is used, on
-    /// one of its clones: they share it. A term is a tenth of a second at the least.
+    /// Sets the lease of this service; a term of 30 seconds and a random node name by default.
+    /// The name must differ from that of every other node, and of every earlier start of this
+    /// one. The term is at least a tenth of a second. Set it before the service is used: its
+    /// clones share it.
     #[must_use]
     pub fn with_lease(self, lease: LeaseConfig) -> Self {
         self.node.set_lease(lease);
         self
     }
 
-    /// How long a request may wait for the inner service to be ready; 1 hour by
-    /// default, 30 days at the most.
+    /// Sets how long a request may wait for the inner service to be ready; 1 hour by default,
+    /// at most 30 days.
     #[must_use]
     pub fn pending_timeout(mut self, limit: Duration) -> Self {
         self.limits.set_pending(limit);
         self
     }
 
-    /// How long the inner service may take, its response body included; 1 hour
-    /// by default, 30 days at the most.
+    /// Sets how long the inner service may take, its response body included; 1 hour by
+    /// default, at most 30 days.
     #[must_use]
     pub fn running_timeout(mut self, limit: Duration) -> Self {
         self.limits.set_running(limit);
         self
     }
 
-    /// How long the inner service may go on after its operation was canceled, or at the
+    /// Sets how long the inner service may go on after its operation was canceled, or at the
     /// end of a [drain](Drain::drain), to tidy up, before it is dropped; half a second by
     /// default.
     #[must_use]
@@ -133,7 +130,7 @@ impl<S, R> RunService<S, R> {
         self
     }
 
-    /// The largest response body that is recorded, in bytes; 8 MiB by default.
+    /// Sets the largest response body that is recorded, in bytes; 8 MiB by default.
     #[must_use]
     pub fn result_limit(mut self, bytes: u64) -> Self {
         self.limits.result = bytes;
@@ -151,13 +148,13 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = RunOutcome;
-    /// The store did not answer until the node was abandoned, or the node is
-    /// shutting down and has not begun. The request is to be given to another.
+    /// The store did not answer until the node was abandoned, or the node is shutting down
+    /// and did not begin. Give the request to another node.
     type Error = StoreError;
     type Future = RunFuture;
 
-    /// Always ready: the inner service's readiness is awaited in the future,
-    /// while the operation is pending.
+    /// Always ready. The future awaits the readiness of the inner service, while the
+    /// operation is pending.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
     }
@@ -177,9 +174,9 @@ where
     }
 }
 
-/// A request that comes through a queue: the operation is claimed first, so whatever
-/// the queue does, of one message there is one run. A worker that dies after its claim
-/// leaves the operation to whoever takes over its lease.
+/// A request that comes through a queue. The operation is claimed first, so a message runs
+/// once, whatever the queue does. A worker that dies after its claim leaves the operation to
+/// the node that reclaims its lease.
 impl<S, B, R> Service<QueuedRequest> for RunService<S, R>
 where
     S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -190,7 +187,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = RunOutcome;
-    /// As for an [`AcceptedRequest`]: to be delivered again.
+    /// As for an [`AcceptedRequest`]: the message has to be delivered again.
     type Error = StoreError;
     type Future = RunFuture;
 

@@ -6,8 +6,7 @@ use tower::BoxError;
 use super::ApalisTask;
 use crate::run::{Dispatch, PATIENCE, QueuedRequest};
 
-/// Puts accepted requests into the queue of an apalis backend, on PostgreSQL, Redis or
-/// whatever there is one for.
+/// A [`Dispatch`] into the queue of an apalis backend, on PostgreSQL, Redis or any other one.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,8 +45,8 @@ use crate::run::{Dispatch, PATIENCE, QueuedRequest};
 /// # }
 /// ```
 ///
-/// Attempts, leases and cancels are the store's, whatever the engine thinks of a task:
-/// its own attempts, results and waiting are not used.
+/// The store decides about attempts, leases and cancels. The engine's own attempts, results
+/// and waiting are not used.
 #[derive(Debug, Clone)]
 pub struct ApalisDispatch<Q> {
     queue: Q,
@@ -55,7 +54,7 @@ pub struct ApalisDispatch<Q> {
 }
 
 impl<Q> ApalisDispatch<Q> {
-    /// Into this queue. Each request is pushed into a clone of it.
+    /// Creates a dispatch into this queue. Each request is pushed into a clone of it.
     pub fn new(queue: Q) -> Self {
         Self {
             queue,
@@ -63,10 +62,10 @@ impl<Q> ApalisDispatch<Q> {
         }
     }
 
-    /// How long a task may be in the queue before it counts as lost and is dispatched
-    /// again; 5 minutes by default. What comes later finds nothing to do, so a queue that
-    /// takes longer than that makes more tasks than there are operations: let it be longer
-    /// than the longest that a request waits when all goes well.
+    /// Sets how long a task may be in the queue before it counts as lost and is dispatched
+    /// again; 5 minutes by default. A task that comes later finds nothing to do. Choose a time
+    /// longer than the longest that a request normally waits: a slower queue gets more tasks
+    /// than there are operations.
     #[must_use]
     pub fn claimed_within(self, limit: Duration) -> Self {
         Self {

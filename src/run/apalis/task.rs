@@ -10,19 +10,19 @@ use crate::run::{InvalidMessage, QueuedRequest};
 
 /// A [`QueuedRequest`] as the arguments of a task.
 ///
-/// To serde it is a string, each character of which is a byte of the
-/// [message](QueuedRequest::to_bytes) (ISO 8859-1): every codec of every engine takes
-/// strings, and what is text in a request can be read in the engine's tables. A byte that
-/// is no text takes two to six. It is not looked into before a worker has it, since a task that cannot be decoded stops the
-/// whole worker that fetched it.
+/// It is serialized as a string, each character of which is a byte of the
+/// [message](QueuedRequest::to_bytes) (ISO 8859-1). Every codec of every engine takes strings,
+/// and the text in a request can be read in the engine's tables. A byte that is not text takes
+/// two to six. The message is not decoded before a worker has it: a task that cannot be
+/// decoded stops the whole worker that fetched it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApalisTask(Bytes);
 
 impl ApalisTask {
-    /// The request.
+    /// Returns the request.
     ///
     /// # Errors
-    /// [`InvalidMessage`] if this is none that this release can read.
+    /// [`InvalidMessage`] if this release cannot read the message.
     pub fn request(&self) -> Result<QueuedRequest, InvalidMessage> {
         QueuedRequest::from_bytes(&self.0)
     }

@@ -18,8 +18,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Runs the tasks of an apalis worker through a [`RunService`]: what
-/// `WorkerBuilder::build` takes.
+/// A service for `WorkerBuilder::build`, which runs the tasks of an apalis worker through a
+/// [`RunService`].
 ///
 /// A task is done, and so acknowledged, once the outcome of its operation is recorded,
 /// or if there is nothing to do for it: the operation has ended, or somebody else runs
