@@ -82,7 +82,7 @@ fn id(location: &str) -> &str {
     location.rsplit('/').next().unwrap()
 }
 
-/// What the README shows.
+/// What the guide shows.
 async fn a_killed_worker_loses_nothing(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();

@@ -19,10 +19,10 @@ pub(crate) const CALLS: [&str; 11] = [
     "finish",
     "get",
     "changed, until a waiter knows",
-    "overrule (cancel)",
+    "force_finish (cancel)",
     "renew, 1 held",
     "renew, 100 held",
-    "take_over, nothing to take",
+    "reclaim, nothing to reclaim",
     "list, a page of 100",
     "purge, nothing to remove",
 ];

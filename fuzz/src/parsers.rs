@@ -256,6 +256,8 @@ fn timestamp(data: &[u8]) {
                 .expect("not later than it is");
             assert!(late < Duration::from_millis(1), "{text}");
         }
+        // The other one overlooks what comes after the `Z`.
+        (Ok(_), Err(_)) if text.as_bytes().get(19) == Some(&b'Z') && text.len() > 20 => {}
         (Ok(_), Err(error)) => panic!("{text}: {error}"),
         (Err(_), Ok(_)) => panic!("{text} is no moment"),
         (Err(_), Err(_)) => {}

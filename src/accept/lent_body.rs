@@ -72,7 +72,7 @@ impl<B> Drop for LentBody<B> {
 
 impl<B> fmt::Debug for LentBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").finish_non_exhaustive()
+        f.debug_struct("LentBody").finish_non_exhaustive()
     }
 }
 

@@ -1,14 +1,14 @@
-//! Whether a client would rather have an event stream than JSON, by its `Accept` (RFC
-//! 9110, sections 12.4.2 and 12.5.1).
+//! Whether a client prefers an event stream to JSON, by its `Accept` (RFC 9110, sections
+//! 12.4.2 and 12.5.1).
 
 use http::{HeaderMap, header::ACCEPT};
 
 use super::prefer::split;
 use crate::operation::essence;
 
-/// Whether the client names an event stream, and gives it a higher weight than JSON: each
-/// has that of the most specific range it matches. Of two equal ones it is the stream
-/// where only a wildcard matches JSON.
+/// Whether the client names an event stream and gives it a higher weight than JSON. Each
+/// media type has the weight of the most specific range it matches. If the weights are
+/// equal, the stream is preferred if only a wildcard matches JSON.
 pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
     let Some(stream) = weight(headers, RangeMatch::of_events) else {
         return false;
@@ -23,14 +23,14 @@ pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
     }
 }
 
-/// How a media range matches a media type, the most specific one last.
+/// How a media range matches a media type, in ascending specificity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RangeMatch {
     /// `*/*`
     Any,
     /// `text/*`
     Type,
-    /// `text/event-stream`, whatever its parameters
+    /// `text/event-stream`, with any parameters
     Name,
 }
 
@@ -53,15 +53,15 @@ impl RangeMatch {
     }
 }
 
-/// What a client says of a media type: of several ranges the most specific counts, of
-/// equally specific ones the highest weight.
+/// The weight of a media type. The most specific range counts; of equally specific ranges,
+/// the one with the highest weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct MediaWeight {
     range: RangeMatch,
     thousandths: u16,
 }
 
-/// `None` if no range matches. A range whose weight is none is not there.
+/// Returns `None` if no range matches. Ranges with an invalid weight are ignored.
 fn weight(headers: &HeaderMap, matches: fn(&[u8]) -> Option<RangeMatch>) -> Option<MediaWeight> {
     let values = headers.get_all(ACCEPT).iter();
     let ranges = values.flat_map(|value| split(value.as_bytes(), b','));
@@ -73,7 +73,8 @@ fn weight(headers: &HeaderMap, matches: fn(&[u8]) -> Option<RangeMatch>) -> Opti
     weights.max()
 }
 
-/// The weight of an element, which is its parameter `q` wherever that stands; 1 without.
+/// Returns the weight of an element in thousandths: its parameter `q` at any position; 1 by
+/// default.
 fn thousandths(element: &[u8]) -> Option<u16> {
     let mut parameters = split(element, b';').skip(1).map(<[u8]>::trim_ascii);
     let weight = parameters.find_map(|parameter| match parameter {
@@ -86,7 +87,7 @@ fn thousandths(element: &[u8]) -> Option<u16> {
     }
 }
 
-/// A number from 0 to 1 with at most three digits after the point, in thousandths.
+/// Parses a number from 0 to 1 with at most three decimals, in thousandths.
 fn qvalue(text: &[u8]) -> Option<u16> {
     let (whole, fraction) = match text {
         [whole] => (whole, &[][..]),
@@ -178,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Ranges, each with how it matches a stream and how it matches JSON.
+    /// Ranges, with their matches for a stream and for JSON.
     const RANGES: [(&str, Option<RangeMatch>, Option<RangeMatch>); 6] = [
         ("text/event-stream", Some(RangeMatch::Name), None),
         ("application/json", None, Some(RangeMatch::Name)),

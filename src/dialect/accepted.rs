@@ -13,8 +13,8 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationId, State, push_number, push_string};
 
-/// The `202 Accepted` of an operation (RFC 9110, section 15.3.3), for use
-/// without the layer.
+/// The `202 Accepted` response of an operation (RFC 9110, section 15.3.3), for use without
+/// the layer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    /// Says that the operation `id` was accepted and is pending.
+    /// Creates the response for the pending operation `id`.
     pub fn new(id: &'a OperationId) -> Self {
         Self {
             id,
@@ -55,8 +55,8 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    /// Where the operation is, as a URL or a path. White space around it is
-    /// left out; an empty one is no `Location`.
+    /// Sets the URL or path of the operation. White space around it is trimmed; if it is
+    /// empty, no `Location` is sent.
     pub fn location(self, url: impl Into<String>) -> Self {
         Self {
             urls: Cow::Owned(Urls::new(url)),
@@ -64,8 +64,8 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    /// When to ask for the first time. It goes out in whole seconds, rounded
-    /// up; zero is no `Retry-After`.
+    /// Sets the delay before the first poll, which is sent in whole seconds, rounded up. If
+    /// it is zero, no `Retry-After` is sent.
     pub fn retry_after(self, after: Duration) -> Self {
         let retry_after = (!after.is_zero()).then(|| whole_seconds(after));
         Self {
@@ -88,10 +88,11 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    /// The response.
+    /// Returns the response.
     #[must_use]
     pub fn into_response(self) -> Response<BufferedBody> {
-        // Where it is, the body, then what the fields say: one allocation for all of them.
+        // One allocation for the URL, the body and the values of the header fields, in this
+        // order.
         let url = self.urls.length();
         let mut text = Vec::with_capacity(192 + self.id.text_len() + 3 * url);
         self.urls.push_to(&mut text);
@@ -116,7 +117,7 @@ impl<'a> Accepted<'a> {
         response
     }
 
-    /// Appends the body to `text`, which begins with as many bytes of the URL.
+    /// Appends the body to `text`, whose first `url` bytes are the URL.
     fn push_body(&self, url: usize, text: &mut Vec<u8>) {
         let is_plain = self.urls.is_plain(self.id);
         text.extend_from_slice(b"{\"id\":\"");
@@ -141,7 +142,7 @@ impl<'a> Accepted<'a> {
         text.push(b'}');
     }
 
-    /// The same with the link to the result.
+    /// Appends the link to the result to `text`, whose first `url` bytes are the URL.
     fn push_link(&self, url: usize, text: &mut Vec<u8>) {
         text.push(b'<');
         match self.urls.is_plain(self.id) {
@@ -158,8 +159,7 @@ impl<'a> Accepted<'a> {
     }
 }
 
-/// Appends a field that is not there, if there is something in it and it can stand in a
-/// header.
+/// Appends a field that is not set yet, if the value is valid in a header and not empty.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
     match HeaderValue::from_maybe_shared(value) {
         Ok(value) if value.is_empty() => {}

@@ -1,4 +1,4 @@
-//! Putting answers together.
+//! Helpers for building responses.
 
 use bytes::Bytes;
 use http::{
@@ -11,10 +11,10 @@ use crate::operation::{BufferedBody, OperationView, PayloadView};
 
 pub(super) const JSON: &str = "application/json";
 
-/// What is made each time is checked each time.
+/// A constant, since a value that is built each time is validated each time.
 const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
-/// An answer with a body of this type.
+/// Returns a response with a body of this media type.
 #[inline]
 pub(super) fn typed(
     status: StatusCode,
@@ -27,21 +27,22 @@ pub(super) fn typed(
         JSON => JSON_TYPE,
         other => HeaderValue::from_static(other),
     };
-    // An empty map makes room for six, which is as many as most answers have.
+    // An empty map reserves space for six fields, which most responses do not exceed.
     response.headers_mut().append(CONTENT_TYPE, media_type);
     response
 }
 
-/// An answer without a body.
+/// Returns a response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<BufferedBody> {
     let mut response = Response::new(BufferedBody::default());
     *response.status_mut() = status;
     response
 }
 
-/// The result of a terminal operation as an answer: what was recorded, `200` and
-/// JSON, or `204` where there is none. `None` if it failed without a response. What was
-/// recorded and is no final response cannot be shown, and a failure is sent as an error.
+/// Returns the result of a terminal operation as a response: the recorded response, `200`
+/// and JSON, or `204` if there is no result. Returns `None` for a failure without a
+/// response. A recorded response of a success that is not final cannot be sent; a failure
+/// is always sent with an error status.
 pub(super) fn replayed(
     operation: &OperationView<'_>,
     context: &Context<'_>,
@@ -78,15 +79,15 @@ pub(super) fn unpresentable(operation: &OperationView<'_>, error: &serde_json::E
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// What is put on an answer.
+/// Setters for responses.
 pub(super) trait AnswerExt: Sized {
-    /// A field, if there is a value and it can stand in a header.
+    /// Sets a field, if there is a value and it is valid in a header.
     fn put(self, name: HeaderName, value: Option<impl AsRef<str>>) -> Self;
 
-    /// A field with a value that can stand in a header.
+    /// Sets a field.
     fn set(self, name: HeaderName, value: HeaderValue) -> Self;
 
-    /// `Retry-After` in seconds, if the operation is not terminal.
+    /// Sets `Retry-After` in seconds, if the operation is not terminal.
     fn retry_after(self, context: &Context<'_>) -> Self {
         match context.retry_after {
             Some(seconds) => self.set(RETRY_AFTER, seconds.into()),
@@ -94,17 +95,17 @@ pub(super) trait AnswerExt: Sized {
         }
     }
 
-    /// `Location` of the operation.
+    /// Sets `Location` to the URL of the operation.
     fn location(self, context: &Context<'_>) -> Self {
         self.put(http::header::LOCATION, context.urls.status())
     }
 
-    /// It is the client's alone, and not to be kept.
+    /// Marks the response as private to the client and not to be stored.
     fn private(self) -> Self {
         self.set(CACHE_CONTROL, PRIVATE)
     }
 
-    /// It is not to be kept.
+    /// Marks the response as not to be stored.
     fn no_store(self) -> Self {
         self.set(CACHE_CONTROL, NO_STORE)
     }

@@ -9,32 +9,31 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
-/// As Azure Resource Manager speaks (its RPC contract, *Asynchronous Operations*); for
+/// The dialect of Azure Resource Manager (its RPC contract, *Asynchronous Operations*), for
 /// the pollers of azure-core and azure-mgmt-core.
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202 without a body, `Azure-AsyncOperation` and `Location` |
+/// | an accepted request | 202 without a body, `Azure-AsyncOperation` and `Location` |
 /// | `GET …/{id}` (`Azure-AsyncOperation`) | 200: `id`, `name`, `status`, `startTime`, `endTime`, `percentComplete`, `properties` (the result) or `error` |
 /// | `GET …/{id}/result` (`Location`) | 202 without a body; once it has succeeded, the recorded response; once it has failed, an error, 4xx |
 /// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
 ///
-/// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`.
-/// `Retry-After` is 10 seconds at the least and 10 minutes at the most, as the contract
-/// says. Errors are `{"error":{"code","message"}}`.
+/// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`. `Retry-After`
+/// is at least 10 seconds and at most 10 minutes, as the contract requires. Errors are
+/// `{"error":{"code","message"}}`.
 ///
-/// Its clients need absolute URLs: set a
-/// [base URL](crate::Operations::public_url).
+/// Azure clients need absolute URLs: set a [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arm {}
 
 const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 
-/// In seconds.
+/// The limits of `Retry-After`, in seconds.
 const SHORTEST: u64 = 10;
 const LONGEST: u64 = 600;
 
-/// With the pauses that the contract allows.
+/// Limits `Retry-After` to the range of the contract.
 fn paced<'a>(context: &Context<'a>) -> Context<'a> {
     let seconds = context.retry_after;
     Context {
@@ -45,7 +44,7 @@ fn paced<'a>(context: &Context<'a>) -> Context<'a> {
 
 fn operation_object(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
     let metadata = operation.metadata();
-    // The path of the resource: what follows the host.
+    // The `id` is the path of the URL, which follows the host.
     let url = context.urls.status().unwrap_or_default();
     let after_scheme = url.find("://").map_or(0, |scheme| scheme + 3);
     let path = url[after_scheme..].find('/');

@@ -1,11 +1,11 @@
-//! What of a URL says where its server is.
+//! The authority of a URL: host and port.
 
 use std::{net::Ipv6Addr, num::NonZeroU16};
 
-/// Whether `text` is a host, and a port perhaps, as clients can be sent to: a name or an
-/// address of unreserved characters, or an IPv6 address in brackets (RFC 3986, section
-/// 3.2.2). User information has no place there (RFC 9110, section 4.2.4), and nothing can be
-/// reached at port 0 (RFC 6335, section 6).
+/// Whether `text` is a host, with an optional port, to which clients can be sent. The host
+/// is a name or an address of unreserved characters, or an IPv6 address in brackets (RFC
+/// 3986, section 3.2.2). User information is invalid (RFC 9110, section 4.2.4), and so is
+/// port 0 (RFC 6335, section 6).
 pub(super) fn is_host_and_port(text: &str) -> bool {
     let (host, after) = match text.strip_prefix('[') {
         Some(address) => match address.split_once(']') {

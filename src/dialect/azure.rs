@@ -11,22 +11,21 @@ use crate::operation::{
     BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, essence,
 };
 
-/// As Azure's data plane speaks (Microsoft Azure REST API Guidelines, *Long-Running
-/// Operations & Jobs*); for the pollers of azure-core.
+/// The dialect of Azure's data plane (Microsoft Azure REST API Guidelines, *Long-Running
+/// Operations & Jobs*), for the pollers of azure-core.
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202, `Operation-Location`, and the status monitor |
-/// | `GET …/{id}` | 200 and the status monitor: `id`, `status`, `result` or `error`; `resourceLocation` where the result cannot be embedded |
+/// | an accepted request | 202, `Operation-Location`, and the status monitor |
+/// | `GET …/{id}` | 200 and the status monitor: `id`, `status`, `result` or `error`; `resourceLocation` if the result cannot be embedded |
 /// | `GET …/{id}/result` | the recorded response, or an error |
 /// | `POST …/{id}:cancel` | 200 and the status monitor; 409 once it has succeeded or failed |
 ///
 /// `status` is `NotStarted`, `Running`, `Succeeded`, `Failed` or `Canceled`. Errors are
-/// `{"error":{"code","message"}}`, with the code in `x-ms-error-code` too.
+/// `{"error":{"code","message"}}`, with the code also in `x-ms-error-code`.
 ///
-/// Its clients need absolute URLs: set a
-/// [base URL](crate::Operations::public_url). A client chooses the id by
-/// `Operation-Id` where the layer
+/// Azure clients need absolute URLs: set a [base URL](crate::Operations::public_url). A
+/// client may choose the id by `Operation-Id` if the layer
 /// [allows it](crate::Idempotency::client_ids).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Azure {}
@@ -35,13 +34,13 @@ const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-locati
 const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
-/// The parts of an operation for both of Azure's dialects.
+/// The resources of an operation in both Azure dialects.
 const PARTS: &[ResourcePart] = &[STATUS, RESULT, CANCEL];
 
-/// How a list would be asked for, if there were any.
+/// Parameters of lists, which these dialects do not support.
 const OF_LISTS: [&str; 6] = ["$top", "$skip", "$filter", "top", "skip", "maxpagesize"];
 
-/// What a request asks in either of Azure's dialects.
+/// Parses a request of either Azure dialect.
 pub(super) fn ask(request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
     routes::ask(request, PARTS, no_list).map_err(|fault| match fault {
         ApiError::MissingId => refuse(request, &OF_LISTS).err().unwrap_or(fault),
@@ -59,7 +58,7 @@ pub(super) fn status_word(state: State) -> &'static str {
     }
 }
 
-/// `{"error":{"code","message"}}`, and the code in a header.
+/// Returns `{"error":{"code","message"}}`, with the code also in a header.
 fn error(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     words.response(status).put(ERROR_CODE, Some(&words.code))
 }
@@ -72,7 +71,7 @@ pub(super) fn percent(operation: &OperationView<'_>) -> Option<f64> {
 pub(super) fn fault(fault: &ApiError) -> Response<BufferedBody> {
     let problem = fault.problem();
     let status = match fault {
-        // The same id with another request.
+        // The id was used with another request.
         ApiError::KeyReused { .. } => StatusCode::BAD_REQUEST,
         fault => fault.status(),
     };
@@ -148,8 +147,8 @@ impl Dialect for Azure {
     }
 }
 
-/// A replayed response that its clients do not take for one more step: they go where
-/// `Location` says, and come back to what is 202.
+/// Changes a replayed response so that clients treat it as final: they follow a `Location`,
+/// and poll again after a 202.
 fn at_its_end(mut response: Response<BufferedBody>) -> Response<BufferedBody> {
     response.headers_mut().remove(http::header::LOCATION);
     if response.status() == StatusCode::ACCEPTED {
@@ -158,10 +157,11 @@ fn at_its_end(mut response: Response<BufferedBody>) -> Response<BufferedBody> {
     response
 }
 
-/// What the request would have been answered with; until then 202.
+/// Returns the result of the operation; 202 until it has ended.
 ///
-/// Clients find code and text of a failure only in `error`, and repeat a poll that is
-/// answered with 500 or above: a problem becomes an error, a status of 500 or above 422.
+/// Clients read the code and message of a failure only from `error`, and repeat a poll
+/// whose status is 500 or above. A problem is therefore converted to an `error`, and a
+/// status of 500 or above to 422.
 pub(super) fn result(operation: &OperationView<'_>, context: &Context<'_>) -> Answer {
     if !operation.state().is_terminal() {
         let location = context.urls.below("result");

@@ -1,23 +1,23 @@
 use super::{Replay, Urls};
 
-/// What a dialect knows besides the operation.
+/// The context of a response: all data that a dialect gets besides the operation.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Context<'a> {
-    /// Where the operation is to be found.
+    /// The URLs of the operation.
     pub urls: &'a Urls,
     /// The seconds for `Retry-After`; `None` once the operation is terminal.
     pub retry_after: Option<u64>,
-    /// The largest result, in bytes, that is embedded in an operation.
+    /// The maximum size in bytes of a result that is embedded in an operation.
     pub inline_limit: usize,
-    /// Which header fields of a recorded response are repeated.
+    /// The rules for replaying recorded responses.
     pub replay: &'a Replay,
     /// The query of the request, without the question mark.
     pub query: Option<&'a str>,
 }
 
 impl<'a> Context<'a> {
-    /// A context without `Retry-After` and without a limit on what is embedded.
+    /// Creates a context without `Retry-After` and without a limit for embedded results.
     #[must_use]
     pub fn new(urls: &'a Urls, replay: &'a Replay) -> Self {
         Self {

@@ -11,24 +11,24 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State, StateSet, cut};
 
-/// As Azure Durable Functions speak (their HTTP API).
+/// The dialect of Azure Durable Functions (their HTTP API).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202, `Location`, `id`, `statusQueryGetUri`, `terminatePostUri`, `purgeHistoryDeleteUri` |
-/// | `GET …/{id}` | 202 while it is going on, else 200: `instanceId`, `runtimeStatus`, `output`, `customStatus` (the progress), `createdTime`, `lastUpdatedTime`; 500 once it has failed, where `returnInternalServerErrorOnFailure=true` |
-/// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
-/// | `POST …/{id}/terminate` | 202, and its `reason` is the `output`; 410 once it has ended, also by another termination |
-/// | `DELETE …/{id}` | 200 `{"instancesDeleted":1}`, and it is forgotten; 404 while it is going on |
-/// | `GET …/`, where lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` both ways |
+/// | an accepted request | 202, `Location`, `id`, `statusQueryGetUri`, `terminatePostUri`, `purgeHistoryDeleteUri` |
+/// | `GET …/{id}` | 202 until the operation has ended, then 200: `instanceId`, `runtimeStatus`, `output`, `customStatus` (the progress), `createdTime`, `lastUpdatedTime`; 500 for a failed operation if `returnInternalServerErrorOnFailure=true` |
+/// | `GET …/{id}/result` | the recorded response, for a result that cannot be embedded |
+/// | `POST …/{id}/terminate` | 202, and the `reason` becomes the `output`; 410 if the operation has ended, also by another termination |
+/// | `DELETE …/{id}` | 200 `{"instancesDeleted":1}`, and the operation is deleted; 404 if it has not ended |
+/// | `GET …/`, if lists are on | an array; `top`, `runtimeStatus`, and `x-ms-continuation-token` in request and response |
 ///
 /// `runtimeStatus` is `Pending`, `Running`, `Completed`, `Failed` or `Terminated`. Events,
-/// rewinding, suspending, resuming and restarting are `501`, and their URIs are not told;
-/// so are purging many at once, `createdTimeFrom`, `createdTimeTo` and `instanceIdPrefix`.
-/// `showHistory=true` is `400`, and so is `showInput=true`: `input` is `null`, since it is
-/// not kept. Of a reason 1024 bytes are.
+/// rewinding, suspending, resuming and restarting are `501`, and their URIs are left out.
+/// Purging several instances at once, `createdTimeFrom`, `createdTimeTo` and
+/// `instanceIdPrefix` are `501` too. `showHistory=true` and `showInput=true` are `400`;
+/// `input` is `null`, since it is not stored. A `reason` is truncated to 1024 bytes.
 ///
-/// Its clients need absolute URLs: set a
+/// Clients of Durable Functions need absolute URLs: set a
 /// [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DurableFunctions {}
@@ -36,7 +36,7 @@ pub struct DurableFunctions {}
 const CONTINUATION_NAME: &str = "x-ms-continuation-token";
 const CONTINUATION: HeaderName = HeaderName::from_static(CONTINUATION_NAME);
 
-/// The longest reason of a termination, in bytes. What is longer is cut off.
+/// The length in bytes to which the reason of a termination is truncated.
 const REASON: usize = 1024;
 
 const PARTS: &[ResourcePart] = &[
@@ -56,13 +56,13 @@ const PARTS: &[ResourcePart] = &[
     },
 ];
 
-/// What Durable Functions can do to an instance and this cannot.
+/// Actions of Durable Functions that this crate does not support.
 const UNSUPPORTED: [&str; 4] = ["rewind", "suspend", "resume", "restart"];
 
 const UNSUPPORTED_FILTERS: [&str; 3] = ["createdTimeFrom", "createdTimeTo", "instanceIdPrefix"];
 
-/// What a poll can be made to show, and whether it is shown. A history is not, so what is to
-/// be shown in it, by `showHistoryOutput`, is no question.
+/// The switches of a poll, and whether each is supported. `showHistoryOutput` is ignored,
+/// since there is no history that it could apply to.
 const SWITCHES: [(&str, bool); 3] = [
     ("returnInternalServerErrorOnFailure", true),
     ("showHistory", false),
@@ -195,7 +195,7 @@ impl Dialect for DurableFunctions {
         let words = ErrorWords::of_fault(fault, &problem);
         let status = match fault {
             ApiError::AlreadyFinished { .. } => StatusCode::GONE,
-            // There is nothing to purge.
+            // An operation that has not ended cannot be purged.
             ApiError::NotFinished { .. } => StatusCode::NOT_FOUND,
             fault => fault.status(),
         };
@@ -208,13 +208,14 @@ impl Dialect for DurableFunctions {
     }
 }
 
-/// As a template of a reason.
+/// Adds the template of a reason to a URL.
 fn with_reason(url: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
     format!("{url}{separator}reason={{text}}")
 }
 
-/// What this request asks for that Durable Functions can do and this cannot.
+/// Returns the action of this request that Durable Functions support and this crate does
+/// not.
 fn cannot(request: &RequestView<'_>) -> Option<&'static str> {
     let path = request.path.trim_end_matches('/');
     match *request.method {
@@ -251,7 +252,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
         ["runtimeStatus", "top", CONTINUATION_NAME],
         &UNSUPPORTED_FILTERS,
     )?;
-    // Some clients send it without a value.
+    // Some clients send the parameter without a value.
     let states = match query::values(request.query, "runtimeStatus").any(|it| it != Ok("".into())) {
         true => states_or(request, "runtimeStatus", word, &NEVER)?,
         false => StateSet::ALL,
@@ -268,7 +269,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     }
     Ok(ListParams {
         states,
-        // Some clients take the first page for all there is.
+        // Without a limit, all operations: some clients read only the first page.
         limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),
         cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),
         cursor_parameter: CONTINUATION_NAME,

@@ -1,4 +1,4 @@
-//! What dialects say of a failure besides its problem.
+//! Failures in the terms that dialects share.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationView, Problem, State, in_one_word};
 
-/// A failure in the terms that dialects share.
+/// The code, message and status of a failure, and whether a retry can succeed.
 pub(super) struct ErrorWords<'a> {
     pub(super) code: Cow<'a, str>,
     pub(super) message: &'a str,
@@ -34,7 +34,7 @@ impl ErrorWords<'static> {
 }
 
 impl<'a> ErrorWords<'a> {
-    /// Of an error of our own, and the problem that it is.
+    /// Describes an error of this crate, with its problem.
     pub(super) fn of_fault(fault: &ApiError, problem: &'a Problem) -> Self {
         Self {
             code: in_one_word(fault.code()).into(),
@@ -59,7 +59,7 @@ impl<'a> ErrorWords<'a> {
             .no_store()
     }
 
-    /// A status that does not ask its client to poll once more.
+    /// Returns a status that does not make the client poll again.
     pub(super) fn lasting_status(&self) -> StatusCode {
         match self.status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
@@ -70,7 +70,7 @@ impl<'a> ErrorWords<'a> {
         }
     }
 
-    /// Of what has failed or was canceled.
+    /// Describes an operation that has failed or was canceled.
     pub(super) fn of(operation: &OperationView<'a>) -> Option<Self> {
         if operation.state() == State::Canceled {
             return Some(ErrorWords::CANCELED);

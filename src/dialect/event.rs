@@ -1,15 +1,15 @@
 /// One event of an event stream (HTML, section 9.2, *Server-sent events*).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Event {
-    /// The event's type; clients take none for `message`.
+    /// The type of the event; the default of clients is `message`.
     pub name: Option<&'static str>,
-    /// The data, which may have several lines.
+    /// The data, in one or more lines.
     pub data: Vec<u8>,
 }
 
 impl Event {
-    /// The event as it goes over the wire. `id` is what a client says in
-    /// `Last-Event-ID` when it comes back.
+    /// Encodes the event for the wire. A client sends `id` in `Last-Event-ID` when it
+    /// reconnects.
     pub(crate) fn encode(&self, id: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.data.len() + 64);
         out.extend_from_slice(b"id: ");
@@ -30,7 +30,7 @@ impl Event {
     }
 }
 
-/// The lines of `data`, ended as event streams end them: by LF, CR or both.
+/// Splits `data` into lines at LF, CR or CRLF, as event streams do.
 fn lines(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut more = true;
     std::iter::from_fn(move || {

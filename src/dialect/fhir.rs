@@ -14,26 +14,25 @@ use crate::operation::{
     BufferedBody, OperationId, OperationView, RecordedResponse, State, essence, http_date,
 };
 
-/// As FHIR servers speak (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data
+/// The dialect of FHIR servers (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data
 /// Access).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | one with `Prefer: respond-async` | 202 without a body, `Content-Location` |
-/// | any other | its own answer: it is not accepted |
-/// | `GET …/{id}` | 202 and `X-Progress`; once it has succeeded 200 and the recorded response, with `Expires`; once it has failed 4xx and an `OperationOutcome` |
-/// | `DELETE …/{id}` | 202, and it is as if it had never been |
+/// | a request with `Prefer: respond-async` | 202 without a body, `Content-Location` |
+/// | any other request | the response of the service: the request is not accepted |
+/// | `GET …/{id}` | 202 and `X-Progress`; once the operation has succeeded, 200 and the recorded response, with `Expires`; once it has failed, 4xx and an `OperationOutcome` |
+/// | `DELETE …/{id}` | 202, and the operation is no longer found |
 ///
-/// The repetition of a request whose operation was canceled, by an
+/// Repeating a request whose operation was canceled, with the same
 /// [idempotency key](crate::Idempotency), is 410.
 ///
-/// A failure of 408, 429, 500 and above is `422`: to its clients those say that the poll
-/// itself has failed and is to be repeated. Errors are an `OperationOutcome`, the
-/// service's own if it has made one. A kick-off that
-/// is a `GET` has to be [let in](crate::AsyncAcceptLayer::accept_if).
+/// A failure with a status of 408, 429, or 500 and above is sent as `422`, since FHIR
+/// clients repeat a poll with one of those statuses. Errors are an `OperationOutcome`, the
+/// service's own if its response is one. A kick-off request with `GET` must be allowed by
+/// [`accept_if`](crate::AsyncAcceptLayer::accept_if).
 ///
-/// Its clients need absolute URLs: set a
-/// [base URL](crate::Operations::public_url).
+/// FHIR clients need absolute URLs: set a [base URL](crate::Operations::public_url).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fhir {}
 
@@ -49,7 +48,7 @@ const PARTS: &[ResourcePart] = &[ResourcePart {
     ],
 }];
 
-/// An `OperationOutcome` with one issue.
+/// Returns an `OperationOutcome` with one issue.
 fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     Object::new()
         .value("resourceType", "OperationOutcome")
@@ -64,7 +63,7 @@ fn outcome(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody>
         .no_store()
 }
 
-/// FHIR's issue type for a status.
+/// Returns FHIR's issue type for a status.
 fn issue_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "invalid",
@@ -83,7 +82,7 @@ fn issue_type(status: StatusCode) -> &'static str {
     }
 }
 
-/// A short text, as `40% complete`.
+/// Returns a short text, such as `40% complete`.
 fn progress(operation: &OperationView<'_>) -> String {
     let progress = operation.metadata().progress();
     let text = progress.and_then(|progress| {
@@ -104,8 +103,8 @@ fn progress(operation: &OperationView<'_>) -> String {
     }
 }
 
-/// A replayed response that its clients do not take for one more step: they go where
-/// `Content-Location` says.
+/// Sets the status of a replayed response and removes `Content-Location`, which clients
+/// would follow.
 fn with_status(status: StatusCode, mut response: Response<BufferedBody>) -> Response<BufferedBody> {
     response.headers_mut().remove(CONTENT_LOCATION);
     *response.status_mut() = status;
@@ -156,7 +155,7 @@ impl Dialect for Fhir {
             (State::Failed | State::Succeeded, _) => {
                 let expires = operation.metadata().expires_at().map(http_date);
                 let response = replayed(operation, context)?.ok_or(ApiError::Unpresentable)?;
-                // Any other status is no end to its clients.
+                // Clients take no other status as final.
                 Ok(with_status(StatusCode::OK, response).put(EXPIRES, expires))
             }
         }

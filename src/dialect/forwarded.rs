@@ -1,9 +1,9 @@
-//! What a proxy says of the URL by which clients know the service: `Forwarded` (RFC
-//! 7239), or `X-Forwarded-Proto` and `X-Forwarded-Host`.
+//! The public URL of the service as a proxy reports it: `Forwarded` (RFC 7239), or
+//! `X-Forwarded-Proto` and `X-Forwarded-Host`.
 //!
-//! Of several values the last counts. It is the one that the proxy next to the service
-//! has added; those before it may be of the client's making. A host without a scheme has
-//! that of the base URL; a scheme without a host says nothing.
+//! The last of several values counts: the nearest proxy has added it, while a client may
+//! have sent those before it. A host without a scheme has the scheme of the base URL; a
+//! scheme without a host is ignored.
 
 use http::{HeaderMap, HeaderName, header::FORWARDED};
 
@@ -15,8 +15,8 @@ use super::{
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Which of the two a proxy is trusted with. A client can send the other one, and the
-/// proxy may let it through.
+/// The header that a proxy is trusted to set. A client can send the other one, which the
+/// proxy may pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForwardingHeader {
     /// `Forwarded`
@@ -25,8 +25,8 @@ pub(crate) enum ForwardingHeader {
     Older,
 }
 
-/// Scheme and host as a URL without a path, if both can be such. Where the proxy names no
-/// scheme it is `scheme`.
+/// Returns scheme and host as a URL without a path, if both are valid. `scheme` is the
+/// default if the proxy names none.
 pub(crate) fn base(headers: &HeaderMap, by: ForwardingHeader, scheme: &str) -> Option<String> {
     let (named, host) = match by {
         ForwardingHeader::Standard => {
@@ -56,8 +56,8 @@ pub(crate) fn base(headers: &HeaderMap, by: ForwardingHeader, scheme: &str) -> O
     is_host_and_port(host).then(|| format!("{scheme}://{host}"))
 }
 
-/// The last element. There is none where a quoted string has no end: what follows a
-/// client's own quote would be taken for the client's.
+/// Returns the last element. Returns `None` if a quoted string is not closed: a client
+/// could open a quote to swallow the element that the proxy appends.
 fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let value = headers.get_all(name).iter().next_back()?.as_bytes();
     let element = split(value, b',').last().map(<[u8]>::trim_ascii);

@@ -16,34 +16,34 @@ use crate::operation::{
     BufferedBody, OperationId, OperationView, Progress, RecordedResponse, State, StateSet,
 };
 
-/// As Google speaks (AIP-151, `google.longrunning.Operations` over HTTP and JSON); for
+/// The dialect of Google (AIP-151, `google.longrunning.Operations` over HTTP and JSON), for
 /// google-api-core.
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 200 and an `Operation` that is not `done` |
+/// | an accepted request | 200 and an `Operation` that is not `done` |
 /// | `GET …/{id}` | 200 and the `Operation` |
-/// | `GET …/{id}/result` | the recorded response, where it cannot be embedded |
-/// | `GET …/`, where lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken`, or `page_size`, `page_token` |
-/// | `POST …/{id}:cancel` | `{}`, also when it has ended |
+/// | `GET …/{id}/result` | the recorded response, for a result that cannot be embedded |
+/// | `GET …/`, if lists are on | `operations`, `nextPageToken`; `pageSize`, `pageToken`, or `page_size`, `page_token` |
+/// | `POST …/{id}:cancel` | `{}`, also if the operation has ended |
 /// | `POST …/{id}:wait` | the `Operation` once it is `done`, or after `timeout` (`10s`) in the query; a body is not read |
-/// | `DELETE …/{id}` | `{}`, and it is forgotten; 400 while it is going on |
+/// | `DELETE …/{id}` | `{}`, and the operation is deleted; 400 if it has not ended |
 ///
-/// An `Operation` is closed: `name`, `metadata`, `done`, and `response` or `error`.
-/// `metadata` and a `response` that is a JSON object are `google.protobuf.Struct`, any
-/// other JSON `google.protobuf.Value`. Of what cannot be embedded, `response` is a
-/// `Struct` that says where it is: `uri`, and `contentType`. A canceled operation has an
-/// `error` of code 1. Errors of a request are `{"error":{"code","message","status"}}`. A
+/// An `Operation` has only the members `name`, `metadata`, `done`, and `response` or
+/// `error`. `metadata` and a `response` that is a JSON object are `google.protobuf.Struct`,
+/// any other JSON `google.protobuf.Value`. For a result that cannot be embedded, `response`
+/// is a `Struct` with its location: `uri`, and `contentType`. A canceled operation has an
+/// `error` with code 1. Errors of a request are `{"error":{"code","message","status"}}`. A
 /// `filter` is `501`.
 #[derive(Debug, Clone, Default)]
 pub struct Google {
-    /// With a slash at its end; empty for none.
+    /// The parent with a trailing slash; empty for none.
     parent: Option<Arc<str>>,
 }
 
 impl Google {
-    /// Names operations below a parent, as `projects/p/operations/{id}`; they have none
-    /// by default.
+    /// Sets a parent for the names of operations, as in `projects/p/operations/{id}`. There
+    /// is none by default.
     #[must_use]
     pub fn parent(self, parent: &str) -> Self {
         let parent = parent.trim_matches('/');
@@ -93,7 +93,7 @@ const PARTS: &[ResourcePart] = &[
     },
 ];
 
-/// As long as the service holds polls.
+/// Effectively unlimited: the service limits how long it holds a poll.
 const ANY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn any_struct(any: Object, fill: impl FnOnce(Object) -> Object) -> Object {
@@ -162,7 +162,7 @@ fn status(object: Object, operation: &OperationView<'_>, words: &ErrorWords<'_>)
         })
 }
 
-/// The `google.rpc.Code` that an HTTP status stands for, and its name.
+/// Returns the `google.rpc.Code` for an HTTP status, and its name.
 fn code(status: StatusCode) -> (u32, &'static str) {
     match status.as_u16() {
         400 | 411 | 413 | 415 | 422 => (3, "INVALID_ARGUMENT"),
@@ -187,7 +187,7 @@ impl Dialect for Google {
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError> {
         match asked(request, PARTS)? {
             RouteRequest::About(id, action) => {
-                // What is posted for its status is waited for.
+                // A `POST` for the status is `:wait`.
                 let wait = match (request.method, action) {
                     (&Method::POST, Action::Status) => {
                         let timeout = said(request, "timeout")?.map(|text| {
@@ -226,7 +226,7 @@ impl Dialect for Google {
                 let token = token.filter(|(_, text)| !text.is_empty());
                 Ok(PollRequest::List(ListParams {
                     states: StateSet::ALL,
-                    // None, or 0, is as many as the service likes.
+                    // Absent or 0 means that the service chooses.
                     limit: limit.transpose()?.filter(|limit| *limit > 0),
                     cursor_parameter: token.as_ref().map_or("pageToken", |(name, _)| *name),
                     cursor: token.map(|(_, text)| text.into_owned()),

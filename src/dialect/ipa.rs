@@ -10,28 +10,29 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, Progress, State};
 
-/// As MongoDB's APIs are to speak (IPA-132, *Long-Running Operations*, experimental).
+/// The dialect that MongoDB's guidelines define (IPA-132, *Long-Running Operations*,
+/// experimental).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202 without a body, `Location` |
+/// | an accepted request | 202 without a body, `Location` |
 /// | `GET …/{id}` | 200: `operationId`, `status`, `operationType`, times, `progress`, `error`, `resultHref`, `retryAfterSeconds` |
 /// | `GET …/{id}/result` (`resultHref`) | the recorded response |
 /// | `POST …/{id}:cancel` | 200 and the operation; 409 once it has succeeded or failed |
-/// | `GET …/`, where lists are on | `{"results"}`; `itemsPerPage` or `limit`, `status`, `cursor`, and a `Link` to the next page |
+/// | `GET …/`, if lists are on | `{"results"}`; `itemsPerPage` or `limit`, `status`, `cursor`, and a `Link` to the next page |
 ///
 /// `status` is `PENDING`, `IN_PROGRESS`, `SUCCEEDED`, `FAILED` or `CANCELED`.
-/// `operationType` goes by the request's method, or is `CUSTOM` where a
-/// [custom method](Ipa::custom_method) is named. `expiresAt` is there once it has ended:
-/// what is going on does not expire. The next page is a link: a `pageNum` but 1 is `400`,
-/// and so is `includeCount=true`.
+/// `operationType` is derived from the method of the request, or is `CUSTOM` if a
+/// [custom method](Ipa::custom_method) is set. `expiresAt` is present once the operation has
+/// ended: an unfinished operation does not expire. The next page is a link: a `pageNum`
+/// other than 1 is `400`, and so is `includeCount=true`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ipa {
     custom_method: Option<&'static str>,
 }
 
 impl Ipa {
-    /// Says that operations are those of a custom method, as `render` of
+    /// Sets the custom method of the operations, for example `render` for
     /// `POST /reports/{id}:render`.
     #[must_use]
     pub fn custom_method(self, name: &'static str) -> Self {
@@ -101,8 +102,8 @@ fn error(object: Object, words: &ErrorWords<'_>) -> Object {
         .value("retryStrategy", strategy)
 }
 
-/// The parameters of a list: `status`, `limit` and `cursor`, and those of the guidelines, by
-/// which there is only a first page and no count.
+/// Parses the parameters of a list: `status`, `limit` and `cursor`, and those of the
+/// guidelines, of which only the first page and no count are supported.
 fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     refuse_foreign(
         request,
@@ -129,7 +130,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     })
 }
 
-/// An error of a request.
+/// Returns the response for an error of a request.
 fn refusal(status: StatusCode, words: &ErrorWords<'_>) -> Response<BufferedBody> {
     Object::new()
         .value("error", status.as_u16())

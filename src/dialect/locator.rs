@@ -1,4 +1,4 @@
-//! Where operations are.
+//! The URLs of operations.
 
 use std::{fmt, sync::Arc};
 
@@ -15,22 +15,24 @@ use crate::operation::OperationId;
 type LocationFn = dyn Fn(&Parts, &OperationId) -> String + Send + Sync;
 type TrustFn = dyn Fn(&Parts) -> bool + Send + Sync;
 
-/// Knows the URL of every operation.
+/// Builds the URLs of operations.
 ///
-/// Nothing is taken from `Host`, nor from a forwarding header unless the application
-/// trusts who sent it: a client chooses those.
+/// URLs never depend on `Host`, which the client chooses. They depend on a forwarding
+/// header only if the application trusts its sender.
 #[derive(Clone)]
 pub struct Locator {
-    /// Without a trailing slash; empty for none.
+    /// The base URL without a trailing slash; empty for none.
     base: Arc<str>,
-    /// With a leading slash and without a trailing one; empty for the root.
+    /// The path of the operations, with a leading slash and without a trailing one; empty
+    /// for the root.
     at: Arc<str>,
-    /// The application has said where the operations are.
+    /// Whether the application has set the location of the operations.
     is_set: bool,
-    /// Both, and a slash.
+    /// `base`, `at` and a slash.
     root: Option<UrlRoot>,
     hook: Option<Arc<LocationFn>>,
-    /// Which requests come from a proxy that says what clients know this by.
+    /// The forwarding header that is trusted, and the function that selects the requests of
+    /// trusted proxies.
     trusted: Option<(ForwardingHeader, Arc<TrustFn>)>,
 }
 
@@ -81,8 +83,8 @@ impl Locator {
         self.trusted = Some((by, trusted));
     }
 
-    /// What a proxy says precedes the path: the scheme and the host. The rest is the
-    /// application's to say.
+    /// Returns the base URL with the scheme and the host that a trusted proxy reports. The
+    /// path is the application's.
     fn forwarded_base(&self, parts: &Parts) -> Option<String> {
         let (by, trusted) = self.trusted.as_ref()?;
         let (scheme, after_scheme) = self.base.split_once("://").unwrap_or(("http", ""));
@@ -91,12 +93,12 @@ impl Locator {
         Some(origin + path)
     }
 
-    /// The path below which the operations are.
+    /// Returns the path of the operations.
     pub(crate) fn at(&self) -> &str {
         &self.at
     }
 
-    /// Whether the application has said where the operations are.
+    /// Whether the application has set the location of the operations.
     pub(crate) fn is_set(&self) -> bool {
         self.is_set
     }
@@ -115,7 +117,7 @@ impl Locator {
     }
 }
 
-/// Whether this may be the path of a URL (RFC 3986, sections 2.1 and 3.3).
+/// Whether `path` is a valid path of a URL (RFC 3986, sections 2.1 and 3.3).
 fn may_be_path(path: &str) -> bool {
     let mut parts = path.split('%');
     let is_plain = |part: &str| part.bytes().all(may_be_in_path);
@@ -126,12 +128,12 @@ fn may_be_path(path: &str) -> bool {
     parts.next().is_some_and(is_plain) && parts.all(|part| is_escaped(part) && is_plain(part))
 }
 
-/// Whether this byte may stand in the path of a URL, apart from an escape.
+/// Whether `byte` is valid in the path of a URL without an escape.
 fn may_be_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// A path with a leading slash and without a trailing one; empty for the root.
+/// Returns `path` with a leading slash and without a trailing one; empty for the root.
 pub(crate) fn absolute(path: &str) -> String {
     match path.trim_matches('/') {
         "" => String::new(),
@@ -139,7 +141,7 @@ pub(crate) fn absolute(path: &str) -> String {
     }
 }
 
-/// Whether `path` is `root` or lies below it.
+/// Whether `path` is `root` or below it.
 pub(crate) fn path_is_below(path: &str, root: &str) -> bool {
     match path.strip_prefix(root) {
         Some(rest) => !root.is_empty() && (rest.is_empty() || rest.starts_with('/')),
@@ -158,8 +160,9 @@ impl fmt::Debug for Locator {
     }
 }
 
-/// A base URL is `http` or `https`, with a host, and perhaps with a port from 1 to 65535
-/// and a path; without user information, a query or a fragment.
+/// The error for an invalid base URL. A base URL is `http` or `https` and has a host,
+/// optionally a port from 1 to 65535 and a path, and no user information, query or
+/// fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a base URL is an absolute http or https URL without user information, query and fragment")]
 pub struct InvalidPublicUrl;

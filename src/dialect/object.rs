@@ -1,5 +1,5 @@
-//! Writing JSON member by member: a result that is kept as bytes is embedded as the
-//! bytes it is, which serde has no word for.
+//! A writer of JSON objects, member by member, since serde cannot embed the bytes of a
+//! recorded result.
 
 use std::time::SystemTime;
 
@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::{ApiError, Context, answers::typed};
 use crate::operation::{BufferedBody, OperationId, OperationView, push_rfc3339};
 
-/// A JSON object. What is inside another is written into the same text.
+/// A JSON object. Nested objects are written into the same text.
 pub(super) struct Object {
     text: Vec<u8>,
-    /// The first error of a value, if one could not be written.
+    /// The first error of a value that could not be written.
     failed: Option<serde_json::Error>,
 }
 
@@ -21,7 +21,7 @@ impl Object {
         Self::begin(Vec::with_capacity(256))
     }
 
-    /// Of an operation, with room for its result.
+    /// Begins an object for an operation, with capacity for its result.
     pub(super) fn of(operation: &OperationView<'_>) -> Self {
         let body = operation.recorded().map_or(0, |it| it.body().len());
         Self::begin(Vec::with_capacity(512 + body))
@@ -32,9 +32,9 @@ impl Object {
         Self { text, failed: None }
     }
 
-    /// Begins a member; its value is what is pushed next.
+    /// Begins a member; the caller appends the value.
     fn member(&mut self, name: &str) -> &mut Vec<u8> {
-        // No value ends like this.
+        // No value ends with `{`, so this is the first member.
         if self.text.last() != Some(&b'{') {
             self.text.push(b',');
         }
@@ -44,7 +44,7 @@ impl Object {
         &mut self.text
     }
 
-    /// An object after what is written already.
+    /// Appends a nested object.
     fn inner(mut self, fill: impl FnOnce(Self) -> Self) -> Self {
         self.text.push(b'{');
         let mut filled = fill(self);
@@ -58,7 +58,7 @@ impl Object {
         self
     }
 
-    /// The name of an operation, which has no characters to escape.
+    /// Adds the id of an operation, which needs no escapes.
     pub(super) fn id(mut self, name: &str, id: &OperationId) -> Self {
         let text = self.member(name);
         text.push(b'"');
@@ -67,7 +67,7 @@ impl Object {
         self
     }
 
-    /// Leaves the member out where there is no value.
+    /// Adds a member, if there is a value.
     pub(super) fn some(self, name: &str, value: Option<impl Serialize>) -> Self {
         match value {
             Some(value) => self.value(name, value),
@@ -75,7 +75,7 @@ impl Object {
         }
     }
 
-    /// A moment after RFC 3339, if it is known.
+    /// Adds a time after RFC 3339, if it is known.
     pub(super) fn time(mut self, name: &str, at: Option<SystemTime>) -> Self {
         if let Some(at) = at {
             let text = self.member(name);
@@ -91,7 +91,7 @@ impl Object {
         self.inner(fill)
     }
 
-    /// An array of objects, one for each item.
+    /// Adds an array of objects, one for each item.
     pub(super) fn objects<T>(
         mut self,
         name: &str,
@@ -118,13 +118,13 @@ impl Object {
         self
     }
 
-    /// A value that is JSON already.
+    /// Adds a value that is already JSON.
     pub(super) fn raw(mut self, name: &str, json: &[u8]) -> Self {
         self.member(name).extend_from_slice(json);
         self
     }
 
-    /// Something in it could not be written.
+    /// Records the error of a value that could not be written.
     pub(super) fn failed(self, error: serde_json::Error) -> Self {
         Self {
             failed: Some(error),
@@ -132,8 +132,8 @@ impl Object {
         }
     }
 
-    /// The result, or the response that came with a failure, if it can be embedded;
-    /// says whether it was.
+    /// Adds the result, or the response that came with a failure, if it can be embedded.
+    /// Returns whether it was added.
     pub(super) fn result(
         mut self,
         name: &str,
@@ -174,7 +174,7 @@ impl Object {
         Ok(typed(status, media_type, self.finish()?))
     }
 
-    /// As an answer to what cannot fail: nothing in it is a result.
+    /// Returns the response of an object without a result, which cannot fail.
     pub(super) fn into_error(
         self,
         status: StatusCode,
@@ -188,7 +188,7 @@ impl Object {
     }
 }
 
-/// Objects as an array of its own.
+/// Returns an array of objects.
 pub(super) fn list<T>(
     items: impl IntoIterator<Item = T>,
     fill: impl Fn(Object, T) -> Object,

@@ -8,26 +8,27 @@ use super::{
 };
 use crate::operation::{BufferedBody, OperationId, OperationView, State};
 
-/// As OData services speak (OData 4.01, part 1, section 11.6 *Asynchronous Requests*).
+/// The dialect of OData services (OData 4.01, part 1, section 11.6 *Asynchronous
+/// Requests*).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | one with `Prefer: respond-async` | 202 without a body, `Location` |
-/// | any other | its own answer: it is not accepted |
-/// | `GET …/{id}` | 202 and `Location`; once it has ended 200, the recorded response, and its status in `AsyncResult` |
-/// | `DELETE …/{id}` | 204, and it is as if it had never been; 410 once it has succeeded or failed |
+/// | a request with `Prefer: respond-async` | 202 without a body, `Location` |
+/// | any other request | the response of the service: the request is not accepted |
+/// | `GET …/{id}` | 202 and `Location`; once the operation has ended, 200, the recorded response, and its status in `AsyncResult` |
+/// | `DELETE …/{id}` | 204, and the operation is no longer found; 410 once it has succeeded or failed |
 ///
-/// The repetition of a request whose operation was canceled, by an
+/// Repeating a request whose operation was canceled, with the same
 /// [idempotency key](crate::Idempotency), is 410 `OperationDeleted`.
 ///
-/// Errors are `{"error":{"code","message"}}`. System query options, as `$filter`, are `400`.
-/// The response of a 4.0 client, which is
-/// `application/http`, is not made, and no `callback` is called.
+/// Errors are `{"error":{"code","message"}}`. System query options, such as `$filter`, are
+/// `400`. The `application/http` response for 4.0 clients is not supported, and no
+/// `callback` is called.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OData {}
 
-/// What can be asked of a resource (OData 4.01, part 1, section 11.2.1), and not of an
-/// operation.
+/// Query options of resources (OData 4.01, part 1, section 11.2.1), which operations do not
+/// support.
 const SYSTEM_QUERY_OPTIONS: [&str; 12] = [
     "$filter",
     "$select",

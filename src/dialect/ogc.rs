@@ -15,22 +15,22 @@ use crate::operation::{
     BufferedBody, OperationId, OperationView, Problem, Progress, RecordedResponse, State,
 };
 
-/// As OGC API - Processes speaks (part 1, 1.0 and the drafts after it; requirements
-/// classes *Core* and *Dismiss*, and of *Job list* all but some filters).
+/// The dialect of OGC API - Processes (part 1, 1.0 and the drafts after it; the
+/// requirements classes *Core* and *Dismiss*, and *Job list* except for some filters).
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 201, `Location`, and the `statusInfo` |
+/// | an accepted request | 201, `Location`, and the `statusInfo` |
 /// | `GET …/{id}` | 200 and the `statusInfo` |
-/// | `GET …/{id}/results` | the recorded response; 404 `result-not-ready` before; its status and an exception once it has failed |
-/// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; what has ended, a dismissed job included, is forgotten |
-/// | `GET …/`, where lists are on | `{"jobs","links"}`; `limit`, `status`, `type` |
+/// | `GET …/{id}/results` | the recorded response; 404 `result-not-ready` until the job has ended; the status of the failure and an exception if it has failed |
+/// | `DELETE …/{id}` | 200 and the `statusInfo`, `dismissed`; a job that has ended or was dismissed is deleted |
+/// | `GET …/`, if lists are on | `{"jobs","links"}`; `limit`, `status`, `type` |
 ///
-/// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`;
-/// `processID` is the [name](crate::AsyncAcceptLayer::operation_name) of the operation. Errors are
+/// `status` is `accepted`, `running`, `successful`, `failed` or `dismissed`; `processID` is
+/// the [name](crate::AsyncAcceptLayer::operation_name) of the operation. Errors are
 /// exceptions, that is problems (RFC 9457). The filters `processID`, `datetime`,
-/// `minDuration` and `maxDuration` are `501`,
-/// an `offset` but 0 is `400`: the next page is a link.
+/// `minDuration` and `maxDuration` are `501`. An `offset` other than 0 is `400`: the next
+/// page is a link.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ogc {}
 
@@ -50,7 +50,7 @@ const PARTS: &[ResourcePart] = &[
     },
 ];
 
-/// Where the standard's types of exceptions and of links begin.
+/// The base URI of the standard's exception types, and the link relation of results.
 const EXCEPTIONS: &str = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0";
 const RESULTS: &str = "http://www.opengis.net/def/rel/ogc/1.0/results";
 
@@ -66,10 +66,10 @@ fn word(state: State) -> &'static str {
     }
 }
 
-/// A relation, a URL, and the type of what is there.
+/// A relation, a URL and a media type.
 type Link<'a> = (&'a str, Option<Cow<'a, str>>, &'a str);
 
-/// Links, as far as there are URLs.
+/// Adds the links that have a URL.
 fn links<'a, const N: usize>(object: Object, links: [Link<'a>; N]) -> Object {
     let known = links
         .into_iter()
@@ -81,15 +81,15 @@ fn links<'a, const N: usize>(object: Object, links: [Link<'a>; N]) -> Object {
     })
 }
 
-/// What has failed as the standard has it: with a type in any case, and with the status
-/// that is sent.
+/// Returns the problem of a failed operation as the standard requires it: always with a
+/// type, and with the status that is sent.
 fn exception(operation: &OperationView<'_>) -> Option<Problem> {
     let (problem, status) = operation.problem().zip(operation.error_status())?;
     let problem = problem.clone().with_type(problem.type_uri());
     Some(problem.with_status(status))
 }
 
-/// A `statusInfo`, of 1.0 and of the later drafts.
+/// Fills in a `statusInfo` of 1.0 and of the later drafts.
 fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<'_>) -> Object {
     let metadata = operation.metadata();
     let state = operation.state();
@@ -123,7 +123,7 @@ fn status_info(object: Object, operation: &OperationView<'_>, context: &Context<
         object,
         [
             ("self", url.clone(), JSON),
-            // There is nothing to watch once it has ended.
+            // Only an unfinished job can be monitored.
             ("monitor", url.filter(|_| !state.is_terminal()), JSON),
             (RESULTS, results.map(Cow::Owned), media_type.unwrap_or(JSON)),
         ],
@@ -230,12 +230,12 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
         }
     }
     refuse_foreign(request, ["status", "limit", "cursor"], &["offset", "type"])?;
-    // Pages follow one another by cursors.
+    // Paging uses cursors, not offsets.
     if let Some(offset) = parameter(request, "offset")?.filter(|offset| offset != "0") {
         let allowed = "0, since the next page is a link";
         return Err(ApiError::invalid_query("offset", &offset, allowed));
     }
-    // There is nothing but processes.
+    // Every job is of type `process`.
     let kinds = query::values(request.query, "type");
     let kinds = kinds.collect::<Result<Vec<_>, _>>();
     let kinds = kinds.map_err(|malformed| malformed.fault("type"))?;

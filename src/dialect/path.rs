@@ -1,13 +1,13 @@
-//! Paths.
+//! Normalizing and splitting paths.
 
 use std::borrow::Cow;
 
 use crate::operation::OperationId;
 
-/// The path without escapes that need not be (RFC 3986, section 6.2.2.2): unreserved
-/// characters stand for themselves. What they make is not decoded once more.
+/// Decodes the escapes of unreserved characters (RFC 3986, section 6.2.2.2). Decoding
+/// happens once: escapes that result from it are kept.
 pub(crate) fn unescaped(path: &str) -> Cow<'_, str> {
-    // No way out in the middle, for the sake of the compiler.
+    // No early exit, so that the loop vectorizes.
     let has_escapes = path
         .bytes()
         .fold(false, |found, byte| found | (byte == b'%'));
@@ -34,8 +34,8 @@ pub(crate) fn unescaped(path: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The first segment that can be the id of an operation, and what follows its slash; `None`
-/// where nothing does.
+/// Returns the first segment that is a valid operation id, and the path after its slash;
+/// `None` if nothing follows.
 pub(crate) fn part_of(path: &str) -> Option<(OperationId, &str)> {
     let mut rest = path;
     loop {
@@ -47,7 +47,7 @@ pub(crate) fn part_of(path: &str) -> Option<(OperationId, &str)> {
     }
 }
 
-/// The unreserved character (RFC 3986, section 2.3) that `%` and two digits stand for.
+/// Decodes an escape, if it stands for an unreserved character (RFC 3986, section 2.3).
 fn unreserved(escape: &str) -> Option<char> {
     let digit = |place| char::from(*escape.as_bytes().get(place)?).to_digit(16);
     let byte = u8::try_from(digit(1)? * 16 + digit(2)?).ok()?;

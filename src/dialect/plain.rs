@@ -20,27 +20,27 @@ use crate::operation::{BufferedBody, OperationId, OperationView, State, push_str
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | the accepted one | 202, `{"id","state","location"}` |
+/// | an accepted request | 202, `{"id","state","location"}` |
 /// | `GET …/{id}` | 200 and the operation, also when it failed |
 /// | `GET …/{id}/result` | the recorded response; 202 while there is none |
-/// | `GET …/{id}/events`, or an `Accept` that likes `text/event-stream` better than JSON | an event for what it is, then one whenever it has changed |
-/// | `GET …/`, where lists are on | `{"operations","next"}`; `state` (several, repeated or with commas in between), `limit`, `cursor` |
-/// | the same, canceled | 410 |
-/// | `DELETE …/{id}`, with an `If-Match` that names its `ETag`, once it has ended | 204, and it is forgotten |
+/// | `GET …/{id}/events`, or an `Accept` that prefers `text/event-stream` to JSON | an event with the operation, then one after every change |
+/// | `GET …/`, if lists are on | `{"operations","next"}`; `state` (several, repeated or separated by commas), `limit`, `cursor` |
+/// | `GET …/{id}/result` of a canceled operation | 410 |
+/// | `DELETE …/{id}` of an operation that has ended, with its `ETag` in `If-Match` | 204; the operation is deleted |
 /// | `DELETE …/{id}` | cancels; 200 and the operation, or 409 |
 ///
-/// An operation has `id`, `state`, its [name](crate::AsyncAcceptLayer::operation_name), `result`
-/// or `problem`, `progress` and its times, each where there is one; once it has succeeded
-/// or failed also `links`, of which `result` is the URL of its result. What is going on,
-/// or was canceled, has no links.
+/// The JSON of an operation has `id`, `state`, the
+/// [name](crate::AsyncAcceptLayer::operation_name), `result` or `problem`, `progress` and
+/// times; absent values are left out. An operation that has succeeded or failed also has
+/// `links`, where `result` is the URL of its result. An unfinished or canceled operation
+/// has no links.
 ///
-/// A replayed result carries `Operation-Result` with its status, which tells a
-/// recorded 404 from one of the poll itself.
+/// A replayed result carries its status in `Operation-Result`, which distinguishes a
+/// recorded 404 from a 404 of the poll itself.
 ///
-/// The id is the last segment of the path (or the one before `result` or
-/// `events`), else
-/// the query parameter `id`. One trailing slash is ignored. `Prefer: wait=N`
-/// (RFC 7240, section 4.3) or `?wait=N`, in seconds, holds a `GET`.
+/// The id is the last segment of the path (or the one before `result` or `events`), else
+/// the query parameter `id`. One trailing slash is ignored. `Prefer: wait=N` (RFC 7240,
+/// section 4.3) or `?wait=N`, in seconds, holds a `GET`.
 ///
 /// Errors are `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +81,8 @@ const PARTS: &[ResourcePart] = &[
 ];
 
 impl Plain {
-    /// Answers polls of unfinished operations with `202` and `Location` instead
-    /// of `200`, for pollers that judge by the status alone.
+    /// Responds to polls of unfinished operations with `202` and `Location` instead of
+    /// `200`, for pollers that look only at the status.
     #[must_use]
     pub fn accepted_while_unfinished(self) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl Plain {
         }
     }
 
-    /// The operation in JSON.
+    /// Returns the operation as a JSON response.
     fn operation(
         &self,
         status: StatusCode,
@@ -99,7 +99,8 @@ impl Plain {
     ) -> Answer {
         let text = text(operation, context)?;
         let mut response = typed(status, JSON, text);
-        // A response is large: what has ended is not moved for what it does not have.
+        // A response is large: it is not moved for a header that a terminal operation
+        // lacks.
         if context.retry_after.is_some() {
             response = response.retry_after(context);
         }
@@ -182,8 +183,8 @@ impl Dialect for Plain {
         empty(StatusCode::NO_CONTENT)
     }
 
-    /// `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC
-    /// 8288), which is relative to this one.
+    /// `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC 8288), which is
+    /// relative to this one.
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let mut text = b"{\"operations\":[".to_vec();
         for (index, (operation, context)) in page.operations.iter().enumerate() {
@@ -199,7 +200,7 @@ impl Dialect for Plain {
         text.push(b']');
         if let Some(next) = page.next {
             text.extend_from_slice(b",\"next\":");
-            // A string into a Vec: neither can fail.
+            // Writing a string to a `Vec` cannot fail.
             let _ = serde_json::to_writer(&mut text, next);
         }
         text.push(b'}');
@@ -207,7 +208,7 @@ impl Dialect for Plain {
         Ok(response.put(LINK, next_page(page, "state", State::as_str)))
     }
 
-    /// The operation as a `GET` gives it, under the name of its state.
+    /// The event has the JSON of a `GET`, and the state as its name.
     fn event(
         &self,
         operation: &OperationView<'_>,
@@ -223,7 +224,7 @@ impl Dialect for Plain {
     }
 }
 
-/// The operation in JSON, with its links.
+/// Returns the JSON of the operation, with its links.
 fn text(operation: &OperationView<'_>, context: &Context<'_>) -> Result<Vec<u8>, ApiError> {
     let links = match has_result(operation) {
         true => LINKS.len() + context.urls.length() + LINKS_END.len(),
@@ -239,13 +240,13 @@ const ID: &[u8] = br#"{"id":""#;
 const LINKS: &[u8] = br#","links":{"result":""#;
 const LINKS_END: &[u8] = br#"/result"}}"#;
 
-/// Whether the result resource has what the operation led to, and not its state.
+/// Whether the result resource returns a result rather than the state.
 fn has_result(operation: &OperationView<'_>) -> bool {
     matches!(operation.state(), State::Succeeded | State::Failed)
 }
 
-/// Puts `links` at the end of an operation's JSON, which begins at `begin`, if there is
-/// something to link to.
+/// Adds `links` at the end of an operation's JSON, which begins at `begin`, if the
+/// operation has a result and a URL.
 fn push_links(
     operation: &OperationView<'_>,
     context: &Context<'_>,
@@ -257,7 +258,7 @@ fn push_links(
     }
     let id = operation.id();
     if let Some(root) = context.urls.before(id) {
-        // The object goes on, and has its id at its beginning.
+        // Reopens the object, and copies the id from its beginning.
         text.pop();
         text.extend_from_slice(LINKS);
         text.extend_from_slice(root.as_bytes());
@@ -272,8 +273,8 @@ fn push_links(
     }
 }
 
-/// A link to the next page, relative to this one. The parameter `states` has the states, by
-/// the words of the dialect.
+/// Returns a link to the next page, relative to this one. The parameter `states` repeats
+/// the states, in the words of the dialect.
 pub(super) fn next_page(
     page: &ListPage<'_>,
     states: &str,
@@ -303,8 +304,7 @@ pub(super) fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError>
     })
 }
 
-/// How long the client is willing to wait: what the URL says, else what
-/// `Prefer` says.
+/// Returns how long the client is willing to wait: by the URL, else by `Prefer`.
 fn wait(request: &RequestView<'_>) -> Result<Option<Duration>, ApiError> {
     let parameter = query::parameter(request.query, "wait");
     let parameter = parameter.map_err(|malformed| match malformed {

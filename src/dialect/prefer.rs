@@ -2,13 +2,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-/// The preferences of a client (RFC 7240, *Prefer Header for HTTP*), as far as
-/// they matter here.
+/// The preferences of a client (RFC 7240, *Prefer Header for HTTP*) that this crate uses.
 ///
-/// `Prefer` may be repeated and may be a list; of a preference that is given
-/// twice the first counts (section 2). Names are case-insensitive, values may
-/// be quoted, parameters and what is not known or malformed are ignored, as the
-/// RFC asks.
+/// `Prefer` may be repeated and may be a list; if a preference is given twice, the first
+/// counts (section 2). Names are case-insensitive and values may be quoted. Parameters and
+/// unknown or malformed preferences are ignored, as the RFC requires.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue};
@@ -32,7 +30,7 @@ pub struct Preferences {
 static PREFER: HeaderName = HeaderName::from_static("prefer");
 
 impl Preferences {
-    /// The preferences that a request states.
+    /// Reads the preferences from the headers of a request.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut preferences = Self::default();
@@ -64,13 +62,13 @@ impl Preferences {
         self.respond_async
     }
 
-    /// The same, where no seconds are said too.
+    /// Returns the wait as stated, including zero seconds.
     pub(crate) fn stated_wait(self) -> Option<Duration> {
         self.wait.map(Duration::from_secs)
     }
 
-    /// How long the client is willing to wait (section 4.3). No seconds are no
-    /// wait.
+    /// Returns how long the client is willing to wait (section 4.3); `None` for zero
+    /// seconds.
     #[must_use]
     pub fn wait(self) -> Option<Duration> {
         self.wait
@@ -79,19 +77,19 @@ impl Preferences {
     }
 }
 
-/// The parts between `separator`, which counts only outside of quoted strings.
+/// Splits `text` at each `separator` outside quoted strings.
 pub(super) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut quotes = Quotes::default();
     text.split(move |byte| !quotes.enclose(*byte) && *byte == separator)
 }
 
-/// Whether every quoted string in `text` has an end.
+/// Whether every quoted string in `text` is closed.
 pub(super) fn quotes_end(text: &[u8]) -> bool {
     let mut quotes = Quotes::default();
     !text.iter().fold(false, |_, byte| quotes.enclose(*byte))
 }
 
-/// Where quoted strings begin and end (RFC 9110, section 5.6.4).
+/// Tracks quoted strings (RFC 9110, section 5.6.4).
 #[derive(Default)]
 struct Quotes {
     quoted: bool,
@@ -99,7 +97,7 @@ struct Quotes {
 }
 
 impl Quotes {
-    /// Whether this byte, which comes next, is in a quoted string.
+    /// Reads the next byte; returns whether it is in a quoted string.
     fn enclose(&mut self, byte: u8) -> bool {
         if std::mem::take(&mut self.escaped) {
             return true;
@@ -113,7 +111,7 @@ impl Quotes {
     }
 }
 
-/// The text of a token or of a quoted string (RFC 9110, section 5.6.4).
+/// Returns the text of a token or a quoted string (RFC 9110, section 5.6.4).
 pub(super) fn unquote(value: &[u8]) -> Vec<u8> {
     let value = value.trim_ascii();
     let Some(inner) = value
@@ -130,7 +128,7 @@ pub(super) fn unquote(value: &[u8]) -> Vec<u8> {
     inner.iter().filter(keep).copied().collect()
 }
 
-/// Whole seconds (RFC 9110, section 10.2.3); more than fit are as many as fit.
+/// Parses whole seconds (RFC 9110, section 10.2.3); larger values saturate.
 pub(super) fn delta_seconds(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;

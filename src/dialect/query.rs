@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::ApiError;
 
-/// Every value of `name`, decoded; an error for one that is encoded badly or is not
-/// UTF-8.
+/// Returns every value of `name`, decoded, with an error for a value that is malformed or
+/// not UTF-8.
 pub(super) fn values<'a>(
     query: Option<&'a str>,
     name: &str,
@@ -18,7 +18,8 @@ pub(super) fn values<'a>(
     })
 }
 
-/// The value of `name`, decoded; `None` if there is none, an error if there are several.
+/// Returns the value of `name`, decoded; `None` if it is absent, an error if it is
+/// repeated.
 pub(super) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
@@ -31,7 +32,7 @@ pub(super) fn parameter<'a>(
     }
 }
 
-/// `text` as the value of a parameter.
+/// Encodes `text` as the value of a parameter.
 pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -45,16 +46,16 @@ pub(super) fn encode(text: &str) -> String {
     out
 }
 
-/// Why a parameter has no value that can be read.
+/// The reason why a parameter cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MalformedParameter<'a> {
-    /// Of this, as it was written.
+    /// The encoding of this raw value is invalid.
     Encoding(&'a str),
     Repeated,
 }
 
 impl MalformedParameter<'_> {
-    /// The fault of the parameter of this name.
+    /// Returns the error for the parameter with this name.
     pub(super) fn fault(self, parameter: &'static str) -> ApiError {
         match self {
             Self::Encoding(text) => {

@@ -7,11 +7,11 @@ use http::{
 
 use crate::operation::{BufferedBody, RecordedResponse};
 
-/// How the result resource repeats a recorded response: which of its header fields, and
-/// what is changed of them.
+/// The rules by which the result resource replays a recorded response: which header fields
+/// are kept, and how they are changed.
 ///
-/// By default all but those of [`not_replayed`]. Fields that speak of an operation to who
-/// polls it never come from a recorded response: `Retry-After`, `Operation-Result`,
+/// The default keeps all fields except those of [`not_replayed`]. Fields that describe an
+/// operation to its pollers are never replayed: `Retry-After`, `Operation-Result`,
 /// `Operation-Location`, `Operation-Id`, `Azure-AsyncOperation`, `AsyncResult`,
 /// `X-Progress` and `X-MS-Continuation-Token`.
 #[derive(Clone)]
@@ -23,19 +23,20 @@ pub struct Replay {
 type KeepFn = dyn Fn(&HeaderName) -> bool + Send + Sync;
 type ChangeFieldsFn = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
 
-/// The fields that belong to the first answer, and not to what it said:
+/// Whether a field belongs to the original response rather than to its content. These
+/// fields depend on:
 ///
-/// * to its moment: `Date`, `Age`, `Expires`, and the caching fields of gateways,
+/// * the time: `Date`, `Age`, `Expires`, and the caching fields of gateways,
 ///   `Surrogate-Control` and those that end in `-Cache-Control` (RFC 9213);
-/// * to its URL: `ETag` and `Last-Modified`, by which conditional requests to the result
-///   resource would have to be decided (RFC 9110, section 13), and `Accept-Ranges`;
-/// * to its client: `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`,
+/// * the URL: `ETag` and `Last-Modified`, which would govern conditional requests to the
+///   result resource (RFC 9110, section 13), and `Accept-Ranges`;
+/// * the client: `Set-Cookie`, `WWW-Authenticate`, `Proxy-Authenticate`,
 ///   `Authentication-Info`, `Proxy-Authentication-Info` and `Access-Control-*`;
-/// * to its whole origin: `Alt-Svc`, `Clear-Site-Data`, `Strict-Transport-Security`,
+/// * the whole origin: `Alt-Svc`, `Clear-Site-Data`, `Strict-Transport-Security`,
 ///   `Public-Key-Pins` and its `-Report-Only`, `Expect-CT`, `NEL`, `Report-To`,
 ///   `Reporting-Endpoints`, `Service-Worker-Allowed`, `Accept-CH`, `Critical-CH`,
 ///   `Origin-Agent-Cluster` and `Use-As-Dictionary`;
-/// * to the page that it was: `Refresh`.
+/// * the page: `Refresh`.
 #[must_use]
 pub fn not_replayed(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -72,7 +73,7 @@ pub fn not_replayed(name: &HeaderName) -> bool {
         || name.ends_with("-cache-control")
 }
 
-/// Whether a field speaks of an operation to who polls it, in some dialect.
+/// Whether a field describes an operation to its pollers in some dialect.
 fn is_for_polls(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -87,8 +88,8 @@ fn is_for_polls(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a response of this status ends with its head (RFC 9110, sections 15.3.5,
-/// 15.3.6 and 15.4.5).
+/// Whether a response with this status has no content (RFC 9110, sections 15.3.5, 15.3.6
+/// and 15.4.5).
 fn has_no_content(status: StatusCode) -> bool {
     matches!(
         status,
@@ -106,7 +107,7 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 impl Replay {
-    /// Repeats the fields for which `keep` holds.
+    /// Keeps only the fields for which `keep` returns `true`.
     #[must_use]
     pub fn only(keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static) -> Self {
         Self {
@@ -115,8 +116,8 @@ impl Replay {
         }
     }
 
-    /// The same, and then changes the fields of each answer, which are those that it is
-    /// sent with but for what a dialect adds.
+    /// Adds a function that changes the fields of each replayed response. The function sees
+    /// the final fields, except those that a dialect adds.
     #[must_use]
     pub fn changed(
         self,
@@ -128,7 +129,7 @@ impl Replay {
         }
     }
 
-    /// The same, with other fields repeated: those for which `keep` holds.
+    /// Replaces the filter: keeps the fields for which `keep` returns `true`.
     pub(crate) fn keeping(
         self,
         keep: impl Fn(&HeaderName) -> bool + Send + Sync + 'static,
@@ -139,11 +140,10 @@ impl Replay {
         }
     }
 
-    /// The recorded response as it was, without the fields that are not
-    /// repeated, with `Cache-Control: private, no-store`, and with
-    /// `X-Content-Type-Options: nosniff`. What is no final response, of a status from 200
-    /// to 599, is sent as 500. A status that has no content (204, 205 and 304) is sent
-    /// without the recorded body.
+    /// Returns the recorded response without the fields that are not replayed, with
+    /// `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`. A response
+    /// that is not final, with a status outside 200 to 599, is sent as 500. A status that
+    /// has no content (204, 205 and 304) is sent without the recorded body.
     #[must_use]
     pub fn response(&self, recorded: &RecordedResponse) -> Response<BufferedBody> {
         let mut response = recorded.to_response();
@@ -164,7 +164,7 @@ impl Replay {
             headers.remove(name);
         }
         headers.insert(CACHE_CONTROL, PRIVATE);
-        // Browsers would take what users have written for whatever it looks like.
+        // Without this field, browsers would guess the type of content that users wrote.
         headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         if let Some(change) = &self.change {
             change(recorded, headers);

@@ -1,10 +1,9 @@
 use std::time::Duration;
 
-/// When a client should ask again, by the age of the operation.
+/// The delay before the next poll, by the age of the operation.
 ///
-/// On the wire it becomes `Retry-After` (RFC 9110, section 10.2.3) in whole
-/// seconds, rounded up and at least 1. Any closure from an age to a duration
-/// is one.
+/// The delay is sent as `Retry-After` (RFC 9110, section 10.2.3) in whole seconds, rounded
+/// up and at least 1. Every closure from an age to a duration implements this trait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -14,8 +13,8 @@ use std::time::Duration;
 ///     .retry_after(|age: Duration| if age < Duration::from_secs(60) { Duration::from_secs(2) } else { age / 10 });
 /// ```
 pub trait RetryAfter: Send + Sync + 'static {
-    /// How long a client should wait before it asks again about an operation
-    /// that was accepted `age` ago.
+    /// Returns how long a client should wait before it polls an operation again that was
+    /// accepted `age` ago.
     fn retry_after(&self, age: Duration) -> Duration;
 }
 
@@ -27,7 +26,7 @@ impl<F: Fn(Duration) -> Duration + Send + Sync + 'static> RetryAfter for F {
 
 /// The default: a quarter of the operation's age, from 1 to 30 seconds.
 ///
-/// A client that follows it asks about ten times in the first half minute and
+/// A client that follows this delay polls about ten times in the first half minute and
 /// twice a minute from the second minute on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AdaptiveRetryAfter;
@@ -38,7 +37,7 @@ impl RetryAfter for AdaptiveRetryAfter {
     }
 }
 
-/// `span` as the whole seconds of a `Retry-After`: rounded up, at least 1.
+/// Returns `span` as the whole seconds of a `Retry-After`: rounded up, at least 1.
 pub(crate) fn whole_seconds(span: Duration) -> u64 {
     span.as_secs()
         .saturating_add(u64::from(span.subsec_nanos() > 0))

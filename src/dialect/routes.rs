@@ -1,4 +1,4 @@
-//! From a request to what it asks, by a table.
+//! Routing: parses a request by a table of resources.
 
 use std::borrow::Cow;
 
@@ -10,47 +10,47 @@ use super::{
 };
 use crate::operation::{InvalidId, OperationId, State, StateSet};
 
-/// What of an operation a path names, and what may be asked of it.
+/// A resource of an operation, and the actions of its methods.
 pub(super) struct ResourcePart {
-    /// The segment after the id, or the verb that follows it, as `:cancel`; empty
+    /// The segment after the id, or the verb that follows the id, such as `:cancel`; empty
     /// for the operation itself.
     pub(super) name: &'static str,
-    /// As in `Allow`.
+    /// The methods, as in `Allow`.
     pub(super) allow: &'static str,
     pub(super) asks: &'static [(Method, Action)],
 }
 
 impl ResourcePart {
-    /// What this method asks of it.
+    /// Returns the action of a method.
     fn action(&self, method: &Method) -> Option<Action> {
         let mut asks = self.asks.iter().filter(|(asks, _)| asks == method);
         asks.next().map(|(_, action)| *action)
     }
 }
 
-/// The operation itself, where it can only be read.
+/// The operation itself, read-only.
 pub(super) const STATUS: ResourcePart = ResourcePart {
     name: "",
     allow: READ,
     asks: &[(Method::GET, Action::Status)],
 };
 
-/// Its result.
+/// The result.
 pub(super) const RESULT: ResourcePart = ResourcePart {
     name: "result",
     allow: READ,
     asks: &[(Method::GET, Action::Result)],
 };
 
-/// A verb that cancels.
+/// The verb that cancels.
 pub(super) const CANCEL: ResourcePart = ResourcePart {
     name: ":cancel",
     allow: POST,
     asks: &[(Method::POST, Action::Cancel(OnTerminal::Refuse))],
 };
 
-/// What a request asks by these parts; `list` reads what page of a list it asks for. The
-/// answer is waited for as long as `Prefer` says.
+/// Parses a request by these resources; `list` parses the parameters of a list. The wait is
+/// that of `Prefer`.
 pub(super) fn ask(
     request: &RequestView<'_>,
     parts: &[ResourcePart],
@@ -67,9 +67,8 @@ pub(super) fn ask(
     }
 }
 
-/// The states that a client wants listed, by the words that `word` gives them: the
-/// parameter may be repeated, and have several words with a comma in between. Without
-/// it, all of them.
+/// Parses the states of a list request, by the names that `word` returns. The parameter may
+/// be repeated, and may have several names separated by commas. The default is every state.
 pub(super) fn states(
     request: &RequestView<'_>,
     parameter: &'static str,
@@ -78,7 +77,8 @@ pub(super) fn states(
     states_or(request, parameter, word, &[])
 }
 
-/// The same, of a vocabulary that has words for more states than there are here.
+/// Like [`states`], for a dialect that has further states: those of `no_state` match no
+/// operation.
 pub(super) fn states_or(
     request: &RequestView<'_>,
     parameter: &'static str,
@@ -106,7 +106,7 @@ pub(super) fn states_or(
     Ok(states.into_iter().collect())
 }
 
-/// The same as the parameter `name`, after an ampersand; nothing for all of them.
+/// Returns the states as parameters `name`, each after an ampersand; empty for all states.
 pub(super) fn states_again(
     states: StateSet,
     name: &str,
@@ -118,16 +118,16 @@ pub(super) fn states_again(
         .collect()
 }
 
-/// What a limit can be.
+/// The allowed values of a limit.
 pub(super) const ONE_OR_MORE: &str = "a whole number from 1";
 
-/// How many at the most: one or more.
+/// Parses the maximum number of operations, at least one.
 pub(super) fn limit(text: &str, parameter: &'static str) -> Result<usize, ApiError> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| ApiError::invalid_query(parameter, text, ONE_OR_MORE))
 }
 
-/// A parameter of the query.
+/// Returns a parameter of the query.
 pub(super) fn parameter<'a>(
     request: &RequestView<'a>,
     name: &'static str,
@@ -135,7 +135,7 @@ pub(super) fn parameter<'a>(
     query::parameter(request.query, name).map_err(|malformed| malformed.fault(name))
 }
 
-/// A parameter that has several names: the one it came by, and its value.
+/// Returns a parameter that has several names: the name that was used, and the value.
 pub(super) fn parameter_named<'a>(
     request: &RequestView<'a>,
     names: &[&'static str],
@@ -151,7 +151,7 @@ pub(super) fn parameter_named<'a>(
     Ok(found)
 }
 
-/// None of these parameters is there: the vocabulary has them, and this service does not.
+/// Refuses parameters that the dialect defines and this service does not support.
 pub(super) fn refuse(request: &RequestView<'_>, names: &[&'static str]) -> Result<(), ApiError> {
     if request.query.is_none() {
         return Ok(());
@@ -163,8 +163,8 @@ pub(super) fn refuse(request: &RequestView<'_>, names: &[&'static str]) -> Resul
     }
 }
 
-/// The names that vocabularies have for a filter by state, for the length of a page, and for
-/// where it begins.
+/// The names that dialects use for a filter by state, for the length of a page, and for its
+/// beginning.
 const OF_LISTS: [&[&str]; 3] = [
     &["state", "status", "runtimeStatus", "filter", "$filter"],
     &[
@@ -188,7 +188,7 @@ const OF_LISTS: [&[&str]; 3] = [
     ],
 ];
 
-/// The names of filters that vocabularies have and this crate does not.
+/// The names of filters that dialects define and this crate does not support.
 const FILTERS: [&str; 11] = [
     "type",
     "processID",
@@ -203,9 +203,9 @@ const FILTERS: [&str; 11] = [
     "$orderby",
 ];
 
-/// A list is asked for by no other vocabulary: what it would filter, or where a page would
-/// begin, is not to be ignored. `names` are those of this vocabulary, empty where there is
-/// none, and `also` what else it takes or refuses by itself.
+/// Refuses list parameters of other dialects: ignoring a filter or the beginning of a page
+/// would return wrong operations. `names` are the names in this dialect, empty for none.
+/// `also` are the further parameters that the dialect accepts or refuses itself.
 pub(super) fn refuse_foreign(
     request: &RequestView<'_>,
     names: [&'static str; 3],
@@ -236,7 +236,7 @@ pub(super) fn refuse_foreign(
     }
 }
 
-/// A parameter that says nothing where it is empty.
+/// Returns a parameter, unless it is empty.
 pub(super) fn said<'a>(
     request: &RequestView<'a>,
     name: &'static str,
@@ -244,12 +244,12 @@ pub(super) fn said<'a>(
     Ok(parameter(request, name)?.filter(|value| !value.is_empty()))
 }
 
-/// For a dialect without lists.
+/// Refuses a list, for a dialect without lists.
 pub(super) fn no_list(_: &RequestView<'_>) -> Result<ListParams, ApiError> {
     Err(ApiError::MissingId)
 }
 
-/// What a request asks.
+/// The target of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RouteRequest {
     About(OperationId, Action),
@@ -259,16 +259,16 @@ pub(super) enum RouteRequest {
 pub(super) const READ: &str = "GET, HEAD, OPTIONS";
 pub(super) const POST: &str = "POST, OPTIONS";
 
-/// Finds the part that the path names, and what the method asks of it.
+/// Finds the resource that the path names, and the action of the method.
 ///
-/// The id is the last segment, or the one before the part; else the query
-/// parameter `id`. One trailing slash is ignored.
+/// The id is the last segment, or the one before the resource; else the query parameter
+/// `id`. One trailing slash is ignored.
 pub(super) fn asked(
     request: &RequestView<'_>,
     parts: &[ResourcePart],
 ) -> Result<RouteRequest, ApiError> {
     let whole = || parts.iter().find(|part| part.name.is_empty());
-    // Most requests name an operation and nothing else.
+    // Fast path: most requests name only an operation.
     if request.id.is_none()
         && let Some(part) = whole()
         && let Some(id) = OperationId::at_end_of(request.path)
@@ -288,7 +288,7 @@ pub(super) fn asked(
     }
     let slash = path.bytes().rposition(|byte| byte == b'/');
     let last = &path[slash.map_or(0, |slash| slash + 1)..];
-    // A colon may come escaped.
+    // A colon may be escaped.
     let decoded = match last.contains('%') {
         true => Cow::Owned(last.replace("%3A", ":").replace("%3a", ":")),
         false => Cow::Borrowed(last),
@@ -300,7 +300,7 @@ pub(super) fn asked(
             let before = before.strip_suffix('/').unwrap_or(before);
             (before.rsplit('/').next().unwrap_or_default(), Some(part))
         }
-        // Nothing before it was escaped.
+        // Nothing before the verb was escaped.
         (None, Some(part)) => (&last[..verb], Some(part)),
         (None, None) => {
             if let Some(fault) = no_such_verb(request, parts, &decoded, verb) {
@@ -341,8 +341,8 @@ pub(super) fn asked(
     }
 }
 
-/// Where an empty segment stands last: it is no part of an operation, nor the root of them
-/// all.
+/// Returns the error for a path that ends with an empty segment, which is neither a
+/// resource of an operation nor the root.
 fn nothing(path: &str) -> ApiError {
     match part_of(path) {
         Some((id, name)) => ApiError::NoSubResource {
@@ -353,8 +353,8 @@ fn nothing(path: &str) -> ApiError {
     }
 }
 
-/// The fault of a verb that follows an id in the last segment, in a dialect that has verbs,
-/// but not this one.
+/// Returns the error for an unknown verb after the id in the last segment, in a dialect
+/// that has verbs.
 fn no_such_verb(
     request: &RequestView<'_>,
     parts: &[ResourcePart],

@@ -5,17 +5,17 @@ use std::{
 
 use crate::operation::OperationId;
 
-/// The URLs of one operation: absolute or a path, as the application wants.
+/// The URLs of one operation: absolute or a path, as the application configures.
 #[derive(Clone)]
 pub struct Urls(StatusUrl);
 
-/// Where the operation itself is.
+/// The URL of the operation itself.
 #[derive(Clone)]
 enum StatusUrl {
-    /// Without white space around it.
+    /// A complete URL without surrounding white space.
     Written(String),
-    /// At its id, right after `root`; put together when it is asked for, which most polls
-    /// do not.
+    /// The id, directly after `root`. The text is built on demand, since most polls do not
+    /// need it.
     At {
         root: UrlRoot,
         id: OperationId,
@@ -23,13 +23,13 @@ enum StatusUrl {
     },
 }
 
-/// What precedes the ids of all operations: it has no character that JSON escapes, and no
-/// query.
+/// The part of the URL before the id, which is the same for all operations. It has no query
+/// and no character that JSON escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UrlRoot(Arc<str>);
 
 impl UrlRoot {
-    /// `None` if `text` has such characters.
+    /// Returns `None` if `text` has a query or a character that JSON escapes.
     pub(super) fn new(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte >= b' ' && !b"\"\\?".contains(&byte);
         text.bytes().all(is_plain).then(|| Self(text.into()))
@@ -37,7 +37,7 @@ impl UrlRoot {
 }
 
 impl Urls {
-    /// An operation at `status`. White space around it is left out.
+    /// Creates the URLs of an operation at `status`, which is trimmed.
     #[must_use]
     pub fn new(status: impl Into<String>) -> Self {
         let status = status.into();
@@ -47,7 +47,7 @@ impl Urls {
         }))
     }
 
-    /// An operation at its id, right after `root`.
+    /// Creates the URLs of an operation whose id directly follows `root`.
     pub(super) fn at(root: UrlRoot, id: OperationId) -> Self {
         Self(StatusUrl::At {
             root,
@@ -56,7 +56,7 @@ impl Urls {
         })
     }
 
-    /// Where the operation is; `None` if the application left it empty.
+    /// Returns the URL of the operation; `None` if it is empty.
     #[must_use]
     pub fn status(&self) -> Option<&str> {
         let status = match &self.0 {
@@ -70,7 +70,7 @@ impl Urls {
         (!status.is_empty()).then_some(status)
     }
 
-    /// Bytes of what [`push_to`](Self::push_to) appends.
+    /// Returns the number of bytes that [`push_to`](Self::push_to) appends.
     pub(super) fn length(&self) -> usize {
         match &self.0 {
             StatusUrl::Written(status) => status.len(),
@@ -78,7 +78,7 @@ impl Urls {
         }
     }
 
-    /// Appends where the operation is.
+    /// Appends the URL of the operation.
     pub(super) fn push_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
             StatusUrl::Written(status) => out.extend_from_slice(status.as_bytes()),
@@ -89,13 +89,14 @@ impl Urls {
         }
     }
 
-    /// Whether where it is ends with this id, stands for itself in a JSON string, and what
-    /// is below it is put at its end.
+    /// Whether the URL ends with this id, needs no escapes in a JSON string, and is a
+    /// prefix of the URLs of the sub-resources.
     pub(super) fn is_plain(&self, id: &OperationId) -> bool {
         self.before(id).is_some()
     }
 
-    /// What precedes the id where that is so.
+    /// Returns the part before the id, if the URL is plain in the sense of
+    /// [`is_plain`](Self::is_plain).
     pub(super) fn before(&self, id: &OperationId) -> Option<&str> {
         match &self.0 {
             StatusUrl::At { root, id: own, .. } if own == id => Some(&root.0),
@@ -103,18 +104,18 @@ impl Urls {
         }
     }
 
-    /// Where the sub-resource `name` of the operation is.
+    /// Returns the URL of the sub-resource `name` of the operation.
     #[must_use]
     pub fn below(&self, name: &str) -> Option<String> {
         self.followed_by(&format!("/{name}"))
     }
 
-    /// The URL with `suffix` at the end of its path, for example `:cancel`.
+    /// Returns the URL with `suffix` at the end of its path, for example `:cancel`.
     #[must_use]
     pub fn followed_by(&self, suffix: &str) -> Option<String> {
         let status = self.status()?;
         let (path, query) = status.split_at(status.find('?').unwrap_or(status.len()));
-        // A slash at its end is not doubled.
+        // A trailing slash is not doubled.
         Some([path.trim_end_matches('/'), suffix, query].concat())
     }
 }

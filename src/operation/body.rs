@@ -8,8 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// A body that is there as a whole: its bytes, then its trailers if it has
-/// any.
+/// A complete body in memory: bytes, and trailers if there are any.
 #[derive(Debug, Clone, Default)]
 pub struct BufferedBody {
     data: Bytes,
@@ -17,7 +16,7 @@ pub struct BufferedBody {
 }
 
 impl BufferedBody {
-    /// A body of `data`, followed by `trailers` (RFC 9110, section 6.5).
+    /// Creates a body of `data`, followed by `trailers` (RFC 9110, section 6.5).
     #[must_use]
     pub fn new(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         Self {
@@ -26,25 +25,25 @@ impl BufferedBody {
         }
     }
 
-    /// The bytes that have not been read yet.
+    /// Returns the bytes that have not been read yet.
     #[must_use]
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 
-    /// The trailers that have not been read yet.
+    /// Returns the trailers that have not been read yet.
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_deref()
     }
 
-    /// The bytes and the trailers.
+    /// Returns the bytes and the trailers.
     #[must_use]
     pub fn into_parts(self) -> (Bytes, Option<HeaderMap>) {
         (self.data, self.trailers.map(|map| *map))
     }
 
-    /// [`Body::poll_frame`] without a waker: it never waits.
+    /// [`Body::poll_frame`] without a waker, since it never waits.
     pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         if self.data.is_empty() {
             self.trailers.take().map(|map| Frame::trailers(*map))
@@ -83,8 +82,8 @@ impl Body for BufferedBody {
         if self.trailers.is_none() {
             return SizeHint::with_exact(length);
         }
-        // An exact size makes HTTP/1.1 servers send a Content-Length, and then
-        // there is no place for trailers (RFC 9112, section 7.1.2).
+        // An exact size makes HTTP/1.1 servers send a Content-Length, which excludes
+        // trailers (RFC 9112, section 7.1.2).
         let mut hint = SizeHint::new();
         hint.set_lower(length);
         hint

@@ -4,14 +4,14 @@ use http_body::Frame;
 
 use super::BufferedBody;
 
-/// A body on its way to becoming whole, up to a limit.
+/// Collects the frames of a body, up to a limit.
 #[derive(Debug)]
 pub(crate) struct BodyCollector {
-    /// The only frame so far: most bodies have no second, and need no copy.
+    /// The only frame so far. Most bodies have one frame, which then needs no copy.
     first: Bytes,
     joined: BytesMut,
     trailers: Option<Box<HeaderMap>>,
-    /// In bytes.
+    /// The maximum size in bytes.
     limit: u64,
 }
 
@@ -56,7 +56,7 @@ impl BodyCollector {
     pub(crate) fn finish(&mut self) -> BufferedBody {
         let data = match self.joined.is_empty() {
             true => std::mem::take(&mut self.first),
-            // Exactly sized: it may be kept for long.
+            // Shrunk to its length, since it may be kept for long.
             false => std::mem::take(&mut self.joined)
                 .to_vec()
                 .into_boxed_slice()

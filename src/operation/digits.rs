@@ -1,14 +1,15 @@
 use bytes::BufMut;
 
-/// Appends a number in digits of this base: what the formatter would write, for a tenth
-/// of it. Bases from 10 on.
+/// Appends a number in a base from 10 to 16, as the formatter of `std` writes it, at a
+/// tenth of its cost.
 pub(crate) fn push_number<const BASE: u64>(number: u64, out: &mut impl BufMut) {
     let mut digits = [0; 20];
     let begin = put_number::<BASE>(number, &mut digits);
     out.put_slice(&digits[begin..]);
 }
 
-/// The same at the end of `text`, which is long enough; says where it begins.
+/// Writes a number to the end of `text`, which must be long enough, and returns the index
+/// of its first digit.
 pub(crate) fn put_number<const BASE: u64>(number: u64, text: &mut [u8]) -> usize {
     let mut begin = text.len();
     let mut rest = number;

@@ -1,4 +1,4 @@
-//! What a response says of the failure that it is.
+//! The problem of a failed response.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,21 +10,21 @@ use super::{
     syntax::is_json_down_to,
 };
 
-/// A larger body, in bytes, is not read: a problem is in every answer about the
-/// operation.
+/// The maximum size in bytes of a body that is read, since the problem is part of every
+/// response about the operation.
 const LARGEST: usize = 64 * 1024;
 
-/// Nor is a deeper one. What a problem is put into, a record or an answer, makes it
-/// deeper, and readers commonly give up at 128.
+/// The maximum depth of a body that is read. Records and responses nest the problem
+/// further, and JSON readers commonly stop at 128.
 const DEEPEST: u32 = 100;
 
-/// A longer text, in bytes, is no explanation.
+/// The maximum length in bytes of a text that is used as `detail`.
 const LONGEST: usize = 1024;
 
-/// The problem that a response stands for: its own, if it carries one, else one made of
-/// its status and of what it says in plain text or in the members that are customary.
+/// Returns the problem of a response: its own, if it carries one, else one derived from its
+/// status and from its plain text or a customary member of its JSON.
 ///
-/// The status is the response's: what a body says of it is advisory (RFC 9457, section
+/// The status is the response's: a status in the body is only advisory (RFC 9457, section
 /// 3.1.2).
 pub(super) fn problem_of(response: &RecordedResponse) -> Problem {
     let (status, body) = (response.status(), response.body());
@@ -60,8 +60,8 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
     }
 }
 
-/// What an object says in a member that is made for it: that of RFC 9457, that of many
-/// frameworks, that of RFC 6749, and those in use by themselves.
+/// Returns the explanation in a customary member of an object: that of RFC 9457, of many
+/// frameworks, of RFC 6749, or of common use.
 fn detail_of(value: &Value) -> Option<&str> {
     let error = value.get("error");
     [
@@ -76,7 +76,7 @@ fn detail_of(value: &Value) -> Option<&str> {
     .find_map(|text| explanation(text.as_str()?))
 }
 
-/// The text, if it can be one.
+/// Returns the trimmed text, unless it is empty or too long.
 fn explanation(text: &str) -> Option<&str> {
     let text = text.trim();
     (1..=LONGEST).contains(&text.len()).then_some(text)

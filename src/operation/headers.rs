@@ -1,16 +1,16 @@
 use bytes::BufMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Header fields as bytes: order and repetition kept.
+/// Header fields as bytes, in their order, including repeated fields.
 ///
-/// A `HeaderMap` costs a stored operation about a kilobyte for one field; this
-/// costs six bytes a field beyond name and value.
+/// A `HeaderMap` costs a stored operation about a kilobyte for one field; a `HeaderBlock`
+/// costs six bytes a field in addition to name and value.
 ///
-/// Layout, repeated: name length (`u16`), value length (`u32`, its top bit for
+/// Layout of each field: name length (`u16`), value length (`u32`, with the top bit for
 /// *sensitive*), name, value.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum HeaderBlock {
-    /// So many, and then zeros.
+    /// The number of used bytes, and the bytes, padded with zeros.
     Few(u8, [u8; FEW]),
     Many(Box<[u8]>),
 }
@@ -21,8 +21,8 @@ impl Default for HeaderBlock {
     }
 }
 
-/// Room for what many responses have, which is a `Content-Type`, and no more than a block
-/// on the heap would take.
+/// Fits a `Content-Type`, the only field of many responses, in no more space than a block
+/// on the heap takes.
 const FEW: usize = 46;
 
 const SENSITIVE: u32 = 1 << 31;
@@ -32,14 +32,14 @@ impl HeaderBlock {
         map: &HeaderMap,
         keep: impl Fn(&HeaderName, &HeaderValue) -> bool,
     ) -> Self {
-        // Exact where all are kept, as mostly.
+        // Exact if all fields are kept, as is common.
         let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
         Self::of(size, |out| {
             for (name, value) in map.iter().filter(|(name, value)| keep(name, value)) {
                 let name = name.as_str().as_bytes();
-                // `http` bounds a name to 64 KiB and no server takes a value of 2 GiB.
+                // `http` limits a name to 64 KiB and no server accepts a value of 2 GiB.
                 let mut length = value.len() as u32;
                 if value.is_sensitive() {
                     length |= SENSITIVE;
@@ -52,7 +52,7 @@ impl HeaderBlock {
         })
     }
 
-    /// What is written, which is `size` bytes at the most.
+    /// Creates a block from at most `size` bytes that `write` appends.
     fn of(size: usize, write: impl FnOnce(&mut dyn BufMut)) -> Self {
         if size > FEW {
             let mut many = Vec::with_capacity(size);
@@ -66,12 +66,12 @@ impl HeaderBlock {
         Self::Few(written as u8, few)
     }
 
-    /// The fields in their order, as bytes.
+    /// Returns the fields in their order, as bytes.
     fn fields(&self) -> HeaderFields<'_> {
         HeaderFields(self.as_bytes())
     }
 
-    /// The first value of `name`, which must be in lower case.
+    /// Returns the first value of `name`, which must be in lower case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields()
             .find(|field| field.name == name.as_bytes())
@@ -96,7 +96,8 @@ impl HeaderBlock {
         }
     }
 
-    /// The block that has these bytes; what is no field in them is not shown.
+    /// Creates a block from its bytes; bytes that are not a valid field are ignored when
+    /// reading.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         Self::of(bytes.len(), |out| out.put_slice(bytes))
     }

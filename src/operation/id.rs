@@ -8,29 +8,29 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-/// The longest id, in bytes.
+/// The maximum length of an id in bytes.
 const MAX_LEN: usize = 128;
 
-/// A UUID with its hyphens.
+/// The length of a UUID with hyphens.
 const UUID_LEN: usize = 36;
 
-/// Segments below the operations' root that are taken by sub-resources.
+/// Path segments that sub-resources use.
 const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 
-/// The name of an operation, unguessable unless the application brings its own.
+/// The id of an operation; unguessable unless the application chooses its own ids.
 ///
-/// [`OperationId::new`] makes a UUID in the layout of version 7 (RFC 9562,
-/// section 5.7): 48 bits of time, then 74 bits from a CSPRNG, anew for every
-/// id. Whoever knows the id can find the operation, so it is as good as a
-/// capability URL; restrict it further with an owner where that is not enough.
+/// [`OperationId::new`] creates a UUID in the layout of version 7 (RFC 9562, section 5.7):
+/// 48 bits of time, then 74 bits from a CSPRNG that are drawn anew for every id. Anyone who
+/// knows the id can find the operation, so an operation's URL is a capability URL. Set an
+/// owner to restrict access further.
 ///
-/// An id that comes from outside is validated by [`FromStr`]: 1 to 128 bytes
-/// of the *unreserved* characters of RFC 3986, section 2.3 (letters, digits,
-/// `-`, `.`, `_`, `~`), neither `.` nor `..` nor a word that a sub-resource
-/// uses (`result`, `results`, `events`, `terminate`). It can therefore stand in a path as it is.
+/// [`FromStr`] validates an id from outside: 1 to 128 bytes of the *unreserved* characters
+/// of RFC 3986, section 2.3 (letters, digits, `-`, `.`, `_`, `~`), except `.`, `..` and the
+/// words that sub-resources use (`result`, `results`, `events`, `terminate`). A valid id
+/// can therefore be part of a path unchanged.
 ///
-/// Those words are refused where an id is given, and only there: an id that was accepted
-/// before its word was taken is read, by [`Deserialize`] too, and found.
+/// Only [`FromStr`] refuses the words of sub-resources. An id that was accepted before its
+/// word became reserved can still be read, also by [`Deserialize`], and found.
 ///
 /// ```
 /// use tower_operations::OperationId;
@@ -45,7 +45,7 @@ const RESERVED: [&str; 4] = ["result", "results", "events", "terminate"];
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OperationId(Repr);
 
-/// A canonical UUID is always `Uuid`, so that equal texts are equal ids.
+/// A canonical UUID is always stored as `Uuid`, so that equal texts are equal ids.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Repr {
     Uuid(Uuid),
@@ -53,19 +53,19 @@ enum Repr {
 }
 
 impl OperationId {
-    /// A new id from the time and 74 random bits.
+    /// Creates an id from the time and 74 random bits.
     #[must_use]
     #[allow(clippy::new_without_default)] // a default value would have to be a constant
     pub fn new() -> Self {
         let millis = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_millis() as u64);
-        // `Uuid::now_v7` shares a counter between the ids of one millisecond,
-        // which leaves too few random bits; a v4 is random throughout.
+        // `Uuid::now_v7` shares a counter between the ids of one millisecond, which leaves
+        // too few random bits; a v4 is random throughout.
         let random = Uuid::new_v4().into_bytes();
         let mut bytes = [0; 10];
         bytes.copy_from_slice(&random[..10]);
-        // The bits that say "version 4" are not random: take others for them.
+        // The bytes with the version and variant bits are not fully random: replace them.
         bytes[6] = random[10];
         bytes[8] = random[11];
         Self(Repr::Uuid(
@@ -73,7 +73,7 @@ impl OperationId {
         ))
     }
 
-    /// Writes the id's text to `out`.
+    /// Appends the text of the id to `out`.
     pub(crate) fn push_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
             Repr::Uuid(uuid) => {
@@ -84,7 +84,7 @@ impl OperationId {
         }
     }
 
-    /// The id in the last segment of `path`, if it is a UUID as most are.
+    /// Returns the id in the last segment of `path`, if it is a UUID, as most ids are.
     pub(crate) fn at_end_of(path: &str) -> Option<Self> {
         let (before, last) = path.split_at_checked(path.len().checked_sub(UUID_LEN)?)?;
         let is_segment = before.is_empty() || before.ends_with('/');
@@ -92,9 +92,10 @@ impl OperationId {
         Some(Self(Repr::Uuid(uuid)))
     }
 
-    /// The id that a path or a query names, which may be a word that is taken by now.
+    /// Parses an id from a path or a query. Reserved words are allowed: the id may be older
+    /// than the reservation.
     pub(crate) fn named(text: &str) -> Result<Self, InvalidId> {
-        // What most ids are breaks none of the rules for others.
+        // Fast path: a UUID, as most ids are, satisfies the rules below.
         if let Some(uuid) = canonical_uuid(text) {
             return Ok(Self(Repr::Uuid(uuid)));
         }
@@ -114,8 +115,8 @@ impl OperationId {
         Ok(Self(Repr::Text(text.into())))
     }
 
-    /// The id that a store has kept, as it is: it was validated by the release that
-    /// accepted it.
+    /// Parses an id from a store without validation: the release that accepted the id has
+    /// validated it.
     pub(crate) fn stored(text: &str) -> Result<Self, InvalidId> {
         match (canonical_uuid(text), text) {
             (Some(uuid), _) => Ok(Self(Repr::Uuid(uuid))),
@@ -124,7 +125,7 @@ impl OperationId {
         }
     }
 
-    /// Bytes of its text.
+    /// Returns the length of the text in bytes.
     pub(crate) fn text_len(&self) -> usize {
         match &self.0 {
             Repr::Uuid(_) => UUID_LEN,
@@ -132,7 +133,7 @@ impl OperationId {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         match &self.0 {
             Repr::Uuid(_) => 0,
@@ -152,12 +153,12 @@ impl FromStr for OperationId {
     }
 }
 
-/// `text` as a UUID, if it is written as [`OperationId`] writes one.
+/// Parses a UUID in the form that [`OperationId`] writes.
 fn canonical_uuid(text: &str) -> Option<Uuid> {
     if text.len() != UUID_LEN {
         return None;
     }
-    // No way out in the middle, for the sake of the compiler.
+    // No early exit, so that the loop vectorizes.
     let has_uppercase = text
         .bytes()
         .fold(false, |found, byte| found | byte.is_ascii_uppercase());
@@ -201,21 +202,21 @@ impl<'de> Deserialize<'de> for OperationId {
     }
 }
 
-/// Why a text is no [`OperationId`]. The text itself is not repeated: it may
+/// The reason why a text is not a valid [`OperationId`]. The text is not repeated: it may
 /// be long or hostile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {
-    /// There is no text.
+    /// The text is empty.
     #[error("an operation id must not be empty")]
     Empty,
-    /// It has more than 128 bytes.
+    /// The text has more than 128 bytes.
     #[error("an operation id has at most {MAX_LEN} characters")]
     TooLong,
-    /// It has a character outside of `A-Z a-z 0-9 - . _ ~`.
+    /// The text has a character outside of `A-Z a-z 0-9 - . _ ~`.
     #[error("an operation id consists of letters, digits, '-', '.', '_' and '~'")]
     Character,
-    /// It is `.`, `..`, `result`, `results`, `events` or `terminate`.
+    /// The text is `.`, `..`, `result`, `results`, `events` or `terminate`.
     #[error("this word cannot be an operation id")]
     Reserved,
 }

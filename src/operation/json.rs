@@ -1,9 +1,8 @@
 //! The flat JSON of an operation: `id`, `state`, `name`, `result`, `problem`, `reason`,
-//! `progress` and the times, each only where there is one.
+//! `progress` and the times, each only if present.
 //!
-//! It is written by hand, since a recorded body is embedded as the bytes it
-//! is, which serde has no word for. `Serialize` and `Deserialize` of
-//! [`Operation`] speak the same form.
+//! The JSON is written by hand, since serde cannot embed the bytes of a recorded body.
+//! `Serialize` and `Deserialize` of [`Operation`] use the same form.
 
 use std::time::SystemTime;
 
@@ -17,7 +16,7 @@ use super::{
     timestamp::{Rfc3339, Timestamp, serde_rfc3339},
 };
 
-/// In a buffer of its own, which has room for `more` bytes.
+/// Writes the JSON to a new buffer with room for `more` further bytes.
 pub(super) fn whole(
     operation: &OperationView<'_>,
     inline_limit: usize,
@@ -65,7 +64,7 @@ pub(super) fn write(
     let mut clock = Rfc3339::new();
     for (name, at) in times(metadata) {
         if let Some(at) = at {
-            // Put together aside, and written in one piece.
+            // Composed on the stack and appended in one piece.
             let mut member = TIME;
             member[2..12].copy_from_slice(name);
             member[15..39].copy_from_slice(clock.text(at));
@@ -76,8 +75,9 @@ pub(super) fn write(
     Ok(())
 }
 
-/// How long it will be: exactly, if a result is JSON already and there is no more but
-/// the times. A buffer without room left becomes a body without another allocation.
+/// Returns the length of the JSON. It is exact if a result is already JSON and there is no
+/// problem or progress; a buffer without spare capacity becomes a body without another
+/// allocation.
 fn length(operation: &OperationView<'_>) -> usize {
     let around = r#"{"id":"","state":""}"#.len();
     let names = operation.id().text_len() + operation.state().as_str().len();
@@ -148,7 +148,7 @@ fn write_recorded(
     Ok(true)
 }
 
-/// The same form for serde.
+/// The flat form for serde.
 #[derive(Serialize, Deserialize)]
 struct FlatOperation<Id, T, P, G, S> {
     id: Id,
@@ -216,8 +216,8 @@ impl<T: Serialize> Serialize for Operation<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
     /// # Errors
-    /// A state that is none, a result without success, a problem without
-    /// failure, a failure without a problem, a reason without a cancel.
+    /// An unknown state, a result without success, a problem without failure, a failure
+    /// without a problem, or a reason without a cancel.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let flat = FlatOperation::<OperationId, T, Problem, Progress, Box<str>>::deserialize(
             deserializer,

@@ -74,13 +74,13 @@ impl fmt::Debug for CompactMethod {
 macro_rules! times {
     ($($field:ident, $with:ident, $what:literal;)*) => {
         $(
-            #[doc = concat!("When it ", $what, ".")]
+            #[doc = concat!("Returns when the operation ", $what, ".")]
             #[must_use]
             pub fn $field(&self) -> Option<SystemTime> {
                 self.$field.map(Into::into)
             }
 
-            #[doc = concat!("Sets when it ", $what, ".")]
+            #[doc = concat!("Sets when the operation ", $what, ".")]
             #[must_use]
             pub fn $with(mut self, at: SystemTime) -> Self {
                 self.$field = Some(at.into());
@@ -96,7 +96,7 @@ impl Metadata {
         updated_at, with_updated_at, "last changed";
         started_at, with_started_at, "left `pending` for `running`";
         finished_at, with_finished_at, "reached its terminal state";
-        expires_at, with_expires_at, "will be forgotten";
+        expires_at, with_expires_at, "expires";
     }
 
     /// Returns the progress.

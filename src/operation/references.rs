@@ -1,8 +1,8 @@
-//! References in header fields, resolved against the request that they answered.
+//! References in header fields, resolved against the original request.
 //!
-//! A relative reference means something else below the result resource. It is made one
-//! that begins with a path (RFC 3986, section 4.2), which means the same everywhere on
-//! its server.
+//! A relative reference has another meaning below the result resource. It is resolved to a
+//! reference that begins with a path (RFC 3986, section 4.2), which has the same meaning
+//! everywhere on its server.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, uri::PathAndQuery};
 
@@ -17,9 +17,9 @@ pub(crate) fn resolve_references(headers: &mut HeaderMap, base: &PathAndQuery) {
     });
 }
 
-/// Puts what `new` makes of each value of the field in its place.
+/// Replaces each value of the field by the result of `new`.
 fn rewrite(headers: &mut HeaderMap, name: &HeaderName, new: impl Fn(&str) -> Option<String>) {
-    // An entry would make room for what is seldom there.
+    // `entry` would reserve space for a field that is usually absent.
     if !headers.contains_key(name) {
         return;
     }
@@ -29,15 +29,15 @@ fn rewrite(headers: &mut HeaderMap, name: &HeaderName, new: impl Fn(&str) -> Opt
     for value in values.iter_mut() {
         let text = std::str::from_utf8(value.as_bytes()).ok();
         let new = text.and_then(&new).map(HeaderValue::try_from);
-        // What cannot be understood stays as it is.
+        // Values that cannot be parsed are unchanged.
         if let Some(Ok(new)) = new {
             *value = new;
         }
     }
 }
 
-/// A relative reference, resolved (RFC 3986, section 5.2); `None` for one that means the
-/// same everywhere on the server.
+/// Resolves a relative reference (RFC 3986, section 5.2); `None` for a reference that has
+/// the same meaning everywhere on the server.
 fn resolve(reference: &str, base: &PathAndQuery) -> Option<String> {
     let reference = reference.trim();
     if reference.starts_with('/') || has_scheme(reference) {
@@ -61,8 +61,8 @@ fn resolve(reference: &str, base: &PathAndQuery) -> Option<String> {
     })
 }
 
-/// A path that cannot be taken for a host (RFC 3986, section 4.2): clients choose what a
-/// path begins with.
+/// Returns a path that cannot be mistaken for a host (RFC 3986, section 4.2), since clients
+/// choose the beginning of the path.
 fn rooted(path: &str) -> String {
     match path.strip_prefix('/') {
         Some(rest) if rest.starts_with('/') => format!("/.{path}"),
@@ -80,7 +80,7 @@ fn has_scheme(reference: &str) -> bool {
     })
 }
 
-/// RFC 3986, section 5.2.4, for a path that begins with a slash.
+/// Removes dot segments (RFC 3986, section 5.2.4) from a path that begins with a slash.
 fn without_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
@@ -91,7 +91,7 @@ fn without_dot_segments(path: &str) -> String {
                 if segment == ".." {
                     kept.pop();
                 }
-                // What it ends in is a folder.
+                // A final dot segment names a folder.
                 if is_last {
                     kept.push("");
                 }
@@ -102,8 +102,8 @@ fn without_dot_segments(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// A list of links (RFC 8288, section 3) with their targets resolved. From where it is
-/// none on, it stays as it is.
+/// Resolves the targets in a list of links (RFC 8288, section 3). Text from the first
+/// syntax error on is unchanged.
 fn resolve_links(links: &str, base: &PathAndQuery) -> String {
     let mut out = String::with_capacity(links.len() + 64);
     let mut rest = links;
@@ -126,7 +126,7 @@ fn resolve_links(links: &str, base: &PathAndQuery) -> String {
     }
 }
 
-/// Where the parameters of a link end: at the first comma that is in no quoted string
+/// Returns the end of the parameters of a link: the first comma outside a quoted string
 /// (RFC 9110, section 5.6.4).
 fn parameters_end(text: &str) -> usize {
     let (mut is_quoted, mut is_escaped) = (false, false);
@@ -153,7 +153,7 @@ mod tests {
         resolve(reference, &base).unwrap_or_else(|| reference.to_owned())
     }
 
-    /// RFC 3986, section 5.4, without what precedes the path.
+    /// The examples of RFC 3986, section 5.4, without scheme and authority.
     #[test]
     fn references_are_resolved_as_in_the_examples_of_the_standard() {
         for (reference, expected) in [

@@ -35,7 +35,7 @@ pub struct Operation<T> {
     snapshot: Snapshot<T>,
 }
 
-/// An operation without its id: what a store keeps under the id.
+/// An operation without its id: the value that a store keeps under the id.
 ///
 /// The default is pending, with empty metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,8 +199,8 @@ impl<T: Payload> Operation<T> {
         OperationView::new(self)
     }
 
-    /// Returns the operation as a response with this status: its JSON, with `Cache-Control:
-    /// no-store`. A result that cannot be written as JSON gives a 500 problem.
+    /// Returns the operation as a response with this status: its JSON, with
+    /// `Cache-Control: no-store`. A result that cannot be written as JSON gives a 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<BufferedBody> {
         let Ok(text) = json::whole(&self.view(), usize::MAX, 0) else {

@@ -1,6 +1,6 @@
 use super::{Failure, State};
 
-/// How an operation ended.
+/// The outcome of an operation.
 ///
 /// `T` is the result; with the layer it is a
 /// [`RecordedResponse`](crate::RecordedResponse).

@@ -1,19 +1,18 @@
-//! JSON as text (RFC 8259): whether bytes are some, and writing a string.
+//! JSON syntax (RFC 8259): validating a text and writing a string.
 //!
-//! Every recorded body that says it is JSON is looked at once. What takes time is its
-//! long strings, so those are read a block at a time, which a compiler makes one
-//! comparison of.
+//! Every recorded body with a JSON media type is validated once. Long strings take most of
+//! the time, so they are read in blocks, whose checks the compiler vectorizes.
 
-/// Whether `bytes` are one JSON value that is no deeper than [`DEEPEST`].
+/// Whether `bytes` are one JSON value with a depth of at most [`DEEPEST`].
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     is_json_down_to(DEEPEST, bytes)
 }
 
-/// So many arrays and objects may be inside one another. Readers give up at some depth,
-/// or overflow their stack.
+/// The maximum depth of nested arrays and objects. Readers stop at some depth, or overflow
+/// their stack.
 pub(super) const DEEPEST: u32 = u128::BITS;
 
-/// Whether `bytes` are one JSON value of at most so many levels, [`DEEPEST`] or less.
+/// Whether `bytes` are one JSON value with a depth of at most `deepest` and [`DEEPEST`].
 pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     let reader = JsonReader {
         rest: bytes,
@@ -22,10 +21,10 @@ pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     reader.value_alone(deepest.min(DEEPEST)).is_some()
 }
 
-/// Whether `json`, which is one JSON value, is no deeper than [`DEEPEST`].
+/// Whether `json`, which is one JSON value, has a depth of at most [`DEEPEST`].
 pub(super) fn is_shallow(json: &[u8]) -> bool {
     let opens = |count: u64, byte: &u8| count + u64::from((*byte == b'[') | (*byte == b'{'));
-    // Most have few, wherever they are, and to count them takes next to no time.
+    // Most values have few brackets, and counting them costs almost nothing.
     json.iter().fold(0, opens) <= u64::from(DEEPEST) || is_json(json)
 }
 
@@ -36,22 +35,23 @@ pub(crate) fn push_string(text: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
     } else {
-        // A string into a Vec: neither can fail.
+        // Writing a string to a `Vec` cannot fail.
         let _ = serde_json::to_writer(out, text);
     }
 }
 
-/// Whether all of these stand for themselves in a string.
+/// Whether no byte needs an escape in a string.
 fn is_plain(bytes: &[u8]) -> bool {
-    // No way out in the middle, for the sake of the compiler.
+    // No early exit, so that the loop vectorizes.
     let or_special =
         |special, byte: &u8| special | (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
     !bytes.iter().fold(false, or_special)
 }
 
-/// The same, and whether they are ASCII if it is not known that they are `TEXT`.
+/// Whether no byte needs an escape in a string and, unless the bytes are known to be UTF-8
+/// (`TEXT`), all are ASCII.
 fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
-    // As numbers with a sign those that are not ASCII come before the others.
+    // As signed numbers, bytes that are not ASCII are negative.
     let or_special = |special, byte: &u8| {
         special | (*byte == b'"') | (*byte == b'\\') | ((*byte as i8) < b' ' as i8)
     };
@@ -61,11 +61,11 @@ fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
     }
 }
 
-/// How many of these come before one that is not plain.
+/// Returns the number of plain bytes before the first special one.
 fn plain_before_special<const TEXT: bool>(bytes: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
-    // The top bit of the first that is below `limit`, and perhaps of some after it.
+    // Sets the top bit of the first byte below `limit`, and perhaps of some after it.
     let below = |limit: u8, word: u64| word.wrapping_sub(u64::from(limit) * ONES) & !word;
     let word = u64::from_le_bytes(bytes);
     let is = |byte: u8| below(1, word ^ (u64::from(byte) * ONES));
@@ -74,7 +74,7 @@ fn plain_before_special<const TEXT: bool>(bytes: [u8; 8]) -> usize {
     special.trailing_zeros() as usize / 8
 }
 
-/// What comes after the first bytes that are plain.
+/// Returns the rest after the leading plain bytes.
 fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
     let mut is_long = false;
     while let Some((word, rest)) = bytes.split_first_chunk() {
@@ -83,7 +83,8 @@ fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
             return &bytes[plain..];
         }
         bytes = rest;
-        // Most strings are short, and most time is spent on the others.
+        // Blocks only after a first word: most strings are short, but long ones take most
+        // of the time.
         if !std::mem::replace(&mut is_long, true) {
             while let Some((block, rest)) = bytes.split_first_chunk::<64>()
                 && is_plain_in::<TEXT>(block)
@@ -100,16 +101,16 @@ fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// What is still to be read. `None` of a method means that this is no JSON.
+/// A reader over the remaining bytes. A method returns `None` if they are not JSON.
 struct JsonReader<'a> {
     rest: &'a [u8],
-    /// Whether the rest is known to be UTF-8. Most is ASCII, and nobody has to know: only
-    /// in strings may there be anything else.
+    /// Whether the rest is known to be UTF-8. Checked only when a string has a byte that is
+    /// not ASCII; outside strings, JSON is ASCII.
     is_text: bool,
 }
 
-/// The arrays and objects that are open, a bit each: set for an object, the innermost
-/// last.
+/// The open arrays and objects, one bit each: 1 for an object; the innermost is the lowest
+/// bit.
 #[derive(Default)]
 struct OpenBrackets {
     bits: u128,
@@ -127,7 +128,7 @@ impl OpenBrackets {
         self.depth -= 1;
     }
 
-    /// What closes the innermost one.
+    /// Returns the closing bracket of the innermost one.
     fn close(&self) -> Option<u8> {
         let close = match self.bits & 1 {
             0 => b']',
@@ -183,7 +184,7 @@ impl JsonReader<'_> {
         }
     }
 
-    /// The name of a member, and the colon after it.
+    /// Reads the name of a member and the colon after it.
     fn name(&mut self) -> Option<()> {
         (self.next_token()? == b'"').then_some(())?;
         self.rest_of_string()?;
@@ -197,7 +198,7 @@ impl JsonReader<'_> {
                 false => after_plain::<false>(self.rest),
             };
             if !self.is_text && !self.rest.first()?.is_ascii() {
-                // What came before is ASCII, so a character begins here.
+                // The preceding bytes are ASCII, so a character begins here.
                 std::str::from_utf8(self.rest).ok()?;
                 self.is_text = true;
                 continue;
@@ -243,7 +244,7 @@ impl JsonReader<'_> {
         Some(())
     }
 
-    /// One digit or more.
+    /// Reads one or more digits.
     fn digits(&mut self) -> Option<()> {
         self.next()?.is_ascii_digit().then_some(())?;
         self.skip_digits();
@@ -268,19 +269,19 @@ impl JsonReader<'_> {
         Some(*first)
     }
 
-    /// The first byte after white space.
+    /// Reads the first byte after white space.
     fn next_token(&mut self) -> Option<u8> {
         self.skip_space();
         self.next()
     }
 
-    /// Whether the next token is this one, which is read then.
+    /// Reads the next token if it is `token`; returns whether it was.
     fn takes(&mut self, token: u8) -> bool {
         self.skip_space();
         self.takes_directly(&[token])
     }
 
-    /// Whether the next byte is one of these, which is read then.
+    /// Reads the next byte if it is one of `bytes`; returns whether it was.
     fn takes_directly(&mut self, bytes: &[u8]) -> bool {
         match self.rest {
             [first, rest @ ..] if bytes.contains(first) => {

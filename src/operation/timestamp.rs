@@ -3,13 +3,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A moment in whole milliseconds after 1970, in eight bytes with room for
-/// `None`. The API speaks `SystemTime`; a stored operation has five of these.
+/// A time in whole milliseconds after 1970, in eight bytes with a niche for `None`. The API
+/// uses `SystemTime`, which is larger; a stored operation has five times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Timestamp(NonZeroU64);
 
 impl From<SystemTime> for Timestamp {
-    /// What is not after 1970 becomes its first millisecond.
+    /// Times up to the beginning of 1970 become its first millisecond.
     fn from(time: SystemTime) -> Self {
         let millis = time
             .duration_since(UNIX_EPOCH)
@@ -25,19 +25,20 @@ impl From<Timestamp> for SystemTime {
 }
 
 impl Timestamp {
-    /// Of its text.
+    /// The length of the text in bytes.
     pub(super) const LENGTH: usize = "0000-00-00T00:00:00.000Z".len();
 
-    /// Milliseconds after 1970.
+    /// Returns the milliseconds after 1970.
     pub(super) fn millis(self) -> u64 {
         self.0.get()
     }
 }
 
-/// Writes moments after RFC 3339, section 5.6, in UTC with milliseconds. By hand: every
-/// poll writes three. They are mostly of one day, whose date is found once.
+/// Formats times after RFC 3339, section 5.6, in UTC with milliseconds. Written by hand for
+/// speed: every poll writes three times. They are usually of one day, whose date is
+/// computed once.
 pub(super) struct Rfc3339 {
-    /// After 1970 began.
+    /// The day of the text, counted from the beginning of 1970.
     day: u32,
     text: [u8; Timestamp::LENGTH],
 }
@@ -52,7 +53,7 @@ impl Rfc3339 {
 
     pub(super) fn text(&mut self, at: Timestamp) -> &[u8; Timestamp::LENGTH] {
         let millis = at.0.get().min(YEAR_9999.as_millis() as u64);
-        // What is left fits into 32 bits, which are divided for less.
+        // The remainders fit into 32 bits, which are cheaper to divide.
         let (seconds, millis) = (millis / 1000, (millis % 1000) as u32);
         let (day, seconds) = ((seconds / 86_400) as u32, (seconds % 86_400) as u32);
         let (minutes, seconds) = (seconds / 60, seconds % 60);
@@ -74,12 +75,12 @@ impl Rfc3339 {
     }
 }
 
-/// Writes a number of two digits into its place.
+/// Writes a number of two digits at an index.
 fn put(text: &mut [u8; Timestamp::LENGTH], at: usize, number: u32) {
     text[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
 }
 
-/// The numbers of two digits.
+/// The digits of the numbers from 0 to 99.
 static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [*b"00"; 100];
     let mut number = 0;
@@ -91,8 +92,9 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Year, month and day, so many days after 1970 began; by C. Neri and L. Schneider,
-/// *Euclidean affine functions and their application to calendar algorithms* (2022).
+/// Returns year, month and day from the days since the beginning of 1970. The algorithm is
+/// from C. Neri and L. Schneider, *Euclidean affine functions and their application to
+/// calendar algorithms* (2022).
 fn date(days: u32) -> (u32, u32, u32) {
     const DAYS_IN_400_YEARS: u32 = 146_097;
     // Years are counted from the first of March of the year 0, so that a leap day is
@@ -102,11 +104,11 @@ fn date(days: u32) -> (u32, u32, u32) {
         quarters / DAYS_IN_400_YEARS,
         quarters % DAYS_IN_400_YEARS / 4,
     );
-    // Multiplied by 2^32 / 1461: the year above, what is left of it below.
+    // Multiplied by 2^32 / 1461: the upper half is the year, the lower half its remainder.
     let scaled = 2_939_745 * u64::from(4 * day_of_century + 3);
     let (year, rest) = ((scaled >> 32) as u32, scaled as u32);
     let day = rest / 2_939_745 / 4;
-    // A month has 30.6 days, of which 2141 are 2^16.
+    // A month has 30.6 days on average, and 2141 times 30.6 is about 2^16.
     let scaled = 2141 * day + 197_913;
     let (month, rest) = (scaled >> 16, scaled & 0xffff);
     let (month, next_year) = match month {
@@ -116,7 +118,7 @@ fn date(days: u32) -> (u32, u32, u32) {
     (100 * century + year + next_year, month, rest / 2141 + 1)
 }
 
-/// The last moment that RFC 3339 can write: its years have four digits.
+/// The last second that RFC 3339 can represent: its years have four digits.
 const YEAR_9999: Duration = Duration::from_secs(253_402_300_799);
 
 /// Appends `time` after RFC 3339, section 5.6, in UTC with milliseconds.
@@ -124,12 +126,13 @@ pub(crate) fn push_rfc3339(time: SystemTime, out: &mut Vec<u8>) {
     out.extend_from_slice(Rfc3339::new().text(time.into()));
 }
 
-/// The moment that a text after RFC 3339, section 5.6, in UTC names; none before 1970.
+/// Parses a time after RFC 3339, section 5.6, in UTC; `None` before 1970.
 fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let (seconds, rest) = text.as_bytes().split_first_chunk::<19>()?;
+    let rest = (rest.strip_suffix(b"Z")).or_else(|| rest.strip_suffix(b"+00:00"))?;
     let fraction = match rest {
-        b"Z" => &[],
-        [b'.', fraction @ .., b'Z'] if fraction.iter().all(u8::is_ascii_digit) => fraction,
+        [] => &[],
+        [b'.', fraction @ ..] if fraction.iter().all(u8::is_ascii_digit) => fraction,
         _ => return None,
     };
     let number = |digits: &[u8]| {
@@ -150,14 +153,14 @@ fn parse_rfc3339(text: &str) -> Option<SystemTime> {
         return None;
     }
     let days = days_before(year, month, day)?;
-    // A leap second is the last one of its minute.
+    // A leap second counts as the last second of its minute.
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second.min(59);
     let fraction = &fraction[..fraction.len().min(9)];
     let nanos = number(fraction)? * 10_u64.pow(9 - fraction.len() as u32);
     Some(UNIX_EPOCH + Duration::new(seconds, nanos as u32))
 }
 
-/// The days from 1970 to a date; `None` if there is no such date.
+/// Returns the days from 1970 to a date; `None` if the date does not exist.
 fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [
@@ -179,13 +182,13 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
     if year < 1970 || !(1..=*length).contains(&day) {
         return None;
     }
-    // Every fourth year had a day more, but for three of four centuries.
+    // Every fourth year has a leap day, except three of four century years.
     let leaps = |year: u64| year / 4 - year / 100 + year / 400;
     let leap_days = leaps(year - 1) - leaps(1969);
     Some((year - 1970) * 365 + leap_days + before.iter().sum::<u64>() + day - 1)
 }
 
-/// `time` after RFC 9110, section 5.6.7.
+/// Formats `time` after RFC 9110, section 5.6.7.
 pub(crate) fn http_date(time: SystemTime) -> String {
     httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
 }
@@ -291,7 +294,7 @@ mod tests {
 
         #[test]
         fn is_read_as_another_library_reads_it(
-            text in "(19[67]|20[0-3]|[0-9]{3})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?Z?",
+            text in "(19[67]|20[0-3]|[0-9]{3})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?(Z|\\+00:00)?",
         ) {
             prop_assert_eq!(parse_rfc3339(&text), humantime::parse_rfc3339(&text).ok());
         }

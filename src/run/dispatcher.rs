@@ -196,7 +196,7 @@ where
 
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandOff")
+        f.debug_struct("Dispatcher")
             .field("patience", &self.patience)
             .finish_non_exhaustive()
     }

@@ -1,12 +1,16 @@
 //! Asking a store until it answers.
 
-use std::{future::Future, ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
-
-use tokio_util::sync::CancellationToken;
-use tower::{
-    retry::backoff::{Backoff, ExponentialBackoffMaker, MakeBackoff},
-    util::rng::HasherRng,
+use std::{
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    ops::ControlFlow,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Runtime,
@@ -112,7 +116,7 @@ async fn ask_again<T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut pauses = pauses_between_tries();
+    let mut pauses = Pauses(SHORTEST_PAUSE);
     loop {
         if let Some(error) = &failed {
             tracing::warn!(
@@ -122,7 +126,7 @@ where
             );
             tokio::select! {
                 biased;
-                () = pauses.next_backoff() => {}
+                () = sleep(pauses.next()) => {}
                 () = abandoned.cancelled() => break,
             }
         }
@@ -143,11 +147,42 @@ where
     Err(failed.unwrap_or_else(|| StoreError::unavailable("it was not asked any more")))
 }
 
-/// From 20 ms to 5 s, doubling, spread by half so that nodes do not march in
-/// step.
-fn pauses_between_tries() -> impl Backoff<Future = tokio::time::Sleep> {
-    let (shortest, longest) = (Duration::from_millis(20), Duration::from_secs(5));
-    ExponentialBackoffMaker::new(shortest, longest, 0.5, HasherRng::default())
-        .unwrap_or_default()
-        .make_backoff()
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pauses between tries: they double, and each is longer by a random part of its half, so
+/// that nodes do not ask in step.
+struct Pauses(Duration);
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        // Each new state hashes differently, by the keys of the process.
+        let random = RandomState::new().hash_one(()) as u32;
+        let longer = pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX));
+        (pause + longer).min(LONGEST_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_differ() {
+        let mut first = Duration::ZERO;
+        for _ in 0..50 {
+            let mut pauses = Pauses(SHORTEST_PAUSE);
+            for times in 0..20 {
+                let shortest = (SHORTEST_PAUSE * 2_u32.pow(times.min(8))).min(LONGEST_PAUSE);
+                let pause = pauses.next();
+                assert!(pause >= shortest && pause <= LONGEST_PAUSE);
+                assert!(pause <= shortest.mul_f64(1.5));
+            }
+            let next = Pauses(SHORTEST_PAUSE).next();
+            assert_ne!(next, first);
+            first = next;
+        }
+    }
 }

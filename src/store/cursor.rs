@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use super::{Cursor, ListQuery, StoreError};
@@ -56,7 +56,7 @@ impl CursorKey {
     /// Opens a cursor of the list that `query` asks for.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] if the cursor belongs to no or to another list.
+    /// [`StoreError::Refused`] if the cursor is forged or belongs to another list.
     pub(crate) fn open(&self, query: &ListQuery, cursor: &Cursor) -> Result<u64, StoreError> {
         self.number(query, &cursor.0)
             .ok_or_else(|| StoreError::refused("this is no cursor of this list"))
@@ -66,7 +66,7 @@ impl CursorKey {
         let bytes = bytes_of(text.strip_prefix(char::from(VERSION))?)?;
         let (tag, hidden) = bytes.split_first_chunk::<TAG>()?;
         let number = u64::from_be_bytes(hidden.try_into().ok()?) ^ self.mask(tag);
-        // In constant time.
+        // The tag is compared in constant time.
         let verified = self.mac(query, number).verify_truncated_left(tag);
         verified.is_ok().then_some(number)
     }
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// A later release opens the cursors of this one, or has another version.
+    /// A later release either opens the cursors of this release or uses another version.
     #[test]
     fn a_cursor_is_made_as_it_always_was() {
         let query = ListQuery::new(Some(Owner::new("ada")), 20).state(State::Failed);

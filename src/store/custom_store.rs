@@ -8,7 +8,7 @@ pub struct MapStore {
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// What has expired is absent.
+/// An expired operation is absent.
 fn is_there(record: &Record<RecordedResponse>) -> bool {
     let expires_at = record.operation().metadata().expires_at();
     expires_at.is_none_or(|at| SystemTime::now() < at)
@@ -19,7 +19,7 @@ impl MapStore {
         Self { records: Mutex::default(), ttl }
     }
 
-    /// Read, step, write: atomic, since the lock is held throughout.
+    /// Reads, takes a step and writes. The lock is held throughout, so this is atomic.
     fn change(
         &self,
         id: &OperationId,
@@ -50,7 +50,7 @@ impl Store for MapStore {
 }
 
 impl Repository for MapStore {
-    /// Whoever asks needs no task to wait in.
+    /// No call waits, so callers need no task to wait in.
     fn never_waits(&self) -> bool {
         true
     }

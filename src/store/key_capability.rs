@@ -42,6 +42,6 @@ impl<R> Copy for KeyCapability<R> {}
 
 impl<R> fmt::Debug for KeyCapability<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyPowers").finish_non_exhaustive()
+        f.debug_struct("KeyCapability").finish_non_exhaustive()
     }
 }

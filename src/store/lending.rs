@@ -33,7 +33,7 @@ pub struct Polling<R> {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl<R> Polling<R> {
-    /// Reads every `interval` while somebody waits, but at most once a millisecond.
+    /// Wraps a store. A wait reads every `interval`, but at most once a millisecond.
     #[must_use]
     pub fn new(inner: R, interval: Duration) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Telling a node that operations it holds were ended from outside.
+//! Notifies nodes of operations that they hold and that were ended from outside.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::operation::OperationId;
 
-/// The most ids that wait for one node. A recall beyond is dropped: it is a
-/// wake-up, and renewal has the truth.
+/// The maximum number of ids that wait for one node. Further revocations are dropped: they
+/// are wake-ups, and renewal is authoritative.
 const CAPACITY: usize = 4096;
 
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Mailboxes {
     pub(super) fn send(&self, node: &NodeId, id: OperationId) {
         let cell = {
             let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Only nodes that ever listened have a mailbox.
+            // Only nodes that have listened before have a mailbox.
             let Some(mailbox) = mailboxes.get_mut(node) else {
                 return;
             };
@@ -43,8 +43,7 @@ impl Mailboxes {
         cell.notify();
     }
 
-    /// What came for `node`, as soon as there is something, or nothing after
-    /// `at_most`.
+    /// Returns the ids sent to `node` as soon as there are any, or none after `at_most`.
     pub(super) async fn receive(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
         let received = timeout(at_most, async {
             loop {
@@ -57,7 +56,7 @@ impl Mailboxes {
         received.await.unwrap_or_default()
     }
 
-    /// What came for `node`, or a waiter for what comes next.
+    /// Returns the ids sent to `node`, or a waiter for the next one.
     fn take(&self, node: &NodeId) -> Result<Vec<OperationId>, Waiter> {
         let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mailbox = mailboxes.entry(node.clone()).or_default();

@@ -1,4 +1,4 @@
-//! Stores keep operations: the traits with their laws, and the stores of this crate.
+//! The storage of operations: the traits with their laws, and the stores of this crate.
 //!
 //! | trait | capability | required by |
 //! | --- | --- | --- |

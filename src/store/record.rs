@@ -13,13 +13,12 @@ use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snaps
 pub(crate) use changes::ChangeOutcome;
 pub use steps::Step;
 
-/// What a store keeps of one operation: the operation itself, its version, its
-/// owner, and who may write to it.
+/// The stored state of one operation: the operation itself, its version, its owner, and its
+/// latest holder.
 ///
-/// The conditional changes of the laws are here, as pure functions from one
-/// record to the next. A store that makes reading a record, taking one of
-/// these steps and writing the successor one atomic act obeys laws 2, 3, 4 and
-/// 6 without a line about them.
+/// The conditional changes of the laws are pure functions from one record to the next. A
+/// store obeys laws 2, 3, 4 and 6 if it reads a record, takes one of these steps and writes
+/// the successor in one atomic act.
 #[derive(Debug, Clone)]
 pub struct Record<T> {
     operation: Operation<T>,
@@ -28,7 +27,7 @@ pub struct Record<T> {
     token: FencingToken,
     node: Option<NodeId>,
     attempts: u32,
-    /// Which holder started it last.
+    /// The token of the holder that started the operation last.
     started_by: Option<FencingToken>,
     history: History,
 }
@@ -45,8 +44,8 @@ impl<T: PartialEq> PartialEq for Record<T> {
 }
 
 impl<T> Record<T> {
-    /// The record of a new operation at the first version: pending, or
-    /// [running](NewOperation::is_running) already.
+    /// Returns the record of a new operation at the first version: pending, or already
+    /// [running](NewOperation::is_running).
     #[must_use]
     pub fn create(new: &NewOperation, at: SystemTime) -> Self {
         let mut metadata = Metadata::default().with_created_at(at).with_updated_at(at);
@@ -75,8 +74,8 @@ impl<T> Record<T> {
         }
     }
 
-    /// The record of an operation that is only read: without a version, an
-    /// owner or a holder.
+    /// Returns the record of an operation that is only read: without a version, an owner or
+    /// a holder.
     #[must_use]
     pub fn unversioned(operation: Operation<T>) -> Self {
         Self {
@@ -91,8 +90,8 @@ impl<T> Record<T> {
         }
     }
 
-    /// A record put together from what was stored; without an owner, a holder
-    /// or a start so far.
+    /// Returns a record restored from stored data, so far without an owner, a holder or a
+    /// start.
     #[must_use]
     pub fn restore(operation: Operation<T>, version: Version) -> Self {
         Self {
@@ -101,7 +100,7 @@ impl<T> Record<T> {
         }
     }
 
-    /// Sets whose it is.
+    /// Sets the owner.
     #[must_use]
     pub fn with_owner(self, owner: Option<Owner>) -> Self {
         Self { owner, ..self }
@@ -117,7 +116,7 @@ impl<T> Record<T> {
         }
     }
 
-    /// Sets how often it was started, and which holder did so last.
+    /// Sets the number of starts, and the holder that started the operation last.
     #[must_use]
     pub fn with_attempts(self, attempts: u32, started_by: Option<FencingToken>) -> Self {
         Self {
@@ -127,8 +126,8 @@ impl<T> Record<T> {
         }
     }
 
-    /// Sets what it was before, the oldest first: one version each, up to the one
-    /// before this. Of a long history the latest part is kept.
+    /// Sets the earlier versions, the oldest first, up to the one before the current
+    /// version. The latest part of a long history is kept.
     #[must_use]
     pub fn with_history(self, past: Vec<PastVersion>) -> Self {
         Self {
@@ -137,61 +136,62 @@ impl<T> Record<T> {
         }
     }
 
-    /// The operation.
+    /// Returns the operation.
     #[must_use]
     pub fn operation(&self) -> &Operation<T> {
         &self.operation
     }
 
-    /// How often it was changed; `None` where the store does not count.
+    /// Returns the version; `None` if the store does not count changes.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// Whose it is.
+    /// Returns the owner.
     #[must_use]
     pub fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref()
     }
 
-    /// The token of the latest holder.
+    /// Returns the token of the latest holder.
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.token
     }
 
-    /// The node that holds the lease, or held it last.
+    /// Returns the node that holds the lease, or held it last.
     #[must_use]
     pub fn node(&self) -> Option<&NodeId> {
         self.node.as_ref()
     }
 
-    /// How often it was started, each holder counted once.
+    /// Returns the number of starts, counting each holder once.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Which holder started it last.
+    /// Returns the token of the holder that started the operation last.
     #[must_use]
     pub fn started_by(&self) -> Option<FencingToken> {
         self.started_by
     }
 
-    /// Whether it ended before anybody could do its work: no engine took it.
+    /// Returns whether the operation ended before its work could start, because no engine
+    /// took it.
     pub(crate) fn was_not_dispatched(&self) -> bool {
         let ended_as = self.operation.failure().and_then(Failure::kind);
         ended_as == Some(FailureKind::NotDispatched)
     }
 
-    /// Whether `token` may write.
+    /// Returns whether the holder of `token` may write.
     #[must_use]
     pub fn is_held_by(&self, token: FencingToken) -> bool {
         self.token == token && !self.operation.state().is_terminal()
     }
 
-    /// The same record, without what the operation led to, if it has ended.
+    /// Returns the same record without the result of the operation.
     pub(crate) fn without_result(&self) -> Self {
         let stage = match self.operation.status() {
             Status::Pending => Status::Pending,

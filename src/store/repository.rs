@@ -30,8 +30,9 @@ use crate::operation::{OperationId, Outcome, Progress};
 /// [`Record`] implements these changes as pure functions.
 pub trait Repository: Store {
     /// Returns whether every call completes when first polled, as in memory, except calls
-    /// that wait for an event. Such a store is called in place, which saves a task, a timer
-    /// and a future on the heap. It must not block, because the connection waits for it.
+    /// that wait for an event. The layer then calls the store in place, which saves a task,
+    /// a timer and a future on the heap. The store must not block, because the connection
+    /// waits for it.
     ///
     /// A call that waits nevertheless is dropped, and repeated where it can wait.
     fn never_waits(&self) -> bool {
@@ -117,8 +118,8 @@ pub trait Repository: Store {
 pub enum Created<T> {
     /// The operation is new. The record's token is the creator's.
     New(Arc<Record<T>>),
-    /// The same owner has created the operation before. The record may lack its result
-    /// where the caller does not need one; [`Store::get`] reads it.
+    /// The same owner has created the operation before. The record may lack its result,
+    /// which the answer to a repeated request does not need; [`Store::get`] reads it.
     Existing(Arc<Record<T>>),
     /// Another owner has an operation with this id.
     IdTaken,

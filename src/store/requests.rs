@@ -236,7 +236,8 @@ impl ListQuery {
 /// into a URL as it is.
 ///
 /// A cursor continues the list that returned it, for the same owner and the same filters,
-/// and no other list. Only the stores of this crate can read or make their own cursors.
+/// and no other list. The stores of this crate seal their cursors: nobody else can read or
+/// forge one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Arc<str>);
 

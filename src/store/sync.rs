@@ -1,4 +1,4 @@
-//! The primitives of [`wait`](super::wait) and of the keys in memory, in one place so that a model
-//! checker can put its own in their stead.
+//! The synchronization primitives of [`wait`](super::wait) and of the keys in memory, in
+//! one place so that a model checker can replace them.
 
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,9 +1,9 @@
 //! Waiting for a change without missing it.
 //!
-//! A [`WaitCell`] counts notifications. A [`Waiter`] remembers the count at the
-//! moment it was made, so one that is made *before* a check of the state is
-//! woken by every notification after that check, polled or not. This is what
-//! `Notify` plus a lock cannot promise once the lock is dropped in between.
+//! A [`WaitCell`] counts notifications. A [`Waiter`] remembers the count at its creation. A
+//! waiter that is created *before* a check of the state is therefore woken by every
+//! notification after that check, even if it was not polled before. `Notify` plus a lock
+//! cannot promise this once the lock is dropped in between.
 
 use std::{
     collections::VecDeque,
@@ -23,19 +23,19 @@ pub(crate) struct WaitCell {
 #[derive(Debug, Default)]
 struct CellState {
     notifications: u64,
-    /// Of the waiters that sleep, each with its key.
+    /// The wakers of sleeping waiters, each with its key.
     wakers: VecDeque<(u64, Waker)>,
-    /// Keys are given once and in order, so the wakers are in the order of theirs.
+    /// Keys are assigned once and in order, so `wakers` is sorted by key.
     next_key: u64,
 }
 
 impl CellState {
-    /// The place of the waker with this key, or where it would be.
+    /// Returns the index of the waker with this key, or the index to insert it at.
     fn place(&self, key: u64) -> Result<usize, usize> {
         self.wakers.binary_search_by_key(&key, |(key, _)| *key)
     }
 
-    /// Keeps `waker` under `key`, and returns the one that was there.
+    /// Stores `waker` under `key`, and returns the waker that it replaces.
     fn keep(&mut self, key: u64, waker: &Waker) -> Option<Waker> {
         match self.place(key) {
             Ok(at) if self.wakers[at].1.will_wake(waker) => None,
@@ -51,7 +51,7 @@ impl CellState {
         }
     }
 
-    /// Removes what is kept under `key`.
+    /// Removes the waker stored under `key`.
     fn remove(&mut self, key: u64) -> Option<Waker> {
         let at = self.place(key).ok()?;
         self.wakers.remove(at).map(|(_, waker)| waker)
@@ -59,17 +59,17 @@ impl CellState {
 }
 
 impl WaitCell {
-    /// Wakes every waiter there is.
+    /// Wakes all waiters.
     pub(crate) fn notify(&self) {
         let wakers = self.lock(|state| {
             state.notifications += 1;
             std::mem::take(&mut state.wakers)
         });
-        // Woken outside of the lock: a waker may run anything.
+        // Wakers run outside of the lock, because a waker may run anything.
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// How many waiters are asleep.
+    /// Returns the number of sleeping waiters.
     #[cfg(test)]
     pub(crate) fn sleeping(&self) -> usize {
         self.lock(|state| state.wakers.len())
@@ -81,18 +81,18 @@ impl WaitCell {
     }
 }
 
-/// Ready once its cell was notified after the waiter was made.
+/// Completes once its cell is notified after the waiter was created.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Waiter {
     cell: Arc<WaitCell>,
     seen: u64,
-    /// Under which its waker lies, while it sleeps.
+    /// The key of its waker in the cell, while the waiter sleeps.
     key: Option<u64>,
 }
 
 impl Waiter {
-    /// A waiter for the next notification of `cell` after this call.
+    /// Returns a waiter for the next notification of `cell` after this call.
     pub(crate) fn new(cell: &Arc<WaitCell>) -> Self {
         Self {
             seen: cell.lock(|state| state.notifications),
@@ -109,7 +109,7 @@ impl Future for Waiter {
         let Self { cell, seen, key } = &mut *self;
         let (ready, replaced) = cell.lock(|state| {
             if state.notifications != *seen {
-                // The notification took all wakers, this one's too.
+                // The notification took all wakers, including this waiter's.
                 *key = None;
                 return (Poll::Ready(()), None);
             }

@@ -9,14 +9,14 @@ use tower::{Service, ServiceExt};
 
 use crate::operation::{BodyCollector, BufferedBody, Operation};
 
-/// The longest that a test waits for an operation.
+/// The maximum time that a test waits for an operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Talks to a service as a client would that follows the contract.
+/// A client that follows the contract.
 #[derive(Debug, Clone)]
 pub struct Client<S>(S);
 
-/// An operation by its URL.
+/// An operation at a URL.
 #[derive(Debug, Clone)]
 pub struct Polled<S> {
     client: Client<S>,
@@ -30,16 +30,16 @@ where
     C: Body<Data = Bytes>,
     C::Error: Debug,
 {
-    /// A client of `service`: an application, a layered service, or a
+    /// Creates a client of `service`: an application, a layered service, or a
     /// [`PollService`](crate::PollService).
     pub fn new(service: S) -> Self {
         Self(service)
     }
 
-    /// Sends a request and gives the answer, collected.
+    /// Sends a request and returns the response with its collected body.
     ///
     /// # Panics
-    /// If the request is malformed or the service errs.
+    /// If the request is malformed or the service returns an error.
     pub async fn send(&self, request: Builder, body: impl Into<Bytes>) -> Response<Bytes> {
         let request = request
             .body(BufferedBody::from(body.into()))
@@ -62,10 +62,10 @@ where
         Response::from_parts(parts, collecting.finish().into_parts().0)
     }
 
-    /// Sends a request that is to be accepted.
+    /// Sends a request that must be accepted.
     ///
     /// # Panics
-    /// Unless the answer is a 202 with a `Location`.
+    /// Unless the response is a 202 with a `Location`.
     pub async fn accepted(&self, request: Builder, body: impl Into<Bytes>) -> Polled<S> {
         let response = self.send(request, body).await;
         assert_eq!(
@@ -79,11 +79,11 @@ where
         self.at(location.expect("a Location is a URL"))
     }
 
-    /// The operation at a URL. Of an absolute one only path and query count:
-    /// there is one service here.
+    /// Returns the operation at a URL. Only path and query are used, since the client has
+    /// one service.
     ///
     /// # Panics
-    /// If it is no URL.
+    /// If `url` is not a URL.
     pub fn at(&self, url: impl AsRef<str>) -> Polled<S> {
         let uri: Uri = url.as_ref().parse().expect("a URL");
         let url = uri
@@ -103,16 +103,16 @@ where
     C: Body<Data = Bytes>,
     C::Error: Debug,
 {
-    /// Where it is.
+    /// Returns the path and query of the operation.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The operation as it is now.
+    /// Polls the operation once.
     ///
     /// # Panics
-    /// Unless the answer is a 200 or 202 with an operation.
+    /// Unless the response is a success with an operation.
     pub async fn operation(&self) -> Operation<Value> {
         operation(
             &self
@@ -122,11 +122,11 @@ where
         )
     }
 
-    /// The operation once it has ended. It asks with `Prefer: wait`, and where
-    /// it is not held comes back when `Retry-After` says.
+    /// Polls the operation until it has ended. Polls send `Prefer: wait`; if a poll is not
+    /// held, the next one follows after `Retry-After`.
     ///
     /// # Panics
-    /// After 60 seconds of waiting, or if an answer is no operation.
+    /// After 60 seconds of waiting, or if a response is not an operation.
     pub async fn finished(&self) -> Operation<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -149,7 +149,7 @@ where
         }
     }
 
-    /// The result, once there is one.
+    /// Waits for the end of the operation and returns the response of its result resource.
     pub async fn result(&self) -> Response<Bytes> {
         self.finished().await;
         let (path, query) = self
@@ -160,7 +160,7 @@ where
             .await
     }
 
-    /// Asks for a cancel, and gives the answer.
+    /// Cancels the operation and returns the response.
     pub async fn cancel(&self) -> Response<Bytes> {
         self.client
             .send(Request::delete(&self.url), Bytes::new())

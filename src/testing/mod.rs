@@ -1,11 +1,11 @@
-//! A kit for testing a 202 flow of yours, in a few lines.
+//! Tools for testing your own 202 flow in a few lines.
 //!
-//! * [`Client`] sends a request, insists on a 202, follows its `Location` and
-//!   gives the operation once it has ended, or its result.
+//! * [`Client`] sends a request, requires a 202, follows its `Location` and
+//!   returns the operation once it has ended, or its result.
 //! * [`TestOperation`] is an operation in a [`MemoryStore`](crate::MemoryStore)
-//!   that the test holds: it finishes, fails or drops it when it wants to.
+//!   that the test controls: the test finishes, fails or drops it.
 //!
-//! An application with the layer, from the outside:
+//! Testing an application with the layer:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! Code that polls, against operations that do what the test says:
+//! Testing code that polls, with operations that the test controls:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -48,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! Everything panics with a sentence where a test would want to fail. Waiting
-//! is bounded, and a paused tokio clock makes it instant.
+//! Failed expectations panic with a message. Waiting is bounded, and instant with a paused
+//! tokio clock.
 
 mod client;
 mod operation;

@@ -10,13 +10,13 @@ use crate::{
     store::{Created, FencingToken, NewOperation, Repository, Written},
 };
 
-/// An operation that a test holds.
+/// An operation that a test controls.
 ///
-/// Dropped without an end, it fails as `interrupted`, as if its worker had died.
+/// If a test operation is dropped before it has ended, it fails as `interrupted`, as if its
+/// worker had died.
 ///
 /// # Panics
-/// Its methods panic if somebody else, say a cancel, has ended the operation
-/// before.
+/// The methods panic if the operation has already ended, for example by a cancel.
 #[derive(Debug)]
 #[must_use = "a test operation that is dropped is interrupted"]
 pub struct TestOperation<T: Payload> {
@@ -27,7 +27,7 @@ pub struct TestOperation<T: Payload> {
 }
 
 impl<T: Payload> TestOperation<T> {
-    /// A new operation in `store`, pending.
+    /// Creates a pending operation in `store`.
     pub async fn begin(store: &MemoryStore<T>) -> Self {
         let id = OperationId::new();
         match store.create(NewOperation::new(id.clone())).await {
@@ -44,30 +44,30 @@ impl<T: Payload> TestOperation<T> {
         }
     }
 
-    /// Its name.
+    /// Returns the id.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.id
     }
 
-    /// `pending` → `running`.
+    /// Changes the state from `pending` to `running`.
     pub async fn start(&self) {
         let write = self.store.start(&self.id, self.token).await;
         self.expect(write.ok().as_ref(), "started");
     }
 
-    /// Says how far it has come.
+    /// Reports progress.
     pub async fn progress(&self, progress: Progress) {
         let write = self.store.report(&self.id, self.token, progress).await;
         self.expect(write.ok().as_ref(), "said to progress");
     }
 
-    /// Ends it with a result.
+    /// Ends the operation with a result.
     pub async fn finish(self, result: T) {
         self.end(Outcome::Succeeded(Some(result))).await;
     }
 
-    /// Ends it with a problem, or with a failure of ours by its kind.
+    /// Ends the operation with a problem or a [`FailureKind`].
     pub async fn fail(self, failure: impl Into<Failure<T>>) {
         self.end(Outcome::failed(failure)).await;
     }
@@ -93,7 +93,7 @@ impl<T: Payload> Drop for TestOperation<T> {
         if !self.ended {
             let outcome = Outcome::failed(FailureKind::Interrupted);
             let finish = pin!(self.store.finish(&self.id, self.token, outcome, None));
-            // A memory store never waits, so one poll does it.
+            // A memory store never waits, so one poll suffices.
             let _ = finish.poll(&mut Context::from_waker(Waker::noop()));
         }
     }

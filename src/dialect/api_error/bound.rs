@@ -6,9 +6,9 @@ pub enum Bound {
     InFlight,
     /// The number of operations in flight of one owner.
     InFlightPerOwner,
-    /// The size of the store.
+    /// The capacity of the store.
     Store,
-    /// The size of one owner's operations in the store.
+    /// The capacity of the store for one owner.
     StorePerOwner,
     /// The number of open event streams.
     Streams,

@@ -1,4 +1,4 @@
-//! Enumerating what there is, and removing what has expired.
+//! Lists operations, and deletes expired ones.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ impl<E: Engine, T: Stored> List for EngineStore<E, T> {
         let ask = ListCells {
             owner: query.owner.as_ref(),
             states: query.states,
-            // One more, to know whether there is one.
+            // One more than the page, to know whether another page follows.
             limit: query.limit.saturating_add(1),
-            max_bytes: query.max_bytes.max(1), // one operation at least
+            max_bytes: query.max_bytes.max(1), // at least one operation
             before: self.opened(query).await?,
             now: self.now(),
         };

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::{Engine, EngineStore};
 use crate::store::{Cursor, ListQuery, StoreError, cursor::CursorKey};
 
-/// The key is read again after this time, since the data of a server can be replaced under
-/// a running node.
+/// The maximum age of the cached key. The data of a server can be replaced under a running
+/// node, so the key is read again after this time.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// The key as it was read last, and when.
+/// The key that was last read, and when.
 #[derive(Default)]
 pub(super) struct Cursors(Mutex<Option<(CursorKey, Instant)>>);
 
@@ -32,7 +32,7 @@ impl Cursors {
 }
 
 impl<E: Engine, T> EngineStore<E, T> {
-    /// Returns the number behind which `query` goes on, if it has a cursor.
+    /// Returns the number after which `query` continues, if it has a cursor.
     pub(super) async fn opened(&self, query: &ListQuery) -> Result<Option<u64>, StoreError> {
         let Some(cursor) = &query.after else {
             return Ok(None);

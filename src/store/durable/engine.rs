@@ -1,22 +1,22 @@
-//! What an engine has to be able to do to keep operations.
+//! The interface of engines, which store the operations.
 //!
-//! An engine keeps *cells*: the bytes of a record, with the few values it has to
-//! compare, order and search by. It knows nothing of states and steps; those are
-//! [`Record`](crate::store::Record)'s, and [`EngineStore`](super::EngineStore) brings the
-//! two together. So the laws hold on every engine that keeps these promises:
+//! An engine stores *cells*: the bytes of a record, with the few values that it must
+//! compare, order and search by. It knows nothing of states and steps, which belong to
+//! [`Record`](crate::store::Record). [`EngineStore`](super::EngineStore) combines the two.
+//! The laws therefore hold on every engine that keeps these promises:
 //!
-//! * Each method is atomic. Of two that race, one comes first. What a change that did
-//!   not happen [found](Replaced::Found) may be a moment younger.
-//! * [`insert`](Engine::insert), [`replace`](Engine::replace),
-//!   [`forget`](Engine::delete), [`reserve`](Engine::reserve) and
-//!   [`settle`](Engine::complete) are durable when they return, and every read that
-//!   begins afterwards, on any node, sees them.
-//! * An error that is transient leaves it open whether it happened.
-//! * Terms (`Duration`) are counted by the engine's own clock, if it has one: the
-//!   nodes' clocks may differ. Moments (`SystemTime`) are nodes' moments.
-//! * A key is filed under its [scoped name](IdempotencyKey::scoped_name): two owners' keys are two.
-//! * A cell whose `expires_at` has passed may be removed at any time; whether it
-//!   is still there is nobody's business, since `EngineStore` does not show it.
+//! * Each method is atomic. Of two concurrent calls, one comes first. The cell that a
+//!   failed change [found](Replaced::Found) may be slightly newer.
+//! * [`insert`](Engine::insert), [`replace`](Engine::replace), [`delete`](Engine::delete),
+//!   [`reserve`](Engine::reserve) and [`complete`](Engine::complete) are durable when they
+//!   return, and every read that begins afterwards, on any node, sees them.
+//! * A transient error leaves open whether the call took effect.
+//! * Terms (`Duration`) are measured by the engine's own clock, if it has one, because the
+//!   clocks of the nodes may differ. Times (`SystemTime`) come from the nodes.
+//! * A key is filed under its [scoped name](IdempotencyKey::scoped_name), so the keys of
+//!   two owners differ.
+//! * A cell whose `expires_at` has passed may be deleted at any time. `EngineStore` does
+//!   not show it meanwhile.
 
 use std::{
     future::Future,
@@ -32,24 +32,24 @@ use crate::{
     },
 };
 
-/// What keeps the cells.
+/// An engine that stores cells.
 pub trait Engine: Send + Sync + 'static {
-    /// How often a wait reads again although nothing was heard: an engine whose
-    /// notices can get lost says some seconds.
+    /// The interval at which a wait reads again without a notice: some seconds for an
+    /// engine whose notices can get lost.
     const READ_AGAIN: Option<Duration>;
 
-    /// Whether what has expired stays until it is purged.
+    /// Whether expired cells stay until they are purged.
     const KEEPS_EXPIRED: bool;
 
-    /// The cell of an operation, expired or not; without its result, which is not read
-    /// then, if that is not for the reader.
+    /// Returns the cell of an operation, expired or not. If the reader may not see its
+    /// result, the result is not read.
     fn read(
         &self,
         id: &OperationId,
         reader: CellReader<'_>,
     ) -> impl Future<Output = StoreResult<Option<Cell>>> + Send;
 
-    /// The same from an engine that never has to wait.
+    /// [`read`](Self::read) without waiting, from an engine that never has to wait.
     fn read_now(
         &self,
         id: &OperationId,
@@ -59,13 +59,12 @@ pub trait Engine: Send + Sync + 'static {
         None
     }
 
-    /// Puts in a new cell, and binds its key to it; in the place of one that had
-    /// expired by `new.now`, and of a key that is free. Neither happens without
-    /// the other.
+    /// Inserts a new cell and binds its key to it. The cell may replace one that had
+    /// expired by `new.now`, and the key must be free. Both happen, or neither.
     fn insert(&self, new: NewCell<'_>) -> impl Future<Output = StoreResult<Inserted>> + Send;
 
-    /// Puts `next` in the place of the cell that has the stamp `expected`. A cell
-    /// that has ended (`next.expires_at`) loses its lease and its request.
+    /// Replaces the cell that has the stamp `expected` by `next`. A cell that has ended
+    /// (`next.expires_at`) loses its lease and its request.
     fn replace(
         &self,
         id: &OperationId,
@@ -73,7 +72,7 @@ pub trait Engine: Send + Sync + 'static {
         next: NextCell<'_>,
     ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
-    /// Removes the cell that has the stamp `expected`. The key that is bound to it
+    /// Deletes the cell that has the stamp `expected`. The key that is bound to the cell
     /// stands for `remains` from now on, until `until`.
     fn delete(
         &self,
@@ -83,37 +82,35 @@ pub trait Engine: Send + Sync + 'static {
         until: Option<SystemTime>,
     ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
-    /// Lets the leases on `held` last for `term` from now on, in one round trip,
-    /// and answers those it has no live cell with that token for. Need not be
-    /// durable.
+    /// Extends the leases on `held` to `term` from now on, in one round trip. Returns those
+    /// without a live cell with that token. Need not be durable.
     fn renew(
         &self,
         held: &[LeaseHandle],
         term: Duration,
     ) -> impl Future<Output = StoreResult<Vec<LeaseHandle>>> + Send;
 
-    /// Lets the leases on `held` end now, so that it shows that nobody holds them. Need
-    /// not be durable.
+    /// Ends the leases on `held` now, and marks them as released. Need not be durable.
     fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// At most `limit` live cells that are free, those whose lease has been over for
-    /// longest first. A cell without a lease is not among them.
+    /// Returns at most `limit` live cells that may be reclaimed, those with the longest
+    /// expired lease first. A cell without a lease is not among them.
     fn abandoned(
         &self,
         which: ReclaimFilter,
         limit: usize,
     ) -> impl Future<Output = StoreResult<Vec<LapsedCell>>> + Send;
 
-    /// Lets the leases that are over on these live cells last for `term` from now on,
-    /// whoever held them: none of them can be taken over. Need not be durable.
+    /// Extends the expired leases on these live cells to `term` from now on, whoever held
+    /// them, because none of them can be reclaimed. Need not be durable.
     fn put_aside(
         &self,
         ids: &[Bytes],
         term: Duration,
     ) -> impl Future<Output = StoreResult<()>> + Send;
 
-    /// Reserves a key, if it is free or reserved by the same token, and answers
-    /// what it stands for otherwise.
+    /// Reserves a key if it is free or reserved by the same token. Otherwise returns the
+    /// state of the key.
     fn reserve(
         &self,
         key: &IdempotencyKey,
@@ -122,9 +119,9 @@ pub trait Engine: Send + Sync + 'static {
         now: SystemTime,
     ) -> impl Future<Output = StoreResult<Option<KeyCell>>> + Send;
 
-    /// Keeps an answer under a key that is reserved by `token`, for `ttl` from now
-    /// on; true also if it is kept already. False if the key is not reserved by
-    /// it.
+    /// Stores an answer under a key that is reserved by `token`, for `ttl` from now on.
+    /// Returns true also if the answer is stored already, and false if the key is not
+    /// reserved by `token`.
     fn complete(
         &self,
         key: &IdempotencyKey,
@@ -140,8 +137,8 @@ pub trait Engine: Send + Sync + 'static {
         token: FencingToken,
     ) -> impl Future<Output = StoreResult<bool>> + Send;
 
-    /// Cells of one owner, the newest first, those that expire after `now`. Once their
-    /// results have `max_bytes`, no more are read: what comes then has no cell.
+    /// Returns the cells of one owner that expire after `now`, newest first. Once their
+    /// results reach `max_bytes`, no more cells are read: further entries have no cell.
     fn list(&self, ask: ListCells<'_>)
     -> impl Future<Output = StoreResult<Vec<ListedCell>>> + Send;
 
@@ -149,37 +146,40 @@ pub trait Engine: Send + Sync + 'static {
     /// long as the cells are.
     fn cursor_secret(&self) -> impl Future<Output = StoreResult<[u8; 32]>> + Send;
 
-    /// Removes at most `limit` cells that had expired by `now`, with the keys bound
-    /// to them, and keys whose time is over. Answers how many cells it removed.
+    /// Deletes at most `limit` cells that had expired by `now`, with the keys bound to
+    /// them, and expired keys. Returns how many cells it deleted.
     fn purge(
         &self,
         limit: usize,
         now: SystemTime,
     ) -> impl Future<Output = StoreResult<usize>> + Send;
 
-    /// What is known to keep it from being as durable as it was when it was opened.
+    /// Returns the known problems that make the engine less durable than when it was
+    /// opened.
     fn health(&self) -> impl Future<Output = StoreResult<Health>> + Send;
 
-    /// Somebody begins to wait on this runtime: what hears of other nodes' changes is to be
-    /// at work, also if the runtime that it was begun on has gone.
+    /// Called when somebody begins to wait on this runtime. The task that receives notices
+    /// of other nodes must run from then on, even if the runtime that it was started on has
+    /// ended.
     fn attend(&self) {}
 
-    /// Tells the other nodes, soon; this node knows already. A notice may get lost.
+    /// Announces a notice to the other nodes, soon. This node already has it. A notice may
+    /// get lost.
     fn announce(&self, notice: Notice);
 }
 
-/// On whose behalf a cell is read.
+/// The reader on whose behalf a cell is read.
 #[derive(Debug, Clone, Copy)]
 pub enum CellReader<'a> {
-    /// The store's own.
+    /// The store itself.
     Store,
-    /// This owner's: results are read of its cells alone.
+    /// This owner, who may read only the results of its own cells.
     Owner(Option<&'a Owner>),
 }
 
 impl CellReader<'_> {
-    /// Whether the result of a cell of this owner's is for the reader.
-    #[allow(dead_code)] // servers compare by themselves
+    /// Returns whether the reader may read the result of a cell of this owner.
+    #[allow(dead_code)] // PostgreSQL and Redis compare on the server
     pub(crate) fn may_read(self, owner: Option<&[u8]>) -> bool {
         match self {
             Self::Store => true,
@@ -188,7 +188,7 @@ impl CellReader<'_> {
     }
 }
 
-/// What is kept of one operation.
+/// The stored data of one operation.
 #[derive(Debug, Clone)]
 pub struct Cell {
     /// The record without its result.
@@ -197,8 +197,8 @@ pub struct Cell {
     pub result: Option<Bytes>,
 }
 
-/// Which cell: an operation at one version of one holder. No two cells of an id
-/// ever have the same.
+/// Identifies a cell: an operation at one version of one holder. No two cells of an id ever
+/// have the same stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The version.
@@ -207,35 +207,35 @@ pub struct Stamp {
     pub token: FencingToken,
 }
 
-/// A cell to be put in.
+/// A cell to insert.
 #[derive(Debug, Clone, Copy)]
 pub struct NewCell<'a> {
     /// The operation.
     pub id: &'a OperationId,
-    /// Its stamp.
+    /// The stamp of the cell.
     pub stamp: Stamp,
     /// The state, which lists are filtered by.
     pub state: State,
-    /// Whose it is.
+    /// The owner.
     pub owner: Option<&'a Owner>,
     /// The record.
     pub head: &'a [u8],
-    /// How long the lease on it lasts; it has none without.
+    /// The term of the lease; `None` creates the cell without a lease.
     pub lease: Option<Duration>,
-    /// What is kept for running it again, as long as it is live.
+    /// The data to rerun the operation, kept as long as it is live.
     pub request: Option<&'a [u8]>,
-    /// The key that makes it.
+    /// The key that creates the cell.
     pub key: Option<&'a IdempotencyKey>,
-    /// The token by which that key is reserved, if it is.
+    /// The token by which the key is reserved, if it is.
     pub reservation: Option<FencingToken>,
-    /// What has expired by then is not there.
+    /// Cells that expired by this time are absent.
     pub now: SystemTime,
 }
 
-/// A cell to be put in the place of another.
+/// A cell that replaces another.
 #[derive(Debug, Clone, Copy)]
 pub struct NextCell<'a> {
-    /// Its stamp.
+    /// The stamp of the cell.
     pub stamp: Stamp,
     /// The state, which lists are filtered by.
     pub state: State,
@@ -243,120 +243,120 @@ pub struct NextCell<'a> {
     pub head: &'a [u8],
     /// The result.
     pub result: Option<&'a [u8]>,
-    /// When it expires; set if and only if it has ended.
+    /// When the cell expires; set if and only if the operation has ended.
     pub expires_at: Option<SystemTime>,
-    /// What becomes of its lease.
+    /// The change of the lease.
     pub lease: LeaseChange,
 }
 
-/// What becomes of the lease on a cell that is replaced.
+/// The change of the lease on a cell that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseChange {
-    /// It stays as it is.
+    /// The lease stays as it is.
     Kept,
-    /// It is taken over, for so long: only if it is over by now.
+    /// The lease is reclaimed for this term, only if it has expired.
     Reclaimed(Duration),
-    /// It is handed on, for so long, whether it is over or not.
+    /// The lease is transferred for this term, whether or not it has expired.
     HandedOn(Duration),
 }
 
-/// What became of [`Engine::insert`].
+/// The result of [`Engine::insert`].
 #[derive(Debug)]
 pub enum Inserted {
-    /// The cell is in.
+    /// The cell was inserted.
     Done,
-    /// The key stands for something.
+    /// The key is in use.
     Key(KeyCell),
-    /// The id has a cell that has not expired, with this head, made by the key with this
-    /// [scoped name](IdempotencyKey::scoped_name), if any made it. Its result is not read.
+    /// The id has a cell that has not expired, with this head, created by the key with this
+    /// [scoped name](IdempotencyKey::scoped_name), if any. Its result is not read.
     Id(Bytes, Option<Box<str>>),
 }
 
-/// What became of a conditional write.
+/// The result of a conditional write.
 #[derive(Debug)]
 pub enum Replaced {
-    /// It happened.
+    /// The write happened.
     Done,
-    /// The cell has another stamp, or a lease that is not over: this is it. It may
-    /// be as it was a moment ago, with the expected stamp; then it is tried again.
+    /// The cell has another stamp, or a lease that has not expired. This is the cell. It
+    /// may be slightly older, with the expected stamp; then the write is retried.
     Found(Cell),
-    /// There is no such cell.
+    /// The cell does not exist.
     Gone,
 }
 
-/// Which live cells are free to be taken over.
+/// Selects the live cells that may be reclaimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReclaimFilter {
-    /// Those that certainly nobody holds: their lease was released, or their holder is
+    /// Cells that certainly have no holder: their lease was released, or their holder is
     /// known to be gone.
     Released,
-    /// Those whose lease is over, whether it was released or has lapsed.
+    /// Cells with a lease that was released or has expired.
     Over,
 }
 
-/// A live cell whose lease is over.
+/// A live cell without a valid lease.
 #[derive(Debug)]
 pub struct LapsedCell {
-    /// The operation, by the name that the engine has for it.
+    /// The operation, by the engine's name for it.
     pub id: Bytes,
-    /// The cell, unless it is not what was written.
+    /// The cell, or an error if it is not as it was written.
     pub cell: StoreResult<Cell>,
-    /// What was kept for running it again.
+    /// The stored data to rerun the operation.
     pub request: Option<Bytes>,
 }
 
-/// What is kept of a key.
+/// The stored data of a key.
 #[derive(Debug)]
 pub struct KeyCell {
-    /// The digest of the request that came with it.
+    /// The digest of the request that came with the key.
     pub fingerprint: [u8; 32],
-    /// What it stands for.
+    /// The state of the key.
     pub stands_for: StandsFor,
 }
 
-/// What a key stands for.
+/// The state of a key.
 #[derive(Debug)]
 pub enum StandsFor {
     /// A request that is being answered.
     Request,
-    /// An operation that is there and has not expired: a head. Its result is not read.
+    /// An existing operation that has not expired: its head. Its result is not read.
     Operation(Bytes),
-    /// What remains of a forgotten operation: a head.
+    /// The remains of a deleted operation: its head.
     Remains(Bytes),
-    /// An early answer. Where another request asks, by its fingerprint, it may be empty.
+    /// An early answer. It may be empty for a request with another fingerprint.
     Answer(Bytes),
 }
 
-/// Which cells to list.
+/// A query for cells.
 #[derive(Debug, Clone, Copy)]
 pub struct ListCells<'a> {
-    /// Whose; `None` lists what is nobody's.
+    /// The owner; `None` lists cells without an owner.
     pub owner: Option<&'a Owner>,
-    /// Only those in one of these states.
+    /// Only cells in one of these states.
     pub states: StateSet,
-    /// At most so many.
+    /// The maximum number of cells.
     pub limit: usize,
-    /// Once there are so many bytes of results, nothing more is read.
+    /// The maximum number of bytes of results. Once it is reached, no more cells are read.
     pub max_bytes: usize,
-    /// Only those created before the one with this number.
+    /// Only cells created before the one with this number.
     pub before: Option<u64>,
-    /// What has expired by then is not there.
+    /// Cells that expired by this time are absent.
     pub now: SystemTime,
 }
 
 /// A cell in a list.
 #[derive(Debug)]
 pub struct ListedCell {
-    /// Its number in the order of creation, newer ones higher; not before 1.
+    /// The number in the order of creation, at least 1; newer cells have higher numbers.
     pub number: u64,
-    /// The operation, by the name that the engine has for it.
+    /// The operation, by the engine's name for it.
     pub id: Bytes,
-    /// The cell, if it was read; an error, if it is not what was written.
+    /// The cell, if it was read; an error if it is not as it was written.
     pub cell: Option<StoreResult<Cell>>,
 }
 
 impl ListedCell {
-    /// How many bytes of a result were read.
+    /// Returns the number of bytes read of a result.
     #[allow(dead_code)] // PostgreSQL counts by itself
     pub(crate) fn result_bytes(&self) -> usize {
         match &self.cell {
@@ -366,14 +366,14 @@ impl ListedCell {
     }
 }
 
-/// What other nodes want to know.
+/// A message to other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// This operation has changed, or is gone.
     Changed {
-        /// Which operation.
+        /// The id of the operation.
         id: OperationId,
-        /// The node that it was taken from.
+        /// The node that lost the operation.
         recalled: Option<NodeId>,
     },
     /// Leases were released.

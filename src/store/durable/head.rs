@@ -1,7 +1,7 @@
 //! A record as bytes, without its result.
 //!
-//! It is JSON: a release reads what an older one wrote, and does not mind what a
-//! newer one adds. What a newer one changes for good it says by `format`.
+//! The format is JSON: a release reads heads of older releases, and ignores additions of
+//! newer ones. An incompatible change raises `format`.
 
 use std::{
     borrow::Cow,
@@ -21,7 +21,7 @@ use crate::{
     store::{FencingToken, NodeId, Owner, PastVersion, Record, StoreError, Version},
 };
 
-/// Which format a head has.
+/// The format of the heads that this release writes.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +41,7 @@ struct RecordHead<'a> {
     started_by: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     problem: Option<Cow<'a, Problem>>,
-    /// Of a problem: which failure of ours it is, or [`NOT_OURS`].
+    /// The kind of the failure that the problem describes, or [`NOT_OURS`].
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +66,7 @@ struct RecordHead<'a> {
     history: Vec<PastHead<'a>>,
 }
 
-/// In the place of a kind: the failure is the service's, or the application's.
+/// The kind of a failure of the service or the application.
 const NOT_OURS: &str = "";
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +78,7 @@ struct PastHead<'a> {
     progress: Option<Cow<'a, Progress>>,
 }
 
-/// The head of a record. What could not be read again is not written.
+/// Returns the head of a record. A head that could not be read again is refused.
 pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     let operation = record.operation();
     let metadata = operation.metadata();
@@ -111,20 +111,21 @@ pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
     };
     let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
     if head.problem.is_some() {
-        // Its members are of the application's making, as deep as they may be.
+        // The application sets the problem's members, which may be nested too deeply to be
+        // read.
         let _: RecordHead<'_> = serde_json::from_slice(&bytes).map_err(StoreError::refused)?;
     }
     Ok(bytes)
 }
 
-/// The result of a record, if it has one.
+/// Returns the result of a record, if it has one.
 pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, StoreError> {
     let response = record.operation().response();
     let bytes = response.map(Stored::to_bytes).transpose();
     bytes.map_err(StoreError::Refused)
 }
 
-/// The record that a cell holds.
+/// Returns the record in a cell.
 pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     let result = cell.result.map(T::from_bytes).transpose();
     let result = result.map_err(StoreError::Refused)?;
@@ -147,7 +148,7 @@ pub(super) fn is_newer(head: &[u8]) -> bool {
     serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT)
 }
 
-/// The record that has this head, without a result.
+/// Returns the record with this head, without a result.
 pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreError> {
     decode(Cell { head, result: None })
 }
@@ -205,11 +206,12 @@ impl RecordHead<'_> {
     }
 }
 
-/// A failure put together from what was stored.
+/// Restores a stored failure.
 ///
-/// The first releases told theirs by the type of the problem, and wrote no kind. Theirs
-/// is what has such a type and came without a response; what a service answered is its
-/// own. They also kept the status that the body claimed.
+/// The first releases identified their own failures by the type of the problem, and wrote
+/// no kind. A stored failure without a kind is one of these if it has such a type and no
+/// response; a response is the service's own. These releases also kept the status that the
+/// body claimed.
 fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>) -> Failure<T> {
     let is_of_old = kind.is_none();
     let kind = match (kind, &response) {

@@ -8,11 +8,11 @@ use crate::{
     store::{FencingToken, Record},
 };
 
-/// The live records that this node wrote last, so that their next change needs no
-/// read before it. What is here may be out of date: every write is conditional.
+/// The live records that this node wrote last, so that their next change needs no read.
+/// They may be outdated, which is safe because every write is conditional.
 pub(super) struct LiveRecords<T>(Mutex<HashMap<OperationId, Arc<Record<T>>>>);
 
-/// With more than this, all is forgotten: it costs a read each.
+/// The maximum number of records. Beyond it, all are dropped, at the cost of one read each.
 const CAPACITY: usize = 16_384;
 
 impl<T> LiveRecords<T> {
@@ -24,7 +24,7 @@ impl<T> LiveRecords<T> {
         self.records().get(id).cloned()
     }
 
-    /// This was written; there is nothing to come once it has ended.
+    /// Stores a written record, or drops it if the operation has ended.
     pub(super) fn wrote(&self, record: &Arc<Record<T>>) {
         let id = record.operation().id();
         let mut records = self.records();
@@ -38,7 +38,8 @@ impl<T> LiveRecords<T> {
         records.insert(id.clone(), Arc::clone(record));
     }
 
-    /// The holder with `token` has lost it: to whoever may hold it here by another one.
+    /// Drops the record of an operation that the holder with `token` lost; the record of
+    /// another holder stays.
     pub(super) fn lost(&self, id: &OperationId, token: FencingToken) {
         let mut records = self.records();
         if records.get(id).is_some_and(|it| it.token() == token) {
@@ -46,7 +47,7 @@ impl<T> LiveRecords<T> {
         }
     }
 
-    /// This is what there is; what is known otherwise is out of date.
+    /// Drops an outdated record after the current one was read.
     pub(super) fn found(&self, record: &Record<T>) {
         let operation = record.operation();
         let has_ended = operation.state().is_terminal();
@@ -57,7 +58,7 @@ impl<T> LiveRecords<T> {
         }
     }
 
-    /// There is no operation of this id.
+    /// Drops the record of an operation that does not exist.
     pub(super) fn gone(&self, id: &OperationId) {
         self.records().remove(id);
     }

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Where notices arrive on this node, and who waits for them.
+/// Receives notices on this node and wakes the waiters.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     waiting: Mutex<HashMap<OperationId, Arc<WaitCell>>>,
@@ -23,7 +23,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// A change was made, here or elsewhere.
+    /// Handles a change made here or elsewhere.
     pub(crate) fn heard(&self, notice: &Notice) {
         let (id, recalled) = match notice {
             Notice::Changed { id, recalled } => (id, recalled),
@@ -38,15 +38,15 @@ impl Hub {
         }
     }
 
-    /// Notices may have been lost: whoever waits is to look again.
-    #[allow(dead_code)] // an engine in this process loses none
+    /// Wakes all waiters to check again, because notices may have been lost.
+    #[allow(dead_code)] // an engine in this process loses no notices
     pub(crate) fn missed_some(&self) {
         let cells = std::mem::take(&mut *self.waiting());
         cells.into_values().for_each(|cell| cell.notify());
         self.released.notify();
     }
 
-    /// Waits for notices of `id` from now on.
+    /// Returns a listener for notices of `id` from now on.
     pub(crate) fn listen(&self, id: &OperationId) -> HubListener<'_> {
         let mut waiting = self.waiting();
         let cell = waiting.entry(id.clone()).or_default();
@@ -57,13 +57,13 @@ impl Hub {
         }
     }
 
-    /// Ready once leases were released after this call.
+    /// Completes once leases were released after this call.
     pub(crate) fn released(&self) -> Waiter {
         Waiter::new(&self.released)
     }
 
-    /// What was taken from `node`, as soon as there is something, or nothing
-    /// after `at_most`.
+    /// Returns the operations that `node` lost, as soon as there are any, or none after
+    /// `at_most`.
     pub(crate) async fn recalled(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
         self.mailboxes.receive(node, at_most).await
     }
@@ -74,7 +74,7 @@ impl Hub {
     }
 }
 
-/// One who waits for notices of an operation.
+/// A listener for notices of an operation.
 #[derive(Debug)]
 pub(crate) struct HubListener<'a> {
     waiter: Option<Waiter>,
@@ -83,7 +83,7 @@ pub(crate) struct HubListener<'a> {
 }
 
 impl HubListener<'_> {
-    /// Ready once there was a notice after this was made.
+    /// Completes once a notice arrives after the listener was created.
     pub(crate) async fn heard(&mut self) {
         if let Some(waiter) = &mut self.waiter {
             waiter.await;
@@ -95,7 +95,7 @@ impl Drop for HubListener<'_> {
     fn drop(&mut self) {
         self.waiter = None;
         let mut waiting = self.hub.waiting();
-        // The last one to go takes the cell along.
+        // The last listener removes the cell.
         if waiting
             .get(&self.id)
             .is_some_and(|cell| Arc::strong_count(cell) == 1)

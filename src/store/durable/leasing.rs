@@ -1,4 +1,4 @@
-//! Who runs what, and who died.
+//! Leases on an engine.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -16,36 +16,37 @@ use crate::{
     },
 };
 
-/// For so many terms what cannot be taken over is out of the way, before it is tried
-/// again.
+/// The number of terms that an operation which cannot be reclaimed is put aside for.
 const ASIDE: u32 = 20;
 
-/// What came of one look at what is free.
+/// The result of one look for operations to reclaim.
 struct ReclaimLook<T> {
     taken: Vec<Reclaimed<T>>,
-    /// Operations that no node can take over.
+    /// Operations that no node can reclaim.
     unfit: Vec<Bytes>,
-    /// The number of operations in the format of a newer release, which are for its nodes.
+    /// The number of operations in the format of a newer release, for nodes of that
+    /// release.
     newer: usize,
 }
 
-/// So many are taken over at once: an engine may write them down together.
+/// The number of operations to reclaim concurrently, since an engine may write them
+/// together.
 const AT_ONCE: usize = 16;
 
-/// What came of one.
+/// The result of one attempt to reclaim.
 enum ReclaimAttempt<T> {
     Done(Reclaimed<T>),
-    /// It cannot be taken over.
+    /// The operation cannot be reclaimed.
     Unfit(Bytes),
-    /// A node of a newer release can take it over.
+    /// A node of a newer release can reclaim the operation.
     Newer,
-    /// Somebody else has it by now, or it is gone.
+    /// Another node has the operation by now, or it is gone.
     Not,
 }
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
-    /// Takes over at most `limit` operations that are free. What cannot be taken over is
-    /// put aside, so that it stands in front of the others only once in a while.
+    /// Reclaims at most `limit` operations. Operations that cannot be reclaimed are put
+    /// aside, so that they rarely delay the others.
     async fn take(
         &self,
         lease: &LeaseConfig,
@@ -60,7 +61,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             let look = self.look(lease, limit, which, begun).await?;
             let term = lease.term.saturating_mul(ASIDE);
             let is_worth_another = self.shared.clear(&look, term).await;
-            // The caller waits only so long.
+            // The caller waits only for a limited time.
             if !is_worth_another || !look.taken.is_empty() || begun.elapsed() > lease.term / 6 {
                 return Ok(look.taken);
             }
@@ -81,7 +82,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             .abandoned(which, limit.saturating_add(stuck));
         let (mut taken, mut unfit, mut newer) = (Vec::new(), Vec::new(), 0);
         let mut found = found.await?.into_iter().peekable();
-        // What was taken is held by then.
+        // The leases of reclaimed operations already run.
         let has_time = || begun.elapsed() <= lease.term / 6;
         while found.peek().is_some() && taken.len() < limit && (taken.is_empty() || has_time()) {
             let some = found.by_ref().take(AT_ONCE.min(limit - taken.len()));
@@ -97,7 +98,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
                 }
             }
             match failed {
-                // What was taken before is held, and must not be lost here.
+                // Reclaimed operations are already held, and must not be lost here.
                 Some(error) if !taken.is_empty() => {
                     tracing::warn!(error = error.chain(), "not all could be taken over");
                     break;
@@ -113,7 +114,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         })
     }
 
-    /// Takes over one that is free. The error is one that may pass.
+    /// Reclaims one operation. An error is transient.
     async fn take_one(
         &self,
         lease: &LeaseConfig,
@@ -131,7 +132,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         let step = |record: &Record<T>| record.reclaimed(&lease.node);
         match self.change_from(record.into(), took, step).await {
             Ok(Written::Done(record)) => Ok(ReclaimAttempt::Done(Reclaimed { record, request })),
-            // It was renewed meanwhile; or it is not what the engine takes it for.
+            // The lease was renewed meanwhile, or the cell is not as the engine describes
+            // it.
             Ok(Written::Lost(record)) if record.version() == before => {
                 Ok(ReclaimAttempt::Unfit(id))
             }
@@ -147,8 +149,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
 }
 
 impl<E: Engine, T> EngineShared<E, T> {
-    /// Puts aside the unfit operations of a look, and has the next look pass over those
-    /// that stay in front. Returns whether another look would find others.
+    /// Puts aside the unfit operations of a look, and makes the next look skip those that
+    /// stay in front. Returns whether another look would find others.
     async fn clear(&self, look: &ReclaimLook<T>, term: Duration) -> bool {
         let failed = match look.unfit.is_empty() {
             true => 0,
@@ -159,7 +161,8 @@ impl<E: Engine, T> EngineShared<E, T> {
         (failed == 0 && !look.unfit.is_empty()) || stuck > before
     }
 
-    /// Puts aside the others too if one of them cannot be. Returns how many could not be.
+    /// Puts aside unfit operations, one by one if this fails for all at once. Returns the
+    /// number that failed.
     async fn put_aside(&self, unfit: &[Bytes], term: Duration) -> usize {
         let Err(error) = self.engine.put_aside(unfit, term).await else {
             return 0;

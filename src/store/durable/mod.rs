@@ -1,4 +1,4 @@
-//! Operations on an engine that outlives the process.
+//! A store on an engine that outlives the process.
 
 mod browsing;
 mod cursors;
@@ -30,16 +30,15 @@ pub(crate) use engine::{
 };
 pub(crate) use hub::Hub;
 
-/// Operations on an engine that outlives the process: in a file, in PostgreSQL, in
-/// Redis.
+/// A store on an engine that outlives the process: in a file, in PostgreSQL or in Redis.
 ///
-/// It is named by the engine: `RedbStore`, `PostgresStore`, `RedisStore`. Clones are
-/// handles to the same operations. Results are [`RecordedResponse`]s, or of any type
-/// that serde can write and read. Changes are made within a tokio runtime.
+/// The type alias of each engine is `RedbStore`, `PostgresStore` or `RedisStore`. Clones
+/// are handles to the same operations. Results are [`RecordedResponse`]s, or of any type
+/// that serde can serialize and deserialize. Changes require a tokio runtime.
 pub struct EngineStore<E, T = RecordedResponse> {
     shared: Arc<EngineShared<E, T>>,
     ttl: Duration,
-    /// How far the clock of this node is ahead.
+    /// How far the clock of this node is ahead, for tests.
     #[cfg(test)]
     ahead: Duration,
 }
@@ -49,18 +48,18 @@ struct EngineShared<E, T> {
     hub: Arc<Hub>,
     held: held::LiveRecords<T>,
     cursors: cursors::Cursors,
-    /// The number of abandoned cells that the last look could neither take over nor put
+    /// The number of abandoned cells that the last look could neither reclaim nor put
     /// aside.
     stuck: AtomicUsize,
 }
 
-/// How long an operation is kept after it ended, unless said.
+/// The default time an operation is kept after it ended.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<E: Engine, T> EngineStore<E, T> {
-    /// Keeps operations on `engine`, which tells `hub` of what happens elsewhere.
+    /// Returns a store on `engine`, which reports changes on other nodes to `hub`.
     pub(crate) fn on(engine: E, hub: Arc<Hub>) -> Self {
         Self {
             shared: Arc::new(EngineShared {
@@ -76,11 +75,11 @@ impl<E: Engine, T> EngineStore<E, T> {
         }
     }
 
-    /// How long an operation is kept after it ended; 24 hours by default, 100 years
-    /// at the most.
+    /// Sets how long an operation is kept after it ended; 24 hours by default, at most 100
+    /// years.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        // What has ended always has a moment when it expires: engines go by it.
+        // A terminal operation always has an expiry, because engines rely on it.
         self.ttl = ttl.min(LONGEST_TTL);
         self
     }
@@ -90,7 +89,7 @@ impl<E: Engine, T> EngineStore<E, T> {
         &self.shared.engine
     }
 
-    /// This node's moment. Terms of leases are the engine's affair.
+    /// Returns the current time of this node. The engine measures the terms of leases.
     fn now(&self) -> SystemTime {
         let now = SystemTime::now();
         #[cfg(test)]
@@ -112,7 +111,7 @@ impl<E, T> Clone for EngineStore<E, T> {
 
 impl<E: fmt::Debug, T> fmt::Debug for EngineStore<E, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durable")
+        f.debug_struct("EngineStore")
             .field("engine", &self.shared.engine)
             .field("ttl", &self.ttl)
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Reading, and waiting for a change.
+//! Reads, and waits for a change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         Some(cell.and_then(|cell| self.present(cell)))
     }
 
-    /// The record in a cell, unless that has expired.
+    /// Returns the record in a cell, unless it has expired.
     pub(super) fn present(&self, cell: Option<Cell>) -> Found<T> {
         let record = cell.map(head::decode).transpose()?;
         Ok(record
@@ -43,10 +43,10 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     ) -> Found<T> {
         let until = Instant::now().checked_add(at_most);
         loop {
-            // Before the read: a change after it is heard of.
+            // Listens before the read, so that no later change is missed.
             let mut listening = self.shared.hub.listen(id);
             self.shared.engine.attend();
-            // The last read may come as late as that: it sees what no notice told.
+            // The last read may end this late, and sees changes that had no notice.
             let latest = until.and_then(|until| until.checked_add(LATE));
             let read = self.read(id, reader);
             let record = match latest {
@@ -72,8 +72,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-/// The record in a cell that was found among others; one that cannot be read is logged,
-/// and keeps nobody from the others.
+/// Returns the record in a cell that was found among others. A record that cannot be read
+/// is logged, and does not prevent reading the others.
 pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> Option<Record<T>> {
     let record = cell.and_then(head::decode).and_then(|record: Record<T>| {
         match record.operation().id().to_string().as_bytes() == id {
@@ -88,7 +88,7 @@ pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> 
     record.inspect_err(unreadable).ok()
 }
 
-/// How late a wait may be over because of the engine.
+/// How much longer a wait may take because of the engine.
 const LATE: Duration = Duration::from_secs(1);
 
 impl<E: Engine, T: Stored> Store for EngineStore<E, T> {

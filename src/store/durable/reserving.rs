@@ -1,4 +1,4 @@
-//! Keys before there is an operation.
+//! Reservations of keys, before an operation exists.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
-    /// What a key stands for, with this request.
+    /// Returns the state of a key for this request.
     pub(super) fn reservation(
         &self,
         found: KeyCell,

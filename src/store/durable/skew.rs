@@ -22,10 +22,10 @@ mod private;
 #[path = "../../../tests/support/redis.rs"]
 mod redis;
 
-/// The term that leases have unless said otherwise.
+/// The default term of leases.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Handles that take turns, each on a node with a clock of its own.
+/// Returns handles that take turns, each on a node with a clock of its own.
 fn nodes<E: Engine>(
     stores: &[EngineStore<E, RecordedResponse>],
     ttl: Duration,

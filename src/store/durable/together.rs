@@ -1,4 +1,4 @@
-//! Several futures at once, in one task.
+//! Concurrent futures in one task.
 
 use std::{
     future::{Future, poll_fn},
@@ -6,7 +6,7 @@ use std::{
     task::Poll,
 };
 
-/// Lets all of them go on together; says what they came to, in their order.
+/// Runs all futures concurrently, and returns their outputs in order.
 pub(super) async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut going: Vec<MaybeDone<F>> = futures
         .into_iter()

@@ -1,5 +1,5 @@
-//! Creating, changing and forgetting: steps of a record, made one at a time by
-//! comparing and setting its cell.
+//! Creates, changes and deletes operations: steps of a record, each made by comparing and
+//! setting its cell.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::{
 };
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
-    /// One conditional change: takes `step` from the record as it is known, and
-    /// writes where it leads if nobody came in between; else again, from what is
-    /// there.
+    /// Makes one conditional change: takes `step` from the known record and writes the
+    /// result, unless there was a concurrent change. Then it repeats the step from the
+    /// current record.
     pub(super) async fn change(
         &self,
         id: &OperationId,
         lease: LeaseChange,
         step: impl Fn(&Record<T>) -> Step<T> + Send,
     ) -> Result<Written<T>, StoreError> {
-        // What this node knows may be out of date: good to try from, no more.
+        // The record known to this node may be outdated, and serves only as a first try.
         if let Some(known) = self.shared.held.get(id)
             && let Step::Next(next) = step(&known)
         {
@@ -45,7 +45,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         }
     }
 
-    /// The same, from a record that was there a moment ago.
+    /// Like [`change`](Self::change), from a record that was current a moment ago.
     pub(super) async fn change_from(
         &self,
         mut current: Arc<Record<T>>,
@@ -71,7 +71,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             current = match self.replace(current, next, lease).await? {
                 WriteAttempt::Done(record) => return Ok(Written::Done(record)),
                 WriteAttempt::Gone => return Ok(Written::Gone),
-                // A lease that was renewed meanwhile is no change of the record.
+                // A concurrent renewal of the lease does not change the record.
                 WriteAttempt::Found(found)
                     if matches!(lease, LeaseChange::Reclaimed(_)) && stamp(&found)? == expected =>
                 {
@@ -113,7 +113,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             lease,
         };
         let replaced = self.shared.engine.replace(id, stamp(before)?, cell).await;
-        // An error may hide that it happened, and nobody will say so later.
+        // An error may hide a successful write, and nobody would notify later.
         if matches!(replaced, Ok(Replaced::Done) | Err(_)) {
             self.notify(id, loser);
         }
@@ -145,7 +145,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         forgotten
     }
 
-    /// Tells everybody of a change, and whoever has lost the operation by it.
+    /// Notifies waiters of a change, and the node that lost the operation by it.
     fn notify(&self, id: &OperationId, recalled: Option<&NodeId>) {
         let notice = Notice::Changed {
             id: id.clone(),
@@ -161,20 +161,20 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-/// A change that was asked for is told of once it was made, also if nobody waits for
-/// it any more: a client that has gone, a time that is over.
+/// Runs a change to its end, so that it is announced even if the caller stops waiting
+/// because a client disconnected or a time-out passed.
 async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 'static) -> A {
     match tokio::spawn(change.in_current_span()).await {
         Ok(answer) => answer,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime goes, and whoever waits with it.
+            // The runtime shuts down, and the caller with it.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// What became of one try.
+/// The result of one write attempt.
 enum WriteAttempt<T> {
     Done(Arc<Record<T>>),
     Found(Arc<Record<T>>),
@@ -212,7 +212,8 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 if new.lease.is_some() {
                     self.shared.held.wrote(&record);
                 }
-                // Other nodes need not hear of it: nobody waits for what is not there.
+                // Other nodes need no notice, because nobody waits for an operation that
+                // does not exist.
                 self.shared.hub.heard(&Notice::Changed {
                     id: new.id,
                     recalled: None,
@@ -232,7 +233,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 let record = Arc::new(head::decode_head(head)?);
                 let name = new.key.as_ref().map(IdempotencyKey::scoped_name);
                 match record.owner() == new.owner.as_ref() {
-                    // Another request of this owner's made it.
+                    // Another request of the same owner made the operation.
                     true if name.is_some() && made_by.as_deref() != name.as_deref() => {
                         Created::KeyHeld(Reservation::Mismatch)
                     }

@@ -1,8 +1,8 @@
-//! Operations of a shard in the order of a moment that each has: a line of them for each
-//! span of time.
+//! The operations of a shard in the order of a deadline: one list for each span of time.
 //!
-//! What has its moment the same span after it came joins its line at the end. The lines
-//! lead through the entries themselves: none of this takes memory of its own.
+//! An entry whose deadline is the list's span after its insertion is appended to that list.
+//! The lists are linked through the entries themselves, so they take no memory of their
+//! own.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use slab::Slab;
 
 use super::shard::{Slot, Tick};
 
-/// Lines of what has one kind of moment.
+/// The lists for one kind of deadline.
 pub(super) struct DeadlineLists {
-    /// Different spans are rare: mostly there is one.
+    /// One list per span. Usually there is only one.
     lines: Vec<DeadlineList>,
 }
 
-/// What has its moment the same span after it came.
+/// The entries with the same span between insertion and deadline.
 struct DeadlineList {
     span: Duration,
     first: Slot,
     last: Slot,
 }
 
-/// The place of an entry in its line.
+/// The links of an entry in its list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ListLinks {
     before: Slot,
@@ -31,24 +31,24 @@ pub(super) struct ListLinks {
 }
 
 impl ListLinks {
-    /// In no line, or alone in one.
+    /// The links of an entry that is in no list, or alone in one.
     pub(super) const NONE: Self = Self {
         before: NO_SLOT,
         after: NO_SLOT,
     };
 }
 
-/// What stands in a line, one at a time.
+/// An entry that can be in one list at a time.
 pub(super) trait ListEntry {
-    /// The moment that the line goes by.
+    /// The deadline that the list is ordered by.
     fn at(&self) -> Tick;
-    /// Whether it is somebody's.
+    /// Whether the entry has an owner.
     fn is_owned(&self) -> bool;
     fn links(&self) -> ListLinks;
     fn links_mut(&mut self) -> &mut ListLinks;
 }
 
-/// No slab of slots this large fits into memory.
+/// No slab with this many slots fits into memory.
 const NO_SLOT: Slot = Slot::MAX;
 
 impl DeadlineLists {
@@ -56,13 +56,13 @@ impl DeadlineLists {
         Self { lines: Vec::new() }
     }
 
-    /// What comes first, and when.
+    /// Returns the earliest deadline and its slot.
     pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         let first = |line: &DeadlineList| (entries[line.first as usize].at(), line.first);
         self.lines.iter().map(first).min()
     }
 
-    /// What has its moment by `now`, the first of each line first.
+    /// Returns the slots with a deadline up to `now`, each list in order.
     pub(super) fn until<E: ListEntry>(
         &self,
         entries: &Slab<E>,
@@ -78,8 +78,8 @@ impl DeadlineLists {
         })
     }
 
-    /// Puts an entry into the line of what comes after `span`; true if it is the first of
-    /// it.
+    /// Inserts an entry into the list for `span`. Returns true if the entry is now the
+    /// first of the list.
     pub(super) fn insert<E: ListEntry>(
         &mut self,
         entries: &mut Slab<E>,
@@ -89,7 +89,8 @@ impl DeadlineLists {
         let at = entries[slot as usize].at();
         let line = self.lines.iter_mut().find(|line| line.span == span);
         let before = line.as_ref().map_or(NO_SLOT, |line| {
-            // Mostly the last one: whose clock was read first is not always here first.
+            // Usually the last entry. Threads can read the clock in another order than they
+            // insert.
             let mut before = line.last;
             while let Some(entry) = entries.get(before as usize)
                 && entry.at() > at
@@ -120,7 +121,8 @@ impl DeadlineLists {
         first == slot
     }
 
-    /// Takes an entry out of its line, if it is in one; true if it was the first of it.
+    /// Removes an entry from its list, if it is in one. Returns true if it was the first of
+    /// the list.
     pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) -> bool {
         let links = std::mem::replace(entries[slot as usize].links_mut(), ListLinks::NONE);
         match (links.before, links.after) {
@@ -150,7 +152,7 @@ impl DeadlineLists {
         }
     }
 
-    /// Whether nothing stands in a line.
+    /// Whether all lists are empty.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()

@@ -1,4 +1,4 @@
-//! An operation in memory, with what its shard has to know of it.
+//! An operation in memory, with the data that its shard needs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,36 +20,36 @@ use crate::{
 };
 
 pub(super) struct OperationEntry<T> {
-    /// Which of all operations it is, in the order of creation.
+    /// The number of the operation, in the order of creation.
     pub(super) number: u64,
     pub(super) record: Arc<Record<T>>,
     pub(super) weight: Weight,
-    /// The hash of its id: nothing else is read when the table grows, or when it goes.
+    /// The hash of the id, stored so that growth and removal need not read the id.
     hash: ShardHash,
-    /// Of a live operation when its lease ends, of a terminal one when it ended.
+    /// The end of the lease of a live operation; the time a terminal operation ended.
     moment: Tick,
-    /// When it expires; never, before it has ended.
+    /// When the operation expires; `NEVER` before it has ended.
     expires: Tick,
-    /// Its place among those that are leased, or among those that expire.
+    /// The links in the list of leased or of expiring operations.
     links: ListLinks,
-    /// Made only when somebody waits.
+    /// Created only when somebody waits.
     waiters: Option<Arc<WaitCell>>,
-    /// Made only for what has some.
+    /// Created only for operations with a key or a request.
     origin: Option<Box<EntryOrigin>>,
 }
 
-/// The part of an id's hash that its shard goes by.
+/// The part of an id's hash that its shard uses.
 #[derive(Debug, Clone, Copy)]
 struct ShardHash(u32);
 
 impl ShardHash {
-    /// For a table, which goes by the low bits and the top seven.
+    /// Spreads the hash for a table, which uses the low bits and the top seven.
     fn spread(self) -> u64 {
         u64::from(self.0) << 32 | u64::from(self.0)
     }
 }
 
-/// An id that is looked for, hashed once.
+/// The id to look up, hashed once.
 #[derive(Clone, Copy)]
 pub(super) struct HashedId<'a> {
     id: &'a OperationId,
@@ -61,7 +61,7 @@ impl<'a> HashedId<'a> {
         Self { id, hash }
     }
 
-    /// The shard that it is in, by bits that the shard itself does not use.
+    /// Returns the index of the shard, from hash bits that the shard itself does not use.
     pub(super) fn shard(self) -> usize {
         (self.hash >> 32) as usize % SHARDS
     }
@@ -70,7 +70,7 @@ impl<'a> HashedId<'a> {
         self.id
     }
 
-    /// The hash for the table of its shard.
+    /// Returns the hash for the table of the shard.
     pub(super) fn in_shard(self) -> u64 {
         self.kept().spread()
     }
@@ -80,11 +80,11 @@ impl<'a> HashedId<'a> {
     }
 }
 
-/// What made an operation, as far as that is kept.
+/// The stored origin of an operation.
 struct EntryOrigin {
     /// The name of the key.
     key: Option<Arc<str>>,
-    /// For running it again, while it is live.
+    /// The data to rerun the operation, while it is live.
     request: Option<Bytes>,
 }
 
@@ -110,7 +110,7 @@ impl<T> ListEntry for OperationEntry<T> {
 }
 
 impl<T> OperationEntry<T> {
-    /// A new operation, held until `lease_ends`.
+    /// Returns the entry of a new operation, leased until `lease_ends`.
     pub(super) fn new(
         number: u64,
         record: Arc<Record<T>>,
@@ -134,7 +134,7 @@ impl<T> OperationEntry<T> {
         }
     }
 
-    /// When it expires; never, before it has ended.
+    /// Returns when the operation expires; `NEVER` before it has ended.
     pub(super) fn expires(&self) -> Tick {
         self.expires
     }
@@ -143,7 +143,7 @@ impl<T> OperationEntry<T> {
         self.expires() <= now
     }
 
-    /// The hash of its id, for the table of its shard.
+    /// Returns the hash of the id, for the table of the shard.
     pub(super) fn hash(&self) -> u64 {
         self.hash.spread()
     }
@@ -152,40 +152,41 @@ impl<T> OperationEntry<T> {
         self.expires() == Tick::NEVER
     }
 
-    /// Whether its lease may be taken over.
+    /// Whether the lease may be reclaimed.
     pub(super) fn is_abandoned(&self, now: Tick) -> bool {
         self.is_live() && self.moment <= now
     }
 
-    /// Whether its holder gave it up.
+    /// Whether the holder released the lease.
     pub(super) fn is_released(&self) -> bool {
         self.is_live() && self.moment == Tick::RELEASED
     }
 
-    /// Whether it is kept no more, or was kept for long enough to go for a new one.
+    /// Whether the operation has expired, or ended long enough ago to be evicted for a new
+    /// one.
     pub(super) fn may_go(&self, now: Tick, retention: Duration) -> bool {
         self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now
     }
 
-    /// The name of the key that made it.
+    /// Returns the name of the key that made the operation.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
         self.origin.as_ref()?.key.as_ref()
     }
 
-    /// Its key is another's now.
+    /// Removes the key, which now belongs to another operation.
     pub(super) fn lose_key(&mut self) {
         if let Some(origin) = &mut self.origin {
             origin.key = None;
         }
     }
 
-    /// For running it again, while it is live.
+    /// Returns the data to rerun the operation, while it is live.
     pub(super) fn request(&self) -> Option<&Bytes> {
         self.origin.as_ref()?.request.as_ref()
     }
 
-    /// Changes the record: in place if nobody is reading it, else whoever does keeps it
-    /// as it was.
+    /// Changes the record: in place if there is no reader, otherwise in a copy, so that
+    /// readers keep the record as it was.
     pub(super) fn change(
         &mut self,
         change: impl FnOnce(&mut Record<T>) -> ChangeOutcome,
@@ -201,12 +202,12 @@ impl<T> OperationEntry<T> {
         change
     }
 
-    /// It is live, and leased until then.
+    /// Sets when the lease of a live operation ends.
     pub(super) fn hold_until(&mut self, lease_ends: Tick) {
         self.moment = lease_ends;
     }
 
-    /// It has ended now, and is kept for `ttl`; returns whom to wake.
+    /// Ends the operation and keeps it for `ttl`. Returns the waiters to wake.
     pub(super) fn end(&mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
         (self.moment, self.expires) = (now, now.plus(ttl));
         if let Some(origin) = &mut self.origin {
@@ -215,19 +216,19 @@ impl<T> OperationEntry<T> {
         self.changed()
     }
 
-    /// It has changed; returns whom to wake.
+    /// Returns the waiters to wake after a change.
     pub(super) fn changed(&mut self) -> Option<Arc<WaitCell>> {
         self.waiters.take()
     }
 
-    /// Wakes whoever waits for a change: it is gone.
+    /// Wakes the waiters of a removed operation.
     pub(super) fn wake(&self) {
         if let Some(cell) = &self.waiters {
             cell.notify();
         }
     }
 
-    /// A waiter for the next change.
+    /// Returns a waiter for the next change.
     pub(super) fn waiter(&mut self) -> Waiter {
         Waiter::new(self.waiters.get_or_insert_default())
     }

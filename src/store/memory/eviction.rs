@@ -1,4 +1,4 @@
-//! What goes for something new.
+//! Eviction: making room for new entries.
 
 use super::{
     MemoryStore, SHARDS,
@@ -8,24 +8,24 @@ use super::{
 };
 use crate::store::Owner;
 
-/// So many expired keys are looked for at a time when there is no room.
+/// The number of expired keys to purge at a time when there is no room.
 const PURGED_FOR_ROOM: usize = 64;
 
-/// So many owners are looked at for something that may go.
+/// The number of owners to visit for an entry that may be evicted.
 const LOOKED_AT: usize = 16;
 
-/// What is wanted.
+/// The room that a new entry needs.
 #[derive(Clone, Copy)]
 pub(super) struct WantedRoom<'a> {
-    /// For whom.
+    /// The owner of the new entry.
     pub(super) owner: Option<&'a Owner>,
-    /// How many bytes it takes.
+    /// The size of the new entry in bytes.
     pub(super) weight: usize,
 }
 
 impl<T> MemoryStore<T> {
-    /// Makes room until it can be had, or says that there is none. What has expired goes
-    /// first, then what may go of who has the most.
+    /// Makes room until `take` succeeds; false if there is none. Evicts expired entries
+    /// first, then entries of the owner with the most bytes.
     pub(super) fn make_room(
         &self,
         take: impl Fn() -> bool,
@@ -35,15 +35,15 @@ impl<T> MemoryStore<T> {
         let (room, keys) = (&self.shared.room, &self.shared.keys);
         while !take() {
             if keys.purge(now, PURGED_FOR_ROOM, room) == 0 && !self.evict(wanted, now) {
-                // Somebody else may have made some.
+                // A concurrent call may have made room.
                 return take();
             }
         }
         true
     }
 
-    /// Something of the owner's goes for something new of its own, which its share has no
-    /// room for; false if nothing may go.
+    /// Evicts an entry of the owner for a new one that does not fit into the owner's share;
+    /// false if nothing may be evicted.
     pub(super) fn make_room_in_share(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
         let share = self.limits.share();
         if !share.has_bytes(OwnerUsage::default(), wanted.weight) {
@@ -54,12 +54,12 @@ impl<T> MemoryStore<T> {
             Some(owner) => self.evict_of(owner, now),
             None => self.evict_nobodys(now),
         };
-        // Where there is one operation too many, no key that goes is of help.
+        // Evicting a key does not help if the number of operations is the limit.
         let lacks_bytes = !share.has_bytes(used, wanted.weight);
         has_gone || lacks_bytes && self.evict_key(wanted.owner, now)
     }
 
-    /// Something goes, an operation or a key; false if nothing may go for this.
+    /// Evicts an operation or a key; false if nothing may be evicted for the new entry.
     fn evict(&self, wanted: WantedRoom<'_>, now: Tick) -> bool {
         let room = &self.shared.room;
         let owned = room.ledger.bytes();
@@ -67,7 +67,7 @@ impl<T> MemoryStore<T> {
             let soonest = self.shared.soonest.shard();
             soonest.is_some_and(|(_, soonest, _)| soonest <= now)
         };
-        // Where there is one operation too many, no key that goes is of help.
+        // Evicting a key does not help if the number of operations is the limit.
         let lacks_bytes = room.bytes().saturating_add(wanted.weight) > self.limits.max_bytes;
         if owned > 0 && !has_expired() {
             for (index, owner) in self.largest(owned).iter().enumerate() {
@@ -79,7 +79,7 @@ impl<T> MemoryStore<T> {
                 if has_gone || lacks_bytes && self.evict_key(owner, now) {
                     return true;
                 }
-                // Who has the most already takes nothing of others.
+                // The owner with the most bytes cannot evict entries of others.
                 if index == 0 && owner == wanted.owner {
                     return false;
                 }
@@ -90,8 +90,8 @@ impl<T> MemoryStore<T> {
             || lacks_bytes && keys.evict(now, self.limits.min_retention, room)
     }
 
-    /// Those who have the most; what is nobody's counts as somebody's. So many bytes are
-    /// `owned` in all.
+    /// Returns the owners with the most bytes, where `None` stands for entries without an
+    /// owner. `owned` is the number of bytes that have an owner.
     fn largest(&self, owned: usize) -> Vec<Option<Owner>> {
         let room = &self.shared.room;
         let nobodys = room.bytes().saturating_sub(owned);
@@ -102,7 +102,8 @@ impl<T> MemoryStore<T> {
         owners
     }
 
-    /// What an owner's key, or nobody's, that is past for longest stands for goes, if it may.
+    /// Evicts the key that has been past for longest, of an owner or without an owner, if
+    /// permitted.
     fn evict_key(&self, owner: Option<&Owner>, now: Tick) -> bool {
         loop {
             let room = &self.shared.room;
@@ -111,27 +112,27 @@ impl<T> MemoryStore<T> {
             };
             let mut keyring = self.lock_key(&name);
             match keyring.get(&name) {
-                // It is reserved anew, and not in the ledger as past any more.
+                // The key is reserved again, and no longer past in the ledger.
                 Some(key) if !key.is_past() => {}
                 Some(key) if !key.may_go(now, self.limits.min_retention) => return false,
                 Some(_) => {
                     keyring.remove(&name, room);
                     return true;
                 }
-                // It has gone since, and from the ledger too.
+                // The key has been removed since, also from the ledger.
                 None => {}
             }
         }
     }
 
-    /// What expires soonest of all goes, if it may, and what expires next in the same
-    /// shard, as long as there is no room.
+    /// Evicts the operation that expires soonest of all, if permitted, and the next ones in
+    /// the same shard as long as there is no room.
     fn evict_soonest(&self, weight: usize, now: Tick) -> bool {
         let room = &self.shared.room;
         let Some((shard, until)) = self.expiring_next(now) else {
             return false;
         };
-        // Empty if another create was faster: then that one got on.
+        // Empty if a concurrent create was faster: then that create made progress.
         let evicted = {
             let mut shard = self.lock(shard);
             let evicted = shard.evict(now, until, &self.limits, |freed| {
@@ -145,7 +146,7 @@ impl<T> MemoryStore<T> {
         true
     }
 
-    /// What expires soonest of this owner's goes, if it may.
+    /// Evicts the operation of this owner that expires soonest, if permitted.
     fn evict_of(&self, owner: &Owner, now: Tick) -> bool {
         loop {
             let Some((number, at)) = self.shared.room.ledger.soonest(owner) else {
@@ -161,13 +162,13 @@ impl<T> MemoryStore<T> {
                     self.freed(evicted.as_slice());
                     return true;
                 }
-                // It has gone since, and from the ledger too.
+                // The operation has been removed since, also from the ledger.
                 None => {}
             }
         }
     }
 
-    /// What expires soonest of what is nobody's goes, if it may.
+    /// Evicts the operation without an owner that expires soonest, if permitted.
     fn evict_nobodys(&self, now: Tick) -> bool {
         loop {
             let next_of = |index: usize| Some((self.lock(index).nobodys_next()?, index));
@@ -176,7 +177,7 @@ impl<T> MemoryStore<T> {
             };
             let mut shard = self.lock(index);
             if shard.nobodys_next() != Some(next) {
-                continue; // it has gone since
+                continue; // the operation has been removed since
             }
             let (_, slot) = next;
             let may_go = |entry: &OperationEntry<T>| entry.may_go(now, self.limits.min_retention);
@@ -191,8 +192,8 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// The shard whose operation expires soonest of all, if that may go, and
-    /// when the soonest of another shard does.
+    /// Returns the shard with the operation that expires soonest of all, if it may be
+    /// evicted, and the earliest expiry in the other shards.
     fn expiring_next(&self, now: Tick) -> Option<(usize, Tick)> {
         loop {
             let (shard, soonest, until) = self.shared.soonest.shard()?;
@@ -200,7 +201,7 @@ impl<T> MemoryStore<T> {
                 Some((expires, may_go)) if expires == soonest => {
                     return may_go.then_some((shard, until));
                 }
-                // It has changed since.
+                // The shard has changed since.
                 _ => {}
             }
         }

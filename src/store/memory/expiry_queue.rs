@@ -1,4 +1,4 @@
-//! Which operations expire next, of one shard and of all.
+//! The next operations to expire, of one shard and of all.
 
 use std::{
     sync::{
@@ -16,10 +16,10 @@ use super::{
     shard::{Slot, Tick},
 };
 
-/// When the soonest operation of each shard expires, to be looked at without its lock.
+/// The earliest expiry in each shard, readable without the shard's lock.
 ///
-/// It is changed under that lock, and may be another by the time it is believed: whoever
-/// looked takes the lock, and looks again.
+/// A value is written under the shard's lock and may be outdated when it is used. A reader
+/// therefore takes the lock and checks again.
 #[derive(Clone)]
 pub(super) struct EarliestExpiry(Arc<[AtomicU64; SHARDS]>);
 
@@ -29,14 +29,14 @@ impl EarliestExpiry {
         Self(Arc::new(std::array::from_fn(|_| never())))
     }
 
-    /// The shard whose operation expires soonest of all, when that is, and when the
-    /// soonest of another shard does; `None` if none expires.
+    /// Returns the shard with the operation that expires soonest of all, its expiry, and
+    /// the earliest expiry in the other shards; `None` if no operation expires.
     pub(super) fn shard(&self) -> Option<(usize, Tick, Tick)> {
         let (mut shard, mut soonest, mut second) = (0, u64::MAX, u64::MAX);
         for (index, expires) in self.0.iter().enumerate() {
             let expires = expires.load(Relaxed);
             if expires >= second {
-                continue; // as most, after one comparison
+                continue; // most shards need only this comparison
             }
             if expires < soonest {
                 (shard, second, soonest) = (index, soonest, expires);
@@ -48,9 +48,9 @@ impl EarliestExpiry {
     }
 }
 
-/// The terminal operations of a shard by the moment they expire.
+/// The terminal operations of a shard in the order of expiry.
 pub(super) struct ExpiryQueue {
-    /// What is nobody's, and what is somebody's, by the time to live.
+    /// The operations without and with an owner, by time to live.
     lines: [DeadlineLists; 2],
     soonest: EarliestExpiry,
     shard: usize,
@@ -65,7 +65,7 @@ impl ExpiryQueue {
         }
     }
 
-    /// What expires first, and when.
+    /// Returns the earliest expiry and its slot.
     pub(super) fn first<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         match (self.lines[0].first(entries), self.lines[1].first(entries)) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -73,17 +73,17 @@ impl ExpiryQueue {
         }
     }
 
-    /// What expires first of what is nobody's, and when.
+    /// Returns the earliest expiry of operations without an owner, and its slot.
     pub(super) fn nobodys<E: ListEntry>(&self, entries: &Slab<E>) -> Option<(Tick, Slot)> {
         self.lines[0].first(entries)
     }
 
-    /// Whether something has expired: to be asked before the entries are.
+    /// Whether an operation has expired. Check this before visiting the entries.
     pub(super) fn is_due(&self, now: Tick) -> bool {
         self.soonest.0[self.shard].load(Relaxed) <= now.get()
     }
 
-    /// It is kept for `ttl` from now on.
+    /// Inserts an operation that is kept for `ttl` from now on.
     pub(super) fn insert<E: ListEntry>(
         &mut self,
         entries: &mut Slab<E>,
@@ -96,7 +96,7 @@ impl ExpiryQueue {
         }
     }
 
-    /// Takes it out of its line, if it is in one.
+    /// Removes an operation from its list, if it is in one.
     pub(super) fn remove<E: ListEntry>(&mut self, entries: &mut Slab<E>, slot: Slot) {
         let is_owned = entries[slot as usize].is_owned();
         if self.lines[usize::from(is_owned)].remove(entries, slot) {
@@ -162,7 +162,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and goes, what is first is what expires first.
+        /// The first entry is always the one that expires first, whatever is inserted and
+        /// removed.
         #[test]
         fn is_in_the_order_of_expiry(
             steps in prop::collection::vec((0..3_u8, 0..50_u64, any::<bool>()), 0..60),
@@ -192,7 +193,7 @@ mod tests {
                 prop_assert_eq!(soonest.shard().map(|(_, expires, _)| expires), first);
                 prop_assert_eq!(expiring.is_due(Tick::at(25)), first.is_some_and(|it| it <= Tick::at(25)));
             }
-            // And then the next, to the last.
+            // The rest, in order of expiry.
             there.sort();
             for (expires, _) in there {
                 let (first, slot) = expiring.first(&entries).unwrap();

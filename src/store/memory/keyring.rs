@@ -1,6 +1,6 @@
 //! A table of keys in parts, each under a lock of its own.
 //!
-//! It knows of a key only when its time is over, whether it may go, and what it weighs.
+//! The table knows only the deadline of a key, whether it may be evicted, and its weight.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,21 +15,21 @@ use super::{
     sync::{Mutex, MutexGuard},
 };
 
-/// What a key stands for, as far as its place in the table goes.
+/// The value of a key, as far as the table needs it.
 pub(super) trait Keyed<N> {
-    /// When its time is over.
+    /// Returns when the key expires.
     fn deadline(&self) -> Tick;
 
-    /// Whether it may go for something new.
+    /// Whether the key may be evicted for a new entry.
     fn may_go(&self, now: Tick, min_retention: Duration) -> bool;
 
-    /// About how many bytes it takes.
+    /// Returns the approximate size in bytes.
     fn weight(&self) -> usize;
 
-    /// Its owner has it from now on, under this name.
+    /// Adds the key to the account of its owner, under this name.
     fn enter(&self, name: &N, room: &Usage);
 
-    /// Its owner has it no more.
+    /// Removes the key from the account of its owner.
     fn leave(&self, name: &N, room: &Usage);
 }
 
@@ -40,10 +40,9 @@ pub(super) struct KeyTable<N, E> {
 
 /// The keys under one lock.
 pub(super) struct Keyring<N, E> {
-    /// Keys are chosen by clients, so they are hashed with a secret of the
-    /// process.
+    /// Clients choose the keys, so the hash is seeded with a secret of the process.
     entries: HashMap<N, E>,
-    /// Those whose time will be over, by when.
+    /// The keys with a deadline, in its order.
     ending: BTreeSet<(Tick, N)>,
 }
 
@@ -60,15 +59,15 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
         }
     }
 
-    /// Locks the ring that the name with this hash is on.
+    /// Locks the ring for names with this hash.
     pub(super) fn lock(&self, hash: u64) -> MutexGuard<'_, Keyring<N, E>> {
         lock(&self.rings[hash as usize % self.rings.len()])
     }
 
-    /// Removes at most `limit` keys whose time is over, and says how many.
+    /// Deletes at most `limit` expired keys and returns how many it deleted.
     pub(super) fn purge(&self, now: Tick, limit: usize, room: &Usage) -> usize {
         if !room.has_keys() {
-            return 0; // without a look at each ring
+            return 0; // without locking each ring
         }
         let mut purged = 0;
         for ring in &self.rings {
@@ -77,7 +76,8 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
         purged
     }
 
-    /// Removes the key that would end soonest of those that may go; false if there is none.
+    /// Evicts the key with the earliest deadline among those that may be evicted; false if
+    /// there is none.
     pub(super) fn evict(&self, now: Tick, min_retention: Duration, room: &Usage) -> bool {
         let may_go = |entry: &E| entry.may_go(now, min_retention);
         loop {
@@ -89,7 +89,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
                 return false;
             };
             let mut ring = lock(&self.rings[index]);
-            // The name may stand for something else by now.
+            // The name may have another value by now.
             if ring.get(&name).is_some_and(may_go) {
                 ring.remove(&name, room);
                 return true;
@@ -108,8 +108,8 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
         self.entries.get(name)
     }
 
-    /// Puts `entry` under `name`, in the place of what is there. So many bytes as are
-    /// `paid` of its weight were counted before.
+    /// Stores `entry` under `name`, replacing any other. `paid` bytes of its weight are
+    /// already counted.
     pub(super) fn put(&mut self, name: &N, entry: E, paid: usize, room: &Usage) {
         let (deadline, weight) = (entry.deadline(), entry.weight());
         entry.enter(name, room);
@@ -140,7 +140,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
         }
     }
 
-    /// Removes at most `limit` keys whose time is over, and says how many.
+    /// Deletes at most `limit` expired keys and returns how many it deleted.
     pub(super) fn purge(&mut self, now: Tick, limit: usize, room: &Usage) -> usize {
         let mut purged = 0;
         while purged < limit
@@ -153,7 +153,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> Keyring<N, E> {
         purged
     }
 
-    /// The key that would end soonest of those that may go.
+    /// Returns the key with the earliest deadline among those that may be evicted.
     fn soonest(&self, may_go: impl Fn(&E) -> bool) -> Option<(Tick, N)> {
         let may_go = |(_, name): &&(Tick, N)| self.entries.get(name).is_some_and(&may_go);
         self.ending.iter().find(may_go).cloned()

@@ -1,6 +1,6 @@
-//! The keys of requests, so that a repetition finds what the first one made.
+//! Idempotency keys in memory, so that a repeated request finds the result of the first.
 //!
-//! A key's lock is taken before that of an operation's shard, never after it.
+//! The lock of a key is acquired before that of an operation's shard, never after it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     store::{FencingToken, IdempotencyKey, Owner, Record, Reservation},
 };
 
-/// By scoped name.
+/// Keys by scoped name.
 pub(super) type StoredKeys<T> = keyring::KeyTable<Arc<str>, KeyEntry<T>>;
 pub(super) type StoredKeyring<T> = keyring::Keyring<Arc<str>, KeyEntry<T>>;
 
@@ -25,19 +25,19 @@ pub(super) struct KeyEntry<T> {
     token: FencingToken,
     bound: KeyBinding<T>,
     deadline: Tick,
-    /// When it came to stand for that.
+    /// When the binding was made.
     since: Tick,
-    /// About how many bytes it takes.
+    /// The approximate size in bytes.
     weight: usize,
 }
 
-/// What a key stands for.
+/// The value that a key stands for.
 enum KeyBinding<T> {
     /// A request that is being answered.
     Request,
-    /// An operation, as long as it is there.
+    /// An operation, as long as it exists.
     Operation(OperationId),
-    /// An operation that was removed before its time; without its result.
+    /// An operation that was deleted before it expired; without its result.
     Forgotten(Arc<Record<T>>),
     /// An early answer.
     Answer(Arc<T>),
@@ -48,7 +48,7 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
         self.deadline
     }
 
-    /// What it stands for is over, and has been for `min_retention`.
+    /// A key may be evicted if it has been past for `min_retention`.
     fn may_go(&self, now: Tick, min_retention: Duration) -> bool {
         self.is_past() && self.since.plus(min_retention) <= now
     }
@@ -68,8 +68,8 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
     }
 }
 
-/// What a key takes besides its name and what it stands for: its slot in a map
-/// at half load, its place in the index, and the counts of two `Arc`s.
+/// The approximate size of a key besides its name and its binding: its slot in a map at
+/// half load, its place in the index, and the counts of two `Arc`s.
 const OVERHEAD: usize = 2 * 160 + 48 + 32;
 
 impl<T> KeyEntry<T> {
@@ -87,7 +87,7 @@ impl<T> KeyEntry<T> {
         }
     }
 
-    /// A key under which a request is being answered, until `deadline`.
+    /// Returns a key reserved for a request until `deadline`.
     pub(super) fn reserved(key: &IdempotencyKey, token: FencingToken, deadline: Tick) -> Self {
         Self {
             token,
@@ -95,18 +95,18 @@ impl<T> KeyEntry<T> {
         }
     }
 
-    /// A key that made an operation.
+    /// Returns a key that made an operation.
     pub(super) fn of_operation(key: &IdempotencyKey, id: &OperationId) -> Self {
         Self::new(key, KeyBinding::Operation(id.clone()), Tick::NEVER)
     }
 
-    /// The same key with an early answer of `bytes`, kept until `deadline`.
+    /// Returns the same key with an early answer of `bytes`, kept until `deadline`.
     pub(super) fn settled(&self, answer: T, bytes: usize, now: Tick, deadline: Tick) -> Self {
         self.standing_for(KeyBinding::Answer(Arc::new(answer)), bytes, now, deadline)
     }
 
-    /// The same key with what is left of its operation, which was removed before
-    /// its time; kept until `deadline`.
+    /// Returns the same key for an operation that was deleted before it expired; kept until
+    /// `deadline`.
     pub(super) fn forgotten(&self, record: &Record<T>, now: Tick, deadline: Tick) -> Self {
         let bound = KeyBinding::Forgotten(Arc::new(record.without_result()));
         self.standing_for(bound, size_of::<Record<T>>(), now, deadline)
@@ -130,17 +130,18 @@ impl<T> KeyEntry<T> {
         }
     }
 
-    /// Whether it stands for something that is over: it may go for something new.
+    /// Whether the key is past: bound to an answer or a deleted operation, so it may be
+    /// evicted.
     pub(super) fn is_past(&self) -> bool {
         matches!(self.bound, KeyBinding::Answer(_) | KeyBinding::Forgotten(_))
     }
 
-    /// As what its owner's account has it, if it is past.
+    /// Returns the key's entry in the account of its owner, if it is past.
     fn past(&self, name: &Arc<str>) -> Option<(Tick, Arc<str>)> {
         self.is_past().then(|| (self.since, Arc::clone(name)))
     }
 
-    /// Whether an answer was kept under `token`.
+    /// Whether an answer was stored under `token`.
     pub(super) fn is_settled_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, KeyBinding::Answer(_)) && self.token == token && now < self.deadline
     }
@@ -150,12 +151,12 @@ impl<T> KeyEntry<T> {
         matches!(&self.bound, KeyBinding::Operation(id) if id == operation)
     }
 
-    /// Whether `token` reserved it, and it has not lapsed.
+    /// Whether `token` reserved the key, and the reservation has not expired.
     pub(super) fn is_reserved_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, KeyBinding::Request) && self.token == token && now < self.deadline
     }
 
-    /// What the key stands for with this request; `None` if it is free.
+    /// Returns the state of the key for this request; `None` if it is free.
     pub(super) fn look_up(
         &self,
         key: &IdempotencyKey,

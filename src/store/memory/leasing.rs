@@ -1,4 +1,4 @@
-//! Who runs what, and who died.
+//! Leases in memory.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl<T: Payload> MemoryStore<T> {
-    /// Lets the lease of the holder with `token` last for `term` from now on, or ends
-    /// it for good without one; false if it is the holder no more.
+    /// Extends the lease of the holder with `token` to `term` from now on, or releases it
+    /// for good without a term. Returns false if `token` is no longer the holder's.
     fn extend(&self, id: &OperationId, token: FencingToken, term: Option<Duration>) -> bool {
         let now = self.now().tick;
         let id = self.hashed(id);
@@ -29,7 +29,7 @@ impl<T: Payload> MemoryStore<T> {
         is_held
     }
 
-    /// Takes over at most `limit` operations whose lease was over by a moment.
+    /// Reclaims at most `limit` operations whose lease ended by the moment `by` returns.
     async fn take_those(
         &self,
         lease: &LeaseConfig,
@@ -43,7 +43,7 @@ impl<T: Payload> MemoryStore<T> {
             for id in abandoned {
                 let (mut holder, mut request) = (None, None);
                 let write = self.change_holding(&id, Some(lease.term), |entry, now| {
-                    // It may have been renewed since it was found.
+                    // The lease may have been renewed since the operation was found.
                     if !entry.is_abandoned(by(now.tick)) {
                         return ChangeOutcome::Refused;
                     }

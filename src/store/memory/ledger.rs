@@ -1,7 +1,7 @@
-//! What each owner has here: how much, which operations, and which of them have ended.
+//! The accounts of owners: their bytes, their operations, and which operations have ended.
 //!
-//! Of what is nobody's it knows only the keys that are past. Its lock is taken last, under
-//! those of keys and operations.
+//! For entries without an owner, the ledger has only the past keys. Its lock is acquired
+//! last, after those of keys and operations.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use crate::store::Owner;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     accounts: Mutex<Accounts>,
-    /// In all accounts; written under their lock.
+    /// The total of all accounts; written under their lock.
     bytes: AtomicUsize,
     operations: AtomicUsize,
 }
@@ -28,41 +28,41 @@ pub(super) struct Ledger {
 #[derive(Debug, Default)]
 struct Accounts {
     by_owner: HashMap<Owner, Account>,
-    /// Of each account, how many bytes are in it.
+    /// The bytes of each account, in order.
     by_bytes: BTreeSet<(usize, Owner)>,
-    /// Keys that are nobody's.
+    /// Past keys without an owner.
     nobodys: PastKeys,
 }
 
 #[derive(Debug, Default)]
 struct Account {
     bytes: usize,
-    /// By number.
+    /// The location of each operation, by number.
     operations: BTreeMap<u64, EntryLocation>,
-    /// When they expire, and their numbers.
+    /// The expiry and number of each operation that has ended.
     ended: BTreeSet<(Tick, u64)>,
     past: PastKeys,
 }
 
-/// Where an operation is, as long as its number is found there.
+/// The location of an operation, valid as long as its number is found there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryLocation {
     pub(super) shard: usize,
     pub(super) slot: Slot,
 }
 
-/// About what an operation takes here: its places in two trees.
+/// The approximate size of an operation in the ledger: its places in two trees.
 pub(super) const OVERHEAD: usize = 96;
 
-/// About what a key takes here that stands for something past: its place in a tree.
+/// The approximate size of a past key in the ledger: its place in a tree.
 pub(super) const OVERHEAD_OF_PAST: usize = 48;
 
-/// Keys that stand for something past, by since when.
+/// Past keys, in the order in which they became past.
 type PastKeys = BTreeSet<(Tick, Arc<str>)>;
 
 impl Ledger {
-    /// There is one operation more, of so many bytes, if its owner's share has room for
-    /// it and its key, which takes `of_key`.
+    /// Adds an operation of `bytes`, if the owner's share has room for the operation and
+    /// its key, which takes `of_key` bytes.
     pub(super) fn open(
         &self,
         owner: &Owner,
@@ -83,12 +83,13 @@ impl Ledger {
         true
     }
 
-    /// The operations and bytes of an owner.
+    /// Returns the number of operations and bytes of an owner.
     pub(super) fn used(&self, owner: &Owner) -> OwnerUsage {
         self.lock().used(owner)
     }
 
-    /// An operation has `after` bytes from now on; it has ended, if it expires.
+    /// Changes the size of an operation from `before` to `after`; `expires` is set if it
+    /// has ended.
     pub(super) fn change(
         &self,
         owner: &Owner,
@@ -105,7 +106,7 @@ impl Ledger {
         });
     }
 
-    /// An operation has gone.
+    /// Removes an operation.
     pub(super) fn close(&self, owner: &Owner, number: u64, bytes: usize, expires: Tick) {
         self.update(owner, bytes, 0, |account| {
             account.operations.remove(&number);
@@ -114,8 +115,7 @@ impl Ledger {
         self.operations.fetch_sub(1, Relaxed);
     }
 
-    /// There is one key more, of so many bytes; which it is, if it stands for something
-    /// past.
+    /// Adds a key of `bytes`; `past` names it if it is past.
     pub(super) fn enter(
         &self,
         owner: Option<&Owner>,
@@ -131,7 +131,7 @@ impl Ledger {
         }
     }
 
-    /// There is one key less, of so many bytes.
+    /// Removes a key of `bytes`; `past` names it if it is past.
     pub(super) fn leave(
         &self,
         owner: Option<&Owner>,
@@ -149,7 +149,7 @@ impl Ledger {
         }
     }
 
-    /// The key of an owner's, or nobody's, that has stood for something past for longest.
+    /// Returns the key that has been past for longest, of an owner or without an owner.
     pub(super) fn past(&self, owner: Option<&Owner>) -> Option<Arc<str>> {
         let accounts = self.lock();
         let past = match owner {
@@ -159,17 +159,17 @@ impl Ledger {
         past.first().map(|(_, name)| Arc::clone(name))
     }
 
-    /// How many bytes are anybody's.
+    /// Returns the number of bytes that have an owner.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
     }
 
-    /// How many operations are anybody's.
+    /// Returns the number of operations that have an owner.
     pub(super) fn operations(&self) -> usize {
         self.operations.load(Relaxed)
     }
 
-    /// At most `limit` of those who have most, with what they have.
+    /// Returns at most `limit` owners with the most bytes, with their bytes.
     pub(super) fn largest(&self, limit: usize) -> Vec<(usize, Owner)> {
         let accounts = self.lock();
         accounts
@@ -181,7 +181,7 @@ impl Ledger {
             .collect()
     }
 
-    /// What expires soonest of an owner's: its number, and where it is.
+    /// Returns the number and the location of the owner's operation that expires soonest.
     pub(super) fn soonest(&self, owner: &Owner) -> Option<(u64, EntryLocation)> {
         let accounts = self.lock();
         let account = accounts.by_owner.get(owner)?;
@@ -190,8 +190,8 @@ impl Ledger {
         Some((*number, *at))
     }
 
-    /// At most `limit` operations of an owner's that were created before the one with
-    /// this number, the newest first.
+    /// Returns at most `limit` operations of an owner that were created before the one with
+    /// this number, newest first.
     pub(super) fn before(
         &self,
         owner: &Owner,
@@ -218,7 +218,7 @@ impl Ledger {
     ) {
         let mut accounts = self.lock();
         accounts.update(owner, before, after, change);
-        // In this order, so that it never falls below zero.
+        // Added before it is subtracted, so that the count never falls below zero.
         self.bytes.fetch_add(after, Relaxed);
         self.bytes.fetch_sub(before, Relaxed);
     }
@@ -238,8 +238,8 @@ impl Accounts {
         })
     }
 
-    /// Changes an account, which has `after` bytes from now on in the place of `before`.
-    /// One that is empty then is gone.
+    /// Changes an account, replacing `before` of its bytes by `after`. An account that is
+    /// then empty is removed.
     fn update(
         &mut self,
         owner: &Owner,

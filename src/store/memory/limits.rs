@@ -1,4 +1,4 @@
-//! How much may be kept, and how much is.
+//! The limits of the store, and its current usage.
 
 use std::{
     fmt,
@@ -20,18 +20,18 @@ pub(super) struct Limits<T> {
     pub(super) ttl: Duration,
     pub(super) max_operations: usize,
     pub(super) max_bytes: usize,
-    /// The bounds for one owner; a quarter of the whole by default.
+    /// The limits per owner; a quarter of the whole by default.
     pub(super) max_operations_per_owner: Option<usize>,
     pub(super) max_bytes_per_owner: Option<usize>,
     pub(super) min_retention: Duration,
     heap_bytes: fn(&T) -> usize,
 }
 
-/// What an operation takes besides its record: its slot, one in four of which is empty,
-/// its place in a table at half load, and the counts of an `Arc`.
+/// The approximate size of an operation besides its record: its slot, one in four of which
+/// is empty, its place in a table at half load, and the counts of an `Arc`.
 const OVERHEAD: usize = SLOT * 4 / 3 + 2 * 5 + 16;
 
-/// A line of a cache.
+/// The size of a cache line.
 const SLOT: usize = 64;
 const _: () = assert!(size_of::<OperationEntry<()>>() <= SLOT);
 
@@ -48,12 +48,12 @@ impl<T> Limits<T> {
         }
     }
 
-    /// Bytes that a result takes on the heap.
+    /// Returns the heap size of a result in bytes.
     pub(super) fn heap_bytes(&self, result: &T) -> usize {
         (self.heap_bytes)(result)
     }
 
-    /// About how many bytes `record` takes, and `of_request` more that are kept with it.
+    /// Returns the approximate size of `record`, plus `of_request` bytes kept with it.
     pub(super) fn weigh(&self, record: &Record<T>, of_request: usize) -> Weight {
         let operation = record.operation();
         let bytes = OVERHEAD
@@ -72,12 +72,12 @@ impl<T> Limits<T> {
     }
 }
 
-/// About how many bytes an operation takes, in half the space.
+/// The approximate size of an operation in bytes, stored in a `u32`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weight(u32);
 
 impl Weight {
-    /// It is rounded up to a multiple of this.
+    /// Sizes are rounded up to a multiple of this unit.
     const UNIT: usize = 16;
 
     pub(super) fn of(bytes: usize) -> Self {
@@ -110,16 +110,16 @@ impl<T> fmt::Debug for Limits<T> {
     }
 }
 
-/// What is kept at the moment, over all shards.
+/// The current usage of all shards.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     operations: AtomicUsize,
     bytes: AtomicUsize,
     keys: AtomicUsize,
     waiters: Arc<AtomicUsize>,
-    /// Whether operations have owners: then what is nobody's has a share as well.
+    /// Whether operations have owners. If so, entries without an owner have a share too.
     owners_known: AtomicBool,
-    /// What is somebody's.
+    /// The usage of entries with an owner.
     pub(super) ledger: Ledger,
 }
 
@@ -137,12 +137,12 @@ impl Usage {
         self.keys.load(Relaxed) > 0
     }
 
-    /// There is one key more.
+    /// Counts one more key.
     pub(super) fn add_key(&self) {
         self.keys.fetch_add(1, Relaxed);
     }
 
-    /// There is one key less.
+    /// Counts one key less.
     pub(super) fn remove_key(&self) {
         self.keys.fetch_sub(1, Relaxed);
     }
@@ -151,9 +151,9 @@ impl Usage {
         self.waiters.load(Relaxed)
     }
 
-    /// From now on what is nobody's has a share.
+    /// Gives entries without an owner a share from now on.
     pub(super) fn know_owners(&self) {
-        // Read first, so that no core takes the line from the others.
+        // Read first, so that no core takes the cache line from the others.
         if !self.owners_known.load(Relaxed) {
             self.owners_known.store(true, Relaxed);
         }
@@ -163,7 +163,7 @@ impl Usage {
         self.owners_known.load(Relaxed)
     }
 
-    /// The operations and bytes that nobody owns.
+    /// Returns the operations and bytes without an owner.
     pub(super) fn nobodys(&self) -> OwnerUsage {
         OwnerUsage {
             operations: self.operations().saturating_sub(self.ledger.operations()),
@@ -171,14 +171,14 @@ impl Usage {
         }
     }
 
-    /// Whether one more operation of `bytes` would fit in.
+    /// Whether one more operation of `bytes` fits.
     pub(super) fn has<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
         self.operations() < limits.max_operations
             && self.bytes().saturating_add(bytes) <= limits.max_bytes
     }
 
-    /// Takes the room of one more operation, if it is there. What does not fit
-    /// is never counted, so that it cannot keep out what does.
+    /// Reserves room for one more operation, if available. A request that does not fit is
+    /// never counted, so it cannot keep out one that does.
     pub(super) fn take<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
         if !raise(&self.operations, 1, limits.max_operations) {
             return false;
@@ -190,20 +190,19 @@ impl Usage {
         taken
     }
 
-    /// Takes the room of `bytes` more, if it is there.
+    /// Reserves room for `bytes` more, if available.
     pub(super) fn take_bytes<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
         raise(&self.bytes, bytes, limits.max_bytes)
     }
 
-    /// An operation of `before` bytes has `after` from now on, whatever the
-    /// bounds.
+    /// Changes the size of an entry from `before` to `after`, whatever the limits.
     pub(super) fn resize(&self, before: usize, after: usize) {
-        // In this order, so that the count never falls below zero.
+        // Added before it is subtracted, so that the count never falls below zero.
         self.bytes.fetch_add(after, Relaxed);
         self.bytes.fetch_sub(before, Relaxed);
     }
 
-    /// Gives back the room of an operation.
+    /// Frees the room of an operation.
     pub(super) fn free(&self, bytes: usize) {
         self.operations.fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
@@ -216,7 +215,7 @@ impl Usage {
     }
 }
 
-/// Adds to a count, unless it were above its limit then.
+/// Adds to a count, unless the sum exceeds the limit.
 fn raise(count: &AtomicUsize, by: usize, limit: usize) -> bool {
     let raised = |now: usize| now.checked_add(by).filter(|sum| *sum <= limit);
     count.fetch_update(Relaxed, Relaxed, raised).is_ok()

@@ -1,4 +1,4 @@
-//! Enumerating what there is.
+//! Lists of operations in memory.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::{
     store::{List, ListQuery, Owner, Page, Record, StoreError},
 };
 
-/// So many operations are looked at before others may run.
+/// The number of operations to visit before other tasks may run.
 const LOOKED_AT: usize = 256;
 
-/// The records of a page, and one more, with their numbers.
+/// The records of a page and one more, with their numbers.
 type Numbered<T> = Vec<(u64, Arc<Record<T>>)>;
 
 impl<T: Payload> MemoryStore<T> {
-    /// Of what is somebody's, which is found by its owner.
+    /// Lists the operations of an owner, found by its account.
     async fn list_of(&self, owner: &Owner, mut before: u64, query: &ListQuery) -> Numbered<T> {
         let now = self.now().tick;
         let wanted = query.limit.saturating_add(1);
@@ -40,11 +40,11 @@ impl<T: Payload> MemoryStore<T> {
         }
     }
 
-    /// How many of these are on the page.
+    /// Returns how many of these records fit on the page.
     fn on_page(&self, found: &Numbered<T>, query: &ListQuery) -> usize {
         let mut bytes = 0_usize;
         let fit = found.iter().take_while(|(_, record)| {
-            let fits = bytes < query.max_bytes.max(1); // one operation at least
+            let fits = bytes < query.max_bytes.max(1); // at least one operation
             let response = record.operation().response();
             let weight = response.map_or(0, |result| self.limits.heap_bytes(result));
             bytes = bytes.saturating_add(weight);
@@ -53,7 +53,7 @@ impl<T: Payload> MemoryStore<T> {
         fit.count().min(query.limit)
     }
 
-    /// Of what is nobody's: everything is looked at.
+    /// Lists the operations without an owner, by visiting every operation.
     async fn list_nobodys(&self, before: u64, query: &ListQuery) -> Numbered<T> {
         let now = self.now().tick;
         let wanted = query.limit.saturating_add(1);

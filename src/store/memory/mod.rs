@@ -1,4 +1,4 @@
-//! Operations in this process's memory.
+//! A store in the memory of the process.
 
 mod deadline_lists;
 mod entry;
@@ -42,49 +42,48 @@ use super::{
 };
 use crate::operation::{OperationId, RecordedResponse};
 
-/// Operations in this process's memory: bounded, fast, and gone with the
+/// A store in the memory of the process: bounded and fast. Its operations are lost with the
 /// process.
 ///
-/// Clones are handles to the same operations. Use it where an operation may be
-/// lost with the process that runs it.
+/// Clones are handles to the same operations. Use it where an operation may be lost with
+/// the process that runs it.
 ///
 /// # Bounds
-/// It keeps at most [`max_operations`](Self::max_operations) and about
-/// [`max_bytes`](Self::max_bytes). A terminal operation is forgotten
-/// [`ttl`](Self::ttl) after it ended. When there is no room for a new one, something
-/// goes for it: what has expired first, then of the owner who has the most bytes what
-/// expires soonest, and where there are no owners what expires soonest of all. An
-/// operation that is not terminal never goes, nor one that ended less than
-/// [`min_retention`](Self::min_retention) ago. An owner who has the most of all takes
-/// nothing from others. When nothing may go, `create` fails with
-/// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An
-/// outcome is always taken, even above `max_bytes`: what is over is at most the
-/// largest result times the operations in flight.
+/// The store keeps at most [`max_operations`](Self::max_operations) and about
+/// [`max_bytes`](Self::max_bytes). A terminal operation expires [`ttl`](Self::ttl) after it
+/// ended. When there is no room for a new operation, the store evicts another one: first
+/// one that has expired, then the one that expires soonest of the owner with the most
+/// bytes. Without owners, it evicts the one that expires soonest of all. An operation is
+/// never evicted before it is terminal, nor less than
+/// [`min_retention`](Self::min_retention) after it ended. The owner with the most bytes
+/// cannot evict operations of others. When nothing may be evicted, `create` fails with
+/// [`StoreError::Full`](super::StoreError::Full) and the client gets a 503. An outcome is
+/// always stored, even above `max_bytes`: the excess is at most the largest result times
+/// the operations in flight.
 ///
-/// Where operations have owners, none of them has more than its share of the whole, so that
-/// no owner shuts the others out: a quarter, unless
+/// Where operations have owners, each owner has at most its share of the whole, so that no
+/// owner shuts the others out. The share is a quarter, unless set with
 /// [`max_operations_per_owner`](Self::max_operations_per_owner) and
-/// [`max_bytes_per_owner`](Self::max_bytes_per_owner) say otherwise. Operations
-/// without an owner count as one owner's. For a new operation of an owner that has its share something of its own
-/// goes; when nothing of its own may go, `create` fails with
+/// [`max_bytes_per_owner`](Self::max_bytes_per_owner). Operations without an owner count as
+/// those of one owner. A new operation of an owner that has used its share evicts one of
+/// that owner's own. When none of these may be evicted, `create` fails with
 /// [`StoreError::FullForOwner`](super::StoreError::FullForOwner).
 ///
 /// The setters belong to the handle: set them before cloning it.
 ///
-/// Keys take room as operations do: a reservation until it lapses, an early
-/// answer and the key of a forgotten operation until they expire.
+/// Keys take room as operations do: a reservation, an early answer and the key of a deleted
+/// operation until they expire.
 ///
 /// # Cost
-/// Reads, writes and waits are O(1) in the number of operations, and linear in the
-/// number of different times to live, one of which is usual. A `create` that has to make
-/// room looks at each of 256 shards, or at some owners. A list looks at as many of its
-/// owner's operations as it shows, or has to pass over for their state; a list of what is
-/// nobody's looks at every operation, some at a time. What is taken over is found by its
-/// lease.
+/// Reads, writes and waits are O(1) in the number of operations, and linear in the number
+/// of different times to live, which is usually one. A `create` that has to make room
+/// visits each of 256 shards, or some owners. A list visits as many of its owner's
+/// operations as it returns or skips for their state. A list of operations without an owner
+/// visits every operation, in batches. Operations to reclaim are found by their lease.
 ///
 /// # Clocks
-/// Times that clients see come from the system's clock, time spans (`ttl`,
-/// leases, waits) from the monotonic one that tokio can pause.
+/// Times that clients see come from the system's clock. Time spans (`ttl`, leases, waits)
+/// come from the monotonic clock that tokio can pause.
 pub struct MemoryStore<T = RecordedResponse> {
     shared: Arc<MemoryShared<T>>,
     limits: Limits<T>,
@@ -96,7 +95,7 @@ struct MemoryShared<T> {
     hasher: foldhash::quality::RandomState,
     started: Instant,
     room: limits::Usage,
-    /// How many operations were ever created.
+    /// The number of operations ever created.
     created: AtomicU64,
     cursors: CursorKey,
     keys: StoredKeys<T>,
@@ -106,12 +105,12 @@ struct MemoryShared<T> {
 
 const SHARDS: usize = 256;
 
-/// Into so many parts the keys are divided.
+/// The number of parts that the keys are divided into.
 const RINGS: usize = 64;
 
 impl MemoryStore {
-    /// A store for recorded responses: at most 1,000,000 operations and 256 MiB,
-    /// each kept for 24 hours after it ended.
+    /// A store for recorded responses: at most 1,000,000 operations and 256 MiB, each kept
+    /// for 24 hours after it ended.
     #[must_use]
     #[allow(clippy::new_without_default)] // `Default` would not know the result type
     pub fn new() -> Self {
@@ -120,9 +119,8 @@ impl MemoryStore {
 }
 
 impl<T> MemoryStore<T> {
-    /// A store for results of your own type; `heap_bytes` says how many bytes a
-    /// result takes beyond its `size_of`. The bounds are those of
-    /// [`MemoryStore::new`].
+    /// A store for results of your own type. `heap_bytes` returns the bytes that a result
+    /// takes beyond its `size_of`. The bounds are those of [`MemoryStore::new`].
     ///
     /// ```
     /// use tower_operations::MemoryStore;
@@ -154,29 +152,29 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// How long an operation is kept after it ended; 24 hours by default.
+    /// Sets how long an operation is kept after it ended; 24 hours by default.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.limits.ttl = ttl;
         self
     }
 
-    /// The most operations kept at a time; 1,000,000 by default.
+    /// Sets the maximum number of operations kept at a time; 1,000,000 by default.
     #[must_use]
     pub fn max_operations(mut self, operations: usize) -> Self {
         self.limits.max_operations = operations;
         self
     }
 
-    /// About the most bytes kept at a time, the store's own included; 256 MiB by
-    /// default.
+    /// Sets the approximate maximum of bytes kept at a time, including the store's own; 256
+    /// MiB by default.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_bytes = bytes;
         self
     }
 
-    /// The most operations of one owner that are kept at a time; a quarter of
+    /// Sets the maximum number of operations of one owner kept at a time; a quarter of
     /// [`max_operations`](Self::max_operations) by default.
     #[must_use]
     pub fn max_operations_per_owner(mut self, operations: usize) -> Self {
@@ -184,7 +182,7 @@ impl<T> MemoryStore<T> {
         self
     }
 
-    /// About the most bytes of one owner that are kept at a time; a quarter of
+    /// Sets the approximate maximum of bytes of one owner kept at a time; a quarter of
     /// [`max_bytes`](Self::max_bytes) by default.
     #[must_use]
     pub fn max_bytes_per_owner(mut self, bytes: usize) -> Self {
@@ -192,34 +190,34 @@ impl<T> MemoryStore<T> {
         self
     }
 
-    /// How long a terminal operation is safe from being evicted for a new one;
-    /// 60 seconds by default.
+    /// Sets how long a terminal operation is safe from eviction for a new one; 60 seconds
+    /// by default.
     #[must_use]
     pub fn min_retention(mut self, retention: Duration) -> Self {
         self.limits.min_retention = retention;
         self
     }
 
-    /// How many operations are kept, expired ones that were not removed yet
-    /// included.
+    /// Returns the number of operations kept, including expired ones that are not yet
+    /// deleted.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.room.operations()
     }
 
-    /// Whether no operation is kept.
+    /// Returns whether no operation is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// About how many bytes the operations take.
+    /// Returns the approximate number of bytes that the operations take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.shared.room.bytes()
     }
 
-    /// How many waits for a change are going on.
+    /// Returns the number of pending waits for a change.
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.shared.room.waiters()
@@ -241,7 +239,7 @@ impl<T> MemoryStore<T> {
         self.shared.keys.lock(self.shared.hasher.hash_one(name))
     }
 
-    /// The operation, if it is there and was made by the key of this name.
+    /// Returns the operation if it exists and was made by the key of this name.
     fn made_by(&self, name: &str, id: &OperationId) -> Option<Arc<Record<T>>> {
         let now = self.now().tick;
         let id = self.hashed(id);
@@ -250,14 +248,14 @@ impl<T> MemoryStore<T> {
         (entry.key().map(|key| &**key) == Some(name)).then(|| Arc::clone(&entry.record))
     }
 
-    /// Ends what hung on operations that were taken out: waits and keys.
+    /// Ends the waits and the keys of operations that were removed.
     fn let_go(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             entry.wake();
             let Some(name) = entry.key() else { continue };
             let id = entry.record.operation().id();
             let mut keyring = self.lock_key(name);
-            // The same key may have made the same operation anew.
+            // The same key may have made the same operation again.
             if keyring.get(name).is_some_and(|key| key.is_of(id))
                 && self.made_by(name, id).is_none()
             {
@@ -266,8 +264,8 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Entries that are taken out are their owners' no more: under the lock that they are
-    /// taken out under.
+    /// Removes entries from the accounts of their owners. Call this under the lock under
+    /// which the entries are removed.
     fn settle(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             if let Some(owner) = entry.record.owner() {
@@ -278,7 +276,7 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Accounts for operations that were taken out.
+    /// Frees the room of operations that were removed, and ends their waits and keys.
     fn freed(&self, entries: &[OperationEntry<T>]) {
         for entry in entries {
             self.shared.room.free(entry.weight.bytes());

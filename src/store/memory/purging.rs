@@ -1,4 +1,4 @@
-//! Removing what has expired.
+//! Deletes expired operations.
 
 use super::{MemoryStore, SHARDS};
 use crate::{

@@ -1,4 +1,4 @@
-//! Reading, and waiting for a change.
+//! Reads, and waits for a change.
 
 use std::{sync::Arc, time::Duration};
 

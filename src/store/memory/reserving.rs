@@ -1,4 +1,4 @@
-//! Keys before there is an operation.
+//! Reservations of keys, before an operation exists.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl<T: Payload> MemoryStore<T> {
-    /// Of a reservation under `token`: what the key stands for otherwise, or what is
-    /// there of this token's own; `None` if the key is free.
+    /// Returns the state of the key for a reservation under `token`, which may be that of
+    /// `token` itself; `None` if the key is free.
     fn stands_for(
         &self,
         keyring: &StoredKeyring<T>,
@@ -56,7 +56,7 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
         loop {
             let mut keyring = self.lock_key(&name);
             let there = self.stands_for(&keyring, key, &name, token, now);
-            // Its own is renewed in its own room.
+            // A renewed reservation reuses its own room.
             let is_own = matches!(there, Some(Reservation::Reserved(_)));
             match there {
                 Some(there) if !is_own => {
@@ -64,8 +64,8 @@ impl<T: Payload> IdempotencyKeys for MemoryStore<T> {
                     return Ok(there);
                 }
                 None if !has_taken => {
-                    // Without the lock: what goes for it may hang on keys itself. By
-                    // the next look the key may stand for something.
+                    // Without the lock, because eviction may lock keys itself. The key may
+                    // stand for something by the next check.
                     drop(keyring);
                     has_taken = self.make_room(has_room, wanted, now);
                     if !has_taken {

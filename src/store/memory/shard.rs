@@ -1,4 +1,4 @@
-//! One lock's worth of operations.
+//! A shard: the operations under one lock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,18 +14,18 @@ use crate::{operation::OperationId, store::wait::WaitCell};
 
 pub(super) struct Shard<T> {
     entries: Slab<OperationEntry<T>>,
-    /// The slot of each operation, by the hash of its id. It is half empty at times: it
-    /// has the least that it can.
+    /// The slot of each operation, by the hash of its id. The table can be half empty, so
+    /// its entries are as small as possible.
     slots: HashTable<Slot>,
     expiring: ExpiryQueue,
-    /// The live operations that are leased, by the moment the lease ends.
+    /// The live operations with a lease, in the order of its end.
     leased: DeadlineLists,
 }
 
-/// Where an operation is among the entries of its shard.
+/// The index of an operation among the entries of its shard.
 pub(super) type Slot = u32;
 
-/// An operation among the others of its shard.
+/// An operation in its shard, for changes.
 pub(super) struct EntryMut<'a, T> {
     slot: Slot,
     shard: &'a mut Shard<T>,
@@ -36,7 +36,7 @@ impl<T> EntryMut<'_, T> {
         &mut self.shard.entries[self.slot as usize]
     }
 
-    /// It is live, and leased for `term` from now on, or released without one.
+    /// Leases a live operation for `term` from now on; without a term, releases it.
     pub(super) fn hold(&mut self, now: Tick, term: Option<Duration>) {
         let Shard {
             entries, leased, ..
@@ -47,7 +47,7 @@ impl<T> EntryMut<'_, T> {
         leased.insert(entries, self.slot, term.unwrap_or_default());
     }
 
-    /// It has ended now, and is kept for `ttl`; returns whom to wake.
+    /// Ends the operation and keeps it for `ttl`. Returns the waiters to wake.
     pub(super) fn end(&mut self, now: Tick, ttl: Duration) -> Option<Arc<WaitCell>> {
         let Shard {
             entries, leased, ..
@@ -97,7 +97,7 @@ impl<T> Shard<T> {
         entries.filter(move |entry| !entry.is_expired(now))
     }
 
-    /// At most `limit` operations whose lease is over by a moment.
+    /// Returns at most `limit` operations whose lease ended by a moment.
     pub(super) fn abandoned(&self, by: Tick, limit: usize) -> Vec<OperationId> {
         let slots = self.leased.until(&self.entries, by).take(limit);
         let id = |slot: Slot| self.entries[slot as usize].record.operation().id().clone();
@@ -108,8 +108,8 @@ impl<T> Shard<T> {
         self.entries.len()
     }
 
-    /// Puts a new operation in, that is leased for `term`, in the place of one that has
-    /// expired, if there is one: that is returned.
+    /// Inserts a new operation, leased for `term`. Returns its slot, and the expired
+    /// operation that it replaces, if there is one.
     pub(super) fn insert(
         &mut self,
         id: HashedId<'_>,
@@ -127,7 +127,7 @@ impl<T> Shard<T> {
         (slot as Slot, replaced)
     }
 
-    /// The operation in its place, to be changed.
+    /// Returns the operation in its shard, for changes.
     pub(super) fn place(&mut self, id: HashedId<'_>, now: Tick) -> Option<EntryMut<'_, T>> {
         let slot = self.slot(id)?;
         let is_there = !self.entries.get(slot as usize)?.is_expired(now);
@@ -138,22 +138,22 @@ impl<T> Shard<T> {
         self.take(self.slot(id)?)
     }
 
-    /// The operation in this slot.
+    /// Returns the operation in this slot.
     pub(super) fn get_at(&self, slot: Slot) -> Option<&OperationEntry<T>> {
         self.entries.get(slot as usize)
     }
 
-    /// The operation in this slot, if it has this number.
+    /// Returns the operation in this slot, if it has this number.
     pub(super) fn numbered(&self, slot: Slot, number: u64) -> Option<&OperationEntry<T>> {
         self.get_at(slot).filter(|entry| entry.number == number)
     }
 
-    /// What expires first of what is nobody's, and when.
+    /// Returns the earliest expiry of operations without an owner, and its slot.
     pub(super) fn nobodys_next(&self) -> Option<(Tick, Slot)> {
         self.expiring.nobodys(&self.entries)
     }
 
-    /// Empties a slot.
+    /// Removes the operation in this slot.
     pub(super) fn take(&mut self, slot: Slot) -> Option<OperationEntry<T>> {
         let hash = self.entries.get(slot as usize)?.hash();
         if let Ok(found) = self.slots.find_entry(hash, |other| *other == slot) {
@@ -166,7 +166,7 @@ impl<T> Shard<T> {
         self.entries.try_remove(slot as usize)
     }
 
-    /// Takes out at most `limit` of what has expired.
+    /// Removes at most `limit` expired operations.
     pub(super) fn purge(&mut self, now: Tick, limit: usize) -> Vec<OperationEntry<T>> {
         let mut purged = Vec::new();
         while purged.len() < limit && self.expiring.is_due(now) {
@@ -175,15 +175,15 @@ impl<T> Shard<T> {
         purged
     }
 
-    /// When the first one expires, and whether it may go for a new operation.
+    /// Returns the earliest expiry, and whether its operation may be evicted for a new one.
     pub(super) fn expiring_next(&self, now: Tick, limits: &Limits<T>) -> Option<(Tick, bool)> {
         let (expires, slot) = self.expiring.first(&self.entries)?;
         let entry = self.entries.get(slot as usize)?;
         Some((expires, entry.may_go(now, limits.min_retention)))
     }
 
-    /// Takes out what may go for a new operation and expires by `until`, the
-    /// soonest first, while `more` says so when told the bytes that were freed.
+    /// Evicts operations that expire by `until`, soonest first, as long as they may be
+    /// evicted and `more` returns true for the freed bytes.
     pub(super) fn evict(
         &mut self,
         now: Tick,

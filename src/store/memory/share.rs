@@ -1,15 +1,15 @@
-//! How much of the whole one owner may have, so that none shuts the others out.
+//! The share of the store that one owner may use, so that none shuts the others out.
 
 use super::{MemoryStore, eviction::WantedRoom, limits::Limits};
 
-/// The part of the bounds that one owner may use up.
+/// The limits of one owner.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OwnerShare {
     operations: usize,
     bytes: usize,
 }
 
-/// The operations and bytes of one owner.
+/// The number of operations and bytes of one owner.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct OwnerUsage {
     pub(super) operations: usize,
@@ -17,7 +17,7 @@ pub(super) struct OwnerUsage {
 }
 
 impl OwnerUsage {
-    /// The same without an operation of `bytes`.
+    /// Returns the usage without an operation of `bytes`.
     fn without(self, bytes: usize) -> Self {
         Self {
             operations: self.operations.saturating_sub(1),
@@ -33,12 +33,12 @@ impl OwnerShare {
         bytes: usize::MAX,
     };
 
-    /// Whether one more operation of `bytes` would fit in.
+    /// Whether one more operation of `bytes` fits.
     pub(super) fn has(self, used: OwnerUsage, bytes: usize) -> bool {
         used.operations < self.operations && self.has_bytes(used, bytes)
     }
 
-    /// Whether `bytes` more would fit in.
+    /// Whether `bytes` more fit.
     pub(super) fn has_bytes(self, used: OwnerUsage, bytes: usize) -> bool {
         used.bytes.saturating_add(bytes) <= self.bytes
     }
@@ -56,7 +56,8 @@ impl<T> Limits<T> {
 }
 
 impl<T> MemoryStore<T> {
-    /// The usage of the owner; of nobody, if nobody has a share.
+    /// Returns the usage of the owner. Entries without an owner have one only if owners are
+    /// known.
     pub(super) fn used_share(&self, wanted: WantedRoom<'_>) -> Option<OwnerUsage> {
         let room = &self.shared.room;
         match wanted.owner {
@@ -65,8 +66,8 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Whether the owner's share has room for a key. Its room in the whole is taken already,
-    /// which counts as nobody's.
+    /// Whether the owner's share has room for a key. The room for the key is already
+    /// reserved in the whole store, where it counts as bytes without an owner.
     pub(super) fn has_bytes_in_share(&self, wanted: WantedRoom<'_>) -> bool {
         let taken = match wanted.owner {
             Some(_) => wanted.weight,
@@ -76,8 +77,8 @@ impl<T> MemoryStore<T> {
         used.is_none_or(|used| self.limits.share().has_bytes(used, taken))
     }
 
-    /// Whether nobody's share has room for an operation. Its room in the whole `is_taken`
-    /// already, or not.
+    /// Whether the share of entries without an owner has room for an operation. `is_taken`
+    /// tells whether its room in the whole store is already reserved.
     pub(super) fn has_nobodys_share(&self, weight: usize, is_taken: bool) -> bool {
         let room = &self.shared.room;
         if !room.knows_owners() {

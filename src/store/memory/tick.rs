@@ -1,16 +1,15 @@
-//! The clock of the store.
+//! The monotonic clock of the store.
 
 use std::time::Duration;
 
-/// Nanoseconds on the monotonic clock since the store was made: 584 years of
-/// them.
+/// Nanoseconds on the monotonic clock since the store was created; enough for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tick(u64);
 
 impl Tick {
     pub(super) const NEVER: Self = Self(u64::MAX);
 
-    /// When a lease that was given up ends: before any other does.
+    /// The end of a released lease: before that of any other lease.
     pub(super) const RELEASED: Self = Self(0);
 
     pub(super) fn after(elapsed: Duration) -> Self {
@@ -25,7 +24,7 @@ impl Tick {
         self.0
     }
 
-    /// However long the span is, it is over before `NEVER`.
+    /// Adds a span; even the longest one ends before `NEVER`.
     pub(super) fn plus(self, span: Duration) -> Self {
         let at = self.0.saturating_add(Self::after(span).0);
         Self(at.min(Self::NEVER.0 - 1))

@@ -1,4 +1,4 @@
-//! Creating, changing and forgetting, each under one lock.
+//! Creates, changes and deletes operations, each under one lock.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -22,13 +22,13 @@ use crate::{
     },
 };
 
-/// So many expired operations leave with each one that ends: housekeeping
-/// without a task of its own.
+/// The number of expired operations to purge with each one that ends, so that the store
+/// needs no purge task.
 pub(super) const PURGED_PER_END: usize = 2;
 
 impl<T: Payload> MemoryStore<T> {
-    /// Puts a new operation of this weight in, and its key, which takes `of_key` bytes,
-    /// unless its key or its id is taken, or there is no room.
+    /// Inserts a new operation of this weight and its key, which takes `of_key` bytes,
+    /// unless the key or the id is taken or there is no room.
     fn insert(
         &self,
         new: &NewOperation,
@@ -37,7 +37,7 @@ impl<T: Payload> MemoryStore<T> {
         has_room: bool,
         now: CurrentTime,
     ) -> Result<Created<T>, StoreError> {
-        // Held to the end, so that key and operation come into being together.
+        // Held to the end, so that key and operation are created together.
         let mut keyring = new.key.as_ref().map(|key| {
             let name = key.scoped_name();
             let keyring = self.lock_key(&name);
@@ -62,7 +62,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(entry) = shard.get(hashed, now.tick) {
             let is_owned = entry.record.owner() == new.owner.as_ref();
             return Ok(match is_owned {
-                // Another request of this owner's made it.
+                // Another request of the same owner made the operation.
                 true if name.is_some() && entry.key() != name.as_ref() => {
                     Created::KeyHeld(Reservation::Mismatch)
                 }
@@ -108,7 +108,7 @@ impl<T: Payload> MemoryStore<T> {
             };
             let (ledger, bytes) = (&self.shared.room.ledger, (weight.bytes(), of_key));
             if !ledger.open(owner, number, at, bytes, self.limits.share()) {
-                // Nobody has seen it: the shard is locked.
+                // The shard is still locked, so nobody has seen the operation.
                 drop(shard.take(slot));
                 drop((shard, keyring));
                 self.freed(replaced.as_slice());
@@ -119,11 +119,11 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(replaced) = &mut replaced
             && replaced.key() == name.as_ref()
         {
-            replaced.lose_key(); // it is this operation's now
+            replaced.lose_key(); // the key belongs to the new operation
         }
         if let Some((key, name, keyring)) = &mut keyring {
             let entry = KeyEntry::of_operation(key, &new.id);
-            // The room for it was made together with that of the operation.
+            // The room for the key was reserved together with that of the operation.
             let paid = entry.weight();
             keyring.put(name, entry, paid, &self.shared.room);
         }
@@ -132,7 +132,7 @@ impl<T: Payload> MemoryStore<T> {
         Ok(Created::New(Arc::clone(record)))
     }
 
-    /// One conditional change, made by `change` under one lock; then wakes who waits.
+    /// Makes one conditional change by `change` under one lock, then wakes the waiters.
     fn change(
         &self,
         id: &OperationId,
@@ -141,7 +141,7 @@ impl<T: Payload> MemoryStore<T> {
         self.change_holding(id, None, change)
     }
 
-    /// The same, with a lease for `term` from now on for who has made it.
+    /// Like [`change`](Self::change), and leases the operation for `term` from now on.
     pub(super) fn change_holding(
         &self,
         id: &OperationId,
@@ -166,7 +166,7 @@ impl<T: Payload> MemoryStore<T> {
             place.hold(now.tick, term);
         }
         let ends = record.operation().state().is_terminal();
-        // Before anything of the application's is asked, as its weight is.
+        // Done before code of the application runs, such as its weigher.
         let woken = match ends {
             true => place.end(now.tick, self.limits.ttl),
             false => place.entry().changed(),
@@ -198,7 +198,7 @@ impl<T: Payload> MemoryStore<T> {
         Ok(Written::Done(record))
     }
 
-    /// Tells the node that held it.
+    /// Notifies the node that held the operation.
     pub(super) fn recall(&self, id: &OperationId, node: Option<&NodeId>) {
         if let Some(node) = node {
             self.shared.mailboxes.send(node, id.clone());
@@ -234,7 +234,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let created = loop {
             let weights = (of_operation, of_key);
             match self.insert(&new, &record, weights, has_room, now) {
-                // Nothing has to go for what is there already.
+                // An operation that already exists needs no room.
                 Err(StoreError::Full) if !was_made => {
                     was_made = true;
                     has_room = self.make_room(take, wanted, now.tick);
@@ -299,7 +299,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
         let now = self.now().tick;
         let hashed = self.hashed(id);
         let removed = loop {
-            // Its key is locked before it, and held to the end: in between the
+            // The key is locked before the operation, and held to the end: in between, the
             // key would look free.
             let name_of = |entry: &OperationEntry<T>| entry.key().cloned();
             let Some(name) = self.lock(hashed.shard()).get(hashed, now).map(name_of) else {
@@ -311,7 +311,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 return Ok(Written::Gone);
             };
             if entry.key() != name.as_ref() {
-                continue; // it is another one by now
+                continue; // another operation has the id by now
             }
             let record = &entry.record;
             if record.version() != Some(version) || !record.operation().state().is_terminal() {

@@ -29,7 +29,7 @@ pub struct PostgresEngine {
 
 impl fmt::Debug for PostgresEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Postgres")
+        f.debug_struct("PostgresEngine")
             .field("pool", self.connections.pool())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! The same changes, made to a record in place.
+//! The conditional changes of the laws, made to a record in place.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,14 +8,14 @@ use crate::{
     store::{FencingToken, NodeId, Version, history::PastVersion},
 };
 
-/// What a conditional change comes to that is made to a record in place.
+/// The result of a conditional change made to a record in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChangeOutcome {
-    /// It is made: to be written.
+    /// The record was changed, and is to be written.
     Made,
-    /// The same holder made the same before: nothing is changed.
+    /// The same holder made the same change before: nothing was changed.
     MadeBefore,
-    /// The operation has ended, or somebody else holds it: nothing is changed.
+    /// The operation has ended, or another holder has it: nothing was changed.
     Refused,
 }
 
@@ -69,8 +69,8 @@ impl<T> Record<T> {
             return ChangeOutcome::Refused;
         }
         if self.operation.state().is_terminal() {
-            // Whoever ends it from outside raises the token, so it was this
-            // holder that ended it: in the same way, as far as can be told.
+            // Ending from outside raises the token, so this holder ended the operation. The
+            // outcome is compared as far as possible.
             return match self.has_ended_like(&outcome) {
                 true => ChangeOutcome::MadeBefore,
                 false => ChangeOutcome::Refused,
@@ -79,7 +79,7 @@ impl<T> Record<T> {
         self.end(outcome, progress, at, ttl)
     }
 
-    /// [`overruled`](Self::force_finished), in place.
+    /// [`force_finished`](Self::force_finished), in place.
     pub(crate) fn force_finish(
         &mut self,
         version: Version,
@@ -94,7 +94,7 @@ impl<T> Record<T> {
         self.end(outcome, None, at, ttl)
     }
 
-    /// [`taken_over`](Self::reclaimed), in place.
+    /// [`reclaimed`](Self::reclaimed), in place.
     pub(crate) fn reclaim(&mut self, node: &NodeId) -> ChangeOutcome {
         if self.operation.state().is_terminal() {
             return ChangeOutcome::Refused;
@@ -113,8 +113,8 @@ impl<T> Record<T> {
         }
     }
 
-    /// Whether it ended as `outcome` says. Results are not compared: that is
-    /// more than can be asked of a `T`.
+    /// Returns whether the operation ended with `outcome`. Results are not compared,
+    /// because `T` need not be comparable.
     fn has_ended_like(&self, outcome: &Outcome<T>) -> bool {
         let failure = match outcome {
             Outcome::Failed(failure) => Some((&failure.problem, failure.kind())),
@@ -125,7 +125,7 @@ impl<T> Record<T> {
         self.operation.state() == outcome.state() && ended_as == failure
     }
 
-    /// Ends what has not ended yet.
+    /// Ends an operation that has not ended yet.
     fn end(
         &mut self,
         outcome: Outcome<T>,
@@ -137,7 +137,7 @@ impl<T> Record<T> {
         if let Some(progress) = progress {
             self.operation.report(progress, at);
         }
-        // Whatever has not ended may end in any way.
+        // Every state that is not terminal may change into every terminal one.
         let _ = self.operation.transition(outcome, at);
         if let Some(at) = at.checked_add(ttl) {
             self.operation.set_expires_at(at);
@@ -145,8 +145,8 @@ impl<T> Record<T> {
         ChangeOutcome::Made
     }
 
-    /// What it is now becomes its history. It need not be written down if the change
-    /// leaves a time, and so did all before.
+    /// Moves the current version into the history. The version is not stored if this change
+    /// and all changes before it are determined by the times of the operation.
     fn next_version(&mut self, leaves_time: bool) {
         if !(leaves_time && self.history.is_told()) {
             let metadata = self.operation.metadata();

@@ -1,4 +1,4 @@
-//! What a record was before.
+//! Earlier versions of a record.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use crate::{
 };
 
 impl<T> Record<T> {
-    /// What it was before, as far as that is remembered: one version each, the
-    /// last of them the one before this.
+    /// Returns the earlier versions that are kept, the oldest first; the last one is the
+    /// version before the current one.
     #[must_use]
     pub fn history(&self) -> Cow<'_, [PastVersion]> {
         self.history.past(|| self.told_by_times())
     }
 
-    /// The history of an operation that has done no more than start and end.
+    /// Returns the history of an operation that has only started and ended.
     pub(super) fn told_by_times(&self) -> Vec<PastVersion> {
         let (state, metadata) = (self.operation.state(), self.operation.metadata());
         let pending = (state != State::Pending)
@@ -24,7 +24,7 @@ impl<T> Record<T> {
         let started_at = metadata.started_at().filter(|_| state.is_terminal());
         let running = started_at.map(|at| PastVersion::new(State::Running, Some(at), None));
         let mut past: Vec<_> = [pending, running].into_iter().flatten().collect();
-        // What was created running has never been pending.
+        // An operation that was created as running has never been pending.
         past.drain(..past.len().saturating_sub(self.versions_before()));
         past
     }
@@ -33,12 +33,12 @@ impl<T> Record<T> {
         self.version.map_or(0, |version| version.get() as usize - 1)
     }
 
-    /// Bytes on the heap that its history takes.
+    /// Returns the heap size of the history in bytes.
     pub(crate) fn history_bytes(&self) -> usize {
         self.history.heap_bytes()
     }
 
-    /// The records that led to this one, as far as they are remembered.
+    /// Returns the records that led to this one, as far back as the history goes.
     pub(crate) fn remembered(&self) -> Vec<Self> {
         let Some(version) = self.version.map(Version::get) else {
             return Vec::new();
@@ -51,14 +51,14 @@ impl<T> Record<T> {
             .collect()
     }
 
-    /// Those of them that came after the version `seen`.
+    /// Returns the [`remembered`](Self::remembered) records after the version `seen`.
     pub(crate) fn between(&self, seen: Version) -> impl Iterator<Item = Self> {
         self.remembered()
             .into_iter()
             .filter(move |record| record.version > Some(seen))
     }
 
-    /// What this was at an earlier version, as far as clients could see it.
+    /// Returns the record at an earlier version, as far as clients could see it.
     fn at(&self, version: Option<Version>, past: &PastVersion) -> Self {
         let metadata = self.operation.metadata().before_its_end(
             past.at,

@@ -8,34 +8,34 @@ use crate::{
     store::{FencingToken, NodeId, Version},
 };
 
-/// Where a conditional change leads.
+/// The result of a conditional change.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // taken apart where it is made
+#[allow(clippy::large_enum_variant)] // matched where it is created
 pub enum Step<T> {
-    /// To this record, which is to be written.
+    /// The change leads to this record, which is to be written.
     Next(Record<T>),
-    /// Nowhere: the same holder wrote the same before.
+    /// The same holder wrote the same before: there is nothing to write.
     Done,
-    /// Nowhere: the operation has ended, or somebody else holds it.
+    /// The operation has ended, or another holder has it: there is nothing to write.
     Lost,
 }
 
 impl<T> Record<T> {
-    /// `pending` → `running`, by the holder. After a lease was taken over, a
-    /// running operation starts once more.
+    /// Starts the operation on behalf of the holder: `pending` → `running`. A running
+    /// operation starts once more after its lease was reclaimed.
     #[must_use]
     pub fn started(&self, token: FencingToken, at: SystemTime) -> Step<T> {
         self.step(|next| next.start(token, at))
     }
 
-    /// Progress said by the holder. The same again is not a change.
+    /// Records progress on behalf of the holder. Equal progress is not a change.
     #[must_use]
     pub fn reported(&self, token: FencingToken, progress: Progress, at: SystemTime) -> Step<T> {
         self.step(|next| next.report(token, progress, at))
     }
 
-    /// The outcome, recorded by the holder, with the progress it had not
-    /// written before. The record will be forgotten `ttl` after `at`.
+    /// Records the outcome on behalf of the holder, with progress that was not written
+    /// before. The record expires `ttl` after `at`.
     #[must_use]
     pub fn finished(
         &self,
@@ -48,8 +48,8 @@ impl<T> Record<T> {
         self.step(|next| next.finish(token, outcome, progress, at, ttl))
     }
 
-    /// An outcome asked for from outside (a cancel), for the version that was
-    /// seen. It fences the holder out.
+    /// Records an outcome requested from outside (a cancel), at the version that was seen.
+    /// This fences the holder out.
     #[must_use]
     pub fn force_finished(
         &self,
@@ -61,20 +61,20 @@ impl<T> Record<T> {
         self.step(|next| next.force_finish(version, outcome, at, ttl))
     }
 
-    /// The lease taken over by `node`, with a higher token.
+    /// Reclaims the lease for `node`, with a higher token.
     #[must_use]
     pub fn reclaimed(&self, node: &NodeId) -> Step<T> {
         self.step(|next| next.reclaim(node))
     }
 
-    /// The lease handed on to `node` by whoever holds it, with a higher token.
+    /// Transfers the lease from the holder of `token` to `node`, with a higher token.
     #[must_use]
     pub fn claimed(&self, token: FencingToken, node: &NodeId) -> Step<T> {
         self.step(|next| next.claim(token, node))
     }
 
-    /// Where `change` leads, made to a copy. What can still change holds no `T`, so
-    /// none has to be cloned.
+    /// Applies `change` to a copy. An operation that can still change holds no `T`, so no
+    /// `T` has to be cloned.
     fn step(&self, change: impl FnOnce(&mut Self) -> ChangeOutcome) -> Step<T> {
         let mut next = self.without_result();
         match change(&mut next) {

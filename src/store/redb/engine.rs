@@ -150,7 +150,7 @@ impl RedbEngine {
 
 impl fmt::Debug for RedbEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redb").finish_non_exhaustive()
+        f.debug_struct("RedbEngine").finish_non_exhaustive()
     }
 }
 

@@ -116,7 +116,7 @@ impl RedisEngine {
 
 impl fmt::Debug for RedisEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis")
+        f.debug_struct("RedisEngine")
             .field("connections", &self.connections)
             .field("prefix", &self.names.prefix())
             .finish_non_exhaustive()
