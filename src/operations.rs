@@ -327,9 +327,6 @@ impl<R, D> Operations<R, D> {
     /// default. Past it the answer is 503. A request that was
     /// [dispatched](Self::dispatching) does not count once it is in the queue.
     ///
-    /// A repetition of a request that was accepted needs no place: it is answered as ever,
-    /// while few come at the same moment (see [`Idempotency`](crate::Idempotency)).
-    ///
     /// Each may hold a request body in memory, so this number times the
     /// [`body_limit`](AsyncAcceptLayer::body_limit) can be asked of the process: set both to
     /// what it has.

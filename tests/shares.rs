@@ -146,38 +146,6 @@ async fn without_owners_there_are_no_shares() {
     assert_refused(send().await.unwrap(), "Too many operations are in flight").await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn repetitions_without_a_place_in_flight_are_bounded_too() {
-    let layer = Operations::new(MemoryStore::new())
-        .max_in_flight(0)
-        .owner(by_header)
-        .layer()
-        .idempotency(Idempotency::optional());
-    let inner = service_fn(async |_| Ok::<_, Infallible>(Response::new(BufferedBody::default())));
-    let service = layer.layer(inner);
-    let send = |user| {
-        let mut request = request(Some(user), "/", HalfSent);
-        let key = "\"order 7\"".parse().unwrap();
-        request.headers_mut().insert("idempotency-key", key);
-        Box::pin(service.clone().oneshot(request))
-    };
-    let title = "Too many operations are in flight";
-    let mut all = Vec::new();
-    for user in ["ada", "bob", "carol", "dan"] {
-        for _ in 0..16 {
-            let mut one = send(user);
-            assert!(poll_once(one.as_mut()).is_none(), "its body is read");
-            all.push(one);
-        }
-        assert_refused(send(user).await.unwrap(), title).await;
-    }
-    assert_refused(send("eve").await.unwrap(), title).await;
-    // A body that does not come in time makes no repetition.
-    assert_refused(all.pop().unwrap().await.unwrap(), title).await;
-    drop(all);
-    assert!(poll_once(send("eve").as_mut()).is_none());
-}
-
 /// A service whose handler never ends, before this store.
 macro_rules! endless {
     ($layer:expr) => {

@@ -2,8 +2,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use sha2::{Digest, Sha256};
 
-use super::{key_digest::KeyDigest, refuse::Refusal};
+use super::refuse::Refusal;
 use crate::{
     dialect::RequestName,
     operation::{InvalidId, OperationId},
@@ -26,9 +27,8 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   the first request created it or the repetition does. Where the inner service is called
 ///   first, a call that was answered before its operation was found leaves that operation
 ///   `interrupted`.
-/// * A repetition needs no [place in flight](crate::Operations::max_in_flight), as
-///   long as few of them come at the same moment: 64, of one owner 16. Its body is read for
-///   the fingerprint and not kept.
+/// * A repetition needs a [place in flight](crate::Operations::max_in_flight) like any other
+///   request, since its body is collected for the fingerprint.
 /// * While the first request is being answered, repetitions wait for a time and then get 409.
 /// * An answer without an operation ([after](super::AsyncAcceptLayer::after) a time, or [when
 ///   signaled](super::AsyncAcceptLayer::when_signaled)) below 500 is stored and repeated. An
@@ -48,8 +48,7 @@ pub struct Idempotency {
     required: bool,
     bare: bool,
     client_ids: bool,
-    /// The application's function; by default method, path, query and body count.
-    fingerprint: Option<Arc<FingerprintFn>>,
+    fingerprint: Arc<FingerprintFn>,
     pub(super) max_wait: Duration,
 }
 
@@ -67,7 +66,7 @@ impl Idempotency {
             required: false,
             bare: false,
             client_ids: false,
-            fingerprint: None,
+            fingerprint: Arc::new(whole_request),
             max_wait: Duration::from_secs(10),
         }
     }
@@ -88,14 +87,13 @@ impl Idempotency {
     /// What makes two requests the same: the bytes that this gives are compared
     /// (as a SHA-256 digest). By default method, path, query and body; choose
     /// something else where a repetition differs in bytes, as multipart bodies
-    /// do in their boundary. Such a function needs the whole body, so a repetition then
-    /// needs a place in flight like any other request.
+    /// do in their boundary.
     pub fn fingerprint(
         self,
         of: impl Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
         Self {
-            fingerprint: Some(Arc::new(of)),
+            fingerprint: Arc::new(of),
             ..self
         }
     }
@@ -144,47 +142,6 @@ impl Idempotency {
         id: Option<&OperationId>,
         owned: bool,
     ) -> Result<Option<IdempotencyKey>, Refusal> {
-        let name = self.name(parts, id, owned)?;
-        Ok(name.map(|name| {
-            let mut digest = KeyDigest::new(name);
-            match &self.fingerprint {
-                Some(of) => digest.update(&of(parts, body)),
-                None => {
-                    digest.update_head(parts);
-                    digest.update(body);
-                }
-            }
-            digest.finish()
-        }))
-    }
-
-    /// The beginning of the key of a request whose body is not there yet; `None` if the
-    /// body has to be there as a whole, or the request has no key.
-    pub(super) fn digest(
-        &self,
-        parts: &Parts,
-        id: Option<&OperationId>,
-        owned: bool,
-    ) -> Result<Option<KeyDigest>, Refusal> {
-        if self.fingerprint.is_some() {
-            return Ok(None);
-        }
-        let name = self.name(parts, id, owned)?;
-        Ok(name.map(|name| {
-            let mut digest = KeyDigest::new(name);
-            digest.update_head(parts);
-            digest
-        }))
-    }
-
-    /// The name of a request and the id that it brings besides: the same key with another
-    /// id is another request.
-    fn name<'a>(
-        &self,
-        parts: &Parts,
-        id: Option<&'a OperationId>,
-        owned: bool,
-    ) -> Result<Option<(String, Option<&'a OperationId>)>, Refusal> {
         let shortest = if owned { 1 } else { SHORTEST_WITHOUT_OWNER };
         let invalid = || Refusal::KeyInvalid {
             value: all_of(&parts.headers, &IDEMPOTENCY_KEY),
@@ -194,7 +151,7 @@ impl Idempotency {
         let name = match (values.next(), values.next()) {
             (None, _) if self.required => return Err(Refusal::KeyMissing),
             (None, _) => {
-                return Ok(id.map(|id| (format!("{ID}{id}"), None)));
+                return Ok(id.map(|id| self.named(&format!("{ID}{id}"), parts, body, None)));
             }
             (Some(value), None) => self.parse(value.as_bytes()).ok_or_else(invalid)?,
             (Some(_), Some(_)) => return Err(invalid()),
@@ -202,7 +159,23 @@ impl Idempotency {
         if name.len() < shortest || name.len() > LONGEST {
             return Err(invalid());
         }
-        Ok(Some((format!("{KEY}{name}"), id)))
+        Ok(Some(self.named(&format!("{KEY}{name}"), parts, body, id)))
+    }
+
+    /// The same key with another id is another request.
+    fn named(
+        &self,
+        name: &str,
+        parts: &Parts,
+        body: &Bytes,
+        id: Option<&OperationId>,
+    ) -> IdempotencyKey {
+        let mut digest = Sha256::new();
+        if let Some(id) = id {
+            digest.update(format!("{id}\n"));
+        }
+        digest.update((self.fingerprint)(parts, body));
+        IdempotencyKey::new(None, name, digest.finalize().into())
     }
 
     pub(crate) fn parse(&self, value: &[u8]) -> Option<String> {
@@ -274,6 +247,16 @@ fn bare(value: &[u8]) -> Option<String> {
     let is_token = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
     (!value.is_empty() && value.iter().all(is_token))
         .then(|| String::from_utf8_lossy(value).into_owned())
+}
+
+fn whole_request(parts: &Parts, body: &Bytes) -> Vec<u8> {
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    // Neither a method nor a target has a line break in it.
+    let head = format!("{}\n{target}\n", parts.method);
+    [head.as_bytes(), body].concat()
 }
 
 impl fmt::Debug for Idempotency {

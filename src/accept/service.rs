@@ -15,7 +15,6 @@ use super::{
     going::Going,
     hand_over::Arriving,
     inner::Inner,
-    look_up::LookUp,
     mode::Decision,
     policy::{Policy, RequestClass},
     refuse::{DrainRefusal, Refusal, refuse_unread},
@@ -23,7 +22,7 @@ use super::{
 use crate::{
     operation::{BufferedBody, RecordedResponse},
     run::{BufferedRequest, Runtime},
-    store::{Lease, Owner},
+    store::Lease,
 };
 
 /// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
@@ -132,9 +131,7 @@ impl<S, R> AsyncAccept<S, R> {
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => {
-                return self.refuse_or_repeat(refused.into(), known.flatten(), parts, body);
-            }
+            Err(refused) => return self.refuse(&refused.into(), &parts, body),
         };
         let arriving = Arriving {
             inner: self.inner.clone(),
@@ -168,51 +165,6 @@ impl<S, R> AsyncAccept<S, R> {
             CollectBody::new(body, limit, self.policy.body_timeout),
             arriving,
         )
-    }
-
-    /// Refuses a request that has no place in flight, unless it turns out to repeat one
-    /// that has been accepted.
-    #[cold]
-    fn refuse_or_repeat<B>(
-        &self,
-        refusal: Refusal,
-        owner: Option<Owner>,
-        parts: Parts,
-        body: B,
-    ) -> ResponseFuture<S, R, B>
-    where
-        S: Inner<B> + Clone,
-        B: Body<Data = Bytes> + Send + 'static,
-        R: Lease<Output = RecordedResponse>,
-    {
-        let (node, policy) = (&self.node, &self.policy);
-        let found = match (&policy.idempotency, node.keys.get()) {
-            (Some(rules), Some(keys)) if refusal != Refusal::Closed => {
-                let owned = policy.shared.owner.is_some();
-                let id = rules.client_id(&parts).ok().flatten();
-                let digest = rules.digest(&parts, id.as_ref(), owned).ok().flatten();
-                let lookups = node.in_flight.lookups();
-                digest.and_then(|digest| {
-                    let permit = lookups.take(owned.then(|| owner.clone()))?;
-                    Some((permit, digest, *keys))
-                })
-            }
-            _ => None,
-        };
-        let Some((permit, digest, keys)) = found else {
-            return self.refuse(&refusal, &parts, body);
-        };
-        let look_up = LookUp {
-            node: Arc::clone(node),
-            policy: Arc::clone(policy),
-            keys,
-            parts,
-            owner,
-            refusal,
-            _permit: permit,
-            passing: node.in_flight.pass_while_open(),
-        };
-        ResponseFuture::going(Going::Reserving(Box::pin(look_up.run(body, digest))))
     }
 }
 

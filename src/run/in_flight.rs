@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     draining::{DrainState, Tally},
     live_runs::{LiveRun, LiveRuns},
-    lookups::Lookups,
     owner_quotas::{OwnerPermit, OwnerQuotas},
     pass_through::PassThrough,
     run_context::{RunContext, StopCause},
@@ -37,8 +36,6 @@ pub(crate) struct InFlight {
     passing: AtomicUsize,
     /// Of those whose owner is known.
     shares: Arc<OwnerQuotas>,
-    /// Repetitions that are looked up without a place.
-    lookups: Arc<Lookups>,
     running: Mutex<RunningState>,
     /// Notified when the last one leaves, and when a drain has something else to look at.
     moved: Arc<WaitCell>,
@@ -76,7 +73,6 @@ impl InFlight {
             max: AtomicUsize::new(max),
             passing: AtomicUsize::new(0),
             shares: Arc::new(OwnerQuotas::new()),
-            lookups: Arc::new(Lookups::new()),
             running: Mutex::default(),
             moved: Arc::default(),
             closed: CancellationToken::new(),
@@ -119,10 +115,6 @@ impl InFlight {
         let share = share.ok_or(AdmissionError::FullForOwner)?;
         admitted.share = Some(Box::new(share));
         Ok(admitted)
-    }
-
-    pub(crate) fn lookups(&self) -> &Arc<Lookups> {
-        &self.lookups
     }
 
     /// Lets a request in that was admitted elsewhere.
