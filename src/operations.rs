@@ -5,6 +5,7 @@ mod spawn;
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, request::Parts};
+use tokio::time::timeout;
 
 use crate::{
     accept::AsyncAcceptLayer,
@@ -18,6 +19,9 @@ use crate::{
 };
 
 pub use spawn::{Spawn, SpawnError};
+
+/// How long a store may take to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Operations in one store: makes the layer, the poll service and the recovery, and shuts
 /// them down.
@@ -153,11 +157,16 @@ impl<R: Store, D> Operations<R, D> {
     /// a health check of a process.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be reached.
+    /// [`StoreError`] if the store cannot be reached, or does not answer within 5 seconds.
     pub async fn ping(&self) -> Result<Health, StoreError> {
         let store = &self.runtime.store;
-        store.get(&OperationId::new()).await?;
-        store.health().await
+        let id = OperationId::new();
+        let asked = timeout(PING_TIMEOUT, async {
+            store.get(&id).await?;
+            store.health().await
+        });
+        let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
+        asked.await.unwrap_or_else(silent)
     }
 }
 
@@ -177,7 +186,12 @@ impl<R, D> Operations<R, D> {
     ///
     /// A closure keeps owners in the store as it names them. A
     /// [`HmacOwner`](crate::HmacOwner) keeps them as keyed hashes.
-    pub fn owner(self, owner: impl ExtractOwner) -> Self {
+    ///
+    /// # Panics
+    /// As [`lease`](Self::lease): a layer that was made before would create operations without
+    /// an owner.
+    pub fn owner(mut self, owner: impl ExtractOwner) -> Self {
+        self.own_runtime();
         self.with(|shared| shared.owner = Some(Arc::new(owner)))
     }
 
@@ -396,7 +410,7 @@ impl<R, D> Operations<R, D> {
 
     fn own_runtime(&mut self) -> &mut Runtime<R> {
         Arc::get_mut(&mut self.runtime)
-            .expect("the lease and the bounds are set before anything is made of the operations")
+            .expect("the owner, the lease and the bounds are set before anything is made")
     }
 }
 

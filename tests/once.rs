@@ -1479,6 +1479,46 @@ async fn a_repetition_of_a_request_whose_creation_stayed_in_doubt_runs() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_creation_stayed_in_doubt_is_held_anew_before_it_runs() {
+    let memory = MemoryStore::new();
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let store = Hooked::new(memory.clone(), {
+        let is_silent = Arc::clone(&is_silent);
+        move |call, when| {
+            let waits = call == Call::Get || (call, when) == (Call::Create, When::After);
+            let is_silent = Arc::clone(&is_silent);
+            async move {
+                while waits && is_silent.load(SeqCst) {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Ok(())
+            }
+        }
+    });
+    // Another node looks for leases that are over, and could always reach the store.
+    let recovery = Operations::new(memory.clone()).recovery();
+    tokio::spawn(recovery.interval(Duration::from_millis(200)).run());
+    let (mode, inner) = (Mode::Always, Mode::Always.slow());
+    let layer = node(mode, &store, Idempotency::optional());
+    sleep(Duration::from_secs(35)).await;
+    // The heartbeat of the node has begun, and renews every 10 seconds.
+    let first = ("idempotency-key", "\"the first of two keys\"");
+    assert_eq!(send(&layer, &inner, post(mode, &[first])).await.status, 202);
+    sleep(Duration::from_secs(5)).await;
+
+    is_silent.store(true, SeqCst);
+    let refused = send(&layer, &inner, post(mode, &[KEY])).await;
+    refused.is_problem(503, "unavailable");
+    // Its lease is nearly over when the store is back.
+    sleep(Duration::from_millis(24_500)).await;
+    is_silent.store(false, SeqCst);
+    let accepted = send(&layer, &inner, post(mode, &[KEY])).await;
+    let operation = ended(&polls(&memory), accepted.location()).await;
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert_eq!(inner.runs(), 2);
+}
+
 /// A store whose calls of one kind fail so often, and whether they happen all
 /// the same.
 fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {

@@ -172,6 +172,7 @@ async fn what_a_node_has_is_set_before_anything_is_made_of_it() {
         |operations: Operations<MemoryStore>| operations.lease(LeaseConfig::default()),
         |operations: Operations<MemoryStore>| operations.max_in_flight(1),
         |operations: Operations<MemoryStore>| operations.max_in_flight_per_owner(1),
+        |operations: Operations<MemoryStore>| operations.owner(by_header),
     ] {
         let operations = set(Operations::new(MemoryStore::new()));
         let _layer = operations.layer();

@@ -236,3 +236,19 @@ async fn what_a_dead_node_has_spawned_is_ended_by_the_recovery_of_another() {
     let problem = record.operation().problem().expect("it was ended");
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_that_the_store_does_not_answer_keeps_no_drain_waiting() {
+    let store = Hooked::new(MemoryStore::new(), |call, _| async move {
+        match call {
+            Call::Create => pending().await,
+            _ => Ok(()),
+        }
+    });
+    let operations = Operations::new(store);
+    let refused = operations.spawn("a", |_| ready(Ok::<_, Problem>(()))).await;
+    assert!(matches!(refused, Err(SpawnError::Store(_))), "{refused:?}");
+    let report = operations.drain(60 * SECOND).await;
+    assert!(report.took < SECOND, "{report:?}");
+    assert!(report.is_clean(), "{report:?}");
+}

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     operation::RecordedResponse,
     run::{Handler, Runtime, retry_until_certain},
-    store::{Lease, Record, StoreError},
+    store::{Lease, LeaseHandle, Record, StoreError},
 };
 
 impl<S, R> Departure<S, R>
@@ -51,6 +51,10 @@ where
                 }
             };
             let record = match found {
+                // The time that it may be pending is over: nobody expects it to start.
+                Ok(Some(record)) if self.policy.run.is_overdue(&record) => {
+                    return self.wanted.disown(&self.node, self.admitted);
+                }
                 Ok(Some(record)) => record,
                 Ok(None) => return,
                 Err(error) => {
@@ -69,9 +73,11 @@ where
     }
 }
 
-/// The operation, if this creator made it and it has not ended. An operation that is
-/// not there yet may still come, from a connection that is slow: it is looked for until its
-/// lease would be over.
+/// Looks for the operation of this creator, and renews its lease: it was not renewed while its
+/// creation was in doubt. `None` if it does not exist, has ended, or was reclaimed.
+///
+/// An operation that does not exist yet may still come, from a slow connection. It is looked
+/// for until its lease would be over.
 pub(super) async fn find<R>(
     node: &Runtime<R>,
     wanted: &Wanted,
@@ -85,9 +91,29 @@ where
         let id = &wanted.new.id;
         let found = retry_until_certain(node, Some(id), || node.store.get(id));
         match found.await? {
-            Some(record) => return Ok(Some(record).filter(|it| it.is_held_by(wanted.new.token))),
+            Some(record) if record.is_held_by(wanted.new.token) => {
+                let is_held = renew(node, wanted).await?;
+                return Ok(is_held.then_some(record));
+            }
+            Some(_) => return Ok(None),
             None if begun.elapsed() < term => sleep(term / 10).await,
             None => return Ok(None),
         }
     }
+}
+
+/// Renews the lease of an operation that its creator holds; false if it is lost.
+pub(super) async fn renew<R>(node: &Runtime<R>, wanted: &Wanted) -> Result<bool, StoreError>
+where
+    R: Lease<Output = RecordedResponse>,
+{
+    let held = LeaseHandle {
+        id: wanted.new.id.clone(),
+        token: wanted.new.token,
+    };
+    let lease = wanted.new.lease.as_ref().unwrap_or_else(|| node.lease());
+    let lost = retry_until_certain(node, Some(&held.id), || {
+        node.store.renew(lease, std::slice::from_ref(&held))
+    });
+    Ok(lost.await?.is_empty())
 }

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 use super::{AsyncAccept, Idempotency, mode::Mode, policy::Policy};
 use crate::{
     operation::RecordedResponse,
-    run::{InProcess, RunLimits, Runtime},
+    run::{InProcess, LONGEST, RunLimits, Runtime},
     settings::SharedSettings,
     store::{IdempotencyKeys, KeyCapability, Lease},
 };
@@ -152,9 +152,9 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.body_limit = bytes)
     }
 
-    /// Sets how long a request body may take to arrive; 30 seconds by default.
+    /// Sets how long a request body may take to arrive; 30 seconds by default, at most 30 days.
     pub fn body_timeout(self, limit: Duration) -> Self {
-        self.with(|policy| policy.body_timeout = limit)
+        self.with(|policy| policy.body_timeout = limit.min(LONGEST))
     }
 
     /// Sets how long the store may take to answer whether the operation was created, retries

@@ -4,6 +4,12 @@ use std::borrow::Cow;
 
 use super::ApiError;
 
+/// Returns the names of all parameters, decoded, without those that are encoded badly.
+pub(super) fn names(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
+    let pairs = query.unwrap_or_default().split('&');
+    pairs.filter_map(|pair| decode(pair.split_once('=').map_or(pair, |(name, _)| name)).ok())
+}
+
 /// Returns every value of `name`, decoded, with an error for a value that is malformed or
 /// not UTF-8.
 pub(super) fn values<'a>(

@@ -211,29 +211,26 @@ pub(super) fn refuse_foreign(
     names: [&'static str; 3],
     also: &[&str],
 ) -> Result<(), ApiError> {
-    let Some(query) = request.query else {
-        return Ok(());
-    };
-    for (name, words) in names.into_iter().zip(OF_LISTS) {
-        for parameter in words {
-            if *parameter == name || also.contains(parameter) {
-                continue;
-            }
-            if query::values(Some(query), parameter).next().is_some() {
-                return Err(match name {
-                    "" => ApiError::UnsupportedParameter { parameter },
-                    name => ApiError::ForeignParameter { parameter, name },
-                });
+    let sent = query::names(request.query).filter(|sent| {
+        let sent = &**sent;
+        !names.contains(&sent) && !also.contains(&sent)
+    });
+    for sent in sent {
+        let of = |words: &[&'static str]| words.iter().copied().find(|word| *word == &*sent);
+        for (name, words) in names.into_iter().zip(OF_LISTS) {
+            match (of(words), name) {
+                (Some(parameter), "") => return Err(ApiError::UnsupportedParameter { parameter }),
+                (Some(parameter), name) => {
+                    return Err(ApiError::ForeignParameter { parameter, name });
+                }
+                (None, _) => {}
             }
         }
+        if let Some(parameter) = of(&FILTERS) {
+            return Err(ApiError::UnsupportedParameter { parameter });
+        }
     }
-    let is_foreign = |parameter: &&&str| {
-        !also.contains(*parameter) && query::values(Some(query), parameter).next().is_some()
-    };
-    match FILTERS.iter().find(is_foreign) {
-        Some(parameter) => Err(ApiError::UnsupportedParameter { parameter }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Returns a parameter, unless it is empty.

@@ -19,9 +19,9 @@ use crate::{
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
         AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, RunLimits, Runtime,
-        log_end, operate, retry_until_certain,
+        afterwards, log_end, operate, retry_until_certain,
     },
-    store::{Created, Lease, NewOperation, Owner, Record, StoreError, Written},
+    store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
 };
 
 /// How long the store may take to say that the operation was created.
@@ -117,7 +117,8 @@ pub enum SpawnError {
     /// The node is shutting down.
     #[error("the node is shutting down")]
     Closed,
-    /// There is an operation with this id.
+    /// There is an operation with this id. It may be one that was created late, for a call
+    /// that returned [`Store`](Self::Store): such an operation ends as `interrupted`.
     #[error("the id is taken")]
     IdTaken,
     /// The store did not create the operation in 5 seconds, or refused to. If it did so
@@ -202,7 +203,6 @@ where
         runtime.store.create(new.clone())
     }));
     let in_time = timeout(PATIENCE, &mut creating).await;
-    let is_late = in_time.is_err();
     let mut tell = Some(tell);
     let mut say = |answer| {
         if let Some(tell) = tell.take() {
@@ -215,27 +215,42 @@ where
         Err(_) => {
             let error = StoreError::unavailable("it did not answer in time");
             say(Err(SpawnError::Store(error)));
-            creating.await
+            let ended = end_if_created(runtime, &id, token, creating);
+            afterwards(&runtime.in_flight, admitted, ended).await;
+            return None;
         }
     };
     match created {
         Ok(Created::New(record) | Created::Existing(record)) if record.token() == token => {
-            if !is_late {
-                say(Ok(()));
-                return Some((record, admitted));
-            }
-            let ended = retry_until_certain(runtime, Some(&id), || {
-                let outcome = Outcome::failed(FailureKind::Interrupted);
-                runtime.store.finish(&id, token, outcome, None)
-            });
-            if let Ok(Written::Done(record)) = ended.await {
-                log_end(&record);
-            }
+            say(Ok(()));
+            return Some((record, admitted));
         }
         Ok(_) => say(Err(SpawnError::IdTaken)),
         Err(error) => say(Err(SpawnError::Store(error))),
     }
     None
+}
+
+/// Ends an operation that is created late.
+async fn end_if_created<R>(
+    runtime: &Runtime<R>,
+    id: &OperationId,
+    token: FencingToken,
+    creating: impl Future<Output = Result<Created<RecordedResponse>, StoreError>>,
+) where
+    R: Lease<Output = RecordedResponse>,
+{
+    match creating.await {
+        Ok(Created::New(record) | Created::Existing(record)) if record.token() == token => {}
+        _ => return,
+    }
+    let ended = retry_until_certain(runtime, Some(id), || {
+        let outcome = Outcome::failed(FailureKind::Interrupted);
+        runtime.store.finish(id, token, outcome, None)
+    });
+    if let Ok(Written::Done(record)) = ended.await {
+        log_end(&record);
+    }
 }
 
 /// What a service would have answered.

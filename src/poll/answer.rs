@@ -228,7 +228,7 @@ async fn read<S: Store>(
     let until = match about.action {
         Action::Status => {
             let etag = conditional::etag(&record);
-            match precondition::if_none_match(&parts.headers, etag.as_ref()) {
+            match precondition::of_read(&parts.headers, etag.as_ref()) {
                 Ok(None) => HoldUntil::Terminal,
                 Ok(Some(NamedTags::Any | NamedTags::This)) => HoldUntil::Changed,
                 // It has changed already, or is refused when it is shown.

@@ -1,4 +1,6 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use crate::store::Record;
 
 /// How much time and space a run may take.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +17,7 @@ pub(crate) struct RunLimits {
 
 /// The longest that anything may take: no operation is pending or running
 /// without an end.
-pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Default for RunLimits {
     fn default() -> Self {
@@ -29,6 +31,13 @@ impl Default for RunLimits {
 }
 
 impl RunLimits {
+    /// Whether an operation has been there for longer than it may be pending.
+    pub(crate) fn is_overdue<T>(&self, record: &Record<T>) -> bool {
+        let created = record.operation().metadata().created_at();
+        let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > self.pending)
+    }
+
     pub(crate) fn set_pending(&mut self, limit: Duration) {
         self.pending = limit.min(LONGEST);
     }

@@ -137,7 +137,7 @@ pub(crate) use gate::{AcceptDenied, Gate};
 pub(crate) use handler::Handler;
 pub(crate) use hold::{CallHold, Told};
 pub(crate) use in_flight::{AdmissionError, AdmissionPermit, InFlight};
-pub(crate) use limits::RunLimits;
+pub(crate) use limits::{LONGEST, RunLimits};
 pub(crate) use log_end::log_end;
 pub(crate) use now_or_never::now_or_never;
 pub(crate) use operate::operate;

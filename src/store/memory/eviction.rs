@@ -56,7 +56,10 @@ impl<T> MemoryStore<T> {
         };
         // Evicting a key does not help if the number of operations is the limit.
         let lacks_bytes = !share.has_bytes(used, wanted.weight);
-        has_gone || lacks_bytes && self.evict_key(wanted.owner, now)
+        let (keys, room) = (&self.shared.keys, &self.shared.room);
+        let frees_keys =
+            || self.evict_key(wanted.owner, now) || keys.purge(now, PURGED_FOR_ROOM, room) > 0;
+        has_gone || lacks_bytes && frees_keys()
     }
 
     /// Evicts an operation or a key; false if nothing may be evicted for the new entry.

@@ -48,9 +48,9 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
         self.deadline
     }
 
-    /// A key may be evicted if it has been past for `min_retention`.
+    /// A key may be evicted if it has expired, or has been past for `min_retention`.
     fn may_go(&self, now: Tick, min_retention: Duration) -> bool {
-        self.is_past() && self.since.plus(min_retention) <= now
+        self.deadline <= now || self.is_past() && self.since.plus(min_retention) <= now
     }
 
     fn weight(&self) -> usize {
