@@ -202,33 +202,23 @@ where
     let mut creating = Box::pin(retry_until_certain(runtime, Some(&id), || {
         runtime.store.create(new.clone())
     }));
-    let in_time = timeout(PATIENCE, &mut creating).await;
-    let mut tell = Some(tell);
-    let mut say = |answer| {
-        if let Some(tell) = tell.take() {
-            // Whoever has asked may be gone.
-            let _ = tell.send(answer);
-        }
+    // The caller may be gone whenever something is sent.
+    let Ok(created) = timeout(PATIENCE, &mut creating).await else {
+        let error = StoreError::unavailable("it did not answer in time");
+        let _ = tell.send(Err(SpawnError::Store(error)));
+        let ended = end_if_created(runtime, &id, token, creating);
+        afterwards(&runtime.in_flight, admitted, ended).await;
+        return None;
     };
-    let created = match in_time {
-        Ok(created) => created,
-        Err(_) => {
-            let error = StoreError::unavailable("it did not answer in time");
-            say(Err(SpawnError::Store(error)));
-            let ended = end_if_created(runtime, &id, token, creating);
-            afterwards(&runtime.in_flight, admitted, ended).await;
-            return None;
-        }
-    };
-    match created {
+    let (answer, created) = match created {
         Ok(Created::New(record) | Created::Existing(record)) if record.token() == token => {
-            say(Ok(()));
-            return Some((record, admitted));
+            (Ok(()), Some((record, admitted)))
         }
-        Ok(_) => say(Err(SpawnError::IdTaken)),
-        Err(error) => say(Err(SpawnError::Store(error))),
-    }
-    None
+        Ok(_) => (Err(SpawnError::IdTaken), None),
+        Err(error) => (Err(SpawnError::Store(error)), None),
+    };
+    let _ = tell.send(answer);
+    created
 }
 
 /// Ends an operation that is created late.
@@ -240,9 +230,11 @@ async fn end_if_created<R>(
 ) where
     R: Lease<Output = RecordedResponse>,
 {
-    match creating.await {
-        Ok(Created::New(record) | Created::Existing(record)) if record.token() == token => {}
-        _ => return,
+    let (Ok(Created::New(record)) | Ok(Created::Existing(record))) = creating.await else {
+        return;
+    };
+    if record.token() != token {
+        return;
     }
     let ended = retry_until_certain(runtime, Some(id), || {
         let outcome = Outcome::failed(FailureKind::Interrupted);
