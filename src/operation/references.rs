@@ -85,21 +85,31 @@ fn without_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
-                    kept.pop();
-                }
-                // A final dot segment names a folder.
-                if is_last {
-                    kept.push("");
-                }
-            }
-            segment => kept.push(segment),
+        let Some(levels) = levels_up(segment) else {
+            kept.push(segment);
+            continue;
+        };
+        kept.truncate(kept.len().saturating_sub(levels));
+        // A final dot segment names a folder.
+        if segments.peek().is_none() {
+            kept.push("");
         }
     }
     format!("/{}", kept.join("/"))
+}
+
+/// Returns how many folders a dot segment goes up; `None` for any other segment. An escaped dot
+/// is a dot (RFC 3986, section 6.2.2.2).
+fn levels_up(segment: &str) -> Option<usize> {
+    let mut rest = segment;
+    let mut dots = 0_usize;
+    while !rest.is_empty() {
+        rest = ["%2e", "%2E", "."]
+            .iter()
+            .find_map(|dot| rest.strip_prefix(dot))?;
+        dots += 1;
+    }
+    matches!(dots, 1 | 2).then(|| dots - 1)
 }
 
 /// Resolves the targets in a list of links (RFC 8288, section 3). Text from the first
@@ -202,6 +212,9 @@ mod tests {
             assert_eq!(resolved("/b/c/d;p?q", reference), expected, "{reference:?}");
         }
         assert_eq!(resolved("/reports", "42"), "/42");
+        assert_eq!(resolved("/a/b/c", "g./../%2e./../d"), "/d");
+        assert_eq!(resolved("/a/b/c", "%2E/d"), "/a/b/d");
+        assert_eq!(resolved("/a/b/c", "%2e.."), "/a/b/%2e..");
         assert_eq!(resolved("/reports/", "42"), "/reports/42");
         assert_eq!(resolved("/", "a:b/c"), "a:b/c");
         assert_eq!(resolved("/", "./a:b/c"), "/a:b/c");
