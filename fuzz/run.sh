@@ -6,6 +6,8 @@
 #     fuzz/run.sh 3600           an hour each
 #     fuzz/run.sh 3600 poll      that target alone
 #
+# With FUZZ_SEED the inputs are the same each time, as far as the time allows.
+#
 # A failing input stays in fuzz/artifacts; the command that runs it again is printed. Inputs
 # that reach new code, and the log of each target, go to fuzz/work, which is not committed.
 set -euo pipefail
@@ -38,7 +40,7 @@ run() {
   mkdir -p "$found" "fuzz/work/$1"
   echo "== fuzz $1, $3 s"
   if ! "$2/$1" "fuzz/work/$1" "fuzz/corpus/$1" -artifact_prefix="$found" -dict=fuzz/http.dict \
-    -max_len=4096 -timeout=10 -max_total_time="$3" -print_final_stats=1 >"$log" 2>&1
+    -max_len=4096 -timeout=10 -max_total_time="$3" -print_final_stats=1 ${FUZZ_SEED:+-seed="$FUZZ_SEED"} >"$log" 2>&1
   then
     tail -n 60 "$log"
     echo "== fuzz $1 failed; again: $2/$1 and the file that is named above"
