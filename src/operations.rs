@@ -1,11 +1,11 @@
 //! One object from which everything else is made.
 
+mod shutdown;
 mod spawn;
 
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, request::Parts};
-use tokio::time::timeout;
 
 use crate::{
     accept::AsyncAcceptLayer,
@@ -13,15 +13,12 @@ use crate::{
     operation::{OperationId, RecordedResponse},
     owner::ExtractOwner,
     poll::PollService,
-    run::{Dispatch, Dispatcher, Drain, DrainReport, InProcess, Recovery, RunLimits, Runtime},
+    run::{Dispatch, Dispatcher, InProcess, Recovery, RunLimits, Runtime},
     settings::SharedSettings,
-    store::{Health, Lease, LeaseConfig, Repository, Store, StoreError, Watch},
+    store::{Lease, LeaseConfig, Repository, Store, Watch},
 };
 
 pub use spawn::{Spawn, SpawnError};
-
-/// How long a store may take to answer a ping.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Operations in one store: makes the layer, the poll service and the recovery, and shuts
 /// them down.
@@ -151,22 +148,6 @@ impl<R: Store, D> Operations<R, D> {
     /// Returns a service that only reads: nothing can be canceled (405), and no poll is held.
     pub fn read_only_poll_service(&self) -> PollService<R> {
         PollService::reading(Arc::clone(&self.runtime), Arc::clone(&self.shared))
-    }
-
-    /// Reads from the store, and returns what makes it less durable than it was opened with:
-    /// a health check of a process.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be reached, or does not answer within 5 seconds.
-    pub async fn ping(&self) -> Result<Health, StoreError> {
-        let store = &self.runtime.store;
-        let id = OperationId::new();
-        let asked = timeout(PING_TIMEOUT, async {
-            store.get(&id).await?;
-            store.health().await
-        });
-        let silent = |_| Err(StoreError::unavailable("it did not answer in time"));
-        asked.await.unwrap_or_else(silent)
     }
 }
 
@@ -362,45 +343,6 @@ impl<R, D> Operations<R, D> {
     pub fn max_in_flight_per_owner(mut self, operations: usize) -> Self {
         self.own_runtime().in_flight.set_max_per_owner(operations);
         self
-    }
-
-    /// Returns the number of requests that are being accepted, pending or running.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.drain_handle().in_flight()
-    }
-
-    /// Returns the handle that shuts this down. Handles are clones of one another.
-    #[must_use]
-    pub fn drain_handle(&self) -> Drain {
-        Drain::new(Arc::clone(&self.runtime.in_flight))
-    }
-
-    /// Accepts no more requests, and waits until those in flight have ended, at most until
-    /// the deadline; see [`Drain::drain`].
-    pub async fn drain(&self, deadline: Duration) -> DrainReport {
-        self.drain_handle().drain(deadline).await
-    }
-
-    /// Waits for `signal`, then [drains](Self::drain) and logs the report. It is made for
-    /// axum's `with_graceful_shutdown`: polls are answered until the drain is over.
-    pub fn drain_on<S>(
-        &self,
-        signal: S,
-        deadline: Duration,
-    ) -> impl Future<Output = ()> + Send + use<S, R, D>
-    where
-        S: Future<Output = ()> + Send,
-    {
-        let drain = self.drain_handle();
-        async move {
-            signal.await;
-            let report = drain.drain(deadline).await;
-            match report.is_clean() {
-                true => tracing::info!(?report, "operations drained"),
-                false => tracing::warn!(?report, "operations drained, not all of them ended"),
-            }
-        }
     }
 
     fn with(mut self, change: impl FnOnce(&mut SharedSettings)) -> Self {
