@@ -3,7 +3,7 @@
 mod shutdown;
 mod spawn;
 
-use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, request::Parts};
 
