@@ -57,9 +57,9 @@ use tokio::{
 };
 use tower::BoxError;
 
-/// How many are posted before the kill, and as many after it.
+/// The number of reports that are posted before the kill, and again after it.
 const HALF: usize = 6;
-/// The largest request that the proxy keeps to repeat it, in bytes.
+/// The largest request that the proxy buffers to repeat it, in bytes.
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
 type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -67,7 +67,7 @@ type Http = Client<HttpConnector, Full<Bytes>>;
 #[derive(Parser)]
 #[command(name = "cluster")]
 struct Args {
-    /// What the nodes share: `redis://…` or `postgres://…`.
+    /// The store of both nodes: `redis://…` or `postgres://…`.
     #[arg(long, value_name = "STORE", value_parser = shared)]
     store: String,
     /// The address of both; port 0 takes a free one.
@@ -148,8 +148,8 @@ async fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Posts a report with a key, so that the proxy may post it twice, and says where its
-/// operation is.
+/// Posts a report with a key, so that the proxy may post it twice, and returns the URL of
+/// its operation.
 async fn post(http: &Http, front: &str, number: usize) -> Result<String, BoxError> {
     let key = format!("\"report {number} of cluster {}\"", process::id());
     let order = format!(r#"{{"title":"report {number}","pages":10,"page_ms":200}}"#);
@@ -160,7 +160,7 @@ async fn post(http: &Http, front: &str, number: usize) -> Result<String, BoxErro
     Ok(location?.to_str()?.to_owned())
 }
 
-/// The state in which an operation has ended. What is not there is lost.
+/// Returns the state in which an operation has ended. A missing operation is lost.
 async fn ending(http: &Http, url: &str) -> Result<String, BoxError> {
     for _ in 0..6 {
         let body = http.get(url.parse()?).await?.into_body().collect().await?;
@@ -180,7 +180,8 @@ struct Node {
 }
 
 impl Node {
-    /// Starts one. What it leaves behind when it dies is run again, twice at most.
+    /// Starts a server. Operations that it leaves behind when it dies are rerun, at most
+    /// twice.
     async fn start(store: &str, name: &str, listen: &str, runs: &Runs) -> Result<Self, BoxError> {
         let server = format!("server{}", env::consts::EXE_SUFFIX);
         let server = env::current_exe()?.with_file_name(server);
@@ -205,7 +206,7 @@ impl Node {
     }
 }
 
-/// The file in which the nodes write down what they run.
+/// The file in which the nodes record their runs.
 struct Runs(PathBuf);
 
 impl Runs {
@@ -213,14 +214,14 @@ impl Runs {
         Self(env::temp_dir().join(format!("cluster-{}.jsonl", process::id())))
     }
 
-    /// A line for each run that was begun, and for each that came to its end.
+    /// Returns a line for each run that was begun, and for each that ended.
     fn lines(&self) -> impl Iterator<Item = Value> {
         let text = fs::read_to_string(&self.0).unwrap_or_default();
         let lines = text.lines().map(serde_json::from_str);
         lines.filter_map(Result::ok).collect::<Vec<_>>().into_iter()
     }
 
-    /// Where an operation was run.
+    /// Returns the nodes that ran an operation.
     fn of(&self, location: &str) -> String {
         let id = location.rsplit('/').next();
         let lines = self
@@ -247,8 +248,8 @@ struct Proxy {
     http: Http,
 }
 
-/// Asks the nodes in turn. If one is not there the other is asked, unless the request
-/// may have been heard and must not be heard twice.
+/// Asks the nodes in turn. If one is unreachable the other is asked, unless the request may
+/// have arrived and must not arrive twice.
 async fn forward(State(proxy): State<Proxy>, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
@@ -278,7 +279,7 @@ async fn forward(State(proxy): State<Proxy>, request: Request<Body>) -> Response
     StatusCode::BAD_GATEWAY.into_response()
 }
 
-/// Drops what is of one connection alone (RFC 9110, section 7.6.1).
+/// Drops the fields of a single connection (RFC 9110, section 7.6.1).
 fn keep_end_to_end(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter();
     let named = named.flat_map(|names| names.as_bytes().split(|byte| *byte == b','));

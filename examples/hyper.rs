@@ -18,8 +18,8 @@
 //! curl -i 127.0.0.1:3000/words -d 'over HTTP/2' --http2-prior-knowledge
 //! ```
 //!
-//! Ctrl-C lets what is running finish, for ten seconds at the most, and refuses what has
-//! no answer by then.
+//! Ctrl-C lets running operations finish, for at most ten seconds, and refuses requests
+//! that have no answer by then.
 
 use std::time::Duration;
 
@@ -38,13 +38,13 @@ use tower_operations::{
     poll::PollBody,
 };
 
-/// How long what is running may take once it is time to go.
+/// The time for running operations once the shutdown begins.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long the last answers may take after that, at the least.
+/// The shortest time for the last answers after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Slow: half a second a word. All it knows of operations is how to say how far
-/// it has come, and it could leave that out.
+/// Slow: half a second a word. It reports its progress through the handle, which is
+/// optional.
 async fn count_words(
     request: Request<RequestBody<Incoming>>,
 ) -> Result<Response<BufferedBody>, hyper::Error> {
@@ -106,9 +106,10 @@ async fn main() -> Result<(), BoxError> {
     let report = loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // One that is gone already is no reason to stop.
+                // A connection that is already gone is no reason to stop.
                 let Ok((stream, _)) = accepted else {
-                    // Out of file descriptors, say: it will not help to hurry.
+                    // Out of file descriptors, for example: an immediate retry would not
+                    // help.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };

@@ -1,6 +1,6 @@
-//! The contract alone, without the layer: a queue, a worker and a result type
-//! of one's own. Only the 202, the operation with its life and the polls come
-//! from the crate.
+//! The contract alone, without the layer. The application has its own queue, worker and
+//! result type. Only the 202, the states of the operation and the polls come from the
+//! crate.
 //!
 //! Run with
 //!
@@ -50,8 +50,8 @@ struct Factors {
 
 type Store = MemoryStore<Factors>;
 
-/// What goes through the queue. Whoever holds the token may write to the
-/// operation, until somebody cancels it.
+/// A message in the queue. Everybody who holds the token may write to the operation, until
+/// it is canceled.
 struct Job {
     id: OperationId,
     token: FencingToken,
@@ -64,12 +64,12 @@ struct Desk {
     queue: mpsc::Sender<Job>,
 }
 
-/// Creates the operation, queues the job and says so, in this order: what a
-/// client holds a 202 for can be read, and will be worked on.
+/// Creates the operation, queues the job and answers, in this order: an operation whose 202
+/// was sent can be read, and will be worked on.
 ///
-/// Memory answers at once. With a store that has to be waited for, do this in a
-/// task of its own: a client that hangs up meanwhile must not leave an
-/// operation without a job.
+/// A memory store answers at once. With a store that has to be awaited, do this in a
+/// task of its own: a client that disconnects meanwhile must not leave an operation without
+/// a job.
 async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<BufferedBody> {
     let Ok(place) = desk.queue.try_reserve() else {
         return come_back("The queue is full");
@@ -108,8 +108,8 @@ async fn work(store: Store, mut queue: mpsc::Receiver<Job>) {
 
 async fn run(store: &Store, job: &Job) -> Result<(), StoreError> {
     let Job { id, token, .. } = job;
-    // Every write says whether it happened. `Lost` means that somebody has
-    // canceled the operation, `Gone` that it is there no more.
+    // Every write says whether it took place. `Lost` means that the operation was canceled,
+    // `Gone` that it no longer exists.
     let Written::Done(_) = store.start(id, *token).await? else {
         return Ok(());
     };

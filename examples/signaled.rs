@@ -1,9 +1,9 @@
-//! Validation before acceptance, in two forms: a request that is no good is
-//! answered with a 400, and there never is an operation for it.
+//! Validation before acceptance, in two forms: an invalid request is answered with a 400,
+//! and no operation is created for it.
 //!
-//! * Reports: the *handler* looks at the order, then says that it accepts.
-//! * Exports: a *layer outside* looks at the request. What it refuses never
-//!   reaches the accepting layer, and the handler knows of nothing.
+//! * Reports: the *handler* checks the order, then accepts it.
+//! * Exports: a *layer outside* checks the request. Refused requests never reach the
+//!   accepting layer, and the handler needs no change.
 //!
 //! Run with
 //!
@@ -49,12 +49,12 @@ struct Report {
     pages: u32,
 }
 
-/// The most that is printed, in pages.
+/// The longest report, in pages.
 const LONGEST: u32 = 100;
 const PER_PAGE: Duration = Duration::from_millis(200);
 
-/// Slow. What it answers before it accepts goes to the client as it is; what it
-/// answers after that is the operation's result.
+/// Slow. An answer before the call of `accept` goes to the client as it is; the answer
+/// after it is the operation's result.
 async fn render_report(extensions: Extensions, body: Bytes) -> Response {
     let report: Report = match serde_json::from_slice(&body) {
         Ok(report) => report,
@@ -65,8 +65,8 @@ async fn render_report(extensions: Extensions, body: Bytes) -> Response {
         return bad_request("Not a number of pages", detail);
     }
 
-    // When this returns the operation is there, the client has its 202, and the
-    // work goes on whatever the client does.
+    // When this returns, the operation exists, the client has its 202, and the work goes on
+    // whatever the client does.
     let operation = OperationHandle::from_extensions(&extensions);
     if operation.accept().await.is_err() {
         let retry_after = Duration::from_secs(1);
@@ -93,7 +93,7 @@ async fn export(Query(wanted): Query<Wanted>) -> String {
     format!("everything as {}\n", wanted.format)
 }
 
-/// What is the same for many routes needs no handler.
+/// A check that many routes share needs no handler.
 async fn only_known_formats(
     wanted: Result<Query<Wanted>, QueryRejection>,
     request: Request,

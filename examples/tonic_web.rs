@@ -1,6 +1,6 @@
-//! One port for all: a gRPC service, the same for browsers by gRPC-Web, slow
-//! HTTP endpoints, and their operations. The accepting layer is around the whole
-//! of it, and leaves the gRPC and gRPC-Web calls as they are, streams included.
+//! One port for a gRPC service, the same service for browsers by gRPC-Web, slow HTTP
+//! endpoints, and their operations. The accepting layer is around the whole application,
+//! and leaves the gRPC and gRPC-Web calls as they are, streams included.
 //!
 //! The gRPC service is the standard one for health. The printer is not serving
 //! while it prints.
@@ -48,7 +48,7 @@ const PER_WORD: Duration = Duration::from_millis(300);
 #[derive(Clone)]
 struct Printer {
     health: HealthReporter,
-    /// It prints one text at a time.
+    /// The printer prints one text at a time.
     busy: Arc<Mutex<()>>,
 }
 
@@ -58,8 +58,8 @@ impl Printer {
     }
 }
 
-/// Slow: some moments a word. If it is canceled, it stops early and says that the
-/// printer is free.
+/// Slow: some moments a word. If the operation is canceled, the handler stops early and
+/// reports that the printer is free.
 async fn print(State(printer): State<Printer>, extensions: Extensions, text: String) -> String {
     let canceled = OperationHandle::from_extensions(&extensions).cancellation();
     let words = text.split_whitespace().count();
@@ -82,9 +82,8 @@ async fn app() -> Router {
         busy: Arc::default(),
     };
     printer.set(ServingStatus::Serving).await;
-    // gRPC-Web is around the gRPC service alone, for it refuses HTTP/1.1 that is
-    // not gRPC-Web. And what nobody knows is a 404 here, which gRPC clients take
-    // for unimplemented.
+    // gRPC-Web is around the gRPC service alone, since it refuses HTTP/1.1 that is not
+    // gRPC-Web. An unknown path is a 404 here, which gRPC clients take for unimplemented.
     let grpc = Routes::new(health)
         .into_axum_router()
         .reset_fallback()
@@ -97,8 +96,9 @@ async fn app() -> Router {
         // There are no owners here, so everybody may list, poll and cancel everything.
         .nest_service("/operations", PollService::new(store.clone()).listing())
         .merge(grpc)
-        // gRPC is told by its `Content-Type`, the operations by their path. On
-        // the routes only, since a `POST` to nowhere is a 404 and no operation.
+        // gRPC is recognized by its `Content-Type`, the operations by their path. The layer
+        // is on the routes only, since a `POST` to an unknown path is a 404 and no
+        // operation.
         .route_layer(AsyncAcceptLayer::new(store))
 }
 

@@ -1,11 +1,9 @@
-//! The usual layers of tower-http around an application that accepts: which
-//! order is right, and why. The application is at the end of this file; the
-//! reasons are beside each layer.
+//! The usual layers of tower-http around an accepting application: the right order, and
+//! the reasons for it beside each layer. The application is at the end of this file.
 //!
-//! Two things decide. A layer sees what the layers inside of it answer, so the
-//! request's id and CORS are outside of all that may refuse. And what is outside
-//! of the accepting layer sees only the 202: it cannot cut, catch or compress
-//! the work.
+//! Two facts decide. A layer sees the answers of the layers inside of it, so the
+//! request's id and CORS are outside of all layers that may refuse. A layer outside of
+//! the accepting layer sees only the 202: it cannot limit, catch or compress the work.
 //!
 //! Run with
 //!
@@ -59,13 +57,13 @@ use tower_operations::{AsyncAcceptLayer, Idempotency, MemoryStore, PollService};
 use tracing::{Level, Span, field::Empty, info_span};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Less than the time-out, for polls and for `Prefer: wait`: what is held is an answer
-/// that is waited for, and a call that the time-out cuts before it is accepted is dropped.
+/// Less than the time-out, for polls and for `Prefer: wait`: a held answer counts as
+/// waiting, and a call that the time-out cuts before it is accepted is dropped.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// In bytes, of a body that is accepted.
+/// The largest body of an accepted request, in bytes.
 const ACCEPTED_BODY: u64 = 256 * 1024;
-/// In bytes, of any body.
+/// The largest body of any request, in bytes.
 const ANY_BODY: usize = 1024 * 1024;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -90,8 +88,8 @@ struct Report {
     request_id: String,
 }
 
-/// Slow. The span of the request does not follow it into the background, its
-/// headers do: the request's id is still there to log by.
+/// Slow. The span of the request does not follow it into the background, but its headers
+/// do: the id of the request is still there for the log.
 async fn render(
     headers: HeaderMap,
     body: String,
@@ -111,8 +109,7 @@ async fn render(
     Ok((cookie, Json(report)))
 }
 
-/// Names the request in the log. It has a span of its own, which ends with the
-/// 202; the work has another.
+/// Creates the span of a request. It ends with the 202; the work has a span of its own.
 fn span_of<B>(request: &Request<B>) -> Span {
     let request_id = request.headers().get(&X_REQUEST_ID);
     info_span!(
@@ -121,7 +118,7 @@ fn span_of<B>(request: &Request<B>) -> Span {
         path = request.uri().path(),
         request_id = request_id.and_then(|id| id.to_str().ok()),
         headers = ?request.headers(),
-        // That of its 202.
+        // The operation of the 202.
         operation.id = Empty,
     )
 }
@@ -132,7 +129,7 @@ fn cors() -> CorsLayer {
             "https://app.example.com",
         )]))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        // What a script may send.
+        // The fields that a script may send.
         .allow_headers([
             AUTHORIZATION,
             CONTENT_TYPE,
@@ -140,10 +137,10 @@ fn cors() -> CorsLayer {
             IF_NONE_MATCH,
             PREFER.clone(),
             IDEMPOTENCY_KEY.clone(),
-            // By an event stream that goes on where it broke off.
+            // Sent by an event stream that reconnects.
             LAST_EVENT_ID.clone(),
         ])
-        // What a script may read. Without `Location` it would never find its
+        // The fields that a script may read. Without `Location` it would never find its
         // operation, nor the next page of a list without `Link`.
         .expose_headers([
             LOCATION,
@@ -159,14 +156,13 @@ fn cors() -> CorsLayer {
 fn app() -> Router {
     let store = MemoryStore::new(); // gone with the process
     let accept = AsyncAcceptLayer::new(store.clone())
-        // Less than what the layer outside lets in, by more than the 64 KiB that
-        // the accepting layer reads on: so it is this one that answers, with a
-        // problem.
+        // Below the limit of the outer layer by more than the 64 KiB that the accepting
+        // layer reads in excess, so that the accepting layer answers, with a problem.
         .body_limit(ACCEPTED_BODY)
         .max_wait(LONGEST_WAIT)
-        // What scripts may send is honoured.
+        // Honours the field that scripts may send.
         .idempotency(Idempotency::optional().max_wait(LONGEST_WAIT))
-        // This is what bounds the work. A time-out outside bounds the accepting.
+        // Bounds the work. A time-out outside bounds only the time until the 202.
         .running_timeout(Duration::from_secs(60));
     // There are no owners here, so everybody may list, poll and cancel everything.
     let polls = PollService::new(store).listing().max_wait(LONGEST_WAIT);
@@ -177,14 +173,14 @@ fn app() -> Router {
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
             COOKIE,
-            // Whoever knows it gets what it stands for.
+            // Everybody who knows the key gets the answer that it names.
             IDEMPOTENCY_KEY.clone(),
         ]))
-        // Before the span that names it, and before the accepting layer, which
-        // keeps the request for the work.
+        // Before the span that names the id, and before the accepting layer, which keeps
+        // the request for the work.
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        // Outside of all that answers: every answer is logged, those of the
-        // layers below as well. Of what is accepted it sees the 202.
+        // Outside of every layer that answers, so that every answer is logged. Of an
+        // accepted request it sees the 202.
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span_of)
@@ -194,30 +190,29 @@ fn app() -> Router {
                         .include_headers(true),
                 ),
         )
-        // Inside of the trace, since a response passes from the inside to the
-        // outside.
+        // Inside of the trace, since a response passes from the inside to the outside.
         .layer(SetSensitiveResponseHeadersLayer::new([SET_COOKIE]))
-        // Outside of all that answers, too: it is on a 504 as on a 202. A result
-        // gets the id of the request that fetches it.
+        // Outside of every layer that answers as well: the id is on a 504 as on a 202. A
+        // result gets the id of the request that fetches it.
         .layer(PropagateRequestIdLayer::x_request_id())
-        // Outside of what refuses, or a script could not tell a 413 from a
-        // broken connection. Answers preflights itself: they are never accepted
-        // (nor would they be further inside: `OPTIONS` passes through).
+        // Outside of every layer that refuses, or a script could not tell a 413 from a
+        // broken connection. Preflights are answered here: they are never accepted (nor
+        // would they be further inside: `OPTIONS` passes through).
         .layer(cors())
-        // Outside of the accepting layer: what is recorded is not compressed,
-        // and each client gets what it accepts. Event streams are left alone,
-        // and so is what has a `Content-Encoding` already.
+        // Outside of the accepting layer: recorded results are not compressed, and each
+        // client gets an encoding that it accepts. Event streams are left alone, and so are
+        // answers with a `Content-Encoding`.
         .layer(CompressionLayer::new())
-        // For handlers that are not accepted. A panic of one that is ends its
+        // For handlers that are not accepted. A panic of an accepted handler ends its
         // operation, and is not seen here.
         .layer(CatchPanicLayer::new())
-        // Bounds the time until an answer begins. The work is in a task of its
-        // own and goes on; an event stream has begun.
+        // Bounds the time until an answer begins. The work is in a task of its own and goes
+        // on; an event stream has begun.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             TIMEOUT,
         ))
-        // Guards what is not accepted as well.
+        // Also guards requests that are not accepted.
         .layer(RequestBodyLimitLayer::new(ANY_BODY));
 
     Router::new()
@@ -225,8 +220,8 @@ fn app() -> Router {
         .route(
             "/archives",
             post(render)
-                // Inside: what is recorded is compressed. That takes less room
-                // in the store, but every client gets it, whatever it accepts.
+                // Inside: recorded results are compressed. That takes less room in the
+                // store, but every client gets that encoding, whatever it accepts.
                 .route_layer(CompressionLayer::new())
                 .route_layer(accept),
         )

@@ -20,12 +20,11 @@ use crate::{
 
 pub use spawn::{Spawn, SpawnError};
 
-/// Operations in one store: makes the layer, the poll service and the recovery, and shuts
-/// them down.
+/// Operations in one store: creates the layer, the poll service and the recovery, and
+/// shuts them down.
 ///
-/// The settings that these have in common are set here and nowhere else, so that they
-/// cannot disagree: the store, the lease, the owner, the dialect, the URLs, and the bounds
-/// on what is in flight.
+/// Their common settings are set only here, so that they cannot disagree: the store, the
+/// lease, the owner, the dialect, the URLs, and the bounds on requests in flight.
 ///
 /// ```
 /// # async fn serve(listener: tokio::net::TcpListener, signal: tokio::sync::oneshot::Receiver<()>) -> Result<(), Box<dyn std::error::Error>> {
@@ -105,8 +104,8 @@ impl<R, D: Dispatch> Operations<R, D> {
 }
 
 impl<R: Lease<Output = RecordedResponse>, D: Dispatch> Operations<R, D> {
-    /// Returns the task that dispatches again what no worker has claimed in time, and what
-    /// was held by a worker that died. It has to be spawned. An operation is started at most
+    /// Returns the task that dispatches operations again that no worker has claimed in time,
+    /// or whose worker has died. The task has to be spawned. An operation is started at most
     /// `attempts` times, on any workers; after that it fails as `attempts-exhausted`. With
     /// more than one attempt every request has to bear being run twice.
     ///
@@ -121,7 +120,7 @@ impl<R: Lease<Output = RecordedResponse>, D: Dispatch> Operations<R, D> {
 
 impl<R: Lease<Output = RecordedResponse>> Operations<R> {
     /// Returns the task that ends, or [runs again](Recovery::rerun_with), the operations of
-    /// nodes that died, and deletes what has expired. It has to be spawned.
+    /// nodes that died, and deletes expired operations. The task has to be spawned.
     pub fn recovery(&self) -> Recovery<R> {
         Recovery::new(Arc::clone(&self.runtime), self.limits)
     }
@@ -200,21 +199,22 @@ impl<R, D> Operations<R, D> {
         Ok(self)
     }
 
-    /// Makes `Location` absolute by the scheme and the host that a proxy says in
-    /// `Forwarded` (RFC 7239), for requests from a proxy that is trusted: by its address, for
-    /// example, or by a secret that it adds. Of several elements the last one counts, which
-    /// the nearest proxy added. A host without a scheme has the scheme of the
+    /// Makes `Location` absolute by the scheme and the host in `Forwarded` (RFC 7239), for
+    /// requests from a trusted proxy. `trusted` recognizes the proxy by its address, for
+    /// example, or by a secret that it adds. The last of several elements counts, which the
+    /// nearest proxy added. A host without a scheme has the scheme of the
     /// [public URL](Self::public_url). Without a valid host, and for the path, the public URL
     /// is used.
     ///
-    /// To trust everybody is to let clients choose where others are sent.
+    /// Do not trust every request: clients could then choose where other clients are sent.
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         let (by, trusted) = (ForwardingHeader::Standard, Arc::new(trusted));
         self.with(|shared| shared.locator.set_trusted(by, trusted))
     }
 
-    /// The same for a proxy that says it in `X-Forwarded-Proto` and `X-Forwarded-Host`.
-    /// One of the two can be trusted, not both: a client may send the other.
+    /// Makes `Location` absolute like [`trust_forwarded`](Self::trust_forwarded), by
+    /// `X-Forwarded-Proto` and `X-Forwarded-Host`. Only one of the two settings can be used,
+    /// since a client may send the header of the other.
     pub fn trust_x_forwarded(
         self,
         trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
@@ -235,7 +235,7 @@ impl<R, D> Operations<R, D> {
         self.with(|shared| shared.locator.set_hook(Arc::new(location)))
     }
 
-    /// Sets when clients are asked to come back;
+    /// Sets the `Retry-After` of answers;
     /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter) by default. It is also
     /// sent with a 503.
     pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
@@ -251,11 +251,11 @@ impl<R, D> Operations<R, D> {
         self.with(|shared| shared.replay = shared.replay.clone().keeping(keep))
     }
 
-    /// Changes the header of each replayed response: `change` gets what was recorded, and
-    /// the fields that are sent for it.
+    /// Changes the header of each replayed response: `change` gets the recorded response,
+    /// and the fields that are sent for it.
     ///
-    /// What users have made is replayed from the origin of the operations. So that no
-    /// browser shows it there, have it saved:
+    /// Content that users have made is replayed from the origin of the operations. To keep
+    /// browsers from showing it there, send it as an attachment:
     ///
     /// ```
     /// use http::{HeaderValue, header::CONTENT_DISPOSITION};
@@ -323,8 +323,8 @@ impl<R, D> Operations<R, D> {
     /// [dispatched](Self::dispatching) does not count once it is in the queue.
     ///
     /// Each may hold a request body in memory, so this number times the
-    /// [`body_limit`](AsyncAcceptLayer::body_limit) can be asked of the process: set both to
-    /// what it has.
+    /// [`body_limit`](AsyncAcceptLayer::body_limit) may be needed by the process: set both
+    /// to the memory that is available.
     ///
     /// # Panics
     /// As [`lease`](Self::lease).

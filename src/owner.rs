@@ -11,16 +11,17 @@ use crate::store::Owner;
 /// `None` is nobody, not everybody: an operation without an owner is seen only by requests
 /// without an owner.
 ///
-/// A closure is one, and keeps owners in the store as it names them: whoever can read the
-/// store can read them. A [`HmacOwner`] keeps them as keyed hashes.
+/// A closure implements this trait, and keeps owners in the store as it names them:
+/// everybody who can read the store can read them. A [`HmacOwner`] keeps them as keyed
+/// hashes.
 ///
 /// Take the owner from what an outer layer has verified (an extension, for example), and
 /// from a bare header only where a gateway sets it.
 pub trait ExtractOwner: Send + Sync + 'static {
-    /// The owner of the operation that this request becomes.
+    /// Returns the owner of the operation that this request becomes.
     fn owner(&self, parts: &Parts) -> Option<Owner>;
 
-    /// Whether an operation of `owner` is there for this request.
+    /// Returns whether this request may see an operation of `owner`.
     fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
         self.owner(parts).as_ref() == owner
     }
@@ -51,15 +52,15 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F 
 #[derive(Clone)]
 pub struct HmacOwner<F> {
     owner: F,
-    /// The first one is the one to create with.
+    /// New operations are created with the first key.
     keys: Vec<Hmac<Sha256>>,
 }
 
-/// What stands before the digest: another function would have another name.
+/// The prefix of the digest. Another function would have another prefix.
 const SCHEME: &str = "hmac-sha256:";
 
 impl<F: Fn(&Parts) -> Option<Owner>> HmacOwner<F> {
-    /// Keeps what `owner` returns under `key`, of any length.
+    /// Creates an extractor that keeps what `owner` returns under `key`, of any length.
     #[must_use]
     pub fn new(key: impl AsRef<[u8]>, owner: F) -> Self {
         let keys = vec![hmac(key)];
@@ -97,7 +98,7 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for Hm
                     return false;
                 };
                 self.keys.iter().any(|key| {
-                    // In constant time.
+                    // Compared in constant time.
                     key.clone()
                         .chain_update(asks.as_str())
                         .verify_slice(&kept)

@@ -1,4 +1,4 @@
-//! The settings that a layer and a poll service have in common.
+//! The settings that a layer and a poll service share.
 
 use std::{
     fmt,
@@ -16,8 +16,9 @@ use crate::{
     store::Owner,
 };
 
-/// What the services of one [`Operations`](crate::Operations) agree on: the owner of a
-/// request, the words and URLs of answers, and what a replay repeats.
+/// The common settings of the services of one [`Operations`](crate::Operations): the
+/// owner of a request, the wording and URLs of answers, and the header fields that a replay
+/// repeats.
 #[derive(Clone)]
 pub(crate) struct SharedSettings {
     pub(crate) owner: Option<Arc<dyn ExtractOwner>>,
@@ -25,23 +26,24 @@ pub(crate) struct SharedSettings {
     pub(crate) locator: Locator,
     pub(crate) retry_after: Arc<dyn RetryAfter>,
     pub(crate) replay: Replay,
-    /// A wrong public path was logged.
+    /// Whether a wrong public path was logged.
     said: Arc<AtomicBool>,
 }
 
 impl SharedSettings {
-    /// The owner of the operation that a request makes, or asks for.
+    /// Returns the owner of the operation that a request creates or asks for.
     pub(crate) fn owner(&self, parts: &Parts) -> Option<Owner> {
         self.owner.as_ref().and_then(|owner| owner.owner(parts))
     }
 
-    /// The same for a bound per owner; `None` if the application does not know owners.
+    /// Returns the owner to whom a bound per owner applies; `None` if the application knows
+    /// no owners.
     pub(crate) fn known_owner(&self, parts: &Parts) -> Option<Option<Owner>> {
         Some(self.owner.as_ref()?.owner(parts))
     }
 
-    /// Whether a request may see an operation of `owner`. Without known owners, it may see
-    /// those that have none.
+    /// Returns whether a request may see an operation of `owner`. Without known owners, a
+    /// request may see operations without an owner.
     pub(crate) fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
         match &self.owner {
             Some(extract) => extract.owns(parts, owner),
@@ -50,7 +52,7 @@ impl SharedSettings {
     }
 
     /// Logs once that `Location` may lead nowhere: a layer below a nested router has
-    /// accepted a request, and nobody has said where the operations are.
+    /// accepted a request, and no public path was set.
     pub(crate) fn accepted_below(&self, original: &Uri, seen: &Uri) {
         let prefix = original.path().strip_suffix(seen.path());
         if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty())
@@ -67,7 +69,7 @@ impl SharedSettings {
     }
 
     /// Logs once that `Location` leads nowhere: operations are polled at another path, and
-    /// nobody has said where they are.
+    /// no public path was set.
     pub(crate) fn polled_at(&self, mount: &str) {
         let location = self.locator.at();
         if mount != location && self.is_first_to_say() {

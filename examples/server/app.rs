@@ -1,4 +1,4 @@
-//! The application that a command line makes.
+//! The application for a command line.
 
 use std::{io, net::SocketAddr, process};
 
@@ -21,16 +21,16 @@ use crate::{
     stores::StoreKind,
 };
 
-/// Whose a request is, as a gateway in front of this would say; without the
-/// header, nobody's. Every byte counts, text or not.
+/// The owner of a request, from the header that a gateway in front of this sets; without
+/// the header, nobody. Every byte counts, text or not.
 fn tenant(parts: &Parts) -> Option<Owner> {
     let tenant = parts.headers.get("x-tenant")?;
     Some(Owner::new(tenant.as_bytes().escape_ascii().to_string()))
 }
 
 impl Args {
-    /// The application, and what shuts it down. What dead nodes have left behind
-    /// is looked after from now on.
+    /// Builds the application, and the handle that shuts it down. From now on a recovery
+    /// looks after the operations of dead nodes.
     pub(crate) async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
         #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
         if let Some(queue) = &self.queue {
@@ -63,7 +63,7 @@ impl Args {
         Ok((app, operations.drain_handle()))
     }
 
-    /// The same, where what is accepted is run by workers elsewhere.
+    /// Builds the same application, whose accepted requests are run by workers elsewhere.
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
     async fn front(&self, queue: &QueueUrl, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
         let attempts = match self.on_interrupted {
@@ -101,7 +101,7 @@ impl Args {
         self.base_url.is_some() || self.dialect.is_absolute()
     }
 
-    /// What the layer and the poll service agree on, wherever requests run.
+    /// The settings that the layer and the poll service share, wherever requests run.
     fn operations<D>(
         &self,
         operations: Operations<AnyStore, D>,
@@ -124,7 +124,7 @@ impl Args {
         }
     }
 
-    /// What is the route's own.
+    /// The settings of the route.
     fn route<D>(&self, layer: AsyncAcceptLayer<AnyStore, D>) -> AsyncAcceptLayer<AnyStore, D> {
         let dialect = self.dialect;
         let layer = layer
@@ -146,7 +146,7 @@ impl Args {
         }
     }
 
-    /// The service behind the layer, and the window beside it.
+    /// The service behind the layer, and the poll service beside it.
     fn mounted<D>(
         &self,
         layer: AsyncAcceptLayer<AnyStore, D>,
@@ -173,8 +173,8 @@ impl Args {
         let concurrency = self
             .concurrency
             .map(|most| ConcurrencyLimitLayer::new(most as usize));
-        // The layer is around the service itself, so what is waiting for the
-        // limit is seen as pending, and only what is posted can be accepted.
+        // The layer is around the service itself, so that requests which wait for the limit
+        // are shown as pending, and only posted requests can be accepted.
         let reports = ServiceBuilder::new()
             .layer(HandleErrorLayer::new(reports::out_of_order))
             .layer(layer)
@@ -189,7 +189,7 @@ impl Args {
     }
 }
 
-/// Why there is no application.
+/// The reason why there is no application.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoApp {
     #[error("invalid value for '--base-url <URL>': {0}")]

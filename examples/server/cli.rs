@@ -25,19 +25,19 @@ pub(crate) struct Args {
         arg(conflicts_with("queue"))
     )]
     pub(crate) store: StoreKind,
-    /// Hands accepted reports off to the workers of this queue: `postgres://…` or
+    /// Dispatches accepted reports to the workers of this queue: `postgres://…` or
     /// `redis://…`.
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
     #[arg(long, value_name = "URL")]
     pub(crate) queue: Option<QueueUrl>,
-    /// How long a report may be in the queue before it is handed off again.
+    /// How long a report may be in the queue before it is dispatched again.
     #[cfg(all(feature = "apalis", feature = "postgres", feature = "redis"))]
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = some_seconds)]
     pub(crate) claimed_within: Duration,
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
     pub(crate) node: String,
-    /// How long a node may be silent before others take over what it runs. With
+    /// How long a node may be silent before others reclaim what it runs. With
     /// `--queue` it only says how soon what a worker has left behind is found, and is
     /// 10 unless said.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
@@ -46,9 +46,8 @@ pub(crate) struct Args {
         arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))
     )]
     pub(crate) lease: Duration,
-    /// What becomes of operations whose node has died: they `fail`, or they are
-    /// run again, N times in all (`rerun:N`). With `--queue` they are run 3 times in
-    /// all, unless said.
+    /// The policy for operations whose node has died: they `fail`, or they are run again, N
+    /// times in all (`rerun:N`). With `--queue` they are run 3 times in all, unless said.
     #[arg(long, value_name = "POLICY", default_value = "fail")]
     #[cfg_attr(
         all(feature = "apalis", feature = "postgres", feature = "redis"),
@@ -58,12 +57,12 @@ pub(crate) struct Args {
     /// A file to which a line is added whenever a report is begun, ended or dropped.
     #[arg(long, value_name = "PATH")]
     pub(crate) runs: Option<PathBuf>,
-    /// How operations are spoken on the wire, and so by which paths reports are
-    /// ordered and polled.
+    /// The dialect of the answers, which also sets the paths by which reports are ordered
+    /// and polled.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     pub(crate) dialect: DialectKind,
-    /// When a request is answered with a 202: `always`, `when_preferred` (only with
-    /// `Prefer: respond-async`), `when_signaled` (once the order has been read), or
+    /// When a request is answered with a 202: `always`, `preferred` (only with
+    /// `Prefer: respond-async`), `signaled` (once the order has been read), or
     /// `after:SECONDS` (if its answer takes longer than that).
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pub(crate) accept: Acceptance,
@@ -101,12 +100,12 @@ pub(crate) struct Args {
     /// The largest response body that is recorded.
     #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
     pub(crate) result_limit: u64,
-    /// How long a drain waits for what is running.
+    /// How long a drain waits for running operations.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) drain: Duration,
 }
 
-/// A lease or a time-out of no time is over before anything is done.
+/// A lease or a time-out of zero would be over before anything is done.
 pub(crate) fn some_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("expected more than 0 seconds".into()),

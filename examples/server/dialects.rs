@@ -1,5 +1,4 @@
-//! How operations are spoken on the wire, and what else the clients of that dialect
-//! call.
+//! The dialects of the server, and the other endpoints that their clients call.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -51,7 +50,7 @@ impl DialectKind {
         }
     }
 
-    /// Where its clients look for operations.
+    /// The path at which its clients look for operations.
     pub(crate) fn operations_at(self) -> &'static str {
         match self {
             Self::Google => "/v1/operations",
@@ -61,21 +60,21 @@ impl DialectKind {
         }
     }
 
-    /// Whether some of its clients need absolute URLs.
+    /// Returns whether some of its clients need absolute URLs.
     pub(crate) fn is_absolute(self) -> bool {
         self != Self::Plain
     }
 
-    /// Which requests go asynchronous.
+    /// Returns whether a request is accepted.
     pub(crate) fn accepts(self, parts: &Parts) -> bool {
         match self {
-            // What is exported is asked for.
+            // Exports are requested with `GET`.
             Self::Fhir => parts.method == Method::GET,
             _ => accepts_by_default(parts),
         }
     }
 
-    /// What its clients may bring along to be recognised.
+    /// The ways in which its clients may mark a repeated request.
     pub(crate) fn idempotency(self, rules: Option<Idempotency>) -> Option<Idempotency> {
         match self {
             // `Operation-Id`
@@ -84,12 +83,12 @@ impl DialectKind {
         }
     }
 
-    /// Whether it has a list that its clients count on.
+    /// Returns whether its clients rely on a list.
     pub(crate) fn lists(self) -> bool {
         matches!(self, Self::Google | Self::Ogc | Self::Durable | Self::Ipa)
     }
 
-    /// How its clients order a report.
+    /// The form in which its clients order a report.
     pub(crate) fn orders(self, base_url: &str) -> Orders {
         match self {
             Self::Ogc => Orders::Inputs,
@@ -101,7 +100,7 @@ impl DialectKind {
         }
     }
 
-    /// The service at the paths that its clients call.
+    /// Mounts the service at the paths that its clients call.
     pub(crate) fn mount<S, R>(self, app: Router, reports: S) -> Router
     where
         S: Service<Request<axum::body::Body>, Response = R, Error = std::convert::Infallible>
@@ -129,7 +128,7 @@ impl DialectKind {
     }
 }
 
-/// The URL by which this machine knows a server that listens there.
+/// The URL of a server on this machine.
 pub(crate) fn local_url(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!("http://localhost:{}", address.port()),
@@ -163,7 +162,7 @@ fn link(rel: &str, href: &str) -> Value {
     json!({"rel": rel, "type": "application/json", "href": href})
 }
 
-/// Where a client of OGC API begins.
+/// The landing page for clients of OGC API.
 async fn landing() -> Json<Value> {
     let rel = |name| format!("http://www.opengis.net/def/rel/ogc/1.0/{name}");
     Json(json!({
@@ -178,7 +177,7 @@ async fn landing() -> Json<Value> {
     }))
 }
 
-/// There is a list of jobs, but the class *Job list* has filters that it does not take.
+/// There is a list of jobs, but without the filters of the class *Job list*.
 async fn conformance() -> Json<Value> {
     let classes = ["core", "json", "dismiss"];
     let uris = classes
@@ -218,7 +217,7 @@ pub(crate) struct Title {
     title: String,
 }
 
-/// The file that an export leads to.
+/// The exported file.
 async fn patients(Query(Title { title }): Query<Title>) -> Response<axum::body::Body> {
     let patient = json!({"resourceType": "Patient", "id": "1", "name": [{"text": title}]});
     (

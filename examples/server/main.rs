@@ -1,5 +1,4 @@
-//! Everything under one command line: for people, for scripts and for
-//! measuring.
+//! A server with all settings on its command line, for people, scripts and benchmarks.
 //!
 //! Run with
 //!
@@ -29,7 +28,7 @@
 //! curl -i 127.0.0.1:3000/reports -d 'this is no JSON'
 //! ```
 //!
-//! With `--accept preferred`, `when_signaled` or `after:SECONDS`, `--idempotency optional`
+//! With `--accept preferred`, `signaled` or `after:SECONDS`, `--idempotency optional`
 //! or `required`, and `--list`:
 //!
 //! ```not_rust
@@ -49,14 +48,14 @@
 //! curl -i '127.0.0.1:3000/$export?title=Q3' -H 'prefer: respond-async'                fhir
 //! ```
 //!
-//! The header `x-tenant` says whose a request is. What is a tenant's is there for
-//! that tenant alone.
+//! The header `x-tenant` names the owner of a request. A tenant sees only its own
+//! operations.
 //!
-//! With `--queue postgres://…` or `redis://…` what is accepted is not run here but by
+//! With `--queue postgres://…` or `redis://…` accepted requests are not run here but by
 //! `workers worker` processes on that queue (see `examples/workers`).
 //!
-//! SIGTERM or Ctrl-C drains: no new work is taken, what is running may finish,
-//! polls are answered meanwhile. A second one does not wait.
+//! SIGTERM or Ctrl-C drains: no new work is accepted, running operations may finish,
+//! and polls are answered meanwhile. A second signal ends the process at once.
 
 mod app;
 mod cli;

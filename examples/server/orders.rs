@@ -1,4 +1,4 @@
-//! Which report is asked for, in the words of each dialect.
+//! Parsing the order of a report in each dialect.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::BoxError;
 
-/// The report that is asked for, and how it is to end.
+/// The ordered report, and how its rendering is to end.
 #[derive(Deserialize)]
 pub(crate) struct Order {
     pub(crate) title: String,
@@ -51,7 +51,7 @@ fn one() -> u32 {
     1
 }
 
-/// How an order arrives, and how a report is handed out.
+/// The form of an order, and of the report.
 #[derive(Clone)]
 pub(crate) enum Orders {
     /// As JSON.
@@ -60,7 +60,7 @@ pub(crate) enum Orders {
     Inputs,
     /// As JSON, or as JSON text in a JSON string.
     Text,
-    /// As parameters. The report is a manifest of what was exported.
+    /// As parameters. The report is a manifest of the exported files.
     Export { base_url: Arc<str> },
 }
 
@@ -79,7 +79,7 @@ impl Orders {
                 Err(_) => serde_json::from_slice(body)?,
             },
             Self::Export { .. } => {
-                // The clients of the standard do not say what it is called.
+                // Clients of the standard do not send a title.
                 let mut query = query.unwrap_or_default().to_owned();
                 if !query.split('&').any(|pair| pair.starts_with("title=")) {
                     query.push_str("&title=export");

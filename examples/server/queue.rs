@@ -13,14 +13,14 @@ use tower_operations::{
 
 use crate::stores::StoreKind;
 
-/// What the engine calls it.
+/// The name of the queue in the engine.
 const QUEUE: &str = "reports";
-/// A worker that was silent so often, for so long each time, has died. The store has a
-/// lease for that, so this only decides when the engine gives up waiting.
+/// A worker that was silent for this many intervals has died. The store has a lease for
+/// that, so this only decides when the engine gives up waiting.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const MISSED: usize = 5;
-/// One at a time: a worker whose places are taken would hold the others back, and not
-/// say that it lives while it does.
+/// One at a time: a worker without free places would hold back the other tasks, and would
+/// not report meanwhile that it lives.
 const BATCH: usize = 1;
 
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl FromStr for QueueUrl {
     }
 }
 
-/// A queue that is there.
+/// A connected queue.
 #[derive(Clone)]
 pub(crate) enum Queue {
     Postgres(PostgresStorage<ApalisTask>),
@@ -49,7 +49,7 @@ pub(crate) enum Queue {
 }
 
 impl QueueUrl {
-    /// The store at the same place.
+    /// Returns the store at the same place.
     pub(crate) fn store(&self) -> StoreKind {
         match self {
             Self::Postgres(url) => StoreKind::Postgres(url.clone()),
@@ -57,7 +57,7 @@ impl QueueUrl {
         }
     }
 
-    /// The queue, set up where it is not there yet.
+    /// Connects to the queue, and sets it up if it does not exist yet.
     pub(crate) async fn connect(&self) -> Result<Queue, BoxError> {
         Ok(match self {
             Self::Postgres(url) => {
@@ -84,7 +84,7 @@ impl QueueUrl {
     }
 }
 
-/// Puts reports into either.
+/// The sender of reports into either queue.
 pub(crate) enum IntoQueue {
     Postgres(ApalisDispatch<PostgresStorage<ApalisTask>>),
     Redis(ApalisDispatch<RedisStorage<ApalisTask>>),

@@ -1,5 +1,4 @@
-//! A slow service. It knows nothing of the layer but the handle by which it
-//! says how far it has come.
+//! A slow service. It uses only the handle of the crate, to report its progress.
 
 use std::{error::Error, fmt::Display, time::Duration};
 
@@ -36,7 +35,7 @@ pub(crate) struct Renderer {
     pub(crate) orders: Orders,
     /// In bytes.
     pub(crate) body_limit: usize,
-    /// Whether an order that is no good is answered before the request is accepted.
+    /// Whether an invalid order is answered before the request is accepted.
     pub(crate) signals: bool,
     pub(crate) runs: Runs,
 }
@@ -140,8 +139,8 @@ fn problem(problem: Problem) -> Response<Body> {
     problem.into_response().map(Body::new)
 }
 
-/// The answer to a request that was not accepted and met an error. Of one that
-/// was, the error is an outcome of its operation.
+/// The answer to a request that met an error and was not accepted. The error of an accepted
+/// request is an outcome of its operation.
 pub(crate) async fn out_of_order(error: OutOfOrder) -> Response<Body> {
     problem(Problem::new(StatusCode::INTERNAL_SERVER_ERROR).with_detail(error.to_string()))
 }

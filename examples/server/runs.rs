@@ -1,4 +1,4 @@
-//! An account of what was run, for whoever wants to know whether it was once.
+//! A record of all runs, to check that each operation was run once.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,8 +11,7 @@ use std::{
 use serde::Serialize;
 use tower_operations::OperationHandle;
 
-/// Where runs are written down, a line of JSON each time one begins, ends or is
-/// dropped.
+/// The file of runs: a line of JSON whenever a run begins, ends or is dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Runs(Option<Arc<Book>>);
 
@@ -39,7 +38,7 @@ impl Runs {
         Ok(Self(Some(Arc::new(Book { file, node }))))
     }
 
-    /// A run begins; it ends, or is dropped before that.
+    /// Records the begin of a run, which ends or is dropped later.
     pub(crate) fn begin(&self, operation: &OperationHandle, title: &str) -> Run {
         let run = Run {
             runs: self.clone(),
@@ -52,7 +51,7 @@ impl Runs {
     }
 }
 
-/// A run that goes on.
+/// A run in progress.
 pub(crate) struct Run {
     runs: Runs,
     operation: OperationHandle,
@@ -66,7 +65,7 @@ impl Run {
         self.note("end");
     }
 
-    /// In one write each: several processes may write to the file.
+    /// Written in one call: several processes may write to the file.
     fn note(&self, event: &str) {
         let Some(book) = &self.runs.0 else { return };
         let (operation, title) = (&self.operation, &self.title);

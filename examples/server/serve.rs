@@ -1,4 +1,4 @@
-//! A process that listens, and how it is shut down.
+//! A listening process, and its shutdown.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use tower_operations::DrainReport;
 
 use crate::{app::NoApp, cli::Args};
 
-/// How long the last answers may take after the drain, at the least.
+/// The shortest time for the last answers after the drain.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Logs to standard error.
@@ -31,7 +31,7 @@ pub(crate) fn log() {
         .init();
 }
 
-/// How the process ends: an error is told on standard error, with what caused it.
+/// Prints an error with its causes to standard error, and returns the exit code.
 pub(crate) fn exit(ended: Result<(), BoxError>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
@@ -40,7 +40,7 @@ pub(crate) fn exit(ended: Result<(), BoxError>) -> ExitCode {
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors name what caused them themselves.
+        // Some errors already name their cause.
         if !said.contains(&text) {
             said = format!("{said}: {text}");
         }
@@ -50,8 +50,7 @@ pub(crate) fn exit(ended: Result<(), BoxError>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves until it has been drained. `command` is what is named where the arguments are
-/// no good together.
+/// Serves until the drain is over. `command` reports arguments that conflict.
 pub(crate) async fn serve(args: &Args, mut command: Command) -> Result<(), BoxError> {
     let listener = TcpListener::bind(args.listen)
         .await
@@ -86,14 +85,14 @@ pub(crate) async fn serve(args: &Args, mut command: Command) -> Result<(), BoxEr
         () = signals.next() => return Err("stopped before the drain was over".into()),
     };
     let _ = stop.send(());
-    // What came meanwhile, and what the layer knows nothing of, has what is left.
+    // Later requests, and requests that the layer does not know, have the rest of the time.
     let left = args.drain.saturating_sub(report.took);
     let _ = timeout(left.max(LAST_ANSWERS), server).await;
     say_report(&report);
     Ok(())
 }
 
-/// SIGTERM and Ctrl-C, from when it is made.
+/// SIGTERM and Ctrl-C, from the creation of this value.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -141,7 +140,7 @@ pub(crate) fn say_report(report: &DrainReport) {
     }
 }
 
-/// Prints a line at once. Whoever started this may have stopped reading.
+/// Prints a line at once. The process that reads the output may be gone.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

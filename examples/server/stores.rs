@@ -1,4 +1,4 @@
-//! The store that a command line names.
+//! The store of a command line.
 
 use std::{str::FromStr, time::Duration};
 
@@ -38,7 +38,7 @@ impl FromStr for StoreKind {
 }
 
 impl StoreKind {
-    /// The store, which keeps operations for `ttl` after they ended.
+    /// Opens the store, which keeps operations for `ttl` after they ended.
     pub(crate) async fn open(&self, ttl: Duration) -> Result<AnyStore, BoxError> {
         Ok(match self {
             Self::Memory => AnyStore::new(MemoryStore::new().ttl(ttl)),

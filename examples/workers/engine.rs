@@ -1,5 +1,5 @@
-//! The workers of the engine, one after the other: each ends when its database is away
-//! for a moment. What they were running goes on.
+//! The workers of the engine, one after the other: each ends when its database is
+//! unreachable for a moment. Tasks that were running go on.
 
 use std::{pin::Pin, time::Duration};
 
@@ -16,9 +16,9 @@ use tower_operations::run::{ApalisTask, NotRun};
 
 use crate::queue::Queue;
 
-/// How often an idle worker asks for tasks.
+/// The interval at which an idle worker asks for tasks.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Before the next one begins.
+/// The pause before the next worker begins.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Engine {
@@ -29,21 +29,20 @@ pub(crate) struct Engine {
 type Running = Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>>;
 
 impl Engine {
-    /// Has tasks run by `worker` until it is to stop, and those that are running then
-    /// are done.
+    /// Runs tasks with `worker` until `stop`, and then until the running tasks have ended.
     pub(crate) async fn run<W>(self, worker: W, stop: CancellationToken)
     where
         W: Service<Task<ApalisTask>, Response = (), Error = NotRun, Future: Send>,
         W: Clone + Send + 'static,
     {
         for start in 0.. {
-            // The engine knows one that has ended for a while.
+            // The engine remembers the name of an ended worker for a while.
             let context = WorkerContext::new(&format!("{}-{start}", self.name));
             let mut running = self.start(&context, worker.clone());
             let ended = tokio::select! {
                 ended = &mut running => ended,
                 () = stop.cancelled() => {
-                    // One that has not begun ends by itself when it does.
+                    // A worker that has not begun ends by itself when it does.
                     let _ = context.stop();
                     running.await
                 }

@@ -1,6 +1,6 @@
-//! The same slow service as `server`, where the processes that answer HTTP do not do the
-//! work: fronts put it into a queue of apalis, and workers take it from there. Queue and
-//! store are in one PostgreSQL, or one Redis.
+//! The same slow service as `server`, where the processes that answer HTTP do not run the
+//! requests: fronts put them into a queue of apalis, and workers run them. Queue and store
+//! are in one PostgreSQL, or one Redis.
 //!
 //! Run with a PostgreSQL or a Redis that you have:
 //!
@@ -24,13 +24,13 @@
 //! cat workers.log
 //! ```
 //!
-//! The log says who runs what, as `worker two runs ID in process PID`. What the killed
-//! worker was at is found when its lease is over, after 10 seconds, and given to another:
-//! it succeeds, at its second attempt. A front takes all that `server` takes (`workers
-//! front --help`).
+//! The log names the worker of each run, as `worker two runs ID in process PID`. The
+//! operations of the killed worker are reclaimed when their leases are over, after 10
+//! seconds, and run by another worker: they succeed, at the second attempt. A front takes
+//! all options of `server` (`workers front --help`).
 //!
-//! SIGTERM or Ctrl-C drains a worker: it takes no more, ends what it can, and gives the
-//! rest to the others.
+//! SIGTERM or Ctrl-C drains a worker: it takes no more reports, ends the running ones if it
+//! can, and releases the rest to the other workers.
 
 #[path = "../server/app.rs"]
 mod app;
@@ -57,11 +57,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-/// A slow service whose requests are accepted here and run there.
+/// A slow service whose requests are accepted by fronts and run by workers.
 #[derive(Parser)]
 #[command(name = "workers")]
 enum Command {
-    /// Answers HTTP, and puts what it accepts into the queue.
+    /// Answers HTTP, and puts accepted reports into the queue.
     Front(cli::Args),
     /// Takes reports from the queue and renders them.
     Worker(worker::Args),

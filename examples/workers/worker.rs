@@ -1,4 +1,4 @@
-//! A process that renders what others have accepted.
+//! A process that renders the accepted reports.
 
 use std::{path::PathBuf, process, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     serve::{Signals, say, say_report},
 };
 
-/// How long the engine may take to hear of what was done last.
+/// The time for the last acknowledgements to reach the engine.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
@@ -31,13 +31,13 @@ pub(crate) struct Args {
     /// Where reports come from, and where the store is: `postgres://…` or `redis://…`.
     #[arg(long, value_name = "URL")]
     queue: QueueUrl,
-    /// What this worker is called, among those on this queue.
+    /// The name of this worker, among those on this queue.
     #[arg(long, value_name = "NAME")]
     name: String,
     /// The most reports rendered at a time.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
-    /// How long this worker may be silent before what it runs is given to others.
+    /// How long this worker may be silent before others reclaim what it runs.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
     lease: Duration,
     /// How long a report may take.
@@ -49,19 +49,19 @@ pub(crate) struct Args {
     /// The largest response body that is recorded.
     #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
     result_limit: u64,
-    /// How long a drain waits for what is running.
+    /// How long a drain waits for running operations.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain: Duration,
     /// The dialect of the fronts: it says where reports are ordered.
     #[arg(long, value_name = "DIALECT", default_value = "plain")]
     dialect: DialectKind,
     /// A file to which a line is added whenever a report is begun, ended or dropped.
-    /// Without it, what is begun is printed.
+    /// Without it, each begun report is printed.
     #[arg(long, value_name = "PATH")]
     runs: Option<PathBuf>,
 }
 
-/// Says what the worker of this name runs.
+/// Prints the reports that the worker of this name runs.
 #[derive(Clone)]
 struct Teller(String);
 
@@ -74,7 +74,7 @@ impl Teller {
     }
 }
 
-/// Works until it has been drained.
+/// Works until the drain is over.
 pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
     let queue = args.queue.connect().await?;
     let store = args.queue.store().open(args.ttl).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
     };
     let renderer = Renderer {
         orders: args.dialect.orders(""),
-        // The front has seen to it.
+        // The front has checked the limit.
         body_limit: usize::MAX,
         signals: false,
         runs,

@@ -12,11 +12,10 @@ use super::lent_body::{LentBody, RemainingBody};
 use crate::{operation::BufferedBody, run::PassThrough};
 
 pin_project! {
-    /// A body that passes through as it is, or one that is there as a whole.
+    /// A body that passes through as it is, or a buffered one.
     ///
-    /// The inner service gets its request bodies in this type: those of
-    /// requests that pass through stream, those of accepted requests have been
-    /// collected.
+    /// The inner service gets its request bodies in this type. Bodies of requests that pass
+    /// through are streamed, bodies of accepted requests are buffered.
     #[derive(Debug)]
     pub struct MaybeBuffered<B> {
         #[pin]
@@ -41,7 +40,7 @@ pub type RequestBody<B> = MaybeBuffered<B>;
 pub type ResponseBody<B> = MaybeBuffered<B>;
 
 impl<B> MaybeBuffered<B> {
-    /// A body that passes through.
+    /// Wraps a body that passes through.
     #[must_use]
     pub fn passing(body: B) -> Self {
         Self {
@@ -52,7 +51,7 @@ impl<B> MaybeBuffered<B> {
         }
     }
 
-    /// The same of a response that a drain waits for.
+    /// Wraps the body of a response that a drain waits for.
     pub(super) fn passing_as(body: B, passing: Option<PassThrough>) -> Self {
         Self {
             kind: BodyKind::Passing {
@@ -62,8 +61,8 @@ impl<B> MaybeBuffered<B> {
         }
     }
 
-    /// A request's body that passes through; over HTTP/1, where the connection cannot go
-    /// on without its end, what is not read of it comes back.
+    /// Wraps a request body that passes through. Over HTTP/1 the connection cannot continue
+    /// before the end of the body, so the unread rest is returned to `RemainingBody`.
     pub(super) fn lent(body: B, version: Version) -> (Self, RemainingBody)
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -76,7 +75,7 @@ impl<B> MaybeBuffered<B> {
         (Self { kind }, rest)
     }
 
-    /// A body that is there as a whole.
+    /// Wraps a buffered body.
     #[must_use]
     pub fn whole(body: BufferedBody) -> Self {
         Self {

@@ -16,18 +16,17 @@ use tokio::{
 use super::refuse::Refusal;
 use crate::operation::{BodyCollector, BufferedBody};
 
-/// So many bytes above the limit are read and thrown away to keep the
-/// connection.
+/// The number of bytes above the limit that are read and discarded to keep the connection.
 const EXCESS: u64 = 64 * 1024;
 
-/// So long the end of a body above the limit is waited for, to keep the connection. What
-/// is known to be too large is not refused any later.
+/// The time that the end of a body above the limit is awaited, to keep the connection. A
+/// body that is declared too large is refused without this wait.
 const RESPITE: Duration = Duration::from_millis(200);
 
 /// Collects a request body, up to a limit and within a time.
 ///
-/// The body is boxed so that what is left of it can be handed to
-/// [`discard`] once the request is refused.
+/// The body is boxed so that its rest can be passed to [`discard`] once the request is
+/// refused.
 pub(super) struct CollectBody<B> {
     body: Pin<Box<B>>,
     collecting: BodyCollector,
@@ -35,20 +34,20 @@ pub(super) struct CollectBody<B> {
     limit: u64,
     received: u64,
     at_most: Duration,
-    /// Made when the body has to be waited for.
+    /// Created when the body has to be awaited.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Why a body could not be collected.
+/// The reason why a body could not be collected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CollectError {
     pub(super) refusal: Refusal,
-    /// Whether the client may still be sending.
+    /// Whether the client may still be sending the body.
     pub(super) unread: bool,
 }
 
 impl CollectError {
-    /// The time of a drain was over first.
+    /// The drain ended before the body did.
     pub(super) const SHUT_DOWN: Self = Self {
         refusal: Refusal::Closed,
         unread: true,
@@ -115,7 +114,7 @@ where
                     if !self.is_above_limit() && self.collecting.push(frame).is_ok() {
                         continue;
                     }
-                    // Not kept, only read: it may end soon.
+                    // Only read, not stored: the body may end soon.
                     self.collecting = BodyCollector::up_to(0);
                     if self.received <= self.limit.saturating_add(EXCESS) {
                         continue;
@@ -143,14 +142,14 @@ where
     }
 }
 
-/// The most that is read of a refused request's body, in bytes and in time.
+/// The bounds on reading the body of a refused request, in bytes and in time.
 const DISCARDED: u64 = 16 * 1024 * 1024;
 const DISCARDING: Duration = Duration::from_secs(2);
 
-/// Reads and throws away what a client is still sending.
+/// Reads and discards the rest of a request body.
 ///
-/// A server that closes a connection with unread data on it resets it, and the
-/// client may lose the answer it was sent (RFC 9112, section 9.6).
+/// A server that closes a connection with unread data resets the connection, and the client
+/// may lose the response (RFC 9112, section 9.6).
 pub(super) async fn discard<B>(mut body: Pin<Box<B>>, answered: oneshot::Receiver<Infallible>)
 where
     B: Body<Data = Bytes>,
@@ -179,7 +178,7 @@ mod tests {
 
     const AT_ONCE: Duration = Duration::from_millis(250);
 
-    /// A body without an end: silent, or a mebibyte at a time.
+    /// A body without an end: silent, or one mebibyte at a time.
     struct Endless {
         silent: bool,
         sent: std::sync::Arc<std::sync::atomic::AtomicU64>,

@@ -1,4 +1,4 @@
-//! Writing the operation to the store.
+//! Creating the operation in the store.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,18 +15,17 @@ use crate::{
     store::{Created, Lease, Record, Reservation, StoreError},
 };
 
-/// What there is after an operation was to be created.
+/// The result of creating an operation.
 pub(super) enum CreateOutcome {
     New(Arc<Record<RecordedResponse>>),
-    /// An earlier request made it.
+    /// An earlier request created the operation.
     Repeated(Arc<Record<RecordedResponse>>),
-    /// An earlier request was answered with this.
+    /// An earlier request was answered with this response.
     Answered(Arc<RecordedResponse>),
 }
 
-/// Creates the operation. While another request with its key is being answered,
-/// it waits for that. What may exist after a refusal is to be
-/// [disowned](Wanted::disown).
+/// Creates the operation. Waits while another request with the same key is being answered.
+/// After a refusal the operation may exist, and has to be [disowned](Wanted::disown).
 pub(super) async fn create<R>(
     node: &Arc<Runtime<R>>,
     policy: &Policy,
@@ -47,7 +46,7 @@ where
                 crash_point!("created");
                 Ok(CreateOutcome::New(record))
             }
-            // An earlier try has created it.
+            // An earlier try has created the operation.
             Created::Existing(record) if record.token() == wanted.new.token => {
                 Ok(CreateOutcome::New(record))
             }
@@ -69,8 +68,8 @@ where
     }
 }
 
-/// An id that the client chose must not be that of an operation which this
-/// request did not make: the inner service is not called for it.
+/// Returns whether an id that the client chose is unused. If the id is that of an
+/// operation of another request, the inner service must not be called.
 pub(super) async fn is_free<R>(
     node: &Runtime<R>,
     patience: Duration,
@@ -99,7 +98,7 @@ where
     }
 }
 
-/// Awaits a future, or refuses once the time of a drain is over.
+/// Awaits a future, or refuses the request once the time of a drain is over.
 async fn unless_over<R, T>(
     node: &Runtime<R>,
     waited_for: impl Future<Output = T>,
@@ -111,11 +110,11 @@ async fn unless_over<R, T>(
     }
 }
 
-/// Creates the operation, with an answer that is certain.
+/// Creates the operation and returns a certain answer.
 ///
-/// An error can hide a success, so the same id is tried again until the answer
-/// is certain or the time is up. If it never is, the operation that may exist
-/// is to be [disowned](Wanted::disown).
+/// An error can hide a success, so the same id is tried again until the answer is certain
+/// or the time is up. If the answer stays uncertain, the operation may exist and has to be
+/// [disowned](Wanted::disown).
 async fn create_certainly<R>(
     node: &Arc<Runtime<R>>,
     policy: &Policy,
@@ -138,7 +137,7 @@ where
         match created {
             Ok(created) => Ok(Ok(created)),
             Err(error) => match Refusal::of_full_store(&error) {
-                // Certain: this try made none. The client may try again.
+                // Certain: this try created no operation. The client may try again.
                 Some(refusal) => Ok(Err(refusal)),
                 None => Err(error),
             },

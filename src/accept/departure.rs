@@ -1,4 +1,4 @@
-//! From the hands of the client into those that do its work.
+//! Creating the operation of an accepted request, and starting its run.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
     store::Lease,
 };
 
-/// A request on its way out of the hands of its client.
+/// An accepted request whose operation is about to be created.
 pub(super) struct Departure<S, R> {
     pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
@@ -32,7 +32,7 @@ pub(super) struct Departure<S, R> {
     pub(super) reserved: Option<ReservedKey>,
     pub(super) service: S,
     pub(super) request: Box<BufferedRequest>,
-    /// Its place in flight; `None` once that was given back.
+    /// The place in flight; `None` once the place was released.
     pub(super) admitted: Option<AdmissionPermit>,
     pub(super) span: Span,
 }
@@ -42,10 +42,10 @@ where
     S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Creates the operation in place, if the store never waits, and in a task if it may.
-    /// Its work is done in a task in any case.
+    /// Creates the operation in place if the store never waits, in a task otherwise. The
+    /// run is always in a task.
     pub(super) fn go<P, E>(self, front: AcceptResponder) -> Going<P, E> {
-        // Where there is none this panics, while there is nothing to lose.
+        // Without a runtime this panics, while there is nothing to lose.
         let runtime = Handle::current();
         let made = match self.node.store.never_waits() {
             true => now_or_never(create(&self.node, &self.policy, &self.wanted)),
@@ -56,7 +56,7 @@ where
                 let made = create(&self.node, &self.policy, &self.wanted).await;
                 match self.leave(made) {
                     ControlFlow::Continue(leaving) => take(leaving, tell).await,
-                    // The client may be gone.
+                    // The client may have disconnected.
                     ControlFlow::Break(verdict) => drop(tell.send(verdict)),
                 }
             });
@@ -68,9 +68,11 @@ where
             ControlFlow::Continue(leaving) => {
                 let (record, run) = InProcess::begin(leaving);
                 let created = CreatedOperation::of(&record);
-                // Before its work begins on another thread: the store has the only one then.
+                // Dropped before the run begins on another thread, so that the store has
+                // the only reference then.
                 drop(record);
-                // If the runtime is shutting down it is dropped, as whatever runs there.
+                // If the runtime is shutting down, the run is dropped like every other
+                // task.
                 runtime.spawn(run);
                 Ok(AcceptAnswer::New(created))
             }
@@ -79,8 +81,8 @@ where
         front.answer(&verdict).into()
     }
 
-    /// With what was made of it: it leaves for where its work is done, or there is
-    /// nothing to do but to answer.
+    /// Returns what is run for the created operation, or the verdict if there is nothing to
+    /// run.
     pub(super) fn leave(
         mut self,
         made: Result<CreateOutcome, Refusal>,
@@ -126,13 +128,13 @@ where
     }
 }
 
-/// Gives it to whoever does its work.
+/// Passes the operation to the node or the queue that runs it.
 pub(super) async fn take<S, R>(leaving: Leaving<S, R>, tell: oneshot::Sender<AcceptVerdict>)
 where
     S: Handler,
     R: Lease<Output = RecordedResponse>,
 {
-    // The client may be gone; the operation is not.
+    // The client may have disconnected; the operation exists.
     let tell = |taken| {
         let _ = tell.send(match taken {
             Taken::Yes(record) => Ok(AcceptAnswer::New(CreatedOperation::of(&record))),

@@ -1,4 +1,4 @@
-//! Operations that may have been created, for requests that were refused.
+//! Ending operations that may have been created for refused requests.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -16,10 +16,10 @@ use crate::{
 };
 
 impl Wanted {
-    /// Ends the operation in a task, if it may have been created. Its request has been
-    /// refused; `admitted` is its place in flight.
+    /// Ends the operation in a task, if the operation may have been created. Its request
+    /// has been refused; `admitted` is the place in flight.
     ///
-    /// Nothing else of the request is kept: the store may be out of order for long.
+    /// Nothing else of the request is kept, since the store may be unavailable for long.
     pub(super) fn disown<R, P>(&self, node: &Arc<Runtime<R>>, admitted: P)
     where
         R: Lease<Output = RecordedResponse>,
@@ -39,8 +39,9 @@ impl Wanted {
     }
 }
 
-/// Ends it as soon as the store answers. What is not there yet may still come, from a
-/// connection that is slow: it is looked for until its lease would be over.
+/// Ends the operation as soon as the store answers. An operation that does not exist yet
+/// may still be created by a slow connection, so the operation is looked for until its
+/// lease would be over.
 async fn end<R>(node: &Runtime<R>, id: &OperationId, token: FencingToken, term: Duration)
 where
     R: Lease<Output = RecordedResponse>,
@@ -90,7 +91,7 @@ mod tests {
         let store = MemoryStore::new();
         let node = Arc::new(Runtime::new(store.clone()));
         let new = NewOperation::new(OperationId::new());
-        // A try that was given up before it had answered.
+        // A try that was given up before the store answered.
         store.create(new.clone()).await.unwrap();
         let drain = Drain::new(Arc::clone(&node.in_flight));
         drain.drain(Duration::ZERO).await;
@@ -110,7 +111,7 @@ mod tests {
         Policy::new(Arc::default(), RunLimits::default(), false)
     }
 
-    /// The bytes of a request, for as long as somebody has them.
+    /// The bytes of a request, for as long as they are referenced.
     struct RetainedBytes(Arc<[u8]>);
 
     impl AsRef<[u8]> for RetainedBytes {
@@ -127,7 +128,7 @@ mod tests {
         let mut new = NewOperation::new(OperationId::new());
         new.request = Some(Bytes::from_owner(RetainedBytes(bytes)));
         let wanted = in_doubt(new);
-        // It is not there yet, and may come.
+        // The operation does not exist yet, and may be created late.
         wanted.disown(&node, node.in_flight.admit().unwrap());
         drop(wanted);
         assert_eq!(kept.strong_count(), 0, "its request is kept");
@@ -137,7 +138,7 @@ mod tests {
         sleep(node.lease().term).await;
         assert_eq!(drain.in_flight(), 0);
 
-        // Nobody has to wait for it when the doors are closed.
+        // A drain does not wait for this.
         let wanted = in_doubt(NewOperation::new(OperationId::new()));
         wanted.disown(&node, node.in_flight.admit().unwrap());
         let report = drain.drain(node.lease().term).await;

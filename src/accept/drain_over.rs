@@ -1,4 +1,4 @@
-//! Waiting no longer than a drain does.
+//! Waiting no longer than a drain lasts.
 
 use std::{
     future::Future,
@@ -10,8 +10,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::run::InFlight;
 
-/// Ready once the time of a drain is over. Made when something has to be waited for:
-/// most requests never have to.
+/// A future that is ready once the time of a drain is over. The future is created only when
+/// something has to be awaited: most requests never wait.
 #[derive(Default)]
 pub(super) struct DrainOver(Option<Pin<Box<WaitForCancellationFutureOwned>>>);
 

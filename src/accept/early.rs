@@ -1,4 +1,4 @@
-//! Answers that come before there is an operation, to requests with a key.
+//! Direct answers to requests with a key, without an operation.
 
 use bytes::Bytes;
 use http::Response;
@@ -12,14 +12,14 @@ use crate::{
     run::{InFlight, Told, collect},
 };
 
-/// Keeps an answer of the call with this `id` that is below 500 under the request's key, so that a repetition gets
-/// it too. Any other answer frees the key.
+/// Stores an answer below 500 of the call `id` under the key of the request, so that a
+/// repetition gets the same answer. Any other answer frees the key.
 ///
 /// # Errors of the answer
-/// One that is no final response is lost, as an error of the service would be. One that
-/// is announced to be above the result limit is not kept. One that turns out to be is
-/// lost, as the result of an operation would be; and so is one that is not whole when the
-/// time of a drain is over.
+/// An answer that is not a final response is lost, as an error of the service is. An answer
+/// that declares a length above the result limit is not stored. An answer that turns out to
+/// be above the limit is lost, as the result of an operation is. So is an answer that is
+/// incomplete when the time of a drain is over.
 pub(super) async fn settled<C, E>(
     id: &OperationId,
     early: Told<Response<C>, E>,
@@ -52,7 +52,7 @@ where
                 key.settle(recorded.clone(), policy.create_timeout).await;
                 return Told::Settled(recorded.to_response());
             }
-            // Not to be kept: the key is free again.
+            // Not stored: the key is free again.
             let status = recorded.status().as_u16();
             tracing::error!(%id, status, "the inner service gave no final response");
             Outcome::failed(FailureKind::InnerError)

@@ -38,7 +38,7 @@ pin_project! {
         #[pin]
         state: AcceptState<S, R, B>,
         preferred: AppliedPreferences,
-        // When the request came, if that is going to be asked.
+        // The arrival of the request, if it is needed later.
         begun: Option<Instant>,
     }
 }
@@ -65,8 +65,8 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<Request<RequestBody<B>>>,
 {
-    /// Passes a request on. With `refusing` it is refused once the time of a drain is
-    /// over.
+    /// Passes a request on. With `refusing` the request is refused once the time of a drain
+    /// is over.
     pub(super) fn passing(
         response: Oneshot<S, Request<RequestBody<B>>>,
         passing: Option<PassThrough>,
@@ -101,7 +101,7 @@ where
         })
     }
 
-    /// Says in the response which preferences were followed.
+    /// Sets the preferences that the response reports as applied.
     pub(super) fn set_preferred(&mut self, preferred: AppliedPreferences) {
         self.preferred = preferred;
         self.begun = preferred.has_wait().then(Instant::now);
@@ -134,8 +134,8 @@ where
     type Output = Result<Response<ResponseBody<C>>, S::Error>;
 
     /// # Panics
-    /// When polled after it was ready, as futures may. A panic of the inner
-    /// service goes on here, if it comes before the request was accepted.
+    /// When polled after it was ready. A panic of the inner service is propagated if it
+    /// occurs before the request was accepted.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (answer, reply) = ready!(this.state.poll_answer(context));
@@ -176,12 +176,12 @@ where
                         let Some(refusing) = refusing.take() else {
                             return Poll::Pending;
                         };
-                        // Until it is refused.
+                        // Until the request is refused.
                         let passing = passing.take();
                         if let Some(passing) = &passing {
                             passing.in_flight().refused();
                         }
-                        // Drops the call, which gives back what it has not read.
+                        // Drops the call, which returns the unread rest of its body.
                         self.set(Self::Going { going: None });
                         let answer = Ok(refusing.response().map(ResponseBody::whole));
                         return Poll::Ready((answer, ReplyKind::Refused));
@@ -238,7 +238,7 @@ where
                     }
                 }
             };
-            // What is there need not be kept to be waited for.
+            // A complete answer need not be stored to be awaited.
             if let Going::Answer { response, reply } = next {
                 return Poll::Ready((Ok(response.map(ResponseBody::whole)), reply));
             }
@@ -247,8 +247,8 @@ where
     }
 }
 
-/// Whether a response ends for certain. One that does not say how long it is may be a
-/// stream of events, say, for as long as its client stays.
+/// Returns whether the length of a response is known. Without a known length the response
+/// may be a stream of events, for example, that ends when its client disconnects.
 fn has_known_length<C: Body>(response: &Response<C>) -> bool {
     response.body().size_hint().exact().is_some() || response.headers().contains_key(CONTENT_LENGTH)
 }

@@ -1,4 +1,4 @@
-//! A request on its way to its answer, after its body was read.
+//! The steps of a request from its body to its answer.
 
 use std::{
     future::Future,
@@ -23,11 +23,11 @@ use crate::{
     run::{Gate, NotAccepted, PassThrough, RunContext, Told},
 };
 
-/// What has become of it.
+/// The step that a request has reached.
 pub(super) enum Going<P, E> {
     Creating(Creating),
     Held(HeldCall<P, E>),
-    /// Its key is looked up first.
+    /// The key is looked up first.
     Reserving(Pin<Box<dyn Future<Output = Self> + Send>>),
     Answer {
         response: Response<BufferedBody>,
@@ -35,14 +35,14 @@ pub(super) enum Going<P, E> {
     },
 }
 
-/// An operation that is being created, whatever the client does.
+/// An operation that is being created, even if the client disconnects.
 pub(super) struct Creating {
     created: oneshot::Receiver<AcceptVerdict>,
     front: AcceptResponder,
 }
 
 impl Creating {
-    /// By a task that says what has become of it.
+    /// Spawns a task that creates the operation and sends the verdict.
     pub(super) fn by<P, E, F>(
         front: AcceptResponder,
         task: impl FnOnce(oneshot::Sender<AcceptVerdict>) -> F,
@@ -51,7 +51,7 @@ impl Creating {
         F: Future<Output = ()> + Send + 'static,
     {
         let (tell, created) = oneshot::channel();
-        // Boxed once: on its way into a task a future is moved many times.
+        // Boxed once: a future is moved many times on its way into a task.
         tokio::spawn(Box::pin(task(tell)));
         Going::Creating(Self { created, front })
     }
@@ -63,18 +63,19 @@ impl<P, E> From<(Response<BufferedBody>, ReplyKind)> for Going<P, E> {
     }
 }
 
-/// A call that may still be answered directly. Dropped before that is decided,
-/// it takes the call with it.
+/// A call that may still be answered directly. Dropping the future before that is decided
+/// drops the call.
 pub(super) struct HeldCall<P, E> {
     told: oneshot::Receiver<Telling<P, E>>,
     front: AcceptResponder,
     work: Arc<RunContext>,
     task: AbortHandle,
-    /// Of a body that streams.
+    /// The unread rest of a streamed body.
     pub(super) rest: RemainingBody,
 }
 
-/// What a held call comes to; and what a drain waits for, if it is an answer.
+/// The result of a held call, and the permit that a drain waits for if the result is an
+/// answer.
 pub(super) type Telling<P, E> = (Told<P, E>, Option<PassThrough>);
 
 impl<P, E> HeldCall<P, E> {
@@ -97,7 +98,7 @@ impl<P, E> HeldCall<P, E> {
 impl<P, E> Drop for HeldCall<P, E> {
     fn drop(&mut self) {
         if self.work.gate().is_some_and(Gate::leave) {
-            // What the call has moved elsewhere has only this to know by.
+            // Work that the call has moved to other tasks has no other signal.
             self.work.abandon();
             self.task.abort();
         }
@@ -106,7 +107,7 @@ impl<P, E> Drop for HeldCall<P, E> {
 
 pub(super) type AcceptResponse<C, E> = Result<Response<ResponseBody<C>>, E>;
 
-/// Where a step of [`Going`] leads.
+/// The result of a step of [`Going`].
 pub(super) enum Gone<C, E> {
     On(Going<Response<C>, E>),
     Answered(AcceptResponse<C, E>, ReplyKind),
@@ -127,7 +128,7 @@ impl<C, E> Going<Response<C>, E> {
             Self::Held(HeldCall {
                 told, front, rest, ..
             }) => match ready!(Pin::new(told).poll(context)) {
-                // It has no words of its own for that.
+                // The responder has no wording of its own for this case.
                 Ok((Told::Answered(Ok(answer)), _))
                     if answer.extensions().get::<NotAccepted>().is_some() =>
                 {

@@ -1,4 +1,4 @@
-//! From a whole request to an operation that runs by itself.
+//! Turning a complete request into an operation that runs in the background.
 
 use std::{
     sync::{
@@ -35,32 +35,32 @@ use crate::{
     store::{FencingToken, KeyCapability, Lease, LeaseConfig, NewOperation, Owner},
 };
 
-/// A request that was let in, and what it needs to become an operation.
+/// An admitted request, with everything that is needed to create its operation.
 pub(super) struct Arriving<S, R> {
     pub(super) inner: S,
     pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
     pub(super) way: Decision,
-    /// Without its body, until that was collected.
+    /// The request, without its body until the body was collected.
     pub(super) request: Box<BufferedRequest>,
-    /// Whether it is kept to be run again.
+    /// Whether the request is stored for a rerun.
     pub(super) is_kept: bool,
-    /// Whose it is.
+    /// The owner of the request.
     pub(super) owner: Option<Owner>,
     pub(super) admitted: AdmissionPermit,
 }
 
-/// The operation that a request is to be.
+/// The operation that is to be created for a request.
 pub(super) struct Wanted {
     pub(super) new: NewOperation,
-    /// Whether the id is one that nobody can have used before.
+    /// Whether the id is a fresh one that no earlier request can have used.
     pub(super) is_fresh: bool,
-    /// How many tries to create it have not been answered with certainty.
+    /// The number of tries to create the operation whose result is uncertain.
     pub(super) in_doubt: AtomicUsize,
 }
 
 impl Wanted {
-    /// What the client names its request by.
+    /// Returns the name that the client gave the request.
     pub(super) fn name(&self) -> RequestName {
         match &self.new.key {
             Some(key) => sent(key),
@@ -68,19 +68,19 @@ impl Wanted {
         }
     }
 
-    /// Whether it may have been created all the same, for a request that finds it when it
-    /// comes again.
+    /// Returns whether the operation may exist all the same, so that a repetition of the
+    /// request finds it.
     pub(super) fn may_be_found(&self) -> bool {
         self.new.key.is_some() && self.in_doubt.load(Relaxed) > 0
     }
 
-    /// How long the operation is held without being renewed.
+    /// Returns how long the operation is leased without a renewal.
     pub(super) fn lease_term<R>(&self, node: &Runtime<R>) -> Duration {
         let lease = self.new.lease.as_ref();
         lease.map_or(node.lease().term, |lease| lease.term)
     }
 
-    /// The same operation, of another creator.
+    /// Returns the same operation with another creator.
     pub(super) fn anew(&self) -> Self {
         Self {
             new: NewOperation {
@@ -97,8 +97,8 @@ impl<S, R> Arriving<S, R>
 where
     R: Lease<Output = RecordedResponse>,
 {
-    /// Goes on with the whole body: the operation is created now, or the call
-    /// is held, once it is certain that its key is free.
+    /// Continues with the complete body: creates the operation now, or holds the call once
+    /// the key is certain to be free.
     pub(super) fn go_on<B>(mut self, body: BufferedBody) -> Going<S::Response, S::Error>
     where
         S: Inner<B>,
@@ -137,7 +137,7 @@ where
         held
     }
 
-    /// Holds the call of a request that is there as a whole.
+    /// Holds the call of a request whose body is complete.
     fn hold_whole<B>(
         self,
         wanted: Wanted,
@@ -207,8 +207,8 @@ where
         self.front(&wanted.new.id).answer(&verdict).into()
     }
 
-    /// Creates the operation, and has its work done: neither depends on the client from
-    /// here on.
+    /// Creates the operation and starts its run. From here on neither depends on the
+    /// client.
     fn hand_over<B>(
         self,
         wanted: Wanted,
@@ -234,7 +234,8 @@ where
         departure.go(front)
     }
 
-    /// The operation this request is to be, with the id and the key it brings.
+    /// Returns the operation for this request, with the id and the key that the request
+    /// names.
     fn identify(&self) -> Result<Wanted, Refusal> {
         let Some(rules) = &self.policy.idempotency else {
             return Ok(self.wanted(None));
@@ -273,8 +274,8 @@ where
         }
     }
 
-    /// How the operation is held at first: by this node, or by nobody who would renew it
-    /// until a worker claims it.
+    /// Returns the first lease of the operation: that of this node, or one that nobody
+    /// renews until a worker claims the operation.
     fn lease(&self) -> LeaseConfig {
         let lease = self.node.lease().clone();
         match &self.node.hand_off {
@@ -286,7 +287,8 @@ where
         }
     }
 
-    /// Made before there is anything to lose: it runs a hook of the application.
+    /// Returns the responder. Created before there is anything to lose, since it runs a
+    /// hook of the application.
     pub(super) fn front(&self, id: &OperationId) -> AcceptResponder {
         let parts = &self.request.parts;
         let urls = self.policy.shared.locator.urls(parts, id);

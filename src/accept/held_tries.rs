@@ -1,4 +1,4 @@
-//! Tries to create the operation of a call that is held.
+//! Tries to create the operation of a held call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,9 +17,9 @@ pub(super) struct HeldTries(Mutex<TriesState>);
 
 #[derive(Default)]
 struct TriesState {
-    /// Why the last one failed.
+    /// The error of the last failed try.
     refusal: Option<Refusal>,
-    /// The operation, if one of them turned out to have created it.
+    /// The operation, if one of the tries turned out to have created it.
     found: Option<Arc<Record<RecordedResponse>>>,
 }
 
@@ -42,9 +42,9 @@ impl HeldTries {
 }
 
 impl Wanted {
-    /// Lets the call become the operation after all, in a task, if the operation has been
-    /// created; ends the operation if the call has been answered by then. Its request has a
-    /// key, so a repetition finds the operation. `admitted` is its place in flight.
+    /// Turns the call into the operation, in a task, if the operation has been created
+    /// after all. Ends the operation if the call has been answered by then. The request has
+    /// a key, so a repetition finds the operation. `admitted` is the place in flight.
     pub(super) fn accept_if_created<R, P>(
         mut self,
         node: &Arc<Runtime<R>>,
@@ -55,7 +55,7 @@ impl Wanted {
         R: Lease<Output = RecordedResponse>,
         P: Send + 'static,
     {
-        // The store may be out of order for long.
+        // The store may be unavailable for long.
         self.new.request = None;
         let node = Arc::clone(node);
         let accept = async move {
@@ -75,7 +75,7 @@ impl Wanted {
                 Some(gate) => gate.accept().await.is_ok(),
                 None => false,
             };
-            // Unless a try of the handler's has taken it.
+            // Unless a later try of the handler has accepted the operation.
             if !is_accepted && tries.take_found().is_some() {
                 self.disown(&node, node.in_flight.admit_anyway());
             }

@@ -1,4 +1,4 @@
-//! A call that may still be answered directly.
+//! Holding a call that may still be answered directly.
 
 use std::sync::Arc;
 
@@ -32,8 +32,9 @@ impl<S, R> Arriving<S, R>
 where
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the call in a task of its own, which the client still has a say in:
-    /// it is an operation only once its time is over or the handler says so.
+    /// Runs the call in a task of its own. The call becomes an operation only once its time
+    /// is over or the handler accepts it; until then a disconnect of the client drops the
+    /// call.
     pub(super) fn hold<B>(
         self,
         wanted: Wanted,
@@ -84,7 +85,7 @@ where
             },
         };
         let run = async move {
-            // In flight until it is answered, or ended.
+            // In flight until the call is answered or ended.
             let admitted = Arc::new(admitted);
             let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);
@@ -94,8 +95,8 @@ where
                 if let Some(record) = tries.take_found() {
                     return Ok(record);
                 }
-                // Under a token of its own each time: what was given up before is
-                // ended by its token, and must not be taken for this one.
+                // Each try has a token of its own: an operation of an abandoned try is
+                // ended by its token, and must not be taken for the operation of this try.
                 let mut wanted = wanted.anew();
                 wanted.new.is_running = is_running;
                 match create(node, policy, &wanted).await {
@@ -120,7 +121,7 @@ where
                 if let Some(key) = reserved.take() {
                     key.bound();
                 }
-                // Whoever has left has said so at the gate.
+                // A disconnected client has already been handled by the gate.
                 if let Some(tell) = tell.take() {
                     drop(tell.send((Told::Accepted(record), None)));
                 }
@@ -139,11 +140,11 @@ where
                 _ => node.in_flight.answered(),
             }
             if let Some(tell) = tell {
-                // In flight no more, but a drain waits until it is out.
+                // No longer in flight, but a drain waits until the answer is sent.
                 drop(tell.send((early, Some(node.in_flight.pass()))));
             }
         };
-        // Boxed once: on its way into a task a future is moved many times.
+        // Boxed once: a future is moved many times on its way into a task.
         let task = tokio::spawn(Box::pin(run.instrument(span))).abort_handle();
         HeldCall::new(told, front, work, task)
     }

@@ -79,15 +79,15 @@ impl Idempotency {
         }
     }
 
-    /// Takes keys without quotes too, which many clients send.
+    /// Accepts keys without quotes too, which many clients send.
     pub fn bare_tokens(self) -> Self {
         Self { bare: true, ..self }
     }
 
-    /// What makes two requests the same: the bytes that this gives are compared
-    /// (as a SHA-256 digest). By default method, path, query and body; choose
-    /// something else where a repetition differs in bytes, as multipart bodies
-    /// do in their boundary.
+    /// Sets the function that returns the fingerprint of a request. Two requests are the
+    /// same if the fingerprints are equal; they are compared as SHA-256 digests. By default
+    /// the fingerprint covers method, path, query and body. Set another one where a
+    /// repetition differs in bytes: multipart bodies, for example, differ in the boundary.
     pub fn fingerprint(
         self,
         of: impl Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync + 'static,
@@ -98,9 +98,9 @@ impl Idempotency {
         }
     }
 
-    /// Lets clients bring the id of their operation, in `Operation-Id`. The same
-    /// rules hold: the same id with the same request gives the same operation,
-    /// with another request it is 422, and somebody else's id is 409.
+    /// Lets clients choose the id of the operation, in `Operation-Id`. The same rules
+    /// apply: the same id with the same request gives the same operation, with another
+    /// request it is 422, and an id of another owner is 409.
     pub fn client_ids(self) -> Self {
         Self {
             client_ids: true,
@@ -108,7 +108,7 @@ impl Idempotency {
         }
     }
 
-    /// How long a repetition waits for the first to be answered; 10 seconds by
+    /// Sets how long a repetition waits for the first request to be answered; 10 seconds by
     /// default.
     pub fn max_wait(self, limit: Duration) -> Self {
         Self {
@@ -117,14 +117,14 @@ impl Idempotency {
         }
     }
 
-    /// Whether the body of this request is needed to tell it from others.
+    /// Returns whether the body of this request is needed for its fingerprint.
     pub(super) fn concerns(&self, headers: &HeaderMap) -> bool {
         self.required
             || headers.contains_key(&IDEMPOTENCY_KEY)
             || (self.client_ids && headers.contains_key(&OPERATION_ID))
     }
 
-    /// The id that a client brings for its operation, where that is allowed.
+    /// Returns the id that the client chose for the operation, where that is allowed.
     pub(super) fn client_id(&self, parts: &Parts) -> Result<Option<OperationId>, Refusal> {
         match self.client_ids {
             true => client_id(&parts.headers),
@@ -132,9 +132,9 @@ impl Idempotency {
         }
     }
 
-    /// The key of a request: the one it brings, else one made of the `id` it
-    /// brings. `owned` says whether the layer knows owners; whose it is, the operation
-    /// says that it is for.
+    /// Returns the key of a request: the key that it names, or one made of the `id` that it
+    /// names. `owned` says whether the layer knows owners; the operation of the key names
+    /// the owner.
     pub(super) fn key(
         &self,
         parts: &Parts,
@@ -188,12 +188,12 @@ impl Idempotency {
     }
 }
 
-/// What the names of keys begin with in a store: those of an `Idempotency-Key`, and those of
-/// an `Operation-Id`.
+/// The prefixes of the names of keys in a store: of an `Idempotency-Key`, and of an
+/// `Operation-Id`.
 const KEY: &str = "key:";
 const ID: &str = "id:";
 
-/// What the client of a key has sent.
+/// Returns the name that the client of a key has sent.
 pub(super) fn sent(key: &IdempotencyKey) -> RequestName {
     let id = key.name.strip_prefix(ID).and_then(|id| id.parse().ok());
     match id {
@@ -202,7 +202,7 @@ pub(super) fn sent(key: &IdempotencyKey) -> RequestName {
     }
 }
 
-/// The id that a client brings for its operation.
+/// Returns the id that a client chose for its operation.
 fn client_id(headers: &HeaderMap) -> Result<Option<OperationId>, Refusal> {
     let mut values = headers.get_all(&OPERATION_ID).iter();
     let id = match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -216,15 +216,15 @@ fn client_id(headers: &HeaderMap) -> Result<Option<OperationId>, Refusal> {
     })
 }
 
-/// The values of a field, which are one list (RFC 9110, section 5.3).
+/// Returns the values of a field, which form one list (RFC 9110, section 5.3).
 fn all_of(headers: &HeaderMap, field: &HeaderName) -> Box<str> {
     let values = headers.get_all(field).iter();
     let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
     values.collect::<Vec<_>>().join(", ").into()
 }
 
-/// A structured-field string after its opening quote; its parameters are
-/// ignored, as the draft defines none.
+/// Parses a structured-field string after its opening quote. Parameters are ignored, as the
+/// draft defines none.
 fn quoted(rest: &[u8]) -> Option<String> {
     let mut name = String::new();
     let mut bytes = rest.iter();
@@ -254,7 +254,7 @@ fn whole_request(parts: &Parts, body: &Bytes) -> Vec<u8> {
         .uri
         .path_and_query()
         .map_or("", |target| target.as_str());
-    // Neither a method nor a target has a line break in it.
+    // Neither a method nor a target contains a line break.
     let head = format!("{}\n{target}\n", parts.method);
     [head.as_bytes(), body].concat()
 }

@@ -1,4 +1,4 @@
-//! Operations that may have been created, for requests that were refused and come again.
+//! Running operations that may have been created, for refused requests that are repeated.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -24,14 +24,14 @@ where
     S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the operation in a task, if it has been created after all. Its request was
-    /// refused since that was in doubt, and has a key: a repetition finds this operation,
-    /// at any moment and on any node, and is answered with it.
+    /// Runs the operation in a task, if the operation has been created after all. Its
+    /// request was refused because that was in doubt, and has a key: a repetition finds the
+    /// operation, at any moment and on any node, and is answered with it.
     ///
     /// The request keeps its place in flight meanwhile, so the bound on requests in memory
     /// holds.
     pub(super) fn run_if_created(mut self) {
-        // Until the operation is there the key is free for a repetition.
+        // Until the operation exists, the key is free for a repetition.
         drop(self.reserved.take());
         let span = self.span.clone();
         let run = async move {
@@ -43,7 +43,8 @@ where
                 tokio::select! {
                     biased;
                     found = found.as_mut() => found,
-                    // Nothing more is let in: a drain waits for answers and runs alone.
+                    // No more requests are admitted: a drain waits only for answers and
+                    // runs.
                     () = in_flight.closed().cancelled() => {
                         self.admitted = None;
                         found.await
@@ -51,7 +52,7 @@ where
                 }
             };
             let record = match found {
-                // The time that it may be pending is over: nobody expects it to start.
+                // The pending time is over: no client expects the operation to start.
                 Ok(Some(record)) if self.policy.run.is_overdue(&record) => {
                     return self.wanted.disown(&self.node, self.admitted);
                 }
@@ -64,7 +65,7 @@ where
                 }
             };
             if let ControlFlow::Continue(leaving) = self.leave(Ok(CreateOutcome::New(record))) {
-                // Its client has been answered.
+                // The client has been answered.
                 let (tell, _) = oneshot::channel();
                 take(leaving, tell).await;
             }
@@ -73,11 +74,12 @@ where
     }
 }
 
-/// Looks for the operation of this creator, and renews its lease: it was not renewed while its
-/// creation was in doubt. `None` if it does not exist, has ended, or was reclaimed.
+/// Looks for the operation of this creator, and renews its lease, which was not renewed
+/// while the creation was in doubt. Returns `None` if the operation does not exist, has
+/// ended, or was reclaimed.
 ///
-/// An operation that does not exist yet may still come, from a slow connection. It is looked
-/// for until its lease would be over.
+/// An operation that does not exist yet may still be created by a slow connection. The
+/// operation is looked for until its lease would be over.
 pub(super) async fn find<R>(
     node: &Runtime<R>,
     wanted: &Wanted,
@@ -102,7 +104,7 @@ where
     }
 }
 
-/// Renews the lease of an operation that its creator holds; false if it is lost.
+/// Renews the lease of an operation that its creator holds; false if the lease is lost.
 pub(super) async fn renew<R>(node: &Runtime<R>, wanted: &Wanted) -> Result<bool, StoreError>
 where
     R: Lease<Output = RecordedResponse>,

@@ -5,8 +5,8 @@ use tower::{BoxError, Service};
 
 use super::RequestBody;
 
-/// What the wrapped service has to be, in one word: a service over `http` that
-/// can be called in a task of its own, and whose response can be recorded.
+/// An alias for the bounds on the wrapped service: a service over `http` that can be called
+/// in a task of its own, and whose response can be recorded.
 ///
 /// `B` is the body of the server's requests.
 pub(super) trait Inner<B>:
@@ -18,7 +18,7 @@ pub(super) trait Inner<B>:
     > + Send
     + 'static
 {
-    /// The body of its responses.
+    /// The body of the responses.
     type Body: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static;
 }
 

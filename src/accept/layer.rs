@@ -14,9 +14,9 @@ use crate::{
 /// A layer that answers `202 Accepted` at once and runs the wrapped service in the
 /// background. The [module](crate::accept) describes the steps.
 ///
-/// It is made by [`Operations::layer`](crate::Operations::layer), which has the settings
-/// that it shares with the poll service and with other layers. Its own settings are those
-/// that differ from route to route:
+/// The layer is created by [`Operations::layer`](crate::Operations::layer). The
+/// `Operations` have the settings that are shared with the poll service and other layers.
+/// The settings of the layer are those that differ from route to route:
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -34,13 +34,13 @@ use crate::{
 /// ```
 ///
 /// The store has to be [`Repository`](crate::store::Repository) and [`Lease`];
-/// [`SingleNode`](crate::store::SingleNode) lends the latter. `D` is where requests run:
-/// here, unless they are [dispatched](crate::Operations::dispatching).
+/// [`SingleNode`](crate::store::SingleNode) adds the latter. `D` says where requests run:
+/// in this process, unless they are [dispatched](crate::Operations::dispatching).
 #[must_use]
 pub struct AsyncAcceptLayer<R, D = InProcess> {
     pub(super) node: Arc<Runtime<R>>,
     pub(super) policy: Arc<Policy>,
-    /// Where requests are run.
+    /// The place where requests run.
     pub(super) run: PhantomData<fn() -> D>,
 }
 
@@ -122,10 +122,11 @@ impl<R> AsyncAcceptLayer<R> {
 
     /// Sets which requests may be run again after the node that ran them has died: those
     /// that have the same effect when they run twice. They are stored with their operation
-    /// while it is live: method, URI, headers and body, which is collected in every mode. Run a [recovery](crate::Operations::recovery).
+    /// while it is live: method, URI, headers and body, which is collected in every mode. Run
+    /// a [recovery](crate::Operations::recovery).
     ///
-    /// `Authorization`, `Proxy-Authorization`, `Cookie` and whatever is marked as
-    /// sensitive is left out, unless [asked for](Self::store_credentials).
+    /// `Authorization`, `Proxy-Authorization`, `Cookie` and fields that are marked as
+    /// sensitive are left out, unless [asked for](Self::store_credentials).
     pub fn rerun_if(self, predicate: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.set_rerun_if(Arc::new(predicate)))
     }
@@ -159,8 +160,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
 
     /// Sets how long the store may take to answer whether the operation was created, retries
     /// included; 5 seconds by default. Past it the answer is 503. Where requests are
-    /// [dispatched](crate::Operations::dispatching) the engine has as long again, and what cannot be
-    /// dispatched as long to be ended.
+    /// [dispatched](crate::Operations::dispatching) the engine has the same time in addition,
+    /// and so has the end of an operation that cannot be dispatched.
     pub fn create_timeout(self, limit: Duration) -> Self {
         self.with(|policy| policy.create_timeout = limit)
     }
@@ -188,7 +189,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// Stores credentials with the requests that are [stored](Self::rerun_if) or
-    /// [dispatched](crate::Operations::dispatching): everybody who can read the store, or the queue, can read them.
+    /// [dispatched](crate::Operations::dispatching): everybody who can read the store, or the
+    /// queue, can read them.
     pub fn store_credentials(self) -> Self {
         self.with(|policy| policy.stores_credentials = true)
     }

@@ -1,4 +1,4 @@
-//! What is still to come of a request's body when its call is given up.
+//! Recovering the unread rest of a request body when its call is dropped.
 
 use std::{
     fmt, mem,
@@ -14,20 +14,20 @@ use http_body::{Body, Frame, SizeHint};
 use super::refuse::discard_after;
 use crate::operation::BufferedBody;
 
-/// A body that its service has on loan. Dropped before its end, it goes back.
+/// A body that is read by the inner service. Dropped before its end, the body is returned.
 pub(super) struct LentBody<B> {
-    /// Until its end.
+    /// `None` after the end.
     body: Option<Pin<Box<B>>>,
     place: Arc<ReturnSlot<B>>,
 }
 
-/// Where it goes back to.
+/// The place that the body is returned to.
 struct ReturnSlot<B>(Mutex<BodyLocation<B>>);
 
 enum BodyLocation<B> {
     Lent,
     Back(Pin<Box<B>>),
-    /// It has ended, or somebody throws away what is left.
+    /// The body has ended, or its rest is being discarded.
     Gone,
 }
 
@@ -46,7 +46,7 @@ impl<B: Body<Data = Bytes>> LentBody<B> {
             return Poll::Ready(None);
         };
         let frame = body.as_mut().poll_frame(context);
-        // Broken off is as good as ended.
+        // An error ends the body as well.
         if let Poll::Ready(None | Some(Err(_))) = &frame {
             self.body = None;
         }
@@ -76,8 +76,7 @@ impl<B> fmt::Debug for LentBody<B> {
     }
 }
 
-/// What a client may still be sending of a body that was lent; nothing of one that was
-/// not.
+/// The unread rest of a lent body; nothing for any other body.
 #[derive(Default)]
 pub(super) struct RemainingBody(Option<Arc<dyn Discard>>);
 
@@ -98,7 +97,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Discard for ReturnSlot<B> {
 
     fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>) {
         let mut place = self.lock();
-        // Elsewhere somebody may be reading it yet.
+        // Another task may still be reading the body.
         if matches!(*place, BodyLocation::Lent) {
             return;
         }
@@ -127,12 +126,12 @@ impl RemainingBody {
         (lent, Self(Some(place)))
     }
 
-    /// Whether the client may still be sending.
+    /// Returns whether the client may still be sending.
     pub(super) fn is_unread(&self) -> bool {
         self.0.as_ref().is_some_and(|rest| rest.is_unread())
     }
 
-    /// Throws away what is left, once the client was answered.
+    /// Discards the rest once the client was answered.
     pub(super) fn discard_after(&self, version: Version, response: &mut Response<BufferedBody>) {
         if let Some(rest) = &self.0 {
             rest.discard_after(version, response);

@@ -5,7 +5,7 @@
 //! 1. **Selection**: `POST`, `PUT`, `PATCH` and `DELETE` are accepted
 //!    ([`accepts_by_default`]). Other requests pass through untouched, with a streaming body,
 //!    and so do requests to the operations themselves.
-//! 2. **Admission**: past the bound on what is in flight, the answer is 503 with
+//! 2. **Admission**: past the bound on requests in flight, the answer is 503 with
 //!    `Retry-After`.
 //! 3. **Body**: it is collected, up to a limit (413) and within a time (408).
 //! 4. **Idempotency**, if the application turns it on: a missing or malformed key is 400, and
@@ -25,8 +25,8 @@
 //! # Readiness
 //! The layer is always ready. The inner service's own `poll_ready` (`ConcurrencyLimit`,
 //! `Buffer`, …) is awaited in the background, while the operation is *pending*. The clone that
-//! became ready is the one that is called. A `LoadShed` inside makes operations fail; outside
-//! of the layer it never sheds. To refuse work use
+//! became ready is the one that is called. A `LoadShed` inside makes operations fail; a
+//! `LoadShed` outside of the layer never sheds. To refuse work use
 //! [`max_in_flight`](crate::Operations::max_in_flight).
 //!
 //! # Bodies above the limit

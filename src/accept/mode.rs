@@ -1,4 +1,4 @@
-//! When a request goes asynchronous.
+//! The choice between a direct answer and an operation.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::VARY};
 
 use crate::dialect::Preferences;
 
-/// What the application chose.
+/// The mode that the application chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Mode {
     #[default]
@@ -16,22 +16,23 @@ pub(super) enum Mode {
     Signaled,
 }
 
-/// What one request gets.
+/// The decision for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Its answer, however long that takes.
+    /// The answer of the service, however long it takes.
     Pass,
     /// A 202 at once.
     Now,
-    /// Its answer if that comes in time, else a 202.
+    /// The answer if it comes in time, otherwise a 202.
     After(Duration),
-    /// What the handler decides.
+    /// The handler decides.
     Signaled,
 }
 
 impl Mode {
-    /// `wait` only bounds what goes asynchronous anyway, up to `max_wait`. What
-    /// `needs_preference` goes asynchronous only for those who prefer it.
+    /// Decides for one request. `wait` only bounds the time of requests that become
+    /// asynchronous anyway, up to `max_wait`. With `needs_preference` only requests that
+    /// prefer it become asynchronous.
     pub(super) fn of(
         self,
         preferences: Preferences,
@@ -59,7 +60,7 @@ impl Mode {
         max_wait: Duration,
     ) -> (Decision, AppliedPreferences) {
         let wait = preferences.stated_wait().filter(|wait| match self {
-            // Here no seconds are no wait, and change nothing.
+            // In this mode zero seconds mean no wait, and change nothing.
             Self::Always => !wait.is_zero(),
             Self::Preferred => !wait.is_zero() && preferences.respond_async(),
             Self::After(_) => true,
@@ -80,7 +81,7 @@ impl Mode {
             Decision::After(limit) => limit,
             Decision::Pass | Decision::Now | Decision::Signaled => Duration::ZERO,
         };
-        // Less than a second of what was asked for cannot be said in seconds.
+        // A difference of less than a second cannot be expressed in seconds.
         let is_said = |wait: &Duration| wait.is_zero() || honoured.as_secs() > 0;
         let wait = wait.filter(is_said).map(|_| honoured);
         let matters = self != Self::Signaled;
@@ -96,26 +97,26 @@ impl Mode {
     }
 }
 
-/// What a response is, as far as preferences go.
+/// The kind of a response, as far as preferences are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplyKind {
-    /// It says that the request was accepted.
+    /// The request was accepted.
     Accepted,
-    /// It is the inner service's.
+    /// The response of the inner service.
     Direct,
-    /// It is the inner service's to an earlier request.
+    /// The response of the inner service to an earlier request.
     Kept,
-    /// It is a refusal, which follows no preference.
+    /// A refusal, which follows no preference.
     Refused,
 }
 
-/// What a response says of the preferences it followed.
+/// The preferences that a response reports as applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct AppliedPreferences {
-    /// Whether another `Prefer` could have made another response.
+    /// Whether another `Prefer` could have led to another response.
     matters: bool,
     respond_async: bool,
-    /// How long it was waited for since the client said how long it would.
+    /// The wait that the client asked for, as far as it was honoured.
     wait: Option<Duration>,
 }
 
@@ -124,21 +125,21 @@ static PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appl
 const BY_PREFER: HeaderValue = HeaderValue::from_static("Prefer");
 const RESPOND_ASYNC: HeaderValue = HeaderValue::from_static("respond-async");
 
-/// Words and numbers, which can stand in a header.
+/// Returns a header value of words and numbers, which are always valid there.
 fn applied(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(RESPOND_ASYNC)
 }
 
 impl AppliedPreferences {
-    /// Whether it matters how long the answer takes.
+    /// Returns whether the duration of the answer is relevant.
     pub(super) fn has_wait(self) -> bool {
         self.wait.is_some()
     }
 
-    /// `Vary: Prefer` on what depends on it, and `Preference-Applied` (RFC 7240,
-    /// section 3) with what was honoured: `respond-async` on a 202, `wait` on an answer
-    /// that came in its time, and on a 202 after all of it. The request came `ago`. The
-    /// inner service may have honoured others.
+    /// Adds `Vary: Prefer` where the response depends on it, and `Preference-Applied` (RFC
+    /// 7240, section 3) with the honoured preferences: `respond-async` on a 202, `wait` on
+    /// an answer that came in its time, and on a 202 after all of it. The request came
+    /// `ago`. The inner service may have honoured other preferences.
     pub(super) fn mark(self, headers: &mut HeaderMap, reply: ReplyKind, ago: Duration) {
         if !self.matters {
             return;

@@ -21,7 +21,7 @@ use crate::{
 type Predicate = dyn Fn(&Parts) -> bool + Send + Sync;
 type OriginalUriFn = dyn Fn(&Parts) -> Uri + Send + Sync;
 
-/// The settings of one layer: those that routes differ in, and the shared ones.
+/// The settings of one layer: its own and the shared ones.
 #[derive(Clone)]
 pub(super) struct Policy {
     accept_if: Arc<Predicate>,
@@ -35,12 +35,12 @@ pub(super) struct Policy {
     pub(super) create_timeout: Duration,
     pub(super) run: RunLimits,
     pub(super) name: Option<Arc<str>>,
-    /// Which requests are kept to be run again.
+    /// Selects the requests that are stored for a rerun.
     rerun_if: Option<Arc<Predicate>>,
-    /// The target by which the whole application knows a request.
+    /// Returns the URI by which the whole application knows a request.
     original_uri: Option<Arc<OriginalUriFn>>,
     pub(super) stores_credentials: bool,
-    /// Requests are run elsewhere.
+    /// Whether requests are dispatched to workers.
     pub(super) dispatches: bool,
 }
 
@@ -76,7 +76,7 @@ impl Policy {
         self.original_uri = Some(target);
     }
 
-    /// Whether this request is kept to be run again.
+    /// Returns whether this request is stored for a rerun.
     pub(super) fn keeps(&self, parts: &Parts) -> bool {
         if self.dispatches {
             return true;
@@ -85,7 +85,8 @@ impl Policy {
         may.is_some_and(|may| may(parts))
     }
 
-    /// The target by which the whole application knows it, where that is another.
+    /// Returns the URI by which the whole application knows the request, if it is another
+    /// one.
     pub(super) fn original_uri_of(&self, parts: &Parts) -> Option<Uri> {
         match &self.original_uri {
             Some(target) => Some(target(parts)),
@@ -97,7 +98,7 @@ impl Policy {
         }
     }
 
-    /// What is kept of it.
+    /// Returns the stored form of the request, if it is stored.
     pub(super) fn kept(&self, request: &BufferedRequest) -> Option<Bytes> {
         let BufferedRequest {
             parts,
@@ -108,7 +109,8 @@ impl Policy {
         stored_request::store(parts, target, body, self.stores_credentials)
     }
 
-    /// What this request gets, and what is said of its preferences.
+    /// Returns the decision for this request, and the preferences that its response
+    /// reports.
     pub(super) fn way(
         &self,
         parts: &Parts,
@@ -117,7 +119,7 @@ impl Policy {
         if concern == RequestClass::Acceptable {
             let preferences = Preferences::from_headers(&parts.headers);
             let needs_preference = self.shared.dialect.needs_preference();
-            // What runs elsewhere cannot be waited for here.
+            // A dispatched request cannot be awaited here.
             let preferences = match self.dispatches {
                 true => preferences.without_wait(),
                 false => preferences,
@@ -128,10 +130,10 @@ impl Policy {
         }
     }
 
-    /// What this request is to the layer.
+    /// Classifies a request.
     ///
-    /// Those to the operations themselves are never accepted, nor those that an outer
-    /// layer has accepted: either would make operations of operations.
+    /// Requests to the operations themselves are never accepted, nor are requests that an
+    /// outer layer has accepted: either would make operations of operations.
     pub(super) fn concern(&self, parts: &Parts) -> RequestClass {
         let public_path = self.shared.locator.at();
         if path_is_below(parts.uri.path(), public_path)
@@ -147,21 +149,22 @@ impl Policy {
     }
 }
 
-/// What a request is to the layer.
+/// The class of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestClass {
-    /// It may become an operation.
+    /// The request may become an operation.
     Acceptable,
-    /// It only passes through.
+    /// The request only passes through.
     Another,
-    /// It passes through, and asks for operations or is one: others look after it.
+    /// The request passes through: it is about operations or already is one, and is drained
+    /// elsewhere.
     OfOperations,
 }
 
-/// Which requests are accepted unless
+/// Returns whether a request is accepted unless
 /// [`AsyncAcceptLayer::accept_if`](super::AsyncAcceptLayer::accept_if) says otherwise:
-/// `POST`, `PUT`, `PATCH` and `DELETE`, but no upgrades (RFC 9110, section 7.8)
-/// and no gRPC (`application/grpc*`).
+/// `POST`, `PUT`, `PATCH` and `DELETE`, but no upgrades (RFC 9110, section 7.8) and no gRPC
+/// (`application/grpc*`).
 #[must_use]
 pub fn accepts_by_default(parts: &Parts) -> bool {
     let changes = matches!(

@@ -1,4 +1,4 @@
-//! Saying no before there is an operation.
+//! Refusing requests before an operation exists.
 
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
     store::{Record, StoreError},
 };
 
-/// Why a request is not accepted.
+/// The reason why a request is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     Full,
     FullForOwner,
-    /// The store has no room for it.
+    /// The store has no room for the operation.
     StoreFull,
     StoreFullForOwner,
     Closed,
@@ -34,7 +34,7 @@ pub(super) enum Refusal {
     /// The operation could not be created.
     Unavailable,
     KeyMissing,
-    /// What was sent as a key is none, which needs so many characters.
+    /// The key is malformed or too short; a key needs this many characters.
     KeyInvalid {
         value: Box<str>,
         shortest: usize,
@@ -43,15 +43,15 @@ pub(super) enum Refusal {
         value: Box<str>,
         why: InvalidId,
     },
-    /// It came with another request before.
+    /// The key came with another request before.
     KeyReused(RequestName),
-    /// The first request with it is still being answered.
+    /// The first request with the key is still being answered.
     KeyInUse(RequestName),
-    /// The id is another owner's.
+    /// The id belongs to another owner.
     Taken(OperationId),
-    /// The inner service came to no answer, and there was no operation yet.
+    /// The inner service gave no answer, and there was no operation yet.
     Failed(FailureKind),
-    /// What this names made this operation, which was deleted.
+    /// The name stands for this operation, which was deleted.
     Deleted(OperationId, RequestName),
 }
 
@@ -66,8 +66,7 @@ impl From<AdmissionError> for Refusal {
 }
 
 impl Refusal {
-    /// The refusal of a request for which a store has no room; `None` if the error is
-    /// another one.
+    /// Returns the refusal for a store without room; `None` for any other error.
     pub(super) fn of_full_store(error: &StoreError) -> Option<Self> {
         match error {
             StoreError::Full => Some(Self::StoreFull),
@@ -76,13 +75,13 @@ impl Refusal {
         }
     }
 
-    /// A repetition of the request that made an operation which was deleted.
+    /// Returns the refusal of a repetition whose operation was deleted.
     pub(super) fn deleted<T>(record: &Record<T>, name: RequestName) -> Self {
         Self::Deleted(record.operation().id().clone(), name)
     }
 
-    /// The answer. `closes` says that the body's end is out of reach, with
-    /// which HTTP/1 closes the connection.
+    /// Returns the response. `closes` says that the rest of the body cannot be read, so
+    /// HTTP/1 closes the connection.
     pub(super) fn response(
         &self,
         policy: &Policy,
@@ -137,7 +136,7 @@ impl Refusal {
     }
 }
 
-/// What a refusal at the end of a drain needs, if there comes to be one.
+/// Everything that a refusal at the end of a drain needs.
 pub(super) struct DrainRefusal {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) policy: Arc<Policy>,
@@ -148,13 +147,13 @@ pub(super) struct DrainRefusal {
 }
 
 impl DrainRefusal {
-    /// The answer, once the call was dropped.
+    /// Returns the response, once the call was dropped.
     pub(super) fn response(&self) -> Response<BufferedBody> {
         refuse_given_up(&self.policy, &Refusal::Closed, self.version, &self.rest)
     }
 }
 
-/// Refuses a request whose call was given up, with what is still to come of its body.
+/// Refuses a request whose call was dropped, with the rest of its body.
 pub(super) fn refuse_given_up(
     policy: &Policy,
     refusal: &Refusal,
@@ -166,7 +165,7 @@ pub(super) fn refuse_given_up(
     response
 }
 
-/// Refuses a request of whose body nothing was read.
+/// Refuses a request whose body is unread.
 pub(super) fn refuse_unread<B>(
     policy: &Policy,
     refusal: &Refusal,
@@ -177,8 +176,8 @@ where
     B: Body<Data = Bytes> + Send + 'static,
 {
     let unread = !body.is_end_stream();
-    // Who awaits a `100 Continue` may leave the body out now, or send it:
-    // nothing says where a next request would begin.
+    // A client that awaits a `100 Continue` may now omit the body or send it: the start of
+    // a next request is unknown.
     let open = *refusal == Refusal::BodyTooLarge || parts.headers.contains_key(EXPECT);
     let mut response = refusal.response(policy, parts.version, unread && open);
     if unread {
@@ -187,12 +186,12 @@ where
     response
 }
 
-/// Lets an HTTP/1 client finish once it has been answered. HTTP/2 resets the
-/// stream by itself.
+/// Discards the rest of the body of an HTTP/1 request once the client has been answered.
+/// HTTP/2 resets the stream by itself.
 ///
-/// Not before: as long as there is no answer, reading would ask a client that
-/// awaits a `100 Continue` to send. The head of the answer is out when the
-/// server lets go of its extensions.
+/// The rest is not read earlier: before the answer, reading would ask a client that awaits
+/// a `100 Continue` to send. The head of the answer is sent when the server drops its
+/// extensions.
 pub(super) fn discard_after<B>(
     version: Version,
     response: &mut Response<BufferedBody>,
@@ -209,7 +208,7 @@ pub(super) fn discard_after<B>(
     }
 }
 
-/// In the extensions of an answer, until its head is out.
+/// A guard in the extensions of an answer, dropped once the head is sent.
 #[derive(Clone)]
 struct AnswerGuard {
     _until_dropped: Arc<oneshot::Sender<Infallible>>,

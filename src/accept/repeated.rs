@@ -1,4 +1,4 @@
-//! What the repetition of a request gets.
+//! The answer to a repeated request.
 
 use http::request::Parts;
 
@@ -13,15 +13,16 @@ use crate::{
     store::Record,
 };
 
-/// What a request gets that is the same, by `name`, as the one that made this operation:
-/// what that one got, unless its client has been told that there is no such operation.
+/// Returns the answer to a request that is the same, by `name`, as the one that created
+/// this operation: the answer to the first request, unless the client has been answered
+/// that the operation does not exist.
 pub(super) fn repeated(
     policy: &Policy,
     parts: &Parts,
     record: &Record<RecordedResponse>,
     name: RequestName,
 ) -> AcceptVerdict {
-    // It was answered with a 503: this is no other request.
+    // The first request was answered with a 503: the key was not reused.
     if record.was_not_dispatched() {
         return Err(Refusal::Unavailable);
     }
@@ -32,14 +33,15 @@ pub(super) fn repeated(
     Ok(AcceptAnswer::Repeated(CreatedOperation::of(record), urls))
 }
 
-/// Whether the dialect answers as if there were no such operation. What goes on it shows.
+/// Returns whether the dialect answers as if the operation did not exist. Running
+/// operations are always shown.
 fn is_hidden(policy: &Policy, record: &Record<RecordedResponse>, urls: &Urls) -> bool {
     let operation = record.operation();
     if !operation.state().is_terminal() {
         return false;
     }
     let mut context = Context::new(urls, &policy.shared.replay);
-    // It is not going to be read.
+    // The result is not read.
     context.inline_limit = 0;
     let status = policy.shared.dialect.status(&operation.view(), &context);
     matches!(status, Err(ApiError::NotFound { .. }))

@@ -1,4 +1,4 @@
-//! Holding the key of a request whose answer may come without an operation.
+//! Reserving the key of a request that may be answered without an operation.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -17,34 +17,34 @@ use crate::{
     },
 };
 
-/// What a key stands for, once that is certain.
+/// The certain result of reserving a key.
 pub(super) enum ReserveOutcome {
     Free(ReservedKey),
     Operation(Arc<Record<RecordedResponse>>),
     Answered(Arc<RecordedResponse>),
 }
 
-/// A key that is reserved for this request. Dropped, it is freed.
+/// A key that is reserved for this request. Dropping it frees the key.
 pub(super) struct ReservedKey {
     pub(super) token: FencingToken,
     end: oneshot::Sender<ReservationEnd>,
 }
 
-/// What becomes of a reservation that is not to be freed.
+/// The end of a reservation that is not freed.
 enum ReservationEnd {
-    /// The key stands for an operation.
+    /// The key names an operation.
     Bound,
-    /// It stands for an answer, which is to be kept; the sender goes once it is.
+    /// The key names an answer that is to be stored; the sender is dropped once it is.
     Answered(RecordedResponse, oneshot::Sender<()>),
 }
 
-/// How often it is asked whether the first request has been answered.
+/// The interval at which the store is asked whether the first request has been answered.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 impl ReservedKey {
-    /// Reserves `key`, or finds what it stands for. The store has `patience` to
-    /// answer; while another request with the key is being answered, that is
-    /// waited for, for `max_wait`.
+    /// Reserves `key`, or returns what the key names. The store has `patience` to answer.
+    /// While another request with the key is being answered, this waits for at most
+    /// `max_wait`.
     pub(super) async fn reserve<R: Repository>(
         node: Arc<Runtime<R>>,
         powers: KeyCapability<R>,
@@ -60,8 +60,7 @@ impl ReservedKey {
                 key: key.clone(),
                 token: FencingToken::random(),
             };
-            // In a task of its own, so that it goes on to the end, wherever the
-            // client leaves.
+            // In a task of its own, so that it completes even if the client disconnects.
             let (tell, told) = oneshot::channel();
             tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
             match told.await.unwrap_or(Err(Refusal::Unavailable))? {
@@ -72,14 +71,13 @@ impl ReservedKey {
         }
     }
 
-    /// The key stands for an operation now.
+    /// Ends the reservation: the key names an operation now.
     pub(super) fn bound(self) {
         let _ = self.end.send(ReservationEnd::Bound);
     }
 
-    /// Keeps an answer for repetitions, and returns once it is kept, or after
-    /// `patience`. What is not kept by then is still being tried: the call is not
-    /// to run again.
+    /// Stores an answer for repetitions. Returns once the answer is stored, or after
+    /// `patience`; after that the task goes on trying, since the call must not run again.
     pub(super) async fn settle(self, answer: RecordedResponse, patience: Duration) {
         let (done, settled) = oneshot::channel();
         let _ = self.end.send(ReservationEnd::Answered(answer, done));
@@ -89,8 +87,8 @@ impl ReservedKey {
     }
 }
 
-/// Holds a reservation for as long as its request lives, and no longer than that
-/// by more than a lease: its node may die.
+/// Keeps a reservation while its request lives, and at most one lease longer, since its
+/// node may die.
 struct ReservationKeeper<R> {
     node: Arc<Runtime<R>>,
     powers: KeyCapability<R>,
@@ -101,14 +99,14 @@ struct ReservationKeeper<R> {
 type Tell = oneshot::Sender<Result<Option<ReserveOutcome>, Refusal>>;
 
 impl<R: Repository> ReservationKeeper<R> {
-    /// Asks the store until it answers, and tells what the key stands for;
-    /// nothing, while another request with the key is being answered.
+    /// Asks the store until it answers, and sends the result. Sends nothing while another
+    /// request with the key is being answered.
     async fn run(self, patience: Duration, tell: Tell) {
         let (end, ended) = oneshot::channel();
         let token = self.token;
         let told = match timeout(patience, self.reserve()).await {
             Ok(Ok(Ok(Reservation::Reserved(_)))) => {
-                // Freed there, if nobody is there to take it.
+                // Freed by the drop if the receiver is gone.
                 let _ = tell.send(Ok(Some(ReserveOutcome::Free(ReservedKey { token, end }))));
                 return self.keep(ended).await;
             }
@@ -130,7 +128,7 @@ impl<R: Repository> ReservationKeeper<R> {
             Ok(Err(_)) | Err(_) => {
                 tracing::error!("a key could not be reserved");
                 let _ = tell.send(Err(Refusal::Unavailable));
-                // An error may hide that it was.
+                // The error may hide that the key was reserved.
                 return self.release().await;
             }
         };
@@ -155,11 +153,11 @@ impl<R: Repository> ReservationKeeper<R> {
             if let Ok(done) = timeout(interval, &mut done).await {
                 return done;
             }
-            // To the end, before anything else: overtaken by a release it would
-            // take the key again.
+            // Awaited before anything else: a renewal that is overtaken by a release would
+            // reserve the key again.
             match timeout(interval, self.reserve()).await {
                 Ok(Ok(Ok(Reservation::Reserved(_)))) => {}
-                // It is bound by now.
+                // The key names an operation by now.
                 Ok(Ok(Ok(
                     Reservation::Operation(_) | Reservation::Deleted(_) | Reservation::Answered(_),
                 ))) => {}
@@ -171,7 +169,7 @@ impl<R: Repository> ReservationKeeper<R> {
         }
     }
 
-    /// Asks until the answer is certain. A store that has no room has answered.
+    /// Asks until the answer is certain. A store without room has answered.
     async fn reserve(&self) -> Result<Result<Reservation<RecordedResponse>, Refusal>, StoreError> {
         let node = &self.node;
         retry_until_certain(node, None, || async {
@@ -204,7 +202,7 @@ impl<R: Repository> ReservationKeeper<R> {
 
     async fn release(&self) {
         let released = (self.powers.release)(&self.node.store, &self.key, self.token);
-        // After a term it has lapsed in any case.
+        // After a term the reservation has lapsed in any case.
         match timeout(self.node.lease().term, released).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(

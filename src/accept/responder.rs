@@ -1,4 +1,4 @@
-//! What a client is told of its operation.
+//! Answering an accepted request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,22 +17,22 @@ use crate::{
     store::Record,
 };
 
-/// What a client is told of the operation that its request is.
+/// The answer to a client about its operation.
 pub(super) enum AcceptAnswer {
     New(CreatedOperation),
-    /// An earlier request made it.
+    /// An earlier request created the operation.
     Repeated(CreatedOperation, Urls),
-    /// An earlier request was answered with this.
+    /// An earlier request was answered with this response.
     Answered(Arc<RecordedResponse>),
 }
 
-/// Whether a request has become an operation, and why not.
+/// The answer about the operation, or the reason why there is none.
 pub(super) type AcceptVerdict = Result<AcceptAnswer, Refusal>;
 
 /// An operation as it was created, whatever has happened since.
 ///
-/// It is no record, so that the store has the only one while its work begins, and can
-/// change that in place.
+/// It is a copy, not a record: the store then has the only reference while the run begins,
+/// and can change the record in place.
 pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 
 impl CreatedOperation {
@@ -46,7 +46,7 @@ impl CreatedOperation {
     }
 }
 
-/// Where the answer is worded.
+/// Writes the answers to an accepted request.
 pub(super) struct AcceptResponder {
     policy: Arc<Policy>,
     urls: Urls,
@@ -64,7 +64,8 @@ impl AcceptResponder {
 
     pub(super) fn answer(&self, verdict: &AcceptVerdict) -> (Response<BufferedBody>, ReplyKind) {
         match verdict {
-            // The first releases kept those too, which end or break a connection.
+            // Early releases stored non-final responses too, which end or break a
+            // connection.
             Ok(AcceptAnswer::Answered(kept)) if !kept.is_final() => {
                 self.answer(&Err(Refusal::Failed(FailureKind::InnerError)))
             }
@@ -76,7 +77,7 @@ impl AcceptResponder {
         }
     }
 
-    /// Refuses a request whose call was given up.
+    /// Refuses a request whose call was dropped.
     pub(super) fn refuse(
         &self,
         refusal: &Refusal,
@@ -87,13 +88,13 @@ impl AcceptResponder {
     }
 
     fn accepted(&self, accepted: &AcceptAnswer) -> (Response<BufferedBody>, ReplyKind) {
-        // A repetition gets what the first request got.
+        // A repetition gets the answer of the first request.
         let (CreatedOperation(operation), urls) = match accepted {
             AcceptAnswer::New(created) => (created, &self.urls),
             AcceptAnswer::Repeated(created, urls) => (created, urls),
             AcceptAnswer::Answered(answer) => return (answer.to_response(), ReplyKind::Kept),
         };
-        // The request's, as far as whoever is outside gave it one that wants to know.
+        // The span of the request, if an outer layer declared this field in it.
         Span::current().record("operation.id", display(operation.id()));
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.shared.replay);

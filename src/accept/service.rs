@@ -25,7 +25,7 @@ use crate::{
     store::Lease,
 };
 
-/// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) makes.
+/// The service that [`AsyncAcceptLayer`](super::AsyncAcceptLayer) creates.
 pub struct AsyncAccept<S, R> {
     inner: S,
     node: Arc<Runtime<R>>,
@@ -61,7 +61,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = Response<ResponseBody<C>>;
-    /// Only from requests that pass through; an error of an accepted one is an
+    /// Comes only from requests that pass through; an error of an accepted request is an
     /// outcome of its operation.
     type Error = S::Error;
     type Future = ResponseFuture<S, R, B>;
@@ -85,8 +85,8 @@ where
 }
 
 impl<S, R> AsyncAccept<S, R> {
-    /// Passes a request on. A drain waits for its answer if it was there before, and
-    /// refuses it at the end, unless others look after it.
+    /// Passes a request on. A drain waits for its answer if the request came before the
+    /// drain, and refuses the request at the end, unless it is drained elsewhere.
     fn pass<B>(&self, concern: RequestClass, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
@@ -98,7 +98,8 @@ impl<S, R> AsyncAccept<S, R> {
             RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
         let is_acceptable = concern == RequestClass::Acceptable;
-        // A request that the layer does not accept is left alone after the doors closed.
+        // After the drain has begun, a request that the layer does not accept is left
+        // alone.
         let (body, refusing) = match is_acceptable || passing.is_some() {
             false => (RequestBody::passing(body), None),
             true => {

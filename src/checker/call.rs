@@ -2,80 +2,81 @@ use serde::{Deserialize, Serialize};
 
 use crate::operation::State;
 
-/// A request of a client, from when it was sent to when its answer was there.
+/// A request of a client, from sending it to receiving its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// Who asked.
+    /// The client that asked.
     pub client: String,
-    /// As whom: an operation belongs to the owner that posted it. Without one, all
-    /// clients are one owner.
+    /// The owner as whom the client asked: an operation belongs to the owner that posted
+    /// it. Without an owner, all clients are one owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Which node was asked.
+    /// The node that was asked.
     pub node: String,
-    /// When it was sent.
+    /// The time at which the request was sent.
     pub begin: u64,
-    /// When the answer was there, or it was clear that there is none.
+    /// The time at which the answer was received, or at which it was clear that none comes.
     pub end: u64,
-    /// What was asked.
+    /// The request.
     pub ask: CallRequest,
-    /// What was answered.
+    /// The answer.
     pub answer: CallAnswer,
 }
 
-/// What a client asks.
+/// The request of a client.
 ///
-/// An id that was forgotten may be chosen again. The log then calls the second
-/// operation of that id `ID#2`, the third `ID#3`, wherever it is asked for or answered.
-/// Runs, lists and damages have the id alone.
+/// An id that was deleted may be chosen again. The log then calls the second operation of
+/// that id `ID#2`, the third `ID#3`, in every request and answer. Runs, lists and damages
+/// have the id alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallRequest {
     /// A request that is to be accepted.
     Post {
-        /// What it is about. Its result names it, and no other request of its owner
-        /// does, but a repetition under the same key.
+        /// The title of the request. Its result names the title. No other request of its
+        /// owner has the title, except a repetition under the same key.
         title: String,
-        /// Its idempotency key. A key of an owner is of one title.
+        /// The idempotency key. A key of an owner belongs to one title.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// The operation that the client chose.
+        /// The operation id that the client chose.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
-    /// How an operation stands.
+    /// Reads an operation.
     Poll {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// The answer may be held for so many milliseconds.
+        /// The number of milliseconds for which the answer may be held.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait: Option<u64>,
-        /// It is held until the version is not this one; until the operation
-        /// has ended, without.
+        /// The version that ends the wait as soon as the operation has another one. Without
+        /// a version, the answer is held until the operation has ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<u64>,
     },
-    /// The result of an operation.
+    /// Reads the result of an operation.
     Result {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// That an operation be canceled.
+    /// Cancels an operation.
     Cancel {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// That an operation which has ended be forgotten.
+    /// Deletes an operation that has ended.
     Forget {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// All operations of the owner, from the first page to the last.
+    /// Lists all operations of the owner, from the first page to the last.
     List,
 }
 
 impl CallRequest {
-    /// What it is about: an operation, or the title of one that is to be.
+    /// Returns the subject of the request: an operation, or the title of the operation to
+    /// create.
     pub(super) fn about(&self) -> &str {
         match self {
             Self::Post { title, .. } => title,
@@ -88,49 +89,50 @@ impl CallRequest {
     }
 }
 
-/// What a client is answered.
+/// The answer to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallAnswer {
     /// The post is accepted (202).
     Accepted {
-        /// As which operation.
+        /// The operation.
         operation: String,
     },
-    /// The operation as it is (200), also of a cancel.
+    /// The operation as it is (200); also the answer to a cancel.
     Operation(Sighting),
     /// The version that the client has is the latest (304).
     Unchanged {
-        /// That version.
+        /// The version.
         version: u64,
     },
-    /// The result, or the problem in its place. To a post: the answer came before
-    /// there was an operation.
+    /// The result, or the problem in its place. As the answer to a post: the response was
+    /// ready before an operation was created.
     Result(SeenResult),
-    /// There is no result so far (202).
+    /// The operation has no result yet (202).
     Unfinished,
     /// There is no such operation (404).
     Absent,
-    /// It cannot be canceled: it has succeeded or failed (409).
+    /// The operation cannot be canceled: it has succeeded or failed (409).
     Finished,
-    /// It is forgotten (204).
+    /// The operation is deleted (204).
     Forgotten,
-    /// The operations that there are.
+    /// The operations of the owner.
     Listed {
-        /// Their ids.
+        /// The ids of the operations.
         operations: Vec<String>,
     },
-    /// Anything else that promises nothing: overload, a store that is away.
+    /// Any other answer that promises nothing, for example at overload or when the store is
+    /// away.
     Refused {
         /// The status.
         status: u16,
     },
-    /// None: the connection was lost, or the client lost its patience.
+    /// No answer: the connection was lost, or the client stopped waiting.
     Nothing,
 }
 
 impl CallAnswer {
-    /// Whether it says something of the operation.
+    /// Returns whether the answer says something about the operation.
     pub(super) fn tells(&self) -> bool {
         match self {
             Self::Operation(_)
@@ -152,7 +154,7 @@ pub struct Sighting {
     pub version: u64,
     /// The state.
     pub state: State,
-    /// A digest of all that was shown, times and progress included.
+    /// A digest of everything that was shown, times and progress included.
     pub content: String,
     /// The result, if it was shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,12 +164,12 @@ pub struct Sighting {
 /// A result as a client saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenResult {
-    /// A digest of its bytes, and of what else is to stay as it was.
+    /// A digest of the bytes of the result, and of everything else that must not change.
     pub digest: String,
-    /// The title that it names, if it names one.
+    /// The title that the result names, if it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The type of the problem in its place.
+    /// The type of the problem in place of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }

@@ -18,9 +18,9 @@ pub fn check<'a>(log: impl IntoIterator<Item = &'a Entry>, rules: &Rules) -> Ver
     checker.verdict()
 }
 
-/// Judges a log entry by entry, in any order. What it remembers grows with the
-/// operations, the versions of them that were seen, the lists and the calls without an
-/// answer, and not with the entries.
+/// Judges a log entry by entry, in any order. Memory grows with the operations, their
+/// versions that were seen, the lists and the calls without an answer, but not with the
+/// entries.
 #[derive(Debug)]
 pub struct Checker {
     rules: Rules,
@@ -28,13 +28,13 @@ pub struct Checker {
     keys: KeyRecords,
     lists: Lists,
     disturbances: Disturbances,
-    /// What is wrong with answers to posts that are no operations.
+    /// Violations by answers to posts that created no operation.
     found: Vec<Violation>,
     counts: Counts,
 }
 
 impl Checker {
-    /// Knows nothing so far.
+    /// Creates a checker without entries.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Checker {
         }
     }
 
-    /// Takes notice of an entry.
+    /// Adds an entry.
     pub fn add(&mut self, entry: &Entry) {
         match entry {
             Entry::Call(call) => self.call(call),
@@ -75,7 +75,7 @@ impl Checker {
         }
     }
 
-    /// The verdict on all that was added.
+    /// Returns the verdict on all entries added.
     #[must_use]
     pub fn verdict(mut self) -> Verdict {
         self.operations.tell_apart();

@@ -1,10 +1,10 @@
-//! What was done to the store and the nodes, and what it excuses.
+//! The disturbances of the store and the nodes, and the delays that they excuse.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{Away, Call, DrainEntry, Kill, Rules, Violation};
 
-/// When the store, or a node, was away, and which nodes were killed or drained.
+/// The periods in which the store, or a node, was away, and the kills and drains.
 #[derive(Debug, Default)]
 pub(super) struct Disturbances {
     store: Vec<Interval>,
@@ -62,8 +62,8 @@ impl Disturbances {
         });
     }
 
-    /// How much of the time between `begin` and `end` the store was away, or
-    /// so shortly back that it was not yet trusted, or `node` was away.
+    /// Returns how much of the time between `begin` and `end` is excused: the store was
+    /// away, or was back so recently that nodes did not trust it yet, or `node` was away.
     pub(super) fn within(
         &self,
         begin: u64,
@@ -90,8 +90,8 @@ impl Disturbances {
         Duration::from_millis(total)
     }
 
-    /// Whether anything that was done, or was done so `shortly` before, explains what
-    /// happened meanwhile.
+    /// Returns whether a disturbance during `meanwhile`, or at most `shortly` before,
+    /// explains an event of that time.
     pub(super) fn explain(&self, meanwhile: Interval, shortly: Duration) -> bool {
         let shortly = millis(shortly);
         self.all().any(|span| {
@@ -100,7 +100,7 @@ impl Disturbances {
         })
     }
 
-    /// The kills after which the node was back, and left alone for so long.
+    /// Returns the kills after which the node was back and undisturbed for `within`.
     pub(super) fn reclaims(&self, within: Duration) -> Vec<Interval> {
         let back = |kill: &Kill| {
             let back = kill.back?;
@@ -118,7 +118,7 @@ impl Disturbances {
         self.kills.iter().filter_map(back).collect()
     }
 
-    /// The requests that a node had when it began to drain, and never answered.
+    /// Returns the requests that a node had when it began to drain and never answered.
     pub(super) fn cut_off(&self, rules: &Rules) -> Vec<Violation> {
         let mut found = Vec::new();
         for Unanswered { about, node, span } in &self.unanswered {
@@ -130,7 +130,7 @@ impl Disturbances {
                 continue;
             };
             let killed = self.kills.iter().filter(|kill| kill.node == *node);
-            // Where there is one node, the store is away as long as it drains.
+            // With one node, the store is away for as long as the node drains.
             let store = self.store.iter().filter(|away| away.begin != drain.begin);
             let stopped = self.nodes.get(node).into_iter().flatten();
             let mut others = killed.map(killing).chain(store.chain(stopped).copied());

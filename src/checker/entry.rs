@@ -8,91 +8,91 @@ use super::Call;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "lowercase")]
 pub enum Entry {
-    /// What a client asked, and what it was answered.
+    /// A request of a client and its answer.
     Call(Call),
-    /// What the inner service did.
+    /// A start or an end of the inner service.
     Run(RunEntry),
     /// The store, or a node, was away for a while.
     Away(Away),
     /// A node was killed.
     Kill(Kill),
-    /// A node was shut down in good order.
+    /// A node was shut down gracefully.
     Drain(DrainEntry),
-    /// What the store has of an operation was damaged.
+    /// The record of an operation in the store was damaged.
     Damage(Damage),
 }
 
-/// The inner service begins or ends.
+/// The inner service begins or ends a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEntry {
-    /// The operation that it is run for.
+    /// The operation of the run.
     pub operation: String,
-    /// Which attempt it is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// On which node.
+    /// The node of the run.
     pub node: String,
     /// The title that was posted.
     pub title: String,
-    /// What happened.
+    /// The event.
     pub event: RunEvent,
-    /// When.
+    /// The time of the event.
     pub at: u64,
 }
 
-/// What the inner service does.
+/// An event of a run of the inner service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunEvent {
-    /// It begins.
+    /// The run begins.
     Begin,
-    /// It is about to answer.
+    /// The inner service is about to answer.
     End,
-    /// It is stopped before it could answer.
+    /// The run is stopped before the inner service could answer.
     Dropped,
 }
 
-/// A time in which nothing can be asked of the store, or of a node.
+/// A period in which the store, or a node, cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Away {
-    /// The node that was stopped; without one, the store was away from all.
+    /// The node that was stopped; without one, the store was away from all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Since when.
+    /// The start of the period.
     pub begin: u64,
-    /// Until when.
+    /// The end of the period.
     pub end: u64,
 }
 
 /// A node is killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kill {
-    /// Which node.
+    /// The node.
     pub node: String,
-    /// When.
+    /// The time of the kill.
     pub at: u64,
-    /// When it could be asked again.
+    /// The time from which the node could be reached again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back: Option<u64>,
 }
 
-/// A node is shut down in good order: it lets end what it has.
+/// A node is shut down gracefully: the node lets its operations end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainEntry {
-    /// Which node.
+    /// The node.
     pub node: String,
-    /// When it was told to.
+    /// The time at which the drain began.
     pub begin: u64,
-    /// When it was gone.
+    /// The time at which the node was gone.
     pub end: u64,
 }
 
-/// What the store has of an operation is damaged. What becomes of that operation is
-/// excused, and what becomes of the others is not.
+/// The record of an operation in the store is damaged. The fate of that operation is
+/// excused; the fate of all others is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// Which operation.
+    /// The operation.
     pub operation: String,
-    /// When.
+    /// The time of the damage.
     pub at: u64,
 }
 
@@ -100,37 +100,36 @@ pub struct Damage {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// It has no more to give.
+    /// Reading the log failed.
     #[error("the log cannot be read")]
     Read(#[from] io::Error),
-    /// A line is no entry.
+    /// A line is not an entry.
     #[error("line {line} of the log is no entry")]
     Line {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// Why.
+        /// The reason.
         source: serde_json::Error,
     },
 }
 
 impl Entry {
-    /// The entries of a log of one JSON object a line. Empty lines are passed
-    /// over.
+    /// Reads the entries of a log of one JSON object a line. Empty lines are skipped.
     pub fn read(log: impl BufRead) -> impl Iterator<Item = Result<Self, LogError>> {
         lines(log)
     }
 
-    /// The line of this entry, without its end.
+    /// Returns the line of this entry, without a line break.
     ///
     /// # Errors
-    /// None in practice: everything in an entry can be written.
+    /// None in practice: every entry can be serialized.
     pub fn to_line(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self)
     }
 }
 
 impl RunEntry {
-    /// The lines that an inner service wrote of its runs, one JSON object each.
+    /// Reads the lines that an inner service wrote about its runs, one JSON object each.
     pub fn read(log: impl BufRead) -> impl Iterator<Item = Result<Self, LogError>> {
         lines(log)
     }

@@ -1,4 +1,4 @@
-//! What was run for an operation, held against the laws.
+//! Judges the runs of an operation by the laws.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whoever is back after a kill ends what he had, or has it run again.
+    /// After a kill, a node that is back ends the operations that it held, or reruns them.
     pub(super) fn reclaims(&self, id: &str, history: &mut OperationHistory) {
         let (Some(within), Some(accepted)) = (self.rules.reclaim, history.accepted) else {
             return;
@@ -82,7 +82,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What fails as interrupted was in the hands of a node that something was done to.
+    /// An operation that fails as interrupted was held by a node that was disturbed.
     pub(super) fn interruptions(&self, id: &str, history: &mut OperationHistory) {
         let failure = history.result.as_ref().and_then(|it| it.failure.as_deref());
         if !self.rules.causes || failure != Some("urn:tower-operations:interrupted") {

@@ -1,18 +1,18 @@
-//! What is known of all operations.
+//! The histories of all operations.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Violation, history::OperationHistory};
 
-/// The histories by what the log calls the operations.
+/// The histories, by the names that the log gives the operations.
 #[derive(Debug, Default)]
 pub(super) struct Histories {
     known: HashMap<String, OperationHistory>,
-    /// By id.
+    /// The histories by id.
     damaged: HashSet<String>,
 }
 
-/// The id of an operation, of which there may be several one after the other.
+/// Returns the id of an operation. Several operations may have the id, one after the other.
 pub(super) fn id_of(operation: &str) -> &str {
     operation.split_once('#').map_or(operation, |(id, _)| id)
 }
@@ -35,17 +35,18 @@ impl Histories {
         self.damaged.contains(id_of(operation))
     }
 
-    /// Who posted it, as far as that is known.
+    /// Returns the owner that posted the operation, as far as that is known.
     pub(super) fn owner(&self, operation: &str) -> Option<&Option<String>> {
         self.known.get(operation)?.owners.first()
     }
 
-    /// When somebody first asked for it to be forgotten.
+    /// Returns the time of the first request to delete the operation.
     pub(super) fn forgetting(&self, operation: &str) -> Option<u64> {
         self.known.get(operation)?.forgetting
     }
 
-    /// Whether the id of what is posted at this time is that of no other operation.
+    /// Returns whether no other operation has the id of `operation` at the time of the
+    /// post.
     pub(super) fn is_free(&self, operation: &str, at: u64) -> bool {
         let id = id_of(operation);
         let others = self.known.iter().filter(|(other, history)| {
@@ -55,7 +56,7 @@ impl Histories {
         forgotten.all(|forgotten| forgotten.is_some_and(|forgotten| forgotten <= at))
     }
 
-    /// Gives the runs of an id to those of its operations whose title they name.
+    /// Assigns the runs of an id to those of its operations whose titles the runs name.
     pub(super) fn tell_apart(&mut self) {
         let again = self.known.iter().filter_map(|(operation, history)| {
             let title = history.wanted.clone()?;
@@ -71,8 +72,8 @@ impl Histories {
         }
     }
 
-    /// All that they were convicted of. What became of a damaged one is excused, but not
-    /// that another saw it.
+    /// Returns the violations of all operations. A damaged operation is excused, except
+    /// when another owner saw it.
     pub(super) fn violations(&mut self) -> Vec<Violation> {
         let mut all = Vec::new();
         for (operation, history) in &mut self.known {
@@ -85,7 +86,7 @@ impl Histories {
         all
     }
 
-    /// The ids of which there were several operations.
+    /// Returns the ids that several operations had.
     pub(super) fn again(&self) -> HashSet<String> {
         let again = self
             .known

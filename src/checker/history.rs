@@ -6,57 +6,56 @@ use std::{
 use super::{Call, RunEntry, SeenResult, Sighting, Violation, disturbances::Interval, runs::Runs};
 use crate::operation::State;
 
-/// What is known of one operation. Nothing of it depends on the order in which
-/// it was told.
+/// The history of one operation. The history does not depend on the order of the log.
 #[derive(Debug, Default)]
 pub(super) struct OperationHistory {
-    /// When the first 202 was there.
+    /// The time of the first 202.
     pub(super) accepted: Option<u64>,
-    /// When the first post that got one began.
+    /// The start of the first post that got a 202.
     pub(super) asked: Option<u64>,
-    /// As whom it was accepted.
+    /// The owners as whom the operation was accepted.
     pub(super) owners: BTreeSet<Option<String>>,
     pub(super) posted: Option<String>,
-    /// What was posted under the id that a client chose for it, accepted or not.
+    /// The title that was posted under an id chosen by the client, accepted or not.
     pub(super) wanted: Option<String>,
     pub(super) versions: BTreeMap<u64, SeenVersion>,
-    /// Two contents of one version.
+    /// Versions that were seen with two contents.
     pub(super) conflicts: Vec<Conflict>,
     pub(super) result: Option<SeenResult>,
-    /// When the first result was there, or the first cancel was refused for
-    /// there being one.
+    /// The time at which the first result was seen, or at which the first cancel was
+    /// refused because the operation had succeeded or failed.
     pub(super) finished: Option<u64>,
-    /// When it was asked last for a result that was not yet there.
+    /// The time of the last request for a result that was not ready.
     pub(super) unfinished: Option<u64>,
-    /// The readings that found nothing, by owner: the one that ended first, and the
-    /// one that began last.
+    /// The readings that found nothing, by owner: the one that ended first, and the one
+    /// that began last.
     pub(super) absent: BTreeMap<Option<String>, (Interval, Interval)>,
-    /// When each owner last asked what told of it.
+    /// The start of the last call of each owner whose answer told of the operation.
     pub(super) told: BTreeMap<Option<String>, u64>,
-    /// When somebody first asked for it to be forgotten.
+    /// The time of the first request to delete the operation.
     pub(super) forgetting: Option<u64>,
-    /// When the first of them was told that it is.
+    /// The time of the first answer that the operation is deleted.
     pub(super) forgotten: Option<u64>,
-    /// When the first cancel was answered with 200.
+    /// The time of the first cancel that was answered with 200.
     pub(super) canceled: Option<u64>,
-    /// A cancel was refused, because it had succeeded or failed.
+    /// A cancel was refused because the operation had succeeded or failed.
     pub(super) uncancelable: bool,
-    /// By the title that they name.
+    /// The runs, by the title that they name.
     pub(super) runs: BTreeMap<String, Runs>,
-    /// The latest of the polls that were held long, by what they waited for.
+    /// The latest of the polls that were held too long, by the version that they waited on.
     pub(super) held: BTreeMap<Option<u64>, SeenPoll>,
     pub(super) found: Vec<Violation>,
     named: Option<String>,
 }
 
-/// A version, as it was seen.
+/// A version as clients saw it.
 #[derive(Debug)]
 pub(super) struct SeenVersion {
-    /// `None` if only its number was told.
+    /// `None` if only the number of the version was seen.
     pub(super) seen: Option<(State, String)>,
-    /// When it was first known to somebody.
+    /// The end of the first call that saw the version.
     pub(super) first_end: u64,
-    /// When it was last asked for.
+    /// The start of the last call that saw the version.
     pub(super) last_begin: u64,
 }
 
@@ -99,7 +98,7 @@ impl OperationHistory {
                             first: *first,
                             second: state,
                         });
-                        // Any two of them convict.
+                        // Any two conflicts suffice for a verdict.
                         self.conflicts.truncate(8);
                     }
                 }
@@ -148,7 +147,7 @@ impl OperationHistory {
         self.unfinished = self.unfinished.max(Some(begin));
     }
 
-    /// Somebody was told something of it.
+    /// Notes that an answer to `call` told of the operation.
     pub(super) fn told(&mut self, call: &Call) {
         match self.told.get_mut(&call.owner) {
             Some(last) => *last = call.begin.max(*last),
@@ -180,7 +179,7 @@ impl OperationHistory {
         self.runs.entry(run.title.clone()).or_default().add(run);
     }
 
-    /// A poll that was held longer than whoever it waits for may take.
+    /// Notes a poll that was held for longer than `Rules::wake`.
     pub(super) fn held(&mut self, call: &Call, since: Option<u64>, wait: u64) {
         let held = SeenPoll {
             reading: call.reading(),
@@ -193,7 +192,7 @@ impl OperationHistory {
         }
     }
 
-    /// Notes a violation, of each kind one.
+    /// Adds a violation, one of each kind.
     pub(super) fn convict(&mut self, violation: Violation) {
         let kind = discriminant(&violation);
         if self.found.iter().all(|other| discriminant(other) != kind) {
@@ -201,7 +200,7 @@ impl OperationHistory {
         }
     }
 
-    /// The title that its results name.
+    /// Returns the title that the results name.
     pub(super) fn named(&self) -> Option<&str> {
         self.named.as_deref()
     }

@@ -1,4 +1,4 @@
-//! What is known of an operation, held against the laws.
+//! Judges the history of an operation by the laws.
 
 use std::{collections::HashMap, ops::Bound, time::Duration};
 
@@ -14,14 +14,14 @@ pub(super) struct Judge<'a> {
     pub(super) disturbances: &'a Disturbances,
     /// Whether the log has runs at all.
     pub(super) runs: bool,
-    /// The kills after which the node was back, and left alone.
+    /// The kills after which the node was back and undisturbed.
     pub(super) reclaims: &'a [Interval],
-    /// When what has a key was first posted.
+    /// The time of the first post of each operation that has a key.
     pub(super) first_tries: &'a HashMap<&'a str, u64>,
 }
 
 impl Judge<'_> {
-    /// Convicts an operation of everything that is wrong with it; says how it ended.
+    /// Adds every violation of the operation to its history; returns its terminal state.
     pub(super) fn judge(&self, id: &str, history: &mut OperationHistory) -> Option<State> {
         let state = outcome(id, history);
         order(id, history);
@@ -42,7 +42,7 @@ impl Judge<'_> {
         };
         let operation = || id.to_owned();
         let alive = last_alive(history);
-        // It may be gone once somebody has asked for that.
+        // The operation may be absent once a client has asked to delete it.
         let until =
             kept_until(history, accepted, self.rules).min(history.forgetting.unwrap_or(u64::MAX));
         let is_lost = |reading: &Interval| reading.begin > accepted && reading.end < until;
@@ -119,7 +119,7 @@ impl Judge<'_> {
     }
 }
 
-/// How it ended; `None` if nobody saw that.
+/// Returns the terminal state; `None` if no client saw one.
 fn outcome(id: &str, history: &mut OperationHistory) -> Option<State> {
     let operation = || id.to_owned();
     let mut ended: Option<(u64, State)> = None;
@@ -185,7 +185,7 @@ fn outcome(id: &str, history: &mut OperationHistory) -> Option<State> {
     ended.map(|(_, state)| state)
 }
 
-/// Whoever reads after somebody has read sees nothing older.
+/// Checks that a reading that begins after another has ended sees nothing older.
 fn order(id: &str, history: &mut OperationHistory) {
     let mut later: Option<(u64, u64)> = None;
     let mut found = None;
@@ -205,7 +205,7 @@ fn order(id: &str, history: &mut OperationHistory) {
         found = Some((Reading::Ended, Reading::Unfinished));
     }
     if let Some(finished) = history.finished {
-        // A version beyond the end is a changed outcome, and judged as that.
+        // A version beyond the end is a changed outcome, and judged as such.
         let mut before = history
             .versions
             .iter()
@@ -237,7 +237,7 @@ fn titles(id: &str, history: &mut OperationHistory) {
     }
 }
 
-/// Nobody but its owner is told of it.
+/// Checks that only the owner was told of the operation.
 fn owners(id: &str, history: &mut OperationHistory) {
     let Some(first) = history.owners.first().cloned() else {
         return;
@@ -256,13 +256,13 @@ fn owners(id: &str, history: &mut OperationHistory) {
     }
 }
 
-/// Until when it is kept, if it ended as soon as it can have.
+/// Returns until when the operation is kept if it ended as early as possible.
 pub(super) fn kept_until(history: &OperationHistory, accepted: u64, rules: &Rules) -> u64 {
     let since = last_alive(history).map_or(accepted, |alive| alive.max(accepted));
     since.saturating_add(rules.kept.map_or(u64::MAX, millis))
 }
 
-/// When somebody first knew that it has ended.
+/// Returns the first time at which a client knew that the operation had ended.
 pub(super) fn ended_by(history: &OperationHistory) -> Option<u64> {
     let versions = history.versions.values();
     let terminal = versions.filter(|version| version.state().is_some_and(State::is_terminal));
@@ -270,7 +270,7 @@ pub(super) fn ended_by(history: &OperationHistory) -> Option<u64> {
     seen.into_iter().chain(history.finished).min()
 }
 
-/// When it was last certain that it had not ended.
+/// Returns the last time at which the operation certainly had not ended.
 pub(super) fn last_alive(history: &OperationHistory) -> Option<u64> {
     let versions = history.versions.values();
     let alive =

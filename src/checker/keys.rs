@@ -1,10 +1,10 @@
-//! Where keys led to, and what was run for the titles that were posted under them.
+//! The operations that keys led to, and the runs for the titles posted under the keys.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Call, CallAnswer, Violation, histories::Histories};
 
-/// What is known of keys. A key is of an owner.
+/// The uses of all keys. A key belongs to an owner.
 #[derive(Debug, Default)]
 pub(super) struct KeyRecords {
     used: HashMap<OwnedKey, Use>,
@@ -17,17 +17,17 @@ struct OwnedKey {
     name: String,
 }
 
-/// How a key was used.
+/// The use of a key.
 #[derive(Debug)]
 struct Use {
-    /// The operation that it led to.
+    /// The operation that the key led to.
     operation: Option<String>,
-    /// Another one.
+    /// Another operation that the key led to.
     forked: Option<String>,
-    /// The call that began first, and when the next one began.
+    /// The call that began first, and the start of the next call.
     first: FirstUse,
     next: Option<u64>,
-    /// When it was first known that its operation is no more.
+    /// The first time at which a client knew that the operation no longer exists.
     gone: Option<u64>,
 }
 
@@ -35,20 +35,20 @@ struct Use {
 struct FirstUse {
     begin: u64,
     end: u64,
-    /// What the log calls the operation whose id was chosen with it.
+    /// The name that the log gives the operation whose id was chosen with the key.
     id: Option<String>,
-    /// With which status it was turned away as if another had come before it.
+    /// The status of a refusal that says the key was already used.
     turned_away: Option<u16>,
 }
 
-/// What is known of a title: who posted it under which key, and what was run for it.
+/// A title: the keys under which it was posted, and the operations that ran for it.
 #[derive(Debug, Default)]
 struct Title {
     keys: Vec<OwnedKey>,
     ran: Vec<String>,
 }
 
-/// Of one title no more operations are remembered.
+/// The maximum number of operations recorded for one title.
 const REMEMBERED: usize = 8;
 
 impl KeyRecords {
@@ -107,14 +107,14 @@ impl KeyRecords {
         }
     }
 
-    /// When its owner first tried to post what this operation came of.
+    /// Returns the start of the first post of each operation by its owner.
     pub(super) fn first_tries(&self) -> HashMap<&str, u64> {
         let uses = self.used.values();
         uses.filter_map(|used| Some((used.operation.as_deref()?, used.first.begin)))
             .collect()
     }
 
-    /// All that is wrong with keys.
+    /// Returns all violations that concern keys.
     pub(super) fn judge(self, operations: &Histories) -> impl Iterator<Item = Violation> {
         let mut forked = BTreeMap::new();
         let mut found = Vec::new();
@@ -128,8 +128,7 @@ impl KeyRecords {
                 forked.insert(key, (first, second));
             }
         }
-        // What was posted under a key ran for one operation, whatever the clients were
-        // answered.
+        // A title posted under one key runs for one operation, whatever the answers were.
         for title in self.titles.into_values() {
             if let Some((key, first, second)) = title.forked(operations) {
                 forked.entry(key).or_insert((first, second));
@@ -149,18 +148,18 @@ impl KeyRecords {
 }
 
 impl Use {
-    /// With which status it was turned away without a reason.
+    /// Returns the status of a refusal without a reason.
     fn turned_away(&self, operations: &Histories) -> Option<u16> {
         let operation = self.operation.as_deref();
         if operation.is_some_and(|operation| operations.is_damaged(operation)) {
             return None;
         }
         let alone = self.next.is_none_or(|next| next > self.first.end);
-        // An id can be in use as well.
+        // A refusal can also mean that the id is in use.
         let is_free = |id: &String| operations.is_free(id, self.first.begin);
         let is_free = self.first.id.as_ref().is_none_or(is_free);
         let first = self.first.turned_away.filter(|_| alone && is_free);
-        // Nobody can have it forgotten who does not know it.
+        // Only a client that knows the operation can delete it.
         let forgetting = operation.and_then(|operation| operations.forgetting(operation));
         let gone = self
             .gone
@@ -170,7 +169,7 @@ impl Use {
 }
 
 impl Title {
-    /// Two operations that were run for what is one.
+    /// Returns two operations that ran for one request.
     fn forked(self, operations: &Histories) -> Option<(OwnedKey, String, String)> {
         let key = self.keys.first()?.clone();
         let is_whole = |operation: &String| !operations.is_damaged(operation);

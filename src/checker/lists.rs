@@ -1,4 +1,4 @@
-//! What clients saw in their lists.
+//! The lists that clients read.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::{
     judge::kept_until,
 };
 
-/// Every list that was read.
+/// All lists that were read.
 #[derive(Debug, Default)]
 pub(super) struct Lists(Vec<ListRead>);
 
@@ -30,7 +30,7 @@ impl Lists {
         });
     }
 
-    /// What is missing in them, or should be.
+    /// Finds operations that a list lacks, or should lack.
     pub(super) fn judge(&self, operations: &mut Histories, rules: &Rules) {
         let again = operations.again();
         for read in &self.0 {
@@ -45,7 +45,7 @@ impl Lists {
 }
 
 impl ListRead {
-    /// `is_only` says whether no other operation has had the id.
+    /// `is_only` says that no other operation has had the id.
     fn judge(
         &self,
         operation: &str,

@@ -1,47 +1,48 @@
-//! An independent judge of what a system with operations did to its clients.
+//! An independent judge of how a system with operations treated its clients.
 //!
-//! Clients of one or many nodes write down what they asked and what they were
-//! answered, the inner service writes down its runs, and whoever disturbs the
-//! system writes down when. [`check`] holds that log against the laws of this
-//! crate. It knows nothing of the system but the log, so the log may come from
-//! any store, dialect or program.
+//! Clients of one or many nodes record their requests and answers, the inner service
+//! records its runs, and the program that disturbs the system records each disturbance with
+//! its time. [`check`] compares that log with the laws of this crate. The checker knows the
+//! system only by its log, so the log may come from any store, dialect or program.
 //!
-//! # What is judged
-//! 1. **Nothing accepted is lost**: what got a 202 is there at every later
-//!    reading, for as long as it is [kept](Rules::kept), and was seen at its end.
-//! 2. **One end**: one terminal state, which nothing leaves; the version, the
-//!    content and the bytes of the result stay as they were first seen.
-//! 3. **Versions**: no version is seen with two contents, and who begins to read
-//!    after another reading has ended sees nothing older, whichever node it asks.
-//! 4. **Nothing is mixed up**: a result names the title that was posted, and so
-//!    does every run.
-//! 5. **Once**: a key of an owner leads to one operation; the inner service is called
-//!    once an attempt, at most [so often](Rules::attempts), and what succeeded has run.
-//! 6. **Canceled stays canceled**, once the client was told, and the work
+//! # Laws
+//! 1. **Nothing accepted is lost**: every later reading of an operation with a 202 finds
+//!    the operation for as long as it is [kept](Rules::kept), and its end was seen.
+//! 2. **One end**: an operation has one terminal state and never leaves it; its version,
+//!    its content and the bytes of its result stay as they were first seen.
+//! 3. **Versions**: no version is seen with two contents. A reading that begins after
+//!    another reading has ended sees nothing older, on any node.
+//! 4. **Nothing is mixed up**: every result and every run names the title that was posted.
+//! 5. **Once**: a key of an owner leads to one operation; the inner service is called once
+//!    an attempt, with at most [this many attempts](Rules::attempts), and an operation that
+//!    succeeded has run.
+//! 6. **Canceled stays canceled** from the answer to the client on, and the work
 //!    [stops](Rules::stop).
-//! 7. **In time**: what is accepted ends within *(lease + recovery + time-outs) ×
-//!    attempts*, outages excluded; who reads it later than that sees its end.
-//! 8. **Woken**: a held poll is answered [soon](Rules::wake) after others could
-//!    see what it waits for, and when its time is over.
-//! 9. **For its owner alone**: nobody else is told of an operation, and a key is
-//!    answered as a used one (409, 410, 422) only to an owner that has used it.
-//! 10. **Forgotten stays forgotten**, once the client was told. An id that is chosen
-//!     again is of another operation, of which all of this holds anew.
-//! 11. **Listed**: the list of an owner has all that was accepted before it was asked
-//!     for, and nothing that was forgotten by then.
-//! 12. **Nothing is cut off**: what a node had been sent when it began to drain is
-//!     answered, and what fails as interrupted has [a cause](Rules::causes) in the log.
-//! 13. **Back at once**: what a killed node held has ended or is run again
-//!     [soon](Rules::reclaim) after the node is back, where the store is its own.
+//! 7. **In time**: an accepted operation ends within *(lease + recovery + time-outs) ×
+//!    attempts*, outages excluded; a later reading sees its end.
+//! 8. **Woken**: a held poll is answered [soon](Rules::wake) after other clients could see
+//!    the change that it waits for, and when its time is over.
+//! 9. **Only for its owner**: no other owner sees an operation, and a key is answered as a
+//!    used key (409, 410, 422) only to an owner that has used the key.
+//! 10. **Deleted stays deleted** from the answer to the client on. An id that is chosen
+//!     again belongs to another operation, and all laws apply to that operation anew.
+//! 11. **Listed**: the list of an owner has every operation that was accepted before the
+//!     list was requested, and none that was deleted by then.
+//! 12. **Nothing is cut off**: a request that a node had received when it began to drain is
+//!     answered, and an operation that fails as interrupted has [a cause](Rules::causes) in
+//!     the log.
+//! 13. **Back at once**: an operation that a killed node held has ended or is rerun
+//!     [soon](Rules::reclaim) after the node is back, where the store belongs to that node
+//!     alone.
 //!
-//! What became of an operation that was damaged in the store is excused.
-//! An operation for which no client holds a 202 may exist and end as it likes.
+//! The fate of an operation that was damaged in the store is excused. An operation for
+//! which no client holds a 202 may exist and end in any way.
 //!
 //! # The log
-//! One JSON object a line, in any order; see [`Entry`]. Times are milliseconds
-//! by one clock, so the clients are best on one machine. At the end of a test,
-//! when all is healed, every accepted operation is polled until it has ended:
-//! what was never seen at its end counts as lost.
+//! One JSON object a line, in any order; see [`Entry`]. Times are milliseconds by one
+//! clock, so the clients are best on one machine. At the end of a test, after all
+//! disturbances, every accepted operation is polled until it has ended: an operation whose
+//! end was never seen counts as lost.
 //!
 //! ```
 //! use tower_operations::checker::{Entry, Rules, Violation, check};

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-/// What the log is held against: how the nodes were set.
+/// The settings of the nodes, by which a log is judged.
 ///
-/// Setters of what was set for the nodes. The defaults are strict where that
-/// needs no knowledge: one attempt, and kept for ever.
+/// The defaults are strict wherever that needs no knowledge: one attempt, and operations
+/// are kept for ever.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub(super) attempts: u32,
@@ -36,26 +36,26 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The default.
+    /// Returns the default.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How often a request may be run; once by default.
+    /// Sets how often a request may be run; once by default.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         Self { attempts, ..self }
     }
 
-    /// The length of a lease; 30 s by default. So long after an outage of the
-    /// store may also pass before anything is taken over.
+    /// Sets the length of a lease; 30 s by default. After an outage of the store the same
+    /// time may pass before a lease is reclaimed.
     #[must_use]
     pub fn lease(self, lease: Duration) -> Self {
         Self { lease, ..self }
     }
 
-    /// How often it is looked for expired leases; 30 s by default.
+    /// Sets the interval at which the recovery looks for expired leases; 30 s by default.
     #[must_use]
     pub fn recovery(self, interval: Duration) -> Self {
         Self {
@@ -64,14 +64,13 @@ impl Rules {
         }
     }
 
-    /// How long an attempt may be pending and running, together; 2 h by
-    /// default.
+    /// Sets how long an attempt may be pending and running, together; 2 h by default.
     #[must_use]
     pub fn timeouts(self, timeouts: Duration) -> Self {
         Self { timeouts, ..self }
     }
 
-    /// How long an operation is kept after it ended; for ever by default.
+    /// Sets how long an operation is kept after its end; for ever by default.
     #[must_use]
     pub fn kept(self, time_to_live: Duration) -> Self {
         Self {
@@ -80,9 +79,9 @@ impl Rules {
         }
     }
 
-    /// How late a held poll may be: after the change it waits for was seen by
-    /// others, and after its own time; 5 s by default. It covers the way to
-    /// the client.
+    /// Sets how late the answer to a held poll may be: after other clients saw the change
+    /// that the poll waits for, and after the poll's own time; 5 s by default. The time
+    /// includes the way to the client.
     #[must_use]
     pub fn wake(self, within: Duration) -> Self {
         Self {
@@ -91,9 +90,9 @@ impl Rules {
         }
     }
 
-    /// How long after a cancel was answered the inner service may still run,
-    /// wherever that is; not judged by default, since not all work can be
-    /// stopped. The times of runs and of clients are compared.
+    /// Sets how long the inner service may still run after a cancel was answered, on any
+    /// node; not judged by default, since not all work can be stopped. The times of runs
+    /// and of clients are compared.
     #[must_use]
     pub fn stop(self, within: Duration) -> Self {
         Self {
@@ -102,9 +101,9 @@ impl Rules {
         }
     }
 
-    /// How soon after a killed node is back what it held has ended, or is run again; not
-    /// judged by default. It is for a store of one process, where nobody else can hold
-    /// it. The times of runs and of clients are compared.
+    /// Sets how soon after the return of a killed node its operations have ended or are
+    /// rerun; not judged by default. The rule is for a store of one process, where no other
+    /// node can hold the operations. The times of runs and of clients are compared.
     #[must_use]
     pub fn reclaim(self, within: Duration) -> Self {
         Self {
@@ -113,9 +112,9 @@ impl Rules {
         }
     }
 
-    /// Whether the log has a cause for everything that fails as interrupted: a node that
-    /// was killed, stopped or drained, or a store that was away. Not judged by default,
-    /// since a node may also be too slow to renew what it holds.
+    /// Sets whether the log has a cause for everything that fails as interrupted: a node
+    /// that was killed, stopped or drained, or a store that was away. Not judged by
+    /// default, since a node may also be too slow to renew its leases.
     #[must_use]
     pub fn causes(self, are_known: bool) -> Self {
         Self {
@@ -124,8 +123,8 @@ impl Rules {
         }
     }
 
-    /// How long a request takes to its node at the most; 1 s by default. What was sent
-    /// that long before the node began to drain is answered.
+    /// Sets the time that a request takes to its node at most; 1 s by default. A request
+    /// that was sent that long before the node began to drain must be answered.
     #[must_use]
     pub fn reach(self, within: Duration) -> Self {
         Self {
@@ -134,7 +133,7 @@ impl Rules {
         }
     }
 
-    /// Within this, what is accepted has ended.
+    /// Returns the time within which an accepted operation ends.
     pub(super) fn limit(&self) -> Duration {
         (self.lease + self.recovery + self.timeouts).saturating_mul(self.attempts.max(1))
     }

@@ -2,16 +2,16 @@ use std::collections::BTreeSet;
 
 use super::{RunEntry, RunEvent};
 
-/// What was run for an operation, and for one title.
+/// The runs of an operation, for one title.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// When each began.
+    /// The start of each run.
     pub(super) begins: Vec<u64>,
-    /// One that was run again.
+    /// An attempt that ran twice.
     pub(super) twice: Option<u32>,
-    /// Whether one came to its end.
+    /// Whether a run completed.
     pub(super) ended: bool,
-    /// When one came to its end or was dropped last, and on which node.
+    /// The time and node of the last run that completed or was dropped.
     pub(super) stopped: Option<(u64, String)>,
     attempts: BTreeSet<u32>,
 }

@@ -2,10 +2,10 @@ use std::fmt;
 
 use super::Violation;
 
-/// How many violations are written out.
+/// The maximum number of violations that are written out.
 const SHOWN: usize = 20;
 
-/// How much of what a log has.
+/// The contents of a log in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -15,15 +15,15 @@ pub struct Counts {
     pub unanswered: usize,
     /// Operations that got a 202.
     pub accepted: usize,
-    /// Of these: succeeded.
+    /// Accepted operations that succeeded.
     pub succeeded: usize,
-    /// Of these: failed.
+    /// Accepted operations that failed.
     pub failed: usize,
-    /// Of these: canceled.
+    /// Accepted operations that were canceled.
     pub canceled: usize,
     /// Calls of the inner service.
     pub runs: usize,
-    /// Of these: not the first attempt.
+    /// Calls of the inner service after the first attempt.
     pub reruns: usize,
     /// Nodes killed.
     pub kills: usize,
@@ -35,24 +35,24 @@ pub struct Counts {
     pub outages: usize,
     /// Operations damaged in the store.
     pub damaged: usize,
-    /// Operations forgotten.
+    /// Operations deleted.
     pub forgotten: usize,
     /// Lists that were read to their end.
     pub lists: usize,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// What is wrong; nothing, if all is well.
+    /// The violations; empty if every law was kept.
     pub violations: Vec<Violation>,
-    /// What was looked at.
+    /// The contents of the log in numbers.
     pub counts: Counts,
 }
 
 impl Verdict {
-    /// Whether no law was broken.
+    /// Returns whether every law was kept.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.violations.is_empty()

@@ -2,203 +2,203 @@ use std::time::Duration;
 
 use crate::operation::State;
 
-/// A law that was broken, and where. Of each kind, one an operation is told.
+/// A broken law and its place in the log. Each kind is reported once an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// It was accepted, and then it was not there.
+    /// The operation was accepted, and later it was not found.
     #[error("{operation}: accepted, then absent")]
     Lost {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// It was accepted, and nobody saw its end.
+    /// The operation was accepted, and nobody saw its end.
     #[error("{operation}: accepted, and never seen at its end")]
     Unended {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// It ended in two ways.
+    /// The operation ended in two ways.
     #[error("{operation}: ended as {first}, and as {second}")]
     TwoOutcomes {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// One end of it.
+        /// One terminal state.
         first: State,
-        /// The other.
+        /// The other terminal state.
         second: State,
     },
-    /// It had ended, and then its outcome was another: another version,
-    /// content or result.
+    /// The outcome of the operation changed after its end: its version, content or result.
     #[error("{operation}: its outcome changed after version {version}")]
     OutcomeChanged {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// The version with which it had ended.
+        /// The version with which the operation had ended.
         version: u64,
     },
     /// One version was seen with two contents.
     #[error("{operation}: version {version} was seen with different content")]
     VersionReused {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// Which version.
+        /// The version.
         version: u64,
     },
-    /// A version was read after the reading of a later one had ended.
+    /// A version was read after a reading of a later version had ended.
     #[error("{operation}: {then} was read after {before}")]
     WentBack {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// What was seen first.
+        /// The earlier reading.
         before: Reading,
-        /// What was seen after that.
+        /// The later reading.
         then: Reading,
     },
-    /// A result, or a run, is of another request.
+    /// A result, or a run, belongs to another request.
     #[error("{operation}: posted as `{expected}`, and found as `{found}`")]
     MixedUp {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// The title it should name.
+        /// The expected title.
         expected: String,
-        /// The title it names.
+        /// The title that the result or run names.
         found: String,
     },
     /// One idempotency key led to two operations.
     #[error("key `{key}`: led to {first}, and to {second}")]
     KeyForked {
-        /// Which key.
+        /// The key.
         key: String,
         /// One operation.
         first: String,
         /// The other.
         second: String,
     },
-    /// A key was answered as if it had been used before, and its owner had not.
+    /// A key was answered as used, although its owner had not used it.
     #[error("key `{key}`: answered with {status}, though its owner had not used it before")]
     KeyBlocked {
-        /// Which key.
+        /// The key.
         key: String,
-        /// The status.
+        /// The status of the answer.
         status: u16,
     },
-    /// Another than its owner was told of it.
+    /// A client that is not the owner was told of the operation.
     #[error("{operation}: shown to {owner}, whose it is not")]
     ShownToAnother {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// Who was told; empty for nobody in particular.
+        /// The owner that was told; empty for a client without an owner.
         owner: String,
     },
-    /// A client was told that it is forgotten, and it was still there.
+    /// A client was told that the operation is deleted, and the operation was found later.
     #[error("{operation}: forgotten, and then still there")]
     ForgetUndone {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// It is not among the operations of its owner.
+    /// The operation is missing in the list of its owner.
     #[error("{operation}: missing in the list of its owner")]
     Unlisted {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
     /// The inner service was called twice for one attempt.
     #[error("{operation}: attempt {attempt} ran twice")]
     RanTwice {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// Which attempt.
+        /// The attempt.
         attempt: u32,
     },
     /// The inner service was called more often than allowed.
     #[error("{operation}: ran {attempts} times")]
     TooManyAttempts {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// How often it was called.
+        /// The number of calls.
         attempts: u32,
     },
-    /// It succeeded, though no run of it came to its end.
+    /// The operation succeeded, although no run of it completed.
     #[error("{operation}: succeeded without a run that ended")]
     NeverRan {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// A client was told that it is canceled, and it did not stay so.
+    /// A client was told that the operation is canceled, and it did not stay canceled.
     #[error("{operation}: canceled, then {state}")]
     CancelUndone {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// What it was then.
+        /// The state that was seen instead.
         state: State,
     },
-    /// It was canceled, and the work went on.
+    /// The operation was canceled, and its work went on.
     #[error("{operation}: it was still run {by:?} after the cancel")]
     WentOn {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// So long after the cancel was answered.
+        /// The time from the answer to the cancel to the end of the work.
         by: Duration,
     },
-    /// It had not ended in the time that there is, outages excluded.
+    /// The operation had not ended in the allowed time, outages excluded.
     #[error("{operation}: had not ended {after:?} after its 202")]
     Late {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// So long after it was accepted it had not ended, outages excluded.
+        /// The time after its acceptance at which it had not ended, outages excluded.
         after: Duration,
     },
-    /// It failed as interrupted, and nothing was done to the nodes or the store.
+    /// The operation failed as interrupted, without a disturbance of the nodes or the
+    /// store.
     #[error("{operation}: interrupted without a cause")]
     Interrupted {
-        /// Which operation.
+        /// The operation.
         operation: String,
     },
-    /// A node was killed and back again, and did nothing for what it had held.
+    /// A killed node was back, and neither ended nor reran an operation that it had held.
     #[error("{operation}: left as it was {by:?} after its node was back")]
     Stranded {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// So long after the node was back it had neither ended nor been run again.
+        /// The time after the return of the node at which nothing had happened yet.
         by: Duration,
     },
-    /// A node that was shut down in good order had a request, and never answered it.
+    /// A node that was shut down gracefully never answered a request that it had received.
     #[error("{request}: cut off by {node}, which was drained {at:?} after it was sent")]
     CutOff {
-        /// The operation it is about, or the title that was posted.
+        /// The operation of the request, or the title that was posted.
         request: String,
-        /// Which node.
+        /// The node.
         node: String,
-        /// How long after the request was sent the node began to drain.
+        /// The time from sending the request to the start of the drain.
         at: Duration,
     },
-    /// A held poll was not answered though others saw the change.
+    /// A held poll was not answered although other clients saw the change.
     #[error("{operation}: a held poll was answered {by:?} after the change")]
     Overslept {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// So long after others had seen what it waited for.
+        /// The time since other clients had seen the change.
         by: Duration,
     },
-    /// A poll was held longer than it was to be.
+    /// A poll was held for longer than it asked for.
     #[error("{operation}: a poll was held {by:?} too long")]
     HeldTooLong {
-        /// Which operation.
+        /// The operation.
         operation: String,
-        /// So long after its time.
+        /// The time by which the poll was late.
         by: Duration,
     },
 }
 
-/// What a reader saw, where readings are in the wrong order.
+/// A reading, where readings are in the wrong order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     /// A version.
     Version(u64),
-    /// That it has ended.
+    /// The operation has ended.
     Ended,
-    /// That it has not.
+    /// The operation has not ended.
     Unfinished,
 }
 

@@ -11,7 +11,7 @@ use crate::{
     store::{Health, Store, StoreError},
 };
 
-/// How long a store may take to answer a ping.
+/// The time for the store to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<R: Store, D> Operations<R, D> {
@@ -39,7 +39,7 @@ impl<R, D> Operations<R, D> {
         self.drain_handle().in_flight()
     }
 
-    /// Returns the handle that shuts this down. Handles are clones of one another.
+    /// Returns the handle that drains these operations. Handles are clones of one another.
     #[must_use]
     pub fn drain_handle(&self) -> Drain {
         Drain::new(Arc::clone(&self.runtime.in_flight))

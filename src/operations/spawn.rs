@@ -1,4 +1,4 @@
-//! Work that is no HTTP request.
+//! Running work that is not an HTTP request.
 
 use std::{
     convert::Infallible,
@@ -24,19 +24,20 @@ use crate::{
     store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
 };
 
-/// How long the store may take to say that the operation was created.
+/// The time for the store to say that the operation was created.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl<R: Lease<Output = RecordedResponse>> Operations<R> {
-    /// Runs work that is no HTTP request, from a message or a timer for example, as an
-    /// operation under this name: with the same lease, limits, cancel, progress and drain.
+    /// Runs work that is not an HTTP request, from a message or a timer for example, as an
+    /// operation with this name. The lease, the limits, cancel, progress and drain are
+    /// those of requests.
     ///
-    /// The returned value is to be awaited. It is ready once the operation is in the store;
-    /// the work goes on in a task of its own. The result is kept as JSON, as the response
-    /// 200 of a service would be; an error is kept as its [`Problem`].
+    /// The returned value has to be awaited. It is ready once the operation is in the store;
+    /// the work goes on in a task of its own. The result is stored as JSON, like the response
+    /// 200 of a service; an error is stored as its [`Problem`].
     ///
-    /// The work is a closure, which no store can keep: if its node dies, the recovery of
-    /// another ends the operation as `interrupted`.
+    /// The work is a closure, which cannot be stored: if its node dies, the recovery of
+    /// another node ends the operation as `interrupted`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -83,7 +84,7 @@ impl<R: Lease<Output = RecordedResponse>> Operations<R> {
     }
 }
 
-/// An operation that is to be [spawned](Operations::spawn) once this is awaited.
+/// An operation that is [spawned](Operations::spawn) when this is awaited.
 #[must_use = "nothing is spawned until it is awaited"]
 pub struct Spawn<R, W> {
     runtime: Arc<Runtime<R>>,
@@ -107,18 +108,18 @@ impl<R, W> Spawn<R, W> {
     }
 }
 
-/// Why work was not [spawned](Operations::spawn). It does not run.
+/// The reason why work was not [spawned](Operations::spawn). The work does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// As many operations are in flight as may be, in all or of this owner.
+    /// The bound on operations in flight is reached, in all or for this owner.
     #[error("too many operations are in flight")]
     Full,
     /// The node is shutting down.
     #[error("the node is shutting down")]
     Closed,
-    /// There is an operation with this id. It may be one that was created late, for a call
-    /// that returned [`Store`](Self::Store): such an operation ends as `interrupted`.
+    /// An operation with this id exists. It may have been created late, for a call that
+    /// returned [`Store`](Self::Store): that operation ends as `interrupted`.
     #[error("the id is taken")]
     IdTaken,
     /// The store did not create the operation in 5 seconds, or refused to. If it did so
@@ -138,7 +139,7 @@ where
     type Output = Result<OperationId, SpawnError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    /// Dropped before it is ready, it leaves an operation that runs, or none.
+    /// Dropping the future before it is ready leaves a running operation, or none.
     fn into_future(self) -> Self::IntoFuture {
         let Self {
             runtime,
@@ -176,7 +177,7 @@ where
                     return;
                 };
                 let accepted = AcceptedRequest::of_work(&record).admitted(admitted);
-                // How it ended is in the store, or this node was abandoned.
+                // The outcome is in the store, or this node was abandoned.
                 let _ = operate(runtime, limits, service, accepted).await;
             });
             match told.await {
@@ -187,8 +188,8 @@ where
     }
 }
 
-/// Creates the operation and tells of it. What is created after an error was told is ended:
-/// its caller may have tried again.
+/// Creates the operation and reports it. An operation that is created after an error was
+/// reported is ended, since the caller may have tried again.
 async fn created<R>(
     runtime: &Arc<Runtime<R>>,
     new: NewOperation,
@@ -202,7 +203,7 @@ where
     let mut creating = Box::pin(retry_until_certain(runtime, Some(&id), || {
         runtime.store.create(new.clone())
     }));
-    // The caller may be gone whenever something is sent.
+    // The caller may have dropped the future at any time.
     let Ok(created) = timeout(PATIENCE, &mut creating).await else {
         let error = StoreError::unavailable("it did not answer in time");
         let _ = tell.send(Err(SpawnError::Store(error)));
@@ -245,7 +246,7 @@ async fn end_if_created<R>(
     }
 }
 
-/// What a service would have answered.
+/// Returns the response that a service would have given.
 fn response<T: Serialize>(done: Result<T, Problem>) -> Response<BufferedBody> {
     let done = done.and_then(|value| {
         serde_json::to_vec(&value).map_err(|error| {

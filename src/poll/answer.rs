@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! Answering a poll request.
 
 use std::{
     sync::Arc,
@@ -60,7 +60,7 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
             });
         }
     };
-    // Most polls end here, without waiting for anything.
+    // Most polls end here, without waiting.
     if about.wait.is_none()
         && matches!(about.action, Action::Status | Action::Result)
         && let Some(found) = find_now(settings, &parts, &about.id)
@@ -89,12 +89,12 @@ pub(super) fn answer<S: Store>(settings: &Arc<Settings<S>>, parts: Parts) -> Pol
     })
 }
 
-/// A question about one operation.
+/// A request about one operation.
 struct OperationPoll {
     id: OperationId,
     action: Action,
     wait: Option<Duration>,
-    /// Why it is to be canceled.
+    /// The reason for a cancel.
     reason: Option<Box<str>>,
 }
 
@@ -105,8 +105,8 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<PollRequest, A
     }
 }
 
-/// The operation that has to be there for its methods to be told: what looks like its id
-/// may be the name of a part that no operation has.
+/// Returns the operation of a path, if it must exist for its methods to be listed: the
+/// segment that looks like its id may be the name of a part that no operation has.
 fn perhaps_nothing<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -119,7 +119,7 @@ fn perhaps_nothing<S: Store>(
     }
 }
 
-/// What a request would ask if it came with this method.
+/// Returns how the dialect reads the request with another method.
 fn ask_by<S: Store>(
     method: &Method,
     settings: &Settings<S>,
@@ -155,7 +155,7 @@ fn ask_by<S: Store>(
         .dialect
         .parse(&request)
         .map_err(|fault| match fault {
-            // Whoever only reads allows nothing else.
+            // A read-only service allows no other methods.
             ApiError::MethodNotAllowed { .. } if settings.powers.ends.is_none() => {
                 read_only(settings, &request)
             }
@@ -166,7 +166,7 @@ fn ask_by<S: Store>(
             action: Action::Cancel(_) | Action::Delete,
             ..
         } if settings.powers.ends.is_none() => Err(read_only(settings, &request)),
-        // Who cannot be told of changes has no stream of them.
+        // Without notifications of changes there is no event stream.
         PollRequest::Operation {
             id,
             action: Action::Events,
@@ -182,8 +182,8 @@ fn ask_by<S: Store>(
     }
 }
 
-/// There is no such method where nothing can be ended; and none at all of what could only
-/// be asked by one.
+/// Returns the 405 of a read-only service. Its `Allow` has the reading methods, or only
+/// `OPTIONS` for a path that `GET` cannot read.
 fn read_only<S: Store>(settings: &Settings<S>, request: &RequestView<'_>) -> ApiError {
     let get = RequestView {
         method: &Method::GET,
@@ -196,7 +196,7 @@ fn read_only<S: Store>(settings: &Settings<S>, request: &RequestView<'_>) -> Api
     ApiError::MethodNotAllowed { allow }
 }
 
-/// The answer to what the dialect does not take for a question.
+/// Returns the answer to a request that the dialect rejects.
 fn refused<S: Store>(
     settings: &Settings<S>,
     method: &Method,
@@ -215,7 +215,7 @@ fn refused<S: Store>(
     }
 }
 
-/// The operation, at once or when it is worth showing.
+/// Reads the operation, at once or after the poll was held.
 async fn read<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -231,7 +231,7 @@ async fn read<S: Store>(
             match precondition::of_read(&parts.headers, etag.as_ref()) {
                 Ok(None) => HoldUntil::Terminal,
                 Ok(Some(NamedTags::Any | NamedTags::This)) => HoldUntil::Changed,
-                // It has changed already, or is refused when it is shown.
+                // The operation has changed already, or is refused when it is shown.
                 Ok(Some(NamedTags::Others)) | Err(_) => return Ok(record),
             }
         }
@@ -241,7 +241,7 @@ async fn read<S: Store>(
     visible(settings, parts, &about.id, found)
 }
 
-/// Shows what was found to a `GET`.
+/// Answers a `GET` with the operation found.
 fn shown<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -259,7 +259,7 @@ fn shown<S: Store>(
             _ => settings.shared.dialect.status(&view, context),
         }
     });
-    // A response is large: it is completed where it is.
+    // Completed in place, since a response is large.
     if let Ok(response) = &mut answer {
         // A result has no validators, so no condition is evaluated.
         if about.action == Action::Result || !response.status().is_success() {
@@ -278,7 +278,7 @@ fn shown<S: Store>(
     answer.unwrap_or_else(|fault| settings.fault(&fault))
 }
 
-/// The fault of a store that failed, at one operation or at all.
+/// Returns the API error for a failed store, about one operation or in general.
 #[cold]
 pub(super) fn unavailable<S: Store>(
     settings: &Settings<S>,
@@ -292,7 +292,7 @@ pub(super) fn unavailable<S: Store>(
     }
 }
 
-/// Gives a dialect what it needs to answer with `record`.
+/// Calls `f` with everything that a dialect needs to answer with `record`.
 pub(super) fn in_context<S: Store, T>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -303,7 +303,7 @@ pub(super) fn in_context<S: Store, T>(
     answer(&context(settings, parts, record, &urls))
 }
 
-/// What a dialect knows besides the operation that is at `urls`.
+/// Returns the context of an operation at `urls`, as a dialect needs it.
 pub(super) fn context<'a, S: Store>(
     settings: &'a Settings<S>,
     parts: &'a Parts,

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::operation::BufferedBody;
 
-/// The body of an answer: there as a whole, or an event stream.
+/// The body of an answer: buffered, or an event stream.
 #[derive(Debug)]
 pub struct PollBody(PollBodyKind);
 
@@ -20,7 +20,7 @@ enum PollBodyKind {
     Events(NextEvent),
 }
 
-/// What comes next in an event stream, and what comes after it.
+/// The next chunk of an event stream, with the rest of the stream.
 pub(super) type NextEvent = Pin<Box<dyn Future<Output = Option<(Bytes, EventStreamState)>> + Send>>;
 
 /// The rest of an event stream.
@@ -31,7 +31,7 @@ impl PollBody {
         Self(PollBodyKind::Events(next))
     }
 
-    /// The whole body; `None` if it is an event stream.
+    /// Returns the whole body; `None` for an event stream.
     #[must_use]
     pub fn as_whole(&self) -> Option<&BufferedBody> {
         match &self.0 {

@@ -1,8 +1,8 @@
-//! What the store behind a `PollService` can do, beyond reading.
+//! The capabilities of the store behind a `PollService`, beyond reading.
 //!
-//! A power is captured where it is asked for, as a function of the store. So
-//! the service needs no type parameter for it, and the compiler names what a
-//! store lacks.
+//! A capability is captured as a function of the store where it is asked for. So the
+//! service needs no type parameter for it, and the compiler names the trait that a store
+//! lacks.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ type ListFn<S> =
 type ListResult<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct EndCapability<S: Store> {
-    /// [`Repository::force_finish`] with [`Outcome::Canceled`], or the reason that was given.
+    /// [`Repository::force_finish`] with [`Outcome::Canceled`], or with the given reason.
     pub(super) cancel: CancelFn<S>,
     /// [`Repository::delete`].
     pub(super) forget: ChangeAtFn<S>,

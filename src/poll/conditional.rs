@@ -15,20 +15,20 @@ pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&text[begin..]).ok()
 }
 
-/// No entity tag is longer: two numbers of 64 bits, one in decimal and one in
-/// hexadecimal digits, and what is around them.
+/// The length of the longest entity tag: two numbers of 64 bits, one in decimal and one in
+/// hexadecimal digits, and the text around them.
 const LONGEST: usize = "W/\"-\"".len() + 20 + 16;
 
-/// The version of a record, and when it came to be. The time tells operations
-/// apart that had the same id one after the other.
+/// Returns the version of a record and its creation time. The time distinguishes operations
+/// that had the same id one after the other.
 pub(super) fn tag<T>(record: &Record<T>) -> String {
     let mut text = [0; LONGEST];
     let begin = put_etag(record, &mut text) + "W/\"".len();
     String::from_utf8_lossy(&text[begin..LONGEST - 1]).into_owned()
 }
 
-/// Writes the tag at the end of `text`, backwards as numbers are written; says where it
-/// begins.
+/// Writes the tag at the end of `text`, backwards as numbers are written, and returns its
+/// start.
 fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
     let updated = record.operation().metadata().updated_millis();
     let version = record.version().map_or(0, Version::get);
@@ -40,7 +40,7 @@ fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
     begin
 }
 
-/// The fields that an operation has in a 200 and in a 304 alike.
+/// Adds the fields that an operation has in both a 200 and a 304.
 pub(super) fn validate(response: &mut Response<BufferedBody>, etag: Option<HeaderValue>) {
     let headers = response.headers_mut();
     if let Some(etag) = etag {
@@ -50,7 +50,7 @@ pub(super) fn validate(response: &mut Response<BufferedBody>, etag: Option<Heade
     headers.insert(header::VARY, BY_ACCEPT_AND_PREFER);
 }
 
-/// Says that an answer depends on `Prefer` (RFC 7240, section 2).
+/// Adds `Vary: Prefer` (RFC 7240, section 2).
 pub(super) fn vary(response: &mut Response<BufferedBody>) {
     response.headers_mut().append(header::VARY, BY_PREFER);
 }
@@ -59,7 +59,7 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const BY_ACCEPT_AND_PREFER: HeaderValue = HeaderValue::from_static("Accept, Prefer");
 const BY_PREFER: HeaderValue = HeaderValue::from_static("Prefer");
 
-/// In the place of `response`, which says when to come back.
+/// Returns the 304 in place of `response`, whose `Retry-After` is kept.
 pub(super) fn not_modified(
     etag: Option<HeaderValue>,
     response: &Response<BufferedBody>,

@@ -1,4 +1,4 @@
-//! Canceling what goes on, and forgetting what has ended.
+//! Canceling live operations, and deleting ended ones.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) async fn forget<S: Store>(
 }
 
 enum EndAnswer<T> {
-    /// Or finished before, where the dialect takes that for an answer.
+    /// Or finished before, where the dialect treats that as success.
     Canceled(Arc<Record<T>>),
     Forgotten,
 }
@@ -69,7 +69,7 @@ async fn try_cancel<S: Store>(
     when_finished: OnTerminal,
     reason: Option<&str>,
 ) -> Result<EndAnswer<S::Output>, ApiError> {
-    // Again when somebody else was faster, which is seldom the case twice.
+    // Repeated when another writer was faster, which seldom happens twice.
     for round in 0..ROUNDS {
         let (record, version, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
@@ -78,7 +78,7 @@ async fn try_cancel<S: Store>(
         use OnTerminal::{Delete, Refuse, RefuseEnded, RefuseUnlessMatched, Same};
         let write = match (state, when_finished) {
             (State::Canceled, _) => {
-                // What the dialect shows no more is not canceled once more.
+                // An operation that the dialect hides is not canceled again.
                 in_context(settings, parts, &record, |context| {
                     settings
                         .shared
@@ -89,9 +89,9 @@ async fn try_cancel<S: Store>(
                     return Err(too_late(id, state));
                 }
                 let forgets = match when_finished {
-                    // One that was canceled meanwhile is as it was asked to be.
+                    // An operation that was canceled meanwhile is in the requested state.
                     Delete => round == 0 || named == Some(NamedTags::This),
-                    // Who names it has seen that it was.
+                    // A client that names this version has seen that it was canceled.
                     RefuseUnlessMatched => named == Some(NamedTags::This),
                     Same | Refuse | RefuseEnded => false,
                 };
@@ -102,7 +102,7 @@ async fn try_cancel<S: Store>(
                 return Ok(EndAnswer::Canceled(record));
             }
             (State::Succeeded | State::Failed, Same) => return Ok(EndAnswer::Canceled(record)),
-            // It went on when it was asked for, and any version was good enough.
+            // The operation was live when the request came, and any version was acceptable.
             (State::Succeeded | State::Failed, Delete)
                 if round > 0 && named == Some(NamedTags::Any) =>
             {
@@ -117,7 +117,7 @@ async fn try_cancel<S: Store>(
             (State::Succeeded | State::Failed, Refuse | RefuseEnded | RefuseUnlessMatched) => {
                 return Err(too_late(id, state));
             }
-            // Any version may be one with a result that the client has not seen.
+            // Any version includes one with a result that the client has not seen.
             (State::Succeeded | State::Failed, Delete) if named == Some(NamedTags::Any) => {
                 return Err(ApiError::PreconditionFailed { field: "If-Match" });
             }
@@ -150,7 +150,7 @@ fn too_late(id: &OperationId, state: State) -> ApiError {
     ApiError::AlreadyFinished { id, state }
 }
 
-/// So often a cancel is tried against a version that is gone by then.
+/// The number of tries to cancel an operation whose version changes meanwhile.
 const ROUNDS: usize = 32;
 
 async fn try_forget<S: Store>(
@@ -172,8 +172,8 @@ async fn try_forget<S: Store>(
     }
 }
 
-/// Forgets a terminal operation. It cannot change any more, so it is gone one
-/// way or the other.
+/// Deletes a terminal operation. It cannot change any more, so a missing operation counts
+/// as deleted.
 async fn forgotten<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,
@@ -195,7 +195,7 @@ async fn found<S: Store>(
     id: &OperationId,
 ) -> Result<FoundToEnd<S>, ApiError> {
     let record = find(settings, parts, id).await?;
-    // A service that ends operations was made with a store that counts versions.
+    // A service that ends operations has a store that counts versions.
     let missing = || ApiError::NotFound { id: id.clone() };
     let version = record.version().ok_or_else(missing)?;
     let ends = settings.powers.ends.ok_or_else(missing)?;

@@ -1,5 +1,4 @@
-//! Following an operation as a stream of events (HTML, section 9.2, *Server-sent
-//! events*).
+//! Following an operation as a stream of events (HTML, section 9.2, *Server-sent events*).
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -20,12 +19,12 @@ use crate::{
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Begins a stream with the operation as it is; or, if the client says in
-/// `Last-Event-ID` what it has seen, with what it has missed since.
+/// Begins a stream with the current operation or, if the client sends `Last-Event-ID`, with
+/// the events that it has missed.
 ///
-/// Then there is an event a change. Only a client that has fallen behind by more
-/// changes than a record remembers gets the latest of them. The stream ends after
-/// the terminal event, and when the server shuts down.
+/// After that every change is an event. Only a client that is behind by more changes than a
+/// record remembers gets just the latest of them. The stream ends after the terminal event,
+/// and when the server shuts down.
 pub(super) fn events<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
@@ -37,7 +36,7 @@ pub(super) fn events<S: Store>(
         None => VecDeque::from([Arc::clone(&record)]),
     };
     if untold.is_empty() && record.operation().state().is_terminal() {
-        // This is what tells a client not to come back.
+        // This response stops the client from reconnecting.
         let mut response = Response::new(BufferedBody::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
         return response.map(PollBody::from);
@@ -79,15 +78,15 @@ pub(super) fn events<S: Store>(
 struct EventStream<S: Store> {
     settings: Arc<Settings<S>>,
     parts: Parts,
-    /// As it was read last.
+    /// The record as it was last read.
     record: Arc<Record<S::Output>>,
-    /// What the client has still to be told.
+    /// The records that are still to be sent.
     untold: VecDeque<Arc<Record<S::Output>>>,
     _held: HeldPoll,
 }
 
-/// What a client has not seen that has seen the event `id`: everything since,
-/// or the record alone, if that event is none of this record's.
+/// Returns the records after the event `id`: all later ones, or the current record alone if
+/// the event is not of this record.
 fn missed<T>(record: &Arc<Record<T>>, id: &[u8]) -> VecDeque<Arc<Record<T>>> {
     let is_seen = |record: &Record<T>| conditional::tag(record).as_bytes() == id;
     if is_seen(record) {
@@ -122,7 +121,7 @@ impl<S: Store> EventStream<S> {
         EventStreamState(Box::new(|| self.next()))
     }
 
-    /// Waits for a change; false if it is time for a sign of life, `None` if
+    /// Waits for a change. Returns false if a keep-alive comment is due, and `None` if
     /// nothing more will come.
     async fn until_news(&mut self) -> Option<bool> {
         if self.record.operation().state().is_terminal() {
@@ -140,7 +139,7 @@ impl<S: Store> EventStream<S> {
                 tracing::warn!(%id, error = error.chain(), "an event stream ends");
             })
             .ok()?
-            // Another owner's may have come in its place.
+            // An operation of another owner may have replaced it.
             .filter(|next| next.owner() == owner)?;
         let is_news = next.version() != Some(version);
         if is_news {
@@ -161,5 +160,5 @@ impl<S: Store> EventStream<S> {
     }
 }
 
-/// A comment: proxies see that the connection lives, clients see nothing.
+/// A comment: proxies see that the connection lives, clients ignore it.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");

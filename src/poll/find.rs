@@ -1,4 +1,4 @@
-//! Finding the operation that a request is about.
+//! Finding the operation of a request.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) type FoundRecord<S> = Result<Arc<Record<<S as Store>::Output>>, ApiError>;
 
-/// The operation, if it is there for the request, from a store that need not wait.
+/// Returns the operation if the request may see it, from a store that never waits.
 #[inline]
 pub(super) fn find_now<S: Store>(
     settings: &Settings<S>,
@@ -29,7 +29,7 @@ pub(super) fn find_now<S: Store>(
     }
 }
 
-/// The operation, if it is there for the request.
+/// Returns the operation if the request may see it.
 pub(super) async fn find<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -44,18 +44,18 @@ pub(super) async fn find<S: Store>(
     if is_whole(&record, owner.as_ref()) {
         return Ok(record);
     }
-    // It is there for them under another name: one of an older key, for example.
+    // The owner is stored under another name: that of an older key, for example.
     let found = settings.store().get_for(id, record.owner()).await;
     visible(settings, parts, id, found)
 }
 
-/// Whether its result came along, if it has one.
+/// Returns whether the record is complete: without a result, or with the result loaded.
 fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
     record.owner() == owner || !record.operation().state().is_terminal()
 }
 
-/// The record, if it is there for the request. To everybody but its owner an operation
-/// is unknown.
+/// Returns the record if the request may see it. An operation is unknown to everybody but
+/// its owner.
 #[inline]
 pub(super) fn visible<S: Store>(
     settings: &Settings<S>,

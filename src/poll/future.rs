@@ -12,8 +12,8 @@ use http_body::Body;
 use super::PollBody;
 use crate::operation::BufferedBody;
 
-/// The future of [`PollService`](super::PollService). It is ready at once,
-/// unless the store has to be waited for or the poll is held.
+/// The future of [`PollService`](super::PollService). It is ready at once, unless the store
+/// has to be awaited or the poll is held.
 #[must_use = "futures do nothing unless polled"]
 pub struct PollFuture {
     state: PollState,
@@ -26,7 +26,7 @@ enum PollState {
 }
 
 impl PollFuture {
-    // Where it is called the response is made, and need not be moved then.
+    // Inlined, so that the response is built at the call site and not moved.
     #[inline]
     pub(super) fn ready(is_head: bool, response: Response<BufferedBody>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Future for PollFuture {
     type Output = Result<Response<PollBody>, Infallible>;
 
     /// # Panics
-    /// When polled after it was ready, as futures may.
+    /// When polled after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.state {
             PollState::Ready(response) => response
@@ -66,10 +66,10 @@ impl Future for PollFuture {
     }
 }
 
-/// The answer to `HEAD`: the fields that `GET` would give, its
-/// `Content-Length` included (RFC 9110, section 9.3.2).
+/// Returns the answer to `HEAD`: the fields of the `GET`, `Content-Length` included (RFC
+/// 9110, section 9.3.2).
 fn without_body(mut response: Response<PollBody>) -> Response<PollBody> {
-    // These have no content, and so no length either (section 8.6).
+    // These have no content, and so no length (section 8.6).
     let has_none = matches!(
         response.status(),
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED

@@ -1,4 +1,4 @@
-//! Holding a poll until there is something to say.
+//! Holding a poll until there is a change to report.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,20 +8,20 @@ use tokio::time::Instant;
 use super::settings::Settings;
 use crate::store::{Found, Record, Store, Version};
 
-/// What a held poll waits for.
+/// The event that a held poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HoldUntil {
     /// Any change.
     Changed,
-    /// The end.
+    /// The terminal state.
     Terminal,
 }
 
-/// Waits, for `wait` at the most, and gives the operation as it is then.
+/// Waits, for at most `wait`, and returns the operation as it is then.
 ///
-/// It does not wait if nothing can be said later: when the store cannot tell of
-/// changes, when as many polls as allowed are held, in all or for this owner, or when the server is
-/// shutting down.
+/// Does not wait if no change can be reported later: when the store does not notify of
+/// changes, when as many polls as allowed are held, in all or for this owner, or when the
+/// server is shutting down.
 pub(super) async fn hold<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -45,7 +45,8 @@ pub(super) async fn hold<S: Store>(
             break;
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        // The operation was there for the request: what comes is, while its owner is the same.
+        // The request may see the operation: later records are visible too while the owner
+        // is the same.
         let owner = record.owner();
         let next = tokio::select! {
             next = changed(settings.store(), &id, version, left, owner) => next?,
@@ -53,7 +54,7 @@ pub(super) async fn hold<S: Store>(
         };
         match next {
             Some(next) if next.version() != Some(version) => record = next,
-            // Its time is over.
+            // The time is over.
             Some(next) => return Ok(Some(next)),
             None => return Ok(None),
         }

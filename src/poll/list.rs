@@ -12,14 +12,14 @@ use crate::{
     store::{Cursor, ListQuery, Store, StoreError},
 };
 
-/// How many operations a page has, unless the client says; and the most.
+/// The default number of operations on a page, and the maximum.
 const PAGE: usize = 20;
 const LONGEST_PAGE: usize = 100;
 
-/// A page ends with the operation that brings its results to so many bytes.
+/// A page ends with the operation that brings its results to this many bytes.
 const LARGEST_PAGE: usize = 1024 * 1024;
 
-/// The operations of whoever asks, newest first.
+/// Lists the operations of the owner of the request, newest first.
 pub(super) async fn list<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,

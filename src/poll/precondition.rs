@@ -1,10 +1,10 @@
-//! What a conditional request says of versions (RFC 9110, sections 13.1.1 and 13.1.2).
+//! Preconditions of a conditional request (RFC 9110, sections 13.1.1 and 13.1.2).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::dialect::ApiError;
 
-/// What `If-Match` or `If-None-Match` names.
+/// The versions that `If-Match` or `If-None-Match` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NamedTags {
     /// Any version, by `*`.
@@ -15,7 +15,7 @@ pub(crate) enum NamedTags {
     Others,
 }
 
-/// What `If-None-Match` names, if it is there.
+/// Returns the versions that `If-None-Match` names, if the field is present.
 pub(super) fn if_none_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -26,13 +26,14 @@ pub(super) fn if_none_match(
     })
 }
 
-/// What `If-Match` names, if it is there.
+/// Returns the versions that `If-Match` names, if the field is present.
 pub(crate) fn if_match(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
 ) -> Result<Option<NamedTags>, ApiError> {
     let named = match named(headers, &header::IF_MATCH, etag) {
-        // It can never hold, so nobody can have meant it. An If-None-Match of the kind holds.
+        // An empty `If-Match` can never hold, so it is malformed. An empty `If-None-Match`
+        // holds.
         Ok(Some(NamedTags::Others)) if is_empty(headers, &header::IF_MATCH) => {
             Err(MalformedPrecondition)
         }
@@ -41,15 +42,15 @@ pub(crate) fn if_match(
     named.map_err(|MalformedPrecondition| ApiError::InvalidPrecondition { field: "If-Match" })
 }
 
-/// Whether a list has no element.
+/// Returns whether a list has no element.
 fn is_empty(headers: &HeaderMap, field: &HeaderName) -> bool {
     let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     let mut values = headers.get_all(field).iter();
     values.all(|value| value.as_bytes().iter().all(is_between))
 }
 
-/// The preconditions of a request that reads: the error if `If-Match` does not hold, else
-/// what `If-None-Match` names.
+/// Evaluates the preconditions of a request that reads. Returns the error if `If-Match`
+/// does not hold, otherwise the versions that `If-None-Match` names.
 pub(super) fn of_read(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -60,8 +61,8 @@ pub(super) fn of_read(
     }
 }
 
-/// The preconditions of a request that changes something: the fault if they do not hold,
-/// else what `If-Match` names.
+/// Evaluates the preconditions of a request that changes something. Returns the error if
+/// they do not hold, otherwise the versions that `If-Match` names.
 pub(super) fn holding(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -79,8 +80,8 @@ pub(super) fn holding(
 #[derive(Debug, PartialEq, Eq)]
 struct MalformedPrecondition;
 
-/// Tags are compared weakly: all of ours are weak. Several fields are one list, in which
-/// elements may be empty (section 5.6.1.2).
+/// Compares tags weakly, since all tags of this crate are weak. Several fields are one
+/// list, in which elements may be empty (section 5.6.1.2).
 fn named(
     headers: &HeaderMap,
     field: &HeaderName,
@@ -91,7 +92,7 @@ fn named(
         return Ok(None);
     };
     if first.as_bytes().trim_ascii() == b"*" {
-        // It stands alone.
+        // `*` must be the only element.
         return match values.next() {
             None => Ok(Some(NamedTags::Any)),
             Some(_) => Err(MalformedPrecondition),
@@ -114,8 +115,8 @@ fn named(
 /// An entity tag, and the rest of its list.
 type Tag<'a> = (&'a [u8], &'a [u8]);
 
-/// The first entity tag of a list (section 8.8.3) without the mark of weakness, and what
-/// follows it.
+/// Returns the first entity tag of a list (section 8.8.3) without the mark of weakness, and
+/// the rest of the list.
 fn next_tag(list: &[u8]) -> Result<Option<Tag<'_>>, MalformedPrecondition> {
     let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
     let Some(begin) = list.iter().position(|byte| !is_between(byte)) else {
@@ -136,7 +137,7 @@ fn next_tag(list: &[u8]) -> Result<Option<Tag<'_>>, MalformedPrecondition> {
     }
 }
 
-/// An entity tag without the mark of weakness.
+/// Returns an entity tag without the mark of weakness.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }

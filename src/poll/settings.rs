@@ -25,7 +25,7 @@ pub(super) struct Settings<S: Store> {
     pub(super) runtime: Arc<Runtime<S>>,
     pub(super) shared: Arc<SharedSettings>,
     pub(super) powers: Capabilities<S>,
-    /// The path that requests begin with, where nothing has removed it.
+    /// The path that requests begin with, unless a router has removed it.
     pub(super) mounted_at: Option<Arc<str>>,
     /// In bytes.
     pub(super) inline_limit: usize,
@@ -72,7 +72,7 @@ impl<S: Store> Settings<S> {
         response
     }
 
-    /// Cancelled once a drain has begun: no poll is held any longer.
+    /// Canceled once a drain has begun: no poll is held any longer.
     pub(super) fn closing(&self) -> &CancellationToken {
         self.runtime.in_flight.closed()
     }
@@ -96,7 +96,7 @@ impl<S: Store> Clone for Settings<S> {
     }
 }
 
-/// How many polls are held, and may be, in all and for each owner.
+/// The number of held polls and its bounds, in all and for each owner.
 #[derive(Debug)]
 pub(super) struct HeldPolls {
     now: AtomicUsize,
@@ -105,7 +105,7 @@ pub(super) struct HeldPolls {
     shares: Arc<OwnerQuotas>,
 }
 
-/// Why no more are held.
+/// The bound that was reached.
 pub(super) enum HeldLimit {
     ForAll,
     ForOwner,
@@ -125,17 +125,17 @@ impl HeldPolls {
         })
     }
 
-    /// None are held yet, and so many may be.
+    /// Returns the same bounds with another total, and no polls held.
     pub(super) fn with_max(&self, polls: usize) -> Arc<Self> {
         Self::new(polls, self.per_owner)
     }
 
-    /// None are held yet, and each owner may have so many.
+    /// Returns the same bounds with another share for each owner, and no polls held.
     pub(super) fn with_max_per_owner(&self, polls: usize) -> Arc<Self> {
         Self::new(self.max, Some(polls))
     }
 
-    /// A place among them, until it is dropped; of this owner's share, where owners are
+    /// Takes a place until it is dropped, from the share of the owner where owners are
     /// known.
     pub(super) fn one(
         self: &Arc<Self>,
@@ -159,7 +159,7 @@ impl HeldPolls {
 
 pub(super) struct HeldPoll {
     held: Arc<HeldPolls>,
-    /// Of its owner's.
+    /// The place in the share of the owner.
     share: Option<OwnerPermit>,
 }
 

@@ -1,4 +1,4 @@
-//! The fault of what is not there.
+//! The error about unknown resources.
 
 use http::request::Parts;
 
@@ -9,8 +9,8 @@ use crate::{
     store::Store,
 };
 
-/// There is no operation `id` for whoever asks. Where its text is below what may be an
-/// operation itself, it was meant for a part of that.
+/// Returns the error that operation `id` does not exist for this request. If the id is
+/// below another possible operation id, the request was meant for a part of that operation.
 pub(super) fn not_found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -22,14 +22,14 @@ pub(super) fn not_found<S: Store>(
     }
 }
 
-/// What may be the operation that a path is about, and the rest of the path, where `id` was
+/// Returns the possible operation id in a path, and the rest of the path, where `id` was
 /// found in that rest.
 pub(super) fn owner_of_part<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
     id: &OperationId,
 ) -> Option<(OperationId, String)> {
-    // An application that finds ids by itself has paths of its own.
+    // An application that extracts ids by itself has its own paths.
     if settings.operation_id.is_some() {
         return None;
     }
@@ -45,8 +45,8 @@ fn below(at: &str, path: &str, id: &OperationId) -> Option<(OperationId, String)
     (first != *id).then(|| (first, rest.strip_suffix('/').unwrap_or(rest).into()))
 }
 
-/// The path after that of the operations, wherever it stands; the whole path, if it is not
-/// there.
+/// Returns the path below that of the operations; the whole path if the operations' path is
+/// not found.
 fn below_root<'a>(at: &str, path: &'a str) -> &'a str {
     if at.is_empty() {
         return path;

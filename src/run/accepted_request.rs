@@ -22,13 +22,13 @@ pub struct AcceptedRequest {
 }
 
 impl AcceptedRequest {
-    /// The request of the operation that `record` shows, held by whoever
-    /// created it, or took it over, and got this record for that.
+    /// Creates the request of the operation that `record` shows. The caller holds the
+    /// operation: it created or reclaimed it, and got this record for that.
     pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), false, &Span::current())
     }
 
-    /// The same of an operation that no request has made.
+    /// Creates the request of an operation without an HTTP request.
     pub(crate) fn of_work(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
         let span = tracing::info_span!(
@@ -42,13 +42,13 @@ impl AcceptedRequest {
         Self::within(record, Box::new(request.into()), false, span)
     }
 
-    /// The same of a request that the store has, to be run again.
+    /// Creates the request from its stored form, for a rerun.
     pub(super) fn again(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), true, &Span::current())
     }
 
-    /// The same, `kept` if the store has what is needed to run it again; `cause` is what it
-    /// comes from.
+    /// Creates the request; `kept` says whether the store has everything for a rerun.
+    /// `cause` is the span of the original request.
     pub(super) fn of(
         record: &Record<RecordedResponse>,
         request: Box<BufferedRequest>,
@@ -66,7 +66,7 @@ impl AcceptedRequest {
         span: Span,
     ) -> Self {
         let id = record.operation().id().clone();
-        // Whose start is counted already is not counted again.
+        // A start that is already counted is not counted again.
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
         let work = RunContext::new(id, record.token(), attempt);
@@ -83,21 +83,21 @@ impl AcceptedRequest {
         }
     }
 
-    /// The same, admitted here already.
+    /// Adds the place in flight, for a request that was admitted here already.
     pub(crate) fn admitted(mut self, admitted: AdmissionPermit) -> Self {
         self.admitted = Some(admitted);
         self
     }
 
-    /// The operation.
+    /// Returns the operation.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.work.id
     }
 }
 
-/// A span of its own for the operation, which outlives that of its request:
-/// it *follows from* that one, its cause.
+/// Returns a span for the operation, which outlives the span of its request and *follows
+/// from* that span.
 pub(crate) fn operation_span(id: &OperationId, parts: &Parts, cause: &Span) -> Span {
     let span = tracing::info_span!(
         parent: None,

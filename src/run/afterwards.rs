@@ -1,12 +1,12 @@
-//! What is left to do for a request that has its answer.
+//! Work that remains after a request was answered.
 
 use std::{future::Future, pin::pin};
 
 use super::InFlight;
 
-/// Does what is left to do for a request that may have its answer before. `admitted`, its
-/// place in flight, is kept until that is done: there is never more of it than may be in
-/// flight. When the doors close it is given back, since nothing more is let in, and a drain
+/// Finishes the work of a request that may be answered earlier. `admitted`, the place in
+/// flight, is kept until the work is done, so that the bound on requests in flight covers
+/// it. When a drain begins, the place is released: nothing more is admitted, and a drain
 /// waits for requests alone.
 pub(crate) async fn afterwards<P, T>(
     in_flight: &InFlight,

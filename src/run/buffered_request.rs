@@ -2,19 +2,19 @@ use http::{Request, Uri, request::Parts, uri::PathAndQuery};
 
 use crate::operation::BufferedBody;
 
-/// A request with its whole body, whose head can be looked at by itself.
+/// A request with its whole body, whose head can be read separately.
 ///
-/// It is kept on the heap: on its way to the service it is handed on many times.
+/// It is boxed, since it is moved many times on its way to the service.
 #[derive(Debug)]
 pub(crate) struct BufferedRequest {
     pub(crate) parts: Parts,
     pub(crate) body: BufferedBody,
-    /// The target by which its client knows it, where that is not the one it has.
+    /// The URI by which the client knows the request, if it differs from the request's URI.
     pub(crate) target: Option<Uri>,
 }
 
 impl BufferedRequest {
-    /// What relative references in the response are relative to.
+    /// Returns the base of relative references in the response.
     pub(crate) fn base(&self) -> PathAndQuery {
         let target = self.target.as_ref().unwrap_or(&self.parts.uri);
         let path = target.path_and_query().cloned();

@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use crate::operation::OperationId;
 
 pin_project! {
-    /// Turns a panic of the inner future into a value. The inner future is not
-    /// polled again after that.
+    /// Turns a panic of the inner future into a value. After a panic the inner future is
+    /// not polled again.
     #[must_use = "futures do nothing unless polled"]
     pub(super) struct CatchPanic<F> {
         #[pin]
@@ -20,24 +20,24 @@ pin_project! {
     }
 }
 
-/// With what was thrown.
+/// The payload of a panic.
 pub(super) struct Panicked(pub(super) Box<dyn Any + Send>);
 
 impl Panicked {
-    /// What was said with it, if that is text.
+    /// Returns the message of the panic, if it is text.
     pub(super) fn message(&self) -> &str {
         let text = self.0.downcast_ref::<&'static str>().copied();
         let owned = || self.0.downcast_ref::<String>().map(String::as_str);
         text.or_else(owned).unwrap_or("no text")
     }
 
-    /// Logs it as that of an operation's handler, and throws it away.
+    /// Logs the panic of an operation's handler, and drops the payload.
     pub(super) fn of_handler(self, id: &OperationId) {
         tracing::error!(%id, panic = self.message(), "the inner service panicked");
         self.forget();
     }
 
-    /// Throws away what was thrown. Its destructor may panic too.
+    /// Drops the payload. Its destructor may panic too.
     pub(super) fn forget(self) {
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(self.0))) {
             std::mem::forget(again);
@@ -58,7 +58,7 @@ impl<F: Future> Future for CatchPanic<F> {
         let inner = self.project().inner;
         match catch_unwind(AssertUnwindSafe(|| inner.poll(context))) {
             Ok(poll) => poll.map(Ok),
-            // The panic hook has printed it.
+            // The panic hook has already printed the message.
             Err(payload) => Poll::Ready(Err(Panicked(payload))),
         }
     }

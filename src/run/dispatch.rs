@@ -1,4 +1,4 @@
-//! Giving accepted requests to an engine that takes them to workers elsewhere.
+//! Dispatching accepted requests to an engine that delivers them to workers.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -42,7 +42,7 @@ where
 
 pub(super) type Dispatched<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
-/// A [`Dispatch`] whose type is out of sight.
+/// A type-erased [`Dispatch`].
 pub(super) trait DynDispatch: Send + Sync {
     fn dispatch(&self, request: QueuedRequest) -> Dispatched<'_>;
 }
@@ -53,5 +53,5 @@ impl<D: Dispatch> DynDispatch for D {
     }
 }
 
-/// Until a worker has claimed it, unless said.
+/// The default of [`Dispatch::claimed_within`].
 pub(super) const PATIENCE: Duration = Duration::from_secs(5 * 60);

@@ -1,4 +1,4 @@
-//! Sending accepted requests off, and again.
+//! Dispatching accepted requests, for the first time and again.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,11 +16,12 @@ use crate::{
     store::{Lease, LeaseHandle, Record, Written},
 };
 
-/// Where a node hands requests off to.
+/// The queue that a node dispatches requests to.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     to: Arc<dyn DynDispatch>,
-    /// How long a request may be on its way before it counts as lost.
+    /// The time within which a worker must claim a request before the request counts as
+    /// lost.
     pub(crate) patience: Duration,
 }
 
@@ -32,7 +33,7 @@ impl Dispatcher {
         }
     }
 
-    /// Puts a request into the queue, or says why not.
+    /// Puts a request into the queue, or returns the reason for a failure.
     async fn dispatch(
         &self,
         record: &Record<RecordedResponse>,
@@ -40,7 +41,7 @@ impl Dispatcher {
         at_most: Duration,
     ) -> Result<(), BoxError> {
         let queued = QueuedRequest::of(record, stored);
-        // It is code of the application.
+        // Caught, since this is code of the application.
         let dispatch = CatchPanic::new(async { self.to.dispatch(queued).await });
         match timeout(at_most, dispatch).await {
             Ok(Ok(dispatched)) => dispatched,
@@ -52,7 +53,7 @@ impl Dispatcher {
         }
     }
 
-    /// Puts the request of an operation that was taken over into the queue again.
+    /// Puts the request of a reclaimed operation into the queue again.
     pub(super) async fn dispatch_again<R>(
         &self,
         node: &Runtime<R>,
@@ -65,7 +66,8 @@ impl Dispatcher {
         let mut lease = node.lease().clone();
         let dispatched = async {
             self.dispatch(record, stored, lease.term / 3).await?;
-            // Not before it is on its way: until then it is for whoever looks next.
+            // Extended only once the request is queued: until then the next look may
+            // reclaim it.
             lease.term = self.patience;
             node.store.renew(&lease, &held).await?;
             Ok::<_, BoxError>(())
@@ -89,16 +91,16 @@ where
     S: Send,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Puts it into the queue. If that cannot be done in time the operation is ended,
-    /// since nobody will do its work; or left to the recovery, if there is one and the
-    /// client, when it comes again, will find this operation. It is left to the recovery
-    /// too when the time of a drain is over first.
+    /// Puts the request into the queue. If that does not succeed in time, the operation is
+    /// ended, since no worker will run it. If a recovery runs, the operation is left to the
+    /// recovery instead where a repetition by the client would find the operation, or where
+    /// the time of a drain is over first.
     async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
         let Leaving {
             node,
             record,
             stored,
-            // In flight until it is certain.
+            // In flight until the result is certain.
             admitted,
             may_come_again,
             at_most,
@@ -121,7 +123,8 @@ where
         let id = record.operation().id();
         tracing::error!(%id, error = &*error as &dyn std::error::Error, "operation not dispatched");
         drop(error);
-        // At the end of a drain somebody else is to do it, whoever its client is.
+        // At the end of a drain another node dispatches the operation, whether or not its
+        // client repeats the request.
         let is_over = node.in_flight.is_interrupting();
         let admitted = Arc::new(admitted);
         if (may_come_again || (is_over && is_kept)) && node.reruns() {
@@ -144,8 +147,8 @@ where
     }
 }
 
-/// Leaves an operation to the recovery: at once, if the store hears of it in time, or
-/// when its lease is over.
+/// Leaves an operation to the recovery: at once if the store confirms the release in time,
+/// otherwise when the lease has lapsed.
 async fn leave<R>(node: &Runtime<R>, record: &Record<RecordedResponse>, at_most: Duration)
 where
     R: Lease<Output = RecordedResponse>,
@@ -161,8 +164,8 @@ where
     }
 }
 
-/// Ends an operation that nobody will do the work of. False if somebody has claimed it:
-/// the engine had it after all.
+/// Ends an operation that no worker will run. Returns false if a worker has claimed it: the
+/// engine had the request after all.
 async fn end<R>(
     node: &Arc<Runtime<R>>,
     record: &Record<RecordedResponse>,
@@ -173,14 +176,14 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let (held, node) = (held(record), Arc::clone(node));
-    // In flight until it is ended, also if its client is answered before.
+    // In flight until the operation is ended, even if its client is answered earlier.
     let until_ended = Arc::clone(admitted);
     let ending = tokio::spawn(async move {
         let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });
-        // If it is never answered, its lease lapses.
+        // If the store never answers, the lease lapses.
         afterwards(&node.in_flight, until_ended, ended).await.ok()
     });
     match timeout(at_most, ending).await {
@@ -188,7 +191,7 @@ where
             log_end(&record);
             true
         }
-        // Or an earlier try has ended it.
+        // Or an earlier try has ended the operation.
         Ok(Ok(Some(Written::Lost(record)))) => record.was_not_dispatched(),
         _ => true,
     }

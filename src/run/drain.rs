@@ -5,11 +5,11 @@ use tokio::time::{Instant, timeout_at};
 use super::{InFlight, draining::DrainStep, limits::LONGEST, run_context::StopCause};
 use crate::operation::OperationId;
 
-/// Shuts a layer down without losing what it has accepted.
+/// Shuts a layer down without losing accepted operations.
 ///
-/// It is made by [`Operations::drain_handle`](crate::Operations::drain_handle). Clones are
-/// handles to the same: one may wait for a signal, another watch how much is
-/// [in flight](Self::in_flight).
+/// The handle is created by [`Operations::drain_handle`](crate::Operations::drain_handle).
+/// Clones share the same drain: one may wait for a signal, another watch the number of
+/// requests [in flight](Self::in_flight).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -54,7 +54,7 @@ impl Drain {
     ///
     /// **Before the deadline**, by the [grace](crate::AsyncAcceptLayer::cancel_grace), the
     /// [cancellation token](crate::OperationHandle::cancellation) of each running handler is
-    /// canceled. What the handler returns by the deadline is its outcome, or its answer. A
+    /// canceled. A response by the deadline is the outcome, or the answer. A
     /// deadline shorter than the grace shortens the grace.
     ///
     /// **At the deadline** handlers are dropped, which takes up to a second more:

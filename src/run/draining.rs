@@ -1,4 +1,4 @@
-//! The end of a node: until when what it has is waited for, and what came of it.
+//! Draining a node: its deadline, and the outcomes of what was in flight.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,13 +11,13 @@ use super::{
 };
 use crate::operation::OperationId;
 
-/// A drain that goes on, or is over.
+/// A drain that is in progress or over.
 #[derive(Debug)]
 pub(super) struct DrainState {
     begun: Instant,
-    /// Nothing is waited for any longer than that.
+    /// The deadline of the drain.
     until: Instant,
-    /// Since when the time is over.
+    /// The moment when the deadline was reached.
     over: Option<Instant>,
     pub(super) tally: Tally,
     report: Option<DrainReport>,
@@ -29,7 +29,7 @@ impl DrainState {
     }
 }
 
-/// How runs and requests have ended since a drain began.
+/// The outcomes of runs and requests since a drain began.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     finished: usize,
@@ -38,7 +38,7 @@ pub(super) struct Tally {
     unrecorded: Vec<OperationId>,
     answered: usize,
     refused: usize,
-    /// Of those in flight, how many have their answers and are being released.
+    /// The number of answered operations in flight that are being released.
     leaving: usize,
 }
 
@@ -55,23 +55,24 @@ impl Tally {
     }
 }
 
-/// How long interrupted operations have to be recorded as such.
+/// The time for recording interrupted operations.
 const TO_RECORD: Duration = Duration::from_secs(1);
 
-/// What a drain has to do next.
+/// The next step of a drain.
 pub(super) enum DrainStep {
-    /// To look again when something has moved, or then.
+    /// Look again after a change, or at this moment.
     Look(Instant),
-    /// To tell these that their time is nearly over.
+    /// Tell these runs that their time is nearly over.
     Tell(Vec<Arc<RunContext>>),
-    /// To end what is left.
+    /// End all remaining runs.
     End,
-    /// To give up what is left.
+    /// Abandon the rest, and report.
     Done(DrainReport),
 }
 
 impl InFlight {
-    /// Closes the doors and begins a drain; one that has begun ends no later than `until`.
+    /// Refuses new requests and begins a drain. A drain that has already begun ends no
+    /// later than `until`.
     pub(super) fn begin_drain(&self, until: Instant) {
         let mut running = self.running();
         let draining = running.draining.get_or_insert_with(|| DrainState {
@@ -87,8 +88,8 @@ impl InFlight {
         self.move_on();
     }
 
-    /// What is due in a drain that has begun. It is done outside of the lock, since it
-    /// wakes handlers.
+    /// Returns the next step of a drain that has begun. The caller takes the step
+    /// outside of the lock, since it wakes handlers.
     pub(super) fn next_of_drain(&self) -> DrainStep {
         let now = Instant::now();
         let mut running = self.running();
@@ -108,7 +109,7 @@ impl InFlight {
                 let calls = running.calls.iter().map(|(_, entry)| entry);
                 let untold = running.live.iter().chain(calls);
                 let untold = untold.filter(|entry| !entry.work.is_stopped());
-                // Each is told its grace before the end.
+                // Each run is told its grace before the deadline.
                 let told_at = |entry: &LiveRun| draining.until.checked_sub(entry.grace);
                 let (due, not_due): (Vec<_>, Vec<_>) =
                     untold.partition(|entry| told_at(entry).is_none_or(|at| at <= now));
@@ -120,11 +121,11 @@ impl InFlight {
                     let next = not_due.into_iter().filter_map(told_at).min();
                     return DrainStep::Look(next.unwrap_or(draining.until));
                 }
-                // What enters from now on sees it, and what entered before was told.
+                // Runs that enter from now on see this; earlier ones were told.
                 draining.over = Some(now);
                 return DrainStep::End;
             }
-            // What may still come is refused, or ended as soon as it is there.
+            // Late requests are refused, or ended as soon as they are created.
             None => draining.over = Some(now),
             Some(_) => {}
         }
@@ -147,12 +148,12 @@ impl InFlight {
         DrainStep::Done(report)
     }
 
-    /// Whether nothing new is begun any more.
+    /// Returns whether the deadline of the drain is reached, so that no new step begins.
     pub(crate) fn is_interrupting(&self) -> bool {
         self.over().is_cancelled()
     }
 
-    /// A request has its answer, without being an operation.
+    /// Counts a request that was answered without becoming an operation.
     pub(crate) fn answered(&self) {
         if self.closed().is_cancelled()
             && let Some(tally) = self.running().tally()
@@ -161,8 +162,8 @@ impl InFlight {
         }
     }
 
-    /// An operation is left to be run elsewhere, and its client has been told; it is in
-    /// flight until it [has left](Self::has_left).
+    /// Counts an operation that is left to another node, and whose client was answered. The
+    /// operation is in flight until it [has left](Self::has_left).
     pub(super) fn left_to_others(&self, id: &OperationId) {
         if let Some(tally) = self.running().tally() {
             tally.released.push(id.clone());
@@ -176,7 +177,7 @@ impl InFlight {
         }
     }
 
-    /// A request that was let in has been refused, since the time of a drain was over.
+    /// Counts an admitted request that was refused because the time of a drain was over.
     pub(crate) fn refused(&self) {
         if let Some(tally) = self.running().tally() {
             tally.refused += 1;

@@ -1,13 +1,13 @@
-//! Who decides about a call that may still be answered directly: accept it, or
-//! let its answer go out?
+//! The decision about a call that may still be answered directly: it becomes an
+//! operation, or its answer is sent.
 //!
-//! Four parties race: the handler that signals, the timer that ends the wait,
-//! the call that returns, and the client that hangs up. One lock decides:
+//! Four events race: the handler accepts, the wait ends, the call returns, or the client
+//! disconnects. One lock decides:
 //!
 //! ```text
 //!          ┌──────── creating failed ────────┐
 //!          ▼                                 │
-//! LeaseHandle ──▶ Creating ──▶ Accepted             │
+//! Held ──▶ Creating ──▶ Accepted             │
 //!  │          └── the client left meanwhile ─┴─▶ Dropped
 //!  ├──▶ Answered
 //!  └──▶ Dropped
@@ -27,9 +27,9 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct GateState {
     position: GatePosition,
-    /// Whether the client hung up while it was creating.
+    /// Whether the client disconnected during the creation.
     left: bool,
-    /// How often creating failed.
+    /// The number of failed tries to create the operation.
     failures: u32,
 }
 
@@ -42,23 +42,23 @@ enum GatePosition {
     Dropped,
 }
 
-/// What a call that has returned is to do.
+/// The next step for a call that has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterReturn {
-    /// Its answer goes to the client.
+    /// The answer is sent to the client.
     Answer,
-    /// The operation is being created: that has to be seen to first.
+    /// The operation is being created: the result of that comes first.
     Create,
-    /// There is nobody to answer.
+    /// The client has disconnected.
     Nobody,
 }
 
-/// The operation could not be accepted.
+/// The reason why the operation was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptDenied {
-    /// Creating it failed; the handler is to answer.
+    /// Creating the operation failed; the handler has to answer.
     Failed,
-    /// The request has been answered, or its client is gone.
+    /// The request has been answered, or its client has disconnected.
     TooLate,
 }
 
@@ -74,8 +74,8 @@ impl Gate {
         }
     }
 
-    /// `LeaseHandle` → `Creating`, unless that is decided already. Does not wait; says
-    /// how often creating had failed by then.
+    /// Moves `Held` → `Creating`, unless the state is another one already. Does not wait;
+    /// returns the number of failed creations so far.
     pub(crate) fn ask(&self) -> u32 {
         let (asked, failures) = self.lock(|state| {
             let held = state.position == GatePosition::Held;
@@ -90,9 +90,9 @@ impl Gate {
         failures
     }
 
-    /// Asks, and waits for what becomes of it.
+    /// Requests acceptance, and waits for the result.
     pub(crate) async fn accept(&self) -> Result<(), AcceptDenied> {
-        // Counted when it asks: an earlier failure is not that of its own.
+        // Read with the request: an earlier failure is not the failure of this request.
         let failures = self.ask();
         loop {
             let waiter = Waiter::new(&self.changed);
@@ -109,7 +109,7 @@ impl Gate {
         }
     }
 
-    /// Waits until it is `Creating`.
+    /// Waits until the state is `Creating`.
     pub(crate) async fn asked(&self) {
         loop {
             let waiter = Waiter::new(&self.changed);
@@ -120,8 +120,8 @@ impl Gate {
         }
     }
 
-    /// `Creating` → `Accepted`, or back to `LeaseHandle`; false if the client has left
-    /// meanwhile, so that there is nothing to go on for.
+    /// Moves `Creating` → `Accepted`, or back to `Held`. Returns false if the client
+    /// has disconnected meanwhile, so that the call has no purpose any more.
     pub(crate) fn created(&self, succeeded: bool) -> bool {
         let goes_on = self.lock(|state| {
             state.position = match (succeeded, state.left) {
@@ -136,7 +136,7 @@ impl Gate {
         goes_on
     }
 
-    /// `LeaseHandle` → `Answered`: the call has returned.
+    /// Moves `Held` → `Answered`: the call has returned.
     pub(crate) fn returned(&self) -> AfterReturn {
         let returned = self.lock(|state| match state.position {
             GatePosition::Held => {
@@ -152,8 +152,8 @@ impl Gate {
         returned
     }
 
-    /// `LeaseHandle` → `Dropped`: the client has hung up. True if the call is to be
-    /// dropped for it.
+    /// Moves `Held` → `Dropped`: the client has disconnected. Returns true if the
+    /// call is to be dropped.
     pub(crate) fn leave(&self) -> bool {
         let dropped = self.lock(|state| {
             state.left = true;
@@ -170,7 +170,7 @@ impl Gate {
     }
 
     fn lock<T>(&self, critical: impl FnOnce(&mut GateState) -> T) -> T {
-        // Nothing in a critical section panics, so a poisoned lock is intact.
+        // A critical section never panics, so a poisoned lock is intact.
         critical(
             &mut self
                 .state

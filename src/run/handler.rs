@@ -5,8 +5,8 @@ use tower::{BoxError, Service};
 
 use crate::operation::BufferedBody;
 
-/// What accepted requests are run by, in one word: a service that takes them whole, can
-/// be called in a task of its own, and whose response can be recorded.
+/// An alias for the bounds on the service that runs accepted requests: it takes buffered
+/// requests, can be called in a task of its own, and its response can be recorded.
 pub(crate) trait Handler:
     Service<
         Request<BufferedBody>,
@@ -15,7 +15,7 @@ pub(crate) trait Handler:
         Future: Send,
     > + Send
 {
-    /// The body of its responses.
+    /// The body of the responses.
     type Body: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send;
 }
 

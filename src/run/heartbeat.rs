@@ -1,4 +1,4 @@
-//! Renewing the leases on what a node runs, and hearing of what it lost.
+//! Renewing the leases on the runs of a node, and receiving revocations.
 
 use std::{
     future::Future,
@@ -17,11 +17,11 @@ use crate::{
     store::{Lease, LeaseHandle, StoreError},
 };
 
-/// Starts the heartbeat of `node`, if it has none.
+/// Starts the heartbeat of `node`, if none is running.
 ///
-/// It ends by itself once nothing has been live for an interval, or when the
-/// node is drained or gone. If the runtime it is on goes before, what is still live on
-/// another one starts it there.
+/// The heartbeat ends once nothing has been live for an interval, or when the node is
+/// drained or dropped. If its runtime shuts down first, live runs on another runtime
+/// restart it there.
 pub(super) fn ensure<R: Lease>(node: &Arc<Runtime<R>>) {
     if node.in_flight.needs_heartbeat() {
         let beating = HeartbeatGuard {
@@ -32,11 +32,11 @@ pub(super) fn ensure<R: Lease>(node: &Arc<Runtime<R>>) {
     }
 }
 
-/// Between two heartbeats that are begun for the same work.
+/// The interval between two restarts of the heartbeat for the same run.
 const BETWEEN_BEGINNINGS: Duration = Duration::from_millis(250);
 
-/// Waits for `waited_for`, and begins the heartbeat again whenever it is lost meanwhile.
-/// Nothing else may wait for a signal of the work's at the same time.
+/// Awaits `waited_for`, and restarts the heartbeat whenever it is lost meanwhile. No other
+/// task may await a signal of this run at the same time.
 pub(super) async fn beating_while<R: Lease, F: Future>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -56,15 +56,14 @@ pub(super) async fn beating_while<R: Lease, F: Future>(
     }
 }
 
-/// Begins a heartbeat in the place of one that is lost. The next loss is heard of after a
-/// while: a runtime that shuts down drops what is spawned on it at once, and goes only if
-/// its tasks wait.
+/// Restarts a lost heartbeat. Pauses before the next loss is awaited: a runtime that shuts
+/// down drops spawned tasks at once, and completes its shutdown only if its tasks wait.
 pub(super) async fn begin_again<R: Lease>(node: &Arc<Runtime<R>>) {
     ensure(node);
     sleep(BETWEEN_BEGINNINGS).await;
 }
 
-/// In the task that beats; dropped with it.
+/// A guard in the heartbeat's task, dropped with the task.
 struct HeartbeatGuard {
     in_flight: Arc<InFlight>,
     is_over: bool,
@@ -87,7 +86,7 @@ async fn beat<R: Lease>(
     drop(first);
     let rounds = async {
         while let Some(node) = weak.upgrade() {
-            // A store that panics is a store that is unavailable.
+            // A store that panics counts as unavailable.
             if let Err(panicked) = CatchPanic::new(round(&node)).await {
                 panicked.forget();
                 sleep(node.lease().term / 10).await;
@@ -104,7 +103,7 @@ async fn beat<R: Lease>(
     }
 }
 
-/// A third of the lease: listening for recalls, then renewing everything.
+/// Runs for a third of the term: listens for revocations, then renews every lease.
 async fn round<R: Lease>(node: &Runtime<R>) {
     let until = Instant::now() + node.lease().term / 3;
     let mut listening = false;
@@ -113,8 +112,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         if left.is_zero() {
             break;
         }
-        // The first time only to be on the list: what was recalled before that
-        // is found by renewing.
+        // The first call only subscribes: earlier revocations are found by the renewal.
         let at_most = if listening { left } else { Duration::ZERO };
         let held = match recalled(node, at_most, left).await {
             Ok(_) if !listening => node.in_flight.held(),
@@ -122,7 +120,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
                 sleep_until(until).await;
                 break;
             }
-            // A recall is a rumour; what renewal says is true.
+            // Revocations are hints; renewal is authoritative.
             Ok(recalled) => node.in_flight.held_among(&recalled),
             Err(error) => {
                 tracing::warn!(error = error.chain(), "recalls cannot be heard");
@@ -132,7 +130,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         };
         renew(node, &held).await;
         if listening {
-            // However many rumours there are.
+            // Bounds the number of renewals, however many hints come.
             sleep(BETWEEN_RECALLS.min(left)).await;
         }
         listening = true;
@@ -140,11 +138,10 @@ async fn round<R: Lease>(node: &Runtime<R>) {
     renew(node, &node.in_flight.held()).await;
 }
 
-/// The shortest time between two looks at what was recalled.
+/// The shortest interval between two reads of revocations.
 const BETWEEN_RECALLS: Duration = Duration::from_millis(10);
 
-/// What was recalled. A store that is silent for longer than it may has nothing
-/// to say.
+/// Returns the revoked leases; none if the store is silent for too long.
 async fn recalled<R: Lease>(
     node: &Runtime<R>,
     at_most: Duration,
@@ -157,13 +154,13 @@ async fn recalled<R: Lease>(
     Ok(recalled)
 }
 
-/// How often a store is asked to find out which one it refuses: enough for one of
-/// thousands, and little where it refuses all.
+/// The bound on requests that search for a refused lease: enough for one among thousands,
+/// and few where the store refuses all.
 const ASKS: u32 = 64;
 
 pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
-    // If the store refuses them together, one may be what it refuses: halves of them are
-    // tried, so that it keeps no other from being renewed.
+    // If the store refuses a batch, a single lease may be the reason. Halves of the batch
+    // are tried, so that this lease does not prevent the renewal of the others.
     let (mut parts, mut asks) = (vec![held], 0);
     while let Some(held) = parts.pop() {
         asks += 1;

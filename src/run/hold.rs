@@ -1,5 +1,4 @@
-//! A call that may still be answered directly: run first, accepted later, or
-//! not at all.
+//! Running a call first, and accepting it later or not at all.
 
 use std::{
     any::Any,
@@ -31,19 +30,19 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// What a held call comes to, as far as its client is concerned.
+/// The result of a held call for its client.
 pub(crate) enum Told<P, E> {
-    /// It returned first.
+    /// The call returned first.
     Answered(Result<P, E>),
-    /// It returned first, and its answer is kept.
+    /// The call returned first, and its answer is stored.
     Settled(Response<BufferedBody>),
-    /// It panicked first.
+    /// The call panicked first.
     Panicked(Box<dyn Any + Send>),
-    /// It came to none: it took longer than any run may, for example.
+    /// The call failed: it exceeded the running time, for example.
     Failed(FailureKind),
     /// The time of a drain was over first.
     ShutDown,
-    /// It is an operation now.
+    /// The call is an operation now.
     Accepted(Arc<Record<RecordedResponse>>),
 }
 
@@ -54,18 +53,18 @@ pub(crate) struct CallHold<S, Q, R> {
     pub(crate) work: Arc<RunContext>,
     pub(crate) service: S,
     pub(crate) request: Box<Q>,
-    /// What relative references in the response are relative to.
+    /// The base of relative references in the response.
     pub(crate) base: PathAndQuery,
-    /// When the answer is too late to be one.
+    /// The time after which the call becomes an operation.
     pub(crate) deadline: Option<Duration>,
 }
 
-/// What the call came to, and until when its body may take.
+/// The result of the call, and the deadline of its response body.
 type CallReturn<P, E> = Result<(Result<P, E>, Instant), RunTimeElapsed>;
 
 type CaughtCall<P, E> = Result<CallReturn<P, E>, Panicked>;
 
-/// The call took longer than any run may.
+/// The call exceeded the pending or the running time.
 struct RunTimeElapsed;
 
 impl<S, Q, C, R> CallHold<S, Q, R>
@@ -76,10 +75,9 @@ where
     C::Error: Into<BoxError>,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the call, and creates the operation when that is asked for: as one that is
-    /// running, or that is pending as long as the service is not ready. Ends with an
-    /// early answer, or with a recorded outcome after it has said that it was
-    /// `accepted`. One and the same call all along.
+    /// Runs the call, and creates the operation on request: as running, or as pending while
+    /// the service is not ready. Ends with a direct answer, or with a recorded outcome
+    /// after the operation was sent as `accepted`. The call is never started twice.
     pub(crate) async fn run<F, D>(
         self,
         create: impl Fn(bool) -> F,
@@ -114,8 +112,8 @@ where
                 Err(_) => Err(Err(RunTimeElapsed)),
             }
         };
-        // On the heap, as the call is: either moves into what goes on, and is dropped with
-        // it before it is said how that has ended.
+        // Boxed, as the call is: either future moves into the run, and is dropped with it
+        // before the outcome is recorded.
         let mut ready = Box::pin(CatchPanic::new(ready));
         let service = match threshold.hold(false, ready.as_mut()).await {
             HeldStep::Done(Ok(Ok(service))) => service,
@@ -135,7 +133,7 @@ where
             HeldStep::Over => return Some(Told::ShutDown),
             HeldStep::Accepted(record, done) => {
                 accepted(record);
-                // From here on like one that was accepted at once.
+                // From here on the run is like that of a request accepted at once.
                 let node = &node;
                 let run = async move {
                     let done = match done {
@@ -178,7 +176,8 @@ where
             Ok(outcome_of_call(called, work, limits, base).await)
         };
         let run = async move {
-            // It was created as started; this is how it hears of what happened since.
+            // The operation was created as running; this call only learns what happened
+            // since.
             let is_ours = async { start(node, work).await.map_err(RunEnd::from) };
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),
@@ -190,7 +189,7 @@ where
     }
 }
 
-/// Calls a service that is ready.
+/// Calls a ready service.
 async fn call<S, Q>(
     mut service: S,
     request: Box<Q>,
@@ -209,7 +208,7 @@ where
     CatchPanic::new(call).await
 }
 
-/// What a call comes to whose service did not become ready.
+/// Returns the result of a call whose service did not become ready.
 fn not_called<S, P, E>(ready: Result<Result<S, CallReturn<P, E>>, Panicked>) -> CaughtCall<P, E> {
     match ready {
         Ok(Ok(_)) => Ok(Err(RunTimeElapsed)),
@@ -218,7 +217,7 @@ fn not_called<S, P, E>(ready: Result<Result<S, CallReturn<P, E>>, Panicked>) -> 
     }
 }
 
-/// Runs what is an operation now to its end.
+/// Runs the accepted operation to its end.
 async fn go_on<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     limits: &RunLimits,
@@ -232,7 +231,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
     };
     heartbeat::ensure(node);
     let ended = CatchPanic::new(stoppable(node, limits, work, run.as_mut())).await;
-    // Before it is said how it has ended; it may panic as well.
+    // Dropped before the outcome is recorded; the drop may panic as well.
     let dropped = now_or_never(CatchPanic::new(async move { drop(run) }));
     let ended = dropped.unwrap_or(Ok(())).and(ended);
     let outcome: RunEnd = ended.unwrap_or_else(|panicked| {
@@ -240,7 +239,7 @@ async fn go_on<R: Lease<Output = RecordedResponse>>(
         Ok(Outcome::failed(FailureKind::Panicked))
     });
     match outcome {
-        // An error was logged where it happened.
+        // The error was logged where it occurred.
         Ok(outcome) => drop(record_outcome(node, work, outcome).await),
         Err(nothing) => leave(node, work, nothing).await,
     }

@@ -1,4 +1,4 @@
-//! What a node has in its hands: how much, what, and until when.
+//! Tracks running operations, admission and shutdown.
 
 use std::{
     sync::{
@@ -26,24 +26,25 @@ use crate::{
     },
 };
 
-/// Shared by a layer with all its clones, and by its [`Drain`](super::Drain).
+/// The requests in flight of a node. Shared by all clones of a layer, and by its
+/// [`Drain`](super::Drain).
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// Requests that were let in and have not ended.
+    /// The number of admitted requests that have not ended.
     admitted: AtomicUsize,
     max: AtomicUsize,
-    /// Requests that are answered directly, until their answers are out.
+    /// The number of directly answered requests whose answers are not fully sent.
     passing: AtomicUsize,
-    /// Of those whose owner is known.
+    /// The shares of known owners in the admitted requests.
     shares: Arc<OwnerQuotas>,
     running: Mutex<RunningState>,
-    /// Notified when the last one leaves, and when a drain has something else to look at.
+    /// Notified when the last request leaves, and when a drain has to look again.
     moved: Arc<WaitCell>,
-    /// No new work.
+    /// Canceled when no new work is admitted.
     closed: CancellationToken,
-    /// The time of a drain is over: nothing more is waited for.
+    /// Canceled when the time of a drain is over.
     over: CancellationToken,
-    /// Nothing more is tried.
+    /// Canceled when the node is abandoned: nothing more is tried.
     abandoned: CancellationToken,
     heartbeat: AtomicBool,
 }
@@ -51,17 +52,17 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(super) struct RunningState {
     pub(super) live: LiveRuns,
-    /// Calls that are waited for and may still be answered directly.
+    /// Awaited calls that may still be answered directly.
     pub(super) calls: Slab<LiveRun>,
-    /// Set once it is drained.
+    /// Set once a drain begins.
     pub(super) draining: Option<DrainState>,
 }
 
-/// Why a request is not let in.
+/// The reason why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdmissionError {
     Full,
-    /// As many of this owner's are in flight as may be.
+    /// The owner has reached the bound on its requests in flight.
     FullForOwner,
     Closed,
 }
@@ -86,16 +87,16 @@ impl InFlight {
         self.max.store(max, SeqCst);
     }
 
-    /// How many of an owner's may be in flight.
+    /// Sets how many requests of one owner may be in flight.
     pub(crate) fn set_max_per_owner(&self, max: usize) {
         self.shares.set(max);
     }
 
-    /// Lets a request in, if there is room and the doors are open.
+    /// Admits a request, if there is room and no drain has begun.
     pub(crate) fn admit(self: &Arc<Self>) -> Result<AdmissionPermit, AdmissionError> {
         let before = self.admitted.fetch_add(1, SeqCst);
         let admitted = AdmissionPermit::to(self);
-        // After the count: whoever closes the doors looks at it afterwards.
+        // Checked after the count: a drain reads the count after it has closed.
         if self.closed.is_cancelled() {
             return Err(AdmissionError::Closed);
         }
@@ -105,7 +106,7 @@ impl InFlight {
         Ok(admitted)
     }
 
-    /// The same for a request of this owner's, if that has not its share already.
+    /// Admits a request of this owner, if the owner's share is not exhausted.
     pub(crate) fn admit_for(
         self: &Arc<Self>,
         owner: Option<Owner>,
@@ -117,19 +118,19 @@ impl InFlight {
         Ok(admitted)
     }
 
-    /// Lets a request in that was admitted elsewhere.
+    /// Admits a request that was admitted elsewhere.
     pub(crate) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
         self.admitted.fetch_add(1, SeqCst);
         AdmissionPermit::to(self)
     }
 
-    /// Counts a request that is answered directly, beside those that are let in.
+    /// Counts a request that is answered directly, apart from the admitted ones.
     pub(crate) fn pass(self: &Arc<Self>) -> PassThrough {
         self.passing.fetch_add(1, SeqCst);
         PassThrough::new(Arc::clone(self))
     }
 
-    /// The answer of such a request is out.
+    /// Counts a directly answered request whose answer was sent.
     pub(super) fn passed(&self) {
         self.left(&self.passing);
     }
@@ -138,7 +139,7 @@ impl InFlight {
         self.passing.load(SeqCst)
     }
 
-    /// How many more are let in at the moment.
+    /// Returns how many more requests would be admitted now.
     pub(super) fn room(&self) -> usize {
         self.max.load(SeqCst).saturating_sub(self.admitted())
     }
@@ -147,8 +148,8 @@ impl InFlight {
         self.admitted.load(SeqCst)
     }
 
-    /// Takes a work among the live ones, which has `grace` to tidy up when it is stopped;
-    /// `None` if it is there already: the same operation, held by the same token.
+    /// Adds a run to the live ones, with `grace` to end after it is stopped. Returns `None`
+    /// if the same operation with the same token is already live.
     pub(super) fn enter(
         self: &Arc<Self>,
         work: Arc<RunContext>,
@@ -170,8 +171,8 @@ impl InFlight {
         })
     }
 
-    /// Has a drain tell a call that may still be answered directly when its time is
-    /// nearly over; for as long as it is waited for.
+    /// Registers an awaited call that may still be answered directly, so that a drain tells
+    /// the call when its time is nearly over.
     pub(super) fn wait_for(
         self: &Arc<Self>,
         work: &Arc<RunContext>,
@@ -188,9 +189,9 @@ impl InFlight {
         }
     }
 
-    /// Lets a drain that goes on see this work; stops it, if the time is over.
+    /// Makes a drain in progress see this run; stops the run if the time is over.
     fn tell_of_drain(&self, work: &RunContext) {
-        // After it was put in: who begins a drain closes the doors first, and then looks.
+        // Checked after the run was added: a drain closes first and then looks.
         if !self.closed.is_cancelled() {
             return;
         }
@@ -215,14 +216,14 @@ impl InFlight {
         entries.map(|it| it.work.held()).collect()
     }
 
-    /// Somebody says that these were ended, or taken, from outside.
+    /// Notes hints that these operations were ended or reclaimed from outside.
     pub(super) fn told_of(&self, ids: &[OperationId]) {
         let running = self.running();
         let works = ids.iter().flat_map(|id| running.live.of(id));
         works.for_each(|entry| entry.work.told());
     }
 
-    /// These are held no more.
+    /// Stops the runs of lost leases.
     pub(super) fn recall(&self, lost: &[LeaseHandle]) {
         let works: Vec<_> = {
             let running = self.running();
@@ -234,13 +235,13 @@ impl InFlight {
         works.iter().for_each(|work| work.stop(StopCause::Recalled));
     }
 
-    /// A waiter for the moment when the last one leaves, or a drain has something else to
-    /// look at.
+    /// Returns a waiter for the moment when the last request leaves, or a drain has to look
+    /// again.
     pub(super) fn moved(&self) -> Waiter {
         Waiter::new(&self.moved)
     }
 
-    /// Lets drains look again.
+    /// Makes drains look again.
     pub(super) fn move_on(&self) {
         self.moved.notify();
     }
@@ -257,7 +258,7 @@ impl InFlight {
         &self.abandoned
     }
 
-    /// True to the one caller that is to start the heartbeat.
+    /// Returns true to the one caller that has to start the heartbeat.
     pub(super) fn needs_heartbeat(&self) -> bool {
         !self.heartbeat.load(SeqCst)
             && !self.abandoned.is_cancelled()
@@ -275,15 +276,15 @@ impl InFlight {
         idle
     }
 
-    /// The heartbeat has gone with its runtime: the works that are left start it again,
-    /// wherever they are run.
+    /// Notes that the heartbeat ended with its runtime: the remaining runs restart it on
+    /// their own runtimes.
     pub(super) fn lost_heartbeat(&self) {
         if self.abandoned.is_cancelled() {
             return;
         }
         let works: Vec<_> = {
             let running = self.running();
-            // Under the lock: who enters after this sees that there is none.
+            // Under the lock: later runs see that there is no heartbeat.
             self.heartbeat.store(false, SeqCst);
             running.live.iter().map(|it| Arc::clone(&it.work)).collect()
         };
@@ -294,7 +295,7 @@ impl InFlight {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that was counted has left.
+    /// Removes one request from a count.
     fn left(&self, count: &AtomicUsize) {
         if count.fetch_sub(1, SeqCst) == 1 && self.closed.is_cancelled() {
             self.moved.notify();
@@ -308,11 +309,11 @@ impl RunningState {
     }
 }
 
-/// A place among what is in flight, until it is dropped.
+/// A place in flight, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AdmissionPermit {
     in_flight: Arc<InFlight>,
-    /// Of its owner's, where that is known.
+    /// The place in the share of the owner, where the owner is known.
     share: Option<Box<OwnerPermit>>,
 }
 
@@ -331,7 +332,7 @@ impl Drop for AdmissionPermit {
     }
 }
 
-/// An operation among the live ones, until it is dropped.
+/// A live operation, until this is dropped.
 #[derive(Debug)]
 pub(super) struct LiveGuard {
     in_flight: Arc<InFlight>,
@@ -348,7 +349,7 @@ impl Drop for LiveGuard {
     }
 }
 
-/// A call that is waited for, until this is dropped.
+/// An awaited call, until this is dropped.
 #[derive(Debug)]
 pub(super) struct WaitedCall {
     in_flight: Arc<InFlight>,

@@ -16,7 +16,7 @@ pub struct InProcess {
 impl InProcess {
     pub(crate) const HERE: Self = Self { _none: () };
 
-    /// Takes it: what is left to do is to run it to its end, which is the future.
+    /// Takes an accepted request. The returned future runs it to its end.
     pub(crate) fn begin<S, R>(
         leaving: Leaving<S, R>,
     ) -> (
@@ -41,11 +41,11 @@ impl InProcess {
         let kept = stored.is_some();
         let accepted = AcceptedRequest::of(&record, request, kept, &span);
         crash_point!("accepted");
-        // Boxed once: on its way into a task a future is moved many times, and one that
-        // waits for it would have it twice.
+        // Boxed once: a future is moved many times on its way into a task, and a future
+        // that awaits it would contain it twice.
         let run = Box::pin(operate(node, limits, service, accepted.admitted(admitted)));
         let run = async move {
-            // An error was logged where it happened.
+            // The error was logged where it occurred.
             let _ = run.await;
         };
         (record, run)
@@ -57,10 +57,10 @@ where
     S: Handler,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs it, to its end.
+    /// Runs the request to its end.
     async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
         let (record, run) = Self::begin(leaving);
-        // The client may be gone; the operation is not.
+        // The client may have disconnected; the operation exists.
         tell(Taken::Yes(record));
         run.await;
     }

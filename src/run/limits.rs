@@ -2,21 +2,21 @@ use std::time::{Duration, SystemTime};
 
 use crate::store::Record;
 
-/// How much time and space a run may take.
+/// The time and size limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunLimits {
-    /// From being accepted to being started.
+    /// From the acceptance to the start.
     pub(crate) pending: Duration,
-    /// From being started to the end of the response body.
+    /// From the start to the end of the response body.
     pub(crate) running: Duration,
-    /// The response body, in bytes.
+    /// The largest response body, in bytes.
     pub(crate) result: u64,
-    /// From being canceled to being dropped.
+    /// From the cancel to the drop.
     pub(crate) grace: Duration,
 }
 
-/// The longest that anything may take: no operation is pending or running
-/// without an end.
+/// The maximum of every time limit, so that no operation is pending or running without an
+/// end.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Default for RunLimits {
@@ -31,7 +31,7 @@ impl Default for RunLimits {
 }
 
 impl RunLimits {
-    /// Whether an operation has been there for longer than it may be pending.
+    /// Returns whether an operation has existed for longer than it may be pending.
     pub(crate) fn is_overdue<T>(&self, record: &Record<T>) -> bool {
         let created = record.operation().metadata().created_at();
         let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());

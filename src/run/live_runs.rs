@@ -1,4 +1,4 @@
-//! The works that a node has in its hands.
+//! The live runs of a node.
 
 use std::{hash::BuildHasher, sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ use hashbrown::HashTable;
 use super::run_context::RunContext;
 use crate::{operation::OperationId, store::FencingToken};
 
-/// A work that somebody is at.
+/// A run that is in progress.
 #[derive(Debug)]
 pub(super) struct LiveRun {
     pub(super) work: Arc<RunContext>,
-    /// How long it may go on after it was asked to stop.
+    /// The time that the run may continue after it was asked to stop.
     pub(super) grace: Duration,
 }
 
-/// Works, told apart by their operation's id and the token it is held by.
+/// Runs by the operation's id and fencing token.
 ///
-/// An id alone names no work: a client may choose that of an operation which was
-/// forgotten while its handler still tidies up, and an operation that was taken over may
-/// come back under a newer token.
+/// An id alone does not identify a run: a client may reuse the id of a deleted operation
+/// whose handler has not ended yet, and a reclaimed operation may come back under a newer
+/// token.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
-    /// By id: those of one id have the same hash.
+    /// Runs by id: all runs of one id have the same hash.
     works: HashTable<LiveRun>,
     hasher: RandomState,
 }
 
 impl LiveRuns {
-    /// Takes a work in; false if it is there already.
+    /// Adds a run; false if the run is already there.
     pub(super) fn insert(&mut self, entry: LiveRun) -> bool {
         let id = &entry.work.id;
         if self.get(id, entry.work.token()).is_some() {
@@ -42,7 +42,7 @@ impl LiveRuns {
         true
     }
 
-    /// Takes out this very work.
+    /// Removes this exact run.
     pub(super) fn remove(&mut self, work: &Arc<RunContext>) {
         let hash = self.hasher.hash_one(&work.id);
         let is_it = |entry: &LiveRun| Arc::ptr_eq(&entry.work, work);
@@ -57,7 +57,8 @@ impl LiveRuns {
         self.works.find(hash, is_it)
     }
 
-    /// Those of one operation, or of several that had the same id one after the other.
+    /// Returns the runs of one operation, or of several that had the same id one after the
+    /// other.
     pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
         let hash = self.hasher.hash_one(id);
         let entries = self.works.iter_hash(hash);

@@ -1,4 +1,4 @@
-//! What is logged of an operation's end.
+//! Logging the end of an operation.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::{
     store::Record,
 };
 
-/// Logs the end of an operation, once, where it was written: a failure that is none of the
-/// inner service's own answer at `WARN`, anything else at `INFO`.
+/// Logs the end of an operation once, where the end was written: a failure without an
+/// answer of the inner service at `WARN`, anything else at `INFO`.
 pub(crate) fn log_end<T>(record: &Record<T>) {
     let operation = record.operation();
     if is_ours(operation) {
@@ -22,7 +22,7 @@ pub(crate) fn log_end<T>(record: &Record<T>) {
     }
 }
 
-/// Whether it failed without an answer.
+/// Returns whether the operation failed without an answer of the inner service.
 fn is_ours<T>(operation: &Operation<T>) -> bool {
     operation.state() == State::Failed
         && operation.response().is_none()
@@ -32,14 +32,15 @@ fn is_ours<T>(operation: &Operation<T>) -> bool {
         })
 }
 
-/// Since its last start, or its creation if it was never started.
+/// Returns the time since the last start, or since the creation if the operation was never
+/// started.
 fn duration<T>(operation: &Operation<T>) -> Option<Duration> {
     let metadata = operation.metadata();
     let begun = metadata.started_at().or(metadata.created_at())?;
     metadata.finished_at()?.duration_since(begun).ok()
 }
 
-/// To the millisecond, which is as exact as times are kept.
+/// Returns the seconds, exact to the millisecond like stored times.
 fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1000.0).round() / 1000.0
 }
@@ -85,7 +86,7 @@ mod tests {
         ] {
             assert_eq!(seconds(Duration::from_nanos(nanos)).to_string(), expected);
         }
-        // Among them many that are not told so by a division of their own.
+        // Many of these have more digits without the rounding.
         for millis in 0..100_000_u64 {
             let told = seconds(Duration::from_millis(millis)).to_string();
             assert!(told.len() <= "99.999".len(), "{told}");

@@ -1,4 +1,4 @@
-//! Asking what never waits.
+//! Polling a future that never waits.
 
 use std::{
     future::Future,
@@ -6,9 +6,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// What `future` comes to, if one poll is enough for that; otherwise it is dropped.
+/// Returns the output of `future` if one poll is enough; otherwise drops the future.
 ///
-/// It needs no task to wait in, no timer, and no place on the heap.
+/// Needs no task, no timer and no allocation.
 pub(crate) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),

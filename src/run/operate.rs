@@ -1,4 +1,4 @@
-//! One run, from being accepted to its outcome.
+//! One run, from its acceptance to its outcome.
 
 use std::{
     future::Future,
@@ -29,17 +29,16 @@ use crate::{
     store::{Lease, StoreError, Written},
 };
 
-/// The shortest time between two writes of an operation's progress.
+/// The shortest interval between two writes of an operation's progress.
 const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
 
-/// How long the store may take to say whether an operation is still there.
+/// The time for the store to say whether an operation still exists.
 const TO_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `service` with an accepted request and records the outcome.
 ///
-/// Whatever the service does, and whatever becomes of it, this ends with an
-/// outcome that is recorded, unless the operation was ended by somebody else or
-/// the node is abandoned.
+/// However the service ends, an outcome is recorded, unless another client or node ended
+/// the operation or the node is abandoned.
 pub(crate) fn operate<S, B, R>(
     node: Arc<Runtime<R>>,
     limits: RunLimits,
@@ -60,24 +59,24 @@ where
         admitted,
     } = accepted;
     let admitted = admitted.unwrap_or_else(|| node.in_flight.admit_anyway());
-    // Let go of in this order: when the last one has left, all is told of how it ended.
+    // Drop order matters: the outcome is tallied before the permit is released.
     let held = (
         node.in_flight.enter(Arc::clone(&work), limits.grace),
         admitted,
     );
-    // A block has what it is handed once, a function that is one has it twice.
+    // A block stores its captures once, an `async` function stores its arguments twice.
     let run = async move {
         let (Some(_), _) = &held else {
-            // It is running here already: once is enough.
+            // The operation already runs here: one run is enough.
             return Ok(RunOutcome::Refused);
         };
         heartbeat::ensure(&node);
         let stopped_or_done = {
-            // Pinned where it is made: a future that is handed on is copied each time.
+            // Pinned where it is created: a future that is passed on is copied each time.
             let run = pin!(run(&node, &limits, &work, &mut service, request));
             CatchPanic::new(stoppable(&node, &limits, &work, run)).await
         };
-        // Before it is said how it has ended; it may panic as well.
+        // Dropped before the outcome is tallied; the drop may panic as well.
         let dropped = now_or_never(CatchPanic::new(async move { drop(service) }));
         let outcome = match dropped.unwrap_or(Ok(())).and(stopped_or_done) {
             Ok(Ok(outcome)) => outcome,
@@ -95,11 +94,11 @@ where
     run.instrument(span)
 }
 
-/// Why there is nothing to record.
+/// The reason why there is no outcome to record.
 pub(super) enum NoOutcome {
-    /// The operation was ended by somebody else, or is somebody else's.
+    /// The operation was ended from outside, or reclaimed by another node.
     Recalled,
-    /// It is left to another node.
+    /// The operation is left to another node.
     Released,
 }
 
@@ -110,7 +109,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
             let id = &work.id;
             tracing::info!(%id, "run dropped: its operation was ended or taken over");
             if !work.is_told() {
-                // On the heap, as what is seldom needed.
+                // Boxed, since this is seldom needed.
                 Box::pin(look_for(node, work)).await;
             }
             work.recalled();
@@ -127,8 +126,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
     }
 }
 
-/// Says so, if an operation that is held no more is not in the store either, or cannot be
-/// read.
+/// Logs if an operation whose lease is lost is missing in the store too, or cannot be read.
 async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let found = CatchPanic::new(node.store.get(&work.id));
     match timeout(TO_LOOK, found).await {
@@ -139,8 +137,8 @@ async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     }
 }
 
-/// The store would refuse it again: what is recorded of an operation that runs here is
-/// damaged.
+/// Logs that the stored data of a running operation is damaged. The operation is not
+/// retried, since the store would refuse it again.
 #[cold]
 pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
     tracing::error!(%id, error = error.chain(), "an operation that runs here cannot be read");
@@ -148,8 +146,7 @@ pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
 
 pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
 
-/// Lets `run` go on until it is done or asked to stop, and writes its progress
-/// meanwhile.
+/// Polls `run` until it is done or asked to stop, and writes its progress meanwhile.
 pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     limits: &RunLimits,
@@ -161,11 +158,11 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
         outcome = run.as_mut() => return outcome,
         () = work.is_heard_of() => {}
     }
-    // On the heap: most handlers report nothing, and are not stopped.
+    // Boxed: most handlers report nothing and are not stopped.
     Box::pin(look_after(node, limits, work, run)).await
 }
 
-/// The same, once there is something to look after.
+/// The same, once a report, a stop or a lost heartbeat has to be handled.
 async fn look_after<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     limits: &RunLimits,
@@ -178,7 +175,7 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
         cause = work.stopped() => match cause {
             StopCause::Interrupted => until_over(node, work, run).await,
             StopCause::Recalled => {
-                // The handler has seen its token; it may tidy up.
+                // The handler has seen its token and may end by itself.
                 let _ = Timeout::new(limits.grace, run).await;
                 Err(NoOutcome::Recalled)
             }
@@ -187,8 +184,8 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
     }
 }
 
-/// Lets a run that was told of the end of a drain go on until that has come. Its outcome
-/// is its own if it has one by then.
+/// Lets a run that was told of the end of a drain continue to the deadline. The run keeps
+/// its own outcome if it has one by then.
 async fn until_over<R: Lease>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -204,14 +201,13 @@ async fn until_over<R: Lease>(
     }
 }
 
-/// Writes what the handler reports, a few times a second at the most, and sees to it
-/// that there is a heartbeat. Ends only when it learns that the operation is somebody
-/// else's.
+/// Writes the progress that the handler reports, at most a few times a second, and keeps
+/// the heartbeat running. Ends only when the operation was ended or reclaimed from outside.
 async fn write_reports<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
 ) {
-    // What kind of failure is known: it is said once, however many reports meet it.
+    // The last kind of failure, so that it is logged once, however many reports fail.
     let mut known_transient = None;
     loop {
         let Some((progress, number)) = work.next_report().await else {
@@ -219,7 +215,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
             continue;
         };
         crash_point!("reporting");
-        // A store that panics has no part in how the operation ends.
+        // A store that panics does not affect how the operation ends.
         let report = CatchPanic::new(node.store.report(&work.id, work.token(), progress));
         let report = heartbeat::beating_while(node, work, report);
         let reported = report.await.unwrap_or_else(|panicked| {
@@ -236,7 +232,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
                 work.stop(StopCause::Recalled);
                 std::future::pending::<()>().await;
             }
-            // The next report, or the outcome, brings it.
+            // Written with the next report, or with the outcome.
             Err(error) => {
                 let id = &work.id;
                 let is_transient = error.is_transient();
@@ -321,8 +317,8 @@ impl From<NotStarted> for RunEnd {
     }
 }
 
-/// `pending` → `running`. The service is only called once this is known to have
-/// happened: attempts are counted by it.
+/// Moves `pending` → `running`. The service is called only once this is certain, since
+/// attempts are counted here.
 pub(super) async fn start<R>(node: &Runtime<R>, work: &RunContext) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,
@@ -348,7 +344,7 @@ where
     }
 }
 
-/// The id is in the span of the run as well.
+/// Returns the outcome of a service error. The id is in the span of the run as well.
 pub(super) fn inner_error(id: &OperationId, error: &BoxError) -> Outcome<RecordedResponse> {
     tracing::error!(
         %id,

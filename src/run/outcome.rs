@@ -1,11 +1,12 @@
-//! What a response comes to.
+//! Turning a response into an outcome.
 
 use http::{Response, uri::PathAndQuery};
 
 use crate::operation::{BufferedBody, OperationId, Outcome, RecordedResponse, resolve_references};
 
-/// The outcome of a run whose service gave this response. References in its header are
-/// relative to `base`, and mean the same wherever it is replayed. `id` is the operation's.
+/// Returns the outcome of a run whose service gave this response. References in the header
+/// are resolved against `base`, so that they mean the same wherever the response is
+/// replayed. `id` is the operation's.
 pub(super) fn outcome_of(
     id: &OperationId,
     mut response: Response<BufferedBody>,

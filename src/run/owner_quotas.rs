@@ -1,4 +1,4 @@
-//! Each owner's share of places that all of them have in common.
+//! The share of each owner in common places.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,17 +10,18 @@ use std::{
 
 use crate::store::Owner;
 
-/// How many places each owner has taken. Requests on nobody's behalf are one owner's.
+/// The number of places that each owner has taken. Requests without an owner count as one
+/// owner's.
 ///
-/// It holds as many owners as have taken a place.
+/// It has an entry for each owner with a taken place.
 #[derive(Debug)]
 pub(crate) struct OwnerQuotas {
     taken: Mutex<HashMap<Option<Owner>, usize>>,
-    /// The places that an owner may have, if that was said.
+    /// The bound for each owner, or `UNSAID`.
     most: AtomicUsize,
 }
 
-/// No number of places was said.
+/// The bound was not set.
 const UNSAID: usize = usize::MAX;
 
 impl OwnerQuotas {
@@ -36,8 +37,8 @@ impl OwnerQuotas {
         self.most.store(places.min(UNSAID - 1), Relaxed);
     }
 
-    /// A place of this owner's among `all`, until it is dropped; `None` if it has as many
-    /// as it may have.
+    /// Takes a place of `all` for this owner, until it is dropped; `None` if the owner has
+    /// reached its bound.
     pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<OwnerPermit> {
         let most = match self.most.load(Relaxed) {
             UNSAID => all.div_ceil(4),
@@ -57,12 +58,12 @@ impl OwnerQuotas {
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<Option<Owner>, usize>> {
-        // Nothing in a critical section panics halfway through a change.
+        // A critical section never panics halfway through a change.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place of an owner's, until it is dropped.
+/// A taken place of an owner, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OwnerPermit {
     shares: Arc<OwnerQuotas>,
@@ -101,7 +102,7 @@ mod tests {
         assert_eq!(shares.taken().len(), 1);
         drop(adas);
         assert!(shares.taken().is_empty());
-        // The smallest share is a place, where there is one.
+        // The smallest share is one place, if there is any.
         let other = Arc::new(OwnerQuotas::new());
         assert!(other.take(None, 1).is_some() && other.take(None, 0).is_none());
     }

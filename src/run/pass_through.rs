@@ -5,19 +5,19 @@ use std::sync::Arc;
 use super::InFlight;
 
 impl InFlight {
-    /// Counts a request that passes, while the doors are open. A drain waits for nothing
-    /// that comes later: on a busy server it would never end.
+    /// Counts a request that passes through, unless a drain has begun. A drain does not
+    /// wait for later requests: on a busy server it would never end.
     pub(crate) fn pass_while_open(self: &Arc<Self>) -> Option<PassThrough> {
         if self.closed().is_cancelled() {
             return None;
         }
         let passing = self.pass();
-        // After the count: who closes the doors looks at it afterwards.
+        // Checked after the count: a drain reads the count after it has closed.
         (!self.closed().is_cancelled()).then_some(passing)
     }
 }
 
-/// A request that is answered directly, until its answer is out: a drain waits for it.
+/// A request that is answered directly, until its answer was sent. A drain waits for it.
 #[derive(Debug)]
 pub(crate) struct PassThrough(Arc<InFlight>);
 

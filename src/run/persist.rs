@@ -1,4 +1,4 @@
-//! Asking a store until it answers.
+//! Retrying a store until it answers.
 
 use std::{
     future::Future,
@@ -25,17 +25,16 @@ use crate::{
     store::{Lease, Repository, StoreError},
 };
 
-/// A store that has not answered by then is asked again.
+/// The time after which a silent store is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks the store until it answers or refuses. A store that is silent or panics
-/// counts as unavailable. A transient error is the last one before the node is
-/// abandoned.
+/// Asks the store until it answers or refuses. A store that is silent or panics counts as
+/// unavailable. A transient error is returned only if the node is abandoned.
 ///
-/// `about` is the operation that it is asked about, if it is about one.
+/// `about` is the operation of the request, if there is one.
 ///
-/// A store that never waits is asked in place. What has to be waited for, or asked
-/// again, is on the heap.
+/// A store that never waits is asked in place. A request that has to wait, or to be
+/// retried, is boxed.
 pub(crate) async fn retry_until_certain<R, T, F>(
     node: &Runtime<R>,
     about: Option<&OperationId>,
@@ -53,7 +52,7 @@ where
     }
 }
 
-/// The same for a work that is live: meanwhile its lease is renewed.
+/// The same for a live run, whose lease is renewed meanwhile.
 pub(super) async fn retry_until_certain_for<R, T, F>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -72,7 +71,7 @@ where
     }
 }
 
-/// The answer of a store that never waits, or how that failed, if it was asked.
+/// Returns the answer of a store that never waits, or its failure, if it was asked.
 fn in_place<R, T, F>(
     node: &Runtime<R>,
     ask: &mut impl FnMut() -> F,
@@ -92,7 +91,7 @@ where
     }
 }
 
-/// What the store says, if that is certain, or why it has to be asked again.
+/// Returns the answer of the store if it is certain, or the error that requires a retry.
 fn certain<T>(
     asked: Result<Result<T, StoreError>, Panicked>,
 ) -> ControlFlow<Result<T, StoreError>, StoreError> {
@@ -106,7 +105,7 @@ fn certain<T>(
     }
 }
 
-/// Asks after it has `failed` to answer, if it was asked before.
+/// Asks until the answer is certain. `failed` is the error of an earlier request.
 async fn ask_again<T, F>(
     abandoned: &CancellationToken,
     about: Option<&OperationId>,
@@ -150,15 +149,15 @@ where
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pauses between tries: they double, and each is longer by a random part of its half, so
-/// that nodes do not ask in step.
+/// The pauses between tries. They double, and each is extended by a random part of its
+/// half, so that nodes do not retry in step.
 struct Pauses(Duration);
 
 impl Pauses {
     fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
-        // Each new state hashes differently, by the keys of the process.
+        // Each new state hashes differently, by the random keys of the process.
         let random = RandomState::new().hash_one(()) as u32;
         let longer = pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX));
         (pause + longer).min(LONGEST_PAUSE)

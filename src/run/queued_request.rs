@@ -50,11 +50,11 @@ use crate::{
 pub struct QueuedRequest {
     held: LeaseHandle,
     owner: Option<Owner>,
-    /// As it is stored.
+    /// The request in its stored form.
     request: Bytes,
 }
 
-/// Which layout follows. The first: the length of the head (`u32`, little endian), the
+/// The version of the layout. Version 1: the length of the head (`u32`, little endian), the
 /// head as JSON, the request in a layout of its own.
 const LAYOUT: u8 = 1;
 
@@ -92,11 +92,11 @@ impl QueuedRequest {
     ) -> Self {
         let (parts, body) = request.into_parts();
         let request = stored_request::store(&parts, &parts.uri, &body, with_credentials);
-        // Nothing of a request is longer than its lengths can say.
+        // No part of a request exceeds its length field.
         Self::of(record, request.unwrap_or_default())
     }
 
-    /// Of a request that is stored already.
+    /// Creates the message of a request that is already stored.
     pub(crate) fn of(record: &Record<RecordedResponse>, request: Bytes) -> Self {
         let held = LeaseHandle {
             id: record.operation().id().clone(),
@@ -130,7 +130,7 @@ impl QueuedRequest {
             token: self.held.token.get(),
             owner: self.owner.as_ref().map(|owner| owner.as_str().to_owned()),
         };
-        // Text and a number: neither can fail.
+        // Text and numbers: serialization cannot fail.
         let head = serde_json::to_vec(&head).unwrap_or_default();
         let mut out = Vec::with_capacity(1 + 4 + head.len() + self.request.len());
         out.put_u8(LAYOUT);
@@ -243,7 +243,7 @@ mod tests {
         assert!(QueuedRequest::from_bytes(&newer.into()).is_err());
     }
 
-    /// Law 10: what has been written once is read for ever.
+    /// Law 10: written messages remain readable.
     #[test]
     fn what_this_release_writes_is_what_it_always_wrote() {
         let bytes = queued().to_bytes();

@@ -1,4 +1,4 @@
-//! The one place where an outcome is recorded.
+//! Recording outcomes.
 
 use std::sync::{
     Arc,
@@ -15,9 +15,9 @@ use crate::{
 
 /// Writes the outcome until the store has answered or the node is abandoned.
 ///
-/// An outcome that the store refuses while it takes a bare one is not worth the
-/// operation: it fails as `result-too-large`. If the store refuses both, that is no
-/// fault of the outcome's, and it is tried again: nobody else has it.
+/// If the store refuses an outcome but takes a bare one, the operation fails as
+/// `result-too-large`. If the store refuses both, the outcome is not the reason, and the
+/// write is retried: no other node has the outcome.
 pub(super) async fn record<R>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -29,7 +29,8 @@ where
     record_within(node, work, outcome, u32::MAX).await
 }
 
-/// The same, where the store may refuse both so many times, and then it is an error.
+/// The same with a bound: after this many refusals of both, the last one is returned as an
+/// error.
 pub(super) async fn record_within<R>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -46,9 +47,9 @@ where
     let finish = |outcome: Outcome<RecordedResponse>| {
         (node.store).finish(id, work.token(), outcome, progress.clone())
     };
-    // A bare one was tried, and may have been taken.
+    // A bare outcome was tried, and may have been written.
     let in_doubt = AtomicBool::new(false);
-    // On the heap, as what is seldom needed.
+    // Boxed, since this is seldom needed.
     let finish_bare = || {
         Box::pin(async {
             in_doubt.store(true, Relaxed);

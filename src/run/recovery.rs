@@ -1,4 +1,4 @@
-//! Taking over what a dead node has left behind.
+//! Reclaiming the operations of dead nodes.
 
 mod ending;
 mod reachability;
@@ -35,13 +35,13 @@ use crate::{
 
 /// The task that ends, or runs again, the operations of nodes that died.
 ///
-/// It is made by [`Operations::recovery`](crate::Operations::recovery) and has to be spawned
-/// by every application whose store outlives the process. If it runs nowhere, an operation
-/// whose node has died stays as it was.
+/// The task is created by [`Operations::recovery`](crate::Operations::recovery) and has to be
+/// spawned by every application whose store outlives the process. Without a recovery, an
+/// operation whose node has died stays as it was.
 ///
 /// An operation is left behind when its lease was not renewed for the lease's term. Recovery
-/// reclaims it under a higher fencing token, so that a former holder that still lives can
-/// write no more. Then the operation fails as `interrupted`, or is
+/// reclaims it under a higher fencing token, so that a former holder that still lives
+/// cannot write any more. Then the operation fails as `interrupted`, or is
 /// [run again](Self::rerun_with).
 ///
 /// An operation that was [released](Lease::release) by a drained node, or held by a process
@@ -75,10 +75,10 @@ pub struct Recovery<R> {
     stats: RecoveryStats,
 }
 
-/// Operations that are released within this time are reclaimed together.
+/// The time within which released operations are reclaimed together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// The looks for operations that were left behind, one after the other.
+/// The loop that looks for operations that were left behind.
 struct RecoveryLooks<R> {
     taker: Arc<Reclaimer<R>>,
     interval: Duration,
@@ -117,14 +117,15 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         self.node.allow_reruns(attempts);
         let go = move |node: Arc<Runtime<R>>, limits, record: Arc<Record<_>>, request: Bytes| {
             let accepted = restored(&node, &record, &request)?;
-            // Boxed once: on its way into a task a future is moved many times.
+            // Boxed once: a future is moved many times on its way into a task.
             tokio::spawn(Box::pin(operate(node, limits, app.clone(), accepted)));
             Ok(())
         };
         Self {
             again: Some(Rerun {
                 attempts,
-                // What is given up has attempts left, or its process was killed.
+                // An operation that was given up has attempts left, or its process was
+                // killed.
                 given_up: FailureKind::AttemptsExhausted,
                 go: Box::new(Mutex::new(go)),
             }),
@@ -132,7 +133,7 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Puts into the queue again what nobody has claimed in time, or whose worker has
+    /// Dispatches requests again that no worker has claimed in time, or whose worker has
     /// died.
     pub(crate) fn dispatch_again(self, attempts: u32) -> Self {
         self.node.allow_reruns(attempts);
@@ -155,7 +156,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self {
             again: Some(Rerun {
                 attempts,
-                // A worker that is drained does not know how often it may be started.
+                // A worker that is drained does not know how often the operation may be
+                // started.
                 given_up: FailureKind::Interrupted,
                 go: Box::new(Mutex::new(go)),
             }),
@@ -226,16 +228,16 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
-    /// Looks for ever.
+    /// Looks until the task is dropped.
     async fn go_on(&self) {
         let term = self.taker.node.lease().term;
         let mut store = Reachability::new(term);
         let mut last_look = None::<Instant>;
         loop {
-            // Before it looks, so that no release is between two looks.
+            // Subscribed before the look, so that no release is missed between two looks.
             let released = self.taker.node.store.released();
             let is_due = last_look.is_none_or(|last| last.elapsed() >= self.interval);
-            // A store that panics is a store that is unavailable.
+            // A store that panics counts as unavailable.
             let looked = CatchPanic::new(self.look(&mut store, is_due)).await;
             match looked {
                 Ok(true) => last_look = Some(Instant::now()),
@@ -252,8 +254,9 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
         }
     }
 
-    /// Asks the store whether it is there and, if it is due and may be, takes over
-    /// what was left behind; says whether it did.
+    /// Asks the store whether it is reachable. Then reclaims the operations that were left
+    /// behind, if a look is due and allowed; returns whether it reclaimed all of
+    /// them.
     async fn look(&self, store: &mut Reachability, is_due: bool) -> bool {
         let node = &self.taker.node;
         let nobody = OperationId::new();
@@ -265,18 +268,19 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
             return false;
         }
         let was_there = store.answered();
-        // First: afterwards it could not be told from the others.
+        // First, since released operations could not be told apart afterwards.
         let is_all = self.take_all(Reclaimable::Released, store).await;
-        // It may have been away while one waited.
+        // The store may have been unreachable during a wait.
         if !was_there || !is_due || !is_all || !store.answered() {
             return false;
         }
-        // What this node itself was too slow to renew is not for others.
+        // Renewed first, so that this node does not reclaim its own late leases.
         heartbeat::renew(node, &node.in_flight.held()).await;
         self.take_all(Reclaimable::Over, store).await
     }
 
-    /// Takes over what is free, one batch after the other; says whether that was all.
+    /// Reclaims free operations, one batch after the other. Returns whether all were
+    /// reclaimed.
     async fn take_all(&self, which: Reclaimable, store: &mut Reachability) -> bool {
         let Reclaimer {
             node,
@@ -287,8 +291,8 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
         } = &*self.taker;
         let mut all = 0;
         let is_all = loop {
-            // With the pause before the next look no longer than what counts as an outage:
-            // waiting for a place is none.
+            // Together with the pause before the next look shorter than what counts as an
+            // outage: waiting for a place is not an outage.
             let at_most = node.lease().term / 16;
             let limit = ending.room(at_most).await.min(match again {
                 Some(_) => node.in_flight.room(),
@@ -297,7 +301,7 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
             match self.taker.take(which, limit).await {
                 Ok(taken) => {
                     all += taken;
-                    // It may have been away while one waited.
+                    // The store may have been unreachable during a wait.
                     let was_away = |store: &mut Reachability| !store.answered();
                     if taken == 0 || limit == 0 || which == Reclaimable::Over && was_away(store) {
                         break true;
@@ -323,8 +327,8 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
     }
 }
 
-/// Whether an operation waits for a worker for longer than it may: since it was created
-/// or, with the time that the last one had, since it was last started.
+/// Returns whether an operation has waited for a worker for too long: since its creation
+/// or, plus the running time of the last worker, since its last start.
 fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
     let metadata = record.operation().metadata();
     let (since, limit) = match record.attempts() {
@@ -335,7 +339,7 @@ fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
     age.is_some_and(|age| age > limit)
 }
 
-/// The request of an operation that was taken over, let in here.
+/// Restores the request of a reclaimed operation, admitted on this node.
 fn restored<R>(
     node: &Runtime<R>,
     record: &Record<RecordedResponse>,

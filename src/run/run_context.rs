@@ -1,4 +1,4 @@
-//! One operation while it is in this process's hands.
+//! One operation while it runs in this process.
 
 use std::sync::{
     Mutex, MutexGuard, OnceLock, PoisonError,
@@ -14,65 +14,64 @@ use crate::{
     store::{FencingToken, LeaseHandle},
 };
 
-/// What the task that runs an operation, the handler inside it and the node
-/// around it know of each other.
+/// The state that is shared by the task of a run, its handler and its node.
 #[derive(Debug)]
 pub(crate) struct RunContext {
     pub(crate) id: OperationId,
     /// Known once the operation is created.
     token: AtomicU64,
-    /// From 1.
+    /// Counted from 1.
     pub(crate) attempt: u32,
-    /// Whether what is needed to run it again is in the store.
+    /// Whether the store has everything that a rerun needs.
     pub(super) kept: bool,
-    /// Whether the attempt is counted in the store, or may be.
+    /// Whether the store has counted the attempt, or may have.
     is_started: AtomicBool,
-    /// Where the call may still be answered directly.
+    /// Present while the call may still be answered directly.
     gate: Option<Gate>,
-    /// Made for whoever waits for it or asks for it: most runs end before.
+    /// Created when it is first needed: most runs end before.
     stop: OnceLock<CancellationToken>,
     cause: OnceLock<StopCause>,
-    /// Somebody has said that the operation was ended, or taken, from outside.
+    /// Whether a hint has come that the operation was ended or reclaimed from outside.
     is_told: AtomicBool,
     ended: Mutex<Option<RunEnded>>,
     progress: Mutex<ProgressReports>,
-    /// The heartbeat of its node has gone.
+    /// Whether the heartbeat of the node has ended.
     is_unrenewed: AtomicBool,
-    /// Wakes the run: there is a report, a cause to stop, or no heartbeat.
+    /// Wakes the run for a report, a stop or a lost heartbeat.
     signal: Notify,
 }
 
-/// Why a run is to stop.
+/// The reason why a run is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopCause {
-    /// It was ended from outside, or is somebody else's now: there is nothing
-    /// left to record.
+    /// The operation was ended from outside, or reclaimed by another node: there is no
+    /// outcome to record.
     Recalled,
-    /// Its node is drained.
+    /// The node is drained.
     Interrupted,
 }
 
-/// What is known to have become of a run.
+/// The known end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEnded {
-    /// The operation has an outcome of its own, or is somebody else's.
+    /// The operation has an outcome of its own, or was reclaimed by another node.
     ByItself,
-    /// It is recorded as interrupted.
+    /// The operation is recorded as interrupted.
     Interrupted,
-    /// It is left to whoever runs it again.
+    /// The operation is left to another node for a rerun.
     Released,
 }
 
 #[derive(Debug, Default)]
 struct ProgressReports {
     latest: Option<Progress>,
-    /// How many there were, and how many of them the store knows.
+    /// The number of reports, and the number of the last written one.
     made: u64,
     written: u64,
 }
 
 impl ProgressReports {
-    /// Whether there is one that the store does not know.
+    /// Returns whether there is an unwritten report.
     fn is_unwritten(&self) -> bool {
         self.made > self.written
     }
@@ -97,7 +96,7 @@ impl RunContext {
         }
     }
 
-    /// The same; the store may have what is needed to run it again.
+    /// Sets whether the store may have everything that a rerun needs.
     pub(super) fn kept(self, kept: bool) -> Self {
         Self { kept, ..self }
     }
@@ -109,7 +108,7 @@ impl RunContext {
         }
     }
 
-    /// The same, for a call that may still be answered directly.
+    /// Creates the context of a call that may still be answered directly.
     pub(crate) fn held_at_a_gate(id: OperationId, kept: bool) -> Self {
         Self {
             kept,
@@ -130,12 +129,12 @@ impl RunContext {
         self.token.store(token.get(), SeqCst);
     }
 
-    /// From now on the store may have counted the attempt.
+    /// Notes that from now on the store may have counted the attempt.
     pub(super) fn starting(&self) {
         self.is_started.store(true, SeqCst);
     }
 
-    /// How often the operation may have been started so far.
+    /// Returns how often the operation may have been started so far.
     pub(super) fn starts(&self) -> u32 {
         let before = self.attempt.saturating_sub(1);
         before + u32::from(self.is_started.load(SeqCst))
@@ -148,23 +147,23 @@ impl RunContext {
         self.signal.notify_one();
     }
 
-    /// Its client has left before it was an operation: there is nobody to go on for.
+    /// Stops a call whose client has disconnected before the call became an operation.
     pub(crate) fn abandon(&self) {
         self.stop(StopCause::Recalled);
     }
 
-    /// Whether it was asked to.
+    /// Returns whether the run was asked to stop.
     pub(super) fn is_stopped(&self) -> bool {
         self.cause.get().is_some()
     }
 
-    /// Asks the run to see to it that the leases of its node are renewed.
+    /// Asks the run to restart the heartbeat of its node.
     pub(super) fn needs_heartbeat(&self) {
         self.is_unrenewed.store(true, SeqCst);
         self.signal.notify_one();
     }
 
-    /// Waits until there is something that a run has to look after: most never have.
+    /// Waits for a signal to the run: most runs never get one.
     pub(super) async fn is_heard_of(&self) {
         while !self.is_stopped()
             && !self.is_unrenewed.load(SeqCst)
@@ -174,7 +173,7 @@ impl RunContext {
         }
     }
 
-    /// Waits for the loss of the heartbeat; the next time for the next one.
+    /// Waits for the loss of the heartbeat; a later call waits for the next loss.
     pub(super) async fn lost_heartbeat(&self) {
         while !self.is_unrenewed.swap(false, SeqCst) {
             self.signal.notified().await;
@@ -184,11 +183,11 @@ impl RunContext {
     /// Waits until the run is asked to stop.
     pub(super) async fn stopped(&self) -> StopCause {
         self.stop_token().cancelled().await;
-        // The cause is set before the token is.
+        // The cause is set before the token is canceled.
         self.cause.get().copied().unwrap_or(StopCause::Interrupted)
     }
 
-    /// A token for the handler. It can only cancel what it hands on itself.
+    /// Returns a token for the handler. Canceling it does not cancel the run.
     pub(super) fn handler_token(&self) -> CancellationToken {
         self.stop_token().child_token()
     }
@@ -197,7 +196,7 @@ impl RunContext {
         self.stop.get_or_init(CancellationToken::new)
     }
 
-    /// The operation has ended as this shows.
+    /// Notes the recorded state of the operation.
     pub(super) fn recorded<T>(&self, operation: &Operation<T>) {
         self.end(match operation.failure().and_then(Failure::kind) {
             Some(FailureKind::Interrupted) => RunEnded::Interrupted,
@@ -205,12 +204,12 @@ impl RunContext {
         });
     }
 
-    /// It is left to whoever runs it again.
+    /// Notes that the operation is left to another node for a rerun.
     pub(super) fn released(&self) {
         self.end(RunEnded::Released);
     }
 
-    /// Somebody says that the operation was ended, or taken, from outside.
+    /// Notes a hint that the operation was ended or reclaimed from outside.
     pub(super) fn told(&self) {
         self.is_told.store(true, SeqCst);
     }
@@ -219,25 +218,25 @@ impl RunContext {
         self.is_told.load(SeqCst)
     }
 
-    /// The store has the operation no more. One that was ended from outside may be deleted
-    /// or have expired since; any other should be there.
+    /// Notes that the operation is missing in the store. An operation that was ended from
+    /// outside may have been deleted or have expired since; any other should exist.
     pub(super) fn is_gone(&self) {
         if !self.is_told() {
             tracing::error!(id = %self.id, "the store has lost an operation that ran here");
         }
     }
 
-    /// The operation is in other hands.
+    /// Notes that the operation was ended or reclaimed from outside.
     pub(super) fn recalled(&self) {
         self.end(RunEnded::ByItself);
     }
 
-    /// What is known to have become of it.
+    /// Returns the known end of the run.
     pub(super) fn ended(&self) -> Option<RunEnded> {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known first counts.
+    /// Sets the end of the run. The first one counts.
     fn end(&self, ended: RunEnded) {
         let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert(ended);
@@ -251,8 +250,8 @@ impl RunContext {
         self.signal.notify_one();
     }
 
-    /// Waits for a report that the store does not know, and gives it with its
-    /// number; or for the loss of the heartbeat.
+    /// Waits for an unwritten report, and returns it with its number; or waits for the
+    /// loss of the heartbeat.
     pub(super) async fn next_report(&self) -> Option<(Progress, u64)> {
         loop {
             if self.is_unrenewed.swap(false, SeqCst) {
@@ -265,7 +264,7 @@ impl RunContext {
         }
     }
 
-    /// The latest report, if the store does not know it.
+    /// Returns the latest report, if it is unwritten.
     pub(super) fn unwritten_report(&self) -> Option<(Progress, u64)> {
         let reports = self.reports();
         match reports.is_unwritten() {
@@ -274,7 +273,7 @@ impl RunContext {
         }
     }
 
-    /// The store knows the reports up to this number.
+    /// Notes that the reports up to this number are written.
     pub(super) fn report_written(&self, number: u64) {
         self.reports().written = number;
     }

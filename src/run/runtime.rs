@@ -11,29 +11,30 @@ use tokio::time::Instant;
 use super::{Dispatcher, InFlight};
 use crate::store::{KeyCapability, LeaseConfig};
 
-/// One running instance: its store, its lease, and what it has in flight.
+/// The state of a node: its store, its lease and its requests in flight.
 #[derive(Debug)]
 pub(crate) struct Runtime<R> {
     pub(crate) store: R,
     lease: OnceLock<LeaseConfig>,
     pub(crate) in_flight: Arc<InFlight>,
-    /// Set once the application wants requests to be idempotent.
+    /// Set once idempotency is turned on.
     pub(crate) keys: OnceLock<KeyCapability<R>>,
-    /// How often an operation is started before it is not run again; 0 if none is.
+    /// The number of starts after which an operation is not rerun; 0 without a recovery
+    /// that reruns.
     attempts: AtomicU32,
-    /// Where its requests are run, if not here.
+    /// The queue that requests are dispatched to; `None` if they run here.
     pub(crate) hand_off: Option<Dispatcher>,
-    /// When it was logged last that the store is full.
+    /// The moment of the last warning about a full store.
     warned_of_full_store: Mutex<Option<Instant>>,
 }
 
-/// A lease is renewed three times a term, which takes a while.
+/// The shortest term of a lease, which is renewed three times a term.
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 
-/// A store that is full refuses many requests: so often it is logged.
+/// The interval between warnings about a full store, which refuses many requests.
 const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 
-/// How many operations are pending or running at the most, unless said.
+/// The default bound on pending and running operations.
 const MAX_IN_FLIGHT: usize = 10_000;
 
 impl<R> Runtime<R> {
@@ -56,7 +57,7 @@ impl<R> Runtime<R> {
         }
     }
 
-    /// Logs that the store is full, once a minute at the most.
+    /// Logs that the store is full, at most once a minute.
     #[cold]
     pub(crate) fn warn_of_full_store(&self) {
         let now = Instant::now();
@@ -68,27 +69,28 @@ impl<R> Runtime<R> {
         }
     }
 
-    /// The lease by which this node holds what it runs.
+    /// Returns the lease of this node on its operations.
     pub(crate) fn lease(&self) -> &LeaseConfig {
         self.lease.get_or_init(LeaseConfig::default)
     }
 
-    /// Somebody runs again what this node leaves behind, if it was started less often.
+    /// Notes that a recovery reruns operations of this node that were started less than
+    /// `attempts` times.
     pub(super) fn allow_reruns(&self, attempts: u32) {
         self.attempts.fetch_max(attempts, SeqCst);
     }
 
-    /// Whether somebody runs again what this node leaves behind.
+    /// Returns whether a recovery reruns operations that this node leaves.
     pub(super) fn reruns(&self) -> bool {
         self.reruns_after(0)
     }
 
-    /// The same of what was started so often.
+    /// Returns whether a recovery reruns an operation that was started this often.
     pub(super) fn reruns_after(&self, starts: u32) -> bool {
         starts < self.attempts.load(SeqCst)
     }
 
-    /// Sets the lease; nothing may be held by another yet.
+    /// Sets the lease, before it is first used.
     pub(crate) fn set_lease(&self, lease: LeaseConfig) {
         let term = lease.term.max(SHORTEST);
         if self.lease.set(LeaseConfig { term, ..lease }).is_err() {

@@ -203,8 +203,8 @@ where
             limits,
         } = self.clone();
         RunFuture(Box::pin(async move {
-            // Before it is claimed: a drain waits for what was let in, and gives up what
-            // was claimed meanwhile.
+            // Admitted before the claim: a drain waits for admitted requests, and releases
+            // what was claimed meanwhile.
             let admitted = node.in_flight.admit().map_err(|refused| match refused {
                 AdmissionError::Closed => StoreError::unavailable("this node is shutting down"),
                 AdmissionError::Full | AdmissionError::FullForOwner => {
@@ -219,8 +219,8 @@ where
     }
 }
 
-/// Takes the operation of a message into the hands of this node; `None` if it has
-/// ended, or is in other hands.
+/// Claims the operation of a message for this node; `None` if the operation has ended, or
+/// is claimed by another node.
 async fn claim<R>(
     node: &Runtime<R>,
     queued: &QueuedRequest,
@@ -230,8 +230,8 @@ where
 {
     let mut request = queued.request().map_err(StoreError::refused)?;
     let held = queued.held();
-    // An answer may be lost: then the operation is this node's by a token that it has
-    // not heard of. Its lease lapses, and somebody takes it over.
+    // The answer may be lost: then this node holds the operation under a token that it does
+    // not know. The lease lapses, and a recovery reclaims the operation.
     crash_point!("claiming");
     let claimed = node.store.claim(node.lease(), held).await?;
     crash_point!("claimed");
@@ -242,8 +242,9 @@ where
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
-    // Who dispatched it keeps the request, and dispatches it again if it is given up here,
-    // or ends it: only there it is known how often it may be started.
+    // The dispatching node keeps the request. It dispatches the request again if this
+    // worker releases it, or ends the operation: only that node knows how often it may be
+    // started.
     node.allow_reruns(u32::MAX);
     Ok(Some(AcceptedRequest::again(&record, request)))
 }

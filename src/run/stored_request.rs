@@ -1,4 +1,4 @@
-//! A request as bytes, for running it again after its node has died.
+//! A request as bytes, for a rerun after its node has died.
 
 use bytes::{BufMut, Bytes};
 use http::{
@@ -9,14 +9,14 @@ use tower::BoxError;
 
 use crate::operation::{BufferedBody, HeaderBlock};
 
-/// Which layout follows. The first: lengths of line, header and trailer block
+/// The version of the layout. Version 1: lengths of the line, header and trailer block
 /// (`u32` each, little endian), the line as JSON, the blocks, the body.
 const LAYOUT: u8 = 1;
 
-/// Everything before the line.
+/// The length of everything before the line.
 const PREFIX: usize = 1 + 3 * 4;
 
-/// What of a request is no header.
+/// The parts of a request that are not header fields.
 #[derive(Serialize, Deserialize)]
 struct RequestLine {
     method: String,
@@ -24,16 +24,16 @@ struct RequestLine {
     version: String,
 }
 
-/// Fields by which a client shows who it is (RFC 9110, sections 11.6 and 11.7; RFC
-/// 6265). So are those that are marked as sensitive.
+/// Fields by which a client authenticates (RFC 9110, sections 11.6 and 11.7; RFC 6265).
+/// Fields that are marked as sensitive are credentials too.
 static CREDENTIALS: [HeaderName; 3] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
 ];
 
-/// The request as bytes, with `target` as its target. Credentials are left out,
-/// unless they are to be kept.
+/// Returns the request as bytes, with `target` as its target. Credentials are left out,
+/// unless they are to be stored.
 pub(crate) fn store(
     parts: &Parts,
     target: &Uri,
@@ -69,7 +69,7 @@ pub(crate) fn store(
     Some(out.into())
 }
 
-/// The target without what stands before an `@` in its authority (RFC 3986, section
+/// Returns the target without the user information in its authority (RFC 3986, section
 /// 3.2.1).
 fn without_userinfo(target: &Uri) -> Option<Uri> {
     let mut parts = target.clone().into_parts();
@@ -83,10 +83,10 @@ fn without_userinfo(target: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The request that has these bytes.
+/// Restores the request from its bytes.
 ///
 /// # Errors
-/// If it is none that this release can read.
+/// If this release cannot read the bytes.
 pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> {
     let (layout, rest) = bytes.split_first().ok_or(CUT)?;
     if *layout != LAYOUT {
@@ -212,7 +212,7 @@ mod tests {
         assert!(restore(&newer.into()).is_err());
     }
 
-    /// Law 10: what has been written once is read for ever.
+    /// Law 10: written requests remain readable.
     #[test]
     fn what_this_release_writes_is_what_it_always_wrote() {
         let (parts, body) = request().into_parts();

@@ -1,4 +1,4 @@
-//! The seam between accepting and running.
+//! The interface between accepting and running.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -8,9 +8,10 @@ use tracing::Span;
 use super::{AdmissionPermit, BufferedRequest, RunLimits, Runtime};
 use crate::{operation::RecordedResponse, store::Record};
 
-/// Takes accepted requests from who accepted them.
+/// Takes accepted requests.
 pub(crate) trait Take<S, R> {
-    /// Takes one, and says by `tell` whether it has it, as soon as that is certain.
+    /// Takes a request, and reports through `tell` whether it was taken, as soon as that is
+    /// certain.
     fn take(
         &self,
         leaving: Leaving<S, R>,
@@ -18,28 +19,28 @@ pub(crate) trait Take<S, R> {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// An accepted request, with all that whoever takes it may need.
+/// An accepted request, with everything that running or dispatching it needs.
 pub(crate) struct Leaving<S, R> {
     pub(crate) node: Arc<Runtime<R>>,
     pub(crate) limits: RunLimits,
     pub(crate) service: S,
-    /// Of the operation, which this node holds.
+    /// The record of the operation, which this node holds.
     pub(crate) record: Arc<Record<RecordedResponse>>,
     pub(crate) request: Box<BufferedRequest>,
-    /// The request as the store has it, if it does.
+    /// The stored form of the request, if it is stored.
     pub(crate) stored: Option<Bytes>,
     pub(crate) admitted: AdmissionPermit,
-    /// That of the request.
+    /// The span of the request.
     pub(crate) span: Span,
-    /// Whether the same request, if it comes again, finds the same operation.
+    /// Whether a repetition of the request finds the same operation.
     pub(crate) may_come_again: bool,
-    /// How long it may take until it is certain that it is taken.
+    /// The time within which it must be certain that the request is taken.
     pub(crate) at_most: Duration,
 }
 
-/// Whether somebody will do the work.
+/// Whether the request will be run.
 pub(crate) enum Taken {
     Yes(Arc<Record<RecordedResponse>>),
-    /// The operation has failed, or will.
+    /// The operation has failed, or will fail.
     No,
 }

@@ -1,4 +1,4 @@
-//! Where a held call becomes an operation, or does not.
+//! The decision whether a held call becomes an operation.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -11,32 +11,32 @@ use super::{
 };
 use crate::{operation::RecordedResponse, store::Record};
 
-/// What decides about it, and how it is created.
+/// The inputs of the decision, and the creation of the operation.
 pub(super) struct Threshold<'a, C> {
     pub(super) gate: &'a Gate,
     pub(super) work: &'a Arc<RunContext>,
     pub(super) in_flight: &'a Arc<InFlight>,
-    /// How long the call may go on after it was told of the end of a drain.
+    /// The time that the call may continue after it was told of the end of a drain.
     pub(super) grace: Duration,
-    /// Creates the operation, as one that is running or not.
+    /// Creates the operation, as running or not.
     pub(super) create: C,
-    /// When it is asked for by the time that has passed; `None` once it was.
+    /// The time at which the operation is created unasked; `None` once that has happened.
     pub(super) too_late: Option<Instant>,
 }
 
-/// What a step of a held call comes to.
+/// The result of a step of a held call.
 pub(super) enum HeldStep<T> {
-    /// It is done, and nothing is decided.
+    /// The step is done, and nothing is decided.
     Done(T),
-    /// It is an operation now, whether the step is done or not.
+    /// The call is an operation now, whether or not the step is done.
     Accepted(Arc<Record<RecordedResponse>>, Option<T>),
-    /// There is nobody to go on for.
+    /// The client has disconnected.
     Nobody,
     /// The time of a drain is over, and nothing was decided before.
     Over,
 }
 
-/// What is decided once the call has returned.
+/// The decision once the call has returned.
 pub(super) enum CallDecision {
     Answer,
     Accepted(Arc<Record<RecordedResponse>>),
@@ -48,8 +48,8 @@ where
     C: Fn(bool) -> F,
     F: Future<Output = Result<Arc<Record<RecordedResponse>>, D>>,
 {
-    /// Lets a step go on until it is done or an operation. It goes on while that is
-    /// created.
+    /// Polls a step until it is done or the call is an operation. The step continues while
+    /// the operation is created.
     pub(super) async fn hold<T>(
         &mut self,
         is_running: bool,
@@ -62,7 +62,7 @@ where
                     None => std::future::pending().await,
                 }
             };
-            // From when the step is waited for: most are done at once.
+            // Measured from the first wait for the step: most steps are done at once.
             let over = async {
                 let _waited_for = self.in_flight.wait_for(self.work, self.grace);
                 self.in_flight.over().cancelled().await;
@@ -102,7 +102,8 @@ where
         }
     }
 
-    /// The call has returned: its answer goes out, unless somebody has asked before.
+    /// Decides for a call that has returned: its answer is sent, unless acceptance was
+    /// requested before.
     pub(super) async fn returned(&self, is_running: bool) -> CallDecision {
         loop {
             match self.gate.returned() {
@@ -118,7 +119,8 @@ where
         }
     }
 
-    /// What comes of trying to create it; `Answer` if the call is held on.
+    /// Returns the decision after a try to create the operation; `Answer` if the call is
+    /// still held.
     fn settle(&self, created: F::Output) -> CallDecision {
         match created {
             Ok(record) => {

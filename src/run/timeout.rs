@@ -1,4 +1,4 @@
-//! Waiting for a future, but not for ever.
+//! Awaiting a future with a time limit.
 
 use std::{
     future::Future,
@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep};
 pin_project! {
     /// Gives up on a future that has not ended by a time.
     ///
-    /// Most of what is waited for here is there at once: only what is not gets a timer,
-    /// and that one is on the heap, so that none of them is moved about.
+    /// Most futures here are ready at once: only a future that waits gets a timer, which is
+    /// boxed, so that the timer is not moved about.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Timeout<F> {
         #[pin]
@@ -29,7 +29,7 @@ pin_project! {
 pub(crate) struct Elapsed;
 
 impl<F> Timeout<F> {
-    /// Waits for `future` until `limit` after it was first waited for.
+    /// Awaits `future` for at most `limit` from the first poll.
     pub(crate) fn new(limit: Duration, future: F) -> Self {
         Self {
             future,
@@ -38,7 +38,7 @@ impl<F> Timeout<F> {
         }
     }
 
-    /// Waits for `future` until that moment.
+    /// Awaits `future` until that moment.
     pub(super) fn until(deadline: Instant, future: F) -> Self {
         Self::new(deadline.saturating_duration_since(Instant::now()), future)
     }
@@ -49,8 +49,7 @@ impl<F: Future> Future for Timeout<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Asked first: a future that never lets go of its turn would leave none to the
-        // timer.
+        // Polled first: a future that never yields would leave no turn to the timer.
         let is_late =
             (this.timer.as_mut()).is_some_and(|timer| timer.as_mut().poll(context).is_ready());
         match this.future.poll(context) {

@@ -14,8 +14,8 @@ type Settle<R> =
     for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken, RecordedResponse) -> KeyFuture<'a, bool>;
 type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> KeyFuture<'a, bool>;
 
-/// The power to reserve keys, captured where it is asked for: whoever has no
-/// use for it needs no store that has it.
+/// The capability to reserve keys, captured at configuration: without idempotency keys the
+/// store need not have it.
 pub(crate) struct KeyCapability<R> {
     pub(crate) reserve: Reserve<R>,
     pub(crate) settle: Settle<R>,

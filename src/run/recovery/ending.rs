@@ -1,4 +1,4 @@
-//! Ending what was taken over, apart from the look for more.
+//! Ending reclaimed operations in separate tasks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,16 +15,16 @@ use crate::{
     store::{Lease, LeaseConfig, Record},
 };
 
-/// So many are being ended at a time.
+/// The number of operations that are ended at a time.
 pub(super) const AT_ONCE: usize = 64;
 
-/// How often the store may refuse to end one, before it is put aside.
+/// The number of refusals by the store after which an operation is put aside.
 const REFUSALS: u32 = 5;
 
-/// For so many terms of a lease: then it is tried again.
+/// The number of lease terms before an operation that was put aside is tried again.
 const ASIDE: u32 = 20;
 
-/// Places for what is being ended.
+/// Places for operations that are being ended.
 #[derive(Debug)]
 pub(super) struct EndingSlots(Arc<Semaphore>);
 
@@ -33,17 +33,17 @@ impl EndingSlots {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
 
-    /// How many more can be ended now. If there is no place, one is waited for.
+    /// Returns how many more operations can be ended now. Waits if there is no place.
     pub(super) async fn room(&self, at_most: Duration) -> usize {
         if self.0.available_permits() == 0 {
-            // What holds it gives up in its time.
+            // Every place is released in time.
             drop(timeout(at_most, self.0.acquire()).await);
         }
         self.0.available_permits()
     }
 
-    /// Ends an operation that was taken over, in a task of its own: whatever keeps it
-    /// from ending keeps no other.
+    /// Ends a reclaimed operation in a task of its own, so that a failure to end it does
+    /// not delay others.
     pub(super) async fn end<R>(
         &self,
         node: &Arc<Runtime<R>>,
@@ -53,9 +53,9 @@ impl EndingSlots {
     ) where
         R: Lease<Output = RecordedResponse>,
     {
-        // It is never closed.
+        // The semaphore is never closed.
         if let Ok(place) = Arc::clone(&self.0).acquire_owned().await {
-            // Before it begins: a drain waits for it from now on.
+            // Admitted before it begins: a drain waits for it from now on.
             let places = (place, node.in_flight.admit_anyway());
             let end = end(Arc::clone(node), record, kind, places, stats.clone());
             tokio::spawn(end.in_current_span());
@@ -74,7 +74,7 @@ async fn end<R>(
 {
     let id = record.operation().id().clone();
     let work = Arc::new(RunContext::new(id, record.token(), record.attempts()));
-    // Its lease is renewed until that is recorded.
+    // The lease is renewed until the end is recorded.
     let Some(entered) = node.in_flight.enter(Arc::clone(&work), Duration::ZERO) else {
         return;
     };
@@ -82,12 +82,12 @@ async fn end<R>(
     let lease = node.lease();
     let recorded = record_within(&node, &work, Outcome::failed(kind), REFUSALS);
     match timeout(lease.term, recorded).await {
-        // Whoever looks once its lease is over tries again.
+        // A recovery tries again once the lease has lapsed.
         Err(_) => tracing::warn!(id = %work.id, "it could not be ended so far"),
-        // An error was logged where it happened.
+        // The error was logged where it occurred.
         Ok(Err(error)) if !error.is_transient() => {
             stats.add_refused(1);
-            // The heartbeat has nothing to do with it any more.
+            // The heartbeat no longer renews this lease.
             drop(entered);
             put_aside(&node, &work).await;
         }
@@ -96,7 +96,8 @@ async fn end<R>(
     }
 }
 
-/// Keeps what the store refuses to end out of the way of others for a while.
+/// Puts an operation aside for a while that the store refuses to end, so that it does not
+/// delay others.
 async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let LeaseConfig { node: name, term } = node.lease().clone();
     let aside = LeaseConfig {

@@ -1,14 +1,14 @@
-//! Whether nodes that live have had the time to renew.
+//! Whether live nodes have had the time to renew.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Since when the store has been reachable from here, without a gap in which leases
-/// of nodes that live could have ended.
+/// The time since which the store has been reachable from here, without a gap in which
+/// leases of live nodes could have lapsed.
 pub(super) struct Reachability {
     term: Duration,
-    /// Since when, and when it last answered.
+    /// The start of the period, and the last answer.
     known: Option<(Instant, Instant)>,
 }
 
@@ -21,11 +21,11 @@ impl Reachability {
         self.known = None;
     }
 
-    /// It has answered now; says whether it has been there for a whole term.
+    /// Notes an answer, and returns whether the store has been reachable for a whole term.
     ///
-    /// A node that lives has renewed a third of a term before an outage at the
-    /// latest, and does a third after it: what lies between two answers may be the
-    /// third that is left.
+    /// A live node has renewed no earlier than a third of a term before an outage, and renews
+    /// again within a third after it: the gap between two answers may be the remaining
+    /// third.
     pub(super) fn answered(&mut self) -> bool {
         let now = Instant::now();
         let since = match self.known {

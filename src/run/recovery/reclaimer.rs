@@ -1,5 +1,5 @@
-//! Taking over, in a task of its own: what was taken comes into somebody's hands, whatever
-//! becomes of who looks.
+//! Reclaiming in a task of its own, so that reclaimed operations are run or ended even if
+//! the looking task is dropped.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,21 +14,21 @@ use crate::{
     store::{Lease, LeaseHandle, Reclaimed, Record, StoreError},
 };
 
-/// What is free to be taken over.
+/// The operations that can be reclaimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reclaimable {
-    /// What certainly nobody holds.
+    /// Released operations, which certainly no node holds.
     Released,
-    /// That, and what has lapsed.
+    /// Released operations, and those whose lease has lapsed.
     Over,
 }
 
-/// How what was left behind is run again.
+/// The way in which operations are rerun.
 pub(super) struct Rerun<R> {
     pub(super) attempts: u32,
-    /// How an operation ends that was given up after the last attempt.
+    /// The failure of an operation that was given up after the last attempt.
     pub(super) given_up: FailureKind,
-    /// Sets an operation going with its request, in a task of its own.
+    /// Starts an operation with its request, in a task of its own.
     pub(super) go: Box<Mutex<RerunFn<R>>>,
 }
 
@@ -40,7 +40,7 @@ pub(super) type RerunFn<R> = dyn FnMut(
     ) -> Result<(), FailureKind>
     + Send;
 
-/// Takes over what is free, and sees to it that it is run again, or ended.
+/// Reclaims operations, and reruns or ends them.
 pub(super) struct Reclaimer<R> {
     pub(super) node: Arc<Runtime<R>>,
     pub(super) limits: RunLimits,
@@ -50,8 +50,9 @@ pub(super) struct Reclaimer<R> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
-    /// Takes over at most `limit` operations; says how many. If the store is too slow that
-    /// is an error, and what it still takes is in good hands.
+    /// Reclaims at most `limit` operations; returns how many. If the store is too slow,
+    /// that is an error, and operations that are still reclaimed later are run or ended all
+    /// the same.
     pub(super) async fn take(
         self: &Arc<Self>,
         which: Reclaimable,
@@ -71,7 +72,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         limit: usize,
     ) -> Result<usize, StoreError> {
         let (node, lease) = (&self.node, self.node.lease());
-        // A drain waits for what comes of it.
+        // A drain waits for the result.
         let _passing = node.in_flight.pass();
         if node.in_flight.closed().is_cancelled() {
             return Ok(0);
@@ -83,7 +84,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
                 Reclaimable::Over => node.store.reclaim(lease, limit).await,
             }
         };
-        // After a term whatever it has taken is free again.
+        // After a term every operation that was reclaimed here has lapsed again.
         let taken = timeout(lease.term, taking)
             .await
             .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
@@ -108,7 +109,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         Ok(count)
     }
 
-    /// Runs it again, or says how it fails.
+    /// Reruns the operation, or returns its failure.
     fn go_on(
         &self,
         taken: Reclaimed<RecordedResponse>,
@@ -126,7 +127,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         }
         crash_point!("running-again");
         let id = record.operation().id().clone();
-        // It is code of the application's, which may panic.
+        // Code of the application, which may panic.
         let gone = now_or_never(CatchPanic::new(async {
             let mut go = again.go.lock().unwrap_or_else(PoisonError::into_inner);
             go(Arc::clone(&self.node), self.limits, record, request)
@@ -137,12 +138,13 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
                 panicked.of_handler(&id);
                 Err(FailureKind::Panicked)
             }
-            // It does not wait.
+            // The code does not wait.
             None => Err(FailureKind::Interrupted),
         }
     }
 
-    /// The doors have been closed meanwhile: others may have it at once.
+    /// Releases reclaimed operations, since a drain has begun meanwhile: other nodes can
+    /// reclaim them at once.
     async fn give_back(&self, taken: &[Reclaimed<RecordedResponse>]) {
         if taken.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! What a recovery has done.
+//! The counters of a recovery.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

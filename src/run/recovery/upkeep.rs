@@ -1,5 +1,5 @@
-//! What is done for the store itself, once a term: deleting what has expired, and looking
-//! whether it is as durable as it was.
+//! Maintenance of the store, once a term: deleting expired operations, and checking
+//! durability.
 
 use std::{future::Future, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::{
     store::{Health, Lease, StoreError},
 };
 
-/// So many are deleted at a time.
+/// The number of operations that are deleted at a time.
 const BATCH: usize = 500;
 
-/// Between two batches the store serves others.
+/// A pause in which the store serves other requests.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Deletes what has expired, for ever, or until the store says that it needs nobody.
+/// Deletes expired operations until the store says that it deletes them itself.
 pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     let term = node.lease().term;
     loop {
@@ -46,12 +46,12 @@ pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     }
 }
 
-/// Looks how the store is, for ever, and warns once of what is new.
+/// Checks the health of the store once a term, and logs each new warning once.
 pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
     let term = node.lease().term;
     let mut known = Health::default();
     loop {
-        // A store that cannot be asked is told of elsewhere.
+        // An unreachable store is reported elsewhere.
         if let Ok(health) = asked(term, node.store.health()).await {
             for warning in &health.warnings {
                 if !known.warnings.contains(warning) {
@@ -68,7 +68,8 @@ pub(super) async fn look_after<R: Lease>(node: &Runtime<R>, stats: &RecoveryStat
     }
 }
 
-/// What the store says, in time. A store that panics is a store that is unavailable.
+/// Returns the answer of the store, within a time. A store that panics counts as
+/// unavailable.
 async fn asked<T>(
     term: Duration,
     ask: impl Future<Output = Result<T, StoreError>>,

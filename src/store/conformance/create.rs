@@ -1,4 +1,4 @@
-//! Law 1: creating.
+//! Law 1: creation.
 
 use std::sync::Arc;
 
@@ -291,7 +291,7 @@ where
     record
 }
 
-/// Also while many others are being created.
+/// The law also holds while many other operations are created.
 async fn every_create_is_seen_from_everywhere<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse>,

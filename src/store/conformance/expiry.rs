@@ -1,4 +1,4 @@
-//! Law 8: what has expired is absent, and what has not ended never expires.
+//! Law 8: an expired operation is absent, and a live operation never expires.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{NewOperation, Repository},
 };
 
-/// With a store in which what has ended lives for [`SHORT`].
+/// For a store with [`SHORT`] as its time to live.
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
     what_has_expired_is_absent(&**store).await;
     the_time_to_live_begins_with_the_end(&**store).await;
@@ -62,7 +62,7 @@ where
     gone(8, &ok(store.delete(id, version(&ended)).await), what);
     assert_absent(8, store, id, what).await;
 
-    // Its id is free, for anybody.
+    // The id is free for every owner.
     let again = create(store, NewOperation::new(id.clone()).owner(new_owner())).await;
     sleep(SHORT * 2).await;
     for (live, what) in [
@@ -90,7 +90,7 @@ where
     let since = Stopwatch::start();
     let ended = finish(store, &pending).await;
     let found = read(store, ended.operation().id()).await;
-    // A machine that took so long for two calls can tell nothing.
+    // If two calls took so long, the result says nothing.
     if since.elapsed() < SHORT {
         law!(
             8,

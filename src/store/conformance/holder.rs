@@ -1,4 +1,4 @@
-//! Laws 2, 3 and 4: what the holder of an operation writes.
+//! Laws 2, 3 and 4: writes by the holder of an operation.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
         .with_instance("/reports/q3")
         .with("code", "InvalidInput")
         .with("pages", serde_json::json!([3, null, {"ü": 1.5}]));
-    // Of the status that its problem has: it is the one that counts.
+    // The response has the status of its problem, which is the status that counts.
     let mut refusal = Response::new(BufferedBody::from("page 3 has no data"));
     *refusal.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
     let refusal = RecordedResponse::new(refusal);
@@ -45,7 +45,7 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
         Outcome::Succeeded(None),
         Outcome::Failed(Failure::from(problem).with_response(refusal)),
         Outcome::failed(FailureKind::Interrupted),
-        // The same words, and not the same.
+        // The same text, but not the same outcome.
         Outcome::failed(Problem::from(FailureKind::Interrupted)),
         Outcome::Canceled,
     ]
@@ -184,7 +184,7 @@ where
     nothing_changes_what_has_ended(store, &ended).await;
 }
 
-/// Law 3, against everybody.
+/// Law 3, against every writer.
 pub(super) async fn nothing_changes_what_has_ended<R>(store: &R, ended: &Seen)
 where
     R: Repository<Output = RecordedResponse>,
@@ -193,7 +193,7 @@ where
     let Some(version) = ended.version() else {
         panic!("law 4: a store that is written to counts versions: {ended:?}");
     };
-    // The holder may or may not be told that it comes too late with its start.
+    // The store may or may not tell the holder that its start comes too late.
     ok(store.start(id, token).await);
     assert_unchanged(3, store, ended, "a start after the end").await;
 
@@ -260,7 +260,7 @@ where
     assert_unchanged(1, store, &ended, "reading").await;
 }
 
-/// Of two finishes one wins, even if they come from the same holder.
+/// The first of two finishes wins, even if both come from the same holder.
 async fn another_outcome_of_the_same_holder_changes_nothing<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,

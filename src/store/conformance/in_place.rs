@@ -1,4 +1,4 @@
-//! Whether what is said to never wait does not.
+//! Checks that a store which claims never to wait does not wait.
 
 use super::subject::{done, new_operation, ok, success};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     store::{Created, Repository, StoreError},
 };
 
-/// With a store that may say so of itself.
+/// For any store; only a store that makes the claim is checked.
 pub(super) fn check<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,

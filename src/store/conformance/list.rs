@@ -1,4 +1,4 @@
-//! Listing, with laws 8 and 9.
+//! Listing, and laws 8 and 9.
 
 mod cursors;
 
@@ -31,7 +31,7 @@ where
     what_ends_a_page_early_loses_nothing(store).await;
 }
 
-/// With a store in which what has ended lives for [`SHORT`].
+/// For a store with [`SHORT`] as its time to live.
 pub(super) async fn check_expiry<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + List,
@@ -53,14 +53,14 @@ where
     page
 }
 
-/// Everything, page by page.
+/// Lists everything, page by page.
 async fn list_all<R>(store: &R, query: &ListQuery) -> Vec<Seen>
 where
     R: List<Output = RecordedResponse>,
 {
     let mut all = Vec::new();
     let mut query = query.clone();
-    // Pages that do not end are cut off: no check lists so many.
+    // Endless pages are cut off: no check lists so many.
     for _ in 0..1000 {
         let page = list(store, &query).await;
         all.extend(page.records);
@@ -79,7 +79,7 @@ fn ids(records: &[Seen]) -> Vec<OperationId> {
         .collect()
 }
 
-/// Times are kept in milliseconds: waits for another one.
+/// Waits for another millisecond, the resolution of times in a store.
 async fn next_millisecond() {
     let millisecond = || {
         let age = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -91,7 +91,7 @@ async fn next_millisecond() {
     }
 }
 
-/// Operations of `owner`, each newer than the one before it.
+/// Creates operations of `owner`, each newer than the one before.
 async fn create_some<R>(store: &R, owner: Option<&Owner>, number: usize) -> Vec<OperationId>
 where
     R: Repository<Output = RecordedResponse>,
@@ -150,7 +150,7 @@ where
     }
     let none = list_all(store, &ListQuery::new(new_owner(), 2)).await;
     assert!(none.is_empty(), "listing: a stranger sees {none:?}");
-    // There may be more that are nobody's.
+    // Other checks may have created more operations without an owner.
     let page = list(store, &ListQuery::new(None, 100)).await;
     let owned: Vec<_> = page
         .records
@@ -183,7 +183,7 @@ where
         };
         expected.insert(0, record);
     }
-    // Of a pair of the same the set has one.
+    // A set of two equal states has one state.
     for first in State::ALL {
         for second in State::ALL {
             let asked: StateSet = [first, second].into_iter().collect();
@@ -216,7 +216,7 @@ where
     let owner = new_owner();
     let mut created = create_some(store, owner.as_ref(), 12).await;
     created.reverse();
-    // Pages that come out even, and pages that do not.
+    // Some limits divide the number of operations, others do not.
     for limit in [1, 5, 6, 12, 13] {
         let query = ListQuery::new(owner.clone(), limit);
         let listed = list_all(store, &query).await;
@@ -264,7 +264,7 @@ where
     let Some(next) = first.next else {
         panic!("listing: 10 operations on a page of 4");
     };
-    // One that was listed, the last one that was, and one that is yet to come.
+    // An operation that was listed, the last one listed, and one not yet listed.
     for gone in [0, 3, 6] {
         let record = &records[gone];
         let forgotten = store.delete(record.operation().id(), version(record));

@@ -1,9 +1,9 @@
 //! The laws of the store traits, as checks that any store can run.
 //!
-//! There is one function a power, and [`all`] for a store that has every power.
-//! Each is called from a test of yours with a function that makes the store,
-//! and panics with a message that names the law when it finds one broken. The
-//! numbers are those of [the laws](super#laws).
+//! Each capability has one function, and [`all`] is for a store with every capability. A
+//! test calls the function with a closure that makes the store. The function panics with a
+//! message that names the law when it finds a law broken. The numbers are those of [the
+//! laws](super#laws).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -15,35 +15,32 @@
 //! # }
 //! ```
 //!
-//! # How to call it
-//! * The function gets the *time to live* that the store is to have: how long
-//!   it keeps an operation after it ended. Some checks ask for an hour, some
-//!   for a quarter of a second.
-//! * It may give the same store at every call, for example the same database,
-//!   as long as the time to live is what was asked for: every check uses ids,
-//!   owners, keys and nodes of its own. Nobody else may take over or purge
-//!   there meanwhile.
-//! * The checks race with each other through [`tokio::spawn`], so they need a
-//!   tokio runtime. On one with several threads they race in earnest.
-//! * They wait for what expires with [`tokio::time::sleep`], some five seconds
-//!   in all. If the clock is paused, as above, they wait for nothing; that fits
-//!   a store that goes by tokio's clock alone.
-//! * A store whose handles stand for several nodes, or connections, is checked
-//!   across them with [`Nodes`].
+//! # Calling the checks
+//! * The closure gets the *time to live* of the store: how long the store keeps an
+//!   operation after its end. Some checks ask for an hour, some for a quarter of a second.
+//! * The closure may return the same store at every call, for example the same database, as
+//!   long as the time to live is the requested one: every check uses its own ids, owners,
+//!   keys and nodes. Nothing else may reclaim or purge there meanwhile.
+//! * The checks race with each other through [`tokio::spawn`], so they need a tokio
+//!   runtime. A runtime with several threads makes the races real.
+//! * The checks wait for expiry with [`tokio::time::sleep`], some five seconds in all. With
+//!   a paused clock, as above, they do not wait; a paused clock fits only a store that uses
+//!   tokio's clock alone.
+//! * [`Nodes`] checks a store across handles that stand for several nodes, or connections.
 //!
 //! | function | what it needs | laws |
 //! | --- | --- | --- |
 //! | [`repository`] | [`Repository`] | 1, 2, 3, 4, 7, 8 |
 //! | [`watch`] | [`Watch`] | 5, 7 |
 //! | [`lease`] | [`Lease`] | 6 |
-//! | [`released_lease`] | [`Lease`] that tells what was released from what has lapsed | 6 |
-//! | [`single_node_lease`] | [`Lease`], lent by [`SingleNode`](super::SingleNode) | 6, but for taking over |
+//! | [`released_lease`] | [`Lease`] that distinguishes released from lapsed leases | 6 |
+//! | [`single_node_lease`] | [`Lease`], provided by [`SingleNode`](super::SingleNode) | 6, except reclaiming |
 //! | [`keys`] | [`IdempotencyKeys`] | 1, 7, 8 |
 //! | [`list`] | [`List`] | listing, 8, 9 |
 //! | [`purge`] | [`Purge`] | 8 |
 //!
-//! What cannot be seen from outside is not checked: that *create* and *finish*
-//! are durable, and what happens when the engine dies.
+//! The checks cover only behaviour that is visible from outside: not that *create* and
+//! *finish* are durable, nor what happens when the engine dies.
 
 mod create;
 mod expiry;
@@ -69,7 +66,7 @@ use crate::operation::RecordedResponse;
 
 pub use nodes::Nodes;
 
-/// Checks every law on a store that has every power.
+/// Checks every law on a store with every capability.
 ///
 /// # Panics
 /// When a law is broken.
@@ -124,7 +121,7 @@ where
     reading::check_waiting(&*store).await;
 }
 
-/// Checks leases, and taking them over.
+/// Checks leases, and reclaiming them.
 ///
 /// # Panics
 /// When a law is broken.
@@ -139,8 +136,8 @@ where
     lease::check_taking_over(&store).await;
 }
 
-/// Checks [`Lease::reclaim_released`] of a store that tells what was released from
-/// what has lapsed; not part of [`all`].
+/// Checks [`Lease::reclaim_released`] of a store that distinguishes released from lapsed
+/// leases; not part of [`all`].
 ///
 /// # Panics
 /// When a law is broken.
@@ -153,8 +150,8 @@ where
     lease::check_releasing(&Arc::new(make(LONG).await)).await;
 }
 
-/// Checks the leases of a store that only one node writes to, where nothing is
-/// ever taken over.
+/// Checks the leases of a store with a single writing node, where nothing is ever
+/// reclaimed.
 ///
 /// # Panics
 /// When a law is broken.
@@ -195,7 +192,7 @@ where
     list::check_expiry(&Arc::new(make(SHORT).await)).await;
 }
 
-/// Checks removing what has expired.
+/// Checks that expired operations are removed.
 ///
 /// # Panics
 /// When a law is broken.

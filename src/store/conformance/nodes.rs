@@ -1,4 +1,4 @@
-//! One store out of several handles.
+//! One store made of several handles.
 
 use std::{
     sync::{
@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// Several handles to the same operations, as several nodes or connections have
-/// them. Every call goes to the next one, so that the checks see whether what
-/// one node wrote holds for the others.
+/// Several handles to the same operations, as several nodes or connections have them. Each
+/// call goes to the next handle, so that the checks see whether a write by one node holds
+/// for the others.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -38,10 +38,10 @@ pub struct Nodes<R> {
 }
 
 impl<R> Nodes<R> {
-    /// One store out of these handles.
+    /// Makes one store of these handles.
     ///
     /// # Panics
-    /// If there are none.
+    /// If there are no handles.
     #[must_use]
     pub fn new(handles: impl IntoIterator<Item = R>) -> Self {
         let handles: Vec<R> = handles.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Laws 2, 3 and 4: what is asked for from outside.
+//! Laws 2, 3 and 4: writes by others than the holder.
 
 use std::sync::Arc;
 

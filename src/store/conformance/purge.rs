@@ -13,7 +13,7 @@ use crate::{
     store::{NewOperation, Purge, Repository},
 };
 
-/// With a store in which what has ended lives for [`SHORT`].
+/// For a store with [`SHORT`] as its time to live.
 pub(super) async fn check<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Purge,
@@ -22,7 +22,7 @@ where
     what_was_created_again_is_not_removed(store).await;
 }
 
-/// Purges until nothing is left.
+/// Purges until nothing expired is left.
 async fn purge_all<R>(store: &R, limit: usize)
 where
     R: Repository<Output = RecordedResponse> + Purge,
@@ -55,7 +55,7 @@ where
         }
     }
     assert_expire(store, &expired, SHORT).await;
-    // What has ended, but not expired.
+    // An operation that has ended, but not expired.
     let since = Stopwatch::start();
     let fresh = finish(store, &create(store, new_operation()).await).await;
 
@@ -88,7 +88,7 @@ where
     assert_unchanged(8, store, &late, "reading").await;
 }
 
-/// The same ids come to life again while their expired ones are removed.
+/// The same ids are created again while their expired operations are removed.
 async fn what_was_created_again_is_not_removed<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Purge,

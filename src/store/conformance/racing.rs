@@ -1,4 +1,4 @@
-//! Laws 2, 3 and 4, when many write at the same moment.
+//! Laws 2, 3 and 4, under concurrent writes.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -76,7 +76,7 @@ where
     history.assert_complete(&last);
 }
 
-/// Who asks for an end, and whether it was taken.
+/// A request to end an operation, with its answer.
 enum Asked {
     Holder(WriteAnswer),
     Stranger(WriteAnswer),
@@ -87,7 +87,7 @@ enum Asked {
 
 type Task = Pin<Box<dyn Future<Output = Asked> + Send>>;
 
-/// Holders, strangers, cancels, progress and readers, all at once.
+/// Runs holders, strangers, cancels, progress and readers at the same moment.
 async fn one_end_wins<R>(store: &Arc<R>, round: usize)
 where
     R: Repository<Output = RecordedResponse>,
@@ -115,7 +115,7 @@ where
             Asked::Nothing
         }));
     }
-    // Every one of them gets to be first.
+    // Each kind of task comes first in some round.
     let tasks_in_all = tasks.len();
     tasks.rotate_left(round % tasks_in_all);
     let answers = together(tasks).await;
@@ -211,7 +211,7 @@ fn assert_one_wins(answers: &[WriteAnswer], what: &str) {
     );
 }
 
-/// The operation after a race.
+/// Returns the operation after a race.
 async fn last<R>(store: &R, id: &OperationId) -> Seen
 where
     R: Repository<Output = RecordedResponse>,
@@ -276,7 +276,7 @@ where
     async move { ok(store.force_finish(&id, version, Outcome::Canceled).await) }
 }
 
-/// Reads again and again; the version never falls.
+/// Reads again and again, and checks that the version never falls.
 fn read_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,

@@ -1,4 +1,4 @@
-//! Law 7: who reads for another owner gets no result.
+//! Law 7: a reader with another owner gets no result.
 
 use super::subject::{
     HELD, Seen, create, finish, in_time, law, new_operation, new_owner, ok, read, version,
@@ -62,7 +62,7 @@ where
     }
 }
 
-/// Owners, and those who are not.
+/// Returns owners, each with others that are not the owner.
 fn owners() -> [(Option<Owner>, Vec<Option<Owner>>); 2] {
     [
         (new_owner(), vec![new_owner(), None]),
@@ -79,7 +79,7 @@ where
     (pending, finish(store, &other).await)
 }
 
-/// Reads in every way there is.
+/// Reads in every possible way.
 async fn read_for<R>(store: &R, id: &OperationId, owner: Option<&Owner>) -> Option<Seen>
 where
     R: Store<Output = RecordedResponse>,
@@ -96,7 +96,7 @@ where
     found
 }
 
-/// It is the record of `ended`, but for the result.
+/// Asserts that `found` is the record of `ended` without its result.
 fn assert_withheld(found: Option<&Seen>, ended: &Seen) {
     let Some(found) = found else {
         panic!("law 1: {ended:?} is not there for another owner's reader");

@@ -44,7 +44,7 @@ where
     }
 }
 
-/// Compared by what it is made of: a message of a mebibyte would help nobody.
+/// Compares part by part: a message with a mebibyte of body would not help.
 pub(super) fn assert_same(what: &str, response: &RecordedResponse, back: &RecordedResponse) {
     law!(
         7,
@@ -73,7 +73,7 @@ pub(super) fn assert_same(what: &str, response: &RecordedResponse, back: &Record
     );
 }
 
-/// The fields in their order, repeated ones included.
+/// Returns the fields in their order, repeated ones included.
 fn fields(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
     headers
         .iter()
@@ -191,7 +191,7 @@ fn map(fields: &[(&'static str, &[u8])]) -> HeaderMap {
     map
 }
 
-/// 1 MiB without a pattern.
+/// Returns 1 MiB without a pattern.
 fn mebibyte() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {

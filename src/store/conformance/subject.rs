@@ -1,4 +1,4 @@
-//! What the checks are written with.
+//! Tools for the checks.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Says which law is broken, unless it holds.
+/// Panics with the number of the law, unless the law holds.
 macro_rules! law {
     ($law:expr, $holds:expr, $($message:tt)+) => {
         assert!($holds, "law {}: {}", $law, format_args!($($message)+))
@@ -32,22 +32,22 @@ pub(super) use law;
 pub(super) type Seen = Arc<Record<RecordedResponse>>;
 pub(super) type WriteAnswer = Written<RecordedResponse>;
 
-/// The time to live of a store in which nothing is to expire.
+/// The time to live of a store in which nothing expires during a check.
 pub(super) const LONG: Duration = Duration::from_secs(60 * 60);
 
-/// The time to live of a store in which something is to expire.
+/// The time to live of a store in which operations expire during a check.
 pub(super) const SHORT: Duration = Duration::from_millis(250);
 
-/// How long a wait lasts that is going to be ended by a change.
+/// The length of a wait that a change is to end.
 pub(super) const HELD: Duration = Duration::from_secs(60);
 
-/// What takes longer than this is stuck. Less than [`HELD`].
+/// The time after which a call counts as stuck; less than [`HELD`].
 pub(super) const STUCK: Duration = Duration::from_secs(20);
 
-/// Long enough for a task to have begun to wait, as a rule.
+/// The time in which a task has usually begun to wait.
 pub(super) const SETTLED: Duration = Duration::from_millis(30);
 
-/// A word that was not used before.
+/// Returns a word that was not used before.
 pub(super) fn unique() -> String {
     OperationId::new().to_string()
 }
@@ -60,7 +60,7 @@ pub(super) fn new_operation() -> NewOperation {
     NewOperation::new(OperationId::new())
 }
 
-/// A response that can be told from others.
+/// Returns a response that differs from others by its text.
 pub(super) fn response(text: impl Into<String>) -> RecordedResponse {
     let mut response = Response::new(BufferedBody::from(text.into()));
     let headers = response.headers_mut();
@@ -72,7 +72,7 @@ pub(super) fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(response(text)))
 }
 
-/// What a store answered that has no reason to fail.
+/// Unwraps the answer of a store that has no reason to fail.
 #[track_caller]
 pub(super) fn ok<T>(answer: Result<T, StoreError>) -> T {
     match answer {
@@ -81,7 +81,7 @@ pub(super) fn ok<T>(answer: Result<T, StoreError>) -> T {
     }
 }
 
-/// Reads in every way there is. Nobody may write meanwhile.
+/// Reads in every possible way, while nobody writes.
 pub(super) async fn read<R>(store: &R, id: &OperationId) -> Option<Seen>
 where
     R: Store<Output = RecordedResponse>,
@@ -102,7 +102,7 @@ where
     record
 }
 
-/// The operation is as it was.
+/// Asserts that the operation has not changed.
 pub(super) async fn assert_unchanged<R>(law: u8, store: &R, record: &Seen, what: &str)
 where
     R: Store<Output = RecordedResponse>,
@@ -178,8 +178,8 @@ pub(super) fn gone(law: u8, write: &WriteAnswer, what: &str) {
     );
 }
 
-/// Whether a create or a reservation that finds `record` may answer `found`: the same with
-/// its result or without.
+/// Returns whether a create or a reservation that finds `record` may answer `found`: the
+/// same record, with or without its result.
 pub(super) fn may_be_found_as(found: &Seen, record: &Seen) -> bool {
     found == record || **found == record.without_result()
 }
@@ -192,7 +192,7 @@ pub(super) fn version(record: &Seen) -> Version {
     }
 }
 
-/// `after` is one change later than `before`.
+/// Asserts that `after` is one change later than `before`.
 #[track_caller]
 pub(super) fn assert_follows(before: &Seen, after: &Seen, what: &str) {
     let (before, after) = (version(before), version(after));
@@ -203,12 +203,12 @@ pub(super) fn assert_follows(before: &Seen, after: &Seen, what: &str) {
     );
 }
 
-/// A token that nobody was ever given.
+/// Returns a token that no holder ever had.
 pub(super) fn no_token() -> FencingToken {
     FencingToken::from_number(0)
 }
 
-/// Runs all of these at the same moment, as far as the runtime has threads.
+/// Runs all tasks at the same moment, as far as the runtime has threads.
 pub(super) async fn together<T, F>(tasks: impl IntoIterator<Item = F>) -> Vec<T>
 where
     T: Send + 'static,
@@ -233,7 +233,7 @@ where
     results
 }
 
-/// The result of a task. What it says when it panics is said here.
+/// Returns the result of a task, and passes on its panic.
 pub(super) async fn join<T>(task: tokio::task::JoinHandle<T>) -> T {
     match task.await {
         Ok(result) => result,
@@ -244,7 +244,7 @@ pub(super) async fn join<T>(task: tokio::task::JoinHandle<T>) -> T {
     }
 }
 
-/// The result of what must not take forever.
+/// Returns the result of a call that must not take forever.
 pub(super) async fn in_time<F: Future>(law: u8, what: &str, future: F) -> F::Output {
     match timeout(STUCK, future).await {
         Ok(result) => result,
@@ -252,7 +252,7 @@ pub(super) async fn in_time<F: Future>(law: u8, what: &str, future: F) -> F::Out
     }
 }
 
-/// Waits until all of these have expired, in a store of which `ttl` has passed.
+/// Waits for `ttl`, and asserts that all of these have expired.
 pub(super) async fn assert_expire<R>(store: &R, ids: &[OperationId], ttl: Duration)
 where
     R: Store<Output = RecordedResponse>,
@@ -270,7 +270,7 @@ where
     }
 }
 
-/// Measures time on each clock that a store may go by.
+/// A stopwatch on both clocks that a store may use.
 pub(super) struct Stopwatch {
     tokio: Instant,
     system: std::time::Instant,
@@ -284,13 +284,13 @@ impl Stopwatch {
         }
     }
 
-    /// How much time has passed at the most.
+    /// Returns the longest time that may have passed.
     pub(super) fn elapsed(&self) -> Duration {
         self.tokio.elapsed().max(self.system.elapsed())
     }
 }
 
-/// What was ever seen of one operation, by anybody: law 4.
+/// All versions of one operation that any task has seen: law 4.
 #[derive(Clone, Default)]
 pub(super) struct SubjectHistory(Arc<Mutex<BTreeMap<Version, Seen>>>);
 
@@ -313,7 +313,7 @@ impl SubjectHistory {
         }
     }
 
-    /// Every version from the first to that of `last` was somebody's change.
+    /// Asserts that every version from the first seen to that of `last` was seen.
     pub(super) fn assert_complete(&self, last: &Seen) {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let versions: Vec<u64> = seen.keys().map(|version| version.get()).collect();

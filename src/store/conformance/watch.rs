@@ -16,7 +16,7 @@ use crate::{
     store::{PastVersion, Repository, Version, Watch},
 };
 
-/// How often a writer races with those who wait.
+/// The number of races between a writer and waiting readers.
 const ROUNDS: u64 = 200;
 
 pub(super) async fn check<R>(store: &Arc<R>)
@@ -53,7 +53,7 @@ where
     }
 }
 
-/// Who comes late still learns every change.
+/// A late reader still learns every change.
 async fn what_lay_between_is_remembered<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse> + Watch,
@@ -161,7 +161,7 @@ where
 
 type HeldWait = JoinHandle<Option<Seen>>;
 
-/// A task that waits for a change after this one.
+/// Starts a task that waits for a change after `record`.
 async fn wait<R>(store: &Arc<R>, record: &Seen) -> HeldWait
 where
     R: Repository<Output = RecordedResponse> + Watch,
@@ -182,7 +182,7 @@ async fn assert_ends(waiting: HeldWait, record: Option<&Seen>, what: &str) {
     );
 }
 
-/// Also when others have given up waiting.
+/// The law also holds when others have given up waiting.
 async fn a_change_ends_every_wait<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,
@@ -212,7 +212,7 @@ where
 {
     for round in 0..ROUNDS {
         let pending = create(&**store, new_operation()).await;
-        // The writer comes a little earlier every round.
+        // The writer comes a little earlier in every round.
         let tasks = together((0..4).map(|number| {
             let (store, pending) = (Arc::clone(store), Arc::clone(&pending));
             async move {
@@ -240,7 +240,7 @@ where
     }
 }
 
-/// A writer makes change after change; whoever follows sees the last one.
+/// A writer makes change after change, and every follower sees the last one.
 async fn no_change_is_missed_by_who_waits_again<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,

@@ -17,13 +17,12 @@ use super::{
 };
 use crate::store::{StoreError, StoreResult};
 
-/// PostgreSQL as an engine. It is what a
-/// [`PostgresStore`](super::PostgresStore) stands on.
+/// The engine of a [`PostgresStore`](super::PostgresStore).
 pub struct PostgresEngine {
     pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
     pub(super) notices: PostgresNotices,
-    /// Whether it was to be refused if it loses what it acknowledged.
+    /// Whether a server that can lose acknowledged changes was to be refused.
     pub(super) durable: bool,
 }
 
@@ -37,11 +36,11 @@ impl fmt::Debug for PostgresEngine {
 
 pub(super) type SqlQuery<'a> = Query<'a, Sql, PgArguments>;
 
-/// How long a statement may take, before the server counts as away.
+/// The time-out of a statement, after which the server counts as away.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl PostgresEngine {
-    /// Asks on a connection that is free.
+    /// Runs `ask` on a free connection.
     pub(super) async fn ask<A>(
         &self,
         ask: impl AsyncFnOnce(&mut PgConnection) -> Result<A, sqlx::Error>,
@@ -68,7 +67,7 @@ impl PostgresEngine {
             .await
     }
 
-    /// How many rows it was done to.
+    /// Runs a statement; returns the number of affected rows.
     pub(super) async fn count(&self, ask: SqlQuery<'_>) -> StoreResult<u64> {
         let done = self.ask(async |connection| ask.execute(connection).await);
         Ok(done.await?.rows_affected())

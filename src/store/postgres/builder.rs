@@ -14,10 +14,10 @@ use super::{
 };
 use crate::store::durable::{EngineStore, Hub};
 
-/// How long a server may take to say why there is no connection.
+/// The time that a server may take to report why there is no connection.
 const TO_SAY_WHY: Duration = Duration::from_secs(5);
 
-/// A [`PostgresStore`] that is being set up.
+/// Settings of a [`PostgresStore`], before it connects.
 #[must_use = "a store has to be connected"]
 pub struct PostgresBuilder<T> {
     pool: PgPool,
@@ -30,7 +30,7 @@ pub struct PostgresBuilder<T> {
     result: PhantomData<fn() -> T>,
 }
 
-/// Without how to connect: there is a password in it.
+/// Omits the connect options: they contain a password.
 impl<T> fmt::Debug for PostgresBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBuilder")
@@ -56,53 +56,52 @@ impl<T> PostgresBuilder<T> {
         }
     }
 
-    /// The schema that the tables are in, `public` by default. It is made if it is
-    /// not there.
+    /// Sets the schema of the tables, `public` by default. A missing schema is created.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = name.into();
         self
     }
 
-    /// The table of operations, `operations` by default. What else there is has its
-    /// name with something behind it, so two stores can be side by side.
+    /// Sets the table of operations, `operations` by default. All other objects are named
+    /// after the table with a suffix, so two stores can be side by side.
     pub fn table(mut self, name: &str) -> Self {
         self.table = name.into();
         self
     }
 
-    /// Whether the tables are set up, and brought up to date, if need be; they are
-    /// by default. Without, a store whose tables are not as they must be is refused:
-    /// see [`PostgresStore`].
+    /// Sets whether the store creates and upgrades its tables where needed; true by
+    /// default. With false, a store whose tables are not up to date is refused: see
+    /// [`PostgresStore`].
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// Takes a server that can lose in a crash what it acknowledged, by
-    /// `synchronous_commit`, `fsync` or `full_page_writes`. Right for tests, and
-    /// where a file system does without the last of them.
+    /// Accepts a server that can lose acknowledged changes in a crash, by
+    /// `synchronous_commit`, `fsync` or `full_page_writes`. Right for tests, and where a
+    /// file system makes the last of them unnecessary.
     pub fn accept_data_loss(mut self) -> Self {
         self.durable = false;
         self
     }
 
-    /// How many connections of the pool it takes at most, all by default.
+    /// Sets how many connections of the pool the store takes at most, all by default.
     pub fn max_connections(mut self, at_most: usize) -> Self {
         self.connections = Some(at_most);
         self
     }
 
-    /// How to connect for listening, if not as the pool does: past a pooler that
+    /// Sets how to connect for listening, if not as the pool does: past a pooler that
     /// shares connections, which cannot listen.
     pub fn listen_with(mut self, options: PgConnectOptions) -> Self {
         self.listening = Some(options);
         self
     }
 
-    /// Looks at the server, sets up the tables, and begins to listen.
+    /// Checks the server, sets up the tables, and begins to listen.
     ///
     /// # Errors
-    /// What [`PostgresError`] says.
+    /// See [`PostgresError`].
     pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
         let names = PostgresNames::new(&self.schema, &self.table)?;
         {
@@ -139,11 +138,10 @@ impl<T> PostgresBuilder<T> {
     }
 }
 
-/// After so long it is said for what a first connection is waited.
+/// The time after which the log says what the first connection waits for.
 const TO_WAIT_IN_SILENCE: Duration = Duration::from_secs(2);
 
-/// A connection, as soon as there is one. A pool tries again and again while the server
-/// refuses them.
+/// Returns the first connection. A pool retries while the server refuses connections.
 async fn first(pool: &PgPool) -> Result<PoolConnection<sqlx::Postgres>, sqlx::Error> {
     let mut acquired = pin!(pool.acquire());
     if let Ok(acquired) = timeout(TO_WAIT_IN_SILENCE, acquired.as_mut()).await {
@@ -160,7 +158,7 @@ async fn first(pool: &PgPool) -> Result<PoolConnection<sqlx::Postgres>, sqlx::Er
     acquired.await
 }
 
-/// Where the server is: a host, or a directory of sockets.
+/// Returns the address of the server: a host, or a directory of sockets.
 fn host(options: &PgConnectOptions) -> Cow<'_, str> {
     match options.get_socket() {
         Some(directory) => directory.to_string_lossy(),
@@ -168,7 +166,7 @@ fn host(options: &PgConnectOptions) -> Cow<'_, str> {
     }
 }
 
-/// A pool that had no connection in time does not say why: the server does.
+/// Returns the server's reason after a time-out of the pool, which does not give one.
 async fn why_not(pool: &PgPool) -> sqlx::Error {
     let options = pool.connect_options();
     match timeout(TO_SAY_WHY, PgConnection::connect_with(&options)).await {

@@ -1,9 +1,8 @@
-//! Connections of the application's pool, handed from one statement to the next.
+//! Connections of the application's pool, passed from one statement to the next.
 //!
-//! A pool tests a connection whenever it is given back and whenever it is taken,
-//! which are round trips. So a connection goes straight to the statement that waits
-//! for one, if any does. If none does it is kept for a moment, and goes back to the
-//! pool only when none has come.
+//! A pool tests a connection on every return and every acquisition, and each test is a
+//! round trip. So a free connection goes straight to the next waiting statement. Without
+//! one it is kept for a moment, and returns to the pool only if no statement has come.
 
 use std::{
     collections::VecDeque,
@@ -18,54 +17,53 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// After so many statements a connection goes back to the pool in any case: others
-/// of the application may wait there.
+/// The number of statements after which a connection returns to the pool in any case: other
+/// parts of the application may wait for it.
 const IN_A_ROW: u32 = 64;
 
-/// What was not needed for so long goes back to the pool.
+/// The time after which an unneeded connection returns to the pool.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// How long a connection may take to come to rest after its statement was given
-/// up. Then it is closed: the server may be unreachable.
+/// The time that a connection may take to finish an abandoned statement. Then it is closed:
+/// the server may be unreachable.
 const REST: Duration = Duration::from_secs(5);
 
 pub(super) struct PostgresConnections {
     pool: PgPool,
     at_most: usize,
     queue: Mutex<ConnectionQueue>,
-    /// A connection goes back to its pool in a task: of the runtime at hand or, where there
-    /// is none, of this one.
+    /// A connection returns to its pool in a task: on the current runtime or, without one,
+    /// on this runtime.
     runtime: Handle,
 }
 
 #[derive(Default)]
 struct ConnectionQueue {
-    /// How many are lent.
+    /// The number of connections in use.
     lent: usize,
-    /// How many of those wait for the pool: what comes free goes to it.
+    /// The number of those that wait for the pool: free connections go to the pool.
     at_the_pool: usize,
     waiting: VecDeque<oneshot::Sender<ConnectionPermit>>,
-    /// What nobody waits for, the latest last. With those that are lent they are
-    /// never more than there may be.
+    /// Free connections, the latest last. Together with the connections in use they never
+    /// exceed the limit.
     idle: Vec<IdleConnection>,
-    /// How few of them there have been at some time since they were last looked at;
-    /// `None` if nobody looks.
+    /// The lowest number of free connections since the last look; `None` if no reaper runs.
     fewest: Option<usize>,
 }
 
-/// A connection that is fit for the next statement.
+/// A connection that is ready for the next statement.
 struct IdleConnection {
     connection: PoolConnection<Postgres>,
-    /// How many it has served in a row.
+    /// The number of statements that the connection has served in a row.
     statements: u32,
 }
 
-/// The right to use a connection, and soon a connection.
+/// The right to use a connection, and the connection once there is one.
 pub(super) struct ConnectionPermit {
-    /// `None` once it has been passed on.
+    /// `None` once the permit has been passed on.
     of: Option<Arc<PostgresConnections>>,
     fit: Option<IdleConnection>,
-    /// A statement has begun on it and not ended well.
+    /// A statement has begun on the connection and not ended well.
     is_busy: bool,
 }
 
@@ -81,7 +79,7 @@ impl PostgresConnections {
         })
     }
 
-    /// That of the first use may have gone.
+    /// The runtime of the first use may be gone.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
     }
@@ -139,8 +137,8 @@ impl PostgresConnections {
         self.pool.acquire().await
     }
 
-    /// Takes back what nobody here waits for: keeps it for a moment, or lets the pool
-    /// have it.
+    /// Takes back a permit that no statement waits for: keeps its connection for a moment,
+    /// or returns the connection to the pool.
     fn take_back(
         self: &Arc<Self>,
         mut queue: MutexGuard<'_, ConnectionQueue>,
@@ -157,7 +155,7 @@ impl PostgresConnections {
         };
         let looks_on = queue.idle.is_empty() || queue.fewest.is_some();
         if !looks_on {
-            // What is there now has not been for long.
+            // The free connections of now are too recent to count as unneeded.
             queue.fewest = Some(0);
         }
         drop(queue);
@@ -182,7 +180,7 @@ impl ConnectionQueue {
         fit
     }
 
-    /// Those that were not needed since it was looked at last.
+    /// Takes the connections that were not needed since the last look.
     fn take_unneeded(&mut self) -> Vec<IdleConnection> {
         let unneeded = self.fewest.unwrap_or_default();
         let unneeded = self.idle.drain(..unneeded).collect();
@@ -191,7 +189,7 @@ impl ConnectionQueue {
     }
 }
 
-/// Gives back what is not needed, as long as there is something to look at.
+/// Returns unneeded connections to the pool, as long as there are free connections.
 struct IdleReaper(Weak<PostgresConnections>);
 
 impl IdleReaper {
@@ -215,7 +213,7 @@ impl IdleReaper {
 }
 
 impl Drop for IdleReaper {
-    /// If its runtime goes, nothing is kept for ever.
+    /// If the runtime of the reaper ends, no connection is kept for ever.
     fn drop(&mut self) {
         let Some(connections) = self.0.upgrade() else {
             return;
@@ -243,7 +241,7 @@ impl Drop for PostgresConnections {
 }
 
 impl ConnectionPermit {
-    /// The connection, for one statement.
+    /// Returns the connection for one statement.
     pub(super) fn begin(&mut self) -> Result<&mut PoolConnection<Postgres>, sqlx::Error> {
         self.is_busy = true;
         let fit = self.fit.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
@@ -251,12 +249,12 @@ impl ConnectionPermit {
         Ok(&mut fit.connection)
     }
 
-    /// The statement has ended well.
+    /// Marks the statement as ended well.
     pub(super) fn done(mut self) {
         self.is_busy = false;
     }
 
-    /// The connection, if it is fit for the next statement.
+    /// Takes the connection, if it is ready for the next statement.
     fn take_fit(&mut self, runtime: &Handle) -> Option<IdleConnection> {
         let fit = self.fit.take()?;
         let _entered = runtime.enter();
@@ -264,7 +262,7 @@ impl ConnectionPermit {
             runtime.spawn(bring_to_rest(fit.connection));
             return None;
         }
-        // Otherwise the pool takes it back.
+        // Otherwise the pool takes the connection back.
         (fit.statements < IN_A_ROW).then_some(fit)
     }
 }
@@ -289,7 +287,7 @@ impl Drop for ConnectionPermit {
             };
             match next.send(lent) {
                 Ok(()) => return,
-                // It waits no more.
+                // The receiver is gone.
                 Err(mut back) => {
                     back.of = None;
                     fit = back.fit.take();
@@ -299,7 +297,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Waits until a connection has done what was given up, and gives it back.
+/// Waits until a connection has finished an abandoned statement, and returns it to the
+/// pool.
 async fn bring_to_rest(mut connection: PoolConnection<Postgres>) {
     use sqlx::Connection;
     if !matches!(timeout(REST, connection.ping()).await, Ok(Ok(()))) {

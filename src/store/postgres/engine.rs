@@ -1,5 +1,5 @@
-//! The engine: each promise of [`Engine`] as one statement. A conditional change that
-//! does not happen takes a second one, which says what there is instead.
+//! The engine: each promise of [`Engine`] is one statement. A conditional change that does
+//! not happen takes a second statement, which reads the present cell.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,8 +27,8 @@ use crate::{
 };
 
 impl PostgresEngine {
-    /// A conditional change, which says what it found instead. That may be what was
-    /// expected, if somebody else was faster in between.
+    /// Runs a conditional change, and otherwise returns the present cell. The present cell
+    /// may equal the expected one, if another change came in between.
     async fn replaced(&self, id: &OperationId, ask: SqlQuery<'_>) -> StoreResult<Replaced> {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
@@ -69,7 +69,8 @@ impl PostgresEngine {
     }
 }
 
-/// A field has room for 1 GiB less its header, and its transport for less.
+/// The maximum size of a value in bytes. A field has room for 1 GiB less its header, and
+/// its transport for less.
 const LARGEST: usize = 512 * 1024 * 1024;
 
 fn fits(value: &[u8]) -> StoreResult<()> {
@@ -124,7 +125,7 @@ impl Engine for PostgresEngine {
             .bind(new.lease.map(micros))
             .bind(new.request);
         match self.count(ask).await.map_err(full)? {
-            // The id is taken, or has expired.
+            // The id is taken, or its operation has expired.
             0 => self.insert_with_key(&new).await,
             _ => Ok(Inserted::Done),
         }
@@ -329,7 +330,7 @@ impl Engine for PostgresEngine {
     }
 }
 
-/// In one order, so that two statements on the same rows do not lock each other out.
+/// Sorts the leases, so that two statements on the same rows do not deadlock.
 fn columns(held: &[LeaseHandle]) -> (Vec<String>, Vec<i64>) {
     let mut held: Vec<_> = held
         .iter()

@@ -1,4 +1,4 @@
-//! What can go wrong, and whether trying again can help.
+//! The errors, and whether a retry can help.
 
 use std::error::Error;
 
@@ -6,7 +6,7 @@ use sqlx::{Error as SqlError, error::DatabaseError};
 
 use crate::store::StoreError;
 
-/// Why a [`PostgresStore`](super::PostgresStore) could not be set up.
+/// The reason why a [`PostgresStore`](super::PostgresStore) could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
@@ -17,7 +17,7 @@ pub enum PostgresError {
     InvalidName {
         /// The name.
         name: Box<str>,
-        /// How many bytes it may have.
+        /// The maximum length of the name in bytes.
         at_most: usize,
     },
     /// A newer release has set up the tables.
@@ -28,7 +28,7 @@ pub enum PostgresError {
         /// The newest version that this release knows.
         known: i32,
     },
-    /// The tables are to be set up first, and this store was told not to.
+    /// The tables have to be set up first, and `migrate` is off for this store.
     #[error("the tables have version {found}; this release needs {needed}, see `migrations`")]
     OlderSchema {
         /// The version of the tables, 0 if there are none.
@@ -44,15 +44,15 @@ pub enum PostgresError {
     NotDurable {
         /// The setting.
         setting: &'static str,
-        /// What it is.
+        /// The value of the setting.
         value: Box<str>,
     },
-    /// What the database said instead.
+    /// Any other error of the database.
     #[error("the database could not be set up: {}", text(.0))]
     Database(#[from] SqlError),
 }
 
-/// A value was not what it must be.
+/// A value in the database is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unexpected {
     #[error("a value of {0} bytes is more than a field can hold")]
@@ -78,7 +78,8 @@ impl From<Unexpected> for StoreError {
     }
 }
 
-/// What an error says, without the line of PostgreSQL's own source that it was raised at.
+/// Returns the text of an error, without the line of PostgreSQL's own source that raised
+/// it.
 fn text(error: &SqlError) -> String {
     match error {
         SqlError::Database(error) => error.message().to_owned(),
@@ -86,17 +87,17 @@ fn text(error: &SqlError) -> String {
     }
 }
 
-/// The same of any error, if it is one of the driver's.
+/// Returns the text of any error, if the error is one of the driver's.
 pub(in crate::store) fn said(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<SqlError>() {
         return Some(text(error));
     }
-    // The driver's error has what the server said for its source.
+    // The source of the driver's error is the server's message.
     let error = error.downcast_ref::<Box<dyn DatabaseError>>()?;
     Some(error.message().to_owned())
 }
 
-/// Brings an error of the driver into the store's terms.
+/// Converts an error of the driver.
 pub(super) fn store_error(error: SqlError) -> StoreError {
     match is_transient(&error) {
         true => StoreError::unavailable(error),
@@ -104,7 +105,8 @@ pub(super) fn store_error(error: SqlError) -> StoreError {
     }
 }
 
-/// A statement that adds something was undone because the server's disk is full.
+/// Converts the error of a statement that adds data: a full disk of the server means a full
+/// store.
 pub(super) fn full(error: StoreError) -> StoreError {
     /// `disk_full`.
     const DISK_FULL: &str = "53100";
@@ -124,7 +126,7 @@ pub(super) fn full(error: StoreError) -> StoreError {
 fn is_transient(error: &SqlError) -> bool {
     match error {
         SqlError::Database(error) => error.code().is_none_or(|code| is_transient_state(&code)),
-        // It is about the value, or about what the table has become.
+        // The error concerns the value, or the shape of the table.
         SqlError::Encode(_)
         | SqlError::Decode(_)
         | SqlError::ColumnDecode { .. }
@@ -134,14 +136,14 @@ fn is_transient(error: &SqlError) -> bool {
         | SqlError::InvalidArgument(_)
         | SqlError::RowNotFound
         | SqlError::Configuration(_) => false,
-        // It is about the connection, or about the pool.
+        // The error concerns the connection, or the pool.
         _ => true,
     }
 }
 
-/// By SQLSTATE (PostgreSQL's Appendix A). What is about the value, or about a row that
-/// is damaged, comes again; all else, a permission or a table that is missing included,
-/// is about the server as it is now.
+/// Decides by SQLSTATE (PostgreSQL's Appendix A). An error that concerns the value, or a
+/// damaged row, is permanent. Every other error, a missing permission or table included,
+/// concerns the present state of the server.
 fn is_transient_state(code: &str) -> bool {
     const LASTING: [&str; 4] = [
         "22", // data exception
@@ -160,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// As a server says it, with where in its own source.
+    /// The message of a server, with the line in its own source.
     #[derive(Debug)]
     struct ServerMessage;
 

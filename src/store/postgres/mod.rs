@@ -23,8 +23,8 @@ const TABLE: &str = "operations";
 
 /// Operations in PostgreSQL, for any number of nodes.
 ///
-/// It has every power, and clones are handles to the same tables. It works through a
-/// pool of the application's, and listens on a connection of its own.
+/// The store has every capability, and clones are handles to the same tables. It works
+/// through a pool of the application, and listens on a connection of its own.
 ///
 /// ```no_run
 /// use tower_operations::{Operations, store::PostgresStore};
@@ -40,46 +40,47 @@ const TABLE: &str = "operations";
 /// ```
 ///
 /// # Durability
-/// Whatever is acknowledged is committed durably, but for renewals of leases. A server
-/// that is set to lose commits is refused, and so is a standby.
+/// Every acknowledged change is committed durably, except renewals of leases. A server
+/// whose settings can lose commits is refused, and so is a standby.
 ///
 /// # Sizing
-/// One statement a step; 200 to 400 bytes of JSON an operation without progress, besides
-/// its result and indexes. What has expired is deleted by the
-/// [recovery](crate::Recovery), or by [`purge`](crate::store::Purge::purge).
+/// Each step is one statement. An operation without progress takes 200 to 400 bytes of
+/// JSON, besides its result and indexes. The [recovery](crate::Recovery), or
+/// [`purge`](crate::store::Purge::purge), deletes expired operations.
 ///
 /// # Permissions
-/// To create tables and functions in the schema once, or, with
-/// `migrations` applied by somebody else, to read and write them.
+/// The store needs rights to create tables and functions in the schema once. If somebody
+/// else applies the `migrations`, it needs rights to read and write the tables.
 ///
-/// # What to monitor
-/// Warnings of this crate in `tracing`, dead rows, leases that lie far back.
+/// # Monitoring
+/// Watch the warnings of this crate in `tracing`, dead rows, and leases that expired long
+/// ago.
 ///
 /// The page [`guide::postgres`](crate::guide::postgres) has the schema, and more.
 pub type PostgresStore<T = RecordedResponse> = EngineStore<PostgresEngine, T>;
 
 impl EngineStore<PostgresEngine> {
-    /// Keeps operations in the table `operations`, which it makes if it is not
-    /// there. Has to be called within a tokio runtime, as everything else.
+    /// Keeps operations in the table `operations`, and creates the table if it is missing.
+    /// This call, like all others, needs a tokio runtime.
     ///
     /// # Errors
-    /// What [`PostgresError`] says.
+    /// See [`PostgresError`].
     pub async fn connect(pool: PgPool) -> Result<Self, PostgresError> {
         Self::builder(pool).connect().await
     }
 
-    /// A store with settings of yours.
+    /// Returns a builder for a store with other settings.
     pub fn builder(pool: PgPool) -> PostgresBuilder<RecordedResponse> {
         Self::builder_for(pool)
     }
 
-    /// The scripts that set up the tables, each from one version to the next, for
-    /// whoever has the rights to; the store itself is then told not to
-    /// [`migrate`](PostgresBuilder::migrate). Each is to be run once, in one
-    /// transaction.
+    /// Returns the scripts that set up the tables, each from one version to the next, for a
+    /// user with the necessary rights. Switch
+    /// [`migrate`](PostgresBuilder::migrate) off for the store itself. Each script runs once,
+    /// in one transaction.
     ///
     /// # Errors
-    /// If a name cannot be one.
+    /// If a name is invalid.
     pub fn migrations(schema: &str, table: &str) -> Result<Vec<String>, PostgresError> {
         let names = names::PostgresNames::new(schema, table)?;
         Ok(schema::scripts(&names).collect())
@@ -87,7 +88,7 @@ impl EngineStore<PostgresEngine> {
 }
 
 impl<T> EngineStore<PostgresEngine, T> {
-    /// A store of results of your own, with settings of yours.
+    /// Returns a builder for a store of results of another type.
     pub fn builder_for(pool: PgPool) -> PostgresBuilder<T> {
         PostgresBuilder::new(pool)
     }

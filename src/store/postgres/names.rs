@@ -1,13 +1,13 @@
-//! The names of what a store has in its database.
+//! The names of the objects of a store in its database.
 
 use sha2::{Digest, Sha256};
 
 use super::error::PostgresError;
 
-/// The longest name that PostgreSQL does not cut.
+/// The maximum length of a name that PostgreSQL does not cut.
 const LONGEST: usize = 63;
 
-/// The objects, by their placeholder and what they are called after the table.
+/// The objects, by placeholder and suffix after the table.
 const OBJECTS: [(&str, &str); 15] = [
     ("operations", ""),
     ("keys", "_keys"),
@@ -16,7 +16,7 @@ const OBJECTS: [(&str, &str); 15] = [
     ("by_lease", "_by_lease"),
     ("by_expiry", "_by_expiry"),
     ("by_until", "_keys_by_until"),
-    // A later version of a function is another one: older nodes call this.
+    // A later version of a function gets another name: older nodes call this one.
     ("lock_key", "_lock_key_1"),
     ("insert", "_insert_1"),
     ("reserve", "_reserve_1"),
@@ -27,10 +27,10 @@ const OBJECTS: [(&str, &str); 15] = [
     ("as_reserve_scoped", "_reserve_2"),
 ];
 
-/// An index takes the schema of its table, and a new name that of the old one.
+/// An index takes the schema of its table, and a new name takes the schema of the old one.
 const UNQUALIFIED: [&str; 2] = ["by_", "as_"];
 
-/// A schema and the name of a table in it, both valid.
+/// A valid schema and a valid table name.
 #[derive(Debug, Clone)]
 pub(super) struct PostgresNames {
     schema: Box<str>,
@@ -63,7 +63,7 @@ impl PostgresNames {
         &self.schema
     }
 
-    /// SQL with the names in their places, quoted.
+    /// Returns SQL with quoted names in place of the placeholders.
     pub(super) fn put_into(&self, sql: &str) -> String {
         let Self { schema, table } = self;
         OBJECTS
@@ -78,12 +78,12 @@ impl PostgresNames {
             })
     }
 
-    /// The table of versions, as `to_regclass` takes it.
+    /// Returns the table of versions, as `to_regclass` takes it.
     pub(super) fn versions(&self) -> String {
         self.put_into("{versions}")
     }
 
-    /// The channel that notices go through: a store's own, within its database.
+    /// Returns the channel of notices, which belongs to one store within its database.
     pub(super) fn channel(&self) -> String {
         let digest = Sha256::digest(format!("{}.{}", self.schema, self.table));
         let number = digest.iter().take(8);

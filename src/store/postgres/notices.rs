@@ -1,11 +1,11 @@
-//! Telling the other nodes of changes, and hearing of theirs.
+//! Sends notices of changes to other nodes, and receives theirs.
 //!
-//! Notifying holds a lock of the whole server over the commit, so it must not be
-//! part of a change. A task sends what has gathered in the meantime, in a
-//! transaction of its own that does not wait for the disk. Another one listens, on
-//! a connection of its own. Both end with the store; if the runtime they are on goes before,
-//! they are begun again on the next that uses it. A notice that gets lost costs
-//! time, no more: whoever waits reads again now and then.
+//! A notification holds a server-wide lock during the commit, so it must not be part of a
+//! change. One task sends the gathered notices, in a transaction of its own that does not
+//! wait for the disk. Another task listens, on a connection of its own. Both end with the
+//! store. If their runtime ends before, the tasks are started again on the next runtime
+//! that uses the store. A lost notice costs only time: waiting clients read again now and
+//! then.
 
 mod listening;
 mod payload;
@@ -23,27 +23,27 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{connections::PostgresConnections, statements::Statements};
 use crate::store::durable::{Hub, Notice};
 
-/// More than this is told as *anything may have changed*.
+/// The number of notices above which the outbox sends *anything may have changed*.
 const CAPACITY: usize = 10_000;
 
 pub(super) struct PostgresNotices {
     outbox: Arc<Outbox>,
     channel: Arc<Channel>,
     hub: Arc<Hub>,
-    /// Says whose notices are one's own.
+    /// The name of this handle, by which it ignores its own notices.
     me: Box<str>,
     tasks: Mutex<Option<PostgresTasks>>,
     ended: CancellationToken,
     _until: DropGuard,
 }
 
-/// What goes on in the background, until the store ends or its runtime does.
+/// The background tasks, which run until the store or their runtime ends.
 struct PostgresTasks {
     listening: JoinHandle<()>,
     sending: JoinHandle<()>,
 }
 
-/// What is to be told.
+/// Notices to send.
 #[derive(Default)]
 struct Outbox {
     gathered: Mutex<Gathered>,
@@ -55,21 +55,21 @@ enum Gathered {
     #[default]
     Nothing,
     Notices(HashSet<Notice>),
-    /// More than there is room for.
+    /// More notices than the outbox holds.
     Anything,
 }
 
-/// Where notices go through.
+/// The channel for notices.
 pub(super) struct Channel {
     pub(super) name: String,
     pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
-    /// How a connection is made that can listen.
+    /// The options of a connection that can listen.
     pub(super) listening: PgConnectOptions,
 }
 
 impl PostgresNotices {
-    /// Begins to listen for `hub`.
+    /// Starts to send, and to listen for `hub`.
     pub(super) fn begin(channel: Channel, hub: Arc<Hub>) -> Self {
         let ended = CancellationToken::new();
         let this = Self {
@@ -85,7 +85,8 @@ impl PostgresNotices {
         this
     }
 
-    /// Sees to it that both tasks are there: they go with the runtime they were begun on.
+    /// Starts the tasks that have ended: tasks end with the runtime that they were started
+    /// on.
     pub(super) fn attend(&self) {
         // A critical section only moves finished values.
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +102,7 @@ impl PostgresNotices {
                     *listening = self.listen();
                 }
                 if sending.is_finished() {
-                    // It may have taken what it did not tell.
+                    // The task may have taken notices that it did not send.
                     self.outbox.put_anything();
                     *sending = self.send();
                 }
@@ -143,7 +144,7 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Something was not told that should have been.
+    /// Notes that a notice was lost.
     fn put_anything(&self) {
         *self.gathered() = Gathered::Anything;
         self.filled.notify_one();

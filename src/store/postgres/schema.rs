@@ -1,4 +1,4 @@
-//! Setting up the tables, and looking whether the server is fit for them.
+//! The setup of the tables, and the check of the server.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, query, query_scalar, raw_sql};
 
@@ -13,28 +13,28 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("sql/0004.sql"),
 ];
 
-/// The version that this release needs.
+/// The version of the tables that this release needs.
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // a handful
 const KNOWN: i32 = MIGRATIONS.len() as i32;
 
-/// Two nodes that start at once set up one after the other. The number is that of
-/// nothing else, as far as one can choose.
+/// The advisory lock under which nodes that start at once set up one after the other. The
+/// number is unlikely to be used for anything else.
 const LOCK: i64 = 0x746f_7765_725f_6f70;
 
-/// The scripts, with the names in their places.
+/// Returns the scripts with the names in place.
 pub(super) fn scripts(names: &PostgresNames) -> impl Iterator<Item = String> {
     MIGRATIONS.iter().map(|script| names.put_into(script))
 }
 
-/// What a server tells of itself.
+/// The settings that a server reports.
 pub(super) struct ServerInfo {
     pub(super) is_standby: bool,
-    /// Settings with which it loses what it acknowledged, and what they are.
+    /// Settings that can lose acknowledged changes, with their values.
     pub(super) losing: Vec<(&'static str, Box<str>)>,
 }
 
 impl ServerInfo {
-    /// What keeps a server in use from being as durable as it was when it was taken.
+    /// Returns the settings that made a server in use less durable since the check.
     pub(super) fn health(self, durable: bool) -> Health {
         let standby = self.is_standby.then_some(HealthWarning::Standby);
         let losing = self.losing.into_iter().filter(|_| durable);
@@ -63,7 +63,7 @@ pub(super) async fn ask_server(connection: &mut PgConnection) -> Result<ServerIn
     })
 }
 
-/// Refuses a server that would lose what it acknowledged, or does not take any.
+/// Refuses a server that can lose acknowledged changes, or that takes no writes.
 pub(super) async fn check_server(
     connection: &mut PgConnection,
     durable: bool,
@@ -78,14 +78,14 @@ pub(super) async fn check_server(
     }
 }
 
-/// Brings the tables to the version that this release needs, or says that they
-/// are not, if `migrate` is false.
+/// Brings the tables to the version that this release needs, or returns an error if they
+/// need a change and `migrate` is false.
 pub(super) async fn set_up(
     connection: &mut PgConnection,
     names: &PostgresNames,
     migrate: bool,
 ) -> Result<(), PostgresError> {
-    // Without a lock, and without rights that a node may not have.
+    // This look needs no lock, and no rights that a node may lack.
     let found = version(connection, names).await?;
     if is_current(found)? {
         return Ok(());
@@ -96,13 +96,13 @@ pub(super) async fn set_up(
             needed: KNOWN,
         });
     }
-    // All or nothing; the lock is given back with the end of it.
+    // One transaction, whose end releases the lock.
     let mut transaction = connection.begin().await?;
     query("SELECT pg_advisory_xact_lock($1)")
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
-    // Somebody else may have been faster.
+    // Another node may have been faster.
     let found = version(&mut transaction, names).await?;
     if is_current(found)? {
         return Ok(());
@@ -128,13 +128,13 @@ pub(super) async fn set_up(
     Ok(())
 }
 
-/// The version of the tables that are there, 0 if there are none.
+/// Returns the version of the tables, 0 if there are none.
 async fn version(
     connection: &mut PgConnection,
     names: &PostgresNames,
 ) -> Result<i32, PostgresError> {
-    // Reading the catalogue, and not only asking for the name: a session that has
-    // waited for the lock otherwise believes what it knew before.
+    // The query reads the catalogue instead of the name alone: a session that has waited
+    // for the lock would otherwise use its cached name.
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = to_regclass($1))";
     let is_there: bool = query_scalar(sql)
         .bind(names.versions())

@@ -1,4 +1,4 @@
-//! The statements of a store, with its names in their places.
+//! The statements of a store, with its names in place.
 
 use std::sync::Arc;
 
@@ -34,13 +34,13 @@ statements! {
     reserve settle release_key secret list purge purge_keys notify
 }
 
-/// A statement, cheap to clone.
+/// A statement that is cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Sql(Arc<str>);
 
 impl Sql {
     fn new(names: &PostgresNames, sql: &str) -> Self {
-        // The server need not read why.
+        // The server does not need the comments.
         let lines = sql.lines().filter(|line| !line.starts_with("--"));
         let lines: Vec<&str> = lines.collect();
         Self(names.put_into(&lines.join("\n")).into())
@@ -48,7 +48,7 @@ impl Sql {
 }
 
 impl SqlSafeStr for &Sql {
-    /// It has no values in it, only names that were checked.
+    /// The text has no values in it, only checked names.
     fn into_sql_str(self) -> SqlStr {
         AssertSqlSafe(Arc::clone(&self.0)).into_sql_str()
     }

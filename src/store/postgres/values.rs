@@ -1,4 +1,4 @@
-//! Values on their way into the tables and back.
+//! Conversions of values to and from the tables.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,17 +14,17 @@ use crate::{
     },
 };
 
-/// Times are told in microseconds, of which a `timestamptz` has room for the next
-/// millennia.
+/// The latest time. Times are in microseconds, of which a `timestamptz` has room for the
+/// next millennia.
 const LATEST: i64 = 250_000_000_000_000_000; // in the year 9892
 
 /// The longest term: two hundred years.
 const LONGEST: i64 = 6_311_520_000_000_000;
 
-/// A moment, in microseconds since 1970.
+/// A time, in microseconds since 1970.
 pub(super) struct Moment {
     pub(super) exact: i64,
-    /// As a head has it: in whole milliseconds.
+    /// The time as in a head: in whole milliseconds.
     pub(super) rounded: i64,
 }
 
@@ -37,7 +37,7 @@ pub(super) fn moment(at: SystemTime) -> Moment {
     }
 }
 
-/// The words of states; none for all of them, which need not be compared.
+/// Returns the names of states; `None` for all states, which need no comparison.
 pub(super) fn words(states: StateSet) -> Option<Vec<&'static str>> {
     (!states.is_all()).then(|| states.iter().map(State::as_str).collect())
 }
@@ -46,7 +46,7 @@ pub(super) fn micros(term: Duration) -> i64 {
     i64::try_from(term.as_micros()).map_or(LONGEST, |micros| micros.min(LONGEST))
 }
 
-/// The same bits as a signed number: they are only compared for equality.
+/// Returns the same bits as a signed number: tokens are only compared for equality.
 pub(super) fn digits(token: FencingToken) -> i64 {
     token.get().cast_signed()
 }
@@ -64,7 +64,7 @@ pub(super) fn optional_bytes(row: &PgRow, column: &'static str) -> StoreResult<O
     Ok(value.map(Bytes::copy_from_slice))
 }
 
-/// The operation that a row is of.
+/// Returns the id of the operation of a row.
 pub(super) fn name(row: &PgRow) -> StoreResult<Bytes> {
     let id: &str = row.try_get("id").map_err(store_error)?;
     Ok(Bytes::copy_from_slice(id.as_bytes()))
@@ -77,7 +77,7 @@ pub(super) fn cell(row: &PgRow) -> StoreResult<Cell> {
     })
 }
 
-/// A live operation whose lease is over. Its head may be anything.
+/// Reads a live operation whose lease has expired. Its head may be damaged.
 pub(super) fn abandoned(row: &PgRow) -> StoreResult<LapsedCell> {
     let cell = bytes(row, "head").map(|head| Cell {
         head,
@@ -90,7 +90,7 @@ pub(super) fn abandoned(row: &PgRow) -> StoreResult<LapsedCell> {
     })
 }
 
-/// A row of a list; of an empty one there is a row all the same.
+/// Reads a row of a list; an empty list has a row without a number.
 pub(super) fn listed(row: &PgRow) -> StoreResult<Option<ListedCell>> {
     let number: Option<i64> = row.try_get("number").map_err(store_error)?;
     let Some(number) = number else {

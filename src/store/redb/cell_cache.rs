@@ -1,4 +1,4 @@
-//! Cells that were written last, to be read without the file.
+//! A cache of the latest written cells, which are read without the file.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,25 +10,25 @@ use bytes::Bytes;
 use super::{error::RedbFault, rows::CellRow};
 use crate::store::durable::{Cell, CellReader};
 
-/// No more of one cell is kept, in bytes.
+/// The maximum size of a cached cell, in bytes.
 const LARGEST: usize = 64 * 1024;
 
-/// What a cell takes besides its bytes.
+/// The memory that a cell takes besides its bytes.
 const OVERHEAD: usize = 256;
 
-/// A bounded number of bytes of cells, those that were written last. What is here is what
-/// the file says, or will once a commit is through.
+/// The latest written cells, up to a number of bytes. A cached cell equals its state in the
+/// file, or the state that the running commit will give it.
 #[derive(Debug)]
 pub(super) struct CellCache {
     cells: Mutex<CachedCells>,
-    /// In bytes.
+    /// The capacity in bytes.
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
 struct CachedCells {
     by_id: HashMap<Arc<[u8]>, CachedCell>,
-    /// In the order in which they were written.
+    /// Ids in the order in which their cells were written.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
     bytes: usize,
@@ -41,14 +41,14 @@ struct CachedCell {
     weight: usize,
 }
 
-/// A cell as it was written.
+/// A written cell.
 #[derive(Debug, Clone)]
 pub(super) struct WrittenCell {
     pub(super) row: Bytes,
     pub(super) result: Option<Bytes>,
 }
 
-/// What a batch makes of a cell: nothing, if it is removed.
+/// A cell as a batch leaves it: `None` if the batch removes the cell.
 pub(super) type Touched = (Arc<[u8]>, Option<WrittenCell>);
 
 impl CellCache {
@@ -59,7 +59,7 @@ impl CellCache {
         }
     }
 
-    /// The cell of an operation as the reader may have it, if all of that is here.
+    /// Returns the cell of an operation as the reader may see it, if all of it is cached.
     pub(super) fn read(
         &self,
         id: &[u8],
@@ -80,7 +80,8 @@ impl CellCache {
         }))
     }
 
-    /// A commit comes that changes these: until it is through they are in the file alone.
+    /// Removes cells that the next commit changes: during the commit only the file has
+    /// them.
     pub(super) fn forget(&self, touched: &[Touched]) {
         let mut cells = self.lock();
         for (id, _) in touched {
@@ -88,7 +89,7 @@ impl CellCache {
         }
     }
 
-    /// These were committed, in this order.
+    /// Adds committed cells, in the order of the commit.
     pub(super) fn keep(&self, touched: Vec<Touched>) {
         let mut cells = self.lock();
         for (id, written) in touched {

@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-/// A key, by its scoped name.
+/// A key by its scoped name.
 struct BoundKey {
     name: Arc<str>,
     fingerprint: [u8; 32],
 }
 
-/// A cell to be put in.
+/// Inserts a cell.
 pub(super) struct InsertCell {
     id: OperationId,
     stamp: Stamp,
@@ -86,7 +86,8 @@ impl Transaction for InsertCell {
                     && row.key == Some(key.name.as_bytes())
                     && desk.bound_to(key.name.as_bytes(), id)?
                 {
-                    // An earlier try had put it in, without being told.
+                    // An earlier attempt inserted the cell, but its caller never got the
+                    // answer.
                     desk.reserve(&key.name, None);
                 }
                 let head = Bytes::copy_from_slice(row.head);
@@ -103,7 +104,7 @@ impl Transaction for InsertCell {
 }
 
 impl InsertCell {
-    /// What the key stands for, unless it is free for this.
+    /// Returns the present meaning of the key, unless the key is free for this insert.
     fn held_key(&self, key: &BoundKey, desk: &Desk<'_>) -> Result<Option<KeyCell>, RedbFault> {
         match desk.reservation(&key.name) {
             Some(reserved) if Some(reserved.token) == self.reservation => Ok(None),
@@ -158,7 +159,7 @@ impl InsertCell {
     }
 }
 
-/// A cell to be put in the place of another.
+/// Replaces a cell.
 pub(super) struct ReplaceCell {
     id: OperationId,
     expected: Stamp,
@@ -257,7 +258,7 @@ impl Transaction for ReplaceCell {
     }
 }
 
-/// A cell to be removed before its time.
+/// Removes a cell before its expiry.
 pub(super) struct DeleteCell {
     pub(super) id: OperationId,
     pub(super) expected: Stamp,
@@ -293,7 +294,7 @@ impl Transaction for DeleteCell {
     }
 }
 
-/// What has expired, to be removed.
+/// Removes expired cells and keys.
 pub(super) struct PurgeExpired {
     pub(super) limit: usize,
     pub(super) now: SystemTime,
@@ -317,7 +318,7 @@ impl Transaction for PurgeExpired {
             let Some(bytes) = desk.row(id)? else {
                 continue;
             };
-            // One that is damaged must not keep the others: what is left of it stays.
+            // A damaged cell must not block the others: its rows stay.
             let row = CellRow::decode(&bytes).and_then(|row| Ok((parse_id(id)?, row)));
             let (name, row) = match row {
                 Ok(row) => row,

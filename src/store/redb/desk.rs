@@ -1,5 +1,5 @@
-//! Where changes are made: the tables, in one transaction, and what is kept in
-//! memory beside them.
+//! The place where changes are made: the tables, in one transaction, and the state in
+//! memory.
 
 use std::{
     sync::Arc,
@@ -28,21 +28,21 @@ use crate::{
 
 type Blobs<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
-/// What is kept in memory alone.
+/// State that is only in memory.
 #[derive(Debug, Default)]
 pub(super) struct VolatileState {
-    /// Of each live operation that somebody holds or held, by which token and until
-    /// when.
+    /// The token of each live operation with a present or former holder, and the end of its
+    /// lease.
     pub(super) leases: ExpiringMap<OperationId, Holder>,
     pub(super) reservations: ExpiringMap<Arc<str>, ReservedRequest>,
     /// The longest term of a lease so far.
     pub(super) longest: Duration,
-    /// A number above those of all operations so far.
+    /// A number above the numbers of all operations so far.
     pub(super) next_number: u64,
 }
 
 impl VolatileState {
-    /// Lets `token` hold an operation for `term` from now on.
+    /// Gives `token` a lease of an operation for `term` from `now` on.
     pub(super) fn lease(
         &mut self,
         id: &OperationId,
@@ -72,25 +72,25 @@ impl VolatileState {
     }
 }
 
-/// Who holds an operation, or did last.
+/// The present or last holder of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) token: FencingToken,
     pub(super) standing: Standing,
 }
 
-/// Whether a holder is there.
+/// The standing of a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     There,
-    /// It was of a process before this one. Its token may be renewed all the same, by who
-    /// has it from a queue.
+    /// The holder belonged to an earlier process. A worker that got the token from a queue
+    /// may still renew it.
     Before,
-    /// It has given up the lease, for good.
+    /// The holder has released the lease for good.
     Released,
 }
 
-/// A key under which a request is being answered.
+/// A key whose request is in progress.
 #[derive(Debug, Clone)]
 pub(super) struct ReservedRequest {
     pub(super) owner: Option<Owner>,
@@ -108,15 +108,15 @@ pub(super) struct Desk<'t> {
     pub(super) leased: Table<'t, u64, &'static [u8]>,
     pub(super) listed: Table<'t, (Option<&'static [u8]>, u64), &'static [u8]>,
     pub(super) memory: &'t mut VolatileState,
-    /// For leases and reservations.
+    /// The time for leases and reservations.
     pub(super) now: Instant,
-    /// For what is in the file, in milliseconds.
+    /// The time for data in the file, in milliseconds.
     pub(super) wall: u64,
-    /// Whether the change at hand has written anything.
+    /// Whether the current change has written anything.
     is_changed: bool,
-    /// How many have before.
+    /// The number of earlier changes that have written something.
     changed: u64,
-    /// The cells that were changed, in order.
+    /// The changed cells, in order.
     touched: Vec<Touched>,
 }
 
@@ -144,13 +144,13 @@ impl<'t> Desk<'t> {
         })
     }
 
-    /// Another change comes.
+    /// Begins the next change.
     pub(super) fn next(&mut self) {
         self.changed += u64::from(std::mem::take(&mut self.is_changed));
     }
 
-    /// How many changes have written anything, and so have to be committed, and to which
-    /// cells.
+    /// Returns the number of changes that have written something and need a commit, and the
+    /// cells that they changed.
     pub(super) fn close(
         mut self,
         write: &WriteTransaction,
@@ -163,12 +163,12 @@ impl<'t> Desk<'t> {
         Ok((self.changed, self.touched))
     }
 
-    /// The row of a cell.
+    /// Returns the row of a cell.
     pub(super) fn row(&self, id: &[u8]) -> Result<Option<Vec<u8>>, RedbFault> {
         Ok(copy(self.cells.get(id))?)
     }
 
-    /// The cell that has this row.
+    /// Returns the cell with this row.
     pub(super) fn cell(&self, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
         let result = match row.parts.result {
             true => copy(self.results.get(id))?.map(Bytes::from),
@@ -180,7 +180,7 @@ impl<'t> Desk<'t> {
         })
     }
 
-    /// Puts a cell in; its result is in already.
+    /// Inserts a cell, whose result is already in its table.
     pub(super) fn put(
         &mut self,
         id: &[u8],
@@ -198,7 +198,7 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// Removes a cell, and all that hangs on it but its key.
+    /// Removes a cell and everything that belongs to it, except its key.
     pub(super) fn remove(&mut self, id: &OperationId, row: &CellRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let text = text(id);
@@ -215,7 +215,7 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// Removes what only a live cell has.
+    /// Removes the parts that only a live cell has.
     pub(super) fn end_lease(
         &mut self,
         id: &OperationId,
@@ -232,7 +232,7 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// The reservation of a key that has not lapsed.
+    /// Returns the reservation of a key, unless it has lapsed.
     pub(super) fn reservation(&self, name: &Arc<str>) -> Option<&ReservedRequest> {
         let reserved = self.memory.reservations.get(name)?;
         (!reserved.is_over(self.now)).then_some(&reserved.value)
@@ -246,7 +246,7 @@ impl<'t> Desk<'t> {
         self.memory.reservations.set(name, entry);
     }
 
-    /// What a key that nobody reserved stands for; `None` if it is free.
+    /// Returns the meaning of a key without a reservation; `None` if the key is free.
     pub(super) fn key(&self, name: &str, now: u64) -> Result<Option<KeyCell>, RedbFault> {
         let Some(row) = self.keys.get(name.as_bytes())? else {
             return Ok(None);
@@ -275,7 +275,7 @@ impl<'t> Desk<'t> {
         }))
     }
 
-    /// Puts what a key is bound to in the place of what it was bound to.
+    /// Replaces the binding of a key.
     pub(super) fn bind(&mut self, name: &[u8], next: &KeyRow<'_>) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.insert(name, &*next.encode()))?;
@@ -286,14 +286,14 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// Frees a key.
+    /// Removes the binding of a key.
     pub(super) fn unbind(&mut self, name: &[u8]) -> Result<(), RedbFault> {
         self.is_changed = true;
         let before = copy(self.keys.remove(name))?;
         self.forget_expiry(name, before)
     }
 
-    /// Frees the key of an operation, if that is what it is bound to.
+    /// Removes the binding of a key, if the key is bound to this operation.
     pub(super) fn unbind_from(&mut self, name: &[u8], id: &[u8]) -> Result<(), RedbFault> {
         match self.bound_to(name, id)? {
             true => self.unbind(name),
@@ -301,7 +301,7 @@ impl<'t> Desk<'t> {
         }
     }
 
-    /// Whether a key is bound to this operation.
+    /// Returns whether a key is bound to this operation.
     pub(super) fn bound_to(&self, name: &[u8], id: &[u8]) -> Result<bool, RedbFault> {
         match self.keys.get(name)? {
             Some(row) => Ok(KeyRow::decode(row.value()).is_ok_and(|row| row.is_of(id))),
@@ -309,7 +309,7 @@ impl<'t> Desk<'t> {
         }
     }
 
-    /// One that is damaged does not say when.
+    /// A damaged row has no readable expiry.
     fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), RedbFault> {
         let until = before.and_then(|before| KeyRow::decode(&before).ok()?.until);
         if let Some(until) = until {
@@ -318,14 +318,14 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// Takes out of the order of expiry what is removed, or cannot be.
+    /// Removes the expiry entry of a cell that is removed or cannot be removed.
     pub(super) fn expire(&mut self, at: (u64, u64)) -> Result<(), RedbFault> {
         self.is_changed = true;
         self.expiry.remove(at)?;
         Ok(())
     }
 
-    /// The same of a key.
+    /// Removes the expiry entry of a key.
     pub(super) fn expire_key(&mut self, until: u64, name: &[u8]) -> Result<(), RedbFault> {
         self.is_changed = true;
         self.key_expiry.remove((until, name))?;
@@ -335,7 +335,7 @@ impl<'t> Desk<'t> {
 
 type Got<'g, V> = Result<Option<::redb::AccessGuard<'g, V>>, StorageError>;
 
-/// A value that does not keep its table from changing.
+/// Copies a value, so that its table can change.
 pub(super) fn copy<V>(value: Got<'_, V>) -> Result<Option<Vec<u8>>, StorageError>
 where
     V: for<'a> Value<SelfType<'a> = &'a [u8]> + 'static,
@@ -343,7 +343,7 @@ where
     Ok(value?.map(|value| value.value().to_vec()))
 }
 
-/// The id as it is in the file.
+/// Returns the id as the file has it.
 pub(super) fn text(id: &OperationId) -> Vec<u8> {
     let mut text = Vec::with_capacity(36);
     id.push_to(&mut text);

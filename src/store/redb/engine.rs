@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// What the cells of a [`RedbStore`](super::RedbStore) are kept in.
+/// The engine of a [`RedbStore`](super::RedbStore).
 pub struct RedbEngine {
     pub(super) slot: DatabaseSlot,
     asks: mpsc::Sender<WriterRequest>,
@@ -71,7 +71,7 @@ impl RedbEngine {
         }
     }
 
-    /// Asks the writer; `None` if it is gone.
+    /// Sends a request to the writer; `None` if the writer is gone.
     pub(super) async fn ask<A>(
         &self,
         ask: impl FnOnce(oneshot::Sender<A>) -> WriterRequest,
@@ -96,9 +96,9 @@ impl RedbEngine {
         answer.unwrap_or_else(|| Err(closed()))
     }
 
-    /// Reads, all in one state of the file, on a thread that may wait for the disk. If
-    /// that has failed, possibly long ago, the writer opens the file again and it is read
-    /// once more.
+    /// Reads one state of the file, on a thread that may wait for the disk. If the file has
+    /// failed, possibly long ago, the writer opens the file again and the read is retried
+    /// once.
     async fn look<A: Send + 'static>(
         &self,
         read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Clone + Send + 'static,
@@ -119,7 +119,7 @@ impl RedbEngine {
         let access = Arc::clone(&self.slot).read_owned().await;
         let look = move || access.read(read);
         let Ok(runtime) = Handle::try_current() else {
-            return look(); // it keeps nobody
+            return look(); // no task to block
         };
         match runtime.spawn_blocking(look).await {
             Ok(answer) => answer,
@@ -130,8 +130,8 @@ impl RedbEngine {
         }
     }
 
-    /// What was written last, while the file is open; `None` says that the file has to be
-    /// asked.
+    /// Reads from the cache of latest writes, while the file is open; `None` means that the
+    /// file has to be read.
     fn hot(
         &self,
         access: &Access,
@@ -155,7 +155,7 @@ impl fmt::Debug for RedbEngine {
 }
 
 impl Engine for RedbEngine {
-    /// All handles are in this process, and hear everything.
+    /// All handles are in this process and get every notice.
     const READ_AGAIN: Option<Duration> = None;
     const KEEPS_EXPIRED: bool = true;
 

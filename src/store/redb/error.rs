@@ -5,7 +5,7 @@ use tower::BoxError;
 
 use crate::store::StoreError;
 
-/// Why the file of a [`RedbStore`](super::RedbStore) could not be opened or
+/// The reason why the file of a [`RedbStore`](super::RedbStore) could not be opened or
 /// compacted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,14 +13,14 @@ pub enum RedbError {
     /// The file is open already, in this process or in another one.
     #[error("the file is open already: {0}")]
     AlreadyOpen(#[source] BoxError),
-    /// The file cannot be read, written or made, for example because of its
-    /// permissions or because the disk is full.
+    /// The file cannot be read, written or created, for example because of its permissions
+    /// or because the disk is full.
     #[error("the file cannot be used: {0}")]
     Io(#[source] io::Error),
-    /// The file is damaged, or is no file of redb's.
+    /// The file is damaged, or is not a redb file.
     #[error("the file is damaged, or is no database: {0}")]
     Corrupt(#[source] BoxError),
-    /// The file is one of redb's, but it was not made by this crate.
+    /// The file is a redb file, but was not created by this crate.
     #[error("the database is not one of operations")]
     Foreign,
     /// The file was written by a later release of this crate.
@@ -34,7 +34,7 @@ pub enum RedbError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
-    /// The engine could not do it.
+    /// The engine failed.
     #[error("the engine failed: {0}")]
     Engine(#[source] BoxError),
 }
@@ -92,16 +92,16 @@ impl From<RedbFault> for RedbError {
     }
 }
 
-/// What went wrong inside.
+/// An internal error.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedbFault {
-    /// The disk says so.
+    /// An error of the disk.
     #[error("the disk failed")]
     Disk(#[source] io::Error),
-    /// The engine says so.
+    /// An error of the engine.
     #[error("the engine failed")]
     Engine(#[source] Box<::redb::Error>),
-    /// A row is not what was written.
+    /// A row is damaged.
     #[error("a row is damaged or of a later release: {0}")]
     Row(&'static str),
     /// The engine panicked.
@@ -114,7 +114,7 @@ macro_rules! of_the_engine {
         $(impl From<::redb::$error> for RedbFault {
             fn from(error: ::redb::$error) -> Self {
                 match error.into() {
-                    // As redb wraps it, it would be no source of anything.
+                    // redb's wrapper would hide the source of the error.
                     ::redb::Error::Io(error) => Self::Disk(error),
                     error => Self::Engine(Box::new(error)),
                 }
@@ -126,8 +126,8 @@ macro_rules! of_the_engine {
 of_the_engine!(StorageError TableError TransactionError CommitError);
 
 impl RedbFault {
-    /// Whether the file has to be opened again: the engine goes on with nothing
-    /// after an error of the disk.
+    /// Returns whether the file has to be opened again: after an error of the disk the
+    /// engine refuses all further work.
     pub(super) fn is_of_the_disk(&self) -> bool {
         use ::redb::Error::{DatabaseClosed, LockPoisoned, PreviousIo};
         match self {
@@ -139,13 +139,13 @@ impl RedbFault {
         }
     }
 
-    /// Whether it is an earlier error that stands in the way.
+    /// Returns whether the error only reports that an earlier error blocks the engine.
     pub(super) fn is_of_before(&self) -> bool {
         matches!(self, Self::Engine(error) if matches!(**error, ::redb::Error::PreviousIo))
     }
 }
 
-/// A fault that several are told of.
+/// A fault that is reported to several callers.
 #[derive(Debug, Clone)]
 pub(super) struct SharedRedbFault(Arc<RedbFault>);
 

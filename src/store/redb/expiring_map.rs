@@ -1,9 +1,8 @@
-//! What is over by itself when its time has come: leases, and reservations of
-//! keys.
+//! A map with entries that expire: leases, and reservations of keys.
 //!
-//! They are this process's alone. Whoever opens the file is its only user, so
-//! all that held a lease or a reservation before are gone by then. Kept in
-//! memory, renewing costs no write, and the clock is one that nobody sets.
+//! The entries belong to this process alone. The process that opens the file is its only
+//! user, so all earlier holders of leases or reservations are gone by then. Because the map
+//! is in memory, a renewal costs no write, and the clock is monotonic.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Values by name, each until its time is over.
+/// Values by name, each with an end.
 #[derive(Debug)]
 pub(super) struct ExpiringMap<K, V> {
     entries: HashMap<K, ExpiringEntry<V>>,
     ending: BTreeSet<(Instant, K)>,
-    /// What was there before, of all that was set since the last commit.
+    /// The former entries of all names set since the last commit.
     before: Vec<(K, Option<ExpiringEntry<V>>)>,
 }
 
@@ -47,25 +46,25 @@ impl<K: Clone + Eq + Hash + Ord, V> ExpiringMap<K, V> {
         self.entries.get(name)
     }
 
-    /// Puts `next` in the place of what is there, unless that is undone.
+    /// Replaces the entry of `name`; [`undo`](Self::undo) reverts it.
     pub(super) fn set(&mut self, name: &K, next: Option<ExpiringEntry<V>>) {
         let before = self.place(name, next);
         self.before.push((name.clone(), before));
     }
 
-    /// What was set stays.
+    /// Makes the changes final.
     pub(super) fn keep(&mut self) {
         self.before.clear();
     }
 
-    /// Nothing was set since the last [`keep`](Self::keep).
+    /// Reverts all changes since the last [`keep`](Self::keep).
     pub(super) fn undo(&mut self) {
         while let Some((name, before)) = self.before.pop() {
             self.place(&name, before);
         }
     }
 
-    /// What was over by `now`, longest first.
+    /// Returns the entries that expired by `now`, the oldest first.
     pub(super) fn over(&self, now: Instant) -> impl Iterator<Item = (&K, &V)> {
         let over = self
             .ending
@@ -74,7 +73,7 @@ impl<K: Clone + Eq + Hash + Ord, V> ExpiringMap<K, V> {
         over.filter_map(|(_, name)| Some((name, &self.entries.get(name)?.value)))
     }
 
-    /// Leaves nothing but what `keeps` says.
+    /// Keeps only the entries for which `keeps` is true.
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(&K, &ExpiringEntry<V>) -> bool) {
         self.entries.retain(|name, entry| {
             let stays = keeps(name, entry);
@@ -101,7 +100,7 @@ impl<K: Clone + Eq + Hash + Ord, V> ExpiringMap<K, V> {
     }
 }
 
-/// `term` after `now`; a term that no clock can count lasts for a lifetime.
+/// Returns `now` + `term`; a term beyond the range of the clock lasts for a lifetime.
 pub(super) fn until(now: Instant, term: Duration) -> Instant {
     const LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     now.checked_add(term).unwrap_or_else(|| now + LIFETIME)

@@ -1,4 +1,4 @@
-//! The file, and how it is opened again after an error of the disk.
+//! The file, and opening it again after an error of the disk.
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,17 +31,16 @@ use crate::{
     store::{FencingToken, StoreError, cursor::new_secret},
 };
 
-/// What everybody reads from and the writer writes to. Whoever uses the
-/// database holds the lock for reading, so that the writer can have it for
-/// itself.
+/// The database, shared by the readers and the writer. Users of the database hold the lock
+/// for reading, so that the writer can take it exclusively.
 pub(super) type DatabaseSlot = Arc<RwLock<Access>>;
 
 pub(super) enum Access {
-    /// The database.
+    /// The database is open.
     Open(Database),
-    /// It failed, and could not be opened again so far.
+    /// The database failed, and could not be opened again so far.
     Failed(SharedRedbFault),
-    /// It was closed for good.
+    /// The database was closed for good.
     Closed,
 }
 
@@ -54,7 +53,7 @@ impl Access {
         }
     }
 
-    /// Reads, all in one state of the database.
+    /// Reads one state of the database.
     pub(super) fn read<A>(
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<A, RedbFault>,
@@ -65,16 +64,16 @@ impl Access {
     }
 }
 
-/// Why nothing could be read.
+/// The reason why nothing could be read.
 pub(super) enum ReadError {
-    /// There is no database.
+    /// There is no open database.
     Closed(StoreError),
-    /// It failed.
+    /// The read failed.
     Fault(RedbFault),
 }
 
 impl ReadError {
-    /// Whether opening the database again may help.
+    /// Returns whether opening the database again may help.
     pub(super) fn is_of_the_disk(&self) -> bool {
         match self {
             Self::Closed(error) => error.is_transient(),
@@ -102,21 +101,21 @@ pub(super) fn closed() -> StoreError {
     StoreError::refused(RedbError::Closed)
 }
 
-/// Where the bytes are. It is locked once and stays locked while the database
-/// on it is opened again: nobody else can come in between.
+/// The storage of the database. It is locked once and stays locked while the database on it
+/// is opened again, so that no other process can open it in between.
 pub(super) struct Medium {
     backend: Arc<dyn StorageBackend>,
-    /// For pages, in bytes.
+    /// The memory for pages, in bytes.
     cache: usize,
-    /// For cells that were written last, in bytes.
+    /// The memory for the latest written cells, in bytes.
     pub(super) hot: usize,
-    /// Parts the database that is open from the bytes.
+    /// Cuts the open database off from the storage.
     cut: Arc<AtomicBool>,
     origin: Option<NamedFile>,
 }
 
 impl Medium {
-    /// The file at `path`, made if it is not there.
+    /// Opens the file at `path`, or creates it.
     pub(super) fn file(path: &Path, cache: usize) -> Result<Self, RedbError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -132,7 +131,7 @@ impl Medium {
         })
     }
 
-    /// Which file it is, if it is one.
+    /// Returns the name and identity of the file, if the storage is a file.
     pub(super) fn origin(&self) -> Option<NamedFile> {
         self.origin.clone()
     }
@@ -147,8 +146,8 @@ impl Medium {
         }
     }
 
-    /// Opens the database that is on it. One that was open before reaches it no
-    /// more.
+    /// Opens the database on this storage. A database that was opened before no longer
+    /// reaches it.
     pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
         self.cut_off();
         self.cut = Arc::default();
@@ -176,27 +175,27 @@ impl Medium {
         })
     }
 
-    /// Whatever the database that is open tries from now on fails.
+    /// Makes all further access by the open database fail.
     pub(super) fn cut_off(&self) {
         self.cut.store(true, SeqCst);
     }
 
-    /// Lets go of it.
+    /// Closes the storage.
     pub(super) fn close(&self) -> io::Result<()> {
         self.cut_off();
         self.backend.close()
     }
 }
 
-/// A database that was opened.
+/// An opened database.
 pub(super) struct Opened {
     pub(super) database: Database,
     pub(super) next_number: u64,
-    /// The live operations that somebody holds, or held.
+    /// The live operations with a present or former holder.
     pub(super) held: Vec<(OperationId, FencingToken)>,
 }
 
-/// Makes the tables, or finds them.
+/// Creates the tables, or checks the existing ones.
 fn prepare(database: &Database) -> Result<(), RedbError> {
     let write = database.begin_write().map_err(RedbFault::from)?;
     let tables: Vec<_> = write.list_tables().map_err(RedbFault::from)?.collect();
@@ -240,9 +239,9 @@ fn is_meta(table: &UntypedTableHandle) -> bool {
     table.name() == META.name()
 }
 
-/// Commits so that opening again needs no repair, however large the file: the
-/// state of all pages goes along. It also syncs the data before the switch to
-/// it, so no half of a commit can ever count as a whole one.
+/// Commits so that opening the file again needs no repair, however large the file: the
+/// commit includes the state of all pages. It also syncs the data before it switches to the
+/// new state, so no half of a commit can ever count as a whole one.
 pub(super) fn finish(mut write: WriteTransaction) -> Result<(), RedbFault> {
     write.set_quick_repair(true);
     Ok(write.commit()?)
@@ -277,7 +276,7 @@ fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, Redb
         let row = CellRow::decode(row.value());
         match row.and_then(|row| Ok((parse_id(id.value())?, row.stamp.token))) {
             Ok(holder) => held.push(holder),
-            // One that is damaged must not keep the others: the file can be opened.
+            // A damaged operation must not block the others: the file can be opened.
             Err(fault) => {
                 let id = String::from_utf8_lossy(id.value());
                 tracing::error!(%id, %fault, "a live operation cannot be read");
@@ -294,7 +293,7 @@ pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, RedbFault> {
         .ok_or(RedbFault::Row("id"))
 }
 
-/// A file that was made is there after a crash only once its folder was synced.
+/// A new file survives a crash only after a sync of its folder.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -306,7 +305,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What a database is given of the medium, until it is cut off.
+/// The access of a database to the storage, until it is cut off.
 #[derive(Debug)]
 struct MediumHandle {
     backend: Arc<dyn StorageBackend>,

@@ -20,10 +20,10 @@ use crate::store::{
     durable::{KeyCell, StandsFor},
 };
 
-/// So many reservations that have lapsed leave with each new one.
+/// The number of lapsed reservations that each new reservation removes.
 const LAPSED_PER_RESERVATION: usize = 2;
 
-/// A key to be reserved.
+/// Reserves a key.
 pub(super) struct ReserveKey {
     pub(super) name: Arc<str>,
     pub(super) reserved: ReservedRequest,
@@ -60,7 +60,7 @@ impl Transaction for ReserveKey {
     }
 }
 
-/// A key to be kept an answer under.
+/// Stores an answer under a key.
 pub(super) struct CompleteKey {
     pub(super) name: Arc<str>,
     pub(super) token: FencingToken,
@@ -109,7 +109,7 @@ impl Transaction for CompleteKey {
     }
 }
 
-/// A reserved key to be freed.
+/// Releases a reserved key.
 pub(super) struct ReleaseKey {
     pub(super) name: Arc<str>,
     pub(super) token: FencingToken,

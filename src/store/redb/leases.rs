@@ -1,4 +1,4 @@
-//! What is asked of leases.
+//! Requests that concern leases.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::{
 
 type LeaseReply<A> = oneshot::Sender<Result<A, StoreError>>;
 
-/// What the writer is asked of leases.
+/// A request to the writer that concerns leases.
 pub(super) enum LeaseRequest {
     Renew(Vec<LeaseHandle>, Duration, LeaseReply<Vec<LeaseHandle>>),
     Release(Vec<LeaseHandle>, LeaseReply<()>),
@@ -33,9 +33,9 @@ pub(super) enum LeaseRequest {
 }
 
 impl LeaseRequest {
-    /// Whether it could be answered.
+    /// Answers the request; returns whether reading the file succeeded.
     pub(super) fn answer(self, memory: &mut VolatileState, access: &Access, now: Instant) -> bool {
-        // Whoever waited may have gone.
+        // The caller may be gone.
         let is_sound = match self {
             Self::Renew(held, term, waiting) => {
                 memory.longest = memory.longest.max(term);
@@ -70,7 +70,7 @@ impl LeaseRequest {
     }
 }
 
-/// Lets a lease last until then; false if the token holds none.
+/// Sets the end of a lease; returns false if the token does not hold one.
 fn set(memory: &mut VolatileState, held: &LeaseHandle, until: Instant, standing: Standing) -> bool {
     let is_held = memory
         .leases
@@ -88,7 +88,7 @@ fn set(memory: &mut VolatileState, held: &LeaseHandle, until: Instant, standing:
     is_held
 }
 
-/// Those of `held` that are lost.
+/// Renews leases; returns the lost ones of `held`.
 fn renew(
     memory: &mut VolatileState,
     access: &Access,
@@ -107,12 +107,12 @@ fn renew(
     if held.is_empty() {
         return Ok(lost);
     }
-    // A live cell without a lease is held by its token all the same.
+    // A live cell without a lease still belongs to the token in its row.
     Ok(access.read(|read| {
         let cells = read.open_table(CELLS)?;
         for held in held {
             let is_held = match cells.get(&*text(&held.id))? {
-                // One that is damaged must not keep the others, and nobody can end it.
+                // A damaged cell must not block the others, and nobody can end it.
                 Some(row) => CellRow::decode(row.value())
                     .is_ok_and(|row| row.stamp.token == held.token && row.expires_at.is_none()),
                 None => false,
@@ -125,7 +125,7 @@ fn renew(
     })?)
 }
 
-/// Lets a lease that is over last until then.
+/// Gives an expired lease a new end.
 fn put_aside(memory: &mut VolatileState, id: &OperationId, now: Instant, until: Instant) {
     let over = memory.leases.get(id).filter(|lease| lease.is_over(now));
     if let Some(mut lease) = over.cloned() {
@@ -154,7 +154,7 @@ fn abandoned(
                 continue;
             }
             let id = text(name);
-            // One that is damaged must not keep the others.
+            // A damaged cell must not block the others.
             let cell = match reading::cell(read, &id, CellReader::Store) {
                 Ok(Some(cell)) => Ok(cell),
                 Ok(None) => {
@@ -174,7 +174,7 @@ fn abandoned(
         Ok(abandoned)
     })?;
     for id in lost {
-        // Nothing of it is left to come back to.
+        // The operation no longer exists, so its lease is removed.
         memory.leases.set(&id, None);
     }
     Ok(found)

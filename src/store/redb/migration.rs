@@ -1,4 +1,4 @@
-//! From the layouts of older releases to this one, in one transaction.
+//! The migration from the layouts of older releases to this one, in one transaction.
 
 use ::redb::{ReadableTable, WriteTransaction};
 
@@ -10,18 +10,18 @@ use super::{
 };
 use crate::store::{IdempotencyKey, Owner};
 
-/// From format 1: keys are filed under their scoped names.
+/// Migrates from format 1: files keys under their scoped names.
 pub(super) fn migrate(write: &WriteTransaction) -> Result<(), RedbFault> {
     {
         let mut bare = write.open_table(BARE_KEYS)?;
         let mut keys = write.open_table(KEYS)?;
         let mut expiry = write.open_table(KEY_EXPIRY)?;
         let mut cells = write.open_table(CELLS)?;
-        // One at a time, however many there are.
+        // One at a time, to bound the memory.
         while let Some((name, row)) = bare.pop_first()? {
             let (name, row) = (name.value(), row.value());
             let Some((scoped, decoded)) = scoped(name, row) else {
-                keys.insert(name, row)?; // damaged, and found so when it is asked for
+                keys.insert(name, row)?; // damaged: reported when it is read
                 continue;
             };
             keys.insert(&*scoped, row)?;
@@ -44,7 +44,7 @@ pub(super) fn migrate(write: &WriteTransaction) -> Result<(), RedbFault> {
     Ok(())
 }
 
-/// What a key is filed under, and what it stands for.
+/// Returns the scoped name and the row of a key.
 fn scoped<'a>(name: &[u8], row: &'a [u8]) -> Option<(Vec<u8>, KeyRow<'a>)> {
     let row = KeyRow::decode(row).ok()?;
     let owner = row.owner.map(std::str::from_utf8).transpose().ok()?;

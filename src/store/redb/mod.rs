@@ -29,15 +29,14 @@ pub use self::{engine::RedbEngine, error::RedbError};
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::rows::{cell_again, key_again};
 
-/// The memory that a store takes for pages of its file, unless said.
+/// The default memory of a store for pages of its file, in bytes.
 const CACHE: usize = 64 * 1024 * 1024;
 
-/// Operations in a file, for one process: nothing to install, nothing to
-/// connect to.
+/// Operations in a file, for one process: without installation, without a server.
 ///
-/// It has every power, and clones are handles to the same file. A process that
-/// opens the file has it for itself until the last handle is gone; several
-/// nodes need a store that they can share.
+/// The store has every capability, and clones are handles to the same file. A process that
+/// opens the file has it exclusively until the last handle is gone; several nodes need a
+/// store that they can share.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,80 +54,76 @@ const CACHE: usize = 64 * 1024 * 1024;
 /// ```
 ///
 /// # Durability
-/// Every change is synced to the disk before it is answered, so a 202 outlives
-/// a kill and a power cut. One thread writes: what arrives while one commit runs
-/// shares the next one, so the more there is to do, the less each costs. Leases
-/// and reservations of keys are in memory only: whoever opens the file is its
-/// only user, all earlier holders are gone, and their leases count as expired
-/// at once.
+/// Every change is synced to the disk before it is answered, so a 202 survives a kill and a
+/// power cut. One thread writes: changes that arrive while one commit runs share the next
+/// commit, so the cost of each change falls under load. Leases and reservations of keys are
+/// in memory only: the process that opens the file is its only user, so all earlier holders
+/// are gone and their leases count as expired at once.
 ///
-/// If the disk fails or is full, whoever waits gets a transient error, reads go
-/// on if they can, and the file is opened again for what comes next: what was
-/// answered is there, and it goes on once the disk does. Nobody has to start
-/// anything again.
+/// If the disk fails or is full, waiting callers get a transient error, reads go on where
+/// possible, and the file is opened again for the next request. Everything that was
+/// answered is kept, and the store recovers as soon as the disk does, without a restart.
 ///
 /// # Sizing
-/// The file grows with what is kept and does not shrink by itself; expired
-/// operations are deleted by the [recovery](crate::Recovery), or by
-/// [`purge`](super::Purge::purge), and their room is used
-/// again. [`compact`](Self::compact) gives it back. What was written last is read from
-/// memory, on the thread that asks for it: an eighth of 64 MiB, or of
-/// [what you say](Self::open_with_cache). Other reads take place on tokio's threads for
-/// blocking work, from pages in the rest of that memory or from the disk.
+/// The file grows with its contents and does not shrink by itself. The
+/// [recovery](crate::Recovery), or [`purge`](super::Purge::purge), deletes expired
+/// operations, and their space is used again. [`compact`](Self::compact) returns the space
+/// to the file system. An eighth of the memory for pages (64 MiB, or the
+/// [size you set](Self::open_with_cache)) caches the latest writes, which are read on the
+/// calling thread. Other reads take place on tokio's threads for blocking work, from pages
+/// in the rest of that memory or from the disk.
 ///
 /// # Permissions
-/// A new file can be read and written by its owner only (on Unix). The process
-/// needs to write the file, and the folder to make it. Do not put it on a
+/// Only the owner of a new file can read and write it (on Unix). The process needs
+/// permission to write the file, and to create it in its folder. Do not put the file on a
 /// network share: its lock and its syncs have to be real.
 ///
-/// # What to monitor
-/// [`stats`](Self::stats), the room on the disk, and warnings of this crate in
+/// # Monitoring
+/// Watch [`stats`](Self::stats), the space on the disk, and the warnings of this crate in
 /// [`tracing`]: each failure of the file is one.
 ///
 /// The page [`guide::redb`](crate::guide::redb) has the tables, and figures.
 pub type RedbStore<T = RecordedResponse> = EngineStore<RedbEngine, T>;
 
 impl EngineStore<RedbEngine> {
-    /// Opens the file at `path`, or makes it; 64 MiB of memory hold its pages.
+    /// Opens the file at `path`, or creates it; 64 MiB of memory hold its pages.
     ///
-    /// This reads and writes the file before it returns, so in a program that
-    /// runs already it belongs into [`tokio::task::spawn_blocking`]. It takes
-    /// longer after a crash: about a second for a file of 4 GiB.
+    /// This call reads and writes the file before it returns, so in a running program it
+    /// belongs in [`tokio::task::spawn_blocking`]. It takes longer after a crash: about a
+    /// second for a file of 4 GiB.
     ///
     /// # Errors
-    /// See [`RedbError`]. A file that cannot be opened is left as it is.
+    /// See [`RedbError`]. A file that cannot be opened is left unchanged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbError> {
         Self::open_with_cache(path, CACHE)
     }
 }
 
 impl<T> EngineStore<RedbEngine, T> {
-    /// The same, with so many bytes of memory for pages, and for results of any
-    /// type.
+    /// Opens the file with `bytes` of memory for pages, for results of any type.
     ///
     /// # Errors
-    /// Those of [`open`](RedbStore::open).
+    /// The errors of [`open`](RedbStore::open).
     pub fn open_with_cache(path: impl AsRef<Path>, bytes: usize) -> Result<Self, RedbError> {
         let engine = RedbEngine::on(Medium::file(path.as_ref(), bytes)?)?;
         Ok(Self::on(engine, Arc::new(Hub::default())))
     }
 
-    /// Makes the file as small as it can be; false if it was already.
+    /// Makes the file as small as possible; returns false if it was already.
     ///
-    /// Everything waits meanwhile, reads too.
+    /// All requests wait meanwhile, reads included.
     ///
     /// # Errors
-    /// See [`RedbError`]. The operations are whole all the same.
+    /// See [`RedbError`]. The operations stay intact.
     pub async fn compact(&self) -> Result<bool, RedbError> {
         let compacted = self.engine().ask(WriterRequest::Compact).await;
         compacted.unwrap_or(Err(RedbError::Closed))
     }
 
-    /// Closes the file, after all that was asked before. Every handle is refused
-    /// from then on.
+    /// Closes the file after all earlier requests. From then on every handle is refused.
     ///
-    /// Without it the file is closed soon after the last handle is gone, in the
-    /// background.
+    /// Without this call the file is closed in the background, soon after the last handle
+    /// is gone.
     ///
     /// # Errors
     /// See [`RedbError`]. Nothing that was answered is lost.
@@ -137,24 +132,24 @@ impl<T> EngineStore<RedbEngine, T> {
         closed.unwrap_or(Err(RedbError::Closed))
     }
 
-    /// What the store has done since it was opened, and what waits.
+    /// Returns the counts of this store since it was opened, and the length of its queue.
     #[must_use]
     pub fn stats(&self) -> RedbStats {
         self.engine().stats()
     }
 }
 
-/// What a [`RedbStore`] has done since it was opened, and what waits.
+/// The counts of a [`RedbStore`] since it was opened, and the length of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedbStats {
-    /// How often it committed.
+    /// The number of commits.
     pub commits: u64,
-    /// How many changes were in these commits.
+    /// The number of changes in these commits.
     pub changes: u64,
-    /// How often the file failed, and had to be opened again.
+    /// The number of failures after which the file had to be opened again.
     pub failures: u64,
-    /// How many requests wait for the writer, of 1024 at most: more wait until
-    /// there is room.
+    /// The number of requests that wait for the writer, at most 1024: further requests wait
+    /// for room.
     pub queued: usize,
 }

@@ -1,4 +1,4 @@
-//! Which file it is, by its name and by what the name stood for.
+//! A file by its name and its identity.
 
 use std::{
     fs::{self, File, Metadata},
@@ -11,7 +11,7 @@ use crate::store::HealthWarning;
 /// A file that was opened by its name.
 #[derive(Debug, Clone)]
 pub(super) struct NamedFile {
-    /// Absolute: the process may go to another folder.
+    /// The absolute path: the process may change its folder.
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
@@ -24,8 +24,8 @@ impl NamedFile {
         })
     }
 
-    /// Whether the name still stands for that file; where the system does not tell
-    /// files apart, whether there is one.
+    /// Checks whether the name still refers to the same file; on systems without file
+    /// identities, whether the file exists.
     pub(super) fn look(&self) -> io::Result<Option<HealthWarning>> {
         match fs::metadata(&self.path) {
             Ok(found) if identity(&found) == self.identity => Ok(None),

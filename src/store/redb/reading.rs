@@ -1,4 +1,4 @@
-//! What is read without the writer.
+//! Reads without the writer.
 
 use std::ops::Bound::{Excluded, Included};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::store::durable::{Cell, CellReader, ListCells, ListedCell};
 
-/// So many are looked at before others may run.
+/// The number of entries read before other tasks may run.
 const LOOKED_AT: usize = 256;
 
-/// The cell of an operation, without its result if that is not for the reader.
+/// Returns the cell of an operation, without its result if the reader may not have it.
 pub(super) fn cell(
     read: &ReadTransaction,
     id: &[u8],
@@ -48,8 +48,8 @@ fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell,
     })
 }
 
-/// A part of a list, and the number before which to go on, unless that was all. `bytes`
-/// of results were read before.
+/// Returns a part of a list, and the number before which the list continues, unless that
+/// was all. `bytes` of results were read before.
 pub(super) fn list(
     read: &ReadTransaction,
     ask: ListCells<'_>,
@@ -78,7 +78,7 @@ pub(super) fn list(
                     false => None,
                 }
             }
-            // One that is damaged must not keep the others.
+            // A damaged cell must not block the others.
             Some(Err(fault)) => Some(Err(fault.into())),
             None => Some(Err(RedbFault::Row("list without a cell").into())),
         };
@@ -87,7 +87,7 @@ pub(super) fn list(
             Some(Err(_)) | None => None,
         };
         bytes = bytes.saturating_add(result.map_or(0, Bytes::len));
-        // One that is not read says that there are more.
+        // An entry without a cell means that there are more.
         let is_last = cell.is_none();
         page.push(ListedCell {
             number,

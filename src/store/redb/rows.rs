@@ -1,7 +1,7 @@
-//! How cells and keys are written down.
+//! The encoding of cells and keys.
 //!
-//! Numbers are big-endian. A text that may be missing has its length before it.
-//! The first byte says which layout it is, so that a later one can be told.
+//! Numbers are big-endian. An optional text is preceded by its length. The first byte is
+//! the version of the encoding.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,12 +13,12 @@ use crate::{
 
 const LAYOUT: u8 = 1;
 
-/// A moment in milliseconds, from 1 on; before 1970 is none of ours.
+/// Converts a time to milliseconds, from 1 on; no time of ours is before 1970.
 pub(super) fn millis(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(1, whole).max(1)
 }
 
-/// `term` after `at`, which is in milliseconds.
+/// Returns `at` + `term` in milliseconds.
 pub(super) fn after(at: u64, term: Duration) -> u64 {
     at.saturating_add(whole(term))
 }
@@ -27,7 +27,7 @@ fn whole(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A row of the cells.
+/// A row of the table of cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CellRow<'a> {
     pub(super) stamp: Stamp,
@@ -40,7 +40,7 @@ pub(super) struct CellRow<'a> {
     pub(super) head: &'a [u8],
 }
 
-/// What else there is of a cell, in other tables.
+/// The parts of a cell that are in other tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CellParts {
     pub(super) lease: bool,
@@ -101,24 +101,24 @@ impl<'a> CellRow<'a> {
     }
 }
 
-/// A row of the keys.
+/// A row of the table of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyRow<'a> {
     pub(super) owner: Option<&'a [u8]>,
     pub(super) fingerprint: [u8; 32],
-    /// By which token it was settled.
+    /// The token of the reservation that was completed.
     pub(super) token: FencingToken,
-    /// Until when, unless it goes with an operation or stays.
+    /// The expiry; `None` if the key lasts as long as its operation, or for ever.
     pub(super) until: Option<u64>,
     pub(super) bound: RowBinding<'a>,
 }
 
-/// What a key is bound to.
+/// The binding of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowBinding<'a> {
-    /// The operation with this id.
+    /// The id of an operation.
     Operation(&'a [u8]),
-    /// What remains of one.
+    /// The remains of a deleted operation.
     Remains(&'a [u8]),
     /// An early answer.
     Answer(&'a [u8]),
@@ -170,13 +170,13 @@ impl<'a> KeyRow<'a> {
     }
 }
 
-/// A row of the cells, read and written again.
+/// Decodes and encodes a row of the table of cells.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn cell_again(row: &[u8]) -> Option<Vec<u8>> {
     CellRow::decode(row).ok().map(|row| row.encode())
 }
 
-/// A row of the keys, read and written again.
+/// Decodes and encodes a row of the table of keys.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn key_again(row: &[u8]) -> Option<Vec<u8>> {
     KeyRow::decode(row).ok().map(|row| row.encode())
@@ -203,12 +203,12 @@ fn state_of(number: u8) -> Result<State, RedbFault> {
     })
 }
 
-/// None is 0, which no moment is.
+/// Writes `None` as 0, which is not a valid time.
 fn put_moment(out: &mut Vec<u8>, at: Option<u64>) {
     out.extend(at.unwrap_or(0).to_be_bytes());
 }
 
-/// A length that no text has stands for none.
+/// The length that stands for `None`.
 const NO_TEXT: u32 = u32::MAX;
 
 fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
@@ -217,7 +217,7 @@ fn put_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     out.extend(text.unwrap_or_default());
 }
 
-/// What is left of a row.
+/// The unread rest of a row.
 struct RowReader<'a>(&'a [u8]);
 
 impl<'a> RowReader<'a> {

@@ -1,7 +1,7 @@
 //! The tables of the file.
 //!
-//! Ids, names and owners are kept as the bytes of their text: text that a
-//! damaged file holds is an error then, and no panic.
+//! Ids, names and owners are stored as the bytes of their text, so that invalid text in a
+//! damaged file causes an error instead of a panic.
 
 use ::redb::TableDefinition;
 
@@ -9,30 +9,30 @@ type Bytes = &'static [u8];
 
 /// The version of this layout, and the next operation's number.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// In [`META`]: which layout this is.
+/// In [`META`]: the version of the layout.
 pub(super) const FORMAT: &str = "format";
-/// In [`META`]: a number above those of all operations so far.
+/// In [`META`]: a number above the numbers of all operations so far.
 pub(super) const NEXT_NUMBER: &str = "next_number";
 
-/// The newest layout this release knows, which is what it writes.
+/// The newest layout that this release knows, and the one that it writes.
 pub(super) const KNOWN_FORMAT: u64 = 2;
 
 /// By operation: a [`CellRow`](super::rows::CellRow).
 pub(super) const CELLS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("cells");
-/// By operation: its result. Beside the cells, so that those stay small.
+/// By operation: its result. Results are separate to keep the cells small.
 pub(super) const RESULTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("results");
-/// By live operation: what is kept for running it again.
+/// By live operation: the data for a rerun.
 pub(super) const REQUESTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("requests");
 /// By [scoped name](crate::store::IdempotencyKey::scoped_name): a [`KeyRow`](super::rows::KeyRow).
 pub(super) const KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("scoped_keys");
-/// The same by the bare name, until format 2.
+/// The keys by bare name, until format 2.
 pub(super) const BARE_KEYS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("keys");
-/// By when it expires, in milliseconds, and number: an operation that ended.
+/// By expiry in milliseconds, and number: an operation that ended.
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("expiry");
-/// When keys expire that no operation goes with.
+/// By expiry in milliseconds, and scoped name: a key without an operation.
 pub(super) const KEY_EXPIRY: TableDefinition<'_, (u64, Bytes), ()> =
     TableDefinition::new("key_expiry");
-/// By number: a live operation that somebody holds, or held.
+/// By number: a live operation with a present or former holder.
 pub(super) const LEASED: TableDefinition<'_, u64, Bytes> = TableDefinition::new("leased");
 /// By owner and number: an operation.
 pub(super) const LISTED: TableDefinition<'_, (Option<Bytes>, u64), Bytes> =

@@ -1,4 +1,4 @@
-//! On a disk that fails as it is told.
+//! Tests on a disk that fails on demand.
 
 mod damaged;
 mod disk;
@@ -27,7 +27,7 @@ type Seen = Arc<Record<RecordedResponse>>;
 
 const TERM: Duration = Duration::from_secs(60);
 
-/// Too small to hold anything back from the disk.
+/// Too small to delay any write to the disk.
 const NO_CACHE: usize = 0;
 
 fn open(disk: &Disk, cache: usize) -> RedbStore {
@@ -62,7 +62,7 @@ fn held(id: &OperationId, token: FencingToken) -> LeaseHandle {
     LeaseHandle { id, token }
 }
 
-/// Tries for as long as that can help; says how often it did not.
+/// Retries for as long as a retry can help; returns the number of failures.
 async fn persist<A>(mut attempt: impl AsyncFnMut() -> Result<A, StoreError>) -> (A, usize) {
     let mut failures = 0;
     loop {
@@ -77,7 +77,7 @@ async fn persist<A>(mut attempt: impl AsyncFnMut() -> Result<A, StoreError>) -> 
     }
 }
 
-/// The record of what was created now or by an earlier try.
+/// Returns the record that this create or an earlier attempt made.
 fn created(created: Created<RecordedResponse>) -> Seen {
     match created {
         Created::New(record) | Created::Existing(record) => record,

@@ -1,8 +1,8 @@
-//! The one thread that writes.
+//! The thread that writes.
 //!
-//! Whatever arrived while the last commit ran is the next batch: one
-//! transaction, one commit, and then everybody is answered. Leases live in the
-//! memory of this thread, so they are asked for here as well, after the commit.
+//! The changes that arrive during a commit form the next batch: one transaction, one
+//! commit, then all answers. Leases are in the memory of this thread, so it also answers
+//! requests about leases, after the commit.
 
 use std::{
     collections::HashMap,
@@ -32,42 +32,42 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// So many may wait to be written; the next ones wait to wait.
+/// The capacity of the queue; further callers wait for room.
 const QUEUE: usize = 1024;
 
-/// A batch is not made larger than this, in number and in bytes.
+/// The maximum size of a batch, in changes and in bytes.
 const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// What the writer is asked.
+/// A request to the writer.
 pub(super) enum WriterRequest {
     Change(Box<dyn Job>),
     Lease(LeaseRequest),
-    /// To make the file smaller.
+    /// Compacts the file.
     Compact(oneshot::Sender<Result<bool, RedbError>>),
-    /// To open the database again if it has failed.
+    /// Opens the database again if it has failed.
     Check(oneshot::Sender<()>),
-    /// To close the file.
+    /// Closes the file.
     Close(oneshot::Sender<Result<(), RedbError>>),
 }
 
-/// A change that can be made, and made again if it was undone.
+/// A change that can be repeated after it was undone.
 pub(super) trait Transaction: Send + 'static {
     type Answer: Send;
 
     fn apply(&self, desk: &mut Desk<'_>) -> Result<Self::Answer, RedbFault>;
 
-    /// About how many bytes it writes.
+    /// Returns roughly how many bytes the change writes.
     fn weight(&self) -> usize {
         0
     }
 }
 
-/// A change with whoever waits for it.
+/// A change and its waiting caller.
 pub(super) trait Job: Send {
     fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), RedbFault>;
     fn weight(&self) -> usize;
-    /// Tells that it is durable.
+    /// Reports that the change is durable.
     fn done(self: Box<Self>);
     fn failed(self: Box<Self>, error: StoreError);
 }
@@ -102,7 +102,7 @@ impl<C: Transaction> Job for WaitingJob<C> {
     }
 
     fn done(self: Box<Self>) {
-        // Whoever waited may have gone.
+        // The caller may be gone.
         if let Some(answer) = self.answer {
             let _ = self.waiting.send(Ok(answer));
         }
@@ -113,13 +113,12 @@ impl<C: Transaction> Job for WaitingJob<C> {
     }
 }
 
-/// Opens what is on `medium`, and starts the thread that writes to it. The
-/// thread ends after the last sender was dropped, once it has done all that was
-/// asked.
+/// Opens the database on `medium`, and starts the thread that writes to it. The thread ends
+/// after the last sender was dropped, once it has served all requests.
 pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let mut memory = VolatileState::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
-        // Nobody else can have it open: whoever held anything before is gone.
+        // No other process can have the file open, so all earlier holders are gone.
         Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
@@ -146,7 +145,7 @@ pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     })
 }
 
-/// What others have of the writer.
+/// Shared access to the writer.
 pub(super) struct Started {
     pub(super) slot: DatabaseSlot,
     pub(super) asks: Sender<WriterRequest>,
@@ -154,7 +153,7 @@ pub(super) struct Started {
     pub(super) hot: Arc<CellCache>,
 }
 
-/// What the writer has done.
+/// The counts of the writer.
 #[derive(Debug, Default)]
 pub(super) struct WriterCounters {
     pub(super) commits: AtomicU64,
@@ -162,8 +161,7 @@ pub(super) struct WriterCounters {
     pub(super) failures: AtomicU64,
 }
 
-/// Brings memory and file together. Leases that memory knows nothing of are over by
-/// `until`.
+/// Reconciles memory with the file. Leases that are not in memory end at `until`.
 fn adopt(
     memory: &mut VolatileState,
     opened: Opened,
@@ -252,7 +250,7 @@ impl Writer {
     fn write(&mut self, mut batch: Batch) {
         let mut written = self.attempt(&mut batch);
         if matches!(&written, Err(fault) if fault.is_of_before()) {
-            // A read met it first. Nothing was written yet.
+            // A read met the earlier error first. Nothing was written yet.
             self.reopen(&RedbFault::from(::redb::StorageError::PreviousIo).into());
             written = self.attempt(&mut batch);
         }
@@ -266,7 +264,7 @@ impl Writer {
             Err(fault) => fault,
         };
         if !fault.is_of_the_disk() && batch.len() > 1 {
-            // One of them cannot be made; the others can do without it.
+            // One of the changes fails; the others succeed without it.
             for job in batch {
                 self.write(vec![job]);
             }
@@ -282,8 +280,9 @@ impl Writer {
         }
     }
 
-    /// One transaction. After an error nothing of it is in memory, and nothing
-    /// in the file unless it was the commit that failed: then nobody knows.
+    /// Tries a batch as one transaction. After an error, memory has none of the changes,
+    /// and neither has the file, unless the commit itself failed: then its outcome is
+    /// unknown.
     fn attempt(&mut self, batch: &mut Batch) -> Result<u64, RedbFault> {
         let access = self.slot.blocking_read();
         let Access::Open(database) = &*access else {
@@ -316,11 +315,11 @@ impl Writer {
         tracing::warn!(error = %StoreError::from(fault.clone()).chain(), "the operations' file failed");
         let mut access = self.slot.blocking_write();
         let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
-        // As it goes it would write down how things are, which it does not know.
+        // Otherwise the dropped database would write its state, which may be wrong.
         self.medium.cut_off();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
-        // Those whose commit failed and happened all the same get a full term:
-        // their holders are alive and will ask again.
+        // Operations whose commit failed and took effect all the same get a full term:
+        // their holders are alive and will retry.
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
                 let over = until(Instant::now(), self.memory.longest);
@@ -350,13 +349,13 @@ impl Writer {
     }
 
     fn close(&mut self) -> Result<(), RedbError> {
-        // The database writes down what makes the next opening quick.
+        // Dropping the database writes the data that makes the next opening quick.
         *self.slot.blocking_write() = Access::Closed;
         Ok(self.medium.close()?)
     }
 }
 
-/// Answers how many of them changed anything.
+/// Applies a batch; returns the number of effective changes.
 fn write(
     database: &Database,
     memory: &mut VolatileState,
@@ -375,7 +374,8 @@ fn write(
         write.abort()?;
         return Ok(0);
     }
-    // A reader that has seen the next state in the file sees no earlier one in memory.
+    // A reader that has seen the next state in the file must not see an earlier state in
+    // memory.
     hot.forget(&touched);
     finish(write)?;
     hot.keep(touched);

@@ -1,4 +1,4 @@
-//! What the server answers.
+//! The answers of the server.
 
 use ::redis::Value;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ fn corrupt<T>(what: &'static str) -> Read<T> {
     Err(StoreError::refused(RedisFault::Corrupt(what)))
 }
 
-/// Values of one answer, one after the other.
+/// The values of one answer, in order.
 struct Values(std::vec::IntoIter<Value>);
 
 impl Values {
@@ -68,7 +68,7 @@ impl Values {
     }
 }
 
-/// A record and a result, if there is one.
+/// Reads a record, and a result if there is one.
 pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
     let mut values = Values::of(value)?;
     let head = values.optional()?;
@@ -76,7 +76,7 @@ pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
     Ok(head.map(|head| Cell { head, result }))
 }
 
-/// 1, or what the key stands for, or the cell of that id.
+/// Reads 1, or the present meaning of the key, or the cell of that id.
 pub(super) fn inserted(value: Value) -> Read<Inserted> {
     match value {
         Value::Int(1) => Ok(Inserted::Done),
@@ -89,7 +89,7 @@ pub(super) fn inserted(value: Value) -> Read<Inserted> {
     }
 }
 
-/// 1, or what the key stands for.
+/// Reads 1, or the present meaning of the key.
 pub(super) fn reserved(value: Value) -> Read<Option<KeyCell>> {
     match value {
         Value::Int(1) => Ok(None),
@@ -117,7 +117,7 @@ fn key_cell(value: Value) -> Read<KeyCell> {
     })
 }
 
-/// 1, 0 if it is gone, or the cell that is there.
+/// Reads 1, 0 if the cell is gone, or the present cell.
 pub(super) fn replaced(value: Value) -> Read<Replaced> {
     match value {
         Value::Int(1) => Ok(Replaced::Done),
@@ -145,7 +145,7 @@ pub(super) fn abandoned(value: Value) -> Read<Vec<LapsedCell>> {
     Ok(found)
 }
 
-/// Which of those that were asked for are not held.
+/// Reads the indexes of the requested leases that are not held.
 pub(super) fn lost(value: Value) -> Read<Vec<usize>> {
     let Value::Array(values) = value else {
         return corrupt("an answer");
@@ -157,7 +157,7 @@ pub(super) fn lost(value: Value) -> Read<Vec<usize>> {
     values.into_iter().map(index).collect()
 }
 
-/// Some of a list, and the number to go on before.
+/// Reads a part of a list, and the number before which the list continues.
 pub(super) fn listed(value: Value) -> Read<(Vec<ListedCell>, Option<u64>)> {
     let mut values = Values::of(value)?;
     let next = values.number()?;

@@ -1,4 +1,4 @@
-//! What scripts are called with.
+//! The arguments of scripts.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +9,8 @@ use crate::{
     store::{FencingToken, IdempotencyKey, durable::Stamp},
 };
 
-/// How much later than a node would the server removes what has expired: their
-/// clocks may differ by that.
+/// How much later than a node would the server removes expired data: their clocks may
+/// differ by that.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// The entry of a key.
@@ -21,7 +21,7 @@ pub(super) struct KeyArguments<'a> {
 }
 
 impl KeyArguments<'_> {
-    /// How many values it has.
+    /// Returns the number of values of the entry.
     pub(super) fn len(&self) -> usize {
         let options = [self.data.is_some(), self.token.is_some()];
         4 + 2 * options.into_iter().filter(|is_there| *is_there).count()
@@ -50,7 +50,7 @@ pub(super) fn push_cell(call: &mut Cmd, stamp: Stamp, state: State, head: &[u8])
     call.arg("h").arg(head);
 }
 
-/// States with a comma around each; all of them are the empty argument.
+/// Returns the states with a comma around each; all states are the empty argument.
 pub(super) fn words(states: StateSet) -> String {
     let words = states.iter().map(|state| format!("{state},"));
     match states.is_all() {
@@ -59,7 +59,7 @@ pub(super) fn words(states: StateSet) -> String {
     }
 }
 
-/// Nothing is the empty argument.
+/// Adds a value; `None` is the empty argument.
 pub(super) fn optional(call: &mut Cmd, value: Option<u64>) {
     match value {
         Some(value) => call.arg(value),
@@ -67,21 +67,21 @@ pub(super) fn optional(call: &mut Cmd, value: Option<u64>) {
     };
 }
 
-/// Far enough in the future, and a number that Lua and Redis both count with.
+/// A time that is far enough in the future, and exact in Lua and Redis.
 const FOREVER: u64 = 1 << 52;
 
-/// A moment in milliseconds since 1970.
+/// Returns a time in milliseconds since 1970.
 pub(super) fn moment(at: SystemTime) -> u64 {
     let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(age.as_millis()).map_or(FOREVER, |at| at.min(FOREVER))
 }
 
-/// When the server removes what expires at this moment.
+/// Returns when the server removes data that expires at this time.
 pub(super) fn removal(at: SystemTime) -> u64 {
     moment(at) + millis(GRACE)
 }
 
-/// A term in milliseconds, rounded up.
+/// Returns a term in milliseconds, rounded up.
 pub(super) fn millis(term: Duration) -> u64 {
     let millis = term.as_nanos().div_ceil(1_000_000);
     u64::try_from(millis).map_or(FOREVER, |term| term.min(FOREVER))
@@ -98,8 +98,8 @@ mod tests {
         assert_eq!(millis(Duration::MAX), FOREVER);
         assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), 0);
         assert_eq!(moment(UNIX_EPOCH + Duration::from_micros(1999)), 1);
-        // Lua's numbers are exact up to there: a term from a moment of this
-        // century on.
+        // Lua's numbers are exact up to 2^53: enough for a term from a time of this century
+        // on.
         const { assert!(FOREVER + 4_000_000_000_000 < 1 << 53) };
     }
 }

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::store::durable::Hub;
 
-/// Connects a [`RedisStore`] in other ways than usual.
+/// Connects a [`RedisStore`] with settings other than the defaults.
 ///
 /// ```no_run
 /// # async fn connect() -> Result<(), tower_operations::store::RedisError> {
@@ -29,7 +29,8 @@ pub struct RedisBuilder {
 }
 
 impl RedisBuilder {
-    /// For the server at this URL: `redis://[user][:password@]host[:port][/database]`.
+    /// Creates a builder for the server at this URL:
+    /// `redis://[user][:password@]host[:port][/database]`.
     #[must_use]
     pub fn new(url: &str) -> Self {
         Self {
@@ -40,8 +41,8 @@ impl RedisBuilder {
         }
     }
 
-    /// What all names in the server begin with, before a `/`; `operations` by
-    /// default. It consists of 1 to 64 letters, digits, `-`, `_`, `.` and `:`.
+    /// Sets the prefix of all names in the server, which is followed by a `/`; `operations`
+    /// by default. The prefix consists of 1 to 64 letters, digits, `-`, `_`, `.` and `:`.
     #[must_use]
     pub fn prefix(self, prefix: &str) -> Self {
         Self {
@@ -50,16 +51,16 @@ impl RedisBuilder {
         }
     }
 
-    /// How long the server may take for an answer, connecting included, before
-    /// it counts as away; 5 seconds by default.
+    /// Sets how long the server may take for an answer, connecting included, before it
+    /// counts as away; 5 seconds by default.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Takes for good what the server does not tell: its version, whether it is
-    /// a replica, and its `maxmemory-policy`. For managed servers that forbid
-    /// `INFO` and `CONFIG`.
+    /// Assumes the best of everything that the server does not report: its version, whether
+    /// it is a replica, and its `maxmemory-policy`. For managed servers that forbid `INFO`
+    /// and `CONFIG`.
     #[must_use]
     pub fn trust_server(self) -> Self {
         Self {
@@ -68,11 +69,10 @@ impl RedisBuilder {
         }
     }
 
-    /// Connects, and looks whether the server can be trusted with operations.
+    /// Connects, and checks whether the server can be trusted with operations.
     ///
     /// # Errors
-    /// If the server cannot be reached, or must not be trusted: see
-    /// [`RedisError`].
+    /// If the server cannot be reached, or must not be trusted: see [`RedisError`].
     pub async fn connect<T>(self) -> Result<RedisStore<T>, RedisError> {
         let names = RedisNames::new(&self.prefix)?;
         let connections = RedisConnections::new(&self.url, self.patience)?;
@@ -85,7 +85,7 @@ impl RedisBuilder {
 
 impl std::fmt::Debug for RedisBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL may have a password in it.
+        // The URL may contain a password.
         f.debug_struct("RedisBuilder")
             .field("prefix", &self.prefix)
             .field("patience", &self.patience)

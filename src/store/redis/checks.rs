@@ -1,15 +1,14 @@
-//! Looking at a server before it is trusted with operations.
+//! The check of a server before it is trusted with operations.
 
 use ::redis::{FromRedisValue, Pipeline, Value, cmd};
 
 use super::{RedisError, connection::Connection, names::RedisNames, scripts};
 use crate::store::{Health, HealthWarning, StoreError};
 
-/// The format of what this release writes. It reads those before, and makes them this.
+/// The format that this release writes. Older formats are read and migrated.
 const FORMAT: &str = "2";
 
-/// Refuses a server that could lose what it has acknowledged, and a format that
-/// is not known.
+/// Refuses a server that could lose acknowledged data, and an unknown format.
 pub(super) async fn check(
     connection: &Connection,
     names: &RedisNames,
@@ -21,13 +20,13 @@ pub(super) async fn check(
     check_format(connection, names).await
 }
 
-/// The same look at a server that is in use.
+/// Checks a server in use.
 pub(super) async fn health(connection: &Connection, trusted: bool) -> Result<Health, StoreError> {
     let told = ServerSettings::by(connection, trusted).await;
     Ok(told.map_err(StoreError::unavailable)?.health())
 }
 
-/// What the server tells of itself.
+/// The settings that the server reports.
 struct ServerSettings {
     info: String,
     trusted: bool,
@@ -47,7 +46,7 @@ impl ServerSettings {
         Ok(told)
     }
 
-    /// A line of `INFO`.
+    /// Returns a field of `INFO`.
     fn field(&self, name: &str) -> Option<&str> {
         self.info.lines().find_map(|line| {
             let (field, value) = line.split_once(':')?;
@@ -55,7 +54,7 @@ impl ServerSettings {
         })
     }
 
-    /// The same, which has to be known.
+    /// Returns a field of `INFO` that the store has to know.
     fn needed(&self, name: &'static str) -> Result<Option<&str>, RedisError> {
         match self.field(name) {
             None if !self.trusted => Err(RedisError::Untold { what: name }),
@@ -63,7 +62,7 @@ impl ServerSettings {
         }
     }
 
-    /// `INFO` has it, but for some managed servers.
+    /// Reads the policy from `CONFIG` where a managed server omits it from `INFO`.
     async fn read_policy(&mut self, connection: &Connection) -> Result<(), RedisError> {
         if self.field("maxmemory_policy").is_some() {
             return Ok(());
@@ -73,7 +72,7 @@ impl ServerSettings {
         let policy = match connection.send(&get).await {
             Ok(pair) => Vec::<String>::from_redis_value(pair).ok(),
             Err(failure) => match failure.into() {
-                // Forbidden, or unknown.
+                // `CONFIG` is forbidden, or unknown.
                 RedisError::Refused(_) => None,
                 error => return Err(error),
             },
@@ -84,7 +83,7 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// What keeps it from being as durable as it can be.
+    /// Returns the settings that make the server less durable than it can be.
     fn health(&self) -> Health {
         let setting = |name: &str, value: &str| HealthWarning::Setting {
             name: name.into(),
@@ -140,7 +139,7 @@ fn is_new_enough(version: &str) -> bool {
     (part(), part()) >= (6, 2)
 }
 
-/// So that even the first call of each script is one round trip.
+/// Loads all scripts, so that even the first call of each is one round trip.
 async fn load(connection: &Connection) -> Result<(), RedisError> {
     let mut loads = Pipeline::new();
     for code in scripts::all() {
@@ -150,7 +149,8 @@ async fn load(connection: &Connection) -> Result<(), RedisError> {
     Ok(())
 }
 
-/// Says which format is written here, and reads which one is.
+/// Writes the format if there is none or an older one; returns an error if the format is
+/// newer.
 async fn check_format(connection: &Connection, names: &RedisNames) -> Result<(), RedisError> {
     let mut call = cmd("EVALSHA");
     call.arg(scripts::FORMAT.get_hash())

@@ -1,4 +1,4 @@
-//! The connections of a node, made anew when they break.
+//! The connections of a node, which are replaced when they break.
 
 use std::{
     fmt,
@@ -24,21 +24,21 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// What the server takes as one value, unless it is told otherwise.
+/// The largest value that a server accepts by default, in bytes.
 const LARGEST: usize = 512 << 20;
 
-/// How many connections there are for commands. The server takes some 16 KiB at
-/// once from each, and writes to its disk between two rounds.
+/// The number of connections for commands. The server takes some 16 KiB at once from each,
+/// and writes to its disk between two rounds.
 const CONNECTIONS: usize = 4;
 
-/// Connections that take turns.
+/// Connections used in turn.
 pub(super) struct RedisConnections {
     all: [Arc<Connection>; CONNECTIONS],
     turn: AtomicUsize,
 }
 
 impl RedisConnections {
-    /// Nothing is sent yet.
+    /// Creates the connections; sends nothing yet.
     pub(super) fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
         let first = Connection::new(url, patience)?;
         let another = || Connection::to(&first.client, patience).map(Arc::new);
@@ -54,9 +54,9 @@ impl RedisConnections {
         &self.all[0]
     }
 
-    /// Asks what may be asked twice, in one round trip: a connection may have been
-    /// closed since it was used last, for being idle. The calls are of `script`, if
-    /// they are of any.
+    /// Sends commands that may be repeated, in one round trip. The retry covers a
+    /// connection that the server closed for being idle. `script` is the script of the
+    /// calls, if they call one.
     pub(super) async fn ask_twice(
         &self,
         script: Option<&Script>,
@@ -69,7 +69,7 @@ impl RedisConnections {
         }
     }
 
-    /// The one whose turn it is.
+    /// Returns the next connection.
     pub(super) fn next(&self) -> &Connection {
         &self.all[self.turn.fetch_add(1, Relaxed) % CONNECTIONS]
     }
@@ -79,17 +79,17 @@ fn url_error(error: ::redis::RedisError) -> RedisError {
     RedisError::Url(error.into())
 }
 
-/// One of them.
+/// One connection.
 pub(super) struct Connection {
     client: Client,
-    /// How long an answer may take, connecting included.
+    /// The time-out of an answer, connecting included.
     patience: Duration,
     current: Mutex<CurrentConnection>,
 }
 
 struct CurrentConnection {
     manager: ConnectionManager,
-    /// How many there were before it.
+    /// The number of earlier connections.
     number: u64,
 }
 
@@ -97,7 +97,7 @@ impl Connection {
     fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
         let open = || -> RedisResult<Self> {
             let info: ConnectionInfo = url.into_connection_info()?;
-            // Commands are small and many: none is to wait for the next.
+            // Commands are small and many: none may wait for the next.
             let tcp = TcpSettings::default().set_nodelay(true);
             Self::to(&Client::open(info.set_tcp_settings(tcp))?, patience)
         };
@@ -121,20 +121,20 @@ impl Connection {
         self.patience
     }
 
-    /// One round trip.
+    /// Sends a command in one round trip.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, AnswerError> {
         fits(command)?;
         self.ask(async |mut manager| command.query_async(&mut manager).await)
             .await
     }
 
-    /// One round trip for all of these.
+    /// Sends all commands in one round trip.
     pub(super) async fn send_all(&self, commands: &Pipeline) -> Result<Vec<Value>, AnswerError> {
         self.ask(async |mut manager| commands.query_async(&mut manager).await)
             .await
     }
 
-    /// Runs a script: one round trip, unless the server has forgotten it.
+    /// Runs a script in one round trip, unless the server no longer has the script.
     pub(super) async fn run(&self, script: &Script, call: &Cmd) -> Result<Value, AnswerError> {
         match self.send(call).await {
             Err(failure) if failure.is_of(ServerErrorKind::NoScript) => {
@@ -145,7 +145,7 @@ impl Connection {
         }
     }
 
-    /// The same with calls that may be made any number of times again.
+    /// Runs calls that may be repeated any number of times.
     async fn run_all(
         &self,
         script: Option<&Script>,
@@ -176,14 +176,15 @@ impl Connection {
         };
         match timeout(self.patience, send(manager)).await {
             Ok(Err(error)) if !is_of_the_server(&error) && !error.is_io_error() => {
-                // It would say so for ever: it connects anew only after an error of
-                // the network.
+                // The manager connects again only after a network error, so this error
+                // would last for ever.
                 self.give_up(number)?;
                 Err(AnswerError::Server(error))
             }
             Ok(answer) => answer.map_err(AnswerError::Server),
             Err(_) => {
-                // It may be half dead, and nobody would tell for a long time.
+                // The connection may be half dead, which nobody would report for a long
+                // time.
                 self.give_up(number)?;
                 Err(AnswerError::Own(RedisFault::Late(self.patience)))
             }
@@ -209,7 +210,7 @@ impl Connection {
 
 impl fmt::Debug for RedisConnections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows a password.
+        // The client contains a password.
         let address = self.first().client.get_connection_info().addr();
         f.debug_tuple("Connections")
             .field(&format_args!("{address}"))
@@ -217,18 +218,18 @@ impl fmt::Debug for RedisConnections {
     }
 }
 
-/// Whether it is an answer to a command, on a connection that is well.
+/// Returns whether the error is an answer to a command, on a healthy connection.
 fn is_of_the_server(error: &::redis::RedisError) -> bool {
     use ErrorKind::{Extension, Server, UnexpectedReturnType};
     matches!(error.kind(), Server(_) | Extension | UnexpectedReturnType)
 }
 
-/// Connects with the first command. While the server is away, each command tries
-/// a few times, and fails soon.
+/// Creates a manager that connects with the first command. While the server is away, each
+/// command is retried a few times and fails soon.
 fn manager(client: &Client, patience: Duration) -> RedisResult<ConnectionManager> {
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(patience / 2))
-        .set_response_timeout(None) // both are bounded together
+        .set_response_timeout(None) // `patience` bounds both together
         .set_number_of_retries(2)
         .set_min_delay(Duration::from_millis(20))
         .set_max_delay(Duration::from_millis(200))
@@ -236,8 +237,8 @@ fn manager(client: &Client, patience: Duration) -> RedisResult<ConnectionManager
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
-/// The server ends the connection, and all that is under way on it, over a value
-/// that is too large.
+/// Refuses a value that is too large: the server would close the connection, with
+/// everything in flight on it.
 fn fits(command: &Cmd) -> Result<(), AnswerError> {
     let sizes = command.args_iter().map(|arg| match arg {
         Arg::Simple(bytes) => bytes.len(),

@@ -1,4 +1,4 @@
-//! The engine: each method is one script, so each is one atomic act.
+//! The engine: each method is one script, so each is atomic.
 
 use std::{
     fmt,
@@ -33,21 +33,21 @@ use crate::{
     },
 };
 
-/// The most leases that are renewed, cells that are looked at and cells that are
-/// purged at once: nobody else is served meanwhile.
+/// The maximum numbers of leases renewed, cells listed and cells purged in one script call:
+/// the server serves no other client meanwhile.
 const RENEWED: usize = 500;
 const LOOKED_AT: usize = 256;
 const PURGED: usize = 100;
 
-/// The most cells that are handed out for being taken over.
+/// The maximum number of cells that are returned for reclaiming.
 const ABANDONED: usize = 1000;
 
-/// What keeps the operations of a [`RedisStore`](super::RedisStore).
+/// The engine of a [`RedisStore`](super::RedisStore).
 pub struct RedisEngine {
     connections: RedisConnections,
     names: RedisNames,
     notices: RedisNotices,
-    /// Whether what the server does not tell is taken for good.
+    /// Whether settings that the server does not report are assumed to be right.
     trusted: bool,
 }
 
@@ -67,7 +67,7 @@ impl RedisEngine {
         })
     }
 
-    /// A call of `script` with these names, and the prefix as its first argument.
+    /// Returns a call of `script` with these names, and the prefix as its first argument.
     fn call(&self, script: &Script, keys: &[&str]) -> Cmd {
         let mut call = cmd("EVALSHA");
         call.arg(script.get_hash()).arg(keys.len()).arg(keys);
@@ -75,7 +75,7 @@ impl RedisEngine {
         call
     }
 
-    /// A call of a script that changes nothing but what is tidied up by the way.
+    /// Calls a script that changes nothing except for cleaning up.
     async fn look(&self, script: &Script, call: Cmd) -> StoreResult<Value> {
         let mut calls = Pipeline::new();
         calls.add_command(call);
@@ -83,8 +83,8 @@ impl RedisEngine {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// Lets leases last for `term` from now on, or ends them without one; answers which
-    /// are not held.
+    /// Renews leases for `term` from now on, or ends them if there is no term; returns the
+    /// leases that are not held.
     async fn extend(
         &self,
         held: &[LeaseHandle],
@@ -125,7 +125,7 @@ impl fmt::Debug for RedisEngine {
 
 impl Engine for RedisEngine {
     const READ_AGAIN: Option<Duration> = Some(Duration::from_secs(5));
-    /// The server removes it, and traces of it leave as others end.
+    /// The server removes expired cells; their traces are removed as other operations end.
     const KEEPS_EXPIRED: bool = false;
 
     async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
@@ -135,8 +135,8 @@ impl Engine for RedisEngine {
             return answers::cell(self.look(&scripts::READ, call).await?);
         }
         let mut both = Pipeline::new();
-        // A write that changes nothing: a server that was made a replica refuses
-        // it, so nobody reads there what is out of date.
+        // A write that changes nothing: a server that has become a replica refuses it, so
+        // no node reads stale data there.
         both.cmd("PERSIST").arg(self.names.prefix()).ignore();
         both.cmd("HMGET").arg(self.names.cell(id)).arg(&["h", "r"]);
         let mut answers = self.connections.ask_twice(None, &both).await?;
@@ -382,7 +382,7 @@ impl Engine for RedisEngine {
     }
 }
 
-/// What finds no room.
+/// Converts the error of a call that adds data.
 fn full(failure: AnswerError) -> StoreError {
     match failure.is_full() {
         true => StoreError::Full,

@@ -1,4 +1,4 @@
-//! Why a server cannot be used, and what its errors mean.
+//! The reasons why a server cannot be used, and the meaning of its errors.
 
 use std::time::Duration;
 
@@ -6,56 +6,56 @@ use tower::BoxError;
 
 use crate::store::StoreError;
 
-/// Why a Redis or Valkey server cannot keep operations.
+/// The reason why a Redis or Valkey server cannot keep operations.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisError {
-    /// The URL is none, or needs what this build does not have, as TLS.
+    /// The URL is invalid, or needs a feature that this build lacks, such as TLS.
     #[error("the URL of the Redis server cannot be used: {0}")]
     Url(#[source] BoxError),
     /// The prefix is not 1 to 64 characters of letters, digits, `-`, `_`, `.`
     /// and `:`.
     #[error("a prefix consists of 1 to 64 letters, digits, '-', '_', '.' and ':'")]
     Prefix,
-    /// The server cannot be reached, or is still starting. Trying again can help.
+    /// The server cannot be reached, or is still starting. Retrying can help.
     #[error("the Redis server cannot be reached: {0}")]
     Unavailable(#[source] BoxError),
-    /// The server refused what the store has to ask of it.
+    /// The server refused a command that the store needs.
     #[error("the Redis server refused: {0}")]
     Refused(#[source] BoxError),
-    /// Its version is below 6.2.
+    /// The version of the server is below 6.2.
     #[error("Redis 6.2 or Valkey is needed, not version {version}")]
     TooOld {
-        /// Its version.
+        /// The version of the server.
         version: Box<str>,
     },
-    /// It may throw away keys that it has acknowledged.
+    /// The server may evict keys that it has acknowledged.
     #[error("`maxmemory-policy` has to be `noeviction`, not `{policy}`")]
     Evicts {
-        /// Its `maxmemory-policy`.
+        /// The `maxmemory-policy` of the server.
         policy: Box<str>,
     },
-    /// It is the replica of another server.
+    /// The server is the replica of another server.
     #[error("this Redis server is a replica")]
     Replica,
-    /// It is a node of a cluster.
+    /// The server is a node of a cluster.
     #[error("this Redis server is a node of a cluster, which is not supported")]
     Cluster,
-    /// It does not tell what has to be known of it.
+    /// The server does not report a setting that the store has to know.
     #[error("the Redis server does not tell its `{what}`")]
     Untold {
-        /// What it does not tell.
+        /// The missing setting.
         what: &'static str,
     },
-    /// What is there was written by a later release.
+    /// The data was written by a later release.
     #[error("the operations are stored in the unknown format `{format}`")]
     Format {
-        /// The format.
+        /// The format of the data.
         format: Box<str>,
     },
 }
 
-/// What no server says.
+/// A failure that the store detects itself.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedisFault {
     #[error("no answer within {0:?}")]
@@ -66,7 +66,7 @@ pub(super) enum RedisFault {
     TooLarge(usize),
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum AnswerError {
     Server(::redis::RedisError),
@@ -76,7 +76,8 @@ pub(super) enum AnswerError {
 impl From<AnswerError> for RedisError {
     fn from(failure: AnswerError) -> Self {
         match failure {
-            // Whoever connects is told; later it may be a change of passwords.
+            // A denial is final while connecting; later a change of passwords may explain
+            // it.
             AnswerError::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
             other => other.into_store_error(),
         }
@@ -94,10 +95,11 @@ impl From<StoreError> for RedisError {
     }
 }
 
-/// The first words of errors that would come again.
+/// The first words of errors that a retry would meet again.
 const REFUSALS: [&str; 5] = ["WRONGTYPE", "CROSSSLOT", "MOVED", "ASK", "ERR"];
 
-/// What Redis 6 says within the error of a script, behind `ERR`.
+/// The beginnings of transient errors, which Redis 6 puts behind `ERR` in the error of a
+/// script.
 const PASSING: [&str; 9] = [
     "OOM command not allowed",
     "READONLY ",
@@ -111,7 +113,7 @@ const PASSING: [&str; 9] = [
 ];
 
 impl AnswerError {
-    /// Whether there is no room for more.
+    /// Returns whether the server has no room.
     pub(super) fn is_full(&self) -> bool {
         let Self::Server(error) = self else {
             return false;
@@ -119,12 +121,12 @@ impl AnswerError {
         said(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
     }
 
-    /// Whether the connection broke.
+    /// Returns whether the connection broke.
     pub(super) fn is_cut(&self) -> bool {
         matches!(self, Self::Server(error) if error.is_connection_dropped())
     }
 
-    /// Says whether trying again can help.
+    /// Converts the error, and decides whether a retry can help.
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
             Self::Server(error) if is_refusal(&error) => StoreError::refused(error),
@@ -147,16 +149,16 @@ fn is_refusal(error: &::redis::RedisError) -> bool {
     }
 }
 
-/// The first words of errors that say who may not do what.
+/// The first words of errors about missing rights.
 const DENIALS: [&str; 3] = ["NOPERM", "NOAUTH", "WRONGPASS"];
 
-/// Whether this user may not do that, as far as the server knows by now.
+/// Returns whether the user lacks a right, as far as the server knows at the moment.
 fn is_denied(error: &::redis::RedisError) -> bool {
     error.kind() == ::redis::ErrorKind::AuthenticationFailed
         || said(error).is_some_and(|(code, _)| DENIALS.contains(&code.as_str()))
 }
 
-/// What the server said: its code and its text.
+/// Returns the code and the text of the server's error.
 fn said(error: &::redis::RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, first) = errors.first()?;

@@ -1,9 +1,9 @@
 //! Operations in Redis or Valkey: see [`RedisStore`].
 //!
-//! Each method of the engine is one script, and a script is atomic: in the server,
-//! in its append-only file, and for its replicas. So the argument of the laws is
-//! that of a table under a lock. The one lock is the server's only thread; it does
-//! not reach across the slots of a cluster, which is refused therefore.
+//! Each method of the engine is one script. A script is atomic in the server, in its
+//! append-only file, and for its replicas, so the laws hold for the same reason as for a
+//! table under a lock. The one lock is the server's only thread. It does not reach across
+//! the slots of a cluster; therefore a cluster is refused.
 
 mod answers;
 mod arguments;
@@ -42,34 +42,34 @@ pub use error::RedisError;
 /// ```
 ///
 /// # Durability
-/// It is as durable as the server is told to be. With `appendonly yes` and
-/// `appendfsync always` nothing that was acknowledged is lost when the server
-/// dies; with `everysec` up to two seconds are, without an append-only file
-/// everything since the last snapshot. A failover to a replica is asynchronous: it
-/// can lose acknowledged operations, whatever the persistence.
+/// The store is as durable as the server is configured to be. With `appendonly yes` and
+/// `appendfsync always`, nothing that was acknowledged is lost when the server dies. With
+/// `everysec`, up to two seconds are lost; without an append-only file, everything since
+/// the last snapshot. A failover to a replica is asynchronous: it can lose acknowledged
+/// operations, whatever the persistence.
 ///
 /// # Sizing
-/// A live operation takes some 1,300 bytes of the server's memory, one that has
-/// ended some 2,000 and its result, until its time to live is over. A server that
-/// is full accepts no more ([`StoreError::Full`](super::StoreError::Full)), and lets
-/// what it has accepted come to its end. Each handle has five connections, which its
-/// clones share.
+/// A live operation takes some 1,300 bytes of the server's memory. An operation that has
+/// ended takes some 2,000 bytes plus its result, until its time to live is over. A full
+/// server accepts no more operations ([`StoreError::Full`](super::StoreError::Full));
+/// operations accepted before still come to their end. Each handle has five connections,
+/// which its clones share.
 ///
 /// # Permissions
-/// Names and channel begin with the prefix, `operations/`. The guide has a rule for
-/// a user that may do what is needed, and nothing else.
+/// Names and channel begin with the prefix, `operations/`. The guide has an ACL rule for a
+/// user with exactly the needed rights.
 ///
-/// # What to monitor
-/// `evicted_keys` (0), `used_memory`, `aof_last_write_status`, and by `ZCOUNT` of
-/// `operations/leases` those whose node has died.
+/// # Monitoring
+/// Watch `evicted_keys` (0), `used_memory`, `aof_last_write_status`, and the operations
+/// whose node has died, by `ZCOUNT` of `operations/leases`.
 pub type RedisStore<T = RecordedResponse> = EngineStore<RedisEngine, T>;
 
 impl RedisStore {
-    /// Keeps operations in the server at this URL, under the prefix `operations`.
+    /// Connects to the server at this URL, with the prefix `operations`.
     ///
     /// # Errors
-    /// If the server cannot be reached, or must not be trusted with operations:
-    /// see [`RedisError`].
+    /// If the server cannot be reached, or must not be trusted with operations: see
+    /// [`RedisError`].
     pub async fn connect(url: &str) -> Result<Self, RedisError> {
         RedisBuilder::new(url).connect().await
     }

@@ -1,16 +1,16 @@
-//! What things are called in the server.
+//! The names in the server.
 
 use std::fmt::Write;
 
 use super::RedisError;
 use crate::{operation::OperationId, store::Owner};
 
-/// The longest prefix, in bytes.
+/// The maximum length of a prefix in bytes.
 const MAX_PREFIX: usize = 64;
 
-/// The prefix of all names, with the `/` at its end.
+/// The prefix of all names, with its trailing `/`.
 ///
-/// No prefix contains the `/`, so what belongs to one never belongs to another.
+/// No prefix contains a `/`, so no name belongs to two prefixes.
 #[derive(Debug, Clone)]
 pub(super) struct RedisNames(Box<str>);
 
@@ -27,7 +27,7 @@ impl RedisNames {
         &self.0
     }
 
-    /// Everything of an operation, under its own hash tag.
+    /// Returns the name of the cell of an operation, with a hash tag of its own.
     pub(super) fn cell(&self, id: &OperationId) -> String {
         let mut name = String::with_capacity(self.0.len() + 38);
         name.push_str(&self.0);
@@ -40,7 +40,8 @@ impl RedisNames {
         format!("{}key:{name}", self.0)
     }
 
-    /// The operations of an owner by number; of nobody without one.
+    /// Returns the name of the list of an owner's operations, by number; without an owner,
+    /// the list of operations that have none.
     pub(super) fn list(&self, owner: Option<&Owner>) -> String {
         match owner {
             Some(owner) => format!("{}list:{}", self.0, owner.as_str()),
@@ -52,12 +53,12 @@ impl RedisNames {
         format!("{}format", self.0)
     }
 
-    /// The secret of list cursors.
+    /// Returns the name of the secret of list cursors.
     pub(super) fn secret(&self) -> String {
         format!("{}secret", self.0)
     }
 
-    /// The channel that changes are told on.
+    /// Returns the channel for notices of changes.
     pub(super) fn channel(&self) -> String {
         format!("{}notices", self.0)
     }

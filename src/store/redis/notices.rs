@@ -1,4 +1,4 @@
-//! Telling other nodes of changes, and hearing of theirs.
+//! Sends notices of changes to other nodes, and receives theirs.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -29,23 +29,23 @@ use crate::{
     },
 };
 
-/// The most notices that wait for being told. Those beyond are lost, which
-/// costs latency.
+/// The maximum number of notices in the queue. Further notices are lost, which costs
+/// latency.
 const WAITING: usize = 4096;
 
-/// The most notices that are told in one message.
+/// The maximum number of notices in one message.
 const TOGETHER: usize = 128;
 
-/// How often it is looked whether the subscription is still alive.
+/// The interval at which the subscription is checked.
 const ALIVE: Duration = Duration::from_secs(5);
 
 /// The longest pause before subscribing again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One message.
+/// A message.
 #[derive(Serialize, Deserialize)]
 struct Message {
-    /// Which handle tells: it knows already.
+    /// The handle that sends, so that it can ignore its own messages.
     from: Box<str>,
     changed: Vec<NoticeSent>,
     /// Leases were released.
@@ -60,8 +60,9 @@ struct NoticeSent {
     recalled: Option<Box<str>>,
 }
 
-/// The way out and the way in, as long as the store has handles. The tasks go with the
-/// runtime they were begun on, and are begun again on the next that uses the store.
+/// The tasks that send and receive notices, as long as the store has handles. The tasks end
+/// with the runtime that they were started on, and are started again on the next runtime
+/// that uses the store.
 pub(super) struct RedisNotices {
     connection: Arc<Connection>,
     subscriber: Subscriber,
@@ -69,7 +70,7 @@ pub(super) struct RedisNotices {
 }
 
 struct RedisTasks {
-    /// To the one that tells; closed without it.
+    /// The queue of the sending task; closed if there is no task.
     sender: mpsc::Sender<Notice>,
     hearing: JoinHandle<()>,
 }
@@ -101,7 +102,7 @@ impl RedisNotices {
         })
     }
 
-    /// Sees to it that other nodes are heard.
+    /// Starts the receiving task again if it has ended.
     pub(super) fn attend(&self) {
         let mut tasks = self.tasks();
         if tasks.hearing.is_finished() {
@@ -114,7 +115,7 @@ impl RedisNotices {
         if tasks.sender.is_closed() {
             tasks.sender = begin_telling(&self.connection, &self.subscriber);
         }
-        // With so many waiting, those who wait read again.
+        // A full queue loses the notice: waiting clients read again anyway.
         let _ = tasks.sender.try_send(notice);
     }
 
@@ -137,8 +138,7 @@ fn begin_telling(connection: &Arc<Connection>, of: &Subscriber) -> mpsc::Sender<
     sender
 }
 
-/// Tells what there is to tell, as much at once as came meanwhile; ends with the
-/// last handle.
+/// Sends notices, with all that have gathered in one message; ends with the last handle.
 async fn tell(
     connection: Arc<Connection>,
     channel: String,
@@ -162,7 +162,7 @@ async fn tell(
             }
         }
         let Ok(message) = serde_json::to_vec(&message) else {
-            continue; // there is nothing in it that could fail
+            continue; // cannot fail
         };
         let mut publish = cmd("PUBLISH");
         publish.arg(&channel).arg(message);
@@ -182,7 +182,7 @@ struct Subscriber {
     hub: Weak<Hub>,
 }
 
-/// A connection that gets messages.
+/// A connection that receives messages.
 struct Subscription {
     connection: MultiplexedConnection,
     messages: mpsc::UnboundedReceiver<PushInfo>,
@@ -217,7 +217,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and hears for ever.
+    /// Subscribes, and receives for ever.
     async fn hear_again(self) {
         let subscription = self.subscribe_again().await;
         if let Some(hub) = self.hub.upgrade() {
@@ -226,7 +226,7 @@ impl Subscriber {
         self.hear(subscription).await;
     }
 
-    /// Hears for ever, and subscribes again when the connection breaks.
+    /// Receives for ever, and subscribes again when the connection breaks.
     async fn hear(self, mut subscription: Subscription) {
         loop {
             self.hear_from(&mut subscription).await;
@@ -253,7 +253,7 @@ impl Subscriber {
         }
     }
 
-    /// Ends when the connection is broken, or silent.
+    /// Receives until the connection is broken, or silent.
     async fn hear_from(&self, subscription: &mut Subscription) {
         loop {
             match timeout(ALIVE, subscription.messages.recv()).await {
@@ -278,7 +278,7 @@ impl Subscriber {
         let Some(hub) = self.hub.upgrade() else {
             return;
         };
-        // The channel, and what was said on it.
+        // The data are the channel and the message.
         let said = message.data.into_iter().nth(1);
         let said = said.and_then(|said| Vec::<u8>::from_redis_value(said).ok());
         let message = said.and_then(|said| serde_json::from_slice::<Message>(&said).ok());
@@ -293,7 +293,7 @@ impl Subscriber {
                     hub.heard(&Notice::Released);
                 }
             }
-            // A later release may say it in other words.
+            // The message may come from a later release.
             None => hub.missed_some(),
         }
     }

@@ -1,4 +1,4 @@
-//! What the server runs at once.
+//! The scripts that the server runs atomically.
 
 use std::sync::LazyLock;
 
@@ -11,14 +11,14 @@ macro_rules! scripts {
                 LazyLock::new(|| Script::new(code!($file)));
         )*
 
-        /// The code of each.
+        /// Returns the code of each script.
         pub(super) fn all() -> [&'static str; [$($file),*].len()] {
             [$(code!($file)),*]
         }
     };
 }
 
-/// All have a beginning in common.
+/// All scripts share a beginning.
 macro_rules! code {
     ($file:literal) => {
         concat!(include_str!("lua/common.lua"), include_str!($file))

@@ -1,4 +1,4 @@
-//! Keys of operations.
+//! Creating operations with keys.
 
 use std::sync::Arc;
 
@@ -48,7 +48,8 @@ where
     }
 }
 
-/// The same key gives the operation that is there, and makes none.
+/// Asserts that a create with the same key returns the existing operation, and creates
+/// none.
 pub(super) async fn assert_existing<R>(store: &R, new: NewOperation, record: &Seen)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
@@ -69,8 +70,8 @@ where
     }
 }
 
-/// A create with the key by another request makes nothing, and one by another owner
-/// makes its own.
+/// Asserts that a create by another request with the key creates nothing, and that a create
+/// by another owner creates an operation of that owner.
 async fn assert_others_shut_out<R>(store: &R, key: &IdempotencyKey)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,

@@ -1,4 +1,4 @@
-//! How long a key lasts.
+//! The lifetime of a key.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     store::{Created, IdempotencyKey, IdempotencyKeys, Reservation},
 };
 
-/// Also while it is being forgotten.
+/// The law also holds during the delete.
 pub(super) async fn a_key_outlives_a_forgotten_operation<R>(store: &Arc<R>)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// The operation, and whether it is said to be forgotten.
+/// Returns the operation, and whether the answer says that it is deleted.
 async fn found_by_reserving<R>(store: &R, key: &IdempotencyKey) -> (OperationId, bool)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
@@ -99,7 +99,7 @@ where
     assert_existing(store, keyed(&key), &pending).await;
     finish(store, &pending).await;
     assert_expire(store, &[pending.operation().id().clone()], SHORT).await;
-    // Free, for another request.
+    // The key is free for another request.
     let key = other_request(&key);
     let again = create(store, keyed(&key)).await;
     assert_existing(store, keyed(&key), &again).await;

@@ -1,4 +1,4 @@
-//! Law 1, for keys: what is repeated runs once.
+//! Law 1, for keys: a repeated request runs once.
 
 mod creating;
 mod lasting;
@@ -34,7 +34,7 @@ pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: 
     owners::owners_reserve_one_key_at_the_same_moment_each_for_themselves(store).await;
 }
 
-/// With a store in which what has ended lives for [`SHORT`].
+/// For a store with [`SHORT`] as its time to live.
 pub(super) async fn check_expiry<R: IdempotencyKeys<Output = RecordedResponse>>(store: &Arc<R>) {
     lasting::a_key_lasts_as_long_as_its_operation(&**store).await;
     lasting::a_key_of_a_forgotten_operation_expires_with_it(&**store).await;
@@ -44,7 +44,7 @@ fn new_key(owner: Option<Owner>) -> IdempotencyKey {
     IdempotencyKey::new(owner, unique(), [7; 32])
 }
 
-/// Another request with the same key.
+/// Returns the key for another request.
 fn other_request(key: &IdempotencyKey) -> IdempotencyKey {
     IdempotencyKey {
         fingerprint: [8; 32],
@@ -52,7 +52,7 @@ fn other_request(key: &IdempotencyKey) -> IdempotencyKey {
     }
 }
 
-/// The key of the same name, of others: of somebody, and of nobody.
+/// Returns keys of the same name for others: for another owner, and without an owner.
 fn of_others(key: &IdempotencyKey) -> Vec<IdempotencyKey> {
     let nobody = key.owner.is_some().then_some(None);
     [Some(new_owner()), nobody]
@@ -65,7 +65,7 @@ fn of_others(key: &IdempotencyKey) -> Vec<IdempotencyKey> {
         .collect()
 }
 
-/// An operation of the key's owner with this key, under an id of its own.
+/// Returns a new operation of the key's owner with this key, under an id of its own.
 fn keyed(key: &IdempotencyKey) -> NewOperation {
     new_operation().owner(key.owner.clone()).key(key.clone())
 }
@@ -87,8 +87,8 @@ where
     }
 }
 
-/// What everybody but the same owner with the same request learns of a key: its owner
-/// that it is another request's, and all others nothing.
+/// Asserts that the key is shut: its owner learns that the key belongs to another request,
+/// and all other owners learn nothing.
 async fn assert_shut<R>(store: &R, key: &IdempotencyKey)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,

@@ -1,4 +1,4 @@
-//! The keys of one owner, and those of others.
+//! Keys of different owners.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +29,7 @@ where
         IdempotencyKey::new(Some(owner), format!("{name}{}", key.name), key.fingerprint)
     };
     let mut keys = vec![owned("", "ab"), owned("a", "b"), owned("ab", "")];
-    // As another owner's key may be filed.
+    // Names in the form in which another owner's key may be filed.
     let filed: Vec<_> = keys.iter().map(IdempotencyKey::scoped_name).collect();
     keys.extend(filed.into_iter().map(|name| IdempotencyKey {
         name,
@@ -117,7 +117,7 @@ where
     );
 }
 
-/// An id is everybody's, a key its owner's.
+/// Ids are global, keys belong to an owner.
 pub(super) async fn an_id_of_another_owner_is_taken_and_leaves_the_key_free<R>(store: &R)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,

@@ -1,4 +1,4 @@
-//! Reserving, settling and releasing.
+//! Reserving, completing and releasing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     store::{FencingToken, IdempotencyKey, IdempotencyKeys, Reservation},
 };
 
-/// A reservation that is going to lapse.
+/// The term of a reservation that is to lapse.
 const TERM: Duration = Duration::from_millis(150);
 
 pub(super) async fn a_reserved_key_is_in_progress<R>(store: &R)
@@ -81,7 +81,7 @@ where
     let released = ok(store.release_reservation(&key, token).await);
     law!(1, released, "a reservation could not be released");
 
-    // For another request.
+    // The key is free for another request.
     let key = other_request(&key);
     let second = reserve(store, &key).await;
     assert_outlived(store, &key, token, second).await;
@@ -136,7 +136,7 @@ where
     assert_outlived(store, &key, token, second).await;
 }
 
-/// The first holder of a key is shut out by the second.
+/// Asserts that the second holder of a key has shut out the first.
 async fn assert_outlived<R>(
     store: &R,
     key: &IdempotencyKey,

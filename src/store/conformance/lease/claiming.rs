@@ -1,4 +1,4 @@
-//! Handing on.
+//! Claims of queued operations.
 
 use std::sync::Arc;
 
@@ -108,8 +108,9 @@ where
     }
 }
 
-/// What was on its way for long has its whole time once somebody has it, and what was to
-/// be on its way for long is missed soon if that one dies.
+/// The lease after a claim has the term of the claim, whatever the term before: a worker
+/// has its whole term even after a long queue, and its death is noticed soon even if the
+/// queue had a long term.
 pub(super) async fn a_claim_is_for_the_term_of_who_claims<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,

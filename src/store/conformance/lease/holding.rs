@@ -1,4 +1,4 @@
-//! What a node that holds operations is told.
+//! The leases of a holding node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,7 +75,7 @@ where
     law!(6, none.is_empty(), "renewing nothing lost {none:?}");
 }
 
-/// A version stands for a change that readers may see; a renewal is none.
+/// A version stands for a change that readers may see; a renewal is not such a change.
 pub(super) async fn renewing_changes_nothing<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
@@ -91,7 +91,7 @@ pub(super) async fn overruling_recalls<R>(store: &Arc<R>)
 where
     R: Lease<Output = RecordedResponse>,
 {
-    // A recall may be missed, but not again and again.
+    // A revocation may be missed once, but not every time.
     for is_last in [false, false, true] {
         let mine = lease(LONG);
         let record = held_by(&**store, &mine).await;
@@ -130,7 +130,7 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let (mine, other) = (lease(LONG), lease(LONG));
-    // Both have listened before.
+    // Both nodes have listened before.
     for node in [&mine.node, &other.node] {
         ok(store.revoked(node, Duration::ZERO).await);
     }

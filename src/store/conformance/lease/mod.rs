@@ -1,4 +1,4 @@
-//! Law 6: who holds an operation, and who takes it over.
+//! Law 6: the holder of an operation, and reclaims.
 
 mod claiming;
 mod holding;
@@ -15,10 +15,10 @@ use crate::{
     store::{Lease, LeaseConfig, LeaseHandle, NewOperation, NodeId},
 };
 
-/// A lease that is going to expire.
+/// The term of a lease that is to expire.
 const TERM: Duration = Duration::from_millis(200);
 
-/// Holding, as far as one node alone can see.
+/// Checks leases as far as one node alone can see.
 pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     holding::a_lease_is_not_taken_over_while_it_lasts(&**store).await;
     holding::renewing_names_what_is_lost(&**store).await;
@@ -27,7 +27,7 @@ pub(super) async fn check_holding<R: Lease<Output = RecordedResponse>>(store: &A
     holding::nothing_recalls_for_nothing(&**store).await;
 }
 
-/// Taking over.
+/// Checks reclaims.
 pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     taking_over::an_expired_lease_is_taken_over(&**store).await;
     taking_over::what_it_was_created_with_comes_along(&**store).await;
@@ -44,7 +44,7 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     racing::one_of_taking_over_and_ending_wins(store).await;
 }
 
-/// Telling what was released from what has lapsed.
+/// Checks that released leases are distinguished from lapsed ones.
 pub(super) async fn check_releasing<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     taking_over::what_was_released_counts_as_released(&**store).await;
     taking_over::what_was_released_is_not_renewed(&**store).await;
@@ -65,7 +65,7 @@ fn held(record: &Seen) -> LeaseHandle {
     }
 }
 
-/// A running operation under this lease.
+/// Creates a running operation with this lease.
 async fn held_by<R>(store: &R, lease: &LeaseConfig) -> Seen
 where
     R: Lease<Output = RecordedResponse>,
@@ -80,7 +80,7 @@ where
     start(store, &pending).await
 }
 
-/// Tries to take over what has an expired lease, and keeps what is wanted.
+/// Reclaims expired leases, and returns the wanted operations among them.
 async fn try_to_take<R>(store: &R, by: &LeaseConfig, wanted: &[OperationId]) -> Vec<Seen>
 where
     R: Lease<Output = RecordedResponse>,
@@ -92,7 +92,7 @@ where
         .collect()
 }
 
-/// Takes over an operation whose lease has expired.
+/// Reclaims an operation whose lease has expired.
 async fn take<R>(store: &R, by: &LeaseConfig, record: &Seen) -> Seen
 where
     R: Lease<Output = RecordedResponse>,

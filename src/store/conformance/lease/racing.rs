@@ -1,4 +1,4 @@
-//! Taking over, all at the same moment.
+//! Concurrent reclaims.
 
 use std::{
     collections::HashMap,
@@ -70,7 +70,8 @@ where
     }
 }
 
-/// Keeps what was taken over, once. Says whether all that was wanted is there.
+/// Records reclaimed operations, each at most once; returns whether all of `wanted` are
+/// reclaimed.
 fn keep_once(
     taken: &Mutex<HashMap<OperationId, Seen>>,
     more: Vec<Seen>,
@@ -85,7 +86,7 @@ fn keep_once(
     wanted.iter().all(|held| taken.contains_key(&held.id))
 }
 
-/// The old holder finishes while another node takes over and a client cancels.
+/// The old holder finishes while another node reclaims and a client cancels.
 pub(super) async fn one_of_taking_over_and_ending_wins<R>(store: &Arc<R>)
 where
     R: Lease<Output = RecordedResponse>,
@@ -127,7 +128,7 @@ where
             .iter()
             .filter(|answer| matches!(answer, Written::Done(_)))
             .count();
-        // Whichever came first shut the others out.
+        // The first of the three shuts the others out.
         law!(
             6,
             won == 1,

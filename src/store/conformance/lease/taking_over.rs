@@ -1,4 +1,4 @@
-//! Taking over, one step after the other.
+//! Reclaims, one step after the other.
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -96,7 +96,7 @@ where
         let renewal = Stopwatch::start();
         let lost = ok(store.renew(&mine, &[held(&record)]).await);
         if since.elapsed() >= TERM {
-            return; // on a machine that slow nothing can be told
+            return; // too slow a machine proves nothing
         }
         law!(6, lost.is_empty(), "renewing lost {lost:?}, which was held");
         since = renewal;
@@ -172,7 +172,7 @@ where
     assert_unchanged(6, store, &kept, "a stranger's release").await;
 }
 
-/// A holder that is merely silent may be there.
+/// A holder that is merely silent may still be alive.
 pub(super) async fn only_what_was_released_counts_as_released<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
@@ -198,7 +198,7 @@ where
         );
         assert_unchanged(6, store, record, "looking for what was released").await;
     }
-    // It is still there for whoever looks for what has lapsed.
+    // The lapsed lease is still reclaimable by its expiry.
     take(store, &lease(LONG), &lapsed).await;
 }
 
@@ -251,7 +251,7 @@ where
     }
 }
 
-/// A renewal that was on its way may come after the release.
+/// A renewal on its way may arrive after the release.
 pub(super) async fn what_was_released_is_not_renewed<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,
@@ -296,7 +296,7 @@ where
     assert_unchanged(3, store, &ended, "time").await;
 }
 
-/// Also to the second who takes it over, and to the third.
+/// The request also comes along at the second and third reclaim.
 pub(super) async fn what_it_was_created_with_comes_along<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,

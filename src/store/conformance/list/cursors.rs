@@ -92,7 +92,7 @@ where
     for (index, query) in lists.iter().enumerate() {
         let cursor = cursor(store, query).await;
         for (other, query) in lists.iter().enumerate() {
-            // On pages of any length.
+            // Pages of any length.
             let query = ListQuery {
                 limit: 2,
                 after: Some(cursor.clone()),

@@ -1,4 +1,4 @@
-//! The task that hears of what the others do.
+//! The task that receives notices from other nodes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 use super::payload;
 use crate::store::durable::Hub;
 
-/// How long connecting, or an answer, may take.
+/// The time-out of connecting, and of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After so long a silence it is looked whether the server is still there.
+/// The time of silence after which the connection is checked.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long it waits before it connects again, and at most.
+/// The first pause before connecting again, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -33,7 +33,8 @@ impl Listener {
     pub(super) async fn run(self) {
         let mut pause = PAUSE;
         loop {
-            // Each connection has a pool of its own: one that hangs blocks none.
+            // Each connection has its own pool, so that a hanging connection blocks no
+            // other.
             let pool = PgPoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(PATIENCE)
@@ -43,7 +44,7 @@ impl Listener {
             let error = match self.connect(&pool).await {
                 Ok(listener) => {
                     pause = PAUSE;
-                    // What was said before is not said again.
+                    // Notices from before this connection are lost.
                     self.hub.missed_some();
                     self.hear(listener).await
                 }
@@ -62,7 +63,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Hears until the connection is lost.
+    /// Receives until the connection is lost.
     async fn hear(&self, mut listener: PgListener) -> sqlx::Error {
         loop {
             match timeout(SILENCE, listener.try_recv()).await {

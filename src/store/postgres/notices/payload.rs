@@ -1,4 +1,4 @@
-//! What a notification says: JSON, at most as long as PostgreSQL takes it.
+//! The payload of a notification: JSON, at most as long as PostgreSQL takes it.
 
 use std::borrow::Cow;
 
@@ -13,16 +13,16 @@ use crate::{
     },
 };
 
-/// PostgreSQL takes less than 8,000 bytes.
+/// The maximum length of a payload; PostgreSQL takes less than 8,000 bytes.
 const LONGEST: usize = 7_900;
 
 #[derive(Serialize, Deserialize)]
 struct NoticePayload<'a> {
-    /// Who sent it.
+    /// The handle that sent the payload.
     #[serde(borrow)]
     by: Cow<'a, str>,
-    /// The operations, each with the node that has lost it, if one has. Without
-    /// them anything may have changed.
+    /// The operations, each with the node that has lost its lease, if one has. `None` means
+    /// that anything may have changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<Vec<Changed>>,
     /// Leases were released.
@@ -30,10 +30,10 @@ struct NoticePayload<'a> {
     released: bool,
 }
 
-/// An operation, and the node that has lost it.
+/// An operation, and the node that has lost its lease.
 type Changed = (OperationId, Option<String>);
 
-/// The payloads that tell of what has gathered.
+/// Writes the payloads for the gathered notices.
 pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
     let notices = match gathered {
         Gathered::Nothing => return Vec::new(),
@@ -48,10 +48,11 @@ pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
         let Notice::Changed { id, recalled: node } = notice else {
             continue;
         };
-        // A name can have any length. Without it the node finds out as it renews.
+        // A name can have any length. Without its name the node finds out at its next
+        // renewal.
         let node = node.filter(|node| escaped(node.as_str()) <= LONGEST / 2);
         let node = node.map(|node| node.as_str().to_owned());
-        // Brackets, quotes and commas, or `null`.
+        // The addition covers brackets, quotes and commas, or `null`.
         let more = id.to_string().len() + node.as_deref().map_or(0, escaped) + 12;
         if length + more > LONGEST - 100 {
             payloads.push(json(me, Some(std::mem::take(&mut part)), false));
@@ -67,11 +68,12 @@ pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
 fn json(me: &str, of: Option<Vec<Changed>>, released: bool) -> String {
     let by = me.into();
     let payload = NoticePayload { by, of, released };
-    // Nothing in it can fail to be written; if it does, anybody may look again.
+    // Serialization cannot fail; if it did, the empty payload would make every node read
+    // again.
     serde_json::to_string(&payload).unwrap_or_default()
 }
 
-/// How long a text is at most, within JSON.
+/// Returns the maximum length of a text within JSON.
 fn escaped(text: &str) -> usize {
     let length = |byte: u8| match byte {
         b'"' | b'\\' => 2,
@@ -81,10 +83,10 @@ fn escaped(text: &str) -> usize {
     text.bytes().map(length).sum()
 }
 
-/// Tells `hub` what a notification says, unless `me` sent it.
+/// Passes the content of a notification to `hub`, unless `me` sent it.
 pub(super) fn read(payload: &str, me: &str, hub: &Hub) {
     let Ok(payload) = serde_json::from_str::<NoticePayload<'_>>(payload) else {
-        // Of a release that says it in another way.
+        // The payload may come from another release.
         return hub.missed_some();
     };
     if payload.by == me {
@@ -139,7 +141,7 @@ mod tests {
         let hub = Hub::default();
         let (id, node) = (OperationId::new(), NodeId::named("node \"1\""));
         let (second, soon) = (Duration::from_secs(1), Duration::from_millis(1));
-        // It has a mailbox from now on.
+        // The node has a mailbox from now on.
         assert!(hub.recalled(&node, soon).await.is_empty());
         let change = Notice::Changed {
             id: id.clone(),

@@ -1,4 +1,4 @@
-//! The task that tells the others.
+//! The task that sends notices to other nodes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Channel, Gathered, Outbox, payload};
 
-/// What comes in so short a time is told together.
+/// The time during which notices gather into one transaction.
 const GATHERING: Duration = Duration::from_millis(5);
 
-/// How long telling may take.
+/// The time-out of sending.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it waits after it could not tell.
+/// The pause after a failure to send.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
@@ -25,7 +25,7 @@ pub(super) async fn run(
 ) {
     loop {
         let filled = ended.run_until_cancelled(outbox.filled.notified()).await;
-        // With the end goes what is left.
+        // At the end, the remaining notices are sent.
         let gathered = outbox.take();
         if gathered != Gathered::Nothing {
             let payloads = payload::write(gathered, &me);
