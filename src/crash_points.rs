@@ -25,7 +25,7 @@ pub const ALL: [&str; 16] = [
     "running-again",
 ];
 
-/// What comes between if it is handed off: the first two at the front, the others at the
+/// The points in between where requests are dispatched: the first two at the front, the others at the
 /// worker.
 pub const HANDED_OFF: [&str; 4] = ["dispatching", "dispatched", "claiming", "claimed"];
 

@@ -2,7 +2,7 @@
 //!
 //! They are the files of the folder `docs`, where they can be read as they are.
 
-/// What pages link to. In the files each of these labels leads to docs.rs, or to the next
+/// The link targets of the pages. In the files each of these labels leads to docs.rs, or to the next
 /// file; of two definitions the first counts.
 macro_rules! links {
     () => {

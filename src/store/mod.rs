@@ -50,7 +50,7 @@
 //!
 //! ```
 #![doc = include_str!("custom_store.rs")]
-//! // It cannot tell of a change, so it is read again for whoever waits.
+//! // It cannot notify of changes, so it is read again for each waiter.
 //! let store = MapStore::new(Duration::from_secs(3600));
 //! let store = Polling::new(store, Duration::from_millis(50));
 //! let polls = tower_operations::PollService::new(store);

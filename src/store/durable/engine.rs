@@ -101,7 +101,7 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = StoreResult<Vec<LapsedCell>>> + Send;
 
-    /// Extends the expired leases on these live cells to `term` from now on, whoever held
+    /// Extends the expired leases on these live cells to `term` from now on, whichever node held
     /// them, because none of them can be reclaimed. Need not be durable.
     fn put_aside(
         &self,

@@ -1,4 +1,4 @@
-//! What the stores make of an engine that is slow, is given up, or holds what cannot
+//! The stores on an engine that is slow, is given up, or holds what cannot
 //! be read.
 
 use std::{
@@ -44,7 +44,7 @@ struct Inside {
     /// How long it takes until a new cell is there, which is never answered then.
     inserts_after: Mutex<Option<Duration>>,
     announced: Mutex<Vec<Notice>>,
-    /// What was put aside, how often it was asked for what is abandoned, and what the
+    /// The cells that were put aside, the number of looks for lapsed ones, and what the
     /// engine refuses to change.
     aside: Mutex<BTreeSet<Bytes>>,
     looks: AtomicUsize,
@@ -277,7 +277,7 @@ async fn a_take_over_that_is_slow_gives_what_it_has() {
     }
     odd.takes(4 * SECOND);
     let lease = LeaseConfig::default();
-    // Whoever asks waits for a third of the term.
+    // A caller waits for a third of the term.
     let taken = timeout(lease.term / 3, store.reclaim(&lease, 64)).await;
     let taken = taken.expect("it is in time").unwrap();
     assert!((1..64).contains(&taken.len()), "{}", taken.len());

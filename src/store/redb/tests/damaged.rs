@@ -86,7 +86,7 @@ async fn live_rows_that_are_damaged_keep_nobody_from_the_others() {
     assert_eq!(store.stats().failures, 0);
 }
 
-/// What is damaged while it is held.
+/// A record that is damaged while it is held.
 #[tokio::test]
 async fn a_lease_without_a_cell_keeps_nobody_from_being_taken_over() {
     let disk = Disk::default();

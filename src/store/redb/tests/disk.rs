@@ -17,11 +17,11 @@ pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is read.
+    /// The bytes that are read.
     bytes: Vec<u8>,
-    /// What was there at the last sync.
+    /// The bytes at the last sync.
     synced: Vec<u8>,
-    /// What was written since, in order.
+    /// The writes since then, in order.
     unsynced: Vec<Change>,
     /// The blocks that something was written to; the others take no room.
     blocks: BTreeSet<usize>,
@@ -100,7 +100,7 @@ impl Disk {
         self.0.lock().unwrap().trap = Some((calls, trap));
     }
 
-    /// Whether it is still to come.
+    /// Returns whether the fault is still to come.
     pub(super) fn take_trap(&self) -> bool {
         self.0.lock().unwrap().trap.take().is_some()
     }

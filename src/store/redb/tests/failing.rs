@@ -146,7 +146,7 @@ async fn script(store: &RedbStore) -> usize {
 
     let brief = store.clone().ttl(std::time::Duration::ZERO);
     let record = created(sure!(brief.create(leased(&other))));
-    // It is gone as soon as it has ended, also for whoever tries again.
+    // It is gone as soon as it has ended, also for a later try.
     sure!(brief.finish(&other, record.token(), success("z"), None));
     let purged = sure!(brief.purge(9));
     assert!(purged == 1 || failures > 0, "{purged}");
@@ -172,7 +172,7 @@ async fn fail_everywhere(trap: Trap, cache: usize, step: usize) {
     }
     assert!(calls > 50 * step.min(2), "{calls} calls are no script");
     assert!(met > 10, "only {met} failures were felt");
-    // And whoever opens it next finds it whole.
+    // The next process that opens it finds it whole.
     store.close().await.unwrap();
     let store = open(&disk, cache);
     assert_eq!(script(&store).await, 0);

@@ -135,7 +135,7 @@ async fn check(engine: &RedbEngine) {
             .is_none()
     );
 
-    // It was opened, so whoever held it is gone.
+    // It was opened, so its earlier holder is gone.
     let abandoned = engine.abandoned(ReclaimFilter::Over, 9).await.unwrap();
     let [
         LapsedCell {

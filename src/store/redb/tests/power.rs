@@ -83,7 +83,7 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
             let record = store.get(id).await.unwrap().expect("it was answered");
             assert_eq!(record.operation().state(), State::Succeeded);
         }
-        // Whoever held something is gone.
+        // Every earlier holder is gone.
         let node = NodeId::new();
         let lease = LeaseConfig {
             node,

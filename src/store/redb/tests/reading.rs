@@ -1,4 +1,4 @@
-//! What a read asks of the disk.
+//! The disk accesses of a read.
 
 use std::thread;
 
