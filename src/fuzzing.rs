@@ -3,20 +3,14 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 
-#[cfg(feature = "redb")]
-use crate::store::redb::{cell_again, key_again};
 use crate::{
-    BufferedBody, Idempotency, State,
+    BufferedBody, Idempotency, RecordedResponse, State,
     dialect::{Event, ForwardingHeader, forwarded},
+    engine,
     operation::{is_json, push_string, resolve_references},
     poll::{NamedTags, if_match},
     run::stored_request,
-    store::{Cursor, ListQuery, Owner, cursor::CursorKey},
-};
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-use crate::{
-    operation::RecordedResponse,
-    store::{Record, durable},
+    store::{Cursor, ListQuery, Owner, Record, cursor::CursorKey},
 };
 
 /// Whether these bytes are one JSON value.
@@ -101,31 +95,15 @@ pub fn store_request(request: Request<BufferedBody>) -> Option<Bytes> {
 }
 
 /// The record that a cell with this head and this result holds.
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 #[must_use]
 pub fn record(head: Bytes, result: Option<Bytes>) -> Option<Record<RecordedResponse>> {
-    durable::head::decode(durable::Cell { head, result }).ok()
+    engine::record_head::decode(engine::Cell::new(head, result)).ok()
 }
 
 /// The head of a record's cell.
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 #[must_use]
 pub fn head(record: &Record<RecordedResponse>) -> Option<Bytes> {
-    durable::head::encode(record).ok().map(Bytes::from)
-}
-
-/// A cell's row of the file, read and written again.
-#[cfg(feature = "redb")]
-#[must_use]
-pub fn cell_row(row: &[u8]) -> Option<Vec<u8>> {
-    cell_again(row)
-}
-
-/// A key's row of the file, read and written again.
-#[cfg(feature = "redb")]
-#[must_use]
-pub fn key_row(row: &[u8]) -> Option<Vec<u8>> {
-    key_again(row)
+    engine::record_head::encode(record).ok().map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -170,10 +148,9 @@ mod tests {
         assert_eq!(stored_request(&bytes).unwrap().uri().path(), "/a");
     }
 
-    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     #[test]
     fn a_record_that_is_read_can_be_written() {
-        let line = include_str!("store/durable/golden/format-1-kinds.jsonl");
+        let line = include_str!("engine/golden/format-1-kinds.jsonl");
         for line in line.lines() {
             let read = record(Bytes::from_static(line.as_bytes()), None).unwrap();
             assert_eq!(head(&read).unwrap(), line.as_bytes());

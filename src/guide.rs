@@ -57,19 +57,9 @@ macro_rules! links {
 [dialect::not_replayed]: crate::dialect::not_replayed
 [guide::growing]: crate::guide::growing
 [poll#progress-while-waiting]: crate::poll#progress-while-waiting
-[run::ApalisDispatch::claimed_within]: crate::run::ApalisDispatch::claimed_within
 [store::NodeId]: crate::store::NodeId
 [store::Owner]: crate::store::Owner
-[store::PostgresBuilder]: crate::store::PostgresBuilder
-[store::PostgresBuilder::accept_data_loss]: crate::store::PostgresBuilder::accept_data_loss
-[store::PostgresBuilder::listen_with]: crate::store::PostgresBuilder::listen_with
-[store::PostgresBuilder::max_connections]: crate::store::PostgresBuilder::max_connections
-[store::PostgresStore]: crate::store::PostgresStore
 [store::Purge::purge]: crate::store::Purge::purge
-[store::RedbStore]: crate::store::RedbStore
-[store::RedisBuilder::patience]: crate::store::RedisBuilder::patience
-[store::RedisBuilder::trust_server]: crate::store::RedisBuilder::trust_server
-[store::RedisStore]: crate::store::RedisStore
 "
     };
 }
@@ -94,8 +84,6 @@ pub mod dialects {}
 #[doc = include_str!("../docs/deployment.md")]
 pub mod deployment {}
 
-// Its code needs the feature.
-#[cfg(not(all(doctest, not(feature = "apalis"))))]
 // Plots are beside the pages, but not in these docs.
 #[doc = include_str!("../docs/workers.plot")]
 ///
@@ -110,21 +98,3 @@ pub mod growing {}
 ///
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
-
-#[cfg(feature = "redb")]
-#[doc = links!()]
-///
-#[doc = include_str!("../docs/redb.md")]
-pub mod redb {}
-
-#[cfg(feature = "postgres")]
-#[doc = links!()]
-///
-#[doc = include_str!("../docs/postgres.md")]
-pub mod postgres {}
-
-#[cfg(feature = "redis")]
-#[doc = links!()]
-///
-#[doc = include_str!("../docs/redis.md")]
-pub mod redis {}

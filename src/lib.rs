@@ -45,6 +45,7 @@
 //! * [`run`]: running the inner service, outcomes, recovery, drain, workers.
 //! * [`poll`]: the poll service. What clients can ask, and how they wait.
 //! * [`store`]: the store traits with their laws, the stores, and how to write one.
+//! * [`engine`]: a kit for stores: compare-and-set on bytes in, every capability out.
 //! * [`operation`]: what an operation is. Pure types, usable alone.
 //! * [`dialect`]: how an operation is written on the wire.
 //! * [`contract`]: the 202, the resource and the polls without the layer, for queues and
@@ -61,18 +62,22 @@
 //! * [`guide::growing`]: from one process to workers on other machines.
 //! * [`guide::performance`]: what it costs.
 //!
-//! # Features
-//! | feature | what it adds | needs Rust |
+//! # Packages
+//! | package | what it adds | needs Rust |
 //! | --- | --- | --- |
-//! | (none) | everything above | 1.89 |
-//! | `apalis` | `ApalisDispatch`, `ApalisWorker`: requests that run on workers elsewhere, by a queue of apalis | 1.89 |
-//! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`NotAccepted`]), the original URI under nested routers | 1.89 |
-//! | `conformance` | checks of the laws of the store traits, for any store; `checker`, which judges client logs | 1.89 |
-//! | `redb` | `RedbStore`: operations in a file, for one process | 1.90 |
-//! | `postgres` | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
-//! | `redis` | `RedisStore`: operations in Redis or Valkey, for many nodes | 1.89 |
-//! | `testing` | a kit for testing your own 202 flow | 1.89 |
-//! | `full` | all of them | 1.94 |
+//! | `tower-operations` | everything above | 1.89 |
+//! | [`tower-operations-redb`](https://docs.rs/tower-operations-redb) | `RedbStore`: operations in a file, for one process | 1.90 |
+//! | [`tower-operations-postgres`](https://docs.rs/tower-operations-postgres) | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
+//! | [`tower-operations-redis`](https://docs.rs/tower-operations-redis) | `RedisStore`: operations in Redis or Valkey, for many nodes | 1.89 |
+//! | [`tower-operations-apalis`](https://docs.rs/tower-operations-apalis) | `ApalisDispatch`, `ApalisWorker`: requests that run on workers elsewhere, by a queue of apalis | 1.89 |
+//! | [`tower-operations-conformance`](https://docs.rs/tower-operations-conformance) | checks of the laws of the store traits, for any store; `checker`, which judges client logs | 1.89 |
+//!
+//! # Features
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`NotAccepted`]), the original URI under nested routers |
+//! | `testing` | a kit for testing your own 202 flow |
+//! | `full` | both |
 //!
 //! [`tower::Service`]: https://docs.rs/tower/latest/tower/trait.Service.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -93,13 +98,13 @@ macro_rules! crash_point {
 pub mod accept;
 #[cfg(feature = "axum")]
 mod axum;
-#[cfg(feature = "conformance")]
-pub mod checker;
+mod call;
 pub mod contract;
 #[cfg(feature = "crash-points")]
 #[doc(hidden)]
 pub mod crash_points;
 pub mod dialect;
+pub mod engine;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -109,11 +114,15 @@ mod operations;
 mod original_uri;
 mod owner;
 pub mod poll;
+mod random;
 pub mod run;
 mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// An error of any type, as everywhere in tower.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub use accept::{AsyncAccept, AsyncAcceptLayer, Idempotency, RequestBody, ResponseBody};
 pub use dialect::Accepted;
@@ -129,6 +138,4 @@ pub use run::{
     AcceptedRequest, Dispatch, Drain, DrainReport, InProcess, InvalidMessage, NotAccepted,
     OperationHandle, QueuedRequest, Recovery, RecoveryStats, RunOutcome, RunService,
 };
-#[cfg(feature = "postgres")]
-pub use store::PostgresStore;
 pub use store::{AnyStore, LeaseConfig, MemoryStore, Owner, StoreFn};

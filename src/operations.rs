@@ -6,6 +6,7 @@ mod spawn;
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, request::Parts};
+pub use spawn::{Spawn, SpawnError};
 
 use crate::{
     accept::AsyncAcceptLayer,
@@ -17,8 +18,6 @@ use crate::{
     settings::SharedSettings,
     store::{Lease, LeaseConfig, Repository, Store, Watch},
 };
-
-pub use spawn::{Spawn, SpawnError};
 
 /// Operations in one store: creates the layer, the poll service and the recovery, and
 /// shuts them down.

@@ -1,7 +1,6 @@
 //! The way from a request to its 202, in process.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     collections::VecDeque,

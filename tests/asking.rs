@@ -2,8 +2,7 @@
 
 #[path = "asking/deleting.rs"]
 mod deleting;
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 #[path = "asking/parameters.rs"]
 mod parameters;
 #[path = "asking/paths.rs"]

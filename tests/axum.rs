@@ -1,7 +1,6 @@
 //! The layer and the polls in axum applications, under `axum::serve`.
 
-#[path = "support/server.rs"]
-mod server;
+use test_support::server;
 
 use std::{
     convert::Infallible,

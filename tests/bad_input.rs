@@ -2,10 +2,8 @@
 //! slow or broken off, clients that hang up, stores that fail, ids that are
 //! none, inner services that panic.
 
-#[path = "support/hooked.rs"]
-mod hooked;
-#[path = "support/server.rs"]
-mod server;
+use test_support::hooked;
+use test_support::server;
 
 use std::{
     convert::Infallible,

@@ -1,7 +1,6 @@
 //! Cancels that race with changes of the operation.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

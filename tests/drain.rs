@@ -1,9 +1,7 @@
 //! The end of a node: what handlers are told, what clients are answered, and what the
 //! report says. With a paused clock.
 
-#[path = "support/hooked.rs"]
-#[allow(dead_code)] // part of it is for other tests
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

@@ -1,10 +1,8 @@
 //! Following an operation as an event stream, and what progress costs. With a
 //! paused clock, and over sockets where clients go away.
 
-#[path = "support/hooked.rs"]
-mod hooked;
-#[path = "support/server.rs"]
-mod server;
+use test_support::hooked;
+use test_support::server;
 
 use std::{
     convert::Infallible,

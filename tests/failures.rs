@@ -1,7 +1,6 @@
 //! What a service has answered, as it is recorded, told and replayed.
 
-#[path = "support/server.rs"]
-mod server;
+use test_support::server;
 
 #[path = "failures/common.rs"]
 mod common;

@@ -1,8 +1,7 @@
 //! When a request goes asynchronous: preferred, after a time, signaled. With a
 //! paused clock.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

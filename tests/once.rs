@@ -1,7 +1,6 @@
 //! Requests that come twice are run once, in every mode, on whichever node.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     future::Future,

@@ -1,9 +1,7 @@
 //! One object makes the layer, the poll service and the recovery, which cannot disagree.
 
-#[path = "support/hooked.rs"]
-mod hooked;
-#[path = "support/said.rs"]
-mod said;
+use test_support::hooked;
+use test_support::said;
 
 use std::{
     convert::Infallible,

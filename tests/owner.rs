@@ -1,8 +1,7 @@
 //! Whose an operation is: it is there for its owner, and for everybody else it
 //! is unknown, whatever they look at.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

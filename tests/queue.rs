@@ -1,7 +1,6 @@
 //! Accepted requests that go through a queue to workers elsewhere.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

@@ -1,8 +1,7 @@
 //! What a node leaves behind that dies, is cut off, or is drained: several nodes
 //! on one store, with a paused clock.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

@@ -1,7 +1,6 @@
 //! How a run ends, with a paused clock.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     future::Future,

@@ -33,7 +33,7 @@ command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
 python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
   || install "Python 3.11 with venv" python3 python3-venv
 
-cargo test --all-features
+cargo test --workspace --all-features
 
 # The clients of other vendors, unchanged, against the server that was built for that.
-bash tests/clients/run.sh
+bash tests/system/clients/run.sh

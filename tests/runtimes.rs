@@ -1,9 +1,7 @@
 //! A layer that is used by several runtimes, one of which goes: what it had begun for all
 //! is begun again on another. With a real clock, since each runtime has one of its own.
 
-#[path = "support/hooked.rs"]
-#[allow(dead_code)]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     convert::Infallible,

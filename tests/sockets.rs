@@ -1,8 +1,7 @@
 //! Every accept mode over real sockets: keep-alive and pipelining, a thousand
 //! streams on one connection, slow bodies, clients that hang up.
 
-#[path = "support/server.rs"]
-mod server;
+use test_support::server;
 
 use std::{
     convert::Infallible,

@@ -1,7 +1,6 @@
 //! Work that is no HTTP request, as an operation like any other.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 
 use std::{
     future::{pending, ready},

@@ -1,7 +1,6 @@
 //! The span of an operation, as a subscriber sees it.
 
-#[path = "support/hooked.rs"]
-mod hooked;
+use test_support::hooked;
 #[path = "tracing/ids.rs"]
 mod ids;
 #[path = "tracing/stores.rs"]

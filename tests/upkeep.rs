@@ -1,10 +1,8 @@
 //! What a recovery does for the store itself, and what is told of operations that the
 //! store has lost.
 
-#[path = "support/hooked.rs"]
-mod hooked;
-#[path = "support/said.rs"]
-mod said;
+use test_support::hooked;
+use test_support::said;
 
 use std::{
     convert::Infallible,

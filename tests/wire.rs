@@ -1,7 +1,6 @@
 //! Every row of the Plain dialect's wire table, over real sockets.
 
-#[path = "support/server.rs"]
-mod server;
+use test_support::server;
 
 use std::{
     collections::HashMap,

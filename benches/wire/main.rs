@@ -39,7 +39,7 @@ mod latency;
 mod limit;
 mod options;
 mod ours;
-#[path = "../plot/mod.rs"]
+#[path = "../support/plot/mod.rs"]
 mod page;
 mod plot;
 mod rounds;

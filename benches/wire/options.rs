@@ -1,11 +1,8 @@
 //! How long and how often.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use super::page::DOCS;
+use super::page;
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -33,7 +30,7 @@ impl Options {
 
     /// Where the plot goes. That of a quick run is not worth keeping.
     pub(crate) fn plot(&self) -> Option<PathBuf> {
-        let usual = Path::new(DOCS).join("wire.svg");
+        let usual = page::docs().join("wire.svg");
         let usual = (!self.is_quick).then_some(usual);
         self.plot.clone().or(usual)
     }

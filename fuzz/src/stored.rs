@@ -93,7 +93,10 @@ fn operation(data: &Bytes) {
 
 /// Rows of the store in a file.
 fn rows(data: &[u8]) {
-    for again in [fuzzing::cell_row, fuzzing::key_row] {
+    for again in [
+        tower_operations_redb::fuzzing::cell_row,
+        tower_operations_redb::fuzzing::key_row,
+    ] {
         if let Some(written) = again(data) {
             assert_eq!(again(&written).as_ref(), Some(&written));
         }

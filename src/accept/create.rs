@@ -152,7 +152,7 @@ where
             }
             return Err(refusal);
         }
-        Ok(Err(error)) => error.chain(),
+        Ok(Err(error)) => error.report(),
         Err(_) => "the store did not answer in time".into(),
     };
     tracing::error!(id = %new.id, error, "an operation could not be created");

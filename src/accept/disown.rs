@@ -57,7 +57,7 @@ where
             Ok(Written::Done(record)) => return log_end(&record),
             Ok(Written::Gone | Written::Lost(_)) => return,
             Err(error) => {
-                tracing::warn!(%id, error = error.chain(), "operation may exist, and will lapse");
+                tracing::warn!(%id, error = error.report(), "operation may exist, and will lapse");
                 return;
             }
         }
@@ -66,7 +66,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use crate::run::RunLimits;
     use std::sync::{Weak, atomic::AtomicUsize};
 
     use bytes::Bytes;
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
     use crate::{
         accept::{create::create, policy::Policy, refuse::Refusal},
-        run::Drain,
+        run::{Drain, RunLimits},
         store::{MemoryStore, NewOperation, Repository, Store},
     };
 

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use tokio::time::timeout;
-use tower::BoxError;
 
 use super::{policy::Policy, reservation::ReservedKey};
 use crate::{
+    BoxError,
     operation::{FailureKind, OperationId, Outcome, RecordedResponse},
     run::{InFlight, Told, collect},
 };

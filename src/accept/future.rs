@@ -10,7 +10,7 @@ use http::{Request, Response, header::CONTENT_LENGTH};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower::{BoxError, Service, util::Oneshot};
+use tower_service::Service;
 
 use super::{
     RequestBody, ResponseBody,
@@ -23,6 +23,8 @@ use super::{
     refuse::{DrainRefusal, discard_after},
 };
 use crate::{
+    BoxError,
+    call::Oneshot,
     operation::{BufferedBody, RecordedResponse},
     run::PassThrough,
     store::Lease,

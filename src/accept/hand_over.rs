@@ -11,7 +11,6 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
-use tower::ServiceExt;
 use tracing::Span;
 
 use super::{
@@ -29,6 +28,7 @@ use super::{
     responder::{AcceptAnswer, AcceptResponder},
 };
 use crate::{
+    call::MapRequest,
     dialect::RequestName,
     operation::{BufferedBody, OperationId, RecordedResponse},
     run::{AdmissionPermit, BufferedRequest, Runtime},
@@ -219,8 +219,10 @@ where
         B: Body<Data = Bytes> + Send + 'static,
     {
         let front = self.front(&wanted.new.id);
-        let service = (self.inner)
-            .map_request(|request: Request<BufferedBody>| request.map(RequestBody::<B>::whole));
+        let service = MapRequest {
+            inner: self.inner,
+            map: |request: Request<BufferedBody>| request.map(RequestBody::<B>::whole),
+        };
         let departure = Departure {
             node: self.node,
             policy: self.policy,

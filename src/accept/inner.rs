@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 use super::RequestBody;
+use crate::BoxError;
 
 /// An alias for the bounds on the wrapped service: a service over `http` that can be called
 /// in a task of its own, and whose response can be recorded.

@@ -195,7 +195,7 @@ impl<R: Repository> ReservationKeeper<R> {
             Ok(true) => {}
             Ok(false) => tracing::warn!("a key lapsed before its answer could be kept"),
             Err(error) => {
-                tracing::error!(error = error.chain(), "an early answer cannot be kept");
+                tracing::error!(error = error.report(), "an early answer cannot be kept");
             }
         }
     }
@@ -206,7 +206,7 @@ impl<R: Repository> ReservationKeeper<R> {
         match timeout(self.node.lease().term, released).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(
-                error = error.chain(),
+                error = error.report(),
                 "a key could not be freed; it will lapse"
             ),
             Err(_) => tracing::warn!("a key could not be freed in time; it will lapse"),

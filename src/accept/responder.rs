@@ -109,10 +109,10 @@ impl AcceptResponder {
 
 #[cfg(test)]
 mod tests {
-    use crate::run::RunLimits;
     use http::StatusCode;
 
     use super::*;
+    use crate::run::RunLimits;
 
     fn repeated(status: u16) -> Response<BufferedBody> {
         let mut response = Response::new(BufferedBody::from("kept"));

@@ -7,7 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
-use tower::{BoxError, Service, ServiceExt};
+use tower_service::Service;
 
 use super::{
     RequestBody, ResponseBody, ResponseFuture,
@@ -20,6 +20,8 @@ use super::{
     refuse::{DrainRefusal, Refusal, refuse_unread},
 };
 use crate::{
+    BoxError,
+    call::Oneshot,
     operation::{BufferedBody, RecordedResponse},
     run::{BufferedRequest, Runtime},
     store::Lease,
@@ -115,7 +117,7 @@ impl<S, R> AsyncAccept<S, R> {
             }
         };
         let request = Request::from_parts(parts, body);
-        ResponseFuture::passing(self.inner.clone().oneshot(request), passing, refusing)
+        ResponseFuture::passing(Oneshot::new(self.inner.clone(), request), passing, refusing)
     }
 
     fn take<B>(&self, way: Decision, parts: Parts, body: B) -> ResponseFuture<S, R, B>

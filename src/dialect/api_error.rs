@@ -11,10 +11,9 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, RETRY_AFTER},
 };
 
+pub use self::{bound::Bound, request_name::RequestName};
 use super::{answers::NO_STORE, retry_after::whole_seconds};
 use crate::operation::{BufferedBody, FailureKind, InvalidId, OperationId, Problem, State};
-
-pub use self::{bound::Bound, request_name::RequestName};
 
 /// An error that this crate raises, as opposed to an error of the inner service.
 ///

@@ -38,6 +38,8 @@ mod retry_after;
 mod routes;
 mod urls;
 
+use std::sync::Arc;
+
 pub use accepted::Accepted;
 pub use api_error::{ApiError, Bound, RequestName};
 pub use arm::Arm;
@@ -46,26 +48,22 @@ pub use context::Context;
 pub use durable_functions::DurableFunctions;
 pub use event::Event;
 pub use fhir::Fhir;
+pub(crate) use forwarded::ForwardingHeader;
 pub use google::Google;
+use http::Response;
 pub use ipa::Ipa;
 pub use locator::{InvalidPublicUrl, Locator};
+pub(crate) use locator::{absolute, path_is_below};
 pub use odata::OData;
 pub use ogc::Ogc;
+pub(crate) use path::{part_of, unescaped};
 pub use plain::Plain;
 pub use poll_request::{Action, ListPage, ListParams, OnTerminal, PollRequest, RequestView};
 pub use prefer::Preferences;
 pub use replay::{Replay, not_replayed};
+pub(crate) use retry_after::whole_seconds;
 pub use retry_after::{AdaptiveRetryAfter, RetryAfter};
 pub use urls::Urls;
-
-pub(crate) use forwarded::ForwardingHeader;
-pub(crate) use locator::{absolute, path_is_below};
-pub(crate) use path::{part_of, unescaped};
-pub(crate) use retry_after::whole_seconds;
-
-use std::sync::Arc;
-
-use http::Response;
 
 use crate::operation::{BufferedBody, OperationId, OperationView};
 

@@ -8,6 +8,8 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
+use crate::random::random_bytes;
+
 /// The maximum length of an id in bytes.
 const MAX_LEN: usize = 128;
 
@@ -61,16 +63,9 @@ impl OperationId {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_millis() as u64);
         // `Uuid::now_v7` shares a counter between the ids of one millisecond, which leaves
-        // too few random bits; a v4 is random throughout.
-        let random = Uuid::new_v4().into_bytes();
-        let mut bytes = [0; 10];
-        bytes.copy_from_slice(&random[..10]);
-        // The bytes with the version and variant bits are not fully random: replace them.
-        bytes[6] = random[10];
-        bytes[8] = random[11];
-        Self(Repr::Uuid(
-            uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid(),
-        ))
+        // too few random bits.
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random_bytes());
+        Self(Repr::Uuid(id.into_uuid()))
     }
 
     /// Appends the text of the id to `out`.
@@ -115,9 +110,12 @@ impl OperationId {
         Ok(Self(Repr::Text(text.into())))
     }
 
-    /// Parses an id from a store without validation: the release that accepted the id has
-    /// validated it.
-    pub(crate) fn stored(text: &str) -> Result<Self, InvalidId> {
+    /// Returns the id with a text that a store has kept. The text is not validated again: the
+    /// release that accepted the id has validated it.
+    ///
+    /// # Errors
+    /// [`InvalidId::Empty`] if the text is empty.
+    pub fn from_stored(text: &str) -> Result<Self, InvalidId> {
         match (canonical_uuid(text), text) {
             (Some(uuid), _) => Ok(Self(Repr::Uuid(uuid))),
             (None, "") => Err(InvalidId::Empty),
@@ -271,7 +269,7 @@ mod tests {
     fn a_word_that_is_taken_is_refused_where_an_id_is_given_and_nowhere_else() {
         for word in RESERVED {
             assert_eq!(word.parse::<OperationId>(), Err(InvalidId::Reserved));
-            for read in [OperationId::named(word), OperationId::stored(word)] {
+            for read in [OperationId::named(word), OperationId::from_stored(word)] {
                 assert_eq!(read.unwrap().to_string(), word);
             }
             let json = format!("\"{word}\"");
@@ -283,12 +281,12 @@ mod tests {
     #[test]
     fn what_a_store_has_kept_is_an_id_whatever_the_rules_are_now() {
         for text in ["a/b", "..", "\u{fc} x", &"x".repeat(1000)] {
-            assert_eq!(OperationId::stored(text).unwrap().to_string(), text);
+            assert_eq!(OperationId::from_stored(text).unwrap().to_string(), text);
             assert!(OperationId::named(text).is_err());
         }
         let uuid = OperationId::new();
-        assert_eq!(OperationId::stored(&uuid.to_string()), Ok(uuid));
-        assert_eq!(OperationId::stored(""), Err(InvalidId::Empty));
+        assert_eq!(OperationId::from_stored(&uuid.to_string()), Ok(uuid));
+        assert_eq!(OperationId::from_stored(""), Err(InvalidId::Empty));
     }
 
     proptest! {

@@ -43,35 +43,32 @@ mod resource;
 mod state;
 mod state_set;
 mod status;
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 mod stored;
 mod syntax;
 mod timestamp;
 mod view;
 
 pub use body::BufferedBody;
+pub(crate) use collect::BodyCollector;
+pub(crate) use digits::{push_number, put_number};
 pub use failure::{Failure, FailureKind};
+pub(crate) use headers::HeaderBlock;
 pub use id::{InvalidId, OperationId};
 pub use metadata::Metadata;
 pub use payload::{Payload, PayloadView, ToJson};
 pub use problem::Problem;
+pub(crate) use problem::{essence, in_one_word};
 pub use progress::Progress;
+pub(crate) use progress::cut;
 pub use recorded::RecordedResponse;
+pub(crate) use references::resolve_references;
 pub use resource::{Operation, Snapshot};
 pub use state::{InvalidTransition, State, UnknownState};
 pub use state_set::StateSet;
 pub use status::{Outcome, Status};
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
 pub use stored::Stored;
-pub use view::OperationView;
-
-pub(crate) use collect::BodyCollector;
-pub(crate) use digits::{push_number, put_number};
-pub(crate) use headers::HeaderBlock;
-pub(crate) use problem::{essence, in_one_word};
-pub(crate) use progress::cut;
-pub(crate) use references::resolve_references;
 #[cfg(any(fuzzing, test))]
 pub(crate) use syntax::is_json;
 pub(crate) use syntax::push_string;
 pub(crate) use timestamp::{http_date, push_rfc3339};
+pub use view::OperationView;

@@ -61,10 +61,6 @@ pub(crate) enum Embedding {
     Json,
     /// The bytes are one JSON value of any depth: the first releases did not check the
     /// depth.
-    #[cfg_attr(
-        not(any(feature = "redb", feature = "postgres", feature = "redis")),
-        allow(dead_code, reason = "only stores that keep bytes read it")
-    )]
     JsonOfAnyDepth,
     /// The bytes are UTF-8 text.
     Text,
@@ -180,7 +176,6 @@ impl RecordedResponse {
     }
 
     /// Assembles a response from its stored parts.
-    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn of(
         status: StatusCode,
         embed: Embedding,
@@ -197,7 +192,6 @@ impl RecordedResponse {
         }))
     }
 
-    #[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
     pub(super) fn header_blocks(&self) -> [&[u8]; 2] {
         let trailers = self.0.trailers.as_ref();
         let trailers = trailers.map(|trailers| trailers.as_bytes());

@@ -190,7 +190,18 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
 
 /// Formats `time` after RFC 9110, section 5.6.7.
 pub(crate) fn http_date(time: SystemTime) -> String {
-    httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, UNIX_EPOCH + YEAR_9999))
+    // 1970 began on a Thursday.
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let age = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = age.min(YEAR_9999).as_secs();
+    let days = (seconds / 86_400) as u32;
+    let (year, month, day) = date(days);
+    let (name, month) = (DAYS[days as usize % 7], MONTHS[month as usize - 1]);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 /// Serde for `Option<SystemTime>` as RFC 3339 text.
@@ -284,10 +295,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn digits_after_the_nanoseconds_are_dropped() {
+        let time = Some(UNIX_EPOCH + Duration::from_nanos(123_456_789));
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00.1234567899Z"), time);
+    }
+
     proptest! {
         #[test]
         fn is_written_as_it_is_read(millis in 1..253_402_300_799_000_u64) {
             let time = UNIX_EPOCH + Duration::from_millis(millis);
+            prop_assert_eq!(http_date(time), httpdate::fmt_http_date(time));
             prop_assert_eq!(humantime::parse_rfc3339(&written(time)), Ok(time));
             prop_assert_eq!(parse_rfc3339(&written(time)), Some(time));
         }

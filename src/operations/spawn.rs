@@ -12,10 +12,10 @@ use std::{
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
-use tower::service_fn;
 
 use super::Operations;
 use crate::{
+    call::ServiceFn,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, Problem, RecordedResponse},
     run::{
         AcceptedRequest, AdmissionError, AdmissionPermit, OperationHandle, RunLimits, Runtime,
@@ -150,7 +150,7 @@ where
         } = self;
         new.lease = Some(runtime.lease().clone());
         let mut work = Some(work);
-        let service = service_fn(move |request: Request<BufferedBody>| {
+        let service = ServiceFn(move |request: Request<BufferedBody>| {
             let handle = OperationHandle::from_extensions(request.extensions());
             let running = work.take().map(|work| work(handle));
             async move {

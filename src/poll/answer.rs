@@ -286,7 +286,7 @@ pub(super) fn unavailable<S: Store>(
     error: &StoreError,
 ) -> ApiError {
     let id = id.map(tracing::field::display);
-    tracing::error!(id, error = error.chain(), "operations are unavailable");
+    tracing::error!(id, error = error.report(), "operations are unavailable");
     ApiError::Unavailable {
         retry_after: settings.shared.retry_after.retry_after(Duration::ZERO),
     }

@@ -136,7 +136,7 @@ impl<S: Store> EventStream<S> {
         };
         let next = next
             .inspect_err(|error| {
-                tracing::warn!(%id, error = error.chain(), "an event stream ends");
+                tracing::warn!(%id, error = error.report(), "an event stream ends");
             })
             .ok()?
             // An operation of another owner may have replaced it.

@@ -56,7 +56,6 @@ mod unknown;
 
 pub use body::PollBody;
 pub use future::PollFuture;
-pub use service::PollService;
-
 #[cfg(any(fuzzing, test))]
 pub(crate) use precondition::{NamedTags, if_match};
+pub use service::PollService;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{Request, Response, request::Parts};
-use tower::Service;
+use tower_service::Service;
 
 use super::{PollBody, PollFuture, answer::answer, capabilities::Capabilities, settings::Settings};
 use crate::{

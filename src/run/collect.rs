@@ -10,11 +10,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tower::BoxError;
 
 use super::operate::inner_error;
-use crate::operation::{
-    BodyCollector, BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse,
+use crate::{
+    BoxError,
+    operation::{BodyCollector, BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
 };
 
 pin_project! {

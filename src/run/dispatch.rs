@@ -2,9 +2,8 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use tower::BoxError;
-
 use super::QueuedRequest;
+use crate::BoxError;
 
 /// The queue of an engine, into which accepted requests are put. Any closure from a
 /// [`QueuedRequest`] to a future is one.

@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use tower::BoxError;
 
 use super::{
     AdmissionPermit, Dispatch, Leaving, QueuedRequest, Runtime, Take, Taken, afterwards,
@@ -12,6 +11,7 @@ use super::{
     runtime::SHORTEST,
 };
 use crate::{
+    BoxError,
     operation::{FailureKind, Outcome, RecordedResponse},
     store::{Lease, LeaseHandle, Record, Written},
 };

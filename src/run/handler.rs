@@ -1,9 +1,9 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
-use crate::operation::BufferedBody;
+use crate::{BoxError, operation::BufferedBody};
 
 /// An alias for the bounds on the service that runs accepted requests: it takes buffered
 /// requests, can be called in a task of its own, and its response can be recorded.

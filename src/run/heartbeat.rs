@@ -123,7 +123,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
             // Revocations are hints; renewal is authoritative.
             Ok(recalled) => node.in_flight.held_among(&recalled),
             Err(error) => {
-                tracing::warn!(error = error.chain(), "recalls cannot be heard");
+                tracing::warn!(error = error.report(), "recalls cannot be heard");
                 sleep_until(until).await;
                 break;
             }
@@ -184,7 +184,7 @@ pub(super) async fn renew<R: Lease>(node: &Runtime<R>, held: &[LeaseHandle]) {
                     unreadable(id, &error);
                 } else {
                     let id = id.map(tracing::field::display);
-                    tracing::warn!(id, error = error.chain(), "leases could not be renewed");
+                    tracing::warn!(id, error = error.report(), "leases could not be renewed");
                 }
             }
         }

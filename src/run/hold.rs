@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Response, uri::PathAndQuery};
 use http_body::Body;
 use tokio::time::Instant;
-use tower::{BoxError, Service, ServiceExt};
+use tower_service::Service;
 
 use super::{
     RunLimits, Runtime, Timeout,
@@ -26,6 +26,8 @@ use super::{
     threshold::{CallDecision, HeldStep, Threshold},
 };
 use crate::{
+    BoxError,
+    call::until_ready,
     operation::{BufferedBody, FailureKind, Outcome, RecordedResponse},
     store::{Lease, Record},
 };
@@ -106,7 +108,7 @@ where
             too_late: deadline.and_then(|deadline| begun.checked_add(deadline)),
         };
         let ready = async move {
-            match Timeout::new(limits.pending, service.ready()).await {
+            match Timeout::new(limits.pending, until_ready(&mut service)).await {
                 Ok(Ok(_)) => Ok(service),
                 Ok(Err(error)) => Err(Ok((Err(error), Instant::now()))),
                 Err(_) => Err(Err(RunTimeElapsed)),

@@ -76,8 +76,6 @@
 
 mod accepted_request;
 mod afterwards;
-#[cfg(feature = "apalis")]
-mod apalis;
 mod buffered_request;
 mod catch_panic;
 mod collect;
@@ -113,30 +111,20 @@ mod threshold;
 mod timeout;
 
 // For `gate`, which a model checker compiles over its own primitives.
-use crate::store::{sync, wait};
-
 pub use accepted_request::AcceptedRequest;
-#[cfg(feature = "apalis")]
-pub use apalis::{ApalisDispatch, ApalisFuture, ApalisTask, ApalisWorker, NotRun};
-pub use dispatch::Dispatch;
-pub use drain::{Drain, DrainReport};
-pub use handle::{NotAccepted, OperationHandle};
-pub use in_process::InProcess;
-pub use queued_request::{InvalidMessage, QueuedRequest};
-pub use recovery::{Recovery, RecoveryStats};
-pub use service::{RunFuture, RunOutcome, RunService};
-
 pub(crate) use accepted_request::operation_span;
 pub(crate) use afterwards::afterwards;
 pub(crate) use buffered_request::BufferedRequest;
 pub(crate) use collect::collect;
-#[cfg(feature = "apalis")]
-use dispatch::PATIENCE;
+pub use dispatch::Dispatch;
 pub(crate) use dispatcher::Dispatcher;
+pub use drain::{Drain, DrainReport};
 pub(crate) use gate::{AcceptDenied, Gate};
+pub use handle::{NotAccepted, OperationHandle};
 pub(crate) use handler::Handler;
 pub(crate) use hold::{CallHold, Told};
 pub(crate) use in_flight::{AdmissionError, AdmissionPermit, InFlight};
+pub use in_process::InProcess;
 pub(crate) use limits::{LONGEST, RunLimits};
 pub(crate) use log_end::log_end;
 pub(crate) use now_or_never::now_or_never;
@@ -144,7 +132,12 @@ pub(crate) use operate::operate;
 pub(crate) use owner_quotas::{OwnerPermit, OwnerQuotas};
 pub(crate) use pass_through::PassThrough;
 pub(crate) use persist::retry_until_certain;
+pub use queued_request::{InvalidMessage, QueuedRequest};
+pub use recovery::{Recovery, RecoveryStats};
 pub(crate) use run_context::RunContext;
 pub(crate) use runtime::Runtime;
+pub use service::{RunFuture, RunOutcome, RunService};
 pub(crate) use take::{Leaving, Take, Taken};
 pub(crate) use timeout::Timeout;
+
+use crate::store::{sync, wait};

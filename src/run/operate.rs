@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{sleep, timeout};
-use tower::{BoxError, Service, ServiceExt};
+use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
@@ -25,6 +25,8 @@ use super::{
     run_context::{RunContext, StopCause},
 };
 use crate::{
+    BoxError,
+    call::until_ready,
     operation::{BufferedBody, FailureKind, OperationId, Outcome, RecordedResponse},
     store::{Lease, StoreError, Written},
 };
@@ -119,7 +121,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
             let released = retry_until_certain_for(node, work, || node.store.release(&held));
             if let Err(error) = released.await {
                 let id = &work.id;
-                tracing::warn!(%id, error = error.chain(), "operation not released: it will be free once its lease is over");
+                tracing::warn!(%id, error = error.report(), "operation not released: it will be free once its lease is over");
             }
             work.released();
         }
@@ -141,7 +143,7 @@ async fn look_for<R: Lease>(node: &Runtime<R>, work: &RunContext) {
 /// retried, since the store would refuse it again.
 #[cold]
 pub(super) fn unreadable(id: &OperationId, error: &StoreError) {
-    tracing::error!(%id, error = error.chain(), "an operation that runs here cannot be read");
+    tracing::error!(%id, error = error.report(), "an operation that runs here cannot be read");
 }
 
 pub(super) type RunEnd = Result<Outcome<RecordedResponse>, NoOutcome>;
@@ -237,9 +239,9 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
                 let id = &work.id;
                 let is_transient = error.is_transient();
                 if known_transient.replace(is_transient) == Some(is_transient) {
-                    tracing::debug!(%id, error = error.chain(), "progress could not be written");
+                    tracing::debug!(%id, error = error.report(), "progress could not be written");
                 } else if is_transient {
-                    tracing::warn!(%id, error = error.chain(), "progress could not be written");
+                    tracing::warn!(%id, error = error.report(), "progress could not be written");
                 } else {
                     unreadable(id, &error);
                 }
@@ -266,8 +268,7 @@ where
     let base = request.base();
     let started = {
         let pending = pin!(async {
-            service
-                .ready()
+            until_ready(&mut *service)
                 .await
                 .map_err(|error| inner_error(&work.id, &error.into()))?;
             crash_point!("ready");
@@ -336,7 +337,7 @@ where
         Ok(Written::Lost(_) | Written::Gone) => Err(NotStarted::Lost),
         Err(error) => {
             let id = &work.id;
-            tracing::error!(%id, error = error.chain(), "a start could not be recorded");
+            tracing::error!(%id, error = error.report(), "a start could not be recorded");
             Err(NotStarted::Failed(Outcome::failed(
                 FailureKind::Interrupted,
             )))

@@ -120,7 +120,7 @@ where
         if let Some(error) = &failed {
             tracing::warn!(
                 id = about.map(tracing::field::display),
-                error = error.chain(),
+                error = error.report(),
                 "the store did not answer; trying again"
             );
             tokio::select! {

@@ -3,10 +3,10 @@
 use bytes::{BufMut, Bytes};
 use http::Request;
 use serde::{Deserialize, Serialize};
-use tower::BoxError;
 
 use super::stored_request;
 use crate::{
+    BoxError,
     operation::{BufferedBody, OperationId, RecordedResponse},
     store::{FencingToken, LeaseHandle, Owner, Record},
 };
@@ -156,7 +156,7 @@ impl QueuedRequest {
             let head: MessageHead = serde_json::from_slice(head)?;
             let queued = Self {
                 held: LeaseHandle {
-                    id: OperationId::stored(&head.id)?,
+                    id: OperationId::from_stored(&head.id)?,
                     token: FencingToken::from_number(head.token),
                 },
                 owner: head.owner.map(Owner::new),

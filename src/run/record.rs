@@ -70,7 +70,7 @@ where
         }
         match finish(outcome.clone()).await {
             Err(error) if !error.is_transient() => {
-                tracing::error!(%id, error = error.chain(), "the store refuses an outcome");
+                tracing::error!(%id, error = error.report(), "the store refuses an outcome");
                 let bare = finish_bare().await;
                 match refused.fetch_add(1, Relaxed) + 1 < refusals {
                     true => bare.map_err(StoreError::unavailable),
@@ -99,7 +99,7 @@ where
             Ok(RunOutcome::Refused)
         }
         Err(error) => {
-            tracing::error!(%id, error = error.chain(), "an outcome could not be recorded");
+            tracing::error!(%id, error = error.report(), "an outcome could not be recorded");
             Err(error)
         }
     }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 pub use self::stats::RecoveryStats;
 use self::{
@@ -29,6 +29,7 @@ use super::{
     stored_request,
 };
 use crate::{
+    BoxError,
     operation::{BufferedBody, FailureKind, OperationId, RecordedResponse},
     store::{Lease, Record},
 };
@@ -308,7 +309,7 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = error.chain(), "nothing could be taken over");
+                    tracing::warn!(error = error.report(), "nothing could be taken over");
                     store.did_not_answer();
                     break false;
                 }

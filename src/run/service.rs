@@ -10,10 +10,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 use super::{AcceptedRequest, AdmissionError, Drain, QueuedRequest, RunLimits, Runtime, operate};
 use crate::{
+    BoxError,
     operation::{BufferedBody, RecordedResponse, State},
     store::{Lease, LeaseConfig, StoreError, Written},
 };

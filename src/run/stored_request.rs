@@ -5,9 +5,11 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts,
 };
 use serde::{Deserialize, Serialize};
-use tower::BoxError;
 
-use crate::operation::{BufferedBody, HeaderBlock};
+use crate::{
+    BoxError,
+    operation::{BufferedBody, HeaderBlock},
+};
 
 /// The version of the layout. Version 1: lengths of the line, header and trailer block
 /// (`u32` each, little endian), the line as JSON, the blocks, the body.

@@ -8,10 +8,10 @@
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use super::{Cursor, ListQuery, StoreError};
-use crate::operation::State;
+use crate::{operation::State, random::random_bytes};
 
 /// The version of this format, and the first character of a cursor.
 const VERSION: u8 = b'1';
@@ -29,10 +29,10 @@ const TAG_DOMAIN: [u8; 2] = [VERSION, 1];
 #[derive(Clone)]
 pub(crate) struct CursorKey(Hmac<Sha256>);
 
-/// Returns 244 random bits, hashed to a key.
-pub(crate) fn new_secret() -> [u8; 32] {
-    let random = || uuid::Uuid::new_v4().into_bytes();
-    Sha256::digest([random(), random()].concat()).into()
+/// Returns a random secret, as a new engine needs it for list cursors.
+#[must_use]
+pub fn new_secret() -> [u8; 32] {
+    random_bytes()
 }
 
 impl CursorKey {

@@ -1,9 +1,9 @@
 use std::error::Error;
 
-use tower::BoxError;
+use crate::BoxError;
 
 /// The result of a store call.
-pub(crate) type StoreResult<T> = Result<T, StoreError>;
+pub type StoreResult<T> = Result<T, StoreError>;
 
 /// An error of a store.
 ///
@@ -58,30 +58,22 @@ impl StoreError {
         }
     }
 
-    /// Returns the error and its sources, for logs.
-    pub(crate) fn chain(&self) -> String {
+    /// Returns the text of the error and of its sources, for logs.
+    #[must_use]
+    pub fn report(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(error) = source {
-            let said = said(error);
+            let cause = error.to_string();
             // Many errors already include the text of their source.
-            if !text.ends_with(&said) {
+            if !text.ends_with(&cause) {
                 text.push_str(": ");
-                text.push_str(&said);
+                text.push_str(&cause);
             }
             source = error.source();
         }
         text
     }
-}
-
-/// Returns the text of an error; for a database error, without the line of its source.
-fn said(error: &(dyn Error + 'static)) -> String {
-    #[cfg(feature = "postgres")]
-    if let Some(text) = super::postgres::said(error) {
-        return text;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]
@@ -102,13 +94,13 @@ mod tests {
     fn a_cause_that_an_error_tells_itself_is_not_told_twice() {
         let refused = || Telling(io::Error::other("refused"));
         assert_eq!(
-            StoreError::unavailable(refused()).chain(),
+            StoreError::unavailable(refused()).report(),
             "the store is unavailable: no connection: refused"
         );
         assert_eq!(
-            StoreError::refused(Silent(refused())).chain(),
+            StoreError::refused(Silent(refused())).report(),
             "the store refused: no answer: no connection: refused"
         );
-        assert_eq!(StoreError::Full.chain(), "the store is full");
+        assert_eq!(StoreError::Full.report(), "the store is full");
     }
 }

@@ -7,13 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tower::BoxError;
-
 use super::{
     Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
     Written, traits::Found,
 };
-use crate::operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot};
+use crate::{
+    BoxError,
+    operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot},
+};
 
 /// A read-only store made from a closure.
 ///

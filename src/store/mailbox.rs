@@ -19,7 +19,7 @@ use crate::operation::OperationId;
 const CAPACITY: usize = 4096;
 
 #[derive(Debug, Default)]
-pub(super) struct Mailboxes(Mutex<HashMap<NodeId, Mailbox>>);
+pub(crate) struct Mailboxes(Mutex<HashMap<NodeId, Mailbox>>);
 
 #[derive(Debug, Default)]
 struct Mailbox {
@@ -28,7 +28,7 @@ struct Mailbox {
 }
 
 impl Mailboxes {
-    pub(super) fn send(&self, node: &NodeId, id: OperationId) {
+    pub(crate) fn send(&self, node: &NodeId, id: OperationId) {
         let cell = {
             let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // Only nodes that have listened before have a mailbox.
@@ -44,7 +44,7 @@ impl Mailboxes {
     }
 
     /// Returns the ids sent to `node` as soon as there are any, or none after `at_most`.
-    pub(super) async fn receive(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
+    pub(crate) async fn receive(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
         let received = timeout(at_most, async {
             loop {
                 match self.take(node) {

@@ -16,8 +16,9 @@
 //! [`Lease`].
 //!
 //! # Laws
-//! Each trait lists its laws under *Semantics*, by these numbers. With the feature
-//! `conformance`, the module of that name checks each law on any store.
+//! Each trait lists its laws under *Semantics*, by these numbers. The package
+//! [`tower-operations-conformance`](https://docs.rs/tower-operations-conformance) checks each
+//! law on any store.
 //!
 //! 1. *Create* is atomic and durable when it returns. A create with the same id or key
 //!    again returns the existing operation to the same owner, with or without its result.
@@ -57,11 +58,7 @@
 //! ```
 
 mod any;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 pub(crate) mod cursor;
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-pub(crate) mod durable;
 mod error;
 mod function;
 mod health;
@@ -69,16 +66,10 @@ mod history;
 mod key;
 mod key_capability;
 mod lending;
-mod mailbox;
+pub(crate) mod mailbox;
 mod memory;
 mod names;
-#[cfg(feature = "postgres")]
-mod postgres;
 mod record;
-#[cfg(feature = "redb")]
-pub(crate) mod redb;
-#[cfg(feature = "redis")]
-mod redis;
 mod repository;
 mod requests;
 pub(crate) mod sync;
@@ -86,10 +77,7 @@ mod traits;
 pub(crate) mod wait;
 
 pub use any::AnyStore;
-#[cfg(any(feature = "redb", feature = "postgres", feature = "redis"))]
-pub use durable::EngineStore;
-pub use error::StoreError;
-pub(crate) use error::StoreResult;
+pub use error::{StoreError, StoreResult};
 pub use function::{Change, RepositoryFn, StoreFn};
 pub use health::{Health, HealthWarning};
 pub use history::PastVersion;
@@ -98,13 +86,7 @@ pub(crate) use key_capability::KeyCapability;
 pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
-#[cfg(feature = "postgres")]
-pub use postgres::{PostgresBuilder, PostgresEngine, PostgresError, PostgresStore};
 pub use record::{Record, Step};
-#[cfg(feature = "redb")]
-pub use redb::{RedbEngine, RedbError, RedbStats, RedbStore};
-#[cfg(feature = "redis")]
-pub use redis::{RedisBuilder, RedisEngine, RedisError, RedisStore};
 pub use repository::{Created, Repository, Written};
 pub use requests::{Cursor, LeaseConfig, LeaseHandle, ListQuery, NewOperation, Page, Reclaimed};
 pub(crate) use traits::{BoxFuture, Found};

@@ -1,5 +1,7 @@
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
+use crate::random::random_bytes;
+
 /// Counts the changes of an operation, starting at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(NonZeroU64);
@@ -49,8 +51,7 @@ impl FencingToken {
     /// signed number.
     #[must_use]
     pub fn random() -> Self {
-        // The lower half of a version 4 UUID is random, except for its two variant bits.
-        Self::from_number(uuid::Uuid::new_v4().as_u64_pair().1 & (u64::MAX >> 2))
+        Self::from_number(u64::from_ne_bytes(random_bytes()) & (u64::MAX >> 2))
     }
 
     /// Returns the token that fences this one out.
@@ -89,7 +90,8 @@ impl NodeId {
     #[must_use]
     #[allow(clippy::new_without_default)] // a default value would have to be a constant
     pub fn new() -> Self {
-        Self(uuid::Uuid::new_v4().to_string().into())
+        let name = uuid::Builder::from_random_bytes(random_bytes()).into_uuid();
+        Self(name.to_string().into())
     }
 
     /// Returns a node with a name of yours. It must differ from the name of every other
@@ -110,6 +112,12 @@ impl NodeId {
 /// accessible to everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(Arc<str>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
 
 impl Owner {
     /// Returns an owner with the name that the application uses.

@@ -4,14 +4,14 @@ mod changes;
 mod past;
 mod steps;
 
+pub(crate) use changes::ChangeOutcome;
+pub use steps::Step;
+
 use super::{
     FencingToken, NewOperation, NodeId, Owner, Version,
     history::{History, PastVersion},
 };
 use crate::operation::{Failure, FailureKind, Metadata, Operation, Outcome, Snapshot, Status};
-
-pub(crate) use changes::ChangeOutcome;
-pub use steps::Step;
 
 /// The stored state of one operation: the operation itself, its version, its owner, and its
 /// latest holder.
@@ -191,8 +191,10 @@ impl<T> Record<T> {
         self.token == token && !self.operation.state().is_terminal()
     }
 
-    /// Returns the same record without the result of the operation.
-    pub(crate) fn without_result(&self) -> Self {
+    /// Returns the same record without the result of the operation, as another owner reads
+    /// it (law 7).
+    #[must_use]
+    pub fn without_result(&self) -> Self {
         let stage = match self.operation.status() {
             Status::Pending => Status::Pending,
             Status::Running => Status::Running,

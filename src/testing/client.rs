@@ -5,9 +5,12 @@ use http::{Request, Response, StatusCode, Uri, header, request::Builder};
 use http_body::Body;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use tower::{Service, ServiceExt};
+use tower_service::Service;
 
-use crate::operation::{BodyCollector, BufferedBody, Operation};
+use crate::{
+    call::Oneshot,
+    operation::{BodyCollector, BufferedBody, Operation},
+};
 
 /// The maximum time that a test waits for an operation.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,10 +47,7 @@ where
         let request = request
             .body(BufferedBody::from(body.into()))
             .expect("the request is well-formed");
-        let response = self
-            .0
-            .clone()
-            .oneshot(request)
+        let response = Oneshot::new(self.0.clone(), request)
             .await
             .expect("the service answers");
         let (parts, body) = response.into_parts();

@@ -33,7 +33,7 @@ pub(super) async fn purge<R: Lease>(node: &Runtime<R>, stats: &RecoveryStats) {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = error.chain(), "what has expired was not deleted");
+                    tracing::warn!(error = error.report(), "what has expired was not deleted");
                     break;
                 }
             }

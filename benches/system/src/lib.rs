@@ -1,0 +1,1 @@
+//! Benchmarks of several processes, on real servers.

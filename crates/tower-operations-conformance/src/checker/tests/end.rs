@@ -1,0 +1,188 @@
+use std::time::Duration;
+
+use tower_operations::operation::State;
+
+use super::{
+    accepted, call, cancel, convicts, good, id, passes, poll, read, report, rules, run, seen,
+    sighting, with,
+};
+use crate::checker::{CallAnswer, CallRequest, Reading, RunEvent, Sighting, Violation, check};
+
+#[test]
+fn a_good_life_passes_and_is_counted() {
+    passes(&good());
+    let counts = check(&good(), &rules()).counts;
+    assert_eq!((counts.accepted, counts.succeeded), (1, 1));
+    assert_eq!((counts.calls, counts.runs, counts.reruns), (7, 1, 0));
+}
+
+#[test]
+fn what_is_accepted_is_there() {
+    let lost = Violation::Lost { operation: id() };
+    let absent = |begin| call(begin, begin + 5, poll(None, None), CallAnswer::Absent);
+    convicts(&[accepted(), absent(6)], &lost);
+    convicts(&with(good(), absent(80)), &lost);
+    // It may have been read before the 202 was there.
+    passes(&with(good(), absent(4)));
+    // It is kept for its time after its end, and that was not before 20 ms.
+    let kept = rules().kept(Duration::from_secs(10));
+    let log = with(good(), absent(20 + 10_000 - 5));
+    assert!(check(&log, &kept).is_good());
+    let log = with(good(), absent(20 + 10_000 - 6));
+    assert_eq!(check(&log, &kept).violations, [lost]);
+}
+
+#[test]
+fn what_is_accepted_is_seen_at_its_end() {
+    let unended = Violation::Unended { operation: id() };
+    convicts(&[accepted()], &unended);
+    convicts(&[accepted(), seen(10, 2, State::Running)], &unended);
+    let nothing = call(20, 30, poll(None, None), CallAnswer::Nothing);
+    convicts(&[accepted(), nothing], &unended);
+    passes(&[accepted(), read(10, CallAnswer::Result(report("Q3")))]);
+}
+
+#[test]
+fn what_is_not_accepted_may_be_lost() {
+    let ask = CallRequest::Post {
+        title: "Q3".into(),
+        key: None,
+        id: None,
+    };
+    let lost = call(0, 5, ask, CallAnswer::Nothing);
+    passes(&[lost.clone(), run(2, 1, RunEvent::Begin)]);
+    let absent = call(10, 15, poll(None, None), CallAnswer::Absent);
+    passes(&[lost, seen(6, 1, State::Pending), absent]);
+}
+
+#[test]
+fn there_is_one_end() {
+    let two = Violation::TwoOutcomes {
+        operation: id(),
+        first: State::Succeeded,
+        second: State::Failed,
+    };
+    convicts(&with(good(), seen(80, 4, State::Failed)), &two);
+    // Refused, for it had succeeded or failed; then canceled.
+    let log = [
+        accepted(),
+        cancel(10, CallAnswer::Finished),
+        seen(20, 3, State::Canceled),
+    ];
+    let two = Violation::TwoOutcomes {
+        operation: id(),
+        first: State::Canceled,
+        second: State::Succeeded,
+    };
+    convicts(&log, &two);
+}
+
+#[test]
+fn an_outcome_stays_as_it_was() {
+    let changed = Violation::OutcomeChanged {
+        operation: id(),
+        version: 3,
+    };
+    // The same again, as a further version; and alive again.
+    convicts(&with(good(), seen(80, 4, State::Succeeded)), &changed);
+    convicts(&with(good(), seen(80, 4, State::Running)), &changed);
+    // The same version with other words.
+    let mut other = sighting(3, State::Succeeded);
+    other.content = "updated a moment later".into();
+    let other = call(80, 85, poll(None, None), CallAnswer::Operation(other));
+    convicts(&with(good(), other), &changed);
+    // Other bytes.
+    let mut other = report("Q3");
+    other.digest = "of something else".into();
+    convicts(&with(good(), read(80, CallAnswer::Result(other))), &changed);
+}
+
+#[test]
+fn a_version_is_seen_with_one_content() {
+    let mut other = sighting(2, State::Running);
+    other.content = "further on".into();
+    let other = |version| {
+        let sighting = Sighting {
+            version,
+            ..other.clone()
+        };
+        call(11, 16, poll(None, None), CallAnswer::Operation(sighting))
+    };
+    let reused = Violation::VersionReused {
+        operation: id(),
+        version: 2,
+    };
+    convicts(&with(good(), other(2)), &reused);
+    passes(&[
+        accepted(),
+        seen(6, 1, State::Pending),
+        other(2),
+        seen(40, 3, State::Failed),
+    ]);
+}
+
+#[test]
+fn readers_do_not_go_back() {
+    let back = |then| Violation::WentBack {
+        operation: id(),
+        before: Reading::Version(3),
+        then,
+    };
+    let again = |begin| seen(begin, 2, State::Running);
+    convicts(&with(good(), again(46)), &back(Reading::Version(2)));
+    // At the same time either may be seen.
+    passes(&with(good(), again(45)));
+    let unchanged = call(
+        80,
+        85,
+        poll(None, Some(2)),
+        CallAnswer::Unchanged { version: 2 },
+    );
+    convicts(&with(good(), unchanged), &back(Reading::Version(2)));
+    let ended = Violation::WentBack {
+        operation: id(),
+        before: Reading::Ended,
+        then: Reading::Unfinished,
+    };
+    convicts(&with(good(), read(46, CallAnswer::Unfinished)), &ended);
+    passes(&with(good(), read(45, CallAnswer::Unfinished)));
+    // A cancel that was refused knows of the end as well.
+    let log = [
+        accepted(),
+        cancel(10, CallAnswer::Finished),
+        seen(16, 2, State::Running),
+        seen(30, 3, State::Failed),
+    ];
+    let ended = Violation::WentBack {
+        operation: id(),
+        before: Reading::Ended,
+        then: Reading::Version(2),
+    };
+    convicts(&log, &ended);
+}
+
+#[test]
+fn canceled_stays_canceled() {
+    let canceled = |begin, version| {
+        let sighting = sighting(version, State::Canceled);
+        cancel(begin, CallAnswer::Operation(sighting))
+    };
+    let log = vec![
+        accepted(),
+        seen(10, 2, State::Running),
+        canceled(20, 3),
+        canceled(30, 3),
+    ];
+    passes(&log);
+    let undone = |state| Violation::CancelUndone {
+        operation: id(),
+        state,
+    };
+    for state in [State::Succeeded, State::Failed, State::Running] {
+        let log = with(log.clone(), seen(40, 4, state));
+        convicts(&log, &undone(state));
+    }
+    let ignored = cancel(12, CallAnswer::Operation(sighting(2, State::Running)));
+    let log = [accepted(), ignored, seen(40, 3, State::Failed)];
+    convicts(&log, &undone(State::Running));
+}

@@ -1,0 +1,167 @@
+//! Laws 2, 3 and 4: writes by others than the holder.
+
+use std::sync::Arc;
+
+use tower_operations::{
+    operation::{FailureKind, Outcome, Progress, RecordedResponse, State},
+    store::{NewOperation, Repository, Version},
+};
+
+use super::{
+    holder::nothing_changes_what_has_ended,
+    subject::{
+        Seen, assert_absent, assert_follows, assert_unchanged, create, done, finish, gone, law,
+        lost, new_operation, ok, start, success, version,
+    },
+};
+
+pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
+    let store = &**store;
+    for outcome in [
+        Outcome::Canceled,
+        Outcome::CanceledFor("too \u{201c}late\u{201d}".into()),
+        Outcome::failed(FailureKind::Interrupted),
+    ] {
+        for is_running in [false, true] {
+            overruling_names_a_version_and_fences_the_holder_out(store, is_running, &outcome).await;
+        }
+    }
+    only_what_has_ended_is_forgotten(store).await;
+}
+
+async fn overruling_names_a_version_and_fences_the_holder_out<R>(
+    store: &R,
+    is_running: bool,
+    outcome: &Outcome<RecordedResponse>,
+) where
+    R: Repository<Output = RecordedResponse>,
+{
+    let mut before = create(store, new_operation()).await;
+    let mut old = vec![];
+    if is_running {
+        old.push(version(&before));
+        before = start(store, &before).await;
+    }
+    let (id, token) = (before.operation().id(), before.token());
+    for wrong in old.into_iter().chain([version(&before).next()]) {
+        let what = "overruling at another version";
+        lost(
+            2,
+            ok(store.force_finish(id, wrong, outcome.clone()).await),
+            what,
+        );
+        assert_unchanged(2, store, &before, what).await;
+    }
+
+    let what = "overruling";
+    let ended = ok(store
+        .force_finish(id, version(&before), outcome.clone())
+        .await);
+    let ended = done(2, ended, what);
+    law!(
+        2,
+        ended.operation().outcome() == Some(outcome),
+        "{what} left {ended:?}"
+    );
+    assert_follows(&before, &ended, what);
+    assert_unchanged(1, store, &ended, "reading").await;
+
+    let what = "a late write of the holder that was overruled";
+    lost(3, ok(store.start(id, token).await), what);
+    lost(
+        3,
+        ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
+        what,
+    );
+    lost(
+        3,
+        ok(store.finish(id, token, success("late"), None).await),
+        what,
+    );
+    lost(
+        3,
+        ok(store.finish(id, token, outcome.clone(), None).await),
+        what,
+    );
+    assert_unchanged(3, store, &ended, what).await;
+    nothing_changes_what_has_ended(store, &ended).await;
+}
+
+async fn only_what_has_ended_is_forgotten<R>(store: &R)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    let pending = create(store, new_operation()).await;
+    assert_kept(
+        store,
+        &pending,
+        version(&pending),
+        "forgetting what is pending",
+    )
+    .await;
+    let running = start(store, &pending).await;
+    assert_kept(
+        store,
+        &running,
+        version(&running),
+        "forgetting what is running",
+    )
+    .await;
+    let ended = finish(store, &running).await;
+    for wrong in [version(&running), version(&ended).next()] {
+        assert_kept(store, &ended, wrong, "forgetting another version").await;
+    }
+
+    let (id, token) = (ended.operation().id(), ended.token());
+    let what = "forgetting";
+    let removed = done(2, ok(store.delete(id, version(&ended)).await), what);
+    law!(2, removed == ended, "{what} {ended:?} removed {removed:?}");
+
+    let what = "an operation that was forgotten";
+    assert_absent(2, store, id, what).await;
+    gone(2, &ok(store.delete(id, version(&ended)).await), what);
+    gone(2, &ok(store.start(id, token).await), what);
+    gone(
+        2,
+        &ok(store
+            .report(id, token, Progress::from_message("late"))
+            .await),
+        what,
+    );
+    gone(
+        2,
+        &ok(store.finish(id, token, success("late"), None).await),
+        what,
+    );
+    gone(
+        2,
+        &ok(store
+            .force_finish(id, version(&ended), Outcome::Canceled)
+            .await),
+        what,
+    );
+    assert_absent(2, store, id, what).await;
+
+    let again = create(store, NewOperation::new(id.clone())).await;
+    let state = again.operation().state();
+    law!(
+        2,
+        state == State::Pending,
+        "{what} and created again is {again:?}"
+    );
+    assert_unchanged(1, store, &again, "reading").await;
+}
+
+async fn assert_kept<R>(store: &R, record: &Seen, version: Version, what: &str)
+where
+    R: Repository<Output = RecordedResponse>,
+{
+    lost(
+        2,
+        ok(store.delete(record.operation().id(), version).await),
+        what,
+    );
+    assert_unchanged(2, store, record, what).await;
+}

@@ -1,0 +1,152 @@
+//! The store in PostgreSQL against pgbench on a like table of the same server, in the
+//! same run, as a table.
+//!
+//! Run with: `cargo bench -p tower-operations-postgres` (some twenty seconds).
+//! It starts a server of its own, on the disk that `TMPDIR` names.
+//!
+//! *pgbench* inserts, updates and selects one row after the other, each statement
+//! prepared and committed durably, by as many clients; once more with a second
+//! update, which is what starting an operation is. What is compared with it are
+//! whole operations per second.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use http::Response;
+use sqlx::postgres::PgPoolOptions;
+use test_support::{postgres as server, private};
+use tower_operations::{
+    BufferedBody, OperationId, Outcome, RecordedResponse,
+    store::{Created, LeaseConfig, NewOperation, Repository, Store},
+};
+use tower_operations_postgres::PostgresStore;
+
+const CLIENTS: u32 = 16;
+const TIME: Duration = Duration::from_secs(4);
+
+const INSERT: &str = "\
+INSERT INTO raw (id, version, token, state, lease_until, head)
+  VALUES (gen_random_uuid()::text, 1, 1, 'pending', now() + interval '30 s', repeat('x', 300)::bytea)
+  RETURNING id AS id \\gset
+";
+
+const START: &str = "\
+UPDATE raw SET version = version + 1, state = 'running', head = repeat('y', 350)::bytea
+  WHERE id = :id AND token = 1;
+";
+
+const END: &str = "\
+UPDATE raw SET version = version + 1, state = 'succeeded', lease_until = NULL,
+  expires_at = now() + interval '1 day', head = repeat('y', 400)::bytea,
+  result = repeat('z', 1024)::bytea WHERE id = :id AND token = 1;
+";
+
+const SELECT: &str = "SELECT head, result FROM raw WHERE id = :id;\n";
+
+#[tokio::main]
+async fn main() {
+    let server = server::Postgres::start().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(CLIENTS)
+        .connect(&server.url())
+        .await
+        .unwrap();
+    let like: PostgresStore = PostgresStore::builder(pool.clone())
+        .table("raw")
+        .connect()
+        .await
+        .unwrap();
+    drop(like);
+    let store = PostgresStore::connect(pool).await.unwrap();
+
+    println!("| {CLIENTS} clients | per second | ratio |");
+    println!("| --- | --- | --- |");
+    let pgbench = |statements: &[&str]| pgbench(&server, &statements.concat());
+    let raw = pgbench(&[INSERT, END, SELECT]);
+    println!("| pgbench: insert, update, select | {raw:.0} | 1 |");
+    let starting = pgbench(&[INSERT, START, END, SELECT]);
+    let ratio = starting / raw;
+    println!("| pgbench: insert, update, update, select | {starting:.0} | {ratio:.2} |");
+    for (name, starts) in [
+        ("create, start, finish with 1 KiB, read", true),
+        ("create, finish with 1 KiB, read", false),
+    ] {
+        let ours = ours(&store, starts).await;
+        println!("| {name} | {ours:.0} | {:.2} |", ours / raw);
+    }
+}
+
+/// Transactions per second.
+fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
+    let folder = private::Folder::new("pgbench");
+    let script = folder.join("raw.sql");
+    std::fs::write(&script, statements).unwrap();
+    let installed = std::fs::read_dir("/usr/lib/postgresql").unwrap();
+    let found: Option<PathBuf> = installed
+        .filter_map(|version| Some(version.ok()?.path().join("bin/pgbench")))
+        .find(|program| program.exists());
+    let program = found.expect("pgbench: install the Debian package postgresql");
+    let output = Command::new(program)
+        .args(["-n", "-M", "prepared", "-h", "127.0.0.1", "-U", "postgres"])
+        .args(["-c", &CLIENTS.to_string(), "-j", "2"])
+        .args([
+            "-T",
+            &TIME.as_secs().to_string(),
+            "-p",
+            &server.port().to_string(),
+        ])
+        .arg("-f")
+        .arg(script)
+        .arg("postgres")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = "));
+    let rate = rate.and_then(|rate| rate.split(' ').next()?.parse().ok());
+    rate.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Operations per second.
+async fn ours(store: &PostgresStore, starts: bool) -> f64 {
+    let done = Arc::<AtomicU64>::default();
+    let begun = Instant::now();
+    let clients = (0..CLIENTS).map(|_| {
+        let (store, done) = (store.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            while begun.elapsed() < TIME {
+                operation(&store, starts).await;
+                done.fetch_add(1, Relaxed);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    done.load(Relaxed) as f64 / begun.elapsed().as_secs_f64()
+}
+
+async fn operation(store: &PostgresStore, starts: bool) {
+    let id = OperationId::new();
+    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    if starts {
+        store.start(&id, record.token()).await.unwrap();
+    }
+    let response = Response::new(BufferedBody::from(vec![b'z'; 1024]));
+    let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
+    store
+        .finish(&id, record.token(), outcome, None)
+        .await
+        .unwrap();
+    let read = store.get(&id).await.unwrap().unwrap();
+    assert!(read.operation().state().is_terminal());
+}

@@ -1,0 +1,37 @@
+//! `PostgresStore` on a server of its own: the laws, crashes, lost connections,
+//! notices, and how much is asked of the server.
+
+use test_support::{pages, postgres as server, repetition, stranger};
+
+#[path = "postgres/common.rs"]
+mod common;
+#[path = "postgres/crashes.rs"]
+mod crashes;
+#[path = "postgres/damaged.rs"]
+mod damaged;
+#[path = "postgres/errors.rs"]
+mod errors;
+#[path = "postgres/format.rs"]
+mod format;
+#[path = "postgres/laws.rs"]
+mod laws;
+#[path = "postgres/lost_answers.rs"]
+mod lost_answers;
+#[path = "postgres/notices.rs"]
+mod notices;
+#[path = "postgres/plans.rs"]
+mod plans;
+#[path = "postgres/proxy.rs"]
+mod proxy;
+#[path = "postgres/round_trips.rs"]
+mod round_trips;
+#[path = "postgres/setting_up.rs"]
+mod setting_up;
+#[path = "postgres/sharing.rs"]
+mod sharing;
+#[path = "postgres/skew.rs"]
+mod skew;
+#[path = "postgres/strangers.rs"]
+mod strangers;
+#[path = "postgres/upkeep.rs"]
+mod upkeep;

@@ -1,0 +1,179 @@
+//! What the first version of the schema holds is read by every later release.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgPool, raw_sql};
+use tower_operations::{
+    OperationId, State,
+    store::{
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Repository,
+        Reservation, Store,
+    },
+};
+use tower_operations_postgres::PostgresStore;
+
+use crate::{
+    common::{held_by_nobody, pool, store, success},
+    server::Postgres,
+};
+
+/// Rows as they were written: an operation that runs, one that was canceled, and
+/// what remains of one that was forgotten, under its key.
+const ROWS: &str = include_str!("format-1.sql");
+/// An operation that its owner's key made, a key that its owner reserved, and one that
+/// is nobody's and looks like another's.
+const KEYS: &str = include_str!("format-1-keys.sql");
+
+async fn run(pool: &PgPool, sql: &str) {
+    let ran = raw_sql(AssertSqlSafe(sql.to_owned())).execute(pool).await;
+    ran.unwrap();
+}
+
+/// The tables of the first version, with these rows.
+async fn first_version(server: &Postgres, rows: &str) -> PgPool {
+    let pool = pool(server.port(), 4);
+    let scripts = PostgresStore::migrations("public", "operations").unwrap();
+    run(&pool, &scripts[0]).await;
+    run(&pool, rows).await;
+    pool
+}
+
+fn of_ada(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(Some(Owner::new("ada")), name, [7; 32])
+}
+
+#[tokio::test]
+async fn a_key_of_the_first_version_becomes_its_owners() {
+    let server = Postgres::start().await;
+    first_version(&server, KEYS).await;
+    let store = store(&server).await;
+    let term = Duration::from_secs(60);
+    let ask = async |key: &IdempotencyKey, token| store.reserve(key, token, term).await.unwrap();
+
+    // Of nobody and of others there is none of that name.
+    let bob = Some(Owner::new("bob"));
+    for owner in [None, bob] {
+        let key = IdempotencyKey {
+            owner,
+            ..of_ada("key-5")
+        };
+        let free = ask(&key, FencingToken::random()).await;
+        assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
+        let new = NewOperation::new(OperationId::new()).owner(key.owner.clone());
+        let key = IdempotencyKey {
+            name: "key-6".into(),
+            ..key
+        };
+        let created = store.create(new.key(key)).await.unwrap();
+        assert!(matches!(created, Created::New(_)), "{created:?}");
+    }
+    let found = ask(&of_ada("key-5"), FencingToken::random()).await;
+    let Reservation::Operation(found) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(found.operation().id(), &"report-5".parse().unwrap());
+    let reserved = ask(&of_ada("key-6"), FencingToken::random()).await;
+    assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
+    let token = FencingToken::from_number(77);
+    assert!(
+        store
+            .release_reservation(&of_ada("key-6"), token)
+            .await
+            .unwrap()
+    );
+    let token = FencingToken::from_number(78);
+    let alike = IdempotencyKey::new(None, "@3:adakey-5", [7; 32]);
+    assert!(store.release_reservation(&alike, token).await.unwrap());
+
+    // What the key was moved for goes with it.
+    let id = found.operation().id();
+    store
+        .finish(id, found.token(), success("done"), None)
+        .await
+        .unwrap();
+    let ended = store.get(id).await.unwrap().unwrap();
+    store.delete(id, ended.version().unwrap()).await.unwrap();
+    let forgotten = ask(&of_ada("key-5"), FencingToken::random()).await;
+    assert!(
+        matches!(forgotten, Reservation::Deleted(_)),
+        "{forgotten:?}"
+    );
+}
+
+/// Nodes of the release before go on while the tables are brought up to date, and after.
+#[tokio::test]
+async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
+    let server = Postgres::start().await;
+    let pool = first_version(&server, KEYS).await;
+    let store = store(&server).await;
+    run(
+        &pool,
+        "SELECT operations_insert_1('report-7', 1, 5, 'pending', 'ada', \
+             '{\"format\":1,\"id\":\"report-7\",\"version\":1,\"state\":\"pending\",\
+             \"owner\":\"ada\",\"token\":5,\"attempts\":0}', \
+             NULL, NULL, 'key-7', decode(repeat('07', 32), 'hex'), NULL, now()); \
+         SELECT operations_reserve_1('key-8', 'ada', decode(repeat('07', 32), 'hex'), 79, \
+             interval '1 hour', now())",
+    )
+    .await;
+    let term = Duration::from_secs(60);
+    let ask = async |key: IdempotencyKey| {
+        let token = FencingToken::random();
+        store.reserve(&key, token, term).await.unwrap()
+    };
+    let found = ask(of_ada("key-7")).await;
+    assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
+    let found = ask(of_ada("key-8")).await;
+    assert!(matches!(found, Reservation::InProgress), "{found:?}");
+    for name in ["key-7", "key-8"] {
+        let free = ask(IdempotencyKey::new(None, name, [7; 32])).await;
+        assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
+    }
+    // One that was on its way while the names moved is not filed as before.
+    let old = "INSERT INTO operations_keys (name, owner, fingerprint, stands_for) \
+               VALUES ('key-9', 'ada', '', 'request')";
+    let refused = raw_sql(old).execute(&pool).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("check constraint"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn what_the_first_version_wrote_is_read() {
+    let server = Postgres::start().await;
+    first_version(&server, ROWS).await;
+    let store = store(&server).await;
+
+    let running = store
+        .get(&"report-1".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(running.operation().state(), State::Running);
+    assert_eq!(running.version().unwrap().get(), 3);
+    assert_eq!(running.owner(), Some(&Owner::new("ada")));
+    assert_eq!(running.attempts(), 1);
+    assert_eq!(running.history().len(), 2);
+    let progress = running.operation().metadata().progress().unwrap();
+    assert_eq!((progress.completed(), progress.total()), (Some(1), Some(3)));
+
+    let canceled = store
+        .get(&"report-2".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(canceled.operation().state(), State::Canceled);
+
+    let key = IdempotencyKey::new(None, "key-3", [7; 32]);
+    let found = store
+        .create(held_by_nobody("report-4").key(key.clone()))
+        .await;
+    let Created::KeyHeld(Reservation::Deleted(remains)) = found.unwrap() else {
+        panic!("the key was lost");
+    };
+    assert_eq!(remains.operation().id(), &"report-3".parse().unwrap());
+    let term = Duration::from_secs(1);
+    let reserved = store.reserve(&key, FencingToken::random(), term).await;
+    assert!(matches!(reserved, Ok(Reservation::Deleted(_))));
+}

@@ -1,0 +1,132 @@
+//! Committed, and the connection lost before the answer: what is repeated finds
+//! itself.
+
+use std::time::Duration;
+
+use tower_operations::{
+    OperationId,
+    store::{
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, NewOperation, Owner, Repository,
+        Reservation, Store, Written,
+    },
+};
+use tower_operations_postgres::PostgresStore;
+
+use crate::{
+    common::{create, pool, response, success, term},
+    proxy::Proxy,
+    server::Postgres,
+};
+
+async fn set_up() -> (Postgres, Proxy, PostgresStore) {
+    let server = Postgres::start().await;
+    let proxy = Proxy::before(server.port()).await;
+    let store = PostgresStore::connect(pool(proxy.port(), 2)).await.unwrap();
+    (server, proxy, store)
+}
+
+#[tokio::test]
+async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
+    let (_server, proxy, store) = set_up().await;
+    let owner = Some(Owner::new("me"));
+    let new = NewOperation::new(OperationId::new())
+        .owner(owner.clone())
+        .request(Some("again".into()))
+        .lease(term(60));
+    let key = IdempotencyKey::new(None, "once", [3; 32]);
+    let keyed = NewOperation::new(OperationId::new())
+        .owner(owner)
+        .key(key)
+        .lease(term(60));
+    for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_2")]
+        .into_iter()
+        .enumerate()
+    {
+        proxy.cut_answer_to(sql);
+        let error = store.create(new.clone()).await.unwrap_err();
+        assert!(error.is_transient(), "{error:?}");
+        assert_eq!(proxy.cuts(), cut + 1);
+        let there = store.get(&new.id).await.unwrap().expect("it was committed");
+        match store.create(new).await.unwrap() {
+            Created::Existing(record) => {
+                assert_eq!(record, there);
+                // It is the holder's to run.
+                let write = store.start(record.operation().id(), record.token()).await;
+                assert!(matches!(write, Ok(Written::Done(_))));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
+    let (_server, proxy, store) = set_up().await;
+    let (id, token) = create(&store).await;
+    proxy.cut_answer_to("UPDATE");
+    store.start(&id, token).await.unwrap_err();
+    let Written::Done(running) = store.start(&id, token).await.unwrap() else {
+        panic!("the repeated start was lost");
+    };
+    assert_eq!(
+        (running.version().unwrap().get(), running.attempts()),
+        (2, 1)
+    );
+
+    proxy.cut_answer_to("expires_at =");
+    let error = store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap_err();
+    assert!(error.is_transient());
+    let there = store.get(&id).await.unwrap().expect("it was committed");
+    assert!(there.operation().state().is_terminal());
+    match store
+        .finish(&id, token, success("done"), None)
+        .await
+        .unwrap()
+    {
+        Written::Done(record) => assert_eq!(record, there),
+        other => panic!("{other:?}"),
+    }
+
+    proxy.cut_answer_to("DELETE");
+    let version = there.version().unwrap();
+    store.delete(&id, version).await.unwrap_err();
+    assert!(matches!(
+        store.delete(&id, version).await,
+        Ok(Written::Gone)
+    ));
+    assert_eq!(proxy.cuts(), 3);
+}
+
+#[tokio::test]
+async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
+    let (_server, proxy, store) = set_up().await;
+    let key = IdempotencyKey::new(None, "once", [3; 32]);
+    let (token, minute) = (FencingToken::random(), Duration::from_secs(60));
+    proxy.cut_answer_to("_reserve_2");
+    store.reserve(&key, token, minute).await.unwrap_err();
+    let again = store.reserve(&key, token, minute).await.unwrap();
+    assert!(matches!(again, Reservation::Reserved(mine) if mine == token));
+    proxy.cut_answer_to("'answer'");
+    store
+        .complete(&key, token, response("early"))
+        .await
+        .unwrap_err();
+    assert!(
+        store
+            .complete(&key, token, response("early"))
+            .await
+            .unwrap()
+    );
+    match store
+        .reserve(&key, FencingToken::random(), minute)
+        .await
+        .unwrap()
+    {
+        Reservation::Answered(answer) => assert_eq!(*answer, response("early")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(proxy.cuts(), 2);
+}

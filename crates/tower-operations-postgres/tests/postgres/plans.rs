@@ -1,0 +1,194 @@
+//! How the server goes about it: by an index, whatever the size of the table, and
+//! within the page where it can.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
+use tower_operations::{Progress, store::Repository};
+use tower_operations_postgres::PostgresStore;
+
+use crate::{
+    common::{create, pool, store, success, url},
+    server::Postgres,
+};
+
+const NAMES: [(&str, &str); 2] = [
+    ("{operations}", "operations"),
+    ("{keys}", "operations_keys"),
+];
+
+/// Fifty thousand that have ended, of ten owners; a few live ones.
+const ROWS: &str = "
+    INSERT INTO operations (id, version, token, state, owner, key, expires_at, head)
+    SELECT 'ended-' || n, 3, n, 'succeeded',
+        CASE WHEN n % 3 > 0 THEN convert_to('owner ' || n % 10, 'UTF8') END,
+        CASE WHEN n % 2 > 0 THEN convert_to('key ' || n, 'UTF8') END,
+        now() + n * interval '1 second', '{}'
+    FROM generate_series(1, 50000) AS n;
+    INSERT INTO operations_keys (name, fingerprint, stands_for, operation)
+    SELECT convert_to('key ' || n, 'UTF8'), '', 'operation', 'ended-' || n
+    FROM generate_series(1, 50000, 2) AS n;
+    INSERT INTO operations_keys (name, fingerprint, stands_for, token, until)
+    SELECT convert_to('reserved ' || n, 'UTF8'), '', 'request', n, now() + n * interval '1 second'
+    FROM generate_series(1, 5000) AS n;
+    INSERT INTO operations (id, version, token, state, lease_until, head)
+    SELECT 'live-' || n, 2, n, 'running', now() + n * interval '1 second', '{}'
+    FROM generate_series(1, 100) AS n;
+    ANALYZE operations, operations_keys";
+
+/// The plan of a statement, for any values or for these.
+async fn plan(connection: &mut PgConnection, sql: &str, arguments: &str, generic: bool) -> String {
+    let sql = NAMES.iter().fold(sql.to_owned(), |sql, (place, name)| {
+        sql.replace(place, name)
+    });
+    let mode = if generic {
+        "force_generic_plan"
+    } else {
+        "force_custom_plan"
+    };
+    let types = arguments.matches("::").count();
+    assert!(types > 0, "each value has its type");
+    let set_up = format!("DEALLOCATE ALL; SET plan_cache_mode = {mode}; PREPARE asked AS {sql}");
+    raw_sql(AssertSqlSafe(set_up))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    let explain = format!("EXPLAIN EXECUTE asked ({arguments})");
+    let rows: Vec<String> = query_scalar(AssertSqlSafe(explain))
+        .persistent(false)
+        .fetch_all(connection)
+        .await
+        .unwrap();
+    rows.join("\n")
+}
+
+#[tokio::test]
+async fn no_statement_reads_the_whole_table() {
+    let server = Postgres::start().await;
+    PostgresStore::connect(pool(server.port(), 1))
+        .await
+        .unwrap();
+    let mut connection = PgConnection::connect(&url(server.port())).await.unwrap();
+    raw_sql(ROWS).execute(&mut connection).await.unwrap();
+    let list = include_str!("../../src/sql/list.sql");
+    let nobodys = list.replace("{is_owner}", "IS NULL AND $1::bytea IS NULL");
+    let list = list.replace("{is_owner}", "= $1");
+    for (sql, arguments, index) in [
+        (
+            include_str!("../../src/sql/read.sql"),
+            "'live-1'::text, false::boolean, 'owner 7'::bytea",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/abandoned.sql"),
+            "10::bigint",
+            "operations_by_lease",
+        ),
+        (
+            &list,
+            "'owner 7'::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
+            "operations_by_owner",
+        ),
+        (
+            &nobodys,
+            "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
+            "operations_by_owner",
+        ),
+        (
+            include_str!("../../src/sql/purge.sql"),
+            "0::bigint, 100::bigint",
+            "operations_by_expiry",
+        ),
+        (
+            include_str!("../../src/sql/purge_keys.sql"),
+            "0::bigint, 100::bigint",
+            "operations_keys_by_until",
+        ),
+        (
+            include_str!("../../src/sql/renew.sql"),
+            "'{live-1,live-2}'::text[], '{1,2}'::bigint[], 9::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/release.sql"),
+            "'{live-1,live-2}'::text[], '{1,2}'::bigint[]",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/change.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/end.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/take_over.sql"),
+            "'live-1'::text, 2::bigint, 1::bigint, 3::bigint, 1::bigint, 'running'::text, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/forget.sql"),
+            "'ended-1'::text, 3::bigint, 1::bigint, ''::bytea, 0::bigint",
+            "operations_pkey",
+        ),
+        (
+            include_str!("../../src/sql/settle.sql"),
+            "'key 1'::bytea, 1::bigint, ''::bytea, 1::bigint",
+            "operations_keys_pkey",
+        ),
+        (
+            include_str!("../../src/sql/release_key.sql"),
+            "'key 1'::bytea, 1::bigint",
+            "operations_keys_pkey",
+        ),
+    ] {
+        for generic in [true, false] {
+            let plan = plan(&mut connection, sql, arguments, generic).await;
+            assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
+            assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+            // A page may be put in order, but not all that it is taken from.
+            let below = plan.split_once("Limit").map_or("", |(_, below)| below);
+            assert!(!below.contains("Sort Key"), "{sql}\n{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn starting_and_reporting_stay_within_their_page() {
+    let server = Postgres::start().await;
+    let store = store(&server).await;
+    for _ in 0..50 {
+        let (id, token) = create(&store).await;
+        store.start(&id, token).await.unwrap();
+        store
+            .report(&id, token, Progress::from_count(1, 2))
+            .await
+            .unwrap();
+        store
+            .finish(&id, token, success("done"), None)
+            .await
+            .unwrap();
+    }
+    let pool = pool(server.port(), 1);
+    // The counts come a little later.
+    let begun = tokio::time::Instant::now();
+    loop {
+        query("SELECT pg_stat_force_next_flush()")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let (all, within): (i64, i64) = sqlx::query_as(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'operations'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        if all == 150 {
+            assert!(within >= 80, "{within} of the 100 that could be");
+            return;
+        }
+        assert!(begun.elapsed() < crate::common::STUCK, "{all} updates");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! A cache of the latest written cells, which are read without the file.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tower_operations::engine::{Cell, CellReader};
+
+use super::{error::RedbFault, rows::CellRow};
+
+/// The maximum size of a cached cell, in bytes.
+const LARGEST: usize = 64 * 1024;
+
+/// The memory that a cell takes besides its bytes.
+const OVERHEAD: usize = 256;
+
+/// The latest written cells, up to a number of bytes. A cached cell equals its state in the
+/// file, or the state that the running commit will give it.
+#[derive(Debug)]
+pub(super) struct CellCache {
+    cells: Mutex<CachedCells>,
+    /// The capacity in bytes.
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct CachedCells {
+    by_id: HashMap<Arc<[u8]>, CachedCell>,
+    /// Ids in the order in which their cells were written.
+    order: BTreeMap<u64, Arc<[u8]>>,
+    next: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct CachedCell {
+    written: WrittenCell,
+    place: u64,
+    weight: usize,
+}
+
+/// A written cell.
+#[derive(Debug, Clone)]
+pub(super) struct WrittenCell {
+    pub(super) row: Bytes,
+    pub(super) result: Option<Bytes>,
+}
+
+/// A cell as a batch leaves it: `None` if the batch removes the cell.
+pub(super) type Touched = (Arc<[u8]>, Option<WrittenCell>);
+
+impl CellCache {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            cells: Mutex::default(),
+            capacity,
+        }
+    }
+
+    /// Returns the cell of an operation as the reader may see it, if all of it is cached.
+    pub(super) fn read(
+        &self,
+        id: &[u8],
+        reader: CellReader<'_>,
+    ) -> Option<Result<Cell, RedbFault>> {
+        let written = self.lock().by_id.get(id)?.written.clone();
+        let row = match CellRow::decode(&written.row) {
+            Ok(row) => row,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let is_wanted = row.parts.result && reader.may_read(row.owner);
+        if is_wanted && written.result.is_none() {
+            return None;
+        }
+        let head = written.row.slice_ref(row.head);
+        Some(Ok(Cell::new(head, written.result.filter(|_| is_wanted))))
+    }
+
+    /// Removes cells that the next commit changes: during the commit only the file has
+    /// them.
+    pub(super) fn forget(&self, touched: &[Touched]) {
+        let mut cells = self.lock();
+        for (id, _) in touched {
+            cells.remove(id);
+        }
+    }
+
+    /// Adds committed cells, in the order of the commit.
+    pub(super) fn keep(&self, touched: Vec<Touched>) {
+        let mut cells = self.lock();
+        for (id, written) in touched {
+            cells.remove(&id);
+            if let Some(written) = written {
+                cells.insert(id, written, self.capacity);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CachedCells> {
+        // Nothing in a critical section panics halfway through a change.
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CachedCells {
+    fn insert(&mut self, id: Arc<[u8]>, mut written: WrittenCell, capacity: usize) {
+        let of_row = OVERHEAD + id.len() + written.row.len();
+        let of_result = written.result.as_ref().map_or(0, Bytes::len);
+        let fits = |weight: usize| weight <= LARGEST.min(capacity);
+        let weight = match fits(of_row + of_result) {
+            true => of_row + of_result,
+            false => {
+                written.result = None;
+                of_row
+            }
+        };
+        if !fits(weight) {
+            return;
+        }
+        let place = self.next;
+        self.next += 1;
+        self.bytes += weight;
+        self.order.insert(place, Arc::clone(&id));
+        let kept = CachedCell {
+            written,
+            place,
+            weight,
+        };
+        self.by_id.insert(id, kept);
+        while self.bytes > capacity
+            && let Some((_, oldest)) = self.order.first_key_value()
+        {
+            let oldest = Arc::clone(oldest);
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, id: &[u8]) {
+        if let Some(kept) = self.by_id.remove(id) {
+            self.order.remove(&kept.place);
+            self.bytes -= kept.weight;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(bytes: usize) -> Option<WrittenCell> {
+        Some(WrittenCell {
+            row: vec![0; bytes].into(),
+            result: None,
+        })
+    }
+
+    fn id(n: usize) -> Arc<[u8]> {
+        n.to_string().as_bytes().into()
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_keeps_what_was_written_last() {
+        let hot = CellCache::new(10 * (1000 + OVERHEAD));
+        for n in 0..1000 {
+            hot.keep(vec![(id(n), written(900)), (id(n), written(900))]);
+        }
+        let cells = hot.lock();
+        assert!(cells.bytes <= hot.capacity);
+        assert_eq!(cells.by_id.len(), cells.order.len());
+        assert!(cells.by_id.contains_key(&id(999)) && !cells.by_id.contains_key(&id(900)));
+        drop(cells);
+        hot.keep(vec![(id(1), written(LARGEST + 1))]);
+        assert!(!hot.lock().by_id.contains_key(&id(1)));
+        let all: Vec<_> = (0..1000).map(|n| (id(n), None)).collect();
+        hot.keep(all);
+        let cells = hot.lock();
+        assert_eq!((cells.bytes, cells.order.len()), (0, 0));
+    }
+}

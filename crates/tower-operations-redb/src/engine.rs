@@ -1,0 +1,328 @@
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use ::redb::ReadTransaction;
+use bytes::Bytes;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+use tower_operations::{
+    engine::{
+        Cell, CellQuery, CellReader, Engine, EngineKeys, EngineList, Inserted, KeyCell, LapsedCell,
+        ListedCell, NewCell, NextCell, Notice, ReclaimFilter, Replaced, Stamp,
+    },
+    operation::OperationId,
+    store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
+};
+
+use super::{
+    RedbError, RedbStats,
+    cell_cache::CellCache,
+    changes::{DeleteCell, InsertCell, PurgeExpired, ReplaceCell},
+    desk::{ReservedRequest, text},
+    error::RedbFault,
+    file::{Access, DatabaseSlot, Medium, ReadError, closed},
+    key_changes::{CompleteKey, ReleaseKey, ReserveKey},
+    leases::LeaseRequest,
+    named_file::NamedFile,
+    reading,
+    writer::{self, Started, Transaction, WriterCounters, WriterRequest},
+};
+
+/// The engine of a [`RedbStore`](super::RedbStore).
+pub struct RedbEngine {
+    pub(super) slot: DatabaseSlot,
+    asks: mpsc::Sender<WriterRequest>,
+    counted: Arc<WriterCounters>,
+    hot: Arc<CellCache>,
+    origin: Option<NamedFile>,
+}
+
+impl RedbEngine {
+    pub(super) fn on(medium: Medium) -> Result<Self, RedbError> {
+        let origin = medium.origin();
+        let Started {
+            slot,
+            asks,
+            counted,
+            hot,
+        } = writer::start(medium)?;
+        Ok(Self {
+            slot,
+            asks,
+            counted,
+            hot,
+            origin,
+        })
+    }
+
+    pub(super) fn stats(&self) -> RedbStats {
+        RedbStats {
+            commits: self.counted.commits.load(Relaxed),
+            changes: self.counted.changes.load(Relaxed),
+            failures: self.counted.failures.load(Relaxed),
+            queued: self.asks.max_capacity() - self.asks.capacity(),
+        }
+    }
+
+    /// Sends a request to the writer; `None` if the writer is gone.
+    pub(super) async fn ask<A>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<A>) -> WriterRequest,
+    ) -> Option<A> {
+        let (waiting, answer) = oneshot::channel();
+        self.asks.send(ask(waiting)).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn change<C: Transaction>(&self, change: C) -> Result<C::Answer, StoreError> {
+        let answer = self
+            .ask(|waiting| WriterRequest::change(change, waiting))
+            .await;
+        answer.unwrap_or_else(|| Err(closed()))
+    }
+
+    async fn lease<A>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<A, StoreError>>) -> LeaseRequest,
+    ) -> Result<A, StoreError> {
+        let answer = self.ask(|waiting| WriterRequest::Lease(ask(waiting))).await;
+        answer.unwrap_or_else(|| Err(closed()))
+    }
+
+    /// Reads one state of the file, on a thread that may wait for the disk. If the file has
+    /// failed, possibly long ago, the writer opens the file again and the read is retried
+    /// once.
+    async fn look<A: Send + 'static>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Clone + Send + 'static,
+    ) -> Result<A, StoreError> {
+        match self.look_once(read.clone()).await {
+            Err(error) if error.is_of_the_disk() => {
+                self.ask(WriterRequest::Check).await.ok_or_else(closed)?;
+                Ok(self.look_once(read).await?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    async fn look_once<A: Send + 'static>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<A, RedbFault> + Send + 'static,
+    ) -> Result<A, ReadError> {
+        let access = Arc::clone(&self.slot).read_owned().await;
+        let look = move || access.read(read);
+        let Ok(runtime) = Handle::try_current() else {
+            return look(); // no task to block
+        };
+        match runtime.spawn_blocking(look).await {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(ReadError::Closed(StoreError::unavailable(error))),
+            },
+        }
+    }
+
+    /// Reads from the cache of latest writes, while the file is open; `None` means that the
+    /// file has to be read.
+    fn hot(
+        &self,
+        access: &Access,
+        id: &[u8],
+        reader: CellReader<'_>,
+    ) -> Option<StoreResult<Option<Cell>>> {
+        match access.database() {
+            Ok(_) => {}
+            Err(error) if error.is_transient() => return None,
+            Err(error) => return Some(Err(error)),
+        }
+        let cell = self.hot.read(id, reader)?;
+        Some(cell.map(Some).map_err(StoreError::from))
+    }
+}
+
+impl fmt::Debug for RedbEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbEngine").finish_non_exhaustive()
+    }
+}
+
+impl Engine for RedbEngine {
+    /// All handles are in this process and get every notice.
+    const POLL_INTERVAL: Option<Duration> = None;
+    const KEEPS_EXPIRED: bool = true;
+
+    async fn read(&self, id: &OperationId, reader: CellReader<'_>) -> StoreResult<Option<Cell>> {
+        let id = text(id);
+        if let Some(answer) = self.hot(&*self.slot.read().await, &id, reader) {
+            return answer;
+        }
+        let asks = match reader {
+            CellReader::Store => None,
+            CellReader::Owner(owner) => Some(owner.cloned()),
+        };
+        let read = move |read: &ReadTransaction| {
+            let asks = asks.as_ref().map(Option::as_ref);
+            reading::cell(read, &id, asks.map_or(CellReader::Store, CellReader::Owner))
+        };
+        self.look(read).await
+    }
+
+    fn read_now(
+        &self,
+        id: &OperationId,
+        reader: CellReader<'_>,
+    ) -> Option<StoreResult<Option<Cell>>> {
+        let access = self.slot.try_read().ok()?;
+        self.hot(&access, &text(id), reader)
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> StoreResult<Inserted> {
+        self.change(InsertCell::from(new)).await
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> StoreResult<Replaced> {
+        self.change(ReplaceCell::new(id, expected, next)).await
+    }
+
+    async fn delete(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        remains: &[u8],
+        until: Option<SystemTime>,
+    ) -> StoreResult<Replaced> {
+        let forget = DeleteCell {
+            id: id.clone(),
+            expected,
+            remains: Bytes::copy_from_slice(remains),
+            until,
+        };
+        self.change(forget).await
+    }
+
+    async fn renew(&self, held: &[LeaseHandle], term: Duration) -> StoreResult<Vec<LeaseHandle>> {
+        self.lease(|waiting| LeaseRequest::Renew(held.to_vec(), term, waiting))
+            .await
+    }
+
+    async fn release(&self, held: &[LeaseHandle]) -> StoreResult<()> {
+        self.lease(|waiting| LeaseRequest::Release(held.to_vec(), waiting))
+            .await
+    }
+
+    async fn reclaimable(
+        &self,
+        which: ReclaimFilter,
+        limit: usize,
+    ) -> StoreResult<Vec<LapsedCell>> {
+        self.lease(|waiting| LeaseRequest::Abandoned(which, limit, waiting))
+            .await
+    }
+
+    async fn defer(&self, ids: &[Bytes], term: Duration) -> StoreResult<()> {
+        self.lease(|waiting| LeaseRequest::PutAside(ids.to_vec(), term, waiting))
+            .await
+    }
+
+    async fn purge(&self, limit: usize, now: SystemTime) -> StoreResult<usize> {
+        self.change(PurgeExpired { limit, now }).await
+    }
+
+    async fn health(&self) -> StoreResult<Health> {
+        let Some(origin) = self.origin.clone() else {
+            return Ok(Health::default());
+        };
+        // The folder may be slow.
+        let look = tokio::task::spawn_blocking(move || origin.look()).await;
+        let warning = look.map_err(StoreError::unavailable)?;
+        let warning = warning.map_err(StoreError::unavailable)?;
+        Ok(Health::new(warning.into_iter().collect()))
+    }
+
+    fn publish(&self, _notice: Notice) {}
+}
+
+impl EngineKeys for RedbEngine {
+    async fn reserve(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        term: Duration,
+        now: SystemTime,
+    ) -> StoreResult<Option<KeyCell>> {
+        let reserved = ReservedRequest {
+            owner: key.owner.clone(),
+            fingerprint: key.fingerprint,
+            token,
+        };
+        let reserve = ReserveKey {
+            name: key.scoped_name(),
+            reserved,
+            term,
+            now,
+        };
+        self.change(reserve).await
+    }
+
+    async fn complete(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        answer: &[u8],
+        ttl: Duration,
+    ) -> StoreResult<bool> {
+        let settle = CompleteKey {
+            name: key.scoped_name(),
+            token,
+            answer: Bytes::copy_from_slice(answer),
+            ttl,
+        };
+        self.change(settle).await
+    }
+
+    async fn release_reservation(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+    ) -> StoreResult<bool> {
+        let name = key.scoped_name();
+        self.change(ReleaseKey { name, token }).await
+    }
+}
+
+impl EngineList for RedbEngine {
+    async fn list(&self, ask: CellQuery<'_>) -> StoreResult<Vec<ListedCell>> {
+        let mut page = Vec::<ListedCell>::new();
+        let (mut before, owner) = (ask.before, ask.owner.cloned());
+        let (states, max_bytes, now) = (ask.states, ask.max_bytes, ask.now);
+        while page.len() < ask.limit {
+            let bytes = page.iter().map(ListedCell::result_bytes).sum();
+            let (owner, limit) = (owner.clone(), ask.limit - page.len());
+            let part = move |read: &ReadTransaction| {
+                let mut ask = CellQuery::new(owner.as_ref(), limit, now);
+                (ask.states, ask.max_bytes, ask.before) = (states, max_bytes, before);
+                reading::list(read, ask, bytes)
+            };
+            let (more, next) = self.look(part).await?;
+            page.extend(more);
+            let Some(next) = next else { break };
+            before = Some(next);
+        }
+        Ok(page)
+    }
+
+    async fn cursor_secret(&self) -> StoreResult<[u8; 32]> {
+        self.look(reading::secret).await
+    }
+}

@@ -1,0 +1,345 @@
+//! The file, and opening it again after an error of the disk.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use ::redb::{
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableHandle, UntypedTableHandle, WriteTransaction, backends::FileBackend,
+};
+use tokio::sync::RwLock;
+use tower_operations::{
+    engine::new_secret,
+    operation::OperationId,
+    store::{FencingToken, StoreError},
+};
+
+use super::{
+    error::{RedbError, RedbFault, SharedRedbFault},
+    migration::migrate,
+    named_file::NamedFile,
+    rows::CellRow,
+    tables::{
+        CELLS, CURSORS, EXPIRY, FORMAT, KEY_EXPIRY, KEYS, KNOWN_FORMAT, LEASED, LISTED, META,
+        NEXT_NUMBER, REQUESTS, RESULTS, SECRETS,
+    },
+};
+
+/// The database, shared by the readers and the writer. Users of the database hold the lock
+/// for reading, so that the writer can take it exclusively.
+pub(super) type DatabaseSlot = Arc<RwLock<Access>>;
+
+pub(super) enum Access {
+    /// The database is open.
+    Open(Database),
+    /// The database failed, and could not be opened again so far.
+    Failed(SharedRedbFault),
+    /// The database was closed for good.
+    Closed,
+}
+
+impl Access {
+    pub(super) fn database(&self) -> Result<&Database, StoreError> {
+        match self {
+            Self::Open(database) => Ok(database),
+            Self::Failed(fault) => Err(StoreError::unavailable(fault.clone())),
+            Self::Closed => Err(closed()),
+        }
+    }
+
+    /// Reads one state of the database.
+    pub(super) fn read<A>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<A, RedbFault>,
+    ) -> Result<A, ReadError> {
+        let database = self.database().map_err(ReadError::Closed)?;
+        let transaction = database.begin_read().map_err(RedbFault::from)?;
+        Ok(read(&transaction)?)
+    }
+}
+
+/// The reason why nothing could be read.
+pub(super) enum ReadError {
+    /// There is no open database.
+    Closed(StoreError),
+    /// The read failed.
+    Fault(RedbFault),
+}
+
+impl ReadError {
+    /// Returns whether opening the database again may help.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::Closed(error) => error.is_transient(),
+            Self::Fault(fault) => fault.is_of_the_disk(),
+        }
+    }
+}
+
+impl From<RedbFault> for ReadError {
+    fn from(fault: RedbFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed(error) => error,
+            ReadError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+pub(super) fn closed() -> StoreError {
+    StoreError::refused(RedbError::Closed)
+}
+
+/// The storage of the database. It is locked once and stays locked while the database on it
+/// is opened again, so that no other process can open it in between.
+pub(super) struct Medium {
+    backend: Arc<dyn StorageBackend>,
+    /// The memory for pages, in bytes.
+    cache: usize,
+    /// The memory for the latest written cells, in bytes.
+    pub(super) hot: usize,
+    /// Cuts the open database off from the storage.
+    cut: Arc<AtomicBool>,
+    origin: Option<NamedFile>,
+}
+
+impl Medium {
+    /// Opens the file at `path`, or creates it.
+    pub(super) fn file(path: &Path, cache: usize) -> Result<Self, RedbError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path)?;
+        sync_folder(path)?;
+        let origin = NamedFile::of(path, &file)?;
+        let medium = Self::on(Arc::new(FileBackend::new(file)?), cache);
+        Ok(Self {
+            origin: Some(origin),
+            ..medium
+        })
+    }
+
+    /// Returns the name and identity of the file, if the storage is a file.
+    pub(super) fn origin(&self) -> Option<NamedFile> {
+        self.origin.clone()
+    }
+
+    pub(super) fn on(backend: Arc<dyn StorageBackend>, cache: usize) -> Self {
+        Self {
+            backend,
+            cache: cache - cache / 8,
+            hot: cache / 8,
+            cut: Arc::default(),
+            origin: None,
+        }
+    }
+
+    /// Opens the database on this storage. A database that was opened before no longer
+    /// reaches it.
+    pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
+        self.cut_off();
+        self.cut = Arc::default();
+        let lent = MediumHandle {
+            backend: Arc::clone(&self.backend),
+            cut: Arc::clone(&self.cut),
+        };
+        let database = Builder::new()
+            .set_cache_size(self.cache)
+            .create_with_backend(lent)?;
+        prepare(&database)?;
+        let read = database.begin_read().map_err(RedbFault::from)?;
+        let next_number = read
+            .open_table(META)
+            .map_err(RedbFault::from)?
+            .get(NEXT_NUMBER)
+            .map_err(RedbFault::from)?
+            .map_or(1, |number| number.value());
+        let held = held(&read)?;
+        drop(read);
+        Ok(Opened {
+            database,
+            next_number,
+            held,
+        })
+    }
+
+    /// Makes all further access by the open database fail.
+    pub(super) fn cut_off(&self) {
+        self.cut.store(true, SeqCst);
+    }
+
+    /// Closes the storage.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.cut_off();
+        self.backend.close()
+    }
+}
+
+/// An opened database.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) next_number: u64,
+    /// The live operations with a present or former holder.
+    pub(super) held: Vec<(OperationId, FencingToken)>,
+}
+
+/// Creates the tables, or checks the existing ones.
+fn prepare(database: &Database) -> Result<(), RedbError> {
+    let write = database.begin_write().map_err(RedbFault::from)?;
+    let tables: Vec<_> = write.list_tables().map_err(RedbFault::from)?.collect();
+    if tables.is_empty() {
+        make_tables(&write)?;
+        return Ok(finish(write)?);
+    }
+    if !tables.iter().any(is_meta) {
+        return Err(RedbError::Foreign);
+    }
+    let format = {
+        let meta = write.open_table(META).map_err(|_| RedbError::Foreign)?;
+        let format = meta.get(FORMAT).map_err(RedbFault::from)?;
+        format.ok_or(RedbError::Foreign)?.value()
+    };
+    if format > KNOWN_FORMAT {
+        return Err(RedbError::NewerFormat {
+            found: format,
+            known: KNOWN_FORMAT,
+        });
+    }
+    if format < KNOWN_FORMAT {
+        migrate(&write)?;
+        tracing::info!(
+            from = format,
+            to = KNOWN_FORMAT,
+            "the file has been brought up to date"
+        );
+    }
+    let has_secret = tables.iter().any(|table| table.name() == SECRETS.name());
+    if !has_secret {
+        make_secret(&write)?;
+    }
+    match format < KNOWN_FORMAT || !has_secret {
+        true => Ok(finish(write)?),
+        false => Ok(write.abort()?),
+    }
+}
+
+fn is_meta(table: &UntypedTableHandle) -> bool {
+    table.name() == META.name()
+}
+
+/// Commits so that opening the file again needs no repair, however large the file: the
+/// commit includes the state of all pages. It also syncs the data before it switches to the
+/// new state, so no half of a commit can ever count as a whole one.
+pub(super) fn finish(mut write: WriteTransaction) -> Result<(), RedbFault> {
+    write.set_quick_repair(true);
+    Ok(write.commit()?)
+}
+
+fn make_tables(write: &WriteTransaction) -> Result<(), RedbFault> {
+    write.open_table(META)?.insert(FORMAT, KNOWN_FORMAT)?;
+    for table in [CELLS, RESULTS, REQUESTS, KEYS] {
+        write.open_table(table)?;
+    }
+    write.open_table(EXPIRY)?;
+    write.open_table(KEY_EXPIRY)?;
+    write.open_table(LEASED)?;
+    write.open_table(LISTED)?;
+    make_secret(write)
+}
+
+fn make_secret(write: &WriteTransaction) -> Result<(), RedbFault> {
+    let mut secrets = write.open_table(SECRETS)?;
+    secrets.insert(CURSORS, new_secret().as_slice())?;
+    Ok(())
+}
+
+fn held(read: &ReadTransaction) -> Result<Vec<(OperationId, FencingToken)>, RedbFault> {
+    let (leased, cells) = (read.open_table(LEASED)?, read.open_table(CELLS)?);
+    let mut held = Vec::new();
+    for entry in leased.range::<u64>(..)? {
+        let (_, id) = entry?;
+        let Some(row) = cells.get(id.value())? else {
+            continue;
+        };
+        let row = CellRow::decode(row.value());
+        match row.and_then(|row| Ok((parse_id(id.value())?, row.stamp.token))) {
+            Ok(holder) => held.push(holder),
+            // A damaged operation must not block the others: the file can be opened.
+            Err(fault) => {
+                let id = String::from_utf8_lossy(id.value());
+                tracing::error!(%id, %fault, "a live operation cannot be read");
+            }
+        }
+    }
+    Ok(held)
+}
+
+pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, RedbFault> {
+    std::str::from_utf8(id)
+        .ok()
+        .and_then(|text| OperationId::from_stored(text).ok())
+        .ok_or(RedbFault::Row("id"))
+}
+
+/// A new file survives a crash only after a sync of its folder.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    match cfg!(unix) {
+        true => File::open(folder)?.sync_all(),
+        false => Ok(()), // a folder cannot be opened there
+    }
+}
+
+/// The access of a database to the storage, until it is cut off.
+#[derive(Debug)]
+struct MediumHandle {
+    backend: Arc<dyn StorageBackend>,
+    cut: Arc<AtomicBool>,
+}
+
+impl MediumHandle {
+    fn backend(&self) -> io::Result<&dyn StorageBackend> {
+        match self.cut.load(SeqCst) {
+            false => Ok(&*self.backend),
+            true => Err(io::Error::other("the database was opened again")),
+        }
+    }
+}
+
+impl StorageBackend for MediumHandle {
+    fn len(&self) -> io::Result<u64> {
+        self.backend()?.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend()?.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.backend()?.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.backend()?.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.backend()?.write(offset, data)
+    }
+}

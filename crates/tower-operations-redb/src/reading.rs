@@ -1,0 +1,93 @@
+//! Reads without the writer.
+
+use std::ops::Bound::{Excluded, Included};
+
+use ::redb::ReadTransaction;
+use bytes::Bytes;
+use tower_operations::engine::{Cell, CellQuery, CellReader, ListedCell};
+
+use super::{
+    error::RedbFault,
+    rows::{CellRow, millis},
+    tables::{CELLS, CURSORS, LISTED, RESULTS, SECRETS},
+};
+
+/// The number of entries read before other tasks may run.
+const LOOKED_AT: usize = 256;
+
+/// Returns the cell of an operation, without its result if the reader may not have it.
+pub(super) fn cell(
+    read: &ReadTransaction,
+    id: &[u8],
+    reader: CellReader<'_>,
+) -> Result<Option<Cell>, RedbFault> {
+    let cells = read.open_table(CELLS)?;
+    let Some(row) = cells.get(id)? else {
+        return Ok(None);
+    };
+    let mut row = CellRow::decode(row.value())?;
+    row.parts.result &= reader.may_read(row.owner);
+    Ok(Some(cell_of(read, id, &row)?))
+}
+
+/// Returns the secret of list cursors.
+pub(super) fn secret(read: &ReadTransaction) -> Result<[u8; 32], RedbFault> {
+    let secret = read.open_table(SECRETS)?.get(CURSORS)?;
+    let secret = secret.and_then(|secret| secret.value().try_into().ok());
+    secret.ok_or(RedbFault::Row("secret"))
+}
+
+fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell, RedbFault> {
+    let result = match row.parts.result {
+        true => read.open_table(RESULTS)?.get(id)?,
+        false => None,
+    };
+    let result = result.map(|result| Bytes::copy_from_slice(result.value()));
+    Ok(Cell::new(Bytes::copy_from_slice(row.head), result))
+}
+
+/// Returns a part of a list, and the number before which the list continues, unless that
+/// was all. `bytes` of results were read before.
+pub(super) fn list(
+    read: &ReadTransaction,
+    ask: CellQuery<'_>,
+    mut bytes: usize,
+) -> Result<(Vec<ListedCell>, Option<u64>), RedbFault> {
+    let owner = ask.owner.map(|owner| owner.as_str().as_bytes());
+    let end = match ask.before {
+        Some(before) => Excluded((owner, before)),
+        None => Included((owner, u64::MAX)),
+    };
+    let (listed, cells) = (read.open_table(LISTED)?, read.open_table(CELLS)?);
+    let (mut page, mut last) = (Vec::new(), None);
+    let mut entries = listed.range((Included((owner, 0)), end))?.rev();
+    for entry in entries.by_ref().take(LOOKED_AT) {
+        let (key, id) = entry?;
+        let (number, id) = (key.value().1, id.value());
+        last = Some(number);
+        let row = cells.get(id)?;
+        let cell = match row.as_ref().map(|row| CellRow::decode(row.value())) {
+            Some(Ok(row)) => {
+                if row.has_expired(millis(ask.now)) || !ask.states.contains(row.state) {
+                    continue;
+                }
+                match bytes < ask.max_bytes {
+                    true => Some(Ok(cell_of(read, id, &row)?)),
+                    false => None,
+                }
+            }
+            // A damaged cell must not block the others.
+            Some(Err(fault)) => Some(Err(fault.into())),
+            None => Some(Err(RedbFault::Row("list without a cell").into())),
+        };
+        let listed = ListedCell::new(number, Bytes::copy_from_slice(id), cell);
+        bytes = bytes.saturating_add(listed.result_bytes());
+        // An entry without a cell means that there are more.
+        let is_last = listed.cell.is_none();
+        page.push(listed);
+        if is_last || page.len() == ask.limit {
+            return Ok((page, None));
+        }
+    }
+    Ok((page, last))
+}

@@ -1,0 +1,204 @@
+//! Errors of the disk: nothing is lost, nothing happens twice, and it goes on.
+
+use std::{error::Error, io};
+
+use tower_operations::{
+    operation::{OperationId, State},
+    store::{
+        FencingToken, IdempotencyKeys, Lease, LeaseConfig, List, ListQuery, NodeId, Owner, Purge,
+        Repository, Reservation, Store, StoreError, Written,
+    },
+};
+
+use super::{
+    Disk, NO_CACHE, TERM, created, disk::Trap, held, key, leased, open, persist, response, success,
+};
+use crate::RedbStore;
+
+/// The error that all the others come from.
+fn root(error: &StoreError) -> &(dyn Error + 'static) {
+    let mut root: &(dyn Error + 'static) = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root
+}
+
+#[tokio::test]
+async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room() {
+    let disk = Disk::default();
+    let store = open(&disk, NO_CACHE);
+    disk.limit(Some(100));
+    let text = "x".repeat(20_000);
+    let (mut done, mut doubtful) = (Vec::new(), Vec::new());
+    while doubtful.len() < 5 {
+        let id = OperationId::new();
+        let ran = async {
+            let record = created(store.create(leased(&id)).await?);
+            let finished = store
+                .finish(&id, record.token(), success(&text), None)
+                .await?;
+            assert!(matches!(finished, Written::Done(_)));
+            Ok::<_, StoreError>(())
+        };
+        match ran.await {
+            Ok(()) => done.push(id),
+            Err(error) => {
+                assert!(error.is_transient(), "{}", error.report());
+                let root = root(&error).downcast_ref::<io::Error>();
+                let kind = root.map(io::Error::kind);
+                assert_eq!(kind, Some(io::ErrorKind::StorageFull), "{}", error.report());
+                doubtful.push(id);
+            }
+        }
+        // Whatever was answered can be read, now that it is full as well.
+        for id in &done {
+            let record = store.get(id).await.unwrap().expect("it was answered");
+            assert_eq!(record.operation().state(), State::Succeeded);
+        }
+    }
+    assert!(done.len() > 3, "it has to have worked before");
+    assert!(store.stats().failures >= 5);
+
+    disk.limit(None);
+    for id in done.iter().chain(&doubtful) {
+        let (record, _) = persist(async || store.create(leased(id)).await).await;
+        let (id, token) = (id.clone(), created(record).token());
+        let finished = store
+            .finish(&id, token, success(&text), None)
+            .await
+            .unwrap();
+        assert!(matches!(finished, Written::Done(_)), "{finished:?}");
+    }
+}
+
+/// Something of everything, tried until it works. Answers how often it did not.
+async fn script(store: &RedbStore) -> usize {
+    let mut failures = 0;
+    macro_rules! sure {
+        ($attempt:expr) => {{
+            let (answer, failed) = persist(async || $attempt.await).await;
+            failures += failed;
+            answer
+        }};
+    }
+    let [id, other] = [OperationId::new(), OperationId::new()];
+    let name = key(&format!("key-{id}"));
+    let token = FencingToken::random();
+
+    let reserved = sure!(store.reserve(&name, token, TERM));
+    assert!(matches!(reserved, Reservation::Reserved(_)), "{reserved:?}");
+    let text = "y".repeat(5_000);
+    let new = || {
+        leased(&id)
+            .owner(None)
+            .key(name.clone())
+            .reservation(token)
+            .request(Some("again".into()))
+    };
+    let record = created(sure!(store.create(new())));
+    let holder = record.token();
+    assert!(matches!(sure!(store.start(&id, holder)), Written::Done(_)));
+    let lease = LeaseConfig {
+        node: NodeId::named("a"),
+        term: TERM,
+    };
+    let lost = sure!(store.renew(&lease, &[held(&id, holder)]));
+    assert!(lost.is_empty(), "{lost:?}");
+    sure!(store.release(&[held(&id, holder)]));
+    let node = NodeId::named("b");
+    let lease = LeaseConfig { node, ..lease };
+    // A try that failed may have taken it: it is held for its term then.
+    let taken = sure!(store.reclaim(&lease, 9));
+    let holder = match taken
+        .iter()
+        .find(|taken| *taken.record.operation().id() == id)
+    {
+        Some(taken) => {
+            assert_eq!(taken.request.as_deref(), Some(&b"again"[..]));
+            taken.record.token()
+        }
+        None => {
+            assert!(failures > 0, "nothing was abandoned");
+            let record = sure!(store.get(&id)).expect("it is there");
+            record.token()
+        }
+    };
+    let finished = sure!(store.finish(&id, holder, success(&text), None));
+    assert!(matches!(finished, Written::Done(_)), "{finished:?}");
+    let record = sure!(store.get(&id)).expect("it is there");
+    assert_eq!(record.operation().state(), State::Succeeded);
+    // Started, taken over and finished: each once.
+    assert_eq!(
+        record.version().map(tower_operations::store::Version::get),
+        Some(4)
+    );
+    let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
+    assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
+
+    let version = record.version().unwrap();
+    let forgotten = sure!(store.delete(&id, version));
+    assert!(matches!(forgotten, Written::Done(_) | Written::Gone));
+    assert!(sure!(store.get(&id)).is_none());
+    let found = sure!(store.reserve(&name, FencingToken::random(), TERM));
+    assert!(matches!(found, Reservation::Deleted(_)), "{found:?}");
+
+    let early = key(&format!("early-{id}"));
+    sure!(store.reserve(&early, token, TERM));
+    assert!(sure!(store.complete(&early, token, response("early"))));
+    let found = sure!(store.reserve(&early, FencingToken::random(), TERM));
+    assert!(matches!(found, Reservation::Answered(_)), "{found:?}");
+
+    let brief = store.clone().ttl(std::time::Duration::ZERO);
+    let record = created(sure!(brief.create(leased(&other))));
+    // It is gone as soon as it has ended, also for a later try.
+    sure!(brief.finish(&other, record.token(), success("z"), None));
+    let purged = sure!(brief.purge(9));
+    assert!(purged == 1 || failures > 0, "{purged}");
+    let owner = Some(Owner::new("somebody"));
+    let page = sure!(store.list(&ListQuery::new(owner.clone(), 9)));
+    assert!(page.records.is_empty(), "{page:?}");
+    failures
+}
+
+/// Lets each call to the disk of a whole script fail, one in each run.
+async fn fail_everywhere(trap: Trap, cache: usize, step: usize) {
+    let disk = Disk::default();
+    let store = open(&disk, cache);
+    let (mut calls, mut met) = (0, 0);
+    loop {
+        disk.set_trap(calls, trap);
+        let failures = script(&store).await;
+        if disk.take_trap() {
+            break; // it was not met: that was the last call
+        }
+        met += usize::from(failures > 0);
+        calls += step;
+    }
+    assert!(calls > 50 * step.min(2), "{calls} calls are no script");
+    assert!(met > 10, "only {met} failures were felt");
+    // The next process that opens it finds it whole.
+    store.close().await.unwrap();
+    let store = open(&disk, cache);
+    assert_eq!(script(&store).await, 0);
+}
+
+#[tokio::test]
+async fn any_call_to_the_disk_may_fail() {
+    fail_everywhere(Trap::Error, 1 << 20, 1).await;
+}
+
+#[tokio::test]
+async fn any_call_to_the_disk_may_fail_after_it_was_done() {
+    fail_everywhere(Trap::LateError, 1 << 20, 1).await;
+}
+
+#[tokio::test]
+async fn any_call_to_the_disk_may_fail_where_nothing_is_cached() {
+    fail_everywhere(Trap::Error, NO_CACHE, 7).await;
+}
+
+#[tokio::test]
+async fn the_engine_may_panic() {
+    fail_everywhere(Trap::Panic, 1 << 20, 3).await;
+}

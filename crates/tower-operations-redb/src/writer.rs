@@ -1,0 +1,383 @@
+//! The thread that writes.
+//!
+//! The changes that arrive during a commit form the next batch: one transaction, one
+//! commit, then all answers. Leases are in the memory of this thread, so it also answers
+//! requests about leases, after the commit.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Instant, SystemTime},
+};
+
+use ::redb::Database;
+use tokio::sync::{
+    mpsc::{Receiver, Sender, channel},
+    oneshot,
+};
+use tower_operations::store::StoreError;
+
+use super::{
+    cell_cache::CellCache,
+    desk::{Desk, Holder, Standing, VolatileState},
+    error::{RedbError, RedbFault, SharedRedbFault},
+    expiring_map::{ExpiringEntry, until},
+    file::{Access, DatabaseSlot, Medium, Opened, finish},
+    leases::LeaseRequest,
+    rows::millis,
+};
+
+/// The capacity of the queue; further callers wait for room.
+const QUEUE: usize = 1024;
+
+/// The maximum size of a batch, in changes and in bytes.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// A request to the writer.
+pub(super) enum WriterRequest {
+    Change(Box<dyn Job>),
+    Lease(LeaseRequest),
+    /// Compacts the file.
+    Compact(oneshot::Sender<Result<bool, RedbError>>),
+    /// Opens the database again if it has failed.
+    Check(oneshot::Sender<()>),
+    /// Closes the file.
+    Close(oneshot::Sender<Result<(), RedbError>>),
+}
+
+/// A change that can be repeated after it was undone.
+pub(super) trait Transaction: Send + 'static {
+    type Answer: Send;
+
+    fn apply(&self, desk: &mut Desk<'_>) -> Result<Self::Answer, RedbFault>;
+
+    /// Returns roughly how many bytes the change writes.
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+/// A change and its waiting caller.
+pub(super) trait Job: Send {
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), RedbFault>;
+    fn weight(&self) -> usize;
+    /// Reports that the change is durable.
+    fn done(self: Box<Self>);
+    fn failed(self: Box<Self>, error: StoreError);
+}
+
+struct WaitingJob<C: Transaction> {
+    change: C,
+    answer: Option<C::Answer>,
+    waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
+}
+
+impl WriterRequest {
+    pub(super) fn change<C: Transaction>(
+        change: C,
+        waiting: oneshot::Sender<Result<C::Answer, StoreError>>,
+    ) -> Self {
+        Self::Change(Box::new(WaitingJob {
+            change,
+            answer: None,
+            waiting,
+        }))
+    }
+}
+
+impl<C: Transaction> Job for WaitingJob<C> {
+    fn apply(&mut self, desk: &mut Desk<'_>) -> Result<(), RedbFault> {
+        self.answer = Some(self.change.apply(desk)?);
+        Ok(())
+    }
+
+    fn weight(&self) -> usize {
+        self.change.weight()
+    }
+
+    fn done(self: Box<Self>) {
+        // The caller may be gone.
+        if let Some(answer) = self.answer {
+            let _ = self.waiting.send(Ok(answer));
+        }
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        let _ = self.waiting.send(Err(error));
+    }
+}
+
+/// Opens the database on `medium`, and starts the thread that writes to it. The thread ends
+/// after the last sender was dropped, once it has served all requests.
+pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
+    let mut memory = VolatileState::default();
+    let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
+        // No other process can have the file open, so all earlier holders are gone.
+        Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
+        Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
+    };
+    let slot = DatabaseSlot::new(Access::Open(database).into());
+    let (asks, asked) = channel(QUEUE);
+    let counted = Arc::<WriterCounters>::default();
+    let hot = Arc::new(CellCache::new(medium.hot));
+    let writer = Writer {
+        medium,
+        memory,
+        slot: Arc::clone(&slot),
+        counted: Arc::clone(&counted),
+        hot: Arc::clone(&hot),
+    };
+    thread::Builder::new()
+        .name("operations-redb".into())
+        .spawn(move || writer.run(asked))
+        .map_err(RedbError::Io)?;
+    Ok(Started {
+        slot,
+        asks,
+        counted,
+        hot,
+    })
+}
+
+/// Shared access to the writer.
+pub(super) struct Started {
+    pub(super) slot: DatabaseSlot,
+    pub(super) asks: Sender<WriterRequest>,
+    pub(super) counted: Arc<WriterCounters>,
+    pub(super) hot: Arc<CellCache>,
+}
+
+/// The counts of the writer.
+#[derive(Debug, Default)]
+pub(super) struct WriterCounters {
+    pub(super) commits: AtomicU64,
+    pub(super) changes: AtomicU64,
+    pub(super) failures: AtomicU64,
+}
+
+/// Reconciles memory with the file. Leases that are not in memory end at `until`.
+fn adopt(
+    memory: &mut VolatileState,
+    opened: Opened,
+    until: Instant,
+    standing: Standing,
+) -> Database {
+    let held: HashMap<_, _> = opened.held.into_iter().collect();
+    let leases = &mut memory.leases;
+    leases.retain(|id, lease| held.get(id) == Some(&lease.value.token));
+    for (id, token) in held {
+        if leases.get(&id).is_none() {
+            let value = Holder { token, standing };
+            leases.set(&id, Some(ExpiringEntry { until, value }));
+        }
+    }
+    memory.next_number = memory.next_number.max(opened.next_number);
+    memory.keep();
+    opened.database
+}
+
+struct Writer {
+    medium: Medium,
+    memory: VolatileState,
+    slot: DatabaseSlot,
+    counted: Arc<WriterCounters>,
+    hot: Arc<CellCache>,
+}
+
+type Batch = Vec<Box<dyn Job>>;
+
+impl Writer {
+    fn run(mut self, mut asked: Receiver<WriterRequest>) {
+        while let Some(first) = asked.blocking_recv() {
+            let (mut batch, mut leases): (Batch, Vec<_>) = Default::default();
+            let (mut checks, mut compact, mut close) = (Vec::new(), Vec::new(), None);
+            let (mut next, mut weight) = (Some(first), 0);
+            while let Some(ask) = next {
+                match ask {
+                    WriterRequest::Change(job) => {
+                        weight += job.weight();
+                        batch.push(job);
+                    }
+                    WriterRequest::Lease(ask) => leases.push(ask),
+                    WriterRequest::Compact(waiting) => compact.push(waiting),
+                    WriterRequest::Check(waiting) => checks.push(waiting),
+                    WriterRequest::Close(waiting) => {
+                        close = Some(waiting);
+                        break;
+                    }
+                }
+                let has_room = batch.len() < BATCH && weight < BATCH_BYTES;
+                next = has_room.then(|| asked.try_recv().ok()).flatten();
+            }
+            if !checks.is_empty() {
+                self.check();
+                for waiting in checks {
+                    let _ = waiting.send(());
+                }
+            }
+            if !batch.is_empty() {
+                self.write(batch);
+            }
+            for ask in leases {
+                let access = self.slot.blocking_read();
+                let is_sound = ask.answer(&mut self.memory, &access, Instant::now());
+                drop(access);
+                if !is_sound {
+                    self.check();
+                }
+            }
+            for waiting in compact {
+                let _ = waiting.send(self.compact());
+            }
+            if let Some(waiting) = close {
+                drop(asked);
+                let _ = waiting.send(self.close());
+                return;
+            }
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(error = %error, "closing the operations' file");
+        }
+    }
+
+    /// Makes all changes of a batch durable, and answers them.
+    fn write(&mut self, mut batch: Batch) {
+        let mut written = self.attempt(&mut batch);
+        if matches!(&written, Err(fault) if fault.is_of_before()) {
+            // A read met the earlier error first. Nothing was written yet.
+            self.reopen(&RedbFault::from(::redb::StorageError::PreviousIo).into());
+            written = self.attempt(&mut batch);
+        }
+        let fault = match written {
+            Ok(changed) => {
+                self.counted.commits.fetch_add(changed.min(1), Relaxed);
+                self.counted.changes.fetch_add(changed, Relaxed);
+                batch.into_iter().for_each(Job::done);
+                return;
+            }
+            Err(fault) => fault,
+        };
+        if !fault.is_of_the_disk() && batch.len() > 1 {
+            // One of the changes fails; the others succeed without it.
+            for job in batch {
+                self.write(vec![job]);
+            }
+            return;
+        }
+        let is_of_the_disk = fault.is_of_the_disk();
+        let fault = SharedRedbFault::from(fault);
+        if is_of_the_disk {
+            self.reopen(&fault);
+        }
+        for job in batch {
+            job.failed(fault.clone().into());
+        }
+    }
+
+    /// Tries a batch as one transaction. After an error, memory has none of the changes,
+    /// and neither has the file, unless the commit itself failed: then its outcome is
+    /// unknown.
+    fn attempt(&mut self, batch: &mut Batch) -> Result<u64, RedbFault> {
+        let access = self.slot.blocking_read();
+        let Access::Open(database) = &*access else {
+            return Err(::redb::StorageError::PreviousIo.into());
+        };
+        let (memory, hot) = (&mut self.memory, &*self.hot);
+        let written = catch_unwind(AssertUnwindSafe(|| write(database, memory, hot, batch)));
+        let written = written.unwrap_or(Err(RedbFault::Panicked));
+        match &written {
+            Ok(_) => memory.keep(),
+            Err(_) => memory.undo(),
+        }
+        written
+    }
+
+    /// Opens the database again if it has failed.
+    fn check(&mut self) {
+        let failed = match &*self.slot.blocking_read() {
+            Access::Open(database) => database.begin_write().err().map(RedbFault::from),
+            Access::Failed(_) => Some(::redb::StorageError::PreviousIo.into()),
+            Access::Closed => None,
+        };
+        if let Some(fault) = failed {
+            self.reopen(&fault.into());
+        }
+    }
+
+    fn reopen(&mut self, fault: &SharedRedbFault) {
+        self.counted.failures.fetch_add(1, Relaxed);
+        tracing::warn!(error = %StoreError::from(fault.clone()).report(), "the operations' file failed");
+        let mut access = self.slot.blocking_write();
+        let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
+        // Otherwise the dropped database would write its state, which may be wrong.
+        self.medium.cut_off();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
+        // Operations whose commit failed and took effect all the same get a full term:
+        // their holders are alive and will retry.
+        match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
+            Ok(Ok(opened)) => {
+                let over = until(Instant::now(), self.memory.longest);
+                *access = Access::Open(adopt(&mut self.memory, opened, over, Standing::There));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the operations' file cannot be opened again");
+            }
+            Err(_) => tracing::warn!("opening the operations' file again panicked"),
+        }
+    }
+
+    fn compact(&mut self) -> Result<bool, RedbError> {
+        let compacted = {
+            let mut access = self.slot.blocking_write();
+            match &mut *access {
+                Access::Open(database) => {
+                    catch_unwind(AssertUnwindSafe(|| Ok(database.compact()?)))
+                        .unwrap_or_else(|_| Err(RedbError::Engine(RedbFault::Panicked.into())))
+                }
+                Access::Failed(fault) => Err(RedbError::Engine(fault.clone().into())),
+                Access::Closed => Err(RedbError::Closed),
+            }
+        };
+        self.check();
+        compacted
+    }
+
+    fn close(&mut self) -> Result<(), RedbError> {
+        // Dropping the database writes the data that makes the next opening quick.
+        *self.slot.blocking_write() = Access::Closed;
+        Ok(self.medium.close()?)
+    }
+}
+
+/// Applies a batch; returns the number of effective changes.
+fn write(
+    database: &Database,
+    memory: &mut VolatileState,
+    hot: &CellCache,
+    batch: &mut Batch,
+) -> Result<u64, RedbFault> {
+    let write = database.begin_write()?;
+    let now = (Instant::now(), millis(SystemTime::now()));
+    let mut desk = Desk::new(&write, memory, now)?;
+    for job in batch {
+        desk.next();
+        job.apply(&mut desk)?;
+    }
+    let (changed, touched) = desk.close(&write)?;
+    if changed == 0 {
+        write.abort()?;
+        return Ok(0);
+    }
+    // A reader that has seen the next state in the file must not see an earlier state in
+    // memory.
+    hot.forget(&touched);
+    finish(write)?;
+    hot.keep(touched);
+    Ok(changed)
+}

@@ -1,0 +1,165 @@
+//! The reasons why a server cannot be used, and the meaning of its errors.
+
+use std::time::Duration;
+
+use tower_operations::store::StoreError;
+
+/// The reason why a Redis or Valkey server cannot keep operations.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisError {
+    /// The URL is invalid, or needs a feature that this build lacks, such as TLS.
+    #[error("the URL of the Redis server cannot be used: {0}")]
+    Url(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The prefix is not 1 to 64 characters of letters, digits, `-`, `_`, `.`
+    /// and `:`.
+    #[error("a prefix consists of 1 to 64 letters, digits, '-', '_', '.' and ':'")]
+    Prefix,
+    /// The server cannot be reached, or is still starting. Retrying can help.
+    #[error("the Redis server cannot be reached: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server refused a command that the store needs.
+    #[error("the Redis server refused: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The version of the server is below 6.2.
+    #[error("Redis 6.2 or Valkey is needed, not version {version}")]
+    TooOld {
+        /// The version of the server.
+        version: Box<str>,
+    },
+    /// The server may evict keys that it has acknowledged.
+    #[error("`maxmemory-policy` has to be `noeviction`, not `{policy}`")]
+    Evicts {
+        /// The `maxmemory-policy` of the server.
+        policy: Box<str>,
+    },
+    /// The server is the replica of another server.
+    #[error("this Redis server is a replica")]
+    Replica,
+    /// The server is a node of a cluster.
+    #[error("this Redis server is a node of a cluster, which is not supported")]
+    Cluster,
+    /// The server does not report a setting that the store has to know.
+    #[error("the Redis server does not tell its `{what}`")]
+    Untold {
+        /// The missing setting.
+        what: &'static str,
+    },
+    /// The data was written by a later release.
+    #[error("the operations are stored in the unknown format `{format}`")]
+    Format {
+        /// The format of the data.
+        format: Box<str>,
+    },
+}
+
+/// A failure that the store detects itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RedisFault {
+    #[error("no answer within {0:?}")]
+    Late(Duration),
+    #[error("{0} is not as it was written")]
+    Corrupt(&'static str),
+    #[error("{0} bytes are more than the server takes as one value")]
+    TooLarge(usize),
+}
+
+/// The reason why there is no answer.
+#[derive(Debug)]
+pub(super) enum AnswerError {
+    Server(::redis::RedisError),
+    Own(RedisFault),
+}
+
+impl From<AnswerError> for RedisError {
+    fn from(failure: AnswerError) -> Self {
+        match failure {
+            // A denial is final while connecting; later a change of passwords may explain
+            // it.
+            AnswerError::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
+            other => other.into_store_error(),
+        }
+        .into()
+    }
+}
+
+impl From<StoreError> for RedisError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(source) => Self::Refused(source),
+            StoreError::Unavailable(source) => Self::Unavailable(source),
+            other => Self::Unavailable(other.into()),
+        }
+    }
+}
+
+/// The first words of errors that a retry would meet again.
+const REFUSALS: [&str; 5] = ["WRONGTYPE", "CROSSSLOT", "MOVED", "ASK", "ERR"];
+
+/// The beginnings of transient errors, which Redis 6 puts behind `ERR` in the error of a
+/// script.
+const PASSING: [&str; 9] = [
+    "OOM command not allowed",
+    "READONLY ",
+    "LOADING ",
+    "MISCONF ",
+    "MASTERDOWN ",
+    "NOREPLICAS ",
+    "BUSY ",
+    "NOSCRIPT ",
+    "max number of clients",
+];
+
+impl AnswerError {
+    /// Returns whether the server has no room.
+    pub(super) fn is_full(&self) -> bool {
+        let Self::Server(error) = self else {
+            return false;
+        };
+        said(error).is_some_and(|(code, text)| code == "OOM" || text.contains(PASSING[0]))
+    }
+
+    /// Returns whether the connection broke.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_connection_dropped())
+    }
+
+    /// Converts the error, and decides whether a retry can help.
+    pub(super) fn into_store_error(self) -> StoreError {
+        match self {
+            Self::Server(error) if is_refusal(&error) => StoreError::refused(error),
+            Self::Server(error) => StoreError::unavailable(error),
+            Self::Own(fault @ RedisFault::Late(_)) => StoreError::unavailable(fault),
+            Self::Own(fault) => StoreError::refused(fault),
+        }
+    }
+}
+
+fn is_refusal(error: &::redis::RedisError) -> bool {
+    use ::redis::ErrorKind::{
+        Client, InvalidClientConfig, RESP3NotSupported, UnexpectedReturnType,
+    };
+    match error.kind() {
+        Client | InvalidClientConfig | RESP3NotSupported | UnexpectedReturnType => true,
+        _ => said(error).is_some_and(|(code, text)| {
+            REFUSALS.contains(&code.as_str()) && !PASSING.iter().any(|word| text.contains(word))
+        }),
+    }
+}
+
+/// The first words of errors about missing rights.
+const DENIALS: [&str; 3] = ["NOPERM", "NOAUTH", "WRONGPASS"];
+
+/// Returns whether the user lacks a right, as far as the server knows at the moment.
+fn is_denied(error: &::redis::RedisError) -> bool {
+    error.kind() == ::redis::ErrorKind::AuthenticationFailed
+        || said(error).is_some_and(|(code, _)| DENIALS.contains(&code.as_str()))
+}
+
+/// Returns the code and the text of the server's error.
+fn said(error: &::redis::RedisError) -> Option<(String, String)> {
+    let errors = error.clone().into_server_errors()?;
+    let (_, first) = errors.first()?;
+    let text = first.details().unwrap_or_default();
+    Some((first.code().to_owned(), text.to_owned()))
+}

@@ -1,0 +1,187 @@
+//! Law 9: what went wrong, and whether trying again can help.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tower_operations::{
+    OperationId,
+    store::{
+        FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle, List,
+        ListQuery, NewOperation, Repository, Store, StoreError,
+    },
+};
+use tower_operations_redis::{RedisBuilder, RedisStore};
+
+use super::{ask, connect, create, done, lease, server::Redis, success};
+
+#[tokio::test]
+async fn a_server_that_is_away_is_an_error_soon_and_found_again() {
+    let mut redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    let id = record.operation().id();
+    redis.stop().await;
+    for _ in 0..3 {
+        let since = Instant::now();
+        let error = store.get(id).await.unwrap_err();
+        assert!(error.is_transient());
+        assert!(error.source().unwrap().is::<redis::RedisError>());
+        assert!(since.elapsed() < Duration::from_secs(3));
+    }
+    redis.run().await;
+    while let Err(error) = store.get(id).await {
+        assert!(error.is_transient());
+    }
+    assert_eq!(store.get(id).await.unwrap(), Some(record));
+}
+
+/// A server with a `timeout` closes what is idle.
+#[tokio::test]
+async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_twice() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    let lease = LeaseConfig::default();
+    let held = [LeaseHandle {
+        id: record.operation().id().clone(),
+        token: record.token(),
+    }];
+    for _ in 0..3 {
+        let kill = async || {
+            let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+            assert!(killed > 0);
+        };
+        kill().await;
+        let found = store.get(record.operation().id()).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&record));
+        kill().await;
+        assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
+        kill().await;
+        assert!(store.renew(&lease, &held).await.unwrap().is_empty());
+        kill().await;
+        let listed = store.list(&ListQuery::new(None, 9)).await.unwrap();
+        assert_eq!(listed.records, [Arc::clone(&record)]);
+    }
+}
+
+/// Neither a refusal nor an end of the connection: nothing comes.
+#[tokio::test]
+async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
+    let redis = Redis::start().await;
+    let patience = Duration::from_millis(300);
+    let builder = RedisBuilder::new(&redis.url()).patience(patience);
+    let store: RedisStore = builder.clone().connect().await.unwrap();
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    redis.pause();
+    for _ in 0..3 {
+        let since = Instant::now();
+        let error = store.get(record.operation().id()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        assert!(since.elapsed() >= patience);
+        assert!(since.elapsed() < 10 * patience);
+    }
+    let error = builder.connect::<String>().await.unwrap_err();
+    let is_away = matches!(error, tower_operations_redis::RedisError::Unavailable(_));
+    assert!(is_away, "{error:?}");
+    redis.resume();
+    let found = loop {
+        match store.get(record.operation().id()).await {
+            Ok(found) => break found,
+            Err(error) => assert!(error.is_transient()),
+        }
+    };
+    assert_eq!(found, Some(record));
+}
+
+#[tokio::test]
+async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let key = |name: &str| IdempotencyKey::new(None, name, [1; 32]);
+    let token = FencingToken::random();
+    let term = Duration::from_secs(60);
+    store.reserve(&key("mine"), token, term).await.unwrap();
+    let new = NewOperation::new(OperationId::new()).lease(lease(term));
+    let record = create(&store, new).await;
+    let (id, holder) = (record.operation().id(), record.token());
+    ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
+
+    let new = NewOperation::new(OperationId::new());
+    let error = store.create(new.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full), "{error:?}");
+    assert!(store.get(&new.id).await.unwrap().is_none());
+    let other = store.reserve(&key("other"), token, term).await;
+    assert!(matches!(other, Err(StoreError::Full)), "{other:?}");
+
+    // Another node can join, and what was accepted goes on.
+    let store = connect(&redis).await;
+    store.reserve(&key("mine"), token, term).await.unwrap();
+    let held = LeaseHandle {
+        id: id.clone(),
+        token: holder,
+    };
+    assert!(store.renew(&lease(term), &[held]).await.unwrap().is_empty());
+    done(store.start(id, holder).await);
+    let ended = done(store.finish(id, holder, success("done"), None).await);
+    done(store.delete(id, ended.version().unwrap()).await);
+    assert!(
+        store
+            .release_reservation(&key("mine"), token)
+            .await
+            .unwrap()
+    );
+
+    ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    create(&store, new).await;
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_was_written_is_refused() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let ids = ["list", "torn", "broken"];
+    ask::<()>(&redis, &["RPUSH", "operations/{list}", "x"]).await;
+    ask::<()>(
+        &redis,
+        &["HSET", "operations/{broken}", "v", "1", "t", "1", "h", "{"],
+    )
+    .await;
+    for id in ids {
+        let id: OperationId = id.parse().unwrap();
+        if id.to_string() == "torn" {
+            create(&store, NewOperation::new(id.clone())).await;
+            ask::<()>(&redis, &["HSET", "operations/{torn}", "h", ""]).await;
+        }
+        let error = store.get(&id).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{id}: {error:?}");
+        assert!(error.source().is_some());
+        let error = store
+            .create(NewOperation::new(id.clone()))
+            .await
+            .unwrap_err();
+        assert!(!error.is_transient(), "{id}: {error:?}");
+    }
+}
+
+/// After a failover the old primary may come back under the same address.
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_neither_written_to_nor_read() {
+    let redis = Redis::start().await;
+    let store = connect(&redis).await;
+    let record = create(&store, NewOperation::new(OperationId::new())).await;
+    let (id, token) = (record.operation().id(), record.token());
+    ask::<()>(&redis, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    let error = store.get(id).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let error = store.start(id, token).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let error = store.reclaim(&lease(Duration::from_secs(1)), 1).await;
+    assert!(error.unwrap_err().is_transient());
+    let error = store.create(NewOperation::new(OperationId::new())).await;
+    assert!(error.unwrap_err().is_transient());
+    ask::<()>(&redis, &["REPLICAOF", "NO", "ONE"]).await;
+    assert_eq!(store.get(id).await.unwrap(), Some(record));
+}

@@ -1,0 +1,273 @@
+//! Law 10: what a release wrote is read by those after it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tower_operations::{
+    BufferedBody, OperationId, Outcome, Progress, RecordedResponse, State,
+    store::{
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        List, ListQuery, NewOperation, NodeId, Owner, Repository, Reservation, Store,
+    },
+};
+use tower_operations_redis::RedisStore;
+
+use super::{connect, create, done, server::Redis, success};
+
+/// What was written in each format, as commands; each character is a byte.
+const FORMATS: [&str; 2] = [
+    include_str!("format-1.jsonl"),
+    include_str!("format-2.jsonl"),
+];
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+fn key(name: &str) -> IdempotencyKey {
+    IdempotencyKey::new(None, name, std::array::from_fn(|index| 8 * index as u8))
+}
+
+fn owned(name: &str) -> IdempotencyKey {
+    IdempotencyKey {
+        owner: somebody(),
+        ..key(name)
+    }
+}
+
+fn id(text: &str) -> OperationId {
+    text.parse().unwrap()
+}
+
+fn somebody() -> Option<Owner> {
+    Some(Owner::new("somebody"))
+}
+
+/// One of everything.
+async fn write(store: &RedisStore) {
+    let lease = |term| LeaseConfig {
+        node: NodeId::named("node"),
+        term,
+    };
+    let new = |text| NewOperation::new(id(text)).owner(somebody());
+    create(store, NewOperation::new(id("nobodys"))).await;
+    let held = new("held").lease(lease(CENTURY)).key(key("of held"));
+    create(store, held.request(Some("a request".into()))).await;
+    let left = new("left").lease(lease(Duration::ZERO));
+    let left = create(store, left.request(Some("again".into()))).await;
+    done(store.start(&id("left"), left.token()).await);
+    let part = Progress::from_count(1, 2);
+    done(store.report(&id("left"), left.token(), part).await);
+    let ended = create(
+        store,
+        new("ended").lease(lease(CENTURY)).key(key("of ended")),
+    )
+    .await;
+    done(
+        store
+            .finish(&id("ended"), ended.token(), success("the result"), None)
+            .await,
+    );
+    let gone = create(store, new("gone").key(key("of gone"))).await;
+    let gone = store
+        .finish(&id("gone"), gone.token(), Outcome::Canceled, None)
+        .await;
+    let version = done(gone).version().unwrap();
+    done(store.delete(&id("gone"), version).await);
+
+    let token = FencingToken::from_number(77);
+    let key_of_another = owned("reserved");
+    let reserved = store.reserve(&key_of_another, token, CENTURY);
+    reserved.await.unwrap();
+    store
+        .reserve(&key("answered"), token, CENTURY)
+        .await
+        .unwrap();
+    let answer = RecordedResponse::new(http::Response::new(BufferedBody::from("no".to_owned())));
+    assert!(
+        store
+            .complete(&key("answered"), token, answer)
+            .await
+            .unwrap()
+    );
+}
+
+/// Everything in the server, as the commands that would write it.
+async fn dump(redis: &Redis) -> Vec<Vec<Vec<u8>>> {
+    let ask = async |words: &[&[u8]]| -> Vec<Vec<u8>> {
+        let client = redis::Client::open(redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        command.query_async(&mut connection).await.unwrap()
+    };
+    let mut names = ask(&[b"KEYS", b"*"]).await;
+    names.sort();
+    let mut commands = Vec::new();
+    for name in names {
+        let class: String = super::ask(redis, &["TYPE", std::str::from_utf8(&name).unwrap()]).await;
+        let (verb, values) = match class.as_str() {
+            "hash" => ("HSET", ask(&[b"HGETALL", &name]).await),
+            "zset" => {
+                let mut pairs = ask(&[b"ZRANGE", &name, b"0", b"-1", b"WITHSCORES"]).await;
+                pairs.chunks_mut(2).for_each(|pair| pair.swap(0, 1));
+                ("ZADD", pairs)
+            }
+            _ => ("SET", ask(&[b"MGET", &name]).await),
+        };
+        let words = [verb.as_bytes().to_vec(), name];
+        commands.push(words.into_iter().chain(values).collect());
+    }
+    commands
+}
+
+fn line(command: &[Vec<u8>]) -> String {
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| word.iter().copied().map(char::from).collect())
+        .collect();
+    serde_json::to_string(&words).unwrap()
+}
+
+fn written(format: &str) -> Vec<Vec<Vec<u8>>> {
+    let words = |line| serde_json::from_str::<Vec<String>>(line).unwrap();
+    let bytes = |word: String| word.chars().map(|byte| byte as u8).collect();
+    format
+        .lines()
+        .map(|line| words(line).into_iter().map(bytes).collect())
+        .collect()
+}
+
+/// The names, with those of fields, and how many members an index has.
+fn shape(commands: &[Vec<Vec<u8>>]) -> BTreeMap<String, Vec<String>> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let shape = commands.iter().map(|command| {
+        let mut fields: Vec<String> = match &command[0][..] {
+            b"HSET" => command[2..].chunks(2).map(|pair| text(&pair[0])).collect(),
+            b"ZADD" => command[2..].chunks(2).map(|pair| text(&pair[1])).collect(),
+            _ => vec![text(&command[2])],
+        };
+        fields.sort();
+        (text(&command[1]), fields)
+    });
+    shape.collect()
+}
+
+#[tokio::test]
+async fn this_release_writes_what_it_says_it_writes() {
+    let redis = Redis::start().await;
+    write(&connect(&redis).await.ttl(CENTURY)).await;
+    let commands = dump(&redis).await;
+    let lines: Vec<String> = commands.iter().map(|command| line(command)).collect();
+    assert_eq!(
+        shape(&commands),
+        shape(&written(FORMATS[1])),
+        "another format needs a file of its own:\n{}",
+        lines.join("\n")
+    );
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_and_written_to() {
+    for format in FORMATS {
+        read_and_write(format).await;
+    }
+}
+
+async fn read_and_write(format: &str) {
+    let redis = Redis::start().await;
+    for command in written(format) {
+        let client = redis::Client::open(redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut words = redis::Cmd::new();
+        words.arg(&command);
+        words.query_async::<()>(&mut connection).await.unwrap();
+    }
+    let store = connect(&redis).await;
+    let read = async |text| store.get(&id(text)).await.unwrap().unwrap();
+    assert_eq!(read("nobodys").await.owner(), None);
+    let held = read("held").await;
+    assert_eq!(held.owner(), somebody().as_ref());
+    assert_eq!(held.node(), Some(&NodeId::named("node")));
+    let ended = read("ended").await;
+    let Some(result) = ended.operation().result() else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(&result.body()[..], b"the result");
+    assert!(store.get(&id("gone")).await.unwrap().is_none());
+
+    let listed = store.list(&ListQuery::new(somebody(), 10)).await.unwrap();
+    let ids: Vec<String> = (listed.records.iter())
+        .map(|record| record.operation().id().to_string())
+        .collect();
+    assert_eq!(ids, ["ended", "left", "held"]);
+
+    let other = FencingToken::from_number(78);
+    let known = async |key: IdempotencyKey| store.reserve(&key, other, CENTURY).await.unwrap();
+    // Whoever asks first: an owner's key of before had the name that is nobody's.
+    for name in ["of held", "reserved"] {
+        let free = known(key(name)).await;
+        assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
+    }
+    for (name, state) in [("of held", State::Pending), ("of ended", State::Succeeded)] {
+        let Reservation::Operation(record) = known(owned(name)).await else {
+            panic!("{name}");
+        };
+        assert_eq!(record.operation().state(), state);
+    }
+    let Reservation::Deleted(record) = known(owned("of gone")).await else {
+        panic!("of gone");
+    };
+    assert_eq!(record.operation().state(), State::Canceled);
+    let answered = known(key("answered")).await;
+    let Reservation::Answered(answer) = answered else {
+        panic!("{answered:?}");
+    };
+    assert_eq!(&answer.body()[..], b"no");
+    let reserved = known(owned("reserved")).await;
+    assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
+    let token = FencingToken::from_number(77);
+    let new = NewOperation::new(id("of-the-reserved")).owner(somebody());
+    let created = store
+        .create(new.key(key("reserved")).reservation(token))
+        .await;
+    assert!(matches!(created.unwrap(), Created::New(_)));
+
+    let held = LeaseHandle {
+        id: id("held"),
+        token: held.token(),
+    };
+    let mine = LeaseConfig {
+        node: NodeId::new(),
+        term: CENTURY,
+    };
+    assert!(
+        store
+            .renew(&mine, std::slice::from_ref(&held))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let taken = store.reclaim(&mine, 10).await.unwrap();
+    let [left] = &taken[..] else {
+        panic!("{taken:?}");
+    };
+    assert_eq!(left.record.operation().id(), &id("left"));
+    assert_eq!(left.record.attempts(), 1);
+    assert_eq!(left.request.as_deref(), Some(&b"again"[..]));
+    done(
+        store
+            .finish(&id("left"), left.record.token(), success("late"), None)
+            .await,
+    );
+    // What the key was moved for goes with it.
+    let ended = done(
+        store
+            .finish(&held.id, held.token, success("done"), None)
+            .await,
+    );
+    let version = ended.version().unwrap();
+    done(store.delete(&held.id, version).await);
+    let forgotten = known(owned("of held")).await;
+    assert!(
+        matches!(forgotten, Reservation::Deleted(_)),
+        "{forgotten:?}"
+    );
+}

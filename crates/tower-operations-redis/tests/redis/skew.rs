@@ -1,0 +1,34 @@
+//! Nodes whose clocks differ by the length of a lease break no law that is about leases,
+//! holders or waiting: those go by the clock of the server.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use tower_operations_conformance::{self as conformance, Nodes};
+use tower_operations_redis::RedisStore;
+
+/// The default term of leases.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Returns handles that take turns, each on a node with a clock of its own.
+fn nodes(stores: &[RedisStore], ttl: Duration) -> Nodes<RedisStore> {
+    let number = AtomicU32::new(0);
+    let skewed = stores.iter().cloned().map(|store| {
+        let ahead = LEASE / 2 * number.fetch_add(1, Relaxed);
+        store.ttl(ttl).clock(move || SystemTime::now() + ahead)
+    });
+    Nodes::new(skewed.collect::<Vec<_>>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_by_a_lease_break_no_law_of_leases_and_waiting() {
+    let server = test_support::redis::Redis::start().await;
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores.push(RedisStore::connect(&server.url()).await.unwrap());
+    }
+    conformance::lease(async |ttl| nodes(&stores, ttl)).await;
+    conformance::watch(async |ttl| nodes(&stores, ttl)).await;
+}

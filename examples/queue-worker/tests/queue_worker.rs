@@ -1,0 +1,130 @@
+//! The worker with a queue of its own, run as a process.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use test_support::{
+    client::{Answer, Client},
+    process::Example,
+};
+
+#[tokio::test]
+async fn a_queue_worker_of_ones_own_keeps_the_contract() {
+    let example = Example::start("queue-worker", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+
+    let accepted = client.post("/factors", r#"{"number":360}"#).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(accepted.header("retry-after"), "1");
+    let location = accepted.header("location");
+    let id = location.strip_prefix("/status?job=").unwrap();
+    assert_eq!(
+        accepted.json(),
+        json!({ "id": id, "state": "pending", "location": location })
+    );
+    let ended = client.ended(location).await;
+    assert_eq!(ended["state"], "succeeded");
+    let factors = json!({ "number": 360, "factors": [2, 2, 2, 3, 3, 5] });
+    assert_eq!(ended["result"], factors);
+    assert_eq!(ended["progress"]["message"], "1 is left");
+    let result = ended["links"]["result"].as_str().unwrap();
+    assert_eq!(result, format!("/status/result?job={id}"));
+    let result = client.get(result).await;
+    assert_eq!(result.status(), StatusCode::OK);
+    assert_eq!(result.json(), factors);
+
+    let location = client.accepted("/factors", r#"{"number":0}"#).await;
+    let ended = client.ended(&location).await;
+    assert_eq!(ended["state"], "failed");
+    assert_eq!(ended["problem"]["detail"], "zero is no product of primes");
+}
+
+#[tokio::test]
+async fn a_queue_worker_drops_what_was_canceled() {
+    let example = Example::start("queue-worker", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+    let running = client.accepted("/factors", r#"{"number":2147483648}"#);
+    let running = running.await;
+    let queued = client.accepted("/factors", r#"{"number":2}"#).await;
+    let last = client.accepted("/factors", r#"{"number":3}"#).await;
+    is_running(&client, &running).await;
+    assert_eq!(client.get(&queued).await.json()["state"], "pending");
+    assert_eq!(client.delete(&queued).await.json()["state"], "canceled");
+    assert_eq!(client.delete(&running).await.json()["state"], "canceled");
+
+    assert_eq!(client.ended(&last).await["result"]["factors"], json!([3]));
+    for location in [running, queued] {
+        assert_eq!(client.get(&location).await.json()["state"], "canceled");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_worker_refuses_what_it_has_no_place_for() {
+    let example = Example::start("queue-worker", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+    let mut refused = None;
+    // One is worked on, three are queued.
+    for _ in 0..10 {
+        let answer = client.post("/factors", r#"{"number":2147483648}"#).await;
+        if answer.status() != StatusCode::ACCEPTED {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("the queue is full");
+    assert_problem(&refused, 503, "about:blank");
+    assert_eq!(refused.header("retry-after"), "5");
+}
+
+#[tokio::test]
+async fn a_queue_worker_words_its_errors_itself() {
+    let example = Example::start("queue-worker", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+    for (path, status, code) in [
+        ("/status", StatusCode::BAD_REQUEST, "missing-id"),
+        ("/status?job=", StatusCode::BAD_REQUEST, "missing-id"),
+        ("/status?job=a%2Fb", StatusCode::BAD_REQUEST, "invalid-id"),
+        ("/status?job=nobodys", StatusCode::NOT_FOUND, "not-found"),
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(answer.json()["error"], code, "{path}");
+    }
+}
+
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16, kind: &str) {
+    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{problem}");
+    let said = problem.get("type").and_then(Value::as_str);
+    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+}
+
+async fn is_running(client: &Client, location: &str) {
+    let mut answer = client.get(location).await;
+    while answer.json()["state"] == "pending" {
+        answer = changed(client, location, &answer).await;
+    }
+    assert_eq!(answer.json()["state"], "running");
+}
+
+/// Waits until the operation is no more as it was.
+async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+    let request = client
+        .request(Method::GET, location)
+        .header("prefer", "wait=30")
+        .header("if-none-match", was.header("etag"));
+    let answer = client.send(request, "".into()).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    answer
+}

@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, ValueEnum, builder::ArgPredicate};
+
+use crate::{dialects::DialectKind, queue::QueueUrl, stores::StoreKind};
+
+/// A slow service whose requests are accepted at once.
+#[derive(Parser)]
+#[command(name = "server")]
+pub struct Args {
+    /// The address to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
+    pub listen: SocketAddr,
+    /// Where operations are kept: `memory`, `redb:PATH`, `postgres://…` or
+    /// `redis://…`. With `--queue` they are where the queue is.
+    #[arg(long, value_name = "STORE", default_value = "memory")]
+    #[arg(conflicts_with("queue"))]
+    pub store: StoreKind,
+    /// Dispatches accepted reports to the workers of this queue: `postgres://…` or
+    /// `redis://…`.
+    #[arg(long, value_name = "URL")]
+    pub queue: Option<QueueUrl>,
+    /// How long a report may be in the queue before it is dispatched again.
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = some_seconds)]
+    pub claimed_within: Duration,
+    /// The name of this node, where several share a store.
+    #[arg(long, value_name = "NAME", default_value = "server")]
+    pub node: String,
+    /// How long a node may be silent before others reclaim what it runs. With
+    /// `--queue` it only says how soon what a worker has left behind is found, and is
+    /// 10 unless said.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
+    #[arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))]
+    pub lease: Duration,
+    /// The policy for operations whose node has died: they `fail`, or they are run again, N
+    /// times in all (`rerun:N`). With `--queue` they are run 3 times in all, unless said.
+    #[arg(long, value_name = "POLICY", default_value = "fail")]
+    #[arg(default_value_if("queue", ArgPredicate::IsPresent, "rerun:3"))]
+    pub on_interrupted: OnInterrupted,
+    /// A file to which a line is added whenever a report is begun, ended or dropped.
+    #[arg(long, value_name = "PATH")]
+    pub runs: Option<PathBuf>,
+    /// The dialect of the answers, which also sets the paths by which reports are ordered
+    /// and polled.
+    #[arg(long, value_name = "DIALECT", default_value = "plain")]
+    pub dialect: DialectKind,
+    /// When a request is answered with a 202: `always`, `preferred` (only with
+    /// `Prefer: respond-async`), `signaled` (once the order has been read), or
+    /// `after:SECONDS` (if its answer takes longer than that).
+    #[arg(long, value_name = "WHEN", default_value = "always")]
+    pub accept: Acceptance,
+    /// Whether an `Idempotency-Key` is honoured.
+    #[arg(long, value_name = "KEYS", default_value = "off")]
+    pub idempotency: Keys,
+    /// Lets clients choose the ids of their operations, in `Operation-Id`; with the
+    /// dialect `azure` they always may.
+    #[arg(long)]
+    pub client_ids: bool,
+    /// Lets a tenant list its operations, with `GET /operations/`; the dialects that
+    /// have a list of their own always do, those that have none never.
+    #[arg(long)]
+    pub list: bool,
+    /// Makes every `Location` absolute; by default they are where the dialect's
+    /// clients need it, with the address that is listened on.
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// The most operations pending or running; past it the answer is 503. Each tenant may
+    /// have a quarter of them, and so may all orders without a tenant together.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_in_flight: u32,
+    /// The most reports rendered at a time; the others are pending.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Option<u32>,
+    /// How long a report may take.
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
+    pub timeout: Duration,
+    /// How long an operation is kept after it ended.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    pub ttl: Duration,
+    /// The largest request body.
+    #[arg(long, value_name = "BYTES", default_value_t = 2 * 1024 * 1024)]
+    pub body_limit: usize,
+    /// The largest response body that is recorded.
+    #[arg(long, value_name = "BYTES", default_value_t = 8 * 1024 * 1024)]
+    pub result_limit: u64,
+    /// How long a drain waits for running operations.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub drain: Duration,
+}
+
+/// A lease or a time-out of zero would be over before anything is done.
+pub fn some_seconds(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("expected more than 0 seconds".into()),
+        some => Ok(some),
+    }
+}
+
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[derive(Clone, Copy)]
+pub enum OnInterrupted {
+    Fail,
+    Rerun(u32),
+}
+
+impl FromStr for OnInterrupted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let attempts = text.strip_prefix("rerun:").map(str::parse);
+        match (text, attempts) {
+            ("fail", _) => Ok(Self::Fail),
+            (_, Some(Ok(attempts @ 1..))) => Ok(Self::Rerun(attempts)),
+            _ => Err("expected `fail` or `rerun:N`, N at least 1".into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum Acceptance {
+    Always,
+    Preferred,
+    Signaled,
+    After(Duration),
+}
+
+impl FromStr for Acceptance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("after:")) {
+            ("always", _) => Ok(Self::Always),
+            ("preferred", _) => Ok(Self::Preferred),
+            ("signaled", _) => Ok(Self::Signaled),
+            (_, Some(limit)) => seconds(limit).map(Self::After),
+            _ => Err("expected `always`, `preferred`, `signaled` or `after:SECONDS`".into()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Keys {
+    Off,
+    Optional,
+    Required,
+}

@@ -1,0 +1,12 @@
+//! The parts of the example `server`, of which the example `workers` is made as well.
+#![allow(missing_docs, missing_debug_implementations)]
+
+pub mod app;
+pub mod cli;
+pub mod dialects;
+pub mod orders;
+pub mod queue;
+pub mod reports;
+pub mod runs;
+pub mod serve;
+pub mod stores;

@@ -1,0 +1,146 @@
+//! A slow service. It uses only the handle of the crate, to report its progress.
+
+use std::{error::Error, fmt::Display, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::LengthLimitError;
+use sha2::{Digest, Sha256};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep_until},
+};
+use tower::BoxError;
+use tower_operations::{OperationHandle, Problem, Progress, dialect::ApiError};
+
+use crate::{
+    orders::{Ending, Format, Order, Orders},
+    runs::Runs,
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error("the printer is out of order")]
+pub struct OutOfOrder;
+
+/// The largest PDF, in bytes.
+const LARGEST: u32 = 64 * 1024 * 1024;
+
+/// Renders reports.
+#[derive(Clone)]
+pub struct Renderer {
+    pub orders: Orders,
+    /// In bytes.
+    pub body_limit: usize,
+    /// Whether an invalid order is answered before the request is accepted.
+    pub signals: bool,
+    pub runs: Runs,
+}
+
+impl Renderer {
+    /// Renders a report, page by page.
+    pub async fn render<B>(self, request: Request<B>) -> Result<Response<Body>, OutOfOrder>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let Self {
+            orders,
+            body_limit,
+            signals,
+            runs,
+        } = self;
+        let operation = OperationHandle::from_extensions(request.extensions());
+        let query = request.uri().query().map(str::to_owned);
+        let order: Order = match to_bytes(Body::new(request.into_body()), body_limit).await {
+            Ok(body) => match orders.read(query.as_deref(), &body) {
+                Ok(order) => order,
+                Err(error) => return Ok(unreadable(error)),
+            },
+            Err(error) if is_too_large(&error) => {
+                let limit = body_limit as u64;
+                return Ok(refused(ApiError::BodyTooLarge { limit }));
+            }
+            Err(error) => return Ok(unreadable(error)),
+        };
+        if order.bytes > LARGEST {
+            return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
+        }
+        if signals && operation.accept().await.is_err() {
+            let retry_after = Duration::from_secs(1);
+            return Ok(refused(ApiError::Unavailable { retry_after }));
+        }
+
+        let run = runs.begin(&operation, &order.title);
+        let mut due = Instant::now();
+        for page in 1..=order.pages {
+            due += Duration::from_millis(order.page_ms.into());
+            sleep_until(due).await;
+            operation
+                .progress(Progress::from_count(page.into(), order.pages.into()).with_unit("pages"));
+        }
+
+        run.end();
+
+        let response = match (&order.outcome, &order.format) {
+            (Some(Ending::Problem), _) => problem(
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+                    .with_title("Report failed")
+                    .with_detail("page 3 has no data")
+                    .with("code", "InvalidInput"),
+            ),
+            (Some(Ending::Error), _) => return Err(OutOfOrder),
+            (Some(Ending::Panic), _) => panic!("a panic was ordered"),
+            (Some(Ending::Hang), _) => std::future::pending().await,
+            (None, Format::Json) => orders.hand_out(order, query.as_deref()),
+            (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
+        };
+        Ok(response)
+    }
+}
+
+/// A document of this size. Most of it is not UTF-8.
+fn pdf(bytes: usize) -> Response<Body> {
+    let head = b"%PDF-1.7\n".iter().copied();
+    let rest = (0_u32..).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes());
+    let document: Vec<u8> = head.chain(rest).take(bytes).collect();
+    let digest = Sha256::digest(&document);
+    let headers = [
+        (CONTENT_TYPE, "application/pdf".to_owned()),
+        (
+            HeaderName::from_static("x-checksum"),
+            digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ),
+    ];
+    (headers, document).into_response()
+}
+
+fn unreadable(why: impl Display) -> Response<Body> {
+    problem(
+        Problem::new(StatusCode::BAD_REQUEST)
+            .with_title("The order cannot be read")
+            .with_detail(why.to_string()),
+    )
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    error
+        .source()
+        .is_some_and(<dyn Error>::is::<LengthLimitError>)
+}
+
+fn refused(fault: ApiError) -> Response<Body> {
+    fault.into_response().map(Body::new)
+}
+
+fn problem(problem: Problem) -> Response<Body> {
+    problem.into_response().map(Body::new)
+}
+
+/// The answer to a request that met an error and was not accepted. The error of an accepted
+/// request is an outcome of its operation.
+pub async fn out_of_order(error: OutOfOrder) -> Response<Body> {
+    problem(Problem::new(StatusCode::INTERNAL_SERVER_ERROR).with_detail(error.to_string()))
+}

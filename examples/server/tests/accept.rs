@@ -1,0 +1,374 @@
+//! What the server accepts, when, once, and for whom.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use test_support::{
+    client::{Answer, Client},
+    process::Example,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+async fn server(arguments: &[&str]) -> (Example, Client) {
+    let arguments = [&["--listen", "127.0.0.1:0", "--list"], arguments].concat();
+    let example = Example::start("server", &arguments).await.unwrap();
+    let client = Client::new(example.url());
+    (example, client)
+}
+
+const FAST: &str = r#"{"title":"Q3"}"#;
+
+const REPORT: &str = r#"{"title":"Q3","pages":1}"#;
+
+const HANG: &str = r#"{"title":"Q3","outcome":"hang"}"#;
+
+const UNREADABLE: [&str; 3] = ["", "this is no JSON", r#"{"title":"Q3","pages":-1}"#];
+
+#[tokio::test]
+async fn preferred_accepts_only_who_asks_for_it() {
+    let (_example, client) = server(&["--accept", "preferred"]).await;
+    for headers in [&[][..], &[("prefer", "wait=5")]] {
+        let answer = order(&client, FAST, headers).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert_eq!(answer.body(), REPORT);
+        assert_eq!(answer.header("vary"), "Prefer");
+        assert!(!answer.has("preference-applied"));
+    }
+    let answer = order(&client, UNREADABLE[0], &[]).await;
+    assert_problem(&answer, 400, "about:blank");
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+
+    let accepted = order(&client, FAST, &[("prefer", "respond-async")]).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(accepted.header("preference-applied"), "respond-async");
+    assert_eq!(accepted.header("vary"), "Prefer");
+    let ended = client.ended(accepted.header("location")).await;
+    assert_eq!(ended["state"], "succeeded");
+
+    let waited = order(&client, FAST, &[("prefer", "respond-async, wait=10")]).await;
+    assert_eq!(waited.status(), StatusCode::OK);
+    assert_eq!(waited.header("preference-applied"), "wait=10");
+    let waited = order(&client, HANG, &[("prefer", "respond-async, wait=1")]).await;
+    assert_eq!(waited.status(), StatusCode::ACCEPTED);
+    let applied = waited.header("preference-applied");
+    assert_eq!(applied, "respond-async, wait=1");
+}
+
+#[tokio::test]
+async fn always_waits_if_it_is_asked_to() {
+    let (_example, client) = server(&[]).await;
+    let waited = order(&client, FAST, &[("prefer", "wait=10")]).await;
+    assert_eq!(waited.status(), StatusCode::OK);
+    assert_eq!(waited.body(), REPORT);
+    assert_eq!(waited.header("preference-applied"), "wait=10");
+    let waited = order(&client, HANG, &[("prefer", "wait=1")]).await;
+    assert_eq!(waited.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn after_a_time_a_request_is_accepted_and_before_it_is_answered() {
+    let (_example, client) = server(&["--accept", "after:0.5"]).await;
+    let answer = client.post("/reports", FAST).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    assert_eq!(answer.body(), REPORT);
+    let answer = client.post("/reports", UNREADABLE[0]).await;
+    assert_problem(&answer, 400, "about:blank");
+    let answer = client
+        .post("/reports", r#"{"title":"Q3","outcome":"problem"}"#)
+        .await;
+    assert_problem(&answer, 422, "about:blank");
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+
+    let begun = Instant::now();
+    let slow = r#"{"title":"Q3","pages":10,"page_ms":100}"#;
+    let location = client.accepted("/reports", slow).await;
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    let told = data_of(&client.get(&format!("{location}/events")).await);
+    let completed: Vec<_> = told
+        .iter()
+        .filter_map(|event| event["progress"]["completed"].as_u64())
+        .collect();
+    // The same call goes on: one that began with the operation would begin with
+    // the first page.
+    assert!(completed.iter().all(|page| *page >= 4), "{completed:?}");
+    assert_eq!(completed.last(), Some(&10));
+    let ended = client.ended(&location).await;
+    assert_eq!(ended["result"], json!({ "title": "Q3", "pages": 10 }));
+}
+
+#[tokio::test]
+async fn signaled_answers_what_it_cannot_read_and_accepts_the_rest() {
+    let (_example, client) = server(&["--accept", "signaled"]).await;
+    for unreadable in UNREADABLE {
+        let answer = client.post("/reports", unreadable).await;
+        assert_problem(&answer, 400, "about:blank");
+    }
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+
+    // `Prefer` has no say in it.
+    for headers in [&[][..], &[("prefer", "respond-async, wait=10")]] {
+        let accepted = order(&client, FAST, headers).await;
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+        assert!(!accepted.has("preference-applied"));
+        let location = accepted.header("location");
+        assert_eq!(client.ended(location).await["state"], "succeeded");
+        let result = client.get(&format!("{location}/result")).await;
+        assert_eq!(result.body(), REPORT);
+    }
+    for (outcome, kind) in [
+        ("problem", "about:blank"),
+        ("error", "urn:tower-operations:inner-error"),
+        ("panic", "urn:tower-operations:panicked"),
+    ] {
+        let bad = json!({ "title": "Q3", "outcome": outcome }).to_string();
+        let location = client.accepted("/reports", bad).await;
+        let ended = client.ended(&location).await;
+        assert_eq!(ended["state"], "failed", "{ended}");
+        let said = ended["problem"]["type"].as_str();
+        assert_eq!(said.unwrap_or("about:blank"), kind);
+    }
+    let location = client.accepted("/reports", HANG).await;
+    assert_eq!(client.delete(&location).await.json()["state"], "canceled");
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_a_413_in_every_mode() {
+    for accept in ["always", "preferred", "signaled", "after:30"] {
+        let (example, client) = server(&["--accept", accept, "--body-limit", "100"]).await;
+        for client in [client, Client::http2(example.url())] {
+            let large = format!(r#"{{"title":"{}"}}"#, "x".repeat(89));
+            let answer = client.post("/reports", large).await;
+            assert_problem(&answer, 413, "urn:tower-operations:body-too-large");
+            assert_eq!(listed(&client, "", "").await, [""; 0], "{accept}");
+        }
+    }
+}
+
+const KEY: &str = r#""8e03978e-40d5""#;
+
+#[tokio::test]
+async fn a_key_is_nothing_where_it_is_off() {
+    let (_example, client) = server(&[]).await;
+    for _ in 0..2 {
+        order(&client, FAST, &[("idempotency-key", KEY)]).await;
+    }
+    assert_eq!(listed(&client, "", "").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_key_makes_one_operation_of_many_requests() {
+    for accept in ["always", "signaled", "after:0.2"] {
+        let (_example, client) = server(&["--accept", accept, "--idempotency", "optional"]).await;
+        let mut requests = JoinSet::new();
+        for _ in 0..20 {
+            let client = client.clone();
+            requests.spawn(async move {
+                let accepted = order(&client, HANG, &[("idempotency-key", KEY)]).await;
+                assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+                (accepted.header("location").to_owned(), accepted.json())
+            });
+        }
+        let mut answers = requests.join_all().await;
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{accept}: {answers:?}");
+        let operations = listed(&client, "", "").await;
+        assert_eq!(operations, [id_in(&answers[0].0)], "{accept}");
+
+        let other = order(&client, FAST, &[("idempotency-key", KEY)]).await;
+        assert_problem(&other, 422, "urn:tower-operations:idempotency-key-reused");
+        let malformed = order(&client, FAST, &[("idempotency-key", "\"8e03978e")]).await;
+        let kind = "urn:tower-operations:idempotency-key-invalid";
+        assert_problem(&malformed, 400, kind);
+        assert_eq!(listed(&client, "", "").await.len(), 1, "{accept}");
+
+        let without = order(&client, HANG, &[]).await;
+        assert_eq!(without.status(), StatusCode::ACCEPTED);
+        assert_eq!(listed(&client, "", "").await.len(), 2, "{accept}");
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_is_repeated_under_its_key() {
+    let (_example, client) = server(&["--accept", "signaled", "--idempotency", "optional"]).await;
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let answer = order(&client, UNREADABLE[1], &[("idempotency-key", KEY)]).await;
+        assert_problem(&answer, 400, "about:blank");
+        answers.push(answer.json());
+    }
+    assert_eq!(answers[0], answers[1]);
+    let other = order(&client, FAST, &[("idempotency-key", KEY)]).await;
+    assert_problem(&other, 422, "urn:tower-operations:idempotency-key-reused");
+}
+
+#[tokio::test]
+async fn a_key_that_is_required_is_missed() {
+    let (_example, client) = server(&["--idempotency", "required"]).await;
+    let missing = order(&client, FAST, &[]).await;
+    let kind = "urn:tower-operations:idempotency-key-missing";
+    assert_problem(&missing, 400, kind);
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    let accepted = order(&client, FAST, &[("idempotency-key", KEY)]).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn an_operation_is_there_for_its_tenant_alone() {
+    let (_example, client) = server(&["--idempotency", "optional"]).await;
+    let acme = [("x-tenant", "acme"), ("idempotency-key", KEY)];
+    let accepted = order(&client, HANG, &acme).await;
+    let location = accepted.header("location");
+    let unknown = "/operations/0198c0de-0000-7000-8000-000000000000";
+
+    for tenant in ["", "ACME", "globex"] {
+        for (method, part) in [
+            (Method::GET, ""),
+            (Method::HEAD, ""),
+            (Method::DELETE, ""),
+            (Method::GET, "/result"),
+            (Method::GET, "/events"),
+            (Method::GET, "?wait=30"),
+        ] {
+            let hidden = ask(&client, &method, &format!("{location}{part}"), tenant).await;
+            let absent = ask(&client, &method, &format!("{unknown}{part}"), tenant).await;
+            assert_eq!(
+                hidden.status(),
+                StatusCode::NOT_FOUND,
+                "{tenant} {method} {part}"
+            );
+            assert_eq!(absent.status(), StatusCode::NOT_FOUND);
+            let hidden = String::from_utf8(hidden.body().to_vec()).unwrap();
+            let hidden = hidden.replace(id_in(location), id_in(unknown));
+            assert_eq!(hidden.as_bytes(), absent.body(), "{tenant} {method} {part}");
+        }
+        assert_eq!(listed(&client, tenant, "").await, [""; 0]);
+    }
+    let other = [("x-tenant", "globex"), ("idempotency-key", KEY)];
+    let another = order(&client, HANG, &other).await;
+    assert_eq!(another.status(), StatusCode::ACCEPTED);
+    assert_ne!(another.header("location"), location);
+
+    assert_eq!(listed(&client, "acme", "").await, [id_in(location)]);
+    let ended = ask(&client, &Method::DELETE, location, "acme").await;
+    assert_eq!(ended.json()["state"], "canceled");
+
+    let nobodys = client.accepted("/reports", FAST).await;
+    let hidden = ask(&client, &Method::GET, &nobodys, "acme").await;
+    assert_eq!(hidden.status(), StatusCode::NOT_FOUND);
+    assert_eq!(client.get(&nobodys).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_tenant_lists_its_operations_newest_first() {
+    let (_example, client) = server(&[]).await;
+    let mut made = Vec::new();
+    for number in 0..5 {
+        let order_of = |outcome| if outcome { HANG } else { FAST };
+        let report = order_of(number % 2 == 0);
+        let accepted = order(&client, report, &[("x-tenant", "acme")]).await;
+        let location = accepted.header("location").to_owned();
+        if report == FAST {
+            let ended = ask(
+                &client,
+                &Method::GET,
+                &format!("{location}?wait=30"),
+                "acme",
+            )
+            .await;
+            assert_eq!(ended.json()["state"], "succeeded");
+        }
+        made.insert(0, id_in(&location).to_owned());
+    }
+    order(&client, FAST, &[("x-tenant", "globex")]).await;
+
+    assert_eq!(listed(&client, "acme", "").await, made);
+    assert_eq!(
+        listed(&client, "acme", "?state=succeeded").await,
+        [&*made[1], &made[3]]
+    );
+    let mut query = "?limit=2".to_owned();
+    let mut pages = Vec::new();
+    loop {
+        let page = ask(
+            &client,
+            &Method::GET,
+            &format!("/operations/{query}"),
+            "acme",
+        )
+        .await;
+        pages.push(ids(&page));
+        if !page.has("link") {
+            break;
+        }
+        let link = page.header("link").strip_suffix(r#">; rel="next""#);
+        query = link.unwrap().strip_prefix('<').unwrap().to_owned();
+    }
+    assert_eq!(pages, [&made[..2], &made[2..4], &made[4..]]);
+}
+
+#[tokio::test]
+async fn operations_are_not_listed_unless_it_was_asked_for() {
+    let example = Example::start("server", &["--listen", "127.0.0.1:0"]).await;
+    let example = example.unwrap();
+    let client = Client::new(example.url());
+    for path in ["/operations/", "/operations"] {
+        let refused = client.get(path).await;
+        assert_problem(&refused, 400, "urn:tower-operations:missing-id");
+    }
+}
+
+async fn order(client: &Client, order: &'static str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = client.request(Method::POST, "/reports");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.send(request, order.into()).await
+}
+
+/// Asks for a tenant, or for nobody.
+async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> Answer {
+    let mut request = client.request(method.clone(), location);
+    if !tenant.is_empty() {
+        request = request.header("x-tenant", tenant);
+    }
+    client.send(request, "".into()).await
+}
+
+/// The ids of a tenant's operations.
+async fn listed(client: &Client, tenant: &str, query: &str) -> Vec<String> {
+    let path = format!("/operations/{query}");
+    ids(&ask(client, &Method::GET, &path, tenant).await)
+}
+
+#[track_caller]
+fn ids(page: &Answer) -> Vec<String> {
+    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
+    let page = page.json();
+    let operations = page["operations"].as_array().unwrap().iter();
+    operations
+        .map(|operation| operation["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn id_in(location: &str) -> &str {
+    location.strip_prefix("/operations/").unwrap()
+}
+
+/// What the events of a stream that has ended say.
+fn data_of(events: &Answer) -> Vec<Value> {
+    let text = std::str::from_utf8(events.body()).unwrap();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16, kind: &str) {
+    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{problem}");
+    let said = problem.get("type").and_then(Value::as_str);
+    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+}

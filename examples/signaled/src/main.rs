@@ -1,0 +1,142 @@
+//! Validation before acceptance, in two forms: an invalid request is answered with a 400,
+//! and no operation is created for it.
+//!
+//! * Reports: the *handler* checks the order, then accepts it.
+//! * Exports: a *layer outside* checks the request. Refused requests never reach the
+//!   accepting layer, and the handler needs no change.
+//!
+//! Run with
+//!
+//! ```not_rust
+//! cargo run -p signaled -- 127.0.0.1:3000
+//! ```
+//!
+//! (the address may be left out) and try
+//!
+//! ```not_rust
+//! curl -i 127.0.0.1:3000/reports -d 'this is no JSON'
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":0}'
+//! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":10}'
+//! curl -i 127.0.0.1:3000/exports?format=docx -d ''
+//! curl -i 127.0.0.1:3000/exports?format=csv -d ''
+//! curl -i 127.0.0.1:3000/operations/ID                how far it has come
+//! curl -N 127.0.0.1:3000/operations/ID/events         the same, as it happens
+//! curl -i 127.0.0.1:3000/operations/ID/result         what the handler answered
+//! curl -i 127.0.0.1:3000/operations/                  all of them
+//! ```
+
+use std::{fmt::Display, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Query, Request, rejection::QueryRejection},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{Extensions, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, time::sleep};
+use tower_operations::{
+    AsyncAcceptLayer, MemoryStore, OperationHandle, PollService, Problem, Progress,
+    dialect::ApiError,
+};
+
+#[derive(Deserialize, Serialize)]
+struct Report {
+    title: String,
+    pages: u32,
+}
+
+/// The longest report, in pages.
+const LONGEST: u32 = 100;
+const PER_PAGE: Duration = Duration::from_millis(200);
+
+/// Slow. An answer before the call of `accept` goes to the client as it is; the answer
+/// after it is the operation's result.
+async fn render_report(extensions: Extensions, body: Bytes) -> Response {
+    let report: Report = match serde_json::from_slice(&body) {
+        Ok(report) => report,
+        Err(error) => return bad_request("The report cannot be read", error),
+    };
+    if !(1..=LONGEST).contains(&report.pages) {
+        let detail = format!("a report has 1 to {LONGEST} pages");
+        return bad_request("Not a number of pages", detail);
+    }
+
+    // When this returns, the operation exists, the client has its 202, and the work goes on
+    // whatever the client does.
+    let operation = OperationHandle::from_extensions(&extensions);
+    if operation.accept().await.is_err() {
+        let retry_after = Duration::from_secs(1);
+        let refused = ApiError::Unavailable { retry_after };
+        return refused.into_response().map(Body::new);
+    }
+
+    for page in 1..=report.pages {
+        sleep(PER_PAGE).await;
+        operation
+            .progress(Progress::from_count(page.into(), report.pages.into()).with_unit("pages"));
+    }
+    Json(report).into_response()
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    format: String,
+}
+
+/// Slow, and unchanged.
+async fn export(Query(wanted): Query<Wanted>) -> String {
+    sleep(PER_PAGE).await;
+    format!("everything as {}\n", wanted.format)
+}
+
+/// A check that many routes share needs no handler.
+async fn only_known_formats(
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match wanted {
+        Ok(Query(Wanted { format })) if ["csv", "pdf"].contains(&&*format) => {
+            next.run(request).await
+        }
+        _ => bad_request("Unknown format", "format is csv or pdf"),
+    }
+}
+
+fn bad_request(title: &str, detail: impl Display) -> Response {
+    let problem = Problem::new(StatusCode::BAD_REQUEST)
+        .with_title(title)
+        .with_detail(detail.to_string());
+    problem.into_response().map(Body::new)
+}
+
+fn app() -> Router {
+    let store = MemoryStore::new(); // gone with the process
+    let accept = AsyncAcceptLayer::new(store.clone());
+    Router::new()
+        .route(
+            "/reports",
+            post(render_report).route_layer(accept.clone().when_signaled()),
+        )
+        .route(
+            "/exports",
+            post(export)
+                .route_layer(accept)
+                // Added after the accepting layer, so it is outside of it.
+                .route_layer(from_fn(only_known_formats)),
+        )
+        // There are no owners here, so everybody may list, poll and cancel everything.
+        .nest_service("/operations", PollService::new(store).listing())
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app()).await
+}

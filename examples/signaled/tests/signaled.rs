@@ -1,0 +1,156 @@
+//! The example whose handler decides when it is accepted, run as a process.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use test_support::{
+    client::{Answer, Client},
+    process::Example,
+};
+use tokio::time::Instant;
+
+async fn signaled() -> (Example, Client) {
+    let example = Example::start("signaled", &["127.0.0.1:0"]).await.unwrap();
+    let client = Client::new(example.url());
+    (example, client)
+}
+
+#[tokio::test]
+async fn a_handler_refuses_what_is_no_good_and_there_is_no_operation() {
+    let (_example, client) = signaled().await;
+    for order in [
+        "",
+        "this is no JSON",
+        r#"{"title":"Q3"}"#,
+        r#"{"title":"Q3","pages":0}"#,
+        r#"{"title":"Q3","pages":101}"#,
+    ] {
+        let refused = client.post("/reports", order).await;
+        assert_problem(&refused, 400, "about:blank");
+        assert!(!refused.has("location"), "{order}");
+    }
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_handler_accepts_what_is_good_and_reports_progress() {
+    let (_example, client) = signaled().await;
+    let begun = Instant::now();
+    let order = r#"{"title":"Q3","pages":10}"#;
+    let accepted = client.post("/reports", order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+    let location = accepted.header("location");
+
+    // A report of ten pages takes two seconds, and is known to go on meanwhile.
+    let mut seen = Vec::new();
+    let mut answer = client.get(location).await;
+    while answer.json()["state"] != "succeeded" {
+        let operation = answer.json();
+        assert_ne!(operation["state"], "failed", "{operation}");
+        seen.extend(operation["progress"]["completed"].as_u64());
+        answer = changed(&client, location, &answer).await;
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    assert!(seen.len() > 1 && seen.is_sorted(), "{seen:?}");
+    let last = json!({ "percent": 100.0, "completed": 10, "total": 10, "unit": "pages" });
+    assert_eq!(answer.json()["progress"], last);
+
+    let result = client.get(&format!("{location}/result")).await;
+    assert_eq!(result.status(), StatusCode::OK);
+    assert_eq!(result.body(), order);
+    let operations = listed(&client, "", "").await;
+    assert_eq!(operations, [id_in(location)]);
+}
+
+#[tokio::test]
+async fn progress_is_told_as_it_happens() {
+    let (_example, client) = signaled().await;
+    let order = r#"{"title":"Q3","pages":3}"#;
+    let location = client.accepted("/reports", order).await;
+    let events = client.get(&format!("{location}/events")).await;
+    assert_eq!(events.header("content-type"), "text/event-stream");
+    let told = data_of(&events);
+    let states: Vec<_> = told.iter().map(|event| &event["state"]).collect();
+    assert_eq!(states.last(), Some(&&json!("succeeded")), "{told:?}");
+    let completed: Vec<_> = told
+        .iter()
+        .filter_map(|event| event["progress"]["completed"].as_u64())
+        .collect();
+    assert!(completed.is_sorted(), "{completed:?}");
+    assert_eq!(completed.last(), Some(&3));
+}
+
+#[tokio::test]
+async fn a_layer_outside_refuses_and_there_is_no_operation() {
+    let (_example, client) = signaled().await;
+    for path in ["/exports", "/exports?format=docx", "/exports?size=1"] {
+        let refused = client.post(path, "").await;
+        assert_problem(&refused, 400, "about:blank");
+    }
+    assert_eq!(listed(&client, "", "").await, [""; 0]);
+
+    let location = client.accepted("/exports?format=csv", "").await;
+    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    let result = client.get(&format!("{location}/result")).await;
+    assert_eq!(result.body(), "everything as csv\n");
+    assert_eq!(listed(&client, "", "").await, [id_in(&location)]);
+}
+
+/// Asks for a tenant, or for nobody.
+async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> Answer {
+    let mut request = client.request(method.clone(), location);
+    if !tenant.is_empty() {
+        request = request.header("x-tenant", tenant);
+    }
+    client.send(request, "".into()).await
+}
+
+/// The ids of a tenant's operations.
+async fn listed(client: &Client, tenant: &str, query: &str) -> Vec<String> {
+    let path = format!("/operations/{query}");
+    ids(&ask(client, &Method::GET, &path, tenant).await)
+}
+
+#[track_caller]
+fn ids(page: &Answer) -> Vec<String> {
+    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
+    let page = page.json();
+    let operations = page["operations"].as_array().unwrap().iter();
+    operations
+        .map(|operation| operation["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn id_in(location: &str) -> &str {
+    location.strip_prefix("/operations/").unwrap()
+}
+
+/// What the events of a stream that has ended say.
+fn data_of(events: &Answer) -> Vec<Value> {
+    let text = std::str::from_utf8(events.body()).unwrap();
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16, kind: &str) {
+    assert_eq!(answer.status().as_u16(), status, "{answer:?}");
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{problem}");
+    let said = problem.get("type").and_then(Value::as_str);
+    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+}
+
+/// Waits until the operation is no more as it was.
+async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+    let request = client
+        .request(Method::GET, location)
+        .header("prefer", "wait=30")
+        .header("if-none-match", was.header("etag"));
+    let answer = client.send(request, "".into()).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+    answer
+}

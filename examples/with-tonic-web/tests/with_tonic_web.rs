@@ -1,0 +1,215 @@
+//! The example among services of tonic, run as a process.
+
+use std::future::Future;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use test_support::{
+    client::Client,
+    process::{Example, PATIENCE},
+};
+use tokio::time::timeout;
+use tonic::{Code, Streaming, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
+
+async fn tonic_web() -> (Example, Client) {
+    let example = Example::start("with-tonic-web", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+    (example, client)
+}
+
+const PRINTER: &str = "printer";
+
+#[tokio::test]
+async fn grpc_calls_stream_through_the_layer() {
+    let (example, client) = tonic_web().await;
+    let mut health = health(&example).await;
+    assert_eq!(
+        checked(&mut health, PRINTER).await,
+        Ok(ServingStatus::Serving)
+    );
+    assert_eq!(checked(&mut health, "").await, Ok(ServingStatus::Serving));
+    assert_eq!(checked(&mut health, "nobody").await, Err(Code::NotFound));
+    let mut watched = watch(&mut health).await;
+    assert_eq!(next(&mut watched).await, ServingStatus::Serving);
+
+    let location = client.accepted("/prints", "word ".repeat(100)).await;
+    assert_eq!(next(&mut watched).await, ServingStatus::NotServing);
+    assert_eq!(
+        checked(&mut health, PRINTER).await,
+        Ok(ServingStatus::NotServing)
+    );
+    // A canceled print frees the printer.
+    assert_eq!(client.delete(&location).await.json()["state"], "canceled");
+    assert_eq!(next(&mut watched).await, ServingStatus::Serving);
+
+    let location = client.accepted("/prints", "one two").await;
+    assert_eq!(next(&mut watched).await, ServingStatus::NotServing);
+    assert_eq!(next(&mut watched).await, ServingStatus::Serving);
+    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    let result = client.get(&format!("{location}/result")).await;
+    assert_eq!(result.body(), "printed 2\n");
+
+    // Two prints were accepted, and none of the calls.
+    assert_eq!(listed(&client).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_grpc_web_call_passes_through_over_http1() {
+    let (example, client) = tonic_web().await;
+    for content_type in ["application/grpc-web", "application/grpc-web+proto"] {
+        let answer = grpc_web(&example, "Check", content_type, &frame(PRINTER)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(
+            answer.headers()["content-type"],
+            "application/grpc-web+proto"
+        );
+        let body = soon(answer.collect()).await.unwrap().to_bytes();
+        // One message (field 1 is 1: serving), then the trailers as a frame.
+        let trailers = body.strip_prefix(b"\0\0\0\0\x02\x08\x01\x80").unwrap();
+        let trailers = String::from_utf8_lossy(&trailers[4..]).into_owned();
+        assert!(trailers.contains("grpc-status:0"), "{trailers}");
+    }
+    let unknown = grpc_web(&example, "Check", "application/grpc-web", &frame("nobody")).await;
+    assert_eq!(unknown.status(), StatusCode::OK);
+    let not_found = (Code::NotFound as i32).to_string();
+    assert_eq!(unknown.headers()["grpc-status"], *not_found);
+    assert_eq!(listed(&client).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_grpc_web_call_streams_over_http1() {
+    let (example, client) = tonic_web().await;
+    let content_type = "application/grpc-web+proto";
+    let mut watched = grpc_web(&example, "Watch", content_type, &frame(PRINTER)).await;
+    assert_eq!(watched.status(), StatusCode::OK);
+    const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
+    const NOT_SERVING: &[u8] = b"\0\0\0\0\x02\x08\x02";
+    assert_eq!(bytes_of(&mut watched, SERVING.len()).await, SERVING);
+    let location = client.accepted("/prints", "one two").await;
+    assert_eq!(bytes_of(&mut watched, NOT_SERVING.len()).await, NOT_SERVING);
+    assert_eq!(bytes_of(&mut watched, SERVING.len()).await, SERVING);
+    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    assert_eq!(listed(&client).await, [id_in(&location)]);
+}
+
+#[tokio::test]
+async fn http_is_spoken_on_the_same_port() {
+    let (example, _) = tonic_web().await;
+    for client in [Client::new(example.url()), Client::http2(example.url())] {
+        let location = client.accepted("/prints", "word").await;
+        assert_eq!(client.ended(&location).await["state"], "succeeded");
+        let result = client.get(&format!("{location}/result")).await;
+        assert_eq!(result.body(), "printed 1\n");
+        let operations = listed(&client).await.len();
+        for path in ["/nowhere", "/grpc.health.v1.Nobody/Check"] {
+            let nowhere = client.post(path, "").await;
+            assert_eq!(nowhere.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+        assert_eq!(listed(&client).await.len(), operations);
+    }
+}
+
+type Health = HealthClient<tonic::transport::Channel>;
+
+async fn health(example: &Example) -> Health {
+    let endpoint = Endpoint::from_shared(example.url().to_owned()).unwrap();
+    HealthClient::new(soon(endpoint.connect()).await.unwrap())
+}
+
+async fn checked(health: &mut Health, service: &str) -> Result<ServingStatus, Code> {
+    let service = service.to_owned();
+    let checked = soon(health.check(HealthCheckRequest { service })).await;
+    checked
+        .map(|response| response.into_inner().status())
+        .map_err(|status| status.code())
+}
+
+async fn watch(health: &mut Health) -> Streaming<HealthCheckResponse> {
+    let service = PRINTER.to_owned();
+    let watched = soon(health.watch(HealthCheckRequest { service })).await;
+    watched.unwrap().into_inner()
+}
+
+async fn next(watched: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
+    soon(watched.message()).await.unwrap().unwrap().status()
+}
+
+/// The message `HealthCheckRequest { service }` in a frame.
+fn frame(service: &str) -> Vec<u8> {
+    let length = u8::try_from(service.len()).unwrap();
+    let head = [0, 0, 0, 0, length + 2, 0x0a, length];
+    [&head, service.as_bytes()].concat()
+}
+
+async fn grpc_web(
+    example: &Example,
+    method: &str,
+    content_type: &str,
+    frame: &[u8],
+) -> Response<Incoming> {
+    let path = format!("/grpc.health.v1.Health/{method}");
+    let headers = [("content-type", content_type), ("x-grpc-web", "1")];
+    let body = Bytes::copy_from_slice(frame);
+    open(example.url(), Method::POST, &path, &headers, body).await
+}
+
+/// So many bytes of a body, which is to have no more for now.
+async fn bytes_of(response: &mut Response<Incoming>, length: usize) -> Bytes {
+    let mut bytes = BytesMut::new();
+    while bytes.len() < length {
+        let frame = soon(response.frame()).await.unwrap().unwrap();
+        bytes.extend_from_slice(frame.data_ref().unwrap());
+    }
+    bytes.freeze()
+}
+
+/// Sends a request, and gives the response as soon as its head is there.
+async fn open(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Incoming> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("{url}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    let pool: Pool<HttpConnector, _> = Pool::builder(TokioExecutor::new()).build_http();
+    soon(pool.request(request)).await.unwrap()
+}
+
+/// The ids of all operations.
+async fn listed(client: &Client) -> Vec<String> {
+    let page = client.get("/operations/").await;
+    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
+    let page = page.json();
+    let operations = page["operations"].as_array().unwrap().iter();
+    operations
+        .map(|operation| operation["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn id_in(location: &str) -> &str {
+    location.strip_prefix("/operations/").unwrap()
+}
+
+/// Waits, but not for ever.
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("it comes in time")
+}

@@ -1,0 +1,492 @@
+//! The example among the layers of tower-http, run as a process.
+
+use std::{collections::HashSet, convert::Infallible, future::Future};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use test_support::{
+    client::{Answer, Client},
+    process::{Example, PATIENCE},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_http::decompression::DecompressionLayer;
+
+const ORIGIN: (&str, &str) = ("origin", "https://app.example.com");
+
+async fn tower_http() -> (Example, Client) {
+    let example = Example::start("with-tower-http", &["127.0.0.1:0"])
+        .await
+        .unwrap();
+    let client = Client::new(example.url());
+    (example, client)
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_and_not_accepted() {
+    let (_example, client) = tower_http().await;
+    let accepted = client.accepted("/reports", r#"{"title":"Q3"}"#).await;
+    let by_script = [
+        ("/reports", "POST", "content-type,idempotency-key,prefer"),
+        (&*accepted, "GET", "authorization,if-none-match,prefer"),
+        (&*accepted, "GET", "last-event-id"),
+        (&*accepted, "DELETE", "if-match"),
+    ];
+    for (path, method, headers) in by_script {
+        let preflight = [
+            ORIGIN,
+            ("access-control-request-method", method),
+            ("access-control-request-headers", headers),
+        ];
+        let answer = ask(&client, Method::OPTIONS, path, &preflight, "").await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), ORIGIN.1);
+        let methods = list_of(&answer, "access-control-allow-methods");
+        assert!(methods.contains(&method.to_lowercase()), "{methods:?}");
+        let allowed = list_of(&answer, "access-control-allow-headers");
+        for header in headers.split(',') {
+            assert!(allowed.contains(header), "{header} in {allowed:?}");
+        }
+        assert!(answer.has("x-request-id"));
+        assert!(!answer.has("location"));
+    }
+    assert_eq!(listed(&client).await, [id_in(&accepted)]);
+
+    let stranger = [
+        ("origin", "https://evil.example.com"),
+        ("access-control-request-method", "POST"),
+    ];
+    let answer = ask(&client, Method::OPTIONS, "/reports", &stranger, "").await;
+    assert!(!answer.has("access-control-allow-origin"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_script_may_read_what_it_needs_of_every_answer() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3"}"#;
+    let accepted = ask(&client, Method::POST, "/reports", &[ORIGIN], order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    let location = accepted.header("location").to_owned();
+    client.ended(&location).await;
+    let polled = ask(&client, Method::GET, &location, &[ORIGIN], "").await;
+    assert!(polled.has("etag"));
+    let result = format!("{location}/result");
+    let result = ask(&client, Method::GET, &result, &[ORIGIN], "").await;
+    assert_eq!(result.status(), StatusCode::OK);
+    let unknown = "/operations/0198c0de-0000-7000-8000-000000000000";
+    let unknown = ask(&client, Method::GET, unknown, &[ORIGIN], "").await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    let panicked = r#"{"title":"Q3","panics":true}"#;
+    let panicked = ask(&client, Method::POST, "/direct", &[ORIGIN], panicked).await;
+    assert_eq!(panicked.status(), StatusCode::INTERNAL_SERVER_ERROR);
+
+    for answer in [accepted, polled, result, unknown, panicked] {
+        assert_eq!(answer.header("access-control-allow-origin"), ORIGIN.1);
+        let exposed = list_of(&answer, "access-control-expose-headers");
+        for header in [
+            "location",
+            "retry-after",
+            "etag",
+            "link",
+            "operation-result",
+            "preference-applied",
+        ] {
+            assert!(exposed.contains(header), "{header} in {exposed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_response_depends_on_adds_up() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3"}"#;
+    let headers = [ORIGIN, ("prefer", "wait=2")];
+    let waited = ask(&client, Method::POST, "/reports", &headers, order).await;
+    assert_eq!(waited.status(), StatusCode::OK);
+    assert_eq!(waited.header("preference-applied"), "wait=2");
+    let vary = list_of(&waited, "vary");
+    for header in ["prefer", "origin", "accept-encoding"] {
+        assert!(vary.contains(header), "{header} in {vary:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_202_has_the_request_id_and_so_has_the_work() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3"}"#;
+    let sent = [("x-request-id", "mine")];
+    let accepted = ask(&client, Method::POST, "/reports", &sent, order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(accepted.header("x-request-id"), "mine");
+    let location = accepted.header("location");
+    let ended = client.ended(location).await;
+    assert_eq!(
+        ended["result"],
+        json!({ "title": "Q3", "request_id": "mine" })
+    );
+    let result = client.get(&format!("{location}/result")).await;
+    assert_eq!(result.json(), ended["result"]);
+    // That of the request that fetches it.
+    assert_ne!(result.header("x-request-id"), "mine");
+
+    let made = ask(&client, Method::POST, "/reports", &[], order).await;
+    let ended = client.ended(made.header("location")).await;
+    let request_id = made.header("x-request-id");
+    assert_eq!(request_id.len(), 36);
+    assert_eq!(ended["result"]["request_id"], request_id);
+}
+
+#[tokio::test]
+async fn a_result_is_compressed_for_who_accepts_it() {
+    let (_example, client) = tower_http().await;
+    let accepted = client.accepted("/reports", order_of(1000)).await;
+    client.ended(&accepted).await;
+    let path = format!("{accepted}/result");
+    let plain = client.get(&path).await;
+    assert!(!plain.has("content-encoding"), "{plain:?}");
+    assert_eq!(plain.json()["title"], "x".repeat(1000));
+    assert!(list_of(&plain, "vary").contains("accept-encoding"));
+
+    for encoding in ["gzip", "br"] {
+        let accepts = [("accept-encoding", encoding)];
+        for path in [&accepted, &path] {
+            let answer = ask(&client, Method::GET, path, &accepts, "").await;
+            assert_eq!(answer.header("content-encoding"), encoding);
+            assert!(answer.body().len() < 500, "{}", answer.body().len());
+        }
+        let result = ask(&client, Method::GET, &path, &accepts, "").await;
+        assert_eq!(decoded(&result).await, *plain.body(), "{encoding}");
+    }
+    let accepts = [("accept-encoding", "gzip")];
+    let accepted = ask(&client, Method::POST, "/reports", &accepts, order_of(1)).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    assert_eq!(accepted.header("content-encoding"), "gzip");
+    let accepted: Value = serde_json::from_slice(&decoded(&accepted).await).unwrap();
+    assert_eq!(accepted["state"], "pending");
+}
+
+#[tokio::test]
+async fn what_is_recorded_compressed_is_not_compressed_twice() {
+    let (_example, client) = tower_http().await;
+    let accepts = [("accept-encoding", "gzip")];
+    let archived = ask(&client, Method::POST, "/archives", &accepts, order_of(1000)).await;
+    assert_eq!(archived.status(), StatusCode::ACCEPTED);
+    let location = archived.header("location");
+    let ended = client.ended(location).await;
+    assert_eq!(ended["state"], "succeeded");
+    // Bytes that are no text are not embedded.
+    assert_eq!(ended.get("result"), None);
+    let path = format!("{location}/result");
+    // And the price of it: so it comes to who does not accept it.
+    for headers in [&accepts[..], &[("accept-encoding", "br")], &[]] {
+        let result = ask(&client, Method::GET, &path, headers, "").await;
+        assert_eq!(result.header("content-encoding"), "gzip");
+        let text = decoded(&result).await;
+        let report: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(report["title"], "x".repeat(1000));
+    }
+}
+
+#[tokio::test]
+async fn an_event_stream_is_not_compressed_and_flows() {
+    let (example, client) = tower_http().await;
+    let order = r#"{"title":"Q3","millis":60000}"#;
+    let location = client.accepted("/reports", order).await;
+    let headers = [("accept", "text/event-stream"), ("accept-encoding", "gzip")];
+    let mut events = open(example.url(), Method::GET, &location, &headers, "").await;
+    assert_eq!(events.status(), StatusCode::OK);
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    assert!(!events.headers().contains_key("content-encoding"));
+    let first = soon(events.frame()).await.unwrap().unwrap();
+    assert!(first.data_ref().unwrap().starts_with(b"id: "));
+    client.delete(&location).await;
+    let rest = soon(events.collect()).await.unwrap().to_bytes();
+    let rest = String::from_utf8_lossy(&rest).into_owned();
+    assert!(rest.contains("event: canceled"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_timeout_outside_bounds_the_answer_and_not_the_work() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3","millis":3500}"#;
+    let begun = Instant::now();
+    let direct = {
+        let client = client.clone();
+        tokio::spawn(async move { ask(&client, Method::POST, "/direct", &[ORIGIN], order).await })
+    };
+    let location = client.accepted("/reports", order).await;
+    // A stream of events outlives the time-out, too.
+    let path = format!("{location}/events");
+    let events = client.get(&path);
+    let held = async {
+        // Held for less than the time-out, then answered as it is.
+        let held = client.get(&format!("{location}?wait=30")).await;
+        assert_eq!(held.status(), StatusCode::OK, "{held:?}");
+        assert_eq!(held.json()["state"], "running");
+    };
+    let (events, ()) = tokio::join!(events, held);
+    let text = String::from_utf8_lossy(events.body()).into_owned();
+    assert!(text.contains("event: succeeded"), "{text}");
+    assert!(begun.elapsed().as_millis() >= 3500);
+    let ended = client.get(&location).await.json();
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+
+    let direct = direct.await.unwrap();
+    assert_eq!(direct.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(direct.header("access-control-allow-origin"), ORIGIN.1);
+    assert!(direct.has("x-request-id"));
+}
+
+/// What is waited for is answered within the time-out, or its work would be dropped.
+#[tokio::test]
+async fn a_post_that_waits_for_longer_than_the_timeout_is_accepted() {
+    let (_example, client) = tower_http().await;
+    let order = r#"{"title":"Q3","millis":3500}"#;
+    let prefers = [ORIGIN, ("prefer", "wait=20")];
+    let accepted = ask(&client, Method::POST, "/reports", &prefers, order).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
+    let ended = client.ended(accepted.header("location")).await;
+    assert_eq!(ended["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn the_key_that_a_script_may_send_is_honoured_and_not_logged() {
+    let (example, client) = tower_http().await;
+    let key = [("idempotency-key", r#""KEY-of-sixteen-or-more""#)];
+    let order = r#"{"title":"Q3"}"#;
+    let first = ask(&client, Method::POST, "/reports", &key, order).await;
+    assert_eq!(first.status(), StatusCode::ACCEPTED);
+    let again = ask(&client, Method::POST, "/reports", &key, order).await;
+    assert_eq!(again.header("location"), first.header("location"));
+    let log = log_of(example).await;
+    assert!(!log.contains("KEY-of-sixteen"), "{log}");
+}
+
+#[tokio::test]
+async fn catch_panic_outside_never_sees_the_panic_of_accepted_work() {
+    let (example, client) = tower_http().await;
+    let order = r#"{"title":"Q3","panics":true}"#;
+    let location = client.accepted("/reports", order).await;
+    let ended = client.ended(&location).await;
+    assert_eq!(ended["state"], "failed");
+    let kind = "urn:tower-operations:panicked";
+    assert_eq!(ended["problem"]["type"], kind);
+    let result = client.get(&format!("{location}/result")).await;
+    assert_eq!(result.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(result.json()["type"], kind);
+    let log = log_of(example).await;
+    assert!(!log.contains("Service panicked"), "{log}");
+
+    let (example, client) = tower_http().await;
+    let direct = client.post("/direct", order).await;
+    assert_eq!(direct.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(direct.body(), "Service panicked");
+    assert!(direct.has("x-request-id"));
+    let log = log_of(example).await;
+    assert!(log.contains("Service panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn a_body_above_either_limit_is_a_413() {
+    let (example, client) = tower_http().await;
+    // Above the limit of what is accepted.
+    let refused = ask(
+        &client,
+        Method::POST,
+        "/reports",
+        &[ORIGIN],
+        order_of(300_000),
+    )
+    .await;
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    assert_eq!(
+        refused.json()["type"],
+        "urn:tower-operations:body-too-large"
+    );
+    assert_eq!(refused.header("access-control-allow-origin"), ORIGIN.1);
+    let direct = client.post("/direct", order_of(300_000)).await;
+    assert_eq!(direct.status(), StatusCode::OK);
+
+    // Above the limit of everything.
+    for path in ["/reports", "/direct"] {
+        for length in ["content-length: 2000000", "transfer-encoding: chunked"] {
+            let head = raw(example.url(), path, length).await;
+            assert!(head.starts_with("HTTP/1.1 413 "), "{path} {length}: {head}");
+            assert!(head.contains("\r\nx-request-id: "), "{head}");
+            let allowed = format!("access-control-allow-origin: {}", ORIGIN.1);
+            assert!(head.contains(&allowed), "{head}");
+            // The outer layer can refuse by what is announced alone. Without
+            // that, the accepting layer comes to its limit first.
+            let is_problem = head.contains("content-type: application/problem+json");
+            let by_inner = path == "/reports" && length.ends_with("chunked");
+            assert_eq!(is_problem, by_inner, "{path} {length}: {head}");
+        }
+    }
+    assert_eq!(listed(&client).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn sensitive_headers_are_not_in_the_log() {
+    let (example, client) = tower_http().await;
+    let order = r#"{"title":"SETCOOKIE"}"#;
+    let headers = [
+        ("authorization", "Bearer SECRET"),
+        ("cookie", "session=SECRET"),
+        ("x-request-id", "of-the-log"),
+        ("x-other", "VISIBLE"),
+    ];
+    let direct = ask(&client, Method::POST, "/direct", &headers, order).await;
+    assert_eq!(direct.header("set-cookie"), "last=SETCOOKIE");
+    let accepted = ask(&client, Method::POST, "/reports", &headers, order).await;
+    let location = accepted.header("location");
+    client.ended(location).await;
+    // Cookies are not for who fetches a result later.
+    let result = client.get(&format!("{location}/result")).await;
+    assert!(!result.has("set-cookie"), "{result:?}");
+
+    let log = log_of(example).await;
+    assert!(!log.contains("SECRET"), "{log}");
+    assert!(!log.contains("last=SETCOOKIE"), "{log}");
+    for expected in [
+        r#""authorization": Sensitive"#,
+        r#""cookie": Sensitive"#,
+        r#""set-cookie": Sensitive"#,
+        r#""x-other": "VISIBLE""#,
+        r#"request_id="of-the-log""#,
+        "status=202",
+    ] {
+        assert!(log.contains(expected), "{expected} in {log}");
+    }
+    // The work logs in a span of its own, under the id it was sent with.
+    let work = log.lines().find(|line| {
+        line.contains(" operation{") && line.contains("rendered request_id=\"of-the-log\"")
+    });
+    let work = work.unwrap_or_else(|| panic!("{log}"));
+    assert!(!work.contains(" request{"), "{work}");
+}
+
+/// Stops an example, and gives what it wrote to standard error.
+async fn log_of(example: Example) -> String {
+    example.signal("TERM").await;
+    example.ended().await.errors
+}
+
+/// Sends a body of two million bytes at the most, and gives the head of the
+/// answer as soon as it is there.
+async fn raw(url: &str, path: &str, length: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
+    let (name, origin) = ORIGIN;
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{name}: {origin}\r\n{length}\r\n\r\n");
+    let is_chunked = length.ends_with("chunked");
+    let sending = async {
+        writer.write_all(head.as_bytes()).await.unwrap();
+        let chunk = format!("3E8\r\n{}\r\n", "x".repeat(1000));
+        for _ in 0..if is_chunked { 2000 } else { 0 } {
+            // The server may close as soon as it has answered.
+            if writer.write_all(chunk.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    };
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            if reader.read_buf(&mut answer).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+    };
+    soon(async { tokio::join!(reading, sending) }).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Sends a request, and gives the response as soon as its head is there.
+async fn open(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Incoming> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("{url}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    let pool: Pool<HttpConnector, _> = Pool::builder(TokioExecutor::new()).build_http();
+    soon(pool.request(request)).await.unwrap()
+}
+
+async fn ask(
+    client: &Client,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut request = client.request(method, path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    client.send(request, body.into()).await
+}
+
+/// A report whose title has so many letters.
+fn order_of(letters: usize) -> String {
+    json!({ "title": "x".repeat(letters) }).to_string()
+}
+
+/// What was sent, whatever it was encoded in.
+async fn decoded(answer: &Answer) -> Bytes {
+    let (body, encoding) = (answer.body().clone(), answer.header("content-encoding"));
+    let response = Response::builder().header("content-encoding", encoding);
+    let response = response.body(Full::new(body)).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(DecompressionLayer::new())
+        .service(service_fn(move |_: Request<()>| {
+            std::future::ready(Ok::<_, Infallible>(response.clone()))
+        }));
+    let Ok(response) = service.oneshot(Request::new(())).await;
+    response.collect().await.unwrap().to_bytes()
+}
+
+/// The ids of all operations.
+async fn listed(client: &Client) -> Vec<String> {
+    let page = client.get("/operations/").await;
+    assert_eq!(page.status(), StatusCode::OK, "{page:?}");
+    let page = page.json();
+    let operations = page["operations"].as_array().unwrap().iter();
+    operations
+        .map(|operation| operation["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn id_in(location: &str) -> &str {
+    location.strip_prefix("/operations/").unwrap()
+}
+
+/// The members of a header that is a list, in lower case.
+fn list_of(answer: &Answer, name: &str) -> HashSet<String> {
+    let values = answer.values(name).flat_map(|value| value.split(','));
+    values.map(|member| member.trim().to_lowercase()).collect()
+}
+
+/// Waits, but not for ever.
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("it comes in time")
+}

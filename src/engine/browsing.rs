@@ -1,0 +1,45 @@
+//! Lists operations, and deletes expired ones.
+
+use std::sync::Arc;
+
+use super::{CellQuery, Engine, EngineList, EngineStore, ListedCell, reading::readable};
+use crate::{
+    operation::Stored,
+    store::{List, ListQuery, Page, Purge, StoreError},
+};
+
+impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
+    async fn list(&self, query: &ListQuery) -> Result<Page<T>, StoreError> {
+        let ask = CellQuery {
+            owner: query.owner.as_ref(),
+            states: query.states,
+            // One more than the page, to know whether another page follows.
+            limit: query.limit.saturating_add(1),
+            max_bytes: query.max_bytes.max(1), // at least one operation
+            before: self.opened(query).await?,
+            now: self.now(),
+        };
+        let mut found = self.shared.engine.list(ask).await?;
+        let read = found.iter().take_while(|listed| listed.cell.is_some());
+        let on_page = read.count().min(query.limit);
+        let more = found.len() > on_page;
+        found.truncate(on_page);
+        let last = found.last().filter(|_| more);
+        let next = match last.map(|last| last.number) {
+            Some(number) => Some(self.sealed(query, number).await?),
+            None => None,
+        };
+        let records = found
+            .into_iter()
+            .filter_map(|ListedCell { id, cell, .. }| readable(&id, cell?))
+            .map(Arc::new)
+            .collect();
+        Ok(Page { records, next })
+    }
+}
+
+impl<E: Engine, T: Stored> Purge for EngineStore<E, T> {
+    async fn purge(&self, limit: usize) -> Result<usize, StoreError> {
+        self.shared.engine.purge(limit, self.now()).await
+    }
+}

@@ -1,0 +1,343 @@
+//! What an engine stores, and what it is asked.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::record_head;
+use crate::{
+    operation::{OperationId, State, StateSet, Stored},
+    store::{FencingToken, IdempotencyKey, NodeId, Owner, Record, StoreResult, Version},
+};
+
+/// The reader on whose behalf a cell is read.
+#[derive(Debug, Clone, Copy)]
+pub enum CellReader<'a> {
+    /// The store itself.
+    Store,
+    /// This owner, who may read only the results of its own cells.
+    Owner(Option<&'a Owner>),
+}
+
+impl CellReader<'_> {
+    /// Returns whether the reader may read the result of a cell of this owner.
+    #[must_use]
+    pub fn may_read(self, owner: Option<&(impl AsRef<[u8]> + ?Sized)>) -> bool {
+        match self {
+            Self::Store => true,
+            Self::Owner(reader) => {
+                let owner = owner.map(AsRef::as_ref);
+                reader.map(|reader| reader.as_str().as_bytes()) == owner
+            }
+        }
+    }
+}
+
+/// The stored data of one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cell {
+    /// The record without its result.
+    pub head: Bytes,
+    /// The result, once there is one.
+    pub result: Option<Bytes>,
+}
+
+impl Cell {
+    /// Returns a cell of these bytes.
+    #[must_use]
+    pub fn new(head: Bytes, result: Option<Bytes>) -> Self {
+        Self { head, result }
+    }
+
+    /// Returns the bytes of a record. Later releases read them (law 10).
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if the result, or a problem that the application set, could
+    /// not be read back.
+    pub fn encode<T: Stored>(record: &Record<T>) -> StoreResult<Self> {
+        let head = record_head::encode(record)?.into();
+        let result = record_head::result(record)?;
+        Ok(Self { head, result })
+    }
+
+    /// Returns the record with these bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if they are no record, or one of a later release.
+    pub fn decode<T: Stored>(self) -> StoreResult<Record<T>> {
+        record_head::decode(self)
+    }
+}
+
+/// Identifies a cell: an operation at one version of one holder. No two cells of an id ever
+/// have the same stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stamp {
+    /// The version.
+    pub version: Version,
+    /// The token of the latest holder.
+    pub token: FencingToken,
+}
+
+impl Stamp {
+    /// Returns the stamp of this version and token.
+    #[must_use]
+    pub fn new(version: Version, token: FencingToken) -> Self {
+        Self { version, token }
+    }
+}
+
+/// A cell to insert.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct NewCell<'a> {
+    /// The operation.
+    pub id: &'a OperationId,
+    /// The stamp of the cell.
+    pub stamp: Stamp,
+    /// The state, which lists are filtered by.
+    pub state: State,
+    /// The owner.
+    pub owner: Option<&'a Owner>,
+    /// The record.
+    pub head: &'a [u8],
+    /// The term of the lease; `None` creates the cell without a lease.
+    pub lease: Option<Duration>,
+    /// The data to rerun the operation, kept as long as it is live.
+    pub request: Option<&'a [u8]>,
+    /// The key that creates the cell.
+    pub key: Option<&'a IdempotencyKey>,
+    /// The token by which the key is reserved, if it is.
+    pub reservation: Option<FencingToken>,
+    /// Cells that expired by this time are absent.
+    pub now: SystemTime,
+}
+
+impl<'a> NewCell<'a> {
+    /// Returns a pending cell without owner, lease, request and key.
+    #[must_use]
+    pub fn new(id: &'a OperationId, stamp: Stamp, head: &'a [u8], now: SystemTime) -> Self {
+        Self {
+            id,
+            stamp,
+            state: State::Pending,
+            owner: None,
+            head,
+            lease: None,
+            request: None,
+            key: None,
+            reservation: None,
+            now,
+        }
+    }
+}
+
+/// A cell that replaces another.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct NextCell<'a> {
+    /// The stamp of the cell.
+    pub stamp: Stamp,
+    /// The state, which lists are filtered by.
+    pub state: State,
+    /// The record.
+    pub head: &'a [u8],
+    /// The result.
+    pub result: Option<&'a [u8]>,
+    /// When the cell expires; set if and only if the operation has ended.
+    pub expires_at: Option<SystemTime>,
+    /// The change of the lease.
+    pub lease: LeaseChange,
+}
+
+impl<'a> NextCell<'a> {
+    /// Returns a live cell that keeps its lease.
+    #[must_use]
+    pub fn new(stamp: Stamp, state: State, head: &'a [u8]) -> Self {
+        Self {
+            stamp,
+            state,
+            head,
+            result: None,
+            expires_at: None,
+            lease: LeaseChange::Keep,
+        }
+    }
+}
+
+/// The change of the lease on a cell that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// The lease stays as it is.
+    Keep,
+    /// The lease is reclaimed for this term, only if it has expired.
+    Reclaim(Duration),
+    /// The lease is transferred for this term, whether or not it has expired.
+    Transfer(Duration),
+}
+
+/// The result of [`Engine::insert`](super::Engine::insert).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Inserted {
+    /// The cell was inserted.
+    Done,
+    /// The key is in use.
+    Key(KeyCell),
+    /// The id has a cell that has not expired, with this head, created by the key with this
+    /// [scoped name](IdempotencyKey::scoped_name), if any. Its result is not read.
+    Id(Bytes, Option<Box<str>>),
+}
+
+/// The result of a conditional write.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Replaced {
+    /// The write happened.
+    Done,
+    /// The cell has another stamp, or a lease that has not expired. This is the cell. It
+    /// may be slightly older, with the expected stamp; then the write is retried.
+    Found(Cell),
+    /// The cell does not exist.
+    Gone,
+}
+
+/// Selects the live cells that may be reclaimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReclaimFilter {
+    /// Cells that certainly have no holder: their lease was released, or their holder is
+    /// known to be gone.
+    Released,
+    /// Cells with a lease that was released or has expired.
+    Expired,
+}
+
+/// A live cell without a valid lease.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LapsedCell {
+    /// The operation, by the engine's name for it.
+    pub id: Bytes,
+    /// The cell, or an error if it is not as it was written.
+    pub cell: StoreResult<Cell>,
+    /// The stored data to rerun the operation.
+    pub request: Option<Bytes>,
+}
+
+impl LapsedCell {
+    /// Returns a cell of this operation.
+    #[must_use]
+    pub fn new(id: Bytes, cell: StoreResult<Cell>, request: Option<Bytes>) -> Self {
+        Self { id, cell, request }
+    }
+}
+
+/// The stored data of a key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct KeyCell {
+    /// The digest of the request that came with the key.
+    pub fingerprint: [u8; 32],
+    /// The state of the key.
+    pub state: KeyState,
+}
+
+impl KeyCell {
+    /// Returns the data of a key in this state.
+    #[must_use]
+    pub fn new(fingerprint: [u8; 32], state: KeyState) -> Self {
+        Self { fingerprint, state }
+    }
+}
+
+/// The state of a key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum KeyState {
+    /// The key is reserved by a request that is being answered.
+    Reserved,
+    /// The key has an operation that has not expired: its head. Its result is not read.
+    Operation(Bytes),
+    /// The operation of the key was deleted: the head that remains of it.
+    Deleted(Bytes),
+    /// The key has an early answer. It may be empty for a request with another fingerprint.
+    Answer(Bytes),
+}
+
+/// A query for cells.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct CellQuery<'a> {
+    /// The owner; `None` lists cells without an owner.
+    pub owner: Option<&'a Owner>,
+    /// Only cells in one of these states.
+    pub states: StateSet,
+    /// The maximum number of cells.
+    pub limit: usize,
+    /// The maximum number of bytes of results. Once it is reached, no more cells are read.
+    pub max_bytes: usize,
+    /// Only cells created before the one with this number.
+    pub before: Option<u64>,
+    /// Cells that expired by this time are absent.
+    pub now: SystemTime,
+}
+
+impl<'a> CellQuery<'a> {
+    /// Returns a query for all cells of an owner, at most `limit` of them.
+    #[must_use]
+    pub fn new(owner: Option<&'a Owner>, limit: usize, now: SystemTime) -> Self {
+        Self {
+            owner,
+            states: StateSet::ALL,
+            limit,
+            max_bytes: usize::MAX,
+            before: None,
+            now,
+        }
+    }
+}
+
+/// A cell in a list.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ListedCell {
+    /// The number in the order of creation, at least 1; newer cells have higher numbers.
+    pub number: u64,
+    /// The operation, by the engine's name for it.
+    pub id: Bytes,
+    /// The cell, if it was read; an error if it is not as it was written.
+    pub cell: Option<StoreResult<Cell>>,
+}
+
+impl ListedCell {
+    /// Returns the cell of this number.
+    #[must_use]
+    pub fn new(number: u64, id: Bytes, cell: Option<StoreResult<Cell>>) -> Self {
+        Self { number, id, cell }
+    }
+
+    /// Returns the number of bytes read of a result.
+    #[must_use]
+    pub fn result_bytes(&self) -> usize {
+        match &self.cell {
+            Some(Ok(cell)) => cell.result.as_ref().map_or(0, Bytes::len),
+            Some(Err(_)) | None => 0,
+        }
+    }
+}
+
+/// A message to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// This operation has changed, or is gone.
+    Changed {
+        /// The id of the operation.
+        id: OperationId,
+        /// The node that lost the operation by the change.
+        revoked_from: Option<NodeId>,
+    },
+    /// Leases were released.
+    Released,
+}

@@ -1,0 +1,263 @@
+//! A record as bytes, without its result.
+//!
+//! The format is JSON: a release reads heads of older releases, and ignores additions of
+//! newer ones. An incompatible change raises `format`.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::Cell;
+use crate::{
+    operation::{
+        Failure, FailureKind, Metadata, Operation, OperationId, Outcome, PayloadView, Problem,
+        Progress, Snapshot, State, Status, Stored,
+    },
+    store::{FencingToken, NodeId, Owner, PastVersion, Record, StoreError, Version},
+};
+
+/// The format of the heads that this release writes.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct RecordHead<'a> {
+    format: u32,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    version: u64,
+    state: State,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Cow<'a, str>>,
+    token: u64,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    node: Option<Cow<'a, str>>,
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_by: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    problem: Option<Cow<'a, Problem>>,
+    /// The kind of the failure that the problem describes, or [`NOT_OURS`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    updated_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finished_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Cow<'a, Progress>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<PastHead<'a>>,
+}
+
+/// The kind of a failure of the service or the application.
+const NOT_OURS: &str = "";
+
+#[derive(Serialize, Deserialize)]
+struct PastHead<'a> {
+    state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    progress: Option<Cow<'a, Progress>>,
+}
+
+/// Returns the head of a record. A head that could not be read again is refused.
+pub(crate) fn encode<T>(record: &Record<T>) -> Result<Vec<u8>, StoreError> {
+    let operation = record.operation();
+    let metadata = operation.metadata();
+    let history = record.history();
+    let head = RecordHead {
+        format: FORMAT,
+        id: Cow::Owned(operation.id().to_string()),
+        version: record.version().map_or(0, Version::get),
+        state: operation.state(),
+        owner: record.owner().map(|owner| owner.as_str().into()),
+        token: record.token().get(),
+        node: record.node().map(|node| node.as_str().into()),
+        attempts: record.attempts(),
+        started_by: record.started_by().map(FencingToken::get),
+        problem: operation.problem().map(Cow::Borrowed),
+        kind: operation.failure().map(|failure| {
+            let kind = failure.kind().map_or(NOT_OURS, FailureKind::code);
+            kind.into()
+        }),
+        reason: operation.reason().map(Cow::Borrowed),
+        method: metadata.method().map(|method| method.as_str().into()),
+        name: metadata.name().map(Cow::Borrowed),
+        created_at: metadata.created_at().map(millis),
+        updated_at: metadata.updated_at().map(millis),
+        started_at: metadata.started_at().map(millis),
+        finished_at: metadata.finished_at().map(millis),
+        expires_at: metadata.expires_at().map(millis),
+        progress: metadata.progress().map(Cow::Borrowed),
+        history: history.iter().map(PastHead::from).collect(),
+    };
+    let bytes = serde_json::to_vec(&head).map_err(StoreError::refused)?;
+    if head.problem.is_some() {
+        // The application sets the problem's members, which may be nested too deeply to be
+        // read.
+        let _: RecordHead<'_> = serde_json::from_slice(&bytes).map_err(StoreError::refused)?;
+    }
+    Ok(bytes)
+}
+
+/// Returns the result of a record, if it has one.
+pub(super) fn result<T: Stored>(record: &Record<T>) -> Result<Option<Bytes>, StoreError> {
+    let response = record.operation().response();
+    let bytes = response.map(Stored::to_bytes).transpose();
+    bytes.map_err(StoreError::Refused)
+}
+
+/// Returns the record in a cell.
+pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
+    let result = cell.result.map(T::from_bytes).transpose();
+    let result = result.map_err(StoreError::Refused)?;
+    let head: RecordHead<'_> = serde_json::from_slice(&cell.head).map_err(StoreError::refused)?;
+    if head.format > FORMAT {
+        let format = head.format;
+        return Err(StoreError::refused(format!(
+            "a record of format {format} is of a newer release"
+        )));
+    }
+    head.into_record(result).map_err(StoreError::Refused)
+}
+
+/// Returns whether a newer release wrote this head, in a format that this one cannot read.
+pub(super) fn is_newer(head: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format: u32,
+    }
+    serde_json::from_slice(head).is_ok_and(|head: Versioned| head.format > FORMAT)
+}
+
+/// Returns the record with this head, without a result.
+pub(super) fn decode_head<T: Stored>(head: Bytes) -> Result<Record<T>, StoreError> {
+    decode(Cell { head, result: None })
+}
+
+type WithTime = fn(Metadata, SystemTime) -> Metadata;
+
+impl RecordHead<'_> {
+    fn into_record<T: Stored>(self, result: Option<T>) -> Result<Record<T>, crate::BoxError> {
+        let id = OperationId::from_stored(&self.id)?;
+        let version = Version::from_number(self.version).ok_or("a record without a version")?;
+        let stage = match self.state {
+            State::Pending => Status::Pending,
+            State::Running => Status::Running,
+            State::Succeeded => Outcome::Succeeded(result).into(),
+            State::Canceled => match self.reason {
+                Some(reason) => Outcome::CanceledFor(reason.into()).into(),
+                None => Outcome::Canceled.into(),
+            },
+            State::Failed => {
+                let problem = self.problem.ok_or("a failure without a problem")?;
+                Outcome::Failed(failure(problem.into_owned(), self.kind.as_deref(), result)).into()
+            }
+        };
+        let mut metadata = Metadata::default();
+        let times: [(_, WithTime); 5] = [
+            (self.created_at, Metadata::with_created_at),
+            (self.updated_at, Metadata::with_updated_at),
+            (self.started_at, Metadata::with_started_at),
+            (self.finished_at, Metadata::with_finished_at),
+            (self.expires_at, Metadata::with_expires_at),
+        ];
+        for (at, with) in times {
+            if let Some(at) = at {
+                metadata = with(metadata, moment(at));
+            }
+        }
+        if let Some(progress) = self.progress {
+            metadata = metadata.with_progress(progress.into_owned());
+        }
+        if let Some(method) = self.method {
+            metadata = metadata.with_method(Method::from_bytes(method.as_bytes())?);
+        }
+        if let Some(name) = self.name {
+            metadata = metadata.with_name(&*name);
+        }
+        let operation = Operation::from_parts(id, Snapshot { stage, metadata });
+        let node = self.node.map(|node| NodeId::named(&*node));
+        let started_by = self.started_by.map(FencingToken::from_number);
+        let history = self.history.into_iter().map(PastVersion::from).collect();
+        Ok(Record::restore(operation, version)
+            .with_owner(self.owner.map(|owner| Owner::new(&*owner)))
+            .with_holder(FencingToken::from_number(self.token), node)
+            .with_attempts(self.attempts, started_by)
+            .with_history(history))
+    }
+}
+
+/// Restores a stored failure.
+///
+/// The first releases identified their own failures by the type of the problem, and wrote
+/// no kind. A stored failure without a kind is one of these if it has such a type and no
+/// response; a response is the service's own. These releases also kept the status that the
+/// body claimed.
+fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>) -> Failure<T> {
+    let is_of_old = kind.is_none();
+    let kind = match (kind, &response) {
+        (Some(code), _) => FailureKind::from_code(code),
+        (None, Some(_)) => None,
+        (None, None) => {
+            let mut kinds = FailureKind::ALL.iter().copied();
+            kinds.find(|kind| kind.urn() == problem.type_uri())
+        }
+    };
+    let problem = match response.as_ref().map(T::view) {
+        Some(PayloadView::Response(recorded)) if is_of_old && recorded.status().as_u16() >= 400 => {
+            problem.with_status(recorded.status())
+        }
+        _ => problem,
+    };
+    Failure::from(problem)
+        .with_kind(kind)
+        .with_response(response)
+}
+
+impl<'a> From<&'a PastVersion> for PastHead<'a> {
+    fn from(past: &'a PastVersion) -> Self {
+        Self {
+            state: past.state,
+            at: past.at.map(millis),
+            progress: past.progress.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+impl From<PastHead<'_>> for PastVersion {
+    fn from(before: PastHead<'_>) -> Self {
+        let progress = before.progress.map(Cow::into_owned);
+        Self::new(before.state, before.at.map(moment), progress)
+    }
+}
+
+fn millis(at: SystemTime) -> u64 {
+    let age = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn moment(millis: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+#[cfg(test)]
+mod tests;

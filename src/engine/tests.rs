@@ -1,0 +1,349 @@
+//! The stores on an engine that is slow, is given up, or holds what cannot
+//! be read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use tokio::time::{sleep, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::{
+    Cell, CellReader, Engine, EngineStore, Inserted, LapsedCell, NewCell, NextCell, Notice,
+    ReclaimFilter, Replaced, Stamp,
+};
+use crate::{
+    AsyncAcceptLayer, RequestBody,
+    operation::{BufferedBody, FailureKind, OperationId, Outcome, State},
+    store::{
+        Created, Health, Lease, LeaseConfig, LeaseHandle, NewOperation, Repository, Store,
+        StoreError, Version, Watch,
+    },
+};
+
+type Answer<T> = Result<T, StoreError>;
+
+/// Cells in memory, all of them abandoned, and what goes wrong with changing them.
+#[derive(Clone)]
+struct Odd(Arc<Inside>);
+
+struct Inside {
+    cells: Mutex<BTreeMap<OperationId, (Stamp, Cell)>>,
+    /// How long a change takes.
+    takes: Mutex<Duration>,
+    /// Whether the answer of a change is lost.
+    loses_answers: AtomicBool,
+    /// How long it takes until a new cell is there, which is never answered then.
+    inserts_after: Mutex<Option<Duration>>,
+    announced: Mutex<Vec<Notice>>,
+    /// The cells that were put aside, the number of looks for lapsed ones, and what the
+    /// engine refuses to change.
+    aside: Mutex<BTreeSet<Bytes>>,
+    looks: AtomicUsize,
+    refuses: Mutex<BTreeSet<OperationId>>,
+}
+
+impl Odd {
+    fn store() -> (Self, EngineStore<Self>) {
+        let odd = Self(Arc::new(Inside {
+            cells: Mutex::default(),
+            takes: Mutex::new(Duration::ZERO),
+            loses_answers: AtomicBool::new(false),
+            inserts_after: Mutex::default(),
+            announced: Mutex::default(),
+            aside: Mutex::default(),
+            looks: AtomicUsize::new(0),
+            refuses: Mutex::default(),
+        }));
+        (odd.clone(), EngineStore::new(odd))
+    }
+
+    fn takes(&self, time: Duration) {
+        *self.0.takes.lock().unwrap() = time;
+    }
+}
+
+impl Engine for Odd {
+    const POLL_INTERVAL: Option<Duration> = None;
+    const KEEPS_EXPIRED: bool = false;
+
+    async fn read(&self, id: &OperationId, _: CellReader<'_>) -> Answer<Option<Cell>> {
+        let cells = self.0.cells.lock().unwrap();
+        Ok(cells.get(id).map(|(_, cell)| cell.clone()))
+    }
+
+    async fn insert(&self, new: NewCell<'_>) -> Answer<Inserted> {
+        let cell = Cell {
+            head: Bytes::copy_from_slice(new.head),
+            result: None,
+        };
+        let (id, stamp) = (new.id.clone(), new.stamp);
+        let late = self.0.inserts_after.lock().unwrap().take();
+        if let Some(late) = late {
+            let inside = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                sleep(late).await;
+                inside.cells.lock().unwrap().insert(id, (stamp, cell));
+            });
+            return std::future::pending().await;
+        }
+        self.0.cells.lock().unwrap().insert(id, (stamp, cell));
+        Ok(Inserted::Done)
+    }
+
+    async fn replace(
+        &self,
+        id: &OperationId,
+        expected: Stamp,
+        next: NextCell<'_>,
+    ) -> Answer<Replaced> {
+        let takes = *self.0.takes.lock().unwrap();
+        sleep(takes).await;
+        if self.0.refuses.lock().unwrap().contains(id) {
+            return Err(StoreError::refused("this row is damaged"));
+        }
+        let mut cells = self.0.cells.lock().unwrap();
+        let Some((stamp, cell)) = cells.get_mut(id) else {
+            return Ok(Replaced::Gone);
+        };
+        if *stamp != expected {
+            return Ok(Replaced::Found(cell.clone()));
+        }
+        *stamp = next.stamp;
+        cell.head = Bytes::copy_from_slice(next.head);
+        cell.result = next.result.map(Bytes::copy_from_slice);
+        match self.0.loses_answers.load(SeqCst) {
+            true => Err(StoreError::unavailable("the connection was lost")),
+            false => Ok(Replaced::Done),
+        }
+    }
+
+    async fn delete(
+        &self,
+        id: &OperationId,
+        _: Stamp,
+        _: &[u8],
+        _: Option<SystemTime>,
+    ) -> Answer<Replaced> {
+        let takes = *self.0.takes.lock().unwrap();
+        sleep(takes).await;
+        self.0.cells.lock().unwrap().remove(id);
+        Ok(Replaced::Done)
+    }
+
+    async fn renew(&self, _: &[LeaseHandle], _: Duration) -> Answer<Vec<LeaseHandle>> {
+        Ok(Vec::new())
+    }
+
+    async fn release(&self, _: &[LeaseHandle]) -> Answer<()> {
+        Ok(())
+    }
+
+    async fn reclaimable(&self, _: ReclaimFilter, limit: usize) -> Answer<Vec<LapsedCell>> {
+        self.0.looks.fetch_add(1, SeqCst);
+        let (cells, aside) = (self.0.cells.lock().unwrap(), self.0.aside.lock().unwrap());
+        let abandoned = cells.iter().map(|(id, (_, cell))| LapsedCell {
+            id: id.to_string().into(),
+            cell: Ok(cell.clone()),
+            request: None,
+        });
+        let abandoned = abandoned.filter(|abandoned| !aside.contains(&abandoned.id));
+        Ok(abandoned.take(limit).collect())
+    }
+
+    async fn defer(&self, ids: &[Bytes], _: Duration) -> Answer<()> {
+        self.0.aside.lock().unwrap().extend(ids.iter().cloned());
+        Ok(())
+    }
+
+    async fn purge(&self, _: usize, _: SystemTime) -> Answer<usize> {
+        Ok(0)
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        Ok(Health::default())
+    }
+
+    fn publish(&self, notice: Notice) {
+        self.0.announced.lock().unwrap().push(notice);
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn create(store: &EngineStore<Odd>) -> OperationId {
+    let new = NewOperation::new(OperationId::new()).lease(LeaseConfig::default());
+    let Created::New(record) = store.create(new).await.unwrap() else {
+        panic!("the id is new");
+    };
+    record.operation().id().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_caller_has_gone_is_told_of() {
+    let (odd, store) = Odd::store();
+    let id = create(&store).await;
+    odd.takes(5 * SECOND);
+    let watching = tokio::spawn({
+        let (store, id) = (store.clone(), id.clone());
+        async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    // As a client does that leaves while its cancel is under way.
+    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
+    assert!(timeout(SECOND, cancel).await.is_err());
+    let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
+    let record = seen.unwrap().unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Canceled);
+    let announced = odd.0.announced.lock().unwrap().last().cloned();
+    let Some(Notice::Changed { revoked_from, .. }) = announced else {
+        panic!("no change was announced: {announced:?}");
+    };
+    assert_eq!(revoked_from.as_ref(), record.node(), "its node is told");
+
+    let watching = tokio::spawn({
+        let (store, id, version) = (store.clone(), id.clone(), record.version().unwrap());
+        async move { store.changed(&id, version, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    let forget = store.delete(&id, record.version().unwrap());
+    assert!(timeout(SECOND, forget).await.is_err());
+    let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
+    assert!(seen.unwrap().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_answer_was_lost_is_told_of() {
+    let (odd, store) = Odd::store();
+    let id = create(&store).await;
+    odd.0.loses_answers.store(true, SeqCst);
+    let watching = tokio::spawn({
+        let (store, id) = (store.clone(), id.clone());
+        async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
+    });
+    tokio::task::yield_now().await;
+    let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
+    assert!(cancel.await.unwrap_err().is_transient());
+    let seen = timeout(SECOND, watching).await.expect("it is woken");
+    let record = seen.unwrap().unwrap().unwrap();
+    assert_eq!(record.operation().state(), State::Canceled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_take_over_that_is_slow_gives_what_it_has() {
+    let (odd, store) = Odd::store();
+    for _ in 0..100 {
+        create(&store).await;
+    }
+    odd.takes(4 * SECOND);
+    let lease = LeaseConfig::default();
+    // A caller waits for a third of the term.
+    let taken = timeout(lease.term / 3, store.reclaim(&lease, 64)).await;
+    let taken = taken.expect("it is in time").unwrap();
+    assert!((1..64).contains(&taken.len()), "{}", taken.len());
+    for taken in taken {
+        assert_eq!(taken.record.node(), Some(&lease.node));
+    }
+}
+
+/// Those that fill more than a batch are looked at once, and then left alone for long.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
+    let (odd, store) = Odd::store();
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        ids.push(create(&store).await);
+    }
+    ids.sort();
+    let foreign = odd.0.cells.lock().unwrap()[&ids[11]].1.head.clone();
+    {
+        let mut cells = odd.0.cells.lock().unwrap();
+        for id in &ids[..3] {
+            cells.get_mut(id).unwrap().1.head = "of a newer release".into();
+        }
+        // What another row holds, what says it is older than its row, and what no row
+        // takes.
+        cells.get_mut(&ids[3]).unwrap().1.head = foreign;
+        cells.get_mut(&ids[4]).unwrap().0.version = Version::from_number(9).unwrap();
+    }
+    odd.0
+        .refuses
+        .lock()
+        .unwrap()
+        .extend(ids[5..8].iter().cloned());
+    assert!(store.get(&ids[0]).await.is_err());
+    let lease = LeaseConfig::default();
+    let mut taken = Vec::new();
+    let take = async |taken: &mut Vec<OperationId>| {
+        let some = store.reclaim(&lease, 2).await.unwrap();
+        taken.extend(some.iter().map(|it| it.record.operation().id().clone()));
+    };
+    take(&mut taken).await;
+    assert_eq!(taken, ids[8..10], "it goes on until it has some");
+    let looks = odd.0.looks.load(SeqCst);
+    let is_aside = |id: &OperationId| {
+        let name = Bytes::from(id.to_string());
+        odd.0.aside.lock().unwrap().contains(&name)
+    };
+    assert!(ids[..8].iter().all(is_aside));
+    take(&mut taken).await;
+    assert_eq!(
+        odd.0.looks.load(SeqCst),
+        looks + 1,
+        "they cost no look more"
+    );
+    assert!(!ids[8..].iter().any(is_aside));
+}
+
+/// A node of the newer release takes it over, and others are reached meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
+    let (odd, store) = Odd::store();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(create(&store).await);
+    }
+    ids.sort();
+    for id in &ids[..4] {
+        let mut cells = odd.0.cells.lock().unwrap();
+        cells.get_mut(id).unwrap().1.head = r#"{"format":99,"another":"shape"}"#.into();
+    }
+    let lease = LeaseConfig::default();
+    for expected in &ids[4..] {
+        let taken = store.reclaim(&lease, 1).await.unwrap();
+        assert_eq!(taken[0].record.operation().id(), expected);
+        odd.0.cells.lock().unwrap().remove(expected);
+    }
+    assert!(odd.0.aside.lock().unwrap().is_empty());
+    assert!(store.reclaim(&lease, 1).await.unwrap().is_empty());
+}
+
+/// The client got a 503: what comes to be of it later is ended, whenever that is.
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_comes_to_be_after_its_503_is_ended() {
+    let (odd, store) = Odd::store();
+    *odd.0.inserts_after.lock().unwrap() = Some(12 * SECOND);
+    let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
+        Ok::<_, Infallible>(Response::new(BufferedBody::from("it was run")))
+    });
+    let service = AsyncAcceptLayer::new(store.clone()).layer(inner);
+    let request = Request::post("/").body(BufferedBody::default()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(odd.0.cells.lock().unwrap().is_empty());
+
+    sleep(60 * SECOND).await;
+    let id = odd.0.cells.lock().unwrap().keys().next().unwrap().clone();
+    let record = store.get(&id).await.unwrap().unwrap();
+    let problem = record.operation().problem().expect("it has ended");
+    assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
+    assert_eq!(record.attempts(), 0);
+}

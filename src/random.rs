@@ -1,0 +1,62 @@
+//! Randomness from the operating system, fetched for many values at a time.
+
+use std::cell::RefCell;
+
+/// The number of random bytes that are fetched at once: enough for some twenty ids.
+const BUFFER: usize = 256;
+
+struct RandomBuffer {
+    bytes: [u8; BUFFER],
+    /// The number of bytes that were used.
+    used: usize,
+}
+
+thread_local! {
+    static RANDOM: RefCell<RandomBuffer> = const {
+        RefCell::new(RandomBuffer { bytes: [0; BUFFER], used: BUFFER })
+    };
+}
+
+/// Returns bytes from the CSPRNG of the operating system.
+///
+/// # Panics
+/// If the operating system has no randomness.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    const { assert!(N <= BUFFER) };
+    RANDOM.with_borrow_mut(|random| {
+        if random.used + N > BUFFER {
+            getrandom::fill(&mut random.bytes).expect("the operating system has randomness");
+            random.used = 0;
+        }
+        let mut bytes = [0; N];
+        let next = random.used + N;
+        bytes.copy_from_slice(&random.bytes[random.used..next]);
+        // What was handed out is in memory only once.
+        random.bytes[random.used..next].fill(0);
+        random.used = next;
+        bytes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_bytes_are_handed_out_twice_and_none_are_empty() {
+        let drawn: HashSet<[u8; 16]> = (0..1000).map(|_| random_bytes()).collect();
+        assert_eq!(drawn.len(), 1000);
+        assert!(!drawn.contains(&[0; 16]));
+    }
+
+    #[test]
+    fn threads_draw_different_bytes() {
+        let draw = || random_bytes::<16>();
+        let others: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
+        let drawn: HashSet<_> = others.into_iter().map(|it| it.join().unwrap()).collect();
+        assert_eq!(drawn.len(), 4);
+        assert!(!drawn.contains(&draw()));
+    }
+}

@@ -1,9 +1,0 @@
-//! Accepted requests as tasks of an apalis queue.
-
-mod dispatch;
-mod task;
-mod worker;
-
-pub use dispatch::ApalisDispatch;
-pub use task::ApalisTask;
-pub use worker::{ApalisFuture, ApalisWorker, NotRun};

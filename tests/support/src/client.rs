@@ -1,0 +1,145 @@
+//! A client that follows nothing by itself.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::LOCATION};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+
+use super::process::PATIENCE;
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    url: String,
+}
+
+impl Client {
+    /// Speaks HTTP/1.1.
+    pub fn new(url: &str) -> Self {
+        Self::with(url, &mut Pool::builder(TokioExecutor::new()))
+    }
+
+    /// Speaks HTTP/2, and has never spoken anything else.
+    pub fn http2(url: &str) -> Self {
+        Self::with(url, Pool::builder(TokioExecutor::new()).http2_only(true))
+    }
+
+    fn with(url: &str, builder: &mut hyper_util::client::legacy::Builder) -> Self {
+        Self {
+            pool: builder.build_http(),
+            url: url.into(),
+        }
+    }
+
+    pub async fn send(&self, request: http::request::Builder, body: Bytes) -> Answer {
+        let answer = self.try_send(request, body).await;
+        answer.expect("there is an answer")
+    }
+
+    /// The same, of a server that may die of it.
+    pub async fn try_send(&self, request: http::request::Builder, body: Bytes) -> Option<Answer> {
+        let request: Request<Full<Bytes>> = request.body(Full::new(body)).unwrap();
+        let answered = timeout(PATIENCE, async {
+            let (parts, body) = self.pool.request(request).await.ok()?.into_parts();
+            let body = body.collect().await.ok()?.to_bytes();
+            Some(Response::from_parts(parts, body))
+        });
+        answered.await.expect("it does not hang").map(Answer)
+    }
+
+    /// Sends a request, and leaves the body of its answer to be read as it comes.
+    pub async fn open(&self, request: http::request::Builder) -> Response<Incoming> {
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answered = timeout(PATIENCE, self.pool.request(request)).await;
+        answered.expect("it does not hang").unwrap()
+    }
+
+    /// A request for a path, or for what a `Location` says.
+    pub fn request(&self, method: Method, location: &str) -> http::request::Builder {
+        let url = match location.starts_with('/') {
+            true => format!("{}{location}", self.url),
+            false => location.into(),
+        };
+        Request::builder().method(method).uri(url)
+    }
+
+    pub async fn get(&self, location: &str) -> Answer {
+        let request = self.request(Method::GET, location);
+        self.send(request, Bytes::new()).await
+    }
+
+    pub async fn delete(&self, location: &str) -> Answer {
+        let request = self.request(Method::DELETE, location);
+        self.send(request, Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let request = self.request(Method::POST, path);
+        let request = request.header("content-type", "application/json");
+        self.send(request, body.into()).await
+    }
+
+    /// Posts what is accepted, and gives its `Location`.
+    pub async fn accepted(&self, path: &str, body: impl Into<Bytes>) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
+        answer.header(LOCATION.as_str()).to_owned()
+    }
+
+    /// Waits for the end of an operation.
+    pub async fn ended(&self, location: &str) -> Value {
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let waiting = format!("{location}{separator}wait=5");
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(&waiting).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+            let operation = answer.json();
+            if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
+                return operation;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it never ends: {operation}");
+        }
+    }
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Answer(Response<Bytes>);
+
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.headers().contains_key(name)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.0.headers().get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name} in {self:?}"));
+        value.to_str().unwrap()
+    }
+
+    /// All values of a header that may come more than once.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.0.headers().get_all(name).into_iter();
+        values.map(|value| value.to_str().unwrap())
+    }
+
+    pub fn body(&self) -> &Bytes {
+        self.0.body()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(self.body()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}

@@ -1,0 +1,338 @@
+//! A store with a hook in front of and behind every call: for delays, faults
+//! and counts.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
+    store::{
+        Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
+        LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Reclaimed, Record,
+        Repository, Reservation, Store, StoreError, Version, Watch, Written,
+    },
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Get,
+    Create,
+    Start,
+    Report,
+    Finish,
+    Overrule,
+    Forget,
+    Changed,
+    Renew,
+    Recalled,
+    TakeOver,
+    Claim,
+    Release,
+    Reserve,
+    Settle,
+    ReleaseKey,
+    List,
+    Purge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// An error now means that nothing has happened.
+    Before,
+    /// An error now hides that it has.
+    After,
+}
+
+type Hook = dyn Fn(Call, When) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>
+    + Send
+    + Sync;
+type Answer<T> = Result<T, StoreError>;
+
+type Ids = Arc<Mutex<HashSet<OperationId>>>;
+
+fn unless<'a>(refused: &Ids, ids: impl IntoIterator<Item = &'a OperationId>) -> Answer<()> {
+    let refused = refused.lock().unwrap();
+    match ids.into_iter().any(|id| refused.contains(id)) {
+        true => Err(StoreError::refused("this record is damaged")),
+        false => Ok(()),
+    }
+}
+
+#[derive(Clone)]
+pub struct Hooked {
+    pub inner: MemoryStore,
+    hook: Arc<Hook>,
+    /// Whether it claims that its writes never wait, whatever the hook does.
+    pub is_hasty: bool,
+    /// How often it was asked for an operation on nobody's behalf, and so for all of it.
+    pub whole_reads: Arc<AtomicUsize>,
+    /// What it says nothing about when it is ended.
+    pub hanging: Ids,
+    /// What it refuses to end, and what to renew, with others or alone.
+    pub unending: Ids,
+    pub unrenewable: Ids,
+    /// What it has lost.
+    pub gone: Ids,
+    /// How many expired operations it has that somebody has to delete; `None` if nobody
+    /// has to.
+    pub expired: Arc<Mutex<Option<usize>>>,
+    pub health: Arc<Mutex<Health>>,
+}
+
+impl Hooked {
+    pub fn new<F>(
+        inner: MemoryStore,
+        hook: impl Fn(Call, When) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Answer<()>> + Send + 'static,
+    {
+        Self {
+            inner,
+            hook: Arc::new(move |call, when| Box::pin(hook(call, when))),
+            is_hasty: false,
+            whole_reads: Arc::default(),
+            hanging: Arc::default(),
+            unending: Arc::default(),
+            unrenewable: Arc::default(),
+            gone: Arc::default(),
+            expired: Arc::default(),
+            health: Arc::default(),
+        }
+    }
+
+    fn has_lost(&self, id: &OperationId) -> bool {
+        self.gone.lock().unwrap().contains(id)
+    }
+
+    async fn around<T>(&self, call: Call, inner: impl Future<Output = Answer<T>>) -> Answer<T> {
+        (self.hook)(call, When::Before).await?;
+        let answer = inner.await?;
+        (self.hook)(call, When::After).await?;
+        Ok(answer)
+    }
+}
+
+type Stored = Arc<Record<RecordedResponse>>;
+
+impl Store for Hooked {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
+        self.whole_reads.fetch_add(1, SeqCst);
+        self.get_for(id, None).await
+    }
+
+    async fn get_for(&self, id: &OperationId, _: Option<&Owner>) -> Answer<Option<Stored>> {
+        let get = async {
+            match self.has_lost(id) {
+                true => Ok(None),
+                false => self.inner.get(id).await,
+            }
+        };
+        self.around(Call::Get, get).await
+    }
+
+    async fn health(&self) -> Answer<Health> {
+        Ok(self.health.lock().unwrap().clone())
+    }
+}
+
+impl Repository for Hooked {
+    fn never_waits(&self) -> bool {
+        self.is_hasty
+    }
+
+    async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        self.around(Call::Create, self.inner.create(new)).await
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Start, self.inner.start(id, token)).await
+    }
+
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Report, self.inner.report(id, token, progress))
+            .await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Answer<Written<RecordedResponse>> {
+        let finish = async {
+            if self.hanging.lock().unwrap().contains(id) {
+                std::future::pending::<()>().await;
+            }
+            unless(&self.unending, [id])?;
+            if self.has_lost(id) {
+                return Ok(Written::Gone);
+            }
+            self.inner.finish(id, token, outcome, progress).await
+        };
+        self.around(Call::Finish, finish).await
+    }
+
+    async fn force_finish(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(
+            Call::Overrule,
+            self.inner.force_finish(id, version, outcome),
+        )
+        .await
+    }
+
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Forget, self.inner.delete(id, version))
+            .await
+    }
+}
+
+impl Watch for Hooked {
+    async fn changed(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+    ) -> Answer<Option<Stored>> {
+        self.whole_reads.fetch_add(1, SeqCst);
+        self.changed_for(id, since, at_most, None).await
+    }
+
+    async fn changed_for(
+        &self,
+        id: &OperationId,
+        since: Version,
+        at_most: Duration,
+        _: Option<&Owner>,
+    ) -> Answer<Option<Stored>> {
+        self.around(Call::Changed, self.inner.changed(id, since, at_most))
+            .await
+    }
+}
+
+impl Lease for Hooked {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
+        let renew = async {
+            unless(&self.unrenewable, held.iter().map(|held| &held.id))?;
+            let lost = held.iter().filter(|held| self.has_lost(&held.id));
+            let mut lost: Vec<_> = lost.cloned().collect();
+            lost.extend(self.inner.renew(lease, held).await?);
+            Ok(lost)
+        };
+        self.around(Call::Renew, renew).await
+    }
+
+    async fn reclaim(
+        &self,
+        lease: &LeaseConfig,
+        limit: usize,
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        self.around(Call::TakeOver, self.inner.reclaim(lease, limit))
+            .await
+    }
+
+    async fn reclaim_released(
+        &self,
+        lease: &LeaseConfig,
+        limit: usize,
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        let released = self.inner.reclaim_released(lease, limit);
+        self.around(Call::TakeOver, released).await
+    }
+
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.around(Call::Claim, self.inner.claim(lease, held))
+            .await
+    }
+
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
+        self.around(Call::Release, self.inner.release(held)).await
+    }
+
+    fn released(&self) -> impl Future<Output = ()> + Send {
+        self.inner.released()
+    }
+
+    async fn purge_expired(&self, limit: usize) -> Answer<Option<usize>> {
+        let purge = async {
+            let mut expired = self.expired.lock().unwrap();
+            Ok(expired.as_mut().map(|left| {
+                let some = limit.min(*left);
+                *left -= some;
+                some
+            }))
+        };
+        self.around(Call::Purge, purge).await
+    }
+
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.around(Call::Recalled, self.inner.revoked(node, at_most))
+            .await
+    }
+}
+
+impl IdempotencyKeys for Hooked {
+    async fn reserve(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        term: Duration,
+    ) -> Answer<Reservation<RecordedResponse>> {
+        self.around(Call::Reserve, self.inner.reserve(key, token, term))
+            .await
+    }
+
+    async fn complete(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Answer<bool> {
+        self.around(Call::Settle, self.inner.complete(key, token, answer))
+            .await
+    }
+
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+        self.around(Call::ReleaseKey, self.inner.release_reservation(key, token))
+            .await
+    }
+}
+
+impl List for Hooked {
+    async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
+        self.around(Call::List, self.inner.list(query)).await
+    }
+}

@@ -1,0 +1,16 @@
+//! What tests of several packages share: private servers, processes, clients, and stores that
+//! fail on demand.
+#![allow(missing_docs, missing_debug_implementations)]
+
+pub mod client;
+pub mod hooked;
+pub mod pages;
+pub mod postgres;
+pub mod private;
+pub mod process;
+pub mod redis;
+pub mod repetition;
+pub mod runs;
+pub mod said;
+pub mod server;
+pub mod stranger;

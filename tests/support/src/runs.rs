@@ -1,0 +1,69 @@
+//! What nodes wrote down of what they ran.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::process::PATIENCE;
+
+/// The file for `--runs`.
+pub struct Runs(PathBuf);
+
+impl Runs {
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// All lines, but one that is still being written.
+    pub fn all(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.0).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The lines about an operation.
+    pub fn lines(&self, id: &str) -> Vec<Value> {
+        let mut lines = self.all();
+        lines.retain(|line| line["operation"] == id);
+        lines
+    }
+
+    /// The nodes that have begun to run it, in order.
+    pub fn begun(&self, id: &str) -> Vec<String> {
+        let mut lines = self.lines(id);
+        lines.retain(|line| line["event"] == "begin");
+        let node = |line: &Value| line["node"].as_str().unwrap().to_owned();
+        lines.iter().map(node).collect()
+    }
+
+    /// Waits for such a line about an operation.
+    pub async fn line(&self, id: &str, event: &str, node: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let lines = self.lines(id);
+            let found = lines
+                .iter()
+                .find(|line| line["event"] == event && line["node"] == node);
+            if let Some(line) = found {
+                return line.clone();
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no {event} at {node}: {lines:?}"
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

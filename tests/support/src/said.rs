@@ -1,0 +1,47 @@
+//! What is logged, as a test reads it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{Event, Level, Subscriber, field::Field};
+use tracing_subscriber::{layer::Context, prelude::*};
+
+/// What was said at a level or above, a line each.
+#[derive(Clone)]
+pub struct Said {
+    lines: Arc<Mutex<Vec<String>>>,
+    from: Level,
+}
+
+impl Said {
+    pub fn from(from: Level) -> (Self, tracing::subscriber::DefaultGuard) {
+        let said = Self {
+            lines: Arc::default(),
+            from,
+        };
+        let subscriber = tracing_subscriber::registry().with(said.clone());
+        (said, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+}
+
+impl<S: Subscriber> tracing_subscriber::Layer<S> for Said {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                self.0.push_str(&format!(" {field}={value:?}"));
+            }
+        }
+        if *event.metadata().level() <= self.from {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            self.lines.lock().unwrap().push(line.0);
+        }
+    }
+}

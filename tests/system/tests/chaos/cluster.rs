@@ -1,0 +1,231 @@
+//! Nodes: processes of the `server` example, or of `workers`. Those that answer have an
+//! address that outlives them.
+
+use std::time::Duration;
+
+use test_support::{private::free_port, process::Example};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep},
+};
+use tower_operations_conformance::checker::{Away, DrainEntry, Entry, Kill};
+
+use super::record::Record;
+
+/// A node may have to wait for its database.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Cluster {
+    /// Those that can be asked.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) workers: Vec<Node>,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: String,
+    /// Empty if it cannot be asked.
+    pub(crate) url: String,
+    example: &'static str,
+    arguments: Vec<String>,
+    state: Mutex<State>,
+}
+
+/// How nodes are started.
+#[derive(Clone)]
+pub(crate) struct Command {
+    pub(crate) example: &'static str,
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Command {
+    pub(crate) fn new(
+        example: &'static str,
+        subcommand: &[&str],
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let flags = flags
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.into(), value]);
+        Self {
+            example,
+            arguments: subcommand
+                .iter()
+                .map(ToString::to_string)
+                .chain(flags)
+                .collect(),
+        }
+    }
+}
+
+/// Whoever has it may disturb the node.
+pub(crate) struct State {
+    process: Option<Example>,
+    /// When it could not be asked: dead, or not yet there again.
+    down: Vec<(u64, u64)>,
+}
+
+impl Cluster {
+    /// So many of each.
+    pub(crate) async fn start(nodes: (usize, &Command), workers: (usize, &Command)) -> Self {
+        let named =
+            |(count, command): (usize, &Command), first: char, make: fn(_, &Command) -> Node| {
+                let names = (first..).take(count).map(|name| name.to_string());
+                names.map(|name| make(name, command)).collect()
+            };
+        let this = Self {
+            nodes: named(nodes, 'a', Node::asked),
+            workers: named(workers, 'p', Node::worker),
+        };
+        for node in this.all() {
+            let mut state = node.state.lock().await;
+            node.run(&mut state).await;
+        }
+        this
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.workers)
+    }
+
+    /// When no node at all could be asked.
+    pub(crate) async fn absences(&self) -> Vec<Away> {
+        let mut together = vec![(0, u64::MAX)];
+        for node in &self.nodes {
+            let state = node.state.lock().await;
+            let both = |(begin, end): &(u64, u64)| {
+                let (begin, end) = (*begin, *end);
+                let common = state
+                    .down
+                    .iter()
+                    .map(move |(from, to)| (begin.max(*from), end.min(*to)));
+                common.collect::<Vec<_>>()
+            };
+            together = together.iter().flat_map(both).collect();
+        }
+        let away = |(begin, end)| Away {
+            node: None,
+            begin,
+            end,
+        };
+        together
+            .into_iter()
+            .filter(|(begin, end)| begin < end)
+            .map(away)
+            .collect()
+    }
+
+    /// Ends every node.
+    pub(crate) async fn end(&self) {
+        for node in self.all() {
+            let process = node.state.lock().await.process.take();
+            if let Some(process) = process {
+                process.signal("KILL").await;
+                process.ended().await;
+            }
+        }
+    }
+}
+
+impl Node {
+    fn asked(name: String, command: &Command) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let url = format!("http://{address}");
+        let own = ["--listen", &address, "--node", &name].map(str::to_owned);
+        Self::new(name, url, command, &own)
+    }
+
+    fn worker(name: String, command: &Command) -> Self {
+        let own = ["--name", &name].map(str::to_owned);
+        Self::new(name, String::new(), command, &own)
+    }
+
+    fn new(name: String, url: String, command: &Command, own: &[String]) -> Self {
+        Self {
+            name,
+            url,
+            example: command.example,
+            arguments: command.arguments.iter().chain(own).cloned().collect(),
+            state: Mutex::new(State {
+                process: None,
+                down: Vec::new(),
+            }),
+        }
+    }
+
+    /// To disturb it, alone.
+    pub(crate) async fn disturb(&self) -> MutexGuard<'_, State> {
+        self.state.lock().await
+    }
+
+    /// SIGKILL, and a new process when `meanwhile` is over. Says when it was there.
+    pub(crate) async fn kill(
+        &self,
+        state: &mut State,
+        record: &Record,
+        meanwhile: impl Future<Output = ()>,
+    ) -> u64 {
+        let at = record.now();
+        self.end(state, "KILL").await;
+        meanwhile.await;
+        self.run(state).await;
+        let back = record.now();
+        record.add(&Entry::Kill(Kill {
+            node: self.name.clone(),
+            at,
+            back: Some(back),
+        }));
+        state.down.push((at, back));
+        back
+    }
+
+    /// SIGTERM, and a new process when it has drained.
+    pub(crate) async fn drain(&self, state: &mut State, record: &Record) {
+        let begin = record.now();
+        self.end(state, "TERM").await;
+        record.add(&Entry::Drain(DrainEntry {
+            node: self.name.clone(),
+            begin,
+            end: record.now(),
+        }));
+        self.run(state).await;
+        state.down.push((begin, record.now()));
+    }
+
+    /// SIGSTOP, and SIGCONT after a while: it wakes up and knows nothing of it.
+    pub(crate) async fn stop(&self, state: &State, record: &Record, pause: Duration) {
+        let process = state.process.as_ref().expect("it is running");
+        let begin = record.now();
+        process.signal("STOP").await;
+        sleep(pause).await;
+        process.signal("CONT").await;
+        record.add(&Entry::Away(Away {
+            node: Some(self.name.clone()),
+            begin,
+            end: record.now(),
+        }));
+    }
+
+    async fn end(&self, state: &mut State, signal: &str) {
+        let process = state.process.take().expect("it is running");
+        process.signal(signal).await;
+        process.ended().await;
+    }
+
+    /// Tries until it is there: its database may be away.
+    async fn run(&self, state: &mut State) {
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        let begun = Instant::now();
+        loop {
+            let started = match self.url.is_empty() {
+                true => Example::start_saying(self.example, &arguments, &[], "working as ").await,
+                false => Example::start(self.example, &arguments).await,
+            };
+            match started {
+                Ok(process) => break state.process = Some(process),
+                Err(error) if begun.elapsed() > PATIENCE => panic!("{}: {error}", self.name),
+                Err(error) if error.contains("Usage:") => panic!("{}: {error}", self.name),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The laws over stores whose every call may fail, before it has happened or after:
+//! whoever tries again as the traits say finds them kept.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tower_operations::{
+    MemoryStore, OperationId, Outcome, Progress, RecordedResponse,
+    store::{
+        Created, FencingToken, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig, LeaseHandle,
+        List, ListQuery, NewOperation, NodeId, Page, Purge, Reclaimed, Record, Repository,
+        Reservation, Store, StoreError, Version, Watch, Written,
+    },
+};
+use tower_operations_conformance as conformance;
+
+type Answer<T> = Result<T, StoreError>;
+type Found = Answer<Option<Arc<Record<RecordedResponse>>>>;
+
+/// An operation, and when it came to be.
+type Creation = (OperationId, Option<SystemTime>);
+
+/// A connection to a store that is lost now and then, and one who tries again.
+#[derive(Clone)]
+struct Flaky<R> {
+    inner: R,
+    calls: Arc<AtomicU64>,
+    /// The operations whose creator knows that it is: the suite creates with one
+    /// token several times, which nobody else does.
+    created: Arc<Mutex<HashSet<Creation>>>,
+}
+
+impl<R> Flaky<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            calls: Arc::default(),
+            created: Arc::default(),
+        }
+    }
+
+    /// Makes a call until its answer arrives. Of four calls one does not arrive, and
+    /// of one the answer does not.
+    async fn until_answered<T, F>(&self, call: impl Fn() -> F) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        self.tries(call).await.1
+    }
+
+    /// The same; says too whether an answer was lost before.
+    async fn tries<T, F>(&self, call: impl Fn() -> F) -> (bool, Answer<T>)
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let mut lost = false;
+        loop {
+            let luck = self
+                .calls
+                .fetch_add(1, SeqCst)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                >> 62;
+            if luck == 0 {
+                continue;
+            }
+            match call().await {
+                Err(error) if error.is_transient() => lost = true,
+                _ if luck == 1 => lost = true,
+                answer => return (lost, answer),
+            }
+        }
+    }
+}
+
+impl<R: Store<Output = RecordedResponse>> Store for Flaky<R> {
+    type Output = RecordedResponse;
+
+    async fn get(&self, id: &OperationId) -> Found {
+        self.until_answered(|| self.inner.get(id)).await
+    }
+}
+
+impl<R: Repository<Output = RecordedResponse>> Repository for Flaky<R> {
+    async fn create(&self, new: NewOperation) -> Answer<Created<RecordedResponse>> {
+        let (lost, created) = self.tries(|| self.inner.create(new.clone())).await;
+        let is_first = |record: &Record<RecordedResponse>| {
+            let created_at = record.operation().metadata().created_at();
+            let mut created = self.created.lock().unwrap();
+            created.insert((new.id.clone(), created_at))
+        };
+        Ok(match created? {
+            // Unless another, with the same token, took it for its own meanwhile.
+            Created::New(record) if !is_first(&record) => Created::Existing(record),
+            // What an earlier try has made is known by its token.
+            Created::Existing(record)
+                if lost && record.token() == new.token && is_first(&record) =>
+            {
+                Created::New(record)
+            }
+            created => created,
+        })
+    }
+
+    async fn start(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.until_answered(|| self.inner.start(id, token)).await
+    }
+
+    /// One that is lost is not tried again: the next one brings what it said.
+    async fn report(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        progress: Progress,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.inner.report(id, token, progress).await
+    }
+
+    async fn finish(
+        &self,
+        id: &OperationId,
+        token: FencingToken,
+        outcome: Outcome<RecordedResponse>,
+        progress: Option<Progress>,
+    ) -> Answer<Written<RecordedResponse>> {
+        let finish = || {
+            self.inner
+                .finish(id, token, outcome.clone(), progress.clone())
+        };
+        self.until_answered(finish).await
+    }
+
+    // Asked for from outside, at a version: a second try cannot tell its own success
+    // from another's, so whoever asks reads again. Only what does not arrive is tried
+    // again here.
+    async fn force_finish(
+        &self,
+        id: &OperationId,
+        version: Version,
+        outcome: Outcome<RecordedResponse>,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.inner.force_finish(id, version, outcome).await
+    }
+
+    async fn delete(
+        &self,
+        id: &OperationId,
+        version: Version,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.created
+            .lock()
+            .unwrap()
+            .retain(|(known, _)| known != id);
+        self.inner.delete(id, version).await
+    }
+}
+
+impl<R: Watch<Output = RecordedResponse>> Watch for Flaky<R> {
+    async fn changed(&self, id: &OperationId, since: Version, at_most: Duration) -> Found {
+        self.inner.changed(id, since, at_most).await
+    }
+}
+
+impl<R: Lease<Output = RecordedResponse>> Lease for Flaky<R> {
+    async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
+        self.until_answered(|| self.inner.renew(lease, held)).await
+    }
+
+    /// An answer that is lost leaves what was taken to lapse: it is not tried again.
+    async fn reclaim(
+        &self,
+        lease: &LeaseConfig,
+        limit: usize,
+    ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
+        self.inner.reclaim(lease, limit).await
+    }
+
+    /// Nor is this: whoever claims again cannot tell whose the first one was.
+    async fn claim(
+        &self,
+        lease: &LeaseConfig,
+        held: &LeaseHandle,
+    ) -> Answer<Written<RecordedResponse>> {
+        self.inner.claim(lease, held).await
+    }
+
+    async fn release(&self, held: &[LeaseHandle]) -> Answer<()> {
+        self.until_answered(|| self.inner.release(held)).await
+    }
+
+    async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
+        self.inner.revoked(node, at_most).await
+    }
+}
+
+impl<R: IdempotencyKeys<Output = RecordedResponse>> IdempotencyKeys for Flaky<R> {
+    async fn reserve(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        term: Duration,
+    ) -> Answer<Reservation<RecordedResponse>> {
+        self.until_answered(|| self.inner.reserve(key, token, term))
+            .await
+    }
+
+    async fn complete(
+        &self,
+        key: &IdempotencyKey,
+        token: FencingToken,
+        answer: RecordedResponse,
+    ) -> Answer<bool> {
+        self.until_answered(|| self.inner.complete(key, token, answer.clone()))
+            .await
+    }
+
+    /// Freed twice, it was free the second time.
+    async fn release_reservation(&self, key: &IdempotencyKey, token: FencingToken) -> Answer<bool> {
+        self.inner.release_reservation(key, token).await
+    }
+}
+
+impl<R: List<Output = RecordedResponse>> List for Flaky<R> {
+    async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
+        self.until_answered(|| self.inner.list(query)).await
+    }
+}
+
+impl<R: Purge<Output = RecordedResponse>> Purge for Flaky<R> {
+    /// What the first try removed is not there for the second to count.
+    async fn purge(&self, limit: usize) -> Answer<usize> {
+        self.inner.purge(limit).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory() {
+    conformance::all(async |ttl| Flaky::new(MemoryStore::new().ttl(ttl))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redb() {
+    use tower_operations_redb::RedbStore;
+    let name = format!("faults-{}.redb", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let store = RedbStore::open(&path).unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
+    drop(store);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres() {
+    use tower_operations_postgres::PostgresStore;
+    let server = test_support::postgres::Postgres::start().await;
+    let pool = sqlx::PgPool::connect(&server.url()).await.unwrap();
+    let store: PostgresStore = PostgresStore::connect(pool).await.unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis() {
+    use tower_operations_redis::RedisStore;
+    let server = test_support::redis::Redis::start().await;
+    let store: RedisStore = RedisStore::connect(&server.url()).await.unwrap();
+    conformance::all(async |ttl| Flaky::new(store.clone().ttl(ttl))).await;
+}
