@@ -23,7 +23,8 @@ use tower_operations::{
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-/// use tower_operations::{MemoryStore, store::conformance::{self, Nodes}};
+/// use tower_operations::MemoryStore;
+/// use tower_operations_conformance::{self as conformance, Nodes};
 ///
 /// conformance::watch(async |ttl| {
 ///     let store = MemoryStore::new().ttl(ttl);

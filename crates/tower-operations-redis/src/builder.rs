@@ -9,9 +9,9 @@ use super::{
 /// Connects a [`RedisStore`] with settings other than the defaults.
 ///
 /// ```no_run
-/// # async fn connect() -> Result<(), tower_operations::store::RedisError> {
+/// # async fn connect() -> Result<(), tower_operations_redis::RedisError> {
 /// use std::time::Duration;
-/// use tower_operations::store::{RedisBuilder, RedisStore};
+/// use tower_operations_redis::{RedisBuilder, RedisStore};
 ///
 /// let store: RedisStore = RedisBuilder::new("redis://127.0.0.1:6379/")
 ///     .prefix("shop:operations")

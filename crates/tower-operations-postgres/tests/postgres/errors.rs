@@ -7,7 +7,7 @@ use tower_operations::{
     OperationId,
     store::{NewOperation, Owner, Repository, Store, StoreError},
 };
-use tower_operations_postgres::PostgresStore;
+use tower_operations_postgres::{DriverError, PostgresStore};
 
 use crate::{
     common::{create, pool, store, success, url},
@@ -17,7 +17,10 @@ use crate::{
 /// What the driver said.
 fn source(error: &StoreError) -> &sqlx::Error {
     let source = error.source().and_then(|source| source.downcast_ref());
-    source.unwrap_or_else(|| panic!("{error:?} has lost its source"))
+    source.map_or_else(
+        || panic!("{error:?} has lost its source"),
+        DriverError::as_sqlx,
+    )
 }
 
 fn code(error: &StoreError) -> String {
