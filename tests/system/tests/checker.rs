@@ -8,7 +8,7 @@
 mod lawless;
 #[path = "checker/stage.rs"]
 mod stage;
-#[path = "../../../tests/system/tests/chaos/wish.rs"]
+#[path = "chaos/wish.rs"]
 mod wish;
 
 use std::time::Duration;
