@@ -102,11 +102,8 @@ fn median(mut times: Vec<f64>) -> f64 {
 async fn create(store: &MemoryStore, ends: bool) -> OperationId {
     let id = OperationId::new();
     let new = NewOperation::new(id.clone())
-        .name(Some("report".into()))
-        .lease(LeaseConfig {
-            term: Duration::from_secs(3600),
-            ..LeaseConfig::default()
-        });
+        .with_name(Some("report".into()))
+        .with_lease(LeaseConfig::default().with_term(Duration::from_secs(3600)));
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };

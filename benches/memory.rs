@@ -182,7 +182,7 @@ async fn waiters() -> (usize, Growth) {
     let mut calls = Vec::with_capacity(WAITERS);
     for _ in 0..WAITERS {
         let id = OperationId::new();
-        let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+        let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
         let Ok(Created::New(_)) = store.create(new).await else {
             panic!("not created");
         };

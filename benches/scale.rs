@@ -57,7 +57,7 @@ fn unbounded() -> MemoryStore {
 /// Created, started and ended with 1 KiB.
 async fn finished(store: &MemoryStore) -> OperationId {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+    let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };

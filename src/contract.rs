@@ -68,7 +68,7 @@
 //! # }
 //! ```
 //!
-//! The example `queue_worker.rs` is a complete server of this kind.
+//! The example `queue-worker` is a complete server of this kind.
 
 #[allow(unused_imports)] // for the links above
 use crate::{

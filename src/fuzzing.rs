@@ -65,7 +65,7 @@ pub fn seal_cursor(number: u64) -> String {
 }
 
 fn list() -> (CursorKey, ListQuery) {
-    let query = ListQuery::new(Some(Owner::new("ada")), 20).state(State::Failed);
+    let query = ListQuery::new(Some(Owner::new("ada")), 20).with_state(State::Failed);
     (CursorKey::new(&[7; 32]), query)
 }
 

@@ -1,16 +1,20 @@
-//! Makes any slow [`tower::Service`] over `http` asynchronous without changing it:
-//! `202 Accepted` now, the work in the background, the result by polling.
+//! Makes any slow [`tower::Service`] over `http` asynchronous without changing it: requests get
+//! `202 Accepted` at once, the work runs in the background, and clients poll for the result.
 //!
-//! A slow endpoint times out at a proxy, the client retries, and the work runs twice. With an
-//! [`AsyncAcceptLayer`] around it, the request is recorded as an *operation* and answered at
-//! once. [`PollService`] lets the client read the operation, wait for it, fetch its result and
-//! cancel it. [`Operations`] makes both.
+//! A slow endpoint times out at a proxy, the client retries, and the work runs twice. An
+//! [`AsyncAcceptLayer`] around the endpoint records each request as an *operation* and answers
+//! at once. A [`PollService`] lets clients read an operation, wait for its end, fetch its result
+//! and cancel it. [`Operations`] creates the layer and the poll service.
 //!
 //! **An operation that got its 202 is never lost, and ends exactly once**, as far as its store
-//! is durable: it reaches one terminal state, whatever nodes, retries and crashes do. It runs
-//! again only where the application allows that. [`MemoryStore`] is gone with its process;
-//! there are stores in a file, in PostgreSQL and in Redis. A [`Recovery`] looks after the
-//! operations of nodes that died.
+//! is durable: the operation reaches one terminal state, however many nodes, retries and crashes
+//! there are. A request runs again only where [`AsyncAcceptLayer::rerun_if`] and
+//! [`Recovery::rerun_with`] allow it, or where a queue has more than one attempt. [`MemoryStore`]
+//! loses its operations when the process ends; stores in a file, in PostgreSQL and in Redis are
+//! [packages](#packages) of their own. A [`Recovery`] ends or reruns the operations of nodes that
+//! died.
+//!
+#![doc = include_str!("../docs/flow.svg")]
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -18,7 +22,7 @@
 //! use tower::ServiceExt;
 //! use tower_operations::{MemoryStore, Operations};
 //!
-//! /// Slow, and unchanged.
+//! /// A slow handler, unchanged.
 //! async fn render_report() -> &'static str {
 //!     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
 //!     "the report"
@@ -29,7 +33,7 @@
 //!     .route("/reports", post(render_report).route_layer(operations.layer()))
 //!     .nest_service("/operations", operations.poll_service());
 //!
-//! // What a client gets once this is served:
+//! // A client posts a request, and polls the operation:
 //! let request = Request::post("/reports").body(Body::empty()).unwrap();
 //! let response = app.clone().oneshot(request).await.unwrap();
 //! assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -41,41 +45,41 @@
 //! ```
 //!
 //! # Modules
-//! * [`accept`]: the layer. Which requests are accepted, and the steps to their 202.
-//! * [`run`]: running the inner service, outcomes, recovery, drain, workers.
-//! * [`poll`]: the poll service. What clients can ask, and how they wait.
-//! * [`store`]: the store traits with their laws, the stores, and how to write one.
-//! * [`engine`]: a kit for stores: compare-and-set on bytes in, every capability out.
-//! * [`operation`]: what an operation is. Pure types, usable alone.
-//! * [`dialect`]: how an operation is written on the wire.
-//! * [`contract`]: the 202, the resource and the polls without the layer, for queues and
-//!   workers of your own.
+//! * [`accept`]: the layer, the selection of requests, and the steps to a 202.
+//! * [`run`]: runs of the inner service, outcomes, recovery, drain and workers.
+//! * [`poll`]: the poll service, its requests and responses, and held polls.
+//! * [`store`]: the store traits with their laws, the stores, and a custom store as an example.
+//! * [`engine`]: a kit for stores: implement compare-and-set on bytes, get a store.
+//! * [`operation`]: the operation and its parts, as types that can be used alone.
+//! * [`dialect`]: the wire formats of operations.
+//! * [`contract`]: the 202, the operation resource and the polls without the layer, for queues
+//!   and workers of your own.
 //! * [`testing`](https://docs.rs/tower-operations/latest/tower_operations/testing): a kit for
 //!   tests of a 202 flow, with the feature `testing`.
 //!
 //! # Guides
 //! * [`guide::modes`]: when a request becomes asynchronous, and which mode to choose.
 //! * [`guide::handler`]: what changes for a handler.
-//! * [`guide::dialects`]: the vocabularies of Azure, Google, OData, FHIR, OGC and others, and
-//!   one of your own.
+//! * [`guide::dialects`]: the wire formats of Azure, Google, OData, FHIR, OGC and others, and
+//!   how to write one.
 //! * [`guide::deployment`]: stores, leases, crashes and restarts.
 //! * [`guide::growing`]: from one process to workers on other machines.
-//! * [`guide::performance`]: what it costs.
+//! * [`guide::performance`]: the cost of accepting and polling, in time and memory.
 //!
 //! # Packages
-//! | package | what it adds | needs Rust |
+//! | package | adds | needs Rust |
 //! | --- | --- | --- |
 //! | `tower-operations` | everything above | 1.89 |
 //! | [`tower-operations-redb`](https://docs.rs/tower-operations-redb) | `RedbStore`: operations in a file, for one process | 1.90 |
 //! | [`tower-operations-postgres`](https://docs.rs/tower-operations-postgres) | `PostgresStore`: operations in PostgreSQL, for many nodes | 1.94 |
 //! | [`tower-operations-redis`](https://docs.rs/tower-operations-redis) | `RedisStore`: operations in Redis or Valkey, for many nodes | 1.89 |
-//! | [`tower-operations-apalis`](https://docs.rs/tower-operations-apalis) | `ApalisDispatch`, `ApalisWorker`: requests that run on workers elsewhere, by a queue of apalis | 1.89 |
-//! | [`tower-operations-conformance`](https://docs.rs/tower-operations-conformance) | checks of the laws of the store traits, for any store; `checker`, which judges client logs | 1.89 |
+//! | [`tower-operations-apalis`](https://docs.rs/tower-operations-apalis) | `ApalisDispatch`, `ApalisWorker`: a queue of apalis, and workers on other machines | 1.89 |
+//! | [`tower-operations-conformance`](https://docs.rs/tower-operations-conformance) | checks of the [laws](store#laws) of the store traits, for any store; a checker that compares what clients observed with the laws | 1.89 |
 //!
 //! # Features
-//! | feature | what it adds |
+//! | feature | adds |
 //! | --- | --- |
-//! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`NotAccepted`]), the original URI under nested routers |
+//! | `axum` | extractors ([`OperationHandle`], [`OperationId`], `Preferences`), responses ([`Accepted`], [`Operation`], [`Problem`], [`ApiError`](dialect::ApiError), [`NotAccepted`]), the original URI under nested routers |
 //! | `testing` | a kit for testing your own 202 flow |
 //! | `full` | both |
 //!

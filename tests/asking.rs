@@ -285,7 +285,7 @@ async fn ending_before_the_cancel() -> (MemoryStore, Hooked) {
         move |call, when| {
             let (memory, has_ended) = (memory.clone(), Arc::clone(&has_ended));
             async move {
-                let is_cancel = (call, when) == (Call::Overrule, When::Before);
+                let is_cancel = (call, when) == (Call::ForceFinish, When::Before);
                 if is_cancel && !has_ended.swap(true, SeqCst) {
                     let id = "q3".parse().unwrap();
                     let token = memory.get(&id).await?.unwrap().token();
@@ -440,7 +440,7 @@ async fn what_is_no_part_of_an_operation_is_named() {
     };
     let store = MemoryStore::new();
     for id in [UUID, "q3"] {
-        let new = NewOperation::new(id.parse().unwrap()).owner(Some(Owner::new("ada")));
+        let new = NewOperation::new(id.parse().unwrap()).with_owner(Some(Owner::new("ada")));
         add(&store, new, State::Succeeded).await;
     }
     for mounted in [false, true] {
@@ -1033,7 +1033,7 @@ async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() 
     let polls = PollService::new(store.clone()).listing();
     let states = State::ALL.map(|state| (state.as_str(), state));
     for (id, state) in states {
-        let new = NewOperation::new(id.parse().unwrap()).name(Some("re\"port".into()));
+        let new = NewOperation::new(id.parse().unwrap()).with_name(Some("re\"port".into()));
         add(&store, new, state).await;
     }
     for (id, state) in states {

@@ -33,7 +33,7 @@ async fn restless(times: usize) -> (MemoryStore, Hooked, OperationId) {
         let memory = memory.clone();
         move |call, when| {
             let (memory, record) = (memory.clone(), Arc::clone(&record));
-            let cancel = (call, when) == (Call::Overrule, When::Before);
+            let cancel = (call, when) == (Call::ForceFinish, When::Before);
             let turn = if cancel {
                 cancels.fetch_add(1, SeqCst)
             } else {

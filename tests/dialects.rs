@@ -64,10 +64,9 @@ impl List for Fixed {
             let state = record.operation().state();
             query.states.contains(state)
         });
-        Ok(Page {
-            records: wanted.take(query.limit).cloned().collect(),
-            next: Some(tower_operations::store::Cursor("a b".into())),
-        })
+        let records = wanted.take(query.limit).cloned().collect();
+        let next = tower_operations::store::Cursor("a b".into());
+        Ok(Page::new(records, Some(next)))
     }
 }
 
@@ -127,14 +126,14 @@ fn response(status: u16, media_type: &str, body: &'static [u8]) -> RecordedRespo
     RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap())
 }
 
-fn operation(id: &str, stage: impl Into<Status<RecordedResponse>>) -> Operation<RecordedResponse> {
-    let stage = stage.into();
+fn operation(id: &str, status: impl Into<Status<RecordedResponse>>) -> Operation<RecordedResponse> {
+    let status = status.into();
     let mut metadata = Metadata::default()
         .with_created_at(at(0))
         .with_updated_at(at(0))
         .with_method(Method::POST)
         .with_name("report");
-    if !matches!(stage, Status::Pending) {
+    if !matches!(status, Status::Pending) {
         metadata = metadata
             .with_started_at(at(1))
             .with_updated_at(at(2))
@@ -144,13 +143,13 @@ fn operation(id: &str, stage: impl Into<Status<RecordedResponse>>) -> Operation<
                     .with_message("page 2"),
             );
     }
-    if matches!(stage, Status::Ended(_)) {
+    if matches!(status, Status::Ended(_)) {
         metadata = metadata
             .with_finished_at(at(3))
             .with_updated_at(at(3))
             .with_expires_at(at(3) + DAY);
     }
-    Operation::from_parts(id.parse().unwrap(), Snapshot { stage, metadata })
+    Operation::from_parts(id.parse().unwrap(), Snapshot::new(status, metadata))
 }
 
 /// Every way that an operation can be.

@@ -289,8 +289,9 @@ async fn a_worker_s_handlers_have_their_grace_too() {
             sleep(tidying).await;
             Ok::<_, Infallible>(Response::new(BufferedBody::from("tidied up")))
         });
-        let (service, drain) = RunService::with_drain(store.clone(), app);
-        let new = NewOperation::new(OperationId::new()).lease(service.lease());
+        let service = RunService::new(store.clone(), app);
+        let drain = service.drain_handle();
+        let new = NewOperation::new(OperationId::new()).with_lease(service.lease_config());
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("the id is new");
         };

@@ -102,7 +102,7 @@ async fn create<T: Payload>(store: &MemoryStore<T>, owner: Option<&str>) -> Oper
         std::hint::spin_loop();
     }
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).owner(owner.map(Owner::new));
+    let new = NewOperation::new(id.clone()).with_owner(owner.map(Owner::new));
     assert!(matches!(store.create(new).await, Ok(Created::New(_))));
     id
 }

@@ -115,11 +115,8 @@ async fn what_is_not_terminal_never_goes() {
     let running = create(&store, numbered(2)).await;
     let started = store.start(running.operation().id(), running.token()).await;
     assert!(matches!(started.unwrap(), Written::Done(_)));
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: SECOND,
-    };
-    let abandoned = create(&store, numbered(3).lease(lease)).await;
+    let lease = LeaseConfig::new(NodeId::new(), SECOND);
+    let abandoned = create(&store, numbered(3).with_lease(lease)).await;
 
     advance(1000 * HOUR).await;
     assert!(is_full(&store, numbered(4)).await);
@@ -280,7 +277,7 @@ async fn a_full_store_leaves_nothing_half_made() {
     let store = MemoryStore::new().max_operations(1);
     create(&store, numbered(1)).await;
     let bytes = store.bytes();
-    let refused = numbered(2).key(key("a key of the client"));
+    let refused = numbered(2).with_key(key("a key of the client"));
     for _ in 0..3 {
         assert!(is_full(&store, refused.clone()).await);
     }
@@ -299,13 +296,13 @@ async fn nothing_goes_for_what_is_there_already() {
     let store = MemoryStore::new()
         .min_retention(Duration::ZERO)
         .max_operations(2);
-    let keyed = numbered(1).key(key("a key of the client"));
+    let keyed = numbered(1).with_key(key("a key of the client"));
     let first = ended(&store, keyed.clone()).await;
     advance(SECOND).await;
     let second = ended(&store, numbered(2)).await;
     advance(SECOND).await;
-    let same_id = numbered(1).key(key("a key of the client"));
-    let same_key = numbered(3).key(key("a key of the client"));
+    let same_id = numbered(1).with_key(key("a key of the client"));
+    let same_key = numbered(3).with_key(key("a key of the client"));
     for (again, record) in [
         (same_id, &first),
         (same_key, &first),
@@ -316,7 +313,7 @@ async fn nothing_goes_for_what_is_there_already() {
             other => panic!("not the one that is there: {other:?}"),
         }
     }
-    let other = numbered(1).owner(Some(Owner::new("another")));
+    let other = numbered(1).with_owner(Some(Owner::new("another")));
     assert!(matches!(
         store.create(other).await.unwrap(),
         Created::IdTaken
@@ -364,7 +361,7 @@ async fn one_id_is_created_at_the_same_moment_where_there_is_room_for_one() {
 #[tokio::test(start_paused = true)]
 async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
     let store = MemoryStore::new().ttl(HOUR);
-    let record = ended(&store, numbered(1).key(key("k"))).await;
+    let record = ended(&store, numbered(1).with_key(key("k"))).await;
     let id = record.operation().id();
     let forgotten = store.delete(id, record.version().unwrap()).await.unwrap();
     assert!(matches!(forgotten, Written::Done(_)));
@@ -373,7 +370,7 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
     advance(HOUR - MILLISECOND).await;
     // Purging in between removes neither the key nor anything else.
     assert_eq!(store.purge(usize::MAX).await.unwrap(), 0);
-    match store.create(numbered(2).key(key("k"))).await.unwrap() {
+    match store.create(numbered(2).with_key(key("k"))).await.unwrap() {
         Created::KeyHeld(Reservation::Deleted(found)) => {
             assert_eq!(found.operation().id(), id);
         }
@@ -385,23 +382,23 @@ async fn a_key_outlives_a_forgotten_operation_until_that_would_have_expired() {
         .unwrap();
     assert!(matches!(reserved, Reservation::Deleted(_)));
     advance(MILLISECOND).await;
-    create(&store, numbered(2).key(key("k"))).await;
+    create(&store, numbered(2).with_key(key("k"))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_key_of_an_operation_that_expired_or_was_evicted_is_free() {
     for purges in [false, true] {
         let store = MemoryStore::new().ttl(HOUR).max_operations(1);
-        ended(&store, numbered(1).key(key("k"))).await;
+        ended(&store, numbered(1).with_key(key("k"))).await;
         advance(HOUR).await;
         if purges {
             assert_eq!(store.purge(1).await.unwrap(), 1);
         }
-        let again = create(&store, numbered(1).key(key("k"))).await;
+        let again = create(&store, numbered(1).with_key(key("k"))).await;
         finish(&store, &again, result(0)).await;
         advance(MINUTE).await;
         // Evicts the one above.
-        create(&store, numbered(2).key(key("another"))).await;
+        create(&store, numbered(2).with_key(key("another"))).await;
         let reserved = store
             .reserve(&key("k"), FencingToken::random(), SECOND)
             .await
@@ -415,10 +412,10 @@ async fn the_key_of_an_operation_that_expired_or_was_evicted_is_free() {
 #[tokio::test(start_paused = true)]
 async fn a_key_never_finds_an_operation_that_it_did_not_make() {
     let store = MemoryStore::new().ttl(SECOND);
-    ended(&store, numbered(1).key(key("old"))).await;
+    ended(&store, numbered(1).with_key(key("old"))).await;
     advance(SECOND).await;
     let other = Some(Owner::new("another"));
-    create(&store, numbered(1).owner(other).key(key("new"))).await;
+    create(&store, numbered(1).with_owner(other).with_key(key("new"))).await;
     let reserved = store
         .reserve(&key("old"), FencingToken::random(), SECOND)
         .await
@@ -429,12 +426,9 @@ async fn a_key_never_finds_an_operation_that_it_did_not_make() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_lasts_to_its_last_nanosecond() {
     let store = MemoryStore::new();
-    let lease = |term| LeaseConfig {
-        node: NodeId::new(),
-        term,
-    };
+    let lease = |term| LeaseConfig::new(NodeId::new(), term);
     advance(Duration::from_nanos(999_999)).await;
-    let record = create(&store, numbered(1).lease(lease(SECOND))).await;
+    let record = create(&store, numbered(1).with_lease(lease(SECOND))).await;
     advance(SECOND - Duration::from_nanos(1)).await;
     assert!(store.reclaim(&lease(SECOND), 9).await.unwrap().is_empty());
     let held = LeaseHandle {
@@ -462,10 +456,7 @@ async fn what_nobody_holds_is_not_taken_over() {
     let store = MemoryStore::new();
     create(&store, numbered(1)).await;
     advance(1000 * HOUR).await;
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: SECOND,
-    };
+    let lease = LeaseConfig::new(NodeId::new(), SECOND);
     assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
 }
 
@@ -561,11 +552,8 @@ async fn no_span_of_time_is_too_long() {
     let store = MemoryStore::new()
         .ttl(Duration::MAX)
         .min_retention(Duration::MAX);
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: Duration::MAX,
-    };
-    let record = create(&store, numbered(1).lease(lease.clone())).await;
+    let lease = LeaseConfig::new(NodeId::new(), Duration::MAX);
+    let record = create(&store, numbered(1).with_lease(lease.clone())).await;
     advance(HOUR).await;
     assert!(store.reclaim(&lease, 9).await.unwrap().is_empty());
     let waiting = {
@@ -783,16 +771,13 @@ async fn perform(store: &MemoryStore, act: Act) {
             leased,
         } => {
             let mut new = NewOperation::new(act_on(id));
-            new = new.owner(owner.then(|| Owner::new("the owner of some operations")));
+            new = new.with_owner(owner.then(|| Owner::new("the owner of some operations")));
             if let Some(name) = name {
-                new = new.key(key(&format!("key {name}")));
+                new = new.with_key(key(&format!("key {name}")));
             }
             if leased {
                 let node = NodeId::named("the first");
-                new = new.lease(LeaseConfig {
-                    node,
-                    term: 20 * MILLISECOND,
-                });
+                new = new.with_lease(LeaseConfig::new(node, 20 * MILLISECOND));
             }
             match store.create(new).await {
                 Ok(_) | Err(StoreError::Full | StoreError::FullForOwner) => {}
@@ -858,10 +843,7 @@ async fn perform(store: &MemoryStore, act: Act) {
         }
         Act::TakeOver => {
             let node = NodeId::named("the second");
-            let lease = LeaseConfig {
-                node,
-                term: 20 * MILLISECOND,
-            };
+            let lease = LeaseConfig::new(node, 20 * MILLISECOND);
             store.reclaim(&lease, 2).await.unwrap();
         }
         Act::Reserve { key: name } => {
@@ -885,7 +867,7 @@ async fn perform(store: &MemoryStore, act: Act) {
 async fn weight(record: &Record<RecordedResponse>) -> usize {
     let alone = MemoryStore::new();
     let operation = record.operation();
-    let new = NewOperation::new(operation.id().clone()).owner(record.owner().cloned());
+    let new = NewOperation::new(operation.id().clone()).with_owner(record.owner().cloned());
     let (id, created) = (operation.id(), create(&alone, new).await);
     let token = created.token();
     let history = record.history();
@@ -992,15 +974,12 @@ async fn the_accounts_are_right_after_a_crowd() {
                     // Neighbours meet on the same operations.
                     let number = (step * 7 + task / 2) % 60;
                     let id = numbered(number).id;
-                    let lease = LeaseConfig {
-                        node: NodeId::named("node"),
-                        term: MILLISECOND,
-                    };
+                    let lease = LeaseConfig::new(NodeId::named("node"), MILLISECOND);
                     match (step + task) % 9 {
                         0..=2 => {
-                            let mut new = numbered(number).lease(lease);
+                            let mut new = numbered(number).with_lease(lease);
                             if number.is_multiple_of(2) {
-                                new = new.key(key(&format!("key {}", number / 4)));
+                                new = new.with_key(key(&format!("key {}", number / 4)));
                             }
                             match store.create(new).await {
                                 Ok(_) | Err(StoreError::Full | StoreError::FullForOwner) => {}
@@ -1149,7 +1128,7 @@ async fn a_list_is_in_the_order_of_creation_within_one_millisecond_too() {
                 .map(|record| record.operation().id().clone()),
         );
         match page.next {
-            Some(cursor) => query = query.after(cursor),
+            Some(cursor) => query = query.with_after(cursor),
             None => break,
         }
     }
@@ -1160,7 +1139,7 @@ async fn a_list_is_in_the_order_of_creation_within_one_millisecond_too() {
 async fn fill(store: &MemoryStore, owner: &str, count: usize, bytes: usize) -> Vec<Seen> {
     let mut all = Vec::new();
     for _ in 0..count {
-        let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+        let new = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(owner)));
         let record = create(store, new).await;
         all.push(finish(store, &record, result(bytes)).await);
     }
@@ -1199,12 +1178,12 @@ async fn who_has_the_most_takes_nothing_of_others() {
     let bobs = fill(&store, "bob", 3, 10_000).await;
     advance(61 * SECOND).await;
     fill(&store, "ada", 9, 100_000).await;
-    let ada = || NewOperation::new(OperationId::new()).owner(Some(Owner::new("ada")));
+    let ada = || NewOperation::new(OperationId::new()).with_owner(Some(Owner::new("ada")));
     while !is_full(&store, ada()).await {}
     for record in &bobs {
         assert!(is_there(&store, record).await);
     }
-    let carol = NewOperation::new(OperationId::new()).owner(Some(Owner::new("carol")));
+    let carol = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new("carol")));
     assert!(!is_full(&store, carol).await);
     advance(61 * SECOND).await;
     assert!(!is_full(&store, ada()).await);
@@ -1215,8 +1194,8 @@ async fn forget_keyed(store: &MemoryStore, owner: &str, count: usize) {
     for number in 0..count {
         let owner = Some(Owner::new(owner));
         let new = NewOperation::new(OperationId::new())
-            .owner(owner.clone())
-            .key(IdempotencyKey::new(owner, format!("key {number}"), [1; 32]));
+            .with_owner(owner.clone())
+            .with_key(IdempotencyKey::new(owner, format!("key {number}"), [1; 32]));
         let record = ended(store, new).await;
         let forgotten = store.delete(record.operation().id(), record.version().unwrap());
         assert!(matches!(forgotten.await.unwrap(), Written::Done(_)));
@@ -1289,20 +1268,18 @@ async fn shortest<T>(mut act: impl AsyncFnMut() -> T) -> Duration {
 #[tokio::test]
 async fn a_list_and_a_take_over_look_at_no_more_than_they_answer() {
     let store = MemoryStore::new().max_bytes(usize::MAX);
-    let lease = |node: &str, seconds| LeaseConfig {
-        node: NodeId::named(node),
-        term: seconds * SECOND,
-    };
-    let owned = |owner: &str| NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+    let lease = |node: &str, seconds| LeaseConfig::new(NodeId::named(node), seconds * SECOND);
+    let owned =
+        |owner: &str| NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(owner)));
     for n in 0..100_000 {
         let new = match n % 2 {
             0 => owned("ada"),
             _ => NewOperation::new(OperationId::new()),
         };
-        create(&store, new.lease(lease("a", 3600))).await;
+        create(&store, new.with_lease(lease("a", 3600))).await;
     }
     for _ in 0..30 {
-        create(&store, owned("bob").lease(lease("a", 0))).await;
+        create(&store, owned("bob").with_lease(lease("a", 0))).await;
     }
     let everything = shortest(async || store.list(&ListQuery::new(None, 20)).await).await;
     for owner in ["ada", "bob"] {
@@ -1328,10 +1305,10 @@ async fn a_list_of_many_lets_others_run_in_between() {
     for owner in [None, Some(Owner::new("ada"))] {
         let store = MemoryStore::new();
         for n in 0..10_000 {
-            create(&store, numbered(n).owner(owner.clone())).await;
+            create(&store, numbered(n).with_owner(owner.clone())).await;
         }
         // None of them, so that all are looked at.
-        let query = ListQuery::new(owner.clone(), 20).state(State::Failed);
+        let query = ListQuery::new(owner.clone(), 20).with_state(State::Failed);
         let mut list = std::pin::pin!(store.list(&query));
         let mut turns = 1;
         let page = std::future::poll_fn(|context| match list.as_mut().poll(context) {
@@ -1349,11 +1326,8 @@ async fn a_list_of_many_lets_others_run_in_between() {
 #[tokio::test]
 async fn who_handed_an_operation_on_hears_that_it_was_claimed() {
     let store = MemoryStore::new();
-    let lease = |node: &str| LeaseConfig {
-        node: NodeId::named(node),
-        term: MINUTE,
-    };
-    let record = create(&store, numbered(1).lease(lease("front"))).await;
+    let lease = |node: &str| LeaseConfig::new(NodeId::named(node), MINUTE);
+    let record = create(&store, numbered(1).with_lease(lease("front"))).await;
     let front = NodeId::named("front");
     let held = LeaseHandle {
         id: record.operation().id().clone(),
@@ -1369,16 +1343,13 @@ async fn who_handed_an_operation_on_hears_that_it_was_claimed() {
 
 #[tokio::test]
 async fn a_look_for_what_is_over_takes_as_long_however_much_is_held() {
-    let lease = |seconds| LeaseConfig {
-        node: NodeId::named("a"),
-        term: seconds * SECOND,
-    };
+    let lease = |seconds| LeaseConfig::new(NodeId::named("a"), seconds * SECOND);
     let mut took = Vec::new();
     for operations in [1_000, 200_000] {
         let store = MemoryStore::new().max_bytes(usize::MAX);
         for _ in 0..operations {
             let new = NewOperation::new(OperationId::new());
-            create(&store, new.lease(lease(3600))).await;
+            create(&store, new.with_lease(lease(3600))).await;
         }
         let look = shortest(async || store.reclaim(&lease(3600), 64).await).await;
         took.push(look);

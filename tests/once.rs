@@ -656,7 +656,7 @@ async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
             assert_eq!(first.status, 202);
             assert_eq!(send(&layer, &inner, bob()).await, first);
             // The lease is renewed now and then.
-            let asked = |call: &&Call| !matches!(call, Call::Renew | Call::Recalled);
+            let asked = |call: &&Call| !matches!(call, Call::Renew | Call::Revoked);
             let calls: Vec<Call> = calls
                 .lock()
                 .unwrap()
@@ -1540,7 +1540,7 @@ async fn an_answer_that_is_hard_to_keep_is_still_the_only_one() {
     for mode in EARLY {
         for when in [When::Before, When::After] {
             let memory = MemoryStore::new();
-            let store = failing(&memory, Call::Settle, when, 3);
+            let store = failing(&memory, Call::Complete, when, 3);
             let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
             let first = send(&layer, &inner, post(mode, &[KEY])).await;
             let again = send(&layer, &inner, post(mode, &[KEY])).await;
@@ -1553,7 +1553,7 @@ async fn an_answer_that_is_hard_to_keep_is_still_the_only_one() {
 async fn an_answer_that_cannot_be_kept_does_not_run_the_call_again() {
     for mode in EARLY {
         let memory = MemoryStore::new();
-        let store = failing(&memory, Call::Settle, When::Before, usize::MAX);
+        let store = failing(&memory, Call::Complete, When::Before, usize::MAX);
         let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
         assert_eq!(send(&layer, &inner, post(mode, &[KEY])).await.status, 200);
         let again = send(&layer, &inner, post(mode, &[KEY])).await;
@@ -1575,7 +1575,7 @@ async fn a_reservation_whose_answer_was_lost_is_this_request_s_own() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_silent_about_a_key_is_a_503_or_a_late_answer() {
-    for silent in [Call::Reserve, Call::Settle] {
+    for silent in [Call::Reserve, Call::Complete] {
         let memory = MemoryStore::new();
         let store = Hooked::new(memory, move |call, _| async move {
             if call == silent {
@@ -1600,7 +1600,7 @@ async fn a_store_that_is_silent_about_a_key_is_a_503_or_a_late_answer() {
 async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
     let memory = MemoryStore::new();
     let store = Hooked::new(memory, async |call, when| {
-        if (call, when) == (Call::Settle, When::Before) {
+        if (call, when) == (Call::Complete, When::Before) {
             sleep(Duration::from_secs(3)).await;
         }
         Ok(())

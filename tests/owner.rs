@@ -102,7 +102,7 @@ fn recorded(memory: &MemoryStore) -> (Hooked, Arc<Mutex<Vec<Call>>>) {
 
 async fn create(store: &MemoryStore, owner: Option<&str>) -> OperationId {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).owner(owner.map(Owner::new));
+    let new = NewOperation::new(id.clone()).with_owner(owner.map(Owner::new));
     assert!(matches!(store.create(new).await, Ok(Created::New(_))));
     id
 }
@@ -453,7 +453,7 @@ async fn an_event_stream_ends_when_another_owner_has_its_id() {
     let store = MemoryStore::new();
     let id: OperationId = "invoice-2026-11".parse().unwrap();
     let create = async |owner: &str| {
-        let new = NewOperation::new(id.clone()).owner(Some(Owner::new(owner)));
+        let new = NewOperation::new(id.clone()).with_owner(Some(Owner::new(owner)));
         match store.create(new).await.unwrap() {
             Created::New(record) => record,
             other => panic!("{other:?}"),

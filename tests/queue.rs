@@ -29,10 +29,7 @@ use tower_operations::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn front() -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::named("front"),
-        term: MINUTE,
-    }
+    LeaseConfig::new(NodeId::named("front"), MINUTE)
 }
 
 /// An operation of a front's, and its message.
@@ -40,8 +37,8 @@ async fn accepted(
     store: &impl Repository<Output = tower_operations::RecordedResponse>,
 ) -> (OperationId, Bytes) {
     let new = NewOperation::new(OperationId::new())
-        .owner(Some(Owner::new("ada")))
-        .lease(front());
+        .with_owner(Some(Owner::new("ada")))
+        .with_lease(front());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
@@ -151,10 +148,8 @@ async fn a_cancel_reaches_the_worker() {
 async fn what_the_queue_has_lost_is_recovered() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
     let (id, bytes) = accepted(&store).await;
-    let operations = Operations::new(store.clone()).lease(LeaseConfig {
-        node: NodeId::named("recovering"),
-        term: MINUTE,
-    });
+    let operations =
+        Operations::new(store.clone()).lease(LeaseConfig::new(NodeId::named("recovering"), MINUTE));
     let recovery = tokio::spawn(operations.recovery().run());
     let failed = loop {
         let record = store.get(&id).await.unwrap().unwrap();
@@ -430,12 +425,13 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
     handed.post("").await;
     let queued = handed.delivered();
     assert_eq!(queued.owner(), Some(&Owner::new("ada")));
-    let (first, drain) = RunService::with_drain(
+    let first = RunService::new(
         handed.store.clone(),
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
+    let drain = first.drain_handle();
     let running = tokio::spawn(first.clone().oneshot(queued.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(1)).await;
@@ -470,12 +466,13 @@ async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() 
     tokio::time::sleep(2 * MINUTE).await;
     handed.post("").await;
     let queued = handed.delivered();
-    let (worker, drain) = RunService::with_drain(
+    let worker = RunService::new(
         handed.store.clone(),
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
+    let drain = worker.drain_handle();
     tokio::spawn(worker.oneshot(queued));
     tokio::time::sleep(Duration::from_secs(1)).await;
     drain.drain(Duration::from_secs(1)).await;
@@ -567,10 +564,7 @@ async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
 #[tokio::test]
 async fn what_no_worker_takes_up_again_times_out() {
     let tenth = Duration::from_millis(100);
-    let term = |name| LeaseConfig {
-        node: NodeId::named(name),
-        term: tenth,
-    };
+    let term = |name| LeaseConfig::new(NodeId::named(name), tenth);
     let mut handed = Handed::with(0, tenth, |operations| {
         operations
             .lease(term("front"))
@@ -580,7 +574,7 @@ async fn what_no_worker_takes_up_again_times_out() {
     let recovery = tokio::spawn(handed.operations.dispatching_recovery(9).run());
     handed.post("").await;
     let runs = Runs::default();
-    let worker = worker!(handed.store.clone(), runs, 3600).with_lease(term("worker"));
+    let worker = worker!(handed.store.clone(), runs, 3600).lease(term("worker"));
     let dies = tokio::time::timeout(tenth / 2, worker.oneshot(handed.delivered()));
     assert!(dies.await.is_err());
     let begun = Instant::now();
@@ -610,21 +604,19 @@ async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
         }
         Ok(())
     });
-    let (worker, drain) = RunService::with_drain(
+    let worker = RunService::new(
         store,
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
+    let drain = worker.drain_handle();
     let running = tokio::spawn(worker.oneshot(message(&bytes)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(9)).await;
     assert_eq!(report.released, [id]);
     assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
-    let recovering = LeaseConfig {
-        node: NodeId::named("recovering"),
-        term: MINUTE,
-    };
+    let recovering = LeaseConfig::new(NodeId::named("recovering"), MINUTE);
     let left = memory.reclaim(&recovering, 9).await.unwrap();
     assert_eq!(left.len(), 1, "it waits for its lease to be over");
 }
@@ -787,12 +779,13 @@ async fn what_is_claimed_as_the_time_of_a_drain_is_over_is_given_up_at_once() {
         }
         Ok(())
     });
-    let (worker, drain) = RunService::with_drain(
+    let worker = RunService::new(
         store,
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
+    let drain = worker.drain_handle();
     let running = tokio::spawn(worker.oneshot(message(&bytes)));
     tokio::task::yield_now().await;
     // It is claimed half a second after that.

@@ -26,7 +26,7 @@ use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_operations::{
     AsyncAcceptLayer, BufferedBody, Drain, FailureKind, MemoryStore, OperationHandle, OperationId,
     Operations, Progress, Recovery, RequestBody, State,
-    store::{LeaseConfig, NodeId, Owner, Repository, Store, StoreError, Written},
+    store::{LeaseConfig, NewOperation, NodeId, Owner, Repository, Store, StoreError, Written},
 };
 
 const TERM: Duration = Duration::from_secs(30);
@@ -110,10 +110,9 @@ impl Node {
         handler: Handler,
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
-        let operations = Operations::new(store).owner(by_header).lease(LeaseConfig {
-            node: NodeId::named(name),
-            term: TERM,
-        });
+        let operations = Operations::new(store)
+            .owner(by_header)
+            .lease(LeaseConfig::new(NodeId::named(name), TERM));
         let (layer, drain) = (set(operations.layer()), operations.drain_handle());
         let runs = Arc::clone(runs);
         let inner = service_fn(move |request: Request<RequestBody<BufferedBody>>| {
@@ -250,10 +249,39 @@ async fn what_a_dead_node_was_running_is_interrupted_by_another() {
         (State::Failed, urn(FailureKind::Interrupted))
     );
     // Renewed ten seconds before at the most, and looked for every ten.
-    assert!(took > TERM - TERM / 3 && took < TERM + TERM / 2, "{took:?}");
+    assert!(
+        took > TERM - TERM / 3 && took < TERM + TERM / 3 + Duration::from_secs(1),
+        "{took:?}"
+    );
     let record = memory.get(&id).await.unwrap().unwrap();
     assert_eq!(record.node(), Some(&NodeId::named("second")));
     assert_eq!(runs.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_leases_are_looked_for_at_the_interval() {
+    for interval in [TERM / 3, TERM / 10, 2 * TERM] {
+        let memory = MemoryStore::new();
+        let lease = LeaseConfig::default().with_term(TERM);
+        let recovery = Operations::new(memory.clone()).lease(lease).recovery();
+        tokio::spawn(recovery.interval(interval).run());
+        sleep(3 * TERM).await;
+        let mut late = Vec::new();
+        for step in 0..100 {
+            let lease = LeaseConfig::new(NodeId::named("dead"), TERM);
+            let id = OperationId::new();
+            let new = NewOperation::new(id.clone()).with_lease(lease);
+            memory.create(new).await.unwrap();
+            let (_, _, took) = ended(&memory, &id).await;
+            late.push(took.saturating_sub(TERM));
+            sleep(step * Duration::from_millis(100)).await;
+        }
+        let (least, most) = (*late.iter().min().unwrap(), *late.iter().max().unwrap());
+        // `ended` looks ten times a second.
+        let slack = Duration::from_millis(150);
+        assert!(most <= interval + slack, "{most:?} late at {interval:?}");
+        assert!(least < interval / 2, "{least:?} late at {interval:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -774,7 +802,7 @@ async fn what_was_taken_over_is_in_somebodys_hands_whatever_cuts_the_look() {
         let store = Hooked::new(memory.clone(), move |call, when| {
             let (memory, id) = (inside.clone(), this.clone());
             async move {
-                if (call, when) == (Call::TakeOver, When::After) && is_taken(&memory, &id).await {
+                if (call, when) == (Call::Reclaim, When::After) && is_taken(&memory, &id).await {
                     sleep(TERM / 2).await;
                 }
                 Ok(())
@@ -940,7 +968,7 @@ async fn what_is_released_while_another_node_looks_is_not_left_until_its_next_lo
         let looks = Arc::clone(&looks);
         async move {
             // It has found nothing, and says so later.
-            if (call, when) == (Call::TakeOver, When::After) {
+            if (call, when) == (Call::Reclaim, When::After) {
                 looks.notify_waiters();
                 sleep(Duration::from_secs(1)).await;
             }

@@ -381,8 +381,9 @@ async fn an_outcome_that_the_store_refuses_does_not_keep_the_operation_alive() {
 async fn a_worker_of_its_own_hears_of_a_cancel_at_once() {
     let store = MemoryStore::new();
     let inner = service_fn(|_: Request<BufferedBody>| hang_forever());
-    let (service, drain) = RunService::with_drain(store.clone(), inner);
-    let new = NewOperation::new(OperationId::new()).lease(service.lease());
+    let service = RunService::new(store.clone(), inner);
+    let drain = service.drain_handle();
+    let new = NewOperation::new(OperationId::new()).with_lease(service.lease_config());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
@@ -439,7 +440,7 @@ async fn a_store_that_is_silent_once_or_panics_once_is_asked_again() {
                 if first
                     && matches!(
                         call,
-                        Call::Start | Call::Finish | Call::Renew | Call::Recalled
+                        Call::Start | Call::Finish | Call::Renew | Call::Revoked
                     )
                     // Who waits for a silent one to create has no patience to ask again.
                     || first && call == Call::Create && (panics || is_hasty)
@@ -579,7 +580,7 @@ async fn leases_are_renewed_whatever_recalls_say() {
     for fails in [true, false] {
         let store = Hooked::new(MemoryStore::new(), move |call, _| {
             std::future::ready(match call {
-                Call::Recalled if fails => Err(StoreError::unavailable("down")),
+                Call::Revoked if fails => Err(StoreError::unavailable("down")),
                 _ => Ok(()),
             })
         });
@@ -606,10 +607,7 @@ async fn leases_are_renewed_whatever_recalls_say() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let term = LeaseConfig {
-            node: NodeId::named("another"),
-            term: Duration::from_secs(30),
-        };
+        let term = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(30));
         let watch = async {
             for _ in 0..25 {
                 tokio::time::sleep(Duration::from_secs(10)).await;
@@ -626,11 +624,8 @@ async fn leases_are_renewed_whatever_recalls_say() {
 
 /// Recalls an operation that the node has no more.
 async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
-    let term = LeaseConfig {
-        node: node.clone(),
-        term: Duration::from_secs(30),
-    };
-    let new = NewOperation::new(OperationId::new()).lease(term);
+    let term = LeaseConfig::new(node.clone(), Duration::from_secs(30));
+    let new = NewOperation::new(OperationId::new()).with_lease(term);
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
@@ -644,10 +639,11 @@ async fn noisy_recall(store: &MemoryStore, node: &NodeId) {
 #[tokio::test(start_paused = true)]
 async fn a_worker_refuses_what_it_runs_already_and_gives_back_what_comes_too_late() {
     let store = MemoryStore::new();
-    let (service, drain) = RunService::with_drain(
+    let service = RunService::new(
         store.clone(),
         service_fn(|_: Request<BufferedBody>| hang_forever()),
     );
+    let drain = service.drain_handle();
     let Created::New(record) = store
         .create(NewOperation::new(OperationId::new()))
         .await
@@ -770,10 +766,7 @@ async fn a_run_whose_lease_is_somebody_else_s_is_stopped_and_writes_nothing() {
         token: record.token(),
     };
     setup.store.release(&[held]).await.unwrap();
-    let term = LeaseConfig {
-        node: NodeId::named("another"),
-        term: Duration::from_secs(3600),
-    };
+    let term = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(3600));
     let taken = setup.store.reclaim(&term, 10).await.unwrap();
     assert_eq!(taken.len(), 1);
     assert!(taken[0].record.token() > record.token());
@@ -791,10 +784,7 @@ async fn leases_are_renewed_for_as_long_as_the_run_goes_on() {
             done(request).await
         })
         .await;
-    let term = LeaseConfig {
-        node: NodeId::named("another"),
-        term: Duration::from_secs(30),
-    };
+    let term = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(30));
     for _ in 0..50 {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(setup.store.reclaim(&term, 10).await.unwrap().is_empty());

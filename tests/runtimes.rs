@@ -35,10 +35,7 @@ fn runtime() -> Runtime {
 }
 
 fn term(node: &'static str) -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::named(node),
-        term: TERM,
-    }
+    LeaseConfig::new(NodeId::named(node), TERM)
 }
 
 /// Accepts a request whose handler hangs, after it has reported once if it is told to.
@@ -333,7 +330,7 @@ fn what_was_taken_over_is_renewed_while_it_is_being_ended_with_and_without_a_hea
         // The heartbeat begins here, if there is one.
         let gone = is_lost.then(|| first.block_on(accept(&layer, false)));
         let left = elsewhere(async move {
-            let new = NewOperation::new(OperationId::new()).lease(term("dead"));
+            let new = NewOperation::new(OperationId::new()).with_lease(term("dead"));
             let held = LeaseHandle {
                 id: new.id.clone(),
                 token: new.token,

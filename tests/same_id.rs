@@ -226,10 +226,7 @@ async fn a_message_of_a_new_operation_is_claimed_and_run_while_the_one_before_is
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_to_a_node_is_run_again_while_its_first_run_is_in_its_grace() {
     let store = MemoryStore::new();
-    let term = |name: &'static str| LeaseConfig {
-        node: NodeId::named(name),
-        term: Duration::from_secs(30),
-    };
+    let term = |name: &'static str| LeaseConfig::new(NodeId::named(name), Duration::from_secs(30));
     let operations = Operations::new(store.clone())
         .lease(term("here"))
         .cancel_grace(GRACE);
@@ -279,7 +276,7 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
     let mut service = RunService::new(store.clone(), app).cancel_grace(GRACE);
     let mut runs = Vec::new();
     let mut run = async || {
-        let new = NewOperation::new(id()).lease(service.lease());
+        let new = NewOperation::new(id()).with_lease(service.lease_config());
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("the id is free");
         };
@@ -294,10 +291,7 @@ async fn the_newer_one_of_an_id_is_renewed_and_canceled_by_itself() {
     run().await;
     next(&mut begun).await;
 
-    let another = LeaseConfig {
-        node: NodeId::named("another"),
-        term: Duration::from_secs(30),
-    };
+    let another = LeaseConfig::new(NodeId::named("another"), Duration::from_secs(30));
     for _ in 0..12 {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(store.reclaim(&another, 1).await.unwrap().is_empty());

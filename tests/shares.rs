@@ -301,7 +301,7 @@ async fn a_full_store_is_named_in_every_mode() {
 
 /// An operation of this owner's, which is pending.
 async fn pending(store: &MemoryStore, owner: &str) -> OperationId {
-    let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(owner)));
+    let new = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(owner)));
     let id = new.id.clone();
     store.create(new).await.unwrap();
     id

@@ -218,10 +218,7 @@ async fn what_a_dead_node_has_spawned_is_ended_by_the_recovery_of_another() {
             Ok(())
         }
     });
-    let lease = |name: &'static str| LeaseConfig {
-        node: NodeId::named(name),
-        term: 30 * SECOND,
-    };
+    let lease = |name: &'static str| LeaseConfig::new(NodeId::named(name), 30 * SECOND);
     let dies = Operations::new(store).lease(lease("first"));
     let id = dies
         .spawn("a", |_| pending::<Result<(), Problem>>())

@@ -1274,7 +1274,7 @@ async fn somebody_else_s_operation_is_the_404_of_an_unknown_one() {
     let polls = Polls::new().await;
     for id in ["theirs-1", "theirs-2"] {
         let id: OperationId = id.parse().unwrap();
-        let owned = NewOperation::new(id.clone()).owner(Some(owner()));
+        let owned = NewOperation::new(id.clone()).with_owner(Some(owner()));
         polls.store.create(owned).await.unwrap();
     }
     let id: OperationId = "theirs-2".parse().unwrap();

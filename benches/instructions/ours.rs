@@ -94,7 +94,7 @@ pub(crate) fn spawning() -> Prepared {
 /// An operation that runs.
 pub(crate) async fn running(store: &MemoryStore) -> (OperationId, FencingToken) {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+    let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };

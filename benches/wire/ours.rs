@@ -88,7 +88,7 @@ async fn store(workload: Workload) -> MemoryStore {
 }
 
 async fn finished(store: &MemoryStore, id: OperationId) {
-    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+    let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
     };

@@ -263,9 +263,9 @@ impl Operation {
     async fn put(&self, store: &MemoryStore) {
         let id: OperationId = self.id.parse().unwrap();
         let new = NewOperation::new(id.clone())
-            .owner(self.owner.map(Owner::new))
-            .method(Method::POST)
-            .name(Some("render \"it\"\n".into()));
+            .with_owner(self.owner.map(Owner::new))
+            .with_method(Method::POST)
+            .with_name(Some("render \"it\"\n".into()));
         let Created::New(record) = store.create(new).await.unwrap() else {
             panic!("it is new");
         };

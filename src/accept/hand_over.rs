@@ -184,7 +184,7 @@ where
                     }
                     return self.refused(&refusal);
                 }
-                wanted.new = wanted.new.reservation(key.token);
+                wanted.new = wanted.new.with_reservation(key.token);
                 return match self.way {
                     Decision::Pass | Decision::Now => self.hand_over(wanted, Some(key)),
                     Decision::After(_) | Decision::Signaled => {
@@ -252,7 +252,7 @@ where
             self.policy.shared.owner.is_some(),
         )?;
         if let Some(key) = key {
-            wanted.new = wanted.new.key(key);
+            wanted.new = wanted.new.with_key(key);
         }
         Ok(wanted)
     }

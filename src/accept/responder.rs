@@ -38,10 +38,10 @@ pub(super) struct CreatedOperation(Operation<RecordedResponse>);
 impl CreatedOperation {
     pub(super) fn of(record: &Record<RecordedResponse>) -> Self {
         let operation = record.operation();
-        let (stage, metadata) = (Status::Pending, operation.metadata().as_created());
+        let (status, metadata) = (Status::Pending, operation.metadata().as_created());
         Self(Operation::from_parts(
             operation.id().clone(),
-            Snapshot { stage, metadata },
+            Snapshot { status, metadata },
         ))
     }
 }

@@ -57,7 +57,7 @@ impl<'a> Accepted<'a> {
 
     /// Sets the URL or path of the operation. White space around it is trimmed; if it is
     /// empty, no `Location` is sent.
-    pub fn location(self, url: impl Into<String>) -> Self {
+    pub fn with_location(self, url: impl Into<String>) -> Self {
         Self {
             urls: Cow::Owned(Urls::new(url)),
             ..self
@@ -66,7 +66,7 @@ impl<'a> Accepted<'a> {
 
     /// Sets the delay before the first poll, which is sent in whole seconds, rounded up. If
     /// it is zero, no `Retry-After` is sent.
-    pub fn retry_after(self, after: Duration) -> Self {
+    pub fn with_retry_after(self, after: Duration) -> Self {
         let retry_after = (!after.is_zero()).then(|| whole_seconds(after));
         Self {
             retry_after,
@@ -178,14 +178,14 @@ mod tests {
     fn what_is_empty_is_left_out() {
         let id: OperationId = "q3".parse().unwrap();
         let response = Accepted::new(&id)
-            .location("  ")
-            .retry_after(Duration::ZERO)
+            .with_location("  ")
+            .with_retry_after(Duration::ZERO)
             .into_response();
         assert_eq!(response.body().data(), r#"{"id":"q3","state":"pending"}"#);
         for name in ["location", "retry-after", "link"] {
             assert!(!response.headers().contains_key(name), "{name}");
         }
-        let response = Accepted::new(&id).location(" /a/q3\t").into_response();
+        let response = Accepted::new(&id).with_location(" /a/q3\t").into_response();
         assert_eq!(response.headers()["location"], "/a/q3");
         assert_eq!(response.headers()["link"], "</a/q3/result>; rel=\"result\"");
     }
@@ -194,7 +194,7 @@ mod tests {
     fn a_location_that_is_no_header_value_is_left_out() {
         let id: OperationId = "q3".parse().unwrap();
         let response = Accepted::new(&id)
-            .location("/a\r\nset-cookie: x")
+            .with_location("/a\r\nset-cookie: x")
             .into_response();
         assert!(!response.headers().contains_key("location"));
         assert!(!response.headers().contains_key("link"));

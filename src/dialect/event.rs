@@ -1,5 +1,6 @@
 /// One event of an event stream (HTML, section 9.2, *Server-sent events*).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Event {
     /// The type of the event; the default of clients is `message`.
     pub name: Option<&'static str>,
@@ -8,6 +9,24 @@ pub struct Event {
 }
 
 impl Event {
+    /// Returns an event with this data and no type.
+    #[must_use]
+    pub fn new(data: impl Into<Vec<u8>>) -> Self {
+        Self {
+            name: None,
+            data: data.into(),
+        }
+    }
+
+    /// Sets the type.
+    #[must_use]
+    pub fn with_name(self, name: &'static str) -> Self {
+        Self {
+            name: Some(name),
+            ..self
+        }
+    }
+
     /// Encodes the event for the wire. A client sends `id` in `Last-Event-ID` when it
     /// reconnects.
     pub(crate) fn encode(&self, id: &str) -> Vec<u8> {

@@ -80,6 +80,7 @@ impl PollRequest {
 
 /// The parameters of a list request.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ListParams {
     /// The states to include.
     pub states: StateSet,
@@ -99,6 +100,33 @@ impl Default for ListParams {
             limit: None,
             cursor: None,
             cursor_parameter: "cursor",
+        }
+    }
+}
+
+impl ListParams {
+    /// Sets the states to include.
+    #[must_use]
+    pub fn with_states(self, states: StateSet) -> Self {
+        Self { states, ..self }
+    }
+
+    /// Sets the maximum number of operations on the page.
+    #[must_use]
+    pub fn with_limit(self, limit: impl Into<Option<usize>>) -> Self {
+        Self {
+            limit: limit.into(),
+            ..self
+        }
+    }
+
+    /// Sets the cursor of the previous page, and the name of the parameter it came in.
+    #[must_use]
+    pub fn with_cursor(self, parameter: &'static str, cursor: Option<String>) -> Self {
+        Self {
+            cursor,
+            cursor_parameter: parameter,
+            ..self
         }
     }
 }

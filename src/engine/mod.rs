@@ -1,18 +1,31 @@
-//! A kit for stores: [`Engine`] asks for compare-and-set on bytes, [`EngineStore`] makes a
-//! store with every capability and every law of it.
+//! A kit for stores: [`EngineStore`] makes a store of an [`Engine`], which only has to
+//! store bytes and replace them conditionally (compare-and-set).
 //!
-//! An engine stores *cells*: the bytes of a record, with the few values that it must
-//! compare, order and search by. It knows nothing of states and steps, which belong to
-//! [`Record`](crate::store::Record). `EngineStore` combines the two, so the
+//! This engine is the storage of a store, and not a queue engine, which delivers
+//! [dispatched](crate::Operations::dispatching) requests to workers.
+//!
+//! An engine stores *cells*: the bytes of a record, with the few values that the engine must
+//! compare, order and search by. The states and steps of an operation belong to
+//! [`Record`](crate::store::Record). `EngineStore` combines cells and records, so the
 //! [laws](crate::store#laws) hold on every engine that keeps the promises of [`Engine`]. The
-//! stores in a file, in PostgreSQL and in Redis are made of it.
+//! stores in a file, in PostgreSQL and in Redis are each an `EngineStore` on an engine.
 //!
-//! The types that an engine only returns may get new variants and fields; it makes them by
-//! their constructors. The enums that an engine must handle are exhaustive: a new variant
-//! is a new major version.
+//! | the engine implements | its store implements |
+//! | --- | --- |
+//! | [`Engine`] | [`Repository`](crate::store::Repository), [`Watch`](crate::store::Watch), [`Lease`](crate::store::Lease), [`Purge`](crate::store::Purge) |
+//! | [`EngineKeys`] | [`IdempotencyKeys`](crate::store::IdempotencyKeys) |
+//! | [`EngineList`] | [`List`](crate::store::List) |
+//!
+//! # Compatibility
+//! Types that an engine returns, for example [`Cell`] and [`Replaced`], are
+//! `#[non_exhaustive]`: an engine creates them with their constructors or variants, and a
+//! minor version may add fields and variants. Enums that an engine receives and must match,
+//! for example [`LeaseChange`] and [`ReclaimFilter`], are exhaustive: a new variant is a new
+//! major version.
 //!
 //! # Example
-//! A store whose engine is a map under a lock. It is not durable, and shows every method:
+//! This store has an engine that is a map under a lock. The map is not durable. The example
+//! shows every required method:
 //!
 //! ```
 #![doc = include_str!("map_engine.rs")]
@@ -21,9 +34,9 @@
 //! let operations = tower_operations::Operations::new(store);
 //! ```
 //!
-//! An engine with [`EngineKeys`] and [`EngineList`] has idempotency keys and lists as well. A
-//! crate of its own wraps its `EngineStore` by [`engine_store!`](crate::engine_store), for
-//! constructors of its own. The package `tower-operations-conformance` checks the laws.
+//! A package that provides a store declares a type of its own around `EngineStore` with
+//! [`engine_store!`](crate::engine_store), and adds the constructors. The package
+//! `tower-operations-conformance` checks the laws.
 
 mod browsing;
 mod cell;

@@ -159,7 +159,7 @@ impl RecordHead<'_> {
     fn into_record<T: Stored>(self, result: Option<T>) -> Result<Record<T>, crate::BoxError> {
         let id = OperationId::from_stored(&self.id)?;
         let version = Version::from_number(self.version).ok_or("a record without a version")?;
-        let stage = match self.state {
+        let status = match self.state {
             State::Pending => Status::Pending,
             State::Running => Status::Running,
             State::Succeeded => Outcome::Succeeded(result).into(),
@@ -194,7 +194,7 @@ impl RecordHead<'_> {
         if let Some(name) = self.name {
             metadata = metadata.with_name(&*name);
         }
-        let operation = Operation::from_parts(id, Snapshot { stage, metadata });
+        let operation = Operation::from_parts(id, Snapshot { status, metadata });
         let node = self.node.map(|node| NodeId::named(&*node));
         let started_by = self.started_by.map(FencingToken::from_number);
         let history = self.history.into_iter().map(PastVersion::from).collect();

@@ -180,7 +180,7 @@ impl Engine for Odd {
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn create(store: &EngineStore<Odd>) -> OperationId {
-    let new = NewOperation::new(OperationId::new()).lease(LeaseConfig::default());
+    let new = NewOperation::new(OperationId::new()).with_lease(LeaseConfig::default());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };

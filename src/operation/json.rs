@@ -225,7 +225,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
         if flat.reason.is_some() && flat.state != State::Canceled {
             return Err(de::Error::custom("only a canceled operation has a reason"));
         }
-        let stage = match (flat.state, flat.result, flat.problem) {
+        let status = match (flat.state, flat.result, flat.problem) {
             (State::Pending, None, None) => Status::Pending,
             (State::Running, None, None) => Status::Running,
             (State::Succeeded, result, None) => Outcome::Succeeded(result).into(),
@@ -265,7 +265,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
         if let Some(progress) = flat.progress {
             metadata = metadata.with_progress(progress);
         }
-        Ok(Self::from_parts(flat.id, Snapshot { stage, metadata }))
+        Ok(Self::from_parts(flat.id, Snapshot { status, metadata }))
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::operation::BufferedBody;
 
-    fn stage() -> impl Strategy<Value = Status<String>> {
+    fn status() -> impl Strategy<Value = Status<String>> {
         prop_oneof![
             Just(Status::Pending),
             Just(Status::Running),
@@ -294,7 +294,7 @@ mod tests {
 
     prop_compose! {
         fn operation()(
-            stage in stage(),
+            status in status(),
             created in prop::option::of(1..4_000_000_000_000_u64),
             expires in prop::option::of(1..4_000_000_000_000_u64),
             message in prop::option::of("\\PC*"),
@@ -314,7 +314,7 @@ mod tests {
             if let Some(message) = message {
                 metadata = metadata.with_progress(Progress::from_count(1, 3).with_message(message));
             }
-            Operation::from_parts(OperationId::new(), Snapshot { stage, metadata })
+            Operation::from_parts(OperationId::new(), Snapshot { status, metadata })
         }
     }
 

@@ -39,26 +39,35 @@ pub struct Operation<T> {
 ///
 /// The default is pending, with empty metadata.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Snapshot<T> {
     /// The state, with the data that belongs to that state.
-    pub stage: Status<T>,
+    pub status: Status<T>,
     /// Times, progress, method and name.
     pub metadata: Metadata,
+}
+
+impl<T> Snapshot<T> {
+    /// Returns a snapshot of this status, with its metadata.
+    #[must_use]
+    pub fn new(status: Status<T>, metadata: Metadata) -> Self {
+        Self { status, metadata }
+    }
 }
 
 impl<T> Default for Snapshot<T> {
     fn default() -> Self {
         Self {
-            stage: Status::Pending,
+            status: Status::Pending,
             metadata: Metadata::default(),
         }
     }
 }
 
 impl<T> From<Status<T>> for Snapshot<T> {
-    fn from(stage: Status<T>) -> Self {
+    fn from(status: Status<T>) -> Self {
         Self {
-            stage,
+            status,
             metadata: Metadata::default(),
         }
     }
@@ -94,19 +103,19 @@ impl<T> Operation<T> {
     /// Returns the state.
     #[must_use]
     pub fn state(&self) -> State {
-        self.snapshot.stage.state()
+        self.snapshot.status.state()
     }
 
     /// Returns the state, with the data that belongs to that state.
     #[must_use]
     pub fn status(&self) -> &Status<T> {
-        &self.snapshot.stage
+        &self.snapshot.status
     }
 
     /// Returns the outcome, once the operation has ended.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome<T>> {
-        self.snapshot.stage.outcome()
+        self.snapshot.status.outcome()
     }
 
     /// Returns the result; only an operation that succeeded can have one.
@@ -171,7 +180,7 @@ impl<T> Operation<T> {
     ) -> Result<(), InvalidTransition> {
         let to = to.into();
         let state = self.state().transition(to.state())?;
-        self.snapshot.stage = to;
+        self.snapshot.status = to;
         self.snapshot.metadata.moved_to(state, at);
         Ok(())
     }

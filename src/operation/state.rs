@@ -109,6 +109,7 @@ impl FromStr for State {
 /// A state transition that is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an operation that is {from} cannot become {to}")]
+#[non_exhaustive]
 pub struct InvalidTransition {
     /// The current state of the operation.
     pub from: State,

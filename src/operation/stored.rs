@@ -154,7 +154,7 @@ mod tests {
             bytes[1] = 1;
             let kept = RecordedResponse::from_bytes(bytes.into()).unwrap();
             let snapshot = Snapshot {
-                stage: Outcome::Succeeded(Some(kept)).into(),
+                status: Outcome::Succeeded(Some(kept)).into(),
                 metadata: Metadata::default(),
             };
             let operation = Operation::from_parts("q3".parse().unwrap(), snapshot);

@@ -78,7 +78,7 @@ impl<R: Lease<Output = RecordedResponse>> Operations<R> {
             runtime: Arc::clone(&self.runtime),
             limits: self.limits,
             knows_owners: self.shared.owner.is_some(),
-            new: NewOperation::new(OperationId::new()).name(Some(name.into())),
+            new: NewOperation::new(OperationId::new()).with_name(Some(name.into())),
             work,
         }
     }
@@ -97,7 +97,7 @@ pub struct Spawn<R, W> {
 impl<R, W> Spawn<R, W> {
     /// Sets the owner of the operation; none by default.
     pub fn owner(mut self, owner: Option<Owner>) -> Self {
-        self.new = self.new.owner(owner);
+        self.new = self.new.with_owner(owner);
         self
     }
 

@@ -196,7 +196,7 @@ mod tests {
 
     fn queued_by(owner: Option<Owner>) -> QueuedRequest {
         let id = "invoice-7".parse().unwrap();
-        let mut new = crate::store::NewOperation::new(id).owner(owner);
+        let mut new = crate::store::NewOperation::new(id).with_owner(owner);
         new.token = FencingToken::from_number(7);
         let record = Record::create(&new, std::time::UNIX_EPOCH);
         let request = Request::post("http://example.com/reports?a=%20b")

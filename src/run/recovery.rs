@@ -248,7 +248,11 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
                     store.did_not_answer();
                 }
             }
-            let pause = self.interval.min(term / 4);
+            // An overdue look that was not allowed has a whole pause.
+            let until_due = last_look
+                .map(|last| self.interval.saturating_sub(last.elapsed()))
+                .filter(|rest| !rest.is_zero());
+            let pause = until_due.unwrap_or(self.interval).min(term / 4);
             if timeout(pause, released).await.is_ok() {
                 sleep(TOGETHER).await;
             }

@@ -15,7 +15,7 @@ use crate::store::{KeyCapability, LeaseConfig};
 #[derive(Debug)]
 pub(crate) struct Runtime<R> {
     pub(crate) store: R,
-    lease: OnceLock<LeaseConfig>,
+    lease: LeaseConfig,
     pub(crate) in_flight: Arc<InFlight>,
     /// Set once idempotency is turned on.
     pub(crate) keys: OnceLock<KeyCapability<R>>,
@@ -41,7 +41,7 @@ impl<R> Runtime<R> {
     pub(crate) fn new(store: R) -> Self {
         Self {
             store,
-            lease: OnceLock::new(),
+            lease: LeaseConfig::default(),
             in_flight: Arc::new(InFlight::new(MAX_IN_FLIGHT)),
             keys: OnceLock::new(),
             attempts: AtomicU32::new(0),
@@ -71,7 +71,7 @@ impl<R> Runtime<R> {
 
     /// Returns the lease of this node on its operations.
     pub(crate) fn lease(&self) -> &LeaseConfig {
-        self.lease.get_or_init(LeaseConfig::default)
+        &self.lease
     }
 
     /// Notes that a recovery reruns operations of this node that were started less than
@@ -90,11 +90,8 @@ impl<R> Runtime<R> {
         starts < self.attempts.load(SeqCst)
     }
 
-    /// Sets the lease, before it is first used.
-    pub(crate) fn set_lease(&self, lease: LeaseConfig) {
+    pub(crate) fn set_lease(&mut self, lease: LeaseConfig) {
         let term = lease.term.max(SHORTEST);
-        if self.lease.set(LeaseConfig { term, ..lease }).is_err() {
-            tracing::error!("the lease is in use, and stays what it is");
-        }
+        self.lease = lease.with_term(term);
     }
 }

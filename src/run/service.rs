@@ -81,28 +81,31 @@ impl<S, R> RunService<S, R> {
         }
     }
 
-    /// Creates the same service, with the handle that shuts it down.
+    /// Returns the handle that drains this service and its clones. Handles are clones of one
+    /// another.
     #[must_use]
-    pub fn with_drain(store: R, inner: S) -> (Self, Drain) {
-        let service = Self::new(store, inner);
-        let drain = Drain::new(Arc::clone(&service.node.in_flight));
-        (service, drain)
+    pub fn drain_handle(&self) -> Drain {
+        Drain::new(Arc::clone(&self.node.in_flight))
     }
 
     /// Returns the lease that this service renews while it runs. An operation that is created
     /// with this lease hears of its cancel at once, any other one within a third of the term.
     #[must_use]
-    pub fn lease(&self) -> LeaseConfig {
+    pub fn lease_config(&self) -> LeaseConfig {
         self.node.lease().clone()
     }
 
     /// Sets the lease of this service; a term of 30 seconds and a random node name by default.
     /// The name must differ from that of every other node, and of every earlier start of this
-    /// one. The term is at least a tenth of a second. Set it before the service is used: its
-    /// clones share it.
+    /// one. The term is at least a tenth of a second.
+    ///
+    /// # Panics
+    /// If the service was cloned before.
     #[must_use]
-    pub fn with_lease(self, lease: LeaseConfig) -> Self {
-        self.node.set_lease(lease);
+    pub fn lease(mut self, lease: LeaseConfig) -> Self {
+        Arc::get_mut(&mut self.node)
+            .expect("the lease is set before the service is cloned")
+            .set_lease(lease);
         self
     }
 

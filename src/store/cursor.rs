@@ -127,7 +127,7 @@ mod tests {
         (owner, states, 1_usize..100).prop_map(|(owner, states, limit)| {
             let states = State::ALL.into_iter().zip(states);
             let states = states.filter(|(_, is_in)| *is_in).map(|(state, _)| state);
-            ListQuery::new(owner, limit).states(states)
+            ListQuery::new(owner, limit).with_states(states)
         })
     }
 
@@ -175,7 +175,7 @@ mod tests {
     /// A later release either opens the cursors of this release or uses another version.
     #[test]
     fn a_cursor_is_made_as_it_always_was() {
-        let query = ListQuery::new(Some(Owner::new("ada")), 20).state(State::Failed);
+        let query = ListQuery::new(Some(Owner::new("ada")), 20).with_state(State::Failed);
         let Cursor(text) = CursorKey::new(&[7; 32]).seal(&query, 1000);
         assert_eq!(&*text, "1188791d3fcf7bb5b4c96e31dc85f67b0dcfca15d29d77e30");
         let all = ListQuery {

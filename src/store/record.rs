@@ -55,7 +55,7 @@ impl<T> Record<T> {
         if let Some(name) = &new.name {
             metadata = metadata.with_name(Arc::clone(name));
         }
-        let stage = match new.is_running {
+        let status = match new.is_running {
             true => {
                 metadata = metadata.with_started_at(at);
                 Status::Running
@@ -63,7 +63,7 @@ impl<T> Record<T> {
             false => Status::Pending,
         };
         Self {
-            operation: Operation::from_parts(new.id.clone(), Snapshot { stage, metadata }),
+            operation: Operation::from_parts(new.id.clone(), Snapshot { status, metadata }),
             version: Some(Version::FIRST),
             owner: new.owner.clone(),
             token: new.token,
@@ -195,7 +195,7 @@ impl<T> Record<T> {
     /// it (law 7).
     #[must_use]
     pub fn without_result(&self) -> Self {
-        let stage = match self.operation.status() {
+        let status = match self.operation.status() {
             Status::Pending => Status::Pending,
             Status::Running => Status::Running,
             Status::Ended(Outcome::Succeeded(_)) => Outcome::Succeeded(None).into(),
@@ -212,7 +212,7 @@ impl<T> Record<T> {
         Self {
             operation: Operation::from_parts(
                 self.operation.id().clone(),
-                Snapshot { stage, metadata },
+                Snapshot { status, metadata },
             ),
             version: self.version,
             owner: self.owner.clone(),

@@ -61,7 +61,7 @@ impl NewOperation {
 
     /// Sets the owner of the operation and of its key.
     #[must_use]
-    pub fn owner(mut self, owner: Option<Owner>) -> Self {
+    pub fn with_owner(mut self, owner: Option<Owner>) -> Self {
         if let Some(key) = &mut self.key {
             key.owner.clone_from(&owner);
         }
@@ -70,7 +70,7 @@ impl NewOperation {
 
     /// Sets the method of the request.
     #[must_use]
-    pub fn method(self, method: Method) -> Self {
+    pub fn with_method(self, method: Method) -> Self {
         Self {
             method: Some(method),
             ..self
@@ -79,13 +79,13 @@ impl NewOperation {
 
     /// Sets the name of this kind of operation.
     #[must_use]
-    pub fn name(self, name: Option<Arc<str>>) -> Self {
+    pub fn with_name(self, name: Option<Arc<str>>) -> Self {
         Self { name, ..self }
     }
 
     /// Sets the lease of the node that will run the operation.
     #[must_use]
-    pub fn lease(self, lease: LeaseConfig) -> Self {
+    pub fn with_lease(self, lease: LeaseConfig) -> Self {
         Self {
             lease: Some(lease),
             ..self
@@ -94,7 +94,7 @@ impl NewOperation {
 
     /// Marks the operation as already run by its holder.
     #[must_use]
-    pub fn running(self) -> Self {
+    pub fn with_running(self) -> Self {
         Self {
             is_running: true,
             ..self
@@ -104,7 +104,7 @@ impl NewOperation {
     /// Sets the key under which a repeated request finds the operation. The key's owner
     /// becomes the operation's owner, whatever it was before.
     #[must_use]
-    pub fn key(self, key: IdempotencyKey) -> Self {
+    pub fn with_key(self, key: IdempotencyKey) -> Self {
         let key = IdempotencyKey {
             owner: self.owner.clone(),
             ..key
@@ -117,13 +117,13 @@ impl NewOperation {
 
     /// Sets the data needed to rerun the operation. It is kept while the operation is live.
     #[must_use]
-    pub fn request(self, request: Option<Bytes>) -> Self {
+    pub fn with_request(self, request: Option<Bytes>) -> Self {
         Self { request, ..self }
     }
 
     /// Sets the token under which the key was reserved.
     #[must_use]
-    pub fn reservation(self, token: FencingToken) -> Self {
+    pub fn with_reservation(self, token: FencingToken) -> Self {
         Self {
             reservation: Some(token),
             ..self
@@ -134,6 +134,7 @@ impl NewOperation {
 /// The right of a node to run an operation, for a limited time. The default is a node with
 /// a generated name, and 30 seconds.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LeaseConfig {
     /// The node.
     pub node: NodeId,
@@ -141,12 +142,29 @@ pub struct LeaseConfig {
     pub term: Duration,
 }
 
+impl LeaseConfig {
+    /// Returns leases of a node that last `term` without renewal.
+    #[must_use]
+    pub fn new(node: NodeId, term: Duration) -> Self {
+        Self { node, term }
+    }
+
+    /// Sets the node.
+    #[must_use]
+    pub fn with_node(self, node: NodeId) -> Self {
+        Self { node, ..self }
+    }
+
+    /// Sets the time that the lease lasts without renewal.
+    #[must_use]
+    pub fn with_term(self, term: Duration) -> Self {
+        Self { term, ..self }
+    }
+}
+
 impl Default for LeaseConfig {
     fn default() -> Self {
-        Self {
-            node: NodeId::new(),
-            term: Duration::from_secs(30),
-        }
+        Self::new(NodeId::new(), Duration::from_secs(30))
     }
 }
 
@@ -159,14 +177,31 @@ pub struct LeaseHandle {
     pub token: FencingToken,
 }
 
+impl LeaseHandle {
+    /// Returns the handle of a holder.
+    #[must_use]
+    pub fn new(id: OperationId, token: FencingToken) -> Self {
+        Self { id, token }
+    }
+}
+
 /// An operation whose lease was reclaimed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Reclaimed<T> {
     /// The operation. The record's token is that of the new holder.
     pub record: Arc<Record<T>>,
-    /// The request that the operation was [created](NewOperation::request) with, to rerun
+    /// The request that the operation was [created](NewOperation::with_request) with, to rerun
     /// it.
     pub request: Option<Bytes>,
+}
+
+impl<T> Reclaimed<T> {
+    /// Returns a reclaimed operation with its stored request.
+    #[must_use]
+    pub fn new(record: Arc<Record<T>>, request: Option<Bytes>) -> Self {
+        Self { record, request }
+    }
 }
 
 /// A query for the operations of one owner, newest first.
@@ -203,19 +238,19 @@ impl ListQuery {
     /// operation whose result reaches this size, so a page is bounded by this size plus the
     /// largest result.
     #[must_use]
-    pub fn max_bytes(self, max_bytes: usize) -> Self {
+    pub fn with_max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
     }
 
     /// Limits the list to operations in this state.
     #[must_use]
-    pub fn state(self, state: State) -> Self {
-        self.states([state])
+    pub fn with_state(self, state: State) -> Self {
+        self.with_states([state])
     }
 
     /// Limits the list to operations in one of these states.
     #[must_use]
-    pub fn states(self, states: impl IntoIterator<Item = State>) -> Self {
+    pub fn with_states(self, states: impl IntoIterator<Item = State>) -> Self {
         Self {
             states: states.into_iter().collect(),
             ..self
@@ -224,7 +259,7 @@ impl ListQuery {
 
     /// Limits the list to operations after the page that returned this cursor.
     #[must_use]
-    pub fn after(self, cursor: Cursor) -> Self {
+    pub fn with_after(self, cursor: Cursor) -> Self {
         Self {
             after: Some(cursor),
             ..self
@@ -243,9 +278,18 @@ pub struct Cursor(pub Arc<str>);
 
 /// A page of a list.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Page<T> {
     /// The operations, newest first.
     pub records: Vec<Arc<Record<T>>>,
     /// The position where the next page begins; `None` on the last page.
     pub next: Option<Cursor>,
+}
+
+impl<T> Page<T> {
+    /// Returns a page, with the position where the next one begins.
+    #[must_use]
+    pub fn new(records: Vec<Arc<Record<T>>>, next: Option<Cursor>) -> Self {
+        Self { records, next }
+    }
 }

@@ -50,7 +50,7 @@ async fn a_dismissal_that_loses_to_another_removes_nothing() {
         move |call, when| {
             let (memory, was_canceled) = (memory.clone(), Arc::clone(&was_canceled));
             async move {
-                let is_cancel = (call, when) == (Call::Overrule, When::Before);
+                let is_cancel = (call, when) == (Call::ForceFinish, When::Before);
                 if is_cancel && !was_canceled.swap(true, SeqCst) {
                     let id = "q3".parse().unwrap();
                     let version = memory.get(&id).await?.unwrap().version().unwrap();

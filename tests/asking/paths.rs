@@ -129,7 +129,7 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
         Some(Owner::new(user.to_str().unwrap()))
     };
     let store = MemoryStore::new();
-    let new = NewOperation::new("q3".parse().unwrap()).owner(Some(Owner::new("ada")));
+    let new = NewOperation::new("q3".parse().unwrap()).with_owner(Some(Owner::new("ada")));
     add(&store, new, State::Running).await;
     let polls = Operations::new(store.clone()).owner(owner).poll_service();
     for (path, allow) in [

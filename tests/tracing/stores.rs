@@ -34,7 +34,7 @@ fn breaking(calls: &'static [Call], is_lasting: bool) -> (Hooked, Arc<AtomicBool
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
-    use Call::{Changed, Forget, Get, Overrule};
+    use Call::{Changed, Delete, ForceFinish, Get};
     let said = Said::default();
     let subscriber = tracing_subscriber::registry().with(said.clone());
     let _default = tracing::subscriber::set_default(subscriber);
@@ -53,15 +53,15 @@ async fn a_store_that_fails_at_one_operation_is_logged_with_its_id() {
             &[Changed],
             &["GET /ID?wait=5", "GET /ID/result?wait=5", "GET /ID/events"],
         ),
-        (&[Overrule], &["DELETE /ID"]),
-        (&[Forget], &["DELETE /ID"]),
+        (&[ForceFinish], &["DELETE /ID"]),
+        (&[Delete], &["DELETE /ID"]),
     ] {
         let (store, is_broken) = breaking(calls, true);
         let id = OperationId::new();
         store.create(NewOperation::new(id.clone())).await.unwrap();
         let polls = PollService::new(store.clone());
         let mut etag = None;
-        if calls == [Forget] {
+        if calls == [Delete] {
             let token = store.inner.get(&id).await.unwrap().unwrap().token();
             let outcome = tower_operations::Outcome::Succeeded(None);
             store.finish(&id, token, outcome, None).await.unwrap();
@@ -105,10 +105,10 @@ fn of(said: &Said, id: &OperationId) -> Vec<String> {
 /// A layer with a short lease, on which a handler that reports every second is at work.
 async fn reporting(store: &Hooked) -> (AsyncAcceptLayer<Hooked>, OperationId) {
     let layer = Operations::new(store.clone())
-        .lease(LeaseConfig {
-            node: NodeId::named("n"),
-            term: Duration::from_secs(30),
-        })
+        .lease(LeaseConfig::new(
+            NodeId::named("n"),
+            Duration::from_secs(30),
+        ))
         .layer();
     let id = accept_by(&layer, |request| async move {
         let operation = OperationHandle::from_extensions(request.extensions());

@@ -67,7 +67,7 @@ pub(crate) async fn times<S: Whole>(store: &S, loaded: &Loaded, load: Load) -> V
     }
     for _ in 0..100 {
         let (id, token) = started(store, None).await;
-        held.push(LeaseHandle { id, token });
+        held.push(LeaseHandle::new(id, token));
     }
     for _ in 0..load.calls / 5 {
         let mut note = |call: usize, since: Instant| {

@@ -103,10 +103,7 @@ pub(crate) fn lister() -> Option<Owner> {
 }
 
 pub(crate) fn lease() -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::named("node"),
-        term: Duration::from_secs(3_600),
-    }
+    LeaseConfig::new(NodeId::named("node"), Duration::from_secs(3_600))
 }
 
 pub(crate) fn success(bytes: usize) -> Outcome<RecordedResponse> {
@@ -116,7 +113,9 @@ pub(crate) fn success(bytes: usize) -> Outcome<RecordedResponse> {
 
 pub(crate) async fn created<S: Whole>(store: &S, owner: Option<Owner>) -> Held {
     let new = NewOperation::new(OperationId::new());
-    let created = store.create(new.owner(owner).lease(lease())).await;
+    let created = store
+        .create(new.with_owner(owner).with_lease(lease()))
+        .await;
     let Created::New(record) = created.expect("an answer") else {
         panic!("the id is new");
     };

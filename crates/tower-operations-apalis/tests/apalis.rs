@@ -69,11 +69,11 @@ impl Service<Request<BufferedBody>> for Handler {
 /// An operation of a front's, and its task.
 async fn accepted(store: &MemoryStore) -> (OperationId, Task<ApalisTask>) {
     let new = NewOperation::new(OperationId::new())
-        .owner(Some(Owner::new("ada")))
-        .lease(LeaseConfig {
-            node: NodeId::named("front"),
-            term: Duration::from_secs(60),
-        });
+        .with_owner(Some(Owner::new("ada")))
+        .with_lease(LeaseConfig::new(
+            NodeId::named("front"),
+            Duration::from_secs(60),
+        ));
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };

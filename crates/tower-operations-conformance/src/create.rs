@@ -31,9 +31,9 @@ where
 {
     let owner = new_owner();
     let new = new_operation()
-        .owner(owner.clone())
-        .method(Method::PATCH)
-        .name(Some("render".into()));
+        .with_owner(owner.clone())
+        .with_method(Method::PATCH)
+        .with_name(Some("render".into()));
     let record = create(store, new.clone()).await;
     let operation = record.operation();
     law!(
@@ -84,7 +84,7 @@ async fn one_that_runs_already_is_running_and_started_once<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let record = create(store, new_operation().running()).await;
+    let record = create(store, new_operation().with_running()).await;
     let operation = record.operation();
     law!(
         1,
@@ -144,7 +144,7 @@ where
     R: Repository<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
-        let new = new_operation().owner(owner);
+        let new = new_operation().with_owner(owner);
         let pending = create(store, new.clone()).await;
         assert_existing(store, &new, &pending).await;
         let running = start(store, &pending).await;
@@ -179,10 +179,10 @@ where
         (new_owner(), [new_owner(), None]),
         (None, [new_owner(), new_owner()]),
     ] {
-        let new = new_operation().owner(owner);
+        let new = new_operation().with_owner(owner);
         let record = create(store, new.clone()).await;
         for other in others {
-            let answer = ok(store.create(new.clone().owner(other)).await);
+            let answer = ok(store.create(new.clone().with_owner(other)).await);
             law!(
                 1,
                 matches!(answer, Created::IdTaken),
@@ -219,7 +219,7 @@ where
     R: Repository<Output = RecordedResponse>,
 {
     for owner in [None, new_owner()] {
-        let new = new_operation().owner(owner);
+        let new = new_operation().with_owner(owner);
         let answers = together((0..100).map(|_| create_in_task(store, new.clone()))).await;
         assert_one_is_new(&**store, &new.id, &answers).await;
     }
@@ -231,7 +231,8 @@ where
 {
     let (new, owners) = (new_operation(), [new_owner(), new_owner()]);
     let owner = |number: usize| owners[number % 2].clone();
-    let creates = (0..100).map(|number| create_in_task(store, new.clone().owner(owner(number))));
+    let creates =
+        (0..100).map(|number| create_in_task(store, new.clone().with_owner(owner(number))));
     let answers = together(creates).await;
     let record = assert_one_is_new(&**store, &new.id, &answers).await;
     for (number, answer) in answers.iter().enumerate() {

@@ -33,7 +33,7 @@ where
     );
     ok(overruled.await);
 
-    let new = new_operation().owner(new_owner());
+    let new = new_operation().with_owner(new_owner());
     let ended = finish(store, &create(store, new.clone()).await).await;
     let ids: [OperationId; 2] = [new.id.clone(), canceled.operation().id().clone()];
     assert_expire(store, &ids, SHORT).await;
@@ -63,7 +63,7 @@ where
     assert_absent(8, store, id, what).await;
 
     // The id is free for every owner.
-    let again = create(store, NewOperation::new(id.clone()).owner(new_owner())).await;
+    let again = create(store, NewOperation::new(id.clone()).with_owner(new_owner())).await;
     sleep(SHORT * 2).await;
     for (live, what) in [
         (&again, "created again"),

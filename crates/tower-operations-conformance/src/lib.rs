@@ -9,7 +9,7 @@
 //! * The checks race with each other through [`tokio::spawn`], so they need a tokio
 //!   runtime. A runtime with several threads makes the races real.
 //! * The checks wait for expiry with [`tokio::time::sleep`], some five seconds in all. With
-//!   a paused clock, as above, they do not wait; a paused clock fits only a store that uses
+//!   a paused clock they do not wait; a paused clock fits only a store that uses
 //!   tokio's clock alone.
 //! * [`Nodes`] checks a store across handles that stand for several nodes, or connections.
 //!

@@ -66,7 +66,7 @@ where
         let page = list(store, &query).await;
         all.extend(page.records);
         match page.next {
-            Some(next) => query = query.after(next),
+            Some(next) => query = query.with_after(next),
             None => return all,
         }
     }
@@ -100,7 +100,7 @@ where
     let mut ids = Vec::new();
     for _ in 0..number {
         next_millisecond().await;
-        let record = create(store, new_operation().owner(owner.cloned())).await;
+        let record = create(store, new_operation().with_owner(owner.cloned())).await;
         ids.push(record.operation().id().clone());
     }
     ids
@@ -176,7 +176,7 @@ where
     let mut expected = Vec::new();
     for number in 0..9 {
         next_millisecond().await;
-        let pending = create(store, new_operation().owner(owner.clone())).await;
+        let pending = create(store, new_operation().with_owner(owner.clone())).await;
         let record = match number % 3 {
             0 => pending,
             1 => start(store, &pending).await,
@@ -193,7 +193,7 @@ where
                 .filter(|record| asked.contains(record.operation().state()))
                 .cloned()
                 .collect();
-            let query = ListQuery::new(owner.clone(), 2).states(asked.iter());
+            let query = ListQuery::new(owner.clone(), 2).with_states(asked.iter());
             let listed = list_all(store, &query).await;
             assert_eq!(
                 ids(&listed),
@@ -202,7 +202,7 @@ where
             );
         }
     }
-    let nothing = ListQuery::new(owner, 2).states([]);
+    let nothing = ListQuery::new(owner, 2).with_states([]);
     let listed = list_all(store, &nothing).await;
     assert!(
         listed.is_empty(),
@@ -239,7 +239,7 @@ where
         listed.extend(ids(&page.records));
         create_some(store, owner.as_ref(), 2).await;
         match page.next {
-            Some(next) => query = query.after(next),
+            Some(next) => query = query.with_after(next),
             None => {
                 assert_eq!(listed, created, "listing: pages while others are created");
                 return;
@@ -257,7 +257,7 @@ where
     let mut records = Vec::new();
     for _ in 0..10 {
         next_millisecond().await;
-        let record = create(store, new_operation().owner(owner.clone())).await;
+        let record = create(store, new_operation().with_owner(owner.clone())).await;
         records.insert(0, finish(store, &record).await);
     }
     let query = ListQuery::new(owner, 4);
@@ -272,7 +272,7 @@ where
         done(2, ok(forgotten.await), "forgetting");
     }
     records.remove(6);
-    let listed = list_all(store, &query.after(next)).await;
+    let listed = list_all(store, &query.with_after(next)).await;
     assert_eq!(
         ids(&listed),
         ids(&records[4..]),
@@ -287,11 +287,11 @@ where
     let owner = new_owner();
     let mut ended = Vec::new();
     for _ in 0..3 {
-        let record = create(store, new_operation().owner(owner.clone())).await;
+        let record = create(store, new_operation().with_owner(owner.clone())).await;
         finish(store, &record).await;
         ended.push(record.operation().id().clone());
     }
-    let live = create(store, new_operation().owner(owner.clone())).await;
+    let live = create(store, new_operation().with_owner(owner.clone())).await;
     assert_expire(store, &ended, SHORT).await;
     let listed = list_all(store, &ListQuery::new(owner, 2)).await;
     law!(
@@ -308,11 +308,11 @@ where
     let owner = new_owner();
     let mut made = Vec::new();
     for _ in 0..5 {
-        let record = create(store, new_operation().owner(owner.clone())).await;
+        let record = create(store, new_operation().with_owner(owner.clone())).await;
         made.insert(0, finish(store, &record).await);
     }
     for max_bytes in [0, 1, 150, usize::MAX] {
-        let mut query = ListQuery::new(owner.clone(), 3).max_bytes(max_bytes);
+        let mut query = ListQuery::new(owner.clone(), 3).with_max_bytes(max_bytes);
         let mut listed = Vec::new();
         loop {
             let page = list(store, &query).await;
@@ -323,7 +323,7 @@ where
             );
             listed.extend(page.records);
             match page.next {
-                Some(cursor) if listed.len() < 9 => query = query.after(cursor),
+                Some(cursor) if listed.len() < 9 => query = query.with_after(cursor),
                 _ => break,
             }
         }

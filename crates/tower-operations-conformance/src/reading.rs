@@ -75,8 +75,8 @@ async fn pending_and_ended<R>(store: &R, owner: Option<Owner>) -> (Seen, Seen)
 where
     R: Repository<Output = RecordedResponse>,
 {
-    let pending = create(store, new_operation().owner(owner.clone())).await;
-    let other = create(store, new_operation().owner(owner)).await;
+    let pending = create(store, new_operation().with_owner(owner.clone())).await;
+    let other = create(store, new_operation().with_owner(owner)).await;
     (pending, finish(store, &other).await)
 }
 

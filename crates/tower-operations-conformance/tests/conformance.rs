@@ -335,15 +335,9 @@ broken! {
 
 /// Insists on a release being heard of at once by who waited for one, and by nobody before.
 async fn tells_of_releases<R: Repository + Lease>(store: &R) {
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: Duration::from_secs(60),
-    };
-    let new = NewOperation::new(OperationId::new()).lease(lease);
-    let held = LeaseHandle {
-        id: new.id.clone(),
-        token: new.token,
-    };
+    let lease = LeaseConfig::new(NodeId::new(), Duration::from_secs(60));
+    let new = NewOperation::new(OperationId::new()).with_lease(lease);
+    let held = LeaseHandle::new(new.id.clone(), new.token);
     store.create(new).await.unwrap();
     let mut released = std::pin::pin!(store.released());
     let second = Duration::from_secs(1);

@@ -134,7 +134,7 @@ async fn ours(store: &PostgresStore, starts: bool) -> f64 {
 
 async fn operation(store: &PostgresStore, starts: bool) {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(LeaseConfig::default());
+    let new = NewOperation::new(id.clone()).with_lease(LeaseConfig::default());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };

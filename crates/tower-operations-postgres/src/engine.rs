@@ -189,10 +189,10 @@ impl Engine for PostgresEngine {
         let lost = lost.iter().map(|row| {
             let id: &str = row.try_get("id").map_err(store_error)?;
             let token: i64 = row.try_get("token").map_err(store_error)?;
-            Ok(LeaseHandle {
-                id: OperationId::from_stored(id).map_err(StoreError::refused)?,
-                token: FencingToken::from_number(token.cast_unsigned()),
-            })
+            Ok(LeaseHandle::new(
+                OperationId::from_stored(id).map_err(StoreError::refused)?,
+                FencingToken::from_number(token.cast_unsigned()),
+            ))
         });
         lost.collect()
     }

@@ -200,9 +200,9 @@ fn response() -> RecordedResponse {
 
 async fn one(store: &RedbStore, lease: &LeaseConfig, work: Work) {
     let id = OperationId::new();
-    let mut new = NewOperation::new(id.clone()).lease(lease.clone());
+    let mut new = NewOperation::new(id.clone()).with_lease(lease.clone());
     if let Work::Request = work {
-        new = new.request(Some(Bytes::from_static(KIB)));
+        new = new.with_request(Some(Bytes::from_static(KIB)));
     }
     let Ok(Created::New(record)) = store.create(new).await else {
         panic!("not created");
@@ -225,10 +225,7 @@ fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: Duration::from_secs(30),
-    };
+    let lease = LeaseConfig::new(NodeId::new(), Duration::from_secs(30));
     runtime().block_on(async {
         let tasks: Vec<_> = (0..concurrent)
             .map(|_| {

@@ -44,13 +44,10 @@ fn success(text: &str) -> Outcome<RecordedResponse> {
 }
 
 fn leased(id: &OperationId) -> NewOperation {
-    let lease = LeaseConfig {
-        node: NodeId::named("a"),
-        term: TERM,
-    };
+    let lease = LeaseConfig::new(NodeId::named("a"), TERM);
     NewOperation::new(id.clone())
-        .owner(Some(Owner::new("somebody")))
-        .lease(lease)
+        .with_owner(Some(Owner::new("somebody")))
+        .with_lease(lease)
 }
 
 fn key(name: &str) -> IdempotencyKey {
@@ -59,7 +56,7 @@ fn key(name: &str) -> IdempotencyKey {
 
 fn held(id: &OperationId, token: FencingToken) -> LeaseHandle {
     let id = id.clone();
-    LeaseHandle { id, token }
+    LeaseHandle::new(id, token)
 }
 
 /// Retries for as long as a retry can help; returns the number of failures.

@@ -24,14 +24,11 @@ use tower_operations_redb::RedbStore;
 const TERM: Duration = Duration::from_secs(600);
 
 fn lease() -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::new(),
-        term: TERM,
-    }
+    LeaseConfig::new(NodeId::new(), TERM)
 }
 
 fn held(id: &OperationId) -> NewOperation {
-    NewOperation::new(id.clone()).lease(lease())
+    NewOperation::new(id.clone()).with_lease(lease())
 }
 
 fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {

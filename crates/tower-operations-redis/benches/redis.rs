@@ -72,11 +72,11 @@ async fn memory() {
     let store = RedisStore::connect(&redis.url()).await.expect("a store");
     let owner = Some(Owner::new("0123456789abcdef".repeat(4)));
     let fingerprint = [7; 32];
-    let plain = |id: OperationId| NewOperation::new(id).owner(owner.clone());
-    let held = |id| plain(id).lease(lease());
+    let plain = |id: OperationId| NewOperation::new(id).with_owner(owner.clone());
+    let held = |id| plain(id).with_lease(lease());
     let with_key = |id: OperationId| {
         let name = id.to_string();
-        held(id).key(IdempotencyKey::new(None, name, fingerprint))
+        held(id).with_key(IdempotencyKey::new(None, name, fingerprint))
     };
     let before = used(&redis).await;
     let live = create_all(&store, held).await;
@@ -124,14 +124,14 @@ async fn table(settings: &[&str]) {
     let work = {
         let store = store.clone();
         move |_| {
-            let new = NewOperation::new(OperationId::new()).lease(lease());
+            let new = NewOperation::new(OperationId::new()).with_lease(lease());
             let created = create(store.clone(), new);
             async { created.await.map(drop) }
         }
     };
     line("create, with a lease", rate(work).await, raw_insert(&redis));
 
-    let new = |id| NewOperation::new(id).lease(lease());
+    let new = |id| NewOperation::new(id).with_lease(lease());
     let held = Arc::new(create_all(&store, new).await);
     let work = {
         let (store, held) = (store.clone(), Arc::clone(&held));
@@ -205,10 +205,7 @@ where
 type Held = (OperationId, FencingToken);
 
 fn lease() -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::named("node"),
-        term: Duration::from_secs(60),
-    }
+    LeaseConfig::new(NodeId::named("node"), Duration::from_secs(60))
 }
 
 async fn create(store: RedisStore, new: NewOperation) -> Option<Held> {

@@ -64,10 +64,7 @@ async fn try_ask<T: FromRedisValue>(
 }
 
 fn lease(term: Duration) -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::new(),
-        term,
-    }
+    LeaseConfig::new(NodeId::new(), term)
 }
 
 fn success(text: &str) -> Outcome<RecordedResponse> {

@@ -75,7 +75,7 @@ async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<B
         return come_back("The queue is full");
     };
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).method(http::Method::POST);
+    let new = NewOperation::new(id.clone()).with_method(http::Method::POST);
     let Ok(Created::New(record)) = desk.store.create(new).await else {
         return come_back("Jobs cannot be kept at the moment");
     };
@@ -85,8 +85,8 @@ async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<B
         number: order.number,
     });
     Accepted::new(&id)
-        .location(format!("/status?job={id}"))
-        .retry_after(Duration::from_secs(1))
+        .with_location(format!("/status?job={id}"))
+        .with_retry_after(Duration::from_secs(1))
         .into_response()
 }
 
@@ -163,7 +163,7 @@ fn job_in_query(parts: &http::request::Parts) -> Option<String> {
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
     let heap_bytes = |result: &Factors| size_of_val(result.factors.as_slice());
-    let store = MemoryStore::with_weigher(heap_bytes); // gone with the process, as the queue is
+    let store = MemoryStore::with_weigher(heap_bytes); // operations are lost when the process ends, as the queue is
     let (queue, jobs) = mpsc::channel(3);
     tokio::spawn(work(store.clone(), jobs));
 

@@ -28,7 +28,8 @@ async fn render_report(Json(report): Json<Report>) -> Json<Report> {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let operations = Operations::new(MemoryStore::new()); // gone with the process
+    // Operations are lost when the process ends.
+    let operations = Operations::new(MemoryStore::new());
     let app = Router::new()
         .route(
             "/reports",

@@ -105,11 +105,11 @@ impl Args {
         address: SocketAddr,
     ) -> Result<Operations<AnyStore, D>, NoApp> {
         let operations = operations
-            .lease(LeaseConfig {
+            .lease(LeaseConfig::new(
                 // Every start is another node.
-                node: NodeId::named(format!("{} {}", self.node, process::id())),
-                term: self.lease,
-            })
+                NodeId::named(format!("{} {}", self.node, process::id())),
+                self.lease,
+            ))
             .owner(tenant)
             .max_in_flight(self.max_in_flight as usize)
             .running_timeout(self.timeout)

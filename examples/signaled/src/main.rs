@@ -115,7 +115,7 @@ fn bad_request(title: &str, detail: impl Display) -> Response {
 }
 
 fn app() -> Router {
-    let store = MemoryStore::new(); // gone with the process
+    let store = MemoryStore::new(); // operations are lost when the process ends
     let accept = AsyncAcceptLayer::new(store.clone());
     Router::new()
         .route(

@@ -62,7 +62,7 @@ async fn count_words(
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
-    let operations = Operations::new(MemoryStore::new()); // gone with the process
+    let operations = Operations::new(MemoryStore::new()); // operations are lost when the process ends
     let words = operations.layer().layer(service_fn(count_words));
     let polls = operations.poll_service().mounted_at("/operations");
 

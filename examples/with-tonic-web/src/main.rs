@@ -89,7 +89,7 @@ async fn app() -> Router {
         .reset_fallback()
         .route_layer(GrpcWebLayer::new());
 
-    let store = MemoryStore::new(); // gone with the process
+    let store = MemoryStore::new(); // operations are lost when the process ends
     Router::new()
         .route("/prints", post(print))
         .with_state(printer)

@@ -154,7 +154,7 @@ fn cors() -> CorsLayer {
 }
 
 fn app() -> Router {
-    let store = MemoryStore::new(); // gone with the process
+    let store = MemoryStore::new(); // operations are lost when the process ends
     let accept = AsyncAcceptLayer::new(store.clone())
         // Below the limit of the outer layer by more than the 64 KiB that the accepting
         // layer reads in excess, so that the accepting layer answers, with a problem.

@@ -104,12 +104,10 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
 
     // Every start is another node.
     let name = format!("{}-{}", args.name, process::id());
-    let (service, drain) = RunService::with_drain(store, app);
+    let service = RunService::new(store, app);
+    let drain = service.drain_handle();
     let service = service
-        .with_lease(LeaseConfig {
-            node: NodeId::named(name.clone()),
-            term: args.lease,
-        })
+        .lease(LeaseConfig::new(NodeId::named(name.clone()), args.lease))
         .running_timeout(args.timeout)
         .result_limit(args.result_limit);
     let worker = ApalisWorker::new(service).concurrency(args.concurrency as usize);

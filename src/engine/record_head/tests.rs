@@ -17,13 +17,13 @@ fn next<T>(step: Step<T>) -> Record<T> {
 fn life() -> Vec<Record<RecordedResponse>> {
     let at = |second: u64| moment(1_800_000_000_000 + second * 1000);
     let new = NewOperation::new("invoice-7".parse().unwrap())
-        .owner(Some(Owner::new("\u{fc}ber \"alles\"")))
-        .method(Method::POST)
-        .name(Some("render".into()))
-        .lease(LeaseConfig {
-            node: NodeId::named("node 1"),
-            term: Duration::from_secs(30),
-        });
+        .with_owner(Some(Owner::new("\u{fc}ber \"alles\"")))
+        .with_method(Method::POST)
+        .with_name(Some("render".into()))
+        .with_lease(LeaseConfig::new(
+            NodeId::named("node 1"),
+            Duration::from_secs(30),
+        ));
     let node = NodeId::named("node 1");
     let token = FencingToken::from_number(7);
     let pending = Record::create(&new, at(0)).with_holder(token, Some(node));

@@ -100,10 +100,7 @@ async fn end<R>(
 /// delay others.
 async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let LeaseConfig { node: name, term } = node.lease().clone();
-    let aside = LeaseConfig {
-        node: name,
-        term: term.saturating_mul(ASIDE),
-    };
+    let aside = LeaseConfig::new(name, term.saturating_mul(ASIDE));
     let held = [work.held()];
     let put = timeout(term / 3, node.store.renew(&aside, &held)).await;
     if !matches!(put, Ok(Ok(_))) {

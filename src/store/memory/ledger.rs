@@ -344,13 +344,13 @@ mod tests {
         let owner = |n: usize| Some(Owner::new(["ada", "bob", "carol"][n % 3]));
         let key = |n: usize| IdempotencyKey::new(owner(n), format!("key {n}"), [0; 32]);
         for n in 0..200 {
-            let mut new = NewOperation::new(OperationId::new()).owner(owner(n));
+            let mut new = NewOperation::new(OperationId::new()).with_owner(owner(n));
             let (is_keyed, token) = (n % 4 == 0, FencingToken::random());
             if is_keyed {
                 let key = key(n);
                 let reserved = store.reserve(&key, token, second);
                 reserved.await.unwrap();
-                new = new.key(key).reservation(token);
+                new = new.with_key(key).with_reservation(token);
             }
             let (id, token) = (new.id.clone(), new.token);
             store.create(new).await.unwrap();

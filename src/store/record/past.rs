@@ -65,12 +65,12 @@ impl<T> Record<T> {
             past.progress.as_deref().cloned(),
             past.state == State::Running,
         );
-        let stage = match past.state {
+        let status = match past.state {
             State::Running => Status::Running,
             State::Pending | State::Succeeded | State::Failed | State::Canceled => Status::Pending,
         };
         let operation =
-            Operation::from_parts(self.operation.id().clone(), Snapshot { stage, metadata });
+            Operation::from_parts(self.operation.id().clone(), Snapshot { status, metadata });
         Self {
             version,
             owner: self.owner.clone(),

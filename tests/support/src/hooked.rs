@@ -28,16 +28,16 @@ pub enum Call {
     Start,
     Report,
     Finish,
-    Overrule,
-    Forget,
+    ForceFinish,
+    Delete,
     Changed,
     Renew,
-    Recalled,
-    TakeOver,
+    Revoked,
+    Reclaim,
     Claim,
     Release,
     Reserve,
-    Settle,
+    Complete,
     ReleaseKey,
     List,
     Purge,
@@ -200,7 +200,7 @@ impl Repository for Hooked {
         outcome: Outcome<RecordedResponse>,
     ) -> Answer<Written<RecordedResponse>> {
         self.around(
-            Call::Overrule,
+            Call::ForceFinish,
             self.inner.force_finish(id, version, outcome),
         )
         .await
@@ -211,7 +211,7 @@ impl Repository for Hooked {
         id: &OperationId,
         version: Version,
     ) -> Answer<Written<RecordedResponse>> {
-        self.around(Call::Forget, self.inner.delete(id, version))
+        self.around(Call::Delete, self.inner.delete(id, version))
             .await
     }
 }
@@ -256,7 +256,7 @@ impl Lease for Hooked {
         lease: &LeaseConfig,
         limit: usize,
     ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
-        self.around(Call::TakeOver, self.inner.reclaim(lease, limit))
+        self.around(Call::Reclaim, self.inner.reclaim(lease, limit))
             .await
     }
 
@@ -266,7 +266,7 @@ impl Lease for Hooked {
         limit: usize,
     ) -> Answer<Vec<Reclaimed<RecordedResponse>>> {
         let released = self.inner.reclaim_released(lease, limit);
-        self.around(Call::TakeOver, released).await
+        self.around(Call::Reclaim, released).await
     }
 
     async fn claim(
@@ -299,7 +299,7 @@ impl Lease for Hooked {
     }
 
     async fn revoked(&self, node: &NodeId, at_most: Duration) -> Answer<Vec<OperationId>> {
-        self.around(Call::Recalled, self.inner.revoked(node, at_most))
+        self.around(Call::Revoked, self.inner.revoked(node, at_most))
             .await
     }
 }
@@ -321,7 +321,7 @@ impl IdempotencyKeys for Hooked {
         token: FencingToken,
         answer: RecordedResponse,
     ) -> Answer<bool> {
-        self.around(Call::Settle, self.inner.complete(key, token, answer))
+        self.around(Call::Complete, self.inner.complete(key, token, answer))
             .await
     }
 

@@ -21,7 +21,7 @@ where
             made.insert(0, ended(&store, owner.clone()).await);
         }
         let mut listed = Vec::new();
-        let mut query = ListQuery::new(owner, 20).max_bytes(1024 * 1024);
+        let mut query = ListQuery::new(owner, 20).with_max_bytes(1024 * 1024);
         loop {
             answered();
             let page = store.list(&query).await.unwrap();
@@ -34,7 +34,7 @@ where
                 listed.push(record.operation().id().clone());
             }
             match page.next {
-                Some(next) => query = query.after(next),
+                Some(next) => query = query.with_after(next),
                 None => break,
             }
         }
@@ -47,7 +47,7 @@ where
     R: Repository<Output = RecordedResponse>,
 {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).owner(owner);
+    let new = NewOperation::new(id.clone()).with_owner(owner);
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };

@@ -30,14 +30,17 @@ where
         let made = made(&store, length).await;
         let key = made.key.clone().unwrap();
         let other = IdempotencyKey::new(key.owner.clone(), "another key", [1; 32]);
-        let bare = NewOperation::new(made.id.clone()).owner(made.owner.clone());
+        let bare = NewOperation::new(made.id.clone()).with_owner(made.owner.clone());
         let mut by_key = made.clone();
         by_key.id = OperationId::new();
         let creates = [
             ("its key", by_key),
             ("its id", bare.clone()),
-            ("its id with another key", bare.clone().key(other)),
-            ("its id by a stranger", bare.owner(Some(Owner::new("bob")))),
+            ("its id with another key", bare.clone().with_key(other)),
+            (
+                "its id by a stranger",
+                bare.with_owner(Some(Owner::new("bob"))),
+            ),
         ];
         for (what, new) in creates {
             cost();
@@ -103,8 +106,8 @@ where
 {
     let owner = Some(Owner::new("ada"));
     let new = NewOperation::new(OperationId::new())
-        .owner(owner.clone())
-        .key(IdempotencyKey::new(owner, format!("of {length}"), [1; 32]));
+        .with_owner(owner.clone())
+        .with_key(IdempotencyKey::new(owner, format!("of {length}"), [1; 32]));
     let (id, token) = (&new.id, new.token);
     assert!(matches!(
         store.create(new.clone()).await.unwrap(),

@@ -75,7 +75,7 @@ where
     R: Repository<Output = RecordedResponse>,
 {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).owner(owner);
+    let new = NewOperation::new(id.clone()).with_owner(owner);
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };

@@ -97,7 +97,7 @@ where
 {
     let key = new_key(new_owner());
     let token = reserve(store, &key).await;
-    let new = keyed(&key).reservation(token);
+    let new = keyed(&key).with_reservation(token);
     let record = create(store, new.clone()).await;
     assert_existing(store, new, &record).await;
     let settled = ok(store.complete(&key, token, response("late")).await);
@@ -117,7 +117,7 @@ where
 {
     let key = new_key(new_owner());
     let token = reserve(store, &key).await;
-    for new in [keyed(&key), keyed(&key).reservation(no_token())] {
+    for new in [keyed(&key), keyed(&key).with_reservation(no_token())] {
         let id = new.id.clone();
         let answer = ok(store.create(new).await);
         law!(
@@ -134,7 +134,7 @@ where
         ok(store.complete(&key, token, answer.clone()).await),
         "settling failed"
     );
-    let new = keyed(&key).reservation(token);
+    let new = keyed(&key).with_reservation(token);
     let id = new.id.clone();
     match ok(store.create(new).await) {
         Created::KeyHeld(Reservation::Answered(back)) => {

@@ -68,7 +68,9 @@ fn of_others(key: &IdempotencyKey) -> Vec<IdempotencyKey> {
 
 /// Returns a new operation of the key's owner with this key, under an id of its own.
 fn keyed(key: &IdempotencyKey) -> NewOperation {
-    new_operation().owner(key.owner.clone()).key(key.clone())
+    new_operation()
+        .with_owner(key.owner.clone())
+        .with_key(key.clone())
 }
 
 async fn ask<R>(store: &R, key: &IdempotencyKey) -> Reservation<RecordedResponse>

@@ -77,7 +77,7 @@ where
                 found => panic!("law 1: a key with an early answer gave {found:?}"),
             }
         }
-        let record = create(store, keyed(&key).reservation(token)).await;
+        let record = create(store, keyed(&key).with_reservation(token)).await;
         assert_existing(store, keyed(&key), &record).await;
     }
 }

@@ -24,10 +24,7 @@ where
     let before = held_by(store, &old).await;
     let (id, token) = (before.operation().id(), before.token());
     for wrong in [no_token(), token.next()] {
-        let wrong = LeaseHandle {
-            id: id.clone(),
-            token: wrong,
-        };
+        let wrong = LeaseHandle::new(id.clone(), wrong);
         let what = "a claim by a token that does not hold it";
         lost(6, ok(store.claim(&new, &wrong).await), what);
     }
@@ -81,10 +78,7 @@ where
     let what = "a claim of what has ended";
     lost(6, ok(store.claim(&new, &held(&started)).await), what);
     assert_unchanged(6, store, &ended, what).await;
-    let unknown = LeaseHandle {
-        id: OperationId::new(),
-        token,
-    };
+    let unknown = LeaseHandle::new(OperationId::new(), token);
     let what = "a claim of what is not there";
     gone(6, &ok(store.claim(&new, &unknown).await), what);
 }

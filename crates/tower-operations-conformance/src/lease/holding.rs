@@ -49,10 +49,7 @@ where
         ok(store.delete(id, version(&forgotten)).await),
         "forgetting",
     );
-    let never = LeaseHandle {
-        id: OperationId::new(),
-        token: kept[0].token(),
-    };
+    let never = LeaseHandle::new(OperationId::new(), kept[0].token());
     let stranger = LeaseHandle {
         token: no_token(),
         ..held(&held_by(store, &mine).await)

@@ -55,14 +55,11 @@ fn node() -> NodeId {
 }
 
 fn lease(term: Duration) -> LeaseConfig {
-    LeaseConfig { node: node(), term }
+    LeaseConfig::new(node(), term)
 }
 
 fn held(record: &Seen) -> LeaseHandle {
-    LeaseHandle {
-        id: record.operation().id().clone(),
-        token: record.token(),
-    }
+    LeaseHandle::new(record.operation().id().clone(), record.token())
 }
 
 /// Creates a running operation with this lease.
@@ -70,7 +67,7 @@ async fn held_by<R>(store: &R, lease: &LeaseConfig) -> Seen
 where
     R: Lease<Output = RecordedResponse>,
 {
-    let new = NewOperation::new(OperationId::new()).lease(lease.clone());
+    let new = NewOperation::new(OperationId::new()).with_lease(lease.clone());
     let pending = create(store, new).await;
     law!(
         6,

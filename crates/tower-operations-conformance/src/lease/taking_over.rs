@@ -305,8 +305,8 @@ where
     for request in [None, Some(Bytes::new()), Some(everything.into())] {
         let holder = lease(LONG);
         let new = NewOperation::new(OperationId::new())
-            .lease(holder.clone())
-            .request(request.clone());
+            .with_lease(holder.clone())
+            .with_request(request.clone());
         let mut record = create(store, new).await;
         for _ in 0..3 {
             ok(store.release(&[held(&record)]).await);

@@ -52,7 +52,7 @@ where
     create_some(store, owner.as_ref(), 2).await;
     let query = ListQuery::new(owner, 1);
     for text in ["", "\u{0}", "no cursor", "'; --", "0", "1", "2", "a", "ff"] {
-        let query = query.clone().after(Cursor(text.into()));
+        let query = query.clone().with_after(Cursor(text.into()));
         assert_refused(store, &query, &format!("{text:?}")).await;
     }
     let Cursor(real) = cursor(store, &query).await;
@@ -68,7 +68,7 @@ where
         wrong.push(changed);
     }
     for text in wrong {
-        let query = query.clone().after(Cursor(text.as_str().into()));
+        let query = query.clone().with_after(Cursor(text.as_str().into()));
         assert_refused(store, &query, &format!("{text:?}, made of {real:?},")).await;
     }
 }
@@ -85,8 +85,8 @@ where
         .into_iter()
         .flat_map(|owner| {
             let all = ListQuery::new(owner, 1);
-            let pending = all.clone().state(State::Pending);
-            let live = all.clone().states([State::Pending, State::Running]);
+            let pending = all.clone().with_state(State::Pending);
+            let live = all.clone().with_states([State::Pending, State::Running]);
             [all, pending, live]
         })
         .collect();

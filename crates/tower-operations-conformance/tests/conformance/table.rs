@@ -667,10 +667,7 @@ impl Table {
             return record;
         }
         let stage = Outcome::Succeeded(None).into();
-        let snapshot = Snapshot {
-            stage,
-            metadata: metadata.clone(),
-        };
+        let snapshot = Snapshot::new(stage, metadata.clone());
         let operation = Operation::from_parts(record.operation().id().clone(), snapshot);
         let version = record.version().unwrap();
         Arc::new(
@@ -776,13 +773,12 @@ impl Table {
                 true => row.until,
                 false => Some(Instant::now() + lease.term),
             };
-            taken.push(Reclaimed {
-                record: Arc::clone(&record),
-                request: row
-                    .request
+            taken.push(Reclaimed::new(
+                Arc::clone(&record),
+                row.request
                     .clone()
                     .filter(|_| !self.breaks(Fault::TakeOverLosesTheRequest)),
-            });
+            ));
             let id = record.operation().id().clone();
             rows.operations.insert(
                 id,
@@ -1118,10 +1114,10 @@ impl List for Table {
             _ => more,
         };
         let next = next.filter(|_| goes_on);
-        Ok(Page {
-            records: page.into_iter().map(|(_, record)| record).collect(),
-            next: next.map(|number| self.cursor(&mut rows, query, number)),
-        })
+        Ok(Page::new(
+            page.into_iter().map(|(_, record)| record).collect(),
+            next.map(|number| self.cursor(&mut rows, query, number)),
+        ))
     }
 }
 

@@ -36,10 +36,7 @@ pub(crate) async fn store(server: &Postgres) -> PostgresStore {
 }
 
 pub(crate) fn term(seconds: u64) -> LeaseConfig {
-    LeaseConfig {
-        node: NodeId::new(),
-        term: Duration::from_secs(seconds),
-    }
+    LeaseConfig::new(NodeId::new(), Duration::from_secs(seconds))
 }
 
 pub(crate) fn response(text: impl Into<String>) -> RecordedResponse {
@@ -55,7 +52,7 @@ pub(crate) async fn create(
     store: &impl Repository<Output = RecordedResponse>,
 ) -> (OperationId, FencingToken) {
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).lease(term(60));
+    let new = NewOperation::new(id.clone()).with_lease(term(60));
     match store.create(new).await.unwrap() {
         Created::New(record) => (id, record.token()),
         other => panic!("{other:?}"),

@@ -72,7 +72,7 @@ impl Seen {
     }
 
     async fn run(&self, store: &PostgresStore, text: &str) {
-        let new = NewOperation::new(OperationId::new()).lease(term(600));
+        let new = NewOperation::new(OperationId::new()).with_lease(term(600));
         let created = self.insist(|| store.create(new.clone())).await;
         let (Created::New(record) | Created::Existing(record)) = created else {
             panic!("{created:?}");
@@ -211,14 +211,8 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
         panic!("it was not started");
     };
     let held = [
-        LeaseHandle {
-            id: id.clone(),
-            token,
-        },
-        LeaseHandle {
-            id: OperationId::new(),
-            token,
-        },
+        LeaseHandle::new(id.clone(), token),
+        LeaseHandle::new(OperationId::new(), token),
     ];
     let lost = store.renew(&term(3600), &held).await.unwrap();
     assert_eq!(lost, held[1..]);
@@ -246,7 +240,7 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
 async fn a_lease_that_was_taken_over_stays_so() {
     let mut server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
-    let new = NewOperation::new(OperationId::new()).lease(term(0));
+    let new = NewOperation::new(OperationId::new()).with_lease(term(0));
     let Created::New(record) = nodes[0].create(new).await.unwrap() else {
         panic!("it was there");
     };

@@ -48,7 +48,7 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
     let mut held = Vec::new();
     for _ in 0..=damages.len() {
         let (id, token) = create(&store).await;
-        held.push(LeaseHandle { id, token });
+        held.push(LeaseHandle::new(id, token));
     }
     let good = held.last().unwrap().clone();
     store.release(&held).await.unwrap();

@@ -90,7 +90,7 @@ async fn what_would_fail_again_says_so() {
 
     // Longer than an entry of an index, and not to be made shorter.
     let long: String = (0..500).map(|_| OperationId::new().to_string()).collect();
-    let new = NewOperation::new(OperationId::new()).owner(Some(Owner::new(long)));
+    let new = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(long)));
     let error = store.create(new).await.unwrap_err();
     assert!(!error.is_transient());
     assert_eq!(code(&error), "54000");

@@ -59,12 +59,12 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
         };
         let free = ask(&key, FencingToken::random()).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
-        let new = NewOperation::new(OperationId::new()).owner(key.owner.clone());
+        let new = NewOperation::new(OperationId::new()).with_owner(key.owner.clone());
         let key = IdempotencyKey {
             name: "key-6".into(),
             ..key
         };
-        let created = store.create(new.key(key)).await.unwrap();
+        let created = store.create(new.with_key(key)).await.unwrap();
         assert!(matches!(created, Created::New(_)), "{created:?}");
     }
     let found = ask(&of_ada("key-5"), FencingToken::random()).await;
@@ -167,7 +167,7 @@ async fn what_the_first_version_wrote_is_read() {
 
     let key = IdempotencyKey::new(None, "key-3", [7; 32]);
     let found = store
-        .create(held_by_nobody("report-4").key(key.clone()))
+        .create(held_by_nobody("report-4").with_key(key.clone()))
         .await;
     let Created::KeyHeld(Reservation::Deleted(remains)) = found.unwrap() else {
         panic!("the key was lost");

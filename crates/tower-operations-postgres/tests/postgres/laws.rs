@@ -71,8 +71,8 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
             requests.spawn(async move {
                 let key = IdempotencyKey::new(None, "the same for everybody", [7; 32]);
                 let new = NewOperation::new(OperationId::new())
-                    .key(key)
-                    .lease(term(60));
+                    .with_key(key)
+                    .with_lease(term(60));
                 start.wait().await;
                 store.create(new).await.unwrap()
             });
@@ -156,7 +156,9 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
                 let key =
                     IdempotencyKey::new(None, format!("key {}", (round + number) % 3), [0; 32]);
                 let id: OperationId = format!("id-{}", round % 3).parse().unwrap();
-                let new = NewOperation::new(id.clone()).key(key).lease(term(60));
+                let new = NewOperation::new(id.clone())
+                    .with_key(key)
+                    .with_lease(term(60));
                 let made = store.create(new).await.unwrap();
                 if let Created::New(record) = made {
                     let finished = store
@@ -196,8 +198,8 @@ async fn names_are_kept_whatever_is_in_them() {
         ("a-id".parse().unwrap(), "A-ID".parse().unwrap());
     let key = IdempotencyKey::new(None, "\0'\\\u{e4}", [1; 32]);
     let new = NewOperation::new(id.clone())
-        .owner(Some(owner.clone()))
-        .key(key.clone());
+        .with_owner(Some(owner.clone()))
+        .with_key(key.clone());
     store.create(new.clone()).await.unwrap();
     assert!(store.get(&upper).await.unwrap().is_none());
     let record = store.get(&id).await.unwrap().unwrap();

@@ -30,14 +30,14 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
     let (_server, proxy, store) = set_up().await;
     let owner = Some(Owner::new("me"));
     let new = NewOperation::new(OperationId::new())
-        .owner(owner.clone())
-        .request(Some("again".into()))
-        .lease(term(60));
+        .with_owner(owner.clone())
+        .with_request(Some("again".into()))
+        .with_lease(term(60));
     let key = IdempotencyKey::new(None, "once", [3; 32]);
     let keyed = NewOperation::new(OperationId::new())
-        .owner(owner)
-        .key(key)
-        .lease(term(60));
+        .with_owner(owner)
+        .with_key(key)
+        .with_lease(term(60));
     for (cut, (new, sql)) in [(new, "INSERT INTO"), (keyed, "_insert_2")]
         .into_iter()
         .enumerate()

@@ -82,10 +82,8 @@ async fn a_node_hears_that_it_has_lost_an_operation() {
     let node = NodeId::named("node \"1\"");
     let minute = Duration::from_secs(60);
     nodes[0].revoked(&node, Duration::ZERO).await.unwrap();
-    let new = NewOperation::new(tower_operations::OperationId::new()).lease(LeaseConfig {
-        node: node.clone(),
-        term: minute,
-    });
+    let new = NewOperation::new(tower_operations::OperationId::new())
+        .with_lease(LeaseConfig::new(node.clone(), minute));
     let id = new.id.clone();
     nodes[0].create(new).await.unwrap();
     nodes[1]
@@ -101,15 +99,9 @@ async fn other_nodes_hear_of_a_release_at_once() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     until_listening(&pool(server.port(), 1), 2).await;
-    let lease = LeaseConfig {
-        node: NodeId::named("node"),
-        term: Duration::from_secs(60),
-    };
-    let new = NewOperation::new(tower_operations::OperationId::new()).lease(lease.clone());
-    let held = LeaseHandle {
-        id: new.id.clone(),
-        token: new.token,
-    };
+    let lease = LeaseConfig::new(NodeId::named("node"), Duration::from_secs(60));
+    let new = NewOperation::new(tower_operations::OperationId::new()).with_lease(lease.clone());
+    let held = LeaseHandle::new(new.id.clone(), new.token);
     nodes[1].create(new).await.unwrap();
     let released = nodes[0].released();
     nodes[1].release(&[held]).await.unwrap();
@@ -326,14 +318,10 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
         loop {
             // Nothing else is asked of it.
             let released = orphan.released();
-            let new = NewOperation::new(tower_operations::OperationId::new()).lease(LeaseConfig {
-                node: NodeId::named("node"),
-                term: Duration::from_secs(60),
-            });
-            let held = LeaseHandle {
-                id: new.id.clone(),
-                token: new.token,
-            };
+            let new = NewOperation::new(tower_operations::OperationId::new()).with_lease(
+                LeaseConfig::new(NodeId::named("node"), Duration::from_secs(60)),
+            );
+            let held = LeaseHandle::new(new.id.clone(), new.token);
             other.create(new).await.unwrap();
             other.release(&[held]).await.unwrap();
             if timeout(Duration::from_millis(100), released).await.is_ok() {

@@ -37,10 +37,7 @@ async fn each_step_of_an_operation_is_one_statement() {
         .await
         .unwrap();
     asked("report", 1);
-    let held = (0..100).map(|_| LeaseHandle {
-        id: OperationId::new(),
-        token,
-    });
+    let held = (0..100).map(|_| LeaseHandle::new(OperationId::new(), token));
     let held: Vec<_> = held.collect();
     assert_eq!(store.renew(&term(60), &held).await.unwrap().len(), 100);
     asked("renew", 1);
@@ -73,8 +70,8 @@ async fn each_step_of_an_operation_is_one_statement() {
     store.reserve(&key, mine, minute).await.unwrap();
     asked("reserve", 1);
     let new = NewOperation::new(OperationId::new())
-        .key(key.clone())
-        .reservation(mine);
+        .with_key(key.clone())
+        .with_reservation(mine);
     assert!(matches!(
         store.create(new.clone()).await.unwrap(),
         Created::New(_)

@@ -114,9 +114,9 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
         .await
         .unwrap();
     let new = NewOperation::new(OperationId::new())
-        .key(key)
-        .reservation(mine)
-        .lease(term(60));
+        .with_key(key)
+        .with_reservation(mine)
+        .with_lease(term(60));
     assert!(matches!(store.create(new).await.unwrap(), Created::New(_)));
     let listed = store.list(&ListQuery::new(None, 10)).await.unwrap();
     assert_eq!(listed.records.len(), 1);

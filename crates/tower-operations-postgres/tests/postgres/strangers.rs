@@ -40,7 +40,7 @@ async fn the_server_looks_at_no_result_for_a_repetition() {
     let pool = pool(server.port(), 1);
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
     let key = IdempotencyKey::new(None, "a key", [1; 32]);
-    let new = NewOperation::new(OperationId::new()).key(key);
+    let new = NewOperation::new(OperationId::new()).with_key(key);
     store.create(new.clone()).await.unwrap();
     let finished = store.finish(&new.id, new.token, success("done"), None);
     assert!(matches!(finished.await.unwrap(), Written::Done(_)));

@@ -35,10 +35,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
 
     let mut all = Vec::new();
     for _ in 0..2 {
-        let lease = LeaseConfig {
-            node: NodeId::new(),
-            term: Duration::from_millis(300),
-        };
+        let lease = LeaseConfig::new(NodeId::new(), Duration::from_millis(300));
         let recovery = Operations::new(store.clone()).lease(lease).recovery();
         all.push(recovery.stats());
         tokio::spawn(recovery.run());

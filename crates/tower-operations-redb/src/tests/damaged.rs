@@ -116,7 +116,7 @@ async fn ended_rows_that_are_damaged_keep_no_others_from_being_purged() {
     let mut ids = Vec::new();
     for number in 0..3 {
         let id = OperationId::new();
-        let new = leased(&id).key(key(&format!("key {number}")));
+        let new = leased(&id).with_key(key(&format!("key {number}")));
         let record = created(store.create(new).await.unwrap());
         let finished = store.finish(&id, record.token(), success("done"), None);
         finished.await.unwrap();

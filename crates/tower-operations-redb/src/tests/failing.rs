@@ -91,23 +91,20 @@ async fn script(store: &RedbStore) -> usize {
     let text = "y".repeat(5_000);
     let new = || {
         leased(&id)
-            .owner(None)
-            .key(name.clone())
-            .reservation(token)
-            .request(Some("again".into()))
+            .with_owner(None)
+            .with_key(name.clone())
+            .with_reservation(token)
+            .with_request(Some("again".into()))
     };
     let record = created(sure!(store.create(new())));
     let holder = record.token();
     assert!(matches!(sure!(store.start(&id, holder)), Written::Done(_)));
-    let lease = LeaseConfig {
-        node: NodeId::named("a"),
-        term: TERM,
-    };
+    let lease = LeaseConfig::new(NodeId::named("a"), TERM);
     let lost = sure!(store.renew(&lease, &[held(&id, holder)]));
     assert!(lost.is_empty(), "{lost:?}");
     sure!(store.release(&[held(&id, holder)]));
     let node = NodeId::named("b");
-    let lease = LeaseConfig { node, ..lease };
+    let lease = lease.with_node(node);
     // A try that failed may have taken it: it is held for its term then.
     let taken = sure!(store.reclaim(&lease, 9));
     let holder = match taken

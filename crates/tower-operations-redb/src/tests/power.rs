@@ -87,10 +87,7 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
         }
         // Every earlier holder is gone.
         let node = NodeId::new();
-        let lease = LeaseConfig {
-            node,
-            term: super::TERM,
-        };
+        let lease = LeaseConfig::new(node, super::TERM);
         for taken in store.reclaim(&lease, 9).await.unwrap() {
             let id = taken.record.operation().id().clone();
             let token = taken.record.token();

@@ -57,15 +57,15 @@ async fn a_repetition_takes_no_byte_of_a_result() {
     for length in [1, LARGE] {
         let owner = Some(Owner::new("somebody"));
         let key = IdempotencyKey::new(owner.clone(), format!("of {length}"), [7; 32]);
-        let new = leased(&OperationId::new()).key(key.clone());
+        let new = leased(&OperationId::new()).with_key(key.clone());
         let record = created(store.create(new.clone()).await.unwrap());
         let outcome = success(&"a".repeat(length));
         let finished = store.finish(&new.id, record.token(), outcome, None).await;
         assert!(matches!(finished.unwrap(), Written::Done(_)));
         let mut by_key = new.clone();
         by_key.id = OperationId::new();
-        let by_id = NewOperation::new(new.id.clone()).owner(owner);
-        let foreign = by_id.clone().owner(Some(Owner::new("another")));
+        let by_id = NewOperation::new(new.id.clone()).with_owner(owner);
+        let foreign = by_id.clone().with_owner(Some(Owner::new("another")));
         disk.read();
         for new in [by_key, by_id] {
             let found = store.create(new.clone()).await.unwrap();
@@ -91,7 +91,7 @@ async fn a_page_ends_where_its_results_are_large() {
         ended(&store).await;
     }
     let owner = Some(Owner::new("somebody"));
-    let mut query = ListQuery::new(owner, 5).max_bytes(LARGE + 1024);
+    let mut query = ListQuery::new(owner, 5).with_max_bytes(LARGE + 1024);
     let mut lengths = Vec::new();
     loop {
         disk.read();
@@ -100,7 +100,7 @@ async fn a_page_ends_where_its_results_are_large() {
         let read = disk.read();
         assert!(read < 5 * LARGE, "{read} bytes were read for a page");
         match page.next {
-            Some(next) => query = query.after(next),
+            Some(next) => query = query.with_after(next),
             None => break,
         }
     }

@@ -205,7 +205,7 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
     let ids: Vec<_> = (0..3).map(|_| OperationId::new()).collect();
     let mut tokens = Vec::new();
     for id in &ids {
-        let new = held(id).request(Some("again".into()));
+        let new = held(id).with_request(Some("again".into()));
         tokens.push(create(&store, new).await);
     }
     store
@@ -305,6 +305,6 @@ async fn a_cursor_goes_on_after_the_file_was_opened_again() {
     let query = ListQuery::new(None, 1);
     let next = store.list(&query).await.unwrap().next.unwrap();
     store.close().await.unwrap();
-    let page = open(&path).list(&query.after(next)).await.unwrap();
+    let page = open(&path).list(&query.with_after(next)).await.unwrap();
     assert_eq!(page.records[0].operation().id(), &first);
 }

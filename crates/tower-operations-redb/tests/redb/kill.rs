@@ -35,7 +35,7 @@ fn key(id: &OperationId) -> IdempotencyKey {
 }
 
 fn keyed(id: &OperationId) -> NewOperation {
-    held(id).key(key(id))
+    held(id).with_key(key(id))
 }
 
 /// Not a test by itself: the process that is killed. It says what it was told,
@@ -169,7 +169,7 @@ async fn check_whole(store: &RedbStore) -> HashSet<OperationId> {
             assert_eq!(has_result, operation.state() == State::Succeeded);
         }
         match page.next {
-            Some(next) => query = query.after(next),
+            Some(next) => query = query.with_after(next),
             None => return ids,
         }
     }
@@ -202,7 +202,7 @@ async fn what_a_killed_process_was_told_is_there() {
             taken_over += 1;
         }
         for state in [State::Pending, State::Running] {
-            let live = store.list(&ListQuery::new(None, 9).state(state)).await;
+            let live = store.list(&ListQuery::new(None, 9).with_state(state)).await;
             assert!(live.unwrap().records.is_empty(), "nobody took it over");
         }
         store.close().await.unwrap();

@@ -96,7 +96,7 @@ async fn what_one_handle_releases_another_hears_of_at_once() {
     let mut released = std::pin::pin!(other.released());
     let before = tokio::time::timeout(Duration::ZERO, released.as_mut()).await;
     assert!(before.is_err(), "nothing was released");
-    store.release(&[LeaseHandle { id, token }]).await.unwrap();
+    store.release(&[LeaseHandle::new(id, token)]).await.unwrap();
     let soon = Duration::from_secs(20);
     let heard = tokio::time::timeout(soon, released).await;
     assert!(heard.is_ok(), "it was not told");

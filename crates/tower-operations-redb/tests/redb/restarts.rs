@@ -93,7 +93,7 @@ async fn victim() {
 async fn live(store: &RedbStore) -> Vec<Arc<Record<RecordedResponse>>> {
     let mut live = Vec::new();
     for state in [State::Pending, State::Running] {
-        let query = ListQuery::new(None, 1000).state(state);
+        let query = ListQuery::new(None, 1000).with_state(state);
         live.extend(store.list(&query).await.unwrap().records);
     }
     live

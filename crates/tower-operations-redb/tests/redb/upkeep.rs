@@ -26,10 +26,7 @@ async fn recovery_deletes_what_has_expired() {
     let live = OperationId::new();
     create(&store, held(&live)).await;
     sleep(Duration::from_millis(5)).await;
-    let lease = LeaseConfig {
-        node: NodeId::new(),
-        term: Duration::from_millis(300),
-    };
+    let lease = LeaseConfig::new(NodeId::new(), Duration::from_millis(300));
     // Also where the store was chosen at run time.
     let recovery = Operations::new(AnyStore::new(store.clone()))
         .lease(lease)

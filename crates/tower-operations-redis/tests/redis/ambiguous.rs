@@ -39,7 +39,7 @@ async fn each_step_of_an_operation_is_one_round_trip() {
     proxy.trips();
     let script = [vec!["EVALSHA".to_owned()]];
 
-    let new = NewOperation::new(OperationId::new()).lease(lease(MINUTE));
+    let new = NewOperation::new(OperationId::new()).with_lease(lease(MINUTE));
     let record = create(&store, new.clone()).await;
     assert_eq!(proxy.trips(), script, "create");
     let (id, token) = (record.operation().id(), record.token());
@@ -56,8 +56,8 @@ async fn each_step_of_an_operation_is_one_round_trip() {
     assert!(store.get(id).await.unwrap().is_some());
     assert_eq!(proxy.trips(), [["PERSIST", "HMGET"]], "poll");
 
-    let new = NewOperation::new(OperationId::new()).lease(lease(MINUTE));
-    create(&store, new.key(key("once"))).await;
+    let new = NewOperation::new(OperationId::new()).with_lease(lease(MINUTE));
+    create(&store, new.with_key(key("once"))).await;
     assert_eq!(proxy.trips(), script, "create with a key");
 }
 
@@ -75,10 +75,8 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     super::ask::<()>(&redis, &["SCRIPT", "FLUSH"]).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
     super::ask::<()>(&redis, &["SCRIPT", "FLUSH"]).await;
-    let held = tower_operations::store::LeaseHandle {
-        id: record.operation().id().clone(),
-        token: record.token(),
-    };
+    let held =
+        tower_operations::store::LeaseHandle::new(record.operation().id().clone(), record.token());
     let renewed = tower_operations::store::Lease::renew(&store, &lease(MINUTE), &[held]).await;
     assert!(renewed.unwrap().is_empty());
 }
@@ -93,9 +91,9 @@ async fn a_write_whose_answer_was_cut_off_can_be_repeated() {
         let name = format!("key-{round}");
         let with_key = |new: NewOperation| match round % 2 {
             0 => new,
-            _ => new.key(key(&name)),
+            _ => new.with_key(key(&name)),
         };
-        let new = NewOperation::new(OperationId::new()).lease(lease(MINUTE));
+        let new = NewOperation::new(OperationId::new()).with_lease(lease(MINUTE));
         let (new, id) = (with_key(new.clone()), new.id);
         proxy.cut("EVALSHA");
         let error = store.create(new.clone()).await.unwrap_err();
@@ -142,8 +140,8 @@ async fn a_reservation_whose_answer_was_cut_off_can_be_repeated() {
     let other = store.reserve(&key, other, MINUTE).await.unwrap();
     assert!(matches!(other, Reservation::InProgress));
 
-    let new = NewOperation::new(OperationId::new()).key(key.clone());
-    let new = new.reservation(token);
+    let new = NewOperation::new(OperationId::new()).with_key(key.clone());
+    let new = new.with_reservation(token);
     proxy.cut("EVALSHA");
     assert!(store.create(new.clone()).await.unwrap_err().is_transient());
     let Created::Existing(record) = store.create(new.clone()).await.unwrap() else {
@@ -165,7 +163,7 @@ async fn of_a_hundred_equal_keys_one_wins() {
         let mut tasks = JoinSet::new();
         for number in 0..100 {
             let (store, barrier) = (stores[number % 5].clone(), Arc::clone(&barrier));
-            let new = NewOperation::new(OperationId::new()).key(key(&format!("key {round}")));
+            let new = NewOperation::new(OperationId::new()).with_key(key(&format!("key {round}")));
             tasks.spawn(async move {
                 barrier.wait().await;
                 store.create(new).await.unwrap()

@@ -54,7 +54,7 @@ where
 /// Takes one operation through its life.
 async fn live(store: &RedisStore, log: &Log) -> OperationId {
     let term = Duration::from_secs(600);
-    let new = NewOperation::new(OperationId::new()).lease(lease(term));
+    let new = NewOperation::new(OperationId::new()).with_lease(lease(term));
     let record = match insist(|| store.create(new.clone())).await {
         Created::New(record) | Created::Existing(record) => record,
         other => panic!("{other:?}"),
@@ -163,10 +163,17 @@ async fn leases_outlive_a_restart() {
     let mut redis = Redis::start().await;
     let store = connect(&redis).await;
     let short = lease(Duration::from_millis(300));
-    let lapsing = super::create(&store, NewOperation::new(OperationId::new()).lease(short));
+    let lapsing = super::create(
+        &store,
+        NewOperation::new(OperationId::new()).with_lease(short),
+    );
     let lapsing = lapsing.await;
     let long = lease(Duration::from_secs(600));
-    super::create(&store, NewOperation::new(OperationId::new()).lease(long)).await;
+    super::create(
+        &store,
+        NewOperation::new(OperationId::new()).with_lease(long),
+    )
+    .await;
     redis.kill().await;
     redis.run().await;
     let taken = loop {

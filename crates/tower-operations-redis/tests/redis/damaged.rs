@@ -17,10 +17,7 @@ use tower_operations::{
 use super::{Seen, ask, connect, create, done, lease, server::Redis, success};
 
 fn held(record: &Seen) -> LeaseHandle {
-    LeaseHandle {
-        id: record.operation().id().clone(),
-        token: record.token(),
-    }
+    LeaseHandle::new(record.operation().id().clone(), record.token())
 }
 
 fn name(record: &Seen) -> String {
@@ -32,8 +29,8 @@ fn owner() -> Option<Owner> {
 }
 
 async fn live(store: &tower_operations_redis::RedisStore, term: Duration) -> Seen {
-    let new = NewOperation::new(OperationId::new()).owner(owner());
-    create(store, new.lease(lease(term))).await
+    let new = NewOperation::new(OperationId::new()).with_owner(owner());
+    create(store, new.with_lease(lease(term))).await
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -52,7 +49,7 @@ async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_th
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     assert_eq!(listed.records, std::slice::from_ref(&good));
     let first = store.list(&ListQuery::new(owner(), 1)).await.unwrap();
-    let next = ListQuery::new(owner(), 1).after(first.next.expect("there is more"));
+    let next = ListQuery::new(owner(), 1).with_after(first.next.expect("there is more"));
     assert!(store.list(&next).await.unwrap().records.is_empty());
 
     // Released, and taken over; the other one is put aside.
@@ -142,7 +139,7 @@ async fn an_index_of_another_type_leaves_nothing_half_made() {
     let before = live(&store, LONG).await;
     ask::<()>(&redis, &["SET", "operations/list:somebody", "x"]).await;
     let id = OperationId::new();
-    let new = NewOperation::new(id.clone()).owner(owner());
+    let new = NewOperation::new(id.clone()).with_owner(owner());
     let refused = store.create(new).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     assert!(store.get(&id).await.unwrap().is_none());

@@ -45,10 +45,10 @@ async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
     let lease = LeaseConfig::default();
-    let held = [LeaseHandle {
-        id: record.operation().id().clone(),
-        token: record.token(),
-    }];
+    let held = [LeaseHandle::new(
+        record.operation().id().clone(),
+        record.token(),
+    )];
     for _ in 0..3 {
         let kill = async || {
             let killed: usize = ask(&redis, &["CLIENT", "KILL", "TYPE", "normal"]).await;
@@ -104,7 +104,7 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     let token = FencingToken::random();
     let term = Duration::from_secs(60);
     store.reserve(&key("mine"), token, term).await.unwrap();
-    let new = NewOperation::new(OperationId::new()).lease(lease(term));
+    let new = NewOperation::new(OperationId::new()).with_lease(lease(term));
     let record = create(&store, new).await;
     let (id, holder) = (record.operation().id(), record.token());
     ask::<()>(&redis, &["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -119,10 +119,7 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     // Another node can join, and what was accepted goes on.
     let store = connect(&redis).await;
     store.reserve(&key("mine"), token, term).await.unwrap();
-    let held = LeaseHandle {
-        id: id.clone(),
-        token: holder,
-    };
+    let held = LeaseHandle::new(id.clone(), holder);
     assert!(store.renew(&lease(term), &[held]).await.unwrap().is_empty());
     done(store.start(id, holder).await);
     let ended = done(store.finish(id, holder, success("done"), None).await);

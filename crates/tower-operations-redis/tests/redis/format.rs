@@ -42,22 +42,23 @@ fn somebody() -> Option<Owner> {
 
 /// One of everything.
 async fn write(store: &RedisStore) {
-    let lease = |term| LeaseConfig {
-        node: NodeId::named("node"),
-        term,
-    };
-    let new = |text| NewOperation::new(id(text)).owner(somebody());
+    let lease = |term| LeaseConfig::new(NodeId::named("node"), term);
+    let new = |text| NewOperation::new(id(text)).with_owner(somebody());
     create(store, NewOperation::new(id("nobodys"))).await;
-    let held = new("held").lease(lease(CENTURY)).key(key("of held"));
-    create(store, held.request(Some("a request".into()))).await;
-    let left = new("left").lease(lease(Duration::ZERO));
-    let left = create(store, left.request(Some("again".into()))).await;
+    let held = new("held")
+        .with_lease(lease(CENTURY))
+        .with_key(key("of held"));
+    create(store, held.with_request(Some("a request".into()))).await;
+    let left = new("left").with_lease(lease(Duration::ZERO));
+    let left = create(store, left.with_request(Some("again".into()))).await;
     done(store.start(&id("left"), left.token()).await);
     let part = Progress::from_count(1, 2);
     done(store.report(&id("left"), left.token(), part).await);
     let ended = create(
         store,
-        new("ended").lease(lease(CENTURY)).key(key("of ended")),
+        new("ended")
+            .with_lease(lease(CENTURY))
+            .with_key(key("of ended")),
     )
     .await;
     done(
@@ -65,7 +66,7 @@ async fn write(store: &RedisStore) {
             .finish(&id("ended"), ended.token(), success("the result"), None)
             .await,
     );
-    let gone = create(store, new("gone").key(key("of gone"))).await;
+    let gone = create(store, new("gone").with_key(key("of gone"))).await;
     let gone = store
         .finish(&id("gone"), gone.token(), Outcome::Canceled, None)
         .await;
@@ -224,20 +225,14 @@ async fn read_and_write(format: &str) {
     let reserved = known(owned("reserved")).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
-    let new = NewOperation::new(id("of-the-reserved")).owner(somebody());
+    let new = NewOperation::new(id("of-the-reserved")).with_owner(somebody());
     let created = store
-        .create(new.key(key("reserved")).reservation(token))
+        .create(new.with_key(key("reserved")).with_reservation(token))
         .await;
     assert!(matches!(created.unwrap(), Created::New(_)));
 
-    let held = LeaseHandle {
-        id: id("held"),
-        token: held.token(),
-    };
-    let mine = LeaseConfig {
-        node: NodeId::new(),
-        term: CENTURY,
-    };
+    let held = LeaseHandle::new(id("held"), held.token());
+    let mine = LeaseConfig::new(NodeId::new(), CENTURY);
     assert!(
         store
             .renew(&mine, std::slice::from_ref(&held))

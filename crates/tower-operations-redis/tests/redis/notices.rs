@@ -47,7 +47,7 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
     let (near, far) = (connect(&redis).await, connect(&redis).await);
     let mine = lease(LONG);
     let node: NodeId = mine.node.clone();
-    let new = NewOperation::new(OperationId::new()).lease(mine);
+    let new = NewOperation::new(OperationId::new()).with_lease(mine);
     let record = create(&near, new).await;
     let nothing = near.revoked(&node, Duration::from_millis(1)).await;
     assert!(nothing.unwrap().is_empty());
@@ -67,15 +67,12 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
 async fn other_nodes_hear_of_a_release_at_once() {
     let redis = Redis::start().await;
     let (near, far) = (connect(&redis).await, connect(&redis).await);
-    let new = NewOperation::new(OperationId::new()).lease(lease(LONG));
+    let new = NewOperation::new(OperationId::new()).with_lease(lease(LONG));
     let record = create(&far, new).await;
     let released = near.released();
     let changed = timeout(Duration::from_millis(500), near.released()).await;
     assert!(changed.is_err(), "nothing was released");
-    let held = LeaseHandle {
-        id: record.operation().id().clone(),
-        token: record.token(),
-    };
+    let held = LeaseHandle::new(record.operation().id().clone(), record.token());
     far.release(&[held]).await.unwrap();
     timeout(SOON, released).await.expect("it was told");
     let taken = near.reclaim_released(&lease(LONG), 10).await.unwrap();
@@ -199,11 +196,8 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
         loop {
             // Nothing else is asked of it.
             let released = orphan.released();
-            let new = NewOperation::new(OperationId::new()).lease(lease(LONG));
-            let held = LeaseHandle {
-                id: new.id.clone(),
-                token: new.token,
-            };
+            let new = NewOperation::new(OperationId::new()).with_lease(lease(LONG));
+            let held = LeaseHandle::new(new.id.clone(), new.token);
             other.create(new).await.unwrap();
             other.release(&[held]).await.unwrap();
             if timeout(Duration::from_millis(100), released).await.is_ok() {

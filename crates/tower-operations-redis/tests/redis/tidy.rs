@@ -43,13 +43,13 @@ async fn nothing_is_left_of_what_has_expired() {
     };
     for number in 0..30 {
         let mut new = NewOperation::new(OperationId::new())
-            .owner(owner(number))
-            .request(Some("a request".into()));
+            .with_owner(owner(number))
+            .with_request(Some("a request".into()));
         if number % 2 == 0 {
-            new = new.lease(lease(Duration::from_secs(60)));
+            new = new.with_lease(lease(Duration::from_secs(60)));
         }
         if number % 5 < 2 {
-            new = new.key(key(&format!("key {number}")));
+            new = new.with_key(key(&format!("key {number}")));
         }
         let record = create(&store, new).await;
         let (id, token) = (record.operation().id(), record.token());
@@ -89,8 +89,8 @@ async fn what_the_server_has_removed_leaves_no_trace() {
     let owner = Some(Owner::new("somebody"));
     let mut ids = Vec::new();
     for _ in 0..6 {
-        let new = NewOperation::new(OperationId::new()).owner(owner.clone());
-        let record = create(&store, new.lease(lease(Duration::ZERO))).await;
+        let new = NewOperation::new(OperationId::new()).with_owner(owner.clone());
+        let record = create(&store, new.with_lease(lease(Duration::ZERO))).await;
         ids.push(record.operation().id().clone());
         let (id, token) = (record.operation().id(), record.token());
         if ids.len() > 3 {
@@ -136,8 +136,8 @@ async fn an_id_that_comes_again_takes_over_everything() {
     let store = connect(&redis).await.ttl(ttl);
     let id = OperationId::new();
     for round in 0..3_u32 {
-        let new = NewOperation::new(id.clone()).owner(Some(Owner::new(format!("{round}"))));
-        let record = create(&store, new.key(key(&format!("key {}", round / 2)))).await;
+        let new = NewOperation::new(id.clone()).with_owner(Some(Owner::new(format!("{round}"))));
+        let record = create(&store, new.with_key(key(&format!("key {}", round / 2)))).await;
         done(
             store
                 .finish(&id, record.token(), success("done"), None)
@@ -172,12 +172,9 @@ async fn what_is_many_is_handled_in_parts() {
         .map(|_| {
             let (store, owner) = (store.clone(), owner.clone());
             tokio::spawn(async move {
-                let new = NewOperation::new(OperationId::new()).owner(owner);
-                let record = create(&store, new.lease(lease(term))).await;
-                LeaseHandle {
-                    id: record.operation().id().clone(),
-                    token: record.token(),
-                }
+                let new = NewOperation::new(OperationId::new()).with_owner(owner);
+                let record = create(&store, new.with_lease(lease(term))).await;
+                LeaseHandle::new(record.operation().id().clone(), record.token())
             })
         })
         .collect();
@@ -194,7 +191,7 @@ async fn what_is_many_is_handled_in_parts() {
     assert_eq!(lost, wrong.map(|index| asked[index].clone()));
 
     let by = |store: RedisStore, state| {
-        let query = ListQuery::new(owner.clone(), 2 * MANY).state(state);
+        let query = ListQuery::new(owner.clone(), 2 * MANY).with_state(state);
         async move { store.list(&query).await.unwrap().records.len() }
     };
     let finished = 7;
@@ -209,7 +206,7 @@ async fn what_is_many_is_handled_in_parts() {
     assert_eq!(by(store.clone(), State::Pending).await, MANY - finished);
     assert_eq!(by(store.clone(), State::Running).await, 0);
     // The oldest of all, which many have to be looked at for.
-    let query = ListQuery::new(owner.clone(), 1).state(State::Succeeded);
+    let query = ListQuery::new(owner.clone(), 1).with_state(State::Succeeded);
     assert_eq!(store.list(&query).await.unwrap().records.len(), 1);
 
     store.release(&held).await.unwrap();
@@ -247,8 +244,12 @@ async fn cursors_go_on_after_the_data_of_the_server_were_deleted_under_its_nodes
     // The other node has not read the old secret, and makes a new one.
     let cursor = first(&nodes[1]).await;
     for node in &nodes {
-        let page = node.list(&query.clone().after(cursor.clone())).await;
+        let page = node.list(&query.clone().with_after(cursor.clone())).await;
         assert_eq!(page.unwrap().records.len(), 1);
-        assert!(node.list(&query.clone().after(lost.clone())).await.is_err());
+        assert!(
+            node.list(&query.clone().with_after(lost.clone()))
+                .await
+                .is_err()
+        );
     }
 }

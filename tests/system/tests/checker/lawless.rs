@@ -78,8 +78,8 @@ impl Lawless {
         let id = was.operation().id().clone();
         let metadata = was.operation().metadata().clone();
         let metadata = metadata.with_updated_at(SystemTime::now());
-        let stage = outcome.into();
-        let operation = Operation::from_parts(id.clone(), Snapshot { stage, metadata });
+        let snapshot = Snapshot::new(outcome.into(), metadata);
+        let operation = Operation::from_parts(id.clone(), snapshot);
         let version = was.version().unwrap().next();
         let owner = was.owner().cloned();
         let record = Arc::new(Record::restore(operation, version).with_owner(owner));

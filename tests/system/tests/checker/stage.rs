@@ -238,10 +238,7 @@ impl Stage {
     pub(crate) async fn take_over(&self, node: usize) {
         sleep(LEASE).await;
         let store = &self.nodes[node].store;
-        let lease = LeaseConfig {
-            node: store.node.clone(),
-            term: LEASE,
-        };
+        let lease = LeaseConfig::new(store.node.clone(), LEASE);
         for taken in store.reclaim(&lease, 100).await.unwrap() {
             let (id, token) = (taken.record.operation().id(), taken.record.token());
             let outcome = Outcome::failed(FailureKind::Interrupted);
