@@ -5,9 +5,10 @@ use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
 
 use crate::{
     BufferedBody, Idempotency, RecordedResponse, State,
-    dialect::{Event, ForwardingHeader, forwarded},
+    codec::{is_json, push_string},
+    dialect::{self, Event, ForwardingHeader},
     engine,
-    operation::{is_json, push_string, resolve_references},
+    operation::resolve_references,
     poll::{NamedTags, if_match},
     run::stored_request,
     store::{Cursor, ListQuery, Owner, Record, cursor::CursorKey},
@@ -40,7 +41,7 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
         true => ForwardingHeader::Older,
         false => ForwardingHeader::Standard,
     };
-    forwarded::base(headers, by, "http")
+    dialect::url::forwarded_base(headers, by, "http")
 }
 
 /// Whether `If-Match` in these fields names this entity tag, if it is there and well formed.

@@ -103,6 +103,7 @@ pub mod accept;
 #[cfg(feature = "axum")]
 mod axum;
 mod call;
+mod codec;
 pub mod contract;
 #[cfg(feature = "crash-points")]
 #[doc(hidden)]
@@ -115,7 +116,6 @@ pub mod fuzzing;
 pub mod guide;
 pub mod operation;
 mod operations;
-mod original_uri;
 mod owner;
 pub mod poll;
 mod random;

@@ -12,8 +12,7 @@ use super::{
     mode::{AppliedPreferences, Decision, Mode},
 };
 use crate::{
-    dialect::{Preferences, path_is_below},
-    original_uri::original_uri,
+    dialect::{Preferences, original_uri, path_is_below},
     run::{BufferedRequest, OperationHandle, RunLimits, stored_request},
     settings::SharedSettings,
 };

@@ -11,7 +11,10 @@ use super::{
     answers::{JSON, NO_STORE, typed},
     retry_after::whole_seconds,
 };
-use crate::operation::{BufferedBody, OperationId, State, push_number, push_string};
+use crate::{
+    codec::{push_number, push_string},
+    operation::{BufferedBody, OperationId, State},
+};
 
 /// The `202 Accepted` response of an operation (RFC 9110, section 15.3.3), for use without
 /// the layer.

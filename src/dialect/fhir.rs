@@ -10,8 +10,9 @@ use super::{
     object::Object,
     routes::{ResourcePart, ask, no_list},
 };
-use crate::operation::{
-    BufferedBody, OperationId, OperationView, RecordedResponse, State, essence, http_date,
+use crate::{
+    codec::http_date,
+    operation::{BufferedBody, OperationId, OperationView, RecordedResponse, State, essence},
 };
 
 /// The dialect of FHIR servers (HL7 FHIR, *Asynchronous Request Pattern* and Bulk Data

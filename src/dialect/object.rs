@@ -7,7 +7,10 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::{ApiError, Context, answers::typed};
-use crate::operation::{BufferedBody, OperationId, OperationView, push_rfc3339};
+use crate::{
+    codec::push_rfc3339,
+    operation::{BufferedBody, OperationId, OperationView},
+};
 
 /// A JSON object. Nested objects are written into the same text.
 pub(super) struct Object {

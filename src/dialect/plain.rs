@@ -8,13 +8,16 @@ use super::{
     accept::prefers_events,
     answers::{AnswerExt, JSON, empty, replayed, typed, unpresentable},
     prefer::delta_seconds,
-    query::{self, MalformedParameter},
     routes::{
         ONE_OR_MORE, READ, RESULT, ResourcePart, RouteRequest, asked, parameter, refuse_foreign,
         states, states_again,
     },
+    url::query::{self, MalformedParameter},
 };
-use crate::operation::{BufferedBody, OperationId, OperationView, State, push_string};
+use crate::{
+    codec::push_string,
+    operation::{BufferedBody, OperationId, OperationView, State},
+};
 
 /// The default dialect.
 ///

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{
     Action, ApiError, ListParams, OnTerminal, PollRequest, Preferences, RequestView, part_of,
-    query::{self, MalformedParameter},
+    url::query::{self, MalformedParameter},
 };
 use crate::operation::{InvalidId, OperationId, State, StateSet};
 

@@ -7,8 +7,8 @@ use super::{
     Problem, RecordedResponse,
     problem::essence,
     recorded::{is_json_type, is_utf8},
-    syntax::is_json_down_to,
 };
+use crate::codec::is_json_down_to;
 
 /// The maximum size in bytes of a body that is read, since the problem is part of every
 /// response about the operation.

@@ -2,7 +2,8 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Method;
 
-use super::{Progress, State, timestamp::Timestamp};
+use super::{Progress, State};
+use crate::codec::Timestamp;
 
 /// The metadata of an operation: times, progress, the method of the request and a name.
 /// Every part is optional, since a custom store may not keep it.
@@ -10,11 +11,11 @@ use super::{Progress, State, timestamp::Timestamp};
 /// Times are stored in whole milliseconds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
-    pub(super) created_at: Option<Timestamp>,
-    pub(super) updated_at: Option<Timestamp>,
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) updated_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    pub(super) expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
     progress: Option<Box<Progress>>,
     method: Option<CompactMethod>,
     name: Option<Arc<str>>,

@@ -27,12 +27,9 @@
 
 mod body;
 mod collect;
-mod digits;
 mod explained;
 mod failure;
-mod headers;
 mod id;
-mod json;
 mod metadata;
 mod payload;
 mod problem;
@@ -43,16 +40,11 @@ mod resource;
 mod state;
 mod state_set;
 mod status;
-mod stored;
-mod syntax;
-mod timestamp;
 mod view;
 
 pub use body::BufferedBody;
 pub(crate) use collect::BodyCollector;
-pub(crate) use digits::{push_number, put_number};
 pub use failure::{Failure, FailureKind};
-pub(crate) use headers::HeaderBlock;
 pub use id::{InvalidId, OperationId};
 pub use metadata::Metadata;
 pub use payload::{Payload, PayloadView, ToJson};
@@ -60,15 +52,13 @@ pub use problem::Problem;
 pub(crate) use problem::{essence, in_one_word};
 pub use progress::Progress;
 pub(crate) use progress::cut;
+pub(crate) use recorded::Embedding;
 pub use recorded::RecordedResponse;
 pub(crate) use references::resolve_references;
 pub use resource::{Operation, Snapshot};
 pub use state::{InvalidTransition, State, UnknownState};
 pub use state_set::StateSet;
 pub use status::{Outcome, Status};
-pub use stored::Stored;
-#[cfg(any(fuzzing, test))]
-pub(crate) use syntax::is_json;
-pub(crate) use syntax::push_string;
-pub(crate) use timestamp::{http_date, push_rfc3339};
 pub use view::OperationView;
+
+pub use crate::codec::Stored;

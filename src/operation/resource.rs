@@ -7,8 +7,9 @@ use http::{
 
 use super::{
     BufferedBody, Failure, InvalidTransition, Metadata, OperationId, OperationView, Outcome,
-    Payload, Problem, Progress, State, Status, json,
+    Payload, Problem, Progress, State, Status,
 };
+use crate::codec::operation_json;
 
 /// An operation: the resource that a client reads after its `202 Accepted`.
 ///
@@ -212,7 +213,7 @@ impl<T: Payload> Operation<T> {
     /// `Cache-Control: no-store`. A result that cannot be written as JSON gives a 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<BufferedBody> {
-        let Ok(text) = json::whole(&self.view(), usize::MAX, 0) else {
+        let Ok(text) = operation_json(&self.view(), usize::MAX, 0) else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response();
         };
         let mut response = Response::new(BufferedBody::from(text));

@@ -4,10 +4,10 @@ use http::StatusCode;
 
 use super::{
     Failure, FailureKind, Metadata, Operation, OperationId, Payload, PayloadView, Problem, State,
-    json,
     problem::{in_one_word, of_an_error},
     recorded::RecordedResponse,
 };
+use crate::codec::{operation_json, push_operation, push_result};
 
 /// A borrowed operation with its result type erased, from which a
 /// [`Dialect`](crate::dialect::Dialect) writes responses.
@@ -131,7 +131,7 @@ impl<'a> OperationView<'a> {
         inline_limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), serde_json::Error> {
-        json::write(self, inline_limit, out)
+        push_operation(self, inline_limit, out)
     }
 
     /// Returns the JSON that [`write_json`](Self::write_json) appends, in a new buffer with
@@ -141,7 +141,7 @@ impl<'a> OperationView<'a> {
         inline_limit: usize,
         more: usize,
     ) -> Result<Vec<u8>, serde_json::Error> {
-        json::whole(self, inline_limit, more)
+        operation_json(self, inline_limit, more)
     }
 
     /// Appends the JSON of the result alone, if there is one and it can be embedded.
@@ -154,6 +154,6 @@ impl<'a> OperationView<'a> {
         inline_limit: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, serde_json::Error> {
-        json::write_result(self, inline_limit, out)
+        push_result(self, inline_limit, out)
     }
 }

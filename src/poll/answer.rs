@@ -20,11 +20,10 @@ use super::{
 };
 use crate::{
     dialect::{
-        Action, Answer, ApiError, Context, PollRequest, RequestView, Urls, path_is_below,
-        unescaped, whole_seconds,
+        Action, Answer, ApiError, Context, PollRequest, RequestView, Urls, original_uri,
+        path_is_below, unescaped, whole_seconds,
     },
     operation::{BufferedBody, OperationId},
-    original_uri::original_uri,
     store::{Record, Store, StoreError},
 };
 

@@ -3,7 +3,8 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    operation::{BufferedBody, put_number},
+    codec::put_number,
+    operation::BufferedBody,
     store::{Record, Version},
 };
 

@@ -6,10 +6,7 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    BoxError,
-    operation::{BufferedBody, HeaderBlock},
-};
+use crate::{BoxError, codec::HeaderBlock, operation::BufferedBody};
 
 /// The version of the layout. Version 1: lengths of the line, header and trailer block
 /// (`u32` each, little endian), the line as JSON, the blocks, the body.

@@ -57,15 +57,13 @@
 //! let polls = tower_operations::PollService::new(store);
 //! ```
 
-mod any;
+mod adapters;
 pub(crate) mod cursor;
 mod error;
-mod function;
 mod health;
 mod history;
 mod key;
 mod key_capability;
-mod lending;
 pub(crate) mod mailbox;
 mod memory;
 mod names;
@@ -76,14 +74,12 @@ pub(crate) mod sync;
 mod traits;
 pub(crate) mod wait;
 
-pub use any::AnyStore;
+pub use adapters::{AnyStore, Change, Polling, RepositoryFn, SingleNode, StoreFn};
 pub use error::{StoreError, StoreResult};
-pub use function::{Change, RepositoryFn, StoreFn};
 pub use health::{Health, HealthWarning};
 pub use history::PastVersion;
 pub use key::{IdempotencyKey, Reservation};
 pub(crate) use key_capability::KeyCapability;
-pub use lending::{Polling, SingleNode};
 pub use memory::MemoryStore;
 pub use names::{FencingToken, NodeId, Owner, Version};
 pub use record::{Record, Step};

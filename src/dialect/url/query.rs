@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::ApiError;
+use crate::dialect::ApiError;
 
 /// Returns the names of all parameters, decoded, without those that are encoded badly.
-pub(super) fn names(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
+pub(crate) fn names(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
     let pairs = query.unwrap_or_default().split('&');
     pairs.filter_map(|pair| decode(pair.split_once('=').map_or(pair, |(name, _)| name)).ok())
 }
 
 /// Returns every value of `name`, decoded, with an error for a value that is malformed or
 /// not UTF-8.
-pub(super) fn values<'a>(
+pub(crate) fn values<'a>(
     query: Option<&'a str>,
     name: &str,
 ) -> impl Iterator<Item = Result<Cow<'a, str>, MalformedParameter<'a>>> {
@@ -26,7 +26,7 @@ pub(super) fn values<'a>(
 
 /// Returns the value of `name`, decoded; `None` if it is absent, an error if it is
 /// repeated.
-pub(super) fn parameter<'a>(
+pub(crate) fn parameter<'a>(
     query: Option<&'a str>,
     name: &str,
 ) -> Result<Option<Cow<'a, str>>, MalformedParameter<'a>> {
@@ -39,7 +39,7 @@ pub(super) fn parameter<'a>(
 }
 
 /// Encodes `text` as the value of a parameter.
-pub(super) fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -54,7 +54,7 @@ pub(super) fn encode(text: &str) -> String {
 
 /// The reason why a parameter cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MalformedParameter<'a> {
+pub(crate) enum MalformedParameter<'a> {
     /// The encoding of this raw value is invalid.
     Encoding(&'a str),
     Repeated,
@@ -62,7 +62,7 @@ pub(super) enum MalformedParameter<'a> {
 
 impl MalformedParameter<'_> {
     /// Returns the error for the parameter with this name.
-    pub(super) fn fault(self, parameter: &'static str) -> ApiError {
+    pub(crate) fn fault(self, parameter: &'static str) -> ApiError {
         match self {
             Self::Encoding(text) => {
                 ApiError::invalid_query(parameter, text, "UTF-8 in percent-encoding")

@@ -4,12 +4,11 @@ use bytes::{BufMut, Bytes};
 use http::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    Payload,
-    headers::HeaderBlock,
-    recorded::{Embedding, RecordedResponse},
+use super::HeaderBlock;
+use crate::{
+    BoxError,
+    operation::{Embedding, Payload, RecordedResponse},
 };
-use crate::BoxError;
 
 /// A result that can be stored as bytes: a [`RecordedResponse`], or any type that serde can
 /// write and read, which is stored as JSON.

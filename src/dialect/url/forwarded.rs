@@ -7,10 +7,8 @@
 
 use http::{HeaderMap, HeaderName, header::FORWARDED};
 
-use super::{
-    authority::is_host_and_port,
-    prefer::{quotes_end, split, unquote},
-};
+use super::authority::is_host_and_port;
+use crate::dialect::prefer::{quotes_end, split, unquote};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

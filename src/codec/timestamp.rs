@@ -6,7 +6,7 @@ use std::{
 /// A time in whole milliseconds after 1970, in eight bytes with a niche for `None`. The API
 /// uses `SystemTime`, which is larger; a stored operation has five times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Timestamp(NonZeroU64);
+pub(crate) struct Timestamp(NonZeroU64);
 
 impl From<SystemTime> for Timestamp {
     /// Times up to the beginning of 1970 become its first millisecond.
@@ -26,10 +26,10 @@ impl From<Timestamp> for SystemTime {
 
 impl Timestamp {
     /// The length of the text in bytes.
-    pub(super) const LENGTH: usize = "0000-00-00T00:00:00.000Z".len();
+    pub(crate) const LENGTH: usize = "0000-00-00T00:00:00.000Z".len();
 
     /// Returns the milliseconds after 1970.
-    pub(super) fn millis(self) -> u64 {
+    pub(crate) fn millis(self) -> u64 {
         self.0.get()
     }
 }
@@ -37,21 +37,21 @@ impl Timestamp {
 /// Formats times after RFC 3339, section 5.6, in UTC with milliseconds. Written by hand for
 /// speed: every poll writes three times. They are usually of one day, whose date is
 /// computed once.
-pub(super) struct Rfc3339 {
+pub(crate) struct Rfc3339 {
     /// The day of the text, counted from the beginning of 1970.
     day: u32,
     text: [u8; Timestamp::LENGTH],
 }
 
 impl Rfc3339 {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             day: 0,
             text: *b"1970-01-01T00:00:00.000Z",
         }
     }
 
-    pub(super) fn text(&mut self, at: Timestamp) -> &[u8; Timestamp::LENGTH] {
+    pub(crate) fn text(&mut self, at: Timestamp) -> &[u8; Timestamp::LENGTH] {
         let millis = at.0.get().min(YEAR_9999.as_millis() as u64);
         // The remainders fit into 32 bits, which are cheaper to divide.
         let (seconds, millis) = (millis / 1000, (millis % 1000) as u32);
@@ -205,7 +205,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
 }
 
 /// Serde for `Option<SystemTime>` as RFC 3339 text.
-pub(super) mod serde_rfc3339 {
+pub(crate) mod serde_rfc3339 {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -238,83 +238,4 @@ pub(super) mod serde_rfc3339 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn written(time: SystemTime) -> String {
-        let mut text = Vec::new();
-        push_rfc3339(time, &mut text);
-        String::from_utf8(text).unwrap()
-    }
-
-    #[test]
-    fn what_has_no_four_digits_is_brought_in() {
-        assert_eq!(written(UNIX_EPOCH + YEAR_9999), "9999-12-31T23:59:59.000Z");
-        assert_eq!(
-            written(UNIX_EPOCH + 2 * YEAR_9999),
-            "9999-12-31T23:59:59.000Z"
-        );
-        let before = UNIX_EPOCH - Duration::from_secs(1);
-        assert!(written(before).starts_with("1970-01-01T00:00:00.00"));
-    }
-
-    #[test]
-    fn every_day_is_the_one_it_is() {
-        let mut expected = (1970, 1, 1);
-        for days in 0..(YEAR_9999.as_secs() / 86_400) as u32 {
-            assert_eq!(date(days), expected, "{days}");
-            let (year, month, day) = expected;
-            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let last = match month {
-                2 if is_leap => 29,
-                2 => 28,
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            expected = match (month, day) {
-                (12, 31) => (year + 1, 1, 1),
-                (_, day) if day == last => (year, month + 1, 1),
-                (_, day) => (year, month, day + 1),
-            };
-        }
-    }
-
-    #[test]
-    fn the_date_is_that_of_each_moment() {
-        let mut clock = Rfc3339::new();
-        for (seconds, text) in [
-            (86_399, "1970-01-01T23:59:59.000Z"),
-            (86_400, "1970-01-02T00:00:00.000Z"),
-            (86_401, "1970-01-02T00:00:01.000Z"),
-            (1, "1970-01-01T00:00:01.000Z"),
-        ] {
-            let at = UNIX_EPOCH + Duration::from_secs(seconds);
-            assert_eq!(clock.text(at.into()), text.as_bytes());
-        }
-    }
-
-    #[test]
-    fn digits_after_the_nanoseconds_are_dropped() {
-        let time = Some(UNIX_EPOCH + Duration::from_nanos(123_456_789));
-        assert_eq!(parse_rfc3339("1970-01-01T00:00:00.1234567899Z"), time);
-    }
-
-    proptest! {
-        #[test]
-        fn is_written_as_it_is_read(millis in 1..253_402_300_799_000_u64) {
-            let time = UNIX_EPOCH + Duration::from_millis(millis);
-            prop_assert_eq!(http_date(time), httpdate::fmt_http_date(time));
-            prop_assert_eq!(humantime::parse_rfc3339(&written(time)), Ok(time));
-            prop_assert_eq!(parse_rfc3339(&written(time)), Some(time));
-        }
-
-        #[test]
-        fn is_read_as_another_library_reads_it(
-            text in "(19[67]|20[0-3]|[0-9]{3})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?(Z|\\+00:00)?",
-        ) {
-            prop_assert_eq!(parse_rfc3339(&text), humantime::parse_rfc3339(&text).ok());
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::{net::Ipv6Addr, num::NonZeroU16};
 /// is a name or an address of unreserved characters, or an IPv6 address in brackets (RFC
 /// 3986, section 3.2.2). User information is invalid (RFC 9110, section 4.2.4), and so is
 /// port 0 (RFC 6335, section 6).
-pub(super) fn is_host_and_port(text: &str) -> bool {
+pub(crate) fn is_host_and_port(text: &str) -> bool {
     let (host, after) = match text.strip_prefix('[') {
         Some(address) => match address.split_once(']') {
             Some((address, after)) => (address.parse::<Ipv6Addr>().is_ok(), after),

@@ -7,13 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
-    Written, traits::Found,
-};
 use crate::{
     BoxError,
     operation::{Operation, OperationId, Outcome, Payload, Progress, Snapshot},
+    store::{
+        Created, FencingToken, NewOperation, Record, Repository, Step, Store, StoreError, Version,
+        Written, traits::Found,
+    },
 };
 
 /// A read-only store made from a closure.
@@ -77,7 +77,6 @@ where
 ///
 /// Wrap it in [`Polling`](super::Polling) to wait for changes, and in
 /// [`SingleNode`](super::SingleNode) to use it with the layer.
-/// [`SingleNode`](super::SingleNode) to put it under the layer.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -26,11 +26,11 @@ enum StatusUrl {
 /// The part of the URL before the id, which is the same for all operations. It has no query
 /// and no character that JSON escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UrlRoot(Arc<str>);
+pub(crate) struct UrlRoot(Arc<str>);
 
 impl UrlRoot {
     /// Returns `None` if `text` has a query or a character that JSON escapes.
-    pub(super) fn new(text: &str) -> Option<Self> {
+    pub(crate) fn new(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte >= b' ' && !b"\"\\?".contains(&byte);
         text.bytes().all(is_plain).then(|| Self(text.into()))
     }
@@ -48,7 +48,7 @@ impl Urls {
     }
 
     /// Creates the URLs of an operation whose id directly follows `root`.
-    pub(super) fn at(root: UrlRoot, id: OperationId) -> Self {
+    pub(crate) fn at(root: UrlRoot, id: OperationId) -> Self {
         Self(StatusUrl::At {
             root,
             id,
@@ -71,7 +71,7 @@ impl Urls {
     }
 
     /// Returns the number of bytes that [`push_to`](Self::push_to) appends.
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         match &self.0 {
             StatusUrl::Written(status) => status.len(),
             StatusUrl::At { root, id, .. } => root.0.len() + id.text_len(),
@@ -79,7 +79,7 @@ impl Urls {
     }
 
     /// Appends the URL of the operation.
-    pub(super) fn push_to(&self, out: &mut Vec<u8>) {
+    pub(crate) fn push_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
             StatusUrl::Written(status) => out.extend_from_slice(status.as_bytes()),
             StatusUrl::At { root, id, .. } => {
@@ -91,13 +91,13 @@ impl Urls {
 
     /// Whether the URL ends with this id, needs no escapes in a JSON string, and is a
     /// prefix of the URLs of the sub-resources.
-    pub(super) fn is_plain(&self, id: &OperationId) -> bool {
+    pub(crate) fn is_plain(&self, id: &OperationId) -> bool {
         self.before(id).is_some()
     }
 
     /// Returns the part before the id, if the URL is plain in the sense of
     /// [`is_plain`](Self::is_plain).
-    pub(super) fn before(&self, id: &OperationId) -> Option<&str> {
+    pub(crate) fn before(&self, id: &OperationId) -> Option<&str> {
         match &self.0 {
             StatusUrl::At { root, id: own, .. } if own == id => Some(&root.0),
             StatusUrl::At { .. } | StatusUrl::Written(_) => None,

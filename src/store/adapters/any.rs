@@ -1,11 +1,14 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use super::{
-    BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease, LeaseConfig,
-    LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge, Reclaimed, Repository,
-    Reservation, Store, StoreError, Version, Watch, Written, traits::Found,
+use crate::{
+    operation::{OperationId, Outcome, Payload, Progress, RecordedResponse},
+    store::{
+        BoxFuture, Created, FencingToken, Health, IdempotencyKey, IdempotencyKeys, Lease,
+        LeaseConfig, LeaseHandle, List, ListQuery, NewOperation, NodeId, Owner, Page, Purge,
+        Reclaimed, Repository, Reservation, Store, StoreError, Version, Watch, Written,
+        traits::Found,
+    },
 };
-use crate::operation::{OperationId, Outcome, Payload, Progress, RecordedResponse};
 
 /// A store chosen at run time, for example by a command line.
 ///

@@ -10,10 +10,10 @@ pub(crate) fn is_json(bytes: &[u8]) -> bool {
 
 /// The maximum depth of nested arrays and objects. Readers stop at some depth, or overflow
 /// their stack.
-pub(super) const DEEPEST: u32 = u128::BITS;
+pub(crate) const DEEPEST: u32 = u128::BITS;
 
 /// Whether `bytes` are one JSON value with a depth of at most `deepest` and [`DEEPEST`].
-pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
+pub(crate) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     let reader = JsonReader {
         rest: bytes,
         is_text: false,
@@ -22,7 +22,7 @@ pub(super) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
 }
 
 /// Whether `json`, which is one JSON value, has a depth of at most [`DEEPEST`].
-pub(super) fn is_shallow(json: &[u8]) -> bool {
+pub(crate) fn is_shallow(json: &[u8]) -> bool {
     let opens = |count: u64, byte: &u8| count + u64::from((*byte == b'[') | (*byte == b'{'));
     // Most values have few brackets, and counting them costs almost nothing.
     json.iter().fold(0, opens) <= u64::from(DEEPEST) || is_json(json)

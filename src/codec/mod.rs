@@ -1,0 +1,15 @@
+//! Bytes and text: stored results, header fields, the JSON of operations, times and numbers.
+
+mod digits;
+mod header_block;
+mod json_syntax;
+mod operation_json;
+mod stored;
+mod timestamp;
+
+pub(crate) use digits::{push_number, put_number};
+pub(crate) use header_block::HeaderBlock;
+pub(crate) use json_syntax::{is_json, is_json_down_to, push_string};
+pub(crate) use operation_json::{operation_json, push_operation, push_result};
+pub use stored::Stored;
+pub(crate) use timestamp::{Timestamp, http_date, push_rfc3339};
