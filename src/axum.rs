@@ -15,36 +15,36 @@ use crate::{
     run::{NotAccepted, OperationHandle},
 };
 
-/// The 202, as [`Accepted::into_response`].
+/// The 202 as a response; see [`Accepted::into_response`].
 impl IntoResponse for Accepted<'_> {
     fn into_response(self) -> Response {
         Self::into_response(self).map(Body::new)
     }
 }
 
-/// A 200 with the operation, as [`Operation::into_response`].
+/// A 200 with the operation; see [`Operation::into_response`].
 impl<T: Payload> IntoResponse for Operation<T> {
     fn into_response(self) -> Response {
         Self::into_response(self, StatusCode::OK).map(Body::new)
     }
 }
 
-/// The problem, as [`ApiError::into_response`].
+/// The problem as a response; see [`ApiError::into_response`].
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         Self::into_response(self).map(Body::new)
     }
 }
 
-/// The problem, as [`Problem::into_response`].
+/// The problem as a response; see [`Problem::into_response`].
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         Self::into_response(self).map(Body::new)
     }
 }
 
-/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`; the layer says
-/// the same in the words of its dialect.
+/// A 503 of the type `urn:tower-operations:unavailable`, with `Retry-After`. A layer replaces
+/// this response by one in its dialect.
 impl IntoResponse for NotAccepted {
     fn into_response(self) -> Response {
         let retry_after = std::time::Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl IntoResponse for NotAccepted {
     }
 }
 
-/// Always succeeds; see [`OperationHandle::from_extensions`].
+/// An extractor that always succeeds; see [`OperationHandle::from_extensions`].
 impl<S: Sync> FromRequestParts<S> for OperationHandle {
     type Rejection = Infallible;
 
@@ -63,9 +63,9 @@ impl<S: Sync> FromRequestParts<S> for OperationHandle {
     }
 }
 
-/// The operation that the handler runs for.
+/// Extracts the id of the operation that the handler runs for.
 impl<S: Sync> FromRequestParts<S> for OperationId {
-    /// A 500: the handler is behind no layer, or its request was not accepted yet.
+    /// A 500: the handler is not behind a layer, or its request was not accepted yet.
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -77,7 +77,7 @@ impl<S: Sync> FromRequestParts<S> for OperationId {
     }
 }
 
-/// Always succeeds: a malformed `Prefer` is ignored (RFC 7240, section 2).
+/// An extractor that always succeeds: a malformed `Prefer` is ignored (RFC 7240, section 2).
 impl<S: Sync> FromRequestParts<S> for Preferences {
     type Rejection = Infallible;
 

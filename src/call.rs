@@ -16,7 +16,7 @@ pub(crate) async fn until_ready<S: Service<R>, R>(service: &mut S) -> Result<(),
 }
 
 pin_project! {
-    /// The response of a service that is called once it is ready.
+    /// The future of a service that is called once it is ready.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Oneshot<S: Service<R>, R> {
         #[pin]
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// A service that is given its requests through a function.
+/// A service whose requests pass through a function first.
 #[derive(Clone)]
 pub(crate) struct MapRequest<S, F> {
     pub(crate) inner: S,

@@ -23,12 +23,12 @@
 //! | `PollConfig.ErrorWriter` | [`PollService::error_writer`] |
 //!
 //! The rules are those of the Go package. `Location` is trimmed and left out when empty.
-//! `Retry-After` is sent only when positive, in whole seconds rounded up. A poll is 200 in
-//! every state. A missing id is 400, an unknown one 404, and an error of the store 503 with
-//! its text hidden; all of these are `application/problem+json` and replaceable. Types
-//! enforce two further rules. A closure under [`StoreFn`] returns a [`Snapshot`], which has
-//! no id and is pending by default, so that the operation always has the requested id. A
-//! failure cannot be created without its problem.
+//! `Retry-After` is sent only when positive, in whole seconds rounded up. A poll is 200 in every
+//! state. A missing id is 400, an unknown id is 404, and an error of the store is 503 with its
+//! text hidden. All of these errors are `application/problem+json` and replaceable. Types
+//! enforce two further rules. A closure under [`StoreFn`] returns a [`Snapshot`], which has no
+//! id and is pending by default, so that the operation always has the requested id. A failure
+//! cannot be created without its problem.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +50,7 @@
 //! let Created::New(record) = store.create(NewOperation::new(id.clone())).await? else {
 //!     unreachable!("the id is new");
 //! };
-//! let response = Accepted::new(&id).location(format!("/operations/{id}")).into_response();
+//! let response = Accepted::new(&id).with_location(format!("/operations/{id}")).into_response();
 //! assert_eq!(response.status(), StatusCode::ACCEPTED);
 //!
 //! // In your worker: start it, and record how it ended. The token is yours

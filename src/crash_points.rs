@@ -1,11 +1,11 @@
-//! Dying at a named point, for tests of what is left behind then.
+//! Named points at which a test can make the process die.
 //!
-//! A process with the feature `crash-points` aborts where the environment variable
-//! `TOWER_OPERATIONS_CRASH_AT` says: at one of [`ALL`] points, which lie at every
-//! await between the creation of an operation and its end, or of those on the way to
-//! another process. Without the feature there are none.
+//! A process with the feature `crash-points` aborts at the point that the environment variable
+//! `TOWER_OPERATIONS_CRASH_AT` names: one of [`ALL`], or of [`HANDED_OFF`]. The points are at
+//! every await between the creation of an operation and its end, and on the way to another
+//! process. Without the feature there are no points.
 
-/// Every point in a life that one process goes through, in order.
+/// The points in the life of an operation in one process, in order.
 pub const ALL: [&str; 16] = [
     "creating",
     "created",
@@ -25,11 +25,11 @@ pub const ALL: [&str; 16] = [
     "running-again",
 ];
 
-/// The points in between where requests are dispatched: the first two at the front, the others at the
-/// worker.
+/// The additional points where requests are dispatched. The first two are in the front process,
+/// the others in the worker.
 pub const HANDED_OFF: [&str; 4] = ["dispatching", "dispatched", "claiming", "claimed"];
 
-/// Dies here, if that is what is wanted.
+/// Aborts the process here, if the environment variable names this point.
 pub(crate) fn here(point: &'static str) {
     static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let all = || ALL.iter().chain(&HANDED_OFF);
@@ -39,7 +39,7 @@ pub(crate) fn here(point: &'static str) {
     );
     let wanted = WANTED.get_or_init(|| std::env::var("TOWER_OPERATIONS_CRASH_AT").ok());
     if wanted.as_deref() == Some(point) {
-        // Nothing is tidied up, as nothing is by a power cut.
+        // Nothing is cleaned up, as in a power failure.
         std::process::abort();
     }
 }

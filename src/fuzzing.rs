@@ -1,4 +1,4 @@
-//! Private parsers and decoders, for the fuzz targets in `fuzz/`. No part of the API.
+//! Private parsers and decoders, for the fuzz targets in `fuzz/`. They are not part of the API.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, uri::PathAndQuery};
@@ -14,13 +14,13 @@ use crate::{
     store::{Cursor, ListQuery, Owner, Record, cursor::CursorKey},
 };
 
-/// Whether these bytes are one JSON value.
+/// Returns whether these bytes are one JSON value.
 #[must_use]
 pub fn json(bytes: &[u8]) -> bool {
     is_json(bytes)
 }
 
-/// `text` as a JSON string.
+/// Returns `text` as a JSON string.
 #[must_use]
 pub fn json_string(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
@@ -28,13 +28,13 @@ pub fn json_string(text: &str) -> Vec<u8> {
     out
 }
 
-/// The text that an `Idempotency-Key` of this value stands for.
+/// Returns the text that an `Idempotency-Key` of this value stands for.
 #[must_use]
 pub fn idempotency_key(rules: &Idempotency, value: &[u8]) -> Option<String> {
     rules.parse(value)
 }
 
-/// The origin that `Forwarded` names, or the older fields.
+/// Returns the origin that `Forwarded` or the older fields name.
 #[must_use]
 pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<String> {
     let by = match by_older_fields {
@@ -44,21 +44,22 @@ pub fn forwarded_origin(headers: &HeaderMap, by_older_fields: bool) -> Option<St
     dialect::url::forwarded_base(headers, by, "http")
 }
 
-/// Whether `If-Match` in these fields names this entity tag, if it is there and well formed.
+/// Returns whether `If-Match` in these fields names this entity tag; `None` if the field is
+/// missing or malformed.
 #[must_use]
 pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> Option<bool> {
     let named = if_match(headers, Some(etag)).ok()??;
     Some(matches!(named, NamedTags::Any | NamedTags::This))
 }
 
-/// The number that a cursor of one certain list holds, if it is one.
+/// Returns the number in a cursor of a fixed list; `None` if the text is no such cursor.
 #[must_use]
 pub fn open_cursor(text: &str) -> Option<u64> {
     let (key, query) = list();
     key.open(&query, &Cursor(text.into())).ok()
 }
 
-/// The cursor of that list for this number.
+/// Returns the cursor of the same list for this number.
 #[must_use]
 pub fn seal_cursor(number: u64) -> String {
     let (key, query) = list();
@@ -75,33 +76,33 @@ pub fn resolve(headers: &mut HeaderMap, base: &PathAndQuery) {
     resolve_references(headers, base);
 }
 
-/// An event as it goes over the wire.
+/// Returns the bytes of an event as they are sent.
 #[must_use]
 pub fn event(name: &'static str, data: Vec<u8>, id: &str) -> Vec<u8> {
     let name = Some(name);
     Event { name, data }.encode(id)
 }
 
-/// The request that these bytes hold, if they hold one.
+/// Returns the request that these bytes hold, if they hold one.
 #[must_use]
 pub fn stored_request(bytes: &Bytes) -> Option<Request<BufferedBody>> {
     stored_request::restore(bytes).ok()
 }
 
-/// A request as bytes, with its credentials.
+/// Returns a request as bytes, with its credentials.
 #[must_use]
 pub fn store_request(request: Request<BufferedBody>) -> Option<Bytes> {
     let (parts, body) = request.into_parts();
     stored_request::store(&parts, &parts.uri, &body, true)
 }
 
-/// The record that a cell with this head and this result holds.
+/// Returns the record that a cell with this head and this result holds.
 #[must_use]
 pub fn record(head: Bytes, result: Option<Bytes>) -> Option<Record<RecordedResponse>> {
     engine::record_head::decode(engine::Cell::new(head, result)).ok()
 }
 
-/// The head of a record's cell.
+/// Returns the head of the cell of a record.
 #[must_use]
 pub fn head(record: &Record<RecordedResponse>) -> Option<Bytes> {
     engine::record_head::encode(record).ok().map(Bytes::from)
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_parser_is_the_one_that_it_is_called_by() {
+    fn each_function_calls_the_parser_that_it_is_named_after() {
         assert!(json(b"[1]") && !json(b"[1"));
         assert_eq!(json_string("a\n"), b"\"a\\n\"");
         let key = idempotency_key(&Idempotency::optional(), b"\"a\"");
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_read_can_be_written() {
+    fn records_survive_a_round_trip() {
         let line = include_str!("engine/golden/format-1-kinds.jsonl");
         for line in line.lines() {
             let read = record(Bytes::from_static(line.as_bytes()), None).unwrap();

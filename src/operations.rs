@@ -1,4 +1,4 @@
-//! One object from which everything else is made.
+//! The object that creates layers, poll services and recoveries.
 
 mod shutdown;
 mod spawn;
@@ -19,11 +19,11 @@ use crate::{
     store::{Lease, LeaseConfig, Repository, Store, Watch},
 };
 
-/// Operations in one store: creates the layer, the poll service and the recovery, and
-/// shuts them down.
+/// The operations of one store. Creates the layer, the poll service and the recovery, and shuts
+/// them down.
 ///
-/// Their common settings are set only here, so that they cannot disagree: the store, the
-/// lease, the owner, the dialect, the URLs, and the bounds on requests in flight.
+/// The settings that these have in common are set only here, so that they cannot disagree: the
+/// store, the lease, the owner, the dialect, the URLs, and the bounds on requests in flight.
 ///
 /// ```
 /// # async fn serve(listener: tokio::net::TcpListener, signal: tokio::sync::oneshot::Receiver<()>) -> Result<(), Box<dyn std::error::Error>> {
@@ -52,8 +52,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Clones share the store, the lease, the bounds and the shutdown. `D` is where requests
-/// run: here, unless they are [dispatched](Self::dispatching).
+/// Clones share the store, the lease, the bounds and the shutdown. `D` says where requests run:
+/// in this process, unless they are [dispatched](Self::dispatching).
 #[must_use]
 pub struct Operations<R, D = InProcess> {
     runtime: Arc<Runtime<R>>,
@@ -63,30 +63,31 @@ pub struct Operations<R, D = InProcess> {
 }
 
 impl<R> Operations<R> {
-    /// Operations that are kept in `store` and run in this process.
+    /// Creates operations that are kept in `store` and run in this process.
     pub fn new(store: R) -> Self {
         Self::of(Runtime::new(store))
     }
 }
 
 impl<R, D: Dispatch> Operations<R, D> {
-    /// Operations whose requests are put into the queue of an engine by `dispatch`, for
-    /// workers elsewhere to run: a [`RunService`](crate::RunService) around the whole
-    /// application takes them there. Requests that are not accepted pass to the inner
-    /// service.
+    /// Creates operations whose requests `dispatch` puts into the queue of an engine. Workers
+    /// elsewhere take the requests from the queue and run them, by a
+    /// [`RunService`](crate::RunService) around the whole application. Requests that are not
+    /// accepted pass to the inner service.
     ///
     /// The 202 is sent once the operation is in the store and its request in the queue. A
-    /// request is accepted always, or [when preferred](AsyncAcceptLayer::when_preferred):
-    /// there is no call here to wait for, so `Prefer: wait` is ignored. The number of
+    /// request is accepted always, or [when preferred](AsyncAcceptLayer::when_preferred).
+    /// `Prefer: wait` is ignored, since there is no call here to wait for. The number of
     /// requests on their way into the queue is bounded by
-    /// [`max_in_flight`](Self::max_in_flight). The number in the queue is bounded only by
-    /// the time that they [may be pending](Self::pending_timeout).
+    /// [`max_in_flight`](Self::max_in_flight). The number of requests in the queue is bounded
+    /// only by the time that they [may be pending](Self::pending_timeout).
     ///
-    /// If a request cannot be put into the queue, its operation fails as `not-dispatched`
-    /// and the answer is 503. A request with an idempotency key would fail for the life of
-    /// its key: it is left to the [recovery](Self::dispatching_recovery), if there is one,
-    /// and the answer is 202. So is a request that is still on its way into the queue at the
-    /// deadline of a drain.
+    /// If a request cannot be put into the queue, its operation fails as `not-dispatched` and
+    /// the answer is 503. Two kinds of requests are left to the
+    /// [recovery](Self::dispatching_recovery) instead, with a 202, if there is a recovery. The
+    /// first is a request with an idempotency key, which would otherwise fail for the life of
+    /// its key. The second is a request that is still on its way into the queue at the deadline
+    /// of a drain.
     ///
     /// ```compile_fail
     /// use std::time::Duration;
@@ -103,31 +104,32 @@ impl<R, D: Dispatch> Operations<R, D> {
 }
 
 impl<R: Lease<Output = RecordedResponse>, D: Dispatch> Operations<R, D> {
-    /// Returns the task that dispatches operations again that no worker has claimed in time,
-    /// or whose worker has died. The task has to be spawned. An operation is started at most
-    /// `attempts` times, on any workers; after that it fails as `attempts-exhausted`. With
-    /// more than one attempt every request has to bear being run twice.
+    /// Returns the task that dispatches operations again that no worker has claimed in time, or
+    /// whose worker has died. The application has to spawn the task. An operation is started at
+    /// most `attempts` times, on all workers together; after that it fails as
+    /// `attempts-exhausted`. With more than one attempt every request must tolerate being run
+    /// twice.
     ///
-    /// An operation that no worker starts within the
-    /// [time that it may be pending](Self::pending_timeout) fails as `timed-out`. After its
-    /// first start it has the [time that it may run](Self::running_timeout) in addition,
-    /// counted from its last change.
+    /// An operation that no worker starts within the [time that it may be
+    /// pending](Self::pending_timeout) fails as `timed-out`. After its first start an operation
+    /// has the [time that it may run](Self::running_timeout) in addition, counted from its last
+    /// change.
     pub fn dispatching_recovery(&self, attempts: u32) -> Recovery<R> {
         Recovery::new(Arc::clone(&self.runtime), self.limits).dispatch_again(attempts)
     }
 }
 
 impl<R: Lease<Output = RecordedResponse>> Operations<R> {
-    /// Returns the task that ends, or [runs again](Recovery::rerun_with), the operations of
-    /// nodes that died, and deletes expired operations. The task has to be spawned.
+    /// Returns the task that ends or [reruns](Recovery::rerun_with) the operations of nodes that
+    /// died, and deletes expired operations. The application has to spawn the task.
     pub fn recovery(&self) -> Recovery<R> {
         Recovery::new(Arc::clone(&self.runtime), self.limits)
     }
 }
 
 impl<R: Lease<Output = RecordedResponse>, D> Operations<R, D> {
-    /// Returns a layer that accepts requests. Each route may have one of its own, with
-    /// settings of its own.
+    /// Returns a layer that accepts requests. Each route may have its own layer, with its own
+    /// settings.
     pub fn layer(&self) -> AsyncAcceptLayer<R, D> {
         let (runtime, shared) = (Arc::clone(&self.runtime), Arc::clone(&self.shared));
         AsyncAcceptLayer::of(runtime, shared, self.limits)
@@ -159,16 +161,15 @@ impl<R, D> Operations<R, D> {
         }
     }
 
-    /// Sets the function that extracts the owner of a request. Each owner sees the own
-    /// operations alone; those of others are unknown (404). Without this, an operation has
-    /// no owner, and everybody who knows its id sees it.
-    ///
-    /// A closure keeps owners in the store as it names them. A
+    /// Sets the function that extracts the owner of a request. Each owner sees only its own
+    /// operations; those of other owners are unknown (404). Without this setting, an operation
+    /// has no owner, and everybody who knows its id sees it.
+    /// A closure keeps owners in the store in plain text, as the closure returns them. A
     /// [`HmacOwner`](crate::HmacOwner) keeps them as keyed hashes.
     ///
     /// # Panics
-    /// As [`lease`](Self::lease): a layer that was made before would create operations without
-    /// an owner.
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before:
+    /// an earlier layer would create operations without an owner.
     pub fn owner(mut self, owner: impl ExtractOwner) -> Self {
         self.own_runtime();
         self.with(|shared| shared.owner = Some(Arc::new(owner)))
@@ -179,11 +180,11 @@ impl<R, D> Operations<R, D> {
         self.with(|shared| shared.dialect = Arc::new(dialect))
     }
 
-    /// Sets the path of the operations as clients know it, `/operations` by default.
-    /// `Location` begins with it. Requests at and below it pass the layer, so that the layer
+    /// Sets the path of the operations as clients know it, `/operations` by default. `Location`
+    /// begins with this path. Requests at and below the path pass the layer, so that the layer
     /// can wrap an application that has the poll service inside.
     ///
-    /// Under a nested router this is the whole path, for example `/api/v1/operations`.
+    /// Under a nested router, set the whole path, for example `/api/v1/operations`.
     pub fn public_path(self, path: &str) -> Self {
         self.with(|shared| shared.locator.set_at(path))
     }
@@ -191,19 +192,19 @@ impl<R, D> Operations<R, D> {
     /// Makes `Location` absolute: `url`, then the [public path](Self::public_path).
     ///
     /// # Errors
-    /// [`InvalidPublicUrl`] unless it is `http` or `https`, with a host, and perhaps a port
-    /// and a path; without user information, a query or a fragment.
+    /// Returns [`InvalidPublicUrl`] unless `url` is an `http` or `https` URL with a host. The
+    /// URL may have a port and a path, but no user information, query or fragment.
     pub fn public_url(mut self, url: &str) -> Result<Self, InvalidPublicUrl> {
         Arc::make_mut(&mut self.shared).locator.set_base(url)?;
         Ok(self)
     }
 
     /// Makes `Location` absolute by the scheme and the host in `Forwarded` (RFC 7239), for
-    /// requests from a trusted proxy. `trusted` recognizes the proxy by its address, for
-    /// example, or by a secret that it adds. The last of several elements counts, which the
-    /// nearest proxy added. A host without a scheme has the scheme of the
-    /// [public URL](Self::public_url). Without a valid host, and for the path, the public URL
-    /// is used.
+    /// requests from a trusted proxy. `trusted` recognizes the proxy, for example by its address
+    /// or by a secret that the proxy adds. Of several elements the last one counts, which the
+    /// nearest proxy added. If a host comes without a scheme, the scheme of the [public
+    /// URL](Self::public_url) is used. The path, and the whole origin if there is no valid host,
+    /// is that of the public URL.
     ///
     /// Do not trust every request: clients could then choose where other clients are sent.
     pub fn trust_forwarded(self, trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
@@ -222,11 +223,11 @@ impl<R, D> Operations<R, D> {
         self.with(|shared| shared.locator.set_trusted(by, trusted))
     }
 
-    /// Sets `Location` as a function of the request and the id. White space around it is
-    /// left out; an empty text is no `Location`.
+    /// Sets `Location` as a function of the request and the id. White space around the text is
+    /// left out; an empty text means no `Location`.
     ///
-    /// The parts have the request's extensions, for example axum's `OriginalUri`. Do not
-    /// build it from an untrusted `Host`.
+    /// The parts have the request's extensions, for example axum's `OriginalUri`. Do not build
+    /// the text from an untrusted `Host`.
     pub fn location(
         self,
         location: impl Fn(&Parts, &OperationId) -> String + Send + Sync + 'static,
@@ -235,8 +236,8 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Sets the `Retry-After` of answers;
-    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter) by default. It is also
-    /// sent with a 503.
+    /// [`AdaptiveRetryAfter`](crate::dialect::AdaptiveRetryAfter) by default. A 503 carries the
+    /// same `Retry-After`.
     pub fn retry_after(self, retry_after: impl RetryAfter) -> Self {
         self.with(|shared| shared.retry_after = Arc::new(retry_after))
     }
@@ -254,7 +255,7 @@ impl<R, D> Operations<R, D> {
     /// and the fields that are sent for it.
     ///
     /// Content that users have made is replayed from the origin of the operations. To keep
-    /// browsers from showing it there, send it as an attachment:
+    /// browsers from showing such content there, send it as an attachment:
     ///
     /// ```
     /// use http::{HeaderValue, header::CONTENT_DISPOSITION};
@@ -288,57 +289,55 @@ impl<R, D> Operations<R, D> {
     }
 
     /// Sets the largest response body that is recorded, in bytes; 8 MiB by default. A larger
-    /// one makes the operation fail as `result-too-large`. A layer may have a limit of its
-    /// own.
+    /// body makes the operation fail as `result-too-large`. A layer may have a limit of its own.
     pub fn result_limit(mut self, bytes: u64) -> Self {
         self.limits.result = bytes;
         self
     }
 
-    /// Sets how long the inner service may go on after its operation was canceled, to tidy
-    /// up, before it is dropped; half a second by default. A layer may have a grace of its
-    /// own.
+    /// Sets how long the inner service may continue after its operation was canceled, to clean
+    /// up, before it is dropped; half a second by default. A layer may have a grace of its own.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.limits.set_grace(grace);
         self
     }
 
-    /// Sets the name of this node and the term of its leases: how long it may be silent
-    /// before another node reclaims what it runs. By default the name is random and the
-    /// term 30 seconds. The term is at least a tenth of a second.
+    /// Sets the name of this node and the term of its leases: how long the node may be silent
+    /// before another node reclaims the operations that it runs. By default the name is random
+    /// and the term 30 seconds. The term is at least 100 milliseconds.
     ///
-    /// The name must differ from that of every other node, and of every earlier start of
-    /// this one.
+    /// The name must differ from that of every other node, and of every earlier start of this
+    /// node.
     ///
     /// # Panics
-    /// If a layer, a service, a recovery, a drain handle or a clone was made before.
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn lease(mut self, lease: LeaseConfig) -> Self {
         self.own_runtime().set_lease(lease);
         self
     }
 
-    /// Sets how many requests may be accepted, pending or running at a time; 10,000 by
-    /// default. Past it the answer is 503. A request that was
+    /// Sets how many requests may be accepted, pending or running at a time; 10,000 by default.
+    /// A request above the bound is answered with 503. A request that was
     /// [dispatched](Self::dispatching) does not count once it is in the queue.
     ///
-    /// Each may hold a request body in memory, so this number times the
-    /// [`body_limit`](AsyncAcceptLayer::body_limit) may be needed by the process: set both
-    /// to the memory that is available.
+    /// Each request may hold its body in memory, so the process may need this number times the
+    /// [`body_limit`](AsyncAcceptLayer::body_limit): set both according to the memory that is
+    /// available.
     ///
     /// # Panics
-    /// As [`lease`](Self::lease).
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn max_in_flight(mut self, operations: usize) -> Self {
         self.own_runtime().in_flight.set_max(operations);
         self
     }
 
-    /// Sets how many of them may be of one owner, so that no owner shuts out the others; a
-    /// quarter of [`max_in_flight`](Self::max_in_flight) by default. Requests without an
-    /// owner count as one owner's. Past it the answer is 503. It applies where
-    /// [owners](Self::owner) are known.
+    /// Sets how many of the requests in flight may be of one owner, so that no owner shuts out
+    /// the others; a quarter of [`max_in_flight`](Self::max_in_flight) by default. Requests
+    /// without an owner count as those of one owner. A request above the bound is answered with
+    /// 503. The bound applies where [owners](Self::owner) are known.
     ///
     /// # Panics
-    /// As [`lease`](Self::lease).
+    /// Panics if a layer, a service, a recovery, a drain handle or a clone was created before.
     pub fn max_in_flight_per_owner(mut self, operations: usize) -> Self {
         self.own_runtime().in_flight.set_max_per_owner(operations);
         self

@@ -8,15 +8,14 @@ use crate::store::Owner;
 
 /// Extracts the owner of a request.
 ///
-/// `None` is nobody, not everybody: an operation without an owner is seen only by requests
+/// `None` means no owner, not every owner: only requests without an owner see an operation
 /// without an owner.
 ///
-/// A closure implements this trait, and keeps owners in the store as it names them:
-/// everybody who can read the store can read them. A [`HmacOwner`] keeps them as keyed
-/// hashes.
+/// A closure implements this trait, and keeps owners in the store in plain text: everybody who
+/// can read the store can read them. A [`HmacOwner`] keeps owners as keyed hashes.
 ///
-/// Take the owner from what an outer layer has verified (an extension, for example), and
-/// from a bare header only where a gateway sets it.
+/// Extract the owner from data that an outer layer has verified, for example an extension. Use a
+/// bare header only where a gateway sets it.
 pub trait ExtractOwner: Send + Sync + 'static {
     /// Returns the owner of the operation that this request becomes.
     fn owner(&self, parts: &Parts) -> Option<Owner>;
@@ -33,8 +32,8 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F 
     }
 }
 
-/// Keeps owners as HMAC-SHA-256 (RFC 2104) under a key of the application's, so that a
-/// store that others can read does not say who they are.
+/// An extractor that keeps owners as HMAC-SHA-256 (RFC 2104) under a key of the application, so
+/// that a store that others can read does not reveal the owners.
 ///
 /// ```
 /// use http::request::Parts;
@@ -52,23 +51,25 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for F 
 #[derive(Clone)]
 pub struct HmacOwner<F> {
     owner: F,
-    /// New operations are created with the first key.
+    /// The keys; new operations are created with the first one.
     keys: Vec<Hmac<Sha256>>,
 }
 
-/// The prefix of the digest. Another function would have another prefix.
+/// The prefix of the digest, which names the hash function.
 const SCHEME: &str = "hmac-sha256:";
 
 impl<F: Fn(&Parts) -> Option<Owner>> HmacOwner<F> {
-    /// Creates an extractor that keeps what `owner` returns under `key`, of any length.
+    /// Creates an extractor that keeps the owners that `owner` returns, hashed with `key`. The
+    /// key may have any length.
     #[must_use]
     pub fn new(key: impl AsRef<[u8]>, owner: F) -> Self {
         let keys = vec![hmac(key)];
         Self { owner, keys }
     }
 
-    /// Also finds operations that were created under an earlier key, when they are asked for
-    /// by id. A list and an idempotency key only find what was created under the present one.
+    /// Adds an earlier key. Operations that were created under that key are found by their ids.
+    /// A list and an idempotency key find only operations that were created under the present
+    /// key.
     #[must_use]
     pub fn previous_key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.keys.push(hmac(key));
@@ -98,7 +99,7 @@ impl<F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static> ExtractOwner for Hm
                     return false;
                 };
                 self.keys.iter().any(|key| {
-                    // Compared in constant time.
+                    // The digests are compared in constant time.
                     key.clone()
                         .chain_update(asks.as_str())
                         .verify_slice(&kept)
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_known_under_every_key_and_created_under_the_first() {
+    fn owners_are_recognized_under_every_key_and_created_under_the_first() {
         let (old, new) = (keyed(&["old"]), keyed(&["new", "old"]));
         let (ada, bob) = (parts(Some("ada")), parts(Some("bob")));
         let kept = old.owner(&ada);
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_somebody_to_nobody() {
+    fn requests_without_an_owner_see_only_operations_without_an_owner() {
         let keyed = keyed(&["key"]);
         let (ada, nobody) = (parts(Some("ada")), parts(None));
         assert!(keyed.owns(&nobody, None));

@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 
-/// The number of random bytes that are fetched at once: enough for some twenty ids.
+/// The number of random bytes that are fetched at once: enough for about twenty ids.
 const BUFFER: usize = 256;
 
 struct RandomBuffer {
     bytes: [u8; BUFFER],
-    /// The number of bytes that were used.
+    /// The number of bytes that are used up.
     used: usize,
 }
 
@@ -17,10 +17,10 @@ thread_local! {
     };
 }
 
-/// Returns bytes from the CSPRNG of the operating system.
+/// Returns bytes from the cryptographic random number generator of the operating system.
 ///
 /// # Panics
-/// If the operating system has no randomness.
+/// Panics if the operating system has no randomness.
 pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
     const { assert!(N <= BUFFER) };
     RANDOM.with_borrow_mut(|random| {
@@ -31,7 +31,7 @@ pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
         let mut bytes = [0; N];
         let next = random.used + N;
         bytes.copy_from_slice(&random.bytes[random.used..next]);
-        // What was handed out is in memory only once.
+        // The bytes are erased, so that they are in memory only once.
         random.bytes[random.used..next].fill(0);
         random.used = next;
         bytes
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_bytes_are_handed_out_twice_and_none_are_empty() {
+    fn drawn_bytes_are_never_repeated_and_never_zero() {
         let drawn: HashSet<[u8; 16]> = (0..1000).map(|_| random_bytes()).collect();
         assert_eq!(drawn.len(), 1000);
         assert!(!drawn.contains(&[0; 16]));

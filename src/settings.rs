@@ -31,7 +31,7 @@ pub(crate) struct SharedSettings {
 }
 
 impl SharedSettings {
-    /// Returns the owner of the operation that a request creates or asks for.
+    /// Returns the owner of the operation that a request creates or reads.
     pub(crate) fn owner(&self, parts: &Parts) -> Option<Owner> {
         self.owner.as_ref().and_then(|owner| owner.owner(parts))
     }
@@ -42,8 +42,8 @@ impl SharedSettings {
         Some(self.owner.as_ref()?.owner(parts))
     }
 
-    /// Returns whether a request may see an operation of `owner`. Without known owners, a
-    /// request may see operations without an owner.
+    /// Returns whether a request may see an operation of `owner`. If the application knows no
+    /// owners, every request may see operations without an owner.
     pub(crate) fn owns(&self, parts: &Parts, owner: Option<&Owner>) -> bool {
         match &self.owner {
             Some(extract) => extract.owns(parts, owner),
@@ -51,8 +51,8 @@ impl SharedSettings {
         }
     }
 
-    /// Logs once that `Location` may lead nowhere: a layer below a nested router has
-    /// accepted a request, and no public path was set.
+    /// Logs once that `Location` may be wrong: a layer below a nested router has accepted a
+    /// request, and no public path was set.
     pub(crate) fn accepted_below(&self, original: &Uri, seen: &Uri) {
         let prefix = original.path().strip_suffix(seen.path());
         if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty())
@@ -68,8 +68,8 @@ impl SharedSettings {
         }
     }
 
-    /// Logs once that `Location` leads nowhere: operations are polled at another path, and
-    /// no public path was set.
+    /// Logs once that `Location` is wrong: operations are polled at another path, and no public
+    /// path was set.
     pub(crate) fn polled_at(&self, mount: &str) {
         let location = self.locator.at();
         if mount != location && self.is_first_to_say() {

@@ -1,4 +1,4 @@
-//! The way from a request to its 202, in process.
+//! Accepting a request, in process: the way to its 202.
 
 use test_support::hooked;
 
@@ -26,13 +26,13 @@ use tower_operations::{
 };
 
 /// A body that arrives frame by frame, with a pause before each.
-struct Slow {
+struct SlowBody {
     frames: VecDeque<&'static str>,
     paused: bool,
 }
 
-impl Slow {
-    fn of(frames: &[&'static str]) -> Self {
+impl SlowBody {
+    fn new(frames: &[&'static str]) -> Self {
         Self {
             frames: frames.iter().copied().collect(),
             paused: false,
@@ -40,7 +40,7 @@ impl Slow {
     }
 }
 
-impl Body for Slow {
+impl Body for SlowBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -58,8 +58,8 @@ impl Body for Slow {
     }
 }
 
-/// Polls `future` until it has been pending `times` times; gives its output if
-/// it was ready before.
+/// Polls `future` until it has been pending `times` times. Returns its output
+/// if it was ready before.
 async fn poll_times<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
     let mut pending = 0;
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
@@ -74,11 +74,11 @@ async fn poll_times<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<
 }
 
 #[tokio::test]
-async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
-    let (mut left_nothing, mut left_one, mut answered) = (0, 0, 0);
-    // By how often the response future was polled, and by how far its task
-    // came after that before the future is dropped.
-    // The store says that it waits, or that it never does, which is not true.
+async fn a_dropped_accept_leaves_nothing_or_one_operation_that_finishes() {
+    let (mut without_operation, mut with_operation, mut accepted) = (0, 0, 0);
+    // The response future is polled `polls` times and dropped. In between its
+    // task makes `steps` more steps.
+    // `is_hasty`: the store claims that its calls never wait, which is false.
     let points = (0..20).flat_map(|polls| (0..12).map(move |steps| (polls, steps)));
     for ((polls, steps), is_hasty) in points.flat_map(|point| [(point, false), (point, true)]) {
         let calls = Arc::new(AtomicUsize::new(0));
@@ -91,20 +91,24 @@ async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
         store.is_hasty = is_hasty;
         let operations = Operations::new(store);
         let (layer, drain) = (operations.layer(), operations.drain_handle());
-        let service = layer.layer(service_fn(move |request: Request<RequestBody<Slow>>| {
-            counted.fetch_add(1, SeqCst);
-            async move {
-                assert_eq!(request.into_body().size_hint().exact(), Some(6));
-                tokio::task::yield_now().await;
-                Ok::<_, Infallible>(Response::new(Slow::of(&["do", "ne"])))
-            }
-        }));
-        let request = Request::post("/").body(Slow::of(&["one", "two"])).unwrap();
+        let service = layer.layer(service_fn(
+            move |request: Request<RequestBody<SlowBody>>| {
+                counted.fetch_add(1, SeqCst);
+                async move {
+                    assert_eq!(request.into_body().size_hint().exact(), Some(6));
+                    tokio::task::yield_now().await;
+                    Ok::<_, Infallible>(Response::new(SlowBody::new(&["do", "ne"])))
+                }
+            },
+        ));
+        let request = Request::post("/")
+            .body(SlowBody::new(&["one", "two"]))
+            .unwrap();
         {
             let mut response = pin!(service.oneshot(request));
             if let Some(response) = poll_times(response.as_mut(), polls).await {
                 assert_eq!(response.unwrap().status(), StatusCode::ACCEPTED);
-                answered += 1;
+                accepted += 1;
             }
             for _ in 0..steps {
                 tokio::task::yield_now().await;
@@ -123,24 +127,24 @@ async fn dropped_at_any_await_point_it_leaves_nothing_or_what_finishes() {
             "after {polls} polls and {steps} steps"
         );
         match operations.as_slice() {
-            [] => left_nothing += 1,
+            [] => without_operation += 1,
             [one] => {
-                left_one += 1;
+                with_operation += 1;
                 let result = one.operation().result().expect("it succeeded");
                 assert_eq!(result.body(), "done");
             }
             _ => panic!("one request made several operations"),
         }
     }
-    // The walk has been on either side, and through to the end.
+    // All three cases occurred: no operation, one operation, and a 202.
     assert!(
-        left_nothing > 0 && left_one > answered && answered > 0,
-        "{left_nothing} {left_one} {answered}"
+        without_operation > 0 && with_operation > accepted && accepted > 0,
+        "{without_operation} {with_operation} {accepted}"
     );
 }
 
 #[tokio::test]
-async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
+async fn layers_and_their_clones_share_one_bound_and_spawn_no_task() {
     let operations = Operations::new(MemoryStore::new()).max_in_flight(1);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let before = tokio::runtime::Handle::current()
@@ -157,7 +161,7 @@ async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
         before
     );
 
-    // And the bound is one for all of them.
+    // All services share the bound.
     let mut statuses = Vec::new();
     for service in services.into_iter().take(3) {
         let request = Request::post("/").body(BufferedBody::default()).unwrap();
@@ -168,7 +172,7 @@ async fn neither_layering_nor_cloning_allocates_a_store_or_a_task() {
 }
 
 #[tokio::test]
-async fn a_refused_request_has_a_retry_after_and_gives_its_place_back() {
+async fn a_refused_request_has_retry_after_and_releases_its_permit() {
     let operations = Operations::new(MemoryStore::new().max_operations(0));
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let calls = Arc::new(AtomicUsize::new(0));
@@ -190,7 +194,7 @@ async fn a_refused_request_has_a_retry_after_and_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_answer_is_a_503_in_the_end() {
+async fn a_silent_store_is_a_503_after_the_create_timeout() {
     let store = Hooked::new(MemoryStore::new(), async |call, _| {
         if call == Call::Create {
             std::future::pending::<()>().await;
@@ -206,19 +210,20 @@ async fn a_store_that_does_not_answer_is_a_503_in_the_end() {
             #[allow(unreachable_code)]
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }));
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let request = Request::post("/").body(BufferedBody::default()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(begun.elapsed(), Duration::from_secs(3));
-    // The operation may yet be created, and is ended then, for the term of a lease.
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    // The create may still take effect. The operation stays in flight for a
+    // lease term, and is ended when it appears.
     assert_eq!(drain.in_flight(), 1);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(drain.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_create_that_hides_its_success_is_tried_again_with_the_same_id() {
+async fn a_create_with_a_lost_answer_is_retried_with_the_same_id() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
     let memory = MemoryStore::new();
@@ -254,18 +259,18 @@ async fn a_create_that_hides_its_success_is_tried_again_with_the_same_id() {
 }
 
 #[tokio::test]
-async fn the_inner_service_is_cloned_once_a_request() {
+async fn the_inner_service_is_cloned_once_per_request() {
     #[derive(Debug)]
-    struct Counting(Arc<AtomicUsize>);
+    struct CloneCounter(Arc<AtomicUsize>);
 
-    impl Clone for Counting {
+    impl Clone for CloneCounter {
         fn clone(&self) -> Self {
             self.0.fetch_add(1, SeqCst);
             Self(Arc::clone(&self.0))
         }
     }
 
-    impl Service<Request<RequestBody<BufferedBody>>> for Counting {
+    impl Service<Request<RequestBody<BufferedBody>>> for CloneCounter {
         type Response = Response<BufferedBody>;
         type Error = Infallible;
         type Future = std::future::Ready<Result<Response<BufferedBody>, Infallible>>;
@@ -275,8 +280,8 @@ async fn the_inner_service_is_cloned_once_a_request() {
         }
 
         fn call(&mut self, request: Request<RequestBody<BufferedBody>>) -> Self::Future {
-            let detached = OperationHandle::from_extensions(request.extensions()).is_detached();
-            assert_eq!(detached, request.method() == http::Method::GET);
+            let is_detached = OperationHandle::from_extensions(request.extensions()).is_detached();
+            assert_eq!(is_detached, request.method() == http::Method::GET);
             std::future::ready(Ok(Response::new(BufferedBody::default())))
         }
     }
@@ -284,7 +289,7 @@ async fn the_inner_service_is_cloned_once_a_request() {
     let clones = Arc::new(AtomicUsize::new(0));
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let mut service = layer.layer(Counting(Arc::clone(&clones)));
+    let mut service = layer.layer(CloneCounter(Arc::clone(&clones)));
     for request in [Request::get("/"), Request::post("/")] {
         let request = request.body(BufferedBody::default()).unwrap();
         service.ready().await.unwrap().call(request).await.unwrap();

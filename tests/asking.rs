@@ -1,4 +1,4 @@
-//! Requests about operations, and how each dialect takes them.
+//! Requests about operations, in each dialect.
 
 #[path = "asking/deleting.rs"]
 mod deleting;
@@ -57,23 +57,23 @@ impl Answer {
     fn detail(&self, status: u16, code: &str) -> String {
         let problem = self.json();
         let expected = format!("urn:tower-operations:{code}");
-        let is = (self.status.as_u16(), problem["type"].as_str().unwrap());
-        assert_eq!(is, (status, expected.as_str()), "{self:?}");
+        let actual = (self.status.as_u16(), problem["type"].as_str().unwrap());
+        assert_eq!(actual, (status, expected.as_str()), "{self:?}");
         problem["detail"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// Sends a request without a body; whatever is held is a failure of the test.
+/// Sends a request without a body. A held poll fails the test.
 async fn ask<S: Store>(polls: &PollService<S>, line: &str, fields: &[(&str, &str)]) -> Answer {
     let (method, uri) = line.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let asked = polls.clone().oneshot(request.body(()).unwrap());
-    let (parts, body) = asked.await.unwrap().into_parts();
+    let response = polls.clone().oneshot(request.body(()).unwrap());
+    let (parts, body) = response.await.unwrap().into_parts();
     let body = timeout(Duration::from_secs(60), body.collect()).await;
-    let body = body.unwrap_or_else(|_| panic!("{line} {fields:?} is held"));
+    let body = body.unwrap_or_else(|_| panic!("{line} {fields:?}: the poll is held"));
     Answer {
         status: parts.status,
         headers: parts.headers,
@@ -81,13 +81,13 @@ async fn ask<S: Store>(polls: &PollService<S>, line: &str, fields: &[(&str, &str
     }
 }
 
-fn answered(body: &'static str) -> Outcome<RecordedResponse> {
+fn json_outcome(body: &'static str) -> Outcome<RecordedResponse> {
     let response = http::Response::builder().header("content-type", "application/json");
     RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap()).into_outcome()
 }
 
-/// A store with an operation of this name in this state.
-async fn one(id: &str, state: State) -> MemoryStore {
+/// A store with an operation of this id in this state.
+async fn store_with(id: &str, state: State) -> MemoryStore {
     let store = MemoryStore::new();
     add(&store, NewOperation::new(id.parse().unwrap()), state).await;
     store
@@ -105,7 +105,7 @@ async fn add(store: &MemoryStore, new: NewOperation, state: State) {
             store.start(&id, token).await.unwrap();
             return;
         }
-        State::Succeeded => answered("[1]"),
+        State::Succeeded => json_outcome("[1]"),
         State::Failed => Outcome::failed(tower_operations::FailureKind::TimedOut),
         State::Canceled => Outcome::Canceled,
     };
@@ -131,11 +131,11 @@ fn every_dialect() -> Vec<Arc<dyn Dialect>> {
     ]
 }
 
-// ---- which representation --------------------------------------------------
+// ---- representations --------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_likes_json_as_well_gets_no_stream() {
-    let store = one("q3", State::Running).await;
+async fn json_is_served_at_equal_or_higher_quality() {
+    let store = store_with("q3", State::Running).await;
     let polls = PollService::new(store);
     for accept in [
         "application/json, text/event-stream;q=0.1",
@@ -159,8 +159,8 @@ async fn a_client_that_likes_json_as_well_gets_no_stream() {
 }
 
 #[tokio::test]
-async fn a_client_that_likes_a_stream_better_gets_one() {
-    let store = one("q3", State::Succeeded).await;
+async fn an_event_stream_is_served_at_higher_quality() {
+    let store = store_with("q3", State::Succeeded).await;
     let polls = PollService::new(store);
     for accept in [
         "text/event-stream",
@@ -179,8 +179,8 @@ async fn a_client_that_likes_a_stream_better_gets_one() {
 
 // ---- preconditions ---------------------------------------------------------
 
-/// How each dialect that deletes by `DELETE` does it.
-fn deleting() -> [(Arc<dyn Dialect>, StatusCode); 5] {
+/// The dialects that delete by `DELETE`, with the status of a delete.
+fn delete_statuses() -> [(Arc<dyn Dialect>, StatusCode); 5] {
     [
         (Arc::new(Plain::default()), StatusCode::NO_CONTENT),
         (Arc::new(Google::default()), StatusCode::OK),
@@ -194,7 +194,7 @@ fn deleting() -> [(Arc<dyn Dialect>, StatusCode); 5] {
 async fn a_malformed_precondition_is_400_and_changes_nothing_in_any_dialect() {
     for dialect in every_dialect() {
         for state in [State::Running, State::Succeeded] {
-            let store = one("q3", state).await;
+            let store = store_with("q3", state).await;
             let polls = Operations::new(store.clone())
                 .dialect(Arc::clone(&dialect))
                 .poll_service();
@@ -212,7 +212,7 @@ async fn a_malformed_precondition_is_400_and_changes_nothing_in_any_dialect() {
                         let answer = ask(&polls, line, &[(field, value)]).await;
                         let status = answer.status.as_u16();
                         let is_refused = status == 400
-                            // Some of them do not have this method.
+                            // Some dialects do not have this method.
                             || status == 405
                             || (status == 404 && line.starts_with("POST"));
                         assert!(
@@ -225,22 +225,22 @@ async fn a_malformed_precondition_is_400_and_changes_nothing_in_any_dialect() {
             }
         }
     }
-    let polls = PollService::new(one("q3", State::Succeeded).await);
+    let polls = PollService::new(store_with("q3", State::Succeeded).await);
     let answer = ask(&polls, "DELETE /q3", &[("if-match", "*, \"x\"")]).await;
     let detail = answer.detail(400, "invalid-precondition");
     assert!(detail.contains("If-Match"), "{detail}");
     let answer = ask(&polls, "GET /q3", &[("if-none-match", "*, \"x\"")]).await;
     let detail = answer.detail(400, "invalid-precondition");
     assert!(detail.contains("If-None-Match"), "{detail}");
-    // Who may not see it learns no more from that.
+    // A malformed precondition reveals nothing about an unknown operation.
     let answer = ask(&polls, "DELETE /none", &[("if-match", "*, \"x\"")]).await;
     answer.detail(404, "not-found");
 }
 
 #[tokio::test]
-async fn a_star_deletes_no_result_where_no_star_deletes_none() {
+async fn if_match_star_is_like_no_precondition_in_plain() {
     for state in [State::Succeeded, State::Failed] {
-        let store = one("q3", state).await;
+        let store = store_with("q3", state).await;
         let polls = PollService::new(store.clone());
         let bare = ask(&polls, "DELETE /q3", &[]).await;
         let star = ask(&polls, "DELETE /q3", &[("if-match", "*")]).await;
@@ -248,16 +248,16 @@ async fn a_star_deletes_no_result_where_no_star_deletes_none() {
         assert_eq!(star.body, bare.body);
         assert_eq!(state_of(&store, "q3").await, Some(state));
     }
-    let store = one("q3", State::Running).await;
+    let store = store_with("q3", State::Running).await;
     let polls = PollService::new(store.clone());
     let star = ask(&polls, "DELETE /q3", &[("if-match", "*")]).await;
     assert_eq!(star.json()["state"], "canceled");
 }
 
 #[tokio::test]
-async fn another_tag_and_if_none_match_hold_back_a_change() {
-    for (dialect, _) in deleting() {
-        let store = one("q3", State::Succeeded).await;
+async fn a_failed_precondition_prevents_a_delete() {
+    for (dialect, _) in delete_statuses() {
+        let store = store_with("q3", State::Succeeded).await;
         let polls = Operations::new(store.clone())
             .dialect(Arc::clone(&dialect))
             .poll_service();
@@ -276,9 +276,9 @@ async fn another_tag_and_if_none_match_hold_back_a_change() {
     }
 }
 
-/// A store whose operation ends just before the first cancel reaches it.
-async fn ending_before_the_cancel() -> (MemoryStore, Hooked) {
-    let memory = one("q3", State::Running).await;
+/// A store whose operation ends just before the first cancel.
+async fn store_with_end_before_cancel() -> (MemoryStore, Hooked) {
+    let memory = store_with("q3", State::Running).await;
     let has_ended = Arc::new(AtomicBool::new(false));
     let store = Hooked::new(memory.clone(), {
         let memory = memory.clone();
@@ -289,7 +289,7 @@ async fn ending_before_the_cancel() -> (MemoryStore, Hooked) {
                 if is_cancel && !has_ended.swap(true, SeqCst) {
                     let id = "q3".parse().unwrap();
                     let token = memory.get(&id).await?.unwrap().token();
-                    memory.finish(&id, token, answered("[1]"), None).await?;
+                    memory.finish(&id, token, json_outcome("[1]"), None).await?;
                 }
                 Ok(())
             }
@@ -299,7 +299,7 @@ async fn ending_before_the_cancel() -> (MemoryStore, Hooked) {
 }
 
 #[tokio::test]
-async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
+async fn a_late_cancel_with_if_match_star_deletes_nothing() {
     for (dialect, line) in [
         (Arc::new(Plain::default()) as Arc<dyn Dialect>, "DELETE /q3"),
         (Arc::new(Ogc::default()), "DELETE /q3"),
@@ -310,7 +310,7 @@ async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
         (Arc::new(Ipa::default()), "POST /q3:cancel"),
         (Arc::new(DurableFunctions::default()), "POST /q3/terminate"),
     ] {
-        let (memory, store) = ending_before_the_cancel().await;
+        let (memory, store) = store_with_end_before_cancel().await;
         let polls = Operations::new(store)
             .dialect(Arc::clone(&dialect))
             .poll_service();
@@ -319,8 +319,8 @@ async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
         let state = state_of(&memory, "q3").await;
         assert_eq!(state, Some(State::Succeeded), "{dialect:?}: {answer:?}");
     }
-    // Who names the version that was seen is told that it is another one.
-    let (memory, store) = ending_before_the_cancel().await;
+    // A cancel that names an older version is a 412.
+    let (memory, store) = store_with_end_before_cancel().await;
     let polls = PollService::new(store);
     let etag = ask(&polls, "GET /q3", &[]).await.field("etag").to_owned();
     let answer = ask(&polls, "DELETE /q3", &[("if-match", &etag)]).await;
@@ -329,16 +329,16 @@ async fn a_cancel_with_a_star_that_comes_too_late_deletes_nothing() {
 }
 
 #[tokio::test]
-async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
-    for (dialect, status) in deleting() {
-        let store = one("q3", State::Canceled).await;
+async fn a_canceled_operation_is_deleted_by_its_version() {
+    for (dialect, status) in delete_statuses() {
+        let store = store_with("q3", State::Canceled).await;
         let plain = PollService::new(store.clone());
         let etag = ask(&plain, "GET /q3", &[]).await.field("etag").to_owned();
         let polls = Operations::new(store.clone())
             .dialect(Arc::clone(&dialect))
             .poll_service();
         let another = ask(&polls, "DELETE /q3", &[("if-match", "W/\"1-0\"")]).await;
-        // To FHIR's clients it is gone already.
+        // FHIR answers 404 for a canceled operation.
         let is_hidden = another.status == StatusCode::NOT_FOUND;
         assert!(
             is_hidden || another.status == 412,
@@ -355,8 +355,8 @@ async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
         let answer = ask(&polls, "GET /q3", &[]).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{dialect:?}");
     }
-    // Nobody else's second cancel does.
-    let store = one("q3", State::Canceled).await;
+    // A second cancel without the version deletes nothing.
+    let store = store_with("q3", State::Canceled).await;
     let polls = PollService::new(store.clone());
     for fields in [&[][..], &[("if-match", "*")]] {
         let answer = ask(&polls, "DELETE /q3", fields).await;
@@ -370,7 +370,7 @@ async fn a_canceled_operation_is_forgotten_by_who_names_its_version() {
 #[tokio::test]
 async fn an_escaped_id_is_the_id_in_every_dialect() {
     for dialect in every_dialect() {
-        let store = one("Q-3.a_b~", State::Running).await;
+        let store = store_with("Q-3.a_b~", State::Running).await;
         let polls = Operations::new(store.clone())
             .dialect(Arc::clone(&dialect))
             .poll_service();
@@ -390,7 +390,7 @@ async fn an_escaped_id_is_the_id_in_every_dialect() {
             assert_eq!(answer.body, plain.body, "{dialect:?} {path}");
             assert_eq!(answer.field("location"), plain.field("location"));
         }
-        // What is decoded is not decoded once more.
+        // An id is decoded only once.
         for path in ["/Q%252D3.a_b~", "/%25%351-3.a_b~", "/?id=Q%252D3.a_b~"] {
             let answer = ask(&polls, &format!("GET {path}"), &[]).await;
             assert_eq!(answer.status, 400, "{dialect:?} {path}: {answer:?}");
@@ -399,8 +399,8 @@ async fn an_escaped_id_is_the_id_in_every_dialect() {
 }
 
 #[tokio::test]
-async fn escapes_may_stand_in_the_whole_path() {
-    let store = one("q3", State::Succeeded).await;
+async fn escapes_are_decoded_in_the_whole_path() {
+    let store = store_with("q3", State::Succeeded).await;
     let polls = PollService::new(store.clone()).mounted_at("/operations");
     for path in [
         "/operations/q%33/result",
@@ -418,14 +418,14 @@ async fn escapes_may_stand_in_the_whole_path() {
         let answer = ask(&polls, &format!("GET {path}"), &[]).await;
         answer.detail(400, "invalid-id");
     }
-    let azure = Operations::new(one("q3", State::Running).await)
+    let azure = Operations::new(store_with("q3", State::Running).await)
         .dialect(Azure::default())
         .poll_service();
     for path in ["/q%33%3A%63ancel", "/q3:canc%65l"] {
         let answer = ask(&azure, &format!("POST {path}"), &[]).await;
         assert_eq!(answer.json()["status"], "Canceled", "{path}");
     }
-    let durable = Operations::new(one("q3", State::Running).await)
+    let durable = Operations::new(store_with("q3", State::Running).await)
         .dialect(DurableFunctions::default())
         .poll_service();
     let answer = ask(&durable, "POST /q3/r%65wind", &[]).await;
@@ -433,7 +433,7 @@ async fn escapes_may_stand_in_the_whole_path() {
 }
 
 #[tokio::test]
-async fn what_is_no_part_of_an_operation_is_named() {
+async fn an_unknown_sub_resource_is_named() {
     let owner = |parts: &Parts| {
         let user = parts.headers.get("x-user")?;
         Some(Owner::new(user.to_str().unwrap()))
@@ -443,9 +443,9 @@ async fn what_is_no_part_of_an_operation_is_named() {
         let new = NewOperation::new(id.parse().unwrap()).with_owner(Some(Owner::new("ada")));
         add(&store, new, State::Succeeded).await;
     }
-    for mounted in [false, true] {
+    for is_mounted in [false, true] {
         let polls = Operations::new(store.clone()).owner(owner).poll_service();
-        let (polls, root) = match mounted {
+        let (polls, root) = match is_mounted {
             false => (polls, ""),
             true => (polls.mounted_at("/operations"), "/operations"),
         };
@@ -464,7 +464,7 @@ async fn what_is_no_part_of_an_operation_is_named() {
                     detail.contains(name) && detail.contains(id),
                     "{line}: {detail}"
                 );
-                // It says the same of what is somebody else's, and of what is nobody's.
+                // The answer is the same for another owner's operation and for an unknown id.
                 let by_stranger = ask(&polls, &line, &[("x-user", "eve")]).await;
                 assert_eq!(by_stranger.body, by_owner.body, "{line}");
                 let unknown = ask(&polls, &line.replace(id, "q4"), &[]).await;
@@ -482,7 +482,7 @@ async fn what_is_no_part_of_an_operation_is_named() {
             "There is no operation results."
         );
     }
-    // A service that is not mounted knows its root all the same.
+    // A service without `mounted_at` recognizes its root too.
     let polls = PollService::new(store);
     let answer = ask(&polls, "GET /v1/operations/foo", &[]).await;
     assert_eq!(
@@ -491,11 +491,11 @@ async fn what_is_no_part_of_an_operation_is_named() {
     );
 }
 
-// ---- what is not supported -------------------------------------------------
+// ---- unsupported requests ---------------------------------------------------
 
 #[tokio::test]
-async fn what_is_not_supported_is_named() {
-    let store = one("q3", State::Running).await;
+async fn unsupported_parameters_and_actions_are_named() {
+    let store = store_with("q3", State::Running).await;
     for (dialect, line, status, name) in [
         (
             Arc::new(Ogc::default()) as Arc<dyn Dialect>,
@@ -692,7 +692,7 @@ async fn what_is_not_supported_is_named() {
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
+async fn page_parameters_have_the_names_of_the_dialect() {
     let store = MemoryStore::new();
     for id in ["a", "b", "c"] {
         add(
@@ -735,7 +735,7 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
             "top=2&runtimeStatus=Completed,ContinuedAsNew",
             "",
         ),
-        // What no vocabulary has is nobody's matter.
+        // Parameters that no dialect has are ignored.
         (
             Arc::new(Google::default()),
             "pageSize=2&$alt=json;enum-encoding=int&x=1&x=2",
@@ -774,10 +774,10 @@ async fn a_page_is_asked_for_in_the_words_of_the_vocabulary() {
     }
 }
 
-// ---- the detail of an error ------------------------------------------------
+// ---- error details ----------------------------------------------------------
 
 #[tokio::test]
-async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
+async fn an_invalid_value_is_quoted_with_the_allowed_ones() {
     let long = "9x".repeat(5000);
     let dialects: [(Arc<dyn Dialect>, &[&str]); 5] = [
         (
@@ -813,7 +813,7 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
         ),
     ];
     for (dialect, queries) in dialects {
-        let store = one("q3", State::Running).await;
+        let store = store_with("q3", State::Running).await;
         let polls = Operations::new(store)
             .dialect(Arc::clone(&dialect))
             .poll_service()
@@ -829,8 +829,8 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
                 "{dialect:?} {query}"
             );
             let text = answer.text();
-            let is_said = format!(" is no value for {name}, which takes ");
-            assert!(text.contains(&is_said), "{dialect:?} {query}: {text}");
+            let expected = format!(" is no value for {name}, which takes ");
+            assert!(text.contains(&expected), "{dialect:?} {query}: {text}");
             assert!(
                 text.contains(&value[..value.len().min(60)]),
                 "{query}: {text}"
@@ -838,7 +838,7 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
             assert!(text.len() < 1000, "{query}: {text}");
         }
     }
-    let store = one("q3", State::Running).await;
+    let store = store_with("q3", State::Running).await;
     let polls = PollService::new(store.clone());
     let answer = ask(&polls, "GET /q3?wait=soon", &[]).await;
     let detail = answer.detail(400, "invalid-wait");
@@ -854,8 +854,8 @@ async fn a_value_that_is_none_is_named_as_it_was_typed_with_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
-    let store = one("q3", State::Running).await;
+async fn refusals_of_polls_have_a_detail() {
+    let store = store_with("q3", State::Running).await;
     let polls = PollService::new(store.clone());
     for (line, fields, status, code, fact) in [
         (
@@ -904,11 +904,11 @@ async fn every_refusal_of_a_poll_has_a_fact_besides_its_title() {
     assert_eq!(answer.json()["detail"], "The job q3 is running.");
 }
 
-// ---- the reason of a termination -------------------------------------------
+// ---- termination reasons ----------------------------------------------------
 
 #[tokio::test]
-async fn the_reason_of_a_termination_is_its_output() {
-    let store = one("q3", State::Running).await;
+async fn the_termination_reason_is_the_output() {
+    let store = store_with("q3", State::Running).await;
     let polls = Operations::new(store.clone())
         .dialect(DurableFunctions::default())
         .poll_service();
@@ -920,7 +920,7 @@ async fn the_reason_of_a_termination_is_its_output() {
     let plain = ask(&PollService::new(store), "GET /q3", &[]).await.json();
     assert_eq!(plain["reason"], "too late, \"sorry\"");
 
-    // There need be none, and of a long one a part is kept.
+    // The reason is optional. A long reason is truncated.
     for (query, expected) in [
         ("", json!("Canceled: The operation was canceled.")),
         ("?reason=", json!("Canceled: The operation was canceled.")),
@@ -929,14 +929,14 @@ async fn the_reason_of_a_termination_is_its_output() {
             json!("x".repeat(1024)),
         ),
     ] {
-        let polls = Operations::new(one("q3", State::Running).await)
+        let polls = Operations::new(store_with("q3", State::Running).await)
             .dialect(DurableFunctions::default())
             .poll_service();
         let line = format!("POST /q3/terminate{query}");
         assert_eq!(ask(&polls, &line, &[]).await.status, StatusCode::ACCEPTED);
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json()["output"], expected);
     }
-    let polls = Operations::new(one("q3", State::Running).await)
+    let polls = Operations::new(store_with("q3", State::Running).await)
         .dialect(DurableFunctions::default())
         .poll_service();
     let twice = ask(&polls, "POST /q3/terminate?reason=a&reason=b", &[]).await;
@@ -945,9 +945,9 @@ async fn the_reason_of_a_termination_is_its_output() {
 }
 
 #[tokio::test]
-async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
+async fn a_termination_after_the_end_is_410_and_keeps_the_reason() {
     for state in State::ALL.into_iter().filter(|state| state.is_terminal()) {
-        let polls = Operations::new(one("q3", state).await)
+        let polls = Operations::new(store_with("q3", state).await)
             .dialect(DurableFunctions::default())
             .poll_service();
         let before = ask(&polls, "GET /q3", &[]).await.json();
@@ -957,7 +957,7 @@ async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
         assert!(late.text().contains(&state), "{late:?}");
         assert_eq!(ask(&polls, "GET /q3", &[]).await.json(), before);
     }
-    let polls = Operations::new(one("q3", State::Running).await)
+    let polls = Operations::new(store_with("q3", State::Running).await)
         .dialect(DurableFunctions::default())
         .poll_service();
     for (reason, status) in [("first", 202), ("second", 410), ("first", 410)] {
@@ -969,7 +969,7 @@ async fn a_termination_of_what_has_ended_is_410_and_leaves_its_reason() {
 }
 
 #[tokio::test]
-async fn every_uri_that_durable_functions_tells_does_what_it_says() {
+async fn every_uri_in_a_durable_functions_202_works() {
     use tower::{Layer, service_fn};
     use tower_operations::RequestBody;
 
@@ -984,12 +984,12 @@ async fn every_uri_that_durable_functions_tells_does_what_it_says() {
     let post = Request::post("/").body(BufferedBody::default()).unwrap();
     let accepted = layer.layer(inner).oneshot(post).await.unwrap();
     let body = accepted.into_body().collect().await.unwrap().to_bytes();
-    let told: Value = serde_json::from_slice(&body).unwrap();
+    let management: Value = serde_json::from_slice(&body).unwrap();
     let polls = Operations::new(store)
         .dialect(DurableFunctions::default())
         .poll_service()
         .mounted_at("/operations");
-    let names: Vec<&String> = told.as_object().unwrap().keys().collect();
+    let names: Vec<&String> = management.as_object().unwrap().keys().collect();
     let uris: Vec<_> = names.iter().filter(|name| name.ends_with("Uri")).collect();
     assert_eq!(uris.len(), 3, "{names:?}");
     for (name, method, status) in [
@@ -997,15 +997,15 @@ async fn every_uri_that_durable_functions_tells_does_what_it_says() {
         ("terminatePostUri", "POST", 202),
         ("purgeHistoryDeleteUri", "DELETE", 200),
     ] {
-        let uri = told[name].as_str().unwrap().replace("{text}", "late");
+        let uri = management[name].as_str().unwrap().replace("{text}", "late");
         let answer = ask(&polls, &format!("{method} {uri}"), &[]).await;
         assert_eq!(answer.status, status, "{name}: {answer:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_only_read_allows_only_what_reads() {
-    let store = one("q3", State::Running).await;
+async fn a_read_only_service_allows_only_reads() {
+    let store = store_with("q3", State::Running).await;
     for (dialect, path) in [
         (Arc::new(Azure::default()) as Arc<dyn Dialect>, "/q3:cancel"),
         (Arc::new(Google::default()), "/q3:cancel"),
@@ -1025,10 +1025,10 @@ async fn what_is_only_read_allows_only_what_reads() {
     }
 }
 
-// ---- what an operation says of itself --------------------------------------
+// ---- operation resources ----------------------------------------------------
 
 #[tokio::test]
-async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() {
+async fn an_operation_has_its_name_and_after_its_end_a_result_link() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
     let states = State::ALL.map(|state| (state.as_str(), state));
@@ -1065,7 +1065,7 @@ async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() 
             assert_eq!(event, polled);
         }
     }
-    // The link is where the application says that operations are.
+    // The result link follows the public URL or the location of the application.
     for (polls, expected) in [
         (
             Operations::new(store.clone())
@@ -1084,16 +1084,16 @@ async fn an_operation_has_its_name_and_once_it_has_ended_a_link_to_its_result() 
         let polled = ask(&polls, "GET /succeeded", &[]).await.json();
         assert_eq!(polled["links"]["result"], expected);
     }
-    let nowhere = Operations::new(store)
+    let without_location = Operations::new(store)
         .location(|_, _| String::new())
         .poll_service();
-    let polled = ask(&nowhere, "GET /succeeded", &[]).await.json();
+    let polled = ask(&without_location, "GET /succeeded", &[]).await.json();
     assert_eq!(polled.get("links"), None);
 }
 
-/// First without a wait, then with the `ETag` that came.
+/// The first poll does not wait. The second poll waits with the `ETag` of the first.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_waits_by_the_tag_sees_the_progress() {
+async fn a_wait_with_the_etag_ends_at_progress() {
     let store = MemoryStore::new();
     let id: OperationId = "q3".parse().unwrap();
     let new = NewOperation::new(id.clone());
@@ -1104,7 +1104,7 @@ async fn a_client_that_waits_by_the_tag_sees_the_progress() {
     let first = ask(&polls, "GET /q3", &[]).await;
     assert_eq!(first.json()["state"], "pending");
     let etag = first.field("etag").to_owned();
-    let waiting = tokio::spawn({
+    let second_poll = tokio::spawn({
         let polls = polls.clone();
         async move {
             let fields = [("if-none-match", etag.as_str()), ("prefer", "wait=20")];
@@ -1116,7 +1116,7 @@ async fn a_client_that_waits_by_the_tag_sees_the_progress() {
     }
     let progress = Progress::from_count(1, 4);
     store.report(&id, record.token(), progress).await.unwrap();
-    let second = waiting.await.unwrap();
+    let second = second_poll.await.unwrap();
     assert_eq!(second.status, StatusCode::OK);
     assert_eq!(second.json()["progress"]["completed"], 1);
     assert_eq!(

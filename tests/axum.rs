@@ -1,4 +1,4 @@
-//! The layer and the polls in axum applications, under `axum::serve`.
+//! The layer and the poll service in axum applications, under `axum::serve`.
 
 use test_support::server;
 
@@ -41,25 +41,25 @@ async fn result(client: &mut Client, location: &str) -> Answer {
     client.get(&format!("{location}/result?wait=20")).await
 }
 
-/// The prefix that outer routers have taken off the path.
+/// The path prefix that outer routers have removed.
 fn prefix(parts: &Parts) -> &str {
     let original = parts.extensions.get::<OriginalUri>();
     let original = original.map_or(parts.uri.path(), |uri| uri.0.path());
     original.strip_suffix(parts.uri.path()).unwrap_or_default()
 }
 
-fn location_beside(parts: &Parts, id: &OperationId) -> String {
+fn location_in_sibling_router(parts: &Parts, id: &OperationId) -> String {
     format!("{}/operations/{id}", prefix(parts))
 }
 
-fn location_here(parts: &Parts, id: &OperationId) -> String {
+fn location_in_this_router(parts: &Parts, id: &OperationId) -> String {
     format!("{}/{id}", prefix(parts))
 }
 
-// ---- where the layer sits --------------------------------------------------
+// ---- positions of the layer -------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_route_with_route_layer_the_other_methods_stay_405_and_other_paths_404() {
+async fn route_layer_keeps_405_for_other_methods_and_404_for_other_paths() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let app = Router::new()
@@ -86,10 +86,10 @@ async fn on_a_route_with_route_layer_the_other_methods_stay_405_and_other_paths_
     server.stop().await;
 }
 
-/// `MethodRouter::layer` wraps the 405 of axum too, which is why routes take
+/// `MethodRouter::layer` wraps the 405 of axum too, so routes use
 /// `route_layer`.
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_route_with_layer_the_405_itself_becomes_an_operation() {
+async fn layer_on_a_route_turns_the_405_into_an_operation() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let app = Router::new()
@@ -105,11 +105,11 @@ async fn on_a_route_with_layer_the_405_itself_becomes_an_operation() {
     assert_eq!(client.get("/reports").await.text(), "no report");
 
     let location = client.ask("DELETE /reports", &[]).await.accepted();
-    let refused = result(&mut client, &location).await;
-    assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(refused.header("operation-result"), Some("405"));
+    let result_405 = result(&mut client, &location).await;
+    assert_eq!(result_405.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(result_405.header("operation-result"), Some("405"));
     assert_eq!(client.get(&location).await.member("state"), "failed");
-    // What is not accepted is refused as ever.
+    // A request that is not accepted gets a plain 405.
     let answer = client.ask("OPTIONS /reports", &[]).await;
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(client.post("/nope", "").await.status, StatusCode::NOT_FOUND);
@@ -118,7 +118,7 @@ async fn on_a_route_with_layer_the_405_itself_becomes_an_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn around_a_whole_application_its_own_polls_pass_through() {
+async fn polls_pass_through_a_layer_around_the_whole_application() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let hang = || async { std::future::pending::<String>().await };
@@ -137,9 +137,9 @@ async fn around_a_whole_application_its_own_polls_pass_through() {
     assert_eq!(client.get(&location).await.member("state"), "succeeded");
     assert_eq!(client.get("/reports/2026").await.text(), "no report");
 
-    // A cancel is a cancel, and no operation of its own.
-    let hanging = client.post("/hang", "").await.accepted();
-    let answer = client.ask(&format!("DELETE {hanging}"), &[]).await;
+    // A cancel passes through, without an operation of its own.
+    let hang_location = client.post("/hang", "").await.accepted();
+    let answer = client.ask(&format!("DELETE {hang_location}"), &[]).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.member("state"), "canceled");
     for method in ["POST", "PUT", "PATCH"] {
@@ -156,7 +156,7 @@ async fn around_a_whole_application_its_own_polls_pass_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn around_a_whole_application_operations_may_be_elsewhere() {
+async fn polls_below_the_public_path_pass_through_too() {
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone())
         .public_path("/v1/jobs")
@@ -186,7 +186,7 @@ async fn around_a_whole_application_operations_may_be_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layer_within_a_layer_makes_one_operation() {
+async fn a_layer_within_a_layer_creates_one_operation() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let app = Router::new()
@@ -203,17 +203,17 @@ async fn a_layer_within_a_layer_makes_one_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn around_a_service_that_is_nested() {
+async fn a_layer_around_a_nested_service_works() {
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone())
-        .location(location_beside)
+        .location(location_in_sibling_router)
         .layer();
     let inner = Router::new()
         .route("/reports/{year}", post(length))
         .nest_service(
             "/operations",
             Operations::new(store.clone())
-                .location(location_here)
+                .location(location_in_this_router)
                 .poll_service(),
         );
     let app = Router::new().nest_service("/v1", layer.layer(inner));
@@ -228,13 +228,14 @@ async fn around_a_service_that_is_nested() {
     server.stop().await;
 }
 
-/// The application of a team that does not know where it will be mounted.
+/// An application that does not know its mount point. With `around`, the layer
+/// wraps the whole application.
 fn application(store: &MemoryStore, around: bool) -> Router {
     let layer = Operations::new(store.clone())
-        .location(location_beside)
+        .location(location_in_sibling_router)
         .layer();
     let polls = Operations::new(store.clone())
-        .location(location_here)
+        .location(location_in_this_router)
         .poll_service();
     let hang = || async { std::future::pending::<String>().await };
     let routes = |method: axum::routing::MethodRouter| match around {
@@ -252,7 +253,7 @@ fn application(store: &MemoryStore, around: bool) -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_that_is_nested_itself_says_its_whole_location() {
+async fn the_location_of_a_nested_application_has_the_whole_path() {
     for (around, mount) in [(false, "/api"), (true, "/api"), (true, "/a/b"), (false, "")] {
         let store = MemoryStore::new();
         let app = application(&store, around);
@@ -271,12 +272,12 @@ async fn an_application_that_is_nested_itself_says_its_whole_location() {
         assert_eq!(answer.header("link"), Some(link.as_str()));
         assert_eq!(result(&mut client, &location).await.text(), "4");
 
-        let hanging = client.post(&format!("{mount}/hang"), "").await.accepted();
+        let hang_location = client.post(&format!("{mount}/hang"), "").await.accepted();
         for suffix in ["/result", "/result/"] {
-            let answer = client.get(&format!("{hanging}{suffix}")).await;
-            assert_eq!(answer.accepted(), hanging, "{suffix}");
+            let answer = client.get(&format!("{hang_location}{suffix}")).await;
+            assert_eq!(answer.accepted(), hang_location, "{suffix}");
         }
-        let answer = client.ask(&format!("DELETE {hanging}"), &[]).await;
+        let answer = client.ask(&format!("DELETE {hang_location}"), &[]).await;
         assert_eq!(answer.member("state"), "canceled");
         client
             .get(&format!("{mount}/operations"))
@@ -288,7 +289,7 @@ async fn an_application_that_is_nested_itself_says_its_whole_location() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_in_the_background_has_what_it_would_have_had() {
+async fn a_handler_in_the_background_has_all_its_extractors() {
     #[derive(serde::Deserialize)]
     struct Report {
         title: String,
@@ -326,7 +327,7 @@ async fn a_handler_in_the_background_has_what_it_would_have_had() {
     assert!(answer.text().starts_with(expected), "{answer:?}");
     assert!(answer.text().ends_with("/reports/2026/may%20?a=1"));
 
-    // What it cannot read is its own 4xx, as an outcome.
+    // A rejection by an extractor is recorded as a 4xx outcome.
     let location = client.post("/reports/2026/may", "{").await.accepted();
     let answer = result(&mut client, &location).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -365,10 +366,10 @@ async fn routes_and_connections_share_one_bound() {
     for uri in ["/a", "/b", "/c"] {
         let mut client = server.http1().await;
         client.post(uri, "").await.problem(503, "overloaded");
-        // An earlier connection is refused the same.
+        // An earlier connection is refused as well.
         clients[0].post(uri, "").await.problem(503, "overloaded");
     }
-    // Each route has its own limit on the body all the same.
+    // The bound is checked before the body limit of the route.
     clients[1]
         .post("/b", "eleven bytes")
         .await
@@ -377,7 +378,7 @@ async fn routes_and_connections_share_one_bound() {
     for location in &accepted {
         assert_eq!(result(&mut clients[0], location).await.text(), "done");
     }
-    until("the bound is free again", || drain.in_flight() == 0).await;
+    until("a permit is free again", || drain.in_flight() == 0).await;
     clients[1]
         .post("/b", "eleven bytes")
         .await
@@ -431,15 +432,15 @@ async fn many_connections_each_get_their_own_answers() {
 }
 
 #[test]
-fn layering_needs_no_runtime_and_does_not_touch_what_it_wraps() {
-    struct Counting(Arc<AtomicUsize>);
-    impl Clone for Counting {
+fn layering_needs_no_runtime_and_does_not_clone_the_inner_service() {
+    struct CloneCounter(Arc<AtomicUsize>);
+    impl Clone for CloneCounter {
         fn clone(&self) -> Self {
             self.0.fetch_add(1, SeqCst);
             Self(Arc::clone(&self.0))
         }
     }
-    impl<B> Service<http::Request<B>> for Counting {
+    impl<B> Service<http::Request<B>> for CloneCounter {
         type Response = Response;
         type Error = Infallible;
         type Future = std::future::Ready<Result<Response, Infallible>>;
@@ -453,16 +454,16 @@ fn layering_needs_no_runtime_and_does_not_touch_what_it_wraps() {
         }
     }
     let clones = Arc::new(AtomicUsize::new(0));
-    // Spawning would panic here.
+    // Without a runtime, spawning a task would panic.
     let layer = AsyncAcceptLayer::new(MemoryStore::new());
-    let layered: Vec<_> = (0..1000)
-        .map(|_| layer.layer(Counting(Arc::clone(&clones))))
+    let services: Vec<_> = (0..1000)
+        .map(|_| layer.layer(CloneCounter(Arc::clone(&clones))))
         .collect();
     assert_eq!(clones.load(SeqCst), 0);
-    // Two pointers beside the service: nothing of a route's own is behind it.
+    // A service adds two pointers; no route has state of its own.
     assert_eq!(
-        size_of_val(&layered[0]),
-        size_of::<Counting>() + 2 * size_of::<usize>()
+        size_of_val(&services[0]),
+        size_of::<CloneCounter>() + 2 * size_of::<usize>()
     );
     let _app: Router = Router::new()
         .route("/a", post(length).route_layer(layer.clone()))
@@ -471,7 +472,7 @@ fn layering_needs_no_runtime_and_does_not_touch_what_it_wraps() {
 }
 
 #[tokio::test]
-async fn layering_spawns_nothing() {
+async fn layering_spawns_no_task() {
     let layer = AsyncAcceptLayer::new(MemoryStore::new());
     let metrics = tokio::runtime::Handle::current().metrics();
     let before = metrics.num_alive_tasks();
@@ -481,10 +482,10 @@ async fn layering_spawns_nothing() {
     assert_eq!(metrics.num_alive_tasks(), before);
 }
 
-// ---- shutting down ---------------------------------------------------------
+// ---- shutdown ---------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_shuts_down_answers_held_polls_and_finishes_its_operations() {
+async fn a_shutdown_answers_held_polls_and_finishes_operations() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
@@ -500,16 +501,16 @@ async fn a_server_that_shuts_down_answers_held_polls_and_finishes_its_operations
     let server = Server::axum(app).await;
     let mut client = server.http1().await;
     let location = client.post("/reports", "").await.accepted();
-    let begun = Instant::now();
+    let start = Instant::now();
     let uri = format!("{location}?wait=30");
-    let held = tokio::spawn(async move { client.get(&uri).await });
+    let held_poll = tokio::spawn(async move { client.get(&uri).await });
     until("the poll is held", || store.waiters() == 1).await;
     drain.close();
-    let answer = soon(held).await.unwrap();
+    let answer = soon(held_poll).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert!(["pending", "running"].contains(&answer.member("state").as_str()));
     server.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(start.elapsed() < Duration::from_secs(15));
 
     assert_eq!(drain.in_flight(), 1);
     let draining = soon(drain.drain(Duration::from_secs(10)));
@@ -518,15 +519,15 @@ async fn a_server_that_shuts_down_answers_held_polls_and_finishes_its_operations
     assert_eq!(report.finished, 1);
 }
 
-// ---- what passes through ---------------------------------------------------
+// ---- pass-through -----------------------------------------------------------
 
-/// Gives back the body as it comes.
+/// Responds with the request body as it arrives.
 async fn echo(request: Request) -> Response {
     Response::new(request.into_body())
 }
 
-/// An application all of whose requests go through the layer, and its store.
-async fn echoing() -> (Server, MemoryStore) {
+/// A server whose requests all go through the layer, and its store.
+async fn echo_server() -> (Server, MemoryStore) {
     let store = MemoryStore::new();
     let app = Router::new()
         .route("/echo", any(echo))
@@ -535,8 +536,8 @@ async fn echoing() -> (Server, MemoryStore) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_pass_through_and_stream() {
-    let (server, store) = echoing().await;
+async fn read_requests_pass_through_and_stream() {
+    let (server, store) = echo_server().await;
     let mut client = server.http2().await;
     for method in ["GET", "OPTIONS", "TRACE", "PROPFIND", "QUERY"] {
         let (pieces, body) = piecemeal();
@@ -565,8 +566,8 @@ async fn reads_pass_through_and_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpc_passes_through_and_streams_both_ways() {
-    let (server, store) = echoing().await;
+async fn grpc_calls_pass_through_and_stream_both_ways() {
+    let (server, store) = echo_server().await;
     let mut client = server.http2().await;
     for media_type in [
         "application/grpc",
@@ -582,7 +583,7 @@ async fn grpc_passes_through_and_streams_both_ways() {
             .header("te", "trailers")
             .body(body)
             .unwrap();
-        // Its head is answered before there is any body.
+        // The response head arrives before any of the request body.
         let mut response = client.open(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{media_type}");
         for round in 0..10 {
@@ -614,7 +615,7 @@ async fn grpc_passes_through_and_streams_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_passes_through_and_takes_place() {
+async fn an_upgrade_passes_through_and_completes() {
     async fn upgrade(mut request: Request) -> Response {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -655,7 +656,7 @@ async fn an_upgrade_passes_through_and_takes_place() {
     }
     assert!(store.is_empty());
 
-    // Asking for nothing is no upgrade.
+    // An `upgrade` field without `connection: upgrade` is no upgrade.
     let mut raw = server.raw().await;
     raw.send(
         "POST /chat HTTP/1.1\r\nhost: localhost\r\nupgrade: echo\r\ncontent-length: 0\r\n\r\n",
@@ -696,7 +697,7 @@ async fn a_tunnel_passes_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_predicate_says_what_passes_through() {
+async fn a_predicate_selects_the_requests_that_pass_through() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone())
         .accept_if(|parts| parts.headers.get("prefer").is_some() && parts.method != "PUT");
@@ -720,10 +721,10 @@ async fn a_predicate_says_what_passes_through() {
     server.stop().await;
 }
 
-// ---- the handle ------------------------------------------------------------
+// ---- operation handles ------------------------------------------------------
 
-/// What a handler sees of its operation.
-fn seen(operation: &OperationHandle) -> String {
+/// Describes an operation as its handler sees it.
+fn describe(operation: &OperationHandle) -> String {
     match operation.id() {
         Some(id) => format!("{id}, attempt {}", operation.attempt()),
         None => "detached".into(),
@@ -735,7 +736,7 @@ async fn a_handler_has_its_operation_in_the_extensions() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let handler = |request: Request| async move {
-        seen(&OperationHandle::from_extensions(request.extensions()))
+        describe(&OperationHandle::from_extensions(request.extensions()))
     };
     let app = Router::new()
         .route("/layered", get(handler).post(handler).route_layer(layer))
@@ -757,7 +758,7 @@ async fn a_handler_has_its_operation_in_the_extensions() {
 
 #[cfg(feature = "axum")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_may_extract_its_operation_and_report_progress() {
+async fn a_handler_extracts_its_operation_and_reports_progress() {
     use tower_operations::Progress;
 
     async fn render(
@@ -768,7 +769,7 @@ async fn a_handler_may_extract_its_operation_and_report_progress() {
         operation.progress(Progress::from_count(1, 2).with_unit("pages"));
         may_finish.acquire().await.unwrap().forget();
         operation.progress(Progress::from_count(2, 2).with_unit("pages"));
-        format!("{body}: {}", seen(&operation))
+        format!("{body}: {}", describe(&operation))
     }
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
@@ -782,21 +783,21 @@ async fn a_handler_may_extract_its_operation_and_report_progress() {
     let answer = client.post("/layered", "Q3").await;
     let location = answer.accepted();
 
-    // Held until the report is there; the steps before it may be seen too.
-    let mut shown = client.get(&location).await;
-    while shown.json()["progress"].is_null() {
-        let etag = shown.header("etag").unwrap().to_owned();
+    // The poll is held until a change; changes before the report are possible.
+    let mut polled = client.get(&location).await;
+    while polled.json()["progress"].is_null() {
+        let etag = polled.header("etag").unwrap().to_owned();
         let fields = [("if-none-match", etag.as_str()), ("prefer", "wait=20")];
-        shown = client.ask(&format!("GET {location}"), &fields).await;
-        assert_eq!(shown.status, StatusCode::OK);
+        polled = client.ask(&format!("GET {location}"), &fields).await;
+        assert_eq!(polled.status, StatusCode::OK);
     }
-    assert_eq!(shown.json()["progress"]["completed"], 1, "{shown:?}");
+    assert_eq!(polled.json()["progress"]["completed"], 1, "{polled:?}");
     may_finish.add_permits(1);
     let expected = format!("Q3: {}, attempt 1", answer.member("id"));
     assert_eq!(result(&mut client, &location).await.text(), expected);
-    // The last report is kept with the outcome.
-    let shown = client.get(&location).await;
-    assert_eq!(shown.json()["progress"]["completed"], 2, "{shown:?}");
+    // The last report is stored with the outcome.
+    let polled = client.get(&location).await;
+    assert_eq!(polled.json()["progress"]["completed"], 2, "{polled:?}");
 
     may_finish.add_permits(1);
     let request = http::Request::get("/layered").body(empty()).unwrap();
@@ -807,12 +808,12 @@ async fn a_handler_may_extract_its_operation_and_report_progress() {
 
 #[cfg(feature = "axum")]
 #[tokio::test(flavor = "multi_thread")]
-async fn under_nested_routers_a_relative_reference_is_resolved_against_the_original_uri() {
-    let created = || async { (StatusCode::CREATED, [("location", "42")]) };
+async fn a_relative_reference_below_nested_routers_is_resolved_against_the_original_uri() {
+    let create_report = || async { (StatusCode::CREATED, [("location", "42")]) };
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
-    let reports = post(created).route_layer(layer.clone());
-    let service = layer.layer(Router::new().route("/reports/new", post(created)));
+    let reports = post(create_report).route_layer(layer.clone());
+    let service = layer.layer(Router::new().route("/reports/new", post(create_report)));
     let app = Router::new()
         .route("/reports/new", reports.clone())
         .nest(

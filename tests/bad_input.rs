@@ -1,6 +1,6 @@
-//! Bad input and bad luck, over real sockets: bodies that are too large, too
-//! slow or broken off, clients that hang up, stores that fail, ids that are
-//! none, inner services that panic.
+//! Invalid input and failures, over real sockets: bodies that are too large, too
+//! slow or incomplete, disconnected clients, failing stores, invalid ids and
+//! panicking inner services.
 
 use test_support::hooked;
 use test_support::server;
@@ -42,7 +42,7 @@ use tower_operations::{
 const LIMIT: usize = 100_000;
 const OVER: [usize; 2] = [10_000, 5_000_000];
 
-/// A server whose one slow route counts how often it is called.
+/// A server with one slow route that counts its calls.
 struct World {
     server: Server,
     store: MemoryStore,
@@ -51,14 +51,14 @@ struct World {
 }
 
 struct Inner {
-    called: AtomicUsize,
-    /// The handler takes one to go on.
+    calls: AtomicUsize,
+    /// A handler consumes one permit before it finishes.
     may_finish: Semaphore,
 }
 
-/// Answers with the number of bytes it got, once it may.
+/// Responds with the number of bytes received, once a permit is available.
 async fn count(Shared(inner): Shared<Arc<Inner>>, body: Bytes) -> String {
-    inner.called.fetch_add(1, SeqCst);
+    inner.calls.fetch_add(1, SeqCst);
     let permit = inner.may_finish.acquire().await.unwrap();
     permit.forget();
     body.len().to_string()
@@ -69,20 +69,20 @@ impl World {
         Self::with(MemoryStore::new(), |store| store, |layer| layer).await
     }
 
-    async fn configured(
+    async fn with_layer(
         configure: impl FnOnce(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>,
     ) -> Self {
         Self::with(MemoryStore::new(), |store| store, configure).await
     }
 
-    /// With room for so many operations.
-    async fn bounded(max_in_flight: usize) -> Self {
+    /// With a bound of `max_in_flight` operations.
+    async fn with_max_in_flight(max_in_flight: usize) -> Self {
         let store = MemoryStore::new();
         let operations = Operations::new(store.clone()).max_in_flight(max_in_flight);
-        Self::of(store, operations, |layer| layer).await
+        Self::from_operations(store, operations, |layer| layer).await
     }
 
-    /// With `wrap` around the store that the layer writes to.
+    /// With `wrap` around the store of the layer.
     async fn with<R>(
         store: MemoryStore,
         wrap: impl FnOnce(MemoryStore) -> R,
@@ -92,10 +92,10 @@ impl World {
         R: Lease<Output = RecordedResponse>,
     {
         let operations = Operations::new(wrap(store.clone()));
-        Self::of(store, operations, configure).await
+        Self::from_operations(store, operations, configure).await
     }
 
-    async fn of<R>(
+    async fn from_operations<R>(
         store: MemoryStore,
         operations: Operations<R>,
         configure: impl FnOnce(AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R>,
@@ -104,7 +104,7 @@ impl World {
         R: Lease<Output = RecordedResponse>,
     {
         let inner = Arc::new(Inner {
-            called: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             may_finish: Semaphore::new(Semaphore::MAX_PERMITS),
         });
         let (layer, drain) = (operations.layer(), operations.drain_handle());
@@ -122,20 +122,20 @@ impl World {
         }
     }
 
-    fn called(&self) -> usize {
-        self.inner.called.load(SeqCst)
+    fn calls(&self) -> usize {
+        self.inner.calls.load(SeqCst)
     }
 
-    fn hold_the_handler(&self) {
+    fn hold_handlers(&self) {
         let permits = self.inner.may_finish.available_permits();
         self.inner.may_finish.forget_permits(permits);
     }
 
-    fn let_the_handler_go(&self) {
+    fn release_handlers(&self) {
         self.inner.may_finish.add_permits(1000);
     }
 
-    /// Every operation there is.
+    /// Lists all operations.
     async fn operations(&self) -> Vec<Arc<Record<RecordedResponse>>> {
         let query = ListQuery::new(None, 100);
         self.store.list(&query).await.unwrap().records
@@ -143,11 +143,11 @@ impl World {
 
     #[track_caller]
     fn assert_untouched(&self) {
-        assert_eq!(self.called(), 0, "the inner service was called");
+        assert_eq!(self.calls(), 0, "the inner service was called");
         assert!(self.store.is_empty(), "there is an operation");
     }
 
-    /// Nothing is left in flight, and nobody waits for anything.
+    /// Asserts that no operation is in flight and no poll is held.
     async fn assert_idle(self) {
         let report = soon(self.drain.drain(Duration::from_secs(10))).await;
         assert!(report.is_clean(), "{report:?}");
@@ -157,8 +157,8 @@ impl World {
     }
 }
 
-/// Waits until the operation is terminal, over the wire.
-async fn ended(client: &mut Client, location: &str) -> Answer {
+/// Waits over the wire until the operation is terminal.
+async fn wait_for_end(client: &mut Client, location: &str) -> Answer {
     let answer = client.get(&format!("{location}?wait=20")).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let state: State = answer.member("state").parse().unwrap();
@@ -170,7 +170,7 @@ fn post_head(fields: &str) -> String {
     format!("POST /reports HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n")
 }
 
-/// `data` in the chunked coding.
+/// Encodes `data` in the chunked coding.
 fn in_chunks(data: &[u8]) -> Vec<u8> {
     let mut coded = Vec::with_capacity(data.len() + data.len() / 1000);
     for chunk in data.chunks(16 * 1024) {
@@ -189,7 +189,7 @@ fn assert_too_large(answer: &Answer) {
     assert!(detail.contains(&LIMIT.to_string()), "{detail}");
 }
 
-/// The connection goes on exactly when the end of the body was in reach.
+/// Asserts that the connection closes after `answer`, or that it serves another request.
 async fn assert_closes(raw: &mut Raw, answer: &Answer, closes: bool) {
     if closes {
         assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
@@ -201,10 +201,10 @@ async fn assert_closes(raw: &mut Raw, answer: &Answer, closes: bool) {
     }
 }
 
-// ---- a body over the limit -------------------------------------------------
+// ---- bodies over the limit --------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_writes_all_of_a_too_large_body_with_its_length_reads_the_413() {
+async fn a_client_that_sends_all_of_a_too_large_body_reads_the_413() {
     let world = World::new().await;
     for over in OVER {
         let length = LIMIT + over;
@@ -221,7 +221,7 @@ async fn a_client_that_writes_all_of_a_too_large_body_with_its_length_reads_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_writes_all_of_a_too_large_chunked_body_reads_the_413() {
+async fn a_client_that_sends_all_of_a_too_large_chunked_body_reads_the_413() {
     let world = World::new().await;
     for over in OVER {
         let mut raw = world.server.raw().await;
@@ -237,7 +237,7 @@ async fn a_client_that_writes_all_of_a_too_large_chunked_body_reads_the_413() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_connection_serves_on_up_to_64_kib_above_the_limit_and_not_beyond() {
+async fn a_connection_survives_a_body_at_most_64_kib_above_the_limit() {
     let world = World::new().await;
     for (over, closes) in [(1, false), (64 * 1024, false), (64 * 1024 + 1, true)] {
         let mut raw = world.server.raw().await;
@@ -264,7 +264,7 @@ async fn a_body_at_the_limit_is_accepted() {
         let request = Request::post("/reports").body(body).unwrap();
         let location = client.send(request).await.accepted();
         assert_eq!(
-            ended(&mut client, &location).await.member("state"),
+            wait_for_end(&mut client, &location).await.member("state"),
             "succeeded"
         );
     }
@@ -272,7 +272,7 @@ async fn a_body_at_the_limit_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_awaits_100_continue_gets_the_413_in_its_place() {
+async fn the_413_comes_in_place_of_100_continue() {
     let world = World::new().await;
     for over in OVER {
         let length = LIMIT + over;
@@ -290,7 +290,7 @@ async fn a_client_that_awaits_100_continue_gets_the_413_in_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_await_the_100_continue_it_expects_reads_the_413() {
+async fn a_client_that_does_not_await_100_continue_reads_the_413() {
     let world = World::new().await;
     for over in OVER {
         let length = LIMIT + over;
@@ -308,7 +308,7 @@ async fn a_client_that_does_not_await_the_100_continue_it_expects_reads_the_413(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chunked_body_is_asked_for_with_100_continue_and_its_client_reads_the_413() {
+async fn a_too_large_chunked_body_gets_100_continue_and_then_the_413() {
     let world = World::new().await;
     for over in OVER {
         let mut raw = world.server.raw().await;
@@ -327,7 +327,7 @@ async fn a_chunked_body_is_asked_for_with_100_continue_and_its_client_reads_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_within_the_limit_is_asked_for_with_100_continue() {
+async fn a_body_within_the_limit_gets_100_continue() {
     let world = World::new().await;
     let mut raw = world.server.raw().await;
     raw.send(post_head("content-length: 4\r\nexpect: 100-continue\r\n"))
@@ -341,15 +341,16 @@ async fn a_body_within_the_limit_is_asked_for_with_100_continue() {
     world.assert_idle().await;
 }
 
-/// Every way to send too much, over `client`s of hyper's.
+/// Too large requests for a client of hyper: with a length or chunked, with or
+/// without `expect`. The flag says whether the connection closes.
 fn too_large_requests() -> impl Iterator<Item = (Request<AnyBody>, bool)> {
     let bodies = OVER.into_iter().flat_map(|over| {
         let data = Bytes::from(vec![b'x'; LIMIT + over]);
         let closes = over > 64 * 1024;
-        let repeated = data.clone();
+        let copy = data.clone();
         [false, true].into_iter().flat_map(move |expect| {
             [
-                (full(repeated.clone()), true, expect),
+                (full(copy.clone()), true, expect),
                 (chunked(data.clone(), None), closes, expect),
             ]
         })
@@ -364,14 +365,14 @@ fn too_large_requests() -> impl Iterator<Item = (Request<AnyBody>, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hyper_s_client_reads_the_413_over_http_1() {
+async fn a_hyper_client_reads_the_413_over_http_1() {
     let world = World::new().await;
     for (request, closes) in too_large_requests() {
         let mut client = world.server.http1().await;
         let answer = client.send(request).await;
         assert_too_large(&answer);
-        let says = answer.header("connection") == Some("close");
-        assert_eq!(says, closes, "{answer:?}");
+        let has_close = answer.header("connection") == Some("close");
+        assert_eq!(has_close, closes, "{answer:?}");
         assert_eq!(client.serves_on().await, !closes, "{answer:?}");
         if !closes {
             client
@@ -385,16 +386,17 @@ async fn hyper_s_client_reads_the_413_over_http_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_413_ends_one_stream_over_http_2_and_the_others_go_on() {
+async fn a_413_over_http_2_ends_only_its_own_stream() {
     let world = World::new().await;
     let mut client = world.server.http2().await;
-    // Half sent before, the other half after all that follows.
+    // One half of this body is sent before the requests below, the other half
+    // after them.
     let (pieces, body) = piecemeal();
     pieces.send("half".into()).unwrap();
-    let mut beside = client.stream();
-    let beside = tokio::spawn(async move {
+    let mut concurrent = client.stream();
+    let concurrent = tokio::spawn(async move {
         let request = Request::post("/reports").body(body).unwrap();
-        beside.send(request).await
+        concurrent.send(request).await
     });
 
     for (request, _) in too_large_requests() {
@@ -408,17 +410,20 @@ async fn the_413_ends_one_stream_over_http_2_and_the_others_go_on() {
     }
     world.assert_untouched();
 
-    assert!(!beside.is_finished());
+    assert!(!concurrent.is_finished());
     pieces.send("half".into()).unwrap();
     drop(pieces);
-    let location = beside.await.unwrap().accepted();
-    assert_eq!(ended(&mut client, &location).await.member("result"), "8");
-    assert_eq!(world.called(), 1);
+    let location = concurrent.await.unwrap().accepted();
+    assert_eq!(
+        wait_for_end(&mut client, &location).await.member("result"),
+        "8"
+    );
+    assert_eq!(world.calls(), 1);
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_413_on_one_http_2_connection_do_not_use_up_its_window() {
+async fn many_413s_do_not_exhaust_the_window_of_an_http_2_connection() {
     let world = World::new().await;
     let client = world.server.http2().await;
     let data = Bytes::from(vec![b'x'; 5_000_000]);
@@ -433,14 +438,14 @@ async fn many_413_on_one_http_2_connection_do_not_use_up_its_window() {
     }
     let mut client = client.stream();
     let location = client.post("/reports", vec![b'x'; LIMIT]).await.accepted();
-    ended(&mut client, &location).await;
+    wait_for_end(&mut client, &location).await;
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
-    let world = World::bounded(1).await;
-    world.hold_the_handler();
+async fn a_client_refused_at_the_bound_reads_the_503_whatever_it_sends() {
+    let world = World::with_max_in_flight(1).await;
+    world.hold_handlers();
     let mut client = world.server.http1().await;
     let location = client.post("/reports", "first").await.accepted();
     let data = vec![b'x'; 5_000_000];
@@ -448,23 +453,23 @@ async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
     let length = format!("content-length: {}\r\n", data.len());
     let expect = "expect: 100-continue\r\n";
     let with_length = [post_head(&length).as_bytes(), &data].concat();
-    let expecting = [post_head(&(length + expect)).as_bytes(), &data].concat();
-    let in_pieces = [
+    let with_expect = [post_head(&(length + expect)).as_bytes(), &data].concat();
+    let with_chunks = [
         post_head("transfer-encoding: chunked\r\n").into_bytes(),
         in_chunks(&data),
     ]
     .concat();
     let small = post_head("content-length: 4\r\n").into_bytes();
     let small = [&small[..], b"four"].concat();
-    for request in [with_length, expecting, in_pieces, small] {
+    for request in [with_length, with_expect, with_chunks, small] {
         let mut raw = world.server.raw().await;
         raw.send(request).await.expect("broken off while sending");
         let answer = raw.answer().await;
         answer.problem(503, "overloaded");
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
-    // Whether the body comes is open here, so where a next request would begin
-    // is too.
+    // The body may or may not follow here. The start of the next request is
+    // therefore unknown, and the connection closes.
     let mut raw = world.server.raw().await;
     let head = post_head(&format!("content-length: 4\r\n{expect}"));
     raw.send(head).await.unwrap();
@@ -475,17 +480,17 @@ async fn who_is_not_let_in_reads_the_503_whatever_is_being_sent() {
     assert_eq!(world.drain.in_flight(), 1);
     assert_eq!(world.store.len(), 1);
 
-    world.let_the_handler_go();
-    ended(&mut client, &location).await;
-    until("admission is free again", || world.drain.in_flight() == 0).await;
+    world.release_handlers();
+    wait_for_end(&mut client, &location).await;
+    until("a permit is free again", || world.drain.in_flight() == 0).await;
     let next = client.post("/reports", "next").await.accepted();
-    ended(&mut client, &next).await;
-    assert_eq!(world.called(), 2);
+    wait_for_end(&mut client, &next).await;
+    assert_eq!(world.calls(), 2);
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_sent() {
+async fn a_client_refused_at_the_end_of_a_drain_reads_the_503_whatever_it_sends() {
     type Configure = fn(AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore>;
     let modes: [(&str, Configure); 3] = [
         ("always", |layer| layer.body_limit(10_000_000)),
@@ -499,8 +504,8 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
         ] {
             let operations = Operations::new(MemoryStore::new());
             let (layer, drain) = (operations.layer(), operations.drain_handle());
-            let (begin, begun) = watch::channel(());
-            // It reads a little, and gets stuck.
+            let (begin, begin_receiver) = watch::channel(());
+            // The service reads one frame and never returns.
             let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
                 let begin = begin.clone();
                 async move {
@@ -512,8 +517,8 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
                     Ok::<_, Infallible>(Response::new(empty()))
                 }
             });
-            let layered = tower::ServiceBuilder::new().layer(configure(layer));
-            let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+            let builder = tower::ServiceBuilder::new().layer(configure(layer));
+            let app = Router::new().route("/reports", any_service(builder.service(stuck)));
             let server = Server::hyper(app).await;
             let mut raw = server.raw().await;
             let data = vec![b'x'; 5_000_000];
@@ -526,8 +531,13 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
                 .await
                 .unwrap();
             match mode {
-                "always" => until("it is there", || drain.in_flight() == 1).await,
-                _ => until("it is called", || begun.has_changed().unwrap_or(true)).await,
+                "always" => until("the request is in flight", || drain.in_flight() == 1).await,
+                _ => {
+                    until("the service is called", || {
+                        begin_receiver.has_changed().unwrap_or(true)
+                    })
+                    .await
+                }
             }
             let report = soon(drain.drain(Duration::ZERO)).await;
             assert_eq!(
@@ -548,7 +558,7 @@ async fn who_is_refused_at_the_end_of_a_drain_reads_the_503_whatever_is_being_se
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
+async fn a_client_with_a_large_body_reads_the_504_of_a_timeout() {
     let operations = Operations::new(MemoryStore::new());
     let (layer, _drain) = (operations.layer(), operations.drain_handle());
     let layer = layer
@@ -557,8 +567,8 @@ async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
     let stuck = service_fn(|_: Request<RequestBody<AxumBody>>| {
         std::future::pending::<Result<Response<AnyBody>, Infallible>>()
     });
-    let layered = tower::ServiceBuilder::new().layer(layer);
-    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let builder = tower::ServiceBuilder::new().layer(layer);
+    let app = Router::new().route("/reports", any_service(builder.service(stuck)));
     let server = Server::hyper(app).await;
     let mut raw = server.raw().await;
     let length = 5_000_000;
@@ -572,10 +582,10 @@ async fn who_gets_no_answer_in_time_reads_the_504_whatever_is_being_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connection() {
+async fn a_connection_survives_a_drain_refusal_after_the_whole_body() {
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let (begin, begun) = watch::channel(());
+    let (begin, begin_receiver) = watch::channel(());
     let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
         let begin = begin.clone();
         async move {
@@ -584,27 +594,30 @@ async fn who_has_sent_all_and_is_refused_at_the_end_of_a_drain_keeps_the_connect
             std::future::pending::<Result<Response<AnyBody>, Infallible>>().await
         }
     });
-    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
-    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let builder = tower::ServiceBuilder::new().layer(layer.when_preferred());
+    let app = Router::new().route("/reports", any_service(builder.service(stuck)));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
-    let sending = tokio::spawn(async move {
+    let client_task = tokio::spawn(async move {
         let answer = client.post("/reports", "four").await;
         (client, answer)
     });
-    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    until("the service is called", || {
+        begin_receiver.has_changed().unwrap_or(true)
+    })
+    .await;
     soon(drain.drain(Duration::ZERO)).await;
-    let (mut client, answer) = soon(sending).await.unwrap();
+    let (mut client, answer) = soon(client_task).await.unwrap();
     answer.problem(503, "shutting-down");
     assert_eq!(answer.header("connection"), None, "{answer:?}");
     assert!(client.serves_on().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_sent_all_keeps_the_connection_also_where_the_end_was_not_asked_for() {
+async fn a_connection_survives_a_drain_refusal_with_the_end_of_the_body_unread() {
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let (begin, begun) = watch::channel(());
+    let (begin, begin_receiver) = watch::channel(());
     let stuck = service_fn(move |request: Request<RequestBody<AxumBody>>| {
         let begin = begin.clone();
         async move {
@@ -616,30 +629,33 @@ async fn who_has_sent_all_keeps_the_connection_also_where_the_end_was_not_asked_
             Ok::<_, Infallible>(Response::new(empty()))
         }
     });
-    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
-    let app = Router::new().route("/reports", any_service(layered.service(stuck)));
+    let builder = tower::ServiceBuilder::new().layer(layer.when_preferred());
+    let app = Router::new().route("/reports", any_service(builder.service(stuck)));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
-    let sending = tokio::spawn(async move {
+    let client_task = tokio::spawn(async move {
         let answer = client.post("/reports", "four").await;
         (client, answer)
     });
-    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    until("the service is called", || {
+        begin_receiver.has_changed().unwrap_or(true)
+    })
+    .await;
     soon(drain.drain(Duration::ZERO)).await;
-    let (mut client, answer) = soon(sending).await.unwrap();
+    let (mut client, answer) = soon(client_task).await.unwrap();
     answer.problem(503, "shutting-down");
     assert_eq!(answer.header("connection"), None, "{answer:?}");
     assert!(client.serves_on().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_refused_while_its_body_is_read_elsewhere_is_told_that_the_connection_ends() {
+async fn a_drain_refusal_closes_the_connection_while_a_task_reads_the_body() {
     let operations = Operations::new(MemoryStore::new());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let (begin, begun) = watch::channel(());
-    let elsewhere = service_fn(move |request: Request<RequestBody<AxumBody>>| {
+    let (begin, begin_receiver) = watch::channel(());
+    let detached_reader = service_fn(move |request: Request<RequestBody<AxumBody>>| {
         let begin = begin.clone();
-        // It goes on when its call is given up.
+        // The task outlives the call.
         tokio::spawn(async move {
             let mut body = request.into_body();
             body.frame().await.unwrap().unwrap();
@@ -649,25 +665,28 @@ async fn who_is_refused_while_its_body_is_read_elsewhere_is_told_that_the_connec
         });
         std::future::pending::<Result<Response<AnyBody>, Infallible>>()
     });
-    let layered = tower::ServiceBuilder::new().layer(layer.when_preferred());
-    let app = Router::new().route("/reports", any_service(layered.service(elsewhere)));
+    let builder = tower::ServiceBuilder::new().layer(layer.when_preferred());
+    let app = Router::new().route("/reports", any_service(builder.service(detached_reader)));
     let server = Server::hyper(app).await;
     let mut raw = server.raw().await;
     let mut request = post_head("content-length: 5000000\r\n").into_bytes();
     request.resize(request.len() + 1000, b'x');
     raw.send(request).await.unwrap();
-    until("it is called", || begun.has_changed().unwrap_or(true)).await;
+    until("the service is called", || {
+        begin_receiver.has_changed().unwrap_or(true)
+    })
+    .await;
     soon(drain.drain(Duration::ZERO)).await;
     let answer = raw.answer().await;
     answer.problem(503, "shutting-down");
     assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
 }
 
-// ---- a body that does not come ---------------------------------------------
+// ---- incomplete bodies ------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_is_408_and_ends_its_http_1_connection() {
-    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+async fn a_slow_body_is_408_and_closes_its_http_1_connection() {
+    let world = World::with_layer(|layer| layer.body_timeout(Duration::from_millis(50))).await;
     let mut connections = Vec::new();
     for (fields, begin) in [
         ("content-length: 10\r\n", "half "),
@@ -691,8 +710,8 @@ async fn a_slow_body_is_408_and_ends_its_http_1_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_asked_for_and_never_comes_is_408() {
-    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+async fn a_body_missing_after_100_continue_is_408() {
+    let world = World::with_layer(|layer| layer.body_timeout(Duration::from_millis(50))).await;
     let mut raw = world.server.raw().await;
     raw.send(post_head("content-length: 10\r\nexpect: 100-continue\r\n"))
         .await
@@ -706,8 +725,8 @@ async fn a_body_that_is_asked_for_and_never_comes_is_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_body_is_408_on_its_http_2_stream_alone() {
-    let world = World::configured(|layer| layer.body_timeout(Duration::from_millis(50))).await;
+async fn a_slow_body_over_http_2_is_408_on_its_stream_alone() {
+    let world = World::with_layer(|layer| layer.body_timeout(Duration::from_millis(50))).await;
     let mut client = world.server.http2().await;
     let (pieces, body) = piecemeal();
     pieces.send("half".into()).unwrap();
@@ -715,12 +734,12 @@ async fn a_slow_body_is_408_on_its_http_2_stream_alone() {
     client.send(request).await.problem(408, "body-timeout");
     world.assert_untouched();
     let location = client.post("/reports", "whole").await.accepted();
-    ended(&mut client, &location).await;
+    wait_for_end(&mut client, &location).await;
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_no_chunked_coding_is_400() {
+async fn an_invalid_chunked_coding_is_400() {
     let world = World::new().await;
     let mut raw = world.server.raw().await;
     raw.send(post_head("transfer-encoding: chunked\r\n") + "4\r\nfour\r\nnonsense\r\n")
@@ -732,7 +751,7 @@ async fn a_body_that_is_no_chunked_coding_is_400() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_leaves_nothing() {
+async fn an_incomplete_body_leaves_no_operation() {
     let mut world = World::new().await;
     let broken = [
         post_head("content-length: 10\r\n") + "half ",
@@ -752,7 +771,7 @@ async fn a_body_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_stream_that_is_reset_leaves_nothing() {
+async fn a_reset_http_2_stream_leaves_no_operation() {
     let world = World::new().await;
     let mut client = world.server.http2().await;
     for begin in ["", "half"] {
@@ -760,24 +779,24 @@ async fn an_http_2_stream_that_is_reset_leaves_nothing() {
         pieces.send(begin.into()).unwrap();
         let mut stream = client.stream();
         let request = Request::post("/reports").body(body).unwrap();
-        let sending = tokio::spawn(async move { stream.open(request).await.map(drop) });
-        until("the request is let in", || world.drain.in_flight() == 1).await;
-        sending.abort();
-        until("the request is given up", || world.drain.in_flight() == 0).await;
+        let client_task = tokio::spawn(async move { stream.open(request).await.map(drop) });
+        until("the request is admitted", || world.drain.in_flight() == 1).await;
+        client_task.abort();
+        until("the request is dropped", || world.drain.in_flight() == 0).await;
     }
     world.assert_untouched();
     let location = client.post("/reports", "whole").await.accepted();
-    ended(&mut client, &location).await;
+    wait_for_end(&mut client, &location).await;
     world.assert_idle().await;
 }
 
-// ---- a client that is gone -------------------------------------------------
+// ---- disconnected clients ---------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_gone_before_its_whole_request_is_there_leaves_nothing() {
+async fn a_client_that_disconnects_before_its_request_is_complete_leaves_no_operation() {
     let mut world = World::new().await;
     let whole = post_head("content-length: 4\r\n") + "four";
-    // Every length that is less than all, a connection each.
+    // Each incomplete length of the request is sent on a connection of its own.
     for (index, length) in (0..whole.len()).enumerate() {
         let mut raw = world.server.raw().await;
         raw.send(&whole[..length]).await.unwrap();
@@ -790,7 +809,7 @@ async fn a_client_gone_before_its_whole_request_is_there_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_gone_while_its_operation_is_being_created_leaves_one_that_finishes() {
+async fn a_client_that_disconnects_during_the_create_leaves_an_operation_that_finishes() {
     let create = Script::new(|_| Fault::None);
     create.close();
     let script = Arc::clone(&create);
@@ -800,18 +819,18 @@ async fn a_client_gone_while_its_operation_is_being_created_leaves_one_that_fini
     raw.send(post_head("content-length: 4\r\n") + "four")
         .await
         .unwrap();
-    create.called(1).await;
+    create.wait_for_calls(1).await;
     drop(raw);
     world.server.ended(1).await;
     assert_eq!(world.drain.in_flight(), 1);
     create.open();
-    world.assert_one_that_finishes().await;
+    world.assert_one_operation_finishes().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_gone_after_its_202_leaves_an_operation_that_finishes() {
+async fn a_client_that_disconnects_after_its_202_leaves_an_operation_that_finishes() {
     let mut world = World::new().await;
-    world.hold_the_handler();
+    world.hold_handlers();
     let mut raw = world.server.raw().await;
     raw.send(post_head("content-length: 4\r\n") + "four")
         .await
@@ -820,12 +839,13 @@ async fn a_client_gone_after_its_202_leaves_an_operation_that_finishes() {
     drop(raw);
     world.server.ended(1).await;
     assert_eq!(world.drain.in_flight(), 1);
-    world.let_the_handler_go();
-    world.assert_one_that_finishes().await;
+    world.release_handlers();
+    world.assert_one_operation_finishes().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_gone_right_after_it_sent_all_leaves_nothing_or_an_operation_that_finishes() {
+async fn a_client_that_disconnects_after_its_request_leaves_nothing_or_an_operation_that_finishes()
+{
     let mut world = World::new().await;
     const CLIENTS: usize = 50;
     for _ in 0..CLIENTS {
@@ -837,7 +857,7 @@ async fn a_client_gone_right_after_it_sent_all_leaves_nothing_or_an_operation_th
     world.server.ended(CLIENTS).await;
     until("nothing is in flight", || world.drain.in_flight() == 0).await;
     let operations = world.operations().await;
-    assert_eq!(operations.len(), world.called());
+    assert_eq!(operations.len(), world.calls());
     for record in operations {
         assert_eq!(record.operation().state(), State::Succeeded);
     }
@@ -845,8 +865,7 @@ async fn a_client_gone_right_after_it_sent_all_leaves_nothing_or_an_operation_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_client_that_gives_up_while_its_operation_is_being_created_leaves_one_that_finishes()
- {
+async fn an_http_2_client_that_resets_during_the_create_leaves_an_operation_that_finishes() {
     let create = Script::new(|_| Fault::None);
     create.close();
     let script = Arc::clone(&create);
@@ -854,16 +873,16 @@ async fn an_http_2_client_that_gives_up_while_its_operation_is_being_created_lea
     let world = World::with(store, |store| script.on(Call::Create, store), |l| l).await;
     let client = world.server.http2().await;
     let mut stream = client.stream();
-    let sending = tokio::spawn(async move { stream.post("/reports", "four").await });
-    create.called(1).await;
-    sending.abort();
-    assert!(sending.await.is_err());
+    let client_task = tokio::spawn(async move { stream.post("/reports", "four").await });
+    create.wait_for_calls(1).await;
+    client_task.abort();
+    assert!(client_task.await.is_err());
     create.open();
-    world.assert_one_that_finishes().await;
+    world.assert_one_operation_finishes().await;
 }
 
 impl World {
-    async fn assert_one_that_finishes(self) {
+    async fn assert_one_operation_finishes(self) {
         let mut client = self.server.http1().await;
         let operations = soon(async {
             loop {
@@ -877,26 +896,26 @@ impl World {
         .await;
         assert_eq!(operations.len(), 1);
         let location = format!("/operations/{}", operations[0].operation().id());
-        let answer = ended(&mut client, &location).await;
+        let answer = wait_for_end(&mut client, &location).await;
         assert_eq!(answer.member("state"), "succeeded");
         assert_eq!(answer.member("result"), "4");
-        assert_eq!(self.called(), 1);
+        assert_eq!(self.calls(), 1);
         self.assert_idle().await;
     }
 }
 
-// ---- a store that fails ----------------------------------------------------
+// ---- failing stores ---------------------------------------------------------
 
-/// What befalls a call of the store.
+/// The fault of one call of the store.
 enum Fault {
     None,
-    /// It does nothing and fails.
+    /// The call fails without an effect.
     Instead(StoreError),
-    /// It does what it should, and fails all the same.
+    /// The call takes effect and fails.
     Afterwards(StoreError),
 }
 
-/// What befalls all the calls of one method.
+/// The faults of all calls of one method.
 struct Script {
     fault: Box<dyn Fn(usize) -> Fault + Send + Sync>,
     calls: watch::Sender<usize>,
@@ -904,7 +923,7 @@ struct Script {
 }
 
 impl Script {
-    /// `fault` gets the number of the call, from 0.
+    /// `fault` receives the number of the call, from 0.
     fn new(fault: impl Fn(usize) -> Fault + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             fault: Box::new(fault),
@@ -925,8 +944,8 @@ impl Script {
         *self.calls.borrow()
     }
 
-    /// Waits for so many calls, returned or not.
-    async fn called(&self, times: usize) {
+    /// Waits for `times` calls, returned or not.
+    async fn wait_for_calls(&self, times: usize) {
         let mut calls = self.calls.subscribe();
         soon(calls.wait_for(|calls| *calls >= times)).await.unwrap();
     }
@@ -945,7 +964,7 @@ impl Script {
                     Fault::None | Fault::Afterwards(_) => Ok(()),
                 }
             }
-            // One call goes on at a time here, so it is the latest.
+            // Calls do not overlap here, so this call is the latest.
             When::After => match (self.fault)(self.calls() - 1) {
                 Fault::Afterwards(error) => Err(error),
                 Fault::None | Fault::Instead(_) => Ok(()),
@@ -953,12 +972,12 @@ impl Script {
         }
     }
 
-    /// A store whose calls of one kind go by this script.
-    fn on(self: Arc<Self>, scripted: Call, store: MemoryStore) -> Hooked {
+    /// Wraps `store` so that calls of one kind follow this script.
+    fn on(self: Arc<Self>, kind: Call, store: MemoryStore) -> Hooked {
         Hooked::new(store, move |call, when| {
             let script = Arc::clone(&self);
             async move {
-                match call == scripted {
+                match call == kind {
                     true => script.act(when).await,
                     false => Ok(()),
                 }
@@ -984,15 +1003,15 @@ fn assert_refused(answer: &Answer, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
-    type Failing = fn() -> StoreError;
-    let errors: [(Failing, &str, bool); 4] = [
+async fn a_failed_create_is_503_without_a_call_of_the_inner_service() {
+    type MakeError = fn() -> StoreError;
+    let errors: [(MakeError, &str, bool); 4] = [
         (|| StoreError::refused(SECRET), "unavailable", false),
         (|| StoreError::Full, "overloaded", false),
         (|| StoreError::FullForOwner, "overloaded", false),
         (|| StoreError::unavailable(SECRET), "unavailable", true),
     ];
-    for (error, code, again) in errors {
+    for (error, code, is_retried) in errors {
         let create = Script::new(move |_| Fault::Instead(error()));
         let script = Arc::clone(&create);
         let world = World::with(
@@ -1003,7 +1022,7 @@ async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
         .await;
         let mut client = world.server.http1().await;
         assert_refused(&client.post("/reports", "four").await, code);
-        assert_eq!(create.calls() > 1, again, "{}", error());
+        assert_eq!(create.calls() > 1, is_retried, "{}", error());
         assert!(client.serves_on().await);
         world.assert_untouched();
         world.assert_idle().await;
@@ -1011,7 +1030,7 @@ async fn a_create_that_fails_is_503_and_the_inner_service_is_not_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_never_answers_a_create_is_503_in_time() {
+async fn a_silent_store_is_503_after_the_create_timeout() {
     let create = Script::new(|_| Fault::None);
     create.close();
     let script = Arc::clone(&create);
@@ -1028,7 +1047,7 @@ async fn a_store_that_never_answers_a_create_is_503_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_was_committed_and_failed_is_asked_again_and_runs_once() {
+async fn a_committed_create_that_fails_is_retried_and_runs_once() {
     let create = Script::new(|call| match call {
         0 | 1 => Fault::Afterwards(StoreError::unavailable(SECRET)),
         _ => Fault::None,
@@ -1039,16 +1058,19 @@ async fn a_create_that_was_committed_and_failed_is_asked_again_and_runs_once() {
     let mut client = world.server.http1().await;
     let answer = client.post("/reports", "four").await;
     let location = answer.accepted();
-    assert_eq!(ended(&mut client, &location).await.member("result"), "4");
+    assert_eq!(
+        wait_for_end(&mut client, &location).await.member("result"),
+        "4"
+    );
     assert_eq!(create.calls(), 3);
-    assert_eq!(world.called(), 1);
-    // All three asked for the same id.
+    assert_eq!(world.calls(), 1);
+    // All three creates had the same id.
     assert_eq!(world.store.len(), 1);
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_created_and_got_a_503_is_never_run() {
+async fn an_uncertain_create_with_a_503_never_runs() {
     let create = Script::new(|_| Fault::Afterwards(StoreError::unavailable(SECRET)));
     let store = MemoryStore::new();
     let world = World::with(
@@ -1059,38 +1081,38 @@ async fn what_may_have_been_created_and_got_a_503_is_never_run() {
     .await;
     let mut client = world.server.http1().await;
     assert_unavailable(&client.post("/reports", "four").await);
-    until("admission is free again", || world.drain.in_flight() == 0).await;
-    assert_eq!(world.called(), 0);
-    // It ends all the same, as soon as the store can be told.
-    let begun = Instant::now();
-    let ended = loop {
+    until("a permit is free again", || world.drain.in_flight() == 0).await;
+    assert_eq!(world.calls(), 0);
+    // The operation is ended nevertheless.
+    let start = Instant::now();
+    let operation = loop {
         let operations = world.operations().await;
         assert_eq!(operations.len(), 1);
         if operations[0].operation().state().is_terminal() {
             break operations[0].operation().clone();
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{operations:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{operations:?}");
         tokio::task::yield_now().await;
     };
-    let problem = ended.problem().unwrap();
+    let problem = operation.problem().unwrap();
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
-    assert_eq!(world.called(), 0);
+    assert_eq!(world.calls(), 0);
     world.assert_idle().await;
 }
 
-/// Each of them is a task that goes on until the store answers: there are never more of
-/// them than may be in flight.
+/// Each uncertain create has a task that runs until the store answers. The bound
+/// on operations in flight bounds these tasks too.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
+async fn an_uncertain_create_stays_in_flight_until_it_is_ended() {
     for is_held in [false, true] {
         let is_down = Arc::new(AtomicBool::new(true));
         let ends = Arc::new(AtomicUsize::new(0));
-        let (down, tried) = (Arc::clone(&is_down), Arc::clone(&ends));
+        let (store_is_down, end_attempts) = (Arc::clone(&is_down), Arc::clone(&ends));
         let hooked = |store| {
             Hooked::new(store, move |call, when| {
-                let is_down = down.load(SeqCst);
+                let is_down = store_is_down.load(SeqCst);
                 let ends = call == Call::Finish && when == When::Before;
-                tried.fetch_add(usize::from(ends), SeqCst);
+                end_attempts.fetch_add(usize::from(ends), SeqCst);
                 let fails = is_down && (ends || (call == Call::Create && when == When::After));
                 async move {
                     match fails {
@@ -1102,7 +1124,7 @@ async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
         };
         let store = MemoryStore::new();
         let operations = Operations::new(hooked(store.clone())).max_in_flight(1);
-        let world = World::of(store, operations, |layer| {
+        let world = World::from_operations(store, operations, |layer| {
             let layer = layer.create_timeout(Duration::from_millis(50));
             match is_held {
                 true => layer.after(Duration::ZERO),
@@ -1112,17 +1134,17 @@ async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
         .await;
         let mut client = world.server.http1().await;
         if is_held {
-            world.hold_the_handler();
+            world.hold_handlers();
         }
-        let sending = tokio::spawn(async move {
+        let client_task = tokio::spawn(async move {
             let answer = client.post("/reports", "four").await;
             (client, answer)
         });
-        until("it is given up", || ends.load(SeqCst) > 0).await;
+        until("the create is abandoned", || ends.load(SeqCst) > 0).await;
         if is_held {
-            world.let_the_handler_go();
+            world.release_handlers();
         }
-        let (mut client, answer) = soon(sending).await.unwrap();
+        let (mut client, answer) = soon(client_task).await.unwrap();
         match is_held {
             true => assert_eq!(answer.text(), "4"),
             false => assert_unavailable(&answer),
@@ -1131,10 +1153,13 @@ async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
         let refused = client.post("/reports", "four").await;
         refused.problem(503, "overloaded");
         is_down.store(false, SeqCst);
-        until("admission is free again", || world.drain.in_flight() == 0).await;
+        until("a permit is free again", || world.drain.in_flight() == 0).await;
         let operations = world.operations().await;
         assert_eq!(operations.len(), 1);
-        let problem = operations[0].operation().problem().expect("it was ended");
+        let problem = operations[0]
+            .operation()
+            .problem()
+            .expect("the operation was ended");
         assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
         let answer = client.post("/reports", "four").await;
         assert!(matches!(answer.status.as_u16(), 200 | 202), "{answer:?}");
@@ -1143,11 +1168,11 @@ async fn what_may_have_been_created_stays_in_flight_until_it_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_recorded_is_recorded_later() {
-    for committed in [false, true] {
-        let healed = Arc::new(AtomicBool::new(false));
-        let well = Arc::clone(&healed);
-        let finish = Script::new(move |_| match (well.load(SeqCst), committed) {
+async fn an_outcome_is_recorded_after_an_outage_of_the_store() {
+    for is_committed in [false, true] {
+        let is_up = Arc::new(AtomicBool::new(false));
+        let store_is_up = Arc::clone(&is_up);
+        let finish = Script::new(move |_| match (store_is_up.load(SeqCst), is_committed) {
             (true, _) => Fault::None,
             (false, false) => Fault::Instead(StoreError::unavailable(SECRET)),
             (false, true) => Fault::Afterwards(StoreError::unavailable(SECRET)),
@@ -1157,30 +1182,33 @@ async fn an_outcome_that_cannot_be_recorded_is_recorded_later() {
         let world = World::with(store, |store| script.on(Call::Finish, store), |l| l).await;
         let mut client = world.server.http1().await;
         let location = client.post("/reports", "four").await.accepted();
-        finish.called(3).await;
-        if !committed {
+        finish.wait_for_calls(3).await;
+        if !is_committed {
             let answer = client.get(&location).await;
             assert_eq!(answer.member("state"), "running");
             let answer = client.get(&format!("{location}/result")).await;
             assert_eq!(answer.status, StatusCode::ACCEPTED);
             assert_eq!(world.drain.in_flight(), 1);
         }
-        healed.store(true, SeqCst);
-        assert_eq!(ended(&mut client, &location).await.member("result"), "4");
-        assert_eq!(world.called(), 1);
+        is_up.store(true, SeqCst);
+        assert_eq!(
+            wait_for_end(&mut client, &location).await.member("result"),
+            "4"
+        );
+        assert_eq!(world.calls(), 1);
         world.assert_idle().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_can_never_be_recorded_is_reported_by_the_drain() {
+async fn an_unrecorded_outcome_is_reported_by_the_drain() {
     let finish = Script::new(|_| Fault::Instead(StoreError::unavailable(SECRET)));
     let script = Arc::clone(&finish);
     let store = MemoryStore::new();
     let world = World::with(store, |store| script.on(Call::Finish, store), |l| l).await;
     let mut client = world.server.http1().await;
     let answer = client.post("/reports", "four").await;
-    finish.called(1).await;
+    finish.wait_for_calls(1).await;
     let report = soon(world.drain.drain(Duration::from_millis(100))).await;
     let unrecorded: Vec<_> = report.unrecorded.iter().map(ToString::to_string).collect();
     assert_eq!(unrecorded, [answer.member("id")]);
@@ -1191,10 +1219,10 @@ async fn an_outcome_that_can_never_be_recorded_is_reported_by_the_drain() {
     assert!(finish.calls() > 1);
 }
 
-// ---- ids that are none -----------------------------------------------------
+// ---- invalid ids ------------------------------------------------------------
 
 fn hostile_ids() -> Vec<String> {
-    // White space is between them.
+    // White space separates the ids.
     let short = r##"
         a/b a%2Fb a%2fb %2F .. ../.. ../reports %2e%2e %2E%2E%2F . a%00 %00 %zz % %f a% %ff%fe %C3%28
         %c3%bc %25 a%0d%0aset-cookie:x a;b a'b a* (a) a+b a,b a:b a@b a=b a&b a! $a {a} a|b a[b]
@@ -1210,7 +1238,7 @@ fn hostile_ids() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_id_is_a_problem_and_the_connection_goes_on() {
+async fn an_invalid_id_is_a_problem_and_keeps_the_connection() {
     let world = World::new().await;
     let mut raw = world.server.raw().await;
     for id in hostile_ids() {
@@ -1224,19 +1252,19 @@ async fn what_is_no_id_is_a_problem_and_the_connection_goes_on() {
             format!("GET /operations/{path}/result{query}"),
         ] {
             let answer = raw.ask(&line).await;
-            let shown = &line[..line.len().min(60)];
+            let excerpt = &line[..line.len().min(60)];
             let expected = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
-            let refused = expected.contains(&answer.status)
-                // A sub-resource has no DELETE, whatever it would be of.
+            let is_refused = expected.contains(&answer.status)
+                // A sub-resource has no DELETE.
                 || (answer.status == 405 && line.starts_with("DELETE") && (path.ends_with("result") || path.ends_with("events")));
-            assert!(refused, "{shown}: {answer:?}");
+            assert!(is_refused, "{excerpt}: {answer:?}");
             assert_eq!(
                 answer.header("content-type"),
                 Some("application/problem+json"),
-                "{shown}: {answer:?}"
+                "{excerpt}: {answer:?}"
             );
-            assert_eq!(answer.json()["status"], answer.status.as_u16(), "{shown}");
-            assert_eq!(answer.header("connection"), None, "{shown}: {answer:?}");
+            assert_eq!(answer.json()["status"], answer.status.as_u16(), "{excerpt}");
+            assert_eq!(answer.header("connection"), None, "{excerpt}: {answer:?}");
         }
     }
     world.assert_untouched();
@@ -1244,7 +1272,7 @@ async fn what_is_no_id_is_a_problem_and_the_connection_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_request_line_harms_its_own_connection_at_most() {
+async fn an_invalid_request_line_affects_only_its_own_connection() {
     let world = World::new().await;
     for target in [
         &b"/operations/\xff\xfe"[..],
@@ -1265,14 +1293,14 @@ async fn what_is_no_request_line_harms_its_own_connection_at_most() {
     world.assert_untouched();
     let mut client = world.server.http1().await;
     let location = client.post("/reports", "four").await.accepted();
-    ended(&mut client, &location).await;
+    wait_for_end(&mut client, &location).await;
     world.assert_idle().await;
 }
 
-// ---- an inner service that fails -------------------------------------------
+// ---- failing inner services -------------------------------------------------
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Where {
+enum FailurePoint {
     Nowhere,
     PollReady,
     Call,
@@ -1282,13 +1310,13 @@ enum Where {
 
 /// Panics or fails, or answers in two frames.
 #[derive(Clone)]
-struct Failing {
-    at: Where,
+struct FailingService {
+    at: FailurePoint,
     panics: bool,
 }
 
-impl Failing {
-    fn fail(&self, at: Where) -> Result<(), BoxError> {
+impl FailingService {
+    fn fail(&self, at: FailurePoint) -> Result<(), BoxError> {
         match self.at == at {
             true if self.panics => panic!("on purpose, at {at:?}"),
             true => Err(SECRET.into()),
@@ -1297,29 +1325,29 @@ impl Failing {
     }
 }
 
-impl<B: Send + 'static> Service<Request<B>> for Failing {
+impl<B: Send + 'static> Service<Request<B>> for FailingService {
     type Response = Response<FailingBody>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<FailingBody>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(self.fail(Where::PollReady))
+        Poll::Ready(self.fail(FailurePoint::PollReady))
     }
 
     fn call(&mut self, _: Request<B>) -> Self::Future {
-        let called = self.fail(Where::Call);
+        let outcome = self.fail(FailurePoint::Call);
         let service = self.clone();
         Box::pin(async move {
-            called?;
+            outcome?;
             tokio::task::yield_now().await;
-            service.fail(Where::Future)?;
+            service.fail(FailurePoint::Future)?;
             Ok(Response::new(FailingBody { service, frames: 0 }))
         })
     }
 }
 
 struct FailingBody {
-    service: Failing,
+    service: FailingService,
     frames: usize,
 }
 
@@ -1336,7 +1364,7 @@ impl Body for FailingBody {
             1 => Some(Ok(Frame::data("the first half, ".into()))),
             2 => Some(
                 self.service
-                    .fail(Where::Body)
+                    .fail(FailurePoint::Body)
                     .map(|()| Frame::data("the second".into())),
             ),
             _ => None,
@@ -1344,26 +1372,26 @@ impl Body for FailingBody {
     }
 }
 
-/// One route for each of them, with the layer on all.
-async fn failing(panics: bool) -> (Server, Drain, MemoryStore) {
+/// A server with the layer around one route for each failure point.
+async fn failing_server(panics: bool) -> (Server, Drain, MemoryStore) {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let route = |at| {
-        let inner = Failing { at, panics };
-        let layered = tower::ServiceBuilder::new()
+        let inner = FailingService { at, panics };
+        let service = tower::ServiceBuilder::new()
             .layer(layer.clone())
             .service(inner);
-        tower::ServiceExt::<Request<AxumBody>>::map_err(layered, |error| -> Infallible {
+        tower::ServiceExt::<Request<AxumBody>>::map_err(service, |error| -> Infallible {
             panic!("{error}")
         })
     };
     let app = Router::new()
-        .route("/nowhere", post_service(route(Where::Nowhere)))
-        .route("/poll-ready", post_service(route(Where::PollReady)))
-        .route("/call", post_service(route(Where::Call)))
-        .route("/future", post_service(route(Where::Future)))
-        .route("/body", post_service(route(Where::Body)))
+        .route("/nowhere", post_service(route(FailurePoint::Nowhere)))
+        .route("/poll-ready", post_service(route(FailurePoint::PollReady)))
+        .route("/call", post_service(route(FailurePoint::Call)))
+        .route("/future", post_service(route(FailurePoint::Future)))
+        .route("/body", post_service(route(FailurePoint::Body)))
         .nest_service("/operations", PollService::new(store.clone()));
     (Server::hyper(app).await, drain, store)
 }
@@ -1371,11 +1399,11 @@ async fn failing(panics: bool) -> (Server, Drain, MemoryStore) {
 const FAILING_ROUTES: [&str; 4] = ["/poll-ready", "/call", "/future", "/body"];
 
 async fn assert_fails(panics: bool, code: &str, status: u16) {
-    let (server, drain, store) = failing(panics).await;
+    let (server, drain, store) = failing_server(panics).await;
     let mut client = server.http1().await;
     for route in FAILING_ROUTES {
         let location = client.post(route, "").await.accepted();
-        let answer = ended(&mut client, &location).await;
+        let answer = wait_for_end(&mut client, &location).await;
         assert_eq!(answer.member("state"), "failed", "{route}");
         let problem = &answer.json()["problem"];
         assert_eq!(
@@ -1400,7 +1428,7 @@ async fn assert_fails(panics: bool, code: &str, status: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_anywhere_in_the_inner_service_fails_the_operation_and_the_server_lives() {
+async fn a_panic_anywhere_in_the_inner_service_fails_only_the_operation() {
     assert_fails(true, "panicked", 500).await;
 }
 
@@ -1409,7 +1437,7 @@ async fn an_error_anywhere_in_the_inner_service_fails_the_operation() {
     assert_fails(false, "inner-error", 502).await;
 }
 
-// ---- what comes back -------------------------------------------------------
+// ---- replayed responses -----------------------------------------------------
 
 fn not_utf8() -> HeaderValue {
     HeaderValue::from_bytes(b"caf\xe9 \xff\xfe").unwrap()
@@ -1424,13 +1452,13 @@ fn trailers() -> HeaderMap {
     trailers
 }
 
-/// A server whose `/{what}` answers with all that is hard to keep.
-async fn odd() -> Server {
+/// A server whose responses are hard to record.
+async fn odd_server() -> Server {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let inner = service_fn(|request: Request<RequestBody<AxumBody>>| async move {
         let (parts, body) = request.into_parts();
-        let sent = body.collect().await.unwrap();
+        let request_body = body.collect().await.unwrap();
         let response = Response::builder()
             .header("x-odd", not_utf8())
             .header("x-list", "a")
@@ -1454,7 +1482,7 @@ async fn odd() -> Server {
                 .body(chunked("", Some(trailers()))),
             "/request-trailers" => response
                 .header("trailer", "x-checksum, x-note, x-odd")
-                .body(chunked("", sent.trailers().cloned())),
+                .body(chunked("", request_body.trailers().cloned())),
             "/moment" => response
                 .header("set-cookie", "session=1")
                 .header("set-cookie", "other=2")
@@ -1468,9 +1496,9 @@ async fn odd() -> Server {
         };
         Ok::<_, Infallible>(response.unwrap())
     });
-    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).service(inner);
     let app = Router::new()
-        .route("/{what}", any_service(layered))
+        .route("/{what}", any_service(service))
         .nest_service("/operations", PollService::new(store));
     Server::hyper(app).await
 }
@@ -1498,8 +1526,8 @@ fn assert_odd_headers(answer: &Answer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_and_bodies_come_back_as_they_were_over_both_versions() {
-    let server = odd().await;
+async fn headers_and_bodies_are_replayed_unchanged_over_both_versions() {
+    let server = odd_server().await;
     for mut client in [server.http1().await, server.http2().await] {
         for (path, status, body) in [
             ("/empty", 200, Vec::new()),
@@ -1524,8 +1552,8 @@ async fn headers_and_bodies_come_back_as_they_were_over_both_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trailers_come_back_as_they_were_over_both_versions() {
-    let server = odd().await;
+async fn trailers_are_replayed_unchanged_over_both_versions() {
+    let server = odd_server().await;
     for mut client in [server.http1().await, server.http2().await] {
         for (path, body) in [("/trailers", "before the trailers"), ("/only-trailers", "")] {
             let answer = odd_result(&mut client, path).await;
@@ -1546,8 +1574,8 @@ async fn trailers_come_back_as_they_were_over_both_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_no_trailers_gets_the_body_alone() {
-    let server = odd().await;
+async fn a_client_without_te_trailers_gets_the_body_alone() {
+    let server = odd_server().await;
     let mut raw = server.raw().await;
     raw.send("POST /trailers HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await
@@ -1556,15 +1584,15 @@ async fn a_client_that_takes_no_trailers_gets_the_body_alone() {
     let answer = raw.ask(&format!("GET {location}/result?wait=20")).await;
     assert_eq!(answer.text(), "before the trailers");
     assert_eq!(answer.trailers, None);
-    // The same connection serves on.
+    // The connection stays open.
     assert_eq!(raw.ask(&format!("GET {location}")).await.status, 200);
     drop(raw);
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fields_of_the_first_answer_s_moment_are_not_replayed() {
-    let server = odd().await;
+async fn fields_specific_to_the_first_response_are_not_replayed() {
+    let server = odd_server().await;
     for mut client in [server.http1().await, server.http2().await] {
         let answer = odd_result(&mut client, "/moment").await;
         assert_eq!(answer.text(), "a moment");
@@ -1578,7 +1606,7 @@ async fn fields_of_the_first_answer_s_moment_are_not_replayed() {
         ] {
             assert!(!answer.headers.contains_key(name), "{name}: {answer:?}");
         }
-        // The server's own, and of now.
+        // The `date` is that of the server, not of the recorded response.
         let dates: Vec<_> = answer.headers.get_all("date").iter().collect();
         assert_eq!(dates.len(), 1);
         assert!(!dates[0].to_str().unwrap().contains("1994"));
@@ -1587,7 +1615,7 @@ async fn fields_of_the_first_answer_s_moment_are_not_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn which_fields_are_replayed_is_the_application_s_to_say() {
+async fn the_application_selects_the_replayed_fields() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone());
     let inner = service_fn(|_: Request<_>| async {
@@ -1597,12 +1625,12 @@ async fn which_fields_are_replayed_is_the_application_s_to_say() {
             .body(full("done"));
         Ok::<_, Infallible>(response.unwrap())
     });
-    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).service(inner);
     let polls = Operations::new(store)
         .replay_headers(|name| name != "x-internal")
         .poll_service();
     let app = Router::new()
-        .route("/reports", post_service(layered))
+        .route("/reports", post_service(service))
         .nest_service("/operations", polls);
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
@@ -1615,7 +1643,7 @@ async fn which_fields_are_replayed_is_the_application_s_to_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_above_its_limit_fails_the_operation() {
+async fn a_response_above_the_result_limit_fails_the_operation() {
     let store = MemoryStore::new();
     let layer = AsyncAcceptLayer::new(store.clone()).result_limit(1000);
     let inner = service_fn(|request: Request<RequestBody<AxumBody>>| async move {
@@ -1626,15 +1654,15 @@ async fn a_response_above_its_limit_fails_the_operation() {
         };
         Ok::<_, Infallible>(Response::new(body))
     });
-    let layered = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).service(inner);
     let app = Router::new()
-        .route("/{what}", any_service(layered))
+        .route("/{what}", any_service(service))
         .nest_service("/operations", PollService::new(store));
     let server = Server::hyper(app).await;
     let mut client = server.http1().await;
     for path in ["/full", "/pieces"] {
         let location = client.post(path, "").await.accepted();
-        let answer = ended(&mut client, &location).await;
+        let answer = wait_for_end(&mut client, &location).await;
         assert_eq!(answer.member("state"), "failed", "{path}");
         let result = client.get(&format!("{location}/result")).await;
         result.problem(500, "result-too-large");
@@ -1647,12 +1675,12 @@ async fn a_response_above_its_limit_fails_the_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_polls_of_clients_that_are_gone_are_given_up() {
+async fn held_polls_of_disconnected_clients_are_dropped() {
     let mut world = World::new().await;
-    world.hold_the_handler();
+    world.hold_handlers();
     let mut client = world.server.http1().await;
     let location = client.post("/reports", "four").await.accepted();
-    let begun = Instant::now();
+    let start = Instant::now();
     for index in 0..20 {
         let mut raw = world.server.raw().await;
         raw.send(format!(
@@ -1666,19 +1694,19 @@ async fn held_polls_of_clients_that_are_gone_are_given_up() {
         world.server.ended(index + 1).await;
         assert_eq!(world.store.waiters(), 0);
     }
-    assert!(begun.elapsed() < Duration::from_secs(20));
-    world.let_the_handler_go();
-    ended(&mut client, &location).await;
+    assert!(start.elapsed() < Duration::from_secs(20));
+    world.release_handlers();
+    wait_for_end(&mut client, &location).await;
     world.assert_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_passes_through_still_breaks_off_with_its_client() {
+async fn a_passed_through_response_ends_with_its_client() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let dropped = Arc::new(AtomicBool::new(false));
-    let guard = Arc::clone(&dropped);
+    let is_dropped = Arc::new(AtomicBool::new(false));
+    let guard = Arc::clone(&is_dropped);
     let inner = service_fn(move |_: Request<_>| {
         let (pieces, body) = piecemeal();
         pieces.send("first".into()).unwrap();
@@ -1696,7 +1724,7 @@ async fn what_passes_through_still_breaks_off_with_its_client() {
     assert_eq!(next_piece(response.body_mut()).await.unwrap(), "first");
     drop(response);
     drop(client);
-    until("the inner body is dropped", || dropped.load(SeqCst)).await;
+    until("the inner body is dropped", || is_dropped.load(SeqCst)).await;
     assert!(store.is_empty());
     assert_eq!(drain.in_flight(), 0);
     server.stop().await;

@@ -1,4 +1,4 @@
-//! Cancels that race with changes of the operation.
+//! Cancels that race with other changes of the operation.
 
 use test_support::hooked;
 
@@ -19,9 +19,9 @@ use tower_operations::{
     store::{Created, NewOperation, Repository, Store},
 };
 
-/// A pending operation that makes progress just before each of the first
-/// `times` cancels reaches it.
-async fn restless(times: usize) -> (MemoryStore, Hooked, OperationId) {
+/// Stores with a pending operation that reports progress just before each of
+/// the first `times` cancels.
+async fn stores_with_racing_reports(times: usize) -> (MemoryStore, Hooked, OperationId) {
     let memory = MemoryStore::new();
     let new = NewOperation::new(OperationId::new());
     let Created::New(record) = memory.create(new).await.unwrap() else {
@@ -54,19 +54,19 @@ async fn restless(times: usize) -> (MemoryStore, Hooked, OperationId) {
 }
 
 #[tokio::test]
-async fn one_that_loses_a_race_is_tried_again() {
-    let (memory, store, id) = restless(5).await;
+async fn a_cancel_that_loses_a_race_is_retried() {
+    let (memory, store, id) = stores_with_racing_reports(5).await;
     let request = Request::delete(format!("/{id}")).body(()).unwrap();
     let response = PollService::new(store).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    // Created, five reports, canceled.
+    // One create, five reports and one cancel.
     let record = memory.get(&id).await.unwrap().unwrap();
     assert_eq!(record.version().unwrap().get(), 7);
 }
 
 #[tokio::test]
-async fn one_that_names_a_version_is_not() {
-    let (_, store, id) = restless(1).await;
+async fn a_cancel_with_a_version_is_not_retried() {
+    let (_, store, id) = stores_with_racing_reports(1).await;
     let polls = PollService::new(store);
     let get = Request::get(format!("/{id}")).body(()).unwrap();
     let etag = polls.clone().oneshot(get).await.unwrap().headers()["etag"].clone();
@@ -79,8 +79,8 @@ async fn one_that_names_a_version_is_not() {
 }
 
 #[tokio::test]
-async fn one_that_never_wins_gives_up() {
-    let (_, store, id) = restless(usize::MAX).await;
+async fn a_cancel_that_never_wins_is_503() {
+    let (_, store, id) = stores_with_racing_reports(usize::MAX).await;
     let request = Request::delete(format!("/{id}")).body(()).unwrap();
     let response = PollService::new(store).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -88,9 +88,9 @@ async fn one_that_never_wins_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_races_with_the_end_wins_or_comes_too_late() {
+async fn a_cancel_that_races_with_the_end_wins_or_is_409() {
     let (mut won, mut late) = (0, 0);
-    for (work, patience) in (0..12).flat_map(|work| (0..12).map(move |patience| (work, patience))) {
+    for (work, delay) in (0..12).flat_map(|work| (0..12).map(move |delay| (work, delay))) {
         let memory = MemoryStore::new();
         let store = Hooked::new(memory.clone(), async |_, _| {
             tokio::task::yield_now().await;
@@ -109,7 +109,7 @@ async fn one_that_races_with_the_end_wins_or_comes_too_late() {
         let request = Request::post("/").body(BufferedBody::default()).unwrap();
         let accepted = service.oneshot(request).await.unwrap();
         let location = accepted.headers()["location"].to_str().unwrap().to_owned();
-        for _ in 0..patience {
+        for _ in 0..delay {
             tokio::task::yield_now().await;
         }
         let request = Request::delete(&location).body(()).unwrap();
@@ -124,7 +124,7 @@ async fn one_that_races_with_the_end_wins_or_comes_too_late() {
         match (answer, state) {
             (StatusCode::OK, State::Canceled) => won += 1,
             (StatusCode::CONFLICT, State::Succeeded) => late += 1,
-            other => panic!("after {work} and {patience}: {other:?}"),
+            other => panic!("after {work} and {delay}: {other:?}"),
         }
     }
     assert!(won > 0 && late > 0, "{won} {late}");

@@ -1,5 +1,5 @@
-//! What the layer owes to the services inside it: tower's readiness contract,
-//! with a probe that panics when called unready and with tower's own layers.
+//! Tower's readiness contract towards inner services, with a probe that panics
+//! when called unready and with tower's own layers.
 
 use std::{
     convert::Infallible,
@@ -28,8 +28,8 @@ fn post() -> Request<BufferedBody> {
     Request::post("/").body(BufferedBody::default()).unwrap()
 }
 
-/// Sends a request that is to be accepted, and gives the operation's id.
-async fn accepted<S, C>(service: &S) -> OperationId
+/// Sends a request, asserts a 202 and returns the id of the operation.
+async fn accept<S, C>(service: &S) -> OperationId
 where
     S: Service<Request<BufferedBody>, Response = Response<C>> + Clone,
     S::Error: std::fmt::Debug,
@@ -40,8 +40,8 @@ where
     location.rsplit('/').next().unwrap().parse().unwrap()
 }
 
-/// Waits for the operation to leave the states before `state`.
-async fn reached(
+/// Waits until the operation is in `state`.
+async fn wait_for_state(
     store: &MemoryStore,
     id: &OperationId,
     state: State,
@@ -72,12 +72,13 @@ async fn reached(
     record.operation().clone()
 }
 
-/// Ready only after it was polled twice and its gate is open; panics when
-/// called otherwise. Readiness belongs to one clone and lasts for one call.
+/// A service that is ready after two polls, once its gate is open. A call
+/// without readiness panics. Readiness belongs to one clone and lasts for one
+/// call.
 struct Probe {
     gate: Arc<Gate>,
-    polled: usize,
-    ready: bool,
+    polls: usize,
+    is_ready: bool,
 }
 
 #[derive(Default)]
@@ -98,8 +99,8 @@ impl Clone for Probe {
     fn clone(&self) -> Self {
         Self {
             gate: Arc::clone(&self.gate),
-            polled: 0,
-            ready: false,
+            polls: 0,
+            is_ready: false,
         }
     }
 }
@@ -110,8 +111,8 @@ impl Service<Request<Body>> for Probe {
     type Future = std::future::Ready<Result<Response<BufferedBody>, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.polled += 1;
-        if self.polled == 1 {
+        self.polls += 1;
+        if self.polls == 1 {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -120,70 +121,69 @@ impl Service<Request<Body>> for Probe {
             gate.1.push(context.waker().clone());
             return Poll::Pending;
         }
-        self.ready = true;
+        self.is_ready = true;
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Request<Body>) -> Self::Future {
         assert!(
-            std::mem::take(&mut self.ready),
+            std::mem::take(&mut self.is_ready),
             "called without having become ready"
         );
-        self.polled = 0;
+        self.polls = 0;
         self.gate.calls.fetch_add(1, SeqCst);
         std::future::ready(Ok(Response::new(BufferedBody::from("done"))))
     }
 }
 
 #[tokio::test]
-async fn the_front_is_ready_while_the_inner_service_is_not() {
+async fn the_layer_is_ready_while_the_inner_service_is_not() {
     let gate = Arc::new(Gate::default());
     let store = MemoryStore::new();
     let probe = Probe {
         gate: Arc::clone(&gate),
-        polled: 0,
-        ready: false,
+        polls: 0,
+        is_ready: false,
     };
     let service = AsyncAcceptLayer::new(store.clone()).layer(probe);
-    let ids = [accepted(&service).await, accepted(&service).await];
+    let ids = [accept(&service).await, accept(&service).await];
     for id in &ids {
         assert_eq!(
-            reached(&store, id, State::Pending).await.state(),
+            wait_for_state(&store, id, State::Pending).await.state(),
             State::Pending
         );
     }
     assert_eq!(gate.calls.load(SeqCst), 0);
     gate.open();
     for id in &ids {
-        reached(&store, id, State::Succeeded).await;
+        wait_for_state(&store, id, State::Succeeded).await;
     }
     assert_eq!(gate.calls.load(SeqCst), 2);
 }
 
 #[tokio::test]
-async fn what_passes_through_is_called_when_ready_too() {
+async fn a_passed_through_request_waits_for_readiness() {
     let gate = Arc::new(Gate::default());
     gate.open();
     let probe = Probe {
         gate: Arc::clone(&gate),
-        polled: 0,
-        ready: false,
+        polls: 0,
+        is_ready: false,
     };
     let service = AsyncAcceptLayer::new(MemoryStore::new()).layer(probe);
     let get = Request::get("/").body(BufferedBody::default()).unwrap();
     assert_eq!(service.oneshot(get).await.unwrap().status(), StatusCode::OK);
 }
 
-/// A service that says how many of its calls go on at the same time, and waits
-/// for permits to finish.
+/// A service that counts concurrent calls. A call needs a permit to finish.
 #[derive(Clone)]
-struct Counted {
+struct ConcurrencyCounter {
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     permits: Arc<Semaphore>,
 }
 
-impl Counted {
+impl ConcurrencyCounter {
     fn new() -> Self {
         Self {
             now: Arc::default(),
@@ -193,7 +193,7 @@ impl Counted {
     }
 }
 
-impl Service<Request<Body>> for Counted {
+impl Service<Request<Body>> for ConcurrencyCounter {
     type Response = Response<BufferedBody>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<BufferedBody>, BoxError>> + Send>>;
@@ -214,27 +214,27 @@ impl Service<Request<Body>> for Counted {
 }
 
 #[tokio::test]
-async fn a_concurrency_limit_keeps_the_others_pending() {
+async fn a_concurrency_limit_keeps_further_operations_pending() {
     let store = MemoryStore::new();
-    let counted = Counted::new();
+    let counter = ConcurrencyCounter::new();
     let service = ServiceBuilder::new()
         .layer(AsyncAcceptLayer::new(store.clone()))
         .concurrency_limit(2)
-        .service(counted.clone());
+        .service(counter.clone());
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.push(accepted(&service).await);
+        ids.push(accept(&service).await);
     }
-    reached(&store, &ids[0], State::Running).await;
-    reached(&store, &ids[1], State::Running).await;
+    wait_for_state(&store, &ids[0], State::Running).await;
+    wait_for_state(&store, &ids[1], State::Running).await;
     for id in &ids[2..] {
-        reached(&store, id, State::Pending).await;
+        wait_for_state(&store, id, State::Pending).await;
     }
-    counted.permits.add_permits(5);
+    counter.permits.add_permits(5);
     for id in &ids {
-        reached(&store, id, State::Succeeded).await;
+        wait_for_state(&store, id, State::Succeeded).await;
     }
-    assert_eq!(counted.most.load(SeqCst), 2);
+    assert_eq!(counter.most.load(SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,37 +246,37 @@ async fn a_buffered_rate_limit_spreads_the_calls() {
             Ok::<_, BoxError>(Response::new(BufferedBody::default()))
         }));
     let service = AsyncAcceptLayer::new(store.clone()).layer(Buffer::new(limited, 8));
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let mut ids = Vec::new();
     for _ in 0..6 {
-        ids.push(accepted(&service).await);
+        ids.push(accept(&service).await);
     }
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(start.elapsed(), Duration::ZERO);
     for id in &ids {
-        reached(&store, id, State::Succeeded).await;
+        wait_for_state(&store, id, State::Succeeded).await;
     }
-    assert_eq!(begun.elapsed().as_secs(), 20);
+    assert_eq!(start.elapsed().as_secs(), 20);
 }
 
 #[tokio::test]
-async fn load_shed_inside_makes_operations_fail_and_outside_never_sheds() {
+async fn an_inner_load_shed_fails_operations_and_an_outer_one_never_sheds() {
     let store = MemoryStore::new();
-    let counted = Counted::new();
+    let counter = ConcurrencyCounter::new();
     let inside = ServiceBuilder::new()
         .load_shed()
         .layer(AsyncAcceptLayer::new(store.clone()))
         .load_shed()
         .concurrency_limit(1)
-        .service(counted.clone());
-    let first = accepted(&inside).await;
-    reached(&store, &first, State::Running).await;
-    // Accepted all the same, and then shed by the inner one.
-    let second = accepted(&inside).await;
-    let shed = reached(&store, &second, State::Failed).await;
+        .service(counter.clone());
+    let first = accept(&inside).await;
+    wait_for_state(&store, &first, State::Running).await;
+    // The second request is accepted, and then shed by the inner layer.
+    let second = accept(&inside).await;
+    let shed = wait_for_state(&store, &second, State::Failed).await;
     assert_eq!(
         shed.problem().unwrap().type_uri(),
         FailureKind::InnerError.urn()
     );
-    counted.permits.add_permits(1);
-    reached(&store, &first, State::Succeeded).await;
+    counter.permits.add_permits(1);
+    wait_for_state(&store, &first, State::Succeeded).await;
 }

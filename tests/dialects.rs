@@ -1,6 +1,6 @@
-//! What each dialect says, word for word: snapshots of every answer there is.
+//! Wire formats of the dialects, as snapshots of every response.
 //!
-//! `INSTA_UPDATE=always cargo test --test dialects` writes them anew.
+//! `INSTA_UPDATE=always cargo test --test dialects` updates the snapshots.
 
 use std::{
     collections::BTreeMap,
@@ -32,13 +32,13 @@ fn at(second: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000 + second)
 }
 
-/// Operations that stay as they are; only a cancel makes another of one.
+/// A store with fixed operations. A cancel returns a changed record and stores nothing.
 #[derive(Debug, Clone, Default)]
-struct Fixed(BTreeMap<String, Arc<Record<RecordedResponse>>>);
+struct FixedStore(BTreeMap<String, Arc<Record<RecordedResponse>>>);
 
 type Answer<T> = Result<T, StoreError>;
 
-impl Store for Fixed {
+impl Store for FixedStore {
     type Output = RecordedResponse;
 
     async fn get(&self, id: &OperationId) -> Answer<Option<Arc<Record<RecordedResponse>>>> {
@@ -46,7 +46,7 @@ impl Store for Fixed {
     }
 }
 
-impl Watch for Fixed {
+impl Watch for FixedStore {
     async fn changed(
         &self,
         id: &OperationId,
@@ -57,20 +57,20 @@ impl Watch for Fixed {
     }
 }
 
-impl List for Fixed {
+impl List for FixedStore {
     async fn list(&self, query: &ListQuery) -> Answer<Page<RecordedResponse>> {
         let all = self.0.values();
-        let wanted = all.filter(|record| {
+        let selected = all.filter(|record| {
             let state = record.operation().state();
             query.states.contains(state)
         });
-        let records = wanted.take(query.limit).cloned().collect();
+        let records = selected.take(query.limit).cloned().collect();
         let next = tower_operations::store::Cursor("a b".into());
         Ok(Page::new(records, Some(next)))
     }
 }
 
-impl Repository for Fixed {
+impl Repository for FixedStore {
     async fn create(&self, _: NewOperation) -> Answer<Created<RecordedResponse>> {
         Err(StoreError::Full)
     }
@@ -152,8 +152,8 @@ fn operation(id: &str, status: impl Into<Status<RecordedResponse>>) -> Operation
     Operation::from_parts(id.parse().unwrap(), Snapshot::new(status, metadata))
 }
 
-/// Every way that an operation can be.
-fn operations() -> Fixed {
+/// A store with one operation for each state and each kind of outcome.
+fn operations() -> FixedStore {
     let json = response(200, "application/json", br#"{"title":"Q3","pages":5}"#);
     let pdf = response(200, "application/pdf", b"%PDF-1.7\n\xff");
     let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
@@ -179,11 +179,17 @@ fn operations() -> Fixed {
         let record = Record::restore(operation, Version::FIRST.next());
         (id, Arc::new(record))
     });
-    Fixed(records.into())
+    FixedStore(records.into())
 }
 
-fn write(out: &mut String, what: &str, status: StatusCode, headers: &http::HeaderMap, body: &[u8]) {
-    writeln!(out, "--- {what}\n{status}").unwrap();
+fn write(
+    out: &mut String,
+    title: &str,
+    status: StatusCode,
+    headers: &http::HeaderMap,
+    body: &[u8],
+) {
+    writeln!(out, "--- {title}\n{status}").unwrap();
     let mut fields: Vec<_> = headers
         .iter()
         .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
@@ -203,10 +209,10 @@ fn write(out: &mut String, what: &str, status: StatusCode, headers: &http::Heade
     out.push('\n');
 }
 
-/// Where a dialect's clients find things.
+/// The paths of a dialect.
 struct Paths {
     at: &'static str,
-    /// After the id.
+    /// The suffix of a result, after the id.
     result: Option<&'static str>,
     cancel: (Method, &'static str),
     forget: bool,
@@ -269,7 +275,7 @@ async fn everything(dialect: impl Dialect + Clone, paths: Paths) -> String {
         requests.push((method.parse().unwrap(), (*path).into()));
     }
     for (method, path) in requests {
-        let what = format!("{method} {path}");
+        let title = format!("{method} {path}");
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -277,7 +283,7 @@ async fn everything(dialect: impl Dialect + Clone, paths: Paths) -> String {
             .unwrap();
         let answer = polls.clone().oneshot(request).await.unwrap();
         let body = answer.body().as_whole().unwrap().data();
-        write(&mut out, &what, answer.status(), answer.headers(), body);
+        write(&mut out, &title, answer.status(), answer.headers(), body);
     }
     out
 }
@@ -396,9 +402,9 @@ dialects! {
     };
 }
 
-/// Two vocabularies for the same operations at the same time.
+/// Two dialects serve the same operations at the same time.
 #[tokio::test]
-async fn two_dialects_on_one_store_are_each_right() {
+async fn two_dialects_share_one_store() {
     let store = MemoryStore::new();
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
@@ -445,9 +451,9 @@ async fn two_dialects_on_one_store_are_each_right() {
     }
 }
 
-/// Only `Plain` forgets what a cancel names by its version.
+/// Only `Plain` deletes an ended operation when a cancel names its version.
 #[tokio::test]
-async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
+async fn a_cancel_with_the_version_deletes_only_in_plain() {
     let send = async |dialect: Arc<dyn Dialect>, method: Method, path: &str| {
         let polls = Operations::new(operations())
             .dialect(dialect)
@@ -495,9 +501,9 @@ async fn a_cancel_that_names_the_version_forgets_in_plain_only() {
     }
 }
 
-/// A 304 asks its client to come back when the 200 would have.
+/// A 304 has the `Retry-After` of the 200 it replaces.
 #[tokio::test]
-async fn what_has_not_changed_keeps_the_pause_of_its_dialect() {
+async fn a_304_has_the_retry_after_of_the_dialect() {
     let polls = Operations::new(operations())
         .dialect(Arm::default())
         .poll_service();
@@ -507,10 +513,10 @@ async fn what_has_not_changed_keeps_the_pause_of_its_dialect() {
     assert_eq!(answer.headers()["retry-after"], "10");
 }
 
-/// An outcome that the service has made itself is passed on, and what sounds like a
-/// failure of the poll is not.
+/// An `OperationOutcome` of the service is passed on. A status that would describe
+/// the poll becomes 422.
 #[tokio::test]
-async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls() {
+async fn fhir_passes_on_an_operation_outcome_and_maps_statuses_about_polls() {
     let outcome = br#"{"resourceType":"OperationOutcome","issue":[{"severity":"error"}]}"#;
     for (status, media_type, expected) in [
         (404, "application/fhir+json", 404),
@@ -519,7 +525,7 @@ async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls(
         (408, "text/plain", 422),
     ] {
         let recorded = response(status, media_type, outcome);
-        let mut store = Fixed::default();
+        let mut store = FixedStore::default();
         let record = Record::restore(operation("q3", recorded.into_outcome()), Version::FIRST);
         store.0.insert("q3".into(), Arc::new(record));
         let polls = Operations::new(store)
@@ -537,21 +543,21 @@ async fn fhir_passes_on_an_outcome_of_the_service_and_hides_what_is_about_polls(
     }
 }
 
-/// OData, section 11.6: no 202 to who has not asked for it.
+/// OData, section 11.6: no 202 without `respond-async`.
 #[tokio::test]
-async fn who_needs_the_preference_is_never_accepted_without_it() {
+async fn odata_never_answers_202_without_the_preference() {
     let store = MemoryStore::new();
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
     });
-    let accepting = Operations::new(store.clone())
+    let odata_layer = Operations::new(store.clone())
         .dialect(OData::default())
         .layer();
     for layer in [
-        accepting.clone(),
-        accepting.clone().when_preferred(),
-        accepting.clone().after(Duration::ZERO),
-        accepting.clone().when_signaled(),
+        odata_layer.clone(),
+        odata_layer.clone().when_preferred(),
+        odata_layer.clone().after(Duration::ZERO),
+        odata_layer.clone().when_signaled(),
     ] {
         let post = Request::post("/").header("prefer", "wait=5");
         let post = post.body(BufferedBody::default()).unwrap();
@@ -563,15 +569,15 @@ async fn who_needs_the_preference_is_never_accepted_without_it() {
     }
     let post = Request::post("/").header("prefer", "respond-async");
     let post = post.body(BufferedBody::default()).unwrap();
-    let answer = accepting.layer(inner).oneshot(post).await.unwrap();
+    let answer = odata_layer.layer(inner).oneshot(post).await.unwrap();
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     assert_eq!(answer.headers()["preference-applied"], "respond-async");
     assert_eq!(store.len(), 1);
 }
 
-/// What a proxy says counts where the application trusts it, and nowhere else.
+/// Forwarded fields count only where the application trusts the proxy.
 #[tokio::test]
-async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
+async fn a_trusted_proxy_determines_the_public_url() {
     let store = MemoryStore::new();
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("Q3")))
@@ -614,7 +620,7 @@ async fn a_trusted_proxy_says_what_clients_know_the_service_by() {
         answer.headers()["location"],
         "https://b.example/v1/operations/q3"
     );
-    // Without a scheme it has that of the base URL, without a host it says nothing.
+    // A missing scheme is that of the base URL. Without a valid host the field is ignored.
     for (forwarded, expected) in [
         ("host=a.example", "https://a.example/operations/"),
         ("host=\"[::1]:8443\"", "https://[::1]:8443/operations/"),

@@ -1,5 +1,5 @@
-//! Following an operation as an event stream, and what progress costs. With a
-//! paused clock, and over sockets where clients go away.
+//! Event streams of operations, and the cost of progress. The clock is paused,
+//! except over sockets whose clients disconnect.
 
 use test_support::hooked;
 use test_support::server;
@@ -29,14 +29,14 @@ use tower_operations::{
     store::{Created, FencingToken, NewOperation, Repository, Store, StoreError, Written},
 };
 
-/// An operation that a test moves along.
-struct Moved {
+/// An operation that a test starts, reports on and ends.
+struct TestOperation {
     store: MemoryStore,
     id: OperationId,
     token: FencingToken,
 }
 
-impl Moved {
+impl TestOperation {
     async fn begin(store: &MemoryStore) -> Self {
         let id = OperationId::new();
         let new = NewOperation::new(id.clone());
@@ -51,16 +51,16 @@ impl Moved {
     }
 
     async fn start(&self) {
-        done(self.store.start(&self.id, self.token).await);
+        assert_written(self.store.start(&self.id, self.token).await);
     }
 
     async fn report(&self, percent: f64) {
         let progress = Progress::from_percent(percent);
-        done(self.store.report(&self.id, self.token, progress).await);
+        assert_written(self.store.report(&self.id, self.token, progress).await);
     }
 
     async fn end(&self, outcome: Outcome<RecordedResponse>) {
-        done(self.store.finish(&self.id, self.token, outcome, None).await);
+        assert_written(self.store.finish(&self.id, self.token, outcome, None).await);
     }
 
     async fn succeed(&self, body: &'static str) {
@@ -80,7 +80,7 @@ impl Moved {
     }
 }
 
-fn done(write: Result<Written<RecordedResponse>, StoreError>) {
+fn assert_written(write: Result<Written<RecordedResponse>, StoreError>) {
     assert!(matches!(write.unwrap(), Written::Done(_)));
 }
 
@@ -104,7 +104,7 @@ fn field<'a, B>(response: &'a Response<B>, name: &str) -> &'a str {
     value.map_or("", |value| value.to_str().unwrap())
 }
 
-/// What an event stream is made of (HTML, section 9.2.5).
+/// A part of an event stream (HTML, section 9.2.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Event(Event),
@@ -125,7 +125,7 @@ impl Event {
 }
 
 impl Piece {
-    /// What lies before an empty line.
+    /// Parses the text before an empty line.
     fn parse(text: &str) -> Self {
         let mut event = Event::default();
         let mut data = Vec::new();
@@ -158,7 +158,7 @@ struct Events<B> {
 }
 
 impl<B: http_body::Body<Data = Bytes> + Unpin> Events<B> {
-    fn of(response: Response<B>) -> Self {
+    fn from_response(response: Response<B>) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(field(&response, "content-type"), "text/event-stream");
         Self {
@@ -167,7 +167,7 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Events<B> {
         }
     }
 
-    /// The next event or comment; `None` once the stream has ended.
+    /// Returns the next event or comment, or `None` at the end of the stream.
     async fn piece(&mut self) -> Option<Piece> {
         loop {
             if let Some(end) = self.read.windows(2).position(|pair| pair == b"\n\n") {
@@ -180,14 +180,14 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Events<B> {
                     self.read.extend(frame.into_data().unwrap_or_default());
                 }
                 None => {
-                    assert!(self.read.is_empty(), "it ended within an event");
+                    assert!(self.read.is_empty(), "the stream ended within an event");
                     return None;
                 }
             }
         }
     }
 
-    /// The next event, which is not a comment.
+    /// Returns the next event. A comment fails the test.
     async fn event(&mut self) -> Event {
         match self.piece().await {
             Some(Piece::Event(event)) => event,
@@ -195,27 +195,27 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> Events<B> {
         }
     }
 
-    /// Whether there is nothing to read for this long.
+    /// Returns whether nothing arrives for `time`.
     async fn is_silent_for(&mut self, time: Duration) -> bool {
         timeout(time, self.piece()).await.is_err()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_begins_with_what_is_and_tells_every_change_to_the_end() {
+async fn a_stream_has_the_current_state_and_every_change_to_the_end() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    for by_name in [true, false] {
-        let operation = Moved::begin(&store).await;
-        let request = match by_name {
+    for by_accept in [true, false] {
+        let operation = TestOperation::begin(&store).await;
+        let request = match by_accept {
             true => operation.get().header("accept", "text/event-stream"),
             false => operation.follow(),
         };
         let response = ask(&polls, request).await;
         assert!(field(&response, "cache-control").contains("no-store"));
         assert_eq!(field(&response, "vary"), "Accept");
-        let mut events = Events::of(response);
-        let mut seen = Vec::new();
+        let mut events = Events::from_response(response);
+        let mut history = Vec::new();
         for step in 0..4 {
             match step {
                 0 => {}
@@ -226,14 +226,14 @@ async fn a_stream_begins_with_what_is_and_tells_every_change_to_the_end() {
             let event = events.event().await;
             let state = ["pending", "running", "running", "succeeded"][step];
             assert_eq!(event.name, state);
-            // It says what a poll says, to the byte.
+            // The data of an event equals the body of a poll.
             let polled = text(ask(&polls, operation.get()).await).await;
             assert_eq!(event.data, polled);
-            seen.push(event);
+            history.push(event);
         }
-        assert_eq!(seen[2].json()["progress"]["percent"], 40.0);
-        assert_eq!(seen[3].json()["result"]["pages"], 3);
-        let mut ids: Vec<_> = seen.iter().map(|event| &event.id).collect();
+        assert_eq!(history[2].json()["progress"]["percent"], 40.0);
+        assert_eq!(history[3].json()["result"]["pages"], 3);
+        let mut ids: Vec<_> = history.iter().map(|event| &event.id).collect();
         ids.dedup();
         assert!(ids.len() == 4 && ids.iter().all(|id| !id.is_empty()));
         assert_eq!(events.piece().await, None);
@@ -241,10 +241,10 @@ async fn a_stream_begins_with_what_is_and_tells_every_change_to_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_in_quick_succession_are_an_event_each() {
+async fn rapid_changes_are_one_event_each() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
+    let operation = TestOperation::begin(&store).await;
     let follow = |id: Option<&str>| {
         let request = operation.follow();
         ask(
@@ -255,9 +255,9 @@ async fn changes_in_quick_succession_are_an_event_each() {
             },
         )
     };
-    let mut events = Events::of(follow(None).await);
+    let mut events = Events::from_response(follow(None).await);
     let first = events.event().await;
-    // What a poll says after each change, none of which is waited for.
+    // The body of a poll after each change. The stream is not read meanwhile.
     let mut polled = Vec::new();
     for step in 0..5 {
         match step {
@@ -267,31 +267,31 @@ async fn changes_in_quick_succession_are_an_event_each() {
         }
         polled.push(text(ask(&polls, operation.get()).await).await);
     }
-    let mut told = Vec::new();
+    let mut streamed = Vec::new();
     for polled in &polled {
         let event = events.event().await;
         assert_eq!(event.data, *polled);
-        told.push(event);
+        streamed.push(event);
     }
     assert_eq!(events.piece().await, None);
 
-    // Who was away hears what it has missed, from wherever it left.
-    let ids = [&first].into_iter().chain(&told).map(|event| &event.id);
-    for (seen, id) in ids.take(5).enumerate() {
-        let mut events = Events::of(follow(Some(id)).await);
-        for event in &told[seen..] {
-            assert_eq!(events.event().await, *event, "after {seen}");
+    // A client that reconnects gets every event after its last one.
+    let ids = [&first].into_iter().chain(&streamed).map(|event| &event.id);
+    for (position, id) in ids.take(5).enumerate() {
+        let mut events = Events::from_response(follow(Some(id)).await);
+        for event in &streamed[position..] {
+            assert_eq!(events.event().await, *event, "after {position}");
         }
         assert_eq!(events.piece().await, None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_falls_far_behind_hears_the_latest_changes() {
+async fn a_client_far_behind_gets_the_latest_changes() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     operation.start().await;
     for percent in 1..=60 {
@@ -307,11 +307,11 @@ async fn who_falls_far_behind_hears_the_latest_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_said_while_nothing_changes() {
+async fn a_stream_is_silent_without_changes() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     assert!(events.is_silent_for(Duration::from_secs(14)).await);
     operation.start().await;
@@ -324,23 +324,23 @@ async fn nothing_is_said_while_nothing_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_is_one_event() {
+async fn an_ended_operation_is_one_event() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
+    let operation = TestOperation::begin(&store).await;
     operation.succeed("1").await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     assert_eq!(events.event().await.name, "succeeded");
     assert_eq!(events.piece().await, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_who_follow_hear_the_same() {
+async fn two_clients_get_the_same_events() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
-    let mut one = Events::of(ask(&polls, operation.follow()).await);
-    let mut other = Events::of(ask(&polls, operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let mut one = Events::from_response(ask(&polls, operation.follow()).await);
+    let mut other = Events::from_response(ask(&polls, operation.follow()).await);
     assert_eq!(one.event().await, other.event().await);
     let (first, ()) = tokio::join!(one.event(), operation.start());
     assert_eq!(first, other.event().await);
@@ -352,46 +352,46 @@ async fn two_who_follow_hear_the_same() {
 #[tokio::test(start_paused = true)]
 async fn comments_keep_a_quiet_stream_alive() {
     let store = MemoryStore::new();
-    for (polls, every) in [
+    for (polls, interval) in [
         (PollService::new(store.clone()), 15),
         (
             PollService::new(store.clone()).keep_alive(Duration::from_secs(2)),
             2,
         ),
     ] {
-        let operation = Moved::begin(&store).await;
-        let mut events = Events::of(ask(&polls, operation.follow()).await);
+        let operation = TestOperation::begin(&store).await;
+        let mut events = Events::from_response(ask(&polls, operation.follow()).await);
         events.event().await;
-        let begun = Instant::now();
+        let start = Instant::now();
         for round in 1..=3 {
             assert_eq!(events.piece().await, Some(Piece::Comment));
-            assert_eq!(begun.elapsed().as_secs(), round * every);
+            assert_eq!(start.elapsed().as_secs(), round * interval);
         }
         operation.start().await;
         assert_eq!(events.event().await.name, "running");
-        assert_eq!(begun.elapsed().as_secs(), 3 * every);
+        assert_eq!(start.elapsed().as_secs(), 3 * interval);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_hears_only_what_is_new() {
+async fn a_reconnecting_client_gets_only_new_events() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
-    let again = |id: &str| ask(&polls, operation.follow().header("last-event-id", id));
-    let pending = Events::of(ask(&polls, operation.follow()).await)
+    let operation = TestOperation::begin(&store).await;
+    let reconnect = |id: &str| ask(&polls, operation.follow().header("last-event-id", id));
+    let pending = Events::from_response(ask(&polls, operation.follow()).await)
         .event()
         .await;
 
-    // Seen, and nothing has happened since.
-    let mut events = Events::of(again(&pending.id).await);
+    // The event is the latest, and nothing has changed since.
+    let mut events = Events::from_response(reconnect(&pending.id).await);
     assert!(events.is_silent_for(Duration::from_secs(10)).await);
     operation.start().await;
     let running = events.event().await;
     assert_eq!(running.name, "running");
     assert_ne!(running.id, pending.id);
 
-    // Something has happened since, or the id is none of ours.
+    // The operation has changed since, or the id is unknown.
     for id in [
         pending.id.as_str(),
         "",
@@ -400,19 +400,21 @@ async fn who_comes_back_hears_only_what_is_new() {
         "x\u{e9}",
         &"9".repeat(99),
     ] {
-        let event = Events::of(again(id).await).event().await;
+        let event = Events::from_response(reconnect(id).await).event().await;
         assert_eq!(event, running, "{id:?}");
     }
 
     operation.succeed("1").await;
     let ended = events.event().await;
     assert_eq!(
-        Events::of(again(&running.id).await).event().await,
+        Events::from_response(reconnect(&running.id).await)
+            .event()
+            .await,
         ended,
-        "the end is news to who saw only the middle"
+        "the end is new after an earlier event"
     );
-    // Who has seen the end is told not to come back.
-    let response = again(&ended.id).await;
+    // A client that has seen the end gets 204, which stops it from reconnecting.
+    let response = reconnect(&ended.id).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert!(text(response).await.is_empty());
 }
@@ -423,8 +425,8 @@ async fn an_end_of_any_kind_ends_the_stream() {
     let polls = PollService::new(store.clone());
     let failed = Outcome::failed(FailureKind::InnerError);
     for (outcome, name) in [(failed, "failed"), (Outcome::Canceled, "canceled")] {
-        let operation = Moved::begin(&store).await;
-        let mut events = Events::of(ask(&polls, operation.follow()).await);
+        let operation = TestOperation::begin(&store).await;
+        let mut events = Events::from_response(ask(&polls, operation.follow()).await);
         events.event().await;
         let (event, ()) = tokio::join!(events.event(), operation.end(outcome));
         assert_eq!(
@@ -434,10 +436,10 @@ async fn an_end_of_any_kind_ends_the_stream() {
         assert_eq!(events.piece().await, None);
     }
 
-    // By somebody who asks for it.
-    let operation = Moved::begin(&store).await;
+    // A cancel by a client ends the stream too.
+    let operation = TestOperation::begin(&store).await;
     operation.start().await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     let delete = Request::delete(format!("/{}", operation.id));
     assert_eq!(ask(&polls, delete).await.status(), StatusCode::OK);
@@ -446,20 +448,20 @@ async fn an_end_of_any_kind_ends_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_ends_the_stream_too() {
+async fn a_deleted_or_expired_operation_ends_the_stream() {
     let store = MemoryStore::new().ttl(Duration::from_secs(60));
     let polls = PollService::new(store.clone());
-    for forgotten in [true, false] {
-        let operation = Moved::begin(&store).await;
-        let mut events = Events::of(ask(&polls, operation.follow()).await);
+    for is_deleted in [true, false] {
+        let operation = TestOperation::begin(&store).await;
+        let mut events = Events::from_response(ask(&polls, operation.follow()).await);
         events.event().await;
-        // This client is slow: it reads on when all is over.
+        // The client is slow: it reads on after the operation is gone.
         operation.succeed("1").await;
-        match forgotten {
+        match is_deleted {
             true => {
                 let record = store.get(&operation.id).await.unwrap().unwrap();
                 let version = record.version().unwrap();
-                done(store.delete(&operation.id, version).await);
+                assert_written(store.delete(&operation.id, version).await);
             }
             false => tokio::time::advance(Duration::from_secs(61)).await,
         }
@@ -472,14 +474,14 @@ async fn what_is_gone_ends_the_stream_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_of_several_lines_comes_whole() {
+async fn data_of_several_lines_arrives_complete() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
+    let operation = TestOperation::begin(&store).await;
     operation
         .succeed("{\r\n  \"a\": 1,\r  \"b\": [\n\n  ]\n}\r\n")
         .await;
-    let event = Events::of(ask(&polls, operation.follow()).await)
+    let event = Events::from_response(ask(&polls, operation.follow()).await)
         .event()
         .await;
     assert_eq!(event.name, "succeeded");
@@ -488,27 +490,27 @@ async fn data_of_several_lines_comes_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_bounded_and_a_place_is_free_as_soon_as_its_stream_is_over() {
+async fn the_bound_on_streams_is_released_at_the_end_of_a_stream() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).max_streams(2);
-    let operation = Moved::begin(&store).await;
-    let first = Events::of(ask(&polls, operation.follow()).await);
-    let mut second = Events::of(ask(&polls.clone(), operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let first = Events::from_response(ask(&polls, operation.follow()).await);
+    let mut second = Events::from_response(ask(&polls.clone(), operation.follow()).await);
     let refused = ask(&polls, operation.follow()).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(field(&refused, "retry-after").parse::<u64>().unwrap() >= 1);
     assert_eq!(field(&refused, "content-type"), "application/problem+json");
-    // Polls are not bounded by it.
+    // The bound does not apply to polls.
     assert_eq!(ask(&polls, operation.get()).await.status(), StatusCode::OK);
 
     drop(first);
-    let _third = Events::of(ask(&polls, operation.follow()).await);
+    let _third = Events::from_response(ask(&polls, operation.follow()).await);
     second.event().await;
     operation.succeed("1").await;
     second.event().await;
     assert_eq!(second.piece().await, None);
-    // It is read to its end, but not dropped.
-    let _fourth = Events::of(ask(&polls, operation.follow()).await);
+    // The second stream is read to its end, but not dropped.
+    let _fourth = Events::from_response(ask(&polls, operation.follow()).await);
     assert_eq!(
         ask(&polls, operation.follow()).await.status(),
         StatusCode::SERVICE_UNAVAILABLE
@@ -517,35 +519,35 @@ async fn streams_are_bounded_and_a_place_is_free_as_soon_as_its_stream_is_over()
     assert_eq!(
         ask(&polls, operation.follow()).await.status(),
         StatusCode::SERVICE_UNAVAILABLE,
-        "a place is given back once"
+        "a permit is released once"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_dropped_waits_for_nothing_any_more() {
+async fn a_dropped_stream_leaves_no_waiter() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).max_streams(1);
-    let operation = Moved::begin(&store).await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     assert!(events.is_silent_for(Duration::from_secs(1)).await);
     assert_eq!(store.waiters(), 1);
     drop(events);
     assert_eq!(store.waiters(), 0);
-    Events::of(ask(&polls, operation.follow()).await);
+    Events::from_response(ask(&polls, operation.follow()).await);
 }
 
 #[tokio::test]
-async fn a_client_that_goes_takes_its_stream_with_it() {
+async fn a_disconnect_ends_the_stream() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone())
         .mounted_at("/operations")
         .max_streams(1);
     let server = Server::hyper(polls).await;
-    let operation = Moved::begin(&store).await;
-    for http2 in [false, true] {
+    let operation = TestOperation::begin(&store).await;
+    for is_http2 in [false, true] {
         for _ in 0..3 {
-            let mut client = match http2 {
+            let mut client = match is_http2 {
                 true => server.http2().await,
                 false => server.http1().await,
             };
@@ -554,71 +556,71 @@ async fn a_client_that_goes_takes_its_stream_with_it() {
                 .open(Request::get(&uri).body(server::empty()).unwrap())
                 .await
                 .unwrap();
-            let mut events = Events::of(response);
+            let mut events = Events::from_response(response);
             assert_eq!(server::soon(events.event()).await.name, "pending");
             server::until("the stream waits", || store.waiters() == 1).await;
-            // Only the stream, or the connection under it.
+            // HTTP/2 resets only the stream, HTTP/1.1 closes the connection.
             drop(events);
-            if !http2 {
+            if !is_http2 {
                 drop(client);
             }
-            server::until("the stream is gone", || store.waiters() == 0).await;
+            server::until("the stream is dropped", || store.waiters() == 0).await;
         }
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn events_come_one_by_one_over_a_socket() {
+async fn events_arrive_one_by_one_over_a_socket() {
     let store = MemoryStore::new();
     let server = Server::hyper(PollService::new(store.clone()).mounted_at("/operations")).await;
-    for http2 in [false, true] {
-        let operation = Moved::begin(&store).await;
-        let mut client = match http2 {
+    for is_http2 in [false, true] {
+        let operation = TestOperation::begin(&store).await;
+        let mut client = match is_http2 {
             true => server.http2().await,
             false => server.http1().await,
         };
         let uri = format!("/operations/{}", operation.id);
         let request = Request::get(&uri).header("accept", "text/event-stream");
         let response = client.open(request.body(server::empty()).unwrap()).await;
-        let mut events = Events::of(response.unwrap());
+        let mut events = Events::from_response(response.unwrap());
         assert_eq!(server::soon(events.event()).await.name, "pending");
         operation.start().await;
         assert_eq!(server::soon(events.event()).await.name, "running");
         operation.succeed("1").await;
         assert_eq!(server::soon(events.event()).await.name, "succeeded");
         assert_eq!(server::soon(events.piece()).await, None);
-        // The stream has ended, the connection has not.
+        // The stream has ended and the connection has not.
         assert_eq!(client.get(&uri).await.status, StatusCode::OK);
     }
     server.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_shuts_down_ends_its_streams() {
+async fn a_shutdown_ends_streams() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (polls, drain) = (operations.poll_service(), operations.drain_handle());
-    let operation = Moved::begin(&store).await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let operation = TestOperation::begin(&store).await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     assert!(events.is_silent_for(Duration::from_secs(1)).await);
-    let begun = Instant::now();
+    let start = Instant::now();
     drain.close();
     assert_eq!(events.piece().await, None);
-    assert_eq!(begun.elapsed(), Duration::ZERO);
-    // One that begins now says what is, and no more.
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    // A new stream has one event with the current state.
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     assert_eq!(events.event().await.name, "pending");
     assert_eq!(events.piece().await, None);
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn head_gets_the_fields_and_takes_no_place() {
+async fn head_has_the_fields_and_takes_no_permit() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).max_streams(1);
-    let operation = Moved::begin(&store).await;
+    let operation = TestOperation::begin(&store).await;
     for _ in 0..3 {
         for request in [
             Request::head(format!("/{}/events", operation.id)),
@@ -629,7 +631,7 @@ async fn head_gets_the_fields_and_takes_no_place() {
             assert_eq!(response.status(), StatusCode::OK);
             assert!(response.body().is_end_stream());
             assert!(text(response).await.is_empty());
-            // A stream has no length that could be said.
+            // A stream has no known length.
             assert!(!fields.contains_key("content-length"));
             let get = ask(&polls, operation.follow()).await;
             assert_eq!(&fields, get.headers());
@@ -639,10 +641,10 @@ async fn head_gets_the_fields_and_takes_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_methods_are_told_which_there_are() {
+async fn other_methods_are_405_with_allow() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone());
-    let operation = Moved::begin(&store).await;
+    let operation = TestOperation::begin(&store).await;
     for (method, status) in [
         ("OPTIONS", StatusCode::NO_CONTENT),
         ("POST", StatusCode::METHOD_NOT_ALLOWED),
@@ -657,13 +659,13 @@ async fn other_methods_are_told_which_there_are() {
         assert_eq!(response.status(), status, "{method}");
         assert_eq!(field(&response, "allow"), "GET, HEAD, OPTIONS", "{method}");
     }
-    // Nothing was canceled by it.
+    // The `DELETE` canceled nothing.
     let record = store.get(&operation.id).await.unwrap().unwrap();
     assert!(!record.operation().state().is_terminal());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_there_has_no_stream() {
+async fn an_unknown_operation_has_no_stream() {
     let polls = PollService::new(MemoryStore::new());
     for (path, status) in [
         (format!("/{}/events", OperationId::new()), 404),
@@ -677,42 +679,42 @@ async fn what_is_not_there_has_no_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_only_reads_answers_plainly() {
+async fn a_read_only_service_answers_with_json() {
     let store = MemoryStore::new();
     let polls = PollService::read_only(store.clone());
-    let operation = Moved::begin(&store).await;
-    let accepting = operation.get().header("accept", "text/event-stream");
-    for request in [accepting, operation.follow()] {
+    let operation = TestOperation::begin(&store).await;
+    let by_accept = operation.get().header("accept", "text/event-stream");
+    for request in [by_accept, operation.follow()] {
         let response = ask(&polls, request).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(field(&response, "content-type"), "application/json");
-        let said: Value = serde_json::from_slice(&text(response).await).unwrap();
-        assert_eq!(said["state"], "pending");
+        let body: Value = serde_json::from_slice(&text(response).await).unwrap();
+        assert_eq!(body["state"], "pending");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_ends_the_stream_and_says_nothing_of_it() {
+async fn a_failing_store_ends_the_stream_without_details() {
     let memory = MemoryStore::new();
-    let failing = Hooked::new(memory.clone(), async |call, when| match (call, when) {
+    let failing_store = Hooked::new(memory.clone(), async |call, when| match (call, when) {
         (Call::Changed, When::Before) => Err(StoreError::unavailable("the password is hunter2")),
         _ => Ok(()),
     });
-    let polls = PollService::new(failing);
-    let operation = Moved::begin(&memory).await;
-    let mut events = Events::of(ask(&polls, operation.follow()).await);
+    let polls = PollService::new(failing_store);
+    let operation = TestOperation::begin(&memory).await;
+    let mut events = Events::from_response(ask(&polls, operation.follow()).await);
     events.event().await;
     assert_eq!(events.piece().await, None);
 
-    let down = Hooked::new(memory, async |_, _| Err(StoreError::unavailable("hunter2")));
-    let response = ask(&PollService::new(down), operation.follow()).await;
+    let failing_store = Hooked::new(memory, async |_, _| Err(StoreError::unavailable("hunter2")));
+    let response = ask(&PollService::new(failing_store), operation.follow()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(field(&response, "retry-after").parse::<u64>().unwrap() >= 1);
     assert!(!String::from_utf8_lossy(&text(response).await).contains("hunter2"));
 }
 
-/// Reports 10,000 times in a second, says that it is done, and ends.
-async fn report_a_lot(request: Request<RequestBody<BufferedBody>>) -> Response<BufferedBody> {
+/// Reports progress 10,000 times in a second, once more with a message, and ends.
+async fn report_often(request: Request<RequestBody<BufferedBody>>) -> Response<BufferedBody> {
     let operation = OperationHandle::from_extensions(request.extensions());
     operation.accept().await.unwrap();
     for report in 1..=10_000 {
@@ -726,25 +728,25 @@ async fn report_a_lot(request: Request<RequestBody<BufferedBody>>) -> Response<B
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_reports_a_second_are_a_few_writes_and_events_and_the_last_is_there() {
-    for signaled in [false, true] {
+async fn ten_thousand_reports_a_second_are_a_few_writes_and_events_with_the_last_one() {
+    for is_signaled in [false, true] {
         for status in [StatusCode::OK, StatusCode::BAD_GATEWAY] {
             let memory = MemoryStore::new();
             let writes = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&writes);
+            let counter = Arc::clone(&writes);
             let store = Hooked::new(memory.clone(), move |call, when| {
                 let is_write = (call, when) == (Call::Report, When::Before);
-                counted.fetch_add(usize::from(is_write), SeqCst);
+                counter.fetch_add(usize::from(is_write), SeqCst);
                 std::future::ready(Ok(()))
             });
             let layer = AsyncAcceptLayer::new(store);
-            let layer = if signaled {
+            let layer = if is_signaled {
                 layer.when_signaled()
             } else {
                 layer
             };
             let service = layer.layer(service_fn(move |request| async move {
-                let mut response = report_a_lot(request).await;
+                let mut response = report_often(request).await;
                 *response.status_mut() = status;
                 Ok::<_, Infallible>(response)
             }));
@@ -755,19 +757,23 @@ async fn ten_thousand_reports_a_second_are_a_few_writes_and_events_and_the_last_
 
             let polls = PollService::new(memory);
             let follow = Request::get(&location).header("accept", "text/event-stream");
-            let mut events = Events::of(ask(&polls, follow).await);
-            let begun = Instant::now();
-            let mut heard = Vec::new();
+            let mut events = Events::from_response(ask(&polls, follow).await);
+            let start = Instant::now();
+            let mut received = Vec::new();
             while let Some(piece) = events.piece().await {
                 let Piece::Event(event) = piece else { continue };
-                heard.push(event);
+                received.push(event);
             }
-            let took = begun.elapsed();
+            let took = start.elapsed();
             assert!(took < Duration::from_secs(2), "{took:?}");
             let writes = writes.load(SeqCst);
             assert!((2..=8).contains(&writes), "{writes} writes in {took:?}");
-            assert!((3..=12).contains(&heard.len()), "{} events", heard.len());
-            let progress = &heard.last().unwrap().json()["progress"];
+            assert!(
+                (3..=12).contains(&received.len()),
+                "{} events",
+                received.len()
+            );
+            let progress = &received.last().unwrap().json()["progress"];
             assert_eq!(progress["completed"], 10_000);
             assert_eq!(progress["message"], "all of them");
         }

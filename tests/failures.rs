@@ -1,4 +1,4 @@
-//! What a service has answered, as it is recorded, told and replayed.
+//! Responses of the service: recorded, described in polls, and replayed.
 
 use test_support::server;
 

@@ -19,7 +19,7 @@ use tower_operations::{
     store::{Created, FencingToken, NewOperation, Owner, Repository, Store, Written},
 };
 
-fn by_header(parts: &Parts) -> Option<Owner> {
+fn header_owner(parts: &Parts) -> Option<Owner> {
     let user = parts.headers.get("x-user")?;
     Some(Owner::new(user.to_str().unwrap()))
 }
@@ -32,7 +32,7 @@ async fn ask<S: Store>(
     polls.clone().oneshot(request).await.unwrap()
 }
 
-/// A whole answer.
+/// A complete response.
 struct Answer {
     status: StatusCode,
     headers: http::HeaderMap,
@@ -40,7 +40,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn to<S: Store>(polls: &PollService<S>, request: http::request::Builder) -> Self {
+    async fn fetch<S: Store>(polls: &PollService<S>, request: http::request::Builder) -> Self {
         let (parts, body) = ask(polls, request).await.into_parts();
         Self {
             status: parts.status,
@@ -63,7 +63,7 @@ impl Answer {
         self.json()["type"].as_str().unwrap().to_owned()
     }
 
-    /// What a list has in it.
+    /// Returns the operations of a list.
     fn operations(&self) -> Vec<Value> {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         assert_eq!(self.field("content-type"), "application/json");
@@ -76,7 +76,7 @@ impl Answer {
         operations.iter().map(id).collect()
     }
 
-    /// Where the next page is, as seen from `base`.
+    /// Returns the URI of the next page, resolved against `base`.
     fn next(&self, base: &str) -> Option<String> {
         let link = self.headers.get(header::LINK)?.to_str().unwrap();
         let target = link.strip_suffix(">; rel=\"next\"")?.strip_prefix('<')?;
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// Creates a further operation, in a millisecond of its own.
+/// Creates an operation in a millisecond of its own.
 async fn create<T: Payload>(store: &MemoryStore<T>, owner: Option<&str>) -> OperationId {
     let millis = || {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -107,14 +107,14 @@ async fn create<T: Payload>(store: &MemoryStore<T>, owner: Option<&str>) -> Oper
     id
 }
 
-/// The token of whoever holds the operation.
-async fn holder<T: Payload>(store: &MemoryStore<T>, id: &OperationId) -> FencingToken {
+/// Returns the token of the operation's holder.
+async fn holder_token<T: Payload>(store: &MemoryStore<T>, id: &OperationId) -> FencingToken {
     store.get(id).await.unwrap().unwrap().token()
 }
 
 async fn finish<T: Payload>(store: &MemoryStore<T>, id: &OperationId, outcome: Outcome<T>) {
     let write = store
-        .finish(id, holder(store, id).await, outcome, None)
+        .finish(id, holder_token(store, id).await, outcome, None)
         .await;
     assert!(matches!(write, Ok(Written::Done(_))));
 }
@@ -124,12 +124,12 @@ fn response(body: &'static str) -> Outcome<RecordedResponse> {
     RecordedResponse::new(response.body(BufferedBody::from(body)).unwrap()).into_outcome()
 }
 
-/// Follows a list to its end, and gives every page.
+/// Follows a list to its end. Returns the ids of every page.
 async fn pages<S: Store>(polls: &PollService<S>, first: &str) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut next = Some(first.to_owned());
     while let Some(uri) = next {
-        let page = Answer::to(polls, Request::get(&uri)).await;
+        let page = Answer::fetch(polls, Request::get(&uri)).await;
         pages.push(page.ids());
         next = page.next(&uri);
         assert!(pages.len() < 1000, "the list has no end");
@@ -138,7 +138,7 @@ async fn pages<S: Store>(polls: &PollService<S>, first: &str) -> Vec<Vec<String>
 }
 
 #[tokio::test]
-async fn there_are_no_lists_unless_the_application_wants_them() {
+async fn lists_are_disabled_by_default() {
     let store = MemoryStore::new();
     create(&store, None).await;
     for polls in [
@@ -151,7 +151,7 @@ async fn there_are_no_lists_unless_the_application_wants_them() {
             ("GET", "/?limit=1&state=pending"),
         ] {
             let request = Request::builder().method(method).uri(path);
-            let answer = Answer::to(&polls, request).await;
+            let answer = Answer::fetch(&polls, request).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
             if method == "GET" {
                 assert_eq!(answer.problem(), "urn:tower-operations:missing-id");
@@ -161,7 +161,7 @@ async fn there_are_no_lists_unless_the_application_wants_them() {
 }
 
 #[tokio::test]
-async fn a_list_is_newest_first_and_says_what_a_poll_says_but_no_results() {
+async fn a_list_is_newest_first_with_the_content_of_polls_but_without_results() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
     let mut ids = Vec::new();
@@ -172,14 +172,14 @@ async fn a_list_is_newest_first_and_says_what_a_poll_says_but_no_results() {
     finish(&store, &ids[1], response("{\"secret\": \"in the result\"}")).await;
     finish(&store, &ids[2], response("\"\"")).await;
     finish(&store, &ids[3], Outcome::failed(FailureKind::InnerError)).await;
-    let answer = Answer::to(&polls, Request::get("/")).await;
+    let answer = Answer::fetch(&polls, Request::get("/")).await;
     let newest_first: Vec<_> = ids.iter().rev().map(ToString::to_string).collect();
     assert_eq!(answer.ids(), newest_first);
     assert!(answer.next("/").is_none(), "there is one page");
     assert!(answer.field("cache-control").contains("no-store"));
     for listed in answer.operations() {
         let uri = format!("/{}", listed["id"].as_str().unwrap());
-        let mut polled = Answer::to(&polls, Request::get(&uri)).await.json();
+        let mut polled = Answer::fetch(&polls, Request::get(&uri)).await.json();
         polled.as_object_mut().unwrap().remove("result");
         assert_eq!(listed, polled);
     }
@@ -187,62 +187,65 @@ async fn a_list_is_newest_first_and_says_what_a_poll_says_but_no_results() {
 }
 
 #[tokio::test]
-async fn results_of_a_type_of_one_s_own_are_not_in_lists_either() {
+async fn results_of_a_custom_type_are_not_in_lists() {
     let store = MemoryStore::<u32>::with_weigher(|_| 0);
     let polls = PollService::new(store.clone()).listing();
     let id = create(&store, None).await;
     finish(&store, &id, Outcome::Succeeded(Some(4_242))).await;
-    let listed = Answer::to(&polls, Request::get("/")).await.operations();
+    let listed = Answer::fetch(&polls, Request::get("/")).await.operations();
     assert_eq!(listed[0]["state"], "succeeded");
     assert_eq!(listed[0].get("result"), None);
 }
 
 #[tokio::test]
-async fn everybody_sees_their_own_and_nobody_s_are_nobody_s() {
+async fn a_list_has_only_the_operations_of_its_owner() {
     let store = MemoryStore::new();
     let polls = Operations::new(store.clone())
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service()
         .listing();
-    let mut owned = BTreeMap::<_, Vec<String>>::new();
+    let mut ids_by_owner = BTreeMap::<_, Vec<String>>::new();
     for owner in [Some("ada"), None, Some("bob"), Some("ada"), None, Some("")] {
         let id = create(&store, owner).await.to_string();
-        owned.entry(owner).or_default().insert(0, id);
+        ids_by_owner.entry(owner).or_default().insert(0, id);
     }
-    for (owner, expected) in &owned {
+    for (owner, expected) in &ids_by_owner {
         let mut request = Request::get("/");
         if let Some(owner) = owner {
             request = request.header("x-user", *owner);
         }
         assert_eq!(
-            &Answer::to(&polls, request).await.ids(),
+            &Answer::fetch(&polls, request).await.ids(),
             expected,
             "{owner:?}"
         );
     }
     let stranger = Request::get("/").header("x-user", "eve");
-    assert!(Answer::to(&polls, stranger).await.ids().is_empty());
+    assert!(Answer::fetch(&polls, stranger).await.ids().is_empty());
     // A cursor of another owner is refused.
     let first = Request::get("/?limit=1").header("x-user", "ada");
-    let next = Answer::to(&polls, first).await.next("/").unwrap();
+    let next = Answer::fetch(&polls, first).await.next("/").unwrap();
     let request = Request::get(next).header("x-user", "bob");
-    let refused = Answer::to(&polls, request).await;
+    let refused = Answer::fetch(&polls, request).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
-    // Where no service asks for owners, what is somebody's is not shown.
+    // A service without owners lists only operations without an owner.
     let ownerless = PollService::new(store).listing();
-    let seen = Answer::to(&ownerless, Request::get("/")).await.ids();
-    assert_eq!(seen, owned[&None]);
+    let ids = Answer::fetch(&ownerless, Request::get("/")).await.ids();
+    assert_eq!(ids, ids_by_owner[&None]);
 }
 
 #[tokio::test]
-async fn a_list_can_be_of_one_state() {
+async fn a_list_is_filtered_by_one_state() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
     let by_state = two_in_each_state(&store).await;
     for (state, expected) in by_state {
         let uri = format!("/?state={state}");
-        assert_eq!(Answer::to(&polls, Request::get(&uri)).await.ids(), expected);
-        // The next page is of that state too.
+        assert_eq!(
+            Answer::fetch(&polls, Request::get(&uri)).await.ids(),
+            expected
+        );
+        // The filter applies to further pages too.
         assert_eq!(
             pages(&polls, &format!("/?limit=1&state={state}"))
                 .await
@@ -252,14 +255,14 @@ async fn a_list_can_be_of_one_state() {
     }
 }
 
-/// Ten operations, two in each state, newest first; and the two of a state.
+/// Creates two operations in each state. Returns their ids by state, newest first.
 async fn two_in_each_state(store: &MemoryStore) -> BTreeMap<&'static str, Vec<String>> {
     let mut by_state = BTreeMap::<_, Vec<String>>::new();
     for state in ["pending", "running", "succeeded", "failed", "canceled"].repeat(2) {
         let id = create(store, None).await;
         match state {
             "running" => {
-                let write = store.start(&id, holder(store, &id).await).await;
+                let write = store.start(&id, holder_token(store, &id).await).await;
                 assert!(matches!(write, Ok(Written::Done(_))));
             }
             "succeeded" => finish(store, &id, response("1")).await,
@@ -273,7 +276,7 @@ async fn two_in_each_state(store: &MemoryStore) -> BTreeMap<&'static str, Vec<St
 }
 
 #[tokio::test]
-async fn a_list_can_be_of_several_states_in_every_dialect() {
+async fn a_list_is_filtered_by_several_states_in_every_dialect() {
     let store = MemoryStore::new();
     let by_state = two_in_each_state(&store).await;
     let mut expected = [&by_state["succeeded"][..], &by_state["failed"][..]].concat();
@@ -311,7 +314,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
             .poll_service()
             .listing();
         let word = other.split_once('=').unwrap().1;
-        // Where its next page is not in the page, all of it is one.
+        // This dialect has no link to a next page, so one page has all operations.
         let length = match array {
             "" => "top=100",
             _ => "limit=3",
@@ -324,7 +327,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
             let mut listed = Vec::new();
             let mut next = Some(format!("/?{length}&{query}"));
             while let Some(uri) = next {
-                let page = Answer::to(&polls, Request::get(&uri)).await;
+                let page = Answer::fetch(&polls, Request::get(&uri)).await;
                 assert_eq!(page.status, StatusCode::OK, "{uri}: {page:?}");
                 let operations = page.json().pointer(array).unwrap().clone();
                 let ids = operations.as_array().unwrap().iter();
@@ -340,7 +343,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
                 true => format!("{one}&{name}{bad}"),
                 false => format!("{one}{bad}"),
             };
-            let answer = Answer::to(&polls, Request::get(format!("/?{query}"))).await;
+            let answer = Answer::fetch(&polls, Request::get(format!("/?{query}"))).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
             let text = String::from_utf8_lossy(&answer.body).into_owned();
             assert!(text.contains(name), "{query}: {text}");
@@ -349,7 +352,7 @@ async fn a_list_can_be_of_several_states_in_every_dialect() {
 }
 
 #[tokio::test]
-async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
+async fn a_repeated_parameter_is_400_with_its_name() {
     let store = MemoryStore::new();
     let id = create(&store, None).await;
     let dialects: [(Arc<dyn Dialect>, &[&str]); 5] = [
@@ -377,9 +380,9 @@ async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
             let (path, pair) = uri.split_once('?').unwrap();
             let path = path.replace("ID", &id.to_string());
             let (name, _) = pair.split_once('=').unwrap();
-            for again in [pair.to_owned(), format!("{name}=")] {
-                let uri = format!("{path}?{pair}&x=1&{again}");
-                let answer = Answer::to(&polls, Request::get(&uri)).await;
+            for repetition in [pair.to_owned(), format!("{name}=")] {
+                let uri = format!("{path}?{pair}&x=1&{repetition}");
+                let answer = Answer::fetch(&polls, Request::get(&uri)).await;
                 assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{uri}");
                 let text = String::from_utf8_lossy(&answer.body).into_owned();
                 assert!(text.contains(name), "{uri}: {text}");
@@ -390,14 +393,14 @@ async fn a_parameter_of_one_value_that_comes_twice_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_page_is_as_long_as_one_asks_up_to_a_hundred() {
+async fn a_page_has_the_requested_length_of_at_most_100() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
     for _ in 0..130 {
         let new = NewOperation::new(OperationId::new());
         store.create(new).await.unwrap();
     }
-    let length = async |uri: &str| Answer::to(&polls, Request::get(uri)).await.ids().len();
+    let length = async |uri: &str| Answer::fetch(&polls, Request::get(uri)).await.ids().len();
     assert_eq!(length("/?limit=1").await, 1);
     assert_eq!(length("/?limit=99").await, 99);
     assert_eq!(length("/?limit=100").await, 100);
@@ -419,7 +422,7 @@ async fn a_page_is_as_long_as_one_asks_up_to_a_hundred() {
 }
 
 #[tokio::test]
-async fn what_is_no_parameter_of_a_list_is_said_to_be_none() {
+async fn an_invalid_parameter_is_400_with_its_name() {
     let store = MemoryStore::new();
     create(&store, None).await;
     let polls = PollService::new(store).listing();
@@ -443,7 +446,7 @@ async fn what_is_no_parameter_of_a_list_is_said_to_be_none() {
         "cursor=%00",
         "cursor=%ff",
     ] {
-        let answer = Answer::to(&polls, Request::get(format!("/?{query}"))).await;
+        let answer = Answer::fetch(&polls, Request::get(format!("/?{query}"))).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
         assert_eq!(answer.problem(), "urn:tower-operations:invalid-query");
         let parameter = query.split('=').next().unwrap();
@@ -457,34 +460,37 @@ async fn what_is_no_parameter_of_a_list_is_said_to_be_none() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_followed_has_each_once_whatever_is_created_and_ended_meanwhile() {
+async fn a_paged_list_has_each_operation_once_despite_creates_and_ends() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
-    let mut there = BTreeSet::new();
+    let mut initial = BTreeSet::new();
     for _ in 0..25 {
-        there.insert(create(&store, None).await);
+        initial.insert(create(&store, None).await);
     }
-    let mut seen = Vec::new();
+    let mut listed = Vec::new();
     let mut next = Some("/?limit=4".to_owned());
     while let Some(uri) = next {
-        let page = Answer::to(&polls, Request::get(&uri)).await;
-        seen.extend(page.ids());
-        // Newer ones come in front of what was read, and change nothing of it.
+        let page = Answer::fetch(&polls, Request::get(&uri)).await;
+        listed.extend(page.ids());
+        // Newer operations come before the pages already read and do not change the rest.
         create(&store, None).await;
         create(&store, None).await;
-        // What was read may end, and what will be read too.
+        // Listed operations may end before the next page is read.
         for id in page.ids() {
             finish(&store, &id.parse().unwrap(), Outcome::Canceled).await;
         }
         next = page.next(&uri);
-        assert!(seen.len() <= 25, "it has no end, or something twice");
+        assert!(
+            listed.len() <= 25,
+            "the list has no end or repeats an operation"
+        );
     }
-    let expected: Vec<String> = there.iter().rev().map(ToString::to_string).collect();
-    assert_eq!(seen, expected);
+    let expected: Vec<String> = initial.iter().rev().map(ToString::to_string).collect();
+    assert_eq!(listed, expected);
 }
 
 #[tokio::test]
-async fn many_of_one_millisecond_are_listed_once_each() {
+async fn operations_of_one_millisecond_are_listed_once_each() {
     let store = MemoryStore::new();
     let polls = PollService::new(store.clone()).listing();
     for _ in 0..300 {
@@ -497,34 +503,37 @@ async fn many_of_one_millisecond_are_listed_once_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_expired_is_in_no_list() {
+async fn expired_operations_are_not_listed() {
     let store = MemoryStore::new().ttl(Duration::from_secs(60));
     let polls = PollService::new(store.clone()).listing();
-    let (ended, going) = (create(&store, None).await, create(&store, None).await);
+    let (ended, pending) = (create(&store, None).await, create(&store, None).await);
     finish(&store, &ended, response("1")).await;
-    assert_eq!(Answer::to(&polls, Request::get("/")).await.ids().len(), 2);
+    assert_eq!(
+        Answer::fetch(&polls, Request::get("/")).await.ids().len(),
+        2
+    );
     tokio::time::advance(Duration::from_secs(60)).await;
-    let listed = Answer::to(&polls, Request::get("/")).await.ids();
-    assert_eq!(listed, [going.to_string()]);
+    let listed = Answer::fetch(&polls, Request::get("/")).await.ids();
+    assert_eq!(listed, [pending.to_string()]);
 }
 
 #[tokio::test]
-async fn the_root_is_the_list_with_and_without_a_slash_and_ids_are_what_they_were() {
+async fn the_list_is_at_the_root_with_and_without_a_slash() {
     let store = MemoryStore::new();
     let id = create(&store, None).await;
     let polls = PollService::new(store.clone())
         .mounted_at("/operations")
         .listing();
     for path in ["/operations", "/operations/", "/operations?limit=5"] {
-        let listed = Answer::to(&polls, Request::get(path)).await.ids();
+        let listed = Answer::fetch(&polls, Request::get(path)).await.ids();
         assert_eq!(listed, [id.to_string()], "{path}");
     }
     for path in [format!("/operations/{id}"), format!("/operations?id={id}")] {
-        let polled = Answer::to(&polls, Request::get(&path)).await.json();
+        let polled = Answer::fetch(&polls, Request::get(&path)).await.json();
         assert_eq!(polled["id"], id.to_string(), "{path}");
     }
     for path in ["/operations/result", "/operations/events"] {
-        let answer = Answer::to(&polls, Request::get(path)).await;
+        let answer = Answer::fetch(&polls, Request::get(path)).await;
         assert_eq!(
             answer.problem(),
             "urn:tower-operations:missing-id",
@@ -534,13 +543,13 @@ async fn the_root_is_the_list_with_and_without_a_slash_and_ids_are_what_they_wer
 }
 
 #[tokio::test]
-async fn head_options_and_other_methods() {
+async fn head_has_the_fields_and_other_methods_are_405() {
     let store = MemoryStore::new();
     create(&store, None).await;
     create(&store, None).await;
     let polls = PollService::new(store.clone()).listing();
-    let get = Answer::to(&polls, Request::get("/?limit=1")).await;
-    let head = Answer::to(&polls, Request::head("/?limit=1")).await;
+    let get = Answer::fetch(&polls, Request::get("/?limit=1")).await;
+    let head = Answer::fetch(&polls, Request::head("/?limit=1")).await;
     assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
     assert_eq!(head.field("content-length"), get.body.len().to_string());
     assert_eq!(head.field("link"), get.field("link"));
@@ -552,7 +561,7 @@ async fn head_options_and_other_methods() {
         ("DELETE", StatusCode::METHOD_NOT_ALLOWED),
     ] {
         let request = Request::builder().method(method).uri("/");
-        let answer = Answer::to(&polls, request).await;
+        let answer = Answer::fetch(&polls, request).await;
         assert_eq!(answer.status, status, "{method}");
         assert_eq!(answer.field("allow"), "GET, HEAD, OPTIONS", "{method}");
     }
@@ -560,23 +569,23 @@ async fn head_options_and_other_methods() {
 }
 
 #[tokio::test]
-async fn a_part_of_no_operation_allows_what_that_part_allows() {
+async fn an_action_without_an_id_allows_only_its_own_methods() {
     let polls = Operations::new(MemoryStore::new())
         .dialect(DurableFunctions::default())
         .poll_service()
         .listing();
     for method in ["GET", "PUT"] {
         let request = Request::builder().method(method).uri("/terminate");
-        let answer = Answer::to(&polls, request).await;
+        let answer = Answer::fetch(&polls, request).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{answer:?}");
         assert_eq!(answer.field("allow"), "POST, OPTIONS");
     }
 }
 
 #[tokio::test]
-async fn a_page_ends_early_where_its_results_are_large() {
+async fn a_page_with_large_results_ends_early() {
     let store = MemoryStore::new();
-    let mut made = Vec::new();
+    let mut ids = Vec::new();
     for _ in 0..40 {
         let id = create(&store, None).await;
         let record = store.get(&id).await.unwrap().unwrap();
@@ -587,13 +596,13 @@ async fn a_page_ends_early_where_its_results_are_large() {
         let outcome = Outcome::Succeeded(Some(RecordedResponse::new(response)));
         let finished = store.finish(&id, record.token(), outcome, None).await;
         assert!(matches!(finished.unwrap(), Written::Done(_)));
-        made.insert(0, id.to_string());
+        ids.insert(0, id.to_string());
     }
     let polls = PollService::new(store).listing();
     let (mut listed, mut uri) = (Vec::new(), "/?limit=40".to_owned());
     loop {
-        let page = Answer::to(&polls, Request::get(&uri)).await;
-        // The one that brings them to a mebibyte is the last.
+        let page = Answer::fetch(&polls, Request::get(&uri)).await;
+        // The operation that reaches one mebibyte is the last of its page.
         assert!(page.ids().len() <= 18, "{} operations", page.ids().len());
         listed.extend(page.ids());
         match page.json()["next"].as_str() {
@@ -601,10 +610,10 @@ async fn a_page_ends_early_where_its_results_are_large() {
             None => break,
         }
     }
-    assert_eq!(listed, made);
+    assert_eq!(listed, ids);
 }
 
-/// The cursor of the next page, as a parameter of the request for it.
+/// Returns the cursor of the next page, in the form that requests use.
 fn cursor_in(page: &Answer) -> Option<String> {
     if let Some(token) = page.headers.get("x-ms-continuation-token") {
         return Some(token.to_str().unwrap().to_owned());
@@ -619,14 +628,14 @@ fn cursor_in(page: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect() {
+async fn a_cursor_is_valid_only_for_its_own_list_in_every_dialect() {
     let store = MemoryStore::new();
     for _ in 0..4 {
         for owner in [Some("ada"), Some("bob"), None] {
             create(&store, owner).await;
         }
     }
-    let of_header = "x-ms-continuation-token";
+    let token_header = "x-ms-continuation-token";
     let dialects: [(Arc<dyn Dialect>, &str, &str, &str); 5] = [
         (
             Arc::new(Plain::default()),
@@ -649,7 +658,7 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
         (
             Arc::new(DurableFunctions::default()),
             "top",
-            of_header,
+            token_header,
             "runtimeStatus=Pending",
         ),
         (
@@ -661,7 +670,7 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
     ];
     for (dialect, limit, parameter, filter) in dialects {
         let polls = Operations::new(store.clone())
-            .owner(by_header)
+            .owner(header_owner)
             .dialect(dialect)
             .poll_service()
             .listing();
@@ -669,8 +678,8 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
             let mut uri = format!("/?{limit}=1{filter}");
             let mut request = Request::get("/");
             match cursor {
-                Some(cursor) if parameter == of_header => {
-                    request = request.header(of_header, cursor);
+                Some(cursor) if parameter == token_header => {
+                    request = request.header(token_header, cursor);
                 }
                 Some(cursor) => uri.push_str(&format!("&{parameter}={cursor}")),
                 None => {}
@@ -678,13 +687,13 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
             if let Some(user) = user {
                 request = request.header("x-user", user);
             }
-            Answer::to(&polls, request.uri(uri)).await
+            Answer::fetch(&polls, request.uri(uri)).await
         };
         let first = ask(Some("ada"), "", None).await;
         let cursor = cursor_in(&first).unwrap_or_else(|| panic!("{parameter}: {first:?}"));
-        let own = ask(Some("ada"), "", Some(&cursor)).await;
-        assert_eq!(own.status, StatusCode::OK, "{parameter}: {own:?}");
-        assert_ne!(cursor_in(&own), Some(cursor.clone()));
+        let second = ask(Some("ada"), "", Some(&cursor)).await;
+        assert_eq!(second.status, StatusCode::OK, "{parameter}: {second:?}");
+        assert_ne!(cursor_in(&second), Some(cursor.clone()));
         let filter = match parameter {
             "pageToken" => String::new(), // Google has no filter here
             _ => format!("&{filter}"),
@@ -692,7 +701,7 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
         let mut wrong = vec![
             ask(Some("bob"), "", Some(&cursor)).await,
             ask(None, "", Some(&cursor)).await,
-            // As they were until now, and made up.
+            // A bare number, and a cursor with changed digits.
             ask(Some("ada"), "", Some("5")).await,
             ask(Some("ada"), "", Some(&cursor.replace(['0', '1'], "2"))).await,
         ];
@@ -705,14 +714,14 @@ async fn a_cursor_is_one_of_its_own_list_and_400_in_every_other_in_every_dialect
                 StatusCode::BAD_REQUEST,
                 "{parameter}: {answer:?}"
             );
-            let said = String::from_utf8_lossy(&answer.body).into_owned();
-            assert!(said.contains(parameter), "{said}");
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(text.contains(parameter), "{text}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_continuation_token_that_comes_twice_is_said_to() {
+async fn a_repeated_continuation_token_is_400() {
     let polls = Operations::new(MemoryStore::new())
         .dialect(DurableFunctions::default())
         .poll_service()
@@ -720,7 +729,7 @@ async fn a_continuation_token_that_comes_twice_is_said_to() {
     let twice = Request::get("/")
         .header("x-ms-continuation-token", "a")
         .header("x-ms-continuation-token", "b");
-    let answer = Answer::to(&polls, twice).await;
+    let answer = Answer::fetch(&polls, twice).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     assert!(text.contains("x-ms-continuation-token"), "{text}");

@@ -29,26 +29,26 @@ use tower_operations::{
 const OPERATIONS: usize = 100_000;
 const CONNECTIONS: usize = 64;
 
-/// What the panicking handler says; everything else is a real panic.
+/// The payload of an expected panic. Any other panic is printed.
 const EXPECTED: &str = "one in ten";
 
 #[derive(Default)]
-struct Ran(Mutex<HashMap<OperationId, usize>>);
+struct RunCounts(Mutex<HashMap<OperationId, usize>>);
 
-/// What is sent with a request that will be canceled: its work takes for ever.
+/// The body of a request whose work never ends. Its operation is canceled.
 const ENDLESS: &str = "endless";
 
-/// The n-th call panics, answers at once, or takes a moment.
+/// Panics, answers immediately or sleeps, depending on `turn`.
 async fn work(
     request: Request<RequestBody<Incoming>>,
-    ran: Arc<Ran>,
+    run_counts: Arc<RunCounts>,
     turn: usize,
 ) -> Result<Response<BufferedBody>, Infallible> {
     let id = OperationHandle::from_extensions(request.extensions())
         .id()
         .cloned()
-        .expect("it was accepted");
-    *ran.0.lock().unwrap().entry(id).or_default() += 1;
+        .expect("the request was accepted");
+    *run_counts.0.lock().unwrap().entry(id).or_default() += 1;
     match turn % 10 {
         0 => panic::panic_any(EXPECTED),
         1..=4 => tokio::time::sleep(Duration::from_millis(turn as u64 % 7)).await,
@@ -58,7 +58,7 @@ async fn work(
         .into_body()
         .collect()
         .await
-        .expect("it was collected")
+        .expect("the body was collected")
         .to_bytes();
     if body == ENDLESS {
         std::future::pending::<()>().await;
@@ -99,22 +99,22 @@ fn parse(body: &[u8]) -> Operation<serde_json::Value> {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
 }
 
-/// One client: takes turns until there are none left. Gives the ids of the
-/// 202s it got, with the terminal state of those where it saw one.
+/// Runs one client until all turns are taken. Returns the ids of its 202s, with
+/// the terminal state where the client observed one.
 async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationId, Option<State>)> {
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     let (mut sender, mut connection) = connect(address).await;
     loop {
         let turn = turns.fetch_add(1, SeqCst);
         if turn >= OPERATIONS {
             drop(sender);
             connection.await.unwrap();
-            return seen;
+            return observed;
         }
-        // A cheap way to be irregular without a source of chance.
+        // A deterministic substitute for randomness.
         let dice = turn.wrapping_mul(0x9E37_79B9) >> 7;
         if dice.is_multiple_of(50) {
-            // Hangs up somewhere between the request and the answer.
+            // The client disconnects between the request and the answer.
             sender.ready().await.unwrap();
             let request = Request::post("/tasks")
                 .body(Full::new(Bytes::from_static(b"gone")))
@@ -138,7 +138,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
         assert_eq!(status, StatusCode::OK, "a 202 is readable at once");
         let mut operation = parse(&body);
         if !cancels && dice % 4 == 2 {
-            // Held until it has ended.
+            // The poll is held until the operation has ended.
             let (_, body) = send(&mut sender, Method::GET, &format!("{path}?wait=30"), "").await;
             operation = parse(&body);
             assert!(operation.state().is_terminal());
@@ -155,7 +155,7 @@ async fn client(address: SocketAddr, turns: Arc<AtomicUsize>) -> Vec<(OperationI
             }
         }
         let state = Some(operation.state()).filter(|state| state.is_terminal());
-        seen.push((operation.id().clone(), state));
+        observed.push((operation.id().clone(), state));
     }
 }
 
@@ -188,11 +188,11 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let store = MemoryStore::new();
     let operations = Operations::new(store.clone());
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let ran = Arc::new(Ran::default());
+    let run_counts = Arc::new(RunCounts::default());
     let calls = Arc::new(AtomicUsize::new(0));
     let accept = layer.cancel_grace(Duration::ZERO).layer(tower::service_fn({
-        let ran = Arc::clone(&ran);
-        move |request| work(request, Arc::clone(&ran), calls.fetch_add(1, SeqCst))
+        let run_counts = Arc::clone(&run_counts);
+        move |request| work(request, Arc::clone(&run_counts), calls.fetch_add(1, SeqCst))
     }));
     let poll = PollService::new(store.clone()).mounted_at("/operations");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -229,24 +229,28 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|_| tokio::spawn(client(address, Arc::clone(&turns))))
         .collect();
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     for client in clients {
-        seen.extend(client.await.unwrap());
+        observed.extend(client.await.unwrap());
     }
-    assert!(seen.len() > OPERATIONS * 9 / 10, "{} got a 202", seen.len());
+    assert!(
+        observed.len() > OPERATIONS * 9 / 10,
+        "{} got a 202",
+        observed.len()
+    );
 
     let report = drain.drain(Duration::from_secs(60)).await;
     assert!(report.is_clean(), "{report:?}");
     server.abort();
     let _ = server.await;
 
-    // A kilobyte or so an operation, in this process together with its clients.
+    // About a kilobyte per operation, with the clients in the same process.
     let resident = resident_bytes();
     assert!(resident < 400 << 20, "{} MiB are resident", resident >> 20);
 
-    // Everything has ended, once, as was seen, and ran once at the most.
+    // Each operation has ended once, in the observed state, and ran at most once.
     let mut states = HashMap::<State, usize>::new();
-    for (id, state) in &seen {
+    for (id, state) in &observed {
         let record = store.get(id).await.unwrap().expect("nothing is lost");
         let now = record.operation().state();
         assert!(now.is_terminal(), "{id} is {now}");
@@ -257,23 +261,26 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
         *states.entry(now).or_default() += 1;
     }
     for state in [State::Succeeded, State::Failed, State::Canceled] {
-        let share = states[&state] * 100 / seen.len();
+        let share = states[&state] * 100 / observed.len();
         assert!(share >= 8, "{states:?}");
     }
-    let (stored, runs) = (store.len(), ran.0.lock().unwrap().values().copied().max());
-    assert!(stored >= seen.len() && stored <= OPERATIONS);
+    let (stored, runs) = (
+        store.len(),
+        run_counts.0.lock().unwrap().values().copied().max(),
+    );
+    assert!(stored >= observed.len() && stored <= OPERATIONS);
     assert_eq!(runs, Some(1));
 
-    // And nothing is left behind.
+    // Nothing is left behind.
     let per_operation = store.bytes() / stored;
     assert!(per_operation < 2048, "{per_operation} bytes an operation");
     assert_eq!(store.waiters(), 0);
-    let ids: Vec<_> = ran.0.lock().unwrap().keys().cloned().collect();
-    let canceled_before_start = seen.iter().map(|(id, _)| id.clone());
+    let ids: Vec<_> = run_counts.0.lock().unwrap().keys().cloned().collect();
+    let canceled_before_start = observed.iter().map(|(id, _)| id.clone());
     for id in ids.into_iter().chain(canceled_before_start) {
         if let Some(record) = store.get(&id).await.unwrap() {
-            let forgotten = store.delete(&id, record.version().unwrap()).await.unwrap();
-            assert!(matches!(forgotten, Written::Done(_)));
+            let deleted = store.delete(&id, record.version().unwrap()).await.unwrap();
+            assert!(matches!(deleted, Written::Done(_)));
         }
     }
     assert_eq!(
@@ -282,10 +289,10 @@ async fn every_accepted_operation_ends_exactly_once_and_nothing_leaks() {
         "{} operations are left",
         store.len()
     );
-    let patience = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while metrics.num_alive_tasks() > tasks_before {
         assert!(
-            tokio::time::Instant::now() < patience,
+            tokio::time::Instant::now() < deadline,
             "{} tasks are left",
             metrics.num_alive_tasks()
         );

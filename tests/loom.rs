@@ -1,8 +1,8 @@
-//! The wait/notify cell, the gate that is made of it, and the table of keys, under a
-//! model checker: every interleaving of their locks and wakers, within loom's bounds.
+//! The wait/notify cell, the gate built on it, and the table of keys, under a model
+//! checker: every interleaving of their locks and wakers, within loom's bounds.
 //!
-//! The files under test are compiled a second time here, over loom's `Arc` and
-//! `Mutex`; nothing else of the crate needs to know of loom.
+//! The files under test are compiled again here, over loom's `Arc` and `Mutex`. The
+//! rest of the crate does not depend on loom.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -19,7 +19,7 @@ mod gate;
 #[path = "../src/store/memory/keyring.rs"]
 mod keyring;
 
-/// As much of the store's clock as keys need.
+/// The part of the store's clock that keys need.
 mod shard {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     pub(crate) struct Tick(pub(crate) u64);
@@ -29,7 +29,7 @@ mod shard {
     }
 }
 
-/// As much of the store's room as keys need.
+/// The part of the store's usage counters that keys need.
 mod limits {
     use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -73,8 +73,9 @@ use loom::{
 use shard::Tick;
 use wait::{WaitCell, Waiter};
 
-/// Three threads have more interleavings than can be walked; a lost wake-up
-/// needs one switch at the wrong place, and here up to two are tried at every.
+/// Checks with at most two switches at any place. Three threads have more
+/// interleavings than can be explored, and a lost wake-up needs only one switch at
+/// the wrong place.
 fn model(test: impl Fn() + Send + Sync + 'static) {
     model_with(2, test);
 }
@@ -87,7 +88,7 @@ fn model_with(switches: usize, test: impl Fn() + Send + Sync + 'static) {
 
 /// Waits for `version` to leave `since`, in the order that the stores use:
 /// subscribe, check, sleep.
-async fn changed(cell: &Arc<WaitCell>, version: &AtomicUsize, since: usize) -> usize {
+async fn wait_for_change(cell: &Arc<WaitCell>, version: &AtomicUsize, since: usize) -> usize {
     loop {
         let waiter = Waiter::new(cell);
         let now = version.load(SeqCst);
@@ -99,7 +100,7 @@ async fn changed(cell: &Arc<WaitCell>, version: &AtomicUsize, since: usize) -> u
 }
 
 #[test]
-fn no_change_is_missed() {
+fn a_change_is_never_missed() {
     model(|| {
         let cell = Arc::new(WaitCell::default());
         let version = Arc::new(AtomicUsize::new(0));
@@ -111,7 +112,7 @@ fn no_change_is_missed() {
             }
         });
         // Blocks for ever, which loom reports, if the notification is lost.
-        assert_eq!(block_on(changed(&cell, &version, 0)), 1);
+        assert_eq!(block_on(wait_for_change(&cell, &version, 0)), 1);
         writer.join().unwrap();
         assert_eq!(cell.sleeping(), 0);
     });
@@ -124,7 +125,7 @@ fn two_writers_wake_two_waiters() {
         let version = Arc::new(AtomicUsize::new(0));
         let waiter = thread::spawn({
             let (cell, version) = (cell.clone(), version.clone());
-            move || block_on(changed(&cell, &version, 0))
+            move || block_on(wait_for_change(&cell, &version, 0))
         });
         let writer = thread::spawn({
             let (cell, version) = (cell.clone(), version.clone());
@@ -133,7 +134,7 @@ fn two_writers_wake_two_waiters() {
                 cell.notify();
             }
         });
-        assert!(block_on(changed(&cell, &version, 0)) >= 1);
+        assert!(block_on(wait_for_change(&cell, &version, 0)) >= 1);
         assert!(waiter.join().unwrap() >= 1);
         writer.join().unwrap();
         assert_eq!(cell.sleeping(), 0);
@@ -141,14 +142,14 @@ fn two_writers_wake_two_waiters() {
 }
 
 #[test]
-fn a_waiter_that_gives_up_takes_no_other_one_s_place() {
+fn a_dropped_waiter_does_not_affect_other_waiters() {
     model(|| {
         let cell = Arc::new(WaitCell::default());
         let version = Arc::new(AtomicUsize::new(0));
-        // Asleep until the first notification, and dropped at any moment.
-        let mut quitter = Box::pin(Waiter::new(&cell));
+        // This waiter sleeps until the first notification, and is dropped at any moment.
+        let mut dropped_waiter = Box::pin(Waiter::new(&cell));
         let mut context = Context::from_waker(Waker::noop());
-        assert!(quitter.as_mut().poll(&mut context).is_pending());
+        assert!(dropped_waiter.as_mut().poll(&mut context).is_pending());
         let writer = thread::spawn({
             let (cell, version) = (cell.clone(), version.clone());
             move || {
@@ -158,19 +159,19 @@ fn a_waiter_that_gives_up_takes_no_other_one_s_place() {
                 }
             }
         });
-        let quitting = thread::spawn(move || drop(quitter));
-        let mut seen = 0;
-        while seen < 2 {
-            seen = block_on(changed(&cell, &version, seen));
+        let dropper = thread::spawn(move || drop(dropped_waiter));
+        let mut current = 0;
+        while current < 2 {
+            current = block_on(wait_for_change(&cell, &version, current));
         }
-        quitting.join().unwrap();
+        dropper.join().unwrap();
         writer.join().unwrap();
         assert_eq!(cell.sleeping(), 0);
     });
 }
 
 #[test]
-fn a_waiter_made_before_a_notification_is_ready_though_never_polled() {
+fn an_unpolled_waiter_is_woken_by_a_notification() {
     model(|| {
         let cell = Arc::new(WaitCell::default());
         let waiter = Waiter::new(&cell);
@@ -183,50 +184,50 @@ fn a_waiter_made_before_a_notification_is_ready_though_never_polled() {
     });
 }
 
-/// What the task that holds a call does once the call has returned: it sees to
-/// the creation that somebody asked for, which succeeds or not, and then answers
-/// if it may. Says whether it answered, and how creating came out.
+/// Runs the steps of a call's task after the call has returned. The task performs
+/// the requested creates, which succeed or not, and then answers if it may.
+/// Returns whether it answered, and the results of the creates.
 fn conclude(gate: &Gate, succeeds: impl Fn(usize) -> bool) -> (bool, Vec<bool>) {
-    let mut goes_on = Vec::new();
+    let mut continues = Vec::new();
     loop {
         match gate.returned() {
-            AfterReturn::Answer => return (true, goes_on),
-            AfterReturn::Nobody => return (false, goes_on),
+            AfterReturn::Answer => return (true, continues),
+            AfterReturn::Nobody => return (false, continues),
             AfterReturn::Create => {
-                let succeeded = succeeds(goes_on.len());
-                goes_on.push(gate.created(succeeded));
-                if succeeded || !goes_on[goes_on.len() - 1] {
-                    return (false, goes_on);
+                let succeeded = succeeds(continues.len());
+                continues.push(gate.created(succeeded));
+                if succeeded || !continues[continues.len() - 1] {
+                    return (false, continues);
                 }
             }
         }
     }
 }
 
-/// A handler that signals, in a task of its own.
-fn accepting(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), AcceptDenied>> {
+/// A handler that signals, in a thread of its own.
+fn spawn_accept(gate: &Arc<Gate>) -> thread::JoinHandle<Result<(), AcceptDenied>> {
     let gate = gate.clone();
     thread::spawn(move || block_on(gate.accept()))
 }
 
-/// A client that hangs up.
-fn leaving(gate: &Arc<Gate>) -> thread::JoinHandle<bool> {
+/// A client that disconnects, in a thread of its own.
+fn spawn_leave(gate: &Arc<Gate>) -> thread::JoinHandle<bool> {
     let gate = gate.clone();
     thread::spawn(move || gate.leave())
 }
 
 #[test]
-fn of_a_signal_a_return_and_a_hang_up_exactly_one_wins() {
+fn one_of_signal_return_and_disconnect_wins() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        let (signal, client) = (accepting(&gate), leaving(&gate));
+        let (signal, client) = (spawn_accept(&gate), spawn_leave(&gate));
         let (answered, created) = conclude(&gate, |_| true);
         let (signaled, dropped) = (signal.join().unwrap(), client.join().unwrap());
         let accepted = !created.is_empty();
         let winners = [answered, dropped, accepted];
         assert_eq!(winners.iter().filter(|won| **won).count(), 1, "{winners:?}");
-        // An operation that was created goes on, whoever has left.
-        assert!(created.iter().all(|goes_on| *goes_on));
+        // A created operation continues even if the client has left.
+        assert!(created.iter().all(|continues| *continues));
         match accepted {
             true => assert_eq!(signaled, Ok(())),
             false => assert_eq!(signaled, Err(AcceptDenied::TooLate)),
@@ -235,14 +236,14 @@ fn of_a_signal_a_return_and_a_hang_up_exactly_one_wins() {
 }
 
 #[test]
-fn of_a_timer_a_return_and_a_hang_up_exactly_one_wins() {
+fn one_of_timer_return_and_disconnect_wins() {
     model(|| {
         let gate = Arc::new(Gate::new());
         let timer = thread::spawn({
             let gate = gate.clone();
             move || gate.ask()
         });
-        let client = leaving(&gate);
+        let client = spawn_leave(&gate);
         let (answered, created) = conclude(&gate, |_| true);
         timer.join().unwrap();
         let winners = [answered, client.join().unwrap(), !created.is_empty()];
@@ -251,49 +252,49 @@ fn of_a_timer_a_return_and_a_hang_up_exactly_one_wins() {
 }
 
 #[test]
-fn a_signal_and_a_timer_ask_for_one_creation_and_wake_the_task() {
+fn a_signal_and_a_timer_request_one_create_and_wake_the_task() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        let signal = accepting(&gate);
+        let signal = spawn_accept(&gate);
         let timer = thread::spawn({
             let gate = gate.clone();
             move || gate.ask()
         });
-        // Blocks for ever, which loom reports, if neither wakes it.
+        // Blocks for ever, which loom reports, if neither wakes the task.
         block_on(gate.asked());
         assert!(gate.created(true));
         assert_eq!(signal.join().unwrap(), Ok(()));
         timer.join().unwrap();
         assert_eq!(gate.returned(), AfterReturn::Nobody);
         assert!(!gate.leave());
-        // Whoever signals once more is accepted already.
+        // A further signal is already accepted.
         assert_eq!(block_on(gate.accept()), Ok(()));
     });
 }
 
 #[test]
-fn every_signal_is_answered_when_creating_fails() {
+fn every_signal_is_answered_when_the_create_fails() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        let signals = [accepting(&gate), accepting(&gate)];
-        let (answered, goes_on) = conclude(&gate, |_| false);
-        // Back where it was: the call's own answer goes out.
-        assert!(answered && goes_on.iter().all(|goes_on| *goes_on));
+        let signals = [spawn_accept(&gate), spawn_accept(&gate)];
+        let (answered, continues) = conclude(&gate, |_| false);
+        // The call is held again, and its own answer is sent.
+        assert!(answered && continues.iter().all(|continues| *continues));
         for signal in signals {
             let denied = signal.join().unwrap().unwrap_err();
-            assert!(denied == AcceptDenied::TooLate || !goes_on.is_empty());
+            assert!(denied == AcceptDenied::TooLate || !continues.is_empty());
         }
     });
 }
 
 #[test]
-fn a_signal_is_told_what_became_of_the_creation_it_asked_for() {
+fn a_signal_gets_the_result_of_its_create() {
     model_with(4, || {
         let gate = Arc::new(Gate::new());
         gate.ask();
-        let signal = accepting(&gate);
+        let signal = spawn_accept(&gate);
         assert!(gate.created(false));
-        // The signal came before the failure, and is told so, or asks again.
+        // A signal before the failure is denied. A later one requests another create.
         let (answered, created) = conclude(&gate, |_| true);
         let signaled = signal.join().unwrap();
         match answered {
@@ -304,10 +305,10 @@ fn a_signal_is_told_what_became_of_the_creation_it_asked_for() {
 }
 
 #[test]
-fn a_signal_hears_of_a_failure_before_the_call_has_returned() {
+fn a_signal_gets_a_failure_before_the_call_returns() {
     model(|| {
         let gate = Arc::new(Gate::new());
-        let signal = accepting(&gate);
+        let signal = spawn_accept(&gate);
         block_on(gate.asked());
         assert!(gate.created(false));
         assert_eq!(signal.join().unwrap(), Err(AcceptDenied::Failed));
@@ -316,39 +317,39 @@ fn a_signal_hears_of_a_failure_before_the_call_has_returned() {
 }
 
 #[test]
-fn a_call_is_dropped_once_if_its_client_leaves_while_creating_fails() {
+fn a_call_is_dropped_once_if_its_client_leaves_during_a_failing_create() {
     model(|| {
         let gate = Arc::new(Gate::new());
         gate.ask();
-        let client = leaving(&gate);
-        // It goes back to being held, and is dropped from there, unless the
-        // client has left before.
-        let goes_on = gate.created(false);
-        assert_eq!(client.join().unwrap(), goes_on);
+        let client = spawn_leave(&gate);
+        // The call is held again and dropped from there, unless the client has left
+        // before.
+        let continues = gate.created(false);
+        assert_eq!(client.join().unwrap(), continues);
         assert_eq!(gate.returned(), AfterReturn::Nobody);
     });
 }
 
 #[test]
-fn a_client_that_leaves_while_creating_succeeds_drops_nothing() {
+fn a_client_that_leaves_during_a_successful_create_drops_nothing() {
     model(|| {
         let gate = Arc::new(Gate::new());
         gate.ask();
-        let client = leaving(&gate);
+        let client = spawn_leave(&gate);
         assert!(gate.created(true));
         assert!(!client.join().unwrap());
         assert_eq!(gate.returned(), AfterReturn::Nobody);
     });
 }
 
-/// What a key stands for: something past, which may go, or something that goes on.
+/// The entry of a key. A past entry may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bound {
+struct TestEntry {
     is_past: bool,
     deadline: u64,
 }
 
-impl Keyed<&'static str> for Bound {
+impl Keyed<&'static str> for TestEntry {
     fn deadline(&self) -> Tick {
         Tick(self.deadline)
     }
@@ -368,10 +369,10 @@ impl Keyed<&'static str> for Bound {
 
 const NOW: Tick = Tick(1);
 
-/// A table with one key, `"key"`, that stands for something past.
-fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Usage>) {
+/// A table with one key, `"key"`, whose entry is past.
+fn one_past_key() -> (Arc<KeyTable<&'static str, TestEntry>>, Arc<Usage>) {
     let (table, room) = (Arc::new(KeyTable::new(1)), Arc::new(Usage::default()));
-    let past = Bound {
+    let past = TestEntry {
         is_past: true,
         deadline: 5,
     };
@@ -379,21 +380,21 @@ fn one_past_key() -> (Arc<KeyTable<&'static str, Bound>>, Arc<Usage>) {
     (table, room)
 }
 
-/// A thread that makes room by removing a key.
-fn evicting(
-    (table, room): &(Arc<KeyTable<&'static str, Bound>>, Arc<Usage>),
+/// A thread that evicts a key to make room.
+fn spawn_evict(
+    (table, room): &(Arc<KeyTable<&'static str, TestEntry>>, Arc<Usage>),
 ) -> thread::JoinHandle<bool> {
     let (table, room) = (table.clone(), room.clone());
     thread::spawn(move || table.evict(NOW, Duration::ZERO, &room))
 }
 
 #[test]
-fn a_key_that_is_reserved_anew_is_not_removed_to_make_room() {
+fn a_key_reserved_again_is_not_evicted() {
     for deadline in [5, 9] {
         model(move || {
             let keys = one_past_key();
-            let evictor = evicting(&keys);
-            let reserved = Bound {
+            let evictor = spawn_evict(&keys);
+            let reserved = TestEntry {
                 is_past: false,
                 deadline,
             };
@@ -406,15 +407,15 @@ fn a_key_that_is_reserved_anew_is_not_removed_to_make_room() {
 }
 
 #[test]
-fn two_that_make_room_remove_a_key_each() {
+fn two_evictions_remove_one_key_each() {
     model(|| {
         let keys = one_past_key();
-        let past = Bound {
+        let past = TestEntry {
             is_past: true,
             deadline: 6,
         };
         keys.0.lock(0).put(&"another", past, 0, &keys.1);
-        let evictor = evicting(&keys);
+        let evictor = spawn_evict(&keys);
         assert!(keys.0.evict(NOW, Duration::ZERO, &keys.1));
         assert!(evictor.join().unwrap());
         assert_eq!(keys.1.keys.load(SeqCst), 0);

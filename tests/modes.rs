@@ -1,5 +1,5 @@
-//! When a request goes asynchronous: preferred, after a time, signaled. With a
-//! paused clock.
+//! The modes of acceptance: preferred, after a time, signaled. The clock is
+//! paused.
 
 use test_support::hooked;
 
@@ -81,8 +81,8 @@ impl Setup {
             .records
     }
 
-    /// The one operation there is, once everything has ended.
-    async fn only_one(self) -> Arc<Record<RecordedResponse>> {
+    /// Waits until everything has ended. Returns the only operation.
+    async fn only_operation(self) -> Arc<Record<RecordedResponse>> {
         let memory = self.memory.clone();
         let report = self.drain.drain(Duration::from_secs(3600)).await;
         assert!(report.is_clean(), "{report:?}");
@@ -95,7 +95,7 @@ impl Setup {
         records.remove(0)
     }
 
-    async fn nothing_is_left(self) {
+    async fn assert_nothing_left(self) {
         assert!(self.operations().await.is_empty());
         assert!(self.drain.drain(Duration::ZERO).await.is_clean());
     }
@@ -113,8 +113,8 @@ fn header<'a>(response: &'a Response<ResponseBody<BufferedBody>>, name: &str) ->
         .map_or("", |value| value.to_str().unwrap())
 }
 
-/// Takes so many seconds.
-fn taking(
+/// A handler that takes `seconds`.
+fn handler_of(
     seconds: u64,
 ) -> impl Fn(Request<Body>) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone {
     move |request| {
@@ -129,96 +129,101 @@ fn taking(
     }
 }
 
-/// Its attempt counts from the moment it exists: whoever takes it over knows that it
-/// may have done something.
+/// The attempt counts from the creation, so that a node that reclaims the operation
+/// knows that it may have had effects.
 #[tokio::test(start_paused = true)]
-async fn what_is_accepted_late_is_running_from_its_first_version_on() {
+async fn a_late_accepted_operation_is_running_from_its_first_version() {
     let (setup, layer) = Setup::new();
     let layer = layer.after(Duration::from_secs(1));
-    let response = setup.send(&layer, "", taking(5)).await;
+    let response = setup.send(&layer, "", handler_of(5)).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let record = setup.operations().await.remove(0);
     assert_eq!(record.operation().state(), State::Running);
     assert_eq!(record.attempts(), 1);
     assert_eq!(record.version(), Some(Version::FIRST));
-    let ended = setup.only_one().await;
+    let ended = setup.only_operation().await;
     assert_eq!(ended.version(), Some(Version::FIRST.next()));
     assert_eq!(ended.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn preferred_accepts_only_who_asks_for_it() {
+async fn preferred_mode_accepts_only_with_the_preference() {
     let (setup, layer) = Setup::new();
     let layer = layer.when_preferred();
-    let response = setup.send(&layer, "", taking(5)).await;
+    let response = setup.send(&layer, "", handler_of(5)).await;
     assert_eq!(
         (response.status(), header(&response, "vary")),
         (StatusCode::OK, "Prefer")
     );
     assert_eq!(header(&response, "preference-applied"), "");
-    drop(response); // a drain waits until it has been read
+    drop(response); // a drain waits until the response is read
     assert!(setup.operations().await.is_empty());
 
     setup.calls.store(0, SeqCst);
-    let response = setup.send(&layer, "Respond-Async; x=1", taking(5)).await;
+    let response = setup
+        .send(&layer, "Respond-Async; x=1", handler_of(5))
+        .await;
     assert_eq!(
         (response.status(), header(&response, "vary")),
         (StatusCode::ACCEPTED, "Prefer")
     );
     assert_eq!(header(&response, "preference-applied"), "respond-async");
-    assert_eq!(setup.only_one().await.operation().state(), State::Succeeded);
+    assert_eq!(
+        setup.only_operation().await.operation().state(),
+        State::Succeeded
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_in_time_goes_out_as_it_is() {
+async fn a_response_in_time_is_sent_unchanged() {
     let (setup, layer) = Setup::new();
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
-        .send(&layer.after(Duration::from_secs(5)), "", taking(3))
+        .send(&layer.after(Duration::from_secs(5)), "", handler_of(3))
         .await;
     assert_eq!(
-        (response.status(), begun.elapsed().as_secs()),
+        (response.status(), start.elapsed().as_secs()),
         (StatusCode::OK, 3)
     );
     assert_eq!(header(&response, "location"), "");
     assert_eq!(text(response).await, "done");
-    setup.nothing_is_left().await;
+    setup.assert_nothing_left().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_too_late_is_an_operation_and_the_same_call() {
+async fn a_late_response_becomes_an_operation_of_the_same_call() {
     let (setup, layer) = Setup::new();
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
-        .send(&layer.after(Duration::from_secs(5)), "", taking(60))
+        .send(&layer.after(Duration::from_secs(5)), "", handler_of(60))
         .await;
     assert_eq!(
-        (response.status(), begun.elapsed().as_secs()),
+        (response.status(), start.elapsed().as_secs()),
         (StatusCode::ACCEPTED, 5)
     );
-    let record = setup.only_one().await;
-    assert_eq!(begun.elapsed().as_secs(), 60);
+    let record = setup.only_operation().await;
+    assert_eq!(start.elapsed().as_secs(), 60);
     assert_eq!(record.operation().result().unwrap().body(), "done");
-    // Created, finished: it ran when it was created.
+    // The operation was created as running, and then finished.
     assert_eq!(record.version().unwrap().get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_shortens_the_time_and_is_said_to_be_applied() {
+async fn a_wait_shortens_the_time_and_is_in_preference_applied() {
     let (setup, layer) = Setup::new();
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
-        .send(&layer, "respond-async, wait=2", taking(60))
+        .send(&layer, "respond-async, wait=2", handler_of(60))
         .await;
     assert_eq!(
-        (response.status(), begun.elapsed().as_secs()),
+        (response.status(), start.elapsed().as_secs()),
         (StatusCode::ACCEPTED, 2)
     );
     assert_eq!(
         header(&response, "preference-applied"),
         "respond-async, wait=2"
     );
-    let response = setup.send(&layer, "wait=2", taking(1)).await;
+    let response = setup.send(&layer, "wait=2", handler_of(1)).await;
     assert_eq!(
         (response.status(), header(&response, "preference-applied")),
         (StatusCode::OK, "wait=2")
@@ -226,26 +231,24 @@ async fn a_wait_shortens_the_time_and_is_said_to_be_applied() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_accepts_at_once_has_nobody_wait() {
+async fn a_wait_ended_early_by_the_handler_is_not_in_preference_applied() {
     for after in [false, true] {
         let (setup, layer) = Setup::new();
         let layer = match after {
             true => layer.after(Duration::from_secs(30)),
             false => layer,
         };
-        let accepting = |request: Request<Body>| async move {
+        let inner = |request: Request<Body>| async move {
             let operation = OperationHandle::from_extensions(request.extensions());
             operation.accept().await.unwrap();
             tokio::time::sleep(Duration::from_secs(60)).await;
             Ok(Response::new(BufferedBody::from("done")))
         };
-        let begun = Instant::now();
-        let response = setup
-            .send(&layer, "respond-async, wait=20", accepting)
-            .await;
+        let start = Instant::now();
+        let response = setup.send(&layer, "respond-async, wait=20", inner).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         let applied = header(&response, "preference-applied");
-        match begun.elapsed().as_secs() {
+        match start.elapsed().as_secs() {
             20.. => assert_eq!(applied, "respond-async, wait=20"),
             _ => assert_eq!(applied, "respond-async"),
         }
@@ -253,20 +256,20 @@ async fn a_handler_that_accepts_at_once_has_nobody_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_up_before_takes_the_call_with_it() {
-    struct Told(Option<oneshot::Sender<()>>);
-    impl Drop for Told {
+async fn a_disconnect_before_acceptance_drops_the_call() {
+    struct NotifyOnDrop(Option<oneshot::Sender<()>>);
+    impl Drop for NotifyOnDrop {
         fn drop(&mut self) {
             let _ = self.0.take().unwrap().send(());
         }
     }
     let (setup, layer) = Setup::new();
-    let (tell, told) = oneshot::channel();
-    let tell = Arc::new(std::sync::Mutex::new(Some(tell)));
+    let (sender, dropped) = oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
     let inner = move |_| {
-        let told = Told(tell.lock().unwrap().take());
+        let guard = NotifyOnDrop(sender.lock().unwrap().take());
         async move {
-            let _told = told;
+            let _guard = guard;
             std::future::pending().await
         }
     };
@@ -277,8 +280,8 @@ async fn a_client_that_hangs_up_before_takes_the_call_with_it() {
             .await
             .is_err()
     );
-    told.await.unwrap();
-    setup.nothing_is_left().await;
+    dropped.await.unwrap();
+    setup.assert_nothing_left().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,13 +303,13 @@ async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
     assert!(setup.operations().await.is_empty());
 
     setup.calls.store(0, SeqCst);
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
         .send(&layer, "", async |request| {
             let operation = OperationHandle::from_extensions(request.extensions());
             tokio::time::sleep(Duration::from_secs(1)).await;
             operation.accept().await.unwrap();
-            // Twice is once, also from elsewhere.
+            // Further signals have no effect, concurrent ones included.
             tokio::join!(operation.accept(), operation.accept())
                 .0
                 .unwrap();
@@ -315,49 +318,52 @@ async fn a_handler_that_signals_is_accepted_and_one_that_returns_is_not() {
         })
         .await;
     assert_eq!(
-        (response.status(), begun.elapsed().as_secs()),
+        (response.status(), start.elapsed().as_secs()),
         (StatusCode::ACCEPTED, 1)
     );
-    let record = setup.only_one().await;
+    let record = setup.only_operation().await;
     assert_eq!(record.operation().result().unwrap().body(), "done");
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_signal_does_not_take_it_back() {
+async fn a_dropped_signal_still_accepts() {
     let (setup, layer) = Setup::new();
-    let slow = Hooked::new(setup.memory.clone(), async |call, when| {
+    let slow_store = Hooked::new(setup.memory.clone(), async |call, when| {
         if (call, when) == (Call::Create, When::Before) {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
         Ok(())
     });
     drop(layer);
-    let operations = Operations::new(slow);
+    let operations = Operations::new(slow_store);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let setup = Setup { drain, ..setup };
     let response = setup
         .send(&layer.when_signaled(), "", async |request| {
             let operation = OperationHandle::from_extensions(request.extensions());
-            let cut = tokio::time::timeout(Duration::from_secs(1), operation.accept()).await;
-            assert!(cut.is_err());
+            let signal = tokio::time::timeout(Duration::from_secs(1), operation.accept()).await;
+            assert!(signal.is_err());
             Ok(Response::new(BufferedBody::from("done")))
         })
         .await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
-    assert_eq!(setup.only_one().await.operation().state(), State::Succeeded);
+    assert_eq!(
+        setup.only_operation().await.operation().state(),
+        State::Succeeded
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
+async fn a_failed_create_leaves_the_answer_to_the_handler() {
     let (setup, layer) = Setup::new();
     drop(layer);
-    let down = Hooked::new(setup.memory.clone(), |call, _| {
+    let failing_store = Hooked::new(setup.memory.clone(), |call, _| {
         std::future::ready(match call {
             Call::Create => Err(StoreError::refused("down")),
             _ => Ok(()),
         })
     });
-    let operations = Operations::new(down);
+    let operations = Operations::new(failing_store);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let setup = Setup { drain, ..setup };
     let response = setup
@@ -373,24 +379,24 @@ async fn if_the_store_fails_the_handler_answers_and_after_waits_on() {
         .await;
     assert_eq!(text(response).await, "not now");
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
-        .send(&layer.after(Duration::from_secs(5)), "", taking(60))
+        .send(&layer.after(Duration::from_secs(5)), "", handler_of(60))
         .await;
     assert_eq!(
-        (response.status(), begun.elapsed().as_secs()),
+        (response.status(), start.elapsed().as_secs()),
         (StatusCode::OK, 60)
     );
     drop(response);
-    setup.nothing_is_left().await;
+    setup.assert_nothing_left().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothing() {
+async fn a_disconnect_during_the_create_leaves_an_operation_or_nothing() {
     for fails in [false, true] {
         let (setup, layer) = Setup::new();
         drop(layer);
-        let slow = Hooked::new(setup.memory.clone(), move |call, when| async move {
+        let slow_store = Hooked::new(setup.memory.clone(), move |call, when| async move {
             if (call, when) == (Call::Create, When::Before) {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 return if fails {
@@ -401,11 +407,11 @@ async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothi
             }
             Ok(())
         });
-        let operations = Operations::new(slow);
+        let operations = Operations::new(slow_store);
         let (layer, drain) = (operations.layer(), operations.drain_handle());
         let setup = Setup { drain, ..setup };
         let layer = layer.after(Duration::from_secs(1));
-        let response = setup.send(&layer, "", taking(60));
+        let response = setup.send(&layer, "", handler_of(60));
         assert!(
             tokio::time::timeout(Duration::from_secs(2), response)
                 .await
@@ -413,14 +419,17 @@ async fn a_client_that_hangs_up_while_it_is_created_leaves_an_operation_or_nothi
         );
         tokio::time::sleep(Duration::from_secs(5)).await;
         match fails {
-            false => assert_eq!(setup.only_one().await.operation().state(), State::Succeeded),
-            true => setup.nothing_is_left().await,
+            false => assert_eq!(
+                setup.only_operation().await.operation().state(),
+                State::Succeeded
+            ),
+            true => setup.assert_nothing_left().await,
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_before_acceptance_is_the_server_s_and_after_it_the_operation_s() {
+async fn a_panic_after_acceptance_fails_the_operation_and_an_earlier_one_the_request() {
     let (setup, layer) = Setup::new();
     let layer = layer.when_signaled();
     let early = tokio::spawn({
@@ -440,11 +449,14 @@ async fn a_panic_before_acceptance_is_the_server_s_and_after_it_the_operation_s(
         })
         .await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
-    assert_eq!(setup.only_one().await.operation().state(), State::Failed);
+    assert_eq!(
+        setup.only_operation().await.operation().state(),
+        State::Failed
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_running_time_out_holds_in_every_mode() {
+async fn the_running_timeout_applies_in_every_mode() {
     for mode in 0..3 {
         let (setup, layer) = Setup::new();
         let layer = layer.running_timeout(Duration::from_secs(60));
@@ -453,7 +465,7 @@ async fn the_running_time_out_holds_in_every_mode() {
             1 => layer.after(Duration::from_secs(5)),
             _ => layer.when_signaled(),
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         let response = setup
             .send(&layer, "", async |request| {
                 OperationHandle::from_extensions(request.extensions())
@@ -464,20 +476,20 @@ async fn the_running_time_out_holds_in_every_mode() {
             })
             .await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
-        let record = setup.only_one().await;
+        let record = setup.only_operation().await;
         let problem = record.operation().problem().unwrap();
         assert_eq!(problem.type_uri(), FailureKind::TimedOut.urn());
-        assert_eq!(begun.elapsed().as_secs(), 60);
+        assert_eq!(start.elapsed().as_secs(), 60);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
+async fn a_panic_of_the_store_in_a_report_does_not_change_the_outcome() {
     for mode in 0..3 {
         let (setup, layer) = Setup::new();
         drop(layer);
         let store = Hooked::new(setup.memory.clone(), |call, _| {
-            assert_ne!(call, Call::Report, "the store has a bad moment");
+            assert_ne!(call, Call::Report, "on purpose");
             std::future::ready(Ok(()))
         });
         let operations = Operations::new(store);
@@ -497,7 +509,7 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
                 Ok(Response::new(BufferedBody::from("done")))
             })
             .await;
-        let record = setup.only_one().await;
+        let record = setup.only_operation().await;
         assert_eq!(record.operation().state(), State::Succeeded);
         assert_eq!(
             record.operation().metadata().progress(),
@@ -507,44 +519,44 @@ async fn a_store_that_panics_at_a_report_has_no_part_in_the_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_never_decides_is_answered_with_a_504() {
+async fn a_handler_that_neither_signals_nor_returns_is_a_504() {
     let (setup, layer) = Setup::new();
     let layer = layer
         .when_signaled()
         .running_timeout(Duration::from_secs(60));
-    let begun = Instant::now();
+    let start = Instant::now();
     let response = setup
         .send(&layer, "", async |_| std::future::pending().await)
         .await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(begun.elapsed().as_secs(), 60);
+    assert_eq!(start.elapsed().as_secs(), 60);
     assert!(text(response).await.contains(FailureKind::TimedOut.urn()));
-    setup.nothing_is_left().await;
+    setup.assert_nothing_left().await;
 }
 
-/// What was given up after the first try must not end what the second made.
+/// The abandoned create of the first signal does not end the operation of the second.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_tries_again_is_accepted_for_good() {
-    for by_time in [false, true] {
+async fn a_handler_that_retries_its_signal_is_accepted() {
+    for has_timer in [false, true] {
         let (setup, layer) = Setup::new();
         drop(layer);
-        let begun = Instant::now();
-        // It is away for creates, and longer for whatever ends something.
+        let start = Instant::now();
+        // The store is unavailable for creates, and longer for writes that end an operation.
         let store = Hooked::new(setup.memory.clone(), move |call, when| {
-            let away = match call {
-                Call::Create => begun.elapsed() < Duration::from_millis(5_300),
-                Call::Finish => begun.elapsed() < Duration::from_secs(15),
+            let is_away = match call {
+                Call::Create => start.elapsed() < Duration::from_millis(5_300),
+                Call::Finish => start.elapsed() < Duration::from_secs(15),
                 _ => false,
             };
             std::future::ready(match when {
-                When::Before if away => Err(StoreError::unavailable("away")),
+                When::Before if is_away => Err(StoreError::unavailable("away")),
                 _ => Ok(()),
             })
         });
         let operations = Operations::new(store);
         let (layer, drain) = (operations.layer(), operations.drain_handle());
         let setup = Setup { drain, ..setup };
-        let layer = match by_time {
+        let layer = match has_timer {
             true => layer.after(Duration::from_secs(6)),
             false => layer.when_signaled(),
         };
@@ -559,21 +571,21 @@ async fn a_handler_that_tries_again_is_accepted_for_good() {
             })
             .await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
-        let record = setup.only_one().await;
-        assert_eq!(record.operation().state(), State::Succeeded, "{by_time}");
+        let record = setup.only_operation().await;
+        assert_eq!(record.operation().state(), State::Succeeded, "{has_timer}");
     }
 }
 
-/// It was told that there is none: so the one that there is all the same is never
-/// given out as accepted.
+/// The handler was told that there is no operation. An operation that exists
+/// nevertheless is never accepted later.
 #[tokio::test(start_paused = true)]
-async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
+async fn an_abandoned_operation_is_not_accepted_by_a_second_signal() {
     let (setup, layer) = Setup::new();
     drop(layer);
-    let begun = Instant::now();
+    let start = Instant::now();
     let store = Hooked::new(setup.memory.clone(), move |call, when| {
         let is_cut = (call, when) == (Call::Create, When::After)
-            && begun.elapsed() < Duration::from_millis(5_300);
+            && start.elapsed() < Duration::from_millis(5_300);
         std::future::ready(match is_cut {
             true => Err(StoreError::unavailable("the connection was lost")),
             false => Ok(()),
@@ -596,18 +608,18 @@ async fn an_operation_that_was_given_up_is_not_accepted_by_a_second_try() {
         .await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(response);
-    let record = setup.only_one().await;
+    let record = setup.only_operation().await;
     let problem = record.operation().problem().unwrap();
     assert_eq!(problem.type_uri(), FailureKind::Interrupted.urn());
 }
 
-/// The service is not ready when the time is over: its operation waits as any other.
+/// The service is not ready when the time is over, so the operation waits as any other.
 #[tokio::test(start_paused = true)]
-async fn what_is_accepted_before_its_service_is_ready_is_pending() {
+async fn an_operation_accepted_before_its_service_is_ready_is_pending() {
     let (setup, layer) = Setup::new();
     let layer = layer.after(Duration::from_secs(1));
-    let only_one = ConcurrencyLimitLayer::new(1);
-    let inner = only_one.layer(service_fn(taking(10)));
+    let limit = ConcurrencyLimitLayer::new(1);
+    let inner = limit.layer(service_fn(handler_of(10)));
     let service = layer.layer(inner);
     let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
     let first = service.clone().oneshot(post()).await.unwrap();
@@ -631,22 +643,25 @@ async fn what_is_accepted_before_its_service_is_ready_is_pending() {
     let report = setup.drain.drain(Duration::from_secs(3600)).await;
     assert!(report.is_clean(), "{report:?}");
     let records = setup.memory.list(&ListQuery::new(None, 10)).await.unwrap();
-    let ended = records.records.iter().map(|it| it.operation().state());
+    let ended = records
+        .records
+        .iter()
+        .map(|record| record.operation().state());
     assert!(ended.eq([State::Succeeded; 2]));
 }
 
-/// Somebody cancels it as soon as it exists, before this node has it in its hands: the
-/// node is told of it when it knows of no such operation.
+/// A client cancels the operation as soon as it exists, before this node tracks it.
+/// The node gets the revocation while it knows of no such operation.
 #[tokio::test(start_paused = true)]
-async fn a_cancel_right_after_the_creation_stops_a_held_call() {
+async fn a_cancel_right_after_the_create_stops_a_held_call() {
     let memory = MemoryStore::new();
-    let (canceled, creates) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
+    let (hook_memory, creates) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
     let store = Hooked::new(memory.clone(), move |call, when| {
-        let second =
+        let is_second =
             (call, when) == (Call::Create, When::After) && creates.fetch_add(1, SeqCst) == 1;
-        let memory = canceled.clone();
+        let memory = hook_memory.clone();
         async move {
-            if second {
+            if is_second {
                 let found = memory.list(&ListQuery::new(None, 1)).await.unwrap();
                 let record = &found.records[0];
                 let (id, version) = (record.operation().id(), record.version().unwrap());
@@ -660,32 +675,35 @@ async fn a_cancel_right_after_the_creation_stops_a_held_call() {
     let operations = Operations::new(store);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
     let post = || Request::post("/").body(BufferedBody::from("Q3")).unwrap();
-    let inner = service_fn(taking(3600));
-    // It renews, and hears what others do.
+    let inner = service_fn(handler_of(3600));
+    // This operation makes the node renew leases and get revocations.
     let other = layer.clone().layer(inner.clone());
     assert_eq!(
         other.oneshot(post()).await.unwrap().status(),
         StatusCode::ACCEPTED
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let held = layer.after(Duration::from_secs(1)).layer(inner);
-    let response = held.oneshot(post()).await.unwrap();
+    let held_service = layer.after(Duration::from_secs(1)).layer(inner);
+    let response = held_service.oneshot(post()).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let accepted = Instant::now();
     while drain.in_flight() > 1 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(accepted.elapsed() < Duration::from_secs(2), "it runs on");
+        assert!(
+            accepted.elapsed() < Duration::from_secs(2),
+            "the call still runs"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect() {
+async fn a_failure_before_acceptance_has_the_format_of_the_dialect() {
     use tower_operations::{
         Idempotency,
         dialect::{Azure, Fhir, Google},
     };
 
-    async fn says(mode: &str, layer: AsyncAcceptLayer<MemoryStore>) -> [serde_json::Value; 2] {
+    async fn failures(mode: &str, layer: AsyncAcceptLayer<MemoryStore>) -> [serde_json::Value; 2] {
         let (setup, _) = Setup::new();
         let layer = layer
             .running_timeout(Duration::from_secs(5))
@@ -695,11 +713,11 @@ async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect()
             "after" => layer.after(Duration::from_secs(60)),
             _ => layer.when_signaled(),
         };
-        let late = setup.send(&layer, "respond-async", taking(10)).await;
+        let late = setup.send(&layer, "respond-async", handler_of(10)).await;
         assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT, "{mode}");
-        // Larger than what is kept for who comes again, and that is not known before.
+        // The response exceeds the limit for keyed answers, and its size is not known before.
         let service = layer.layer(service_fn(async |_: Request<Body>| {
-            Ok::<_, Infallible>(Response::new(Unannounced(Some("done"))))
+            Ok::<_, Infallible>(Response::new(UnsizedBody(Some("done"))))
         }));
         let request = Request::post("/")
             .header("idempotency-key", "\"of 16 letters or more\"")
@@ -715,25 +733,26 @@ async fn a_failure_before_there_is_an_operation_is_in_the_words_of_the_dialect()
 
     for mode in ["after", "signaled"] {
         let operations = Operations::new(MemoryStore::new());
-        for azure in says(mode, operations.clone().dialect(Azure::default()).layer()).await {
+        for azure in failures(mode, operations.clone().dialect(Azure::default()).layer()).await {
             assert!(azure["error"]["code"].is_string(), "{azure}");
         }
-        let [late, large] = says(mode, operations.clone().dialect(Google::default()).layer()).await;
+        let [late, large] =
+            failures(mode, operations.clone().dialect(Google::default()).layer()).await;
         assert_eq!(late["error"]["status"], "DEADLINE_EXCEEDED");
         assert_eq!(large["error"]["status"], "INTERNAL");
-        for fhir in says(mode, operations.clone().dialect(Fhir::default()).layer()).await {
+        for fhir in failures(mode, operations.clone().dialect(Fhir::default()).layer()).await {
             assert_eq!(fhir["resourceType"], "OperationOutcome");
         }
-        let [late, large] = says(mode, operations.layer()).await;
+        let [late, large] = failures(mode, operations.layer()).await;
         assert_eq!(late["type"], FailureKind::TimedOut.urn());
         assert_eq!(large["type"], FailureKind::ResultTooLarge.urn());
     }
 }
 
-/// A body that does not say how long it is.
-struct Unannounced(Option<&'static str>);
+/// A body of unknown length.
+struct UnsizedBody(Option<&'static str>);
 
-impl http_body::Body for Unannounced {
+impl http_body::Body for UnsizedBody {
     type Data = bytes::Bytes;
     type Error = Infallible;
 
@@ -747,17 +766,17 @@ impl http_body::Body for Unannounced {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_passes_a_refusal_on_says_it_in_the_words_of_the_dialect() {
+async fn a_refusal_passed_on_by_a_handler_has_the_format_of_the_dialect() {
     use axum::response::IntoResponse;
 
     let (setup, _) = Setup::new();
-    let down = Hooked::new(setup.memory.clone(), |call, _| {
+    let failing_store = Hooked::new(setup.memory.clone(), |call, _| {
         std::future::ready(match call {
             Call::Create => Err(StoreError::refused("down")),
             _ => Ok(()),
         })
     });
-    let layer = Operations::new(down)
+    let layer = Operations::new(failing_store)
         .dialect(tower_operations::dialect::Azure::default())
         .layer()
         .when_signaled();

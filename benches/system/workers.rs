@@ -120,7 +120,7 @@ async fn worker(queue: &str, name: &str, runs: &Runs) -> Example {
         &concurrency,
     ];
     let arguments = [&arguments[..], &["--runs", &runs]].concat();
-    let started = Example::start_saying("workers", &arguments, &[], "working as ").await;
+    let started = Example::start_until("workers", &arguments, &[], "working as ").await;
     started.unwrap()
 }
 
@@ -140,7 +140,7 @@ async fn throughput(queue: &str, workers: usize) -> f64 {
         let (client, ordered) = (Client::new(front.url()), Arc::clone(&ordered));
         clients.spawn(async move {
             while ordered.fetch_add(1, Relaxed) < reports {
-                client.accepted("/reports", order(RENDERING)).await;
+                client.post_accepted("/reports", order(RENDERING)).await;
             }
         });
     }
@@ -227,8 +227,10 @@ async fn cost(url: &str, database: u32, workers: usize) -> Cost {
 }
 
 async fn one(client: &Client) {
-    let operation = client.accepted("/reports", order(Duration::ZERO)).await;
-    let ended = client.ended(&operation).await;
+    let operation = client
+        .post_accepted("/reports", order(Duration::ZERO))
+        .await;
+    let ended = client.wait_for_end(&operation).await;
     assert_eq!(ended["state"], "succeeded", "{ended}");
 }
 

@@ -12,7 +12,7 @@ use super::lent_body::{LentBody, RemainingBody};
 use crate::{operation::BufferedBody, run::PassThrough};
 
 pin_project! {
-    /// A body that passes through as it is, or a buffered one.
+    /// A body that passes through unchanged, or a buffered body.
     ///
     /// The inner service gets its request bodies in this type. Bodies of requests that pass
     /// through are streamed, bodies of accepted requests are buffered.

@@ -19,8 +19,8 @@ use crate::operation::{BodyCollector, BufferedBody};
 /// The number of bytes above the limit that are read and discarded to keep the connection.
 const EXCESS: u64 = 64 * 1024;
 
-/// The time that the end of a body above the limit is awaited, to keep the connection. A
-/// body that is declared too large is refused without this wait.
+/// The time to wait for the end of a body above the limit, to keep the connection. A body whose
+/// declared length is above the limit is refused without this wait.
 const RESPITE: Duration = Duration::from_millis(200);
 
 /// Collects a request body, up to a limit and within a time.
@@ -30,11 +30,11 @@ const RESPITE: Duration = Duration::from_millis(200);
 pub(super) struct CollectBody<B> {
     body: Pin<Box<B>>,
     collecting: BodyCollector,
-    /// In bytes.
+    /// The limit of the body, in bytes.
     limit: u64,
     received: u64,
     at_most: Duration,
-    /// Created when the body has to be awaited.
+    /// The timer, created when the body has to be awaited.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -114,7 +114,7 @@ where
                     if !self.is_above_limit() && self.collecting.push(frame).is_ok() {
                         continue;
                     }
-                    // Only read, not stored: the body may end soon.
+                    // Bytes above the limit are read but not stored: the body may end soon.
                     self.collecting = BodyCollector::up_to(0);
                     if self.received <= self.limit.saturating_add(EXCESS) {
                         continue;
@@ -178,7 +178,7 @@ mod tests {
 
     const AT_ONCE: Duration = Duration::from_millis(250);
 
-    /// A body without an end: silent, or one mebibyte at a time.
+    /// An endless body: silent, or with one mebibyte in each frame.
     struct Endless {
         silent: bool,
         sent: std::sync::Arc<std::sync::atomic::AtomicU64>,
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    /// Three kilobytes one by one, then silence.
+    /// A body of three kilobytes, sent one by one, that then stalls.
     struct Stalling(usize);
 
     impl Body for Stalling {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_thrown_away_is_bounded_in_time_and_in_bytes() {
+    async fn discarded_bytes_are_bounded_in_time_and_in_number() {
         for silent in [true, false] {
             let sent = std::sync::Arc::default();
             let body = Endless {

@@ -112,9 +112,9 @@ async fn unless_over<R, T>(
 
 /// Creates the operation and returns a certain answer.
 ///
-/// An error can hide a success, so the same id is tried again until the answer is certain
-/// or the time is up. If the answer stays uncertain, the operation may exist and has to be
-/// [disowned](Wanted::disown).
+/// An error can hide a success, so the creation is retried with the same id until the answer is
+/// certain or the time is up. If the answer stays uncertain, the operation may exist and has to
+/// be [disowned](Wanted::disown).
 async fn create_certainly<R>(
     node: &Arc<Runtime<R>>,
     policy: &Policy,
@@ -137,7 +137,7 @@ where
         match created {
             Ok(created) => Ok(Ok(created)),
             Err(error) => match Refusal::of_full_store(&error) {
-                // Certain: this try created no operation. The client may try again.
+                // The result is certain: this try created no operation. The client may retry.
                 Some(refusal) => Ok(Err(refusal)),
                 None => Err(error),
             },

@@ -45,7 +45,7 @@ where
     /// Creates the operation in place if the store never waits, in a task otherwise. The
     /// run is always in a task.
     pub(super) fn go<P, E>(self, front: AcceptResponder) -> Going<P, E> {
-        // Without a runtime this panics, while there is nothing to lose.
+        // Panics without a runtime, before anything exists that could be lost.
         let runtime = Handle::current();
         let made = match self.node.store.never_waits() {
             true => now_or_never(create(&self.node, &self.policy, &self.wanted)),
@@ -81,8 +81,7 @@ where
         front.answer(&verdict).into()
     }
 
-    /// Returns what is run for the created operation, or the verdict if there is nothing to
-    /// run.
+    /// Returns the run of the created operation, or the verdict if there is nothing to run.
     pub(super) fn leave(
         mut self,
         made: Result<CreateOutcome, Refusal>,

@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Wanted {
-    /// Ends the operation in a task, if the operation may have been created. Its request
-    /// has been refused; `admitted` is the place in flight.
+    /// Ends the operation in a task, if the operation may have been created. The request of the
+    /// operation has been refused; `admitted` is the place in flight.
     ///
     /// Nothing else of the request is kept, since the store may be unavailable for long.
     pub(super) fn disown<R, P>(&self, node: &Arc<Runtime<R>>, admitted: P)
@@ -39,9 +39,9 @@ impl Wanted {
     }
 }
 
-/// Ends the operation as soon as the store answers. An operation that does not exist yet
-/// may still be created by a slow connection, so the operation is looked for until its
-/// lease would be over.
+/// Ends the operation as soon as the store answers. An operation that does not exist yet may
+/// still be created by a slow connection. The operation is therefore looked for until its lease
+/// would have expired.
 async fn end<R>(node: &Runtime<R>, id: &OperationId, token: FencingToken, term: Duration)
 where
     R: Lease<Output = RecordedResponse>,
@@ -86,11 +86,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_may_have_been_made_is_ended_when_the_request_is_refused() {
+    async fn an_operation_in_doubt_is_ended_after_its_request_is_refused() {
         let store = MemoryStore::new();
         let node = Arc::new(Runtime::new(store.clone()));
         let new = NewOperation::new(OperationId::new());
-        // A try that was given up before the store answered.
+        // The store answered this try too late.
         store.create(new.clone()).await.unwrap();
         let drain = Drain::new(Arc::clone(&node.in_flight));
         drain.drain(Duration::ZERO).await;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_have_been_made_is_looked_for_in_its_place_in_flight_without_its_request() {
+    async fn the_search_for_an_operation_in_doubt_keeps_its_place_in_flight_but_not_its_request() {
         let node = Arc::new(Runtime::new(MemoryStore::new()));
         let bytes: Arc<[u8]> = Arc::from(&b"Q3"[..]);
         let kept: Weak<[u8]> = Arc::downgrade(&bytes);

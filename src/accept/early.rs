@@ -16,10 +16,10 @@ use crate::{
 /// repetition gets the same answer. Any other answer frees the key.
 ///
 /// # Errors of the answer
-/// An answer that is not a final response is lost, as an error of the service is. An answer
-/// that declares a length above the result limit is not stored. An answer that turns out to
-/// be above the limit is lost, as the result of an operation is. So is an answer that is
-/// incomplete when the time of a drain is over.
+/// An answer that is not a final response fails like an error of the service. An answer that
+/// declares a length above the result limit is sent but not stored. An answer that turns out to
+/// be above the limit fails as the result of an operation does. An answer that is incomplete
+/// when the time of a drain is over is replaced by a refusal.
 pub(super) async fn settled<C, E>(
     id: &OperationId,
     early: Told<Response<C>, E>,

@@ -40,7 +40,7 @@ pin_project! {
         #[pin]
         state: AcceptState<S, R, B>,
         preferred: AppliedPreferences,
-        // The arrival of the request, if it is needed later.
+        // The arrival of the request; `None` if the response does not depend on the time.
         begun: Option<Instant>,
     }
 }
@@ -136,7 +136,7 @@ where
     type Output = Result<Response<ResponseBody<C>>, S::Error>;
 
     /// # Panics
-    /// When polled after it was ready. A panic of the inner service is propagated if it
+    /// Panics when polled after completion. A panic of the inner service is propagated if it
     /// occurs before the request was accepted.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -240,7 +240,8 @@ where
                     }
                 }
             };
-            // A complete answer need not be stored to be awaited.
+            // An answer that is already complete is returned without becoming a state of the
+            // future.
             if let Going::Answer { response, reply } = next {
                 return Poll::Ready((Ok(response.map(ResponseBody::whole)), reply));
             }

@@ -63,8 +63,8 @@ impl<P, E> From<(Response<BufferedBody>, ReplyKind)> for Going<P, E> {
     }
 }
 
-/// A call that may still be answered directly. Dropping the future before that is decided
-/// drops the call.
+/// A call that may still be answered directly. Dropping this future before the decision drops
+/// the call.
 pub(super) struct HeldCall<P, E> {
     told: oneshot::Receiver<Telling<P, E>>,
     front: AcceptResponder,
@@ -98,7 +98,7 @@ impl<P, E> HeldCall<P, E> {
 impl<P, E> Drop for HeldCall<P, E> {
     fn drop(&mut self) {
         if self.work.gate().is_some_and(Gate::leave) {
-            // Work that the call has moved to other tasks has no other signal.
+            // Tasks that the call has spawned have no other signal.
             self.work.abandon();
             self.task.abort();
         }
@@ -128,7 +128,8 @@ impl<C, E> Going<Response<C>, E> {
             Self::Held(HeldCall {
                 told, front, rest, ..
             }) => match ready!(Pin::new(told).poll(context)) {
-                // The responder has no wording of its own for this case.
+                // The handler answered with the error of `accept`: the layer writes the refusal
+                // in its dialect.
                 Ok((Told::Answered(Ok(answer)), _))
                     if answer.extensions().get::<NotAccepted>().is_some() =>
                 {
@@ -146,7 +147,7 @@ impl<C, E> Going<Response<C>, E> {
                 Ok((Told::Panicked(payload), _)) => resume_unwind(payload),
                 Ok((Told::Failed(kind), _)) => ours(front.refuse(&Refusal::Failed(kind), rest)),
                 Ok((Told::ShutDown, _)) => ours(front.refuse(&Refusal::Closed, rest)),
-                // As above.
+                // The task is gone: the runtime is shutting down.
                 Err(_) => ours(front.refuse(&Refusal::Unavailable, rest)),
             },
             Self::Answer { response, reply } => ours((std::mem::take(response), *reply)),

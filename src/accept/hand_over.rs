@@ -68,8 +68,8 @@ impl Wanted {
         }
     }
 
-    /// Returns whether the operation may exist all the same, so that a repetition of the
-    /// request finds it.
+    /// Returns whether the operation may exist although its creation seemed to fail, so that a
+    /// repetition of the request finds the operation.
     pub(super) fn may_be_found(&self) -> bool {
         self.new.key.is_some() && self.in_doubt.load(Relaxed) > 0
     }
@@ -289,8 +289,8 @@ where
         }
     }
 
-    /// Returns the responder. Created before there is anything to lose, since it runs a
-    /// hook of the application.
+    /// Returns the responder. The responder runs a hook of the application, which may panic, so
+    /// it is created before the operation is.
     pub(super) fn front(&self, id: &OperationId) -> AcceptResponder {
         let parts = &self.request.parts;
         let urls = self.policy.shared.locator.urls(parts, id);

@@ -11,7 +11,7 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// The results of these tries.
+/// The results of the tries to create the operation of one held call.
 #[derive(Default)]
 pub(super) struct HeldTries(Mutex<TriesState>);
 
@@ -42,9 +42,9 @@ impl HeldTries {
 }
 
 impl Wanted {
-    /// Turns the call into the operation, in a task, if the operation has been created
-    /// after all. Ends the operation if the call has been answered by then. The request has
-    /// a key, so a repetition finds the operation. `admitted` is the place in flight.
+    /// Turns the call into the operation, in a task, if the operation has been created after
+    /// all. Ends the operation if the call has been answered by then. The request has a key, so
+    /// a repetition finds the operation. `admitted` is the place in flight.
     pub(super) fn accept_if_created<R, P>(
         mut self,
         node: &Arc<Runtime<R>>,

@@ -55,7 +55,8 @@ pub struct Idempotency {
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
 
-/// The longest key, and the shortest where the layer knows no owners.
+/// The greatest length of a key, and the smallest where the layer knows no owners, in
+/// characters.
 const LONGEST: usize = 255;
 const SHORTEST_WITHOUT_OWNER: usize = 16;
 
@@ -84,9 +85,9 @@ impl Idempotency {
         Self { bare: true, ..self }
     }
 
-    /// Sets the function that returns the fingerprint of a request. Two requests are the
-    /// same if the fingerprints are equal; they are compared as SHA-256 digests. By default
-    /// the fingerprint covers method, path, query and body. Set another one where a
+    /// Sets the function that returns the fingerprint of a request. Two requests are the same if
+    /// their fingerprints are equal; the fingerprints are compared as SHA-256 digests. By
+    /// default the fingerprint covers method, path, query and body. Set another one where a
     /// repetition differs in bytes: multipart bodies, for example, differ in the boundary.
     pub fn fingerprint(
         self,
@@ -162,7 +163,8 @@ impl Idempotency {
         Ok(Some(self.named(&format!("{KEY}{name}"), parts, body, id)))
     }
 
-    /// The same key with another id is another request.
+    /// Returns the key of this name. The `id` is part of the digest: the same key with another
+    /// id is another request.
     fn named(
         &self,
         name: &str,

@@ -24,9 +24,9 @@ where
     S: Handler<Body: 'static> + 'static,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the operation in a task, if the operation has been created after all. Its
-    /// request was refused because that was in doubt, and has a key: a repetition finds the
-    /// operation, at any moment and on any node, and is answered with it.
+    /// Runs the operation in a task, if the operation has been created after all. The request
+    /// was refused because the creation was in doubt. The request has a key: a repetition, at
+    /// any moment and on any node, finds the operation and is answered with it.
     ///
     /// The request keeps its place in flight meanwhile, so the bound on requests in memory
     /// holds.

@@ -34,8 +34,8 @@ use crate::{
 /// ```
 ///
 /// The store has to be [`Repository`](crate::store::Repository) and [`Lease`];
-/// [`SingleNode`](crate::store::SingleNode) adds the latter. `D` says where requests run:
-/// in this process, unless they are [dispatched](crate::Operations::dispatching).
+/// [`SingleNode`](crate::store::SingleNode) adds `Lease` to a `Repository`. `D` says where
+/// requests run: in this process, unless they are [dispatched](crate::Operations::dispatching).
 #[must_use]
 pub struct AsyncAcceptLayer<R, D = InProcess> {
     pub(super) node: Arc<Runtime<R>>,
@@ -83,20 +83,21 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
 }
 
 impl<R> AsyncAcceptLayer<R> {
-    /// Gives the inner service this much time to answer directly. After that the request is
+    /// Gives the inner service this much time to answer directly. After that time the request is
     /// accepted, and the same call goes on in the background.
     ///
     /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section 4.3). If the
-    /// client disconnects before, the call is dropped, as far as the server notices: hyper
-    /// does not notice that an HTTP/1.1 client with a pipelined request has disconnected.
+    /// client disconnects before the time is over, the call is dropped, provided that the server
+    /// notices: hyper does not notice that an HTTP/1.1 client with a pipelined request has
+    /// disconnected.
     pub fn after(self, limit: Duration) -> Self {
         self.with(|policy| policy.mode = Mode::After(limit))
     }
 
     /// Accepts a request when its handler calls
     /// [`OperationHandle::accept`](crate::OperationHandle::accept). If the handler returns
-    /// before, its response is sent as it is. Request bodies stream, so the handler limits
-    /// them, and [`body_limit`](Self::body_limit) does not.
+    /// without that call, its response is sent as it is. Request bodies stream, so the handler
+    /// limits them, and [`body_limit`](Self::body_limit) does not.
     pub fn when_signaled(self) -> Self {
         self.with(|policy| policy.mode = Mode::Signaled)
     }
@@ -107,23 +108,24 @@ impl<R> AsyncAcceptLayer<R> {
     }
 
     /// Sets the largest response body that is recorded, in bytes; that of the
-    /// [`Operations`](crate::Operations::result_limit) by default. A larger one makes the
+    /// [`Operations`](crate::Operations::result_limit) by default. A larger body makes the
     /// operation fail as `result-too-large`.
     pub fn result_limit(self, bytes: u64) -> Self {
         self.with(|policy| policy.run.result = bytes)
     }
 
-    /// Sets how long the inner service may go on after its operation was canceled, to tidy
-    /// up, before it is dropped; that of the [`Operations`](crate::Operations::cancel_grace)
-    /// by default.
+    /// Sets how long the inner service may continue after its operation was canceled, to clean
+    /// up, before it is dropped; that of the [`Operations`](crate::Operations::cancel_grace) by
+    /// default.
     pub fn cancel_grace(self, grace: Duration) -> Self {
         self.with(|policy| policy.run.set_grace(grace))
     }
 
-    /// Sets which requests may be run again after the node that ran them has died: those
-    /// that have the same effect when they run twice. They are stored with their operation
-    /// while it is live: method, URI, headers and body, which is collected in every mode. Run
-    /// a [recovery](crate::Operations::recovery).
+    /// Sets which requests may be rerun after the node that ran them has died. Choose requests
+    /// that have the same effect when they run twice. A chosen request is stored with its
+    /// operation while the operation is live: method, URI, headers and body. The body of such a
+    /// request is collected in every mode. Reruns need a
+    /// [recovery](crate::Operations::recovery).
     ///
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and fields that are marked as
     /// sensitive are left out, unless [asked for](Self::store_credentials).
@@ -159,7 +161,7 @@ impl<R, D> AsyncAcceptLayer<R, D> {
     }
 
     /// Sets how long the store may take to answer whether the operation was created, retries
-    /// included; 5 seconds by default. Past it the answer is 503. Where requests are
+    /// included; 5 seconds by default. After that the answer is 503. Where requests are
     /// [dispatched](crate::Operations::dispatching) the engine has the same time in addition,
     /// and so has the end of an operation that cannot be dispatched.
     pub fn create_timeout(self, limit: Duration) -> Self {
@@ -178,8 +180,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.run.set_running(limit))
     }
 
-    /// Sets the function that returns the URI that the client asked for, where this layer
-    /// sees another one. A request is run again with this URI, and a relative `Location`,
+    /// Sets the function that returns the URI that the client asked for, where this layer sees
+    /// another URI. A request is rerun with the returned URI, and a relative `Location`,
     /// `Content-Location` or `Link` of the response is resolved against it.
     ///
     /// With the feature `axum` the default is axum's `OriginalUri`, so nested routers need
@@ -195,7 +197,8 @@ impl<R, D> AsyncAcceptLayer<R, D> {
         self.with(|policy| policy.stores_credentials = true)
     }
 
-    /// Sets the name of the operations, for example `report`. It is stored with each of them.
+    /// Sets the name of the operations, for example `report`. The name is stored with each
+    /// operation.
     pub fn operation_name(self, name: impl Into<Arc<str>>) -> Self {
         self.with(|policy| policy.name = Some(name.into()))
     }

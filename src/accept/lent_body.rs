@@ -14,14 +14,14 @@ use http_body::{Body, Frame, SizeHint};
 use super::refuse::discard_after;
 use crate::operation::BufferedBody;
 
-/// A body that is read by the inner service. Dropped before its end, the body is returned.
+/// A body that is read by the inner service. A body that is dropped before its end is returned.
 pub(super) struct LentBody<B> {
     /// `None` after the end.
     body: Option<Pin<Box<B>>>,
     place: Arc<ReturnSlot<B>>,
 }
 
-/// The place that the body is returned to.
+/// The slot that the body is returned to.
 struct ReturnSlot<B>(Mutex<BodyLocation<B>>);
 
 enum BodyLocation<B> {
@@ -76,7 +76,7 @@ impl<B> fmt::Debug for LentBody<B> {
     }
 }
 
-/// The unread rest of a lent body; nothing for any other body.
+/// The unread rest of a body that the inner service reads; nothing for any other body.
 #[derive(Default)]
 pub(super) struct RemainingBody(Option<Arc<dyn Discard>>);
 
@@ -113,7 +113,7 @@ impl<B: Body<Data = Bytes> + Send + 'static> Discard for ReturnSlot<B> {
 }
 
 impl RemainingBody {
-    /// Lends a body.
+    /// Splits a body into the part for the inner service and the slot for the unread rest.
     pub(super) fn of<B>(body: B) -> (LentBody<B>, Self)
     where
         B: Body<Data = Bytes> + Send + 'static,

@@ -81,7 +81,7 @@ impl Mode {
             Decision::After(limit) => limit,
             Decision::Pass | Decision::Now | Decision::Signaled => Duration::ZERO,
         };
-        // A difference of less than a second cannot be expressed in seconds.
+        // A wait that is cut to less than a second cannot be reported in seconds.
         let is_said = |wait: &Duration| wait.is_zero() || honoured.as_secs() > 0;
         let wait = wait.filter(is_said).map(|_| honoured);
         let matters = self != Self::Signaled;
@@ -136,10 +136,11 @@ impl AppliedPreferences {
         self.wait.is_some()
     }
 
-    /// Adds `Vary: Prefer` where the response depends on it, and `Preference-Applied` (RFC
-    /// 7240, section 3) with the honoured preferences: `respond-async` on a 202, `wait` on
-    /// an answer that came in its time, and on a 202 after all of it. The request came
-    /// `ago`. The inner service may have honoured other preferences.
+    /// Adds `Vary: Prefer` where the response depends on the preferences, and
+    /// `Preference-Applied` (RFC 7240, section 3) with the honoured ones: `respond-async` on a
+    /// 202; `wait` on an answer that came within the wait, and on a 202 that was sent after the
+    /// whole wait. `ago` is the time since the request came. The inner service may have honoured
+    /// other preferences.
     pub(super) fn mark(self, headers: &mut HeaderMap, reply: ReplyKind, ago: Duration) {
         if !self.matters {
             return;
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dialect_that_needs_the_preference_passes_everybody_else_through() {
+    fn requests_without_the_preference_pass_through_where_the_dialect_needs_it() {
         let cap = Duration::from_secs(30);
         for when in [
             Mode::Always,
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_only_bounds_what_goes_asynchronous_anyway() {
+    fn wait_only_bounds_requests_that_become_asynchronous_anyway() {
         let seconds = Duration::from_secs;
         let after = Mode::After(seconds(5));
         for (when, prefer, expected, applied) in [

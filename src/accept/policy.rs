@@ -28,7 +28,7 @@ pub(super) struct Policy {
     pub(super) max_wait: Duration,
     pub(super) shared: Arc<SharedSettings>,
     pub(super) idempotency: Option<Idempotency>,
-    /// In bytes.
+    /// The largest request body, in bytes.
     pub(super) body_limit: u64,
     pub(super) body_timeout: Duration,
     pub(super) create_timeout: Duration,
@@ -84,8 +84,8 @@ impl Policy {
         may.is_some_and(|may| may(parts))
     }
 
-    /// Returns the URI by which the whole application knows the request, if it is another
-    /// one.
+    /// Returns the URI by which the whole application knows the request, if it differs from the
+    /// URI of the request.
     pub(super) fn original_uri_of(&self, parts: &Parts) -> Option<Uri> {
         match &self.original_uri {
             Some(target) => Some(target(parts)),
@@ -155,8 +155,8 @@ pub(super) enum RequestClass {
     Acceptable,
     /// The request only passes through.
     Another,
-    /// The request passes through: it is about operations or already is one, and is drained
-    /// elsewhere.
+    /// The request passes through: its target is the operations, or an outer layer has accepted
+    /// it. It is drained elsewhere.
     OfOperations,
 }
 

@@ -13,16 +13,16 @@ use crate::{
     store::Record,
 };
 
-/// Returns the answer to a request that is the same, by `name`, as the one that created
-/// this operation: the answer to the first request, unless the client has been answered
-/// that the operation does not exist.
+/// Returns the answer to a repetition of the request that created this operation. The repetition
+/// gets the answer of the first request, unless the dialect hides the operation. `name` is the
+/// key or the id that both requests have in common.
 pub(super) fn repeated(
     policy: &Policy,
     parts: &Parts,
     record: &Record<RecordedResponse>,
     name: RequestName,
 ) -> AcceptVerdict {
-    // The first request was answered with a 503: the key was not reused.
+    // The first request was answered with a 503, so this is not a reuse of its key.
     if record.was_not_dispatched() {
         return Err(Refusal::Unavailable);
     }

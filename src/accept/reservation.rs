@@ -76,8 +76,8 @@ impl ReservedKey {
         let _ = self.end.send(ReservationEnd::Bound);
     }
 
-    /// Stores an answer for repetitions. Returns once the answer is stored, or after
-    /// `patience`; after that the task goes on trying, since the call must not run again.
+    /// Stores an answer for repetitions. Returns once the answer is stored, or after `patience`.
+    /// After `patience` the task continues to retry, since the call must not be rerun.
     pub(super) async fn settle(self, answer: RecordedResponse, patience: Duration) {
         let (done, settled) = oneshot::channel();
         let _ = self.end.send(ReservationEnd::Answered(answer, done));
@@ -87,8 +87,8 @@ impl ReservedKey {
     }
 }
 
-/// Keeps a reservation while its request lives, and at most one lease longer, since its
-/// node may die.
+/// Keeps a reservation while its request lives. If the node dies, the reservation expires after
+/// at most one lease.
 struct ReservationKeeper<R> {
     node: Arc<Runtime<R>>,
     powers: KeyCapability<R>,
@@ -106,7 +106,7 @@ impl<R: Repository> ReservationKeeper<R> {
         let token = self.token;
         let told = match timeout(patience, self.reserve()).await {
             Ok(Ok(Ok(Reservation::Reserved(_)))) => {
-                // Freed by the drop if the receiver is gone.
+                // If the receiver is gone, the drop of the key frees it.
                 let _ = tell.send(Ok(Some(ReserveOutcome::Free(ReservedKey { token, end }))));
                 return self.keep(ended).await;
             }
@@ -157,7 +157,7 @@ impl<R: Repository> ReservationKeeper<R> {
             // reserve the key again.
             match timeout(interval, self.reserve()).await {
                 Ok(Ok(Ok(Reservation::Reserved(_)))) => {}
-                // The key names an operation by now.
+                // The key names an operation now.
                 Ok(Ok(Ok(
                     Reservation::Operation(_) | Reservation::Deleted(_) | Reservation::Answered(_),
                 ))) => {}
@@ -169,7 +169,8 @@ impl<R: Repository> ReservationKeeper<R> {
         }
     }
 
-    /// Asks until the answer is certain. A store without room has answered.
+    /// Reserves the key, with retries until the answer is certain. The answer of a full store is
+    /// certain.
     async fn reserve(&self) -> Result<Result<Reservation<RecordedResponse>, Refusal>, StoreError> {
         let node = &self.node;
         retry_until_certain(node, None, || async {
@@ -202,7 +203,7 @@ impl<R: Repository> ReservationKeeper<R> {
 
     async fn release(&self) {
         let released = (self.powers.release)(&self.node.store, &self.key, self.token);
-        // After a term the reservation has lapsed in any case.
+        // After a term the reservation has expired in any case.
         match timeout(self.node.lease().term, released).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(

@@ -94,7 +94,8 @@ impl AcceptResponder {
             AcceptAnswer::Repeated(created, urls) => (created, urls),
             AcceptAnswer::Answered(answer) => return (answer.to_response(), ReplyKind::Kept),
         };
-        // The span of the request, if an outer layer declared this field in it.
+        // The span is that of the request; recording works if an outer layer declared this
+        // field.
         Span::current().record("operation.id", display(operation.id()));
         let policy = &self.policy;
         let mut context = Context::new(urls, &policy.shared.replay);
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_kept_and_is_not_final_is_never_sent() {
+    fn stored_answers_that_are_not_final_are_never_sent() {
         for status in [100, 101, 103, 600] {
             assert_eq!(repeated(status).status(), StatusCode::BAD_GATEWAY);
         }

@@ -63,12 +63,12 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = Response<ResponseBody<C>>;
-    /// Comes only from requests that pass through; an error of an accepted request is an
-    /// outcome of its operation.
+    /// The error of the inner service for a request that passes through. An error of an accepted
+    /// request is an outcome of its operation.
     type Error = S::Error;
     type Future = ResponseFuture<S, R, B>;
 
-    /// Always ready; see [Readiness](crate::accept#readiness).
+    /// Returns `Ready` always; see [Readiness](crate::accept#readiness).
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -87,8 +87,8 @@ where
 }
 
 impl<S, R> AsyncAccept<S, R> {
-    /// Passes a request on. A drain waits for its answer if the request came before the
-    /// drain, and refuses the request at the end, unless it is drained elsewhere.
+    /// Passes a request on. If the request came before a drain, the drain waits for its answer,
+    /// and refuses the request at the end, unless the request is drained elsewhere.
     fn pass<B>(&self, concern: RequestClass, parts: Parts, body: B) -> ResponseFuture<S, R, B>
     where
         S: Inner<B> + Clone,
@@ -100,8 +100,8 @@ impl<S, R> AsyncAccept<S, R> {
             RequestClass::Acceptable | RequestClass::Another => in_flight.pass_while_open(),
         };
         let is_acceptable = concern == RequestClass::Acceptable;
-        // After the drain has begun, a request that the layer does not accept is left
-        // alone.
+        // A request that the layer does not accept is not refused if it comes after the drain
+        // has begun.
         let (body, refusing) = match is_acceptable || passing.is_some() {
             false => (RequestBody::passing(body), None),
             true => {

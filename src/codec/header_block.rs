@@ -21,8 +21,9 @@ impl Default for HeaderBlock {
     }
 }
 
-/// Fits a `Content-Type`, the only field of many responses, in no more space than a block
-/// on the heap takes.
+/// The greatest size of a block that is stored inline, in bytes. This size fits a
+/// `Content-Type`, the only field of many responses, in no more space than a block on the heap
+/// takes.
 const FEW: usize = 46;
 
 const SENSITIVE: u32 = 1 << 31;
@@ -32,7 +33,7 @@ impl HeaderBlock {
         map: &HeaderMap,
         keep: impl Fn(&HeaderName, &HeaderValue) -> bool,
     ) -> Self {
-        // Exact if all fields are kept, as is common.
+        // The size is exact if all fields are kept, as is common.
         let size = (map.iter())
             .map(|(name, value)| 6 + name.as_str().len() + value.len())
             .sum();
@@ -152,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_field_comes_back(
+        fn fields_survive_a_round_trip(
             fields in prop::collection::vec(
                 ("[a-zA-Z][a-zA-Z0-9-]{0,20}", prop::collection::vec(32_u8..=255, 0..40), any::<bool>()),
                 0..20,

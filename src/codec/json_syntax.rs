@@ -3,7 +3,7 @@
 //! Every recorded body with a JSON media type is validated once. Long strings take most of
 //! the time, so they are read in blocks, whose checks the compiler vectorizes.
 
-/// Whether `bytes` are one JSON value with a depth of at most [`DEEPEST`].
+/// Returns whether `bytes` are one JSON value with a depth of at most [`DEEPEST`].
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     is_json_down_to(DEEPEST, bytes)
 }
@@ -12,7 +12,7 @@ pub(crate) fn is_json(bytes: &[u8]) -> bool {
 /// their stack.
 pub(crate) const DEEPEST: u32 = u128::BITS;
 
-/// Whether `bytes` are one JSON value with a depth of at most `deepest` and [`DEEPEST`].
+/// Returns whether `bytes` are one JSON value with a depth of at most `deepest` and [`DEEPEST`].
 pub(crate) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     let reader = JsonReader {
         rest: bytes,
@@ -21,7 +21,7 @@ pub(crate) fn is_json_down_to(deepest: u32, bytes: &[u8]) -> bool {
     reader.value_alone(deepest.min(DEEPEST)).is_some()
 }
 
-/// Whether `json`, which is one JSON value, has a depth of at most [`DEEPEST`].
+/// Returns whether `json`, which is one JSON value, has a depth of at most [`DEEPEST`].
 pub(crate) fn is_shallow(json: &[u8]) -> bool {
     let opens = |count: u64, byte: &u8| count + u64::from((*byte == b'[') | (*byte == b'{'));
     // Most values have few brackets, and counting them costs almost nothing.
@@ -40,7 +40,7 @@ pub(crate) fn push_string(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether no byte needs an escape in a string.
+/// Returns whether no byte needs an escape in a string.
 fn is_plain(bytes: &[u8]) -> bool {
     // No early exit, so that the loop vectorizes.
     let or_special =
@@ -48,8 +48,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, or_special)
 }
 
-/// Whether no byte needs an escape in a string and, unless the bytes are known to be UTF-8
-/// (`TEXT`), all are ASCII.
+/// Returns whether no byte needs an escape in a string and, unless the bytes are known to be
+/// UTF-8 (`TEXT`), all are ASCII.
 fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
     // As signed numbers, bytes that are not ASCII are negative.
     let or_special = |special, byte: &u8| {
@@ -65,7 +65,7 @@ fn is_plain_in<const TEXT: bool>(bytes: &[u8]) -> bool {
 fn plain_before_special<const TEXT: bool>(bytes: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
-    // Sets the top bit of the first byte below `limit`, and perhaps of some after it.
+    // Sets the top bit of the first byte below `limit`, and possibly of bytes after it.
     let below = |limit: u8, word: u64| word.wrapping_sub(u64::from(limit) * ONES) & !word;
     let word = u64::from_le_bytes(bytes);
     let is = |byte: u8| below(1, word ^ (u64::from(byte) * ONES));
@@ -83,8 +83,8 @@ fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
             return &bytes[plain..];
         }
         bytes = rest;
-        // Blocks only after a first word: most strings are short, but long ones take most
-        // of the time.
+        // Blocks are read only after a first word: most strings are short, but long ones take
+        // most of the time.
         if !std::mem::replace(&mut is_long, true) {
             while let Some((block, rest)) = bytes.split_first_chunk::<64>()
                 && is_plain_in::<TEXT>(block)
@@ -104,8 +104,8 @@ fn after_plain<const TEXT: bool>(mut bytes: &[u8]) -> &[u8] {
 /// A reader over the remaining bytes. A method returns `None` if they are not JSON.
 struct JsonReader<'a> {
     rest: &'a [u8],
-    /// Whether the rest is known to be UTF-8. Checked only when a string has a byte that is
-    /// not ASCII; outside strings, JSON is ASCII.
+    /// Whether the rest is known to be UTF-8. This is checked only when a string has a byte that
+    /// is not ASCII; outside strings, JSON is ASCII.
     is_text: bool,
 }
 
@@ -128,7 +128,7 @@ impl OpenBrackets {
         self.depth -= 1;
     }
 
-    /// Returns the closing bracket of the innermost one.
+    /// Returns the closing bracket of the innermost open bracket.
     fn close(&self) -> Option<u8> {
         let close = match self.bits & 1 {
             0 => b']',
@@ -164,7 +164,8 @@ impl JsonReader<'_> {
                 }
                 first => self.rest_of_number(first)?,
             }
-            // After a value.
+            // A value has been read: it is followed by another value, a closing bracket or the
+            // end.
             loop {
                 let Some(close) = open.close() else {
                     self.skip_space();

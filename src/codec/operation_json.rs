@@ -65,7 +65,7 @@ pub(crate) fn push_operation(
     let mut clock = Rfc3339::new();
     for (name, at) in times(metadata) {
         if let Some(at) = at {
-            // Composed on the stack and appended in one piece.
+            // The member is composed on the stack and appended in one piece.
             let mut member = TIME;
             member[2..12].copy_from_slice(name);
             member[15..39].copy_from_slice(clock.text(at));
@@ -217,8 +217,8 @@ impl<T: Serialize> Serialize for Operation<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Operation<T> {
     /// # Errors
-    /// An unknown state, a result without success, a problem without failure, a failure
-    /// without a problem, or a reason without a cancel.
+    /// Returns an error for an unknown state, a result without success, a problem without
+    /// failure, a failure without a problem, or a reason without a cancellation.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let flat = FlatOperation::<OperationId, T, Problem, Progress, Box<str>>::deserialize(
             deserializer,

@@ -25,14 +25,14 @@ pub trait Stored: Payload + Clone {
     /// Returns the result that was stored as these bytes.
     ///
     /// # Errors
-    /// An error if this release cannot read the bytes.
+    /// Returns an error if this release cannot read the bytes.
     fn from_bytes(bytes: Bytes) -> Result<Self, BoxError>;
 }
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Stored for T {
     fn to_bytes(&self) -> Result<Bytes, BoxError> {
         let bytes = serde_json::to_vec(self)?;
-        // Checked here, where the error can still be reported.
+        // The bytes are checked here, where the error can still be reported.
         let _: Self = serde_json::from_slice(&bytes)?;
         Ok(bytes.into())
     }
@@ -122,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn a_response_comes_back_to_the_byte() {
+    fn responses_survive_a_round_trip() {
         let bytes = response().to_bytes().unwrap();
         assert_eq!(RecordedResponse::from_bytes(bytes).unwrap(), response());
     }
 
     #[test]
-    fn what_is_cut_or_of_another_layout_is_an_error() {
+    fn truncated_responses_and_other_layouts_are_errors() {
         let bytes = response().to_bytes().unwrap();
         let whole = bytes.len() - response().body().len();
         for length in 0..whole {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_the_first_releases_kept_is_embedded_if_it_is_not_too_deep() {
+    fn json_stored_by_the_first_releases_is_embedded_if_it_is_not_too_deep() {
         for (levels, is_embedded) in [(128, true), (129, false), (30_000, false)] {
             let text = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
             let response = Response::builder().header("content-type", "application/json");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_of_yours_is_json() {
+    fn other_types_are_stored_as_json() {
         let bytes = vec![0.1_f64, 2.0].to_bytes().unwrap();
         assert_eq!(&bytes[..], b"[0.1,2.0]");
         assert_eq!(Vec::<f64>::from_bytes(bytes).unwrap(), [0.1, 2.0]);

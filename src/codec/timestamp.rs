@@ -9,7 +9,7 @@ use std::{
 pub(crate) struct Timestamp(NonZeroU64);
 
 impl From<SystemTime> for Timestamp {
-    /// Times up to the beginning of 1970 become its first millisecond.
+    /// Converts a time. Times up to the beginning of 1970 become its first millisecond.
     fn from(time: SystemTime) -> Self {
         let millis = time
             .duration_since(UNIX_EPOCH)
@@ -34,9 +34,9 @@ impl Timestamp {
     }
 }
 
-/// Formats times after RFC 3339, section 5.6, in UTC with milliseconds. Written by hand for
-/// speed: every poll writes three times. They are usually of one day, whose date is
-/// computed once.
+/// A formatter of times after RFC 3339, section 5.6, in UTC with milliseconds. The formatter is
+/// written by hand for speed: every poll writes three times. The times are usually of one day,
+/// whose date is computed once.
 pub(crate) struct Rfc3339 {
     /// The day of the text, counted from the beginning of 1970.
     day: u32,

@@ -6,9 +6,9 @@ use http::{HeaderMap, header::ACCEPT};
 use super::prefer::split;
 use crate::operation::essence;
 
-/// Whether the client names an event stream and gives it a higher weight than JSON. Each
-/// media type has the weight of the most specific range it matches. If the weights are
-/// equal, the stream is preferred if only a wildcard matches JSON.
+/// Returns whether the client names an event stream and gives it a higher weight than JSON. Each
+/// media type has the weight of the most specific range it matches. If the weights are equal,
+/// the stream is preferred if only a wildcard matches JSON.
 pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
     let Some(stream) = weight(headers, RangeMatch::of_events) else {
         return false;
@@ -26,11 +26,11 @@ pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
 /// How a media range matches a media type, in ascending specificity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RangeMatch {
-    /// `*/*`
+    /// The range `*/*`.
     Any,
-    /// `text/*`
+    /// A range such as `text/*`.
     Type,
-    /// `text/event-stream`, with any parameters
+    /// The media type itself, with any parameters.
     Name,
 }
 
@@ -61,7 +61,8 @@ struct MediaWeight {
     thousandths: u16,
 }
 
-/// Returns `None` if no range matches. Ranges with an invalid weight are ignored.
+/// Returns the weight of a media type; `None` if no range matches. Ranges with an invalid weight
+/// are ignored.
 fn weight(headers: &HeaderMap, matches: fn(&[u8]) -> Option<RangeMatch>) -> Option<MediaWeight> {
     let values = headers.get_all(ACCEPT).iter();
     let ranges = values.flat_map(|value| split(value.as_bytes(), b','));
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_goes_to_who_likes_it_better_than_json() {
+    fn clients_that_prefer_a_stream_to_json_get_a_stream() {
         for fields in [
             &["text/event-stream"][..],
             &["Text/Event-Stream ; Q=0.001"],
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_to_everybody_else() {
+    fn all_other_clients_get_json() {
         for fields in [
             &[][..],
             &[""],
@@ -220,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_most_specific_range_has_its_say(
+        fn the_most_specific_range_counts(
             elements in prop::collection::vec(element(), 0..6),
             lines in any::<bool>(),
         ) {

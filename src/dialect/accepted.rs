@@ -25,8 +25,8 @@ use crate::{
 ///
 /// let id: OperationId = "q3".parse()?;
 /// let response = Accepted::new(&id)
-///     .location("/operations/q3")
-///     .retry_after(Duration::from_millis(1500))
+///     .with_location("/operations/q3")
+///     .with_retry_after(Duration::from_millis(1500))
 ///     .into_response();
 ///
 /// assert_eq!(response.status(), 202);
@@ -58,8 +58,8 @@ impl<'a> Accepted<'a> {
         }
     }
 
-    /// Sets the URL or path of the operation. White space around it is trimmed; if it is
-    /// empty, no `Location` is sent.
+    /// Sets the URL or path of the operation. White space around the text is trimmed; if the
+    /// text is empty, no `Location` is sent.
     pub fn with_location(self, url: impl Into<String>) -> Self {
         Self {
             urls: Cow::Owned(Urls::new(url)),
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_empty_is_left_out() {
+    fn empty_values_are_left_out() {
         let id: OperationId = "q3".parse().unwrap();
         let response = Accepted::new(&id)
             .with_location("  ")
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_is_no_header_value_is_left_out() {
+    fn locations_that_are_no_header_values_are_left_out() {
         let id: OperationId = "q3".parse().unwrap();
         let response = Accepted::new(&id)
             .with_location("/a\r\nset-cookie: x")

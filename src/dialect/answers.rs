@@ -11,7 +11,7 @@ use crate::operation::{BufferedBody, OperationView, PayloadView};
 
 pub(super) const JSON: &str = "application/json";
 
-/// A constant, since a value that is built each time is validated each time.
+/// The media type of JSON. A constant is validated once, and not each time it is used.
 const JSON_TYPE: HeaderValue = HeaderValue::from_static(JSON);
 
 /// Returns a response with a body of this media type.

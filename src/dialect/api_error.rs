@@ -62,7 +62,7 @@ pub enum ApiError {
         field: Option<&'static str>,
         /// The invalid id.
         value: Box<str>,
-        /// Why the id is invalid.
+        /// The reason why the id is invalid.
         why: InvalidId,
     },
     /// `?wait=` is not a number of seconds.
@@ -121,14 +121,14 @@ pub enum ApiError {
     },
     /// The request body arrived too slowly.
     BodyTimeout,
-    /// Too late to cancel.
+    /// The operation has ended: it is too late to cancel it.
     AlreadyFinished {
         /// The operation.
         id: OperationId,
         /// The state in which the operation ended.
         state: State,
     },
-    /// Too early to delete.
+    /// The operation has not ended: it is too early to delete it.
     NotFinished {
         /// The operation.
         id: OperationId,
@@ -254,7 +254,7 @@ impl ApiError {
         self.describe().0
     }
 
-    /// Returns the supported methods, if the error is about the method.
+    /// Returns the supported methods, if the error concerns the method.
     #[must_use]
     pub fn allow(&self) -> Option<&'static str> {
         match self {

@@ -231,7 +231,7 @@ fn cannot(request: &RequestView<'_>) -> Option<&'static str> {
     }
 }
 
-/// Whether a switch is on.
+/// Returns whether a switch is on.
 fn switch(query: Option<&str>, name: &'static str) -> Result<bool, ApiError> {
     let value = query::parameter(query, name).map_err(|malformed| malformed.fault(name))?;
     match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
@@ -269,7 +269,7 @@ fn listing(request: &RequestView<'_>) -> Result<ListParams, ApiError> {
     }
     Ok(ListParams {
         states,
-        // Without a limit, all operations: some clients read only the first page.
+        // Without a limit, the page has all operations: some clients read only the first page.
         limit: Some(limit.transpose()?.unwrap_or(usize::MAX)),
         cursor: cursor.filter(|it| !it.is_empty()).map(Into::into),
         cursor_parameter: CONTINUATION_NAME,

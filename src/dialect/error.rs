@@ -44,14 +44,14 @@ impl<'a> ErrorWords<'a> {
         }
     }
 
-    /// `{"code","message"}`
+    /// Adds the members `code` and `message`.
     pub(super) fn fill(&self, object: Object) -> Object {
         object
             .value("code", &self.code)
             .value("message", self.message)
     }
 
-    /// `{"error":{"code","message"}}`
+    /// Returns the response `{"error":{"code","message"}}`.
     pub(super) fn response(&self, status: StatusCode) -> Response<BufferedBody> {
         Object::new()
             .object("error", |error| self.fill(error))
@@ -59,7 +59,7 @@ impl<'a> ErrorWords<'a> {
             .no_store()
     }
 
-    /// Returns a status that does not make the client poll again.
+    /// Returns a status after which clients do not poll again.
     pub(super) fn lasting_status(&self) -> StatusCode {
         match self.status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_data_whatever_ends_it() {
+    fn every_line_becomes_a_data_line_whatever_ends_it() {
         let event = Event {
             name: Some("running"),
             data: b"{\r\n \"a\":\r1\n}".to_vec(),

@@ -156,7 +156,7 @@ impl Dialect for Fhir {
             (State::Failed | State::Succeeded, _) => {
                 let expires = operation.metadata().expires_at().map(http_date);
                 let response = replayed(operation, context)?.ok_or(ApiError::Unpresentable)?;
-                // Clients take no other status as final.
+                // Clients treat no other status as final.
                 Ok(with_status(StatusCode::OK, response).put(EXPIRES, expires))
             }
         }

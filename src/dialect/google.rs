@@ -37,13 +37,13 @@ use crate::operation::{
 /// `filter` is `501`.
 #[derive(Debug, Clone, Default)]
 pub struct Google {
-    /// The parent with a trailing slash; empty for none.
+    /// The parent with a trailing slash; `None` without a parent.
     parent: Option<Arc<str>>,
 }
 
 impl Google {
-    /// Sets a parent for the names of operations, as in `projects/p/operations/{id}`. There
-    /// is none by default.
+    /// Sets a parent for the names of operations, as in `projects/p/operations/{id}`. By default
+    /// there is no parent.
     #[must_use]
     pub fn parent(self, parent: &str) -> Self {
         let parent = parent.trim_matches('/');
@@ -93,7 +93,7 @@ const PARTS: &[ResourcePart] = &[
     },
 ];
 
-/// Effectively unlimited: the service limits how long it holds a poll.
+/// A wait without a limit in practice: the service limits how long it holds a poll.
 const ANY_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn any_struct(any: Object, fill: impl FnOnce(Object) -> Object) -> Object {

@@ -71,7 +71,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// the `allow` of the [`ApiError::MethodNotAllowed`] that this method returns.
     ///
     /// # Errors
-    /// An [`ApiError`] if the request is not one that can be answered.
+    /// Returns an [`ApiError`] if the request cannot be answered.
     fn parse(&self, request: &RequestView<'_>) -> Result<PollRequest, ApiError>;
 
     /// Returns the response to a request that was accepted.
@@ -84,20 +84,20 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// Returns the response that shows the operation.
     ///
     /// # Errors
-    /// An [`ApiError`] if the operation cannot be shown, or must look as if it did not
+    /// Returns an [`ApiError`] if the operation cannot be shown, or must look as if it did not
     /// exist. The same applies to [`result`](Self::result) and [`ended`](Self::ended).
     fn status(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
-    /// Returns the result of the operation, or the response that stands in for a result.
+    /// Returns the result of the operation, or the response that is sent in place of a result.
     fn result(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
-    /// Returns the response to a cancel request; the operation has ended.
+    /// Returns the response to a cancellation; the operation has ended.
     fn ended(&self, operation: &OperationView<'_>, context: &Context<'_>) -> Answer;
 
     /// Returns the response to a request that deleted the operation.
     fn deleted(&self, id: &OperationId) -> Response<BufferedBody>;
 
-    /// Whether only requests with `Prefer: respond-async` (RFC 7240, section 4.1) are
+    /// Returns whether only requests with `Prefer: respond-async` (RFC 7240, section 4.1) are
     /// accepted, whatever else the application chose. The default is `false`.
     fn needs_preference(&self) -> bool {
         false
@@ -112,7 +112,7 @@ pub trait Dialect: std::fmt::Debug + Send + Sync + 'static {
     /// [`Plain`].
     ///
     /// # Errors
-    /// An [`ApiError`] ends the stream.
+    /// Returns an [`ApiError`], which ends the stream.
     fn event(
         &self,
         operation: &OperationView<'_>,

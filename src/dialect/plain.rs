@@ -102,8 +102,7 @@ impl Plain {
     ) -> Answer {
         let text = text(operation, context)?;
         let mut response = typed(status, JSON, text);
-        // A response is large: it is not moved for a header that a terminal operation
-        // lacks.
+        // A response is large, so it is moved only if there is a header to add.
         if context.retry_after.is_some() {
             response = response.retry_after(context);
         }
@@ -186,8 +185,8 @@ impl Dialect for Plain {
         empty(StatusCode::NO_CONTENT)
     }
 
-    /// `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC 8288), which is
-    /// relative to this one.
+    /// Returns `{"operations":[…],"next":"…"}`, with a `Link` to the next page (RFC 8288), which
+    /// is relative to this page.
     fn list(&self, page: &ListPage<'_>) -> Answer {
         let mut text = b"{\"operations\":[".to_vec();
         for (index, (operation, context)) in page.operations.iter().enumerate() {
@@ -211,7 +210,7 @@ impl Dialect for Plain {
         Ok(response.put(LINK, next_page(page, "state", State::as_str)))
     }
 
-    /// The event has the JSON of a `GET`, and the state as its name.
+    /// Returns an event with the JSON of a `GET`, and the state as its name.
     fn event(
         &self,
         operation: &OperationView<'_>,
@@ -243,7 +242,7 @@ const ID: &[u8] = br#"{"id":""#;
 const LINKS: &[u8] = br#","links":{"result":""#;
 const LINKS_END: &[u8] = br#"/result"}}"#;
 
-/// Whether the result resource returns a result rather than the state.
+/// Returns whether the result resource returns a result rather than the state.
 fn has_result(operation: &OperationView<'_>) -> bool {
     matches!(operation.state(), State::Succeeded | State::Failed)
 }
@@ -276,8 +275,8 @@ fn push_links(
     }
 }
 
-/// Returns a link to the next page, relative to this one. The parameter `states` repeats
-/// the states, in the words of the dialect.
+/// Returns a link to the next page, relative to this page. The parameter `states` repeats the
+/// states, in the words of the dialect.
 pub(super) fn next_page(
     page: &ListPage<'_>,
     states: &str,

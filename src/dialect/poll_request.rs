@@ -19,7 +19,7 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The operation id, if the application extracted it itself.
+    /// The operation id, if the application extracted the id.
     pub id: Option<&'a str>,
     /// Whether the application allows operations to be listed. If not, a request to the
     /// root is a request without an id.
@@ -56,9 +56,9 @@ pub enum PollRequest {
         id: OperationId,
         /// The requested action.
         action: Action,
-        /// How long the client is willing to wait for the response.
+        /// The longest time that the client is willing to wait for the response.
         wait: Option<Duration>,
-        /// The reason for a cancel, if the client gave one.
+        /// The reason for a cancellation, if the client gave one.
         reason: Option<Box<str>>,
     },
     /// A request for a list of operations.
@@ -120,7 +120,7 @@ impl ListParams {
         }
     }
 
-    /// Sets the cursor of the previous page, and the name of the parameter it came in.
+    /// Sets the cursor of the previous page, and the name of the parameter that contained it.
     #[must_use]
     pub fn with_cursor(self, parameter: &'static str, cursor: Option<String>) -> Self {
         Self {
@@ -149,33 +149,33 @@ pub struct ListPage<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Show the operation.
+    /// Shows the operation.
     Status,
-    /// Return the result.
+    /// Returns the result.
     Result,
-    /// Stream the operation, now and after every change.
+    /// Streams the operation, now and after every change.
     Events,
-    /// Cancel the operation.
+    /// Cancels the operation.
     Cancel(OnTerminal),
-    /// Delete the operation; refused until the operation is terminal.
+    /// Deletes the operation; refused until the operation is terminal.
     Delete,
 }
 
-/// The effect of a cancel on an operation that has already succeeded or failed. An
-/// operation that was already canceled is the response to another cancel, unless the
+/// The effect of a cancellation on an operation that has already succeeded or failed. An
+/// operation that was already canceled is the response to another cancellation, unless the
 /// variant says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnTerminal {
-    /// No change; the response is the operation.
+    /// Changes nothing; the response is the operation.
     Same,
-    /// No change; the response says that it is too late to cancel.
+    /// Changes nothing; the response says that it is too late to cancel.
     Refuse,
     /// As [`Refuse`](Self::Refuse), also for an operation that was canceled: a second
-    /// cancel is too late.
+    /// cancellation is too late.
     RefuseEnded,
     /// As [`Refuse`](Self::Refuse), unless the request names the current version of the
-    /// operation in `If-Match`: then the operation is deleted, also if it was canceled.
+    /// operation in `If-Match`. The operation is deleted then, also if it was canceled.
     RefuseUnlessMatched,
     /// Deletes the operation, also one that was already canceled.
     Delete,

@@ -56,7 +56,7 @@ impl Preferences {
         Self { wait: None, ..self }
     }
 
-    /// Whether the client prefers a 202 (section 4.1).
+    /// Returns whether the client prefers a 202 (section 4.1).
     #[must_use]
     pub fn respond_async(self) -> bool {
         self.respond_async
@@ -83,7 +83,7 @@ pub(super) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     text.split(move |byte| !quotes.enclose(*byte) && *byte == separator)
 }
 
-/// Whether every quoted string in `text` is closed.
+/// Returns whether every quoted string in `text` is closed.
 pub(super) fn quotes_end(text: &[u8]) -> bool {
     let mut quotes = Quotes::default();
     !text.iter().fold(false, |_, byte| quotes.enclose(*byte))
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_repeats_quotes_and_parameters() {
+    fn lists_repetitions_quotes_and_parameters_are_read() {
         assert_eq!(wait(&["wait=10"]), Some(10));
         assert_eq!(wait(&["WAIT = 10 ; foo=bar"]), Some(10));
         assert_eq!(wait(&["wait=\"1\\0\""]), Some(10));
@@ -190,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn the_first_wait_counts_wherever_it_stands(
+        fn the_first_wait_counts_at_any_position(
             others in prop::collection::vec("[a-v][a-z]{0,6}(=([a-z0-9]{1,5}|\"[a-z, ;=]{0,8}\"))?( ?; ?[a-z]{1,4}=[a-z]{1,4})?", 0..5),
             at in 0_usize..5,
             seconds in 1_u64..100_000,

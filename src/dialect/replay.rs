@@ -23,7 +23,7 @@ pub struct Replay {
 type KeepFn = dyn Fn(&HeaderName) -> bool + Send + Sync;
 type ChangeFieldsFn = dyn Fn(&RecordedResponse, &mut HeaderMap) + Send + Sync;
 
-/// Whether a field belongs to the original response rather than to its content. These
+/// Returns whether a field belongs to the original response rather than to its content. These
 /// fields depend on:
 ///
 /// * the time: `Date`, `Age`, `Expires`, and the caching fields of gateways,
@@ -73,7 +73,7 @@ pub fn not_replayed(name: &HeaderName) -> bool {
         || name.ends_with("-cache-control")
 }
 
-/// Whether a field describes an operation to its pollers in some dialect.
+/// Returns whether a field describes an operation to its pollers in some dialect.
 fn is_for_polls(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -88,7 +88,7 @@ fn is_for_polls(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a response with this status has no content (RFC 9110, sections 15.3.5, 15.3.6
+/// Returns whether a response with this status has no content (RFC 9110, sections 15.3.5, 15.3.6
 /// and 15.4.5).
 fn has_no_content(status: StatusCode) -> bool {
     matches!(

@@ -24,7 +24,7 @@ impl<F: Fn(Duration) -> Duration + Send + Sync + 'static> RetryAfter for F {
     }
 }
 
-/// The default: a quarter of the operation's age, from 1 to 30 seconds.
+/// The default delay: a quarter of the operation's age, from 1 to 30 seconds.
 ///
 /// A client that follows this delay polls about ten times in the first half minute and
 /// twice a minute from the second minute on.
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_from_1_to_30_seconds() {
+    fn default_delays_grow_from_1_to_30_seconds() {
         for (age, seconds) in [(0, 1), (4, 1), (5, 2), (40, 10), (120, 30), (100_000, 30)] {
             let span = AdaptiveRetryAfter.retry_after(Duration::from_secs(age));
             assert_eq!(whole_seconds(span), seconds, "at {age} s");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn following_the_default_asks_seldom() {
+    fn default_delays_lead_to_few_polls() {
         let asked_by = |until: u64| {
             let (mut age, mut asked) = (0, 0);
             while age < until {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn is_rounded_up_and_never_0() {
+    fn delays_are_rounded_up_and_never_0() {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (1500, 2)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
         }

@@ -77,8 +77,8 @@ pub(super) fn states(
     states_or(request, parameter, word, &[])
 }
 
-/// Like [`states`], for a dialect that has further states: those of `no_state` match no
-/// operation.
+/// Parses the states like [`states`], for a dialect that has further states. The names in
+/// `no_state` match no operation.
 pub(super) fn states_or(
     request: &RequestView<'_>,
     parameter: &'static str,
@@ -258,7 +258,7 @@ pub(super) const POST: &str = "POST, OPTIONS";
 
 /// Finds the resource that the path names, and the action of the method.
 ///
-/// The id is the last segment, or the one before the resource; else the query parameter
+/// The id is the last segment, or the segment before the resource; else the query parameter
 /// `id`. One trailing slash is ignored.
 pub(super) fn asked(
     request: &RequestView<'_>,
@@ -325,7 +325,7 @@ pub(super) fn asked(
     match (id.transpose()?, action) {
         (Some(id), Some(action)) => Ok(RouteRequest::About(id, action)),
         (Some(_), None) => Err(ApiError::MethodNotAllowed { allow }),
-        // The root of the operations.
+        // The path is the root of the operations.
         (None, Some(action)) if request.lists && is_whole => match action {
             Action::Status | Action::Result => Ok(RouteRequest::List),
             _ => Err(ApiError::MethodNotAllowed { allow: READ }),

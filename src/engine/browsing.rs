@@ -13,7 +13,7 @@ impl<E: EngineList, T: Stored> List for EngineStore<E, T> {
         let ask = CellQuery {
             owner: query.owner.as_ref(),
             states: query.states,
-            // One more than the page, to know whether another page follows.
+            // One more than the page has, to know whether another page follows.
             limit: query.limit.saturating_add(1),
             max_bytes: query.max_bytes.max(1), // at least one operation
             before: self.opened(query).await?,

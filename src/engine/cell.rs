@@ -1,4 +1,4 @@
-//! What an engine stores, and what it is asked.
+//! The data that an engine stores, and the queries that it answers.
 
 use std::time::{Duration, SystemTime};
 
@@ -50,11 +50,11 @@ impl Cell {
         Self { head, result }
     }
 
-    /// Returns the bytes of a record. Later releases read them (law 10).
+    /// Returns the bytes of a record. Later releases read these bytes (law 10).
     ///
     /// # Errors
-    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if the result, or a problem that the application set, could
-    /// not be read back.
+    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if the result, or a problem
+    /// that the application set, could not be read back.
     pub fn encode<T: Stored>(record: &Record<T>) -> StoreResult<Self> {
         let head = record_head::encode(record)?.into();
         let result = record_head::result(record)?;
@@ -64,13 +64,14 @@ impl Cell {
     /// Returns the record with these bytes.
     ///
     /// # Errors
-    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if they are no record, or one of a later release.
+    /// [`StoreError::Refused`](crate::store::StoreError::Refused) if the bytes are not a record,
+    /// or are a record of a later release.
     pub fn decode<T: Stored>(self) -> StoreResult<Record<T>> {
         record_head::decode(self)
     }
 }
 
-/// Identifies a cell: an operation at one version of one holder. No two cells of an id ever
+/// The identity of a cell: an operation at one version of one holder. No two cells of an id ever
 /// have the same stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,11 +106,11 @@ pub struct NewCell<'a> {
     pub head: &'a [u8],
     /// The term of the lease; `None` creates the cell without a lease.
     pub lease: Option<Duration>,
-    /// The data to rerun the operation, kept as long as it is live.
+    /// The data to rerun the operation, kept as long as the operation is live.
     pub request: Option<&'a [u8]>,
     /// The key that creates the cell.
     pub key: Option<&'a IdempotencyKey>,
-    /// The token by which the key is reserved, if it is.
+    /// The token by which the key is reserved; `None` without a reservation.
     pub reservation: Option<FencingToken>,
     /// Cells that expired by this time are absent.
     pub now: SystemTime,
@@ -146,7 +147,7 @@ pub struct NextCell<'a> {
     pub head: &'a [u8],
     /// The result.
     pub result: Option<&'a [u8]>,
-    /// When the cell expires; set if and only if the operation has ended.
+    /// The time at which the cell expires; set if and only if the operation has ended.
     pub expires_at: Option<SystemTime>,
     /// The change of the lease.
     pub lease: LeaseChange,
@@ -187,7 +188,7 @@ pub enum Inserted {
     /// The key is in use.
     Key(KeyCell),
     /// The id has a cell that has not expired, with this head, created by the key with this
-    /// [scoped name](IdempotencyKey::scoped_name), if any. Its result is not read.
+    /// [scoped name](IdempotencyKey::scoped_name), if any. The result of that cell is not read.
     Id(Bytes, Option<Box<str>>),
 }
 
@@ -197,8 +198,8 @@ pub enum Inserted {
 pub enum Replaced {
     /// The write happened.
     Done,
-    /// The cell has another stamp, or a lease that has not expired. This is the cell. It
-    /// may be slightly older, with the expected stamp; then the write is retried.
+    /// The cell has another stamp, or a lease that has not expired. This is the cell. The cell
+    /// may be slightly older, with the expected stamp; the write is retried then.
     Found(Cell),
     /// The cell does not exist.
     Gone,
@@ -207,8 +208,8 @@ pub enum Replaced {
 /// Selects the live cells that may be reclaimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReclaimFilter {
-    /// Cells that certainly have no holder: their lease was released, or their holder is
-    /// known to be gone.
+    /// Cells that certainly have no holder: their lease was released, or their holder is known
+    /// to have died.
     Released,
     /// Cells with a lease that was released or has expired.
     Expired,
@@ -218,9 +219,9 @@ pub enum ReclaimFilter {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LapsedCell {
-    /// The operation, by the engine's name for it.
+    /// The operation, as the engine names it.
     pub id: Bytes,
-    /// The cell, or an error if it is not as it was written.
+    /// The cell, or an error if the stored data is damaged.
     pub cell: StoreResult<Cell>,
     /// The stored data to rerun the operation.
     pub request: Option<Bytes>,
@@ -258,11 +259,13 @@ impl KeyCell {
 pub enum KeyState {
     /// The key is reserved by a request that is being answered.
     Reserved,
-    /// The key has an operation that has not expired: its head. Its result is not read.
+    /// The key belongs to an operation that has not expired. This is the head of the operation;
+    /// its result is not read.
     Operation(Bytes),
-    /// The operation of the key was deleted: the head that remains of it.
+    /// The operation of the key was deleted. This is the head that remains.
     Deleted(Bytes),
-    /// The key has an early answer. It may be empty for a request with another fingerprint.
+    /// The key has an early answer. The bytes may be empty for a request with another
+    /// fingerprint.
     Answer(Bytes),
 }
 
@@ -276,7 +279,8 @@ pub struct CellQuery<'a> {
     pub states: StateSet,
     /// The maximum number of cells.
     pub limit: usize,
-    /// The maximum number of bytes of results. Once it is reached, no more cells are read.
+    /// The maximum number of bytes of results. Once this number is reached, no more cells are
+    /// read.
     pub max_bytes: usize,
     /// Only cells created before the one with this number.
     pub before: Option<u64>,
@@ -305,9 +309,9 @@ impl<'a> CellQuery<'a> {
 pub struct ListedCell {
     /// The number in the order of creation, at least 1; newer cells have higher numbers.
     pub number: u64,
-    /// The operation, by the engine's name for it.
+    /// The operation, as the engine names it.
     pub id: Bytes,
-    /// The cell, if it was read; an error if it is not as it was written.
+    /// The cell, if it was read; an error if the stored data is damaged.
     pub cell: Option<StoreResult<Cell>>,
 }
 
@@ -318,7 +322,7 @@ impl ListedCell {
         Self { number, id, cell }
     }
 
-    /// Returns the number of bytes read of a result.
+    /// Returns the number of bytes that were read of the result.
     #[must_use]
     pub fn result_bytes(&self) -> usize {
         match &self.cell {
@@ -331,7 +335,7 @@ impl ListedCell {
 /// A message to other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// This operation has changed, or is gone.
+    /// The operation has changed, or no longer exists.
     Changed {
         /// The id of the operation.
         id: OperationId,

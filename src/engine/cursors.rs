@@ -14,7 +14,7 @@ use crate::store::{Cursor, ListQuery, StoreError, cursor::CursorKey};
 /// node, so the key is read again after this time.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// The key that was last read, and when.
+/// The key that was last read, and the time of that read.
 #[derive(Default)]
 pub(super) struct CachedCursorKey(Mutex<Option<(CursorKey, Instant)>>);
 

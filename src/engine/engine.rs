@@ -16,7 +16,7 @@ use crate::{
     store::{FencingToken, Health, IdempotencyKey, LeaseHandle, StoreError, StoreResult},
 };
 
-/// An engine: stores [cells](Cell), and knows nothing of states and steps.
+/// A storage of [cells](Cell), which knows nothing of states and steps.
 ///
 /// # Semantics
 /// * Each method is atomic. Of two concurrent calls, one comes first. The cell that a
@@ -29,8 +29,8 @@ use crate::{
 ///   clocks of the nodes may differ. Times (`SystemTime`) come from the nodes.
 /// * A key is filed under its [scoped name](IdempotencyKey::scoped_name), so the keys of
 ///   two owners differ.
-/// * A cell whose `expires_at` has passed may be deleted at any time.
-///   [`EngineStore`](super::EngineStore) does not show it meanwhile.
+/// |* A cell whose `expires_at` has passed may be deleted at any time.
+/// [`EngineStore`](super::EngineStore) does not show such a cell.
 pub trait Engine: Send + Sync + 'static {
     /// The interval at which a wait reads the cell again without a notice; one second by
     /// default. Several seconds fit an engine whose notices rarely get lost, `None` an
@@ -41,8 +41,8 @@ pub trait Engine: Send + Sync + 'static {
     /// default.
     const KEEPS_EXPIRED: bool = true;
 
-    /// Returns the cell of an operation, expired or not. If the reader may not see its
-    /// result, the result is not read.
+    /// Returns the cell of an operation, expired or not. If the reader may not see the result,
+    /// the result is not read.
     fn read(
         &self,
         id: &OperationId,
@@ -60,9 +60,9 @@ pub trait Engine: Send + Sync + 'static {
         None
     }
 
-    /// Inserts a new cell and binds its key to it. The cell may replace one that had
-    /// expired by `new.now`, and the key must be free. Both happen, or neither. Only an
-    /// engine with [`EngineKeys`] gets a key.
+    /// Inserts a new cell and binds its key to it. The cell may replace one that had expired by
+    /// `new.now`, and the key must be free. Either both happen, or neither. Only an engine with
+    /// [`EngineKeys`] gets a key.
     fn insert(&self, new: NewCell<'_>) -> impl Future<Output = StoreResult<Inserted>> + Send;
 
     /// Replaces the cell that has the stamp `expected` by `next`. A cell that has ended
@@ -74,8 +74,8 @@ pub trait Engine: Send + Sync + 'static {
         next: NextCell<'_>,
     ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
-    /// Deletes the cell that has the stamp `expected`. Its key reports the deletion with
-    /// `remains` from now on, until `until`.
+    /// Deletes the cell that has the stamp `expected`. The key of the cell reports the deletion
+    /// with `remains` from now on, until `until`.
     fn delete(
         &self,
         id: &OperationId,
@@ -84,15 +84,15 @@ pub trait Engine: Send + Sync + 'static {
         until: Option<SystemTime>,
     ) -> impl Future<Output = StoreResult<Replaced>> + Send;
 
-    /// Extends the leases on `held` to `term` from now on, in one round trip. Returns those
-    /// without a live cell with that token. Need not be durable.
+    /// Extends the leases on `held` to `term` from now on, in one round trip. Returns the
+    /// handles whose token no live cell has. The extension need not be durable.
     fn renew(
         &self,
         held: &[LeaseHandle],
         term: Duration,
     ) -> impl Future<Output = StoreResult<Vec<LeaseHandle>>> + Send;
 
-    /// Ends the leases on `held` now, and marks them as released. Need not be durable.
+    /// Ends the leases on `held` now, and marks them as released. The end need not be durable.
     fn release(&self, held: &[LeaseHandle]) -> impl Future<Output = StoreResult<()>> + Send;
 
     /// Returns at most `limit` live cells that may be reclaimed, those with the longest
@@ -103,9 +103,9 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = StoreResult<Vec<LapsedCell>>> + Send;
 
-    /// Extends the expired leases on these live cells to `term` from now on, whichever node
-    /// held them, because none of them can be reclaimed. Need not be durable. Refused by
-    /// default: then such cells are looked at again each time.
+    /// Extends the expired leases on these live cells to `term` from now on, whichever node held
+    /// them, because none of them can be reclaimed. The extension need not be durable. The
+    /// default returns an error: such cells are then examined again each time.
     fn defer(&self, ids: &[Bytes], term: Duration) -> impl Future<Output = StoreResult<()>> + Send {
         let _ = (ids, term);
         std::future::ready(Err(StoreError::refused("leases cannot be deferred")))
@@ -125,20 +125,20 @@ pub trait Engine: Send + Sync + 'static {
         std::future::ready(Ok(Health::default()))
     }
 
-    /// Makes sure that notices of other nodes are received on this runtime from now on, even
-    /// if the runtime on which the receiving task was started has ended. Called when a wait
-    /// begins.
+    /// Makes sure that notices of other nodes are received on this runtime from now on, even if
+    /// the runtime on which the receiving task was started has ended. A wait calls this method
+    /// when it begins.
     fn ensure_listening(&self) {}
 
-    /// Sends a notice to the other nodes, soon. This node already has it. A notice may get
-    /// lost. By default none is sent: then a change on another node is seen after
+    /// Sends a notice to the other nodes soon. This node has already handled the notice. A
+    /// notice may get lost. The default sends none: a change on another node is then seen after
     /// [`POLL_INTERVAL`](Self::POLL_INTERVAL).
     fn publish(&self, notice: Notice) {
         let _ = notice;
     }
 }
 
-/// Stores idempotency keys: makes an [`EngineStore`](super::EngineStore) implement
+/// Stores idempotency keys. An [`EngineStore`](super::EngineStore) on such an engine implements
 /// [`IdempotencyKeys`](crate::store::IdempotencyKeys).
 ///
 /// A key is free, reserved, bound to a cell, or has an answer.
@@ -164,7 +164,8 @@ pub trait EngineKeys: Engine {
         ttl: Duration,
     ) -> impl Future<Output = StoreResult<bool>> + Send;
 
-    /// Frees a key that is reserved by `token`; false if it is not.
+    /// Frees a key that is reserved by `token`. Returns false if the key is not reserved by
+    /// `token`.
     fn release_reservation(
         &self,
         key: &IdempotencyKey,
@@ -172,7 +173,7 @@ pub trait EngineKeys: Engine {
     ) -> impl Future<Output = StoreResult<bool>> + Send;
 }
 
-/// Lists cells: makes an [`EngineStore`](super::EngineStore) implement
+/// Lists cells. An [`EngineStore`](super::EngineStore) on such an engine implements
 /// [`List`](crate::store::List).
 pub trait EngineList: Engine {
     /// Returns the cells of one owner that expire after `now`, newest first. Once their

@@ -7,7 +7,7 @@ use std::{
 use super::{Engine, Notifier, cursors::CachedCursorKey, live_records::LiveRecords};
 use crate::operation::RecordedResponse;
 
-/// A store on an engine: every capability, and every law.
+/// A store on an engine, with every capability and every law.
 ///
 /// Clones are handles to the same operations. Results are [`RecordedResponse`]s, or of any
 /// type that serde can serialize and deserialize. Changes require a tokio runtime.
@@ -30,7 +30,7 @@ pub(super) struct EngineShared<E, T> {
 #[derive(Clone)]
 struct Clock(Option<Arc<dyn Fn() -> SystemTime + Send + Sync>>);
 
-/// The default time an operation is kept after it ended.
+/// The default time for which an operation is kept after it ended.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 const LONGEST_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -67,8 +67,9 @@ impl<E: Engine, T> EngineStore<E, T> {
         self
     }
 
-    /// Sets the wall clock of this handle, by which operations expire; the system's by
-    /// default. For tests. The engine measures the terms of leases by its own clock.
+    /// Sets the wall clock of this handle, by which operations expire; that of the system by
+    /// default. This setting is meant for tests. The engine measures the terms of leases by its
+    /// own clock.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Clock(Some(Arc::new(clock)));

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The number of terms that an operation which cannot be reclaimed is put aside for.
+/// The number of terms for which an operation that cannot be reclaimed is put aside.
 const ASIDE: u32 = 20;
 
 /// The result of one look for operations to reclaim.
@@ -40,7 +40,7 @@ enum ReclaimAttempt<T> {
     Unfit(Bytes),
     /// A node of a newer release can reclaim the operation.
     Newer,
-    /// Another node has the operation by now, or it is gone.
+    /// Another node has the operation now, or the operation no longer exists.
     Not,
 }
 
@@ -82,7 +82,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             .reclaimable(which, limit.saturating_add(stuck));
         let (mut taken, mut unfit, mut newer) = (Vec::new(), Vec::new(), 0);
         let mut found = found.await?.into_iter().peekable();
-        // The leases of reclaimed operations already run.
+        // The leases of the operations that were reclaimed here run already.
         let has_time = || begun.elapsed() <= lease.term / 6;
         while found.peek().is_some() && taken.len() < limit && (taken.is_empty() || has_time()) {
             let some = found.by_ref().take(AT_ONCE.min(limit - taken.len()));
@@ -114,7 +114,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         })
     }
 
-    /// Reclaims one operation. An error is transient.
+    /// Reclaims one operation. Every returned error is transient.
     async fn take_one(
         &self,
         lease: &LeaseConfig,
@@ -132,8 +132,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         let step = |record: &Record<T>| record.reclaimed(&lease.node);
         match self.change_from(record.into(), took, step).await {
             Ok(Written::Done(record)) => Ok(ReclaimAttempt::Done(Reclaimed { record, request })),
-            // The lease was renewed meanwhile, or the cell is not as the engine describes
-            // it.
+            // The lease was renewed meanwhile, or the cell differs from the engine's
+            // description.
             Ok(Written::Lost(record)) if record.version() == before => {
                 Ok(ReclaimAttempt::Unfit(id))
             }

@@ -8,8 +8,8 @@ use crate::{
     store::{FencingToken, Record},
 };
 
-/// The live records that this node wrote last, so that their next change needs no read.
-/// They may be outdated, which is safe because every write is conditional.
+/// The live records that this node wrote last, so that their next change needs no read. A record
+/// may be outdated, which is safe because every write is conditional.
 pub(super) struct LiveRecords<T>(Mutex<HashMap<OperationId, Arc<Record<T>>>>);
 
 /// The maximum number of records. Beyond it, all are dropped, at the cost of one read each.
@@ -82,7 +82,7 @@ mod tests {
     type Known = LiveRecords<RecordedResponse>;
     type Live = Arc<Record<RecordedResponse>>;
 
-    /// A live operation of one id that this holder has.
+    /// Returns a live operation of one id, held with this token.
     fn live(token: u64) -> Live {
         let new = NewOperation::new("one-id".parse().unwrap());
         let token = FencingToken::from_number(token);
@@ -96,14 +96,14 @@ mod tests {
         }
     }
 
-    /// Which holder's record is known.
+    /// Returns the token of the holder whose record is known.
     fn known(held: &Known) -> Option<u64> {
         let id = "one-id".parse().unwrap();
         held.get(&id).map(|record| record.token().get())
     }
 
     #[test]
-    fn the_loss_of_an_earlier_operation_of_one_id_is_none_of_the_later_one() {
+    fn the_loss_of_an_operation_keeps_a_later_one_of_the_same_id() {
         let (held, earlier, later) = (Known::new(), live(1), live(2));
         held.wrote(&earlier);
         held.wrote(&later);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_holder_has_by_now_is_not_known_as_it_was() {
+    fn records_of_former_holders_are_dropped() {
         let (held, mine) = (Known::new(), live(1));
         held.wrote(&mine);
         let started = next(mine.started(mine.token(), SystemTime::UNIX_EPOCH));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_what_has_ended() {
+    fn records_of_ended_operations_are_dropped() {
         let (held, mine) = (Known::new(), live(1));
         let (now, ttl) = (SystemTime::UNIX_EPOCH, Duration::MAX);
         let ended = next(mine.finished(mine.token(), Outcome::Succeeded(None), None, now, ttl));

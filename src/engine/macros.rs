@@ -39,8 +39,8 @@ macro_rules! engine_store {
                 Self(self.0.ttl(ttl))
             }
 
-            /// Sets the wall clock of this handle, by which operations expire; the system's
-            /// by default. For tests.
+            /// Sets the wall clock of this handle, by which operations expire; that of the
+            /// system by default. This setting is meant for tests.
             #[must_use]
             pub fn clock(
                 self,

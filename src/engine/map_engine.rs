@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tower_operations::{OperationId, Owner, engine::*, store::*};
 
-/// Cells in a map under a lock.
+/// An engine of cells in a map under a lock.
 #[derive(Debug, Default)]
 pub struct MapEngine(Mutex<BTreeMap<OperationId, Row>>);
 

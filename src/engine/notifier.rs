@@ -16,7 +16,8 @@ use crate::{
 
 /// Receives notices on this node and wakes the waiters.
 ///
-/// An engine passes the notices of other nodes to it, from whatever task receives them.
+/// An engine passes the notices of other nodes to its notifier, from any task that receives
+/// them.
 #[derive(Debug, Default)]
 pub struct Notifier {
     waiting: Mutex<HashMap<OperationId, Arc<WaitCell>>>,
@@ -63,7 +64,7 @@ impl Notifier {
         Waiter::new(&self.released)
     }
 
-    /// Returns the operations that `node` lost, as soon as there are any, or none after
+    /// Returns the operations that `node` lost, as soon as there are any. Returns none after
     /// `at_most`.
     pub(crate) async fn revoked(&self, node: &NodeId, at_most: Duration) -> Vec<OperationId> {
         self.mailboxes.receive(node, at_most).await
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_notice_between_listening_and_waiting_is_heard() {
+    async fn notices_between_listening_and_waiting_are_received() {
         let (notifier, id) = (Notifier::default(), OperationId::new());
         let mut listening = notifier.listen(&id);
         notifier.notify(&notice(&OperationId::new()));
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_release_between_listening_and_waiting_is_heard() {
+    async fn releases_between_listening_and_waiting_are_received() {
         let notifier = Notifier::default();
         let second = Duration::from_secs(1);
         let released = notifier.released();
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_stops_listening_leaves_nothing_and_takes_nothing_from_others() {
+    async fn dropped_listeners_leave_nothing_and_do_not_affect_others() {
         let (notifier, id) = (Notifier::default(), OperationId::new());
         let one = notifier.listen(&id);
         let mut other = notifier.listen(&id);

@@ -43,10 +43,10 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     ) -> Found<T> {
         let until = Instant::now().checked_add(at_most);
         loop {
-            // Listens before the read, so that no later change is missed.
+            // The listener is created before the read, so that no later change is missed.
             let mut listening = self.shared.notifier.listen(id);
             self.shared.engine.ensure_listening();
-            // The last read may end this late, and sees changes that had no notice.
+            // The last read may end this much later, and sees changes that had no notice.
             let latest = until.and_then(|until| until.checked_add(LATE));
             let read = self.read(id, reader);
             let record = match latest {
@@ -90,7 +90,7 @@ pub(super) fn readable<T: Stored>(id: &[u8], cell: Result<Cell, StoreError>) -> 
     record.inspect_err(unreadable).ok()
 }
 
-/// How much longer a wait may take because of the engine.
+/// The time by which a wait may take longer because of the engine.
 const LATE: Duration = Duration::from_secs(1);
 
 impl<E: Engine, T: Stored> Store for EngineStore<E, T> {

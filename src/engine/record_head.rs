@@ -1,7 +1,7 @@
 //! A record as bytes, without its result.
 //!
-//! The format is JSON: a release reads heads of older releases, and ignores additions of
-//! newer ones. An incompatible change raises `format`.
+//! The format is JSON. A release reads heads of older releases, and ignores additions of newer
+//! ones. An incompatible change raises `format`.
 
 use std::{
     borrow::Cow,
@@ -139,7 +139,7 @@ pub(crate) fn decode<T: Stored>(cell: Cell) -> Result<Record<T>, StoreError> {
     head.into_record(result).map_err(StoreError::Refused)
 }
 
-/// Returns whether a newer release wrote this head, in a format that this one cannot read.
+/// Returns whether a newer release wrote this head, in a format that this release cannot read.
 pub(super) fn is_newer(head: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Versioned {
@@ -208,10 +208,10 @@ impl RecordHead<'_> {
 
 /// Restores a stored failure.
 ///
-/// The first releases identified their own failures by the type of the problem, and wrote
-/// no kind. A stored failure without a kind is one of these if it has such a type and no
-/// response; a response is the service's own. These releases also kept the status that the
-/// body claimed.
+/// The first releases wrote no kind: they identified their own failures by the type of the
+/// problem. A stored failure without a kind is one of these failures if it has such a type and
+/// no response. A failure with a response is one of the service. The first releases also stored
+/// the status that the body claimed, so the status of the response replaces it.
 fn failure<T: Stored>(problem: Problem, kind: Option<&str>, response: Option<T>) -> Failure<T> {
     let is_of_old = kind.is_none();
     let kind = match (kind, &response) {

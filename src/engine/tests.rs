@@ -1,5 +1,4 @@
-//! The stores on an engine that is slow, is given up, or holds what cannot
-//! be read.
+//! Stores on an engine that is slow, loses answers, or has data that cannot be read.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,21 +30,22 @@ use crate::{
 
 type Answer<T> = Result<T, StoreError>;
 
-/// Cells in memory, all of them abandoned, and what goes wrong with changing them.
+/// An engine of cells in memory. All cells are abandoned, and changes can go wrong in several
+/// ways.
 #[derive(Clone)]
 struct Odd(Arc<Inside>);
 
 struct Inside {
     cells: Mutex<BTreeMap<OperationId, (Stamp, Cell)>>,
-    /// How long a change takes.
+    /// The time that a change takes.
     takes: Mutex<Duration>,
     /// Whether the answer of a change is lost.
     loses_answers: AtomicBool,
-    /// How long it takes until a new cell is there, which is never answered then.
+    /// The time after which a new cell is inserted; the insert is never answered then.
     inserts_after: Mutex<Option<Duration>>,
     announced: Mutex<Vec<Notice>>,
-    /// The cells that were put aside, the number of looks for lapsed ones, and what the
-    /// engine refuses to change.
+    /// The cells that were put aside, the number of looks for reclaimable cells, and the
+    /// operations that the engine refuses to change.
     aside: Mutex<BTreeSet<Bytes>>,
     looks: AtomicUsize,
     refuses: Mutex<BTreeSet<OperationId>>,
@@ -188,7 +188,7 @@ async fn create(store: &EngineStore<Odd>) -> OperationId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_caller_has_gone_is_told_of() {
+async fn changes_are_announced_if_their_caller_is_dropped() {
     let (odd, store) = Odd::store();
     let id = create(&store).await;
     odd.takes(5 * SECOND);
@@ -197,7 +197,7 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
         async move { store.changed(&id, Version::FIRST, 3600 * SECOND).await }
     });
     tokio::task::yield_now().await;
-    // As a client does that leaves while its cancel is under way.
+    // A client disconnects like this while its cancellation is in progress.
     let cancel = store.force_finish(&id, Version::FIRST, Outcome::Canceled);
     assert!(timeout(SECOND, cancel).await.is_err());
     let seen = timeout(10 * SECOND, watching).await.expect("it is woken");
@@ -221,7 +221,7 @@ async fn a_change_whose_caller_has_gone_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_answer_was_lost_is_told_of() {
+async fn changes_are_announced_if_their_answer_is_lost() {
     let (odd, store) = Odd::store();
     let id = create(&store).await;
     odd.0.loses_answers.store(true, SeqCst);
@@ -238,7 +238,7 @@ async fn a_change_whose_answer_was_lost_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_take_over_that_is_slow_gives_what_it_has() {
+async fn slow_reclaims_return_what_they_have_reclaimed() {
     let (odd, store) = Odd::store();
     for _ in 0..100 {
         create(&store).await;
@@ -254,9 +254,10 @@ async fn a_take_over_that_is_slow_gives_what_it_has() {
     }
 }
 
-/// Those that fill more than a batch are looked at once, and then left alone for long.
+/// The operations that cannot be reclaimed fill several batches. They are examined once, and
+/// then put aside for long.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
+async fn operations_that_cannot_be_reclaimed_are_put_aside_and_delay_no_others() {
     let (odd, store) = Odd::store();
     let mut ids = Vec::new();
     for _ in 0..12 {
@@ -269,8 +270,8 @@ async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
         for id in &ids[..3] {
             cells.get_mut(id).unwrap().1.head = "of a newer release".into();
         }
-        // What another row holds, what says it is older than its row, and what no row
-        // takes.
+        // The head of another operation, a version that differs from the stamp, and operations
+        // that the engine refuses to change.
         cells.get_mut(&ids[3]).unwrap().1.head = foreign;
         cells.get_mut(&ids[4]).unwrap().0.version = Version::from_number(9).unwrap();
     }
@@ -303,9 +304,9 @@ async fn what_cannot_be_taken_over_keeps_no_others_from_it_and_is_put_aside() {
     assert!(!ids[8..].iter().any(is_aside));
 }
 
-/// A node of the newer release takes it over, and others are reached meanwhile.
+/// A node of the newer release reclaims the operation. Other operations are reclaimed meanwhile.
 #[tokio::test(start_paused = true)]
-async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
+async fn operations_in_a_newer_format_are_left_to_the_nodes_that_read_it() {
     let (odd, store) = Odd::store();
     let mut ids = Vec::new();
     for _ in 0..6 {
@@ -326,9 +327,9 @@ async fn an_operation_in_a_newer_format_is_left_for_the_nodes_that_read_it() {
     assert!(store.reclaim(&lease, 1).await.unwrap().is_empty());
 }
 
-/// The client got a 503: what comes to be of it later is ended, whenever that is.
+/// The client got a 503. An operation that is created after that is ended, however late.
 #[tokio::test(start_paused = true)]
-async fn an_operation_that_comes_to_be_after_its_503_is_ended() {
+async fn operations_that_are_created_after_their_503_are_ended() {
     let (odd, store) = Odd::store();
     *odd.0.inserts_after.lock().unwrap() = Some(12 * SECOND);
     let inner = service_fn(async |_: Request<RequestBody<BufferedBody>>| {

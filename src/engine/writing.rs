@@ -18,9 +18,8 @@ use crate::{
 };
 
 impl<E: Engine, T: Stored> EngineStore<E, T> {
-    /// Makes one conditional change: takes `step` from the known record and writes the
-    /// result, unless there was a concurrent change. Then it repeats the step from the
-    /// current record.
+    /// Makes one conditional change: takes `step` from the known record and writes the result.
+    /// After a concurrent change, repeats the step from the current record.
     pub(super) async fn change(
         &self,
         id: &OperationId,
@@ -45,7 +44,8 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
         }
     }
 
-    /// Like [`change`](Self::change), from a record that was current a moment ago.
+    /// Makes one conditional change like [`change`](Self::change), from a record that was just
+    /// read.
     pub(super) async fn change_from(
         &self,
         mut current: Arc<Record<T>>,
@@ -113,7 +113,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
             lease,
         };
         let replaced = self.shared.engine.replace(id, stamp(before)?, cell).await;
-        // An error may hide a successful write, and nobody would notify later.
+        // An error may hide a successful write, and no other code would send the notice later.
         if matches!(replaced, Ok(Replaced::Done) | Err(_)) {
             self.notify(id, loser);
         }
@@ -161,7 +161,7 @@ impl<E: Engine, T: Stored> EngineStore<E, T> {
     }
 }
 
-/// Runs a change to its end, so that it is announced even if the caller stops waiting
+/// Runs a change to its end, so that the change is announced even if the caller stops waiting
 /// because a client disconnected or a time-out passed.
 async fn to_the_end<A: Send + 'static>(change: impl Future<Output = A> + Send + 'static) -> A {
     match tokio::spawn(change.in_current_span()).await {
@@ -212,8 +212,8 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 if new.lease.is_some() {
                     self.shared.live.wrote(&record);
                 }
-                // Other nodes need no notice, because nobody waits for an operation that
-                // does not exist.
+                // Other nodes need no notice, because no reader waits for an operation that does
+                // not exist.
                 self.shared.notifier.notify(&Notice::Changed {
                     id: new.id,
                     revoked_from: None,
@@ -233,7 +233,7 @@ impl<E: Engine, T: Stored> Repository for EngineStore<E, T> {
                 let record = Arc::new(record_head::decode_head(head)?);
                 let name = new.key.as_ref().map(IdempotencyKey::scoped_name);
                 match record.owner() == new.owner.as_ref() {
-                    // Another request of the same owner made the operation.
+                    // Another request of the same owner created the operation.
                     true if name.is_some() && made_by.as_deref() != name.as_deref() => {
                         Created::KeyHeld(Reservation::Mismatch)
                     }

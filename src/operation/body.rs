@@ -43,7 +43,8 @@ impl BufferedBody {
         (self.data, self.trailers.map(|map| *map))
     }
 
-    /// [`Body::poll_frame`] without a waker, since it never waits.
+    /// Returns the next frame like [`Body::poll_frame`], without a waker, since no frame has to
+    /// be awaited.
     pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         if self.data.is_empty() {
             self.trailers.take().map(|map| Frame::trailers(*map))

@@ -15,7 +15,7 @@ pub(crate) struct BodyCollector {
     limit: u64,
 }
 
-/// The body is above its limit.
+/// The error of a body above its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BodyTooLarge;
 
@@ -56,7 +56,7 @@ impl BodyCollector {
     pub(crate) fn finish(&mut self) -> BufferedBody {
         let data = match self.joined.is_empty() {
             true => std::mem::take(&mut self.first),
-            // Shrunk to its length, since it may be kept for long.
+            // Shrunk to its length, since the body may be kept for long.
             false => std::mem::take(&mut self.joined)
                 .to_vec()
                 .into_boxed_slice()
@@ -74,7 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn joins_its_frames_up_to_the_limit(
+        fn frames_are_joined_up_to_the_limit(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..8), 0..6),
             limit in 0_u64..40,
         ) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_come_along() {
+    fn trailers_are_collected() {
         let mut collecting = BodyCollector::up_to(0);
         let mut trailers = HeaderMap::new();
         trailers.insert("x-checksum", http::HeaderValue::from_static("abc"));

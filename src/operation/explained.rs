@@ -21,11 +21,12 @@ const DEEPEST: u32 = 100;
 /// The maximum length in bytes of a text that is used as `detail`.
 const LONGEST: usize = 1024;
 
-/// Returns the problem of a response: its own, if it carries one, else one derived from its
-/// status and from its plain text or a customary member of its JSON.
+/// Returns the problem of a response: the problem that the response carries, if there is one.
+/// Otherwise the problem is derived from the status, and from the plain text of the response or
+/// a customary member of its JSON.
 ///
-/// The status is the response's: a status in the body is only advisory (RFC 9457, section
-/// 3.1.2).
+/// The status of the problem is that of the response: a status in the body is only advisory (RFC
+/// 9457, section 3.1.2).
 pub(super) fn problem_of(response: &RecordedResponse) -> Problem {
     let (status, body) = (response.status(), response.body());
     let own = |problem: Problem| problem.with_status(status);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_with_a_problem_stands_for_that_with_its_own_status() {
+    fn problems_of_responses_get_the_status_of_the_response() {
         for status in [
             "",
             ",\"status\":200",
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_problem_and_explains_nothing_has_one_made_from_its_status() {
+    fn bodies_without_an_explanation_give_a_problem_of_the_status_alone() {
         let deep = format!(
             "{{\"detail\":\"a\",\"b\":{}1{}}}",
             "[".repeat(100),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_is_what_went_wrong() {
+    fn short_plain_texts_become_the_detail() {
         for media_type in ["text/plain", "text/plain; charset=utf-8", "Text/Plain"] {
             let problem = of(media_type, "page 3 has no data\n");
             assert_eq!(problem, bare().with_detail("page 3 has no data"));
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_customary_members_of_json_say_what_went_wrong() {
+    fn customary_members_of_json_become_the_detail() {
         for body in [
             r#"{"detail":"no data"}"#,
             r#"{"message":"no data"}"#,
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_too_large_is_not_read() {
+    fn bodies_that_are_too_large_are_not_read() {
         let body = format!(r#"{{"detail":"a","b":"{}"}}"#, "x".repeat(LARGEST));
         for media_type in ["application/problem+json", "application/json"] {
             assert_eq!(of(media_type, body.clone()), bare());

@@ -102,7 +102,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: &'static [Self] = &[
         Self::InnerError,
         Self::Panicked,

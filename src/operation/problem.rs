@@ -160,8 +160,8 @@ impl Problem {
         }
     }
 
-    /// Whether a retry of the same request can succeed: the value of the extension member
-    /// `retryable`, or else derived from the status (408, 425, 429, 502, 503 and 504 are
+    /// Returns whether a retry of the same request can succeed: the value of the extension
+    /// member `retryable`, or else derived from the status (408, 425, 429, 502, 503 and 504 are
     /// retryable).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -181,8 +181,9 @@ impl Problem {
             .map_or(StatusCode::INTERNAL_SERVER_ERROR, of_an_error)
     }
 
-    /// Returns the problem as a response: its status (500 if it has none, or one that is
-    /// not 4xx or 5xx), `application/problem+json`, `Cache-Control: no-store`.
+    /// Returns the problem as a response, with `application/problem+json` and `Cache-Control:
+    /// no-store`. The status is that of the problem; 500 if the problem has none, or one that is
+    /// not 4xx or 5xx.
     #[must_use]
     pub fn into_response(mut self) -> Response<BufferedBody> {
         let status = self.error_status();
@@ -204,7 +205,8 @@ impl Problem {
     /// Returns the problem as JSON text.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Cannot fail: strings, a number and JSON values under string keys.
+        // Serialization cannot fail: the problem is strings, a number and JSON values under
+        // string keys.
         serde_json::to_vec(self).unwrap_or_else(|_| b"{}".to_vec())
     }
 

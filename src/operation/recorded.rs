@@ -115,7 +115,7 @@ impl RecordedResponse {
         std::str::from_utf8(self.0.headers.get("content-type")?).ok()
     }
 
-    /// Whether the body has a `Content-Encoding`.
+    /// Returns whether the body has a `Content-Encoding`.
     pub(super) fn is_encoded(&self) -> bool {
         self.0.headers.get("content-encoding").is_some()
     }
@@ -150,7 +150,8 @@ impl RecordedResponse {
         response
     }
 
-    /// Whether the response is final (RFC 9110, section 15), with a status from 200 to 599.
+    /// Returns whether the response is final (RFC 9110, section 15), with a status from 200 to
+    /// 599.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self.0.status.as_u16(), 200..=599)
     }
@@ -211,8 +212,8 @@ impl RecordedResponse {
     }
 }
 
-/// Whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not: it
-/// announces fields of the message.
+/// Returns whether a field is about one connection (RFC 9110, section 7.6.1). `Trailer` is not:
+/// it announces fields of the message.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Compared as text, which is faster than comparing header names.
     matches!(
@@ -228,7 +229,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a `Content-Length` has this value.
+/// Returns whether a `Content-Length` has this value.
 fn is_length(value: &HeaderValue, length: usize) -> bool {
     let mut digits = Vec::new();
     push_number::<10>(length as u64, &mut digits);
@@ -271,7 +272,7 @@ fn embed(headers: &HeaderMap, body: &[u8]) -> Embedding {
     Embedding::No
 }
 
-/// Whether a media type, without parameters, is JSON (RFC 6839, section 3.1).
+/// Returns whether a media type, without parameters, is JSON (RFC 6839, section 3.1).
 pub(super) fn is_json_type(essence: &[u8]) -> bool {
     let ends_with = |end: &[u8]| {
         let at = essence.len().saturating_sub(end.len());
@@ -280,7 +281,7 @@ pub(super) fn is_json_type(essence: &[u8]) -> bool {
     essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
 }
 
-/// Whether the `charset` of a text is absent or one that is valid UTF-8.
+/// Returns whether the `charset` of a text is absent or one that is valid UTF-8.
 pub(super) fn is_utf8(media_type: &[u8]) -> bool {
     media_type
         .split(|byte| *byte == b';')

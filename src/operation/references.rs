@@ -71,7 +71,7 @@ fn rooted(path: &str) -> String {
     }
 }
 
-/// Whether a reference begins with a scheme (RFC 3986, section 3.1).
+/// Returns whether a reference begins with a scheme (RFC 3986, section 3.1).
 fn has_scheme(reference: &str) -> bool {
     let is_of_scheme = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
     reference.split_once(':').is_some_and(|(scheme, _)| {
@@ -90,7 +90,7 @@ fn without_dot_segments(path: &str) -> String {
             continue;
         };
         kept.truncate(kept.len().saturating_sub(levels));
-        // A final dot segment names a folder.
+        // A final dot segment names a directory.
         if segments.peek().is_none() {
             kept.push("");
         }
@@ -98,8 +98,8 @@ fn without_dot_segments(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// Returns how many folders a dot segment goes up; `None` for any other segment. An escaped dot
-/// is a dot (RFC 3986, section 6.2.2.2).
+/// Returns how many directories a dot segment goes up; `None` for any other segment. An escaped
+/// dot is a dot (RFC 3986, section 6.2.2.2).
 fn levels_up(segment: &str) -> Option<usize> {
     let mut rest = segment;
     let mut dots = 0_usize;

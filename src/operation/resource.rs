@@ -143,7 +143,7 @@ impl<T> Operation<T> {
         }
     }
 
-    /// Returns the reason for the cancel, if one was given.
+    /// Returns the reason for the cancellation, if one was given.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self.outcome()? {
@@ -169,7 +169,7 @@ impl<T> Operation<T> {
         &self.snapshot.metadata
     }
 
-    /// Moves the operation to `to` and records the time.
+    /// Moves the operation to the status `to` and records the time.
     ///
     /// # Errors
     /// [`InvalidTransition`] if [`State`] does not allow the transition; the operation is
@@ -209,8 +209,8 @@ impl<T: Payload> Operation<T> {
         OperationView::new(self)
     }
 
-    /// Returns the operation as a response with this status: its JSON, with
-    /// `Cache-Control: no-store`. A result that cannot be written as JSON gives a 500 problem.
+    /// Returns the operation as a response with this status: its JSON, with `Cache-Control:
+    /// no-store`. If the result cannot be written as JSON, the response is a 500 problem.
     #[must_use]
     pub fn into_response(self, status: StatusCode) -> Response<BufferedBody> {
         let Ok(text) = operation_json(&self.view(), usize::MAX, 0) else {

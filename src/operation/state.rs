@@ -25,21 +25,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Accepted, not started.
+    /// The operation is accepted and not started.
     #[default]
     Pending,
-    /// Being worked on.
+    /// The operation is being worked on.
     Running,
-    /// Ended with success; a result is optional.
+    /// The operation succeeded; a result is optional.
     Succeeded,
-    /// Ended with a failure, which has a problem.
+    /// The operation failed, and has a problem.
     Failed,
-    /// Ended by a cancel.
+    /// The operation was canceled.
     Canceled,
 }
 
 impl State {
-    /// Every state, in life cycle order.
+    /// All states, in life cycle order.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Running,
@@ -60,13 +60,13 @@ impl State {
         }
     }
 
-    /// Whether the state is final.
+    /// Returns whether the state is final.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// Whether an operation in this state may change to `to`.
+    /// Returns whether an operation in this state may change to `to`.
     #[must_use]
     pub const fn can_become(self, to: Self) -> bool {
         match self {

@@ -17,19 +17,19 @@ use super::State;
 pub struct StateSet(u8);
 
 impl StateSet {
-    /// Every state.
+    /// The set of all states.
     pub const ALL: Self = Self((1 << State::ALL.len()) - 1);
 
-    /// No state.
+    /// The empty set.
     pub const EMPTY: Self = Self(0);
 
-    /// Whether the set contains `state`.
+    /// Returns whether the set contains `state`.
     #[must_use]
     pub const fn contains(self, state: State) -> bool {
         self.0 & bit(state) != 0
     }
 
-    /// Whether the set contains every state, so that nothing is filtered out.
+    /// Returns whether the set contains every state, so that nothing is filtered out.
     #[must_use]
     pub const fn is_all(self) -> bool {
         self.0 == Self::ALL.0
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_has_what_was_put_into_it_and_nothing_else() {
+    fn sets_contain_exactly_the_inserted_states() {
         for bits in 0..=StateSet::ALL.0 {
             let set = StateSet(bits);
             assert_eq!(set.iter().collect::<StateSet>(), set);

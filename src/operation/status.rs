@@ -6,13 +6,13 @@ use super::{Failure, State};
 /// [`RecordedResponse`](crate::RecordedResponse).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome<T> {
-    /// Success, with or without a result.
+    /// The operation succeeded, with or without a result.
     Succeeded(Option<T>),
-    /// Failure, always with a problem.
+    /// The operation failed, always with a problem.
     Failed(Failure<T>),
-    /// Canceled.
+    /// The operation was canceled.
     Canceled,
-    /// Canceled, with the reason that was given.
+    /// The operation was canceled, with the reason that was given.
     CanceledFor(Box<str>),
 }
 
@@ -37,12 +37,12 @@ impl<T> Outcome<T> {
 /// The state of an operation, with the data that belongs to that state.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Status<T> {
-    /// Accepted, not started.
+    /// The operation is accepted and not started.
     #[default]
     Pending,
-    /// Being worked on.
+    /// The operation is being worked on.
     Running,
-    /// Ended, with its outcome.
+    /// The operation has ended, with its outcome.
     Ended(Outcome<T>),
 }
 

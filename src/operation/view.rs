@@ -85,7 +85,7 @@ impl<'a> OperationView<'a> {
         })
     }
 
-    /// Whether a retry of the same request can succeed: the value of the problem's
+    /// Returns whether a retry of the same request can succeed: the value of the problem's
     /// extension member `retryable`, or else derived from the
     /// [`error_status`](Self::error_status), as in [`Problem::is_retryable`].
     #[must_use]
@@ -94,7 +94,7 @@ impl<'a> OperationView<'a> {
         failed.is_some_and(|(problem, status)| problem.is_retryable_at(status))
     }
 
-    /// Returns the reason for the cancel, if one was given.
+    /// Returns the reason for the cancellation, if one was given.
     #[must_use]
     pub fn reason(&self) -> Option<&'a str> {
         self.reason

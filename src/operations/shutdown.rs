@@ -11,15 +11,16 @@ use crate::{
     store::{Health, Store, StoreError},
 };
 
-/// The time for the store to answer a ping.
+/// The time that the store has to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<R: Store, D> Operations<R, D> {
-    /// Reads from the store, and returns what makes it less durable than it was opened with:
-    /// a health check of a process.
+    /// Reads from the store, and returns the reasons why the store is less durable now than when
+    /// it was opened. Use this as the health check of a process.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be reached, or does not answer within 5 seconds.
+    /// Returns a [`StoreError`] if the store cannot be reached, or does not answer within 5
+    /// seconds.
     pub async fn ping(&self) -> Result<Health, StoreError> {
         let store = &self.runtime.store;
         let id = OperationId::new();
@@ -39,19 +40,19 @@ impl<R, D> Operations<R, D> {
         self.drain_handle().in_flight()
     }
 
-    /// Returns the handle that drains these operations. Handles are clones of one another.
+    /// Returns the handle that drains these operations. All handles share one drain.
     #[must_use]
     pub fn drain_handle(&self) -> Drain {
         Drain::new(Arc::clone(&self.runtime.in_flight))
     }
 
-    /// Accepts no more requests, and waits until those in flight have ended, at most until
-    /// the deadline; see [`Drain::drain`].
+    /// Refuses further requests, and waits until the requests in flight have ended, at most
+    /// until the deadline; see [`Drain::drain`].
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         self.drain_handle().drain(deadline).await
     }
 
-    /// Waits for `signal`, then [drains](Self::drain) and logs the report. It is made for
+    /// Waits for `signal`, then [drains](Self::drain) and logs the report. Pass the future to
     /// axum's `with_graceful_shutdown`: polls are answered until the drain is over.
     pub fn drain_on<S>(
         &self,

@@ -24,20 +24,20 @@ use crate::{
     store::{Created, FencingToken, Lease, NewOperation, Owner, Record, StoreError, Written},
 };
 
-/// The time for the store to say that the operation was created.
+/// The time that the store has to create the operation.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl<R: Lease<Output = RecordedResponse>> Operations<R> {
-    /// Runs work that is not an HTTP request, from a message or a timer for example, as an
-    /// operation with this name. The lease, the limits, cancel, progress and drain are
+    /// Runs work that is not an HTTP request, for example from a message or a timer, as an
+    /// operation with this name. The lease, the limits, cancellation, progress and drain are
     /// those of requests.
     ///
-    /// The returned value has to be awaited. It is ready once the operation is in the store;
-    /// the work goes on in a task of its own. The result is stored as JSON, like the response
-    /// 200 of a service; an error is stored as its [`Problem`].
+    /// Await the returned value: it is ready once the operation is in the store. The work
+    /// continues in a task of its own. The result is stored as JSON, like the response 200 of a
+    /// service; an error is stored as its [`Problem`].
     ///
-    /// The work is a closure, which cannot be stored: if its node dies, the recovery of
-    /// another node ends the operation as `interrupted`.
+    /// The work is a closure, which cannot be stored. If its node dies, the recovery of another
+    /// node ends the operation as `interrupted`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +66,7 @@ impl<R: Lease<Output = RecordedResponse>> Operations<R> {
     /// ```
     ///
     /// # Panics
-    /// The future panics if it is polled outside of a tokio runtime.
+    /// The returned future panics if it is polled outside of a tokio runtime.
     pub fn spawn<W, F, T, E>(&self, name: impl Into<Arc<str>>, work: W) -> Spawn<R, W>
     where
         W: FnOnce(OperationHandle) -> F + Send + 'static,
@@ -84,7 +84,7 @@ impl<R: Lease<Output = RecordedResponse>> Operations<R> {
     }
 }
 
-/// An operation that is [spawned](Operations::spawn) when this is awaited.
+/// An operation that is [spawned](Operations::spawn) when this value is awaited.
 #[must_use = "nothing is spawned until it is awaited"]
 pub struct Spawn<R, W> {
     runtime: Arc<Runtime<R>>,
@@ -112,7 +112,7 @@ impl<R, W> Spawn<R, W> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// The bound on operations in flight is reached, in all or for this owner.
+    /// The bound on operations in flight is reached, in total or for this owner.
     #[error("too many operations are in flight")]
     Full,
     /// The node is shutting down.
@@ -122,8 +122,8 @@ pub enum SpawnError {
     /// returned [`Store`](Self::Store): that operation ends as `interrupted`.
     #[error("the id is taken")]
     IdTaken,
-    /// The store did not create the operation in 5 seconds, or refused to. If it did so
-    /// late, the operation ends as `interrupted`.
+    /// The store did not create the operation within 5 seconds, or refused to create it. If the
+    /// store created the operation late, the operation ends as `interrupted`.
     #[error("the operation was not created")]
     Store(#[source] StoreError),
 }
@@ -139,7 +139,8 @@ where
     type Output = Result<OperationId, SpawnError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    /// Dropping the future before it is ready leaves a running operation, or none.
+    /// Creates the operation and starts its work. Dropping the future before it is ready leaves
+    /// a running operation, or none.
     fn into_future(self) -> Self::IntoFuture {
         let Self {
             runtime,
@@ -177,7 +178,7 @@ where
                     return;
                 };
                 let accepted = AcceptedRequest::of_work(&record).admitted(admitted);
-                // The outcome is in the store, or this node was abandoned.
+                // At this point the outcome is in the store, or this node was abandoned.
                 let _ = operate(runtime, limits, service, accepted).await;
             });
             match told.await {
@@ -188,8 +189,8 @@ where
     }
 }
 
-/// Creates the operation and reports it. An operation that is created after an error was
-/// reported is ended, since the caller may have tried again.
+/// Creates the operation and reports the result. An operation that is created after an error was
+/// reported is ended, since the caller may have retried.
 async fn created<R>(
     runtime: &Arc<Runtime<R>>,
     new: NewOperation,
@@ -246,7 +247,7 @@ async fn end_if_created<R>(
     }
 }
 
-/// Returns the response that a service would have given.
+/// Returns the response that a service would have returned.
 fn response<T: Serialize>(done: Result<T, Problem>) -> Response<BufferedBody> {
     let done = done.and_then(|value| {
         serde_json::to_vec(&value).map_err(|error| {

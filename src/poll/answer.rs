@@ -93,7 +93,7 @@ struct OperationPoll {
     id: OperationId,
     action: Action,
     wait: Option<Duration>,
-    /// The reason for a cancel.
+    /// The reason for a cancellation.
     reason: Option<Box<str>>,
 }
 
@@ -104,8 +104,8 @@ fn ask<S: Store>(settings: &Settings<S>, parts: &Parts) -> Result<PollRequest, A
     }
 }
 
-/// Returns the operation of a path, if it must exist for its methods to be listed: the
-/// segment that looks like its id may be the name of a part that no operation has.
+/// Returns the id in a path if the operation must exist before its methods can be listed. The
+/// segment that looks like an id may be the name of a part that no operation has.
 fn perhaps_nothing<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -118,7 +118,7 @@ fn perhaps_nothing<S: Store>(
     }
 }
 
-/// Returns how the dialect reads the request with another method.
+/// Returns how the dialect reads the request if it had this method.
 fn ask_by<S: Store>(
     method: &Method,
     settings: &Settings<S>,
@@ -230,7 +230,7 @@ async fn read<S: Store>(
             match precondition::of_read(&parts.headers, etag.as_ref()) {
                 Ok(None) => HoldUntil::Terminal,
                 Ok(Some(NamedTags::Any | NamedTags::This)) => HoldUntil::Changed,
-                // The operation has changed already, or is refused when it is shown.
+                // The operation has changed already, or the error is returned when it is shown.
                 Ok(Some(NamedTags::Others)) | Err(_) => return Ok(record),
             }
         }
@@ -240,7 +240,7 @@ async fn read<S: Store>(
     visible(settings, parts, &about.id, found)
 }
 
-/// Answers a `GET` with the operation found.
+/// Answers a `GET` with the operation that was found.
 fn shown<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -258,7 +258,7 @@ fn shown<S: Store>(
             _ => settings.shared.dialect.status(&view, context),
         }
     });
-    // Completed in place, since a response is large.
+    // The answer is completed in place, since a response is large.
     if let Ok(response) = &mut answer {
         // A result has no validators, so no condition is evaluated.
         if about.action == Action::Result || !response.status().is_success() {

@@ -1,8 +1,8 @@
 //! The capabilities of the store behind a `PollService`, beyond reading.
 //!
-//! A capability is captured as a function of the store where it is asked for. So the
-//! service needs no type parameter for it, and the compiler names the trait that a store
-//! lacks.
+//! A capability is captured as a function of the store where the application asks for it. So the
+//! service needs no type parameter for the capability, and the compiler names the trait that a
+//! store lacks.
 
 use std::time::Duration;
 
@@ -33,10 +33,10 @@ type ChangeAtFn<S> =
     for<'a> fn(&'a S, &'a OperationId, Version) -> BoxFuture<'a, WriteResult<<S as Store>::Output>>;
 
 pub(super) struct Capabilities<S: Store> {
-    /// [`Watch::changed_for`].
+    /// The function [`Watch::changed_for`].
     pub(super) changed: Option<ChangedFn<S>>,
     pub(super) ends: Option<EndCapability<S>>,
-    /// [`List::list`].
+    /// The function [`List::list`].
     pub(super) list: Option<ListFn<S>>,
 }
 
@@ -45,9 +45,10 @@ type ListFn<S> =
 type ListResult<T> = Result<Page<T>, StoreError>;
 
 pub(super) struct EndCapability<S: Store> {
-    /// [`Repository::force_finish`] with [`Outcome::Canceled`], or with the given reason.
+    /// The function [`Repository::force_finish`] with [`Outcome::Canceled`], or with the given
+    /// reason.
     pub(super) cancel: CancelFn<S>,
-    /// [`Repository::delete`].
+    /// The function [`Repository::delete`].
     pub(super) forget: ChangeAtFn<S>,
 }
 

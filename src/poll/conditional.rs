@@ -20,16 +20,16 @@ pub(super) fn etag<T>(record: &Record<T>) -> Option<HeaderValue> {
 /// hexadecimal digits, and the text around them.
 const LONGEST: usize = "W/\"-\"".len() + 20 + 16;
 
-/// Returns the version of a record and its creation time. The time distinguishes operations
-/// that had the same id one after the other.
+/// Returns the version of a record and its creation time. The time distinguishes operations that
+/// had the same id one after another.
 pub(super) fn tag<T>(record: &Record<T>) -> String {
     let mut text = [0; LONGEST];
     let begin = put_etag(record, &mut text) + "W/\"".len();
     String::from_utf8_lossy(&text[begin..LONGEST - 1]).into_owned()
 }
 
-/// Writes the tag at the end of `text`, backwards as numbers are written, and returns its
-/// start.
+/// Writes the tag at the end of `text`, backwards as numbers are written. Returns the start of
+/// the tag.
 fn put_etag<T>(record: &Record<T>, text: &mut [u8; LONGEST]) -> usize {
     let updated = record.operation().metadata().updated_millis();
     let version = record.version().map_or(0, Version::get);
@@ -60,7 +60,7 @@ const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const BY_ACCEPT_AND_PREFER: HeaderValue = HeaderValue::from_static("Accept, Prefer");
 const BY_PREFER: HeaderValue = HeaderValue::from_static("Prefer");
 
-/// Returns the 304 in place of `response`, whose `Retry-After` is kept.
+/// Returns the 304 that replaces `response`, with the `Retry-After` of `response`.
 pub(super) fn not_modified(
     etag: Option<HeaderValue>,
     response: &Response<BufferedBody>,

@@ -1,4 +1,4 @@
-//! Canceling live operations, and deleting ended ones.
+//! Canceling live operations, and deleting terminal ones.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) async fn forget<S: Store>(
 }
 
 enum EndAnswer<T> {
-    /// Or finished before, where the dialect treats that as success.
+    /// The operation was canceled, or had ended before where the dialect treats that as success.
     Canceled(Arc<Record<T>>),
     Forgotten,
 }
@@ -69,7 +69,7 @@ async fn try_cancel<S: Store>(
     when_finished: OnTerminal,
     reason: Option<&str>,
 ) -> Result<EndAnswer<S::Output>, ApiError> {
-    // Repeated when another writer was faster, which seldom happens twice.
+    // The round is repeated when another writer was faster, which rarely happens twice.
     for round in 0..ROUNDS {
         let (record, version, ends) = found(settings, parts, id).await?;
         let etag = conditional::etag(&record);
@@ -91,7 +91,7 @@ async fn try_cancel<S: Store>(
                 let forgets = match when_finished {
                     // An operation that was canceled meanwhile is in the requested state.
                     Delete => round == 0 || named == Some(NamedTags::This),
-                    // A client that names this version has seen that it was canceled.
+                    // A client that names this version has seen that the operation was canceled.
                     RefuseUnlessMatched => named == Some(NamedTags::This),
                     Same | Refuse | RefuseEnded => false,
                 };
@@ -172,8 +172,8 @@ async fn try_forget<S: Store>(
     }
 }
 
-/// Deletes a terminal operation. It cannot change any more, so a missing operation counts
-/// as deleted.
+/// Deletes a terminal operation. A terminal operation cannot change any more, so a missing
+/// operation counts as deleted.
 async fn forgotten<S: Store>(
     settings: &Settings<S>,
     id: &OperationId,

@@ -19,12 +19,12 @@ use crate::{
 
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Begins a stream with the current operation or, if the client sends `Last-Event-ID`, with
-/// the events that it has missed.
+/// Begins a stream with the current operation. If the client sends `Last-Event-ID`, the stream
+/// begins with the events that the client has missed.
 ///
-/// After that every change is an event. Only a client that is behind by more changes than a
-/// record remembers gets just the latest of them. The stream ends after the terminal event,
-/// and when the server shuts down.
+/// After the begin every change is an event. A client that is behind by more changes than a
+/// record remembers gets only the latest of them. The stream ends after the terminal event, and
+/// when the server shuts down.
 pub(super) fn events<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,
@@ -78,9 +78,9 @@ pub(super) fn events<S: Store>(
 struct EventStream<S: Store> {
     settings: Arc<Settings<S>>,
     parts: Parts,
-    /// The record as it was last read.
+    /// The record that was last read.
     record: Arc<Record<S::Output>>,
-    /// The records that are still to be sent.
+    /// The records that have not been sent yet.
     untold: VecDeque<Arc<Record<S::Output>>>,
     _held: HeldPoll,
 }
@@ -121,8 +121,8 @@ impl<S: Store> EventStream<S> {
         EventStreamState(Box::new(|| self.next()))
     }
 
-    /// Waits for a change. Returns false if a keep-alive comment is due, and `None` if
-    /// nothing more will come.
+    /// Waits for a change. Returns false if a keep-alive comment is due, and `None` if no more
+    /// changes will come.
     async fn until_news(&mut self) -> Option<bool> {
         if self.record.operation().state().is_terminal() {
             return None;
@@ -139,7 +139,7 @@ impl<S: Store> EventStream<S> {
                 tracing::warn!(%id, error = error.report(), "an event stream ends");
             })
             .ok()?
-            // An operation of another owner may have replaced it.
+            // An operation of another owner may have replaced the operation.
             .filter(|next| next.owner() == owner)?;
         let is_news = next.version() != Some(version);
         if is_news {
@@ -160,5 +160,5 @@ impl<S: Store> EventStream<S> {
     }
 }
 
-/// A comment: proxies see that the connection lives, clients ignore it.
+/// The keep-alive comment: proxies see that the connection lives, clients ignore it.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");

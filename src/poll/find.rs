@@ -44,7 +44,7 @@ pub(super) async fn find<S: Store>(
     if is_whole(&record, owner.as_ref()) {
         return Ok(record);
     }
-    // The owner is stored under another name: that of an older key, for example.
+    // The owner is stored under another name, for example under that of an earlier key.
     let found = settings.store().get_for(id, record.owner()).await;
     visible(settings, parts, id, found)
 }
@@ -54,8 +54,8 @@ fn is_whole<T>(record: &Record<T>, owner: Option<&Owner>) -> bool {
     record.owner() == owner || !record.operation().state().is_terminal()
 }
 
-/// Returns the record if the request may see it. An operation is unknown to everybody but
-/// its owner.
+/// Returns the record if the request may see it. To every request of another owner the operation
+/// is unknown.
 #[inline]
 pub(super) fn visible<S: Store>(
     settings: &Settings<S>,

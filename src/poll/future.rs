@@ -50,7 +50,7 @@ impl Future for PollFuture {
     type Output = Result<Response<PollBody>, Infallible>;
 
     /// # Panics
-    /// When polled after it was ready.
+    /// Panics when polled after completion.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match &mut self.state {
             PollState::Ready(response) => response
@@ -69,7 +69,7 @@ impl Future for PollFuture {
 /// Returns the answer to `HEAD`: the fields of the `GET`, `Content-Length` included (RFC
 /// 9110, section 9.3.2).
 fn without_body(mut response: Response<PollBody>) -> Response<PollBody> {
-    // These have no content, and so no length (section 8.6).
+    // Responses with these statuses have no content, and so no length (section 8.6).
     let has_none = matches!(
         response.status(),
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED

@@ -11,17 +11,17 @@ use crate::store::{Found, Record, Store, Version};
 /// The event that a held poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HoldUntil {
-    /// Any change.
+    /// The poll waits for any change.
     Changed,
-    /// The terminal state.
+    /// The poll waits for the terminal state.
     Terminal,
 }
 
-/// Waits, for at most `wait`, and returns the operation as it is then.
+/// Waits for at most `wait`, and returns the operation as it is then.
 ///
-/// Does not wait if no change can be reported later: when the store does not notify of
-/// changes, when as many polls as allowed are held, in all or for this owner, or when the
-/// server is shutting down.
+/// Does not wait if no later change can be reported: if the store does not notify of changes, if
+/// the bound on held polls is reached, in total or for this owner, or if the server is shutting
+/// down.
 pub(super) async fn hold<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -45,7 +45,7 @@ pub(super) async fn hold<S: Store>(
             break;
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        // The request may see the operation: later records are visible too while the owner
+        // The request may see the operation. Later records are visible too as long as the owner
         // is the same.
         let owner = record.owner();
         let next = tokio::select! {
@@ -54,7 +54,7 @@ pub(super) async fn hold<S: Store>(
         };
         match next {
             Some(next) if next.version() != Some(version) => record = next,
-            // The time is over.
+            // The wait is over.
             Some(next) => return Ok(Some(next)),
             None => return Ok(None),
         }

@@ -12,11 +12,11 @@ use crate::{
     store::{Cursor, ListQuery, Store, StoreError},
 };
 
-/// The default number of operations on a page, and the maximum.
+/// The default number of operations on a page, and the greatest.
 const PAGE: usize = 20;
 const LONGEST_PAGE: usize = 100;
 
-/// A page ends with the operation that brings its results to this many bytes.
+/// The number of bytes of results after which a page ends.
 const LARGEST_PAGE: usize = 1024 * 1024;
 
 /// Lists the operations of the owner of the request, newest first.

@@ -1,8 +1,8 @@
 //! Reading, awaiting and canceling operations.
 //!
-//! [`PollService`] serves the resources of operations. The
-//! [`Dialect`](crate::dialect::Dialect) decides what a request asks and how the answer is
-//! worded. The rest is the same in every dialect:
+//! [`PollService`] serves the resources of operations. The [`Dialect`](crate::dialect::Dialect)
+//! decides what a request asks for and how the answer is worded. The following rules are the
+//! same in every dialect:
 //!
 //! * `HEAD` is `GET` without the body. `OPTIONS` is 204 with `Allow`.
 //! * An operation has a weak `ETag` (RFC 9110, section 8.8.3) of its version and time,
@@ -15,19 +15,20 @@
 //! * A `GET` that asks to wait is held: with a matching `If-None-Match` until the version
 //!   differs, otherwise until the operation is terminal, at most for
 //!   [`PollService::max_wait`]. After that time the answer is the one without waiting.
-//! * A cancel is final: the work is stopped on the node that runs it. A cancel of an operation
-//!   that has ended is 409. With an `If-Match` (section 13.1.1, compared weakly) that names
-//!   the current `ETag`, it deletes the ended operation. `If-Match: *` deletes no result.
-//! * The operation of another owner is the 404 of an unknown one.
+//! |* A cancellation is final: the work is stopped on the node that runs it. Canceling an
+//! operation that has ended is 409. Canceling with an `If-Match` (section 13.1.1, compared
+//! weakly) that names the current `ETag` deletes the ended operation. `If-Match: *` deletes no
+//! result.
+//! |* An operation of another owner is answered like an unknown one, with 404.
 //! * Unnecessary escapes in a path are decoded (RFC 3986, section 6.2.2.2): `%2D` is `-`.
-//! * A repeated parameter that has one value is 400.
+//! |* A repeated parameter that allows one value is 400.
 //! * A failure of the store is 503 with `Retry-After`. Its message is logged, not sent.
 //!
 //! # Progress while waiting
 //! A `GET` that waits without `If-None-Match` is answered at the end, so its client sees no
 //! progress. To show progress, a client polls once without waiting, and then with the latest
 //! `ETag` in `If-None-Match` and `Prefer: wait=30`: each answer is a change, or a 304 after the
-//! time. An event stream shows the same without repeated requests.
+//! time. An event stream shows the same changes without repeated requests.
 //!
 //! ```text
 //! GET /operations/q3                        200, ETag: W/"2-19a", "state":"running"

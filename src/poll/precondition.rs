@@ -7,11 +7,11 @@ use crate::dialect::ApiError;
 /// The versions that `If-Match` or `If-None-Match` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NamedTags {
-    /// Any version, by `*`.
+    /// The field is `*`, which names every version.
     Any,
-    /// This version.
+    /// The field names this version.
     This,
-    /// No version, or others.
+    /// The field names no version, or only other versions.
     Others,
 }
 
@@ -32,8 +32,8 @@ pub(crate) fn if_match(
     etag: Option<&HeaderValue>,
 ) -> Result<Option<NamedTags>, ApiError> {
     let named = match named(headers, &header::IF_MATCH, etag) {
-        // An empty `If-Match` can never hold, so it is malformed. An empty `If-None-Match`
-        // holds.
+        // An empty `If-Match` can never hold, so the field is malformed. An empty
+        // `If-None-Match` holds.
         Ok(Some(NamedTags::Others)) if is_empty(headers, &header::IF_MATCH) => {
             Err(MalformedPrecondition)
         }
@@ -49,8 +49,8 @@ fn is_empty(headers: &HeaderMap, field: &HeaderName) -> bool {
     values.all(|value| value.as_bytes().iter().all(is_between))
 }
 
-/// Evaluates the preconditions of a request that reads. Returns the error if `If-Match`
-/// does not hold, otherwise the versions that `If-None-Match` names.
+/// Evaluates the preconditions of a request that reads. Returns the error if `If-Match` does not
+/// hold, otherwise the versions that `If-None-Match` names.
 pub(super) fn of_read(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -61,8 +61,8 @@ pub(super) fn of_read(
     }
 }
 
-/// Evaluates the preconditions of a request that changes something. Returns the error if
-/// they do not hold, otherwise the versions that `If-Match` names.
+/// Evaluates the preconditions of a request that changes something. Returns the error if a
+/// precondition does not hold, otherwise the versions that `If-Match` names.
 pub(super) fn holding(
     headers: &HeaderMap,
     etag: Option<&HeaderValue>,
@@ -80,8 +80,8 @@ pub(super) fn holding(
 #[derive(Debug, PartialEq, Eq)]
 struct MalformedPrecondition;
 
-/// Compares tags weakly, since all tags of this crate are weak. Several fields are one
-/// list, in which elements may be empty (section 5.6.1.2).
+/// Compares tags weakly, since all tags of this crate are weak. Several fields form one list, in
+/// which elements may be empty (section 5.6.1.2).
 fn named(
     headers: &HeaderMap,
     field: &HeaderName,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_names_what_is_in_it() {
+    fn lists_name_the_tags_in_them() {
         assert_eq!(of(&[]), Ok(None));
         for (fields, expected) in [
             (&["*"][..], Any),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_a_star_nor_a_list_of_tags_is_malformed() {
+    fn fields_that_are_neither_a_star_nor_a_list_of_tags_are_malformed() {
         for fields in [
             &["*, \"x\""][..],
             &["*, \"2-a\""],
@@ -219,7 +219,7 @@ mod tests {
         }
 
         #[test]
-        fn a_list_of_tags_is_read_as_it_was_written(
+        fn lists_of_tags_survive_a_round_trip(
             tags in prop::collection::vec("(W/)?\"[!#-~]{0,6}\"", 0..5),
             between in "[ \\t]{0,2},[ \\t,]{0,2}",
             lines in any::<bool>(),

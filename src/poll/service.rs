@@ -21,8 +21,8 @@ use crate::{
 /// A service that answers polls, cancels and requests for results. The
 /// [module](crate::poll) lists its answers.
 ///
-/// It is a `tower::Service` over requests with any body, which it does not read. It works
-/// wherever it is mounted: the id is in the last segments of the path.
+/// The service is a `tower::Service` over requests with any body, and does not read the body.
+/// The service works wherever it is mounted: the id is in the last segments of the path.
 ///
 /// ```
 /// use axum::Router;
@@ -58,14 +58,14 @@ impl<S: Repository + Watch> PollService<S> {
 }
 
 impl<S: List> PollService<S> {
-    /// Turns on lists: `GET` of the root returns the operations of the client, newest first.
-    /// A page has 20 operations, or `limit` up to 100, and fewer if their results have a
-    /// mebibyte before. `state` takes any of the five words, repeated or separated by commas.
-    /// `cursor` takes the text that the page before returned.
+    /// Turns on lists: `GET` of the root returns the operations of the client, newest first. A
+    /// page has 20 operations, or `limit` up to 100, and ends earlier once its results have a
+    /// mebibyte. `state` takes any of the five words, repeated or separated by commas. `cursor`
+    /// takes the text that the previous page returned.
     ///
-    /// A request without an owner lists only operations without an owner. Without a
-    /// [function for owners](crate::Operations::owner) these are all operations, so everybody
-    /// who can reach the list learns every id.
+    /// A request without an owner lists only operations without an owner. Without a [function
+    /// for owners](crate::Operations::owner) no operation has an owner, so everybody who can
+    /// reach the list learns every id.
     pub fn listing(self) -> Self {
         self.with(|settings| settings.powers = settings.powers.listing())
     }
@@ -100,8 +100,8 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.inline_limit = bytes)
     }
 
-    /// Sets the longest time that a poll is held, whatever it asks for; 30 seconds by default,
-    /// at most an hour.
+    /// Sets the longest time that a poll is held, whatever the poll asks for; 30 seconds by
+    /// default, at most an hour.
     pub fn max_wait(self, limit: Duration) -> Self {
         self.with(|settings| settings.max_wait = limit.min(LONGEST_WAIT))
     }
@@ -113,23 +113,23 @@ impl<S: Store> PollService<S> {
     }
 
     /// Sets how many polls of one owner are held at a time; a quarter of
-    /// [`max_held`](Self::max_held) by default. It applies where
-    /// [owners](crate::Operations::owner) are known. Requests without an owner count as one
-    /// owner's.
+    /// [`max_held`](Self::max_held) by default. The bound applies where
+    /// [owners](crate::Operations::owner) are known. Requests without an owner count as those of
+    /// one owner.
     pub fn max_held_per_owner(self, polls: usize) -> Self {
         self.with(|settings| settings.held = settings.held.with_max_per_owner(polls))
     }
 
-    /// Sets how many event streams are open at a time; 1,000 by default. Past it the answer
-    /// is 503. Later clones share the bound.
+    /// Sets how many event streams are open at a time; 1,000 by default. A request above the
+    /// bound is answered with 503. Later clones share the bound.
     pub fn max_streams(self, streams: usize) -> Self {
         self.with(|settings| settings.streams = settings.streams.with_max(streams))
     }
 
     /// Sets how many event streams of one owner are open at a time; a quarter of
-    /// [`max_streams`](Self::max_streams) by default. Past it the answer is 503. It applies
-    /// where [owners](crate::Operations::owner) are known. Requests without an owner count
-    /// as one owner's.
+    /// [`max_streams`](Self::max_streams) by default. A request above the bound is answered with
+    /// 503. The bound applies where [owners](crate::Operations::owner) are known. Requests
+    /// without an owner count as those of one owner.
     pub fn max_streams_per_owner(self, streams: usize) -> Self {
         self.with(|settings| settings.streams = settings.streams.with_max_per_owner(streams))
     }
@@ -140,8 +140,8 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.keep_alive = interval.clamp(SHORTEST_SILENCE, LONGEST_WAIT))
     }
 
-    /// Sets the function that extracts the id of a request, in place of the dialect. An empty
-    /// id is a missing one.
+    /// Sets the function that extracts the id of a request, in place of the dialect. An empty id
+    /// counts as a missing one.
     pub fn operation_id(
         self,
         find: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -149,8 +149,8 @@ impl<S: Store> PollService<S> {
         self.with(|settings| settings.operation_id = Some(Arc::new(find)))
     }
 
-    /// Sets the function that writes errors, in place of the dialect. `Allow`, `Retry-After`
-    /// and `Cache-Control` are added where they belong and are missing.
+    /// Sets the function that writes errors, in place of the dialect. `Allow`, `Retry-After` and
+    /// `Cache-Control` are added to an error that requires and lacks them.
     pub fn error_writer(
         self,
         write: impl Fn(&ApiError) -> Response<BufferedBody> + Send + Sync + 'static,
@@ -169,7 +169,7 @@ impl<S: Store, B> Service<Request<B>> for PollService<S> {
     type Error = Infallible;
     type Future = PollFuture;
 
-    /// Always ready.
+    /// Returns `Ready` always.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }

@@ -27,7 +27,7 @@ pub(super) struct Settings<S: Store> {
     pub(super) powers: Capabilities<S>,
     /// The path that requests begin with, unless a router has removed it.
     pub(super) mounted_at: Option<Arc<str>>,
-    /// In bytes.
+    /// The largest result that is embedded in an operation, in bytes.
     pub(super) inline_limit: usize,
     pub(super) max_wait: Duration,
     pub(super) held: Arc<HeldPolls>,
@@ -72,7 +72,7 @@ impl<S: Store> Settings<S> {
         response
     }
 
-    /// Canceled once a drain has begun: no poll is held any longer.
+    /// Returns the token that is canceled once a drain has begun: no poll is held after that.
     pub(super) fn closing(&self) -> &CancellationToken {
         self.runtime.in_flight.closed()
     }
@@ -96,7 +96,7 @@ impl<S: Store> Clone for Settings<S> {
     }
 }
 
-/// The number of held polls and its bounds, in all and for each owner.
+/// The number of held polls and its bounds, in total and for each owner.
 #[derive(Debug)]
 pub(super) struct HeldPolls {
     now: AtomicUsize,
@@ -135,8 +135,8 @@ impl HeldPolls {
         Self::new(self.max, Some(polls))
     }
 
-    /// Takes a place until it is dropped, from the share of the owner where owners are
-    /// known.
+    /// Takes a place until it is dropped. The place counts for the share of the owner where
+    /// owners are known.
     pub(super) fn one(
         self: &Arc<Self>,
         asker: Option<Option<Owner>>,

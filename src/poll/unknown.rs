@@ -1,4 +1,4 @@
-//! The error about unknown resources.
+//! The error for unknown resources.
 
 use http::request::Parts;
 
@@ -9,8 +9,9 @@ use crate::{
     store::Store,
 };
 
-/// Returns the error that operation `id` does not exist for this request. If the id is
-/// below another possible operation id, the request was meant for a part of that operation.
+/// Returns the error that operation `id` does not exist for this request. If the id is below
+/// another possible operation id in the path, the request was meant for a part of that
+/// operation.
 pub(super) fn not_found<S: Store>(
     settings: &Settings<S>,
     parts: &Parts,
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_below_what_precedes_it_but_for_the_root() {
+    fn names_are_below_the_preceding_segment_except_below_the_root() {
         let of = |at, path| {
             let below = below(at, path, &"foo".parse().unwrap());
             below.map(|(id, name)| format!("{id} {name}"))

@@ -9,9 +9,9 @@ use crate::{
     store::Record,
 };
 
-/// A request whose operation exists, on its way to being run.
+/// An accepted request whose operation exists and has not run yet.
 ///
-/// Its extensions hold the [`OperationHandle`].
+/// The extensions of the request hold the [`OperationHandle`].
 #[derive(Debug)]
 #[must_use = "an accepted request that is dropped is never run"]
 pub struct AcceptedRequest {
@@ -22,8 +22,8 @@ pub struct AcceptedRequest {
 }
 
 impl AcceptedRequest {
-    /// Creates the request of the operation that `record` shows. The caller holds the
-    /// operation: it created or reclaimed it, and got this record for that.
+    /// Creates the request of the operation that `record` shows. The caller has to hold the
+    /// operation: `record` is what the store returned when the caller created or reclaimed it.
     pub fn new(record: &Record<RecordedResponse>, request: Request<BufferedBody>) -> Self {
         Self::of(record, Box::new(request.into()), false, &Span::current())
     }
@@ -66,7 +66,7 @@ impl AcceptedRequest {
         span: Span,
     ) -> Self {
         let id = record.operation().id().clone();
-        // A start that is already counted is not counted again.
+        // A start that the store has already counted is not counted again.
         let is_started = record.started_by() == Some(record.token());
         let attempt = record.attempts() + u32::from(!is_started);
         let work = RunContext::new(id, record.token(), attempt);
@@ -83,13 +83,13 @@ impl AcceptedRequest {
         }
     }
 
-    /// Adds the place in flight, for a request that was admitted here already.
+    /// Adds the place in flight, for a request that was already admitted here.
     pub(crate) fn admitted(mut self, admitted: AdmissionPermit) -> Self {
         self.admitted = Some(admitted);
         self
     }
 
-    /// Returns the operation.
+    /// Returns the id of the operation.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.work.id

@@ -4,10 +4,10 @@ use std::{future::Future, pin::pin};
 
 use super::InFlight;
 
-/// Finishes the work of a request that may be answered earlier. `admitted`, the place in
-/// flight, is kept until the work is done, so that the bound on requests in flight covers
-/// it. When a drain begins, the place is released: nothing more is admitted, and a drain
-/// waits for requests alone.
+/// Finishes the work of a request that may be answered earlier. `admitted`, the place in flight,
+/// is kept until the work is done, so that the bound on requests in flight covers the work. When
+/// a drain begins, the place is released: no more requests are admitted, and a drain waits only
+/// for requests.
 pub(crate) async fn afterwards<P, T>(
     in_flight: &InFlight,
     admitted: P,

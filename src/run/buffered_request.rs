@@ -4,7 +4,7 @@ use crate::operation::BufferedBody;
 
 /// A request with its whole body, whose head can be read separately.
 ///
-/// It is boxed, since it is moved many times on its way to the service.
+/// The request is boxed, since it is moved many times on its way to the service.
 #[derive(Debug)]
 pub(crate) struct BufferedRequest {
     pub(crate) parts: Parts,

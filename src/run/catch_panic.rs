@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use crate::operation::OperationId;
 
 pin_project! {
-    /// Turns a panic of the inner future into a value. After a panic the inner future is
-    /// not polled again.
+    /// A future that turns a panic of the inner future into a value. After a panic the inner
+    /// future is not polled again.
     #[must_use = "futures do nothing unless polled"]
     pub(super) struct CatchPanic<F> {
         #[pin]

@@ -18,8 +18,8 @@ use crate::{
 };
 
 pin_project! {
-    /// The future of [`collect`]. An `async` function would store the response twice, whole
-    /// and in parts, for as long as the body takes.
+    /// The future of [`collect`]. An `async` function would store the response twice, whole and
+    /// in parts, while the body is collected.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Collect<'a, B> {
         id: &'a OperationId,
@@ -31,8 +31,8 @@ pin_project! {
     }
 }
 
-/// Collects a response. Returns the outcome if the body is above the limit or breaks off.
-/// `id` is the operation's.
+/// Collects a response. Returns the outcome if the body is above the limit or breaks off. `id`
+/// is the id of the operation.
 pub(crate) fn collect<B>(id: &OperationId, response: Response<B>, limit: u64) -> Collect<'_, B> {
     let (parts, body) = response.into_parts();
     Collect {

@@ -5,24 +5,24 @@ use std::{future::Future, pin::Pin, time::Duration};
 use super::QueuedRequest;
 use crate::BoxError;
 
-/// The queue of an engine, into which accepted requests are put. Any closure from a
-/// [`QueuedRequest`] to a future is one.
+/// The queue of an engine, into which accepted requests are put. Every closure from a
+/// [`QueuedRequest`] to a future is a `Dispatch`.
 ///
-/// The future is ready when the engine has stored the request. The engine may still lose it,
-/// or deliver it late or twice: a worker's [`RunService`](super::RunService) claims the
-/// operation before it runs anything, and a request that is not claimed in time is
-/// [dispatched again](crate::Operations::dispatching_recovery).
+/// The future is ready when the engine has stored the request. The engine may still lose the
+/// request, or deliver it late or twice: a worker's [`RunService`](super::RunService) claims the
+/// operation before it runs anything, and a request that is not claimed in time is [dispatched
+/// again](crate::Operations::dispatching_recovery).
 pub trait Dispatch: Send + Sync + 'static {
     /// Puts a request into the queue.
     ///
     /// # Errors
-    /// An error if the engine may not have taken the request. The operation then fails as
-    /// `not-dispatched`, unless a worker has claimed it already.
+    /// Returns an error if the engine may not have stored the request. The operation then fails
+    /// as `not-dispatched`, unless a worker has claimed it already.
     fn dispatch(&self, request: QueuedRequest)
     -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Returns how long a request may be on its way to a worker before it counts as lost and
-    /// is dispatched again; 5 minutes by default, at least a tenth of a second.
+    /// Returns how long a request may be on its way to a worker before the request counts as
+    /// lost and is dispatched again; 5 minutes by default, at least 100 milliseconds.
     fn claimed_within(&self) -> Duration {
         PATIENCE
     }

@@ -41,7 +41,7 @@ impl Dispatcher {
         at_most: Duration,
     ) -> Result<(), BoxError> {
         let queued = QueuedRequest::of(record, stored);
-        // Caught, since this is code of the application.
+        // Panics are caught, since this is code of the application.
         let dispatch = CatchPanic::new(async { self.to.dispatch(queued).await });
         match timeout(at_most, dispatch).await {
             Ok(Ok(dispatched)) => dispatched,
@@ -66,8 +66,8 @@ impl Dispatcher {
         let mut lease = node.lease().clone();
         let dispatched = async {
             self.dispatch(record, stored, lease.term / 3).await?;
-            // Extended only once the request is queued: until then the next look may
-            // reclaim it.
+            // The lease is extended only once the request is queued: until then the next look
+            // may reclaim the operation.
             lease.term = self.patience;
             node.store.renew(&lease, &held).await?;
             Ok::<_, BoxError>(())
@@ -92,15 +92,15 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     /// Puts the request into the queue. If that does not succeed in time, the operation is
-    /// ended, since no worker will run it. If a recovery runs, the operation is left to the
-    /// recovery instead where a repetition by the client would find the operation, or where
-    /// the time of a drain is over first.
+    /// ended, since no worker will run it. In two cases the operation is left to a recovery
+    /// instead, if one runs: where a repetition by the client would find the operation, and
+    /// where the time of a drain is over first.
     async fn take(&self, leaving: Leaving<S, R>, tell: impl FnOnce(Taken) + Send) {
         let Leaving {
             node,
             record,
             stored,
-            // In flight until the result is certain.
+            // The place in flight is kept until the result is certain.
             admitted,
             may_come_again,
             at_most,
@@ -148,7 +148,7 @@ where
 }
 
 /// Leaves an operation to the recovery: at once if the store confirms the release in time,
-/// otherwise when the lease has lapsed.
+/// otherwise once the lease has expired.
 async fn leave<R>(node: &Runtime<R>, record: &Record<RecordedResponse>, at_most: Duration)
 where
     R: Lease<Output = RecordedResponse>,
@@ -176,14 +176,15 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     let (held, node) = (held(record), Arc::clone(node));
-    // In flight until the operation is ended, even if its client is answered earlier.
+    // The place in flight is kept until the operation is ended, even if its client is answered
+    // earlier.
     let until_ended = Arc::clone(admitted);
     let ending = tokio::spawn(async move {
         let ended = retry_until_certain(&node, Some(&held.id), || {
             let outcome = Outcome::failed(FailureKind::NotDispatched);
             node.store.finish(&held.id, held.token, outcome, None)
         });
-        // If the store never answers, the lease lapses.
+        // If the store never answers, the lease expires.
         afterwards(&node.in_flight, until_ended, ended).await.ok()
     });
     match timeout(at_most, ending).await {
@@ -191,7 +192,7 @@ where
             log_end(&record);
             true
         }
-        // Or an earlier try has ended the operation.
+        // The operation is lost to a worker, or an earlier try has ended it.
         Ok(Ok(Some(Written::Lost(record)))) => record.was_not_dispatched(),
         _ => true,
     }

@@ -5,7 +5,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{InFlight, draining::DrainStep, limits::LONGEST, run_context::StopCause};
 use crate::operation::OperationId;
 
-/// Shuts a layer down without losing accepted operations.
+/// A handle that shuts a layer down without losing accepted operations.
 ///
 /// The handle is created by [`Operations::drain_handle`](crate::Operations::drain_handle).
 /// Clones share the same drain: one may wait for a signal, another watch the number of
@@ -48,28 +48,27 @@ impl Drain {
     }
 
     /// [Closes](Self::close), then waits until every operation in flight has ended and every
-    /// direct answer is sent: at most until the deadline, which is at most 30 days. Requests
-    /// that pass the layer and come after the close are neither waited for nor counted;
-    /// otherwise a busy server would never be idle.
+    /// direct answer is sent. The wait lasts at most until the deadline, which is at most 30
+    /// days. Requests that come after the close and pass the layer are neither waited for nor
+    /// counted; otherwise a busy server would never be idle.
     ///
-    /// **Before the deadline**, by the [grace](crate::AsyncAcceptLayer::cancel_grace), the
-    /// [cancellation token](crate::OperationHandle::cancellation) of each running handler is
-    /// canceled. A response by the deadline is the outcome, or the answer. A
-    /// deadline shorter than the grace shortens the grace.
+    /// * *Before the deadline**, by the [grace](crate::AsyncAcceptLayer::cancel_grace), the
+    ///   [cancellation token](crate::OperationHandle::cancellation) of each running handler is
+    ///   canceled. A response that comes by the deadline is the outcome, or the answer. A
+    ///   deadline shorter than the grace shortens the grace.
     ///
     /// **At the deadline** handlers are dropped, which takes up to a second more:
     ///
-    /// * An operation that may be [run again](crate::run::Recovery::rerun_with) is released
-    ///   to other nodes. Any other operation fails as `interrupted`.
+    /// |* An operation that may be [rerun](crate::run::Recovery::rerun_with) is released to
+    /// other nodes. Any other operation fails as `interrupted`.
     /// * A request that has no answer yet gets a 503 with `Retry-After`, which a gRPC client
     ///   reads as `UNAVAILABLE`. This includes requests that the layer does not
     ///   [accept](crate::AsyncAcceptLayer::accept_if).
-    /// * An answer that has begun is waited for if its length is known. Without a known
-    ///   length it may be an endless stream and is left to the server.
-    /// * A request on its way into the queue of an
-    ///   [engine](crate::Operations::dispatching) is left to the
-    ///   [recovery](crate::Operations::dispatching_recovery), with a 202, if there is one.
-    ///   Otherwise its operation fails as `not-dispatched`, with a 503.
+    /// |* An answer that has begun is waited for if its length is known. An answer without a
+    /// known length may be an endless stream and is left to the server.
+    /// |* A request on its way into the queue of an [engine](crate::Operations::dispatching) is
+    /// left to the [recovery](crate::Operations::dispatching_recovery), with a 202, if there is
+    /// a recovery. Otherwise its operation fails as `not-dispatched`, with a 503.
     ///
     /// The call may be repeated, also at the same time or after a first call was dropped: the
     /// earliest deadline counts, and every caller gets the same report.
@@ -99,30 +98,29 @@ impl Drain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// The number of operations that ended by themselves, or by a cancel, during the drain.
+    /// The number of operations that ended by themselves, or were canceled, during the drain.
     pub finished: usize,
     /// The operations that were interrupted, and are recorded as failed.
     pub interrupted: Vec<OperationId>,
-    /// The operations that were released, to be [run again](crate::run::Recovery) by another
-    /// node.
+    /// The operations that were released, to be [rerun](crate::run::Recovery) by another node.
     pub released: Vec<OperationId>,
     /// The operations whose outcome was not stored.
     pub unrecorded: Vec<OperationId>,
     /// The number of requests that were answered directly during the drain: those that were
-    /// passing through when it began, and those that were answered before they became
+    /// passing through when the drain began, and those that were answered before they became
     /// operations.
     pub answered: usize,
     /// The number of requests without an answer at the deadline, which were refused with a
     /// 503.
     pub refused: usize,
-    /// The number of requests without a whole answer after the drain.
+    /// The number of requests whose answer was not sent completely when the drain ended.
     pub unanswered: usize,
     /// The duration of the drain.
     pub took: Duration,
 }
 
 impl DrainReport {
-    /// Returns whether every operation ended by itself and every request had its answer.
+    /// Returns whether every operation ended by itself and every request got its answer.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.interrupted.is_empty()

@@ -1,4 +1,4 @@
-//! Draining a node: its deadline, and the outcomes of what was in flight.
+//! Draining a node: its deadline, and the outcomes of runs and requests in flight.
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,13 +60,13 @@ const TO_RECORD: Duration = Duration::from_secs(1);
 
 /// The next step of a drain.
 pub(super) enum DrainStep {
-    /// Look again after a change, or at this moment.
+    /// The caller has to look again after a change, or at this moment.
     Look(Instant),
-    /// Tell these runs that their time is nearly over.
+    /// The time of these runs is nearly over: the caller has to tell them.
     Tell(Vec<Arc<RunContext>>),
-    /// End all remaining runs.
+    /// The caller has to end all remaining runs.
     End,
-    /// Abandon the rest, and report.
+    /// The drain is over: the remaining runs are abandoned.
     Done(DrainReport),
 }
 
@@ -121,7 +121,7 @@ impl InFlight {
                     let next = not_due.into_iter().filter_map(told_at).min();
                     return DrainStep::Look(next.unwrap_or(draining.until));
                 }
-                // Runs that enter from now on see this; earlier ones were told.
+                // Runs that enter from now on see this; earlier runs were told.
                 draining.over = Some(now);
                 return DrainStep::End;
             }

@@ -47,7 +47,7 @@ enum GatePosition {
 pub(crate) enum AfterReturn {
     /// The answer is sent to the client.
     Answer,
-    /// The operation is being created: the result of that comes first.
+    /// The operation is being created: the result of the creation comes first.
     Create,
     /// The client has disconnected.
     Nobody,
@@ -74,8 +74,8 @@ impl Gate {
         }
     }
 
-    /// Moves `Held` → `Creating`, unless the state is another one already. Does not wait;
-    /// returns the number of failed creations so far.
+    /// Moves `Held` → `Creating`; does nothing in any other state. Does not wait. Returns the
+    /// number of failed creations so far.
     pub(crate) fn ask(&self) -> u32 {
         let (asked, failures) = self.lock(|state| {
             let held = state.position == GatePosition::Held;
@@ -92,7 +92,8 @@ impl Gate {
 
     /// Requests acceptance, and waits for the result.
     pub(crate) async fn accept(&self) -> Result<(), AcceptDenied> {
-        // Read with the request: an earlier failure is not the failure of this request.
+        // The count is read together with the request, so that an earlier failure is not taken
+        // for the failure of this request.
         let failures = self.ask();
         loop {
             let waiter = Waiter::new(&self.changed);
@@ -120,8 +121,8 @@ impl Gate {
         }
     }
 
-    /// Moves `Creating` → `Accepted`, or back to `Held`. Returns false if the client
-    /// has disconnected meanwhile, so that the call has no purpose any more.
+    /// Moves `Creating` → `Accepted`, or back to `Held`. Returns false if the client has
+    /// disconnected meanwhile, so that the call has no purpose any more.
     pub(crate) fn created(&self, succeeded: bool) -> bool {
         let goes_on = self.lock(|state| {
             state.position = match (succeeded, state.left) {

@@ -9,12 +9,12 @@ use crate::{
     operation::{OperationId, Problem, Progress},
 };
 
-/// The handle of a handler on the operation that it runs for.
+/// The handle by which a handler reports on and accepts its operation.
 ///
-/// The layer puts the handle into the request's extensions.
-/// [`OperationHandle::from_extensions`] always returns one. Without an accepted operation (a
-/// `GET`, a unit test, a service without the layer) the handle is *detached*: its reports go
-/// nowhere. So one handler serves both cases.
+/// The layer puts the handle into the request's extensions. [`OperationHandle::from_extensions`]
+/// always returns a handle, so one handler serves requests with and without an operation.
+/// Without an accepted operation (a `GET`, a unit test, a service without the layer) the handle
+/// is *detached*: its reports are discarded.
 ///
 /// ```
 /// use http::Request;
@@ -66,20 +66,21 @@ impl OperationHandle {
         self.0.as_ref().map_or(1, |work| work.attempt)
     }
 
-    /// Accepts the operation. The call returns once the operation is durable, and the client
+    /// Accepts the operation. The future is ready once the operation is durable, and the client
     /// gets its `202`. From then on the work does not depend on the client.
     ///
     /// Under a layer that accepts [when signaled](crate::AsyncAcceptLayer::when_signaled) the
     /// handler calls this once it knows that the request is valid, best after it has read the
     /// body. If the handler returns before, its response is sent as it is and there is no
-    /// operation. Under a layer that accepts [after](crate::AsyncAcceptLayer::after) a time,
-    /// the call ends that time. Elsewhere, and when called again, it returns at once.
+    /// operation. Under a layer that accepts [after](crate::AsyncAcceptLayer::after) a time, the
+    /// call ends that time. Under other layers, and when called again, the future is ready at
+    /// once.
     ///
     /// Dropping the future does not undo the call.
     ///
     /// # Errors
-    /// [`NotAccepted`] if the operation could not be created, or if it is too late to create
-    /// it. The handler has to answer.
+    /// Returns [`NotAccepted`] if the operation could not be created, or if it is too late to
+    /// create the operation. The handler has to answer then.
     pub async fn accept(&self) -> Result<(), NotAccepted> {
         match self.0.as_ref().and_then(|work| work.gate()) {
             Some(gate) => gate.accept().await.map_err(|denied| match denied {
@@ -92,18 +93,18 @@ impl OperationHandle {
 
     /// Reports the progress of the work.
     ///
-    /// Reports are cheap: the latest one is written at most four times a second, and the last
-    /// one in any case.
+    /// Reports are cheap: the latest report is written at most four times a second, and the last
+    /// report is always written.
     pub fn progress(&self, progress: Progress) {
         if let Some(work) = &self.0 {
             work.report(progress);
         }
     }
 
-    /// Returns a token that is canceled with the operation: by a client, because another node
-    /// has reclaimed it, or because this node shuts down. The token of a detached handle is
-    /// never canceled. After the [grace](crate::AsyncAcceptLayer::cancel_grace) the handler's
-    /// future is dropped. Work on other tasks or threads should watch this token.
+    /// Returns a token that is canceled with the operation: when a client cancels it, when
+    /// another node has reclaimed it, or when this node shuts down. The token of a detached
+    /// handle is never canceled. After the [grace](crate::AsyncAcceptLayer::cancel_grace) the
+    /// handler's future is dropped. Work on other tasks or threads should watch this token.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         match &self.0 {
@@ -117,16 +118,16 @@ impl OperationHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAccepted {
-    /// The store did not take the operation.
+    /// The store did not store the operation.
     #[error("the operation could not be created")]
     Unavailable,
-    /// The request has been answered, or its client is gone.
+    /// The request has been answered, or its client has disconnected.
     #[error("it is too late to accept the operation")]
     TooLate,
 }
 
 impl From<NotAccepted> for Problem {
-    /// A 503 of the type `urn:tower-operations:unavailable`.
+    /// Returns a 503 of the type `urn:tower-operations:unavailable`.
     fn from(_: NotAccepted) -> Self {
         ApiError::Unavailable {
             retry_after: std::time::Duration::from_secs(1),

@@ -19,9 +19,9 @@ use crate::{
 
 /// Starts the heartbeat of `node`, if none is running.
 ///
-/// The heartbeat ends once nothing has been live for an interval, or when the node is
-/// drained or dropped. If its runtime shuts down first, live runs on another runtime
-/// restart it there.
+/// The heartbeat ends once no run has been live for an interval, or when the node is drained or
+/// dropped. If the runtime of the heartbeat shuts down first, live runs on another runtime
+/// restart the heartbeat there.
 pub(super) fn ensure<R: Lease>(node: &Arc<Runtime<R>>) {
     if node.in_flight.needs_heartbeat() {
         let beating = HeartbeatGuard {
@@ -56,7 +56,7 @@ pub(super) async fn beating_while<R: Lease, F: Future>(
     }
 }
 
-/// Restarts a lost heartbeat. Pauses before the next loss is awaited: a runtime that shuts
+/// Restarts a lost heartbeat, and pauses before the next loss is awaited. A runtime that shuts
 /// down drops spawned tasks at once, and completes its shutdown only if its tasks wait.
 pub(super) async fn begin_again<R: Lease>(node: &Arc<Runtime<R>>) {
     ensure(node);
@@ -130,7 +130,7 @@ async fn round<R: Lease>(node: &Runtime<R>) {
         };
         renew(node, &held).await;
         if listening {
-            // Bounds the number of renewals, however many hints come.
+            // The pause bounds the number of renewals, however many hints come.
             sleep(BETWEEN_RECALLS.min(left)).await;
         }
         listening = true;
@@ -154,7 +154,7 @@ async fn recalled<R: Lease>(
     Ok(recalled)
 }
 
-/// The bound on requests that search for a refused lease: enough for one among thousands,
+/// The bound on requests that search for a refused lease: enough for one lease among thousands,
 /// and few where the store refuses all.
 const ASKS: u32 = 64;
 

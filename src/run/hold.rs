@@ -32,7 +32,7 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// The result of a held call for its client.
+/// The result of a held call, as told to its client.
 pub(crate) enum Told<P, E> {
     /// The call returned first.
     Answered(Result<P, E>),
@@ -77,9 +77,9 @@ where
     C::Error: Into<BoxError>,
     R: Lease<Output = RecordedResponse>,
 {
-    /// Runs the call, and creates the operation on request: as running, or as pending while
-    /// the service is not ready. Ends with a direct answer, or with a recorded outcome
-    /// after the operation was sent as `accepted`. The call is never started twice.
+    /// Runs the call, and creates the operation on request: as running, or as pending while the
+    /// service is not ready. Ends with a direct answer, or with a recorded outcome after
+    /// `Accepted` was sent. The call is never started twice.
     pub(crate) async fn run<F, D>(
         self,
         create: impl Fn(bool) -> F,
@@ -114,8 +114,8 @@ where
                 Err(_) => Err(Err(RunTimeElapsed)),
             }
         };
-        // Boxed, as the call is: either future moves into the run, and is dropped with it
-        // before the outcome is recorded.
+        // Both futures, this one and the call, are boxed: either future moves into the run, and
+        // is dropped with the run before the outcome is recorded.
         let mut ready = Box::pin(CatchPanic::new(ready));
         let service = match threshold.hold(false, ready.as_mut()).await {
             HeldStep::Done(Ok(Ok(service))) => service,
@@ -178,8 +178,8 @@ where
             Ok(outcome_of_call(called, work, limits, base).await)
         };
         let run = async move {
-            // The operation was created as running; this call only learns what happened
-            // since.
+            // The operation was created as running. The start only finds out whether the
+            // operation was ended or reclaimed since.
             let is_ours = async { start(node, work).await.map_err(RunEnd::from) };
             match tokio::try_join!(is_ours, outcome) {
                 Ok(((), outcome)) => Ok(outcome),

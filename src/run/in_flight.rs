@@ -38,13 +38,13 @@ pub(crate) struct InFlight {
     /// The shares of known owners in the admitted requests.
     shares: Arc<OwnerQuotas>,
     running: Mutex<RunningState>,
-    /// Notified when the last request leaves, and when a drain has to look again.
+    /// The cell is notified when the last request leaves, and when a drain has to look again.
     moved: Arc<WaitCell>,
-    /// Canceled when no new work is admitted.
+    /// The token is canceled when no new work is admitted.
     closed: CancellationToken,
-    /// Canceled when the time of a drain is over.
+    /// The token is canceled when the time of a drain is over.
     over: CancellationToken,
-    /// Canceled when the node is abandoned: nothing more is tried.
+    /// The token is canceled when the node is abandoned: nothing is retried from then on.
     abandoned: CancellationToken,
     heartbeat: AtomicBool,
 }
@@ -54,7 +54,7 @@ pub(super) struct RunningState {
     pub(super) live: LiveRuns,
     /// Awaited calls that may still be answered directly.
     pub(super) calls: Slab<LiveRun>,
-    /// Set once a drain begins.
+    /// The state of the drain, set once a drain begins.
     pub(super) draining: Option<DrainState>,
 }
 
@@ -96,7 +96,7 @@ impl InFlight {
     pub(crate) fn admit(self: &Arc<Self>) -> Result<AdmissionPermit, AdmissionError> {
         let before = self.admitted.fetch_add(1, SeqCst);
         let admitted = AdmissionPermit::to(self);
-        // Checked after the count: a drain reads the count after it has closed.
+        // Checked after the count, since a drain closes first and then reads the count.
         if self.closed.is_cancelled() {
             return Err(AdmissionError::Closed);
         }
@@ -118,7 +118,7 @@ impl InFlight {
         Ok(admitted)
     }
 
-    /// Admits a request that was admitted elsewhere.
+    /// Admits a request without regard to the bound, since it was admitted elsewhere.
     pub(crate) fn admit_anyway(self: &Arc<Self>) -> AdmissionPermit {
         self.admitted.fetch_add(1, SeqCst);
         AdmissionPermit::to(self)
@@ -148,8 +148,8 @@ impl InFlight {
         self.admitted.load(SeqCst)
     }
 
-    /// Adds a run to the live ones, with `grace` to end after it is stopped. Returns `None`
-    /// if the same operation with the same token is already live.
+    /// Adds a run to the live runs. `grace` is the time that the run may continue after it is
+    /// stopped. Returns `None` if the same operation with the same token is already live.
     pub(super) fn enter(
         self: &Arc<Self>,
         work: Arc<RunContext>,
@@ -171,8 +171,8 @@ impl InFlight {
         })
     }
 
-    /// Registers an awaited call that may still be answered directly, so that a drain tells
-    /// the call when its time is nearly over.
+    /// Registers an awaited call that may still be answered directly, so that a drain tells the
+    /// call when its time is nearly over.
     pub(super) fn wait_for(
         self: &Arc<Self>,
         work: &Arc<RunContext>,
@@ -189,9 +189,9 @@ impl InFlight {
         }
     }
 
-    /// Makes a drain in progress see this run; stops the run if the time is over.
+    /// Makes a drain in progress see this run, and stops the run if the time is over.
     fn tell_of_drain(&self, work: &RunContext) {
-        // Checked after the run was added: a drain closes first and then looks.
+        // Checked after the run was added, since a drain closes first and then looks.
         if !self.closed.is_cancelled() {
             return;
         }
@@ -265,9 +265,9 @@ impl InFlight {
             && !self.heartbeat.swap(true, SeqCst)
     }
 
-    /// Ends the heartbeat if nothing is live; false if it must go on.
+    /// Ends the heartbeat if no run is live. Returns false if the heartbeat must continue.
     pub(super) fn rest(&self) -> bool {
-        // Under the lock that `enter` takes before it asks for a heartbeat.
+        // The lock is the one that `enter` takes before it asks for a heartbeat.
         let running = self.running();
         let idle = running.live.is_empty();
         if idle {
@@ -284,7 +284,7 @@ impl InFlight {
         }
         let works: Vec<_> = {
             let running = self.running();
-            // Under the lock: later runs see that there is no heartbeat.
+            // Stored under the lock, so that later runs see that there is no heartbeat.
             self.heartbeat.store(false, SeqCst);
             running.live.iter().map(|it| Arc::clone(&it.work)).collect()
         };
@@ -332,7 +332,7 @@ impl Drop for AdmissionPermit {
     }
 }
 
-/// A live operation, until this is dropped.
+/// An entry among the live operations, removed on drop.
 #[derive(Debug)]
 pub(super) struct LiveGuard {
     in_flight: Arc<InFlight>,
@@ -349,7 +349,7 @@ impl Drop for LiveGuard {
     }
 }
 
-/// An awaited call, until this is dropped.
+/// An entry among the awaited calls, removed on drop.
 #[derive(Debug)]
 pub(super) struct WaitedCall {
     in_flight: Arc<InFlight>,

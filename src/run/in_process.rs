@@ -6,7 +6,7 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// Requests are run where they were accepted: the default of
+/// Runs requests in the process that accepted them: the default of
 /// [`AsyncAcceptLayer`](crate::AsyncAcceptLayer).
 #[derive(Debug, Clone, Copy)]
 pub struct InProcess {
@@ -16,7 +16,7 @@ pub struct InProcess {
 impl InProcess {
     pub(crate) const HERE: Self = Self { _none: () };
 
-    /// Takes an accepted request. The returned future runs it to its end.
+    /// Takes an accepted request. The returned future runs the request to its end.
     pub(crate) fn begin<S, R>(
         leaving: Leaving<S, R>,
     ) -> (
@@ -41,7 +41,7 @@ impl InProcess {
         let kept = stored.is_some();
         let accepted = AcceptedRequest::of(&record, request, kept, &span);
         crash_point!("accepted");
-        // Boxed once: a future is moved many times on its way into a task, and a future
+        // Boxed once: a future is moved many times on its way into a task, and an outer future
         // that awaits it would contain it twice.
         let run = Box::pin(operate(node, limits, service, accepted.admitted(admitted)));
         let run = async move {

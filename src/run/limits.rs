@@ -5,18 +5,17 @@ use crate::store::Record;
 /// The time and size limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunLimits {
-    /// From the acceptance to the start.
+    /// The longest time from the acceptance to the start.
     pub(crate) pending: Duration,
-    /// From the start to the end of the response body.
+    /// The longest time from the start to the end of the response body.
     pub(crate) running: Duration,
     /// The largest response body, in bytes.
     pub(crate) result: u64,
-    /// From the cancel to the drop.
+    /// The time from the cancellation to the drop of the run.
     pub(crate) grace: Duration,
 }
 
-/// The maximum of every time limit, so that no operation is pending or running without an
-/// end.
+/// The greatest value of every time limit, so that no operation is pending or running forever.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Default for RunLimits {
@@ -31,7 +30,7 @@ impl Default for RunLimits {
 }
 
 impl RunLimits {
-    /// Returns whether an operation has existed for longer than it may be pending.
+    /// Returns whether the operation has existed for longer than it may be pending.
     pub(crate) fn is_overdue<T>(&self, record: &Record<T>) -> bool {
         let created = record.operation().metadata().created_at();
         let age = created.and_then(|at| SystemTime::now().duration_since(at).ok());

@@ -16,20 +16,20 @@ pub(super) struct LiveRun {
     pub(super) grace: Duration,
 }
 
-/// Runs by the operation's id and fencing token.
+/// The live runs, by the operation's id and fencing token.
 ///
-/// An id alone does not identify a run: a client may reuse the id of a deleted operation
-/// whose handler has not ended yet, and a reclaimed operation may come back under a newer
+/// An id alone does not identify a run: a client may reuse the id of a deleted operation whose
+/// handler has not ended yet, and a reclaimed operation may return to this node under a newer
 /// token.
 #[derive(Debug, Default)]
 pub(super) struct LiveRuns {
-    /// Runs by id: all runs of one id have the same hash.
+    /// The runs, hashed by id: all runs of one id have the same hash.
     works: HashTable<LiveRun>,
     hasher: RandomState,
 }
 
 impl LiveRuns {
-    /// Adds a run; false if the run is already there.
+    /// Adds a run. Returns false if the run is already there.
     pub(super) fn insert(&mut self, entry: LiveRun) -> bool {
         let id = &entry.work.id;
         if self.get(id, entry.work.token()).is_some() {
@@ -57,8 +57,8 @@ impl LiveRuns {
         self.works.find(hash, is_it)
     }
 
-    /// Returns the runs of one operation, or of several that had the same id one after the
-    /// other.
+    /// Returns the runs of one operation, or of several operations that had the same id one
+    /// after another.
     pub(super) fn of<'a>(&'a self, id: &'a OperationId) -> impl Iterator<Item = &'a LiveRun> {
         let hash = self.hasher.hash_one(id);
         let entries = self.works.iter_hash(hash);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn works_of_one_id_are_told_apart_by_their_tokens() {
+    fn runs_of_one_id_are_distinguished_by_their_tokens() {
         let id = OperationId::new();
         let work = |token| {
             let token = FencingToken::from_number(token);

@@ -40,7 +40,7 @@ fn duration<T>(operation: &Operation<T>) -> Option<Duration> {
     metadata.finished_at()?.duration_since(begun).ok()
 }
 
-/// Returns the seconds, exact to the millisecond like stored times.
+/// Returns the duration in seconds, exact to the millisecond like stored times.
 fn seconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1000.0).round() / 1000.0
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_told_to_the_millisecond() {
+    fn durations_are_logged_to_the_millisecond() {
         for (nanos, expected) in [
             (2_506_000_000, "2.506"),
             (2_506_000_123, "2.506"),
@@ -86,7 +86,7 @@ mod tests {
         ] {
             assert_eq!(seconds(Duration::from_nanos(nanos)).to_string(), expected);
         }
-        // Many of these have more digits without the rounding.
+        // Many of these durations have more digits without the rounding.
         for millis in 0..100_000_u64 {
             let told = seconds(Duration::from_millis(millis)).to_string();
             assert!(told.len() <= "99.999".len(), "{told}");

@@ -1,8 +1,8 @@
 //! Running accepted operations and recording their outcomes.
 //!
-//! [`RunService`] is a `tower::Service` that takes an [`AcceptedRequest`], runs
-//! the inner service with it and records the outcome. The layer spawns it for
-//! every request it accepts; it can also be called from a worker of yours.
+//! [`RunService`] is a `tower::Service` that takes an [`AcceptedRequest`], runs the inner
+//! service with it and records the outcome. The layer spawns a run for every request that the
+//! layer accepts. Workers can call the service too.
 //!
 //! # How a run ends
 //! | what happens | the operation |
@@ -14,7 +14,7 @@
 //! | it is not ready, or not done, in time | fails, `timed-out` |
 //! | its response is above the limit | fails, `result-too-large` |
 //! | its node is drained before it is done | fails, `interrupted` |
-//! | somebody cancels it | is canceled; the inner call is dropped |
+//! | a client cancels the operation | is canceled; the inner call is dropped |
 //!
 //! # Running on workers
 //! A layer of [dispatching](crate::Operations::dispatching) operations puts a [`QueuedRequest`]
@@ -56,8 +56,8 @@
 //! # }
 //! ```
 //!
-//! Path parameters and other extensions of a request do not go through a queue. The
-//! application extracts them again.
+//! Path parameters and other extensions of a request do not go through a queue. The application
+//! extracts them again.
 //!
 //! # Logging
 //! The end of each operation is logged once, by the node that wrote it, at `INFO`. A failure
@@ -66,12 +66,12 @@
 //! since the last start) and `problem` (its type). The message of a panic and the error of a
 //! handler are logged at `ERROR`, and never sent.
 //!
-//! The span of an accepted request gets the id as `operation.id`, if it has such a field. The
-//! extensions of its response have the [`OperationId`](crate::OperationId), those of a refusal
-//! the [`ApiError`](crate::dialect::ApiError).
+//! The span of an accepted request gets the id as `operation.id`, if the span has such a field.
+//! The extensions of its response have the [`OperationId`](crate::OperationId), those of a
+//! refusal the [`ApiError`](crate::dialect::ApiError).
 //!
 //! # Store outages
-//! The outcome is written again, with growing pauses, until the store has answered or the node
+//! Writing the outcome is retried, with growing pauses, until the store has answered or the node
 //! has been drained.
 
 mod accepted_request;

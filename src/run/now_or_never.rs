@@ -8,7 +8,7 @@ use std::{
 
 /// Returns the output of `future` if one poll is enough; otherwise drops the future.
 ///
-/// Needs no task, no timer and no allocation.
+/// The poll needs no task, no timer and no allocation.
 pub(crate) fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_wait_is_none() {
+    fn pending_futures_return_none() {
         assert_eq!(now_or_never(ready(1)), Some(1));
         assert_eq!(now_or_never(async { ready(1).await + 1 }), Some(2));
         assert_eq!(now_or_never(pending::<()>()), None);

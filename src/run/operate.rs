@@ -34,7 +34,7 @@ use crate::{
 /// The shortest interval between two writes of an operation's progress.
 const BETWEEN_REPORTS: Duration = Duration::from_millis(250);
 
-/// The time for the store to say whether an operation still exists.
+/// The time that the store has to say whether an operation still exists.
 const TO_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `service` with an accepted request and records the outcome.
@@ -69,12 +69,12 @@ where
     // A block stores its captures once, an `async` function stores its arguments twice.
     let run = async move {
         let (Some(_), _) = &held else {
-            // The operation already runs here: one run is enough.
+            // The operation already runs here, and must run only once.
             return Ok(RunOutcome::Refused);
         };
         heartbeat::ensure(&node);
         let stopped_or_done = {
-            // Pinned where it is created: a future that is passed on is copied each time.
+            // Pinned where it is created: passing a future on would copy it each time.
             let run = pin!(run(&node, &limits, &work, &mut service, request));
             CatchPanic::new(stoppable(&node, &limits, &work, run)).await
         };
@@ -111,7 +111,7 @@ pub(super) async fn leave<R: Lease>(node: &Arc<Runtime<R>>, work: &RunContext, n
             let id = &work.id;
             tracing::info!(%id, "run dropped: its operation was ended or taken over");
             if !work.is_told() {
-                // Boxed, since this is seldom needed.
+                // Boxed, since this is rarely needed.
                 Box::pin(look_for(node, work)).await;
             }
             work.recalled();
@@ -160,11 +160,11 @@ pub(super) async fn stoppable<R: Lease<Output = RecordedResponse>>(
         outcome = run.as_mut() => return outcome,
         () = work.is_heard_of() => {}
     }
-    // Boxed: most handlers report nothing and are not stopped.
+    // Boxed, since most handlers report nothing and are not stopped.
     Box::pin(look_after(node, limits, work, run)).await
 }
 
-/// The same, once a report, a stop or a lost heartbeat has to be handled.
+/// Continues [`stoppable`] once a report, a stop or a lost heartbeat has to be handled.
 async fn look_after<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     limits: &RunLimits,
@@ -177,7 +177,7 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
         cause = work.stopped() => match cause {
             StopCause::Interrupted => until_over(node, work, run).await,
             StopCause::Recalled => {
-                // The handler has seen its token and may end by itself.
+                // The handler has seen its canceled token and may end by itself.
                 let _ = Timeout::new(limits.grace, run).await;
                 Err(NoOutcome::Recalled)
             }
@@ -186,8 +186,8 @@ async fn look_after<R: Lease<Output = RecordedResponse>>(
     }
 }
 
-/// Lets a run that was told of the end of a drain continue to the deadline. The run keeps
-/// its own outcome if it has one by then.
+/// Lets a run that was told of the end of a drain continue to the deadline. An outcome that the
+/// run has by then is kept.
 async fn until_over<R: Lease>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -203,13 +203,13 @@ async fn until_over<R: Lease>(
     }
 }
 
-/// Writes the progress that the handler reports, at most a few times a second, and keeps
-/// the heartbeat running. Ends only when the operation was ended or reclaimed from outside.
+/// Writes the progress that the handler reports, at most a few times a second, and keeps the
+/// heartbeat running. Returns only when the operation was ended or reclaimed from outside.
 async fn write_reports<R: Lease<Output = RecordedResponse>>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
 ) {
-    // The last kind of failure, so that it is logged once, however many reports fail.
+    // The kind of the last failure, so that it is logged once, however many reports fail.
     let mut known_transient = None;
     loop {
         let Some((progress, number)) = work.next_report().await else {
@@ -234,7 +234,7 @@ async fn write_reports<R: Lease<Output = RecordedResponse>>(
                 work.stop(StopCause::Recalled);
                 std::future::pending::<()>().await;
             }
-            // Written with the next report, or with the outcome.
+            // The progress is written with the next report, or with the outcome.
             Err(error) => {
                 let id = &work.id;
                 let is_transient = error.is_transient();
@@ -318,8 +318,8 @@ impl From<NotStarted> for RunEnd {
     }
 }
 
-/// Moves `pending` → `running`. The service is called only once this is certain, since
-/// attempts are counted here.
+/// Moves `pending` → `running`. The store counts attempts in this step, so the service is called
+/// only once the step is certain.
 pub(super) async fn start<R>(node: &Runtime<R>, work: &RunContext) -> Result<(), NotStarted>
 where
     R: Lease<Output = RecordedResponse>,

@@ -4,9 +4,9 @@ use http::{Response, uri::PathAndQuery};
 
 use crate::operation::{BufferedBody, OperationId, Outcome, RecordedResponse, resolve_references};
 
-/// Returns the outcome of a run whose service gave this response. References in the header
-/// are resolved against `base`, so that they mean the same wherever the response is
-/// replayed. `id` is the operation's.
+/// Returns the outcome of a run whose service gave this response. References in the header are
+/// resolved against `base`, so that they mean the same wherever the response is replayed. `id`
+/// is the id of the operation.
 pub(super) fn outcome_of(
     id: &OperationId,
     mut response: Response<BufferedBody>,

@@ -1,4 +1,4 @@
-//! The share of each owner in common places.
+//! The share of each owner in a bounded number of places.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,10 +10,10 @@ use std::{
 
 use crate::store::Owner;
 
-/// The number of places that each owner has taken. Requests without an owner count as one
-/// owner's.
+/// The number of places that each owner has taken. Requests without an owner count as those of
+/// one owner.
 ///
-/// It has an entry for each owner with a taken place.
+/// The map has an entry for each owner with a taken place.
 #[derive(Debug)]
 pub(crate) struct OwnerQuotas {
     taken: Mutex<HashMap<Option<Owner>, usize>>,
@@ -21,7 +21,7 @@ pub(crate) struct OwnerQuotas {
     most: AtomicUsize,
 }
 
-/// The bound was not set.
+/// The value of a bound that was not set.
 const UNSAID: usize = usize::MAX;
 
 impl OwnerQuotas {
@@ -32,13 +32,13 @@ impl OwnerQuotas {
         }
     }
 
-    /// Sets how many places an owner may have, instead of a quarter of all.
+    /// Sets how many places an owner may have, instead of a quarter of all places.
     pub(crate) fn set(&self, places: usize) {
         self.most.store(places.min(UNSAID - 1), Relaxed);
     }
 
-    /// Takes a place of `all` for this owner, until it is dropped; `None` if the owner has
-    /// reached its bound.
+    /// Takes one of `all` places for this owner, until the permit is dropped. Returns `None` if
+    /// the owner has reached its bound.
     pub(crate) fn take(self: &Arc<Self>, owner: Option<Owner>, all: usize) -> Option<OwnerPermit> {
         let most = match self.most.load(Relaxed) {
             UNSAID => all.div_ceil(4),
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_has_a_quarter_unless_said_and_leaves_nothing() {
+    fn an_owner_has_a_quarter_by_default_and_leaves_no_entry() {
         let shares = Arc::new(OwnerQuotas::new());
         let take = |owner: Option<&str>| shares.take(owner.map(Owner::new), 8);
         let adas = [take(Some("ada")), take(Some("ada"))];

@@ -12,12 +12,13 @@ impl InFlight {
             return None;
         }
         let passing = self.pass();
-        // Checked after the count: a drain reads the count after it has closed.
+        // Checked after the count, since a drain closes first and then reads the count.
         (!self.closed().is_cancelled()).then_some(passing)
     }
 }
 
-/// A request that is answered directly, until its answer was sent. A drain waits for it.
+/// The mark of a request that is answered directly, held until its answer was sent. A drain
+/// waits for it.
 #[derive(Debug)]
 pub(crate) struct PassThrough(Arc<InFlight>);
 

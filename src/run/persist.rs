@@ -25,16 +25,16 @@ use crate::{
     store::{Lease, Repository, StoreError},
 };
 
-/// The time after which a silent store is asked again.
+/// The time after which a request to a silent store is repeated.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks the store until it answers or refuses. A store that is silent or panics counts as
-/// unavailable. A transient error is returned only if the node is abandoned.
+/// Retries a request to the store until the store answers or refuses. A store that is silent or
+/// panics counts as unavailable. A transient error is returned only if the node is abandoned.
 ///
-/// `about` is the operation of the request, if there is one.
+/// `about` is the operation that the request concerns, if there is one.
 ///
-/// A store that never waits is asked in place. A request that has to wait, or to be
-/// retried, is boxed.
+/// A store that never waits is called in place. A request that has to wait, or to be retried, is
+/// boxed.
 pub(crate) async fn retry_until_certain<R, T, F>(
     node: &Runtime<R>,
     about: Option<&OperationId>,
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// The same for a live run, whose lease is renewed meanwhile.
+/// Does the same for a live run, whose lease is renewed meanwhile.
 pub(super) async fn retry_until_certain_for<R, T, F>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -71,7 +71,8 @@ where
     }
 }
 
-/// Returns the answer of a store that never waits, or its failure, if it was asked.
+/// Calls a store that never waits. Returns its certain answer; otherwise its failure, or `None`
+/// if the store may wait.
 fn in_place<R, T, F>(
     node: &Runtime<R>,
     ask: &mut impl FnMut() -> F,
@@ -105,7 +106,7 @@ fn certain<T>(
     }
 }
 
-/// Asks until the answer is certain. `failed` is the error of an earlier request.
+/// Retries until the answer is certain. `failed` is the error of an earlier try.
 async fn ask_again<T, F>(
     abandoned: &CancellationToken,
     about: Option<&OperationId>,
@@ -149,15 +150,15 @@ where
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pauses between tries. They double, and each is extended by a random part of its
-/// half, so that nodes do not retry in step.
+/// The pauses between tries. Each pause is twice the previous one, and is extended by a random
+/// part of its half, so that nodes do not retry in step.
 struct Pauses(Duration);
 
 impl Pauses {
     fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
-        // Each new state hashes differently, by the random keys of the process.
+        // Each new `RandomState` hashes differently, by the random keys of the process.
         let random = RandomState::new().hash_one(()) as u32;
         let longer = pause.mul_f64(0.5 * f64::from(random) / f64::from(u32::MAX));
         (pause + longer).min(LONGEST_PAUSE)

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// The queue may lose the message, or deliver it late, twice, or to several workers. A
 /// [`RunService`](super::RunService) claims the operation with the token before it runs
-/// anything, and of all claims with one token one succeeds.
+/// anything, and exactly one of all claims with the same token succeeds.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,7 +67,8 @@ struct MessageHead {
 }
 
 impl QueuedRequest {
-    /// Creates the message of the operation that `record` shows, held by its creator.
+    /// Creates the message of the operation that `record` shows. The creator of the operation
+    /// holds it.
     ///
     /// `Authorization`, `Proxy-Authorization`, `Cookie` and fields that are marked as
     /// sensitive are left out. Extensions do not go through a queue.
@@ -76,7 +77,7 @@ impl QueuedRequest {
         Self::stored(record, request, false)
     }
 
-    /// Creates the same message with credentials.
+    /// Creates the message with credentials; otherwise as [`new`](Self::new).
     #[must_use]
     pub fn with_credentials(
         record: &Record<RecordedResponse>,
@@ -122,7 +123,8 @@ impl QueuedRequest {
         self.owner.as_ref()
     }
 
-    /// Returns the message as bytes. Law 10: later releases read it, and the previous one too.
+    /// Returns the message as bytes. Law 10: later releases read these bytes, and so does the
+    /// previous release.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let head = MessageHead {
@@ -130,7 +132,7 @@ impl QueuedRequest {
             token: self.held.token.get(),
             owner: self.owner.as_ref().map(|owner| owner.as_str().to_owned()),
         };
-        // Text and numbers: serialization cannot fail.
+        // The head is text and numbers: serialization cannot fail.
         let head = serde_json::to_vec(&head).unwrap_or_default();
         let mut out = Vec::with_capacity(1 + 4 + head.len() + self.request.len());
         out.put_u8(LAYOUT);
@@ -143,7 +145,7 @@ impl QueuedRequest {
     /// Reads a message.
     ///
     /// # Errors
-    /// [`InvalidMessage`] if this release cannot read it.
+    /// Returns [`InvalidMessage`] if this release cannot read the message.
     pub fn from_bytes(message: &Bytes) -> Result<Self, InvalidMessage> {
         let read = || -> Result<Self, BoxError> {
             let (layout, rest) = message.split_first().ok_or(CUT)?;
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn messages_survive_a_round_trip() {
         let back = QueuedRequest::from_bytes(&queued().to_bytes()).unwrap();
         assert_eq!(back.held, queued().held);
         let request = back.request().unwrap();
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_whose_id_is_a_word_that_is_taken_by_now() {
+    fn messages_are_read_whose_id_has_become_a_reserved_word() {
         let bytes = queued().to_bytes();
         let at = bytes.windows(9).position(|at| at == b"invoice-7").unwrap();
         let mut bytes = bytes.to_vec();
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_of_another_layout_is_an_error() {
+    fn truncated_messages_and_other_layouts_are_errors() {
         let bytes = queued().to_bytes();
         let whole = bytes.len() - "{\"pages\":3}".len();
         for length in 0..whole {
@@ -245,7 +247,7 @@ mod tests {
 
     /// Law 10: written messages remain readable.
     #[test]
-    fn what_this_release_writes_is_what_it_always_wrote() {
+    fn written_messages_have_not_changed() {
         let bytes = queued().to_bytes();
         assert_eq!(&bytes[..], include_bytes!("golden/queued-1.bin"));
         let bytes = queued_by(Some(Owner::new("ada"))).to_bytes();

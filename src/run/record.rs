@@ -16,8 +16,8 @@ use crate::{
 /// Writes the outcome until the store has answered or the node is abandoned.
 ///
 /// If the store refuses an outcome but takes a bare one, the operation fails as
-/// `result-too-large`. If the store refuses both, the outcome is not the reason, and the
-/// write is retried: no other node has the outcome.
+/// `result-too-large`. If the store refuses both, the size of the outcome is not the reason, and
+/// the write is retried: no other node has the outcome.
 pub(super) async fn record<R>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -29,8 +29,8 @@ where
     record_within(node, work, outcome, u32::MAX).await
 }
 
-/// The same with a bound: after this many refusals of both, the last one is returned as an
-/// error.
+/// Does the same with a bound: after this many refusals of both outcomes, the last refusal is
+/// returned as an error.
 pub(super) async fn record_within<R>(
     node: &Arc<Runtime<R>>,
     work: &RunContext,
@@ -47,9 +47,9 @@ where
     let finish = |outcome: Outcome<RecordedResponse>| {
         (node.store).finish(id, work.token(), outcome, progress.clone())
     };
-    // A bare outcome was tried, and may have been written.
+    // Whether a bare outcome was tried whose result is unknown.
     let in_doubt = AtomicBool::new(false);
-    // Boxed, since this is seldom needed.
+    // Boxed, since this is rarely needed.
     let finish_bare = || {
         Box::pin(async {
             in_doubt.store(true, Relaxed);

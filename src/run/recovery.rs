@@ -34,21 +34,21 @@ use crate::{
     store::{Lease, Record},
 };
 
-/// The task that ends, or runs again, the operations of nodes that died.
+/// The task that ends or reruns the operations of nodes that died.
 ///
-/// The task is created by [`Operations::recovery`](crate::Operations::recovery) and has to be
-/// spawned by every application whose store outlives the process. Without a recovery, an
-/// operation whose node has died stays as it was.
+/// The task is created by [`Operations::recovery`](crate::Operations::recovery). Every
+/// application whose store outlives the process has to spawn it. Without a recovery, an
+/// operation whose node has died stays pending or running.
 ///
 /// An operation is left behind when its lease was not renewed for the lease's term. Recovery
-/// reclaims it under a higher fencing token, so that a former holder that still lives
+/// reclaims the operation under a higher fencing token, so that a former holder that still lives
 /// cannot write any more. Then the operation fails as `interrupted`, or is
-/// [run again](Self::rerun_with).
+/// [rerun](Self::rerun_with).
 ///
-/// An operation that was [released](Lease::release) by a drained node, or held by a process
-/// that is certainly gone, is reclaimed at once. A node that is only silent may live behind an
-/// outage of the store: a lapsed lease is not reclaimed until the store has been reachable
-/// from here for the term of a lease.
+/// An operation that was [released](Lease::release) by a drained node, or held by a process that
+/// certainly does not exist any more, is reclaimed at once. A node that is only silent may live
+/// behind an outage of the store: an expired lease is not reclaimed until the store has been
+/// reachable from here for the term of a lease.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -98,15 +98,15 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Runs the requests that [may run again](crate::AsyncAcceptLayer::rerun_if) through
-    /// `app`. This is the whole application: it has to find the handler from the request
-    /// alone. An operation is started at most `attempts` times, on any nodes; after that it
-    /// fails as `attempts-exhausted`. A drain interrupts an operation that was started that
-    /// often. A request that may not run again fails as `interrupted`.
+    /// Reruns the requests that [may be rerun](crate::AsyncAcceptLayer::rerun_if) through `app`.
+    /// `app` is the whole application: it has to find the handler from the request alone. An
+    /// operation is started at most `attempts` times, on all nodes together; after that it fails
+    /// as `attempts-exhausted`. A drain interrupts an operation that was started that often. A
+    /// request that may not be rerun fails as `interrupted`.
     ///
     /// The request comes without the credentials that were not stored. Its extensions have the
-    /// [`OperationHandle`](crate::OperationHandle), which knows the attempt, and the
-    /// [`Owner`](crate::store::Owner), if there is one.
+    /// [`OperationHandle`](crate::OperationHandle), which returns the number of the attempt, and
+    /// the [`Owner`](crate::store::Owner), if there is one.
     pub fn rerun_with<S, B>(self, app: S, attempts: u32) -> Self
     where
         S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -125,8 +125,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self {
             again: Some(Rerun {
                 attempts,
-                // An operation that was given up has attempts left, or its process was
-                // killed.
+                // A drained node releases only operations with attempts left. The last attempt
+                // of an operation without attempts therefore died with its process.
                 given_up: FailureKind::AttemptsExhausted,
                 go: Box::new(Mutex::new(go)),
             }),
@@ -157,8 +157,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         Self {
             again: Some(Rerun {
                 attempts,
-                // A worker that is drained does not know how often the operation may be
-                // started.
+                // A drained worker does not know how often the operation may be started, so the
+                // last attempt may have been interrupted by a drain.
                 given_up: FailureKind::Interrupted,
                 go: Box::new(Mutex::new(go)),
             }),
@@ -166,17 +166,17 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         }
     }
 
-    /// Sets the interval at which recovery looks for lapsed leases; a third of the lease's
-    /// term by default. Released operations are reclaimed as soon as the store
-    /// [notifies of them](Lease::released), and at least every quarter of a term.
+    /// Sets the interval at which recovery looks for expired leases; a third of the lease's term
+    /// by default. Released operations are reclaimed as soon as the store [notifies of
+    /// them](Lease::released), and at least every quarter of a term.
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 
     /// Leaves the deletion of expired operations to the application, by
-    /// [`Purge::purge`](crate::store::Purge::purge). By default recovery deletes them once a
-    /// term, 500 operations at a time, from stores that do not do so themselves: PostgreSQL
-    /// and redb.
+    /// [`Purge::purge`](crate::store::Purge::purge). By default recovery deletes expired
+    /// operations once a term, 500 at a time, from stores that do not delete them by themselves:
+    /// PostgreSQL and redb.
     pub fn without_purge(self) -> Self {
         Self {
             purges: false,
@@ -190,8 +190,8 @@ impl<R: Lease<Output = RecordedResponse>> Recovery<R> {
         self.stats.clone()
     }
 
-    /// Runs until the operations are [drained](crate::Drain). What is reclaimed while the node
-    /// closes is released again.
+    /// Runs until the operations are [drained](crate::Drain). Operations that are reclaimed
+    /// while the node closes are released again.
     pub async fn run(self) {
         let Self {
             node,
@@ -248,7 +248,7 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
                     store.did_not_answer();
                 }
             }
-            // An overdue look that was not allowed has a whole pause.
+            // A look that was due but not allowed is followed by a whole pause.
             let until_due = last_look
                 .map(|last| self.interval.saturating_sub(last.elapsed()))
                 .filter(|rest| !rest.is_zero());
@@ -273,13 +273,14 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
             return false;
         }
         let was_there = store.answered();
-        // First, since released operations could not be told apart afterwards.
+        // Released operations are reclaimed first, since they could not be distinguished
+        // afterwards.
         let is_all = self.take_all(Reclaimable::Released, store).await;
         // The store may have been unreachable during a wait.
         if !was_there || !is_due || !is_all || !store.answered() {
             return false;
         }
-        // Renewed first, so that this node does not reclaim its own late leases.
+        // Leases are renewed first, so that this node does not reclaim its own late leases.
         heartbeat::renew(node, &node.in_flight.held()).await;
         self.take_all(Reclaimable::Over, store).await
     }
@@ -296,8 +297,8 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
         } = &*self.taker;
         let mut all = 0;
         let is_all = loop {
-            // Together with the pause before the next look shorter than what counts as an
-            // outage: waiting for a place is not an outage.
+            // This wait and the pause before the next look are together shorter than what counts
+            // as an outage: waiting for a place is not an outage.
             let at_most = node.lease().term / 16;
             let limit = ending.room(at_most).await.min(match again {
                 Some(_) => node.in_flight.room(),
@@ -332,8 +333,9 @@ impl<R: Lease<Output = RecordedResponse>> RecoveryLooks<R> {
     }
 }
 
-/// Returns whether an operation has waited for a worker for too long: since its creation
-/// or, plus the running time of the last worker, since its last start.
+/// Returns whether an operation has waited for a worker for too long. An operation that was
+/// never started waits since its creation. A started one waits since its last start, and has the
+/// running time of that worker in addition.
 fn is_late(record: &Record<RecordedResponse>, limits: &RunLimits) -> bool {
     let metadata = record.operation().metadata();
     let (since, limit) = match record.attempts() {

@@ -18,20 +18,20 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct RunContext {
     pub(crate) id: OperationId,
-    /// Known once the operation is created.
+    /// The fencing token, known once the operation is created.
     token: AtomicU64,
-    /// Counted from 1.
+    /// The number of the attempt, counted from 1.
     pub(crate) attempt: u32,
     /// Whether the store has everything that a rerun needs.
     pub(super) kept: bool,
     /// Whether the store has counted the attempt, or may have.
     is_started: AtomicBool,
-    /// Present while the call may still be answered directly.
+    /// The gate, present while the call may still be answered directly.
     gate: Option<Gate>,
-    /// Created when it is first needed: most runs end before.
+    /// The token, created when it is first needed: most runs end before.
     stop: OnceLock<CancellationToken>,
     cause: OnceLock<StopCause>,
-    /// Whether a hint has come that the operation was ended or reclaimed from outside.
+    /// Whether a hint was received that the operation was ended or reclaimed from outside.
     is_told: AtomicBool,
     ended: Mutex<Option<RunEnded>>,
     progress: Mutex<ProgressReports>,
@@ -65,7 +65,7 @@ pub(super) enum RunEnded {
 #[derive(Debug, Default)]
 struct ProgressReports {
     latest: Option<Progress>,
-    /// The number of reports, and the number of the last written one.
+    /// The number of reports, and the number of the last one that was written.
     made: u64,
     written: u64,
 }
@@ -140,7 +140,7 @@ impl RunContext {
         before + u32::from(self.is_started.load(SeqCst))
     }
 
-    /// Asks the run to stop. The first cause counts.
+    /// Asks the run to stop. Only the first cause counts.
     pub(super) fn stop(&self, cause: StopCause) {
         let _ = self.cause.set(cause);
         self.stop_token().cancel();
@@ -219,7 +219,7 @@ impl RunContext {
     }
 
     /// Notes that the operation is missing in the store. An operation that was ended from
-    /// outside may have been deleted or have expired since; any other should exist.
+    /// outside may have been deleted or have expired since; any other operation should exist.
     pub(super) fn is_gone(&self) {
         if !self.is_told() {
             tracing::error!(id = %self.id, "the store has lost an operation that ran here");
@@ -236,7 +236,7 @@ impl RunContext {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the end of the run. The first one counts.
+    /// Sets the end of the run. Only the first end counts.
     fn end(&self, ended: RunEnded) {
         let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert(ended);
@@ -250,7 +250,7 @@ impl RunContext {
         self.signal.notify_one();
     }
 
-    /// Waits for an unwritten report, and returns it with its number; or waits for the
+    /// Waits for an unwritten report, and returns it with its number. Returns `None` after the
     /// loss of the heartbeat.
     pub(super) async fn next_report(&self) -> Option<(Progress, u64)> {
         loop {

@@ -17,18 +17,18 @@ pub(crate) struct Runtime<R> {
     pub(crate) store: R,
     lease: LeaseConfig,
     pub(crate) in_flight: Arc<InFlight>,
-    /// Set once idempotency is turned on.
+    /// The key functions of the store, set once idempotency is turned on.
     pub(crate) keys: OnceLock<KeyCapability<R>>,
     /// The number of starts after which an operation is not rerun; 0 without a recovery
     /// that reruns.
     attempts: AtomicU32,
-    /// The queue that requests are dispatched to; `None` if they run here.
+    /// The queue that requests are dispatched to; `None` if requests run here.
     pub(crate) hand_off: Option<Dispatcher>,
     /// The moment of the last warning about a full store.
     warned_of_full_store: Mutex<Option<Instant>>,
 }
 
-/// The shortest term of a lease, which is renewed three times a term.
+/// The shortest term of a lease. A lease is renewed three times a term.
 pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 
 /// The interval between warnings about a full store, which refuses many requests.

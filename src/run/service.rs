@@ -21,9 +21,9 @@ use crate::{
 
 /// A service that runs accepted requests and records their outcomes.
 ///
-/// The layer does this by itself. Use it for accepted requests that come from elsewhere, for
-/// example from your own queue. Its future is ready once the outcome is recorded: then
-/// acknowledge the delivery. If the future is dropped before, the operation is left to the
+/// The layer runs its requests by itself. Use this service for accepted requests that come from
+/// elsewhere, for example from your own queue. The future is ready once the outcome is recorded;
+/// acknowledge the delivery then. If the future is dropped before, the operation is left to the
 /// node that reclaims its lease.
 ///
 /// A request that is delivered twice runs once at a time: the second delivery is
@@ -66,7 +66,7 @@ pub struct RunService<S, R> {
 pub enum RunOutcome {
     /// The outcome of the operation is recorded.
     Recorded(State),
-    /// Another node ended the operation, or holds it. There is nothing left to do.
+    /// Another node ended the operation, or holds it. Nothing remains to be done.
     Refused,
 }
 
@@ -81,15 +81,16 @@ impl<S, R> RunService<S, R> {
         }
     }
 
-    /// Returns the handle that drains this service and its clones. Handles are clones of one
-    /// another.
+    /// Returns the handle that drains this service and its clones. All handles of a service
+    /// share one drain.
     #[must_use]
     pub fn drain_handle(&self) -> Drain {
         Drain::new(Arc::clone(&self.node.in_flight))
     }
 
-    /// Returns the lease that this service renews while it runs. An operation that is created
-    /// with this lease hears of its cancel at once, any other one within a third of the term.
+    /// Returns the lease that this service renews while it runs. A run learns of the
+    /// cancellation of its operation at once if the operation was created with this lease,
+    /// otherwise within a third of the term.
     #[must_use]
     pub fn lease_config(&self) -> LeaseConfig {
         self.node.lease().clone()
@@ -97,10 +98,10 @@ impl<S, R> RunService<S, R> {
 
     /// Sets the lease of this service; a term of 30 seconds and a random node name by default.
     /// The name must differ from that of every other node, and of every earlier start of this
-    /// one. The term is at least a tenth of a second.
+    /// node. The term is at least 100 milliseconds.
     ///
     /// # Panics
-    /// If the service was cloned before.
+    /// Panics if the service was cloned before.
     #[must_use]
     pub fn lease(mut self, lease: LeaseConfig) -> Self {
         Arc::get_mut(&mut self.node)
@@ -125,8 +126,8 @@ impl<S, R> RunService<S, R> {
         self
     }
 
-    /// Sets how long the inner service may go on after its operation was canceled, or at the
-    /// end of a [drain](Drain::drain), to tidy up, before it is dropped; half a second by
+    /// Sets how long the inner service may continue after its operation was canceled, or at the
+    /// end of a [drain](Drain::drain), to clean up, before it is dropped; half a second by
     /// default.
     #[must_use]
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
@@ -152,12 +153,13 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = RunOutcome;
-    /// The store did not answer until the node was abandoned, or the node is shutting down
-    /// and did not begin. Give the request to another node.
+    /// The error of a run without a recorded outcome: the store did not answer until the node
+    /// was abandoned, or the node is shutting down and did not begin. Give the request to
+    /// another node.
     type Error = StoreError;
     type Future = RunFuture;
 
-    /// Always ready. The future awaits the readiness of the inner service, while the
+    /// Returns `Ready` always. The future awaits the readiness of the inner service, while the
     /// operation is pending.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
@@ -178,9 +180,9 @@ where
     }
 }
 
-/// A request that comes through a queue. The operation is claimed first, so a message runs
-/// once, whatever the queue does. A worker that dies after its claim leaves the operation to
-/// the node that reclaims its lease.
+/// Runs a request that comes through a queue. The operation is claimed first, so a message runs
+/// once, whatever the queue does. A worker that dies after its claim leaves the operation to the
+/// node that reclaims its lease.
 impl<S, B, R> Service<QueuedRequest> for RunService<S, R>
 where
     S: Service<Request<BufferedBody>, Response = Response<B>> + Clone + Send + 'static,
@@ -191,11 +193,12 @@ where
     R: Lease<Output = RecordedResponse>,
 {
     type Response = RunOutcome;
-    /// As for an [`AcceptedRequest`]: the message has to be delivered again.
+    /// The error of a run without a recorded outcome, as for an [`AcceptedRequest`]: the message
+    /// has to be delivered again.
     type Error = StoreError;
     type Future = RunFuture;
 
-    /// Always ready.
+    /// Returns `Ready` always.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(Ok(()))
     }
@@ -223,8 +226,8 @@ where
     }
 }
 
-/// Claims the operation of a message for this node; `None` if the operation has ended, or
-/// is claimed by another node.
+/// Claims the operation of a message for this node. Returns `None` if the operation has ended,
+/// or is claimed by another node.
 async fn claim<R>(
     node: &Runtime<R>,
     queued: &QueuedRequest,
@@ -234,8 +237,8 @@ where
 {
     let mut request = queued.request().map_err(StoreError::refused)?;
     let held = queued.held();
-    // The answer may be lost: then this node holds the operation under a token that it does
-    // not know. The lease lapses, and a recovery reclaims the operation.
+    // If the answer is lost, this node holds the operation under a token that it does not know.
+    // The lease expires, and a recovery reclaims the operation.
     crash_point!("claiming");
     let claimed = node.store.claim(node.lease(), held).await?;
     crash_point!("claimed");
@@ -246,9 +249,9 @@ where
     if let Some(owner) = record.owner() {
         request.extensions_mut().insert(owner.clone());
     }
-    // The dispatching node keeps the request. It dispatches the request again if this
-    // worker releases it, or ends the operation: only that node knows how often it may be
-    // started.
+    // The dispatching node keeps the request. Only that node knows how often the operation may
+    // be started: it dispatches the request again if this worker releases the operation, or ends
+    // the operation.
     node.allow_reruns(u32::MAX);
     Ok(Some(AcceptedRequest::again(&record, request)))
 }

@@ -23,7 +23,7 @@ struct RequestLine {
     version: String,
 }
 
-/// Fields by which a client authenticates (RFC 9110, sections 11.6 and 11.7; RFC 6265).
+/// The fields by which a client authenticates (RFC 9110, sections 11.6 and 11.7; RFC 6265).
 /// Fields that are marked as sensitive are credentials too.
 static CREDENTIALS: [HeaderName; 3] = [
     header::AUTHORIZATION,
@@ -31,8 +31,8 @@ static CREDENTIALS: [HeaderName; 3] = [
     header::COOKIE,
 ];
 
-/// Returns the request as bytes, with `target` as its target. Credentials are left out,
-/// unless they are to be stored.
+/// Returns the request as bytes, with `target` as its target. Credentials are left out, unless
+/// the layer stores them.
 pub(crate) fn store(
     parts: &Parts,
     target: &Uri,
@@ -85,7 +85,7 @@ fn without_userinfo(target: &Uri) -> Option<Uri> {
 /// Restores the request from its bytes.
 ///
 /// # Errors
-/// If this release cannot read the bytes.
+/// Returns an error if this release cannot read the bytes.
 pub(crate) fn restore(bytes: &Bytes) -> Result<Request<BufferedBody>, BoxError> {
     let (layout, rest) = bytes.split_first().ok_or(CUT)?;
     if *layout != LAYOUT {
@@ -151,7 +151,7 @@ mod tests {
             .unwrap()
     }
 
-    fn there_and_back(with_credentials: bool) -> Request<BufferedBody> {
+    fn round_trip(with_credentials: bool) -> Request<BufferedBody> {
         let (parts, body) = request().into_parts();
         let bytes = store(&parts, &parts.uri, &body, with_credentials).unwrap();
         let leaks = |secret: &[u8]| bytes.windows(secret.len()).any(|at| at == secret);
@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_comes_back_to_the_byte_but_for_credentials() {
+    fn requests_survive_a_round_trip_except_for_credentials() {
         for with_credentials in [true, false] {
-            let (back, there) = (there_and_back(with_credentials), request());
+            let (back, there) = (round_trip(with_credentials), request());
             assert_eq!(back.method(), there.method());
             assert_eq!(back.uri(), there.uri());
             assert_eq!(back.version(), there.version());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_of_another_layout_is_an_error() {
+    fn truncated_requests_and_other_layouts_are_errors() {
         let (parts, body) = request().into_parts();
         let bytes = store(&parts, &parts.uri, &body, true).unwrap();
         for length in 0..bytes.len() - body.data().len() {
@@ -213,7 +213,7 @@ mod tests {
 
     /// Law 10: written requests remain readable.
     #[test]
-    fn what_this_release_writes_is_what_it_always_wrote() {
+    fn written_requests_have_not_changed() {
         let (parts, body) = request().into_parts();
         let bytes = store(&parts, &parts.uri, &body, false).unwrap();
         assert_eq!(&bytes[..], include_bytes!("golden/request-1.bin"));

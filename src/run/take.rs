@@ -8,7 +8,7 @@ use tracing::Span;
 use super::{AdmissionPermit, BufferedRequest, RunLimits, Runtime};
 use crate::{operation::RecordedResponse, store::Record};
 
-/// Takes accepted requests.
+/// A place to run accepted requests: this process, or a queue.
 pub(crate) trait Take<S, R> {
     /// Takes a request, and reports through `tell` whether it was taken, as soon as that is
     /// certain.

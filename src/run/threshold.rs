@@ -20,7 +20,8 @@ pub(super) struct Threshold<'a, C> {
     pub(super) grace: Duration,
     /// Creates the operation, as running or not.
     pub(super) create: C,
-    /// The time at which the operation is created unasked; `None` once that has happened.
+    /// The time at which the operation is created without a request; `None` once it was
+    /// requested.
     pub(super) too_late: Option<Instant>,
 }
 
@@ -62,7 +63,8 @@ where
                     None => std::future::pending().await,
                 }
             };
-            // Measured from the first wait for the step: most steps are done at once.
+            // The call is registered only when the step is first awaited: most steps are done at
+            // once.
             let over = async {
                 let _waited_for = self.in_flight.wait_for(self.work, self.grace);
                 self.in_flight.over().cancelled().await;

@@ -11,10 +11,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 pin_project! {
-    /// Gives up on a future that has not ended by a time.
+    /// A future with a time limit.
     ///
-    /// Most futures here are ready at once: only a future that waits gets a timer, which is
-    /// boxed, so that the timer is not moved about.
+    /// Most futures here are ready at once. Only a future that waits gets a timer. The timer is
+    /// boxed, so that moving this future does not move it.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Timeout<F> {
         #[pin]
@@ -24,7 +24,7 @@ pin_project! {
     }
 }
 
-/// The time was over.
+/// The error of a future that did not complete in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
@@ -49,7 +49,8 @@ impl<F: Future> Future for Timeout<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Polled first: a future that never yields would leave no turn to the timer.
+        // The future is polled first. A future that never yields would leave no turn to the
+        // timer.
         let is_late =
             (this.timer.as_mut()).is_some_and(|timer| timer.as_mut().poll(context).is_ready());
         match this.future.poll(context) {
@@ -76,7 +77,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(3);
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_longer_is_given_up() {
+    async fn futures_above_the_limit_time_out() {
         let begun = Instant::now();
         assert_eq!(Timeout::new(LIMIT, pending::<()>()).await, Err(Elapsed));
         assert_eq!(begun.elapsed(), LIMIT);
@@ -89,12 +90,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_done_at_the_last_moment_is_done() {
+    async fn futures_that_complete_at_the_limit_succeed() {
         assert_eq!(Timeout::new(LIMIT, sleep(LIMIT)).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_lets_go_of_its_turn_is_given_up_too() {
+    async fn futures_that_never_yield_time_out() {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let greedy = async {
             loop {

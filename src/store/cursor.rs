@@ -1,4 +1,4 @@
-//! List cursors, sealed so that only their store can read or make them.
+//! List cursors, sealed so that only their store can read or create them.
 //!
 //! A cursor holds the number of the last operation of its page, which counts the operations
 //! of all owners. It is encrypted and authenticated like a synthetic IV (RFC 5297, section
@@ -16,9 +16,9 @@ use crate::{operation::State, random::random_bytes};
 /// The version of this format, and the first character of a cursor.
 const VERSION: u8 = b'1';
 
-/// Bytes of the tag.
+/// The length of the tag, in bytes.
 const TAG: usize = 16;
-/// Bytes of the hidden number.
+/// The length of the hidden number, in bytes.
 const NUMBER: usize = 8;
 
 /// Domain separation: the input of an HMAC begins with one of these.
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_goes_on_in_its_list_and_in_no_other(
+        fn cursors_open_in_their_own_list_and_in_no_other(
             (one, other) in (query(), query()),
             number: u64,
         ) {
@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cursor_that_was_tampered_with_is_refused(
+        fn changed_cursors_are_refused(
             query in query(),
             number: u64,
             (at, by) in (0_usize..49, "[0-9a-gA-F]"),
@@ -167,14 +167,14 @@ mod tests {
         }
 
         #[test]
-        fn what_is_made_up_is_refused(query in query(), text in "\\PC{0,60}|1[0-9a-f]{48}") {
+        fn invented_cursors_are_refused(query in query(), text in "\\PC{0,60}|1[0-9a-f]{48}") {
             prop_assert!(opened(&CursorKey::new(&[7; 32]), &query, &text).is_err());
         }
     }
 
     /// A later release either opens the cursors of this release or uses another version.
     #[test]
-    fn a_cursor_is_made_as_it_always_was() {
+    fn sealed_cursors_have_not_changed() {
         let query = ListQuery::new(Some(Owner::new("ada")), 20).with_state(State::Failed);
         let Cursor(text) = CursorKey::new(&[7; 32]).seal(&query, 1000);
         assert_eq!(&*text, "1188791d3fcf7bb5b4c96e31dc85f67b0dcfca15d29d77e30");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn two_secrets_are_two() {
+    fn secrets_differ() {
         assert_ne!(new_secret(), new_secret());
     }
 }

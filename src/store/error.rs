@@ -91,7 +91,7 @@ mod tests {
     struct Silent(#[source] Telling);
 
     #[test]
-    fn a_cause_that_an_error_tells_itself_is_not_told_twice() {
+    fn causes_that_an_error_already_includes_are_not_repeated() {
         let refused = || Telling(io::Error::other("refused"));
         assert_eq!(
             StoreError::unavailable(refused()).report(),

@@ -38,7 +38,7 @@ pub enum HealthWarning {
     },
     /// The server is a standby or a replica: it may lag behind, and takes no writes.
     Standby,
-    /// The file was removed: its data is gone once the process ends.
+    /// The file was removed: its data is lost once the process ends.
     FileRemoved,
     /// Another file has replaced this one: a process that opens the path does not find this
     /// data.

@@ -46,7 +46,7 @@ impl History {
         Self(Some(past.into_iter().skip(forgotten).collect()))
     }
 
-    /// Whether the times of the operation determine the history.
+    /// Returns whether the times of the operation determine the history.
     pub(crate) fn is_told(&self) -> bool {
         self.0.is_none()
     }
@@ -65,7 +65,7 @@ impl History {
         }
     }
 
-    /// Bytes on the heap.
+    /// Returns the size on the heap in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let bytes = |past: &PastVersion| {
             let progress = past.progress.as_deref();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_are_remembered() {
+    fn the_latest_versions_are_kept() {
         let past = |n| PastVersion::new(State::Running, None, Some(Progress::from_count(n, 100)));
         let mut history = History::default();
         for n in 0..40 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{FencingToken, Owner, Record};
 
-/// Identifies repeated requests: one name, sent by one owner. The same name sent by another
+/// The identity of repeated requests: one name, sent by one owner. The same name sent by another
 /// owner is a different key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
@@ -16,7 +16,7 @@ pub struct IdempotencyKey {
     pub fingerprint: [u8; 32],
 }
 
-/// The first character of every scoped name but the plain name of a key without an owner.
+/// The first character of every scoped name, except the plain names of keys without an owner.
 const MARK: char = '@';
 
 impl IdempotencyKey {
@@ -71,10 +71,10 @@ pub enum Reservation<T> {
     Reserved(FencingToken),
     /// The same request is being answered elsewhere.
     InProgress,
-    /// The same request made this operation. The record may lack its result;
-    /// [`Store::get`](super::Store::get) reads it.
+    /// The same request created this operation. The record may lack its result;
+    /// [`Store::get`](super::Store::get) reads the result.
     Operation(Arc<Record<T>>),
-    /// The same request made this operation, which was [deleted] before it expired.
+    /// The same request created this operation, which was [deleted] before it expired.
     ///
     /// [deleted]: super::Repository::delete
     Deleted(Arc<Record<T>>),
@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_keys_have_one_scoped_name((one, other) in (key(), key())) {
+        fn different_keys_have_different_scoped_names((one, other) in (key(), key())) {
             prop_assert_eq!(one.scoped_name() == other.scoped_name(), one == other);
         }
     }

@@ -14,8 +14,8 @@ type Settle<R> =
     for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken, RecordedResponse) -> KeyFuture<'a, bool>;
 type Release<R> = for<'a> fn(&'a R, &'a IdempotencyKey, FencingToken) -> KeyFuture<'a, bool>;
 
-/// The capability to reserve keys, captured at configuration: without idempotency keys the
-/// store need not have it.
+/// The capability to reserve keys, captured when idempotency is turned on. A store without
+/// idempotency keys need not have this capability.
 pub(crate) struct KeyCapability<R> {
     pub(crate) reserve: Reserve<R>,
     pub(crate) settle: Settle<R>,

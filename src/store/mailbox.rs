@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_who_has_listened_gets_mail_and_who_has_gone_leaves_nothing() {
+    async fn ids_are_kept_only_for_nodes_that_listened_and_up_to_the_capacity() {
         let mailboxes = Mailboxes::default();
         let (node, id) = (NodeId::named("a"), OperationId::new());
         mailboxes.send(&node, id.clone());

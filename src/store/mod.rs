@@ -8,7 +8,8 @@
 //! | [`Lease`] | track which node runs an operation, and reclaim operations of dead nodes | the layer |
 //! | [`IdempotencyKeys`] | run a repeated request once | a repeated `Idempotency-Key` |
 //! | [`List`] | enumerate | listings |
-//! | [`Purge`] | delete expired operations | a housekeeping task of yours, where no [recovery](crate::Recovery) does it |
+//! | [`Purge`] | delete expired operations | your own housekeeping task, where no
+//! [recovery](crate::Recovery) deletes them |
 //!
 //! [`MemoryStore`] has every capability. [`StoreFn`] reads through a closure,
 //! [`RepositoryFn`] reads and writes through two. [`AnyStore`] is a store chosen at run

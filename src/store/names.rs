@@ -94,8 +94,8 @@ impl NodeId {
         Self(name.to_string().into())
     }
 
-    /// Returns a node with a name of yours. It must differ from the name of every other
-    /// node, and of every earlier start of this node.
+    /// Returns a node with the given name. The name must differ from that of every other node,
+    /// and of every earlier start of this node.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
@@ -108,8 +108,8 @@ impl NodeId {
     }
 }
 
-/// The owner of an operation. An operation without an owner belongs to nobody, and is not
-/// accessible to everybody.
+/// The owner of an operation. An operation without an owner is accessible only to requests
+/// without an owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(Arc<str>);
 

@@ -178,8 +178,8 @@ impl<T> Record<T> {
         self.started_by
     }
 
-    /// Returns whether the operation ended before its work could start, because no engine
-    /// took it.
+    /// Returns whether the operation ended before its work could start, because it was not
+    /// dispatched.
     pub(crate) fn was_not_dispatched(&self) -> bool {
         let ended_as = self.operation.failure().and_then(Failure::kind);
         ended_as == Some(FailureKind::NotDispatched)

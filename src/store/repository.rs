@@ -51,8 +51,8 @@ pub trait Repository: Store {
         new: NewOperation,
     ) -> impl Future<Output = Result<Created<Self::Output>, StoreError>> + Send;
 
-    /// `pending` → `running`; counts an attempt. Returns `Done` to a holder that has
-    /// started the operation before, also by [creating it as
+    /// Moves the operation from `pending` to `running`, and counts an attempt. Returns `Done` to
+    /// a holder that has started the operation before, also by [creating it as
     /// running](NewOperation::is_running).
     ///
     /// # Errors
@@ -87,8 +87,8 @@ pub trait Repository: Store {
         progress: Option<Progress>,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
-    /// Ends the operation from outside, as a cancel does, if it is still at `version`. Its
-    /// holder can no longer write.
+    /// Ends the operation from outside, as a cancellation does, if it is still at `version`. The
+    /// holder can no longer write after that.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether the write happened.
@@ -99,7 +99,7 @@ pub trait Repository: Store {
         outcome: Outcome<Self::Output>,
     ) -> impl Future<Output = Result<Written<Self::Output>, StoreError>> + Send;
 
-    /// Deletes a terminal operation that is still at `version`. The key that made the
+    /// Deletes a terminal operation that is still at `version`. The key that created the
     /// operation returns [`Deleted`](Reservation::Deleted) from now on, until the operation
     /// would have expired.
     ///

@@ -41,7 +41,7 @@ pub struct NewOperation {
 }
 
 impl NewOperation {
-    /// An operation without an owner and without a holder.
+    /// Creates an operation without an owner and without a holder.
     #[must_use]
     pub fn new(id: OperationId) -> Self {
         Self {
@@ -222,7 +222,7 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// A query for the newest `limit` operations of `owner`.
+    /// Creates a query for the newest `limit` operations of `owner`.
     #[must_use]
     pub fn new(owner: Option<Owner>, limit: usize) -> Self {
         Self {

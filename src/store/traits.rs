@@ -14,8 +14,8 @@ use crate::operation::{OperationId, Payload};
 /// * A result comes back as it was recorded. A reader that acts for another owner never
 ///   gets the result (law 7).
 pub trait Store: Send + Sync + 'static {
-    /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse) for the
-    /// layer, any type of yours otherwise.
+    /// The result of an operation: [`RecordedResponse`](crate::RecordedResponse) for the layer,
+    /// otherwise any type.
     type Output: Payload;
 
     /// Returns the current operation, or `None` if it does not exist.
@@ -47,7 +47,8 @@ pub trait Store: Send + Sync + 'static {
         async move { Ok(readable(self.get(id).await?, owner)) }
     }
 
-    /// [`get_for`](Self::get_for) without waiting, like [`get_now`](Self::get_now).
+    /// Returns the operation as [`get_for`](Self::get_for) does, without waiting; see
+    /// [`get_now`](Self::get_now).
     fn get_now_for(&self, id: &OperationId, owner: Option<&Owner>) -> Option<Found<Self::Output>> {
         let found = self.get_now(id)?;
         Some(found.map(|record| readable(record, owner)))
@@ -100,8 +101,8 @@ pub trait Watch: Store {
         at_most: Duration,
     ) -> impl Future<Output = Found<Self::Output>> + Send;
 
-    /// [`changed`](Self::changed) for a reader that acts for `owner`. The returned
-    /// operation is as [`get_for`](Store::get_for) returns it.
+    /// Waits as [`changed`](Self::changed) does, for a reader that acts for `owner`. Returns the
+    /// operation as [`get_for`](Store::get_for) does.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be reached.
@@ -123,8 +124,8 @@ pub trait Watch: Store {
 /// by one node, with a higher fencing token, durably. From then on the writes of the
 /// earlier holder are refused. Renewal may be asynchronous.
 pub trait Lease: Repository {
-    /// Renews the leases on all of `held`, in one statement. Returns the leases that the
-    /// node no longer holds: reclaimed, ended from outside, or gone.
+    /// Renews the leases on all of `held`, in one statement. Returns the leases that the node no
+    /// longer holds because the operation was reclaimed, ended from outside, or is missing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be reached.
@@ -146,9 +147,9 @@ pub trait Lease: Repository {
     ) -> impl Future<Output = Result<Vec<Reclaimed<Self::Output>>, StoreError>> + Send;
 
     /// Reclaims at most `limit` operations that certainly have no holder: their lease was
-    /// [released](Self::release), or their holder is known to be gone and not merely
-    /// silent. [`reclaim`](Self::reclaim) includes these operations. This method may be
-    /// called before it is known whether silent holders had a chance to renew.
+    /// [released](Self::release), or their holder is known to have died and not merely silent.
+    /// [`reclaim`](Self::reclaim) includes these operations. This method may be called before it
+    /// is known whether silent holders had a chance to renew.
     ///
     /// The default returns none: a store that cannot distinguish released from expired
     /// leases leaves both to `reclaim`.
@@ -164,10 +165,9 @@ pub trait Lease: Repository {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// Acquires an operation from the holder with `held.token`, with a higher token,
-    /// whether or not its lease has expired. This serves work that is dispatched elsewhere.
-    /// Of all claims with the same token one succeeds. The lease lasts `lease.term` from
-    /// now on.
+    /// Acquires an operation from the holder with `held.token`, with a higher token, whether or
+    /// not its lease has expired. This serves work that is dispatched elsewhere. Exactly one of
+    /// all claims with the same token succeeds. The lease lasts `lease.term` from now on.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not known whether the claim happened.

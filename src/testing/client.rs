@@ -12,14 +12,14 @@ use crate::{
     operation::{BodyCollector, BufferedBody, Operation},
 };
 
-/// The maximum time that a test waits for an operation.
+/// The longest time that a test waits for an operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client that follows the contract.
+/// A client that sends requests, follows the `Location` of a 202 and polls.
 #[derive(Debug, Clone)]
 pub struct Client<S>(S);
 
-/// An operation at a URL.
+/// An operation at a URL, polled by a [`Client`].
 #[derive(Debug, Clone)]
 pub struct Polled<S> {
     client: Client<S>,
@@ -42,7 +42,7 @@ where
     /// Sends a request and returns the response with its collected body.
     ///
     /// # Panics
-    /// If the request is malformed or the service returns an error.
+    /// Panics if the request is malformed or the service returns an error.
     pub async fn send(&self, request: Builder, body: impl Into<Bytes>) -> Response<Bytes> {
         let request = request
             .body(BufferedBody::from(body.into()))
@@ -65,7 +65,7 @@ where
     /// Sends a request that must be accepted.
     ///
     /// # Panics
-    /// Unless the response is a 202 with a `Location`.
+    /// Panics unless the response is a 202 with a `Location`.
     pub async fn accepted(&self, request: Builder, body: impl Into<Bytes>) -> Polled<S> {
         let response = self.send(request, body).await;
         assert_eq!(
@@ -79,11 +79,11 @@ where
         self.at(location.expect("a Location is a URL"))
     }
 
-    /// Returns the operation at a URL. Only path and query are used, since the client has
-    /// one service.
+    /// Returns the operation at a URL. Only the path and the query of the URL are used, since
+    /// the client has one service.
     ///
     /// # Panics
-    /// If `url` is not a URL.
+    /// Panics if `url` is not a URL.
     pub fn at(&self, url: impl AsRef<str>) -> Polled<S> {
         let uri: Uri = url.as_ref().parse().expect("a URL");
         let url = uri
@@ -112,7 +112,7 @@ where
     /// Polls the operation once.
     ///
     /// # Panics
-    /// Unless the response is a success with an operation.
+    /// Panics unless the response is a success with an operation.
     pub async fn operation(&self) -> Operation<Value> {
         operation(
             &self
@@ -122,11 +122,11 @@ where
         )
     }
 
-    /// Polls the operation until it has ended. Polls send `Prefer: wait`; if a poll is not
-    /// held, the next one follows after `Retry-After`.
+    /// Polls the operation until it has ended. Polls send `Prefer: wait`. If a poll is not held,
+    /// the next poll follows after `Retry-After`.
     ///
     /// # Panics
-    /// After 60 seconds of waiting, or if a response is not an operation.
+    /// Panics after 60 seconds of waiting, or if a response is not an operation.
     pub async fn finished(&self) -> Operation<Value> {
         let until = Instant::now() + PATIENCE;
         loop {

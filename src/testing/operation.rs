@@ -16,7 +16,7 @@ use crate::{
 /// worker had died.
 ///
 /// # Panics
-/// The methods panic if the operation has already ended, for example by a cancel.
+/// The methods panic if the operation has already ended, for example because it was canceled.
 #[derive(Debug)]
 #[must_use = "a test operation that is dropped is interrupted"]
 pub struct TestOperation<T: Payload> {
@@ -44,7 +44,7 @@ impl<T: Payload> TestOperation<T> {
         }
     }
 
-    /// Returns the id.
+    /// Returns the id of the operation.
     #[must_use]
     pub fn id(&self) -> &OperationId {
         &self.id

@@ -1,4 +1,4 @@
-//! Parameters that belong to the vocabulary of another dialect, or mean nothing here.
+//! Query parameters of other dialects, and parameters without an effect.
 
 use super::*;
 
@@ -12,8 +12,8 @@ type Vocabulary = (
 );
 
 #[tokio::test]
-async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
-    let store = one("q3", State::Succeeded).await;
+async fn a_parameter_of_another_dialect_is_400_and_names_the_right_one() {
+    let store = store_with("q3", State::Succeeded).await;
     let dialects: [Vocabulary; 5] = [
         (
             Arc::new(Plain::default()),
@@ -106,7 +106,7 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
             .poll_service()
             .listing();
         assert_eq!(ask(&polls, "GET /", &[]).await.status, 200);
-        // What no vocabulary has is nobody's business.
+        // Parameters that no dialect has are ignored.
         assert_eq!(ask(&polls, "GET /?trace=1&v=2", &[]).await.status, 200);
         for filter in ["type", "minDuration", "createdTimeFrom", "instanceIdPrefix"] {
             let answer = ask(&polls, &format!("GET /?{filter}=nothing"), &[]).await;
@@ -143,8 +143,8 @@ async fn a_filter_of_another_vocabulary_is_400_and_names_the_right_one() {
 }
 
 #[tokio::test]
-async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
-    let store = one("q3", State::Succeeded).await;
+async fn show_input_is_refused() {
+    let store = store_with("q3", State::Succeeded).await;
     let polls = Operations::new(store)
         .dialect(DurableFunctions::default())
         .poll_service()
@@ -172,8 +172,8 @@ async fn an_input_that_is_asked_for_is_said_to_be_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_has_its_time_from_the_query_and_its_body_is_not_read() {
-    let store = one("q3", State::Running).await;
+async fn the_wait_time_comes_from_the_query_and_not_from_the_body() {
+    let store = store_with("q3", State::Running).await;
     let polls = Operations::new(store)
         .dialect(Google::default())
         .poll_service()
@@ -183,7 +183,7 @@ async fn a_wait_has_its_time_from_the_query_and_its_body_is_not_read() {
         ("/q3:wait?timeout=1.5s", 1),
         ("/q3:wait", 20),
     ] {
-        let begun = tokio::time::Instant::now();
+        let start = tokio::time::Instant::now();
         let body = http_body_util::Full::new(Bytes::from_static(b"{\"timeout\":\"3s\"}"));
         let request = Request::post(uri).header("content-type", "application/json");
         let answer = polls
@@ -192,6 +192,6 @@ async fn a_wait_has_its_time_from_the_query_and_its_body_is_not_read() {
             .await
             .unwrap();
         assert_eq!(answer.status(), 200);
-        assert_eq!(begun.elapsed().as_secs(), seconds, "{uri}");
+        assert_eq!(start.elapsed().as_secs(), seconds, "{uri}");
     }
 }

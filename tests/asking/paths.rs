@@ -1,25 +1,28 @@
-//! Paths that name more than there is.
+//! Paths of sub-resources that do not exist.
 
 use super::*;
 
-/// Every dialect over the same operation, by paths below the service and by whole ones.
-async fn everywhere(id: &str, state: State) -> Vec<(PollService<MemoryStore>, &'static str)> {
-    let store = one(id, state).await;
-    let mut all = Vec::new();
+/// Services of every dialect over one operation, each with its mount path or `""`.
+async fn services_of_every_dialect(
+    id: &str,
+    state: State,
+) -> Vec<(PollService<MemoryStore>, &'static str)> {
+    let store = store_with(id, state).await;
+    let mut services = Vec::new();
     for dialect in every_dialect() {
         let polls = Operations::new(store.clone())
             .dialect(dialect)
             .poll_service()
             .listing();
-        all.push((polls.clone().mounted_at("/operations"), "/operations"));
-        all.push((polls, ""));
+        services.push((polls.clone().mounted_at("/operations"), "/operations"));
+        services.push((polls, ""));
     }
-    all
+    services
 }
 
 #[tokio::test]
-async fn what_is_not_below_an_operation_names_the_operation_however_deep_it_would_be() {
-    for (polls, root) in everywhere("q3", State::Succeeded).await {
+async fn an_unknown_sub_resource_is_named_at_any_depth() {
+    for (polls, root) in services_of_every_dialect("q3", State::Succeeded).await {
         for name in [
             "foo",
             "foo/bar",
@@ -38,17 +41,17 @@ async fn what_is_not_below_an_operation_names_the_operation_however_deep_it_woul
                 answer.text().contains(&detail),
                 "{polls:?} {line}: {answer:?}"
             );
-            // The operation itself may well be there.
-            for untrue in ["no-such-job", "no such operation"] {
-                assert!(!answer.text().contains(untrue), "{polls:?}: {answer:?}");
+            // The operation itself may exist.
+            for wrong in ["no-such-job", "no such operation"] {
+                assert!(!answer.text().contains(wrong), "{polls:?}: {answer:?}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn an_empty_segment_is_nothing_of_an_operation_and_no_list() {
-    for (polls, root) in everywhere("q3", State::Running).await {
+async fn an_empty_segment_is_no_sub_resource_and_no_list() {
+    for (polls, root) in services_of_every_dialect("q3", State::Running).await {
         for path in ["/q3//", "/q3///", "/q3/foo//", "/q3/result//"] {
             for method in ["GET", "POST", "DELETE", "OPTIONS"] {
                 let line = format!("{method} {root}{path}");
@@ -65,8 +68,8 @@ async fn an_empty_segment_is_nothing_of_an_operation_and_no_list() {
 }
 
 #[tokio::test]
-async fn no_method_is_allowed_of_what_is_not_there() {
-    for (polls, root) in everywhere("q3", State::Running).await {
+async fn an_unknown_sub_resource_allows_no_method() {
+    for (polls, root) in services_of_every_dialect("q3", State::Running).await {
         for name in ["foo", "foo/bar", "result/x", "foo/"] {
             for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
                 let line = format!("{method} {root}/q3/{name}");
@@ -75,7 +78,7 @@ async fn no_method_is_allowed_of_what_is_not_there() {
                 assert_eq!(answer.field("allow"), "", "{polls:?} {line}");
             }
         }
-        // What is no name of anything is said to be none, whatever the method.
+        // An invalid name is refused alike for every method.
         for path in ["/q3:foo", "/q%003", "/a%2Fb"] {
             let get = ask(&polls, &format!("GET {root}{path}"), &[]).await;
             for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
@@ -91,14 +94,14 @@ async fn no_method_is_allowed_of_what_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_verb_that_a_dialect_with_verbs_does_not_have_is_not_found() {
+async fn an_unknown_verb_is_404() {
     for dialect in [
         Arc::new(Azure::default()) as Arc<dyn Dialect>,
         Arc::new(Arm::default()),
         Arc::new(Google::default()),
         Arc::new(Ipa::default()),
     ] {
-        let polls = Operations::new(one("q3", State::Running).await)
+        let polls = Operations::new(store_with("q3", State::Running).await)
             .dialect(dialect)
             .poll_service();
         for line in [
@@ -121,7 +124,7 @@ async fn a_verb_that_a_dialect_with_verbs_does_not_have_is_not_found() {
 }
 
 #[tokio::test]
-async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
+async fn allow_lists_the_methods_of_operations_and_results() {
     const READ: &str = "GET, HEAD, OPTIONS";
     const ALL: &str = "GET, HEAD, DELETE, OPTIONS";
     let owner = |parts: &Parts| {
@@ -137,7 +140,7 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
         ("/none", ALL),
         ("/q3/result", READ),
         ("/none/result", READ),
-        // Nothing tells this service that its operations are below another path.
+        // The service does not know that its operations are below another path.
         ("/jobs/q3", ALL),
         ("/jobs/q3/result", READ),
     ] {
@@ -148,7 +151,7 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
             assert_eq!(answer.field("allow"), allow, "{line}");
         }
     }
-    // Nobody learns by a method what they may not know.
+    // The method reveals nothing about another owner's operation.
     let eve = [("x-user", "eve")];
     let answer = ask(&polls, "POST /jobs/q3", &eve).await;
     let unknown = ask(&polls, "POST /jobs/q4", &eve).await;
@@ -162,12 +165,12 @@ async fn the_methods_of_what_is_there_are_told_wherever_the_service_is() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_has_a_title_of_its_own() {
+async fn the_404_titles_of_sub_resources_and_operations_differ() {
     for dialect in [
         Arc::new(Plain::default()) as Arc<dyn Dialect>,
         Arc::new(Ogc::default()),
     ] {
-        let polls = Operations::new(one("q3", State::Running).await)
+        let polls = Operations::new(store_with("q3", State::Running).await)
             .dialect(dialect)
             .poll_service();
         let answer = ask(&polls, "GET /q3/foo", &[]).await;

@@ -13,29 +13,29 @@ use tower_operations::{
     store::{NewOperation, Repository, Store},
 };
 
-/// A dialect, its name, and where its results are below an operation.
-pub(crate) struct Spoken {
+/// A dialect, its name, and the path of a result below an operation.
+pub(crate) struct TestDialect {
     pub(crate) name: &'static str,
     pub(crate) dialect: Arc<dyn Dialect>,
     pub(crate) result: &'static str,
 }
 
-pub(crate) fn every_dialect() -> Vec<Spoken> {
-    let spoken = |name, dialect, result| Spoken {
+pub(crate) fn every_dialect() -> Vec<TestDialect> {
+    let test_dialect = |name, dialect, result| TestDialect {
         name,
         dialect,
         result,
     };
     vec![
-        spoken("plain", Arc::new(Plain::default()), "/result"),
-        spoken("azure", Arc::new(Azure::default()), "/result"),
-        spoken("arm", Arc::new(Arm::default()), "/result"),
-        spoken("google", Arc::new(Google::default()), "/result"),
-        spoken("odata", Arc::new(OData::default()), ""),
-        spoken("fhir", Arc::new(Fhir::default()), ""),
-        spoken("ogc", Arc::new(Ogc::default()), "/results"),
-        spoken("durable", Arc::new(DurableFunctions::default()), "/result"),
-        spoken("ipa", Arc::new(Ipa::default()), "/result"),
+        test_dialect("plain", Arc::new(Plain::default()), "/result"),
+        test_dialect("azure", Arc::new(Azure::default()), "/result"),
+        test_dialect("arm", Arc::new(Arm::default()), "/result"),
+        test_dialect("google", Arc::new(Google::default()), "/result"),
+        test_dialect("odata", Arc::new(OData::default()), ""),
+        test_dialect("fhir", Arc::new(Fhir::default()), ""),
+        test_dialect("ogc", Arc::new(Ogc::default()), "/results"),
+        test_dialect("durable", Arc::new(DurableFunctions::default()), "/result"),
+        test_dialect("ipa", Arc::new(Ipa::default()), "/result"),
     ]
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) async fn of<B>(response: Response<B>) -> Self
+    pub(crate) async fn from_response<B>(response: Response<B>) -> Self
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
@@ -67,7 +67,7 @@ impl Answer {
 
 pub(crate) async fn get<S: Store>(polls: PollService<S>, uri: &str) -> Answer {
     let request = Request::get(uri).body(()).unwrap();
-    Answer::of(polls.oneshot(request).await.unwrap()).await
+    Answer::from_response(polls.oneshot(request).await.unwrap()).await
 }
 
 pub(crate) fn response(
@@ -86,7 +86,7 @@ pub(crate) fn problem_json(status: u16, body: &'static str) -> Response<Buffered
     response(status, "application/problem+json", body)
 }
 
-/// An operation that has ended like this.
+/// Creates an operation that has ended with `outcome`.
 pub(crate) async fn end(store: &MemoryStore, id: &str, outcome: Outcome<RecordedResponse>) {
     let id: OperationId = id.parse().unwrap();
     store.create(NewOperation::new(id.clone())).await.unwrap();
@@ -95,14 +95,17 @@ pub(crate) async fn end(store: &MemoryStore, id: &str, outcome: Outcome<Recorded
     store.finish(&id, token, outcome, None).await.unwrap();
 }
 
-/// What the dialect says of an operation that has ended like this, and of its result.
-pub(crate) async fn spoken(spoken: &Spoken, outcome: Outcome<RecordedResponse>) -> [Answer; 2] {
+/// Polls an operation that has ended with `outcome`, and its result.
+pub(crate) async fn status_and_result(
+    dialect: &TestDialect,
+    outcome: Outcome<RecordedResponse>,
+) -> [Answer; 2] {
     let store = MemoryStore::new();
     end(&store, "q3", outcome).await;
     let polls = Operations::new(store)
-        .dialect(Arc::clone(&spoken.dialect))
+        .dialect(Arc::clone(&dialect.dialect))
         .poll_service();
     let status = get(polls.clone(), "/operations/q3").await;
-    let result = get(polls, &format!("/operations/q3{}", spoken.result)).await;
+    let result = get(polls, &format!("/operations/q3{}", dialect.result)).await;
     [status, result]
 }

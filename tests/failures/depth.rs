@@ -1,29 +1,29 @@
-//! JSON that is nested too deep is left to the result resource.
+//! Deeply nested JSON is available only from the result resource.
 
 use http::{Request, StatusCode};
 use tower::ServiceExt;
 use tower_operations::{MemoryStore, Operations, Outcome, PollService, RecordedResponse};
 
-use crate::common::{Answer, end, every_dialect, get, response, spoken};
+use crate::common::{Answer, end, every_dialect, get, response, status_and_result};
 
-fn nested(levels: usize) -> String {
+fn nested_arrays(levels: usize) -> String {
     format!("{}{}", "[".repeat(levels), "]".repeat(levels))
 }
 
-fn recorded(status: u16, media_type: &str, body: String) -> RecordedResponse {
+fn recorded_response(status: u16, media_type: &str, body: String) -> RecordedResponse {
     RecordedResponse::new(response(status, media_type, body))
 }
 
 #[tokio::test]
-async fn json_is_embedded_down_to_128_levels_and_below_only_its_result_has_it() {
+async fn json_of_at_most_128_levels_is_embedded() {
     for dialect in every_dialect() {
         for (levels, is_embedded) in [(128, true), (129, false), (30_000, false)] {
-            let body = nested(levels);
-            let json = recorded(200, "application/json", body.clone());
+            let body = nested_arrays(levels);
+            let json = recorded_response(200, "application/json", body.clone());
             let outcome = Outcome::Succeeded(Some(json));
-            let [status, result] = spoken(&dialect, outcome).await;
+            let [status, result] = status_and_result(&dialect, outcome).await;
             let name = dialect.name;
-            // Where the status is the result, or has no room for it.
+            // In these dialects the status is the result, or has no place for it.
             if !matches!(name, "odata" | "fhir" | "ogc" | "ipa") {
                 let text = String::from_utf8(status.body.to_vec()).unwrap();
                 assert_eq!(text.contains(&body), is_embedded, "{name}: {levels}");
@@ -35,15 +35,15 @@ async fn json_is_embedded_down_to_128_levels_and_below_only_its_result_has_it() 
 }
 
 #[tokio::test]
-async fn a_million_levels_overflow_nothing() {
-    let body = nested(1_000_000);
+async fn json_of_a_million_levels_overflows_no_stack() {
+    let body = nested_arrays(1_000_000);
     for dialect in every_dialect() {
         for (status, media_type) in [
             (200, "application/json"),
             (400, "application/json"),
             (400, "application/problem+json"),
         ] {
-            let outcome = recorded(status, media_type, body.clone()).into_outcome();
+            let outcome = recorded_response(status, media_type, body.clone()).into_outcome();
             let store = MemoryStore::new();
             end(&store, "q3", outcome).await;
             let polls = Operations::new(store)
@@ -57,7 +57,7 @@ async fn a_million_levels_overflow_nothing() {
                     .inline_limit(usize::MAX)
                     .oneshot(request)
                     .await;
-                let answer = Answer::of(answer.unwrap()).await;
+                let answer = Answer::from_response(answer.unwrap()).await;
                 let is_result = answer.body == body;
                 assert!(answer.body.len() < 4096 || is_result, "{}", dialect.name);
             }
@@ -66,10 +66,10 @@ async fn a_million_levels_overflow_nothing() {
 }
 
 #[tokio::test]
-async fn an_event_has_no_json_that_is_deeper_either() {
+async fn events_embed_json_of_at_most_128_levels() {
     for (levels, is_embedded) in [(128, true), (129, false)] {
-        let body = nested(levels);
-        let json = recorded(200, "application/json", body.clone());
+        let body = nested_arrays(levels);
+        let json = recorded_response(200, "application/json", body.clone());
         let store = MemoryStore::new();
         end(&store, "q3", Outcome::Succeeded(Some(json))).await;
         let polls = PollService::new(store);
@@ -81,14 +81,14 @@ async fn an_event_has_no_json_that_is_deeper_either() {
 }
 
 #[tokio::test]
-async fn a_problem_whose_members_are_too_deep_is_made_from_the_status() {
-    for (levels, is_kept) in [(90, true), (110, false), (130, false)] {
-        let body = format!(r#"{{"detail":"no data","deep":{}}}"#, nested(levels));
-        let outcome = recorded(409, "application/problem+json", body).into_outcome();
+async fn a_problem_with_too_deep_members_is_replaced_by_its_status() {
+    for (levels, has_detail) in [(90, true), (110, false), (130, false)] {
+        let body = format!(r#"{{"detail":"no data","deep":{}}}"#, nested_arrays(levels));
+        let outcome = recorded_response(409, "application/problem+json", body).into_outcome();
         let Outcome::Failed(failure) = outcome else {
             panic!("{outcome:?}");
         };
-        assert_eq!(failure.problem.detail().is_some(), is_kept, "{levels}");
+        assert_eq!(failure.problem.detail().is_some(), has_detail, "{levels}");
         assert_eq!(failure.problem.status(), Some(StatusCode::CONFLICT));
     }
 }

@@ -1,5 +1,5 @@
-//! A response that is not final (RFC 9110, section 15.2), or has a status that there is
-//! not, is no answer.
+//! Responses that are not final (RFC 9110, section 15.2), or whose status does not
+//! exist, are errors.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -12,20 +12,20 @@ use tower_operations::{
 };
 
 use crate::{
-    common::{Answer, end, every_dialect, get, spoken},
+    common::{Answer, end, every_dialect, get, status_and_result},
     server::Server,
 };
 
 const NOT_FINAL: [u16; 5] = [100, 101, 103, 600, 999];
 
-fn bare(status: u16) -> Response<BufferedBody> {
+fn plain_response(status: u16) -> Response<BufferedBody> {
     Response::builder()
         .status(status)
         .body(BufferedBody::from("not final"))
         .unwrap()
 }
 
-/// A request to a service that gives this status, after a while where `pause` says so.
+/// Sends a request to a service that answers with `status` after `pause`.
 async fn post(
     layer: &AsyncAcceptLayer<MemoryStore>,
     status: u16,
@@ -39,7 +39,7 @@ async fn post(
                 operation.accept().await.unwrap();
             }
             sleep(pause).await;
-            Ok::<_, Infallible>(bare(status))
+            Ok::<_, Infallible>(plain_response(status))
         },
     );
     let request = Request::post("/reports")
@@ -49,11 +49,11 @@ async fn post(
         )
         .body(BufferedBody::default())
         .unwrap();
-    Answer::of(layer.layer(service).oneshot(request).await.unwrap()).await
+    Answer::from_response(layer.layer(service).oneshot(request).await.unwrap()).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_is_not_final_fails_the_run_as_inner_error() {
+async fn a_non_final_response_fails_the_run_as_inner_error() {
     let second = Duration::from_secs(1);
     for status in NOT_FINAL {
         let store = MemoryStore::new();
@@ -65,8 +65,8 @@ async fn a_response_that_is_not_final_fails_the_run_as_inner_error() {
             assert_eq!(accepted.status, StatusCode::ACCEPTED);
             let location = accepted.headers["location"].to_str().unwrap();
             let polls = PollService::new(store.clone());
-            let ended = get(polls.clone(), &format!("{location}?wait=30")).await;
-            let problem = &ended.json()["problem"];
+            let operation = get(polls.clone(), &format!("{location}?wait=30")).await;
+            let problem = &operation.json()["problem"];
             assert_eq!(
                 problem["type"], "urn:tower-operations:inner-error",
                 "{status}"
@@ -78,7 +78,7 @@ async fn a_response_that_is_not_final_fails_the_run_as_inner_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_that_is_not_final_is_not_kept_for_its_key() {
+async fn a_non_final_early_answer_releases_its_key() {
     for status in [100, 101, 103] {
         for is_signaled in [true, false] {
             let layer = AsyncAcceptLayer::new(MemoryStore::new());
@@ -98,23 +98,24 @@ async fn an_early_answer_that_is_not_final_is_not_kept_for_its_key() {
 }
 
 #[tokio::test]
-async fn what_was_recorded_as_not_final_is_never_sent() {
+async fn a_recorded_non_final_status_is_never_sent() {
     for status in NOT_FINAL {
         for dialect in every_dialect() {
-            let recorded = RecordedResponse::new(bare(status));
-            let [shown, result] = spoken(&dialect, Outcome::Succeeded(Some(recorded))).await;
-            for answer in [shown, result] {
-                let sent = answer.status.as_u16();
-                assert!((200..600).contains(&sent), "{}: {answer:?}", dialect.name);
+            let recorded = RecordedResponse::new(plain_response(status));
+            let [operation, result] =
+                status_and_result(&dialect, Outcome::Succeeded(Some(recorded))).await;
+            for answer in [operation, result] {
+                let status = answer.status.as_u16();
+                assert!((200..600).contains(&status), "{}: {answer:?}", dialect.name);
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_outlives_a_101_that_was_recorded() {
+async fn a_connection_survives_a_recorded_101() {
     let store = MemoryStore::new();
-    let recorded = RecordedResponse::new(bare(101));
+    let recorded = RecordedResponse::new(plain_response(101));
     end(&store, "q3", Outcome::Succeeded(Some(recorded))).await;
     let server = Server::hyper(PollService::new(store)).await;
     let mut client = server.http1().await;
@@ -126,9 +127,9 @@ async fn a_connection_outlives_a_101_that_was_recorded() {
 }
 
 #[test]
-fn a_replay_of_what_is_not_final_is_an_error() {
+fn a_replay_of_a_non_final_response_is_an_error() {
     for status in [100, 101, 199, 600, 999] {
-        let recorded = RecordedResponse::new(bare(status));
+        let recorded = RecordedResponse::new(plain_response(status));
         let replayed = Replay::default().response(&recorded);
         assert_eq!(replayed.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }

@@ -1,4 +1,4 @@
-//! A reference that was relative to the request means the same below the result.
+//! Relative references in a response, resolved against the original request.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -14,7 +14,7 @@ use tower_operations::{
 
 use crate::common::{Answer, get};
 
-fn created() -> Response<BufferedBody> {
+fn created_response() -> Response<BufferedBody> {
     Response::builder()
         .status(201)
         .header("location", "42")
@@ -35,7 +35,7 @@ fn assert_resolved(answer: &Answer, folder: &str) {
     assert_eq!(answer.headers["link"], links);
 }
 
-async fn accepted(layer: &AsyncAcceptLayer<MemoryStore>, signals: bool) -> String {
+async fn accept(layer: &AsyncAcceptLayer<MemoryStore>, signals: bool) -> String {
     let service = service_fn(
         move |request: Request<RequestBody<BufferedBody>>| async move {
             if signals {
@@ -43,7 +43,7 @@ async fn accepted(layer: &AsyncAcceptLayer<MemoryStore>, signals: bool) -> Strin
                 operation.accept().await.unwrap();
             }
             sleep(Duration::from_secs(1)).await;
-            Ok::<_, Infallible>(created())
+            Ok::<_, Infallible>(created_response())
         },
     );
     let request = Request::post("/reports/new?draft=1").body(BufferedBody::default());
@@ -68,7 +68,7 @@ async fn a_relative_reference_is_resolved_against_the_request_in_every_mode() {
             target.parse().unwrap()
         });
         for (layer, folder) in [(layer, "/reports/"), (nested, "/api/reports/")] {
-            let location = accepted(&layer, signals).await;
+            let location = accept(&layer, signals).await;
             let answer = get(polls.clone(), &format!("{location}/result?wait=30")).await;
             assert_resolved(&answer, folder);
         }
@@ -76,7 +76,7 @@ async fn a_relative_reference_is_resolved_against_the_request_in_every_mode() {
 }
 
 #[tokio::test]
-async fn a_worker_and_a_further_run_resolve_references_against_the_request_that_was_kept() {
+async fn a_worker_resolves_references_against_the_stored_request() {
     for is_queued in [true, false] {
         let store = MemoryStore::new();
         let new = NewOperation::new("q3".parse().unwrap());
@@ -86,8 +86,9 @@ async fn a_worker_and_a_further_run_resolve_references_against_the_request_that_
         let request = Request::post("http://example.com/reports/new?draft=1")
             .body(BufferedBody::default())
             .unwrap();
-        let service =
-            service_fn(|_: Request<BufferedBody>| async { Ok::<_, Infallible>(created()) });
+        let service = service_fn(|_: Request<BufferedBody>| async {
+            Ok::<_, Infallible>(created_response())
+        });
         let worker = RunService::new(store.clone(), service);
         match is_queued {
             true => worker

@@ -1,4 +1,4 @@
-//! Which fields of a recorded response are sent once more.
+//! Fields of a recorded response that are replayed.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::ServiceExt;
@@ -8,10 +8,14 @@ use tower_operations::{
 
 use crate::common::{Answer, end, every_dialect, get};
 
-/// What a field has that the service has set.
+/// The value of every field that the service sets.
 const INNER: &str = "777";
 
-fn answered(status: u16, media_type: &'static str, names: &[&'static str]) -> RecordedResponse {
+fn recorded_response(
+    status: u16,
+    media_type: &'static str,
+    names: &[&'static str],
+) -> RecordedResponse {
     let mut response = Response::new(BufferedBody::from("{\"pages\":5}"));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     let headers = response.headers_mut();
@@ -22,13 +26,13 @@ fn answered(status: u16, media_type: &'static str, names: &[&'static str]) -> Re
     RecordedResponse::new(response)
 }
 
-async fn recorded(recorded: RecordedResponse) -> Operations<MemoryStore> {
+async fn operations_with(response: RecordedResponse) -> Operations<MemoryStore> {
     let store = MemoryStore::new();
-    end(&store, "q3", recorded.into_outcome()).await;
+    end(&store, "q3", response.into_outcome()).await;
     Operations::new(store)
 }
 
-const FOR_POLLS: &[&str] = &[
+const POLL_FIELDS: &[&str] = &[
     "retry-after",
     "operation-result",
     "operation-location",
@@ -40,7 +44,7 @@ const FOR_POLLS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn a_field_that_means_something_to_who_polls_never_comes_from_the_service() {
+async fn poll_fields_never_come_from_the_service() {
     for dialect in every_dialect() {
         for (status, media_type) in [
             (200, "application/json"),
@@ -53,9 +57,9 @@ async fn a_field_that_means_something_to_who_polls_never_comes_from_the_service(
                 "fhir" => &["content-location"],
                 _ => &[],
             };
-            let names = [FOR_POLLS, more].concat();
-            let operations = recorded(answered(status, media_type, &names)).await;
-            // Whatever the application lets through.
+            let names = [POLL_FIELDS, more].concat();
+            let operations = operations_with(recorded_response(status, media_type, &names)).await;
+            // The application replays every field here.
             let polls = operations
                 .replay_headers(|_| true)
                 .dialect(dialect.dialect.clone())
@@ -71,20 +75,22 @@ async fn a_field_that_means_something_to_who_polls_never_comes_from_the_service(
 }
 
 #[tokio::test]
-async fn a_recorded_202_is_an_end_to_pollers_that_come_back_to_a_202() {
+async fn a_recorded_202_is_replayed_as_200_where_a_202_means_running() {
     for dialect in every_dialect() {
         if !matches!(dialect.name, "azure" | "arm" | "odata" | "fhir") {
             continue;
         }
-        let operations = recorded(answered(202, "application/json", &["location"])).await;
+        let operations =
+            operations_with(recorded_response(202, "application/json", &["location"])).await;
         let polls = operations.dialect(dialect.dialect.clone()).poll_service();
         let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", dialect.name);
     }
 }
 
-/// What acts on more than one answer, or belongs to the URL or the moment of the first.
-const OF_THE_FIRST: &[&str] = &[
+/// Fields that affect more than one response, or that belong to the URL or the time
+/// of the first one.
+const NOT_REPLAYED: &[&str] = &[
     "accept-ch",
     "accept-ranges",
     "access-control-allow-origin",
@@ -116,7 +122,7 @@ const OF_THE_FIRST: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sniffed() {
+async fn fields_beyond_one_response_are_not_replayed_and_sniffing_is_off() {
     for dialect in every_dialect() {
         for (status, media_type) in [
             (200, "application/json"),
@@ -124,10 +130,11 @@ async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sn
             (400, "application/json"),
             (400, "application/fhir+json"),
         ] {
-            let operations = recorded(answered(status, media_type, OF_THE_FIRST)).await;
+            let operations =
+                operations_with(recorded_response(status, media_type, NOT_REPLAYED)).await;
             let polls = operations.dialect(dialect.dialect.clone()).poll_service();
             let answer = get(polls, &format!("/operations/q3{}", dialect.result)).await;
-            for name in OF_THE_FIRST {
+            for name in NOT_REPLAYED {
                 let sent = answer.headers.get(*name);
                 assert!(
                     sent.is_none_or(|value| value != INNER),
@@ -143,7 +150,7 @@ async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sn
             }
         }
     }
-    for name in OF_THE_FIRST {
+    for name in NOT_REPLAYED {
         assert!(not_replayed(&HeaderName::from_static(name)), "{name}");
     }
     for name in [
@@ -158,9 +165,9 @@ async fn nothing_is_replayed_that_acts_on_more_than_its_answer_and_nothing_is_sn
 }
 
 #[tokio::test]
-async fn a_validator_of_the_service_decides_no_request_to_the_result() {
+async fn validators_of_the_service_do_not_apply_to_the_result() {
     for dialect in every_dialect() {
-        let operations = recorded(answered(
+        let operations = operations_with(recorded_response(
             200,
             "application/json",
             &["etag", "last-modified"],
@@ -177,7 +184,7 @@ async fn a_validator_of_the_service_decides_no_request_to_the_result() {
                 .header(name, value)
                 .body(())
                 .unwrap();
-            let answer = Answer::of(polls.clone().oneshot(request).await.unwrap()).await;
+            let answer = Answer::from_response(polls.clone().oneshot(request).await.unwrap()).await;
             assert_eq!(answer.status, StatusCode::OK, "{}: {name}", dialect.name);
             assert_eq!(answer.body, "{\"pages\":5}");
         }
@@ -185,9 +192,9 @@ async fn a_validator_of_the_service_decides_no_request_to_the_result() {
 }
 
 #[tokio::test]
-async fn an_application_may_set_any_field_of_a_replay() {
-    let attach = |recorded: &RecordedResponse, fields: &mut HeaderMap| {
-        if recorded.media_type() == Some("text/html") {
+async fn the_application_sets_any_field_of_a_replay() {
+    let attach = |response: &RecordedResponse, fields: &mut HeaderMap| {
+        if response.media_type() == Some("text/html") {
             let attachment = HeaderValue::from_static("attachment");
             fields.insert("content-disposition", attachment);
         }
@@ -195,8 +202,9 @@ async fn an_application_may_set_any_field_of_a_replay() {
     };
     for keeps_first in [true, false] {
         for (media_type, is_attached) in [("text/html", true), ("application/json", false)] {
-            let answered = answered(200, media_type, &["x-internal", "set-cookie"]);
-            let operations = recorded(answered).await;
+            let recorded_response =
+                recorded_response(200, media_type, &["x-internal", "set-cookie"]);
+            let operations = operations_with(recorded_response).await;
             let operations = match keeps_first {
                 true => operations.replay_headers(|_| true).map_replay(attach),
                 false => operations.map_replay(attach).replay_headers(|_| true),
@@ -214,9 +222,9 @@ async fn an_application_may_set_any_field_of_a_replay() {
 }
 
 #[tokio::test]
-async fn a_status_that_has_no_content_is_replayed_without_a_body() {
+async fn a_status_without_content_is_replayed_without_a_body() {
     for status in [204, 205, 304] {
-        let operations = recorded(answered(status, "application/json", &[])).await;
+        let operations = operations_with(recorded_response(status, "application/json", &[])).await;
         let polls = operations.poll_service();
         let answer = get(polls, "/operations/q3/result").await;
         assert_eq!(answer.status.as_u16(), status);

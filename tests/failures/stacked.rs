@@ -1,4 +1,4 @@
-//! A service that is itself made of operations, and says so in its problems.
+//! Services that use operations themselves and report so in their problems.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -12,7 +12,7 @@ use tower_operations::{
     store::{Created, NewOperation, Repository, Store},
 };
 
-use crate::common::{Answer, every_dialect, get, problem_json, spoken};
+use crate::common::{Answer, every_dialect, get, problem_json, status_and_result};
 
 const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
 
@@ -30,7 +30,7 @@ enum Mode {
 impl Mode {
     const ALL: [Self; 4] = [Self::Always, Self::Preferred, Self::After, Self::Signaled];
 
-    fn on(self, layer: AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore> {
+    fn apply(self, layer: AsyncAcceptLayer<MemoryStore>) -> AsyncAcceptLayer<MemoryStore> {
         match self {
             Self::Always => layer,
             Self::Preferred => layer.when_preferred(),
@@ -40,7 +40,7 @@ impl Mode {
     }
 }
 
-/// A request to a service that answers after a second with this problem.
+/// Sends a request to a service that answers after a second with `problem`.
 async fn post(mode: Mode, layer: &AsyncAcceptLayer<MemoryStore>, problem: &'static str) -> Answer {
     let service = service_fn(
         move |request: Request<RequestBody<BufferedBody>>| async move {
@@ -57,15 +57,15 @@ async fn post(mode: Mode, layer: &AsyncAcceptLayer<MemoryStore>, problem: &'stat
         .header("idempotency-key", KEY)
         .body(BufferedBody::from("Q3"))
         .unwrap();
-    Answer::of(layer.layer(service).oneshot(request).await.unwrap()).await
+    Answer::from_response(layer.layer(service).oneshot(request).await.unwrap()).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_stands_for_a_failure_of_the_service_whatever_type_the_service_gives_it() {
+async fn a_key_keeps_a_failure_of_the_service_of_any_type() {
     for mode in Mode::ALL {
         let store = MemoryStore::new();
         let layer = AsyncAcceptLayer::new(store.clone()).idempotency(Idempotency::optional());
-        let layer = mode.on(layer);
+        let layer = mode.apply(layer);
         let first = post(mode, &layer, NOT_DISPATCHED).await;
         assert_eq!(first.status, StatusCode::ACCEPTED, "{mode:?}");
         let location = first.headers["location"].to_str().unwrap();
@@ -75,17 +75,17 @@ async fn a_key_stands_for_a_failure_of_the_service_whatever_type_the_service_giv
         )
         .await;
         assert_eq!(ended.json()["state"], "failed", "{mode:?}");
-        let again = post(mode, &layer, NOT_DISPATCHED).await;
-        assert_eq!(again.status, StatusCode::ACCEPTED, "{mode:?}");
-        assert_eq!(again.headers["location"], location, "{mode:?}");
+        let second = post(mode, &layer, NOT_DISPATCHED).await;
+        assert_eq!(second.status, StatusCode::ACCEPTED, "{mode:?}");
+        assert_eq!(second.headers["location"], location, "{mode:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_counts_as_finished_what_the_service_itself_calls_interrupted() {
+async fn a_drain_counts_an_interrupted_problem_of_the_service_as_finished() {
     for mode in Mode::ALL {
         let operations = Operations::new(MemoryStore::new());
-        let layer = mode.on(operations.layer());
+        let layer = mode.apply(operations.layer());
         let first = post(mode, &layer, INTERRUPTED).await;
         assert_eq!(first.status, StatusCode::ACCEPTED, "{mode:?}");
         let report = operations.drain(Duration::from_secs(30)).await;
@@ -94,7 +94,7 @@ async fn a_drain_counts_as_finished_what_the_service_itself_calls_interrupted() 
 }
 
 #[tokio::test]
-async fn a_worker_keeps_the_problem_of_its_service_as_the_service_s() {
+async fn a_worker_records_the_problem_of_its_service_without_a_kind() {
     for problem in [NOT_DISPATCHED, INTERRUPTED] {
         let store = MemoryStore::new();
         let new = NewOperation::new("q3".parse().unwrap());
@@ -121,31 +121,37 @@ async fn a_worker_keeps_the_problem_of_its_service_as_the_service_s() {
 }
 
 #[tokio::test]
-async fn every_dialect_tells_the_failures_of_the_service_from_ours() {
+async fn failures_of_the_service_differ_from_failures_of_the_layer_in_every_dialect() {
     let recorded = RecordedResponse::new(problem_json(503, INTERRUPTED));
     for dialect in every_dialect() {
-        let ours = Outcome::failed(FailureKind::Interrupted);
-        let [ours, _] = spoken(&dialect, ours).await;
-        let [theirs, _] = spoken(&dialect, recorded.clone().into_outcome()).await;
-        let says = |answer: &Answer, word: &str| {
+        let layer_failure = Outcome::failed(FailureKind::Interrupted);
+        let [layer_failure, _] = status_and_result(&dialect, layer_failure).await;
+        let [service_failure, _] =
+            status_and_result(&dialect, recorded.clone().into_outcome()).await;
+        let contains = |answer: &Answer, word: &str| {
             let text = answer.json().to_string();
-            // Problems are embedded with the type they have.
+            // An embedded problem keeps its type.
             text.replace("urn:tower-operations:interrupted", "")
                 .contains(word)
         };
-        // These have no code of their own, or show what was recorded.
+        // These dialects have no codes of their own, or show the recorded problem.
         let has_codes = !matches!(dialect.name, "plain" | "ogc");
-        assert_eq!(says(&ours, "Interrupted"), has_codes, "{}", dialect.name);
+        assert_eq!(
+            contains(&layer_failure, "Interrupted"),
+            has_codes,
+            "{}",
+            dialect.name
+        );
         assert!(
-            !says(&theirs, "Interrupted"),
-            "{}: {theirs:?}",
+            !contains(&service_failure, "Interrupted"),
+            "{}: {service_failure:?}",
             dialect.name
         );
     }
 }
 
 #[tokio::test]
-async fn what_an_application_makes_of_a_problem_is_a_failure_of_its_own() {
+async fn a_failure_from_a_problem_has_no_kind() {
     let problem: tower_operations::Problem = serde_json::from_str(NOT_DISPATCHED).unwrap();
     let failure = Failure::<RecordedResponse>::from(problem);
     assert_eq!(failure.kind(), None);

@@ -1,4 +1,4 @@
-//! The status that is sent for a failure is the status of the response.
+//! A failure is sent with the status of its response.
 
 use http::StatusCode;
 use serde_json::json;
@@ -7,7 +7,7 @@ use tower_operations::{
 };
 
 use crate::{
-    common::{every_dialect, get, problem_json, spoken},
+    common::{every_dialect, get, problem_json, status_and_result},
     server::Server,
 };
 
@@ -28,7 +28,7 @@ fn outcome(status: u16, body: &'static str) -> Outcome<RecordedResponse> {
 async fn the_status_of_the_response_decides_in_every_dialect() {
     for dialect in every_dialect() {
         for lie in LIES {
-            let [status, result] = spoken(&dialect, outcome(400, lie)).await;
+            let [status, result] = status_and_result(&dialect, outcome(400, lie)).await;
             let name = dialect.name;
             match name {
                 "google" => {
@@ -62,9 +62,9 @@ async fn the_status_of_the_response_decides_in_every_dialect() {
 }
 
 #[tokio::test]
-async fn whether_trying_again_helps_goes_by_the_status_of_the_response() {
+async fn retryability_follows_the_status_of_the_response() {
     for dialect in every_dialect() {
-        let [status, _] = spoken(&dialect, outcome(503, LIES[0])).await;
+        let [status, _] = status_and_result(&dialect, outcome(503, LIES[0])).await;
         match dialect.name {
             "ipa" => assert_eq!(status.json()["error"]["retryable"], true),
             "google" => {
@@ -76,11 +76,11 @@ async fn whether_trying_again_helps_goes_by_the_status_of_the_response() {
     }
 }
 
-/// Over a connection, which a failure sent as 101 or 204 would break.
+/// A failure sent as 101 or 204 would break the connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_failure_breaks_its_connection() {
+async fn a_failure_never_breaks_its_connection() {
     for dialect in every_dialect() {
-        let known = move |id: OperationId| async move {
+        let lookup = move |id: OperationId| async move {
             let at = id.to_string().parse::<usize>().ok();
             let found = at.and_then(|at| LIES.get(at));
             Ok::<_, std::io::Error>(found.map(|lie| {
@@ -88,30 +88,30 @@ async fn no_failure_breaks_its_connection() {
                 Snapshot::from(Outcome::<u32>::failed(problem))
             }))
         };
-        let polls = Operations::new(StoreFn::new(known))
+        let polls = Operations::new(StoreFn::new(lookup))
             .dialect(dialect.dialect.clone())
             .read_only_poll_service();
         let server = Server::hyper(polls.clone()).await;
         let mut client = server.http1().await;
         for at in 0..LIES.len() {
             let path = format!("/{at}{}", dialect.result);
-            let sent = client.get(&path).await;
+            let answer = client.get(&path).await;
             assert!(client.serves_on().await, "{}: {path}", dialect.name);
-            let status = sent.status.as_u16();
+            let status = answer.status.as_u16();
             match dialect.name {
                 "google" | "durable" | "odata" => assert_eq!(status, 200, "{path}"),
-                _ => assert!((400..600).contains(&status), "{}: {sent:?}", dialect.name),
+                _ => assert!((400..600).contains(&status), "{}: {answer:?}", dialect.name),
             }
             if dialect.name == "odata" {
-                assert!(["500", "503"].contains(&sent.header("asyncresult").unwrap()));
+                assert!(["500", "503"].contains(&answer.header("asyncresult").unwrap()));
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_problem_of_an_application_is_sent_as_an_error_and_says_so() {
-    for (given, sent) in [
+async fn a_problem_without_an_error_status_is_sent_as_500() {
+    for (status, expected) in [
         (200, 500),
         (204, 500),
         (101, 500),
@@ -119,31 +119,31 @@ async fn a_problem_of_an_application_is_sent_as_an_error_and_says_so() {
         (999, 500),
         (409, 409),
     ] {
-        let given = StatusCode::from_u16(given).unwrap();
-        let response = Problem::new(given).into_response();
-        assert_eq!(response.status(), sent);
+        let status = StatusCode::from_u16(status).unwrap();
+        let response = Problem::new(status).into_response();
+        assert_eq!(response.status(), expected);
         let body: serde_json::Value = serde_json::from_slice(response.body().data()).unwrap();
-        assert_eq!(body["status"], sent);
-        let known = move |_: OperationId| async move {
-            let failed = Outcome::<u32>::failed(Problem::new(given));
+        assert_eq!(body["status"], expected);
+        let lookup = move |_: OperationId| async move {
+            let failed = Outcome::<u32>::failed(Problem::new(status));
             Ok::<_, std::io::Error>(Some(Snapshot::from(failed)))
         };
-        let polls = PollService::read_only(StoreFn::new(known));
+        let polls = PollService::read_only(StoreFn::new(lookup));
         let answer = get(polls, "/operations/q3/result").await;
         assert_eq!(
             (answer.status.as_u16(), &answer.json()["status"]),
-            (sent, &json!(sent))
+            (expected, &json!(expected))
         );
     }
 }
 
 #[tokio::test]
-async fn a_failure_that_was_kept_with_a_response_of_success_is_sent_as_an_error() {
+async fn a_failure_with_a_success_response_is_sent_as_an_error() {
     for dialect in every_dialect() {
         for status in [200, 204, 302, 101] {
             let failure = tower_operations::Failure::from(Problem::new(StatusCode::CONFLICT))
                 .with_response(RecordedResponse::new(problem_json(status, "{}")));
-            let [_, result] = spoken(&dialect, Outcome::Failed(failure)).await;
+            let [_, result] = status_and_result(&dialect, Outcome::Failed(failure)).await;
             match dialect.name {
                 "google" | "durable" => {}
                 "odata" => assert_eq!(result.headers["asyncresult"], "500"),
@@ -156,14 +156,14 @@ async fn a_failure_that_was_kept_with_a_response_of_success_is_sent_as_an_error(
     }
 }
 
-/// An id may be a word that is taken by now, and was not when it was accepted.
+/// An id can equal a word that was reserved after the operation was accepted.
 #[tokio::test]
-async fn an_operation_whose_id_is_a_word_that_is_taken_by_now_is_found() {
-    let known = |id: OperationId| async move {
-        let known = id.to_string() == "terminate";
-        Ok::<_, std::io::Error>(known.then(|| Snapshot::from(Outcome::Succeeded(Some(42)))))
+async fn an_operation_whose_id_is_a_reserved_word_is_found() {
+    let lookup = |id: OperationId| async move {
+        let is_known = id.to_string() == "terminate";
+        Ok::<_, std::io::Error>(is_known.then(|| Snapshot::from(Outcome::Succeeded(Some(42)))))
     };
-    let polls = PollService::read_only(StoreFn::new(known));
+    let polls = PollService::read_only(StoreFn::new(lookup));
     let answer = get(polls.clone(), "/operations/terminate").await;
     assert_eq!(answer.json()["result"], 42);
     let answer = get(polls, "/operations/terminate/result").await;
@@ -171,13 +171,13 @@ async fn an_operation_whose_id_is_a_word_that_is_taken_by_now_is_found() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_a_failure_goes_by_its_response_whatever_its_problem_was_kept_with() {
+async fn a_failure_is_described_by_its_response_and_not_by_its_problem() {
     for dialect in every_dialect() {
-        // As the first releases kept it.
+        // A failure in the form that early releases stored.
         let problem: Problem = serde_json::from_str(LIES[0]).unwrap();
         let failure = tower_operations::Failure::from(problem)
             .with_response(RecordedResponse::new(problem_json(503, LIES[0])));
-        let [status, _] = spoken(&dialect, Outcome::Failed(failure)).await;
+        let [status, _] = status_and_result(&dialect, Outcome::Failed(failure)).await;
         match dialect.name {
             "google" => {
                 let details = &status.json()["error"]["details"][0]["value"];

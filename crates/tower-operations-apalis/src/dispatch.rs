@@ -6,7 +6,7 @@ use tower_operations::run::{Dispatch, QueuedRequest};
 
 use super::ApalisTask;
 
-/// How long a task may be in the queue, by default.
+/// The default time that a task may be in the queue.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// A [`Dispatch`] into the queue of an apalis backend, on PostgreSQL, Redis or any other one.
@@ -46,8 +46,8 @@ const CLAIMED_WITHIN: Duration = Duration::from_secs(5 * 60);
 /// # }
 /// ```
 ///
-/// The store decides about attempts, leases and cancels. The engine's own attempts, results
-/// and waiting are not used.
+/// The store decides about attempts, leases and cancellations. The engine's own attempts,
+/// results and waiting are not used.
 #[derive(Debug, Clone)]
 pub struct ApalisDispatch<Q> {
     queue: Q,
@@ -55,7 +55,7 @@ pub struct ApalisDispatch<Q> {
 }
 
 impl<Q> ApalisDispatch<Q> {
-    /// Creates a dispatch into this queue. Each request is pushed into a clone of it.
+    /// Creates a dispatch into this queue. Each request is pushed into a clone of the queue.
     pub fn new(queue: Q) -> Self {
         Self {
             queue,
@@ -64,9 +64,9 @@ impl<Q> ApalisDispatch<Q> {
     }
 
     /// Sets how long a task may be in the queue before it counts as lost and is dispatched
-    /// again; 5 minutes by default. A task that comes later finds nothing to do. Choose a time
-    /// longer than the longest that a request normally waits: a slower queue gets more tasks
-    /// than there are operations.
+    /// again; 5 minutes by default. A task that arrives later has nothing to do. Choose a time
+    /// longer than the longest that a request normally waits: otherwise a slow queue gets more
+    /// tasks than there are operations.
     #[must_use]
     pub fn claimed_within(self, limit: Duration) -> Self {
         Self {
@@ -81,8 +81,8 @@ where
     Q: BackendConfig<Args = ApalisTask> + TaskSink<ApalisTask, Q::Kind>,
     Q: Clone + Send + Sync + 'static,
 {
-    /// The task gets its id from the engine, a new one each time it is dispatched: some
-    /// take only ids of their own form, and none twice.
+    /// Pushes a task with this request. The engine chooses a new id for the task at each
+    /// dispatch: some engines accept only ids of their own form, and no id twice.
     async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
         let mut queue = self.queue.clone();
         Ok(queue.push((&request).into()).await?)

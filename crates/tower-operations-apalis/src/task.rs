@@ -9,11 +9,11 @@ use tower_operations::run::{InvalidMessage, QueuedRequest};
 
 /// A [`QueuedRequest`] as the arguments of a task.
 ///
-/// It is serialized as a string, each character of which is a byte of the
-/// [message](QueuedRequest::to_bytes) (ISO 8859-1). Every codec of every engine takes strings,
+/// The task is serialized as a string, each character of which is a byte of the
+/// [message](QueuedRequest::to_bytes) (ISO 8859-1). Every codec of every engine accepts strings,
 /// and the text in a request can be read in the engine's tables. A byte that is not text takes
-/// two to six. The message is not decoded before a worker has it: a task that cannot be
-/// decoded stops the whole worker that fetched it.
+/// two to six bytes. The message is decoded only by the worker that runs it: a task that cannot
+/// be decoded earlier stops the whole worker that fetched it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApalisTask(Bytes);
 
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_comes_through() {
+    fn every_byte_survives_a_round_trip() {
         let task = ApalisTask((0..=u8::MAX).collect());
         let text = serde_json::to_string(&task).unwrap();
         assert_eq!(serde_json::from_str::<ApalisTask>(&text).unwrap(), task);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error_only_to_who_asks() {
+    fn invalid_messages_are_errors_only_when_they_are_read() {
         let task: ApalisTask = serde_json::from_str("\"hello\"").unwrap();
         assert!(task.request().is_err());
         for other in ["\"\u{100}\"", "7", "[1]"] {

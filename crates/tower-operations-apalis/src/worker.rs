@@ -21,22 +21,21 @@ use super::ApalisTask;
 /// A service for `WorkerBuilder::build`, which runs the tasks of an apalis worker through a
 /// [`RunService`].
 ///
-/// A task is done, and so acknowledged, once the outcome of its operation is recorded,
-/// or if there is nothing to do for it: the operation has ended, or somebody else runs
-/// it.
+/// A task is done, and so acknowledged, once the outcome of its operation is recorded. A task is
+/// also done if nothing remains to be done: the operation has ended, or another worker runs it.
 ///
-/// Each run is a task of the runtime's own. A worker of the engine that gives up, since
-/// its database was away for a moment, does not stop what it runs; the engine delivers
-/// the task again, which then finds nothing to do.
+/// Each run is a task of the runtime. A worker of the engine that stops, for example because its
+/// database was away for a moment, does not stop its runs. The engine delivers the task again,
+/// and that delivery has nothing to do.
 pub struct ApalisWorker<S, R> {
     service: RunService<S, R>,
     places: PollSemaphore,
-    /// For the next call.
+    /// The place for the next call.
     place: Option<OwnedSemaphorePermit>,
 }
 
-/// Why a task was not run to its end here. The engine is to deliver it again, to another
-/// worker or later.
+/// The reason why a task was not run to its end here. The engine has to deliver the task again,
+/// to another worker or later.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotRun {
@@ -51,12 +50,12 @@ pub enum NotRun {
     Stopped,
 }
 
-/// How long a worker that cannot run a task waits before it says so. Engines deliver
-/// again at once, and give a task up that was delivered too often.
+/// The time that a worker waits before it reports that it cannot run a task. Engines deliver
+/// such a task again at once, and drop a task that was delivered too often.
 const BEFORE_THE_NEXT: Duration = Duration::from_secs(1);
 
 impl<S, R> ApalisWorker<S, R> {
-    /// Runs tasks through `service`, around the whole application.
+    /// Creates a worker that runs tasks through `service`, around the whole application.
     pub fn new(service: RunService<S, R>) -> Self {
         Self {
             service,
@@ -65,13 +64,13 @@ impl<S, R> ApalisWorker<S, R> {
         }
     }
 
-    /// How many tasks run at a time; as many as come by default. It is ready while there
-    /// is a place, and clones share them: unlike a `ConcurrencyLimitLayer` on the
-    /// `WorkerBuilder`, this counts what goes on running after a worker of the engine has
-    /// given up.
+    /// Sets how many tasks run at a time; without a bound by default. The worker is ready while
+    /// there is a place, and clones share the places. Unlike a `ConcurrencyLimitLayer` on the
+    /// `WorkerBuilder`, this bound counts runs that continue after a worker of the engine has
+    /// stopped.
     ///
     /// # Panics
-    /// If it is above [`Semaphore::MAX_PERMITS`].
+    /// Panics if `tasks` is above [`Semaphore::MAX_PERMITS`].
     #[must_use]
     pub fn concurrency(self, tasks: usize) -> Self {
         let places = Arc::new(Semaphore::new(tasks));
@@ -89,7 +88,7 @@ where
     RunService<S, R>: Clone + Send + 'static,
     <RunService<S, R> as Service<QueuedRequest>>::Future: Send,
 {
-    /// Results stay in the store.
+    /// The response is empty: results stay in the store.
     type Response = ();
     type Error = NotRun;
     type Future = ApalisFuture;
@@ -102,7 +101,7 @@ where
     }
 
     /// # Panics
-    /// Unless it was ready.
+    /// Panics unless the worker was ready.
     fn call(&mut self, task: Task<ApalisTask>) -> ApalisFuture {
         let place = self
             .place

@@ -1,4 +1,4 @@
-//! Accepted requests as tasks of apalis. What its PostgreSQL and Redis make of them is in
+//! Accepted requests as tasks of apalis. The PostgreSQL and Redis engines of apalis are tested in
 //! `tests/workers.rs`.
 
 use std::{
@@ -31,12 +31,12 @@ use tower_operations::{
 };
 use tower_operations_apalis::{ApalisDispatch, ApalisTask, ApalisWorker, NotRun};
 
-/// A handler that runs until it is let go, and counts.
+/// A handler that counts its runs and completes when notified.
 #[derive(Clone, Default)]
 struct Handler {
     runs: Arc<AtomicUsize>,
-    begun: Arc<Notify>,
-    go_on: Arc<Notify>,
+    started: Arc<Notify>,
+    completed: Arc<Notify>,
 }
 
 impl Handler {
@@ -59,14 +59,14 @@ impl Service<Request<BufferedBody>> for Handler {
         Box::pin(async move {
             assert_eq!(request.body().data(), "Q3 \u{fc}");
             handler.runs.fetch_add(1, SeqCst);
-            handler.begun.notify_one();
-            handler.go_on.notified().await;
+            handler.started.notify_one();
+            handler.completed.notified().await;
             Ok(Response::new(BufferedBody::from("done")))
         })
     }
 }
 
-/// An operation of a front's, and its task.
+/// Creates an operation as the accepting node does, and its task.
 async fn accepted(store: &MemoryStore) -> (OperationId, Task<ApalisTask>) {
     let new = NewOperation::new(OperationId::new())
         .with_owner(Some(Owner::new("ada")))
@@ -81,7 +81,7 @@ async fn accepted(store: &MemoryStore) -> (OperationId, Task<ApalisTask>) {
     let request = QueuedRequest::new(&record, request.unwrap());
     assert_eq!(request.owner(), Some(&Owner::new("ada")));
     let task = ApalisTask::from(&request);
-    // Through the codec of an engine.
+    // Encodes and decodes the task as an engine does.
     let text = serde_json::to_string(&task).unwrap();
     let task = serde_json::from_str::<ApalisTask>(&text).unwrap();
     let id = record.operation().id().clone();
@@ -92,93 +92,96 @@ async fn state(store: &MemoryStore, id: &OperationId) -> State {
     store.get(id).await.unwrap().unwrap().operation().state()
 }
 
-async fn ended(store: &MemoryStore, id: &OperationId) {
+async fn wait_for_end(store: &MemoryStore, id: &OperationId) {
     let mut record = store.get(id).await.unwrap().unwrap();
     while !record.operation().state().is_terminal() {
         let since = record.version().unwrap();
         let changed = store.changed(id, since, Duration::from_secs(9)).await;
-        record = changed.unwrap().expect("it is kept");
+        record = changed.unwrap().expect("the operation exists");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_done_once_the_outcome_is_recorded() {
+async fn a_task_completes_once_the_outcome_is_recorded() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let (id, task) = accepted(&store).await;
     let mut running = std::pin::pin!(handler.worker(store.clone()).oneshot(task));
-    let (minute, begun) = (Duration::from_secs(60), handler.begun.notified());
+    let (minute, started) = (Duration::from_secs(60), handler.started.notified());
     tokio::select! {
-        _ = &mut running => panic!("it is done before its handler is"),
-        () = begun => {}
+        _ = &mut running => panic!("the task is done before its handler"),
+        () = started => {}
     }
     assert_eq!(state(&store, &id).await, State::Running);
     assert!(timeout(minute, &mut running).await.is_err());
-    handler.go_on.notify_one();
+    handler.completed.notify_one();
     running.await.unwrap();
     assert_eq!(state(&store, &id).await, State::Succeeded);
 }
 
-/// Its task is delivered again later, and there is nothing left to do for it.
+/// The engine redelivers the task, and the redelivery does not run the operation again.
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_gives_up_does_not_stop_what_runs() {
+async fn a_run_survives_its_dropped_task() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let (id, task) = accepted(&store).await;
     let mut worker = handler.worker(store.clone());
     let running = worker.ready().await.unwrap().call(task.clone());
-    let begun = timeout(Duration::from_secs(60), handler.begun.notified()).await;
-    assert!(begun.is_ok(), "it waits for the engine");
+    let started = timeout(Duration::from_secs(60), handler.started.notified()).await;
+    assert!(
+        started.is_ok(),
+        "the run does not depend on the engine polling it"
+    );
     drop(running);
     worker.clone().oneshot(task.clone()).await.unwrap();
     assert_eq!(state(&store, &id).await, State::Running);
-    handler.go_on.notify_one();
-    ended(&store, &id).await;
+    handler.completed.notify_one();
+    wait_for_end(&store, &id).await;
     worker.oneshot(task).await.unwrap();
     assert_eq!(state(&store, &id).await, State::Succeeded);
     assert_eq!(handler.runs.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_for_another_worker() {
+async fn an_unreadable_task_fails_after_a_delay() {
     let handler = Handler::default();
     let task: ApalisTask = serde_json::from_str("\"\\u0002 of a later release\"").unwrap();
     let worker = handler.worker(MemoryStore::new());
     let begun = Instant::now();
     let run = worker.oneshot(TaskBuilder::new(task).build()).await;
     assert!(matches!(run, Err(NotRun::Message(_))));
-    // Not at once: an engine would have it delivered here again, and give up soon.
+    // An immediate error would be redelivered here until the engine exhausts its attempts.
     assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
-/// Also what goes on running for a worker of the engine that is gone.
+/// Runs whose task was dropped count too.
 #[tokio::test(start_paused = true)]
-async fn no_more_run_at_a_time_than_there_are_places() {
+async fn concurrency_limits_running_tasks() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let mut worker = handler.worker(store.clone()).concurrency(2);
     let mut running = Vec::new();
     for _ in 0..2 {
         let (_, task) = accepted(&store).await;
         running.push(worker.ready().await.unwrap().call(task));
-        handler.begun.notified().await;
+        handler.started.notified().await;
     }
     drop(running);
     let mut another = worker.clone();
     let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
     assert!(timeout(minute, another.ready()).await.is_err());
-    handler.go_on.notify_one();
+    handler.completed.notify_one();
     timeout(second, another.ready()).await.unwrap().unwrap();
     assert!(timeout(minute, worker.ready()).await.is_err());
     drop(another);
     timeout(second, worker.ready()).await.unwrap().unwrap();
 }
 
-/// Front, queue and worker, each as it is.
+/// An accepting layer, a queue and a worker of apalis.
 #[tokio::test]
-async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
+async fn an_apalis_worker_runs_accepted_requests() {
     let (store, handler) = (MemoryStore::new(), Handler::default());
     let queue = VecDequeBackend::new();
     let layer = Operations::dispatching(store.clone(), ApalisDispatch::new(queue.clone())).layer();
     let never = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
-        unreachable!("it is not run here");
+        unreachable!("the accepting node does not run requests");
         #[allow(unreachable_code)]
         Ok::<_, Infallible>(Response::new(BufferedBody::default()))
     });
@@ -194,11 +197,11 @@ async fn what_a_front_accepts_is_run_by_an_apalis_worker() {
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         let location = response.headers()["location"].to_str().unwrap();
         let id: OperationId = location.rsplit('/').next().unwrap().parse().unwrap();
-        timeout(Duration::from_secs(9), handler.begun.notified())
+        timeout(Duration::from_secs(9), handler.started.notified())
             .await
-            .expect("it comes out of the queue");
-        handler.go_on.notify_one();
-        ended(&store, &id).await;
+            .expect("the task is delivered");
+        handler.completed.notify_one();
+        wait_for_end(&store, &id).await;
         assert_eq!(state(&store, &id).await, State::Succeeded);
     }
     worker.abort();

@@ -13,7 +13,7 @@ use super::subject::{
     new_operation, new_owner, ok, read, start, success, version,
 };
 
-/// For a store with [`SHORT`] as its time to live.
+/// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check<R: Repository<Output = RecordedResponse>>(store: &Arc<R>) {
     what_has_expired_is_absent(&**store).await;
     the_time_to_live_begins_with_the_end(&**store).await;
@@ -90,7 +90,7 @@ where
     let since = Stopwatch::start();
     let ended = finish(store, &pending).await;
     let found = read(store, ended.operation().id()).await;
-    // If two calls took so long, the result says nothing.
+    // If two calls took this long, the result proves nothing.
     if since.elapsed() < SHORT {
         law!(
             8,

@@ -45,7 +45,7 @@ fn outcomes() -> Vec<Outcome<RecordedResponse>> {
         Outcome::Succeeded(None),
         Outcome::Failed(Failure::from(problem).with_response(refusal)),
         Outcome::failed(FailureKind::Interrupted),
-        // The same text, but not the same outcome.
+        // The outcome has the same text, but is another one.
         Outcome::failed(Problem::from(FailureKind::Interrupted)),
         Outcome::Canceled,
     ]
@@ -184,7 +184,7 @@ where
     nothing_changes_what_has_ended(store, &ended).await;
 }
 
-/// Law 3, against every writer.
+/// Checks law 3 against every writer.
 pub(super) async fn nothing_changes_what_has_ended<R>(store: &R, ended: &Seen)
 where
     R: Repository<Output = RecordedResponse>,
@@ -193,7 +193,7 @@ where
     let Some(version) = ended.version() else {
         panic!("law 4: a store that is written to counts versions: {ended:?}");
     };
-    // The store may or may not tell the holder that its start comes too late.
+    // The store may or may not report to the holder that its start comes too late.
     ok(store.start(id, token).await);
     assert_unchanged(3, store, ended, "a start after the end").await;
 

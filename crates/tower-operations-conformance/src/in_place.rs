@@ -12,7 +12,7 @@ use tower_operations::{
 
 use super::subject::{done, new_operation, ok, success};
 
-/// For any store; only a store that makes the claim is checked.
+/// Checks a store that claims never to wait; any other store passes.
 pub(super) fn check<R>(store: &R)
 where
     R: Repository<Output = RecordedResponse>,

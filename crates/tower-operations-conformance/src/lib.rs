@@ -3,22 +3,22 @@
 //! # Calling the checks
 //! * The closure gets the *time to live* of the store: how long the store keeps an
 //!   operation after its end. Some checks ask for an hour, some for a quarter of a second.
-//! * The closure may return the same store at every call, for example the same database, as
-//!   long as the time to live is the requested one: every check uses its own ids, owners,
-//!   keys and nodes. Nothing else may reclaim or purge there meanwhile.
+//! |* The closure may return the same store at every call, for example the same database, as
+//! long as the time to live is the requested one: every check uses its own ids, owners, keys and
+//! nodes. No other task may reclaim or purge there meanwhile.
 //! * The checks race with each other through [`tokio::spawn`], so they need a tokio
 //!   runtime. A runtime with several threads makes the races real.
-//! * The checks wait for expiry with [`tokio::time::sleep`], some five seconds in all. With
-//!   a paused clock they do not wait; a paused clock fits only a store that uses
-//!   tokio's clock alone.
+//! |* The checks wait for expiry with [`tokio::time::sleep`], about five seconds in total. With
+//! a paused clock they do not wait; a paused clock fits only a store that uses tokio's clock
+//! alone.
 //! * [`Nodes`] checks a store across handles that stand for several nodes, or connections.
 //!
-//! | function | what it needs | laws |
+//! | function | required | laws |
 //! | --- | --- | --- |
 //! | [`repository`] | [`Repository`] | 1, 2, 3, 4, 7, 8 |
 //! | [`watch`] | [`Watch`] | 5, 7 |
 //! | [`lease`] | [`Lease`] | 6 |
-//! | [`released_lease`] | [`Lease`] that distinguishes released from lapsed leases | 6 |
+//! | [`released_lease`] | [`Lease`] that distinguishes released from expired leases | 6 |
 //! | [`single_node_lease`] | [`Lease`], provided by [`SingleNode`](tower_operations::store::SingleNode) | 6, except reclaiming |
 //! | [`keys`] | [`IdempotencyKeys`] | 1, 7, 8 |
 //! | [`list`] | [`List`] | listing, 8, 9 |
@@ -57,7 +57,7 @@ use self::subject::{LONG, SHORT};
 /// Checks every law on a store with every capability.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn all<R, F, Fut>(make: F)
 where
     R: Repository<Output = RecordedResponse> + Watch + Lease + IdempotencyKeys + List + Purge,
@@ -75,7 +75,7 @@ where
 /// Checks reading and writing.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn repository<R, F, Fut>(make: F)
 where
     R: Repository<Output = RecordedResponse>,
@@ -97,7 +97,7 @@ where
 /// Checks waiting for a change.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn watch<R, F, Fut>(make: F)
 where
     R: Repository<Output = RecordedResponse> + Watch,
@@ -112,7 +112,7 @@ where
 /// Checks leases, and reclaiming them.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn lease<R, F, Fut>(make: F)
 where
     R: Lease<Output = RecordedResponse>,
@@ -124,11 +124,11 @@ where
     lease::check_taking_over(&store).await;
 }
 
-/// Checks [`Lease::reclaim_released`] of a store that distinguishes released from lapsed
+/// Checks [`Lease::reclaim_released`] of a store that distinguishes released from expired
 /// leases; not part of [`all`].
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn released_lease<R, F, Fut>(make: F)
 where
     R: Lease<Output = RecordedResponse>,
@@ -138,11 +138,10 @@ where
     lease::check_releasing(&Arc::new(make(LONG).await)).await;
 }
 
-/// Checks the leases of a store with a single writing node, where nothing is ever
-/// reclaimed.
+/// Checks the leases of a store with a single writing node, where no lease is ever reclaimed.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn single_node_lease<R, F, Fut>(make: F)
 where
     R: Lease<Output = RecordedResponse>,
@@ -155,7 +154,7 @@ where
 /// Checks keys, with and without a reservation.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn keys<R, F, Fut>(make: F)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
@@ -169,7 +168,7 @@ where
 /// Checks listing.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn list<R, F, Fut>(make: F)
 where
     R: Repository<Output = RecordedResponse> + List,
@@ -183,7 +182,7 @@ where
 /// Checks that expired operations are removed.
 ///
 /// # Panics
-/// When a law is broken.
+/// Panics when a law is broken.
 pub async fn purge<R, F, Fut>(make: F)
 where
     R: Repository<Output = RecordedResponse> + Purge,

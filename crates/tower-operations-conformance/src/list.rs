@@ -32,7 +32,7 @@ where
     what_ends_a_page_early_loses_nothing(store).await;
 }
 
-/// For a store with [`SHORT`] as its time to live.
+/// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check_expiry<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + List,

@@ -1,4 +1,4 @@
-//! One store made of several handles.
+//! One store across several handles.
 
 use std::{
     sync::{
@@ -39,10 +39,10 @@ pub struct Nodes<R> {
 }
 
 impl<R> Nodes<R> {
-    /// Makes one store of these handles.
+    /// Creates one store from these handles.
     ///
     /// # Panics
-    /// If there are no handles.
+    /// Panics if there are no handles.
     #[must_use]
     pub fn new(handles: impl IntoIterator<Item = R>) -> Self {
         let handles: Vec<R> = handles.into_iter().collect();

@@ -13,7 +13,7 @@ use super::subject::{
     new_operation, ok, read, start, together,
 };
 
-/// For a store with [`SHORT`] as its time to live.
+/// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Purge,

@@ -277,7 +277,7 @@ where
     async move { ok(store.force_finish(&id, version, Outcome::Canceled).await) }
 }
 
-/// Reads again and again, and checks that the version never falls.
+/// Reads repeatedly, and checks that the version never falls.
 fn read_in_task<R>(
     store: &Arc<R>,
     id: &OperationId,

@@ -44,7 +44,8 @@ where
     }
 }
 
-/// Compares part by part: a message with a mebibyte of body would not help.
+/// Asserts that two responses are the same, part by part: a message with a mebibyte of body
+/// would not help.
 pub(super) fn assert_same(what: &str, response: &RecordedResponse, back: &RecordedResponse) {
     law!(
         7,

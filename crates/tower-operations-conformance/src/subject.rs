@@ -80,7 +80,7 @@ pub(super) fn ok<T>(answer: Result<T, StoreError>) -> T {
     }
 }
 
-/// Reads in every possible way, while nobody writes.
+/// Reads in every possible way, while no other task writes.
 pub(super) async fn read<R>(store: &R, id: &OperationId) -> Option<Seen>
 where
     R: Store<Output = RecordedResponse>,

@@ -182,7 +182,7 @@ async fn assert_ends(waiting: HeldWait, record: Option<&Seen>, what: &str) {
     );
 }
 
-/// The law also holds when others have given up waiting.
+/// Checks that the law also holds after other readers have stopped waiting.
 async fn a_change_ends_every_wait<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,
@@ -240,7 +240,7 @@ where
     }
 }
 
-/// A writer makes change after change, and every follower sees the last one.
+/// Checks a writer that makes change after change: every follower sees the last one.
 async fn no_change_is_missed_by_who_waits_again<R>(store: &Arc<R>)
 where
     R: Repository<Output = RecordedResponse> + Watch,

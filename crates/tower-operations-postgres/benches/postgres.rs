@@ -1,13 +1,13 @@
-//! The store in PostgreSQL against pgbench on a like table of the same server, in the
-//! same run, as a table.
+//! Benchmark of `PostgresStore` against pgbench on an equal table of the same server.
 //!
-//! Run with: `cargo bench -p tower-operations-postgres` (some twenty seconds).
-//! It starts a server of its own, on the disk that `TMPDIR` names.
+//! Run with: `cargo bench -p tower-operations-postgres` (about twenty seconds).
+//! The benchmark starts a private server on the disk that `TMPDIR` names, and prints a
+//! table.
 //!
-//! *pgbench* inserts, updates and selects one row after the other, each statement
-//! prepared and committed durably, by as many clients; once more with a second
-//! update, which is what starting an operation is. What is compared with it are
-//! whole operations per second.
+//! *pgbench* inserts, updates and selects one row after the other with the same number of
+//! clients. Each statement is prepared and committed durably. A second run of pgbench has
+//! a second update, which corresponds to the start of an operation. Whole operations per
+//! second are compared with the transactions of pgbench.
 
 use std::{
     path::PathBuf,
@@ -58,12 +58,12 @@ async fn main() {
         .connect(&server.url())
         .await
         .unwrap();
-    let like: PostgresStore = PostgresStore::builder(pool.clone())
+    let raw_table: PostgresStore = PostgresStore::builder(pool.clone())
         .table("raw")
         .connect()
         .await
         .unwrap();
-    drop(like);
+    drop(raw_table);
     let store = PostgresStore::connect(pool).await.unwrap();
 
     println!("| {CLIENTS} clients | per second | ratio |");
@@ -83,7 +83,7 @@ async fn main() {
     }
 }
 
-/// Transactions per second.
+/// Returns the transactions per second of pgbench.
 fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
     let folder = private::Folder::new("pgbench");
     let script = folder.join("raw.sql");
@@ -113,7 +113,7 @@ fn pgbench(server: &server::Postgres, statements: &str) -> f64 {
     rate.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Operations per second.
+/// Returns the operations per second of the store.
 async fn ours(store: &PostgresStore, starts: bool) -> f64 {
     let done = Arc::<AtomicU64>::default();
     let begun = Instant::now();

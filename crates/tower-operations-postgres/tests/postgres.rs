@@ -1,5 +1,5 @@
-//! `PostgresStore` on a server of its own: the laws, crashes, lost connections,
-//! notices, and how much is asked of the server.
+//! `PostgresStore` on a private server: the laws, crashes, lost connections,
+//! notifications, and the number of statements.
 
 use test_support::{pages, postgres as server, repetition, stranger};
 

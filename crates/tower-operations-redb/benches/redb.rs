@@ -1,15 +1,14 @@
-//! The store in a file against redb itself, in the same run, as a table.
+//! Benchmark of `RedbStore` against redb itself in the same run.
 //!
-//! Run with: `cargo bench -p tower-operations-redb` (some ten seconds), on
-//! the disk that `TMPDIR` names.
+//! Run with: `cargo bench -p tower-operations-redb` (about ten seconds).
+//! The benchmark uses the disk that `TMPDIR` names, and prints a table.
 //!
-//! *raw* is one table of 1 KiB values under keys that grow, so many a commit.
-//! What is compared with it are changes made durable per second, at the batch
-//! size that came about.
+//! *raw* is one table of 1 KiB values under ascending keys, with a fixed number of values
+//! per commit. Durable changes per second are compared at the measured batch size.
 //!
-//! *over HTTP* is a server and its clients in one process, on two threads each: how
-//! many requests a second are answered, by the bare service and by what the layer
-//! makes of it. Each 202 is followed by a start and an end, which are durable too.
+//! *over HTTP* is a server and its clients in one process, on two threads each. The
+//! answers per second are measured for the bare service and for the layered service. Each
+//! 202 is followed by a durable start and a durable end.
 
 use std::{
     convert::Infallible,
@@ -101,7 +100,7 @@ async fn answer<B: http_body::Body<Error: std::fmt::Debug>>(
     Ok(Response::new(BufferedBody::from(Bytes::from_static(KIB))))
 }
 
-/// Answers per second that all connections together get.
+/// Returns the answers per second of all connections together.
 fn over_http<S, B>(server: &tokio::runtime::Runtime, service: S) -> f64
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
@@ -125,7 +124,7 @@ where
     let answered = Arc::new(AtomicU64::new(0));
     let rate = runtime().block_on(async {
         let clients: Vec<_> = (0..CONNECTIONS)
-            .map(|_| tokio::spawn(ask_on_and_on(address, Arc::clone(&answered))))
+            .map(|_| tokio::spawn(send_requests(address, Arc::clone(&answered))))
             .collect();
         tokio::time::sleep(TIME / 2).await;
         let (before, since) = (answered.load(Relaxed), Instant::now());
@@ -138,7 +137,7 @@ where
     rate
 }
 
-async fn ask_on_and_on(server: SocketAddr, answered: Arc<AtomicU64>) {
+async fn send_requests(server: SocketAddr, answered: Arc<AtomicU64>) {
     const ASK: &[u8] = b"POST /reports HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nQ3";
     let mut stream = TcpStream::connect(server).await.expect("connected");
     stream.set_nodelay(true).expect("no delay");
@@ -146,7 +145,7 @@ async fn ask_on_and_on(server: SocketAddr, answered: Arc<AtomicU64>) {
     loop {
         stream.write_all(ASK).await.expect("asked");
         let whole = loop {
-            if let Some(whole) = whole_answer(&buffer[..length]) {
+            if let Some(whole) = answer_length(&buffer[..length]) {
                 break whole;
             }
             let read = stream.read(&mut buffer[length..]).await.expect("answered");
@@ -160,8 +159,8 @@ async fn ask_on_and_on(server: SocketAddr, answered: Arc<AtomicU64>) {
     }
 }
 
-/// How long an answer is, once its head is there.
-fn whole_answer(bytes: &[u8]) -> Option<usize> {
+/// Returns the length of the first answer, if the answer is complete.
+fn answer_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).expect("text");
     let (_, length) = text.split_once("content-length: ").expect("a length");
@@ -176,7 +175,7 @@ enum Work {
     Whole,
 }
 
-struct Measured {
+struct Measurement {
     per_second: f64,
     changes_per_second: f64,
     batch: f64,
@@ -198,7 +197,7 @@ fn response() -> RecordedResponse {
     RecordedResponse::new(Response::new(BufferedBody::from(Bytes::from_static(KIB))))
 }
 
-async fn one(store: &RedbStore, lease: &LeaseConfig, work: Work) {
+async fn run_operation(store: &RedbStore, lease: &LeaseConfig, work: Work) {
     let id = OperationId::new();
     let mut new = NewOperation::new(id.clone()).with_lease(lease.clone());
     if let Work::Request = work {
@@ -219,7 +218,7 @@ async fn one(store: &RedbStore, lease: &LeaseConfig, work: Work) {
     }
 }
 
-fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
+fn measure(folder: &Path, work: Work, concurrent: usize) -> Measurement {
     let store = RedbStore::open(path(folder)).expect("opened");
     let (done, is_over) = (
         Arc::new(AtomicU64::new(0)),
@@ -233,7 +232,7 @@ fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
                 let (done, is_over) = (Arc::clone(&done), Arc::clone(&is_over));
                 tokio::spawn(async move {
                     while !is_over.load(Relaxed) {
-                        one(&store, &lease, work).await;
+                        run_operation(&store, &lease, work).await;
                         done.fetch_add(1, Relaxed);
                     }
                 })
@@ -249,7 +248,7 @@ fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
         }
         store.close().await.expect("closed");
         let changes = (after.changes - before.changes) as f64;
-        Measured {
+        Measurement {
             per_second: (done_after - done_before) as f64 / time.as_secs_f64(),
             changes_per_second: changes / time.as_secs_f64(),
             batch: changes / (after.commits - before.commits) as f64,
@@ -257,7 +256,7 @@ fn measure(folder: &Path, work: Work, concurrent: usize) -> Measured {
     })
 }
 
-/// Values per second that redb itself makes durable at this batch size.
+/// Returns the values per second that redb commits durably at this batch size.
 fn raw(folder: &Path, batch: f64) -> f64 {
     let database = Database::create(path(folder)).expect("created");
     let batch = batch.round().max(1.0) as u64;
@@ -277,7 +276,7 @@ fn raw(folder: &Path, batch: f64) -> f64 {
     written as f64 / since.elapsed().as_secs_f64()
 }
 
-/// Reads per second on one thread: ours and redb's own.
+/// Returns the reads per second of `RedbStore` and of redb on one thread.
 fn reads(folder: &Path) -> (f64, f64) {
     use redb::ReadableDatabase;
 

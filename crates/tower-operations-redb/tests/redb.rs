@@ -1,4 +1,4 @@
-//! The store in a file: the laws, what is refused, and processes that are killed.
+//! `RedbStore`: the laws, refused files, and killed processes.
 
 #[path = "redb/file.rs"]
 mod file;
@@ -20,14 +20,14 @@ use tower_operations::{
 };
 use tower_operations_redb::RedbStore;
 
-/// Of a lease that is not going to end by itself.
+/// The term of a lease that does not expire during a test.
 const TERM: Duration = Duration::from_secs(600);
 
 fn lease() -> LeaseConfig {
     LeaseConfig::new(NodeId::new(), TERM)
 }
 
-fn held(id: &OperationId) -> NewOperation {
+fn new_operation(id: &OperationId) -> NewOperation {
     NewOperation::new(id.clone()).with_lease(lease())
 }
 

@@ -1,12 +1,12 @@
-//! The store in Redis against `redis-benchmark` with the same scripts, in the same
-//! run, as a table.
+//! Benchmark of `RedisStore` against `redis-benchmark` with the same scripts in the same
+//! run.
 //!
-//! Run with: `cargo bench -p tower-operations-redis` (some fifteen seconds).
-//! It needs `redis-server` and `redis-benchmark`.
+//! Run with: `cargo bench -p tower-operations-redis` (about fifteen seconds).
+//! The benchmark needs `redis-server` and `redis-benchmark`, and prints a table.
 //!
-//! *raw* is the server by itself: 50 connections that call the same script with
-//! values of the same size, without reading what comes back. The store has as
-//! many callers, who share one connection.
+//! *raw* is the server by itself: 50 connections that call the same script with values of
+//! the same size, without decoding the answers. The store has 50 callers that share one
+//! connection.
 
 use std::{
     future::Future,
@@ -36,7 +36,7 @@ const CLIENTS: usize = 50;
 const TIME: Duration = Duration::from_millis(1000);
 const KIB: usize = 1024;
 
-/// Operations that there are for each part.
+/// The number of operations created for each part.
 const READY: usize = 10_000;
 
 macro_rules! script {
@@ -66,7 +66,7 @@ fn main() {
     runtime.block_on(memory());
 }
 
-/// What the server takes for one operation, index entries included.
+/// Measures the memory that the server uses for one operation and its index entries.
 async fn memory() {
     let redis = Redis::with(&["--appendonly", "no"]).await;
     let store = RedisStore::connect(&redis.url()).await.expect("a store");
@@ -176,7 +176,7 @@ async fn table(settings: &[&str]) {
     line("read, 1 KiB", rate(work).await, raw_read(&redis));
 }
 
-/// How often `work` is done in a second by 50 callers, until there is none left.
+/// Returns the calls of `work` per second by 50 callers, until `work` returns `None`.
 async fn rate<F>(work: impl Fn(usize) -> F + Send + Sync + 'static) -> f64
 where
     F: Future<Output = Option<()>> + Send,
@@ -202,20 +202,20 @@ where
     f64::from(count) / since.elapsed().as_secs_f64()
 }
 
-type Held = (OperationId, FencingToken);
+type Handle = (OperationId, FencingToken);
 
 fn lease() -> LeaseConfig {
     LeaseConfig::new(NodeId::named("node"), Duration::from_secs(60))
 }
 
-async fn create(store: RedisStore, new: NewOperation) -> Option<Held> {
+async fn create(store: RedisStore, new: NewOperation) -> Option<Handle> {
     match store.create(new).await.expect("an answer") {
         Created::New(record) => Some((record.operation().id().clone(), record.token())),
         _ => None,
     }
 }
 
-async fn create_all(store: &RedisStore, new: impl Fn(OperationId) -> NewOperation) -> Vec<Held> {
+async fn create_all(store: &RedisStore, new: impl Fn(OperationId) -> NewOperation) -> Vec<Handle> {
     let creating: Vec<_> = (0..READY)
         .map(|_| tokio::spawn(create(store.clone(), new(OperationId::new()))))
         .collect();
@@ -235,11 +235,11 @@ fn success() -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 
-/// About the size of a record.
+/// The approximate size of a record.
 const HEAD: usize = 400;
 
-/// Calls per second, by the server's own benchmark. Where an argument says
-/// `__rand_int__` it puts a number of twelve digits below [`READY`].
+/// Returns the calls per second of `redis-benchmark`, which replaces `__rand_int__` in
+/// arguments by a number of twelve digits below [`READY`].
 fn benchmark(redis: &Redis, calls: usize, command: &[&str]) -> f64 {
     let output = Command::new("redis-benchmark")
         .args(["-p", &redis.port().to_string(), "--csv"])
@@ -259,7 +259,7 @@ fn benchmark(redis: &Redis, calls: usize, command: &[&str]) -> f64 {
 fn raw_insert(redis: &Redis) -> f64 {
     let (script, head) = (script!("insert.lua"), "x".repeat(HEAD));
     let mut words = vec!["EVALSHA", script.get_hash(), "2"];
-    // Numbers of its own: each is new, as far as chance allows.
+    // Several random numbers make the key of almost every call new.
     let cell = "bench/{__rand_int____rand_int____rand_int__}";
     words.extend([cell, "bench/list", "bench/", "__rand_int____rand_int__"]);
     words.extend([

@@ -1,5 +1,5 @@
-//! The store in Redis: the laws, what dies and comes back, and what is refused.
-//! Each test has a server of its own.
+//! `RedisStore`: the laws, restarts of the server, and refused servers.
+//! Each test starts a private server.
 
 use test_support::pages;
 #[path = "redis/proxy.rs"]
@@ -41,13 +41,13 @@ use tower_operations_redis::RedisStore;
 
 use self::server::Redis;
 
-type Seen = std::sync::Arc<tower_operations::store::Record<RecordedResponse>>;
+type Stored = std::sync::Arc<tower_operations::store::Record<RecordedResponse>>;
 
 async fn connect(redis: &Redis) -> RedisStore {
     RedisStore::connect(&redis.url()).await.unwrap()
 }
 
-/// Asks the server itself, on a connection of its own.
+/// Sends a command to the server on a separate connection.
 async fn ask<T: FromRedisValue>(redis: &Redis, command: &[&str]) -> T {
     try_ask(redis, command).await.unwrap()
 }
@@ -72,7 +72,7 @@ fn success(text: &str) -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(RecordedResponse::new(response)))
 }
 
-async fn create(store: &RedisStore, new: NewOperation) -> Seen {
+async fn create(store: &RedisStore, new: NewOperation) -> Stored {
     match store.create(new).await.unwrap() {
         Created::New(record) => record,
         other => panic!("not created: {other:?}"),
@@ -80,7 +80,7 @@ async fn create(store: &RedisStore, new: NewOperation) -> Seen {
 }
 
 #[track_caller]
-fn done(write: Result<Written<RecordedResponse>, tower_operations::store::StoreError>) -> Seen {
+fn done(write: Result<Written<RecordedResponse>, tower_operations::store::StoreError>) -> Stored {
     match write.unwrap() {
         Written::Done(record) => record,
         other => panic!("not done: {other:?}"),

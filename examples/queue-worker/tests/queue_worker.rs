@@ -1,4 +1,4 @@
-//! The worker with a queue of its own, run as a process.
+//! The worker with its own queue, run as a process.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use test_support::{
 };
 
 #[tokio::test]
-async fn a_queue_worker_of_ones_own_keeps_the_contract() {
+async fn a_custom_queue_worker_keeps_the_contract() {
     let example = Example::start("queue-worker", &["127.0.0.1:0"])
         .await
         .unwrap();
@@ -23,7 +23,7 @@ async fn a_queue_worker_of_ones_own_keeps_the_contract() {
         accepted.json(),
         json!({ "id": id, "state": "pending", "location": location })
     );
-    let ended = client.ended(location).await;
+    let ended = client.wait_for_end(location).await;
     assert_eq!(ended["state"], "succeeded");
     let factors = json!({ "number": 360, "factors": [2, 2, 2, 3, 3, 5] });
     assert_eq!(ended["result"], factors);
@@ -34,41 +34,44 @@ async fn a_queue_worker_of_ones_own_keeps_the_contract() {
     assert_eq!(result.status(), StatusCode::OK);
     assert_eq!(result.json(), factors);
 
-    let location = client.accepted("/factors", r#"{"number":0}"#).await;
-    let ended = client.ended(&location).await;
+    let location = client.post_accepted("/factors", r#"{"number":0}"#).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["state"], "failed");
     assert_eq!(ended["problem"]["detail"], "zero is no product of primes");
 }
 
 #[tokio::test]
-async fn a_queue_worker_drops_what_was_canceled() {
+async fn a_queue_worker_drops_canceled_operations() {
     let example = Example::start("queue-worker", &["127.0.0.1:0"])
         .await
         .unwrap();
     let client = Client::new(example.url());
-    let running = client.accepted("/factors", r#"{"number":2147483648}"#);
+    let running = client.post_accepted("/factors", r#"{"number":2147483648}"#);
     let running = running.await;
-    let queued = client.accepted("/factors", r#"{"number":2}"#).await;
-    let last = client.accepted("/factors", r#"{"number":3}"#).await;
-    is_running(&client, &running).await;
+    let queued = client.post_accepted("/factors", r#"{"number":2}"#).await;
+    let last = client.post_accepted("/factors", r#"{"number":3}"#).await;
+    wait_until_running(&client, &running).await;
     assert_eq!(client.get(&queued).await.json()["state"], "pending");
     assert_eq!(client.delete(&queued).await.json()["state"], "canceled");
     assert_eq!(client.delete(&running).await.json()["state"], "canceled");
 
-    assert_eq!(client.ended(&last).await["result"]["factors"], json!([3]));
+    assert_eq!(
+        client.wait_for_end(&last).await["result"]["factors"],
+        json!([3])
+    );
     for location in [running, queued] {
         assert_eq!(client.get(&location).await.json()["state"], "canceled");
     }
 }
 
 #[tokio::test]
-async fn a_queue_worker_refuses_what_it_has_no_place_for() {
+async fn a_full_queue_refuses_requests() {
     let example = Example::start("queue-worker", &["127.0.0.1:0"])
         .await
         .unwrap();
     let client = Client::new(example.url());
     let mut refused = None;
-    // One is worked on, three are queued.
+    // One request runs, and three are queued.
     for _ in 0..10 {
         let answer = client.post("/factors", r#"{"number":2147483648}"#).await;
         if answer.status() != StatusCode::ACCEPTED {
@@ -82,7 +85,7 @@ async fn a_queue_worker_refuses_what_it_has_no_place_for() {
 }
 
 #[tokio::test]
-async fn a_queue_worker_words_its_errors_itself() {
+async fn a_queue_worker_writes_its_own_errors() {
     let example = Example::start("queue-worker", &["127.0.0.1:0"])
         .await
         .unwrap();
@@ -106,24 +109,24 @@ fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{problem}");
-    let said = problem.get("type").and_then(Value::as_str);
-    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+    let problem_type = problem.get("type").and_then(Value::as_str);
+    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }
 
-async fn is_running(client: &Client, location: &str) {
+async fn wait_until_running(client: &Client, location: &str) {
     let mut answer = client.get(location).await;
     while answer.json()["state"] == "pending" {
-        answer = changed(client, location, &answer).await;
+        answer = wait_for_change(client, location, &answer).await;
     }
     assert_eq!(answer.json()["state"], "running");
 }
 
-/// Waits until the operation is no more as it was.
-async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+/// Waits until the operation has changed.
+async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
     let request = client
         .request(Method::GET, location)
         .header("prefer", "wait=30")
-        .header("if-none-match", was.header("etag"));
+        .header("if-none-match", previous.header("etag"));
     let answer = client.send(request, "".into()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     answer

@@ -1,4 +1,4 @@
-//! The quickstart, run as a process and asked over a socket.
+//! The quickstart, run as a process and called over a socket.
 
 use std::path::Path;
 
@@ -35,19 +35,19 @@ fn the_readme_shows_the_quickstart() {
 }
 
 #[tokio::test]
-async fn the_quickstart_does_what_it_prints() {
+async fn the_printed_requests_work() {
     let example = Example::start("quickstart", &["127.0.0.1:0"])
         .await
         .unwrap();
     let client = Client::new(example.url());
 
     let location = client
-        .accepted("/reports", r#"{"title":"Q3","pages":1}"#)
+        .post_accepted("/reports", r#"{"title":"Q3","pages":1}"#)
         .await;
     let operation = client.get(&location).await;
     assert_eq!(operation.status(), StatusCode::OK);
     assert_eq!(operation.json()["result"], Value::Null);
-    let ended = client.ended(&location).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["state"], "succeeded");
     assert_eq!(ended["result"], json!({ "title": "Q3", "pages": 1 }));
     let result = client.get(&format!("{location}/result")).await;
@@ -55,7 +55,7 @@ async fn the_quickstart_does_what_it_prints() {
     assert_eq!(result.body(), r#"{"title":"Q3","pages":1}"#);
 
     let location = client
-        .accepted("/reports", r#"{"title":"Q3","pages":500}"#)
+        .post_accepted("/reports", r#"{"title":"Q3","pages":500}"#)
         .await;
     assert_eq!(client.delete(&location).await.json()["state"], "canceled");
 }

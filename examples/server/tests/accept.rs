@@ -1,4 +1,4 @@
-//! What the server accepts, when, once, and for whom.
+//! Accept modes, idempotency keys, tenants and lists of the server.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const HANG: &str = r#"{"title":"Q3","outcome":"hang"}"#;
 const UNREADABLE: [&str; 3] = ["", "this is no JSON", r#"{"title":"Q3","pages":-1}"#];
 
 #[tokio::test]
-async fn preferred_accepts_only_who_asks_for_it() {
+async fn preferred_accepts_only_respond_async() {
     let (_example, client) = server(&["--accept", "preferred"]).await;
     for headers in [&[][..], &[("prefer", "wait=5")]] {
         let answer = order(&client, FAST, headers).await;
@@ -37,13 +37,13 @@ async fn preferred_accepts_only_who_asks_for_it() {
     }
     let answer = order(&client, UNREADABLE[0], &[]).await;
     assert_problem(&answer, 400, "about:blank");
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
 
     let accepted = order(&client, FAST, &[("prefer", "respond-async")]).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
     assert_eq!(accepted.header("preference-applied"), "respond-async");
     assert_eq!(accepted.header("vary"), "Prefer");
-    let ended = client.ended(accepted.header("location")).await;
+    let ended = client.wait_for_end(accepted.header("location")).await;
     assert_eq!(ended["state"], "succeeded");
 
     let waited = order(&client, FAST, &[("prefer", "respond-async, wait=10")]).await;
@@ -56,7 +56,7 @@ async fn preferred_accepts_only_who_asks_for_it() {
 }
 
 #[tokio::test]
-async fn always_waits_if_it_is_asked_to() {
+async fn always_honors_wait() {
     let (_example, client) = server(&[]).await;
     let waited = order(&client, FAST, &[("prefer", "wait=10")]).await;
     assert_eq!(waited.status(), StatusCode::OK);
@@ -67,7 +67,7 @@ async fn always_waits_if_it_is_asked_to() {
 }
 
 #[tokio::test]
-async fn after_a_time_a_request_is_accepted_and_before_it_is_answered() {
+async fn after_answers_fast_requests_and_accepts_slow_ones() {
     let (_example, client) = server(&["--accept", "after:0.5"]).await;
     let answer = client.post("/reports", FAST).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
@@ -78,41 +78,41 @@ async fn after_a_time_a_request_is_accepted_and_before_it_is_answered() {
         .post("/reports", r#"{"title":"Q3","outcome":"problem"}"#)
         .await;
     assert_problem(&answer, 422, "about:blank");
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
 
     let begun = Instant::now();
     let slow = r#"{"title":"Q3","pages":10,"page_ms":100}"#;
-    let location = client.accepted("/reports", slow).await;
+    let location = client.post_accepted("/reports", slow).await;
     assert!(begun.elapsed() >= Duration::from_millis(500));
-    let told = data_of(&client.get(&format!("{location}/events")).await);
-    let completed: Vec<_> = told
+    let events = data_of(&client.get(&format!("{location}/events")).await);
+    let completed: Vec<_> = events
         .iter()
         .filter_map(|event| event["progress"]["completed"].as_u64())
         .collect();
-    // The same call goes on: one that began with the operation would begin with
-    // the first page.
+    // The same call continues. A new call for the operation would begin with the first
+    // page.
     assert!(completed.iter().all(|page| *page >= 4), "{completed:?}");
     assert_eq!(completed.last(), Some(&10));
-    let ended = client.ended(&location).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["result"], json!({ "title": "Q3", "pages": 10 }));
 }
 
 #[tokio::test]
-async fn signaled_answers_what_it_cannot_read_and_accepts_the_rest() {
+async fn signaled_answers_unreadable_orders_and_accepts_the_rest() {
     let (_example, client) = server(&["--accept", "signaled"]).await;
     for unreadable in UNREADABLE {
         let answer = client.post("/reports", unreadable).await;
         assert_problem(&answer, 400, "about:blank");
     }
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
 
-    // `Prefer` has no say in it.
+    // `Prefer` has no effect.
     for headers in [&[][..], &[("prefer", "respond-async, wait=10")]] {
         let accepted = order(&client, FAST, headers).await;
         assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
         assert!(!accepted.has("preference-applied"));
         let location = accepted.header("location");
-        assert_eq!(client.ended(location).await["state"], "succeeded");
+        assert_eq!(client.wait_for_end(location).await["state"], "succeeded");
         let result = client.get(&format!("{location}/result")).await;
         assert_eq!(result.body(), REPORT);
     }
@@ -122,13 +122,13 @@ async fn signaled_answers_what_it_cannot_read_and_accepts_the_rest() {
         ("panic", "urn:tower-operations:panicked"),
     ] {
         let bad = json!({ "title": "Q3", "outcome": outcome }).to_string();
-        let location = client.accepted("/reports", bad).await;
-        let ended = client.ended(&location).await;
+        let location = client.post_accepted("/reports", bad).await;
+        let ended = client.wait_for_end(&location).await;
         assert_eq!(ended["state"], "failed", "{ended}");
-        let said = ended["problem"]["type"].as_str();
-        assert_eq!(said.unwrap_or("about:blank"), kind);
+        let problem_type = ended["problem"]["type"].as_str();
+        assert_eq!(problem_type.unwrap_or("about:blank"), kind);
     }
-    let location = client.accepted("/reports", HANG).await;
+    let location = client.post_accepted("/reports", HANG).await;
     assert_eq!(client.delete(&location).await.json()["state"], "canceled");
 }
 
@@ -140,7 +140,7 @@ async fn a_body_above_the_limit_is_a_413_in_every_mode() {
             let large = format!(r#"{{"title":"{}"}}"#, "x".repeat(89));
             let answer = client.post("/reports", large).await;
             assert_problem(&answer, 413, "urn:tower-operations:body-too-large");
-            assert_eq!(listed(&client, "", "").await, [""; 0], "{accept}");
+            assert_eq!(list_ids(&client, "", "").await, [""; 0], "{accept}");
         }
     }
 }
@@ -148,16 +148,16 @@ async fn a_body_above_the_limit_is_a_413_in_every_mode() {
 const KEY: &str = r#""8e03978e-40d5""#;
 
 #[tokio::test]
-async fn a_key_is_nothing_where_it_is_off() {
+async fn keys_are_ignored_where_idempotency_is_off() {
     let (_example, client) = server(&[]).await;
     for _ in 0..2 {
         order(&client, FAST, &[("idempotency-key", KEY)]).await;
     }
-    assert_eq!(listed(&client, "", "").await.len(), 2);
+    assert_eq!(list_ids(&client, "", "").await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_key_makes_one_operation_of_many_requests() {
+async fn requests_with_one_key_share_one_operation() {
     for accept in ["always", "signaled", "after:0.2"] {
         let (_example, client) = server(&["--accept", accept, "--idempotency", "optional"]).await;
         let mut requests = JoinSet::new();
@@ -172,7 +172,7 @@ async fn a_key_makes_one_operation_of_many_requests() {
         let mut answers = requests.join_all().await;
         answers.dedup();
         assert_eq!(answers.len(), 1, "{accept}: {answers:?}");
-        let operations = listed(&client, "", "").await;
+        let operations = list_ids(&client, "", "").await;
         assert_eq!(operations, [id_in(&answers[0].0)], "{accept}");
 
         let other = order(&client, FAST, &[("idempotency-key", KEY)]).await;
@@ -180,11 +180,11 @@ async fn a_key_makes_one_operation_of_many_requests() {
         let malformed = order(&client, FAST, &[("idempotency-key", "\"8e03978e")]).await;
         let kind = "urn:tower-operations:idempotency-key-invalid";
         assert_problem(&malformed, 400, kind);
-        assert_eq!(listed(&client, "", "").await.len(), 1, "{accept}");
+        assert_eq!(list_ids(&client, "", "").await.len(), 1, "{accept}");
 
         let without = order(&client, HANG, &[]).await;
         assert_eq!(without.status(), StatusCode::ACCEPTED);
-        assert_eq!(listed(&client, "", "").await.len(), 2, "{accept}");
+        assert_eq!(list_ids(&client, "", "").await.len(), 2, "{accept}");
     }
 }
 
@@ -203,18 +203,18 @@ async fn an_early_answer_is_repeated_under_its_key() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_required_is_missed() {
+async fn a_missing_required_key_is_refused() {
     let (_example, client) = server(&["--idempotency", "required"]).await;
     let missing = order(&client, FAST, &[]).await;
     let kind = "urn:tower-operations:idempotency-key-missing";
     assert_problem(&missing, 400, kind);
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
     let accepted = order(&client, FAST, &[("idempotency-key", KEY)]).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
-async fn an_operation_is_there_for_its_tenant_alone() {
+async fn an_operation_is_visible_only_to_its_tenant() {
     let (_example, client) = server(&["--idempotency", "optional"]).await;
     let acme = [("x-tenant", "acme"), ("idempotency-key", KEY)];
     let accepted = order(&client, HANG, &acme).await;
@@ -242,27 +242,27 @@ async fn an_operation_is_there_for_its_tenant_alone() {
             let hidden = hidden.replace(id_in(location), id_in(unknown));
             assert_eq!(hidden.as_bytes(), absent.body(), "{tenant} {method} {part}");
         }
-        assert_eq!(listed(&client, tenant, "").await, [""; 0]);
+        assert_eq!(list_ids(&client, tenant, "").await, [""; 0]);
     }
     let other = [("x-tenant", "globex"), ("idempotency-key", KEY)];
     let another = order(&client, HANG, &other).await;
     assert_eq!(another.status(), StatusCode::ACCEPTED);
     assert_ne!(another.header("location"), location);
 
-    assert_eq!(listed(&client, "acme", "").await, [id_in(location)]);
+    assert_eq!(list_ids(&client, "acme", "").await, [id_in(location)]);
     let ended = ask(&client, &Method::DELETE, location, "acme").await;
     assert_eq!(ended.json()["state"], "canceled");
 
-    let nobodys = client.accepted("/reports", FAST).await;
-    let hidden = ask(&client, &Method::GET, &nobodys, "acme").await;
+    let unowned = client.post_accepted("/reports", FAST).await;
+    let hidden = ask(&client, &Method::GET, &unowned, "acme").await;
     assert_eq!(hidden.status(), StatusCode::NOT_FOUND);
-    assert_eq!(client.get(&nobodys).await.status(), StatusCode::OK);
+    assert_eq!(client.get(&unowned).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn a_tenant_lists_its_operations_newest_first() {
     let (_example, client) = server(&[]).await;
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for number in 0..5 {
         let order_of = |outcome| if outcome { HANG } else { FAST };
         let report = order_of(number % 2 == 0);
@@ -278,14 +278,14 @@ async fn a_tenant_lists_its_operations_newest_first() {
             .await;
             assert_eq!(ended.json()["state"], "succeeded");
         }
-        made.insert(0, id_in(&location).to_owned());
+        created.insert(0, id_in(&location).to_owned());
     }
     order(&client, FAST, &[("x-tenant", "globex")]).await;
 
-    assert_eq!(listed(&client, "acme", "").await, made);
+    assert_eq!(list_ids(&client, "acme", "").await, created);
     assert_eq!(
-        listed(&client, "acme", "?state=succeeded").await,
-        [&*made[1], &made[3]]
+        list_ids(&client, "acme", "?state=succeeded").await,
+        [&*created[1], &created[3]]
     );
     let mut query = "?limit=2".to_owned();
     let mut pages = Vec::new();
@@ -304,11 +304,11 @@ async fn a_tenant_lists_its_operations_newest_first() {
         let link = page.header("link").strip_suffix(r#">; rel="next""#);
         query = link.unwrap().strip_prefix('<').unwrap().to_owned();
     }
-    assert_eq!(pages, [&made[..2], &made[2..4], &made[4..]]);
+    assert_eq!(pages, [&created[..2], &created[2..4], &created[4..]]);
 }
 
 #[tokio::test]
-async fn operations_are_not_listed_unless_it_was_asked_for() {
+async fn operations_are_not_listed_by_default() {
     let example = Example::start("server", &["--listen", "127.0.0.1:0"]).await;
     let example = example.unwrap();
     let client = Client::new(example.url());
@@ -326,7 +326,7 @@ async fn order(client: &Client, order: &'static str, headers: &[(&str, &str)]) -
     client.send(request, order.into()).await
 }
 
-/// Asks for a tenant, or for nobody.
+/// Sends a request of a tenant, or of no tenant if `tenant` is empty.
 async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> Answer {
     let mut request = client.request(method.clone(), location);
     if !tenant.is_empty() {
@@ -335,8 +335,8 @@ async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> 
     client.send(request, "".into()).await
 }
 
-/// The ids of a tenant's operations.
-async fn listed(client: &Client, tenant: &str, query: &str) -> Vec<String> {
+/// Returns the ids of a tenant's operations.
+async fn list_ids(client: &Client, tenant: &str, query: &str) -> Vec<String> {
     let path = format!("/operations/{query}");
     ids(&ask(client, &Method::GET, &path, tenant).await)
 }
@@ -355,7 +355,7 @@ fn id_in(location: &str) -> &str {
     location.strip_prefix("/operations/").unwrap()
 }
 
-/// What the events of a stream that has ended say.
+/// Returns the data of the events of an ended stream.
 fn data_of(events: &Answer) -> Vec<Value> {
     let text = std::str::from_utf8(events.body()).unwrap();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -369,6 +369,6 @@ fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{problem}");
-    let said = problem.get("type").and_then(Value::as_str);
-    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+    let problem_type = problem.get("type").and_then(Value::as_str);
+    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }

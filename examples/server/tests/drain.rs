@@ -1,4 +1,4 @@
-//! What clients of a server see that is told to go, over sockets.
+//! Answers to clients of a draining server, over sockets.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::{
 
 const HANG: &str = r#"{"title":"Q3","outcome":"hang"}"#;
 
-/// Takes four seconds.
+/// An order that takes four seconds.
 const SLOW: &str = r#"{"title":"Q3","pages":4,"page_ms":1000}"#;
 
 async fn server(arguments: &[&str]) -> (Example, Client) {
@@ -24,7 +24,7 @@ async fn server(arguments: &[&str]) -> (Example, Client) {
     (example, client)
 }
 
-/// Posts a report, and waits until the server has heard of it.
+/// Posts a report, and waits until the server has received the request.
 async fn post(client: &Client, prefer: &str, order: &'static str) -> JoinHandle<Answer> {
     let request = client.request(Method::POST, "/reports");
     let request = request.header("prefer", prefer.to_owned());
@@ -34,7 +34,7 @@ async fn post(client: &Client, prefer: &str, order: &'static str) -> JoinHandle<
     answer
 }
 
-fn is_refused(answer: &Answer) {
+fn assert_refused(answer: &Answer) {
     assert_eq!(
         answer.status(),
         StatusCode::SERVICE_UNAVAILABLE,
@@ -46,7 +46,7 @@ fn is_refused(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn a_call_that_is_held_is_answered_at_the_deadline_and_is_in_the_report() {
+async fn a_held_call_is_refused_at_the_deadline_and_reported() {
     for (accept, prefer) in [
         ("always", "wait=20"),
         ("preferred", "respond-async, wait=20"),
@@ -57,13 +57,13 @@ async fn a_call_that_is_held_is_answered_at_the_deadline_and_is_in_the_report() 
         let answer = post(&client, prefer, HANG).await;
         let begun = Instant::now();
         example.signal("TERM").await;
-        is_refused(&answer.await.unwrap());
+        assert_refused(&answer.await.unwrap());
         let took = begun.elapsed();
         assert!(
             took >= Duration::from_secs(2),
             "{accept} {prefer}: {took:?}"
         );
-        let ended = example.ended().await;
+        let ended = example.wait().await;
         assert_eq!(ended.status.code(), Some(0));
         let lines: Vec<_> = ended.output.lines().collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
@@ -76,7 +76,7 @@ async fn a_call_that_is_held_is_answered_at_the_deadline_and_is_in_the_report() 
 }
 
 #[tokio::test]
-async fn a_request_that_is_answered_directly_has_what_is_left_of_the_drain() {
+async fn a_directly_answered_request_finishes_within_the_drain() {
     for (accept, prefer) in [
         ("preferred", "handling=strict"),
         ("preferred", "respond-async, wait=20"),
@@ -93,7 +93,7 @@ async fn a_request_that_is_answered_directly_has_what_is_left_of_the_drain() {
             "{accept} {prefer}: {answer:?}"
         );
         assert_eq!(answer.json()["pages"], 4);
-        let ended = example.ended().await;
+        let ended = example.wait().await;
         assert_eq!(ended.status.code(), Some(0));
         let report = "requests: 1 answered, 0 refused, 0 unanswered";
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The server, run as a process and asked over sockets.
+//! The server, run as a process and called over sockets.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use test_support::{
     client::{Answer, Client},
-    process::{Ended, Example, PATIENCE, run},
+    process::{Example, Exit, PATIENCE, run},
 };
 use tokio::time::{Instant, sleep};
 
-/// A class of the standard is declared if each of its parameters is taken.
+/// A conformance class is declared if the server supports each of its parameters.
 #[tokio::test]
-async fn an_ogc_server_declares_the_classes_that_it_keeps() {
+async fn an_ogc_server_declares_its_conformance_classes() {
     let arguments = ["--dialect", "ogc", "--listen", "127.0.0.1:0"];
     let example = Example::start("server", &arguments).await.unwrap();
     let client = Client::new(example.url());
@@ -23,7 +23,7 @@ async fn an_ogc_server_declares_the_classes_that_it_keeps() {
         let mut classes = classes.iter().filter_map(Value::as_str);
         classes.any(|uri| uri.ends_with(&format!("/conf/{class}")))
     };
-    let mut takes_all = true;
+    let mut supports_all = true;
     for filter in [
         "type=process",
         "processID=report",
@@ -34,9 +34,9 @@ async fn an_ogc_server_declares_the_classes_that_it_keeps() {
         "limit=1",
     ] {
         let list = client.get(&format!("/jobs?{filter}")).await;
-        takes_all &= list.status() == StatusCode::OK;
+        supports_all &= list.status() == StatusCode::OK;
     }
-    assert_eq!(declares("job-list"), takes_all, "{declared}");
+    assert_eq!(declares("job-list"), supports_all, "{declared}");
     assert!(declares("core") && declares("dismiss"));
 
     let landing = client.get("/").await.json();
@@ -99,7 +99,7 @@ async fn a_report_is_accepted_and_rendered() {
 }
 
 #[tokio::test]
-async fn a_report_takes_its_pages_times_its_page_time() {
+async fn a_report_takes_pages_times_page_time() {
     let (_example, client) = server(&[]).await;
     for (order, millis) in [
         (r#"{"title":"Q3","pages":4,"page_ms":100}"#, 400),
@@ -107,8 +107,8 @@ async fn a_report_takes_its_pages_times_its_page_time() {
         (r#"{"title":"Q3"}"#, 0),
     ] {
         let begun = Instant::now();
-        let location = client.accepted("/reports", order).await;
-        assert_eq!(client.ended(&location).await["state"], "succeeded");
+        let location = client.post_accepted("/reports", order).await;
+        assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(millis), "{order}: {took:?}");
         assert!(took < Duration::from_secs(10), "{order}: {took:?}");
@@ -116,12 +116,12 @@ async fn a_report_takes_its_pages_times_its_page_time() {
 }
 
 #[tokio::test]
-async fn a_report_can_end_badly() {
+async fn a_report_can_fail() {
     let (_example, client) = server(&[]).await;
     let bad = |outcome| json!({ "title": "Q3", "outcome": outcome }).to_string();
 
-    let location = client.accepted("/reports", bad("problem")).await;
-    let ended = client.ended(&location).await;
+    let location = client.post_accepted("/reports", bad("problem")).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["state"], "failed");
     let problem = json!({
         "title": "Report failed",
@@ -139,8 +139,8 @@ async fn a_report_can_end_badly() {
         ("error", "urn:tower-operations:inner-error", 502),
         ("panic", "urn:tower-operations:panicked", 500),
     ] {
-        let location = client.accepted("/reports", bad(outcome)).await;
-        let ended = client.ended(&location).await;
+        let location = client.post_accepted("/reports", bad(outcome)).await;
+        let ended = client.wait_for_end(&location).await;
         assert_eq!(ended["state"], "failed");
         assert_eq!(ended["problem"]["type"], kind);
         let result = client.get(&format!("{location}/result")).await;
@@ -149,8 +149,8 @@ async fn a_report_can_end_badly() {
         assert!(!text.contains("printer"), "{text}");
     }
 
-    let location = client.accepted("/reports", bad("hang")).await;
-    is_running(&client, &location).await;
+    let location = client.post_accepted("/reports", bad("hang")).await;
+    wait_until_running(&client, &location).await;
     assert_eq!(client.delete(&location).await.json()["state"], "canceled");
     assert_eq!(client.delete(&location).await.status(), StatusCode::OK);
     let result = client.get(&format!("{location}/result")).await;
@@ -158,12 +158,12 @@ async fn a_report_can_end_badly() {
 }
 
 #[tokio::test]
-async fn a_pdf_comes_back_byte_for_byte() {
+async fn a_pdf_is_returned_byte_for_byte() {
     let (_example, client) = server(&[]).await;
     for bytes in [0, 1, 300_000] {
         let order = json!({ "title": "Q3", "format": "pdf", "bytes": bytes });
-        let location = client.accepted("/reports", order.to_string()).await;
-        let ended = client.ended(&location).await;
+        let location = client.post_accepted("/reports", order.to_string()).await;
+        let ended = client.wait_for_end(&location).await;
         assert_eq!(ended["state"], "succeeded");
         assert_eq!(ended.get("result"), None);
         let result = client.get(&format!("{location}/result")).await;
@@ -178,7 +178,7 @@ async fn a_pdf_comes_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_order_that_cannot_be_read_is_a_failed_operation() {
+async fn an_unreadable_order_is_a_failed_operation() {
     let (_example, client) = server(&[]).await;
     for order in [
         "",
@@ -191,8 +191,8 @@ async fn an_order_that_cannot_be_read_is_a_failed_operation() {
         r#"{"title":"Q3","format":"docx"}"#,
         r#"{"title":"Q3","format":"pdf","bytes":4000000000}"#,
     ] {
-        let location = client.accepted("/reports", order).await;
-        let ended = client.ended(&location).await;
+        let location = client.post_accepted("/reports", order).await;
+        let ended = client.wait_for_end(&location).await;
         assert_eq!(ended["state"], "failed", "{order}");
         assert_eq!(ended["problem"]["status"], 400, "{order}");
         let result = client.get(&format!("{location}/result")).await;
@@ -201,7 +201,7 @@ async fn an_order_that_cannot_be_read_is_a_failed_operation() {
 }
 
 #[tokio::test]
-async fn only_reports_that_are_posted_are_accepted() {
+async fn only_posted_reports_are_accepted() {
     let (_example, client) = server(&[]).await;
     let healthy = client.get("/healthz").await;
     assert_eq!(healthy.status(), StatusCode::OK);
@@ -219,11 +219,11 @@ async fn only_reports_that_are_posted_are_accepted() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_with_prior_knowledge() {
+async fn http2_works_with_prior_knowledge() {
     let (example, _) = server(&[]).await;
     let client = Client::http2(example.url());
-    let location = client.accepted("/reports", r#"{"title":"Q3"}"#).await;
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    let location = client.post_accepted("/reports", r#"{"title":"Q3"}"#).await;
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.body(), r#"{"title":"Q3","pages":1}"#);
 }
@@ -231,7 +231,7 @@ async fn http2_is_spoken_with_prior_knowledge() {
 const HANG: &str = r#"{"title":"Q3","outcome":"hang"}"#;
 
 #[tokio::test]
-async fn no_more_than_max_in_flight_are_accepted() {
+async fn max_in_flight_limits_accepted_operations() {
     let (_example, client) = server(&["--max-in-flight", "2"]).await;
     let post = async |tenant| {
         let request = client.request(Method::POST, "/reports");
@@ -248,22 +248,22 @@ async fn no_more_than_max_in_flight_are_accepted() {
 }
 
 #[tokio::test]
-async fn concurrency_bounds_what_is_running_and_not_what_is_pending() {
+async fn concurrency_limits_running_and_not_pending_operations() {
     let (_example, client) = server(&["--concurrency", "1"]).await;
-    let first = client.accepted("/reports", HANG).await;
-    is_running(&client, &first).await;
-    let second = client.accepted("/reports", r#"{"title":"Q3"}"#).await;
+    let first = client.post_accepted("/reports", HANG).await;
+    wait_until_running(&client, &first).await;
+    let second = client.post_accepted("/reports", r#"{"title":"Q3"}"#).await;
     let waited = client.get(&format!("{second}?wait=1")).await;
     assert_eq!(waited.json()["state"], "pending");
     client.delete(&first).await;
-    assert_eq!(client.ended(&second).await["state"], "succeeded");
+    assert_eq!(client.wait_for_end(&second).await["state"], "succeeded");
 }
 
 #[tokio::test]
-async fn a_report_has_no_more_than_its_timeout() {
+async fn a_report_times_out() {
     let (_example, client) = server(&["--timeout", "0.2"]).await;
-    let location = client.accepted("/reports", HANG).await;
-    let ended = client.ended(&location).await;
+    let location = client.post_accepted("/reports", HANG).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["state"], "failed");
     assert_eq!(ended["problem"]["type"], "urn:tower-operations:timed-out");
     let result = client.get(&format!("{location}/result")).await;
@@ -271,24 +271,27 @@ async fn a_report_has_no_more_than_its_timeout() {
 }
 
 #[tokio::test]
-async fn a_result_has_no_more_than_the_result_limit() {
+async fn a_result_above_the_limit_fails_the_operation() {
     let (_example, client) = server(&["--result-limit", "1000"]).await;
     let pdf = |bytes| json!({ "title": "Q3", "format": "pdf", "bytes": bytes }).to_string();
-    let location = client.accepted("/reports", pdf(1000)).await;
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
-    let location = client.accepted("/reports", pdf(1001)).await;
+    let location = client.post_accepted("/reports", pdf(1000)).await;
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
+    let location = client.post_accepted("/reports", pdf(1001)).await;
     let kind = "urn:tower-operations:result-too-large";
-    assert_eq!(client.ended(&location).await["problem"]["type"], kind);
+    assert_eq!(
+        client.wait_for_end(&location).await["problem"]["type"],
+        kind
+    );
     let result = client.get(&format!("{location}/result")).await;
     assert_problem(&result, 500, kind);
 }
 
 #[tokio::test]
-async fn a_body_has_no_more_than_the_body_limit() {
+async fn a_body_above_the_limit_is_refused() {
     let (example, client) = server(&["--body-limit", "100"]).await;
     let order = |bytes: usize| format!(r#"{{"title":"{}"}}"#, "x".repeat(bytes - 12));
-    let location = client.accepted("/reports", order(100)).await;
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    let location = client.post_accepted("/reports", order(100)).await;
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
     for client in [client, Client::http2(example.url())] {
         for bytes in [101, 5_000_000] {
             let refused = client.post("/reports", order(bytes)).await;
@@ -298,16 +301,16 @@ async fn a_body_has_no_more_than_the_body_limit() {
 }
 
 #[tokio::test]
-async fn an_operation_is_kept_for_the_ttl_after_its_end() {
+async fn an_operation_expires_a_ttl_after_its_end() {
     let (_example, client) = server(&["--ttl", "1.5"]).await;
-    let unfinished = client.accepted("/reports", HANG).await;
-    let location = client.accepted("/reports", r#"{"title":"Q3"}"#).await;
-    let ended = client.ended(&location).await;
+    let unfinished = client.post_accepted("/reports", HANG).await;
+    let location = client.post_accepted("/reports", r#"{"title":"Q3"}"#).await;
+    let ended = client.wait_for_end(&location).await;
     assert!(ended["expires_at"].is_string(), "{ended}");
-    let gone = until(&client, &location, |answer| {
+    let expired = poll_until(&client, &location, |answer| {
         answer.status() == StatusCode::NOT_FOUND
     });
-    assert_problem(&gone.await, 404, "urn:tower-operations:not-found");
+    assert_problem(&expired.await, 404, "urn:tower-operations:not-found");
     assert_eq!(client.get(&unfinished).await.json()["state"], "running");
 }
 
@@ -329,10 +332,10 @@ async fn a_base_url_makes_every_location_absolute() {
 async fn polls_are_answered_while_the_server_drains() {
     let (example, client) = server(&["--drain", "3"]).await;
     let short = r#"{"title":"Q3","pages":10,"page_ms":100}"#;
-    let short = client.accepted("/reports", short).await;
-    let hanging = client.accepted("/reports", HANG).await;
-    is_running(&client, &short).await;
-    is_running(&client, &hanging).await;
+    let short = client.post_accepted("/reports", short).await;
+    let hanging = client.post_accepted("/reports", HANG).await;
+    wait_until_running(&client, &short).await;
+    wait_until_running(&client, &hanging).await;
     let held = tokio::spawn({
         let (client, hanging) = (client.clone(), hanging.clone());
         async move { client.get(&format!("{hanging}?wait=30")).await }
@@ -346,10 +349,10 @@ async fn polls_are_answered_while_the_server_drains() {
     assert_problem(&refused, 503, "urn:tower-operations:shutting-down");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
 
-    // On a connection that is new, as those of other clients are.
+    // A new connection, as other clients have.
     let client = Client::new(example.url());
     assert_eq!(client.get("/healthz").await.status(), StatusCode::OK);
-    let ended = until(&client, &short, |answer| {
+    let ended = poll_until(&client, &short, |answer| {
         answer.json()["state"] != "running"
     });
     assert_eq!(ended.await.json()["state"], "succeeded");
@@ -357,7 +360,7 @@ async fn polls_are_answered_while_the_server_drains() {
     assert_eq!(result.body(), r#"{"title":"Q3","pages":10}"#);
     assert_eq!(client.get(&hanging).await.json()["state"], "running");
 
-    let Ended { status, output, .. } = example.ended().await;
+    let Exit { status, output, .. } = example.wait().await;
     assert_eq!(status.code(), Some(0));
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(3), "{took:?}");
@@ -375,15 +378,15 @@ async fn polls_are_answered_while_the_server_drains() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_when_all_has_ended() {
+async fn a_drain_ends_with_the_last_operation() {
     for signal in ["TERM", "INT"] {
         let (example, client) = server(&[]).await;
         let order = r#"{"title":"Q3","pages":3,"page_ms":500}"#;
-        let location = client.accepted("/reports", order).await;
-        is_running(&client, &location).await;
+        let location = client.post_accepted("/reports", order).await;
+        wait_until_running(&client, &location).await;
         let begun = Instant::now();
         example.signal(signal).await;
-        let Ended { status, output, .. } = example.ended().await;
+        let Exit { status, output, .. } = example.wait().await;
         assert_eq!(status.code(), Some(0), "{signal}");
         assert!(
             output.ends_with(": 1 finished, 0 interrupted, 0 unrecorded\n"),
@@ -394,30 +397,30 @@ async fn a_drain_ends_when_all_has_ended() {
 }
 
 #[tokio::test]
-async fn a_server_nobody_listens_to_drains_all_the_same() {
+async fn a_server_with_a_closed_output_drains() {
     let (mut example, client) = server(&["--drain", "0"]).await;
-    client.accepted("/reports", HANG).await;
-    example.hang_up();
+    client.post_accepted("/reports", HANG).await;
+    example.close_output();
     example.signal("TERM").await;
-    let Ended { status, errors, .. } = example.ended().await;
+    let Exit { status, errors, .. } = example.wait().await;
     assert_eq!(status.code(), Some(0), "{errors}");
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait() {
+async fn a_second_signal_exits_at_once() {
     let (example, client) = server(&["--drain", "600"]).await;
-    let location = client.accepted("/reports", HANG).await;
-    is_running(&client, &location).await;
+    let location = client.post_accepted("/reports", HANG).await;
+    wait_until_running(&client, &location).await;
     example.signal("TERM").await;
     let waited = client.get(&format!("{location}?wait=30")).await;
     assert_eq!(waited.json()["state"], "running");
     example.signal("TERM").await;
-    let Ended { status, .. } = example.ended().await;
+    let Exit { status, .. } = example.wait().await;
     assert_eq!(status.code(), Some(1));
 }
 
 #[tokio::test]
-async fn what_the_command_line_does_not_know_is_refused() {
+async fn unknown_arguments_are_refused() {
     for (flag, value) in [
         ("--store", "floppy"),
         ("--store", ""),
@@ -457,7 +460,7 @@ async fn what_the_command_line_does_not_know_is_refused() {
 }
 
 #[tokio::test]
-async fn the_command_line_says_its_defaults() {
+async fn the_help_lists_the_defaults() {
     let ended = run("server", &["--help"]).await;
     assert!(ended.status.success());
     let help = String::from_utf8(ended.stdout).unwrap();
@@ -489,17 +492,17 @@ async fn the_command_line_says_its_defaults() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_an_error() {
+async fn an_address_in_use_is_an_error() {
     let (example, _) = server(&[]).await;
-    let taken = example.url().strip_prefix("http://").unwrap();
-    let ended = run("server", &["--listen", taken]).await;
+    let in_use = example.url().strip_prefix("http://").unwrap();
+    let ended = run("server", &["--listen", in_use]).await;
     assert_eq!(ended.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&ended.stderr);
-    assert!(errors.contains(taken), "{errors}");
+    assert!(errors.contains(in_use), "{errors}");
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_opened_says_why() {
+async fn an_unavailable_store_is_an_error_with_its_cause() {
     let ended = run("server", &["--store", "redb:/nowhere/operations.redb"]).await;
     assert_eq!(ended.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&ended.stderr);
@@ -517,50 +520,50 @@ fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{problem}");
-    let said = problem.get("type").and_then(Value::as_str);
-    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+    let problem_type = problem.get("type").and_then(Value::as_str);
+    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }
 
-/// Every progress that was seen until the operation ended.
+/// Returns each progress that was observed until the operation ended.
 async fn progress_of(client: &Client, location: &str) -> Vec<Value> {
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     let mut answer = client.get(location).await;
     loop {
         let operation = answer.json();
         if let Some(progress) = operation.get("progress")
-            && seen.last() != Some(progress)
+            && observed.last() != Some(progress)
         {
-            seen.push(progress.clone());
+            observed.push(progress.clone());
         }
         if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
-            return seen;
+            return observed;
         }
-        answer = changed(client, location, &answer).await;
+        answer = wait_for_change(client, location, &answer).await;
     }
 }
 
-async fn is_running(client: &Client, location: &str) {
+async fn wait_until_running(client: &Client, location: &str) {
     let mut answer = client.get(location).await;
     while answer.json()["state"] == "pending" {
-        answer = changed(client, location, &answer).await;
+        answer = wait_for_change(client, location, &answer).await;
     }
     assert_eq!(answer.json()["state"], "running");
 }
 
-/// Waits until the operation is no more as it was.
-async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+/// Waits until the operation has changed.
+async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
     let request = client
         .request(Method::GET, location)
         .header("prefer", "wait=30")
-        .header("if-none-match", was.header("etag"));
+        .header("if-none-match", previous.header("etag"));
     let answer = client.send(request, "".into()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     answer
 }
 
-/// Polls, where the server does not hold polls or there is no change to wait
-/// for.
-async fn until(client: &Client, location: &str, reached: impl Fn(&Answer) -> bool) -> Answer {
+/// Polls until `reached`, where the server does not hold polls or there is no change to
+/// wait for.
+async fn poll_until(client: &Client, location: &str, reached: impl Fn(&Answer) -> bool) -> Answer {
     let begun = Instant::now();
     loop {
         let answer = client.get(location).await;

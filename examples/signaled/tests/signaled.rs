@@ -1,4 +1,4 @@
-//! The example whose handler decides when it is accepted, run as a process.
+//! The example whose handler signals acceptance, run as a process.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn signaled() -> (Example, Client) {
 }
 
 #[tokio::test]
-async fn a_handler_refuses_what_is_no_good_and_there_is_no_operation() {
+async fn a_refusal_by_the_handler_creates_no_operation() {
     let (_example, client) = signaled().await;
     for order in [
         "",
@@ -30,11 +30,11 @@ async fn a_handler_refuses_what_is_no_good_and_there_is_no_operation() {
         assert_problem(&refused, 400, "about:blank");
         assert!(!refused.has("location"), "{order}");
     }
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_handler_accepts_what_is_good_and_reports_progress() {
+async fn an_accepted_order_reports_progress() {
     let (_example, client) = signaled().await;
     let begun = Instant::now();
     let order = r#"{"title":"Q3","pages":10}"#;
@@ -42,38 +42,38 @@ async fn a_handler_accepts_what_is_good_and_reports_progress() {
     assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
     let location = accepted.header("location");
 
-    // A report of ten pages takes two seconds, and is known to go on meanwhile.
-    let mut seen = Vec::new();
+    // A report of ten pages takes two seconds, and reports progress meanwhile.
+    let mut observed = Vec::new();
     let mut answer = client.get(location).await;
     while answer.json()["state"] != "succeeded" {
         let operation = answer.json();
         assert_ne!(operation["state"], "failed", "{operation}");
-        seen.extend(operation["progress"]["completed"].as_u64());
-        answer = changed(&client, location, &answer).await;
+        observed.extend(operation["progress"]["completed"].as_u64());
+        answer = wait_for_change(&client, location, &answer).await;
     }
     assert!(begun.elapsed() >= Duration::from_secs(2));
-    assert!(seen.len() > 1 && seen.is_sorted(), "{seen:?}");
+    assert!(observed.len() > 1 && observed.is_sorted(), "{observed:?}");
     let last = json!({ "percent": 100.0, "completed": 10, "total": 10, "unit": "pages" });
     assert_eq!(answer.json()["progress"], last);
 
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.status(), StatusCode::OK);
     assert_eq!(result.body(), order);
-    let operations = listed(&client, "", "").await;
+    let operations = list_ids(&client, "", "").await;
     assert_eq!(operations, [id_in(location)]);
 }
 
 #[tokio::test]
-async fn progress_is_told_as_it_happens() {
+async fn progress_is_streamed_as_events() {
     let (_example, client) = signaled().await;
     let order = r#"{"title":"Q3","pages":3}"#;
-    let location = client.accepted("/reports", order).await;
+    let location = client.post_accepted("/reports", order).await;
     let events = client.get(&format!("{location}/events")).await;
     assert_eq!(events.header("content-type"), "text/event-stream");
-    let told = data_of(&events);
-    let states: Vec<_> = told.iter().map(|event| &event["state"]).collect();
-    assert_eq!(states.last(), Some(&&json!("succeeded")), "{told:?}");
-    let completed: Vec<_> = told
+    let data = data_of(&events);
+    let states: Vec<_> = data.iter().map(|event| &event["state"]).collect();
+    assert_eq!(states.last(), Some(&&json!("succeeded")), "{data:?}");
+    let completed: Vec<_> = data
         .iter()
         .filter_map(|event| event["progress"]["completed"].as_u64())
         .collect();
@@ -82,22 +82,22 @@ async fn progress_is_told_as_it_happens() {
 }
 
 #[tokio::test]
-async fn a_layer_outside_refuses_and_there_is_no_operation() {
+async fn a_refusal_by_an_outer_layer_creates_no_operation() {
     let (_example, client) = signaled().await;
     for path in ["/exports", "/exports?format=docx", "/exports?size=1"] {
         let refused = client.post(path, "").await;
         assert_problem(&refused, 400, "about:blank");
     }
-    assert_eq!(listed(&client, "", "").await, [""; 0]);
+    assert_eq!(list_ids(&client, "", "").await, [""; 0]);
 
-    let location = client.accepted("/exports?format=csv", "").await;
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    let location = client.post_accepted("/exports?format=csv", "").await;
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.body(), "everything as csv\n");
-    assert_eq!(listed(&client, "", "").await, [id_in(&location)]);
+    assert_eq!(list_ids(&client, "", "").await, [id_in(&location)]);
 }
 
-/// Asks for a tenant, or for nobody.
+/// Sends a request of a tenant, or of no tenant if `tenant` is empty.
 async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> Answer {
     let mut request = client.request(method.clone(), location);
     if !tenant.is_empty() {
@@ -106,8 +106,8 @@ async fn ask(client: &Client, method: &Method, location: &str, tenant: &str) -> 
     client.send(request, "".into()).await
 }
 
-/// The ids of a tenant's operations.
-async fn listed(client: &Client, tenant: &str, query: &str) -> Vec<String> {
+/// Returns the ids of a tenant's operations.
+async fn list_ids(client: &Client, tenant: &str, query: &str) -> Vec<String> {
     let path = format!("/operations/{query}");
     ids(&ask(client, &Method::GET, &path, tenant).await)
 }
@@ -126,7 +126,7 @@ fn id_in(location: &str) -> &str {
     location.strip_prefix("/operations/").unwrap()
 }
 
-/// What the events of a stream that has ended say.
+/// Returns the data of the events of an ended stream.
 fn data_of(events: &Answer) -> Vec<Value> {
     let text = std::str::from_utf8(events.body()).unwrap();
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -140,16 +140,16 @@ fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{problem}");
-    let said = problem.get("type").and_then(Value::as_str);
-    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+    let problem_type = problem.get("type").and_then(Value::as_str);
+    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }
 
-/// Waits until the operation is no more as it was.
-async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+/// Waits until the operation has changed.
+async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
     let request = client
         .request(Method::GET, location)
         .header("prefer", "wait=30")
-        .header("if-none-match", was.header("etag"));
+        .header("if-none-match", previous.header("etag"));
     let answer = client.send(request, "".into()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     answer

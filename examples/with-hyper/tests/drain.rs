@@ -1,4 +1,4 @@
-//! What clients of a server see that is told to go, over sockets.
+//! Answers to clients of a draining server, over sockets.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use test_support::{client::Client, process::Example};
 use tokio::time::sleep;
 
 #[tokio::test]
-async fn what_is_told_of_the_end_on_a_server_without_a_framework_is_answered_too() {
+async fn held_requests_are_answered_during_a_drain() {
     let example = Example::start("with-hyper", &["127.0.0.1:0"])
         .await
         .unwrap();
     let client = Client::new(example.url());
-    // A second, held.
+    // A held request that takes one second.
     let request = client
         .request(Method::POST, "/words")
         .header("prefer", "wait=20");
@@ -27,7 +27,7 @@ async fn what_is_told_of_the_end_on_a_server_without_a_framework_is_answered_too
         (held.status(), &held.body()[..]),
         (StatusCode::OK, &b"2\n"[..])
     );
-    let ended = example.ended().await;
+    let ended = example.wait().await;
     assert_eq!(ended.status.code(), Some(0));
     assert!(
         ended.output.ends_with("0 finished, 0 interrupted\n"),

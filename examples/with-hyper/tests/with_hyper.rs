@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use test_support::{
     client::{Answer, Client},
-    process::{Ended, Example},
+    process::{Example, Exit},
 };
 
 #[tokio::test]
@@ -13,7 +13,7 @@ async fn hyper_counts_words_over_http1_and_http2() {
         .await
         .unwrap();
     for client in [Client::new(example.url()), Client::http2(example.url())] {
-        let location = client.accepted("/words", "three slow words").await;
+        let location = client.post_accepted("/words", "three slow words").await;
         let progress = progress_of(&client, &location).await;
         let counted = json!({ "percent": 100.0, "completed": 3, "total": 3, "unit": "words" });
         assert_eq!(progress.last(), Some(&counted));
@@ -22,7 +22,7 @@ async fn hyper_counts_words_over_http1_and_http2() {
         assert_eq!(result.status(), StatusCode::OK);
         assert_eq!(result.body(), "3\n");
 
-        let location = client.accepted("/words", "word ".repeat(1000)).await;
+        let location = client.post_accepted("/words", "word ".repeat(1000)).await;
         assert_eq!(client.delete(&location).await.json()["state"], "canceled");
 
         let refused = client.get("/words").await;
@@ -45,15 +45,15 @@ async fn hyper_counts_words_over_http1_and_http2() {
 }
 
 #[tokio::test]
-async fn hyper_lets_what_is_running_finish() {
+async fn running_operations_finish_during_a_drain() {
     let example = Example::start("with-hyper", &["127.0.0.1:0"])
         .await
         .unwrap();
     let client = Client::new(example.url());
-    let location = client.accepted("/words", "one two three four").await;
-    is_running(&client, &location).await;
+    let location = client.post_accepted("/words", "one two three four").await;
+    wait_until_running(&client, &location).await;
     example.signal("INT").await;
-    let Ended { status, output, .. } = example.ended().await;
+    let Exit { status, output, .. } = example.wait().await;
     assert!(status.success(), "{status}");
     assert_eq!(output, "1 finished, 0 interrupted\n");
 }
@@ -64,42 +64,42 @@ fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
     assert_eq!(problem["status"], status, "{problem}");
-    let said = problem.get("type").and_then(Value::as_str);
-    assert_eq!(said.unwrap_or("about:blank"), kind, "{problem}");
+    let problem_type = problem.get("type").and_then(Value::as_str);
+    assert_eq!(problem_type.unwrap_or("about:blank"), kind, "{problem}");
 }
 
-/// Every progress that was seen until the operation ended.
+/// Returns each progress that was observed until the operation ended.
 async fn progress_of(client: &Client, location: &str) -> Vec<Value> {
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     let mut answer = client.get(location).await;
     loop {
         let operation = answer.json();
         if let Some(progress) = operation.get("progress")
-            && seen.last() != Some(progress)
+            && observed.last() != Some(progress)
         {
-            seen.push(progress.clone());
+            observed.push(progress.clone());
         }
         if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
-            return seen;
+            return observed;
         }
-        answer = changed(client, location, &answer).await;
+        answer = wait_for_change(client, location, &answer).await;
     }
 }
 
-async fn is_running(client: &Client, location: &str) {
+async fn wait_until_running(client: &Client, location: &str) {
     let mut answer = client.get(location).await;
     while answer.json()["state"] == "pending" {
-        answer = changed(client, location, &answer).await;
+        answer = wait_for_change(client, location, &answer).await;
     }
     assert_eq!(answer.json()["state"], "running");
 }
 
-/// Waits until the operation is no more as it was.
-async fn changed(client: &Client, location: &str, was: &Answer) -> Answer {
+/// Waits until the operation has changed.
+async fn wait_for_change(client: &Client, location: &str, previous: &Answer) -> Answer {
     let request = client
         .request(Method::GET, location)
         .header("prefer", "wait=30")
-        .header("if-none-match", was.header("etag"));
+        .header("if-none-match", previous.header("etag"));
     let answer = client.send(request, "".into()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
     answer

@@ -36,33 +36,33 @@ async fn grpc_calls_stream_through_the_layer() {
     let (example, client) = tonic_web().await;
     let mut health = health(&example).await;
     assert_eq!(
-        checked(&mut health, PRINTER).await,
+        check(&mut health, PRINTER).await,
         Ok(ServingStatus::Serving)
     );
-    assert_eq!(checked(&mut health, "").await, Ok(ServingStatus::Serving));
-    assert_eq!(checked(&mut health, "nobody").await, Err(Code::NotFound));
+    assert_eq!(check(&mut health, "").await, Ok(ServingStatus::Serving));
+    assert_eq!(check(&mut health, "nobody").await, Err(Code::NotFound));
     let mut watched = watch(&mut health).await;
     assert_eq!(next(&mut watched).await, ServingStatus::Serving);
 
-    let location = client.accepted("/prints", "word ".repeat(100)).await;
+    let location = client.post_accepted("/prints", "word ".repeat(100)).await;
     assert_eq!(next(&mut watched).await, ServingStatus::NotServing);
     assert_eq!(
-        checked(&mut health, PRINTER).await,
+        check(&mut health, PRINTER).await,
         Ok(ServingStatus::NotServing)
     );
     // A canceled print frees the printer.
     assert_eq!(client.delete(&location).await.json()["state"], "canceled");
     assert_eq!(next(&mut watched).await, ServingStatus::Serving);
 
-    let location = client.accepted("/prints", "one two").await;
+    let location = client.post_accepted("/prints", "one two").await;
     assert_eq!(next(&mut watched).await, ServingStatus::NotServing);
     assert_eq!(next(&mut watched).await, ServingStatus::Serving);
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.body(), "printed 2\n");
 
     // Two prints were accepted, and none of the calls.
-    assert_eq!(listed(&client).await.len(), 2);
+    assert_eq!(list_ids(&client).await.len(), 2);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_grpc_web_call_passes_through_over_http1() {
     assert_eq!(unknown.status(), StatusCode::OK);
     let not_found = (Code::NotFound as i32).to_string();
     assert_eq!(unknown.headers()["grpc-status"], *not_found);
-    assert_eq!(listed(&client).await, [""; 0]);
+    assert_eq!(list_ids(&client).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -97,27 +97,27 @@ async fn a_grpc_web_call_streams_over_http1() {
     const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
     const NOT_SERVING: &[u8] = b"\0\0\0\0\x02\x08\x02";
     assert_eq!(bytes_of(&mut watched, SERVING.len()).await, SERVING);
-    let location = client.accepted("/prints", "one two").await;
+    let location = client.post_accepted("/prints", "one two").await;
     assert_eq!(bytes_of(&mut watched, NOT_SERVING.len()).await, NOT_SERVING);
     assert_eq!(bytes_of(&mut watched, SERVING.len()).await, SERVING);
-    assert_eq!(client.ended(&location).await["state"], "succeeded");
-    assert_eq!(listed(&client).await, [id_in(&location)]);
+    assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
+    assert_eq!(list_ids(&client).await, [id_in(&location)]);
 }
 
 #[tokio::test]
-async fn http_is_spoken_on_the_same_port() {
+async fn http_works_on_the_same_port() {
     let (example, _) = tonic_web().await;
     for client in [Client::new(example.url()), Client::http2(example.url())] {
-        let location = client.accepted("/prints", "word").await;
-        assert_eq!(client.ended(&location).await["state"], "succeeded");
+        let location = client.post_accepted("/prints", "word").await;
+        assert_eq!(client.wait_for_end(&location).await["state"], "succeeded");
         let result = client.get(&format!("{location}/result")).await;
         assert_eq!(result.body(), "printed 1\n");
-        let operations = listed(&client).await.len();
+        let operations = list_ids(&client).await.len();
         for path in ["/nowhere", "/grpc.health.v1.Nobody/Check"] {
             let nowhere = client.post(path, "").await;
             assert_eq!(nowhere.status(), StatusCode::NOT_FOUND, "{path}");
         }
-        assert_eq!(listed(&client).await.len(), operations);
+        assert_eq!(list_ids(&client).await.len(), operations);
     }
 }
 
@@ -128,10 +128,10 @@ async fn health(example: &Example) -> Health {
     HealthClient::new(soon(endpoint.connect()).await.unwrap())
 }
 
-async fn checked(health: &mut Health, service: &str) -> Result<ServingStatus, Code> {
+async fn check(health: &mut Health, service: &str) -> Result<ServingStatus, Code> {
     let service = service.to_owned();
-    let checked = soon(health.check(HealthCheckRequest { service })).await;
-    checked
+    let check = soon(health.check(HealthCheckRequest { service })).await;
+    check
         .map(|response| response.into_inner().status())
         .map_err(|status| status.code())
 }
@@ -165,7 +165,7 @@ async fn grpc_web(
     open(example.url(), Method::POST, &path, &headers, body).await
 }
 
-/// So many bytes of a body, which is to have no more for now.
+/// Reads `length` bytes of a body, which has no more for now.
 async fn bytes_of(response: &mut Response<Incoming>, length: usize) -> Bytes {
     let mut bytes = BytesMut::new();
     while bytes.len() < length {
@@ -175,7 +175,7 @@ async fn bytes_of(response: &mut Response<Incoming>, length: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// Sends a request, and gives the response as soon as its head is there.
+/// Sends a request, and returns the response once its head arrives.
 async fn open(
     url: &str,
     method: Method,
@@ -194,8 +194,8 @@ async fn open(
     soon(pool.request(request)).await.unwrap()
 }
 
-/// The ids of all operations.
-async fn listed(client: &Client) -> Vec<String> {
+/// Returns the ids of all operations.
+async fn list_ids(client: &Client) -> Vec<String> {
     let page = client.get("/operations/").await;
     assert_eq!(page.status(), StatusCode::OK, "{page:?}");
     let page = page.json();
@@ -209,7 +209,9 @@ fn id_in(location: &str) -> &str {
     location.strip_prefix("/operations/").unwrap()
 }
 
-/// Waits, but not for ever.
+/// Waits at most [`PATIENCE`].
 async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("it comes in time")
+    timeout(PATIENCE, future)
+        .await
+        .expect("the wait ends in time")
 }

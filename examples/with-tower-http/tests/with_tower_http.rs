@@ -36,14 +36,14 @@ async fn tower_http() -> (Example, Client) {
 #[tokio::test]
 async fn a_preflight_is_answered_and_not_accepted() {
     let (_example, client) = tower_http().await;
-    let accepted = client.accepted("/reports", r#"{"title":"Q3"}"#).await;
-    let by_script = [
+    let accepted = client.post_accepted("/reports", r#"{"title":"Q3"}"#).await;
+    let script_requests = [
         ("/reports", "POST", "content-type,idempotency-key,prefer"),
         (&*accepted, "GET", "authorization,if-none-match,prefer"),
         (&*accepted, "GET", "last-event-id"),
         (&*accepted, "DELETE", "if-match"),
     ];
-    for (path, method, headers) in by_script {
+    for (path, method, headers) in script_requests {
         let preflight = [
             ORIGIN,
             ("access-control-request-method", method),
@@ -61,24 +61,24 @@ async fn a_preflight_is_answered_and_not_accepted() {
         assert!(answer.has("x-request-id"));
         assert!(!answer.has("location"));
     }
-    assert_eq!(listed(&client).await, [id_in(&accepted)]);
+    assert_eq!(list_ids(&client).await, [id_in(&accepted)]);
 
-    let stranger = [
+    let foreign_origin = [
         ("origin", "https://evil.example.com"),
         ("access-control-request-method", "POST"),
     ];
-    let answer = ask(&client, Method::OPTIONS, "/reports", &stranger, "").await;
+    let answer = ask(&client, Method::OPTIONS, "/reports", &foreign_origin, "").await;
     assert!(!answer.has("access-control-allow-origin"), "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_script_may_read_what_it_needs_of_every_answer() {
+async fn scripts_may_read_the_headers_of_every_answer() {
     let (_example, client) = tower_http().await;
     let order = r#"{"title":"Q3"}"#;
     let accepted = ask(&client, Method::POST, "/reports", &[ORIGIN], order).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
     let location = accepted.header("location").to_owned();
-    client.ended(&location).await;
+    client.wait_for_end(&location).await;
     let polled = ask(&client, Method::GET, &location, &[ORIGIN], "").await;
     assert!(polled.has("etag"));
     let result = format!("{location}/result");
@@ -108,7 +108,7 @@ async fn a_script_may_read_what_it_needs_of_every_answer() {
 }
 
 #[tokio::test]
-async fn what_a_response_depends_on_adds_up() {
+async fn vary_headers_are_merged() {
     let (_example, client) = tower_http().await;
     let order = r#"{"title":"Q3"}"#;
     let headers = [ORIGIN, ("prefer", "wait=2")];
@@ -122,7 +122,7 @@ async fn what_a_response_depends_on_adds_up() {
 }
 
 #[tokio::test]
-async fn a_202_has_the_request_id_and_so_has_the_work() {
+async fn a_202_and_its_run_have_the_request_id() {
     let (_example, client) = tower_http().await;
     let order = r#"{"title":"Q3"}"#;
     let sent = [("x-request-id", "mine")];
@@ -130,28 +130,28 @@ async fn a_202_has_the_request_id_and_so_has_the_work() {
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
     assert_eq!(accepted.header("x-request-id"), "mine");
     let location = accepted.header("location");
-    let ended = client.ended(location).await;
+    let ended = client.wait_for_end(location).await;
     assert_eq!(
         ended["result"],
         json!({ "title": "Q3", "request_id": "mine" })
     );
     let result = client.get(&format!("{location}/result")).await;
     assert_eq!(result.json(), ended["result"]);
-    // That of the request that fetches it.
+    // The result carries the id of the request that fetches it.
     assert_ne!(result.header("x-request-id"), "mine");
 
-    let made = ask(&client, Method::POST, "/reports", &[], order).await;
-    let ended = client.ended(made.header("location")).await;
-    let request_id = made.header("x-request-id");
+    let without_id = ask(&client, Method::POST, "/reports", &[], order).await;
+    let ended = client.wait_for_end(without_id.header("location")).await;
+    let request_id = without_id.header("x-request-id");
     assert_eq!(request_id.len(), 36);
     assert_eq!(ended["result"]["request_id"], request_id);
 }
 
 #[tokio::test]
-async fn a_result_is_compressed_for_who_accepts_it() {
+async fn a_result_is_compressed_on_request() {
     let (_example, client) = tower_http().await;
-    let accepted = client.accepted("/reports", order_of(1000)).await;
-    client.ended(&accepted).await;
+    let accepted = client.post_accepted("/reports", order_of(1000)).await;
+    client.wait_for_end(&accepted).await;
     let path = format!("{accepted}/result");
     let plain = client.get(&path).await;
     assert!(!plain.has("content-encoding"), "{plain:?}");
@@ -166,43 +166,43 @@ async fn a_result_is_compressed_for_who_accepts_it() {
             assert!(answer.body().len() < 500, "{}", answer.body().len());
         }
         let result = ask(&client, Method::GET, &path, &accepts, "").await;
-        assert_eq!(decoded(&result).await, *plain.body(), "{encoding}");
+        assert_eq!(decode(&result).await, *plain.body(), "{encoding}");
     }
     let accepts = [("accept-encoding", "gzip")];
     let accepted = ask(&client, Method::POST, "/reports", &accepts, order_of(1)).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED);
     assert_eq!(accepted.header("content-encoding"), "gzip");
-    let accepted: Value = serde_json::from_slice(&decoded(&accepted).await).unwrap();
+    let accepted: Value = serde_json::from_slice(&decode(&accepted).await).unwrap();
     assert_eq!(accepted["state"], "pending");
 }
 
 #[tokio::test]
-async fn what_is_recorded_compressed_is_not_compressed_twice() {
+async fn a_compressed_result_is_not_compressed_again() {
     let (_example, client) = tower_http().await;
     let accepts = [("accept-encoding", "gzip")];
     let archived = ask(&client, Method::POST, "/archives", &accepts, order_of(1000)).await;
     assert_eq!(archived.status(), StatusCode::ACCEPTED);
     let location = archived.header("location");
-    let ended = client.ended(location).await;
+    let ended = client.wait_for_end(location).await;
     assert_eq!(ended["state"], "succeeded");
     // Bytes that are no text are not embedded.
     assert_eq!(ended.get("result"), None);
     let path = format!("{location}/result");
-    // And the price of it: so it comes to who does not accept it.
+    // Clients that do not accept the encoding receive it as well.
     for headers in [&accepts[..], &[("accept-encoding", "br")], &[]] {
         let result = ask(&client, Method::GET, &path, headers, "").await;
         assert_eq!(result.header("content-encoding"), "gzip");
-        let text = decoded(&result).await;
+        let text = decode(&result).await;
         let report: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(report["title"], "x".repeat(1000));
     }
 }
 
 #[tokio::test]
-async fn an_event_stream_is_not_compressed_and_flows() {
+async fn an_event_stream_is_not_compressed() {
     let (example, client) = tower_http().await;
     let order = r#"{"title":"Q3","millis":60000}"#;
-    let location = client.accepted("/reports", order).await;
+    let location = client.post_accepted("/reports", order).await;
     let headers = [("accept", "text/event-stream"), ("accept-encoding", "gzip")];
     let mut events = open(example.url(), Method::GET, &location, &headers, "").await;
     assert_eq!(events.status(), StatusCode::OK);
@@ -217,7 +217,7 @@ async fn an_event_stream_is_not_compressed_and_flows() {
 }
 
 #[tokio::test]
-async fn a_timeout_outside_bounds_the_answer_and_not_the_work() {
+async fn an_outer_timeout_limits_the_answer_and_not_the_run() {
     let (_example, client) = tower_http().await;
     let order = r#"{"title":"Q3","millis":3500}"#;
     let begun = Instant::now();
@@ -225,12 +225,12 @@ async fn a_timeout_outside_bounds_the_answer_and_not_the_work() {
         let client = client.clone();
         tokio::spawn(async move { ask(&client, Method::POST, "/direct", &[ORIGIN], order).await })
     };
-    let location = client.accepted("/reports", order).await;
-    // A stream of events outlives the time-out, too.
+    let location = client.post_accepted("/reports", order).await;
+    // A stream of events outlives the time-out.
     let path = format!("{location}/events");
     let events = client.get(&path);
     let held = async {
-        // Held for less than the time-out, then answered as it is.
+        // A poll is held for less than the time-out, and then answered with the current state.
         let held = client.get(&format!("{location}?wait=30")).await;
         assert_eq!(held.status(), StatusCode::OK, "{held:?}");
         assert_eq!(held.json()["state"], "running");
@@ -248,20 +248,20 @@ async fn a_timeout_outside_bounds_the_answer_and_not_the_work() {
     assert!(direct.has("x-request-id"));
 }
 
-/// What is waited for is answered within the time-out, or its work would be dropped.
+/// A wait is answered within the time-out, because the time-out would drop the request.
 #[tokio::test]
-async fn a_post_that_waits_for_longer_than_the_timeout_is_accepted() {
+async fn a_wait_longer_than_the_timeout_is_accepted() {
     let (_example, client) = tower_http().await;
     let order = r#"{"title":"Q3","millis":3500}"#;
     let prefers = [ORIGIN, ("prefer", "wait=20")];
     let accepted = ask(&client, Method::POST, "/reports", &prefers, order).await;
     assert_eq!(accepted.status(), StatusCode::ACCEPTED, "{accepted:?}");
-    let ended = client.ended(accepted.header("location")).await;
+    let ended = client.wait_for_end(accepted.header("location")).await;
     assert_eq!(ended["state"], "succeeded");
 }
 
 #[tokio::test]
-async fn the_key_that_a_script_may_send_is_honoured_and_not_logged() {
+async fn an_idempotency_key_is_honored_and_not_logged() {
     let (example, client) = tower_http().await;
     let key = [("idempotency-key", r#""KEY-of-sixteen-or-more""#)];
     let order = r#"{"title":"Q3"}"#;
@@ -274,11 +274,11 @@ async fn the_key_that_a_script_may_send_is_honoured_and_not_logged() {
 }
 
 #[tokio::test]
-async fn catch_panic_outside_never_sees_the_panic_of_accepted_work() {
+async fn an_outer_catch_panic_does_not_see_panics_of_accepted_requests() {
     let (example, client) = tower_http().await;
     let order = r#"{"title":"Q3","panics":true}"#;
-    let location = client.accepted("/reports", order).await;
-    let ended = client.ended(&location).await;
+    let location = client.post_accepted("/reports", order).await;
+    let ended = client.wait_for_end(&location).await;
     assert_eq!(ended["state"], "failed");
     let kind = "urn:tower-operations:panicked";
     assert_eq!(ended["problem"]["type"], kind);
@@ -300,7 +300,7 @@ async fn catch_panic_outside_never_sees_the_panic_of_accepted_work() {
 #[tokio::test]
 async fn a_body_above_either_limit_is_a_413() {
     let (example, client) = tower_http().await;
-    // Above the limit of what is accepted.
+    // Above the limit of accepted bodies.
     let refused = ask(
         &client,
         Method::POST,
@@ -319,7 +319,7 @@ async fn a_body_above_either_limit_is_a_413() {
     let direct = client.post("/direct", order_of(300_000)).await;
     assert_eq!(direct.status(), StatusCode::OK);
 
-    // Above the limit of everything.
+    // Above the limit of all bodies.
     for path in ["/reports", "/direct"] {
         for length in ["content-length: 2000000", "transfer-encoding: chunked"] {
             let head = raw(example.url(), path, length).await;
@@ -327,18 +327,18 @@ async fn a_body_above_either_limit_is_a_413() {
             assert!(head.contains("\r\nx-request-id: "), "{head}");
             let allowed = format!("access-control-allow-origin: {}", ORIGIN.1);
             assert!(head.contains(&allowed), "{head}");
-            // The outer layer can refuse by what is announced alone. Without
-            // that, the accepting layer comes to its limit first.
+            // The outer layer refuses an announced length at once. Without a length, the
+            // accepting layer reaches its limit first.
             let is_problem = head.contains("content-type: application/problem+json");
             let by_inner = path == "/reports" && length.ends_with("chunked");
             assert_eq!(is_problem, by_inner, "{path} {length}: {head}");
         }
     }
-    assert_eq!(listed(&client).await, [""; 0]);
+    assert_eq!(list_ids(&client).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn sensitive_headers_are_not_in_the_log() {
+async fn sensitive_headers_are_not_logged() {
     let (example, client) = tower_http().await;
     let order = r#"{"title":"SETCOOKIE"}"#;
     let headers = [
@@ -351,8 +351,8 @@ async fn sensitive_headers_are_not_in_the_log() {
     assert_eq!(direct.header("set-cookie"), "last=SETCOOKIE");
     let accepted = ask(&client, Method::POST, "/reports", &headers, order).await;
     let location = accepted.header("location");
-    client.ended(location).await;
-    // Cookies are not for who fetches a result later.
+    client.wait_for_end(location).await;
+    // Cookies are not part of a recorded result.
     let result = client.get(&format!("{location}/result")).await;
     assert!(!result.has("set-cookie"), "{result:?}");
 
@@ -369,22 +369,22 @@ async fn sensitive_headers_are_not_in_the_log() {
     ] {
         assert!(log.contains(expected), "{expected} in {log}");
     }
-    // The work logs in a span of its own, under the id it was sent with.
-    let work = log.lines().find(|line| {
+    // The run logs in a span of its own, with the id of its request.
+    let run_line = log.lines().find(|line| {
         line.contains(" operation{") && line.contains("rendered request_id=\"of-the-log\"")
     });
-    let work = work.unwrap_or_else(|| panic!("{log}"));
-    assert!(!work.contains(" request{"), "{work}");
+    let run_line = run_line.unwrap_or_else(|| panic!("{log}"));
+    assert!(!run_line.contains(" request{"), "{run_line}");
 }
 
-/// Stops an example, and gives what it wrote to standard error.
+/// Stops an example, and returns its standard error.
 async fn log_of(example: Example) -> String {
     example.signal("TERM").await;
-    example.ended().await.errors
+    example.wait().await.errors
 }
 
-/// Sends a body of two million bytes at the most, and gives the head of the
-/// answer as soon as it is there.
+/// Sends a body of at most two million bytes, and returns the head of the answer once it
+/// arrives.
 async fn raw(url: &str, path: &str, length: &str) -> String {
     let address = url.strip_prefix("http://").unwrap();
     let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
@@ -413,7 +413,7 @@ async fn raw(url: &str, path: &str, length: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends a request, and gives the response as soon as its head is there.
+/// Sends a request, and returns the response once its head arrives.
 async fn open(
     url: &str,
     method: Method,
@@ -446,13 +446,13 @@ async fn ask(
     client.send(request, body.into()).await
 }
 
-/// A report whose title has so many letters.
+/// Returns an order whose title has `letters` letters.
 fn order_of(letters: usize) -> String {
     json!({ "title": "x".repeat(letters) }).to_string()
 }
 
-/// What was sent, whatever it was encoded in.
-async fn decoded(answer: &Answer) -> Bytes {
+/// Returns the decoded body of an answer.
+async fn decode(answer: &Answer) -> Bytes {
     let (body, encoding) = (answer.body().clone(), answer.header("content-encoding"));
     let response = Response::builder().header("content-encoding", encoding);
     let response = response.body(Full::new(body)).unwrap();
@@ -465,8 +465,8 @@ async fn decoded(answer: &Answer) -> Bytes {
     response.collect().await.unwrap().to_bytes()
 }
 
-/// The ids of all operations.
-async fn listed(client: &Client) -> Vec<String> {
+/// Returns the ids of all operations.
+async fn list_ids(client: &Client) -> Vec<String> {
     let page = client.get("/operations/").await;
     assert_eq!(page.status(), StatusCode::OK, "{page:?}");
     let page = page.json();
@@ -480,13 +480,15 @@ fn id_in(location: &str) -> &str {
     location.strip_prefix("/operations/").unwrap()
 }
 
-/// The members of a header that is a list, in lower case.
+/// Returns the members of a list header in lower case.
 fn list_of(answer: &Answer, name: &str) -> HashSet<String> {
     let values = answer.values(name).flat_map(|value| value.split(','));
     values.map(|member| member.trim().to_lowercase()).collect()
 }
 
-/// Waits, but not for ever.
+/// Waits at most [`PATIENCE`].
 async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(PATIENCE, future).await.expect("it comes in time")
+    timeout(PATIENCE, future)
+        .await
+        .expect("the wait ends in time")
 }

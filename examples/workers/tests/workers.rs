@@ -1,5 +1,5 @@
-//! Fronts that accept, and workers elsewhere that run it, with a queue of apalis between
-//! them: the `workers` example on PostgreSQL and on Redis.
+//! The `workers` example on PostgreSQL and on Redis: fronts that accept requests, and
+//! workers that run them, with a queue of apalis in between.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use test_support::{
 use tokio::time::{Instant, sleep};
 use tower_operations::FailureKind;
 
-/// A front on a queue, and what the workers of that queue wrote down.
+/// A front on a queue, and the log of runs of the queue's workers.
 struct Queue {
     url: String,
     front: Example,
@@ -30,7 +30,7 @@ impl Queue {
         Self::at_in(url, &[]).await
     }
 
-    /// With these environment variables. Whatever is lost is missed soon.
+    /// Starts a front with environment variables and short leases.
     async fn at_in(url: String, environment: &[(&str, &str)]) -> Self {
         let folder = Folder::new("workers");
         let arguments = ["--listen", "127.0.0.1:0", "--lease", "1", "--list"];
@@ -53,18 +53,18 @@ impl Queue {
         self.worker_in(name, &[]).await
     }
 
-    /// With these environment variables.
+    /// Starts a worker with environment variables.
     async fn worker_in(&self, name: &str, environment: &[(&str, &str)]) -> Example {
         let runs = self.runs.path().display().to_string();
         let arguments = ["worker", "--queue", &self.url, "--name", name];
         let more = ["--lease", "1", "--drain", "1", "--runs", &runs];
         let arguments = [&arguments[..], &more].concat();
-        let started = Example::start_saying("workers", &arguments, environment, "working as ");
+        let started = Example::start_until("workers", &arguments, environment, "working as ");
         started.await.unwrap()
     }
 }
 
-/// So many pages, 50 ms each.
+/// Returns an order of `pages` pages, 50 ms each.
 fn order(pages: u32) -> String {
     json!({"title": "Q3", "pages": pages, "page_ms": 50}).to_string()
 }
@@ -73,106 +73,106 @@ fn id(location: &str) -> &str {
     location.rsplit('/').next().unwrap()
 }
 
-/// What the guide shows.
-async fn a_killed_worker_loses_nothing(url: String) {
+/// The scenario of the guide.
+async fn a_killed_worker_loses_no_operation(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();
     let one = queue.worker("one").await;
-    let first = client.accepted("/reports", order(60)).await;
+    let first = client.post_accepted("/reports", order(60)).await;
     queue.runs.line(id(&first), "begin", "one").await;
     let _others = (queue.worker("two").await, queue.worker("three").await);
     let mut operations = vec![first];
     for _ in 0..6 {
-        operations.push(client.accepted("/reports", order(4)).await);
+        operations.push(client.post_accepted("/reports", order(4)).await);
     }
     one.signal("KILL").await;
-    one.ended().await;
+    one.wait().await;
     for operation in &operations {
-        let ended = client.ended(operation).await;
+        let ended = client.wait_for_end(operation).await;
         assert_eq!(ended["state"], "succeeded");
     }
-    let runs = queue.runs.begun(id(&operations[0]));
+    let runs = queue.runs.nodes(id(&operations[0]));
     assert_eq!(runs.len(), 2, "{runs:?}");
     assert_ne!(runs[1], "one");
 }
 
-/// Who looks on knows whom to kill.
-async fn a_worker_says_what_it_runs(url: String) {
+/// The output names the process that runs an operation.
+async fn a_worker_prints_its_runs(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();
     let worker = async |name| {
         let arguments = [
             "worker", "--queue", &queue.url, "--name", name, "--lease", "1",
         ];
-        let started = Example::start_saying("workers", &arguments, &[], "working as ").await;
+        let started = Example::start_until("workers", &arguments, &[], "working as ").await;
         started.unwrap()
     };
     let mut one = worker("one").await;
-    let operation = client.accepted("/reports", order(40)).await;
+    let operation = client.post_accepted("/reports", order(40)).await;
     let runs = |name: &str, process: u32| {
         format!("worker {name} runs {} in process {process}", id(&operation))
     };
-    one.says(&runs("one", one.pid())).await;
+    one.wait_for_line(&runs("one", one.pid())).await;
     one.signal("KILL").await;
-    one.ended().await;
+    one.wait().await;
     let mut two = worker("two").await;
-    two.says(&runs("two", two.pid())).await;
-    assert_eq!(client.ended(&operation).await["state"], "succeeded");
+    two.wait_for_line(&runs("two", two.pid())).await;
+    assert_eq!(client.wait_for_end(&operation).await["state"], "succeeded");
 }
 
-/// A worker that is stopped ends what it can and gives the rest to the others.
-async fn a_drained_worker_loses_nothing(url: String) {
+/// A draining worker finishes short runs, and releases the others.
+async fn a_drained_worker_loses_no_operation(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();
     let one = queue.worker("one").await;
-    let long = client.accepted("/reports", order(60)).await;
-    let short = client.accepted("/reports", order(10)).await;
+    let long = client.post_accepted("/reports", order(60)).await;
+    let short = client.post_accepted("/reports", order(10)).await;
     queue.runs.line(id(&long), "begin", "one").await;
     queue.runs.line(id(&short), "begin", "one").await;
     let _two = queue.worker("two").await;
     one.signal("TERM").await;
-    let drained = one.ended().await;
+    let drained = one.wait().await;
     assert!(drained.status.success(), "{drained:?}");
     let released = format!("released {}", id(&long));
     assert!(drained.output.contains(&released), "{drained:?}");
     for operation in [&long, &short] {
-        assert_eq!(client.ended(operation).await["state"], "succeeded");
+        assert_eq!(client.wait_for_end(operation).await["state"], "succeeded");
     }
-    assert_eq!(queue.runs.begun(id(&long)), ["one", "two"]);
-    assert_eq!(queue.runs.begun(id(&short)), ["one"]);
+    assert_eq!(queue.runs.nodes(id(&long)), ["one", "two"]);
+    assert_eq!(queue.runs.nodes(id(&short)), ["one"]);
 }
 
-/// A request that kills who runs it is run three times, and no more.
-async fn a_poison_request_is_given_up(url: String) {
+/// A request that kills its worker runs at most three times.
+async fn a_poison_request_exhausts_its_attempts(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();
-    let poison = client.accepted("/reports", order(600)).await;
+    let poison = client.post_accepted("/reports", order(600)).await;
     for name in ["one", "two", "three"] {
         let worker = queue.worker(name).await;
         queue.runs.line(id(&poison), "begin", name).await;
         worker.signal("KILL").await;
-        worker.ended().await;
+        worker.wait().await;
     }
     let _four = queue.worker("four").await;
-    let failed = client.ended(&poison).await;
+    let failed = client.wait_for_end(&poison).await;
     let kind = FailureKind::AttemptsExhausted.urn();
     assert_eq!(failed["problem"]["type"], kind, "{failed}");
-    assert_eq!(queue.runs.begun(id(&poison)), ["one", "two", "three"]);
+    assert_eq!(queue.runs.nodes(id(&poison)), ["one", "two", "three"]);
 }
 
-/// It is in the queue when there is a worker at last, and finds that it is over.
-async fn what_was_canceled_while_pending_is_never_started(url: String) {
+/// A worker receives the task of the canceled operation, and does not start a run.
+async fn an_operation_canceled_while_pending_never_starts(url: String) {
     let queue = Queue::at(url).await;
     let client = queue.client();
-    let canceled = client.accepted("/reports", order(1)).await;
+    let canceled = client.post_accepted("/reports", order(1)).await;
     let answer = client.delete(&canceled).await;
     assert_eq!(answer.json()["state"], "canceled");
-    let other = client.accepted("/reports", order(1)).await;
+    let other = client.post_accepted("/reports", order(1)).await;
     let _one = queue.worker("one").await;
-    assert_eq!(client.ended(&other).await["state"], "succeeded");
-    assert_eq!(queue.runs.begun(id(&other)), ["one"]);
-    assert!(queue.runs.begun(id(&canceled)).is_empty());
-    assert_eq!(client.ended(&canceled).await["state"], "canceled");
+    assert_eq!(client.wait_for_end(&other).await["state"], "succeeded");
+    assert_eq!(queue.runs.nodes(id(&other)), ["one"]);
+    assert!(queue.runs.nodes(id(&canceled)).is_empty());
+    assert_eq!(client.wait_for_end(&canceled).await["state"], "canceled");
 }
 
 macro_rules! on_both {
@@ -196,14 +196,14 @@ macro_rules! on_both {
 }
 
 on_both!(
-    a_killed_worker_loses_nothing,
-    a_worker_says_what_it_runs,
-    a_drained_worker_loses_nothing,
-    a_poison_request_is_given_up,
-    what_was_canceled_while_pending_is_never_started,
+    a_killed_worker_loses_no_operation,
+    a_worker_prints_its_runs,
+    a_drained_worker_loses_no_operation,
+    a_poison_request_exhausts_its_attempts,
+    an_operation_canceled_while_pending_never_starts,
 );
 
-/// The tables of the engine, behind its back.
+/// The tables of the engine, accessed directly.
 struct Tables(PgConnection);
 
 impl Tables {
@@ -211,20 +211,20 @@ impl Tables {
         Self(PgConnection::connect(&postgres.url()).await.unwrap())
     }
 
-    /// How many rows it changed.
+    /// Executes a statement, and returns the number of changed rows.
     async fn change(&mut self, statement: &'static str) -> u64 {
         let changed = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut self.0);
         changed.await.unwrap().rows_affected()
     }
 
-    /// How many tasks the engine has to do, and how many are done.
+    /// Returns the number of open tasks and the number of done ones.
     async fn tasks(&mut self) -> (i64, i64) {
         let counts = "SELECT count(*) FILTER (WHERE status <> 'Done'), \
                       count(*) FILTER (WHERE status = 'Done') FROM apalis.jobs";
         sqlx::query_as(counts).fetch_one(&mut self.0).await.unwrap()
     }
 
-    /// Asks until there are so many: the engine tells nobody what it has acknowledged.
+    /// Polls until the numbers are as wanted, because the engine does not notify.
     async fn until(&mut self, wanted: (i64, i64)) {
         let begun = Instant::now();
         loop {
@@ -239,21 +239,21 @@ impl Tables {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_queue_has_lost_is_dispatched_again() {
+async fn a_lost_task_is_dispatched_again() {
     let postgres = Postgres::start().await;
     let (queue, mut tables) = (Queue::at(postgres.url()).await, Tables::of(&postgres).await);
     let client = queue.client();
-    let lost = client.accepted("/reports", order(1)).await;
+    let lost = client.post_accepted("/reports", order(1)).await;
     assert_eq!(tables.change("DELETE FROM apalis.jobs").await, 1);
     let _one = queue.worker("one").await;
-    assert_eq!(client.ended(&lost).await["state"], "succeeded");
-    assert_eq!(queue.runs.begun(id(&lost)), ["one"]);
+    assert_eq!(client.wait_for_end(&lost).await["state"], "succeeded");
+    assert_eq!(queue.runs.nodes(id(&lost)), ["one"]);
 }
 
-/// However often a task is in the queue, its operation is run once; the others are done
-/// when there is nothing to do for them. None is done before the outcome is recorded.
+/// Copies of a task run their operation once. The copies that run nothing are done early;
+/// the running task is done after the outcome is recorded.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_is_there_five_times_runs_once() {
+async fn a_duplicated_task_runs_once() {
     const COPY: &str = "INSERT INTO apalis.jobs \
         (id, job_type, job, status, attempts, max_attempts, run_at, priority, metadata) \
         SELECT left(id, 25) || n, job_type, job, status, attempts, max_attempts, run_at, \
@@ -262,23 +262,23 @@ async fn a_task_that_is_there_five_times_runs_once() {
     let postgres = Postgres::start().await;
     let (queue, mut tables) = (Queue::at(postgres.url()).await, Tables::of(&postgres).await);
     let client = queue.client();
-    let operation = client.accepted("/reports", order(40)).await;
+    let operation = client.post_accepted("/reports", order(40)).await;
     assert!(tables.change(COPY).await >= 3);
     let (all, _) = tables.tasks().await;
     let _workers = (queue.worker("one").await, queue.worker("two").await);
-    // One stays until its operation has ended.
+    // One task stays open until its operation has ended.
     tables.until((1, all - 1)).await;
     let running = client.get(&operation).await.json();
     assert_eq!(running["state"], "running");
     assert_eq!(tables.tasks().await, (1, all - 1));
-    assert_eq!(client.ended(&operation).await["state"], "succeeded");
+    assert_eq!(client.wait_for_end(&operation).await["state"], "succeeded");
     tables.until((0, all)).await;
-    assert_eq!(queue.runs.begun(id(&operation)).len(), 1);
+    assert_eq!(queue.runs.nodes(id(&operation)).len(), 1);
 }
 
-/// Never a 202 for work that nobody will do.
+/// A request that reaches no queue is not answered with 202.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_queue_takes_is_refused_and_recorded_as_failed() {
+async fn an_undispatched_request_is_refused_and_recorded_as_failed() {
     let postgres = Postgres::start().await;
     let (queue, mut tables) = (Queue::at(postgres.url()).await, Tables::of(&postgres).await);
     let client = queue.client();
@@ -303,20 +303,20 @@ async fn what_no_queue_takes_is_refused_and_recorded_as_failed() {
         .change("ALTER TABLE apalis.gone RENAME TO jobs")
         .await;
     let _one = queue.worker("one").await;
-    let operation = client.accepted("/reports", order(1)).await;
-    assert_eq!(client.ended(&operation).await["state"], "succeeded");
+    let operation = client.post_accepted("/reports", order(1)).await;
+    assert_eq!(client.wait_for_end(&operation).await["state"], "succeeded");
 }
 
 #[tokio::test]
-async fn what_cannot_be_waited_for_is_a_mistake_on_the_command_line() {
+async fn conflicting_arguments_are_refused() {
     for accept in ["signaled", "after:2"] {
         let arguments = ["--queue", "redis://127.0.0.1:1", "--accept", accept];
         let front = [&["front"], &arguments[..]].concat();
         for (example, arguments) in [("server", &arguments[..]), ("workers", &front)] {
             let ended = run(example, arguments).await;
             assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-            let said = String::from_utf8(ended.stderr).unwrap();
-            assert!(said.contains("cannot go with --queue"), "{said}");
+            let errors = String::from_utf8(ended.stderr).unwrap();
+            assert!(errors.contains("cannot go with --queue"), "{errors}");
         }
     }
     let url = "redis://127.0.0.1:1";
@@ -326,21 +326,21 @@ async fn what_cannot_be_waited_for_is_a_mistake_on_the_command_line() {
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
 }
 
-/// Front and workers die at each point on the way from one to the other, and when the
-/// outcome is recorded but the engine has not heard of it.
+/// The front and the workers crash at each point of the dispatch, and between the record of
+/// the outcome and the acknowledgement to the engine.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_dies_on_the_way_loses_nothing() {
+async fn crashes_during_a_dispatch_lose_no_operation() {
     let [dispatching, dispatched, claiming, claimed] = tower_operations::crash_points::HANDED_OFF;
     let at = |point| [("TOWER_OPERATIONS_CRASH_AT", point)];
     let postgres = Postgres::start().await;
     let url = postgres.url();
     for point in [dispatching, dispatched] {
-        let dying = Queue::at_in(url.clone(), &at(point)).await;
-        let post = dying.client().request(http::Method::POST, "/reports");
+        let crashing = Queue::at_in(url.clone(), &at(point)).await;
+        let post = crashing.client().request(http::Method::POST, "/reports");
         let post = post.header("x-tenant", point);
-        let answer = dying.client().try_send(post, order(2).into()).await;
+        let answer = crashing.client().try_send(post, order(2).into()).await;
         assert!(answer.is_none(), "{point}: {answer:?}");
-        assert!(!dying.front.ended().await.status.success(), "{point}");
+        assert!(!crashing.front.wait().await.status.success(), "{point}");
 
         let queue = Queue::at(url.clone()).await;
         let client = queue.client();
@@ -352,28 +352,28 @@ async fn whoever_dies_on_the_way_loses_nothing() {
         assert_eq!(operations.len(), 1, "{point}: {list}");
         let id = operations[0]["id"].as_str().unwrap();
         let _one = queue.worker("one").await;
-        // Its lease is over in a while, and then it is on its way again.
+        // The operation is dispatched again once its lease has expired.
         queue.runs.line(id, "begin", "one").await;
         let ended = client.request(http::Method::GET, &format!("/operations/{id}?wait=9"));
         let ended = client
             .send(ended.header("x-tenant", point), "".into())
             .await;
         assert_eq!(ended.json()["state"], "succeeded", "{point}: {ended:?}");
-        assert_eq!(queue.runs.begun(id), ["one"], "{point}");
+        assert_eq!(queue.runs.nodes(id), ["one"], "{point}");
     }
     for point in [claiming, claimed, "started", "finished"] {
         let queue = Queue::at(url.clone()).await;
         let client = queue.client();
-        let dying = queue.worker_in("one", &at(point)).await;
-        let operation = client.accepted("/reports", order(2)).await;
-        assert!(!dying.ended().await.status.success(), "{point}");
+        let crashing = queue.worker_in("one", &at(point)).await;
+        let operation = client.post_accepted("/reports", order(2)).await;
+        assert!(!crashing.wait().await.status.success(), "{point}");
         let _two = queue.worker("two").await;
-        let ended = client.ended(&operation).await;
+        let ended = client.wait_for_end(&operation).await;
         assert_eq!(ended["state"], "succeeded", "{point}: {ended}");
         let runs = match point {
             "finished" => "one",
             _ => "two",
         };
-        assert_eq!(queue.runs.begun(id(&operation)), [runs], "{point}");
+        assert_eq!(queue.runs.nodes(id(&operation)), [runs], "{point}");
     }
 }

@@ -67,7 +67,7 @@ fn a_key_is_one_structured_field_string() {
 }
 
 #[test]
-fn without_owners_a_key_has_to_be_long() {
+fn keys_have_to_be_long_without_owners() {
     let (parts, body) = Request::post("/")
         .header(&IDEMPOTENCY_KEY, "\"fifteen letters\"")
         .body(Bytes::new())
@@ -85,7 +85,7 @@ fn without_owners_a_key_has_to_be_long() {
 }
 
 #[test]
-fn the_fingerprint_is_of_the_whole_request_unless_said() {
+fn the_default_fingerprint_covers_the_whole_request() {
     let of =
         |rules: &Idempotency, body| key(rules, &[b"\"a\""], body).unwrap().unwrap().fingerprint;
     let whole = Idempotency::optional();
@@ -97,7 +97,7 @@ fn the_fingerprint_is_of_the_whole_request_unless_said() {
 
 proptest! {
     #[test]
-    fn what_a_client_quotes_is_what_is_read(name in "[ -~]{1,255}") {
+    fn quoted_keys_are_read_as_sent(name in "[ -~]{1,255}") {
         let quoted = format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
         let read = key(&Idempotency::optional(), &[quoted.as_bytes()], "").unwrap().unwrap();
         prop_assert_eq!(&*read.name, format!("key:{name}"));

@@ -9,7 +9,7 @@ fn is_json_for_serde(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn what_is_json_is_what_the_standard_says() {
+fn json_is_accepted_as_the_standard_defines_it() {
     let long = "p".repeat(200);
     for text in [
         "",
@@ -85,7 +85,7 @@ fn what_is_json_is_what_the_standard_says() {
     assert!(!is_json(b"\"\xff\""));
 }
 
-/// `levels` arrays or objects inside one another, around a number.
+/// Returns `levels` arrays or objects inside one another, around a number.
 fn nested(levels: usize, [open, close]: [&str; 2]) -> Vec<u8> {
     [open.repeat(levels), "1".into(), close.repeat(levels)]
         .concat()
@@ -93,7 +93,7 @@ fn nested(levels: usize, [open, close]: [&str; 2]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_deeper_than_128_is_not_taken_and_overflows_nothing() {
+fn values_deeper_than_128_are_refused_without_an_overflow() {
     for kind in [["[", "]"], ["{\"a\":", "}"], ["[{\"a\":", "}]"]] {
         let a_step = kind[1].len();
         for is_taken in [is_json, is_shallow] {
@@ -118,12 +118,12 @@ fn what_is_deeper_than_128_is_not_taken_and_overflows_nothing() {
 
 proptest! {
     #[test]
-    fn judges_as_serde_does(text in r#"([\[\]{},:" \\/ntfue0-9.+-]|"a":|true|\\u00|[ü\n]){0,24}"#) {
+    fn texts_are_judged_as_serde_judges_them(text in r#"([\[\]{},:" \\/ntfue0-9.+-]|"a":|true|\\u00|[ü\n]){0,24}"#) {
         prop_assert_eq!(is_json(text.as_bytes()), is_json_for_serde(text.as_bytes()));
     }
 
     #[test]
-    fn what_is_open_is_closed_by_its_like(
+    fn brackets_are_closed_by_brackets_of_their_kind(
         objects in prop::collection::vec(any::<bool>(), 1..=128),
         at in any::<prop::sample::Index>(),
     ) {
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn a_change_of_what_is_json_is_judged_as_serde_does(
+    fn changed_json_is_judged_as_serde_judges_it(
         names in prop::collection::vec("\\PC{0,40}", 1..4),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn writes_a_string_as_serde_does(text in "\\PC{0,60}|[a-z\"\\\\\n]{0,60}") {
+    fn strings_are_written_as_serde_writes_them(text in "\\PC{0,60}|[a-z\"\\\\\n]{0,60}") {
         let mut out = Vec::new();
         push_string(&text, &mut out);
         prop_assert_eq!(out, serde_json::to_vec(&text).unwrap());

@@ -47,7 +47,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn by_hand_and_by_serde_are_the_same(operation in operation()) {
+    fn handwritten_json_equals_the_json_of_serde(operation in operation()) {
         let mut by_hand = Vec::new();
         operation.view().write_json(usize::MAX, &mut by_hand).unwrap();
         let by_serde = serde_json::to_vec(&operation).unwrap();
@@ -55,14 +55,14 @@ proptest! {
     }
 
     #[test]
-    fn goes_through_json_and_back(operation in operation()) {
+    fn operations_survive_a_round_trip_through_json(operation in operation()) {
         let text = serde_json::to_string(&operation).unwrap();
         prop_assert_eq!(serde_json::from_str::<Operation<String>>(&text).unwrap(), operation);
     }
 }
 
 #[test]
-fn contradictions_do_not_parse() {
+fn contradictory_members_do_not_parse() {
     for (text, why) in [
         (r#"{"id":"a","state":"cancelled"}"#, "unknown variant"),
         (r#"{"id":"a","state":"failed"}"#, "has a problem"),

@@ -9,7 +9,7 @@ fn written(time: SystemTime) -> String {
 }
 
 #[test]
-fn what_has_no_four_digits_is_brought_in() {
+fn years_before_1970_and_beyond_9999_are_clamped() {
     assert_eq!(written(UNIX_EPOCH + YEAR_9999), "9999-12-31T23:59:59.000Z");
     assert_eq!(
         written(UNIX_EPOCH + 2 * YEAR_9999),
@@ -20,7 +20,7 @@ fn what_has_no_four_digits_is_brought_in() {
 }
 
 #[test]
-fn every_day_is_the_one_it_is() {
+fn every_day_has_its_date() {
     let mut expected = (1970, 1, 1);
     for days in 0..(YEAR_9999.as_secs() / 86_400) as u32 {
         assert_eq!(date(days), expected, "{days}");
@@ -41,7 +41,7 @@ fn every_day_is_the_one_it_is() {
 }
 
 #[test]
-fn the_date_is_that_of_each_moment() {
+fn a_formatter_changes_its_date_with_the_day() {
     let mut clock = Rfc3339::new();
     for (seconds, text) in [
         (86_399, "1970-01-01T23:59:59.000Z"),
@@ -62,7 +62,7 @@ fn digits_after_the_nanoseconds_are_dropped() {
 
 proptest! {
     #[test]
-    fn is_written_as_it_is_read(millis in 1..253_402_300_799_000_u64) {
+    fn written_times_are_those_of_other_libraries_and_are_read_back(millis in 1..253_402_300_799_000_u64) {
         let time = UNIX_EPOCH + Duration::from_millis(millis);
         prop_assert_eq!(http_date(time), httpdate::fmt_http_date(time));
         prop_assert_eq!(humantime::parse_rfc3339(&written(time)), Ok(time));
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn is_read_as_another_library_reads_it(
+    fn times_are_read_as_another_library_reads_them(
         text in "(19[67]|20[0-3]|[0-9]{3})[0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?(Z|\\+00:00)?",
     ) {
         prop_assert_eq!(parse_rfc3339(&text), humantime::parse_rfc3339(&text).ok());

@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_repeated_short_and_printable() {
+    fn quoted_values_are_short_and_printable() {
         let quoted = |text: &str| Quoted(text).to_string();
         assert_eq!(quoted(""), "\"\"");
         assert_eq!(quoted("Q3 gr\u{fc}n"), "\"Q3 gr\u{fc}n\"");

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_taken_id_already_exists_and_is_no_reason_to_try_again() {
+fn taken_ids_are_answered_with_already_exists() {
     let id = "q3".parse().unwrap();
     let answer = Google::default().error(&ApiError::IdTaken { id });
     assert_eq!(answer.status(), StatusCode::CONFLICT);

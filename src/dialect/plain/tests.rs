@@ -37,7 +37,7 @@ fn the_id_is_the_last_segment_or_the_one_before_result() {
 }
 
 #[test]
-fn what_is_no_id_is_said_to_be_none() {
+fn missing_and_invalid_ids_are_errors() {
     let get = |uri: &str| ask(&Method::GET, uri).unwrap_err();
     for uri in ["", "/", "/?id=", "/?x=1", "/result"] {
         assert_eq!(get(uri), ApiError::MissingId, "{uri}");
@@ -58,7 +58,7 @@ fn what_is_no_id_is_said_to_be_none() {
 }
 
 #[test]
-fn every_resource_says_its_methods() {
+fn every_resource_lists_its_methods() {
     let allow = |method, uri| ask(method, uri).unwrap_err().allow();
     assert_eq!(allow(&Method::OPTIONS, "/q3"), Some(RESOURCE));
     assert_eq!(allow(&Method::POST, "/q3"), Some(RESOURCE));
@@ -66,7 +66,7 @@ fn every_resource_says_its_methods() {
 }
 
 #[test]
-fn the_url_says_how_long_before_the_header_does() {
+fn the_wait_of_the_url_precedes_that_of_the_header() {
     let mut headers = HeaderMap::new();
     headers.insert("prefer", HeaderValue::from_static("wait=9"));
     let wait = |query| {
@@ -87,7 +87,7 @@ fn the_url_says_how_long_before_the_header_does() {
 
 proptest! {
     #[test]
-    fn no_path_makes_it_panic(path in "\\PC{0,60}", query in prop::option::of("\\PC{0,60}")) {
+    fn paths_never_cause_a_panic(path in "\\PC{0,60}", query in prop::option::of("\\PC{0,60}")) {
         let headers = HeaderMap::new();
         let _ = Plain::default().parse(&RequestView::new(&Method::GET, &path, query.as_deref(), &headers));
     }

@@ -2,10 +2,10 @@
 
 use std::{net::Ipv6Addr, num::NonZeroU16};
 
-/// Whether `text` is a host, with an optional port, to which clients can be sent. The host
-/// is a name or an address of unreserved characters, or an IPv6 address in brackets (RFC
-/// 3986, section 3.2.2). User information is invalid (RFC 9110, section 4.2.4), and so is
-/// port 0 (RFC 6335, section 6).
+/// Returns whether `text` is a host, with an optional port, to which clients can be sent. The
+/// host is a name or an address of unreserved characters, or an IPv6 address in brackets (RFC
+/// 3986, section 3.2.2). User information is invalid (RFC 9110, section 4.2.4), and so is port 0
+/// (RFC 6335, section 6).
 pub(crate) fn is_host_and_port(text: &str) -> bool {
     let (host, after) = match text.strip_prefix('[') {
         Some(address) => match address.split_once(']') {

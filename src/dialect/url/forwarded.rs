@@ -17,9 +17,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// proxy may pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForwardingHeader {
-    /// `Forwarded`
+    /// The header `Forwarded`.
     Standard,
-    /// `X-Forwarded-Proto` and `X-Forwarded-Host`
+    /// The headers `X-Forwarded-Proto` and `X-Forwarded-Host`.
     Older,
 }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn who_names_no_scheme_has_that_of_the_base() {
+    fn hosts_without_a_scheme_get_the_scheme_of_the_base() {
         let mut headers = HeaderMap::new();
         headers.insert(FORWARDED, HeaderValue::from_static("host=\"[::1]:8443\""));
         headers.insert(X_FORWARDED_HOST, HeaderValue::from_static("a.example:8080"));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_none() {
+    fn invalid_hosts_are_ignored() {
         for value in [
             "for=1.2.3.4",
             "host=",

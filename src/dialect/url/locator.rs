@@ -28,7 +28,7 @@ pub struct Locator {
     at: Arc<str>,
     /// Whether the application has set the location of the operations.
     is_set: bool,
-    /// `base`, `at` and a slash.
+    /// The beginning of every URL: `base`, `at` and a slash.
     root: Option<UrlRoot>,
     hook: Option<Arc<LocationFn>>,
     /// The forwarding header that is trusted, and the function that selects the requests of
@@ -83,8 +83,8 @@ impl Locator {
         self.trusted = Some((by, trusted));
     }
 
-    /// Returns the base URL with the scheme and the host that a trusted proxy reports. The
-    /// path is the application's.
+    /// Returns the base URL with the scheme and the host that a trusted proxy reports. The path
+    /// is that of the application.
     fn forwarded_base(&self, parts: &Parts) -> Option<String> {
         let (by, trusted) = self.trusted.as_ref()?;
         let (scheme, after_scheme) = self.base.split_once("://").unwrap_or(("http", ""));
@@ -98,7 +98,7 @@ impl Locator {
         &self.at
     }
 
-    /// Whether the application has set the location of the operations.
+    /// Returns whether the application has set the location of the operations.
     pub(crate) fn is_set(&self) -> bool {
         self.is_set
     }
@@ -117,7 +117,7 @@ impl Locator {
     }
 }
 
-/// Whether `path` is a valid path of a URL (RFC 3986, sections 2.1 and 3.3).
+/// Returns whether `path` is a valid path of a URL (RFC 3986, sections 2.1 and 3.3).
 fn may_be_path(path: &str) -> bool {
     let mut parts = path.split('%');
     let is_plain = |part: &str| part.bytes().all(may_be_in_path);
@@ -128,7 +128,7 @@ fn may_be_path(path: &str) -> bool {
     parts.next().is_some_and(is_plain) && parts.all(|part| is_escaped(part) && is_plain(part))
 }
 
-/// Whether `byte` is valid in the path of a URL without an escape.
+/// Returns whether `byte` is valid in the path of a URL without an escape.
 fn may_be_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte)
 }
@@ -141,7 +141,7 @@ pub(crate) fn absolute(path: &str) -> String {
     }
 }
 
-/// Whether `path` is `root` or below it.
+/// Returns whether `path` is `root` or below it.
 pub(crate) fn path_is_below(path: &str, root: &str) -> bool {
     match path.strip_prefix(root) {
         Some(rest) => !root.is_empty() && (rest.is_empty() || rest.starts_with('/')),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn is_a_path_unless_there_is_a_base() {
+    fn locations_are_paths_without_a_base() {
         assert_eq!(location(|_| {}).as_deref(), Some("/operations/q3"));
         assert_eq!(location(|l| l.set_at("jobs/")).as_deref(), Some("/jobs/q3"));
         assert_eq!(location(|l| l.set_at("/")).as_deref(), Some("/q3"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_absolute() {
+    fn invalid_bases_are_errors() {
         for bad in [
             "",
             "/v1",
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_a_port_and_a_path_where_it_wants_one() {
+    fn bases_may_have_a_port_and_a_path() {
         for good in [
             "http://e.com",
             "HTTPS://E.com:8443/V1/",
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn below_is_by_whole_segments() {
+    fn paths_are_compared_by_whole_segments() {
         assert!(path_is_below("/operations", "/operations"));
         assert!(path_is_below("/operations/q3", "/operations"));
         assert!(!path_is_below("/operationsx", "/operations"));

@@ -2,7 +2,7 @@
 
 use http::{Uri, request::Parts};
 
-/// Returns the URI that axum's outermost router saw, if nested routers took a prefix off.
+/// Returns the URI that axum's outermost router saw, if nested routers removed a prefix.
 #[cfg(feature = "axum")]
 pub(crate) fn original_uri(parts: &Parts) -> Option<&Uri> {
     let ::axum::extract::OriginalUri(original) = parts.extensions.get()?;

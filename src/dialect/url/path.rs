@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_unreserved_is_decoded_and_once() {
+    fn only_unreserved_characters_are_decoded_and_only_once() {
         for (path, expected) in [
             ("/q3", "/q3"),
             ("/%41%2D%2d%2E%5f%7e%7A%30", "/A--._~z0"),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_what_follows_an_id() {
+    fn parts_follow_an_id() {
         let part = |path| part_of(path).map(|(id, rest)| (id.to_string(), rest));
         let is = |id: &str, rest| Some((id.to_owned(), rest));
         assert_eq!(part("/q3/foo"), is("q3", "foo"));
@@ -95,7 +95,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_escaped_id_is_the_id(id in "[A-Za-z0-9._~-]{1,40}", which in any::<u64>(), upper in any::<bool>()) {
+        fn escaped_ids_are_decoded(id in "[A-Za-z0-9._~-]{1,40}", which in any::<u64>(), upper in any::<bool>()) {
             let escape = |(index, byte): (usize, u8)| match (which >> (index % 64) & 1, upper) {
                 (0, _) => char::from(byte).to_string(),
                 (_, true) => format!("%{byte:02X}"),
@@ -106,7 +106,7 @@ mod tests {
         }
 
         #[test]
-        fn any_path_has_a_form(path in "\\PC{0,60}|[%0-9a-fA-F/]{0,20}") {
+        fn paths_are_decoded_without_a_panic(path in "\\PC{0,60}|[%0-9a-fA-F/]{0,20}") {
             let _ = unescaped(&path);
         }
     }

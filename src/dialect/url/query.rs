@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_value_decoded() {
+    fn single_values_are_decoded() {
         let get = |query| parameter(Some(query), "id");
         assert_eq!(get("x=1&id=a%2Fb+c&x=d"), Ok(Some("a/b c".into())));
         assert_eq!(get("%69d=a"), Ok(Some("a".into())));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_value_is_an_error_whatever_it_is() {
+    fn repeated_parameters_are_errors() {
         for twice in ["id=a&id=a", "id=a&id", "id=a&%69d=%ff", "id&x=1&id"] {
             let value = parameter(Some(twice), "id");
             assert_eq!(value, Err(MalformedParameter::Repeated), "{twice}");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_in_its_order() {
+    fn repeated_values_keep_their_order() {
         let all: Vec<_> = values(Some("a=1&b=2&a=%33&a=%"), "a").collect();
         let expected = [
             Ok("1".into()),

@@ -29,7 +29,7 @@ enum StatusUrl {
 pub(crate) struct UrlRoot(Arc<str>);
 
 impl UrlRoot {
-    /// Returns `None` if `text` has a query or a character that JSON escapes.
+    /// Creates a root; `None` if `text` has a query or a character that JSON escapes.
     pub(crate) fn new(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte >= b' ' && !b"\"\\?".contains(&byte);
         text.bytes().all(is_plain).then(|| Self(text.into()))
@@ -89,7 +89,7 @@ impl Urls {
         }
     }
 
-    /// Whether the URL ends with this id, needs no escapes in a JSON string, and is a
+    /// Returns whether the URL ends with this id, needs no escapes in a JSON string, and is a
     /// prefix of the URLs of the sub-resources.
     pub(crate) fn is_plain(&self, id: &OperationId) -> bool {
         self.before(id).is_some()
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_root_and_an_id_are_what_is_written() {
+    fn urls_are_written_as_their_root_and_id() {
         let root = UrlRoot::new("/operations/").unwrap();
         let urls = Urls::at(root, "q3".parse().unwrap());
         assert_eq!(urls, Urls::new("/operations/q3"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_meaning_of_its_own_is_no_root() {
+    fn texts_with_a_query_or_escapes_are_no_roots() {
         for text in ["/a?b=", "/a\"/", "/a\\/", "/a\n/"] {
             assert_eq!(UrlRoot::new(text), None, "{text}");
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn sub_resources_stand_before_the_query() {
+    fn sub_resources_precede_the_query() {
         let below = |url: &str| Urls::new(url).below("result");
         assert_eq!(
             below("/operations/q3").as_deref(),

@@ -13,7 +13,8 @@ fn next<T>(step: Step<T>) -> Record<T> {
     }
 }
 
-/// Records of one life, with everything in them that there can be.
+/// Returns the records of one operation from its creation to its end, with every possible
+/// member.
 fn life() -> Vec<Record<RecordedResponse>> {
     let at = |second: u64| moment(1_800_000_000_000 + second * 1000);
     let new = NewOperation::new("invoice-7".parse().unwrap())
@@ -52,7 +53,8 @@ fn life() -> Vec<Record<RecordedResponse>> {
     ]
 }
 
-/// How a record of that life can end: as each failure of ours, and canceled for a reason.
+/// Returns a record for every further end: each kind of failure, and a cancellation with a
+/// reason.
 fn ends() -> Vec<Record<RecordedResponse>> {
     let (running, at) = (&life()[1], moment(1_800_000_003_000));
     let ttl = Duration::from_secs(60);
@@ -74,23 +76,23 @@ fn cell(record: &Record<RecordedResponse>) -> Cell {
 }
 
 #[test]
-fn a_record_comes_back_as_it_was() {
+fn records_survive_a_round_trip() {
     for record in life() {
         let back = decode::<RecordedResponse>(cell(&record)).unwrap();
         assert_eq!(back, record);
     }
 }
 
-/// Law 10: what has been written once is read for ever.
+/// Law 10: written records remain readable.
 #[test]
-fn what_this_release_writes_is_what_it_always_wrote() {
+fn written_records_have_not_changed() {
     let lives = include_str!("../golden/format-1-kinds.jsonl");
     assert_writes_and_reads(lives, &life());
 }
 
-/// Law 10: kinds and reasons are members of their own, by names that stay.
+/// Law 10: kinds and reasons are separate members with stable names.
 #[test]
-fn kinds_of_failures_and_reasons_of_cancellations_are_what_they_always_were() {
+fn written_kinds_and_reasons_have_not_changed() {
     let ends_of_old = include_str!("../golden/format-1-ends.jsonl");
     assert_writes_and_reads(ends_of_old, &ends());
 }
@@ -106,7 +108,7 @@ fn assert_writes_and_reads(written: &str, records: &[Record<RecordedResponse>]) 
 
 /// Law 10: the first releases wrote no kinds.
 #[test]
-fn what_the_first_releases_wrote_is_read() {
+fn records_of_the_first_releases_are_read() {
     assert_reads(include_str!("../golden/format-1.jsonl"), &life());
 }
 
@@ -121,7 +123,7 @@ fn assert_reads(lines: &str, records: &[Record<RecordedResponse>]) {
     }
 }
 
-/// A head as the first releases wrote it, for a failure with this problem.
+/// Returns a head as the first releases wrote it, for a failure with this problem.
 fn failed_of_old(problem: &Problem, response: Option<RecordedResponse>) -> Cell {
     let record = life().pop().unwrap();
     let mut head: serde_json::Value = serde_json::from_slice(&cell(&record).head).unwrap();
@@ -140,7 +142,7 @@ fn failure_in(cell: Cell) -> Failure<RecordedResponse> {
 }
 
 #[test]
-fn a_failure_of_ours_is_told_from_that_of_a_service_in_what_the_first_releases_wrote() {
+fn old_failures_of_this_crate_and_of_services_are_distinguished() {
     let answered = |status| {
         let mut response = Response::new(BufferedBody::from("{}"));
         *response.status_mut() = status;
@@ -161,7 +163,7 @@ fn a_failure_of_ours_is_told_from_that_of_a_service_in_what_the_first_releases_w
 }
 
 #[test]
-fn a_record_is_read_whose_id_is_a_word_that_is_taken_by_now() {
+fn records_are_read_whose_id_has_become_a_reserved_word() {
     for word in ["result", "events", "a word"] {
         let mut head: serde_json::Value = serde_json::from_slice(&cell(&life()[1]).head).unwrap();
         head["id"] = word.into();
@@ -174,7 +176,7 @@ fn a_record_is_read_whose_id_is_a_word_that_is_taken_by_now() {
 }
 
 #[test]
-fn a_problem_of_an_application_is_its_own_whatever_type_it_has() {
+fn problems_of_applications_have_no_kind_whatever_their_type() {
     let running = &life()[1];
     let outcome = Outcome::failed(Problem::from(FailureKind::NotDispatched));
     let ended = running.finished(running.token(), outcome, None, moment(0), Duration::MAX);
@@ -182,7 +184,7 @@ fn a_problem_of_an_application_is_its_own_whatever_type_it_has() {
 }
 
 #[test]
-fn what_this_release_writes_of_a_failure_comes_back_as_it_was() {
+fn failures_survive_a_round_trip() {
     let running = &life()[1];
     for status in [200, 302, 503] {
         let mut response = Response::new(BufferedBody::from("no data"));
@@ -196,7 +198,7 @@ fn what_this_release_writes_of_a_failure_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_kind_of_a_newer_release_is_none_of_this_one() {
+fn unknown_kinds_of_newer_releases_are_read_as_none() {
     let mut head: serde_json::Value =
         serde_json::from_slice(&cell(&life().pop().unwrap()).head).unwrap();
     head["kind"] = "evaporated".into();
@@ -209,7 +211,7 @@ fn a_kind_of_a_newer_release_is_none_of_this_one() {
 }
 
 #[test]
-fn what_could_not_be_read_again_is_not_written() {
+fn records_that_could_not_be_read_are_not_written() {
     let deep = |levels| (0..levels).fold(serde_json::json!(1), |deep, _| [deep].into());
     let failed = |levels| {
         let problem = Problem::new(StatusCode::CONFLICT).with("deep", deep(levels));
@@ -225,7 +227,7 @@ fn what_could_not_be_read_again_is_not_written() {
 }
 
 #[test]
-fn what_a_newer_release_adds_is_no_matter_and_what_it_changes_is_an_error() {
+fn additions_of_newer_releases_are_ignored_and_changes_are_errors() {
     let record = life().remove(1);
     let mut head: serde_json::Value = serde_json::from_slice(&cell(&record).head).unwrap();
     head["color"] = "green".into();

@@ -43,7 +43,7 @@ fn hostile_texts_are_refused() {
 }
 
 #[test]
-fn a_word_that_is_taken_is_refused_where_an_id_is_given_and_nowhere_else() {
+fn reserved_words_are_refused_by_from_str_and_nowhere_else() {
     for word in RESERVED {
         assert_eq!(word.parse::<OperationId>(), Err(InvalidId::Reserved));
         for read in [OperationId::named(word), OperationId::from_stored(word)] {
@@ -56,7 +56,7 @@ fn a_word_that_is_taken_is_refused_where_an_id_is_given_and_nowhere_else() {
 }
 
 #[test]
-fn what_a_store_has_kept_is_an_id_whatever_the_rules_are_now() {
+fn stored_ids_are_read_whatever_the_present_rules_are() {
     for text in ["a/b", "..", "\u{fc} x", &"x".repeat(1000)] {
         assert_eq!(OperationId::from_stored(text).unwrap().to_string(), text);
         assert!(OperationId::named(text).is_err());
@@ -68,7 +68,7 @@ fn what_a_store_has_kept_is_an_id_whatever_the_rules_are_now() {
 
 proptest! {
     #[test]
-    fn what_parses_is_written_as_it_was(text in "\\PC{0,140}|[a-f0-9-]{36}|[A-Za-z0-9._~-]{1,128}") {
+    fn parsed_ids_are_written_unchanged(text in "\\PC{0,140}|[a-f0-9-]{36}|[A-Za-z0-9._~-]{1,128}") {
         if let Ok(id) = text.parse::<OperationId>() {
             prop_assert_eq!(id.to_string(), text);
         }

@@ -21,7 +21,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn goes_through_json_and_back(
+    fn problems_survive_a_round_trip_through_json(
         kind in prop::option::of("\\PC*"),
         title in "\\PC*",
         status in 100_u16..1000,

@@ -31,7 +31,7 @@ fn hop_by_hop_fields_are_left_out() {
 }
 
 #[test]
-fn only_what_is_json_or_text_is_embedded() {
+fn only_json_and_text_are_embedded() {
     let embed = |media_type: &'static str, body: &'static [u8]| {
         recorded(&[("content-type", media_type)], body).embed()
     };
@@ -63,7 +63,7 @@ fn only_what_is_json_or_text_is_embedded() {
 }
 
 #[test]
-fn trailers_make_room_for_themselves() {
+fn trailers_replace_the_content_length() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-checksum", HeaderValue::from_static("abc"));
     let mut response = Response::new(BufferedBody::new("four".into(), Some(trailers.clone())));

@@ -65,7 +65,7 @@ fn references_are_resolved_as_in_the_examples_of_the_standard() {
 }
 
 #[test]
-fn no_path_that_a_client_chooses_becomes_a_host() {
+fn paths_chosen_by_clients_never_become_hosts() {
     for (reference, expected) in [
         ("x", "/.//evil.example/x"),
         ("?a", "/.//evil.example/reports?a"),
@@ -77,7 +77,7 @@ fn no_path_that_a_client_chooses_becomes_a_host() {
 }
 
 #[test]
-fn of_links_the_targets_are_resolved_and_nothing_else() {
+fn targets_of_links_are_resolved_and_nothing_else() {
     let base = "/reports/7".parse().unwrap();
     for (links, expected) in [
         ("<8>; rel=next", "</reports/8>; rel=next"),
@@ -100,7 +100,7 @@ fn of_links_the_targets_are_resolved_and_nothing_else() {
 }
 
 #[test]
-fn every_value_of_a_field_is_resolved_and_others_are_left_alone() {
+fn every_value_of_the_three_fields_is_resolved_and_no_other_field() {
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("location", "42"),
@@ -128,7 +128,7 @@ fn every_value_of_a_field_is_resolved_and_others_are_left_alone() {
 
 proptest! {
     #[test]
-    fn whatever_is_resolved_is_on_the_same_server_and_stays_so(
+    fn resolved_references_stay_on_the_same_server(
         base in "/[a-z./]{0,12}(\\?[a-z/]{0,4})?",
         reference in "[a-z./?#:;]{0,12}|\\PC{0,12}",
     ) {
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn no_list_of_links_makes_it_panic(links in "[<>,;\" a/\\\\]{0,30}|\\PC{0,30}") {
+    fn lists_of_links_never_cause_a_panic(links in "[<>,;\" a/\\\\]{0,30}|\\PC{0,30}") {
         resolve_links(&links, &"/a/b?c".parse().unwrap());
     }
 }

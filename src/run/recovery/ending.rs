@@ -21,7 +21,7 @@ pub(super) const AT_ONCE: usize = 64;
 /// The number of refusals by the store after which an operation is put aside.
 const REFUSALS: u32 = 5;
 
-/// The number of lease terms before an operation that was put aside is tried again.
+/// The number of lease terms after which ending an operation that was put aside is retried.
 const ASIDE: u32 = 20;
 
 /// Places for operations that are being ended.
@@ -33,7 +33,8 @@ impl EndingSlots {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
 
-    /// Returns how many more operations can be ended now. Waits if there is no place.
+    /// Returns how many more operations can be ended now. Waits for at most `at_most` if there
+    /// is no place.
     pub(super) async fn room(&self, at_most: Duration) -> usize {
         if self.0.available_permits() == 0 {
             // Every place is released in time.
@@ -55,7 +56,8 @@ impl EndingSlots {
     {
         // The semaphore is never closed.
         if let Ok(place) = Arc::clone(&self.0).acquire_owned().await {
-            // Admitted before it begins: a drain waits for it from now on.
+            // The place in flight is taken before the end begins: a drain waits for it from now
+            // on.
             let places = (place, node.in_flight.admit_anyway());
             let end = end(Arc::clone(node), record, kind, places, stats.clone());
             tokio::spawn(end.in_current_span());
@@ -82,7 +84,7 @@ async fn end<R>(
     let lease = node.lease();
     let recorded = record_within(&node, &work, Outcome::failed(kind), REFUSALS);
     match timeout(lease.term, recorded).await {
-        // A recovery tries again once the lease has lapsed.
+        // A recovery retries once the lease has expired.
         Err(_) => tracing::warn!(id = %work.id, "it could not be ended so far"),
         // The error was logged where it occurred.
         Ok(Err(error)) if !error.is_transient() => {
@@ -96,8 +98,8 @@ async fn end<R>(
     }
 }
 
-/// Puts an operation aside for a while that the store refuses to end, so that it does not
-/// delay others.
+/// Puts an operation aside for a while if the store refuses to end it, so that the operation
+/// does not delay others.
 async fn put_aside<R: Lease>(node: &Runtime<R>, work: &RunContext) {
     let LeaseConfig { node: name, term } = node.lease().clone();
     let aside = LeaseConfig::new(name, term.saturating_mul(ASIDE));

@@ -1,11 +1,11 @@
-//! Whether live nodes have had the time to renew.
+//! Reachability of the store: whether live nodes have had the time to renew their leases.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time since which the store has been reachable from here, without a gap in which
-/// leases of live nodes could have lapsed.
+/// The period for which the store has been reachable from here, without a gap in which leases of
+/// live nodes could have expired.
 pub(super) struct Reachability {
     term: Duration,
     /// The start of the period, and the last answer.
@@ -23,9 +23,9 @@ impl Reachability {
 
     /// Notes an answer, and returns whether the store has been reachable for a whole term.
     ///
-    /// A live node has renewed no earlier than a third of a term before an outage, and renews
-    /// again within a third after it: the gap between two answers may be the remaining
-    /// third.
+    /// The last renewal of a live node is at most a third of a term before an outage, and its
+    /// next renewal at most a third after the outage. The gap between two answers may therefore
+    /// be the remaining third.
     pub(super) fn answered(&mut self) -> bool {
         let now = Instant::now();
         let since = match self.known {

@@ -17,16 +17,16 @@ use crate::{
 /// The operations that can be reclaimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reclaimable {
-    /// Released operations, which certainly no node holds.
+    /// The released operations, which certainly no node holds.
     Released,
-    /// Released operations, and those whose lease has lapsed.
+    /// The released operations, and those whose lease has expired.
     Over,
 }
 
 /// The way in which operations are rerun.
 pub(super) struct Rerun<R> {
     pub(super) attempts: u32,
-    /// The failure of an operation that was given up after the last attempt.
+    /// The failure of a released operation that has no attempts left.
     pub(super) given_up: FailureKind,
     /// Starts an operation with its request, in a task of its own.
     pub(super) go: Box<Mutex<RerunFn<R>>>,
@@ -50,9 +50,8 @@ pub(super) struct Reclaimer<R> {
 }
 
 impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
-    /// Reclaims at most `limit` operations; returns how many. If the store is too slow,
-    /// that is an error, and operations that are still reclaimed later are run or ended all
-    /// the same.
+    /// Reclaims at most `limit` operations; returns how many. Returns an error if the store is
+    /// too slow. Operations that are reclaimed after that are run or ended nevertheless.
     pub(super) async fn take(
         self: &Arc<Self>,
         which: Reclaimable,
@@ -84,7 +83,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
                 Reclaimable::Over => node.store.reclaim(lease, limit).await,
             }
         };
-        // After a term every operation that was reclaimed here has lapsed again.
+        // After a term the leases of all operations that were reclaimed here have expired again.
         let taken = timeout(lease.term, taking)
             .await
             .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")))?;
@@ -127,7 +126,7 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
         }
         crash_point!("running-again");
         let id = record.operation().id().clone();
-        // Code of the application, which may panic.
+        // The function is code of the application, which may panic.
         let gone = now_or_never(CatchPanic::new(async {
             let mut go = again.go.lock().unwrap_or_else(PoisonError::into_inner);
             go(Arc::clone(&self.node), self.limits, record, request)
@@ -138,12 +137,12 @@ impl<R: Lease<Output = RecordedResponse>> Reclaimer<R> {
                 panicked.of_handler(&id);
                 Err(FailureKind::Panicked)
             }
-            // The code does not wait.
+            // The function never waits, so there is always an output.
             None => Err(FailureKind::Interrupted),
         }
     }
 
-    /// Releases reclaimed operations, since a drain has begun meanwhile: other nodes can
+    /// Releases reclaimed operations if a drain has begun meanwhile, so that other nodes can
     /// reclaim them at once.
     async fn give_back(&self, taken: &[Reclaimed<RecordedResponse>]) {
         if taken.is_empty() {

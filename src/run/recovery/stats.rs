@@ -7,7 +7,7 @@ use std::sync::{
 
 use crate::store::Health;
 
-/// The counters of a [`Recovery`](crate::Recovery) since it was made, and the health of its
+/// The counters of a [`Recovery`](crate::Recovery) since its creation, and the health of its
 /// store. Clones show the same counters.
 #[derive(Debug, Clone, Default)]
 pub struct RecoveryStats(Arc<RecoveryCounters>);
@@ -43,20 +43,20 @@ macro_rules! counts {
 counts! {
     /// The number of operations that were reclaimed.
     taken_over, add_taken_over;
-    /// The number of them that were run, or dispatched, again.
+    /// The number of reclaimed operations that were rerun, or dispatched again.
     run_again, add_run_again;
-    /// The number of them that were ended as failed.
+    /// The number of reclaimed operations that were ended as failed.
     ended, add_ended;
-    /// The number of them that the store refused to end. They are retried after 20 terms of
-    /// a lease.
+    /// The number of reclaimed operations that the store refused to end. Ending them is retried
+    /// after 20 terms of a lease.
     refused, add_refused;
     /// The number of expired operations that were deleted.
     purged, add_purged;
 }
 
 impl RecoveryStats {
-    /// Returns what makes the store less durable than it was opened with, as of the last
-    /// check, which takes place once a term of the lease.
+    /// Returns the reasons why the store is less durable now than when it was opened. They are
+    /// those of the last check; a check takes place once a term of the lease.
     #[must_use]
     pub fn health(&self) -> Health {
         let health = self.0.health.lock();

@@ -14,7 +14,7 @@ use crate::{
 /// The number of operations that are deleted at a time.
 const BATCH: usize = 500;
 
-/// A pause in which the store serves other requests.
+/// The pause between two batches, in which the store serves other requests.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Deletes expired operations until the store says that it deletes them itself.

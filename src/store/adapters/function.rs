@@ -72,8 +72,8 @@ where
 /// A complete repository made from two closures: one reads a record, and one writes a
 /// record if its version is still the expected one.
 ///
-/// The repository does everything else (permitted changes, versions, fencing, expiry): it
-/// reads, takes a step and writes, and starts again after a concurrent write.
+/// The repository does everything else (permitted changes, versions, fencing, expiry): it reads,
+/// takes a step and writes, and retries after a concurrent write.
 ///
 /// Wrap it in [`Polling`](super::Polling) to wait for changes, and in
 /// [`SingleNode`](super::SingleNode) to use it with the layer.

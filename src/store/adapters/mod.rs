@@ -1,4 +1,4 @@
-//! Stores made of others: chosen at run time, of closures, or with a capability added.
+//! Stores made from other stores or from closures, and stores chosen at run time.
 
 mod any;
 mod forward;

@@ -13,10 +13,10 @@ use crate::{
 
 /// Adds [`Lease`] to a store that only one process writes to.
 ///
-/// Nothing is ever reclaimed, because there is no other node. The store is therefore
-/// unsuitable for requests that are dispatched through a queue: a request that the queue
-/// loses is lost, and one that it delivers twice may run twice. A cancel through this
-/// handle or a clone of it reaches the running work at once.
+/// No lease is ever reclaimed, because there is no other node. The store is therefore unsuitable
+/// for requests that are dispatched through a queue: a request that the queue loses is lost, and
+/// a request that the queue delivers twice may run twice. A cancellation through this handle or
+/// a clone of it reaches the running work at once.
 #[derive(Debug, Clone)]
 pub struct SingleNode<R> {
     inner: R,
@@ -24,7 +24,7 @@ pub struct SingleNode<R> {
 }
 
 impl<R> SingleNode<R> {
-    /// Wraps a store. From now on operations are written only through this handle and its
+    /// Wraps a store. From then on operations must be written only through this handle and its
     /// clones.
     #[must_use]
     pub fn new(inner: R) -> Self {
@@ -68,7 +68,8 @@ impl<R: Repository> Lease for SingleNode<R> {
         Ok(Vec::new())
     }
 
-    /// No other node can hold the operation, so the token does not change.
+    /// Claims the operation for the only node. The token does not change, since no other node
+    /// can hold the operation.
     async fn claim(
         &self,
         _: &LeaseConfig,

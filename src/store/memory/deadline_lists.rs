@@ -40,9 +40,9 @@ impl ListLinks {
 
 /// An entry that can be in one list at a time.
 pub(super) trait ListEntry {
-    /// The deadline that the list is ordered by.
+    /// Returns the deadline that the list is ordered by.
     fn at(&self) -> Tick;
-    /// Whether the entry has an owner.
+    /// Returns whether the entry has an owner.
     fn is_owned(&self) -> bool;
     fn links(&self) -> ListLinks;
     fn links_mut(&mut self) -> &mut ListLinks;
@@ -89,8 +89,8 @@ impl DeadlineLists {
         let at = entries[slot as usize].at();
         let line = self.lines.iter_mut().find(|line| line.span == span);
         let before = line.as_ref().map_or(NO_SLOT, |line| {
-            // Usually the last entry. Threads can read the clock in another order than they
-            // insert.
+            // The entry usually becomes the last one. Threads can read the clock in another
+            // order than they insert, so the place is searched from the end.
             let mut before = line.last;
             while let Some(entry) = entries.get(before as usize)
                 && entry.at() > at
@@ -152,7 +152,7 @@ impl DeadlineLists {
         }
     }
 
-    /// Whether all lists are empty.
+    /// Returns whether all lists are empty.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()

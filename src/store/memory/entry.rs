@@ -26,15 +26,15 @@ pub(super) struct OperationEntry<T> {
     pub(super) weight: Weight,
     /// The hash of the id, stored so that growth and removal need not read the id.
     hash: ShardHash,
-    /// The end of the lease of a live operation; the time a terminal operation ended.
+    /// The end of the lease of a live operation; the time at which a terminal operation ended.
     moment: Tick,
-    /// When the operation expires; `NEVER` before it has ended.
+    /// The time at which the operation expires; `NEVER` before it has ended.
     expires: Tick,
     /// The links in the list of leased or of expiring operations.
     links: ListLinks,
-    /// Created only when somebody waits.
+    /// The waiters, created only when a reader waits.
     waiters: Option<Arc<WaitCell>>,
-    /// Created only for operations with a key or a request.
+    /// The key and the request, created only for operations that have one of them.
     origin: Option<Box<EntryOrigin>>,
 }
 
@@ -134,7 +134,7 @@ impl<T> OperationEntry<T> {
         }
     }
 
-    /// Returns when the operation expires; `NEVER` before it has ended.
+    /// Returns the time at which the operation expires; `NEVER` before it has ended.
     pub(super) fn expires(&self) -> Tick {
         self.expires
     }
@@ -152,23 +152,23 @@ impl<T> OperationEntry<T> {
         self.expires() == Tick::NEVER
     }
 
-    /// Whether the lease may be reclaimed.
+    /// Returns whether the lease may be reclaimed.
     pub(super) fn is_abandoned(&self, now: Tick) -> bool {
         self.is_live() && self.moment <= now
     }
 
-    /// Whether the holder released the lease.
+    /// Returns whether the holder released the lease.
     pub(super) fn is_released(&self) -> bool {
         self.is_live() && self.moment == Tick::RELEASED
     }
 
-    /// Whether the operation has expired, or ended long enough ago to be evicted for a new
-    /// one.
+    /// Returns whether the operation has expired, or ended long enough ago to be evicted for a
+    /// new one.
     pub(super) fn may_go(&self, now: Tick, retention: Duration) -> bool {
         self.is_expired(now) || !self.is_live() && self.moment.plus(retention) <= now
     }
 
-    /// Returns the name of the key that made the operation.
+    /// Returns the name of the key that created the operation.
     pub(super) fn key(&self) -> Option<&Arc<str>> {
         self.origin.as_ref()?.key.as_ref()
     }

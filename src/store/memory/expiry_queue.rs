@@ -78,7 +78,7 @@ impl ExpiryQueue {
         self.lines[0].first(entries)
     }
 
-    /// Whether an operation has expired. Check this before visiting the entries.
+    /// Returns whether an operation has expired. Check this before visiting the entries.
     pub(super) fn is_due(&self, now: Tick) -> bool {
         self.soonest.0[self.shard].load(Relaxed) <= now.get()
     }
@@ -142,7 +142,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
     #[test]
-    fn the_soonest_shard_is_known_and_when_the_next_one_comes() {
+    fn the_shard_that_expires_soonest_is_found_with_the_next_expiry() {
         let soonest = EarliestExpiry::new();
         let mut shards: Vec<_> = (0..3)
             .map(|n| (ExpiryQueue::of(n, soonest.clone()), Slab::new()))
@@ -165,7 +165,7 @@ mod tests {
         /// The first entry is always the one that expires first, whatever is inserted and
         /// removed.
         #[test]
-        fn is_in_the_order_of_expiry(
+        fn operations_are_in_the_order_of_expiry(
             steps in prop::collection::vec((0..3_u8, 0..50_u64, any::<bool>()), 0..60),
         ) {
             let soonest = EarliestExpiry::new();
@@ -193,7 +193,7 @@ mod tests {
                 prop_assert_eq!(soonest.shard().map(|(_, expires, _)| expires), first);
                 prop_assert_eq!(expiring.is_due(Tick::at(25)), first.is_some_and(|it| it <= Tick::at(25)));
             }
-            // The rest, in order of expiry.
+            // The remaining operations, in the order of expiry.
             there.sort();
             for (expires, _) in there {
                 let (first, slot) = expiring.first(&entries).unwrap();

@@ -20,7 +20,7 @@ pub(super) trait Keyed<N> {
     /// Returns when the key expires.
     fn deadline(&self) -> Tick;
 
-    /// Whether the key may be evicted for a new entry.
+    /// Returns whether the key may be evicted for a new entry.
     fn may_go(&self, now: Tick, min_retention: Duration) -> bool;
 
     /// Returns the approximate size in bytes.
@@ -89,7 +89,7 @@ impl<N: Clone + Hash + Ord, E: Keyed<N>> KeyTable<N, E> {
                 return false;
             };
             let mut ring = lock(&self.rings[index]);
-            // The name may have another value by now.
+            // The name may have another value now.
             if ring.get(&name).is_some_and(may_go) {
                 ring.remove(&name, room);
                 return true;

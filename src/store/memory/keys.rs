@@ -25,7 +25,7 @@ pub(super) struct KeyEntry<T> {
     token: FencingToken,
     bound: KeyBinding<T>,
     deadline: Tick,
-    /// When the binding was made.
+    /// The time at which the key was bound.
     since: Tick,
     /// The approximate size in bytes.
     weight: usize,
@@ -48,7 +48,7 @@ impl<T> Keyed<Arc<str>> for KeyEntry<T> {
         self.deadline
     }
 
-    /// A key may be evicted if it has expired, or has been past for `min_retention`.
+    /// Returns whether the key has expired, or has been past for `min_retention`.
     fn may_go(&self, now: Tick, min_retention: Duration) -> bool {
         self.deadline <= now || self.is_past() && self.since.plus(min_retention) <= now
     }
@@ -95,7 +95,7 @@ impl<T> KeyEntry<T> {
         }
     }
 
-    /// Returns a key that made an operation.
+    /// Returns a key that created an operation.
     pub(super) fn of_operation(key: &IdempotencyKey, id: &OperationId) -> Self {
         Self::new(key, KeyBinding::Operation(id.clone()), Tick::NEVER)
     }
@@ -130,7 +130,7 @@ impl<T> KeyEntry<T> {
         }
     }
 
-    /// Whether the key is past: bound to an answer or a deleted operation, so it may be
+    /// Returns whether the key is past: bound to an answer or a deleted operation, so it may be
     /// evicted.
     pub(super) fn is_past(&self) -> bool {
         matches!(self.bound, KeyBinding::Answer(_) | KeyBinding::Forgotten(_))
@@ -141,17 +141,17 @@ impl<T> KeyEntry<T> {
         self.is_past().then(|| (self.since, Arc::clone(name)))
     }
 
-    /// Whether an answer was stored under `token`.
+    /// Returns whether an answer was stored under `token`.
     pub(super) fn is_settled_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, KeyBinding::Answer(_)) && self.token == token && now < self.deadline
     }
 
-    /// Whether the key stands for this operation.
+    /// Returns whether the key stands for this operation.
     pub(super) fn is_of(&self, operation: &OperationId) -> bool {
         matches!(&self.bound, KeyBinding::Operation(id) if id == operation)
     }
 
-    /// Whether `token` reserved the key, and the reservation has not expired.
+    /// Returns whether `token` reserved the key, and the reservation has not expired.
     pub(super) fn is_reserved_by(&self, token: FencingToken, now: Tick) -> bool {
         matches!(self.bound, KeyBinding::Request) && self.token == token && now < self.deadline
     }

@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl<T: Payload> MemoryStore<T> {
-    /// Extends the lease of the holder with `token` to `term` from now on, or releases it
-    /// for good without a term. Returns false if `token` is no longer the holder's.
+    /// Extends the lease of the holder with `token` to `term` from now on. Without a term,
+    /// releases the lease for good. Returns false if the holder has another token.
     fn extend(&self, id: &OperationId, token: FencingToken, term: Option<Duration>) -> bool {
         let now = self.now().tick;
         let id = self.hashed(id);

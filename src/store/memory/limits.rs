@@ -132,7 +132,7 @@ impl Usage {
         self.bytes.load(Relaxed)
     }
 
-    /// Whether there are keys.
+    /// Returns whether there are keys.
     pub(super) fn has_keys(&self) -> bool {
         self.keys.load(Relaxed) > 0
     }
@@ -171,7 +171,7 @@ impl Usage {
         }
     }
 
-    /// Whether one more operation of `bytes` fits.
+    /// Returns whether one more operation of `bytes` fits.
     pub(super) fn has<T>(&self, limits: &Limits<T>, bytes: usize) -> bool {
         self.operations() < limits.max_operations
             && self.bytes().saturating_add(bytes) <= limits.max_bytes

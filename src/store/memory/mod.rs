@@ -45,7 +45,7 @@ use crate::operation::{OperationId, RecordedResponse};
 /// A store in the memory of the process: bounded and fast. Its operations are lost with the
 /// process.
 ///
-/// Clones are handles to the same operations. Use it where an operation may be lost with
+/// Clones are handles to the same operations. Use this store where an operation may be lost with
 /// the process that runs it.
 ///
 /// # Bounds
@@ -109,8 +109,8 @@ const SHARDS: usize = 256;
 const RINGS: usize = 64;
 
 impl MemoryStore {
-    /// A store for recorded responses: at most 1,000,000 operations and 256 MiB, each kept
-    /// for 24 hours after it ended.
+    /// Creates a store for recorded responses: at most 1,000,000 operations and 256 MiB. Each
+    /// operation is kept for 24 hours after it ended.
     #[must_use]
     #[allow(clippy::new_without_default)] // `Default` would not know the result type
     pub fn new() -> Self {
@@ -119,8 +119,8 @@ impl MemoryStore {
 }
 
 impl<T> MemoryStore<T> {
-    /// A store for results of your own type. `heap_bytes` returns the bytes that a result
-    /// takes beyond its `size_of`. The bounds are those of [`MemoryStore::new`].
+    /// Creates a store for results of your own type. `heap_bytes` returns the bytes that a
+    /// result takes beyond its `size_of`. The bounds are those of [`MemoryStore::new`].
     ///
     /// ```
     /// use tower_operations::MemoryStore;
@@ -239,7 +239,7 @@ impl<T> MemoryStore<T> {
         self.shared.keys.lock(self.shared.hasher.hash_one(name))
     }
 
-    /// Returns the operation if it exists and was made by the key of this name.
+    /// Returns the operation if it exists and was created by the key of this name.
     fn made_by(&self, name: &str, id: &OperationId) -> Option<Arc<Record<T>>> {
         let now = self.now().tick;
         let id = self.hashed(id);
@@ -255,7 +255,7 @@ impl<T> MemoryStore<T> {
             let Some(name) = entry.key() else { continue };
             let id = entry.record.operation().id();
             let mut keyring = self.lock_key(name);
-            // The same key may have made the same operation again.
+            // The same key may have created the same operation again.
             if keyring.get(name).is_some_and(|key| key.is_of(id))
                 && self.made_by(name, id).is_none()
             {

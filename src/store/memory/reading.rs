@@ -44,8 +44,8 @@ impl<T: Payload> Watch for MemoryStore<T> {
                     if entry.record.version() != Some(since) {
                         return Some(Arc::clone(&entry.record));
                     }
-                    // Under the lock that every change is made under: none is
-                    // missed.
+                    // Created under the lock under which every change is made, so that no change
+                    // is missed.
                     entry.waiter()
                 };
                 waiter.await;

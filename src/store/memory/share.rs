@@ -33,12 +33,12 @@ impl OwnerShare {
         bytes: usize::MAX,
     };
 
-    /// Whether one more operation of `bytes` fits.
+    /// Returns whether one more operation of `bytes` fits.
     pub(super) fn has(self, used: OwnerUsage, bytes: usize) -> bool {
         used.operations < self.operations && self.has_bytes(used, bytes)
     }
 
-    /// Whether `bytes` more fit.
+    /// Returns whether `bytes` more fit.
     pub(super) fn has_bytes(self, used: OwnerUsage, bytes: usize) -> bool {
         used.bytes.saturating_add(bytes) <= self.bytes
     }
@@ -66,7 +66,7 @@ impl<T> MemoryStore<T> {
         }
     }
 
-    /// Whether the owner's share has room for a key. The room for the key is already
+    /// Returns whether the owner's share has room for a key. The room for the key is already
     /// reserved in the whole store, where it counts as bytes without an owner.
     pub(super) fn has_bytes_in_share(&self, wanted: WantedRoom<'_>) -> bool {
         let taken = match wanted.owner {
@@ -77,8 +77,8 @@ impl<T> MemoryStore<T> {
         used.is_none_or(|used| self.limits.share().has_bytes(used, taken))
     }
 
-    /// Whether the share of entries without an owner has room for an operation. `is_taken`
-    /// tells whether its room in the whole store is already reserved.
+    /// Returns whether the share of entries without an owner has room for an operation.
+    /// `is_taken` tells whether its room in the whole store is already reserved.
     pub(super) fn has_nobodys_share(&self, weight: usize, is_taken: bool) -> bool {
         let room = &self.shared.room;
         if !room.knows_owners() {

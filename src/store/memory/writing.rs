@@ -62,7 +62,7 @@ impl<T: Payload> MemoryStore<T> {
         if let Some(entry) = shard.get(hashed, now.tick) {
             let is_owned = entry.record.owner() == new.owner.as_ref();
             return Ok(match is_owned {
-                // Another request of the same owner made the operation.
+                // Another request of the same owner created the operation.
                 true if name.is_some() && entry.key() != name.as_ref() => {
                     Created::KeyHeld(Reservation::Mismatch)
                 }
@@ -108,7 +108,7 @@ impl<T: Payload> MemoryStore<T> {
             };
             let (ledger, bytes) = (&self.shared.room.ledger, (weight.bytes(), of_key));
             if !ledger.open(owner, number, at, bytes, self.limits.share()) {
-                // The shard is still locked, so nobody has seen the operation.
+                // The shard is still locked, so no reader has seen the operation.
                 drop(shard.take(slot));
                 drop((shard, keyring));
                 self.freed(replaced.as_slice());
@@ -166,7 +166,7 @@ impl<T: Payload> MemoryStore<T> {
             place.hold(now.tick, term);
         }
         let ends = record.operation().state().is_terminal();
-        // Done before code of the application runs, such as its weigher.
+        // The operation ends before code of the application runs, such as its weigher.
         let woken = match ends {
             true => place.end(now.tick, self.limits.ttl),
             false => place.entry().changed(),
@@ -311,7 +311,7 @@ impl<T: Payload> Repository for MemoryStore<T> {
                 return Ok(Written::Gone);
             };
             if entry.key() != name.as_ref() {
-                continue; // another operation has the id by now
+                continue; // another operation has the id now
             }
             let record = &entry.record;
             if record.version() != Some(version) || !record.operation().state().is_terminal() {

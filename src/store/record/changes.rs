@@ -11,7 +11,7 @@ use crate::{
 /// The result of a conditional change made to a record in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChangeOutcome {
-    /// The record was changed, and is to be written.
+    /// The record was changed, and has to be written.
     Made,
     /// The same holder made the same change before: nothing was changed.
     MadeBefore,
@@ -20,7 +20,7 @@ pub(crate) enum ChangeOutcome {
 }
 
 impl<T> Record<T> {
-    /// [`started`](Self::started), in place.
+    /// Applies [`started`](Self::started) in place.
     pub(crate) fn start(&mut self, token: FencingToken, at: SystemTime) -> ChangeOutcome {
         if !self.is_held_by(token) {
             return ChangeOutcome::Refused;
@@ -38,7 +38,7 @@ impl<T> Record<T> {
         ChangeOutcome::Made
     }
 
-    /// [`reported`](Self::reported), in place.
+    /// Applies [`reported`](Self::reported) in place.
     pub(crate) fn report(
         &mut self,
         token: FencingToken,
@@ -56,7 +56,7 @@ impl<T> Record<T> {
         ChangeOutcome::Made
     }
 
-    /// [`finished`](Self::finished), in place.
+    /// Applies [`finished`](Self::finished) in place.
     pub(crate) fn finish(
         &mut self,
         token: FencingToken,
@@ -79,7 +79,7 @@ impl<T> Record<T> {
         self.end(outcome, progress, at, ttl)
     }
 
-    /// [`force_finished`](Self::force_finished), in place.
+    /// Applies [`force_finished`](Self::force_finished) in place.
     pub(crate) fn force_finish(
         &mut self,
         version: Version,
@@ -94,7 +94,7 @@ impl<T> Record<T> {
         self.end(outcome, None, at, ttl)
     }
 
-    /// [`reclaimed`](Self::reclaimed), in place.
+    /// Applies [`reclaimed`](Self::reclaimed) in place.
     pub(crate) fn reclaim(&mut self, node: &NodeId) -> ChangeOutcome {
         if self.operation.state().is_terminal() {
             return ChangeOutcome::Refused;
@@ -105,7 +105,7 @@ impl<T> Record<T> {
         ChangeOutcome::Made
     }
 
-    /// [`claimed`](Self::claimed), in place.
+    /// Applies [`claimed`](Self::claimed) in place.
     pub(crate) fn claim(&mut self, token: FencingToken, node: &NodeId) -> ChangeOutcome {
         match self.is_held_by(token) {
             true => self.reclaim(node),
@@ -137,7 +137,7 @@ impl<T> Record<T> {
         if let Some(progress) = progress {
             self.operation.report(progress, at);
         }
-        // Every state that is not terminal may change into every terminal one.
+        // Every state that is not terminal may change into every terminal state.
         let _ = self.operation.transition(outcome, at);
         if let Some(at) = at.checked_add(ttl) {
             self.operation.set_expires_at(at);

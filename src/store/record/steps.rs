@@ -12,9 +12,9 @@ use crate::{
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // matched where it is created
 pub enum Step<T> {
-    /// The change leads to this record, which is to be written.
+    /// The change leads to this record, which has to be written.
     Next(Record<T>),
-    /// The same holder wrote the same before: there is nothing to write.
+    /// The same holder made the same change before: there is nothing to write.
     Done,
     /// The operation has ended, or another holder has it: there is nothing to write.
     Lost,
@@ -48,8 +48,8 @@ impl<T> Record<T> {
         self.step(|next| next.finish(token, outcome, progress, at, ttl))
     }
 
-    /// Records an outcome requested from outside (a cancel), at the version that was seen.
-    /// This fences the holder out.
+    /// Records an outcome requested from outside (a cancellation), at the version that was seen.
+    /// The holder can no longer write after that.
     #[must_use]
     pub fn force_finished(
         &self,

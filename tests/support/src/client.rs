@@ -1,4 +1,4 @@
-//! A client that follows nothing by itself.
+//! An HTTP client that follows no redirects.
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::LOCATION};
@@ -21,12 +21,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks HTTP/1.1.
+    /// Creates a client for HTTP/1.1.
     pub fn new(url: &str) -> Self {
         Self::with(url, &mut Pool::builder(TokioExecutor::new()))
     }
 
-    /// Speaks HTTP/2, and has never spoken anything else.
+    /// Creates a client for HTTP/2 with prior knowledge.
     pub fn http2(url: &str) -> Self {
         Self::with(url, Pool::builder(TokioExecutor::new()).http2_only(true))
     }
@@ -40,10 +40,10 @@ impl Client {
 
     pub async fn send(&self, request: http::request::Builder, body: Bytes) -> Answer {
         let answer = self.try_send(request, body).await;
-        answer.expect("there is an answer")
+        answer.expect("the server answers")
     }
 
-    /// The same, of a server that may die of it.
+    /// Sends a request, and returns `None` if the connection breaks.
     pub async fn try_send(&self, request: http::request::Builder, body: Bytes) -> Option<Answer> {
         let request: Request<Full<Bytes>> = request.body(Full::new(body)).unwrap();
         let answered = timeout(PATIENCE, async {
@@ -51,17 +51,20 @@ impl Client {
             let body = body.collect().await.ok()?.to_bytes();
             Some(Response::from_parts(parts, body))
         });
-        answered.await.expect("it does not hang").map(Answer)
+        answered
+            .await
+            .expect("the server answers in time")
+            .map(Answer)
     }
 
-    /// Sends a request, and leaves the body of its answer to be read as it comes.
+    /// Sends a request, and returns the response with its body unread.
     pub async fn open(&self, request: http::request::Builder) -> Response<Incoming> {
         let request = request.body(Full::new(Bytes::new())).unwrap();
         let answered = timeout(PATIENCE, self.pool.request(request)).await;
-        answered.expect("it does not hang").unwrap()
+        answered.expect("the server answers in time").unwrap()
     }
 
-    /// A request for a path, or for what a `Location` says.
+    /// Builds a request for a path or a `Location`.
     pub fn request(&self, method: Method, location: &str) -> http::request::Builder {
         let url = match location.starts_with('/') {
             true => format!("{}{location}", self.url),
@@ -86,15 +89,15 @@ impl Client {
         self.send(request, body.into()).await
     }
 
-    /// Posts what is accepted, and gives its `Location`.
-    pub async fn accepted(&self, path: &str, body: impl Into<Bytes>) -> String {
+    /// Posts a request, asserts that the answer is a 202, and returns its `Location`.
+    pub async fn post_accepted(&self, path: &str, body: impl Into<Bytes>) -> String {
         let answer = self.post(path, body).await;
         assert_eq!(answer.status(), StatusCode::ACCEPTED, "{answer:?}");
         answer.header(LOCATION.as_str()).to_owned()
     }
 
-    /// Waits for the end of an operation.
-    pub async fn ended(&self, location: &str) -> Value {
+    /// Waits for the end of an operation, and returns its representation.
+    pub async fn wait_for_end(&self, location: &str) -> Value {
         let separator = if location.contains('?') { '&' } else { '?' };
         let waiting = format!("{location}{separator}wait=5");
         let begun = Instant::now();
@@ -105,7 +108,10 @@ impl Client {
             if !matches!(operation["state"].as_str(), Some("pending" | "running")) {
                 return operation;
             }
-            assert!(begun.elapsed() < PATIENCE, "it never ends: {operation}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the operation never ends: {operation}"
+            );
         }
     }
 }
@@ -129,7 +135,7 @@ impl Answer {
         value.to_str().unwrap()
     }
 
-    /// All values of a header that may come more than once.
+    /// Returns all values of a repeated header.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         let values = self.0.headers().get_all(name).into_iter();
         values.map(|value| value.to_str().unwrap())

@@ -1,5 +1,4 @@
-//! A store with a hook in front of and behind every call: for delays, faults
-//! and counts.
+//! A store with a hook before and after every call, for delays, faults and counts.
 
 use std::{
     collections::HashSet,
@@ -45,9 +44,9 @@ pub enum Call {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// An error now means that nothing has happened.
+    /// Before the call: an error means that the call had no effect.
     Before,
-    /// An error now hides that it has.
+    /// After the call: an error hides the effect of the call.
     After,
 }
 
@@ -70,19 +69,19 @@ fn unless<'a>(refused: &Ids, ids: impl IntoIterator<Item = &'a OperationId>) -> 
 pub struct Hooked {
     pub inner: MemoryStore,
     hook: Arc<Hook>,
-    /// Whether it claims that its writes never wait, whatever the hook does.
+    /// Whether the store claims that its writes never wait, even if the hook waits.
     pub is_hasty: bool,
-    /// How often it was asked for an operation on nobody's behalf, and so for all of it.
+    /// The number of reads without an owner, which read whole operations.
     pub whole_reads: Arc<AtomicUsize>,
-    /// What it says nothing about when it is ended.
+    /// Operations whose finish never completes.
     pub hanging: Ids,
-    /// What it refuses to end, and what to renew, with others or alone.
+    /// Operations whose finish is refused.
     pub unending: Ids,
+    /// Operations whose renewal is refused, also together with others.
     pub unrenewable: Ids,
-    /// What it has lost.
+    /// Operations that the store has lost.
     pub gone: Ids,
-    /// How many expired operations it has that somebody has to delete; `None` if nobody
-    /// has to.
+    /// The number of expired operations to purge; `None` if the store needs no purge.
     pub expired: Arc<Mutex<Option<usize>>>,
     pub health: Arc<Mutex<Health>>,
 }

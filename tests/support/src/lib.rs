@@ -1,5 +1,5 @@
-//! What tests of several packages share: private servers, processes, clients, and stores that
-//! fail on demand.
+//! Helpers shared by the tests of several packages: private servers, processes, clients, and
+//! stores that fail on demand.
 #![allow(missing_docs, missing_debug_implementations)]
 
 pub mod client;

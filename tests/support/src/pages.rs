@@ -1,4 +1,4 @@
-//! A list of operations with large results, and what a page of it costs the store.
+//! Lists of operations with large results, and the cost of a page to the store.
 
 use http::Response;
 use tower_operations::{
@@ -8,17 +8,17 @@ use tower_operations::{
 
 const RESULT: usize = 256 * 1024;
 
-/// Of twenty operations whose results have 5 MiB in all, a page that ends at 1 MiB has as
-/// many as reach it, and no more is read. The pages together have all. `answered` says how
-/// many bytes were read since the last call.
-pub async fn end_early<R>(store: R, mut answered: impl FnMut() -> usize)
+/// Lists twenty results of 5 MiB in total in pages of 1 MiB. Asserts that a page ends with
+/// the result that reaches 1 MiB, that no more is read, and that the pages contain every
+/// operation. `answered` returns the number of bytes read since its last use.
+pub async fn assert_large_results_end_a_page<R>(store: R, mut answered: impl FnMut() -> usize)
 where
     R: Repository<Output = RecordedResponse> + List,
 {
     for owner in [Some(Owner::new("ada")), None] {
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for _ in 0..20 {
-            made.insert(0, ended(&store, owner.clone()).await);
+            created.insert(0, create_ended(&store, owner.clone()).await);
         }
         let mut listed = Vec::new();
         let mut query = ListQuery::new(owner, 20).with_max_bytes(1024 * 1024);
@@ -38,11 +38,11 @@ where
                 None => break,
             }
         }
-        assert_eq!(listed, made);
+        assert_eq!(listed, created);
     }
 }
 
-async fn ended<R>(store: &R, owner: Option<Owner>) -> OperationId
+async fn create_ended<R>(store: &R, owner: Option<Owner>) -> OperationId
 where
     R: Repository<Output = RecordedResponse>,
 {

@@ -1,5 +1,4 @@
-//! A PostgreSQL of one's own: on a free port, in a temporary folder, gone when
-//! it is dropped. Needs `private.rs` beside it.
+//! A private PostgreSQL on a free port and in a temporary folder.
 
 use std::{
     fs,
@@ -12,10 +11,10 @@ use tokio::process::Command;
 
 use super::private::{Folder, Process, free_port, program, signal};
 
-/// A private PostgreSQL, with one database and trust in whoever comes.
+/// A private PostgreSQL with one database, which trusts every client and is removed when dropped.
 #[derive(Debug)]
 pub struct Postgres {
-    // Before the folder: it is dropped first.
+    // Fields are dropped in order, so the server ends before its folder is removed.
     server: Option<Process>,
     folder: Folder,
     port: u16,
@@ -23,14 +22,14 @@ pub struct Postgres {
     settings: Vec<String>,
 }
 
-/// Whom PostgreSQL runs as where the tests are root's: it refuses root.
+/// The user of PostgreSQL if the tests run as root, which PostgreSQL refuses.
 #[derive(Debug, Clone, Copy)]
 struct User {
     uid: u32,
     gid: u32,
 }
 
-fn is_about_the_one_before(line: &str) -> bool {
+fn mentions_the_previous_server(line: &str) -> bool {
     line.contains("pre-existing shared memory block")
 }
 
@@ -39,7 +38,7 @@ impl Postgres {
         Self::with(&[]).await
     }
 
-    /// With settings, each as `name=value`.
+    /// Starts a server with settings, each as `name=value`.
     pub async fn with(settings: &[&str]) -> Self {
         let folder = Folder::new("postgres");
         let user = User::instead_of_root(folder.path());
@@ -54,7 +53,7 @@ impl Postgres {
         for _ in 0..5 {
             match this.try_run().await {
                 Ok(()) => return this,
-                // Somebody was faster.
+                // Another process has bound the port.
                 Err(log) if log.contains("could not bind") => this.port = free_port(),
                 Err(log) => panic!("PostgreSQL does not start: {log}"),
             }
@@ -62,7 +61,7 @@ impl Postgres {
         panic!("no port for PostgreSQL");
     }
 
-    /// `postgres://…`, the same after a restart.
+    /// Returns the URL, `postgres://…`, which is the same after a restart.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
@@ -71,43 +70,43 @@ impl Postgres {
         self.port
     }
 
-    /// The process that all its others are children of.
+    /// Returns the process id of the postmaster.
     pub fn pid(&self) -> u32 {
-        self.server.as_ref().expect("it is running").pid()
+        self.server.as_ref().expect("the server is running").pid()
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill).
+    /// Starts the server again after [`stop`](Self::stop) or [`kill`](Self::kill).
     pub async fn run(&mut self) {
-        assert!(self.server.is_none(), "it is running");
+        assert!(self.server.is_none(), "the server is running");
         for _ in 0..500 {
             match self.try_run().await {
                 Ok(()) => return,
-                // What was killed with the one before has not gone yet.
-                Err(log) if log.lines().rev().take(3).any(is_about_the_one_before) => {
+                // Killed processes of the previous server have not exited yet.
+                Err(log) if log.lines().rev().take(3).any(mentions_the_previous_server) => {
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
                 Err(log) => panic!("PostgreSQL does not start: {log}"),
             }
         }
-        panic!("those that were killed never go");
+        panic!("the killed processes of PostgreSQL never exit");
     }
 
-    /// Ends it in good order; who is connected is cut off.
+    /// Shuts the server down and closes its connections.
     pub async fn stop(&mut self) {
-        let server = self.server.take().expect("it is running");
+        let server = self.server.take().expect("the server is running");
         server.end("INT").await;
     }
 
-    /// Ends it at once, by its own means: it recovers when it starts.
+    /// Stops the server at once, so that its next start is a recovery.
     pub async fn stop_immediately(&mut self) {
-        let server = self.server.take().expect("it is running");
+        let server = self.server.take().expect("the server is running");
         server.end("QUIT").await;
     }
 
-    /// Kills each of its processes: whatever was not yet written is lost.
+    /// Kills each process of the server, so that unwritten data is lost.
     pub async fn kill(&mut self) {
-        let server = self.server.take().expect("it is running");
-        // A stopped postmaster sees none of its children die.
+        let server = self.server.take().expect("the server is running");
+        // A suspended postmaster does not notice the death of its children.
         signal(server.pid(), "STOP");
         for child in children(server.pid()) {
             signal(child, "KILL");
@@ -115,7 +114,7 @@ impl Postgres {
         server.end("KILL").await;
     }
 
-    /// Stops and starts it.
+    /// Stops and starts the server.
     pub async fn restart(&mut self) {
         self.stop().await;
         self.run().await;
@@ -165,7 +164,7 @@ impl Postgres {
 }
 
 impl User {
-    /// Also makes the folder theirs. `None` unless root asks.
+    /// Returns the user `postgres` and gives it the folder; `None` unless the tests run as root.
     fn instead_of_root(folder: &Path) -> Option<Self> {
         if fs::metadata(folder).unwrap().uid() != 0 {
             return None;
@@ -173,9 +172,9 @@ impl User {
         let users = fs::read_to_string("/etc/passwd").unwrap();
         let user = users.lines().find_map(|line| {
             let mut fields = line.split(':');
-            let is_theirs = fields.next() == Some("postgres");
+            let is_postgres = fields.next() == Some("postgres");
             let mut number = |skip| fields.nth(skip).and_then(|field| field.parse().ok());
-            is_theirs.then_some(Self {
+            is_postgres.then_some(Self {
                 uid: number(1)?,
                 gid: number(0)?,
             })
@@ -186,7 +185,7 @@ impl User {
     }
 }
 
-/// The newest version that is installed.
+/// Returns a program of the newest installed version.
 fn binary(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut versions: Vec<_> = versions.map(|entry| entry.unwrap().path()).collect();
@@ -202,8 +201,8 @@ fn binary(name: &str) -> PathBuf {
     )
 }
 
-/// What a postmaster writes for `pg_ctl`: its pid in the first line, how it
-/// does in the eighth.
+/// Returns whether a postmaster is ready. Its file for `pg_ctl` has the process id in the
+/// first line and the status in the eighth.
 fn is_ready(file: &Path, pid: u32) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
     let mut lines = text.lines().map(str::trim);

@@ -1,5 +1,5 @@
-//! What the private servers of the tests have in common: a process in a
-//! temporary folder, on a port of its own, that can be stopped and killed.
+//! Common parts of the private servers: a process in a temporary folder and on a free port,
+//! which can be stopped and killed.
 
 use std::{
     env, fs,
@@ -16,15 +16,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// More than a server may take to start or to stop.
+/// The time-out for the start and the end of a server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a server is ready.
+/// The interval between two checks of a server.
 const PAUSE: Duration = Duration::from_millis(5);
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A folder that is removed when this is dropped.
+/// A temporary folder, which is removed when dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -58,8 +58,8 @@ impl Drop for Folder {
     }
 }
 
-/// A port that nobody listens on. It is none that the system gives to outgoing
-/// connections, so a server that is away for a moment finds it free again.
+/// Returns a free port outside the range of outgoing connections, so that the port stays
+/// free while its server restarts.
 pub fn free_port() -> u16 {
     let seed = process::id().wrapping_mul(7919);
     for _ in 0..1000 {
@@ -72,7 +72,7 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// The first of these programs that is there.
+/// Returns the first of these programs that exists.
 pub fn program(candidates: impl IntoIterator<Item = PathBuf>, package: &str) -> PathBuf {
     let mut candidates = candidates.into_iter();
     candidates.find(|path| path.is_file()).unwrap_or_else(|| {
@@ -80,14 +80,14 @@ pub fn program(candidates: impl IntoIterator<Item = PathBuf>, package: &str) -> 
     })
 }
 
-/// Where a program may be, as the shell would look for it.
+/// Returns the possible paths of a program, as the shell searches them.
 pub fn on_path(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/bin".into(), "/usr/sbin".into()]);
     folders.map(|folder| folder.join(name)).collect()
 }
 
-/// Sends a signal, for example `TERM`. False if there is no such process.
+/// Sends a signal, for example `TERM`. Returns false if the process does not exist.
 pub fn signal(pid: u32, signal: &str) -> bool {
     // The shell's own `kill`: not every machine has the program.
     let kill = process::Command::new("sh")
@@ -97,18 +97,18 @@ pub fn signal(pid: u32, signal: &str) -> bool {
     kill.expect("there is a shell").success()
 }
 
-/// A server that runs. It is ended when this is dropped.
+/// A running server, which is ended when dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pid: u32,
-    /// The signal by which it ends at once, in its own way.
+    /// The signal for an immediate shutdown.
     quit: &'static str,
 }
 
 impl Process {
-    /// Starts a server, which writes to `log`, and waits until it is ready. The
-    /// error is its log, if it ended instead.
+    /// Starts a server that writes to `log`, and waits until the server is ready. The error is
+    /// the log of a server that exits instead.
     pub async fn start<F: Future<Output = bool>>(
         mut command: Command,
         quit: &'static str,
@@ -122,15 +122,15 @@ impl Process {
             .stdout(output.try_clone().unwrap())
             .stderr(output);
         let child = command.spawn().expect("the server can be started");
-        let pid = child.id().expect("it has just been started");
+        let pid = child.id().expect("the process was just started");
         let mut server = Self { child, pid, quit };
         let begun = Instant::now();
         while !is_ready(pid).await {
-            let said = || fs::read_to_string(log).unwrap_or_default();
+            let read_log = || fs::read_to_string(log).unwrap_or_default();
             if server.child.try_wait().unwrap().is_some() {
-                return Err(said());
+                return Err(read_log());
             }
-            assert!(begun.elapsed() < PATIENCE, "not ready: {}", said());
+            assert!(begun.elapsed() < PATIENCE, "not ready: {}", read_log());
             sleep(PAUSE).await;
         }
         Ok(server)

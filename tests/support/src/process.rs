@@ -1,4 +1,4 @@
-//! Examples as processes of their own.
+//! Examples, run as processes.
 
 use std::{
     env,
@@ -14,10 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-/// More than anything here may take.
+/// The time-out of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An example that is running. It is killed when this is dropped.
+/// A running example, which is killed when dropped.
 pub struct Example {
     child: Child,
     output: Option<Lines<BufReader<ChildStdout>>>,
@@ -25,37 +25,37 @@ pub struct Example {
     url: String,
 }
 
-/// An example that has ended.
+/// The exit of an example.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exit {
     pub status: ExitStatus,
-    /// What it printed after it began to listen.
+    /// The output after the first line that was waited for.
     pub output: String,
     pub errors: String,
 }
 
 impl Example {
-    /// Starts an example and waits until it says where it listens. What it says
-    /// on standard error is the error if it does not.
+    /// Starts an example and waits until the example prints its address. The error is the
+    /// standard error of an example that exits instead.
     pub async fn start(name: &str, arguments: &[&str]) -> Result<Self, String> {
         Self::start_in(name, arguments, &[]).await
     }
 
-    /// The same, with these environment variables.
+    /// Starts an example with environment variables, as [`start`](Self::start) does.
     pub async fn start_in(
         name: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, String> {
-        Self::start_saying(name, arguments, environment, "listening on ").await
+        Self::start_until(name, arguments, environment, "listening on ").await
     }
 
-    /// The same, where it has begun once a line begins so.
-    pub async fn start_saying(
+    /// Starts an example and waits for a line that begins with `prefix`.
+    pub async fn start_until(
         name: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
-        begun: &str,
+        prefix: &str,
     ) -> Result<Self, String> {
         let mut child = command(name)
             .args(arguments)
@@ -66,9 +66,9 @@ impl Example {
         let errors = tokio::spawn(all(child.stderr.take().unwrap()));
         let url = loop {
             let line = timeout(PATIENCE, output.next_line()).await;
-            match line.expect("it says that it has begun").unwrap() {
+            match line.expect("the example prints the line").unwrap() {
                 Some(line) => {
-                    if let Some(url) = line.strip_prefix(begun) {
+                    if let Some(url) = line.strip_prefix(prefix) {
                         break url.to_owned();
                     }
                 }
@@ -84,33 +84,33 @@ impl Example {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("it is running")
+        self.child.id().expect("the example is running")
     }
 
-    /// Where it listens, as `http://ADDR`.
+    /// Returns the address, as `http://ADDR`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Waits until it prints this line.
-    pub async fn says(&mut self, line: &str) {
-        let lines = self.output.as_mut().expect("it is listened to");
-        let said = timeout(PATIENCE, async {
-            while let Some(said) = lines.next_line().await.unwrap() {
-                if said == line {
+    /// Waits until the example prints `line`.
+    pub async fn wait_for_line(&mut self, line: &str) {
+        let lines = self.output.as_mut().expect("the output is open");
+        let found = timeout(PATIENCE, async {
+            while let Some(printed) = lines.next_line().await.unwrap() {
+                if printed == line {
                     return true;
                 }
             }
             false
         });
         assert!(
-            said.await.expect("it says something"),
-            "it never says {line:?}"
+            found.await.expect("the example prints something"),
+            "the example never prints {line:?}"
         );
     }
 
-    /// Reads no more of what it prints.
-    pub fn hang_up(&mut self) {
+    /// Closes the output of the example.
+    pub fn close_output(&mut self) {
         self.output = None;
     }
 
@@ -124,33 +124,36 @@ impl Example {
         assert!(kill.await.unwrap().success(), "SIG{signal} to {pid}");
     }
 
-    /// Waits until it has ended.
-    pub async fn ended(mut self) -> Ended {
+    /// Waits until the example exits.
+    pub async fn wait(mut self) -> Exit {
         let mut output = String::new();
         if let Some(lines) = &mut self.output {
             let read = timeout(PATIENCE, lines.get_mut().read_to_string(&mut output)).await;
-            read.expect("it ends").unwrap();
+            read.expect("the example exits").unwrap();
         }
         let status = timeout(PATIENCE, self.child.wait()).await;
-        Ended {
-            status: status.expect("it ends").unwrap(),
+        Exit {
+            status: status.expect("the example exits").unwrap(),
             output,
             errors: self.errors.await.unwrap(),
         }
     }
 }
 
-/// Runs an example that is to end by itself.
+/// Runs an example until it exits.
 pub async fn run(name: &str, arguments: &[&str]) -> Output {
     let output = command(name).args(arguments).output();
-    timeout(PATIENCE, output).await.expect("it ends").unwrap()
+    timeout(PATIENCE, output)
+        .await
+        .expect("the example exits")
+        .unwrap()
 }
 
 fn command(name: &str) -> Command {
     let binary = binary(name);
     assert!(
         binary.exists(),
-        "{} is not there; build it with: cargo build -p {name}",
+        "{} does not exist; build it with: cargo build -p {name}",
         binary.display()
     );
     let mut command = Command::new(binary);
@@ -162,7 +165,7 @@ fn command(name: &str) -> Command {
     command
 }
 
-/// Cargo puts programs beside the directory that this test is in.
+/// Returns the path of a program, which Cargo puts beside the directory of the test.
 fn binary(name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let target = test.ancestors().nth(2).unwrap();

@@ -1,5 +1,4 @@
-//! A Redis of one's own: on a free port, in a temporary folder, gone when it
-//! is dropped. Needs `private.rs` beside it.
+//! A private Redis on a free port and in a temporary folder.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,11 +8,11 @@ use tokio::{
 
 use super::private::{Folder, Process, free_port, on_path, program, signal};
 
-/// A private Redis. Each write is in its append-only file before it is
-/// answered.
+/// A private Redis, which is removed when dropped. Each write is in the append-only file
+/// before its answer is sent.
 #[derive(Debug)]
 pub struct Redis {
-    // Before the folder: it is dropped first.
+    // Fields are dropped in order, so the server ends before its folder is removed.
     server: Option<Process>,
     folder: Folder,
     port: u16,
@@ -25,7 +24,7 @@ impl Redis {
         Self::with(&[]).await
     }
 
-    /// With settings, as on its command line: `&["--appendfsync", "everysec"]`.
+    /// Starts a server with settings, as on its command line: `&["--appendfsync", "everysec"]`.
     pub async fn with(settings: &[&str]) -> Self {
         let mut this = Self {
             server: None,
@@ -36,7 +35,7 @@ impl Redis {
         for _ in 0..5 {
             match this.try_run().await {
                 Ok(()) => return this,
-                // Somebody was faster.
+                // Another process has bound the port.
                 Err(log) if log.contains("in use") => this.port = free_port(),
                 Err(log) => panic!("Redis does not start: {log}"),
             }
@@ -44,7 +43,7 @@ impl Redis {
         panic!("no port for Redis");
     }
 
-    /// `redis://…`, the same after a restart.
+    /// Returns the URL, `redis://…`, which is the same after a restart.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
@@ -53,43 +52,43 @@ impl Redis {
         self.port
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
-        self.server.as_ref().expect("it is running").pid()
+        self.server.as_ref().expect("the server is running").pid()
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill).
+    /// Starts the server again after [`stop`](Self::stop) or [`kill`](Self::kill).
     pub async fn run(&mut self) {
-        assert!(self.server.is_none(), "it is running");
+        assert!(self.server.is_none(), "the server is running");
         let started = self.try_run().await;
         started.unwrap_or_else(|log| panic!("Redis does not start: {log}"));
     }
 
-    /// Ends it in good order.
+    /// Shuts the server down.
     pub async fn stop(&mut self) {
-        let server = self.server.take().expect("it is running");
+        let server = self.server.take().expect("the server is running");
         server.end("TERM").await;
     }
 
     pub async fn kill(&mut self) {
-        let server = self.server.take().expect("it is running");
+        let server = self.server.take().expect("the server is running");
         server.end("KILL").await;
     }
 
-    /// Stops and starts it.
+    /// Stops and starts the server.
     pub async fn restart(&mut self) {
         self.stop().await;
         self.run().await;
     }
 
-    /// Leaves it there, but silent, until [`resume`](Self::resume).
+    /// Suspends the server until [`resume`](Self::resume).
     pub fn pause(&self) {
-        let server = self.server.as_ref().expect("it is running");
+        let server = self.server.as_ref().expect("the server is running");
         assert!(signal(server.pid(), "STOP"));
     }
 
     pub fn resume(&self) {
-        let server = self.server.as_ref().expect("it is running");
+        let server = self.server.as_ref().expect("the server is running");
         assert!(signal(server.pid(), "CONT"));
     }
 
@@ -111,12 +110,12 @@ impl Redis {
     }
 }
 
-/// Whether it is the one of this pid that serves there, and has read its file.
+/// Returns whether the server on the port has this process id and has loaded its file.
 async fn serves(port: u16, pid: u32) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(b"INFO\r\nQUIT\r\n").await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let says = |line: &str| answer.lines().any(|said| said == line);
-    Ok(says(&format!("process_id:{pid}")) && says("loading:0"))
+    let has_line = |line: &str| answer.lines().any(|found| found == line);
+    Ok(has_line(&format!("process_id:{pid}")) && has_line("loading:0"))
 }

@@ -1,4 +1,4 @@
-//! Requests that find what an earlier one made, and what they cost the store.
+//! Repeated requests, which find an earlier operation, and their cost to the store.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tower_operations::{
 
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// More than the head of any record, and far less than the result.
+/// Larger than the head of any record, and much smaller than the result.
 const HEAD: usize = 8 * 1024;
 
-/// Every create and reservation that finds a large result, and is not answered with it, asks the store
-/// as often for as many bytes as one that finds a small result. `cost` says what was asked
-/// since the last call, and how many bytes came back.
-pub async fn costs_no_result<R, C>(store: R, mut cost: impl FnMut() -> (C, usize))
+/// Asserts that creates and reservations that find a large result without returning it cost
+/// the store as much as those that find a small result. `cost` returns the calls since its
+/// last use and the number of bytes read.
+pub async fn assert_no_result_is_read<R, C>(store: R, mut cost: impl FnMut() -> (C, usize))
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
     C: PartialEq + std::fmt::Debug,
@@ -27,11 +27,11 @@ where
     let mut small = Vec::new();
     let mut large = Vec::new();
     for (length, costs) in [(1, &mut small), (LARGE, &mut large)] {
-        let made = made(&store, length).await;
-        let key = made.key.clone().unwrap();
+        let original = create_ended(&store, length).await;
+        let key = original.key.clone().unwrap();
         let other = IdempotencyKey::new(key.owner.clone(), "another key", [1; 32]);
-        let bare = NewOperation::new(made.id.clone()).with_owner(made.owner.clone());
-        let mut by_key = made.clone();
+        let bare = NewOperation::new(original.id.clone()).with_owner(original.owner.clone());
+        let mut by_key = original.clone();
         by_key.id = OperationId::new();
         let creates = [
             ("its key", by_key),
@@ -42,17 +42,17 @@ where
                 bare.with_owner(Some(Owner::new("bob"))),
             ),
         ];
-        for (what, new) in creates {
+        for (case, new) in creates {
             cost();
             let created = store.create(new).await.unwrap();
-            costs.push((what, cost()));
-            match (what, created) {
+            costs.push((case, cost()));
+            match (case, created) {
                 ("its key" | "its id", Created::Existing(record)) => {
-                    assert_eq!(record.operation().id(), &made.id);
+                    assert_eq!(record.operation().id(), &original.id);
                     assert_eq!(record.operation().state(), State::Succeeded);
                 }
                 (_, Created::KeyHeld(Reservation::Mismatch) | Created::IdTaken) => {}
-                (what, created) => panic!("{what}: {created:?}"),
+                (case, created) => panic!("{case}: {created:?}"),
             }
         }
         cost();
@@ -60,7 +60,7 @@ where
         let reserved = store.reserve(&key, token, Duration::from_secs(9)).await;
         costs.push(("a reservation of its key", cost()));
         assert!(matches!(reserved.unwrap(), Reservation::Operation(_)));
-        let early = answered(&store, length).await;
+        let early = create_early_answer(&store, length).await;
         let other = IdempotencyKey {
             fingerprint: [2; 32],
             ..early
@@ -69,21 +69,21 @@ where
         let reserved = store.reserve(&other, token, Duration::from_secs(9)).await;
         costs.push(("an early answer to another request", cost()));
         assert!(matches!(reserved.unwrap(), Reservation::Mismatch));
-        let whole = store.get(&made.id).await.unwrap().unwrap();
-        let response = whole.operation().response().expect("it is still there");
+        let whole = store.get(&original.id).await.unwrap().unwrap();
+        let response = whole.operation().response().expect("the result is stored");
         assert_eq!(response.body().len(), length);
     }
-    for ((what, (asked, bytes)), (_, (large_asked, large_bytes))) in small.iter().zip(&large) {
-        assert_eq!(large_asked, asked, "{what}");
+    for ((case, (calls, bytes)), (_, (large_calls, large_bytes))) in small.iter().zip(&large) {
+        assert_eq!(large_calls, calls, "{case}");
         assert!(
             *large_bytes < bytes + HEAD,
-            "{what}: {large_bytes} bytes, and {bytes} where the result is small"
+            "{case}: {large_bytes} bytes, and {bytes} where the result is small"
         );
     }
 }
 
-/// A key with an early answer of this length.
-async fn answered<R>(store: &R, length: usize) -> IdempotencyKey
+/// Completes a key with an early answer of this length.
+async fn create_early_answer<R>(store: &R, length: usize) -> IdempotencyKey
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {
@@ -99,8 +99,8 @@ fn response(length: usize) -> RecordedResponse {
     RecordedResponse::new(Response::new(BufferedBody::from(vec![b'a'; length])))
 }
 
-/// Makes an operation of "ada" with a key and a result of this length, which has ended.
-async fn made<R>(store: &R, length: usize) -> NewOperation
+/// Creates an ended operation of "ada" with a key and a result of this length.
+async fn create_ended<R>(store: &R, length: usize) -> NewOperation
 where
     R: IdempotencyKeys<Output = RecordedResponse>,
 {

@@ -1,4 +1,4 @@
-//! What nodes wrote down of what they ran.
+//! The log of runs that nodes write.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ impl Runs {
         &self.0
     }
 
-    /// All lines, but one that is still being written.
+    /// Returns all complete lines.
     pub fn all(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.0).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -33,22 +33,22 @@ impl Runs {
             .collect()
     }
 
-    /// The lines about an operation.
+    /// Returns the lines about an operation.
     pub fn lines(&self, id: &str) -> Vec<Value> {
         let mut lines = self.all();
         lines.retain(|line| line["operation"] == id);
         lines
     }
 
-    /// The nodes that have begun to run it, in order.
-    pub fn begun(&self, id: &str) -> Vec<String> {
+    /// Returns the nodes that started a run of an operation, in order.
+    pub fn nodes(&self, id: &str) -> Vec<String> {
         let mut lines = self.lines(id);
         lines.retain(|line| line["event"] == "begin");
         let node = |line: &Value| line["node"].as_str().unwrap().to_owned();
         lines.iter().map(node).collect()
     }
 
-    /// Waits for such a line about an operation.
+    /// Waits for a line about an operation with this event and node.
     pub async fn line(&self, id: &str, event: &str, node: &str) -> Value {
         let begun = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! What is logged, as a test reads it.
+//! Log lines, collected for a test.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use tracing::{Event, Level, Subscriber, field::Field};
 use tracing_subscriber::{layer::Context, prelude::*};
 
-/// What was said at a level or above, a line each.
+/// The events at a level or above, as one line each.
 #[derive(Clone)]
 pub struct Said {
     lines: Arc<Mutex<Vec<String>>>,

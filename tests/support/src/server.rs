@@ -1,6 +1,6 @@
-//! Servers on ports of their own, and clients that see every byte.
+//! Servers on free ports, and clients that see every byte.
 
-// Each test file uses a part of it.
+// Each test file uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -36,13 +36,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
-/// Nothing that these tests wait for takes this long.
+/// The time-out of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// So many streams of one HTTP/2 connection are open at a time, with hyper.
+/// The maximum number of open streams on an HTTP/2 connection of hyper.
 const MAX_STREAMS: u32 = 2000;
 
-/// Waits, but not for ever.
+/// Waits at most [`PATIENCE`].
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -50,7 +50,7 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Waits for something that has no event of its own.
+/// Polls a condition until it holds, at most for [`PATIENCE`].
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
@@ -61,7 +61,7 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
-/// A server on 127.0.0.1, on a port that was free.
+/// A server on a free port of 127.0.0.1.
 pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
@@ -70,7 +70,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// HTTP/1.1 and HTTP/2 (with prior knowledge) on hyper alone.
+    /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on hyper alone.
     pub async fn hyper<S, B>(service: S) -> Self
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -100,8 +100,8 @@ impl Server {
                 let connection = graceful.watch(connection);
                 let end = end.clone();
                 tokio::spawn(async move {
-                    // Clients that hang up are an error to hyper, and the point
-                    // of these tests.
+                    // A client that disconnects is an error to hyper, and expected in
+                    // these tests.
                     let _ = connection.await;
                     end.send_modify(|ended| *ended += 1);
                 });
@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    /// The same application under `axum::serve`.
+    /// Serves an application with `axum::serve`.
     pub async fn axum(app: axum::Router) -> Self {
         let listener = listen().await;
         let address = listener.local_addr().unwrap();
@@ -136,15 +136,15 @@ impl Server {
         }
     }
 
-    /// Waits until so many connections have come to their end, and all that
-    /// they had in their hands with them. Only hyper's tell.
+    /// Waits until `connections` connections and their requests have ended. Only a server of
+    /// [`hyper`](Self::hyper) counts them.
     pub async fn ended(&mut self, connections: usize) {
         soon(self.ended.wait_for(|ended| *ended >= connections))
             .await
             .unwrap();
     }
 
-    /// Takes no more connections and waits for those that are there.
+    /// Stops accepting connections and waits for the end of the open ones.
     pub async fn stop(self) {
         self.stop.cancel();
         soon(self.task).await.expect("the server panicked");
@@ -180,7 +180,7 @@ async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-/// One connection of hyper's client.
+/// A connection of the hyper client.
 pub struct Client(Sender);
 
 enum Sender {
@@ -191,7 +191,7 @@ enum Sender {
 pub type AnyBody = BoxBody<Bytes, Infallible>;
 
 impl Client {
-    /// Sends a request and gives the response as soon as its head is there.
+    /// Sends a request and returns the response once its head arrives.
     pub async fn open(&mut self, request: Request<AnyBody>) -> hyper::Result<Response<Incoming>> {
         soon(async {
             match &mut self.0 {
@@ -208,7 +208,7 @@ impl Client {
         .await
     }
 
-    /// Sends a request and gives the whole answer.
+    /// Sends a request and returns the whole answer.
     pub async fn send(&mut self, request: Request<AnyBody>) -> Answer {
         let response = self.open(request).await.expect("no answer");
         Answer::of(response).await
@@ -223,7 +223,7 @@ impl Client {
             .await
     }
 
-    /// `method uri`, with header fields and no body.
+    /// Sends the request `method uri` with header fields and no body.
     pub async fn ask(&mut self, line: &str, fields: &[(&str, &str)]) -> Answer {
         let (method, uri) = line.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(uri);
@@ -233,7 +233,7 @@ impl Client {
         self.send(request.body(empty()).unwrap()).await
     }
 
-    /// A further handle on the same HTTP/2 connection.
+    /// Returns another handle to the same HTTP/2 connection.
     pub fn stream(&self) -> Self {
         match &self.0 {
             Sender::Http1(_) => panic!("an HTTP/1 connection has one stream"),
@@ -241,7 +241,7 @@ impl Client {
         }
     }
 
-    /// Whether the connection takes another request.
+    /// Returns whether the connection accepts another request.
     pub async fn serves_on(&mut self) -> bool {
         soon(async {
             match &mut self.0 {
@@ -272,12 +272,12 @@ pub fn empty() -> AnyBody {
     Empty::new().boxed()
 }
 
-/// A body whose length is known, and goes out as `Content-Length`.
+/// Returns a body of known length, which is sent with `Content-Length`.
 pub fn full(data: impl Into<Bytes>) -> AnyBody {
     Full::new(data.into()).boxed()
 }
 
-/// A body whose length is not known, and goes out chunked.
+/// Returns a body of unknown length, which is sent chunked.
 pub fn chunked(data: impl Into<Bytes>, trailers: Option<HeaderMap>) -> AnyBody {
     let data = data.into();
     let mut left: Vec<_> = trailers.map(Frame::trailers).into_iter().collect();
@@ -290,7 +290,7 @@ pub fn chunked(data: impl Into<Bytes>, trailers: Option<HeaderMap>) -> AnyBody {
     Frames { left }.boxed()
 }
 
-/// From the last to the first.
+/// A body of frames, stored from the last to the first.
 struct Frames {
     left: Vec<Frame<Bytes>>,
 }
@@ -311,15 +311,14 @@ impl Body for Frames {
     }
 }
 
-/// A body that is sent piece by piece by whoever holds the other end; it ends
-/// when that is dropped.
+/// Returns a body and the sender of its pieces. The body ends when the sender is dropped.
 pub fn piecemeal() -> (mpsc::UnboundedSender<Bytes>, AnyBody) {
     let (sender, pieces) = mpsc::unbounded_channel();
     let to_frame = Frame::data;
     (sender, Piecemeal { pieces, to_frame }.boxed())
 }
 
-/// The same, with trailers if there are to be any.
+/// Returns a body and the sender of its frames, which may be trailers.
 pub fn framewise() -> (mpsc::UnboundedSender<Frame<Bytes>>, AnyBody) {
     let (sender, pieces) = mpsc::unbounded_channel();
     let to_frame = |frame| frame;
@@ -344,7 +343,7 @@ impl<T> Body for Piecemeal<T> {
     }
 }
 
-/// The next piece of a body that is still being sent.
+/// Returns the next piece of a body that is still being sent.
 pub async fn next_piece(body: &mut Incoming) -> Option<Bytes> {
     loop {
         let frame = soon(body.frame()).await?;
@@ -356,7 +355,7 @@ pub async fn next_piece(body: &mut Incoming) -> Option<Bytes> {
     }
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, PartialEq)]
 pub struct Answer {
     pub version: Version,
@@ -380,7 +379,7 @@ impl Answer {
         }
     }
 
-    /// The first value of a field, as text.
+    /// Returns the first value of a field as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -396,12 +395,12 @@ impl Answer {
         }
     }
 
-    /// One member of the body, as text.
+    /// Returns one member of the JSON body as text.
     pub fn member(&self, name: &str) -> String {
         self.json()[name].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Checks that this is a problem of this crate's own, and gives its JSON.
+    /// Asserts that the answer is a problem of this crate, and returns its JSON.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> serde_json::Value {
         assert_eq!(self.status, status, "{self:?}");
@@ -420,7 +419,7 @@ impl Answer {
         problem
     }
 
-    /// Checks that this is a 202, and gives where the operation is.
+    /// Asserts that the answer is a 202, and returns its `Location`.
     #[track_caller]
     pub fn accepted(&self) -> String {
         assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
@@ -443,15 +442,15 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// A connection on which a test writes and reads HTTP/1.1 by itself.
+/// A connection on which a test reads and writes raw HTTP/1.1.
 pub struct Raw {
     stream: TcpStream,
-    /// What was read and belongs to no answer yet.
+    /// Bytes that were read and belong to no answer yet.
     read: Vec<u8>,
 }
 
 impl Raw {
-    /// Writes all of it before anything is read.
+    /// Writes all bytes before anything is read.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         soon(self.stream.write_all(bytes.as_ref())).await
     }
@@ -464,7 +463,7 @@ impl Raw {
         self.answer().await
     }
 
-    /// The next answer, interim ones (1xx) included.
+    /// Reads the next answer, which may be an interim one (1xx).
     pub async fn answer(&mut self) -> Answer {
         self.try_answer().await.expect("no answer")
     }
@@ -490,7 +489,7 @@ impl Raw {
         })
     }
 
-    /// The answer to a `HEAD`.
+    /// Reads the answer to a `HEAD`.
     pub async fn head_only(&mut self) -> Answer {
         let (status, headers) = self.head().await.expect("no answer");
         Answer {
@@ -502,13 +501,13 @@ impl Raw {
         }
     }
 
-    /// Whether the server closes the connection now, and sends nothing more.
+    /// Returns whether the server closes the connection and sends nothing more.
     pub async fn is_closed(&mut self) -> bool {
         let mut rest = [0; 1];
         self.read.is_empty() && matches!(soon(self.stream.read(&mut rest)).await, Ok(0))
     }
 
-    /// What has come so far and belongs to no answer.
+    /// Returns whether nothing has arrived since the last answer.
     pub fn has_nothing_yet(&mut self) -> bool {
         let mut rest = [0; 1];
         self.read.is_empty()
@@ -527,7 +526,7 @@ impl Raw {
         Ok((status, self.fields().await?))
     }
 
-    /// Header or trailer fields, and the empty line after them.
+    /// Reads header or trailer fields and the empty line after them.
     async fn fields(&mut self) -> io::Result<HeaderMap> {
         let mut fields = HeaderMap::new();
         loop {
@@ -568,7 +567,7 @@ impl Raw {
         }
     }
 
-    /// So many bytes, whatever they are.
+    /// Reads exactly `length` bytes.
     pub async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.read.len() < length {
             self.more().await?;

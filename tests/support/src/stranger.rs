@@ -1,4 +1,4 @@
-//! Requests about an operation of somebody else's, and what they cost the store.
+//! Requests for an operation of another owner, and their cost to the store.
 
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
@@ -10,10 +10,10 @@ use tower_operations::{
 
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// More than the head of any record, and far less than the result.
+/// Larger than the head of any record, and much smaller than the result.
 const HEAD: usize = 8 * 1024;
 
-/// What a stranger may ask.
+/// The requests of another owner.
 const REQUESTS: [(Method, &str); 7] = [
     (Method::GET, ""),
     (Method::HEAD, ""),
@@ -29,20 +29,20 @@ fn user(parts: &Parts) -> Option<Owner> {
     Some(Owner::new(user.to_str().unwrap()))
 }
 
-/// Every request of a stranger about an operation with a large result is a 404 that
-/// asks the store as often for as many bytes as one about no operation does; its owner
-/// gets the result. `cost` says what was asked since the last call, and how many bytes
-/// came back.
-pub async fn costs_what_an_unknown_id_costs<R, C>(store: R, mut cost: impl FnMut() -> (C, usize))
+/// Asserts that each request of another owner for an operation with a large result is
+/// answered with 404, and costs the store as much as a request for an unknown id. The owner
+/// of the operation receives the result. `cost` returns the calls since its last use and
+/// the number of bytes read.
+pub async fn assert_cost_of_an_unknown_id<R, C>(store: R, mut cost: impl FnMut() -> (C, usize))
 where
     R: Repository<Output = RecordedResponse> + Watch + Clone,
     C: PartialEq + std::fmt::Debug,
 {
     for owner in [Some(Owner::new("ada")), None] {
-        let id = ended(&store, owner.clone()).await;
+        let id = create_ended(&store, owner.clone()).await;
         let polls = Operations::new(store.clone()).owner(user).poll_service();
         for (method, suffix) in REQUESTS {
-            let mut ask = async |id: &OperationId| {
+            let mut measure = async |id: &OperationId| {
                 cost();
                 let request = Request::builder().method(&method).header("x-user", "bob");
                 let request = request.uri(format!("/{id}{suffix}")).body(()).unwrap();
@@ -50,12 +50,12 @@ where
                 assert_eq!(response.status(), StatusCode::NOT_FOUND);
                 cost()
             };
-            let (unknown, unknown_bytes) = ask(&OperationId::new()).await;
-            let (foreign, foreign_bytes) = ask(&id).await;
+            let (unknown, unknown_bytes) = measure(&OperationId::new()).await;
+            let (foreign, foreign_bytes) = measure(&id).await;
             assert_eq!(foreign, unknown, "{method} {suffix}");
             assert!(
                 foreign_bytes < unknown_bytes + HEAD,
-                "{method} {suffix}: {foreign_bytes} bytes, and {unknown_bytes} for no operation"
+                "{method} {suffix}: {foreign_bytes} bytes, and {unknown_bytes} for an unknown id"
             );
         }
         let mut request = Request::get(format!("/{id}/result"));
@@ -69,8 +69,8 @@ where
     }
 }
 
-/// An operation of `owner` with a large result.
-async fn ended<R>(store: &R, owner: Option<Owner>) -> OperationId
+/// Creates an ended operation of `owner` with a large result.
+async fn create_ended<R>(store: &R, owner: Option<Owner>) -> OperationId
 where
     R: Repository<Output = RecordedResponse>,
 {

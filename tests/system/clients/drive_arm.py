@@ -17,7 +17,7 @@ class Hurried(RequestsTransport):
     """Notes how long it is asked to sleep, and sleeps a fiftieth of it.
 
     ARM demands a Retry-After of ten seconds at least. How a transport sleeps is
-    left to its implementor, so the poller itself is untouched.
+    left to its implementer, so the poller itself is untouched.
     """
 
     def __init__(self):

@@ -172,11 +172,11 @@ async fn dies_at(point: &str, policy: Policy) {
         // There has to be something to recover.
         let first = life.server(Some("calling")).await;
         let answer = post(&first).await;
-        assert!(!first.ended().await.status.success());
+        assert!(!first.wait().await.status.success());
         // Recovery looks at once, perhaps before the server listens.
         match life.begin(Some(point)).await {
             Ok(second) => assert!(
-                !second.ended().await.status.success(),
+                !second.wait().await.status.success(),
                 "{point} is never visited"
             ),
             Err(said) => assert_eq!(said, "", "it dies of something else"),
@@ -187,7 +187,7 @@ async fn dies_at(point: &str, policy: Policy) {
         let first = life.server(Some(point)).await;
         let answer = post(&first).await;
         assert!(
-            !first.ended().await.status.success(),
+            !first.wait().await.status.success(),
             "{point} is never visited"
         );
         answer
@@ -219,7 +219,7 @@ async fn dies_at(point: &str, policy: Policy) {
     assert_eq!(once.len(), begun.len(), "{point}: an attempt was run twice");
     assert!(begun.iter().all(|(operation, _)| *operation == again));
     server.signal("TERM").await;
-    assert!(server.ended().await.status.success());
+    assert!(server.wait().await.status.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

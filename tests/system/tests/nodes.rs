@@ -90,9 +90,9 @@ async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
 async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     // One at a time is run: the second waits for its turn.
-    let first = a.accepted("/reports", order(600, 100)).await;
+    let first = a.post_accepted("/reports", order(600, 100)).await;
     nodes.runs.line(id(&first), "begin", "a").await;
-    let location = a.accepted("/reports", order(4, 300)).await;
+    let location = a.post_accepted("/reports", order(4, 300)).await;
 
     let pending = b.get(&location).await;
     assert_eq!(pending.json()["state"], "pending");
@@ -172,8 +172,8 @@ async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     let document = json!({"title": "Q3", "format": "pdf", "bytes": 100_000}).to_string();
     for order in [order(2, 1), document] {
-        let location = a.accepted("/reports", order).await;
-        assert_eq!(b.ended(&location).await["state"], "succeeded");
+        let location = a.post_accepted("/reports", order).await;
+        assert_eq!(b.wait_for_end(&location).await["state"], "succeeded");
         let result = format!("{location}/result");
         let (here, there) = tokio::join!(a.get(&result), b.get(&result));
         assert_eq!(here.status(), StatusCode::OK);
@@ -189,7 +189,7 @@ async fn a_cancel_stops_the_work_wherever_it_runs(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     for _ in 0..5 {
         // No progress is to be written, which would be refused soon enough.
-        let location = a.accepted("/reports", order(1, 60_000)).await;
+        let location = a.post_accepted("/reports", order(1, 60_000)).await;
         nodes.runs.line(id(&location), "begin", "a").await;
         let asked = now();
         let answer = b.delete(&location).await;
@@ -224,7 +224,7 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
             .collect();
         assert_eq!(locations.len(), 1, "{locations:?}");
         let location = locations.into_iter().next().unwrap();
-        assert_eq!(b.ended(&location).await["state"], "succeeded");
+        assert_eq!(b.wait_for_end(&location).await["state"], "succeeded");
         let lines = nodes.runs.lines(id(&location));
         let begun = lines.iter().filter(|line| line["event"] == "begin");
         assert_eq!(begun.count(), 1, "{lines:?}");
@@ -342,11 +342,11 @@ const RERUN: [&str; 4] = ["--lease", "1", "--on-interrupted", "rerun:3"];
 /// An operation that a begins and, after this signal to a, b brings to its end.
 async fn taken_over(nodes: &Nodes, signal: &str) -> String {
     let (a, b) = nodes.clients();
-    let location = a.accepted("/reports", order(20, 50)).await;
+    let location = a.post_accepted("/reports", order(20, 50)).await;
     let first = nodes.runs.line(id(&location), "begin", "a").await;
     assert_eq!(first["attempt"], 1);
     nodes.a.signal(signal).await;
-    let operation = b.ended(&location).await;
+    let operation = b.wait_for_end(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     let again = nodes.runs.line(id(&location), "begin", "b").await;
     assert_eq!(again["attempt"], 2);
@@ -364,10 +364,10 @@ async fn what_a_killed_node_ran_is_run_again(store: &str) {
 async fn what_a_killed_node_ran_is_interrupted(store: &str) {
     let nodes = Nodes::start(store, &["--lease", "1", "--on-interrupted", "fail"]).await;
     let (a, b) = nodes.clients();
-    let location = a.accepted("/reports", order(600, 100)).await;
+    let location = a.post_accepted("/reports", order(600, 100)).await;
     nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("KILL").await;
-    let operation = b.ended(&location).await;
+    let operation = b.wait_for_end(&location).await;
     let problem = &operation["problem"]["type"];
     assert_eq!(problem, "urn:tower-operations:interrupted");
     assert_eq!(nodes.runs.lines(id(&location)).len(), 1);
@@ -378,12 +378,12 @@ async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
     let (a, b) = nodes.clients();
     // Its end is due while it sleeps: when it wakes it has an outcome to record before
     // it can hear that it has lost the operation.
-    let location = a.accepted("/reports", order(1, 900)).await;
+    let location = a.post_accepted("/reports", order(1, 900)).await;
     nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("STOP").await;
     nodes.runs.line(id(&location), "begin", "b").await;
     nodes.a.signal("CONT").await;
-    let operation = b.ended(&location).await;
+    let operation = b.wait_for_end(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     // The outcome is that of b, which writes its line before it.
     let lines = nodes.runs.lines(id(&location));
@@ -409,7 +409,7 @@ async fn a_node_that_wakes_late_changes_nothing(store: &str) {
     assert_eq!(a.get(&location).await.body(), before.0.body());
     // Once it is drained and gone, it has tried all that it ever will.
     nodes.a.signal("TERM").await;
-    let gone = nodes.a.ended().await;
+    let gone = nodes.a.wait().await;
     assert!(gone.status.success(), "{gone:?}");
     let after = (b.get(&location).await, b.get(&result).await);
     assert_eq!(after.0.body(), before.0.body());

@@ -4,17 +4,18 @@ use tower_operations::operation::State;
 /// A request of a client, from sending it to receiving its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The client that asked.
+    /// The client that sent the request.
     pub client: String,
-    /// The owner as whom the client asked: an operation belongs to the owner that posted
-    /// it. Without an owner, all clients are one owner.
+    /// The owner on whose behalf the client sent the request: an operation belongs to the owner
+    /// that posted it. Without an owner, all clients count as one owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The node that was asked.
+    /// The node to which the request was sent.
     pub node: String,
     /// The time at which the request was sent.
     pub begin: u64,
-    /// The time at which the answer was received, or at which it was clear that none comes.
+    /// The time at which the answer was received, or at which it was certain that no answer
+    /// comes.
     pub end: u64,
     /// The request.
     pub ask: CallRequest,
@@ -30,7 +31,7 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallRequest {
-    /// A request that is to be accepted.
+    /// Posts a request that is to be accepted.
     Post {
         /// The title of the request. Its result names the title. No other request of its
         /// owner has the title, except a repetition under the same key.
@@ -49,7 +50,7 @@ pub enum CallRequest {
         /// The number of milliseconds for which the answer may be held.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait: Option<u64>,
-        /// The version that ends the wait as soon as the operation has another one. Without
+        /// The version that ends the wait as soon as the operation has another version. Without
         /// a version, the answer is held until the operation has ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<u64>,
@@ -97,7 +98,7 @@ pub enum CallAnswer {
         /// The operation.
         operation: String,
     },
-    /// The operation as it is (200); also the answer to a cancel.
+    /// The operation as it is (200); also the answer to a cancellation.
     Operation(Sighting),
     /// The version that the client has is the latest (304).
     Unchanged {
@@ -120,7 +121,7 @@ pub enum CallAnswer {
         /// The ids of the operations.
         operations: Vec<String>,
     },
-    /// Any other answer that promises nothing, for example at overload or when the store is
+    /// Any other answer that promises nothing, for example at overload or while the store is
     /// away.
     Refused {
         /// The status.

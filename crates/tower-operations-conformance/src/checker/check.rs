@@ -19,9 +19,9 @@ pub fn check<'a>(log: impl IntoIterator<Item = &'a Entry>, rules: &Rules) -> Ver
     checker.verdict()
 }
 
-/// Judges a log entry by entry, in any order. Memory grows with the operations, their
-/// versions that were seen, the lists and the calls without an answer, but not with the
-/// entries.
+/// Judges a log entry by entry, in any order. The memory that the checker takes grows with the
+/// operations, their versions that were seen, the lists and the calls without an answer, but not
+/// with the entries.
 #[derive(Debug)]
 pub struct Checker {
     rules: Rules,

@@ -62,8 +62,9 @@ impl Disturbances {
         });
     }
 
-    /// Returns how much of the time between `begin` and `end` is excused: the store was
-    /// away, or was back so recently that nodes did not trust it yet, or `node` was away.
+    /// Returns how much of the time between `begin` and `end` is excused. Excused is the time in
+    /// which the store was away, or was back so recently that the nodes did not trust it yet, or
+    /// in which `node` was away.
     pub(super) fn within(
         &self,
         begin: u64,

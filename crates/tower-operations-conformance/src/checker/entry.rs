@@ -22,7 +22,7 @@ pub enum Entry {
     Damage(Damage),
 }
 
-/// The inner service begins or ends a run.
+/// The beginning or the end of a run of the inner service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunEntry {
     /// The operation of the run.
@@ -63,7 +63,7 @@ pub struct Away {
     pub end: u64,
 }
 
-/// A node is killed.
+/// A kill of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kill {
     /// The node.
@@ -75,19 +75,19 @@ pub struct Kill {
     pub back: Option<u64>,
 }
 
-/// A node is shut down gracefully: the node lets its operations end.
+/// A graceful shutdown of a node, which lets its operations end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainEntry {
     /// The node.
     pub node: String,
     /// The time at which the drain began.
     pub begin: u64,
-    /// The time at which the node was gone.
+    /// The time at which the node had shut down.
     pub end: u64,
 }
 
-/// The record of an operation in the store is damaged. The fate of that operation is
-/// excused; the fate of all others is not.
+/// A damage to the record of an operation in the store. The fate of that operation is excused;
+/// the fate of all other operations is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// The operation.

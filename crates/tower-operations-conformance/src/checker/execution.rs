@@ -59,7 +59,7 @@ impl Judge<'_> {
         }
     }
 
-    /// After a kill, a node that is back ends the operations that it held, or reruns them.
+    /// Checks that a node that is back after a kill ends or reruns the operations that it held.
     pub(super) fn reclaims(&self, id: &str, history: &mut OperationHistory) {
         let (Some(within), Some(accepted)) = (self.rules.reclaim, history.accepted) else {
             return;
@@ -83,7 +83,7 @@ impl Judge<'_> {
         }
     }
 
-    /// An operation that fails as interrupted was held by a node that was disturbed.
+    /// Checks that an operation that fails as interrupted was held by a node that was disturbed.
     pub(super) fn interruptions(&self, id: &str, history: &mut OperationHistory) {
         let failure = history.result.as_ref().and_then(|it| it.failure.as_deref());
         if !self.rules.causes || failure != Some("urn:tower-operations:interrupted") {

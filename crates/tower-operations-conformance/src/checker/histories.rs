@@ -8,18 +8,18 @@ use super::{Violation, history::OperationHistory};
 #[derive(Debug, Default)]
 pub(super) struct Histories {
     known: HashMap<String, OperationHistory>,
-    /// The histories by id.
+    /// The ids of the operations whose records were damaged.
     damaged: HashSet<String>,
 }
 
-/// Returns the id of an operation. Several operations may have the id, one after the other.
+/// Returns the id of an operation. Several operations may have the id, one after another.
 pub(super) fn id_of(operation: &str) -> &str {
     operation.split_once('#').map_or(operation, |(id, _)| id)
 }
 
 impl Histories {
     pub(super) fn of(&mut self, operation: &str) -> &mut OperationHistory {
-        // Most operations are known: no key is made for them.
+        // Most operations are known, so no key is allocated for them.
         if !self.known.contains_key(operation) {
             self.known
                 .insert(operation.into(), OperationHistory::default());

@@ -23,7 +23,7 @@ pub(super) struct OperationHistory {
     /// Versions that were seen with two contents.
     pub(super) conflicts: Vec<Conflict>,
     pub(super) result: Option<SeenResult>,
-    /// The time at which the first result was seen, or at which the first cancel was
+    /// The time at which the first result was seen, or at which the first cancellation was
     /// refused because the operation had succeeded or failed.
     pub(super) finished: Option<u64>,
     /// The time of the last request for a result that was not ready.
@@ -31,15 +31,15 @@ pub(super) struct OperationHistory {
     /// The readings that found nothing, by owner: the one that ended first, and the one
     /// that began last.
     pub(super) absent: BTreeMap<Option<String>, (Interval, Interval)>,
-    /// The start of the last call of each owner whose answer told of the operation.
+    /// The start of the last call of each owner whose answer showed the operation.
     pub(super) told: BTreeMap<Option<String>, u64>,
     /// The time of the first request to delete the operation.
     pub(super) forgetting: Option<u64>,
     /// The time of the first answer that the operation is deleted.
     pub(super) forgotten: Option<u64>,
-    /// The time of the first cancel that was answered with 200.
+    /// The time of the first cancellation that was answered with 200.
     pub(super) canceled: Option<u64>,
-    /// A cancel was refused because the operation had succeeded or failed.
+    /// Whether a cancellation was refused because the operation had succeeded or failed.
     pub(super) uncancelable: bool,
     /// The runs, by the title that they name.
     pub(super) runs: BTreeMap<String, Runs>,
@@ -52,7 +52,7 @@ pub(super) struct OperationHistory {
 /// A version as clients saw it.
 #[derive(Debug)]
 pub(super) struct SeenVersion {
-    /// `None` if only the number of the version was seen.
+    /// The state and the content; `None` if only the number of the version was seen.
     pub(super) seen: Option<(State, String)>,
     /// The end of the first call that saw the version.
     pub(super) first_end: u64,
@@ -148,7 +148,7 @@ impl OperationHistory {
         self.unfinished = self.unfinished.max(Some(begin));
     }
 
-    /// Notes that an answer to `call` told of the operation.
+    /// Notes that the answer to `call` showed the operation.
     pub(super) fn told(&mut self, call: &Call) {
         match self.told.get_mut(&call.owner) {
             Some(last) => *last = call.begin.max(*last),
@@ -193,7 +193,7 @@ impl OperationHistory {
         }
     }
 
-    /// Adds a violation, one of each kind.
+    /// Adds a violation, at most one of each kind.
     pub(super) fn convict(&mut self, violation: Violation) {
         let kind = discriminant(&violation);
         if self.found.iter().all(|other| discriminant(other) != kind) {

@@ -238,7 +238,7 @@ fn titles(id: &str, history: &mut OperationHistory) {
     }
 }
 
-/// Checks that only the owner was told of the operation.
+/// Checks that the operation was shown only to its owner.
 fn owners(id: &str, history: &mut OperationHistory) {
     let Some(first) = history.owners.first().cloned() else {
         return;
@@ -257,7 +257,7 @@ fn owners(id: &str, history: &mut OperationHistory) {
     }
 }
 
-/// Returns until when the operation is kept if it ended as early as possible.
+/// Returns the time until which the operation is kept if it ended as early as possible.
 pub(super) fn kept_until(history: &OperationHistory, accepted: u64, rules: &Rules) -> u64 {
     let since = last_alive(history).map_or(accepted, |alive| alive.max(accepted));
     since.saturating_add(rules.kept.map_or(u64::MAX, millis))

@@ -30,7 +30,7 @@ impl Lists {
         });
     }
 
-    /// Finds operations that a list lacks, or should lack.
+    /// Finds operations that a list lacks or wrongly contains.
     pub(super) fn judge(&self, operations: &mut Histories, rules: &Rules) {
         let again = operations.again();
         for read in &self.0 {
@@ -45,7 +45,7 @@ impl Lists {
 }
 
 impl ListRead {
-    /// `is_only` says that no other operation has had the id.
+    /// Judges one operation by this list. `is_only` says that no other operation has had the id.
     fn judge(
         &self,
         operation: &str,

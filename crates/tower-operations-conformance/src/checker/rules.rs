@@ -2,8 +2,8 @@ use std::time::Duration;
 
 /// The settings of the nodes, by which a log is judged.
 ///
-/// The defaults are strict wherever that needs no knowledge: one attempt, and operations
-/// are kept for ever.
+/// The defaults are strict wherever that needs no knowledge: one attempt, and operations are
+/// kept forever.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub(super) attempts: u32,
@@ -36,7 +36,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Returns the default.
+    /// Returns the default rules.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -70,7 +70,7 @@ impl Rules {
         Self { timeouts, ..self }
     }
 
-    /// Sets how long an operation is kept after its end; for ever by default.
+    /// Sets how long an operation is kept after its end; forever by default.
     #[must_use]
     pub fn kept(self, time_to_live: Duration) -> Self {
         Self {
@@ -79,9 +79,9 @@ impl Rules {
         }
     }
 
-    /// Sets how late the answer to a held poll may be: after other clients saw the change
-    /// that the poll waits for, and after the poll's own time; 5 s by default. The time
-    /// includes the way to the client.
+    /// Sets how late the answer to a held poll may be: after other clients saw the change that
+    /// the poll waits for, and after the poll's own time; 5 s by default. This time includes the
+    /// way to the client.
     #[must_use]
     pub fn wake(self, within: Duration) -> Self {
         Self {
@@ -90,8 +90,8 @@ impl Rules {
         }
     }
 
-    /// Sets how long the inner service may still run after a cancel was answered, on any
-    /// node; not judged by default, since not all work can be stopped. The times of runs
+    /// Sets how long the inner service may still run after a cancellation was answered, on any
+    /// node. This is not judged by default, since not all work can be stopped. The times of runs
     /// and of clients are compared.
     #[must_use]
     pub fn stop(self, within: Duration) -> Self {
@@ -101,8 +101,8 @@ impl Rules {
         }
     }
 
-    /// Sets how soon after the return of a killed node its operations have ended or are
-    /// rerun; not judged by default. The rule is for a store of one process, where no other
+    /// Sets how soon after the return of a killed node its operations have ended or are rerun.
+    /// This is not judged by default. The rule is for a store of one process, where no other
     /// node can hold the operations. The times of runs and of clients are compared.
     #[must_use]
     pub fn reclaim(self, within: Duration) -> Self {
@@ -112,8 +112,8 @@ impl Rules {
         }
     }
 
-    /// Sets whether the log has a cause for everything that fails as interrupted: a node
-    /// that was killed, stopped or drained, or a store that was away. Not judged by
+    /// Sets whether the log has a cause for every operation that fails as interrupted: a node
+    /// that was killed, stopped or drained, or a store that was away. This is not judged by
     /// default, since a node may also be too slow to renew its leases.
     #[must_use]
     pub fn causes(self, are_known: bool) -> Self {
@@ -123,8 +123,8 @@ impl Rules {
         }
     }
 
-    /// Sets the time that a request takes to its node at most; 1 s by default. A request
-    /// that was sent that long before the node began to drain must be answered.
+    /// Sets the longest time that a request takes to its node; 1 s by default. A request that
+    /// was sent at least this time before the node began to drain must be answered.
     #[must_use]
     pub fn reach(self, within: Duration) -> Self {
         Self {

@@ -9,35 +9,35 @@ const SHOWN: usize = 20;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests of clients.
+    /// The number of requests of clients.
     pub calls: usize,
-    /// Calls without an answer.
+    /// The number of calls without an answer.
     pub unanswered: usize,
-    /// Operations that got a 202.
+    /// The number of operations that got a 202.
     pub accepted: usize,
-    /// Accepted operations that succeeded.
+    /// The number of accepted operations that succeeded.
     pub succeeded: usize,
-    /// Accepted operations that failed.
+    /// The number of accepted operations that failed.
     pub failed: usize,
-    /// Accepted operations that were canceled.
+    /// The number of accepted operations that were canceled.
     pub canceled: usize,
-    /// Calls of the inner service.
+    /// The number of calls of the inner service.
     pub runs: usize,
-    /// Calls of the inner service after the first attempt.
+    /// The number of calls of the inner service after the first attempt.
     pub reruns: usize,
-    /// Nodes killed.
+    /// The number of kills of nodes.
     pub kills: usize,
-    /// Nodes stopped and continued.
+    /// The number of times that a node was stopped and continued.
     pub stops: usize,
-    /// Nodes drained.
+    /// The number of drains of nodes.
     pub drains: usize,
-    /// Outages of the store.
+    /// The number of outages of the store.
     pub outages: usize,
-    /// Operations damaged in the store.
+    /// The number of operations that were damaged in the store.
     pub damaged: usize,
-    /// Operations deleted.
+    /// The number of operations that were deleted.
     pub forgotten: usize,
-    /// Lists that were read to their end.
+    /// The number of lists that were read to their end.
     pub lists: usize,
 }
 

@@ -71,7 +71,7 @@ pub enum Violation {
         key: String,
         /// One operation.
         first: String,
-        /// The other.
+        /// The other operation.
         second: String,
     },
     /// A key was answered as used, although its owner had not used it.
@@ -82,12 +82,12 @@ pub enum Violation {
         /// The status of the answer.
         status: u16,
     },
-    /// A client that is not the owner was told of the operation.
+    /// A client that is not the owner saw the operation.
     #[error("{operation}: shown to {owner}, whose it is not")]
     ShownToAnother {
         /// The operation.
         operation: String,
-        /// The owner that was told; empty for a client without an owner.
+        /// The owner that saw the operation; empty for a client without an owner.
         owner: String,
     },
     /// A client was told that the operation is deleted, and the operation was found later.
@@ -132,12 +132,12 @@ pub enum Violation {
         /// The state that was seen instead.
         state: State,
     },
-    /// The operation was canceled, and its work went on.
+    /// The operation was canceled, and its work continued.
     #[error("{operation}: it was still run {by:?} after the cancel")]
     WentOn {
         /// The operation.
         operation: String,
-        /// The time from the answer to the cancel to the end of the work.
+        /// The time from the answer to the cancellation to the end of the work.
         by: Duration,
     },
     /// The operation had not ended in the allowed time, outages excluded.
@@ -160,7 +160,7 @@ pub enum Violation {
     Stranded {
         /// The operation.
         operation: String,
-        /// The time after the return of the node at which nothing had happened yet.
+        /// The time after the return of the node at which the operation was unchanged.
         by: Duration,
     },
     /// A node that was shut down gracefully never answered a request that it had received.

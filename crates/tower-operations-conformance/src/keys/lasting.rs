@@ -18,7 +18,7 @@ use super::{
     keyed, new_key, other_request,
 };
 
-/// The law also holds during the delete.
+/// Checks that the law also holds during the delete.
 pub(super) async fn a_key_outlives_a_forgotten_operation<R>(store: &Arc<R>)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,

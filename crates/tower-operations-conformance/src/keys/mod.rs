@@ -35,7 +35,7 @@ pub(super) async fn check<R: IdempotencyKeys<Output = RecordedResponse>>(store: 
     owners::owners_reserve_one_key_at_the_same_moment_each_for_themselves(store).await;
 }
 
-/// For a store with [`SHORT`] as its time to live.
+/// Checks a store that has [`SHORT`] as its time to live.
 pub(super) async fn check_expiry<R: IdempotencyKeys<Output = RecordedResponse>>(store: &Arc<R>) {
     lasting::a_key_lasts_as_long_as_its_operation(&**store).await;
     lasting::a_key_of_a_forgotten_operation_expires_with_it(&**store).await;
@@ -66,7 +66,7 @@ fn of_others(key: &IdempotencyKey) -> Vec<IdempotencyKey> {
         .collect()
 }
 
-/// Returns a new operation of the key's owner with this key, under an id of its own.
+/// Returns a new operation of the key's owner with this key, under a new id.
 fn keyed(key: &IdempotencyKey) -> NewOperation {
     new_operation()
         .with_owner(key.owner.clone())
@@ -90,8 +90,8 @@ where
     }
 }
 
-/// Asserts that the key is shut: its owner learns that the key belongs to another request,
-/// and all other owners learn nothing.
+/// Asserts that the key is in use: its owner learns that the key belongs to another request, and
+/// all other owners learn nothing.
 async fn assert_shut<R>(store: &R, key: &IdempotencyKey)
 where
     R: IdempotencyKeys<Output = RecordedResponse>,

@@ -30,7 +30,7 @@ where
         IdempotencyKey::new(Some(owner), format!("{name}{}", key.name), key.fingerprint)
     };
     let mut keys = vec![owned("", "ab"), owned("a", "b"), owned("ab", "")];
-    // Names in the form in which another owner's key may be filed.
+    // These names have the form in which another owner's key may be filed.
     let filed: Vec<_> = keys.iter().map(IdempotencyKey::scoped_name).collect();
     keys.extend(filed.into_iter().map(|name| IdempotencyKey {
         name,

@@ -16,7 +16,7 @@ use super::{
     ask, assert_shut, new_key, other_request, reserve,
 };
 
-/// The term of a reservation that is to lapse.
+/// The term of a reservation that is to expire.
 const TERM: Duration = Duration::from_millis(150);
 
 pub(super) async fn a_reserved_key_is_in_progress<R>(store: &R)
@@ -136,7 +136,7 @@ where
     assert_outlived(store, &key, token, second).await;
 }
 
-/// Asserts that the second holder of a key has shut out the first.
+/// Asserts that the second holder of a key has fenced the first one out.
 async fn assert_outlived<R>(
     store: &R,
     key: &IdempotencyKey,

@@ -44,7 +44,7 @@ pub(super) async fn check_taking_over<R: Lease<Output = RecordedResponse>>(store
     racing::one_of_taking_over_and_ending_wins(store).await;
 }
 
-/// Checks that released leases are distinguished from lapsed ones.
+/// Checks that released leases are distinguished from expired ones.
 pub(super) async fn check_releasing<R: Lease<Output = RecordedResponse>>(store: &Arc<R>) {
     taking_over::what_was_released_counts_as_released(&**store).await;
     taking_over::what_was_released_is_not_renewed(&**store).await;

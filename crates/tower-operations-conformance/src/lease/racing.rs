@@ -128,7 +128,7 @@ where
             .iter()
             .filter(|answer| matches!(answer, Written::Done(_)))
             .count();
-        // The first of the three shuts the others out.
+        // The first of the three calls fences the others out.
         law!(
             6,
             won == 1,

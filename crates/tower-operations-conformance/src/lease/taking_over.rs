@@ -1,4 +1,4 @@
-//! Reclaims, one step after the other.
+//! Reclaims, one step after another.
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -198,7 +198,7 @@ where
         );
         assert_unchanged(6, store, record, "looking for what was released").await;
     }
-    // The lapsed lease is still reclaimable by its expiry.
+    // The expired lease can still be reclaimed by its expiry.
     take(store, &lease(LONG), &lapsed).await;
 }
 
@@ -296,7 +296,7 @@ where
     assert_unchanged(3, store, &ended, "time").await;
 }
 
-/// The request also comes along at the second and third reclaim.
+/// Checks that the request also comes along at the second and third reclaim.
 pub(super) async fn what_it_was_created_with_comes_along<R>(store: &R)
 where
     R: Lease<Output = RecordedResponse>,

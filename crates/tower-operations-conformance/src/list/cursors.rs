@@ -27,7 +27,7 @@ where
     }
 }
 
-/// Asserts that the refusal is final: trying again does not help.
+/// Asserts that the refusal is final: a retry does not help.
 async fn assert_refused<R>(store: &R, query: &ListQuery, what: &str)
 where
     R: List<Output = RecordedResponse>,

@@ -1,5 +1,5 @@
-//! A store of every power, written plainly: one table under one lock. It keeps
-//! every law, or breaks the one that it was told to break.
+//! A store with every trait, written plainly: one table under one lock. The table keeps
+//! every law, or breaks the one that its fault names.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,37 +24,37 @@ use tower_operations::{
     },
 };
 
-/// The laws that can be broken, each in one way.
+/// Faults of a store, each of which breaks one law.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     // Reading and creating.
     CreateOverwrites,
-    CreateGivesAway,
+    CreateIgnoresTheOwner,
     CreateIsNotAtomic,
     CreateIsSeenLate,
     CreateLosesTheOwner,
-    CreateForgetsTheStart,
-    GetNowIsBehind,
-    ResultsAreForEverybody,
+    CreateLosesTheStart,
+    GetNowIsStale,
+    ResultsIgnoreTheOwner,
     IdsLoseTheirCase,
-    WaitsAllTheSame,
+    WritesWait,
     // Conditional writes.
     StartIgnoresTheToken,
     ReportIgnoresTheToken,
     FinishIgnoresTheToken,
-    OverruleIgnoresTheVersion,
-    OverruleLeavesTheHolderIn,
-    ForgetIgnoresTheVersion,
-    ForgetTakesWhatIsLive,
-    EndsAreOverwritten,
-    VersionsStand,
+    ForceFinishIgnoresTheVersion,
+    ForceFinishKeepsTheHolder,
+    DeleteIgnoresTheVersion,
+    DeleteTakesLiveOperations,
+    OutcomesAreOverwritten,
+    VersionsAreConstant,
     VersionsSkip,
     ChangesAreNotAtomic,
     StartsAreCountedAgain,
     RepeatedFinishesAreLost,
     RepeatedReportsAreChanges,
     LastProgressIsLost,
-    // What is recorded.
+    // Recorded responses.
     HeadersAreSorted,
     RepeatedHeadersAreLost,
     HeadersBecomeUtf8,
@@ -64,90 +64,90 @@ pub(crate) enum Fault {
     StatusesAreRounded,
     ProblemsLoseTheirExtensions,
     KindsAreReadFromProblems,
-    ReasonsAreLost,
+    CancelReasonsAreLost,
     // Expiry.
-    ExpiredIsThere,
-    ExpiredIsCounted,
+    ExpiredIsReadable,
+    ExpiredBlocksItsId,
     ExpiresFromCreation,
     LiveExpires,
     // Waiting.
-    WaitsCheckFirst,
-    WaitsSleepThrough,
-    WaitsOverstay,
-    WaitsComeBackEarly,
-    ProgressWakesNobody,
-    ForgettingWakesNobody,
-    WhatWasIsForgotten,
+    WaitsSubscribeLate,
+    WaitsMissChanges,
+    WaitsTimeOutLate,
+    WaitsTimeOutEarly,
+    ProgressWakesNoWaiter,
+    DeleteWakesNoWaiter,
+    HistoryIsLost,
     // Leases.
     LeasesAreIgnored,
-    TakeOverKeepsTheToken,
-    TakeOverKeepsTheVersion,
-    TakeOverIsNotAtomic,
-    TakeOverIgnoresTheLimit,
+    ReclaimKeepsTheToken,
+    ReclaimKeepsTheVersion,
+    ReclaimIsNotAtomic,
+    ReclaimIgnoresTheLimit,
     ClaimsIgnoreTheToken,
     ClaimsKeepTheToken,
     ClaimsAreNotAtomic,
     ClaimsKeepTheTerm,
-    TakeOverGivesNoTerm,
-    TakeOverTakesWhatHasEnded,
-    TakeOverLosesTheRequest,
-    RenewNamesNothing,
+    ReclaimKeepsTheTerm,
+    ReclaimTakesEndedOperations,
+    ReclaimLosesTheRequest,
+    RenewReportsNoLoss,
     RenewExtendsNothing,
     RenewIsAChange,
     RenewIgnoresTheToken,
-    RenewTakesBack,
+    RenewIgnoresTheRelease,
     ReleaseIgnoresTheToken,
     ReleaseDoesNothing,
-    NothingIsRecalled,
-    EverythingIsRecalled,
+    RevocationsAreLost,
+    RevocationsReachEveryNode,
     // Keys.
     KeysAreIgnored,
     FingerprintsAreIgnored,
     OwnersOfKeysAreIgnored,
-    OwnersRunIntoTheirKeys,
-    OwnersKeysMayBeNobodys,
-    ReservationsGoByTheName,
+    OwnersAndKeysCollide,
+    UnownedAndOwnedKeysCollide,
+    ReservationsIgnoreTheOwner,
     KeysAreTakenBeforeTheId,
-    ForgottenIsAsIfThere,
+    DeletedIsReturned,
     ReservationsAreIgnored,
-    ReservationsNeverLapse,
+    ReservationsNeverExpire,
     ReservationsAreNotRenewed,
     ReserveIsNotAtomic,
-    SettleIgnoresTheToken,
+    CompleteIgnoresTheToken,
     ReleaseKeyIgnoresTheToken,
-    KeyTokensComeBack,
-    KeysAreForgotten,
+    KeyTokensAreReused,
+    KeysAreDeleted,
     KeysNeverExpire,
-    EarlyAnswersAreLost,
+    EarlyResponsesAreLost,
     // Lists.
-    ListsEverybodys,
+    ListIgnoresTheOwner,
     ListsTheOldestFirst,
     ListsByOffset,
     ListIgnoresTheState,
     ListTakesTheFirstState,
     ListIgnoresTheLimit,
-    ListsWhatHasExpired,
+    ListsExpiredOperations,
     ListHasNoEnd,
     ListEndsEarly,
-    AnyCursorWillDo,
+    CursorsAreUnchecked,
     CursorsAreNumbers,
     CursorsCount,
-    CursorsAreEverybodys,
-    CursorsAreOfAnyState,
-    CursorsMayBeTriedAgain,
+    CursorsIgnoreTheOwner,
+    CursorsIgnoreTheState,
+    CursorErrorsAreTransient,
     // Purging.
-    PurgeTakesWhatIsLive,
-    PurgeTakesWhatHasJustEnded,
+    PurgeTakesLiveOperations,
+    PurgeTakesUnexpiredOperations,
     PurgeIgnoresTheLimit,
 }
 
-type Seen = Arc<Record<RecordedResponse>>;
+type Stored = Arc<Record<RecordedResponse>>;
 type Result<T> = std::result::Result<T, StoreError>;
 
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Mutex<Rows>,
-    /// Counts the changes; whoever waits looks again.
+    /// The number of changes; each change wakes the waiters.
     changes: watch::Sender<u64>,
     ttl: Duration,
     fault: Option<Fault>,
@@ -157,21 +157,21 @@ pub(crate) struct Table {
 struct Rows {
     operations: HashMap<OperationId, Row>,
     keys: HashMap<Arc<str>, KeyRow>,
-    /// Those that were given out, in which list and behind which number.
+    /// Issued cursors, with their query and the number they follow.
     cursors: HashMap<Arc<str>, (ListQuery, u64)>,
-    recalls: HashMap<NodeId, Vec<OperationId>>,
+    revocations: HashMap<NodeId, Vec<OperationId>>,
     created: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Row {
-    record: Seen,
-    /// Counts the operations in the order in which they were created.
+    record: Stored,
+    /// The position of the operation in the order of creation.
     number: u64,
     created: Instant,
-    /// When the lease expires, or, once it has ended, the operation.
+    /// The expiry of the lease, or of the operation once it has ended.
     until: Option<Instant>,
-    /// The holder that gave it up.
+    /// The token of the holder that released the lease.
     released_by: Option<FencingToken>,
     key: Option<Arc<str>>,
     request: Option<Bytes>,
@@ -181,15 +181,15 @@ struct Row {
 struct KeyRow {
     fingerprint: [u8; 32],
     token: FencingToken,
-    stands_for: StandsFor,
+    target: KeyTarget,
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum StandsFor {
+enum KeyTarget {
     Request,
     Operation(OperationId),
-    Forgotten(Seen),
+    Deleted(Stored),
     Answer(Arc<RecordedResponse>),
 }
 
@@ -230,7 +230,7 @@ impl Table {
         if self.breaks(Fault::LiveExpires) && row.created.elapsed() > self.ttl {
             return false;
         }
-        !has_ended(&row.record) || !is_over(row.until) || self.breaks(Fault::ExpiredIsThere)
+        !has_ended(&row.record) || !is_over(row.until) || self.breaks(Fault::ExpiredIsReadable)
     }
 
     fn name(&self, id: &OperationId) -> OperationId {
@@ -249,7 +249,7 @@ impl Table {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Reads, takes a step, writes.
+    /// Reads the record, takes a step and writes the result.
     async fn change(
         &self,
         id: &OperationId,
@@ -266,12 +266,12 @@ impl Table {
         };
         let version = row.record.version().unwrap();
         let next = Arc::new(match self.fault {
-            Some(Fault::VersionsStand) => with_version(&next, version),
+            Some(Fault::VersionsAreConstant) => with_version(&next, version),
             Some(Fault::VersionsSkip) => with_version(&next, version.next().next()),
-            Some(Fault::WhatWasIsForgotten) => next.with_history(Vec::new()),
+            Some(Fault::HistoryIsLost) => next.with_history(Vec::new()),
             _ => next,
         });
-        // Not the start: whether racing starts differ is a matter of a millisecond.
+        // Starts are excluded: racing starts differ only if their timestamps do.
         let is_running = row.record.operation().state() == State::Running;
         if self.breaks(Fault::ChangesAreNotAtomic) && is_running {
             drop(rows);
@@ -298,7 +298,7 @@ impl Table {
         Ok(Written::Done(next))
     }
 
-    async fn change_and_tell(
+    async fn change_and_notify(
         &self,
         id: &OperationId,
         step: impl FnOnce(&Record<RecordedResponse>) -> Step<RecordedResponse>,
@@ -308,11 +308,11 @@ impl Table {
         Ok(write)
     }
 
-    /// The outcome as it is kept.
-    fn kept(&self, outcome: Outcome<RecordedResponse>) -> Outcome<RecordedResponse> {
+    /// Returns the outcome as the table stores it.
+    fn stored(&self, outcome: Outcome<RecordedResponse>) -> Outcome<RecordedResponse> {
         match outcome {
             Outcome::Succeeded(result) => {
-                Outcome::Succeeded(result.map(|response| self.kept_response(&response)))
+                Outcome::Succeeded(result.map(|response| self.stored_response(&response)))
             }
             Outcome::Failed(failure) => {
                 let mut kinds = FailureKind::ALL.iter().copied();
@@ -328,28 +328,28 @@ impl Table {
                     false => failure.problem,
                 };
                 let response = failure.response.as_ref();
-                let response = response.map(|response| self.kept_response(response));
-                let kept = Failure::from(problem).with_response(response);
-                Outcome::Failed(kept.with_kind(kind))
+                let response = response.map(|response| self.stored_response(response));
+                let stored = Failure::from(problem).with_response(response);
+                Outcome::Failed(stored.with_kind(kind))
             }
-            Outcome::CanceledFor(reason) if !self.breaks(Fault::ReasonsAreLost) => {
+            Outcome::CanceledFor(reason) if !self.breaks(Fault::CancelReasonsAreLost) => {
                 Outcome::CanceledFor(reason)
             }
             Outcome::Canceled | Outcome::CanceledFor(_) => Outcome::Canceled,
         }
     }
 
-    fn kept_response(&self, response: &RecordedResponse) -> RecordedResponse {
+    fn stored_response(&self, response: &RecordedResponse) -> RecordedResponse {
         let Some(fault) = self.fault else {
             return response.clone();
         };
         let headers = response.headers();
-        let mut kept = HeaderMap::new();
+        let mut stored = HeaderMap::new();
         match fault {
             Fault::HeadersAreSorted => {
                 let mut fields: Vec<_> = headers.iter().collect();
                 fields.sort_by_key(|(name, _)| name.as_str());
-                kept.extend(
+                stored.extend(
                     fields
                         .into_iter()
                         .map(|(name, value)| (Some(name.clone()), value.clone())),
@@ -357,16 +357,16 @@ impl Table {
             }
             Fault::RepeatedHeadersAreLost => {
                 for (name, value) in &headers {
-                    kept.insert(name, value.clone());
+                    stored.insert(name, value.clone());
                 }
             }
             Fault::HeadersBecomeUtf8 => {
                 for (name, value) in &headers {
                     let text = String::from_utf8_lossy(value.as_bytes());
-                    kept.append(name, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+                    stored.append(name, HeaderValue::from_bytes(text.as_bytes()).unwrap());
                 }
             }
-            _ => kept = headers,
+            _ => stored = headers,
         }
         let trailers = match fault {
             Fault::TrailersAreLost => None,
@@ -379,7 +379,7 @@ impl Table {
             _ => body,
         };
         let mut rebuilt = Response::new(BufferedBody::new(body, trailers));
-        *rebuilt.headers_mut() = kept;
+        *rebuilt.headers_mut() = stored;
         *rebuilt.status_mut() = match (fault, response.status().as_u16()) {
             (Fault::StatusesAreRounded, 299) => StatusCode::OK,
             _ => response.status(),
@@ -388,7 +388,7 @@ impl Table {
     }
 }
 
-/// The same record with another version.
+/// Returns the same record with another version.
 fn with_version(record: &Record<RecordedResponse>, version: Version) -> Record<RecordedResponse> {
     Record::restore(record.operation().clone(), version)
         .with_owner(record.owner().cloned())
@@ -396,14 +396,14 @@ fn with_version(record: &Record<RecordedResponse>, version: Version) -> Record<R
         .with_attempts(record.attempts(), record.started_by())
 }
 
-fn bumped(record: &Record<RecordedResponse>) -> Record<RecordedResponse> {
+fn with_next_version(record: &Record<RecordedResponse>) -> Record<RecordedResponse> {
     with_version(record, record.version().unwrap().next())
 }
 
 impl Store for Table {
     type Output = RecordedResponse;
 
-    async fn get(&self, id: &OperationId) -> Result<Option<Seen>> {
+    async fn get(&self, id: &OperationId) -> Result<Option<Stored>> {
         let row = self.find(&*self.rows().await, id);
         if self.breaks(Fault::CreateIsSeenLate) {
             return Ok(row
@@ -413,9 +413,9 @@ impl Store for Table {
         Ok(row.map(|row| row.record))
     }
 
-    fn get_now(&self, id: &OperationId) -> Option<Result<Option<Seen>>> {
+    fn get_now(&self, id: &OperationId) -> Option<Result<Option<Stored>>> {
         let row = self.find(&*self.rows.try_lock().ok()?, id)?;
-        self.breaks(Fault::GetNowIsBehind).then(|| {
+        self.breaks(Fault::GetNowIsStale).then(|| {
             Ok(row
                 .record
                 .version()
@@ -426,22 +426,22 @@ impl Store for Table {
         })
     }
 
-    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Result<Option<Seen>> {
+    async fn get_for(&self, id: &OperationId, owner: Option<&Owner>) -> Result<Option<Stored>> {
         let found = self.get(id).await?;
-        Ok(found.map(|record| self.readable(record, owner)))
+        Ok(found.map(|record| self.redacted(record, owner)))
     }
 }
 
 impl Repository for Table {
     fn never_waits(&self) -> bool {
-        self.breaks(Fault::WaitsAllTheSame)
+        self.breaks(Fault::WritesWait)
     }
 
     async fn create(&self, new: NewOperation) -> Result<Created<RecordedResponse>> {
-        if self.breaks(Fault::WaitsAllTheSame) {
+        if self.breaks(Fault::WritesWait) {
             yield_now().await;
         }
-        let record = match self.breaks(Fault::CreateForgetsTheStart) {
+        let record = match self.breaks(Fault::CreateLosesTheStart) {
             true => {
                 let mut pending = new.clone();
                 pending.is_running = false;
@@ -456,11 +456,11 @@ impl Repository for Table {
         let mut rows = self.rows().await;
         if let Some(key) = &new.key
             && !self.breaks(Fault::KeysAreIgnored)
-            && let Some(held) = self.held(&rows, key)
+            && let Some(held) = self.key_state(&rows, key)
         {
             let is_mine = matches!(held, Reservation::InProgress)
                 && (self.breaks(Fault::ReservationsAreIgnored)
-                    || Some(rows.keys[&self.filed(key)].token) == new.reservation);
+                    || Some(rows.keys[&self.stored_name(key)].token) == new.reservation);
             match held {
                 _ if is_mine => {}
                 Reservation::Operation(record) => return Ok(Created::Existing(record)),
@@ -472,16 +472,16 @@ impl Repository for Table {
             let row = KeyRow {
                 fingerprint: key.fingerprint,
                 token: FencingToken::from_number(0),
-                stands_for: StandsFor::Operation(new.id.clone()),
+                target: KeyTarget::Operation(new.id.clone()),
                 until: None,
             };
-            (self.filed(key), row)
+            (self.stored_name(key), row)
         });
-        let filed = key.as_ref().map(|(name, _)| Arc::clone(name));
+        let stored_name = key.as_ref().map(|(name, _)| Arc::clone(name));
         let early = self.breaks(Fault::KeysAreTakenBeforeTheId);
         let (early, late) = if early { (key, None) } else { (None, key) };
         rows.keys.extend(early);
-        let existing = match self.breaks(Fault::ExpiredIsCounted) {
+        let existing = match self.breaks(Fault::ExpiredBlocksItsId) {
             true => rows.operations.get(&name).cloned(),
             false => self.find(&rows, &new.id),
         };
@@ -494,7 +494,7 @@ impl Repository for Table {
             && !self.breaks(Fault::CreateOverwrites)
         {
             let is_mine = row.record.owner() == new.owner.as_ref();
-            return Ok(match is_mine || self.breaks(Fault::CreateGivesAway) {
+            return Ok(match is_mine || self.breaks(Fault::CreateIgnoresTheOwner) {
                 true => Created::Existing(row.record),
                 false => Created::IdTaken,
             });
@@ -506,7 +506,7 @@ impl Repository for Table {
             created: Instant::now(),
             until: new.lease.map(|lease| Instant::now() + lease.term),
             released_by: None,
-            key: filed,
+            key: stored_name,
             request: new.request,
         };
         rows.operations.insert(name, row);
@@ -532,7 +532,7 @@ impl Repository for Table {
                 step => step,
             }
         };
-        self.change_and_tell(id, step).await
+        self.change_and_notify(id, step).await
     }
 
     async fn report(
@@ -548,14 +548,14 @@ impl Repository for Table {
             };
             match record.reported(token, progress, SystemTime::now()) {
                 Step::Done if self.breaks(Fault::RepeatedReportsAreChanges) => {
-                    Step::Next(bumped(record))
+                    Step::Next(with_next_version(record))
                 }
                 step => step,
             }
         };
-        match self.breaks(Fault::ProgressWakesNobody) {
+        match self.breaks(Fault::ProgressWakesNoWaiter) {
             true => self.change(id, step).await,
-            false => self.change_and_tell(id, step).await,
+            false => self.change_and_notify(id, step).await,
         }
     }
 
@@ -566,7 +566,7 @@ impl Repository for Table {
         outcome: Outcome<RecordedResponse>,
         progress: Option<Progress>,
     ) -> Result<Written<RecordedResponse>> {
-        let outcome = self.kept(outcome);
+        let outcome = self.stored(outcome);
         let progress = progress.filter(|_| !self.breaks(Fault::LastProgressIsLost));
         let step = |record: &Record<RecordedResponse>| {
             let token = match self.breaks(Fault::FinishIgnoresTheToken) {
@@ -574,7 +574,7 @@ impl Repository for Table {
                 false => token,
             };
             let (now, ttl) = (SystemTime::now(), self.ttl);
-            if has_ended(record) && self.breaks(Fault::EndsAreOverwritten) {
+            if has_ended(record) && self.breaks(Fault::OutcomesAreOverwritten) {
                 let fresh = Operation::new(record.operation().id().clone());
                 return Record::restore(fresh, record.version().unwrap())
                     .with_owner(record.owner().cloned())
@@ -586,7 +586,7 @@ impl Repository for Table {
                 step => step,
             }
         };
-        self.change_and_tell(id, step).await
+        self.change_and_notify(id, step).await
     }
 
     async fn force_finish(
@@ -595,30 +595,30 @@ impl Repository for Table {
         version: Version,
         outcome: Outcome<RecordedResponse>,
     ) -> Result<Written<RecordedResponse>> {
-        let outcome = self.kept(outcome);
+        let outcome = self.stored(outcome);
         let step = |record: &Record<RecordedResponse>| {
-            let version = match self.breaks(Fault::OverruleIgnoresTheVersion) {
+            let version = match self.breaks(Fault::ForceFinishIgnoresTheVersion) {
                 true => record.version().unwrap(),
                 false => version,
             };
             match record.force_finished(version, outcome, SystemTime::now(), self.ttl) {
-                Step::Next(next) if self.breaks(Fault::OverruleLeavesTheHolderIn) => {
+                Step::Next(next) if self.breaks(Fault::ForceFinishKeepsTheHolder) => {
                     Step::Next(next.with_holder(record.token(), record.node().cloned()))
                 }
                 step => step,
             }
         };
-        let write = self.change_and_tell(id, step).await?;
+        let write = self.change_and_notify(id, step).await?;
         if let Written::Done(record) = &write
             && let Some(node) = record.node()
         {
             let mut rows = self.rows().await;
-            let nodes: Vec<NodeId> = match self.breaks(Fault::EverythingIsRecalled) {
-                true => rows.recalls.keys().cloned().collect(),
+            let nodes: Vec<NodeId> = match self.breaks(Fault::RevocationsReachEveryNode) {
+                true => rows.revocations.keys().cloned().collect(),
                 false => vec![node.clone()],
             };
             for node in nodes {
-                rows.recalls.entry(node).or_default().push(id.clone());
+                rows.revocations.entry(node).or_default().push(id.clone());
             }
             drop(rows);
             self.changed();
@@ -635,23 +635,23 @@ impl Repository for Table {
         let Some(row) = self.find(&rows, id) else {
             return Ok(Written::Gone);
         };
-        let is_it =
-            row.record.version() == Some(version) || self.breaks(Fault::ForgetIgnoresTheVersion);
-        let may_go = has_ended(&row.record) || self.breaks(Fault::ForgetTakesWhatIsLive);
-        if !is_it || !may_go {
+        let is_current =
+            row.record.version() == Some(version) || self.breaks(Fault::DeleteIgnoresTheVersion);
+        let is_deletable = has_ended(&row.record) || self.breaks(Fault::DeleteTakesLiveOperations);
+        if !is_current || !is_deletable {
             return Ok(Written::Lost(row.record));
         }
         rows.operations.remove(&self.name(id));
         if let Some(name) = &row.key {
-            if self.breaks(Fault::KeysAreForgotten) {
+            if self.breaks(Fault::KeysAreDeleted) {
                 rows.keys.remove(name);
             } else if let Some(key) = rows.keys.get_mut(name) {
-                key.stands_for = StandsFor::Forgotten(Arc::clone(&row.record));
+                key.target = KeyTarget::Deleted(Arc::clone(&row.record));
                 key.until = row.until.filter(|_| !self.breaks(Fault::KeysNeverExpire));
             }
         }
         drop(rows);
-        if !self.breaks(Fault::ForgettingWakesNobody) {
+        if !self.breaks(Fault::DeleteWakesNoWaiter) {
             self.changed();
         }
         Ok(Written::Done(row.record))
@@ -659,10 +659,10 @@ impl Repository for Table {
 }
 
 impl Table {
-    /// As who acts for `owner` may see it.
-    fn readable(&self, record: Seen, owner: Option<&Owner>) -> Seen {
+    /// Returns the record without its result if `owner` may not read the result.
+    fn redacted(&self, record: Stored, owner: Option<&Owner>) -> Stored {
         let (stage, metadata) = (record.operation().status(), record.operation().metadata());
-        let is_hidden = record.owner() != owner && !self.breaks(Fault::ResultsAreForEverybody);
+        let is_hidden = record.owner() != owner && !self.breaks(Fault::ResultsIgnoreTheOwner);
         if !is_hidden || !matches!(stage, Status::Ended(Outcome::Succeeded(_))) {
             return record;
         }
@@ -685,25 +685,25 @@ impl Watch for Table {
         id: &OperationId,
         since: Version,
         at_most: Duration,
-    ) -> Result<Option<Seen>> {
+    ) -> Result<Option<Stored>> {
         let look = async || {
             let row = self.find(&*self.rows().await, id).map(|row| row.record);
             let is_same = row.as_ref().is_some_and(|row| row.version() == Some(since));
             (row, is_same)
         };
         let at_most = match self.fault {
-            Some(Fault::WaitsOverstay) => at_most + Duration::from_secs(10),
-            Some(Fault::WaitsComeBackEarly) => at_most / 2,
+            Some(Fault::WaitsTimeOutLate) => at_most + Duration::from_secs(10),
+            Some(Fault::WaitsTimeOutEarly) => at_most / 2,
             _ => at_most,
         };
-        if self.breaks(Fault::WaitsSleepThrough) {
+        if self.breaks(Fault::WaitsMissChanges) {
             if look().await.1 {
                 sleep(at_most).await;
             }
             return Ok(look().await.0);
         }
         let wait = async {
-            if self.breaks(Fault::WaitsCheckFirst) {
+            if self.breaks(Fault::WaitsSubscribeLate) {
                 while look().await.1 {
                     yield_now().await;
                     let mut changes = self.changes.subscribe();
@@ -716,7 +716,7 @@ impl Watch for Table {
                 changes.changed().await.unwrap();
             }
         };
-        // At the end it is looked at once more, whatever ended the wait.
+        // The record is read once more at the end, on a change as on a time-out.
         let _ = timeout(at_most, wait).await;
         Ok(look().await.0)
     }
@@ -729,14 +729,14 @@ impl Row {
 }
 
 impl Table {
-    /// Takes over at most `limit` of those.
-    async fn take(
+    /// Reclaims at most `limit` of the matching rows.
+    async fn reclaim_rows(
         &self,
         lease: &LeaseConfig,
         limit: usize,
         is_abandoned: impl Fn(&Row) -> bool,
     ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
-        let limit = match self.breaks(Fault::TakeOverIgnoresTheLimit) {
+        let limit = match self.breaks(Fault::ReclaimIgnoresTheLimit) {
             true => usize::MAX,
             false => limit,
         };
@@ -748,36 +748,34 @@ impl Table {
             .take(limit)
             .cloned()
             .collect();
-        if self.breaks(Fault::TakeOverIsNotAtomic) {
+        if self.breaks(Fault::ReclaimIsNotAtomic) {
             drop(rows);
             yield_now().await;
             rows = self.rows().await;
         }
-        let mut taken = Vec::new();
+        let mut reclaimed = Vec::new();
         for row in abandoned {
             let node = Some(lease.node.clone());
             let record = Arc::new(match row.record.reclaimed(&lease.node) {
                 Step::Next(next) => match self.fault {
-                    Some(Fault::TakeOverKeepsTheToken) => {
-                        next.with_holder(row.record.token(), node)
-                    }
-                    Some(Fault::TakeOverKeepsTheVersion) => {
+                    Some(Fault::ReclaimKeepsTheToken) => next.with_holder(row.record.token(), node),
+                    Some(Fault::ReclaimKeepsTheVersion) => {
                         with_version(&next, row.record.version().unwrap())
                     }
                     _ => next,
                 },
-                // Only where it takes over what has ended.
-                _ => bumped(&row.record).with_holder(row.record.token().next(), node),
+                // Reached only by the fault that reclaims ended operations.
+                _ => with_next_version(&row.record).with_holder(row.record.token().next(), node),
             });
-            let until = match self.breaks(Fault::TakeOverGivesNoTerm) {
+            let until = match self.breaks(Fault::ReclaimKeepsTheTerm) {
                 true => row.until,
                 false => Some(Instant::now() + lease.term),
             };
-            taken.push(Reclaimed::new(
+            reclaimed.push(Reclaimed::new(
                 Arc::clone(&record),
                 row.request
                     .clone()
-                    .filter(|_| !self.breaks(Fault::TakeOverLosesTheRequest)),
+                    .filter(|_| !self.breaks(Fault::ReclaimLosesTheRequest)),
             ));
             let id = record.operation().id().clone();
             rows.operations.insert(
@@ -791,7 +789,7 @@ impl Table {
         }
         drop(rows);
         self.changed();
-        Ok(taken)
+        Ok(reclaimed)
     }
 }
 
@@ -805,22 +803,23 @@ impl Lease for Table {
                 true => !has_ended(&row.record),
                 false => row.record.is_held_by(held.token),
             };
-            let stays = |row: &Row| !row.is_released() || self.breaks(Fault::RenewTakesBack);
+            let is_renewable =
+                |row: &Row| !row.is_released() || self.breaks(Fault::RenewIgnoresTheRelease);
             let row = rows.operations.get_mut(&held.id);
-            match row.filter(|row| holds(row) && stays(row)) {
+            match row.filter(|row| holds(row) && is_renewable(row)) {
                 Some(row) => {
                     row.released_by = None;
                     if !self.breaks(Fault::RenewExtendsNothing) {
                         row.until = Some(Instant::now() + lease.term);
                     }
                     if self.breaks(Fault::RenewIsAChange) {
-                        row.record = Arc::new(bumped(&row.record));
+                        row.record = Arc::new(with_next_version(&row.record));
                     }
                 }
                 None => lost.push(held.clone()),
             }
         }
-        lost.retain(|_| !self.breaks(Fault::RenewNamesNothing));
+        lost.retain(|_| !self.breaks(Fault::RenewReportsNoLoss));
         Ok(lost)
     }
 
@@ -830,10 +829,10 @@ impl Lease for Table {
         limit: usize,
     ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
         let is_abandoned = |row: &Row| match has_ended(&row.record) {
-            true => self.breaks(Fault::TakeOverTakesWhatHasEnded),
+            true => self.breaks(Fault::ReclaimTakesEndedOperations),
             false => is_over(row.until) || self.breaks(Fault::LeasesAreIgnored),
         };
-        self.take(lease, limit, is_abandoned).await
+        self.reclaim_rows(lease, limit, is_abandoned).await
     }
 
     async fn reclaim_released(
@@ -842,7 +841,7 @@ impl Lease for Table {
         limit: usize,
     ) -> Result<Vec<Reclaimed<RecordedResponse>>> {
         let is_released = |row: &Row| !has_ended(&row.record) && row.is_released();
-        self.take(lease, limit, is_released).await
+        self.reclaim_rows(lease, limit, is_released).await
     }
 
     async fn claim(
@@ -872,7 +871,7 @@ impl Lease for Table {
             false => next,
         });
         let row = rows.operations.get_mut(&self.name(&held.id));
-        let row = row.expect("it was there");
+        let row = row.expect("the row was found above");
         row.record = Arc::clone(&next);
         if !self.breaks(Fault::ClaimsKeepTheTerm) {
             row.until = Some(Instant::now() + lease.term);
@@ -897,9 +896,9 @@ impl Lease for Table {
     async fn revoked(&self, node: &NodeId, at_most: Duration) -> Result<Vec<OperationId>> {
         let take = async || {
             let mut rows = self.rows().await;
-            std::mem::take(rows.recalls.entry(node.clone()).or_default())
+            std::mem::take(rows.revocations.entry(node.clone()).or_default())
         };
-        if self.breaks(Fault::NothingIsRecalled) {
+        if self.breaks(Fault::RevocationsAreLost) {
             sleep(at_most).await;
             return Ok(vec![]);
         }
@@ -918,35 +917,39 @@ impl Lease for Table {
 }
 
 impl Table {
-    /// What a key is filed under.
-    fn filed(&self, key: &IdempotencyKey) -> Arc<str> {
+    /// Returns the name under which a key is stored.
+    fn stored_name(&self, key: &IdempotencyKey) -> Arc<str> {
         match (self.fault, &key.owner) {
             (Some(Fault::OwnersOfKeysAreIgnored), _) => Arc::clone(&key.name),
-            (Some(Fault::OwnersRunIntoTheirKeys), Some(owner)) => {
+            (Some(Fault::OwnersAndKeysCollide), Some(owner)) => {
                 format!("@{}{}", owner.as_str(), key.name).into()
             }
-            (Some(Fault::OwnersKeysMayBeNobodys), None) => Arc::clone(&key.name),
+            (Some(Fault::UnownedAndOwnedKeysCollide), None) => Arc::clone(&key.name),
             _ => key.scoped_name(),
         }
     }
 
-    /// What a key stands for to this request; `None` if it is free.
-    fn held(&self, rows: &Rows, key: &IdempotencyKey) -> Option<Reservation<RecordedResponse>> {
-        let row = rows.keys.get(&self.filed(key))?;
-        let never = self.breaks(Fault::ReservationsNeverLapse)
-            && matches!(row.stands_for, StandsFor::Request);
+    /// Returns the state of a key for this request; `None` if the key is free.
+    fn key_state(
+        &self,
+        rows: &Rows,
+        key: &IdempotencyKey,
+    ) -> Option<Reservation<RecordedResponse>> {
+        let row = rows.keys.get(&self.stored_name(key))?;
+        let never =
+            self.breaks(Fault::ReservationsNeverExpire) && matches!(row.target, KeyTarget::Request);
         if is_over(row.until) && !never {
             return None;
         }
-        let found = match &row.stands_for {
-            StandsFor::Request => Reservation::InProgress,
-            StandsFor::Operation(id) => Reservation::Operation(self.find(rows, id)?.record),
-            StandsFor::Forgotten(record) if self.breaks(Fault::ForgottenIsAsIfThere) => {
+        let found = match &row.target {
+            KeyTarget::Request => Reservation::InProgress,
+            KeyTarget::Operation(id) => Reservation::Operation(self.find(rows, id)?.record),
+            KeyTarget::Deleted(record) if self.breaks(Fault::DeletedIsReturned) => {
                 Reservation::Operation(Arc::clone(record))
             }
-            StandsFor::Forgotten(record) => Reservation::Deleted(Arc::clone(record)),
-            StandsFor::Answer(_) if self.breaks(Fault::EarlyAnswersAreLost) => return None,
-            StandsFor::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
+            KeyTarget::Deleted(record) => Reservation::Deleted(Arc::clone(record)),
+            KeyTarget::Answer(_) if self.breaks(Fault::EarlyResponsesAreLost) => return None,
+            KeyTarget::Answer(answer) => Reservation::Answered(Arc::clone(answer)),
         };
         let is_same = row.fingerprint == key.fingerprint;
         Some(
@@ -964,15 +967,15 @@ impl Table {
         token: FencingToken,
         ignores: Fault,
     ) -> Option<&'a mut KeyRow> {
-        let filed = self.filed(key);
-        let by_name = self.breaks(Fault::ReservationsGoByTheName);
+        let stored_name = self.stored_name(key);
+        let by_name = self.breaks(Fault::ReservationsIgnoreTheOwner);
         let mut found = rows.keys.iter_mut().filter(|(name, row)| match by_name {
             true => name.ends_with(&*key.name) && row.token == token,
-            false => **name == filed,
+            false => **name == stored_name,
         });
         let row = found.next()?.1;
         let is_mine = row.token == token || self.breaks(ignores);
-        let is_reserved = matches!(row.stands_for, StandsFor::Request);
+        let is_reserved = matches!(row.target, KeyTarget::Request);
         (is_mine && is_reserved && !is_over(row.until)).then_some(row)
     }
 }
@@ -986,19 +989,17 @@ impl IdempotencyKeys for Table {
     ) -> Result<Reservation<RecordedResponse>> {
         let mut rows = self.rows().await;
         let is_mine = |row: &KeyRow| {
-            row.token == token
-                && matches!(row.stands_for, StandsFor::Request)
-                && !is_over(row.until)
+            row.token == token && matches!(row.target, KeyTarget::Request) && !is_over(row.until)
         };
-        let filed = self.filed(key);
-        let mine = rows.keys.get_mut(&filed).filter(|row| is_mine(row));
+        let stored_name = self.stored_name(key);
+        let mine = rows.keys.get_mut(&stored_name).filter(|row| is_mine(row));
         if let Some(row) = mine {
             if !self.breaks(Fault::ReservationsAreNotRenewed) {
                 row.until = Some(Instant::now() + term);
             }
             return Ok(Reservation::Reserved(token));
         }
-        if let Some(held) = self.held(&rows, key) {
+        if let Some(held) = self.key_state(&rows, key) {
             return Ok(held);
         }
         if self.breaks(Fault::ReserveIsNotAtomic) {
@@ -1006,17 +1007,17 @@ impl IdempotencyKeys for Table {
             yield_now().await;
             rows = self.rows().await;
         }
-        let token = match self.breaks(Fault::KeyTokensComeBack) {
+        let token = match self.breaks(Fault::KeyTokensAreReused) {
             true => FencingToken::NONE,
             false => token,
         };
         let row = KeyRow {
             fingerprint: key.fingerprint,
             token,
-            stands_for: StandsFor::Request,
+            target: KeyTarget::Request,
             until: Some(Instant::now() + term),
         };
-        rows.keys.insert(filed, row);
+        rows.keys.insert(stored_name, row);
         Ok(Reservation::Reserved(token))
     }
 
@@ -1027,18 +1028,20 @@ impl IdempotencyKeys for Table {
         answer: RecordedResponse,
     ) -> Result<bool> {
         let mut rows = self.rows().await;
-        let was_kept = |row: &KeyRow| {
-            row.token == token
-                && matches!(row.stands_for, StandsFor::Answer(_))
-                && !is_over(row.until)
+        let was_completed = |row: &KeyRow| {
+            row.token == token && matches!(row.target, KeyTarget::Answer(_)) && !is_over(row.until)
         };
-        if rows.keys.get(&self.filed(key)).is_some_and(was_kept) {
+        if rows
+            .keys
+            .get(&self.stored_name(key))
+            .is_some_and(was_completed)
+        {
             return Ok(true);
         }
-        let Some(row) = self.reserved(&mut rows, key, token, Fault::SettleIgnoresTheToken) else {
+        let Some(row) = self.reserved(&mut rows, key, token, Fault::CompleteIgnoresTheToken) else {
             return Ok(false);
         };
-        row.stands_for = StandsFor::Answer(Arc::new(answer));
+        row.target = KeyTarget::Answer(Arc::new(answer));
         row.until = Some(Instant::now() + self.ttl);
         Ok(true)
     }
@@ -1049,7 +1052,7 @@ impl IdempotencyKeys for Table {
         if self.reserved(&mut rows, key, token, ignores).is_none() {
             return Ok(false);
         }
-        rows.keys.remove(&self.filed(key));
+        rows.keys.remove(&self.stored_name(key));
         Ok(true)
     }
 }
@@ -1061,17 +1064,17 @@ impl List for Table {
             None => None,
             Some(cursor) => match self.number(&rows, query, cursor) {
                 Some(number) => Some(number),
-                None if self.breaks(Fault::AnyCursorWillDo) => None,
-                None if self.breaks(Fault::CursorsMayBeTriedAgain) => {
+                None if self.breaks(Fault::CursorsAreUnchecked) => None,
+                None if self.breaks(Fault::CursorErrorsAreTransient) => {
                     return Err(StoreError::unavailable("no cursor"));
                 }
                 None => return Err(StoreError::refused("no cursor")),
             },
         };
-        let mut numbered: Vec<(u64, Seen)> = rows
+        let mut numbered: Vec<(u64, Stored)> = rows
             .operations
             .values()
-            .filter(|row| self.is_there(row) || self.breaks(Fault::ListsWhatHasExpired))
+            .filter(|row| self.is_there(row) || self.breaks(Fault::ListsExpiredOperations))
             .map(|row| (row.number, Arc::clone(&row.record)))
             .collect();
         numbered.sort_by_key(|(number, _)| *number);
@@ -1081,7 +1084,7 @@ impl List for Table {
         numbered.retain(|(_, record)| {
             let is_owners = record.owner() == query.owner.as_ref();
             let state = record.operation().state();
-            (is_owners || self.breaks(Fault::ListsEverybodys))
+            (is_owners || self.breaks(Fault::ListIgnoresTheOwner))
                 && match self.fault {
                     Some(Fault::ListIgnoresTheState) => true,
                     Some(Fault::ListTakesTheFirstState) => {
@@ -1108,12 +1111,12 @@ impl List for Table {
             true => Some((offset + page.len()) as u64),
             false => page.last().map(|(number, _)| *number),
         };
-        let goes_on = match self.fault {
+        let has_next = match self.fault {
             Some(Fault::ListHasNoEnd) => true,
             Some(Fault::ListEndsEarly) => false,
             _ => more,
         };
-        let next = next.filter(|_| goes_on);
+        let next = next.filter(|_| has_next);
         Ok(Page::new(
             page.into_iter().map(|(_, record)| record).collect(),
             next.map(|number| self.cursor(&mut rows, query, number)),
@@ -1125,7 +1128,7 @@ impl Table {
     fn cursor(&self, rows: &mut Rows, query: &ListQuery, number: u64) -> Cursor {
         let text: Arc<str> = match self.fault {
             Some(Fault::CursorsAreNumbers) => number.to_string().into(),
-            // Random, but behind a number.
+            // Random, with a sequential prefix.
             Some(Fault::CursorsCount) => format!("{number:08}{}", OperationId::new()).into(),
             _ => FencingToken::random().get().to_string().into(),
         };
@@ -1138,9 +1141,11 @@ impl Table {
         if self.breaks(Fault::CursorsAreNumbers) {
             return text.parse().ok();
         }
-        let (of, number) = rows.cursors.get(text)?;
-        let is_owners = of.owner == query.owner || self.breaks(Fault::CursorsAreEverybodys);
-        let is_filtered = of.states == query.states || self.breaks(Fault::CursorsAreOfAnyState);
+        let (issued_for, number) = rows.cursors.get(text)?;
+        let is_owners =
+            issued_for.owner == query.owner || self.breaks(Fault::CursorsIgnoreTheOwner);
+        let is_filtered =
+            issued_for.states == query.states || self.breaks(Fault::CursorsIgnoreTheState);
         (is_owners && is_filtered).then_some(*number)
     }
 }
@@ -1149,8 +1154,8 @@ impl Purge for Table {
     async fn purge(&self, limit: usize) -> Result<usize> {
         let mut rows = self.rows().await;
         let is_expired = |row: &Row| match self.fault {
-            Some(Fault::PurgeTakesWhatIsLive) => is_over(row.until) || row.until.is_none(),
-            Some(Fault::PurgeTakesWhatHasJustEnded) => has_ended(&row.record),
+            Some(Fault::PurgeTakesLiveOperations) => is_over(row.until) || row.until.is_none(),
+            Some(Fault::PurgeTakesUnexpiredOperations) => has_ended(&row.record),
             _ => has_ended(&row.record) && is_over(row.until),
         };
         let limit = match self.breaks(Fault::PurgeIgnoresTheLimit) {

@@ -1,4 +1,4 @@
-//! What the tests are written with.
+//! Helpers of the tests.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tower_operations_postgres::PostgresStore;
 
 use crate::server::Postgres;
 
-/// What takes longer than this is stuck.
+/// The time after which a wait fails as stuck.
 pub(crate) const STUCK: Duration = Duration::from_secs(20);
 
 pub(crate) fn url(port: u16) -> String {
     format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
 }
 
-/// A pool as the documentation recommends it.
+/// Returns a pool with the recommended settings.
 pub(crate) fn pool(port: u16, connections: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
@@ -47,7 +47,7 @@ pub(crate) fn success(text: impl Into<String>) -> Outcome<RecordedResponse> {
     Outcome::Succeeded(Some(response(text)))
 }
 
-/// Creates an operation that this test holds.
+/// Creates an operation whose lease the test holds.
 pub(crate) async fn create(
     store: &impl Repository<Output = RecordedResponse>,
 ) -> (OperationId, FencingToken) {
@@ -59,7 +59,7 @@ pub(crate) async fn create(
     }
 }
 
-/// An operation that nobody holds.
-pub(crate) fn held_by_nobody(id: &str) -> NewOperation {
+/// Returns an operation without a lease.
+pub(crate) fn without_lease(id: &str) -> NewOperation {
     NewOperation::new(id.parse().unwrap())
 }

@@ -1,4 +1,4 @@
-//! The server is killed while operations go on.
+//! Kills of the server while operations run.
 
 use std::{
     collections::HashMap,
@@ -26,9 +26,9 @@ use crate::{
 
 type Stored = Arc<Record<RecordedResponse>>;
 
-/// What was acknowledged or read, by version.
+/// Records that were acknowledged or read, by id and version.
 #[derive(Default)]
-struct Seen {
+struct Observations {
     records: Mutex<HashMap<(OperationId, u64), Stored>>,
     newest: Mutex<HashMap<OperationId, u64>>,
     acknowledged: AtomicUsize,
@@ -36,9 +36,9 @@ struct Seen {
     has_ended: AtomicBool,
 }
 
-impl Seen {
-    /// A version that was seen has the content it had.
-    fn saw(&self, record: &Stored) {
+impl Observations {
+    /// Records a version, and asserts that an earlier observation of the version is equal.
+    fn observe(&self, record: &Stored) {
         let id = record.operation().id().clone();
         let version = record.version().unwrap().get();
         let mut newest = self.newest.lock().unwrap();
@@ -48,11 +48,11 @@ impl Seen {
         let before = records
             .entry((id, version))
             .or_insert_with(|| Arc::clone(record));
-        assert_eq!(before, record, "another content of the same version");
+        assert_eq!(before, record, "the content of a version changed");
     }
 
-    /// Repeats what failed for want of a server.
-    async fn insist<T, F>(&self, write: impl Fn() -> F) -> T
+    /// Retries a call until the server answers.
+    async fn retry<T, F>(&self, write: impl Fn() -> F) -> T
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -73,30 +73,30 @@ impl Seen {
 
     async fn run(&self, store: &PostgresStore, text: &str) {
         let new = NewOperation::new(OperationId::new()).with_lease(term(600));
-        let created = self.insist(|| store.create(new.clone())).await;
+        let created = self.retry(|| store.create(new.clone())).await;
         let (Created::New(record) | Created::Existing(record)) = created else {
             panic!("{created:?}");
         };
         let (id, token) = (record.operation().id().clone(), record.token());
-        self.saw(&record);
-        let started = self.insist(|| store.start(&id, token)).await;
-        self.wrote(started);
+        self.observe(&record);
+        let started = self.retry(|| store.start(&id, token)).await;
+        self.observe_write(started);
         let progress = Progress::from_count(1, 2);
-        let reported = self.insist(|| store.report(&id, token, progress.clone()));
-        self.wrote(reported.await);
-        let finished = self.insist(|| store.finish(&id, token, success(text), None));
-        self.wrote(finished.await);
+        let reported = self.retry(|| store.report(&id, token, progress.clone()));
+        self.observe_write(reported.await);
+        let finished = self.retry(|| store.finish(&id, token, success(text), None));
+        self.observe_write(finished.await);
     }
 
-    fn wrote(&self, write: Written<RecordedResponse>) {
+    fn observe_write(&self, write: Written<RecordedResponse>) {
         match write {
-            Written::Done(record) => self.saw(&record),
+            Written::Done(record) => self.observe(&record),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Reads what is being written.
-    async fn look(&self, store: &PostgresStore) {
+    /// Reads operations while they are written.
+    async fn read_continuously(&self, store: &PostgresStore) {
         while !self.has_ended.load(SeqCst) {
             let ids: Vec<_> = self
                 .newest
@@ -108,7 +108,7 @@ impl Seen {
                 .collect();
             for id in ids {
                 if let Ok(found) = store.get(&id).await {
-                    self.saw(&found.expect("what was acknowledged is there"));
+                    self.observe(&found.expect("an acknowledged operation exists"));
                 }
             }
             tokio::task::yield_now().await;
@@ -117,28 +117,28 @@ impl Seen {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_acknowledged_is_lost_and_no_version_changes_when_the_server_is_killed() {
+async fn acknowledged_versions_survive_kills_of_the_server() {
     let mut server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
-    let seen = Arc::<Seen>::default();
+    let observations = Arc::<Observations>::default();
     let mut tasks = JoinSet::new();
     for number in 0..6 {
-        let (store, seen) = (nodes[number % 2].clone(), Arc::clone(&seen));
+        let (store, observations) = (nodes[number % 2].clone(), Arc::clone(&observations));
         tasks.spawn(async move {
             let mut round = 0;
-            while !seen.has_ended.load(SeqCst) {
-                seen.run(&store, &format!("{number}.{round}")).await;
+            while !observations.has_ended.load(SeqCst) {
+                observations.run(&store, &format!("{number}.{round}")).await;
                 round += 1;
             }
         });
     }
     for store in nodes.clone() {
-        let seen = Arc::clone(&seen);
-        tasks.spawn(async move { seen.look(&store).await });
+        let observations = Arc::clone(&observations);
+        tasks.spawn(async move { observations.read_continuously(&store).await });
     }
     for kill in 0..4 {
-        let before = seen.acknowledged.load(SeqCst);
-        while seen.acknowledged.load(SeqCst) < before + 60 {
+        let before = observations.acknowledged.load(SeqCst);
+        while observations.acknowledged.load(SeqCst) < before + 60 {
             if let Some(ended) = tasks.try_join_next() {
                 ended.unwrap();
             }
@@ -150,27 +150,27 @@ async fn nothing_acknowledged_is_lost_and_no_version_changes_when_the_server_is_
         }
         server.run().await;
     }
-    seen.has_ended.store(true, SeqCst);
+    observations.has_ended.store(true, SeqCst);
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
     assert!(
-        seen.errors.load(SeqCst) > 0,
-        "nobody noticed that it was gone"
+        observations.errors.load(SeqCst) > 0,
+        "no call failed while the server was down"
     );
-    let newest = seen.newest.lock().unwrap().clone();
+    let newest = observations.newest.lock().unwrap().clone();
     for (id, version) in newest {
         let record = nodes[0].get(&id).await.unwrap();
-        let record = record.unwrap_or_else(|| panic!("{id} was acknowledged, and is lost"));
+        let record = record.unwrap_or_else(|| panic!("{id} was acknowledged and is lost"));
         assert_eq!(record.version().unwrap().get(), version, "{id}");
         assert!(record.operation().state().is_terminal());
-        seen.saw(&record);
+        observations.observe(&record);
     }
 }
 
-/// What it looks like if a commit does not wait: so the test above would notice.
+/// Commits that do not wait lose an operation, so the test above is able to fail.
 #[tokio::test]
-async fn a_server_that_forgets_is_refused_and_does_forget() {
+async fn asynchronous_commits_are_refused_and_lose_operations() {
     let settings = [
         "synchronous_commit=off",
         "wal_writer_delay=10s",
@@ -195,20 +195,20 @@ async fn a_server_that_forgets_is_refused_and_does_forget() {
     let (id, _) = create(&store).await;
     server.kill().await;
     server.run().await;
-    let found = Seen::default().insist(|| store.get(&id)).await;
-    assert!(found.is_none(), "it did wait");
+    let found = Observations::default().retry(|| store.get(&id)).await;
+    assert!(found.is_none(), "the commit waited for the disk");
 }
 
-/// A renewal does not wait for the disk, and a crash that takes it back changes
-/// nothing but when the lease is over.
+/// A renewal does not wait for the disk. A crash that loses a renewal changes only
+/// the expiry of the lease.
 #[tokio::test]
-async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
+async fn a_crash_loses_at_most_a_renewal() {
     let settings = ["wal_writer_delay=10s", "wal_writer_flush_after=1GB"];
     let mut server = Postgres::with(&settings).await;
     let store = store(&server).await;
     let (id, token) = create(&store).await;
     let Written::Done(record) = store.start(&id, token).await.unwrap() else {
-        panic!("it was not started");
+        panic!("the operation was not started");
     };
     let held = [
         LeaseHandle::new(id.clone(), token),
@@ -224,33 +224,33 @@ async fn a_renewal_may_be_forgotten_and_nothing_else_is() {
     assert!(lasts().await);
     server.kill().await;
     server.run().await;
-    let found = Seen::default().insist(|| store.get(&id)).await;
+    let found = Observations::default().retry(|| store.get(&id)).await;
     assert_eq!(found, Some(record));
     let lasts: bool =
         sqlx::query_scalar("SELECT lease_until > now() + interval '30 minutes' FROM operations")
             .fetch_one(&pool(server.port(), 1))
             .await
             .unwrap();
-    assert!(!lasts, "it did wait");
+    assert!(!lasts, "the renewal waited for the disk");
     assert!(store.renew(&term(60), &held[..1]).await.unwrap().is_empty());
 }
 
-/// A node whose lease was taken over before the crash stays out after it.
+/// A node whose lease was reclaimed before a crash cannot write after the crash.
 #[tokio::test]
-async fn a_lease_that_was_taken_over_stays_so() {
+async fn a_reclaimed_lease_survives_a_crash() {
     let mut server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     let new = NewOperation::new(OperationId::new()).with_lease(term(0));
     let Created::New(record) = nodes[0].create(new).await.unwrap() else {
-        panic!("it was there");
+        panic!("the id is new");
     };
-    let taken = nodes[1].reclaim(&term(60), 10).await.unwrap();
-    assert_eq!(taken.len(), 1);
+    let reclaimed = nodes[1].reclaim(&term(60), 10).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
     server.kill().await;
     server.run().await;
     let (id, old): (_, FencingToken) = (record.operation().id(), record.token());
-    let late = Seen::default()
-        .insist(|| nodes[0].finish(id, old, success("late"), None))
+    let late = Observations::default()
+        .retry(|| nodes[0].finish(id, old, success("late"), None))
         .await;
     assert!(matches!(late, Written::Lost(_)), "{late:?}");
 }

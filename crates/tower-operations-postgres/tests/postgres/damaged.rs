@@ -1,4 +1,4 @@
-//! Rows that are damaged keep nobody from the others.
+//! Damaged rows do not block the other rows.
 
 use sqlx::{AssertSqlSafe, raw_sql};
 use tower_operations::store::{Lease, LeaseHandle, List, ListQuery, Store};
@@ -14,7 +14,7 @@ async fn run(store: &sqlx::PgPool, sql: String) {
 }
 
 #[tokio::test]
-async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
+async fn damaged_rows_do_not_block_other_rows() {
     let server = Postgres::start().await;
     let store: PostgresStore = store(&server).await;
     let admin = pool(server.port(), 1);
@@ -30,7 +30,7 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
         "version = version + 1",
         "token = token + 1",
         "head = (SELECT head FROM operations ORDER BY number DESC LIMIT 1)",
-        // Only the last one is refused each change but this.
+        // The trigger below refuses later changes of this row only.
         "state = 'refused'",
     ];
     run(
@@ -60,7 +60,7 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
         .await;
     }
 
-    // Another handle: it knows nothing of them yet.
+    // A second handle has not cached the rows.
     let other = PostgresStore::connect(pool(server.port(), 2))
         .await
         .unwrap();
@@ -76,18 +76,18 @@ async fn a_row_that_is_damaged_keeps_nobody_from_the_others() {
         "{}",
         listed.records.len()
     );
-    let taken = other.reclaim(&term(60), 1).await.unwrap();
-    assert_eq!(taken.len(), 1);
-    assert_eq!(*taken[0].record.operation().id(), good.id);
+    let reclaimed = other.reclaim(&term(60), 1).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
+    assert_eq!(*reclaimed[0].record.operation().id(), good.id);
     assert!(
         other.get(&held[0].id).await.is_err() || other.get(&held[0].id).await.unwrap().is_none()
     );
 
     assert!(other.reclaim(&term(60), 9).await.unwrap().is_empty());
-    // They are in front of nobody for a while, and then again.
+    // Damaged rows are set aside for a while before they are tried again.
     let later = "SELECT count(*) FROM operations WHERE lease_until > now() + interval '19 min'";
-    let aside: i64 = sqlx::query_scalar(later).fetch_one(&admin).await.unwrap();
-    assert_eq!(usize::try_from(aside).unwrap(), damages.len());
+    let set_aside: i64 = sqlx::query_scalar(later).fetch_one(&admin).await.unwrap();
+    assert_eq!(usize::try_from(set_aside).unwrap(), damages.len());
     let lost = other.renew(&term(60), &held).await.unwrap();
-    assert!(lost.contains(&good), "it was taken over");
+    assert!(lost.contains(&good), "the lease was reclaimed");
 }

@@ -1,4 +1,4 @@
-//! Errors keep their source, and say whether trying again can help.
+//! Errors keep their source and are transient or permanent.
 
 use std::{error::Error, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     server::Postgres,
 };
 
-/// What the driver said.
+/// Returns the error of the driver.
 fn source(error: &StoreError) -> &sqlx::Error {
     let source = error.source().and_then(|source| source.downcast_ref());
     source.map_or_else(
@@ -31,7 +31,7 @@ fn code(error: &StoreError) -> String {
 }
 
 #[tokio::test]
-async fn what_a_lack_of_server_or_connections_does_may_be_tried_again() {
+async fn connection_errors_are_transient() {
     let mut server = Postgres::start().await;
     let short = PgPoolOptions::new()
         .max_connections(1)
@@ -40,11 +40,11 @@ async fn what_a_lack_of_server_or_connections_does_may_be_tried_again() {
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
     let id = OperationId::new();
 
-    let lent = pool.acquire().await.unwrap();
+    let acquired = pool.acquire().await.unwrap();
     let error = store.get(&id).await.unwrap_err();
     assert!(error.is_transient());
     assert!(matches!(source(&error), sqlx::Error::PoolTimedOut));
-    drop(lent);
+    drop(acquired);
     store.get(&id).await.unwrap();
 
     server.stop_immediately().await;
@@ -63,7 +63,7 @@ async fn what_a_lack_of_server_or_connections_does_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn what_waits_too_long_for_a_lock_may_be_tried_again() {
+async fn a_lock_timeout_is_transient() {
     let server = Postgres::start().await;
     let url = format!("{}&options[statement_timeout]=100ms", url(server.port()));
     let impatient = PgPoolOptions::new().connect(&url).await.unwrap();
@@ -83,12 +83,12 @@ async fn what_waits_too_long_for_a_lock_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn what_would_fail_again_says_so() {
+async fn oversized_and_damaged_data_is_a_permanent_error() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     let pool = pool(server.port(), 1);
 
-    // Longer than an entry of an index, and not to be made shorter.
+    // Longer than an index entry may be, and incompressible.
     let long: String = (0..500).map(|_| OperationId::new().to_string()).collect();
     let new = NewOperation::new(OperationId::new()).with_owner(Some(Owner::new(long)));
     let error = store.create(new).await.unwrap_err();
@@ -122,7 +122,7 @@ async fn what_would_fail_again_says_so() {
             .await
             .unwrap_err(),
     ] {
-        // It is no fault of the operation's, and may be put right.
+        // A missing table may be restored.
         assert!(error.is_transient());
         assert_eq!(code(&error), "42P01");
     }

@@ -1,4 +1,4 @@
-//! What the first version of the schema holds is read by every later release.
+//! Rows of the first version of the schema are readable by every later release.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tower_operations::{
 use tower_operations_postgres::PostgresStore;
 
 use crate::{
-    common::{held_by_nobody, pool, store, success},
+    common::{pool, store, success, without_lease},
     server::Postgres,
 };
 
-/// Rows as they were written: an operation that runs, one that was canceled, and
-/// what remains of one that was forgotten, under its key.
+/// Rows as the first version wrote them: a running operation, a canceled operation, and
+/// the key of a deleted operation.
 const ROWS: &str = include_str!("format-1.sql");
-/// An operation that its owner's key made, a key that its owner reserved, and one that
-/// is nobody's and looks like another's.
+/// An operation created with a key of its owner, a key reserved by its owner, and an
+/// unowned key with the name of an owned one.
 const KEYS: &str = include_str!("format-1-keys.sql");
 
 async fn run(pool: &PgPool, sql: &str) {
@@ -29,7 +29,7 @@ async fn run(pool: &PgPool, sql: &str) {
     ran.unwrap();
 }
 
-/// The tables of the first version, with these rows.
+/// Creates the tables of the first version with these rows.
 async fn first_version(server: &Postgres, rows: &str) -> PgPool {
     let pool = pool(server.port(), 4);
     let scripts = PostgresStore::migrations("public", "operations").unwrap();
@@ -38,26 +38,27 @@ async fn first_version(server: &Postgres, rows: &str) -> PgPool {
     pool
 }
 
-fn of_ada(name: &str) -> IdempotencyKey {
+fn ada_key(name: &str) -> IdempotencyKey {
     IdempotencyKey::new(Some(Owner::new("ada")), name, [7; 32])
 }
 
 #[tokio::test]
-async fn a_key_of_the_first_version_becomes_its_owners() {
+async fn keys_of_the_first_version_are_scoped_by_owner() {
     let server = Postgres::start().await;
     first_version(&server, KEYS).await;
     let store = store(&server).await;
     let term = Duration::from_secs(60);
-    let ask = async |key: &IdempotencyKey, token| store.reserve(key, token, term).await.unwrap();
+    let reserve_key =
+        async |key: &IdempotencyKey, token| store.reserve(key, token, term).await.unwrap();
 
-    // Of nobody and of others there is none of that name.
+    // The names are free without an owner and for other owners.
     let bob = Some(Owner::new("bob"));
     for owner in [None, bob] {
         let key = IdempotencyKey {
             owner,
-            ..of_ada("key-5")
+            ..ada_key("key-5")
         };
-        let free = ask(&key, FencingToken::random()).await;
+        let free = reserve_key(&key, FencingToken::random()).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
         let new = NewOperation::new(OperationId::new()).with_owner(key.owner.clone());
         let key = IdempotencyKey {
@@ -67,17 +68,17 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
         let created = store.create(new.with_key(key)).await.unwrap();
         assert!(matches!(created, Created::New(_)), "{created:?}");
     }
-    let found = ask(&of_ada("key-5"), FencingToken::random()).await;
+    let found = reserve_key(&ada_key("key-5"), FencingToken::random()).await;
     let Reservation::Operation(found) = found else {
         panic!("{found:?}");
     };
     assert_eq!(found.operation().id(), &"report-5".parse().unwrap());
-    let reserved = ask(&of_ada("key-6"), FencingToken::random()).await;
+    let reserved = reserve_key(&ada_key("key-6"), FencingToken::random()).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
     assert!(
         store
-            .release_reservation(&of_ada("key-6"), token)
+            .release_reservation(&ada_key("key-6"), token)
             .await
             .unwrap()
     );
@@ -85,7 +86,7 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
     let alike = IdempotencyKey::new(None, "@3:adakey-5", [7; 32]);
     assert!(store.release_reservation(&alike, token).await.unwrap());
 
-    // What the key was moved for goes with it.
+    // The key still belongs to its operation.
     let id = found.operation().id();
     store
         .finish(id, found.token(), success("done"), None)
@@ -93,16 +94,13 @@ async fn a_key_of_the_first_version_becomes_its_owners() {
         .unwrap();
     let ended = store.get(id).await.unwrap().unwrap();
     store.delete(id, ended.version().unwrap()).await.unwrap();
-    let forgotten = ask(&of_ada("key-5"), FencingToken::random()).await;
-    assert!(
-        matches!(forgotten, Reservation::Deleted(_)),
-        "{forgotten:?}"
-    );
+    let deleted = reserve_key(&ada_key("key-5"), FencingToken::random()).await;
+    assert!(matches!(deleted, Reservation::Deleted(_)), "{deleted:?}");
 }
 
-/// Nodes of the release before go on while the tables are brought up to date, and after.
+/// Nodes of the previous release keep running during the migration of the tables, and after it.
 #[tokio::test]
-async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
+async fn keys_written_by_first_version_nodes_are_scoped_by_owner() {
     let server = Postgres::start().await;
     let pool = first_version(&server, KEYS).await;
     let store = store(&server).await;
@@ -117,19 +115,19 @@ async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
     )
     .await;
     let term = Duration::from_secs(60);
-    let ask = async |key: IdempotencyKey| {
+    let reserve_key = async |key: IdempotencyKey| {
         let token = FencingToken::random();
         store.reserve(&key, token, term).await.unwrap()
     };
-    let found = ask(of_ada("key-7")).await;
+    let found = reserve_key(ada_key("key-7")).await;
     assert!(matches!(found, Reservation::Operation(_)), "{found:?}");
-    let found = ask(of_ada("key-8")).await;
+    let found = reserve_key(ada_key("key-8")).await;
     assert!(matches!(found, Reservation::InProgress), "{found:?}");
     for name in ["key-7", "key-8"] {
-        let free = ask(IdempotencyKey::new(None, name, [7; 32])).await;
+        let free = reserve_key(IdempotencyKey::new(None, name, [7; 32])).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
     }
-    // One that was on its way while the names moved is not filed as before.
+    // An insert that raced with the migration is refused.
     let old = "INSERT INTO operations_keys (name, owner, fingerprint, stands_for) \
                VALUES ('key-9', 'ada', '', 'request')";
     let refused = raw_sql(old).execute(&pool).await.unwrap_err();
@@ -140,7 +138,7 @@ async fn what_a_node_of_the_first_version_files_is_filed_by_its_owner() {
 }
 
 #[tokio::test]
-async fn what_the_first_version_wrote_is_read() {
+async fn rows_of_the_first_version_are_readable() {
     let server = Postgres::start().await;
     first_version(&server, ROWS).await;
     let store = store(&server).await;
@@ -167,12 +165,12 @@ async fn what_the_first_version_wrote_is_read() {
 
     let key = IdempotencyKey::new(None, "key-3", [7; 32]);
     let found = store
-        .create(held_by_nobody("report-4").with_key(key.clone()))
+        .create(without_lease("report-4").with_key(key.clone()))
         .await;
-    let Created::KeyHeld(Reservation::Deleted(remains)) = found.unwrap() else {
+    let Created::KeyHeld(Reservation::Deleted(deleted)) = found.unwrap() else {
         panic!("the key was lost");
     };
-    assert_eq!(remains.operation().id(), &"report-3".parse().unwrap());
+    assert_eq!(deleted.operation().id(), &"report-3".parse().unwrap());
     let term = Duration::from_secs(1);
     let reserved = store.reserve(&key, FencingToken::random(), term).await;
     assert!(matches!(reserved, Ok(Reservation::Deleted(_))));

@@ -1,4 +1,4 @@
-//! Every law, on one node and across several, and keys that race.
+//! The laws of the store traits on one node and several nodes, and racing keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_node_keeps_every_law() {
+async fn one_node_keeps_the_laws() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     conformance::all(async |ttl| store.clone().ttl(ttl)).await;
@@ -27,7 +27,7 @@ async fn one_node_keeps_every_law() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn several_nodes_keep_every_law_together() {
+async fn several_nodes_keep_the_laws() {
     let server = Postgres::start().await;
     let nodes = [
         store(&server).await,
@@ -38,14 +38,14 @@ async fn several_nodes_keep_every_law_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_that_is_chosen_at_run_time_keeps_every_law() {
+async fn an_erased_store_keeps_the_laws() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     conformance::all(async |ttl| AnyStore::new(store.clone().ttl(ttl))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_single_connection_is_enough() {
+async fn a_single_connection_keeps_the_laws() {
     let server = Postgres::start().await;
     let store = PostgresStore::connect(pool(server.port(), 1))
         .await
@@ -53,16 +53,16 @@ async fn a_single_connection_is_enough() {
     conformance::all(async |ttl| store.clone().ttl(ttl)).await;
 }
 
-/// A hundred requests with one key, on four nodes: one makes the operation, and
+/// A hundred requests with one key on four nodes: one request creates the operation, and
 /// the others find it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
+async fn racing_creates_with_one_key_find_one_operation() {
     let server = Postgres::start().await;
     let mut nodes = Vec::new();
     for _ in 0..4 {
         nodes.push(store(&server).await.ttl(Duration::from_millis(1)));
     }
-    // The second time round what the key stands for has expired.
+    // The operation of the key has expired in later rounds.
     for round in 0..3 {
         let start = Arc::new(Barrier::new(100));
         let mut requests = JoinSet::new();
@@ -77,19 +77,19 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
                 store.create(new).await.unwrap()
             });
         }
-        let (mut made, mut found) = (Vec::new(), Vec::new());
+        let (mut winners, mut found) = (Vec::new(), Vec::new());
         for created in requests.join_all().await {
             match created {
-                Created::New(record) => made.push(record),
+                Created::New(record) => winners.push(record),
                 Created::Existing(record) => found.push(record),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(made.len(), 1, "round {round}");
+        assert_eq!(winners.len(), 1, "round {round}");
         assert_eq!(found.len(), 99);
-        let id = made[0].operation().id();
+        let id = winners[0].operation().id();
         assert!(found.iter().all(|record| record.operation().id() == id));
-        let token = made[0].token();
+        let token = winners[0].token();
         nodes[0]
             .finish(id, token, success("done"), None)
             .await
@@ -103,9 +103,9 @@ async fn of_a_hundred_equal_keys_one_wins_and_the_others_find_it() {
     assert_eq!(left, 3);
 }
 
-/// The same with a reservation first, and settling.
+/// A hundred reservations of one key on two nodes: one request wins and completes the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_hundred_equal_reservations_one_wins() {
+async fn racing_reservations_have_one_winner() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     let start = Arc::new(Barrier::new(100));
@@ -133,7 +133,7 @@ async fn of_a_hundred_equal_reservations_one_wins() {
         })
         .collect();
     assert_eq!(won.len(), 1);
-    // Settled a second time at the same moment, it is settled all the same.
+    // A concurrent second completion succeeds too.
     let answer = crate::common::response("early");
     let (one, other) = tokio::join!(
         nodes[0].complete(&key, won[0], answer.clone()),
@@ -142,10 +142,10 @@ async fn of_a_hundred_equal_reservations_one_wins() {
     assert!(one.unwrap() && other.unwrap());
 }
 
-/// Purging, creating anew and forgetting, all at once, on one key and one id: no
-/// deadlock, no error, and nothing is left over.
+/// Concurrent purges, creates and deletes of the same keys and ids cause no deadlock and
+/// no error, and leave no row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn purging_leaves_neither_keys_nor_operations_behind() {
+async fn concurrent_purges_leave_no_rows() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     let mut tasks = JoinSet::new();
@@ -159,8 +159,8 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
                 let new = NewOperation::new(id.clone())
                     .with_key(key)
                     .with_lease(term(60));
-                let made = store.create(new).await.unwrap();
-                if let Created::New(record) = made {
+                let created = store.create(new).await.unwrap();
+                if let Created::New(record) = created {
                     let finished = store
                         .finish(&id, record.token(), success("done"), None)
                         .await
@@ -188,9 +188,9 @@ async fn purging_leaves_neither_keys_nor_operations_behind() {
     }
 }
 
-/// Owners and keys are any text, and ids of any case are others.
+/// Owners and keys may be any text, and ids are case-sensitive.
 #[tokio::test]
-async fn names_are_kept_whatever_is_in_them() {
+async fn names_may_be_any_text() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     let owner = Owner::new("a\0b \u{1f980} '; DROP TABLE operations; --");

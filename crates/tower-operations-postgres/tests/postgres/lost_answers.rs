@@ -1,5 +1,5 @@
-//! Committed, and the connection lost before the answer: what is repeated finds
-//! itself.
+//! Connections lost between the commit and the answer: a repeated call finds its own
+//! effect.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn set_up() -> (Postgres, Proxy, PostgresStore) {
 }
 
 #[tokio::test]
-async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
+async fn a_repeated_create_finds_its_operation() {
     let (_server, proxy, store) = set_up().await;
     let owner = Some(Owner::new("me"));
     let new = NewOperation::new(OperationId::new())
@@ -46,11 +46,15 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
         let error = store.create(new.clone()).await.unwrap_err();
         assert!(error.is_transient(), "{error:?}");
         assert_eq!(proxy.cuts(), cut + 1);
-        let there = store.get(&new.id).await.unwrap().expect("it was committed");
+        let committed = store
+            .get(&new.id)
+            .await
+            .unwrap()
+            .expect("the call was committed");
         match store.create(new).await.unwrap() {
             Created::Existing(record) => {
-                assert_eq!(record, there);
-                // It is the holder's to run.
+                assert_eq!(record, committed);
+                // The repeated create holds the lease.
                 let write = store.start(record.operation().id(), record.token()).await;
                 assert!(matches!(write, Ok(Written::Done(_))));
             }
@@ -60,7 +64,7 @@ async fn a_create_that_was_not_answered_is_found_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
+async fn a_repeated_change_is_applied_once() {
     let (_server, proxy, store) = set_up().await;
     let (id, token) = create(&store).await;
     proxy.cut_answer_to("UPDATE");
@@ -79,19 +83,23 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
         .await
         .unwrap_err();
     assert!(error.is_transient());
-    let there = store.get(&id).await.unwrap().expect("it was committed");
-    assert!(there.operation().state().is_terminal());
+    let committed = store
+        .get(&id)
+        .await
+        .unwrap()
+        .expect("the call was committed");
+    assert!(committed.operation().state().is_terminal());
     match store
         .finish(&id, token, success("done"), None)
         .await
         .unwrap()
     {
-        Written::Done(record) => assert_eq!(record, there),
+        Written::Done(record) => assert_eq!(record, committed),
         other => panic!("{other:?}"),
     }
 
     proxy.cut_answer_to("DELETE");
-    let version = there.version().unwrap();
+    let version = committed.version().unwrap();
     store.delete(&id, version).await.unwrap_err();
     assert!(matches!(
         store.delete(&id, version).await,
@@ -101,7 +109,7 @@ async fn a_change_that_was_not_answered_is_done_once_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_key_whose_answer_was_lost_is_the_same_reservation() {
+async fn a_repeated_reservation_keeps_its_token() {
     let (_server, proxy, store) = set_up().await;
     let key = IdempotencyKey::new(None, "once", [3; 32]);
     let (token, minute) = (FencingToken::random(), Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! How nodes hear of what others do.
+//! Notifications between nodes.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::{
     server::Postgres,
 };
 
-/// Sooner than a wait reads again by itself.
+/// Shorter than the interval at which a wait polls.
 const SOON: Duration = Duration::from_secs(4);
 
-/// The connections that listen, by their process and the name of the channel.
+/// Returns the listening connections by process id and channel name.
 async fn listening(pool: &PgPool) -> Vec<(i32, String)> {
     let sql = "SELECT pid, split_part(query, '\"', 2) FROM pg_stat_activity \
                WHERE query LIKE 'LISTEN \"tower_operations_%'";
     sqlx::query_as(sql).fetch_all(pool).await.unwrap()
 }
 
-/// Waits until so many connections listen.
+/// Waits until `number` connections listen.
 async fn until_listening(pool: &PgPool, number: usize) -> Vec<(i32, String)> {
     let begun = Instant::now();
     loop {
@@ -43,7 +43,7 @@ async fn until_listening(pool: &PgPool, number: usize) -> Vec<(i32, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_on_one_node_ends_a_wait_on_another_at_once() {
+async fn a_change_wakes_a_wait_on_another_node() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     until_listening(&pool(server.port(), 1), 2).await;
@@ -67,7 +67,7 @@ async fn a_change_on_one_node_ends_a_wait_on_another_at_once() {
         let found = waiting
             .await
             .unwrap()
-            .expect("it was told")
+            .expect("the node was notified")
             .unwrap()
             .unwrap();
         assert_eq!(found.version().unwrap().get(), version + 1);
@@ -75,7 +75,7 @@ async fn a_change_on_one_node_ends_a_wait_on_another_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_hears_that_it_has_lost_an_operation() {
+async fn a_node_is_notified_of_a_revoked_lease() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     until_listening(&pool(server.port(), 1), 2).await;
@@ -90,12 +90,12 @@ async fn a_node_hears_that_it_has_lost_an_operation() {
         .force_finish(&id, Version::FIRST, Outcome::Canceled)
         .await
         .unwrap();
-    let recalled = timeout(SOON, nodes[0].revoked(&node, minute)).await;
-    assert_eq!(recalled.expect("it was told").unwrap(), [id]);
+    let revoked_ids = timeout(SOON, nodes[0].revoked(&node, minute)).await;
+    assert_eq!(revoked_ids.expect("the node was notified").unwrap(), [id]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_nodes_hear_of_a_release_at_once() {
+async fn a_release_notifies_other_nodes() {
     let server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     until_listening(&pool(server.port(), 1), 2).await;
@@ -105,13 +105,15 @@ async fn other_nodes_hear_of_a_release_at_once() {
     nodes[1].create(new).await.unwrap();
     let released = nodes[0].released();
     nodes[1].release(&[held]).await.unwrap();
-    timeout(SOON, released).await.expect("it was told");
-    let taken = nodes[0].reclaim_released(&lease, 10).await.unwrap();
-    assert_eq!(taken.len(), 1);
+    timeout(SOON, released)
+        .await
+        .expect("the node was notified");
+    let reclaimed = nodes[0].reclaim_released(&lease, 10).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changes_in_quick_succession_is_told_together() {
+async fn rapid_changes_share_notifications() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     let watching = pool(server.port(), 2);
@@ -120,12 +122,14 @@ async fn what_changes_in_quick_succession_is_told_together() {
     listener.listen(&channel).await.unwrap();
     let mut ids = HashSet::new();
     for _ in 0..50 {
-        let ten = futures(&store).await;
+        let ten = start_ten(&store).await;
         ids.extend(ten);
     }
     let mut payloads = 0;
     while !ids.is_empty() {
-        let notification = timeout(STUCK, listener.recv()).await.expect("all are told");
+        let notification = timeout(STUCK, listener.recv())
+            .await
+            .expect("every change is notified");
         let notification = notification.unwrap();
         assert!(notification.payload().len() < 8_000);
         payloads += 1;
@@ -134,8 +138,8 @@ async fn what_changes_in_quick_succession_is_told_together() {
     assert!(payloads <= 250, "{payloads} notifications of 500 changes");
 }
 
-/// Ten starts at once.
-async fn futures(store: &PostgresStore) -> Vec<String> {
+/// Creates and starts ten operations concurrently, and returns their ids.
+async fn start_ten(store: &PostgresStore) -> Vec<String> {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let store = store.clone();
@@ -148,20 +152,20 @@ async fn futures(store: &PostgresStore) -> Vec<String> {
     tasks.join_all().await
 }
 
-/// A node that cannot listen at all.
+/// The node cannot open a listening connection.
 #[tokio::test]
-async fn a_notice_that_is_lost_costs_time_only() {
+async fn a_lost_notification_only_delays_a_wait() {
     let server = Postgres::start().await;
     let nowhere = PgConnectOptions::new_without_pgpass()
         .host("127.0.0.1")
         .port(1);
-    let deaf = PostgresStore::builder(pool(server.port(), 2)).listen_with(nowhere);
-    let deaf = deaf.connect().await.unwrap();
+    let unnotified = PostgresStore::builder(pool(server.port(), 2)).listen_with(nowhere);
+    let unnotified = unnotified.connect().await.unwrap();
     let other = store(&server).await;
     let (id, token) = create(&other).await;
     let since = Instant::now();
     let minute = Duration::from_secs(60);
-    let (found, _) = tokio::join!(deaf.changed(&id, Version::FIRST, minute), async {
+    let (found, _) = tokio::join!(unnotified.changed(&id, Version::FIRST, minute), async {
         sleep(Duration::from_millis(50)).await;
         other.start(&id, token).await.unwrap()
     });
@@ -170,7 +174,7 @@ async fn a_notice_that_is_lost_costs_time_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
+async fn a_disconnected_listener_reconnects() {
     let mut server = Postgres::start().await;
     let nodes = [store(&server).await, store(&server).await];
     let watching = pool(server.port(), 1);
@@ -197,12 +201,15 @@ async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
                     .unwrap();
             }
         }
-        // Told while nobody listens, or after they do again: both are heard of.
+        // The change may be committed before or after the listeners reconnect.
         while let Err(error) = nodes[0].start(&id, token).await {
             assert!(error.is_transient());
         }
-        let found = timeout(STUCK, waiting).await.expect("it was told").unwrap();
-        // It may have looked while the server was away.
+        let found = timeout(STUCK, waiting)
+            .await
+            .expect("the node was notified")
+            .unwrap();
+        // The wait may have polled while the server was down.
         if let Ok(found) = found {
             assert_eq!(found.unwrap().version().unwrap().get(), 2);
         } else {
@@ -223,7 +230,7 @@ async fn a_node_that_was_cut_off_looks_again_and_listens_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
+async fn the_last_handle_sends_pending_notifications_and_stops_its_tasks() {
     let server = Postgres::start().await;
     let watching = pool(server.port(), 2);
     let (leaving, staying) = (store(&server).await, store(&server).await);
@@ -236,15 +243,15 @@ async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
             .map(|found| (found, staying))
     });
     sleep(Duration::from_millis(50)).await;
-    let taken = leaving.clone();
+    let clone = leaving.clone();
     drop(leaving);
     until_listening(&watching, 2).await;
     let abandoned = "UPDATE operations SET lease_until = now() - interval '1 hour'";
     query(abandoned).execute(&watching).await.unwrap();
-    let mine = taken.reclaim(&term(60), 1).await.unwrap();
-    assert_eq!(mine.len(), 1);
-    drop((taken, mine));
-    let (found, staying) = waiting.await.unwrap().expect("it was told");
+    let reclaimed = clone.reclaim(&term(60), 1).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
+    drop((clone, reclaimed));
+    let (found, staying) = waiting.await.unwrap().expect("the node was notified");
     assert_eq!(found.unwrap().unwrap().version().unwrap().get(), 2);
     until_listening(&watching, 1).await;
     drop(staying);
@@ -252,7 +259,7 @@ async fn the_last_handle_takes_the_tasks_along_and_the_last_notice_is_sent() {
 }
 
 #[test]
-fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
+fn notification_tasks_restart_after_their_runtime_stops() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -268,10 +275,10 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
     drop(first);
     second.block_on(async {
         let node = [&orphan, &other];
-        // It hears, and is heard.
+        // The first store receives and sends notifications.
         for (near, far) in [(0, 1), (1, 0)] {
             let begun = Instant::now();
-            // A connection that went with its runtime is found out by one statement each.
+            // Each connection of the stopped runtime fails one statement.
             let (id, token) = loop {
                 let new = NewOperation::new(tower_operations::OperationId::new());
                 let id = new.id.clone();
@@ -279,7 +286,7 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
                     Ok(tower_operations::store::Created::New(record)) => {
                         break (id, record.token());
                     }
-                    made => assert!(begun.elapsed() < STUCK, "{made:?}"),
+                    other => assert!(begun.elapsed() < STUCK, "{other:?}"),
                 }
             };
             let far = node[far].clone();
@@ -292,7 +299,7 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
             });
             let since = Version::from_number(1).unwrap();
             let changed = node[near].changed(&id, since, Duration::from_secs(60));
-            let found = timeout(SOON, changed).await.expect("it was told");
+            let found = timeout(SOON, changed).await.expect("the node was notified");
             assert!(found.unwrap().unwrap().operation().state().is_terminal());
             ending.await.unwrap();
         }
@@ -300,7 +307,7 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
 }
 
 #[test]
-fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
+fn release_notifications_survive_a_stopped_runtime() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -316,7 +323,7 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
     second.block_on(async {
         let begun = Instant::now();
         loop {
-            // Nothing else is asked of it.
+            // No other call restarts the listener.
             let released = orphan.released();
             let new = NewOperation::new(tower_operations::OperationId::new()).with_lease(
                 LeaseConfig::new(NodeId::named("node"), Duration::from_secs(60)),
@@ -327,7 +334,10 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
             if timeout(Duration::from_millis(100), released).await.is_ok() {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "it is not heard");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the release is not notified"
+            );
         }
     });
 }

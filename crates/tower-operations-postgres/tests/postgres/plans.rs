@@ -1,5 +1,5 @@
-//! How the server goes about it: by an index, whatever the size of the table, and
-//! within the page where it can.
+//! Query plans: each statement uses an index, and updates stay within their page where
+//! possible.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
 use tower_operations::{Progress, store::Repository};
@@ -15,7 +15,7 @@ const NAMES: [(&str, &str); 2] = [
     ("{keys}", "operations_keys"),
 ];
 
-/// Fifty thousand that have ended, of ten owners; a few live ones.
+/// Fifty thousand ended operations of ten owners, and a hundred live ones.
 const ROWS: &str = "
     INSERT INTO operations (id, version, token, state, owner, key, expires_at, head)
     SELECT 'ended-' || n, 3, n, 'succeeded',
@@ -34,7 +34,7 @@ const ROWS: &str = "
     FROM generate_series(1, 100) AS n;
     ANALYZE operations, operations_keys";
 
-/// The plan of a statement, for any values or for these.
+/// Returns the plan of a statement, generic or for these arguments.
 async fn plan(connection: &mut PgConnection, sql: &str, arguments: &str, generic: bool) -> String {
     let sql = NAMES.iter().fold(sql.to_owned(), |sql, (place, name)| {
         sql.replace(place, name)
@@ -69,7 +69,7 @@ async fn no_statement_reads_the_whole_table() {
     let mut connection = PgConnection::connect(&url(server.port())).await.unwrap();
     raw_sql(ROWS).execute(&mut connection).await.unwrap();
     let list = include_str!("../../src/sql/list.sql");
-    let nobodys = list.replace("{is_owner}", "IS NULL AND $1::bytea IS NULL");
+    let unowned = list.replace("{is_owner}", "IS NULL AND $1::bytea IS NULL");
     let list = list.replace("{is_owner}", "= $1");
     for (sql, arguments, index) in [
         (
@@ -88,7 +88,7 @@ async fn no_statement_reads_the_whole_table() {
             "operations_by_owner",
         ),
         (
-            &nobodys,
+            &unowned,
             "null::bytea, 9000::bigint, null::text[], 0::bigint, 20::bigint, 1000::bigint",
             "operations_by_owner",
         ),
@@ -147,7 +147,7 @@ async fn no_statement_reads_the_whole_table() {
             let plan = plan(&mut connection, sql, arguments, generic).await;
             assert!(plan.contains(index), "not by {index}:\n{sql}\n{plan}");
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
-            // A page may be put in order, but not all that it is taken from.
+            // The rows of a page may be sorted, but not all matching rows.
             let below = plan.split_once("Limit").map_or("", |(_, below)| below);
             assert!(!below.contains("Sort Key"), "{sql}\n{plan}");
         }
@@ -155,7 +155,7 @@ async fn no_statement_reads_the_whole_table() {
 }
 
 #[tokio::test]
-async fn starting_and_reporting_stay_within_their_page() {
+async fn starts_and_reports_are_hot_updates() {
     let server = Postgres::start().await;
     let store = store(&server).await;
     for _ in 0..50 {
@@ -171,7 +171,7 @@ async fn starting_and_reporting_stay_within_their_page() {
             .unwrap();
     }
     let pool = pool(server.port(), 1);
-    // The counts come a little later.
+    // The statistics are flushed with a delay.
     let begun = tokio::time::Instant::now();
     loop {
         query("SELECT pg_stat_force_next_flush()")
@@ -185,7 +185,7 @@ async fn starting_and_reporting_stay_within_their_page() {
         .await
         .unwrap();
         if all == 150 {
-            assert!(within >= 80, "{within} of the 100 that could be");
+            assert!(within >= 80, "{within} of 100 possible HOT updates");
             return;
         }
         assert!(begun.elapsed() < crate::common::STUCK, "{all} updates");

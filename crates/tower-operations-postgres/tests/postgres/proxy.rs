@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the server: it counts what is asked, and can cut a
-//! connection after a commit, before its answer.
+//! A TCP proxy in front of the server. The proxy records the executed statements, and can
+//! close a connection between a commit and its answer.
 
 use std::{
     collections::HashMap,
@@ -21,18 +21,18 @@ use tokio::{
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
-    seen: Arc<Seen>,
+    traffic: Arc<Traffic>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// The SQL of each statement that was executed.
+struct Traffic {
+    /// The SQL of the executed statements.
     executed: Mutex<Vec<String>>,
-    /// The statement in whose SQL this is has its answer cut off.
-    doomed: Mutex<Option<String>>,
+    /// A part of the SQL of the statement whose answer is cut off next.
+    cut: Mutex<Option<String>>,
     cuts: AtomicUsize,
-    /// Bytes that came back.
+    /// The number of bytes in answers.
     answered: AtomicUsize,
 }
 
@@ -40,8 +40,8 @@ impl Proxy {
     pub(crate) async fn before(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = Arc::<Seen>::default();
-        let accepting = Arc::clone(&seen);
+        let traffic = Arc::<Traffic>::default();
+        let accepting = Arc::clone(&traffic);
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -53,30 +53,34 @@ impl Proxy {
                 join(client, server, Arc::clone(&accepting));
             }
         });
-        Self { port, seen, task }
+        Self {
+            port,
+            traffic,
+            task,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The next statement with `sql` in it is committed, and its answer lost.
+    /// Commits the next statement that contains `sql`, and cuts off its answer.
     pub(crate) fn cut_answer_to(&self, sql: &str) {
-        *self.seen.doomed.lock().unwrap() = Some(sql.into());
+        *self.traffic.cut.lock().unwrap() = Some(sql.into());
     }
 
     pub(crate) fn cuts(&self) -> usize {
-        self.seen.cuts.load(SeqCst)
+        self.traffic.cuts.load(SeqCst)
     }
 
-    /// How many bytes came back since the last time.
+    /// Returns the number of answered bytes since the last call.
     pub(crate) fn answered(&self) -> usize {
-        self.seen.answered.swap(0, SeqCst)
+        self.traffic.answered.swap(0, SeqCst)
     }
 
-    /// What was executed since the last time, without what notices are sent by.
+    /// Returns the statements since the last call, except those of notifications.
     pub(crate) fn executed(&self) -> Vec<String> {
-        let mut executed = std::mem::take(&mut *self.seen.executed.lock().unwrap());
+        let mut executed = std::mem::take(&mut *self.traffic.executed.lock().unwrap());
         executed.retain(|sql| !sql.contains("pg_notify") && !sql.contains("LISTEN"));
         executed
     }
@@ -88,20 +92,20 @@ impl Drop for Proxy {
     }
 }
 
-fn join(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
-    let is_doomed = Arc::<AtomicBool>::default();
+fn join(client: TcpStream, server: TcpStream, traffic: Arc<Traffic>) {
+    let is_cut = Arc::<AtomicBool>::default();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::spawn(ask(
+    tokio::spawn(forward_queries(
         from_client,
         to_server,
-        Arc::clone(&seen),
-        Arc::clone(&is_doomed),
+        Arc::clone(&traffic),
+        Arc::clone(&is_cut),
     ));
-    tokio::spawn(answer(from_server, to_client, seen, is_doomed));
+    tokio::spawn(forward_answers(from_server, to_client, traffic, is_cut));
 }
 
-/// A message: its type, and all of its bytes.
+/// Reads a message: its type, and all of its bytes.
 async fn message(from: &mut OwnedReadHalf, typed: bool) -> Option<(u8, Vec<u8>)> {
     let kind = if typed { from.read_u8().await.ok()? } else { 0 };
     let length = from.read_u32().await.ok()?;
@@ -116,7 +120,7 @@ async fn message(from: &mut OwnedReadHalf, typed: bool) -> Option<(u8, Vec<u8>)>
     Some((kind, bytes))
 }
 
-/// The text up to the next zero byte, and what follows.
+/// Splits the bytes into the text before the next zero byte and the rest.
 fn text(bytes: &[u8]) -> (String, &[u8]) {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap();
     (
@@ -125,11 +129,11 @@ fn text(bytes: &[u8]) -> (String, &[u8]) {
     )
 }
 
-async fn ask(
+async fn forward_queries(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    seen: Arc<Seen>,
-    is_doomed: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
+    is_cut: Arc<AtomicBool>,
 ) {
     let mut prepared = HashMap::new();
     let mut bound = String::new();
@@ -150,12 +154,12 @@ async fn ask(
                     b'E' => bound.clone(),
                     _ => text(&bytes[5..]).0,
                 };
-                let mut doomed = seen.doomed.lock().unwrap();
-                if doomed.as_ref().is_some_and(|doomed| sql.contains(doomed)) {
-                    *doomed = None;
-                    is_doomed.store(true, SeqCst);
+                let mut cut = traffic.cut.lock().unwrap();
+                if cut.as_ref().is_some_and(|cut| sql.contains(cut)) {
+                    *cut = None;
+                    is_cut.store(true, SeqCst);
                 }
-                seen.executed.lock().unwrap().push(sql);
+                traffic.executed.lock().unwrap().push(sql);
             }
             _ => {}
         }
@@ -165,22 +169,22 @@ async fn ask(
     }
 }
 
-async fn answer(
+async fn forward_answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    seen: Arc<Seen>,
-    is_doomed: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
+    is_cut: Arc<AtomicBool>,
 ) {
     while let Some((kind, bytes)) = message(&mut from, true).await {
-        if is_doomed.load(SeqCst) {
-            // Ready for the next query: this one is committed.
+        if is_cut.load(SeqCst) {
+            // `ReadyForQuery`: the statement is committed.
             if kind == b'Z' {
-                seen.cuts.fetch_add(1, SeqCst);
+                traffic.cuts.fetch_add(1, SeqCst);
                 return;
             }
             continue;
         }
-        seen.answered.fetch_add(bytes.len(), SeqCst);
+        traffic.answered.fetch_add(bytes.len(), SeqCst);
         if to.write_all(&bytes).await.is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! How often the server is asked.
+//! The number of statements per call.
 
 use std::time::Duration;
 
@@ -22,53 +22,53 @@ async fn each_step_of_an_operation_is_one_statement() {
     let server = Postgres::start().await;
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 2)).await.unwrap();
-    let asked = |what: &str, times: usize| {
+    let assert_statements = |call: &str, times: usize| {
         let executed = proxy.executed();
-        assert_eq!(executed.len(), times, "{what}: {executed:#?}");
+        assert_eq!(executed.len(), times, "{call}: {executed:#?}");
     };
     proxy.executed();
 
     let (id, token) = create(&store).await;
-    asked("create", 1);
+    assert_statements("create", 1);
     store.start(&id, token).await.unwrap();
-    asked("start", 1);
+    assert_statements("start", 1);
     store
         .report(&id, token, Progress::from_count(1, 2))
         .await
         .unwrap();
-    asked("report", 1);
+    assert_statements("report", 1);
     let held = (0..100).map(|_| LeaseHandle::new(OperationId::new(), token));
     let held: Vec<_> = held.collect();
     assert_eq!(store.renew(&term(60), &held).await.unwrap().len(), 100);
-    asked("renew", 1);
+    assert_statements("renew", 1);
     store.release(&held).await.unwrap();
-    asked("release", 1);
+    assert_statements("release", 1);
     let Written::Done(record) = store
         .finish(&id, token, success("done"), None)
         .await
         .unwrap()
     else {
-        panic!("it was not finished");
+        panic!("the operation was not finished");
     };
-    asked("finish", 1);
+    assert_statements("finish", 1);
     store.get(&id).await.unwrap();
-    asked("poll", 1);
+    assert_statements("poll", 1);
     store
         .changed(&id, Version::FIRST, Duration::from_secs(9))
         .await
         .unwrap();
-    asked("a wait for what has changed already", 1);
+    assert_statements("a wait for an earlier change", 1);
     store.list(&ListQuery::new(None, 10)).await.unwrap();
-    asked("list", 1);
+    assert_statements("list", 1);
     store.delete(&id, record.version().unwrap()).await.unwrap();
-    asked("read and forget", 2);
+    assert_statements("read and delete", 2);
     store.purge(100).await.unwrap();
-    asked("purge: operations, then keys", 2);
+    assert_statements("purge: operations, then keys", 2);
 
     let key = IdempotencyKey::new(None, "once", [1; 32]);
     let (mine, minute) = (FencingToken::random(), Duration::from_secs(60));
     store.reserve(&key, mine, minute).await.unwrap();
-    asked("reserve", 1);
+    assert_statements("reserve", 1);
     let new = NewOperation::new(OperationId::new())
         .with_key(key.clone())
         .with_reservation(mine);
@@ -76,12 +76,12 @@ async fn each_step_of_an_operation_is_one_statement() {
         store.create(new.clone()).await.unwrap(),
         Created::New(_)
     ));
-    asked("create with a key", 1);
+    assert_statements("create with a key", 1);
     assert!(matches!(
         store.create(new).await.unwrap(),
         Created::Existing(_)
     ));
-    asked("the same again", 1);
+    assert_statements("a repeated create with a key", 1);
     let early = IdempotencyKey {
         name: "early".into(),
         ..key
@@ -91,9 +91,9 @@ async fn each_step_of_an_operation_is_one_statement() {
         .complete(&early, mine, response("early"))
         .await
         .unwrap();
-    asked("reserve and settle", 2);
+    assert_statements("reserve and complete", 2);
 
-    // Of a node that does not know it yet.
+    // A node that has not cached the operation reads the row first.
     let other = PostgresStore::connect(pool(proxy.port(), 2)).await.unwrap();
     let (id, token) = create(&store).await;
     proxy.executed();
@@ -101,5 +101,5 @@ async fn each_step_of_an_operation_is_one_statement() {
         .finish(&id, token, success("done"), None)
         .await
         .unwrap();
-    asked("read and finish", 2);
+    assert_statements("read and finish", 2);
 }

@@ -1,4 +1,4 @@
-//! Tables, names, rights, and servers that are not taken.
+//! Migrations, names, permissions, and refused servers.
 
 use std::{
     fs, io,
@@ -30,7 +30,7 @@ async fn run(pool: &PgPool, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nodes_that_start_at_once_set_up_once() {
+async fn concurrent_connects_migrate_once() {
     let server = Postgres::start().await;
     let mut nodes = JoinSet::new();
     for _ in 0..12 {
@@ -63,7 +63,7 @@ async fn nodes_that_start_at_once_set_up_once() {
 }
 
 #[tokio::test]
-async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there() {
+async fn existing_tables_need_no_create_permission() {
     let server = Postgres::start().await;
     let admin = pool(server.port(), 2);
     run(&admin, "CREATE ROLE app LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE SCHEMA jobs; GRANT USAGE ON SCHEMA jobs TO app").await;
@@ -122,12 +122,12 @@ async fn a_node_without_the_right_to_create_is_enough_once_the_tables_are_there(
     assert_eq!(listed.records.len(), 1);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(store.purge(10).await.unwrap(), 1);
-    // A restart changes nothing, whether it may set up or not.
+    // A connect with migrations enabled changes nothing.
     builder().connect().await.unwrap();
 }
 
 #[tokio::test]
-async fn stores_side_by_side_do_not_see_each_other() {
+async fn stores_in_different_tables_are_separate() {
     let server = Postgres::start().await;
     let named = async |schema, table| {
         let builder = PostgresStore::builder(pool(server.port(), 2));
@@ -158,7 +158,7 @@ async fn stores_side_by_side_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn settings_that_lose_what_was_acknowledged_are_refused_unless_accepted() {
+async fn data_loss_settings_are_refused_unless_accepted() {
     for name in ["synchronous_commit", "fsync", "full_page_writes"] {
         let server = Postgres::with(&[&format!("{name}=off")]).await;
         let refused = PostgresStore::connect(pool(server.port(), 1)).await;
@@ -174,7 +174,7 @@ async fn settings_that_lose_what_was_acknowledged_are_refused_unless_accepted() 
 }
 
 #[tokio::test]
-async fn a_standby_is_refused_and_what_it_says_is_not_taken() {
+async fn a_standby_is_refused_and_never_read() {
     let mut server = Postgres::start().await;
     let store = store(&server).await;
     let (id, token) = create(&store).await;
@@ -209,12 +209,12 @@ async fn a_standby_is_refused_and_what_it_says_is_not_taken() {
     let mut starts = 0;
     while store.start(&id, token).await.is_err() {
         starts += 1;
-        assert!(starts < 10, "it does not come back");
+        assert!(starts < 10, "the server does not recover");
     }
 }
 
 #[tokio::test]
-async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
+async fn connect_errors_contain_the_cause_and_no_password() {
     let server = Postgres::start().await;
     for (url, cause) in [
         ("postgres://app:s3cret@127.0.0.1:1/db".to_owned(), "refused"),
@@ -226,7 +226,7 @@ async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
         let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(300));
         let pool = pool.connect_lazy(&url).unwrap();
         let connected = timeout(STUCK, PostgresStore::builder(pool).connect()).await;
-        let error = connected.expect("it is told at once").unwrap_err();
+        let error = connected.expect("the connect fails early").unwrap_err();
         let (shown, debugged) = (error.to_string(), format!("{error:?}"));
         assert!(shown.contains(cause), "{shown}");
         assert!(shown.ends_with(cause) || !shown.contains("role"), "{shown}");
@@ -234,11 +234,11 @@ async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
     }
 }
 
-/// Keeps what is logged, level and all.
+/// Collects the log output.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
+struct LogOutput(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Said {
+impl io::Write for LogOutput {
     fn write(&mut self, some: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(some)
     }
@@ -249,25 +249,25 @@ impl io::Write for Said {
 }
 
 #[tokio::test]
-async fn a_first_connection_that_is_long_in_coming_is_said_to_be_waited_for() {
-    let said = Said::default();
-    let writer = said.clone();
+async fn a_slow_first_connection_is_logged() {
+    let log = LogOutput::default();
+    let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(move || writer.clone())
         .with_ansi(false)
         .finish();
     let _default = tracing::subscriber::set_default(subscriber);
-    let text = || String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
-    // Nobody listens here, and the pool tries again and again.
+    let text = || String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    // No server listens on this port, and the pool retries.
     let url = "postgres://app:s3cret@127.0.0.1:1/db";
-    for (wait, says) in [(300, false), (2_500, true)] {
+    for (wait, is_logged) in [(300, false), (2_500, true)] {
         let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(wait));
         let pool = pool.connect_lazy(url).unwrap();
         let connected = timeout(STUCK, PostgresStore::builder(pool).connect()).await;
-        connected.expect("it gives up").unwrap_err();
+        connected.expect("the connect times out").unwrap_err();
         let text = text();
         let line = text.lines().find(|line| line.contains("waiting"));
-        assert_eq!(line.is_some(), says, "{text}");
+        assert_eq!(line.is_some(), is_logged, "{text}");
         if let Some(line) = line {
             assert!(
                 line.contains("WARN") && line.contains("127.0.0.1"),

@@ -1,4 +1,4 @@
-//! A pool that others use too.
+//! A pool shared with other users.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ async fn some_statements(store: &PostgresStore) {
     store.get(&id).await.unwrap().unwrap();
 }
 
-/// Whoever waits for the pool gets what comes free, and not only what is left over.
+/// Tasks that wait for the pool receive the connection that another task keeps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_at_the_pool_does_not_wait_for_what_is_kept() {
+async fn kept_connections_do_not_delay_pool_waiters() {
     let server = Postgres::start().await;
     let pool = pool(server.port(), 2);
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
@@ -53,16 +53,16 @@ async fn who_waits_at_the_pool_does_not_wait_for_what_is_kept() {
     let alone = time().await;
     let _others = pool.acquire().await.unwrap();
     let beside = time().await;
-    // One connection for two, and the pool's tests: not a pause for each statement.
+    // Half the connections and the checks of the pool, but no pause for each statement.
     assert!(
         beside < 8 * alone + Duration::from_millis(500),
         "{beside:?}, {alone:?} alone"
     );
 }
 
-/// What the store has used is soon there for others, also if it is used no more.
+/// A kept connection is soon available to others, even if the store is idle.
 #[tokio::test]
-async fn what_is_kept_goes_back() {
+async fn kept_connections_are_returned() {
     let server = Postgres::start().await;
     let pool = pool(server.port(), 1);
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
@@ -77,9 +77,9 @@ async fn what_is_kept_goes_back() {
     assert!(store.get(&"unknown".parse().unwrap()).await.is_err());
 }
 
-/// The task that gives back what is kept may go with the runtime of whoever used it.
+/// The task that returns kept connections may stop with the runtime of the last user.
 #[test]
-fn what_another_runtime_used_goes_back() {
+fn connections_used_by_a_stopped_runtime_are_returned() {
     let home = runtime();
     let (server, pool, store) = home.block_on(async {
         let server = Postgres::start().await;
@@ -98,9 +98,9 @@ fn what_another_runtime_used_goes_back() {
     drop(server);
 }
 
-/// The store may be the last to go.
+/// The store is dropped after its runtime.
 #[test]
-fn a_store_that_outlives_its_runtime_is_dropped_in_peace() {
+fn a_store_may_outlive_its_runtime() {
     let home = runtime();
     let (server, store) = home.block_on(async {
         let server = Postgres::start().await;

@@ -1,4 +1,4 @@
-//! What large results cost those who do not ask for them.
+//! The cost of large results for requests that do not read them.
 
 use tower_operations::{
     OperationId,
@@ -16,26 +16,26 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
+async fn a_foreign_operation_costs_as_much_as_an_unknown_id() {
     let server = Postgres::start().await;
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 1)).await.unwrap();
     let cost = || (proxy.executed(), proxy.answered());
-    stranger::costs_what_an_unknown_id_costs(store, cost).await;
+    stranger::assert_cost_of_an_unknown_id(store, cost).await;
 }
 
 #[tokio::test]
-async fn a_repetition_asks_the_server_for_no_result() {
+async fn a_repeated_request_transfers_no_result() {
     let server = Postgres::start().await;
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 1)).await.unwrap();
     let cost = || (proxy.executed(), proxy.answered());
-    repetition::costs_no_result(store, cost).await;
+    repetition::assert_no_result_is_read(store, cost).await;
 }
 
-/// It would be put together whole, however little of it is sent.
+/// The server would assemble the whole result even if only a part were sent.
 #[tokio::test]
-async fn the_server_looks_at_no_result_for_a_repetition() {
+async fn a_repeated_request_reads_no_result_on_the_server() {
     let server = Postgres::start().await;
     let pool = pool(server.port(), 1);
     let store = PostgresStore::connect(pool.clone()).await.unwrap();
@@ -51,8 +51,8 @@ async fn the_server_looks_at_no_result_for_a_repetition() {
         "operations_reserve_2('a key', NULL, decode(repeat('01', 32), 'hex'), 1, \
          INTERVAL '1 s', now() + 0 * length($1) * INTERVAL '1 s')",
     ] {
-        let ask = format!("SELECT head IS NOT NULL, result IS NULL FROM {call}");
-        let found: (bool, bool) = sqlx::query_as(sqlx::AssertSqlSafe(ask))
+        let query = format!("SELECT head IS NOT NULL, result IS NULL FROM {call}");
+        let found: (bool, bool) = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(new.id.to_string())
             .fetch_one(&pool)
             .await
@@ -62,9 +62,9 @@ async fn the_server_looks_at_no_result_for_a_repetition() {
 }
 
 #[tokio::test]
-async fn a_page_ends_where_its_results_are_large() {
+async fn large_results_end_a_page() {
     let server = Postgres::start().await;
     let proxy = Proxy::before(server.port()).await;
     let store = PostgresStore::connect(pool(proxy.port(), 1)).await.unwrap();
-    pages::end_early(store, || proxy.answered()).await;
+    pages::assert_large_results_end_a_page(store, || proxy.answered()).await;
 }

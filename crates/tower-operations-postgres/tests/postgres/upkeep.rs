@@ -1,4 +1,4 @@
-//! What a recovery does for the tables, and how it finds the server.
+//! Purging by recovery, and the health of the store.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
+async fn two_recoveries_purge_exactly_the_expired_operations() {
     const EXPIRED: u64 = 1100;
     let server = Postgres::start().await;
     let store = store(&server).await;
@@ -24,7 +24,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
     let brief = store.clone().ttl(Duration::from_millis(1));
     brief.finish(&id, token, success("x"), None).await.unwrap();
     let (live, _) = create(&store).await;
-    // More of the same.
+    // Copies of the expired operation.
     let admin = pool(server.port(), 1);
     let more = format!(
         "INSERT INTO operations (id, version, token, state, expires_at, head)
@@ -55,7 +55,7 @@ async fn two_nodes_delete_together_what_has_expired_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn settings_that_change_later_show_in_the_health_of_the_store() {
+async fn changed_settings_are_health_warnings() {
     let server = Postgres::start().await;
     let admin = pool(server.port(), 1);
     let careless = PostgresStore::builder(pool(server.port(), 1)).accept_data_loss();
@@ -69,7 +69,7 @@ async fn settings_that_change_later_show_in_the_health_of_the_store() {
                 .unwrap();
         }
     };
-    let becomes = async |expected: &[HealthWarning]| {
+    let wait_for_warnings = async |expected: &[HealthWarning]| {
         let begun = Instant::now();
         while store.health().await.unwrap().warnings != expected {
             assert!(begun.elapsed() < STUCK, "{:?}", store.health().await);
@@ -83,12 +83,12 @@ async fn settings_that_change_later_show_in_the_health_of_the_store() {
             name: setting.into(),
             value: "off".into(),
         };
-        becomes(&[warning]).await;
+        wait_for_warnings(&[warning]).await;
         assert!(
             careless.health().await.unwrap().is_good(),
-            "it was accepted"
+            "data loss was accepted"
         );
         set(&format!("ALTER SYSTEM SET {setting} = on")).await;
-        becomes(&[]).await;
+        wait_for_warnings(&[]).await;
     }
 }

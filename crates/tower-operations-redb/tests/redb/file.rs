@@ -1,4 +1,4 @@
-//! The file: opening it, closing it, making it smaller.
+//! The file: opening, closing and compaction.
 
 use std::{
     error::Error,
@@ -18,11 +18,11 @@ use tower_operations::{
 };
 use tower_operations_redb::{RedbError, RedbStore};
 
-use super::{TERM, create, held, lease, private::Folder, success};
+use super::{TERM, create, lease, new_operation, private::Folder, success};
 
-fn refused(path: impl AsRef<Path>) -> RedbError {
+fn open_error(path: impl AsRef<Path>) -> RedbError {
     match RedbStore::open(path) {
-        Ok(_) => panic!("it was opened"),
+        Ok(_) => panic!("the file was opened"),
         Err(error) => error,
     }
 }
@@ -36,26 +36,26 @@ async fn a_file_is_opened_once() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path);
-    let error = refused(&path);
+    let error = open_error(&path);
     assert!(matches!(error, RedbError::AlreadyOpen(_)), "{error:?}");
     assert!(error.source().is_some());
-    // The first one goes on.
-    create(&store, held(&OperationId::new())).await;
+    // The first handle keeps working.
+    create(&store, new_operation(&OperationId::new())).await;
     store.close().await.unwrap();
     open(&path);
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_an_error_of_its_own_kind() {
+fn file_errors_keep_their_kind() {
     let folder = Folder::new("redb");
-    let kind = |path: &Path| match refused(path) {
+    let kind = |path: &Path| match open_error(path) {
         RedbError::Io(error) => error.kind(),
         other => panic!("{other:?}"),
     };
     assert_eq!(kind(folder.path()), std::io::ErrorKind::IsADirectory);
     let missing = folder.join("missing").join("operations.redb");
     assert_eq!(kind(&missing), std::io::ErrorKind::NotFound);
-    // There nobody may make a file, root included.
+    // Not even root may create a file in this directory.
     #[cfg(target_os = "linux")]
     assert_eq!(
         kind(Path::new("/sys/operations.redb")),
@@ -64,33 +64,33 @@ fn a_file_that_cannot_be_used_is_an_error_of_its_own_kind() {
 }
 
 #[tokio::test]
-async fn an_error_of_opening_says_what_caused_it() {
+async fn open_errors_contain_the_cause() {
     let folder = Folder::new("redb");
-    let says = |path: &Path, cause: &str| {
-        let text = refused(path).to_string();
+    let assert_cause = |path: &Path, cause: &str| {
+        let text = open_error(path).to_string();
         assert!(text.contains(cause), "{text}");
     };
-    says(
+    assert_cause(
         &folder.join("missing").join("operations.redb"),
         "os error 2",
     );
     let path = folder.join("operations.redb");
     let _store = open(&path);
-    says(&path, "Database already open");
+    assert_cause(&path, "Database already open");
     let damaged = folder.join("damaged.redb");
     fs::write(&damaged, [0; 5000]).unwrap();
-    let error = refused(&damaged);
-    let source = error.source().expect("it has a cause").to_string();
+    let error = open_error(&damaged);
+    let source = error.source().expect("the error has a source").to_string();
     assert!(error.to_string().contains(&source), "{error}");
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_an_error_or_what_it_was_but_never_a_panic() {
+async fn a_damaged_file_causes_no_panic() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let id = OperationId::new();
     let store = open(&path);
-    let token = create(&store, held(&id)).await;
+    let token = create(&store, new_operation(&id)).await;
     store
         .finish(&id, token, success("x".repeat(9000)), None)
         .await
@@ -100,13 +100,13 @@ async fn a_damaged_file_is_an_error_or_what_it_was_but_never_a_panic() {
 
     let (mut refused, mut number) = (0, 0);
     let mut check = async |bytes: &[u8]| {
-        // Each a file of its own: what failed to open may hold on to it a little.
+        // Each check has its own file, because a failed open may hold the file for a moment.
         number += 1;
         let damaged = folder.join(&format!("damaged-{number}.redb"));
         fs::write(&damaged, bytes).unwrap();
         match RedbStore::open(&damaged) {
             Ok(store) => {
-                // What can still be read is what it was.
+                // A readable record is unchanged.
                 if let Ok(Some(record)) = store.get(&id).await {
                     assert_eq!(record.operation().state(), State::Succeeded);
                 }
@@ -134,7 +134,7 @@ async fn a_damaged_file_is_an_error_or_what_it_was_but_never_a_panic() {
 
 #[cfg(unix)]
 #[test]
-fn others_may_not_read_the_file() {
+fn the_file_is_private_to_its_user() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = Folder::new("redb");
@@ -145,14 +145,14 @@ fn others_may_not_read_the_file() {
 }
 
 #[tokio::test]
-async fn the_file_is_free_once_the_last_handle_has_gone() {
+async fn the_last_handle_closes_the_file() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let (id, store) = (OperationId::new(), open(&path));
     let clone = store.clone();
-    create(&store, held(&id)).await;
+    create(&store, new_operation(&id)).await;
     drop(store);
-    assert!(matches!(refused(&path), RedbError::AlreadyOpen(_)));
+    assert!(matches!(open_error(&path), RedbError::AlreadyOpen(_)));
     drop(clone);
     let begun = Instant::now();
     let store = loop {
@@ -168,29 +168,29 @@ async fn the_file_is_free_once_the_last_handle_has_gone() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so() {
+async fn calls_of_a_closed_store_fail() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let (id, store) = (OperationId::new(), open(&path));
     let other = store.clone();
-    create(&store, held(&id)).await;
+    create(&store, new_operation(&id)).await;
     store.close().await.unwrap();
-    let is_closed = |error: StoreError| {
+    let assert_closed = |error: StoreError| {
         assert!(!error.is_transient(), "{error:?}");
         let source = error.source().and_then(|source| source.downcast_ref());
         assert!(matches!(source, Some(RedbError::Closed)), "{source:?}");
     };
-    is_closed(other.get(&id).await.unwrap_err());
-    is_closed(other.get_now(&id).unwrap().unwrap_err());
-    is_closed(other.create(held(&id)).await.unwrap_err());
-    is_closed(other.reclaim(&lease(), 1).await.unwrap_err());
+    assert_closed(other.get(&id).await.unwrap_err());
+    assert_closed(other.get_now(&id).unwrap().unwrap_err());
+    assert_closed(other.create(new_operation(&id)).await.unwrap_err());
+    assert_closed(other.reclaim(&lease(), 1).await.unwrap_err());
     assert!(matches!(other.compact().await, Err(RedbError::Closed)));
     assert!(matches!(other.close().await, Err(RedbError::Closed)));
     assert!(open(&path).get(&id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
+async fn a_reopened_file_has_no_leases_or_reservations() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path);
@@ -205,7 +205,7 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
     let ids: Vec<_> = (0..3).map(|_| OperationId::new()).collect();
     let mut tokens = Vec::new();
     for id in &ids {
-        let new = held(id).with_request(Some("again".into()));
+        let new = new_operation(id).with_request(Some("again".into()));
         tokens.push(create(&store, new).await);
     }
     store
@@ -216,22 +216,25 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
     store.close().await.unwrap();
 
     let store = open(&path);
-    assert!(reserve(&store).await, "who reserved it is gone");
-    let taken = store.reclaim(&lease(), 9).await.unwrap();
-    let mut found: Vec<_> = taken
+    assert!(
+        reserve(&store).await,
+        "the reservation ended with its process"
+    );
+    let reclaimed = store.reclaim(&lease(), 9).await.unwrap();
+    let mut found: Vec<_> = reclaimed
         .iter()
-        .map(|taken| taken.record.operation().id().clone())
+        .map(|reclaimed| reclaimed.record.operation().id().clone())
         .collect();
     found.sort();
     let mut expected = [ids[0].clone(), ids[2].clone()];
     expected.sort();
     assert_eq!(found, expected);
     assert!(
-        taken
+        reclaimed
             .iter()
-            .all(|taken| taken.request.as_deref() == Some(b"again"))
+            .all(|reclaimed| reclaimed.request.as_deref() == Some(b"again"))
     );
-    // Those who held them cannot write any more.
+    // The previous holders cannot write.
     let late = store
         .finish(&ids[0], tokens[0], success("late"), None)
         .await;
@@ -242,16 +245,16 @@ async fn whoever_opens_the_file_finds_the_leases_over_and_reserved_keys_free() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_file_is_made_smaller_while_it_is_used() {
+async fn compaction_works_during_use() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path).ttl(Duration::from_secs(3600));
     let brief = store.clone().ttl(Duration::ZERO);
-    let kept = OperationId::new();
-    create(&store, held(&kept)).await;
+    let live = OperationId::new();
+    create(&store, new_operation(&live)).await;
     for _ in 0..40 {
         let id = OperationId::new();
-        let token = create(&store, held(&id)).await;
+        let token = create(&store, new_operation(&id)).await;
         brief
             .finish(&id, token, success("x".repeat(200_000)), None)
             .await
@@ -264,14 +267,14 @@ async fn a_file_is_made_smaller_while_it_is_used() {
 
     let is_over = Arc::new(Notify::new());
     let using = {
-        let (store, kept, is_over) = (store.clone(), kept.clone(), Arc::clone(&is_over));
+        let (store, live, is_over) = (store.clone(), live.clone(), Arc::clone(&is_over));
         tokio::spawn(async move {
             let (mut over, mut used) = (std::pin::pin!(is_over.notified()), 0);
             over.as_mut().enable();
             loop {
                 let id = OperationId::new();
-                create(&store, held(&id)).await;
-                for id in [&id, &kept] {
+                create(&store, new_operation(&id)).await;
+                for id in [&id, &live] {
                     assert!(store.get(id).await.unwrap().is_some());
                 }
                 used += 1;
@@ -283,24 +286,24 @@ async fn a_file_is_made_smaller_while_it_is_used() {
             }
         })
     };
-    // With something in use at the end of the file it may take a second go.
+    // Pages in use at the end of the file may need a second compaction.
     store.compact().await.unwrap();
     store.compact().await.unwrap();
     is_over.notify_waiters();
     assert!(using.await.unwrap() > 0);
     assert!(size() < before / 2, "{} of {before}", size());
-    assert!(store.get(&kept).await.unwrap().is_some());
+    assert!(store.get(&live).await.unwrap().is_some());
     assert_eq!(store.stats().failures, 0);
 }
 
 #[tokio::test]
-async fn a_cursor_goes_on_after_the_file_was_opened_again() {
+async fn a_cursor_survives_reopening() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = open(&path);
     let first = OperationId::new();
     for id in [&first, &OperationId::new()] {
-        create(&store, held(id)).await;
+        create(&store, new_operation(id)).await;
     }
     let query = ListQuery::new(None, 1);
     let next = store.list(&query).await.unwrap().next.unwrap();

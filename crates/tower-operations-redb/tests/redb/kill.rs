@@ -1,5 +1,5 @@
-//! Processes that are killed at any moment: what they were told is done is
-//! there for the next one, and nothing is torn.
+//! Kills of a process at any moment: the next process reads every acknowledged write, and
+//! no operation is torn.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ use tower_operations::{
 };
 use tower_operations_redb::RedbStore;
 
-use super::{create, held, lease, private::Folder, success};
+use super::{create, lease, new_operation, private::Folder, success};
 
 const FILE: &str = "OPERATIONS_KILL_FILE";
 const KILLS: usize = 25;
@@ -34,21 +34,21 @@ fn key(id: &OperationId) -> IdempotencyKey {
     IdempotencyKey::new(None, format!("key of {id}"), [1; 32])
 }
 
-fn keyed(id: &OperationId) -> NewOperation {
-    held(id).with_key(key(id))
+fn keyed_operation(id: &OperationId) -> NewOperation {
+    new_operation(id).with_key(key(id))
 }
 
-/// Not a test by itself: the process that is killed. It says what it was told,
-/// a line each.
+/// The process that is killed; not a test by itself. The process prints a line for each
+/// acknowledged write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(path) = env::var(FILE) else {
         return;
     };
     let store = RedbStore::open(path).unwrap();
-    let say = |what: &str, id: &OperationId| {
+    let print_step = |step: &str, id: &OperationId| {
         // In one write, so that no line is torn.
-        let line = format!("{what} {id}\n");
+        let line = format!("{step} {id}\n");
         std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
     };
     println!("open");
@@ -58,35 +58,35 @@ async fn victim() {
         writing.spawn(async move {
             loop {
                 let id = OperationId::new();
-                let token = create(&store, keyed(&id)).await;
-                say("created", &id);
+                let token = create(&store, keyed_operation(&id)).await;
+                print_step("created", &id);
                 store.start(&id, token).await.unwrap();
-                say("started", &id);
+                print_step("started", &id);
                 let finished = store.finish(&id, token, success(text(&id)), None).await;
                 let Written::Done(record) = finished.unwrap() else {
-                    panic!("it was lost");
+                    panic!("the operation was lost");
                 };
-                say("finished", &id);
+                print_step("finished", &id);
                 if id.to_string().ends_with(['0', '1', '2', '3']) {
-                    say("forgetting", &id);
+                    print_step("forgetting", &id);
                     let version = record.version().unwrap();
                     store.delete(&id, version).await.unwrap();
-                    say("forgotten", &id);
+                    print_step("forgotten", &id);
                 }
             }
         });
     }
-    // None ends but by a panic.
+    // A writer ends only by a panic.
     if let Some(ended) = writing.join_next().await {
         ended.unwrap();
     }
 }
 
-/// How far each operation is known to have come.
-type Told = HashMap<OperationId, &'static str>;
+/// The last printed step of each operation.
+type Steps = HashMap<OperationId, &'static str>;
 
-/// Runs a victim and kills it after so many lines.
-fn run_and_kill(path: &Path, lines: usize, told: &mut Told) {
+/// Runs the victim, and kills the process after `lines` lines.
+fn run_and_kill(path: &Path, lines: usize, steps: &mut Steps) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["kill::victim", "--exact", "--nocapture", "--test-threads=1"])
         .env(FILE, path)
@@ -94,63 +94,65 @@ fn run_and_kill(path: &Path, lines: usize, told: &mut Told) {
         .spawn()
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    let mut seen = None;
+    let mut lines_read = None;
     for line in output.lines() {
         let line = line.unwrap();
-        // On the line on which the harness names the test.
+        // The harness prints the name of the test on the same line.
         if line.ends_with("open") {
-            seen = Some(0);
+            lines_read = Some(0);
             continue;
         }
-        let Some(count) = &mut seen else { continue };
-        if *count == lines {
-            child.kill().unwrap(); // what it has said until then is read as well
-        }
-        *count += 1;
-        let Some((what, id)) = line.split_once(' ') else {
+        let Some(count) = &mut lines_read else {
             continue;
         };
-        let Some(what) = ["created", "started", "finished", "forgetting", "forgotten"]
+        if *count == lines {
+            child.kill().unwrap(); // lines printed until then are read as well
+        }
+        *count += 1;
+        let Some((step, id)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some(step) = ["created", "started", "finished", "forgetting", "forgotten"]
             .into_iter()
-            .find(|word| *word == what)
+            .find(|word| *word == step)
         else {
             panic!("{line}");
         };
-        told.insert(id.parse().unwrap(), what);
+        steps.insert(id.parse().unwrap(), step);
     }
     let status = child.wait().unwrap();
-    assert!(!status.success(), "it was to be killed: {status}");
+    assert!(!status.success(), "the victim was not killed: {status}");
     assert!(
-        seen.is_some_and(|count| count >= lines),
-        "it died by itself"
+        lines_read.is_some_and(|count| count >= lines),
+        "the victim ended by itself"
     );
 }
 
-async fn check(store: &RedbStore, told: &Told) {
-    for (id, what) in told {
+async fn check(store: &RedbStore, steps: &Steps) {
+    for (id, step) in steps {
         let record = store.get(id).await.unwrap();
         let state = record.as_ref().map(|record| record.operation().state());
-        let is_there = match *what {
+        let is_there = match *step {
             "created" => state.is_some(),
             "started" => state.is_some_and(|state| state != State::Pending),
             "finished" => state == Some(State::Succeeded),
             "forgetting" => state.is_none_or(|state| state == State::Succeeded),
             _ => state.is_none(),
         };
-        assert!(is_there, "{id} was {what} and is {record:?}");
-        // The same key finds the same operation, also a forgotten one.
-        match store.create(keyed(id)).await.unwrap() {
+        assert!(is_there, "{id} was {step} and is {record:?}");
+        // The key finds the same operation, even a deleted one.
+        match store.create(keyed_operation(id)).await.unwrap() {
             Created::Existing(record) => assert_eq!(record.operation().id(), id),
             Created::KeyHeld(Reservation::Deleted(record)) => {
-                assert!(what.starts_with("forg"), "{id} was {what}");
+                assert!(step.starts_with("forg"), "{id} was {step}");
                 assert_eq!(record.operation().id(), id);
             }
-            other => panic!("{id} was {what} and its key gave {other:?}"),
+            other => panic!("{id} was {step} and its key gave {other:?}"),
         }
     }
 }
 
-/// Every operation that is there is whole, whether it was told of or not.
+/// Checks that every operation in the file is whole, and returns the ids.
 async fn check_whole(store: &RedbStore) -> HashSet<OperationId> {
     let mut ids = HashSet::new();
     let mut query = ListQuery::new(None, 500);
@@ -176,37 +178,44 @@ async fn check_whole(store: &RedbStore) -> HashSet<OperationId> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_killed_process_was_told_is_there() {
+async fn acknowledged_writes_survive_kills() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
-    let mut told = Told::new();
-    let mut taken_over = 0;
+    let mut steps = Steps::new();
+    let mut reclaims = 0;
     for kill in 0..KILLS {
-        run_and_kill(&path, kill * 37 % 200, &mut told);
+        run_and_kill(&path, kill * 37 % 200, &mut steps);
         let store = RedbStore::open(&path).unwrap();
-        check(&store, &told).await;
-        let there = check_whole(&store).await;
-        let missing = |(id, what): &(&OperationId, &&str)| {
-            !there.contains(*id) && !matches!(**what, "forgetting" | "forgotten")
+        check(&store, &steps).await;
+        let listed = check_whole(&store).await;
+        let missing = |(id, step): &(&OperationId, &&str)| {
+            !listed.contains(*id) && !matches!(**step, "forgetting" | "forgotten")
         };
-        assert_eq!(told.iter().find(missing), None, "it is not listed");
+        assert_eq!(
+            steps.iter().find(missing),
+            None,
+            "an operation is not listed"
+        );
 
-        // All that it held is over at once, and can be ended by the next one.
+        // The leases of the killed process are over, so the next process can finish its operations.
         let lease = lease();
-        for taken in store.reclaim(&lease, 1000).await.unwrap() {
-            let operation = taken.record.operation();
-            let (id, token) = (operation.id().clone(), taken.record.token());
+        for reclaimed in store.reclaim(&lease, 1000).await.unwrap() {
+            let operation = reclaimed.record.operation();
+            let (id, token) = (operation.id().clone(), reclaimed.record.token());
             let ended = store.finish(&id, token, success(text(&id)), None).await;
             assert!(matches!(ended.unwrap(), Written::Done(_)));
-            told.insert(id, "finished");
-            taken_over += 1;
+            steps.insert(id, "finished");
+            reclaims += 1;
         }
         for state in [State::Pending, State::Running] {
             let live = store.list(&ListQuery::new(None, 9).with_state(state)).await;
-            assert!(live.unwrap().records.is_empty(), "nobody took it over");
+            assert!(
+                live.unwrap().records.is_empty(),
+                "an operation was not reclaimed"
+            );
         }
         store.close().await.unwrap();
     }
-    assert!(told.len() > 10 * KILLS, "only {} operations", told.len());
-    assert!(taken_over >= KILLS, "only {taken_over} were cut short");
+    assert!(steps.len() > 10 * KILLS, "only {} operations", steps.len());
+    assert!(reclaims >= KILLS, "only {reclaims} were interrupted");
 }

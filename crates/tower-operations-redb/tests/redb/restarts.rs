@@ -1,5 +1,5 @@
-//! A process that is killed and started again, over and over, within the term of one
-//! lease: whatever it left behind is in other hands at once.
+//! Repeated kills and restarts of a process within the term of one lease: the next process
+//! reclaims the operations at once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,21 +26,20 @@ use super::private::Folder;
 const FILE: &str = "OPERATIONS_RESTART_FILE";
 const RESTARTS: u32 = 50;
 
-/// The attempt that ends by itself.
+/// The attempt that completes.
 const LAST: u32 = 4;
 
-/// Less than the term of a lease, and much more than a restart takes on a machine that
-/// has other things to do.
+/// Less than the term of a lease, and much more than a restart takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn say(what: &str, id: &OperationId) {
+fn print_event(event: &str, id: &OperationId) {
     // In one write, so that no line is torn.
-    let line = format!("{what} {id}\n");
+    let line = format!("{event} {id}\n");
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
-/// Not a test by itself: the process that is killed. It accepts two operations, one of
-/// which may be run again, and says what it runs.
+/// The process that is killed; not a test by itself. The process accepts two operations,
+/// one of which may be rerun, and prints a line for each run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn victim() {
     let Ok(path) = env::var(FILE) else {
@@ -48,45 +47,45 @@ async fn victim() {
     };
     let store = RedbStore::open(path).unwrap();
     println!("open");
-    // With the lease that a layer has unless it is told otherwise.
+    // The layer has its default lease.
     let operations = Operations::new(store.clone());
     let layer = operations
         .layer()
         .rerun_if(|parts| parts.uri.path() == "/again");
     let inner = service_fn(async |request: Request<RequestBody<BufferedBody>>| {
         let operation = OperationHandle::from_extensions(request.extensions());
-        let id = operation.id().expect("it was accepted").clone();
+        let id = operation.id().expect("the request was accepted").clone();
         if operation.attempt() >= LAST {
-            say("ending", &id);
+            print_event("ending", &id);
         } else {
-            say("running", &id);
+            print_event("running", &id);
             std::future::pending::<()>().await;
         }
         Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
     });
     let app = layer.layer(inner);
     let whole = app.clone().map_response(|response| {
-        response.map(|_| BufferedBody::default()) // nobody reads it
+        response.map(|_| BufferedBody::default()) // no client reads the response
     });
     tokio::spawn(operations.recovery().rerun_with(whole, 2 * RESTARTS).run());
-    let mut mine = Vec::new();
+    let mut own_ids = Vec::new();
     for target in ["/again", "/once"] {
         let request = Request::post(target).body(BufferedBody::default()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         let location = response.headers()["location"].to_str().unwrap();
         let id = location.rsplit('/').next().unwrap().parse().unwrap();
-        say(target.trim_start_matches('/'), &id);
-        mine.push(id);
+        print_event(target.trim_start_matches('/'), &id);
+        own_ids.push(id);
     }
-    // Those that are live are this process's, or run again by it.
+    // Live operations were accepted or rerun by this process.
     let is_settled = |record: &Record<RecordedResponse>| {
         let attempts = record.attempts();
-        attempts < LAST && (attempts > 1 || mine.contains(record.operation().id()))
+        attempts < LAST && (attempts > 1 || own_ids.contains(record.operation().id()))
     };
     while !live(&store).await.iter().all(|record| is_settled(record)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    say("settled", &mine[0]);
+    print_event("settled", &own_ids[0]);
     std::future::pending::<()>().await;
 }
 
@@ -99,14 +98,14 @@ async fn live(store: &RedbStore) -> Vec<Arc<Record<RecordedResponse>>> {
     live
 }
 
-/// A victim that is alive.
+/// A running victim process.
 struct Victim {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Victim {
-    /// Starts one, and waits until it has the file.
+    /// Starts the process, and waits until the file is open.
     fn start(path: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args([
@@ -122,16 +121,16 @@ impl Victim {
         let output = child.stdout.take().unwrap();
         let lines = BufReader::new(output).lines();
         let mut victim = Self { child, lines };
-        // On the line on which the harness names the test.
+        // The harness prints the name of the test on the same line.
         while !victim.lines.next().unwrap().unwrap().ends_with("open") {}
         victim
     }
 
-    /// The next thing that it says.
+    /// Returns the next printed event and its operation.
     fn next(&mut self) -> (String, OperationId) {
-        let line = self.lines.next().expect("it lives").unwrap();
-        let (what, id) = line.split_once(' ').expect("a word and an id");
-        (what.to_owned(), id.parse().unwrap())
+        let line = self.lines.next().expect("the victim is alive").unwrap();
+        let (event, id) = line.split_once(' ').expect("a word and an id");
+        (event.to_owned(), id.parse().unwrap())
     }
 }
 
@@ -143,21 +142,21 @@ impl Drop for Victim {
 }
 
 #[tokio::test]
-async fn fifty_restarts_within_a_lease_lose_nothing_and_stall_nothing() {
+async fn restarts_within_a_lease_lose_and_delay_no_operation() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let mut accepted = HashMap::new();
-    // What is to be run again by the next one.
+    // Operations that the next process has to rerun.
     let mut running = HashSet::<OperationId>::new();
     let mut slowest = Duration::ZERO;
     for _ in 0..RESTARTS {
         let mut victim = Victim::start(&path);
         let opened = Instant::now();
-        // It is killed as soon as everything is in its hands.
+        // The victim is killed as soon as it runs every operation.
         let (mut missing, mut new) = (running.clone(), 2);
         while !missing.is_empty() || new > 0 {
-            let (what, id) = victim.next();
-            match what.as_str() {
+            let (event, id) = victim.next();
+            match event.as_str() {
                 "running" => {
                     if missing.remove(&id) && missing.is_empty() {
                         slowest = slowest.max(opened.elapsed());
@@ -179,25 +178,32 @@ async fn fifty_restarts_within_a_lease_lose_nothing_and_stall_nothing() {
                 }
                 other => panic!("{other}"),
             }
-            assert!(opened.elapsed() < PATIENCE, "{missing:?} are in no hands");
+            assert!(
+                opened.elapsed() < PATIENCE,
+                "{missing:?} were not reclaimed"
+            );
         }
     }
-    // What had begun to end may have been cut off each time.
+    // Operations that were ending may have been interrupted each time.
     let mut victim = Victim::start(&path);
     while victim.next().0 != "settled" {}
     drop(victim);
 
     let store = RedbStore::open(&path).unwrap();
     assert_eq!(accepted.len(), 2 * RESTARTS as usize);
-    for (id, what) in &accepted {
-        let record = store.get(id).await.unwrap().expect("nothing is lost");
+    for (id, event) in &accepted {
+        let record = store
+            .get(id)
+            .await
+            .unwrap()
+            .expect("the operation is not lost");
         let operation = record.operation();
         let problem = operation.problem().map(Problem::type_uri);
-        match (*what, operation.state()) {
+        match (*event, operation.state()) {
             ("again", State::Succeeded) => {}
             ("again", State::Running) => assert!(record.attempts() < LAST),
             ("once", State::Failed) => assert_eq!(problem, Some(FailureKind::Interrupted.urn())),
-            (what, state) => panic!("{id}, {what}, is {state}: {problem:?}"),
+            (event, state) => panic!("{id}, {event}, is {state}: {problem:?}"),
         }
     }
     println!("everything was in other hands within {slowest:?} of opening");

@@ -1,4 +1,4 @@
-//! What a recovery does for the file.
+//! Purging by recovery, and the health of the file.
 
 use std::{fs, time::Duration};
 
@@ -9,25 +9,25 @@ use tower_operations::{
 };
 use tower_operations_redb::RedbStore;
 
-use super::{create, held, private::Folder, success};
+use super::{create, new_operation, private::Folder, success};
 
 #[tokio::test]
-async fn recovery_deletes_what_has_expired() {
+async fn recovery_purges_expired_operations() {
     let folder = Folder::new("redb");
     let store = RedbStore::open(folder.join("operations.redb")).unwrap();
     let brief = store.clone().ttl(Duration::from_millis(1));
     let mut ids = Vec::new();
     for _ in 0..20 {
         let id = OperationId::new();
-        let token = create(&store, held(&id)).await;
+        let token = create(&store, new_operation(&id)).await;
         brief.finish(&id, token, success("x"), None).await.unwrap();
         ids.push(id);
     }
     let live = OperationId::new();
-    create(&store, held(&live)).await;
+    create(&store, new_operation(&live)).await;
     sleep(Duration::from_millis(5)).await;
     let lease = LeaseConfig::new(NodeId::new(), Duration::from_millis(300));
-    // Also where the store was chosen at run time.
+    // `AnyStore` forwards the purge.
     let recovery = Operations::new(AnyStore::new(store.clone()))
         .lease(lease)
         .recovery();
@@ -45,7 +45,7 @@ async fn recovery_deletes_what_has_expired() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_was_removed_or_replaced_shows_in_the_health_of_the_store() {
+async fn a_removed_or_replaced_file_is_a_health_warning() {
     let folder = Folder::new("redb");
     let path = folder.join("operations.redb");
     let store = AnyStore::new(RedbStore::open(&path).unwrap());

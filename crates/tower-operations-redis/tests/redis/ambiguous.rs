@@ -1,5 +1,4 @@
-//! What is executed but not answered, what comes a hundred times, and how many
-//! round trips it takes.
+//! Lost answers, racing keys, and the number of round trips per call.
 
 use std::{
     convert::Infallible,
@@ -62,7 +61,7 @@ async fn each_step_of_an_operation_is_one_round_trip() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
+async fn flushed_scripts_are_loaded_again() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
@@ -81,9 +80,9 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     assert!(renewed.unwrap().is_empty());
 }
 
-/// Law 2: the same write again is the same write.
+/// Law 2: a repeated write takes effect once.
 #[tokio::test]
-async fn a_write_whose_answer_was_cut_off_can_be_repeated() {
+async fn a_write_without_an_answer_can_be_repeated() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
@@ -120,14 +119,14 @@ async fn a_write_whose_answer_was_cut_off_can_be_repeated() {
         assert_eq!(finished.version().unwrap().get(), 3, "written once");
 
         proxy.cut("EVALSHA");
-        let forget = || store.delete(&id, finished.version().unwrap());
-        assert!(forget().await.unwrap_err().is_transient());
-        assert!(matches!(forget().await.unwrap(), Written::Gone));
+        let delete = || store.delete(&id, finished.version().unwrap());
+        assert!(delete().await.unwrap_err().is_transient());
+        assert!(matches!(delete().await.unwrap(), Written::Gone));
     }
 }
 
 #[tokio::test]
-async fn a_reservation_whose_answer_was_cut_off_can_be_repeated() {
+async fn a_reservation_without_an_answer_can_be_repeated() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
@@ -150,9 +149,9 @@ async fn a_reservation_whose_answer_was_cut_off_can_be_repeated() {
     assert_eq!(record.operation().id(), &new.id);
 }
 
-/// Law 1: of many that come with the same key, one makes the operation.
+/// Law 1: one of many requests with the same key creates the operation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_hundred_equal_keys_one_wins() {
+async fn racing_creates_with_one_key_find_one_operation() {
     let redis = Redis::start().await;
     let mut stores = Vec::new();
     for _ in 0..5 {
@@ -182,9 +181,9 @@ async fn of_a_hundred_equal_keys_one_wins() {
     }
 }
 
-/// A server that stops for a while creates what was asked of it once it goes on.
+/// A paused server executes the pending create once it resumes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_keyed_request_that_a_stopped_server_had_refused_runs_once_when_it_is_repeated() {
+async fn a_keyed_request_refused_by_a_paused_server_runs_once() {
     let redis = Redis::start().await;
     let runs = Arc::new(AtomicUsize::new(0));
     let service = {
@@ -207,7 +206,7 @@ async fn a_keyed_request_that_a_stopped_server_had_refused_runs_once_when_it_is_
         redis.pause();
         let refused = send().await.unwrap();
         assert_eq!(refused.status(), 503);
-        // One that is on its way already, or one that comes later.
+        // The repeated request is sent before or after the server resumes.
         let repeated = match number % 2 {
             0 => {
                 let repeated = tokio::spawn(send());

@@ -1,5 +1,5 @@
-//! Laws 1, 3 and 4 when the server is killed: what was acknowledged is there, and
-//! no version comes back with other content.
+//! Laws 1, 3 and 4 when the server is killed: acknowledged writes survive, and no version
+//! changes its content.
 
 use std::{
     collections::HashMap,
@@ -21,24 +21,26 @@ use tower_operations::{
 };
 use tower_operations_redis::RedisStore;
 
-use super::{Seen, connect, lease, server::Redis, success};
+use super::{Stored, connect, lease, server::Redis, success};
 
-/// Everything that was ever seen, by anybody.
+/// The record of every observed version.
 #[derive(Default)]
-struct Log(Mutex<HashMap<(OperationId, Version), Seen>>);
+struct Log(Mutex<HashMap<(OperationId, Version), Stored>>);
 
 impl Log {
-    fn saw(&self, record: &Seen) {
+    fn observe(&self, record: &Stored) {
         let id = record.operation().id().clone();
         let version = record.version().unwrap();
-        let mut seen = self.0.lock().unwrap();
-        let first = seen.entry((id, version)).or_insert_with(|| record.clone());
+        let mut versions = self.0.lock().unwrap();
+        let first = versions
+            .entry((id, version))
+            .or_insert_with(|| record.clone());
         assert_eq!(first, record, "version {version} has two contents");
     }
 }
 
-/// Tries again for as long as that can help.
-async fn insist<T, F>(mut write: impl FnMut() -> F) -> T
+/// Retries a call while its error is transient.
+async fn retry<T, F>(mut write: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -51,78 +53,82 @@ where
     }
 }
 
-/// Takes one operation through its life.
-async fn live(store: &RedisStore, log: &Log) -> OperationId {
+/// Runs one operation from creation to end.
+async fn run_operation(store: &RedisStore, log: &Log) -> OperationId {
     let term = Duration::from_secs(600);
     let new = NewOperation::new(OperationId::new()).with_lease(lease(term));
-    let record = match insist(|| store.create(new.clone())).await {
+    let record = match retry(|| store.create(new.clone())).await {
         Created::New(record) | Created::Existing(record) => record,
         other => panic!("{other:?}"),
     };
-    log.saw(&record);
+    log.observe(&record);
     let (id, token) = (new.id, record.token());
-    let wrote = |write| match write {
-        Written::Done(record) => log.saw(&record),
+    let observe_write = |write| match write {
+        Written::Done(record) => log.observe(&record),
         other => panic!("{id} was lost: {other:?}"),
     };
-    wrote(insist(|| store.start(&id, token)).await);
+    observe_write(retry(|| store.start(&id, token)).await);
     for part in 0..3 {
         let progress = Progress::from_count(part, 3);
-        wrote(insist(|| store.report(&id, token, progress.clone())).await);
+        observe_write(retry(|| store.report(&id, token, progress.clone())).await);
     }
     let result = success(&format!("of {id}"));
-    wrote(insist(|| store.finish(&id, token, result.clone(), None)).await);
+    observe_write(retry(|| store.finish(&id, token, result.clone(), None)).await);
     id
 }
 
-/// Waits until so many operations have lived. Whoever found a law broken meanwhile
-/// says so.
-async fn reach(
+/// Waits until `target` operations have ended. Panics if a writer or the reader has
+/// failed.
+async fn wait_for_operations(
     target: usize,
-    lived: &AtomicUsize,
+    finished: &AtomicUsize,
     writers: &mut JoinSet<Vec<OperationId>>,
     reader: &JoinHandle<()>,
 ) {
-    while lived.load(SeqCst) < target {
+    while finished.load(SeqCst) < target {
         if let Some(ended) = writers.try_join_next() {
             panic!("a writer ended: {:?}", ended.unwrap());
         }
-        assert!(!reader.is_finished(), "the reader found something");
+        assert!(!reader.is_finished(), "the reader failed");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_acknowledged_outlives_kills() {
+async fn acknowledged_writes_survive_kills() {
     let mut redis = Redis::start().await;
     let stores = [connect(&redis).await, connect(&redis).await];
-    let (log, lived) = (Arc::<Log>::default(), Arc::new(AtomicUsize::new(0)));
+    let (log, finished) = (Arc::<Log>::default(), Arc::new(AtomicUsize::new(0)));
     let over = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();
     for number in 0..16 {
         let store = stores[number % 2].clone();
-        let (log, lived, over) = (Arc::clone(&log), Arc::clone(&lived), Arc::clone(&over));
+        let (log, finished, over) = (Arc::clone(&log), Arc::clone(&finished), Arc::clone(&over));
         writers.spawn(async move {
             let mut ids = Vec::new();
             while !over.load(SeqCst) {
-                ids.push(live(&store, &log).await);
-                lived.fetch_add(1, SeqCst);
+                ids.push(run_operation(&store, &log).await);
+                finished.fetch_add(1, SeqCst);
             }
             ids
         });
     }
-    // Readers see what nobody was told yet.
+    // The reader observes versions before they are acknowledged.
     let reader = tokio::spawn({
         let (store, log, over) = (stores[1].clone(), Arc::clone(&log), Arc::clone(&over));
         async move {
             while !over.load(SeqCst) {
                 let ids: Vec<_> = {
-                    let seen = log.0.lock().unwrap();
-                    seen.keys().take(200).map(|(id, _)| id.clone()).collect()
+                    let versions = log.0.lock().unwrap();
+                    versions
+                        .keys()
+                        .take(200)
+                        .map(|(id, _)| id.clone())
+                        .collect()
                 };
                 for id in ids {
                     if let Ok(Some(record)) = store.get(&id).await {
-                        log.saw(&record);
+                        log.observe(&record);
                     }
                 }
                 tokio::task::yield_now().await;
@@ -130,13 +136,13 @@ async fn what_was_acknowledged_outlives_kills() {
         }
     });
     for kill in 1..=5 {
-        reach(40 * kill, &lived, &mut writers, &reader).await;
+        wait_for_operations(40 * kill, &finished, &mut writers, &reader).await;
         redis.kill().await;
         sleep(Duration::from_millis(50)).await;
         redis.run().await;
     }
-    let now = lived.load(SeqCst);
-    reach(now + 40, &lived, &mut writers, &reader).await;
+    let now = finished.load(SeqCst);
+    wait_for_operations(now + 40, &finished, &mut writers, &reader).await;
     over.store(true, SeqCst);
     reader.await.unwrap();
     let mut ids = Vec::new();
@@ -147,27 +153,30 @@ async fn what_was_acknowledged_outlives_kills() {
     redis.kill().await;
     redis.run().await;
     for id in &ids {
-        let record = insist(|| stores[0].get(id)).await;
+        let record = retry(|| stores[0].get(id)).await;
         let record = record.unwrap_or_else(|| panic!("{id} is lost"));
-        assert!(record.operation().state().is_terminal(), "{id} came back");
+        assert!(
+            record.operation().state().is_terminal(),
+            "{id} is live again"
+        );
         assert_eq!(record.version().unwrap().get(), 6);
-        log.saw(&record);
+        log.observe(&record);
     }
 }
 
-/// Leases go on by the server's clock, whatever happens to the server.
+/// Leases are timed by the clock of the server across restarts.
 #[tokio::test]
-async fn leases_outlive_a_restart() {
+async fn leases_survive_a_restart() {
     use tower_operations::store::Lease;
 
     let mut redis = Redis::start().await;
     let store = connect(&redis).await;
     let short = lease(Duration::from_millis(300));
-    let lapsing = super::create(
+    let expiring = super::create(
         &store,
         NewOperation::new(OperationId::new()).with_lease(short),
     );
-    let lapsing = lapsing.await;
+    let expiring = expiring.await;
     let long = lease(Duration::from_secs(600));
     super::create(
         &store,
@@ -176,17 +185,17 @@ async fn leases_outlive_a_restart() {
     .await;
     redis.kill().await;
     redis.run().await;
-    let taken = loop {
+    let reclaimed = loop {
         match store.reclaim(&lease(Duration::from_secs(9)), 10).await {
-            Ok(taken) if taken.is_empty() => {}
-            Ok(taken) => break taken,
+            Ok(reclaimed) if reclaimed.is_empty() => {}
+            Ok(reclaimed) => break reclaimed,
             Err(error) => assert!(error.is_transient(), "{error:?}"),
         }
         sleep(Duration::from_millis(10)).await;
     };
-    let ids: Vec<_> = taken
+    let ids: Vec<_> = reclaimed
         .iter()
-        .map(|taken| taken.record.operation().id())
+        .map(|reclaimed| reclaimed.record.operation().id())
         .collect();
-    assert_eq!(ids, [lapsing.operation().id()]);
+    assert_eq!(ids, [expiring.operation().id()]);
 }

@@ -1,4 +1,4 @@
-//! What is damaged, or was overwritten, keeps nobody from the others.
+//! Damaged or overwritten records do not block other operations.
 
 use std::{
     io,
@@ -14,13 +14,13 @@ use tower_operations::{
     },
 };
 
-use super::{Seen, ask, connect, create, done, lease, server::Redis, success};
+use super::{Stored, ask, connect, create, done, lease, server::Redis, success};
 
-fn held(record: &Seen) -> LeaseHandle {
+fn handle(record: &Stored) -> LeaseHandle {
     LeaseHandle::new(record.operation().id().clone(), record.token())
 }
 
-fn name(record: &Seen) -> String {
+fn name(record: &Stored) -> String {
     format!("operations/{{{}}}", record.operation().id())
 }
 
@@ -28,7 +28,7 @@ fn owner() -> Option<Owner> {
     Some(Owner::new("somebody"))
 }
 
-async fn live(store: &tower_operations_redis::RedisStore, term: Duration) -> Seen {
+async fn create_live(store: &tower_operations_redis::RedisStore, term: Duration) -> Stored {
     let new = NewOperation::new(OperationId::new()).with_owner(owner());
     create(store, new.with_lease(lease(term))).await
 }
@@ -36,23 +36,28 @@ async fn live(store: &tower_operations_redis::RedisStore, term: Duration) -> See
 const LONG: Duration = Duration::from_secs(600);
 
 #[tokio::test]
-async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_the_others() {
+async fn a_key_of_another_type_does_not_block_other_operations() {
     let redis = Redis::start().await;
     let ttl = Duration::from_millis(50);
     let store = connect(&redis).await.ttl(ttl);
-    let (bad, good) = (live(&store, LONG).await, live(&store, LONG).await);
+    let (bad, good) = (
+        create_live(&store, LONG).await,
+        create_live(&store, LONG).await,
+    );
     ask::<()>(&redis, &["SET", &name(&bad), "x"]).await;
 
-    // Renewed, and listed.
-    let lost = store.renew(&lease(LONG), &[held(&bad), held(&good)]).await;
-    assert_eq!(lost.unwrap(), [held(&bad)]);
+    // Renewal and listing.
+    let lost = store
+        .renew(&lease(LONG), &[handle(&bad), handle(&good)])
+        .await;
+    assert_eq!(lost.unwrap(), [handle(&bad)]);
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     assert_eq!(listed.records, std::slice::from_ref(&good));
     let first = store.list(&ListQuery::new(owner(), 1)).await.unwrap();
-    let next = ListQuery::new(owner(), 1).with_after(first.next.expect("there is more"));
+    let next = ListQuery::new(owner(), 1).with_after(first.next.expect("there is a next page"));
     assert!(store.list(&next).await.unwrap().records.is_empty());
 
-    // Released, and taken over; the other one is put aside.
+    // Release and reclaim; the damaged operation is set aside.
     ask::<()>(
         &redis,
         &[
@@ -63,21 +68,21 @@ async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_th
         ],
     )
     .await;
-    store.release(&[held(&bad), held(&good)]).await.unwrap();
-    let taken = store.reclaim(&lease(LONG), 1).await.unwrap();
-    assert_eq!(taken.len(), 1);
-    assert_eq!(taken[0].record.operation().id(), good.operation().id());
+    store.release(&[handle(&bad), handle(&good)]).await.unwrap();
+    let reclaimed = store.reclaim(&lease(LONG), 1).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
+    assert_eq!(reclaimed[0].record.operation().id(), good.operation().id());
     let first: Vec<String> = ask(&redis, &["ZRANGE", "operations/leases", "0", "0"]).await;
     assert_eq!(
         first,
         [good.operation().id().to_string()],
-        "it is in front of nobody"
+        "the damaged operation is not in front"
     );
     let error = store.get(bad.operation().id()).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(_)));
 
-    // Ended, and purged.
-    let ended = live(&store, LONG).await;
+    // Finish and purge.
+    let ended = create_live(&store, LONG).await;
     done(
         store
             .finish(ended.operation().id(), ended.token(), success("x"), None)
@@ -86,7 +91,7 @@ async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_th
     ask::<()>(&redis, &["SET", &name(&ended), "x"]).await;
     let entry: Vec<String> = ask(&redis, &["ZRANGE", "operations/ended", "0", "0"]).await;
     ask::<()>(&redis, &["ZADD", "operations/ended", "1", &entry[0]]).await;
-    let record = &taken[0].record;
+    let record = &reclaimed[0].record;
     done(
         store
             .finish(record.operation().id(), record.token(), success("x"), None)
@@ -101,29 +106,29 @@ async fn a_key_of_another_type_in_the_place_of_an_operation_keeps_nobody_from_th
 }
 
 #[tokio::test]
-async fn a_record_that_is_damaged_keeps_nobody_from_the_others() {
+async fn a_damaged_record_does_not_block_other_operations() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let mut records = Vec::new();
     for _ in 0..4 {
-        records.push(live(&store, LONG).await);
+        records.push(create_live(&store, LONG).await);
     }
     ask::<()>(&redis, &["HSET", &name(&records[0]), "h", "no JSON"]).await;
     ask::<()>(&redis, &["HDEL", &name(&records[1]), "h"]).await;
     ask::<()>(&redis, &["DEL", &name(&records[2])]).await;
-    let all: Vec<_> = records.iter().map(held).collect();
+    let all: Vec<_> = records.iter().map(handle).collect();
     store.release(&all).await.unwrap();
     let ids = ["0", &records[2].operation().id().to_string()];
     ask::<()>(&redis, &["ZADD", "operations/leases", ids[0], ids[1]]).await;
     let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     assert_eq!(listed.records, [records[3].clone()]);
-    let taken = store.reclaim(&lease(LONG), 1).await.unwrap();
+    let reclaimed = store.reclaim(&lease(LONG), 1).await.unwrap();
     assert_eq!(
-        taken[0].record.operation().id(),
+        reclaimed[0].record.operation().id(),
         records[3].operation().id()
     );
-    assert_eq!(taken[0].record.operation().state(), State::Pending);
-    // Two may be mended; of one nothing is left.
+    assert_eq!(reclaimed[0].record.operation().state(), State::Pending);
+    // Two damaged records stay in the index; the deleted record is removed.
     assert_eq!(
         ask::<usize>(&redis, &["ZCARD", "operations/leases"]).await,
         3
@@ -132,18 +137,18 @@ async fn a_record_that_is_damaged_keeps_nobody_from_the_others() {
 }
 
 #[tokio::test]
-async fn an_index_of_another_type_leaves_nothing_half_made() {
+async fn a_create_with_a_broken_index_writes_nothing() {
     let redis = Redis::start().await;
     let ttl = Duration::from_millis(50);
     let store = connect(&redis).await.ttl(ttl);
-    let before = live(&store, LONG).await;
+    let before = create_live(&store, LONG).await;
     ask::<()>(&redis, &["SET", "operations/list:somebody", "x"]).await;
     let id = OperationId::new();
     let new = NewOperation::new(id.clone()).with_owner(owner());
     let refused = store.create(new).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused(_)), "{refused:?}");
     assert!(store.get(&id).await.unwrap().is_none());
-    // It is the list of one owner, and nobody else's affair.
+    // The broken list belongs to one owner, and affects no other operation.
     done(
         store
             .finish(before.operation().id(), before.token(), success("x"), None)
@@ -159,11 +164,11 @@ async fn an_index_of_another_type_leaves_nothing_half_made() {
     );
 }
 
-/// What is logged.
+/// Collects the log output.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<u8>>>);
+struct LogOutput(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Said {
+impl io::Write for LogOutput {
     fn write(&mut self, some: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(some)
     }
@@ -174,9 +179,9 @@ impl io::Write for Said {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_among_others_is_logged_with_its_id() {
-    let said = Said::default();
-    let writer = said.clone();
+async fn an_unreadable_record_is_logged_with_its_id() {
+    let log = LogOutput::default();
+    let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(move || writer.clone())
         .with_ansi(false)
@@ -185,8 +190,8 @@ async fn what_cannot_be_read_among_others_is_logged_with_its_id() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     for damage in [&["HSET", "h", "no JSON"][..], &["DEL"], &["SET", "x"]] {
-        let bad = live(&store, LONG).await;
-        store.release(&[held(&bad)]).await.unwrap();
+        let bad = create_live(&store, LONG).await;
+        store.release(&[handle(&bad)]).await.unwrap();
         let name = name(&bad);
         if damage[0] == "SET" {
             ask::<()>(&redis, &["DEL", &name]).await;
@@ -194,9 +199,9 @@ async fn what_cannot_be_read_among_others_is_logged_with_its_id() {
         let command = [&damage[..1], &[&name], &damage[1..]].concat();
         ask::<()>(&redis, &command).await;
         assert!(store.reclaim(&lease(LONG), 9).await.unwrap().is_empty());
-        let text = String::from_utf8(std::mem::take(&mut *said.0.lock().unwrap())).unwrap();
+        let text = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
         let id = format!("id={}", bad.operation().id());
-        let is_it = |line: &str| line.contains("ERROR") && line.contains(&id);
-        assert!(text.lines().any(is_it), "{damage:?}: {text}");
+        let is_logged = |line: &str| line.contains("ERROR") && line.contains(&id);
+        assert!(text.lines().any(is_logged), "{damage:?}: {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Law 9: what went wrong, and whether trying again can help.
+//! Law 9: errors keep their source and are transient or permanent.
 
 use std::{
     error::Error,
@@ -18,7 +18,7 @@ use tower_operations_redis::{RedisBuilder, RedisStore};
 use super::{ask, connect, create, done, lease, server::Redis, success};
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_soon_and_found_again() {
+async fn a_stopped_server_is_a_transient_error() {
     let mut redis = Redis::start().await;
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
@@ -38,9 +38,9 @@ async fn a_server_that_is_away_is_an_error_soon_and_found_again() {
     assert_eq!(store.get(id).await.unwrap(), Some(record));
 }
 
-/// A server with a `timeout` closes what is idle.
+/// A server with a `timeout` closes idle connections.
 #[tokio::test]
-async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_twice() {
+async fn a_closed_connection_fails_no_idempotent_call() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;
@@ -67,9 +67,9 @@ async fn a_connection_that_was_closed_meanwhile_fails_nothing_that_can_be_asked_
     }
 }
 
-/// Neither a refusal nor an end of the connection: nothing comes.
+/// A silent server neither refuses nor closes the connection.
 #[tokio::test]
-async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
+async fn a_silent_server_is_a_transient_error() {
     let redis = Redis::start().await;
     let patience = Duration::from_millis(300);
     let builder = RedisBuilder::new(&redis.url()).patience(patience);
@@ -84,8 +84,8 @@ async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
         assert!(since.elapsed() < 10 * patience);
     }
     let error = builder.connect::<String>().await.unwrap_err();
-    let is_away = matches!(error, tower_operations_redis::RedisError::Unavailable(_));
-    assert!(is_away, "{error:?}");
+    let is_unavailable = matches!(error, tower_operations_redis::RedisError::Unavailable(_));
+    assert!(is_unavailable, "{error:?}");
     redis.resume();
     let found = loop {
         match store.get(record.operation().id()).await {
@@ -97,7 +97,7 @@ async fn a_server_that_is_silent_is_an_error_soon_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
+async fn a_full_server_refuses_new_operations_and_finishes_old_ones() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let key = |name: &str| IdempotencyKey::new(None, name, [1; 32]);
@@ -116,7 +116,7 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
     let other = store.reserve(&key("other"), token, term).await;
     assert!(matches!(other, Err(StoreError::Full)), "{other:?}");
 
-    // Another node can join, and what was accepted goes on.
+    // Another node can connect, and accepted operations continue.
     let store = connect(&redis).await;
     store.reserve(&key("mine"), token, term).await.unwrap();
     let held = LeaseHandle::new(id.clone(), holder);
@@ -136,7 +136,7 @@ async fn a_full_server_accepts_nothing_and_lets_what_it_has_come_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_is_not_as_it_was_written_is_refused() {
+async fn damaged_records_are_refused() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let ids = ["list", "torn", "broken"];
@@ -163,9 +163,9 @@ async fn what_is_not_as_it_was_written_is_refused() {
     }
 }
 
-/// After a failover the old primary may come back under the same address.
+/// The old primary may return under the same address after a failover.
 #[tokio::test]
-async fn a_server_that_became_a_replica_is_neither_written_to_nor_read() {
+async fn a_server_turned_replica_is_neither_read_nor_written() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let record = create(&store, NewOperation::new(OperationId::new())).await;

@@ -1,4 +1,4 @@
-//! Law 10: what a release wrote is read by those after it.
+//! Law 10: later releases read the data of earlier ones.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use tower_operations_redis::RedisStore;
 
 use super::{connect, create, done, server::Redis, success};
 
-/// What was written in each format, as commands; each character is a byte.
+/// Data in each format, as commands; each character is a byte.
 const FORMATS: [&str; 2] = [
     include_str!("format-1.jsonl"),
     include_str!("format-2.jsonl"),
@@ -27,7 +27,7 @@ fn key(name: &str) -> IdempotencyKey {
 
 fn owned(name: &str) -> IdempotencyKey {
     IdempotencyKey {
-        owner: somebody(),
+        owner: owner(),
         ..key(name)
     }
 }
@@ -36,14 +36,14 @@ fn id(text: &str) -> OperationId {
     text.parse().unwrap()
 }
 
-fn somebody() -> Option<Owner> {
+fn owner() -> Option<Owner> {
     Some(Owner::new("somebody"))
 }
 
-/// One of everything.
+/// Writes an operation or key of each kind.
 async fn write(store: &RedisStore) {
     let lease = |term| LeaseConfig::new(NodeId::named("node"), term);
-    let new = |text| NewOperation::new(id(text)).with_owner(somebody());
+    let new = |text| NewOperation::new(id(text)).with_owner(owner());
     create(store, NewOperation::new(id("nobodys"))).await;
     let held = new("held")
         .with_lease(lease(CENTURY))
@@ -90,7 +90,7 @@ async fn write(store: &RedisStore) {
     );
 }
 
-/// Everything in the server, as the commands that would write it.
+/// Returns the data of the server as the commands that write it.
 async fn dump(redis: &Redis) -> Vec<Vec<Vec<u8>>> {
     let ask = async |words: &[&[u8]]| -> Vec<Vec<u8>> {
         let client = redis::Client::open(redis.url()).unwrap();
@@ -127,7 +127,7 @@ fn line(command: &[Vec<u8>]) -> String {
     serde_json::to_string(&words).unwrap()
 }
 
-fn written(format: &str) -> Vec<Vec<Vec<u8>>> {
+fn parse(format: &str) -> Vec<Vec<Vec<u8>>> {
     let words = |line| serde_json::from_str::<Vec<String>>(line).unwrap();
     let bytes = |word: String| word.chars().map(|byte| byte as u8).collect();
     format
@@ -136,7 +136,7 @@ fn written(format: &str) -> Vec<Vec<Vec<u8>>> {
         .collect()
 }
 
-/// The names, with those of fields, and how many members an index has.
+/// Returns the names of the keys with their fields, members or value.
 fn shape(commands: &[Vec<Vec<u8>>]) -> BTreeMap<String, Vec<String>> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let shape = commands.iter().map(|command| {
@@ -152,21 +152,21 @@ fn shape(commands: &[Vec<Vec<u8>>]) -> BTreeMap<String, Vec<String>> {
 }
 
 #[tokio::test]
-async fn this_release_writes_what_it_says_it_writes() {
+async fn written_data_has_the_current_format() {
     let redis = Redis::start().await;
     write(&connect(&redis).await.ttl(CENTURY)).await;
     let commands = dump(&redis).await;
     let lines: Vec<String> = commands.iter().map(|command| line(command)).collect();
     assert_eq!(
         shape(&commands),
-        shape(&written(FORMATS[1])),
+        shape(&parse(FORMATS[1])),
         "another format needs a file of its own:\n{}",
         lines.join("\n")
     );
 }
 
 #[tokio::test]
-async fn what_was_written_is_read_and_written_to() {
+async fn earlier_formats_are_readable_and_writable() {
     for format in FORMATS {
         read_and_write(format).await;
     }
@@ -174,7 +174,7 @@ async fn what_was_written_is_read_and_written_to() {
 
 async fn read_and_write(format: &str) {
     let redis = Redis::start().await;
-    for command in written(format) {
+    for command in parse(format) {
         let client = redis::Client::open(redis.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut words = redis::Cmd::new();
@@ -185,7 +185,7 @@ async fn read_and_write(format: &str) {
     let read = async |text| store.get(&id(text)).await.unwrap().unwrap();
     assert_eq!(read("nobodys").await.owner(), None);
     let held = read("held").await;
-    assert_eq!(held.owner(), somebody().as_ref());
+    assert_eq!(held.owner(), owner().as_ref());
     assert_eq!(held.node(), Some(&NodeId::named("node")));
     let ended = read("ended").await;
     let Some(result) = ended.operation().result() else {
@@ -194,38 +194,39 @@ async fn read_and_write(format: &str) {
     assert_eq!(&result.body()[..], b"the result");
     assert!(store.get(&id("gone")).await.unwrap().is_none());
 
-    let listed = store.list(&ListQuery::new(somebody(), 10)).await.unwrap();
+    let listed = store.list(&ListQuery::new(owner(), 10)).await.unwrap();
     let ids: Vec<String> = (listed.records.iter())
         .map(|record| record.operation().id().to_string())
         .collect();
     assert_eq!(ids, ["ended", "left", "held"]);
 
     let other = FencingToken::from_number(78);
-    let known = async |key: IdempotencyKey| store.reserve(&key, other, CENTURY).await.unwrap();
-    // Whoever asks first: an owner's key of before had the name that is nobody's.
+    let reserve_key =
+        async |key: IdempotencyKey| store.reserve(&key, other, CENTURY).await.unwrap();
+    // Unowned names are free, although earlier formats stored the keys of owners under them.
     for name in ["of held", "reserved"] {
-        let free = known(key(name)).await;
+        let free = reserve_key(key(name)).await;
         assert!(matches!(free, Reservation::Reserved(_)), "{free:?}");
     }
     for (name, state) in [("of held", State::Pending), ("of ended", State::Succeeded)] {
-        let Reservation::Operation(record) = known(owned(name)).await else {
+        let Reservation::Operation(record) = reserve_key(owned(name)).await else {
             panic!("{name}");
         };
         assert_eq!(record.operation().state(), state);
     }
-    let Reservation::Deleted(record) = known(owned("of gone")).await else {
+    let Reservation::Deleted(record) = reserve_key(owned("of gone")).await else {
         panic!("of gone");
     };
     assert_eq!(record.operation().state(), State::Canceled);
-    let answered = known(key("answered")).await;
+    let answered = reserve_key(key("answered")).await;
     let Reservation::Answered(answer) = answered else {
         panic!("{answered:?}");
     };
     assert_eq!(&answer.body()[..], b"no");
-    let reserved = known(owned("reserved")).await;
+    let reserved = reserve_key(owned("reserved")).await;
     assert!(matches!(reserved, Reservation::InProgress), "{reserved:?}");
     let token = FencingToken::from_number(77);
-    let new = NewOperation::new(id("of-the-reserved")).with_owner(somebody());
+    let new = NewOperation::new(id("of-the-reserved")).with_owner(owner());
     let created = store
         .create(new.with_key(key("reserved")).with_reservation(token))
         .await;
@@ -240,9 +241,9 @@ async fn read_and_write(format: &str) {
             .unwrap()
             .is_empty()
     );
-    let taken = store.reclaim(&mine, 10).await.unwrap();
-    let [left] = &taken[..] else {
-        panic!("{taken:?}");
+    let reclaimed = store.reclaim(&mine, 10).await.unwrap();
+    let [left] = &reclaimed[..] else {
+        panic!("{reclaimed:?}");
     };
     assert_eq!(left.record.operation().id(), &id("left"));
     assert_eq!(left.record.attempts(), 1);
@@ -252,7 +253,7 @@ async fn read_and_write(format: &str) {
             .finish(&id("left"), left.record.token(), success("late"), None)
             .await,
     );
-    // What the key was moved for goes with it.
+    // The key still belongs to its operation.
     let ended = done(
         store
             .finish(&held.id, held.token, success("done"), None)
@@ -260,9 +261,6 @@ async fn read_and_write(format: &str) {
     );
     let version = ended.version().unwrap();
     done(store.delete(&held.id, version).await);
-    let forgotten = known(owned("of held")).await;
-    assert!(
-        matches!(forgotten, Reservation::Deleted(_)),
-        "{forgotten:?}"
-    );
+    let deleted = reserve_key(owned("of held")).await;
+    assert!(matches!(deleted, Reservation::Deleted(_)), "{deleted:?}");
 }

@@ -14,14 +14,14 @@ async fn connect(redis: &Redis, ttl: Duration) -> RedisStore {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_keeps_every_law() {
+async fn the_store_keeps_the_laws() {
     let redis = Redis::start().await;
     conformance::all(async |ttl| connect(&redis, ttl).await).await;
     conformance::released_lease(async |ttl| connect(&redis, ttl).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn several_nodes_keep_every_law_together() {
+async fn several_nodes_keep_the_laws() {
     let redis = Redis::start().await;
     conformance::all(async |ttl| {
         Nodes::new([
@@ -34,7 +34,7 @@ async fn several_nodes_keep_every_law_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn chosen_at_run_time_it_keeps_every_law() {
+async fn an_erased_store_keeps_the_laws() {
     let redis = Redis::start().await;
     conformance::all(async |ttl| {
         let builder = RedisBuilder::new(&redis.url()).prefix("app:operations");

@@ -1,4 +1,4 @@
-//! Law 5 across nodes: changes are told, and what is not told costs time only.
+//! Law 5 across nodes: changes are notified, and a lost notification only delays a wait.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use super::{ask, connect, create, done, lease, proxy::Proxy, server::Redis, succ
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Less than it takes to hear of a change without being told.
+/// Shorter than the interval at which a wait polls.
 const SOON: Duration = Duration::from_secs(3);
 
-/// How long it takes until one node hears of what another does.
+/// Measures the time until one node sees a change of another.
 async fn latency(near: &RedisStore, far: &RedisStore) -> Duration {
     let record = create(far, NewOperation::new(OperationId::new())).await;
     let id = record.operation().id().clone();
@@ -32,7 +32,7 @@ async fn latency(near: &RedisStore, far: &RedisStore) -> Duration {
 }
 
 #[tokio::test]
-async fn other_nodes_hear_of_a_change_at_once() {
+async fn a_change_wakes_a_wait_on_another_node() {
     let redis = Redis::start().await;
     let (near, far) = (connect(&redis).await, connect(&redis).await);
     for _ in 0..5 {
@@ -42,7 +42,7 @@ async fn other_nodes_hear_of_a_change_at_once() {
 }
 
 #[tokio::test]
-async fn a_node_whose_operation_was_ended_from_outside_is_told() {
+async fn a_node_is_notified_of_a_revoked_lease() {
     let redis = Redis::start().await;
     let (near, far) = (connect(&redis).await, connect(&redis).await);
     let mine = lease(LONG);
@@ -58,13 +58,13 @@ async fn a_node_whose_operation_was_ended_from_outside_is_told() {
         far.force_finish(id, record.version().unwrap(), outcome)
             .await,
     );
-    let recalled = near.revoked(&node, LONG).await.unwrap();
-    assert_eq!(recalled, std::slice::from_ref(id));
+    let revoked_ids = near.revoked(&node, LONG).await.unwrap();
+    assert_eq!(revoked_ids, std::slice::from_ref(id));
     assert!(since.elapsed() < SOON);
 }
 
 #[tokio::test]
-async fn other_nodes_hear_of_a_release_at_once() {
+async fn a_release_notifies_other_nodes() {
     let redis = Redis::start().await;
     let (near, far) = (connect(&redis).await, connect(&redis).await);
     let new = NewOperation::new(OperationId::new()).with_lease(lease(LONG));
@@ -74,29 +74,31 @@ async fn other_nodes_hear_of_a_release_at_once() {
     assert!(changed.is_err(), "nothing was released");
     let held = LeaseHandle::new(record.operation().id().clone(), record.token());
     far.release(&[held]).await.unwrap();
-    timeout(SOON, released).await.expect("it was told");
-    let taken = near.reclaim_released(&lease(LONG), 10).await.unwrap();
-    assert_eq!(taken.len(), 1);
+    timeout(SOON, released)
+        .await
+        .expect("the node was notified");
+    let reclaimed = near.reclaim_released(&lease(LONG), 10).await.unwrap();
+    assert_eq!(reclaimed.len(), 1);
 }
 
 #[tokio::test]
-async fn a_notice_that_is_lost_costs_time_only() {
+async fn a_lost_notification_only_delays_a_wait() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let near = RedisStore::connect(&proxy.url()).await.unwrap();
     let far = connect(&redis).await;
     proxy.mute(true);
-    let lost = latency(&near, &far).await;
-    assert!(lost > SOON, "it was told after {lost:?}");
-    assert!(lost < 3 * SOON, "{lost:?}");
+    let delayed = latency(&near, &far).await;
+    assert!(delayed > SOON, "the node was notified after {delayed:?}");
+    assert!(delayed < 3 * SOON, "{delayed:?}");
     proxy.mute(false);
-    let told = latency(&near, &far).await;
-    assert!(told < SOON, "{told:?}");
+    let notified = latency(&near, &far).await;
+    assert!(notified < SOON, "{notified:?}");
 }
 
-/// Whoever waits reads again when the subscription is there again.
+/// A wait reads the operation again once the subscription is restored.
 #[tokio::test]
-async fn a_subscription_that_breaks_is_made_again() {
+async fn a_broken_subscription_is_restored() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let near = RedisStore::connect(&proxy.url()).await.unwrap();
@@ -116,18 +118,18 @@ async fn a_subscription_that_breaks_is_made_again() {
     assert_eq!(killed, 2);
     assert_eq!(wait.await.unwrap(), Some(ended));
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
-    let told = latency(&near, &far).await;
-    assert!(told < SOON, "{told:?}");
+    let notified = latency(&near, &far).await;
+    assert!(notified < SOON, "{notified:?}");
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_the_last_handle_is_dropped() {
+async fn the_last_handle_closes_its_connections() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let other = store.clone();
     let clients = async || {
         let list: String = ask(&redis, &["CLIENT", "LIST"]).await;
-        list.lines().count() - 1 // but for who asks
+        list.lines().count() - 1 // without the connection of `ask`
     };
     for _ in 0..10 {
         create(&store, NewOperation::new(OperationId::new())).await;
@@ -148,7 +150,7 @@ async fn nothing_is_left_when_the_last_handle_is_dropped() {
 }
 
 #[test]
-fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
+fn notification_tasks_restart_after_their_runtime_stops() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -163,13 +165,13 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
     first.block_on(create(&orphan, NewOperation::new(OperationId::new())));
     drop(first);
     second.block_on(async {
-        // Its connections went with the runtime, and are made again when they are used.
+        // The connections of the stopped runtime are replaced when they are used.
         for _ in 0..20 {
             let new = NewOperation::new(OperationId::new());
             let _ = orphan.create(new).await;
         }
         for (near, far) in [(&orphan, &other), (&other, &orphan)] {
-            // It subscribes when somebody begins to wait.
+            // The first wait subscribes.
             let _ = latency(near, far).await;
             let latency = latency(near, far).await;
             assert!(latency < SOON, "{latency:?}");
@@ -178,7 +180,7 @@ fn what_tells_and_hears_is_begun_again_once_its_runtime_has_gone() {
 }
 
 #[test]
-fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
+fn release_notifications_survive_a_stopped_runtime() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -194,7 +196,7 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
     second.block_on(async {
         let begun = Instant::now();
         loop {
-            // Nothing else is asked of it.
+            // No other call restarts the subscription.
             let released = orphan.released();
             let new = NewOperation::new(OperationId::new()).with_lease(lease(LONG));
             let held = LeaseHandle::new(new.id.clone(), new.token);
@@ -203,7 +205,10 @@ fn a_release_is_heard_of_once_the_runtime_that_heard_before_has_gone() {
             if timeout(Duration::from_millis(100), released).await.is_ok() {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "it is not heard");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the release is not notified"
+            );
         }
     });
 }

@@ -1,4 +1,5 @@
-//! Stands between the store and its server: counts, cuts and mutes.
+//! A TCP proxy between the store and its server. The proxy records round trips, cuts
+//! connections and drops published messages.
 
 use std::sync::{
     Arc, Mutex,
@@ -17,7 +18,7 @@ use tokio::{
 
 use super::server::Redis;
 
-/// A way to a server. It ends when it is dropped.
+/// A proxy to a server, which stops when dropped.
 pub(crate) struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -26,12 +27,12 @@ pub(crate) struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// The commands of each round trip, but for those of nobody's concern.
+    /// The commands of the store in each round trip.
     trips: Mutex<Vec<Vec<String>>>,
-    /// The next answer to this command does not arrive.
+    /// The command whose next answer is cut off.
     cut: Mutex<Option<String>>,
     muted: Mutex<bool>,
-    /// Bytes that came back.
+    /// The number of bytes in answers.
     answered: AtomicUsize,
 }
 
@@ -63,27 +64,27 @@ impl Proxy {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// The round trips since this was asked last.
+    /// Returns the round trips since the last call.
     pub(crate) fn trips(&self) -> Vec<Vec<String>> {
         std::mem::take(&mut self.state.trips.lock().unwrap())
     }
 
-    /// How many bytes came back since this was asked last.
+    /// Returns the number of answered bytes since the last call.
     pub(crate) fn answered(&self) -> usize {
         self.state.answered.swap(0, SeqCst)
     }
 
-    /// Cuts the connection when the answer to the next such command is there.
+    /// Cuts the connection when the answer to the next `command` arrives.
     pub(crate) fn cut(&self, command: &str) {
         *self.state.cut.lock().unwrap() = Some(command.into());
     }
 
-    /// Whether it has happened.
+    /// Returns whether the connection was cut.
     pub(crate) fn has_cut(&self) -> bool {
         self.state.cut.lock().unwrap().is_none()
     }
 
-    /// What is published does not arrive.
+    /// Drops published messages, or stops dropping them.
     pub(crate) fn mute(&self, muted: bool) {
         *self.state.muted.lock().unwrap() = muted;
     }
@@ -95,7 +96,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What both directions of one connection know.
+/// The state that both directions of a connection share.
 #[derive(Default)]
 struct Connection {
     cutting: Mutex<bool>,
@@ -109,28 +110,28 @@ fn connect(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     let connection = Arc::<Connection>::default();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let there = ask(
+    let requests = forward_requests(
         from_client,
         to_server,
         Arc::clone(state),
         Arc::clone(&connection),
     );
-    let back = answer(
+    let answers = forward_answers(
         from_server,
         to_client,
         Arc::clone(state),
         Arc::clone(&connection),
     );
     tokio::spawn(async move {
-        // With either way the other ends, and with it both sockets.
+        // The end of one direction ends the other, and closes both sockets.
         tokio::select! {
-            () = there => {}
-            () = back => {}
+            () = requests => {}
+            () = answers => {}
         }
     });
 }
 
-async fn ask(
+async fn forward_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
     state: Arc<State>,
@@ -169,7 +170,7 @@ async fn ask(
     }
 }
 
-async fn answer(
+async fn forward_answers(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
     state: Arc<State>,
@@ -195,8 +196,7 @@ async fn answer(
     }
 }
 
-/// The name of the first command in these bytes, and how long it is, if all of it
-/// is there.
+/// Returns the name and the length of the first command, if the command is complete.
 fn command(bytes: &[u8]) -> Option<(String, usize)> {
     let line = |from: usize| {
         let length = bytes

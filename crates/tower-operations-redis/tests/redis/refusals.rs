@@ -12,11 +12,11 @@ use super::{ask, connect, create, server::Redis};
 
 async fn refusal(redis: &Redis) -> RedisError {
     let connected = RedisStore::connect(&redis.url()).await;
-    connected.expect_err("it was not refused")
+    connected.expect_err("the server was not refused")
 }
 
 #[tokio::test]
-async fn a_server_that_evicts_is_refused() {
+async fn an_evicting_server_is_refused() {
     for policy in ["allkeys-lru", "volatile-ttl", "allkeys-random"] {
         let redis = Redis::with(&["--maxmemory-policy", policy]).await;
         let error = refusal(&redis).await;
@@ -26,7 +26,10 @@ async fn a_server_that_evicts_is_refused() {
         assert_eq!(&**found, policy);
         let trusted = RedisBuilder::new(&redis.url()).trust_server();
         let trusted = trusted.connect::<String>().await;
-        assert!(trusted.is_err(), "what is known to be bad is not trusted");
+        assert!(
+            trusted.is_err(),
+            "a known eviction policy is refused despite `trust_server`"
+        );
     }
 }
 
@@ -44,7 +47,7 @@ async fn a_replica_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_tells_nothing_has_to_be_trusted() {
+async fn a_server_without_info_must_be_trusted() {
     let redis = Redis::start().await;
     let acl = [
         "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all",
@@ -63,9 +66,9 @@ async fn a_server_that_tells_nothing_has_to_be_trusted() {
     assert!(matches!(error, RedisError::Refused(_)), "{error:?}");
 }
 
-/// The permissions that the documentation names.
+/// The permissions are read from the documentation.
 #[tokio::test]
-async fn a_user_with_the_documented_permissions_can_do_everything() {
+async fn the_documented_permissions_suffice() {
     let redis = Redis::start().await;
     let page = include_str!("../../README.md");
     let rule = page
@@ -89,7 +92,7 @@ async fn a_user_with_the_documented_permissions_can_do_everything() {
 }
 
 #[tokio::test]
-async fn a_format_of_a_later_release_is_refused() {
+async fn a_later_format_is_refused() {
     let redis = Redis::start().await;
     connect(&redis).await;
     connect(&redis).await;
@@ -102,7 +105,7 @@ async fn a_format_of_a_later_release_is_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_connected_to_is_an_error() {
+async fn invalid_addresses_are_errors() {
     let redis = Redis::start().await;
     for url in [
         "",
@@ -122,10 +125,10 @@ async fn what_cannot_be_connected_to_is_an_error() {
     assert!(matches!(error, RedisError::Prefix), "{error:?}");
 }
 
-/// A change of passwords, or a server whose users are not loaded yet: what cannot be
-/// done now can be done later, on the same connections.
+/// Connections recover after a change of passwords, or once the users of the server are
+/// loaded.
 #[tokio::test]
-async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
+async fn connections_recover_from_a_lockout() {
     let redis = Redis::start().await;
     let user = |password| {
         [
@@ -148,7 +151,7 @@ async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
 
     ask::<()>(&redis, &user(">other")).await;
     ask::<()>(&redis, &["CLIENT", "KILL", "USER", "app"]).await;
-    // Each connection, several times.
+    // The calls use each connection several times.
     for _ in 0..20 {
         if let Err(error) = store.start(id, record.token()).await {
             assert!(error.is_transient(), "{error:?}");
@@ -157,7 +160,7 @@ async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
     assert!(store.start(id, record.token()).await.is_err());
 
     ask::<()>(&redis, &user(">secret")).await;
-    // None of them stays as it was.
+    // Every connection recovers.
     let begun = std::time::Instant::now();
     let mut in_a_row = 0;
     while in_a_row < 12 {
@@ -168,12 +171,15 @@ async fn a_user_who_is_locked_out_for_a_while_goes_on_afterwards() {
                 0
             }
         };
-        assert!(begun.elapsed().as_secs() < 20, "it stays locked out");
+        assert!(
+            begun.elapsed().as_secs() < 20,
+            "a connection stays locked out"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
+async fn connect_errors_contain_the_cause_and_no_password() {
     let redis = Redis::start().await;
     let with_password = redis.url().replace("redis://", "redis://app:s3cret@");
     for (url, cause) in [
@@ -192,7 +198,7 @@ async fn an_error_of_connecting_says_what_caused_it_and_no_password() {
 }
 
 #[tokio::test]
-async fn settings_that_change_later_show_in_the_health_of_the_store() {
+async fn changed_settings_are_health_warnings() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let warnings = async || {

@@ -1,5 +1,5 @@
-//! Nodes whose clocks differ by the length of a lease break no law that is about leases,
-//! holders or waiting: those go by the clock of the server.
+//! Clock skew: nodes whose clocks differ by the term of a lease keep the laws of leases,
+//! holders and waits, which depend on the clock of the server.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -23,7 +23,7 @@ fn nodes(stores: &[RedisStore], ttl: Duration) -> Nodes<RedisStore> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_that_differ_by_a_lease_break_no_law_of_leases_and_waiting() {
+async fn skewed_clocks_keep_the_laws_of_leases_and_waits() {
     let server = test_support::redis::Redis::start().await;
     let mut stores = Vec::new();
     for _ in 0..3 {

@@ -1,31 +1,31 @@
-//! What large results cost those who do not ask for them.
+//! The cost of large results for requests that do not read them.
 
 use tower_operations_redis::RedisStore;
 
 use super::{pages, proxy::Proxy, repetition, server::Redis, stranger};
 
 #[tokio::test]
-async fn a_stranger_asks_the_server_for_no_more_than_for_an_unknown_id() {
+async fn a_foreign_operation_costs_as_much_as_an_unknown_id() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     let cost = || (proxy.trips(), proxy.answered());
-    stranger::costs_what_an_unknown_id_costs(store, cost).await;
+    stranger::assert_cost_of_an_unknown_id(store, cost).await;
 }
 
 #[tokio::test]
-async fn a_repetition_asks_the_server_for_no_result() {
+async fn a_repeated_request_transfers_no_result() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
     let cost = || (proxy.trips(), proxy.answered());
-    repetition::costs_no_result(store, cost).await;
+    repetition::assert_no_result_is_read(store, cost).await;
 }
 
 #[tokio::test]
-async fn a_page_ends_where_its_results_are_large() {
+async fn large_results_end_a_page() {
     let redis = Redis::start().await;
     let proxy = Proxy::to(&redis).await;
     let store = RedisStore::connect(&proxy.url()).await.unwrap();
-    pages::end_early(store, || proxy.answered()).await;
+    pages::assert_large_results_end_a_page(store, || proxy.answered()).await;
 }

@@ -1,5 +1,4 @@
-//! Law 8: nothing is left of what has expired, and long lists are handled in
-//! parts.
+//! Law 8: expired operations leave no data, and long lists are processed in parts.
 
 use std::time::Duration;
 
@@ -25,14 +24,14 @@ async fn names(redis: &Redis) -> Vec<String> {
     names
 }
 
-/// The names of the store itself, of which there is one each.
+/// The permanent keys of the store.
 const FOREVER: [&str; 2] = ["operations/format", "operations/number"];
 
-/// The name of the secret that list cursors are sealed with.
+/// The key of the secret that seals list cursors.
 const SECRET: &str = "operations/secret";
 
 #[tokio::test]
-async fn nothing_is_left_of_what_has_expired() {
+async fn expired_operations_leave_no_data() {
     let redis = Redis::start().await;
     let ttl = Duration::from_millis(500);
     let store = connect(&redis).await.ttl(ttl);
@@ -63,13 +62,13 @@ async fn nothing_is_left_of_what_has_expired() {
     store.reserve(&early, token, ttl).await.unwrap();
     let answer = RecordedResponse::new(http::Response::new(BufferedBody::from("no".to_owned())));
     assert!(store.complete(&early, token, answer).await.unwrap());
-    let lapsing = FencingToken::random();
-    store.reserve(&key("lapsing"), lapsing, ttl).await.unwrap();
+    let expiring = FencingToken::random();
+    store.reserve(&key("lapsing"), expiring, ttl).await.unwrap();
 
     sleep(2 * ttl).await;
     let removed = store.purge(1000).await.unwrap();
     assert_eq!(removed, 27);
-    // What remains of those that were forgotten goes by itself, a minute later.
+    // The keys of deleted operations expire on the server, a minute later.
     for name in names(&redis).await {
         if FOREVER.contains(&name.as_str()) {
             continue;
@@ -80,10 +79,10 @@ async fn nothing_is_left_of_what_has_expired() {
     }
 }
 
-/// The server removes by itself what nobody purges; the next that ends, and the
-/// next who looks, clean up after it.
+/// The server expires operations that are not purged. Later finishes and reads remove
+/// their index entries.
 #[tokio::test]
-async fn what_the_server_has_removed_leaves_no_trace() {
+async fn operations_expired_by_the_server_leave_no_index_entries() {
     let redis = Redis::start().await;
     let store = connect(&redis).await;
     let owner = Some(Owner::new("somebody"));
@@ -99,7 +98,7 @@ async fn what_the_server_has_removed_leaves_no_trace() {
             let left: i64 = ask(&redis, &["PTTL", &name]).await;
             let day = 24 * 60 * 60 * 1000;
             assert!((day..=day + 60_000).contains(&left), "{left} ms");
-            // As if that time were over.
+            // Simulates the expiry.
             ask::<()>(&redis, &["DEL", &name]).await;
             let ended = ["ZADD", "operations/ended", "XX", "1"];
             let entry: Vec<String> = ask(&redis, &["ZRANGE", "operations/ended", "-1", "-1"]).await;
@@ -122,7 +121,7 @@ async fn what_the_server_has_removed_leaves_no_trace() {
     assert_eq!(
         store.purge(10).await.unwrap(),
         1,
-        "two went as others ended"
+        "two were removed by later finishes"
     );
     let listed = store.list(&ListQuery::new(owner, 10)).await.unwrap();
     assert!(listed.records.is_empty() && listed.next.is_none());
@@ -130,7 +129,7 @@ async fn what_the_server_has_removed_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn an_id_that_comes_again_takes_over_everything() {
+async fn a_reused_id_replaces_its_index_entries() {
     let redis = Redis::start().await;
     let ttl = Duration::from_millis(50);
     let store = connect(&redis).await.ttl(ttl);
@@ -161,7 +160,7 @@ async fn an_id_that_comes_again_takes_over_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_many_is_handled_in_parts() {
+async fn large_batches_are_processed_in_parts() {
     const MANY: usize = 1203;
     let redis = Redis::with(&["--appendfsync", "no"]).await;
     let ttl = Duration::from_secs(2);
@@ -181,14 +180,14 @@ async fn what_is_many_is_handled_in_parts() {
     for created in creating {
         held.push(created.await.unwrap());
     }
-    // Some of them are not held.
-    let mut asked = held.clone();
+    // Some handles have a wrong token.
+    let mut handles = held.clone();
     let wrong = [0, 499, 500, 1202];
     for index in wrong {
-        asked[index].token = FencingToken::from_number(0);
+        handles[index].token = FencingToken::from_number(0);
     }
-    let lost = store.renew(&lease(term), &asked).await.unwrap();
-    assert_eq!(lost, wrong.map(|index| asked[index].clone()));
+    let lost = store.renew(&lease(term), &handles).await.unwrap();
+    assert_eq!(lost, wrong.map(|index| handles[index].clone()));
 
     let by = |store: RedisStore, state| {
         let query = ListQuery::new(owner.clone(), 2 * MANY).with_state(state);
@@ -205,13 +204,13 @@ async fn what_is_many_is_handled_in_parts() {
     assert_eq!(by(store.clone(), State::Succeeded).await, finished);
     assert_eq!(by(store.clone(), State::Pending).await, MANY - finished);
     assert_eq!(by(store.clone(), State::Running).await, 0);
-    // The oldest of all, which many have to be looked at for.
+    // The match is among the oldest operations, so the list scans many of them.
     let query = ListQuery::new(owner.clone(), 1).with_state(State::Succeeded);
     assert_eq!(store.list(&query).await.unwrap().records.len(), 1);
 
     store.release(&held).await.unwrap();
-    let taken = store.reclaim(&lease(term), 600).await.unwrap();
-    assert_eq!(taken.len(), 600);
+    let reclaimed = store.reclaim(&lease(term), 600).await.unwrap();
+    assert_eq!(reclaimed.len(), 600);
     for held in &held[finished..] {
         let record = store.get(&held.id).await.unwrap().unwrap();
         done(
@@ -229,7 +228,7 @@ async fn what_is_many_is_handled_in_parts() {
 }
 
 #[tokio::test]
-async fn cursors_go_on_after_the_data_of_the_server_were_deleted_under_its_nodes() {
+async fn cursors_work_after_a_flush_of_the_server() {
     let redis = Redis::start().await;
     let nodes = [connect(&redis).await, connect(&redis).await];
     let query = ListQuery::new(None, 1);
@@ -241,7 +240,7 @@ async fn cursors_go_on_after_the_data_of_the_server_were_deleted_under_its_nodes
     };
     let lost = first(&nodes[0]).await;
     let _: () = ask(&redis, &["FLUSHALL"]).await;
-    // The other node has not read the old secret, and makes a new one.
+    // The other node has not read the old secret, and creates a new one.
     let cursor = first(&nodes[1]).await;
     for node in &nodes {
         let page = node.list(&query.clone().with_after(cursor.clone())).await;

@@ -12,7 +12,7 @@ use crate::{
 const SHARE: OwnerShare = OwnerShare::ALL;
 
 #[test]
-fn an_account_is_there_as_long_as_there_is_something_in_it() {
+fn accounts_exist_as_long_as_they_have_entries() {
     let ledger = Ledger::default();
     let (ada, bob) = (Owner::new("ada"), Owner::new("bob"));
     let at = EntryLocation { shard: 0, slot: 0 };
@@ -56,7 +56,7 @@ fn operations_come_newest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_left_of_what_has_gone() {
+async fn removed_entries_leave_nothing_in_the_ledger() {
     let second = Duration::from_secs(1);
     let store = MemoryStore::<String>::with_weigher(String::capacity)
         .ttl(9 * second)

@@ -120,7 +120,7 @@ impl Cluster {
             let process = node.state.lock().await.process.take();
             if let Some(process) = process {
                 process.signal("KILL").await;
-                process.ended().await;
+                process.wait().await;
             }
         }
     }
@@ -208,7 +208,7 @@ impl Node {
     async fn end(&self, state: &mut State, signal: &str) {
         let process = state.process.take().expect("it is running");
         process.signal(signal).await;
-        process.ended().await;
+        process.wait().await;
     }
 
     /// Tries until it is there: its database may be away.
@@ -217,7 +217,7 @@ impl Node {
         let begun = Instant::now();
         loop {
             let started = match self.url.is_empty() {
-                true => Example::start_saying(self.example, &arguments, &[], "working as ").await,
+                true => Example::start_until(self.example, &arguments, &[], "working as ").await,
                 false => Example::start(self.example, &arguments).await,
             };
             match started {

@@ -18,24 +18,24 @@ fn forgotten() -> Vec<Entry> {
 }
 
 #[test]
-fn what_is_forgotten_is_absent() {
+fn deleted_operations_are_absent() {
     passes(&forgotten());
     assert_eq!(check(&forgotten(), &super::rules()).counts.forgotten, 1);
     // The answer was lost.
     let lost = with(good(), forget(100, CallAnswer::Nothing));
     passes(&with(lost.clone(), absent(110)));
     passes(&with(lost.clone(), seen(110, 3, State::Succeeded)));
-    // Nobody had asked for that so far.
+    // No client had asked to delete the operation.
     let gone = Violation::Lost { operation: id() };
     convicts(&with(good(), absent(110)), &gone);
     convicts(&with(lost, absent(94)), &gone);
-    // It was refused, and is there, or has been forgotten later.
+    // The deletion was refused, so the operation still exists.
     let refused = with(good(), forget(100, refused(412)));
     passes(&with(refused, seen(110, 3, State::Succeeded)));
 }
 
 #[test]
-fn what_is_forgotten_stays_so() {
+fn deleted_operations_stay_deleted() {
     let undone = Violation::ForgetUndone { operation: id() };
     for still in [
         seen(106, 3, State::Succeeded),
@@ -50,7 +50,7 @@ fn what_is_forgotten_stays_so() {
     ] {
         convicts(&with(forgotten(), still), &undone);
     }
-    // At the same moment it may be seen.
+    // A reading at the same moment may still see the operation.
     passes(&with(forgotten(), seen(104, 3, State::Succeeded)));
     passes(&with(forgotten(), list(104, &[ID])));
     passes(&with(forgotten(), list(110, &[])));
@@ -64,7 +64,7 @@ fn keyed(begin: u64, answer: CallAnswer) -> Entry {
 }
 
 #[test]
-fn the_key_of_what_is_forgotten_is_gone() {
+fn keys_of_deleted_operations_are_gone() {
     let with_key = |mut log: Vec<Entry>| {
         let operation = id();
         log[0] = keyed(0, CallAnswer::Accepted { operation });
@@ -79,7 +79,7 @@ fn the_key_of_what_is_forgotten_is_gone() {
         &with(log, keyed(110, CallAnswer::Accepted { operation })),
         &undone,
     );
-    // Nobody has asked for that.
+    // No client has asked to delete the operation.
     let blocked = Violation::KeyBlocked {
         key: "k".into(),
         status: 410,
@@ -87,13 +87,13 @@ fn the_key_of_what_is_forgotten_is_gone() {
     convicts(&with(with_key(good()), keyed(110, refused(410))), &blocked);
     let early = with(with_key(forgotten()), keyed(94, refused(410)));
     convicts(&early, &blocked);
-    // The record cannot be read.
+    // The damaged record cannot be read.
     let log = with(with_key(good()), keyed(110, refused(410)));
     passes(&with(log, damage(80)));
 }
 
 #[test]
-fn an_id_that_is_in_use_may_be_refused() {
+fn ids_in_use_may_be_refused() {
     let refused_with = |begin| {
         let Entry::Call(call) = chosen(begin, "Q4", "op-1#2") else {
             unreachable!("it is a call");
@@ -119,7 +119,8 @@ fn an_id_that_is_in_use_may_be_refused() {
     convicts(&with(forgotten(), refused_with(105)), &blocked);
 }
 
-/// The same id, forgotten and chosen again, and the second life as good as the first.
+/// Returns a log in which an id is deleted and chosen again. The second operation is as good as
+/// the first.
 fn twice() -> Vec<Entry> {
     let mut log = vec![chosen(0, "Q3", ID)];
     log.extend(forgotten().split_off(1));
@@ -154,32 +155,33 @@ fn titled(title: &str, mut entry: Entry) -> Entry {
 }
 
 #[test]
-fn an_id_that_is_chosen_again_is_of_another_operation() {
+fn ids_that_are_chosen_again_belong_to_other_operations() {
     passes(&twice());
     let counts = check(&twice(), &super::rules()).counts;
     assert_eq!(
         (counts.accepted, counts.succeeded, counts.failed),
         (2, 1, 1)
     );
-    // The list has the id.
+    // A list has the id alone.
     passes(&with(twice(), list(250, &[ID])));
     let again = || "op-1#2".to_owned();
     convicts(
         &with(twice(), list(250, &[])),
         &Violation::Unlisted { operation: again() },
     );
-    // Nobody sees the end of the second one, and the first one's end is not it.
+    // No client sees the end of the second operation, and the end of the first one does not
+    // count.
     let unended: Vec<_> = twice().drain(..).take(twice().len() - 1).collect();
     convicts(&unended, &Violation::Unended { operation: again() });
-    // It is lost, though it was not the one to be forgotten.
+    // The second operation is lost, although only the first one was deleted.
     let lost = with(twice(), as_of("op-1#2", &absent(250)));
     convicts(&lost, &Violation::Lost { operation: again() });
-    // The end of the first one, which had a later version, is told of it.
+    // The end of the first operation, which had a later version, is shown as that of the second.
     let mut mixed = twice();
     mixed.push(as_of("op-1#2", &seen(250, 4, State::Succeeded)));
     let verdict = check(&mixed, &super::rules());
     assert!(!verdict.is_good());
-    // Its run has another title than was posted.
+    // A run of the id has another title than was posted.
     let mut mixed = twice();
     mixed.push(titled("Q5", run(236, 2, RunEvent::Begin)));
     let mixed_up = Violation::MixedUp {
@@ -188,7 +190,8 @@ fn an_id_that_is_chosen_again_is_of_another_operation() {
         found: "Q5".into(),
     };
     convicts(&mixed, &mixed_up);
-    // An attempt at the second one is run twice, and its number is that of the first.
+    // An attempt of the second operation runs twice; the first operation has an attempt of that
+    // number too.
     let ran = with(twice(), titled("Q4", run(236, 1, RunEvent::Begin)));
     let operation = again();
     convicts(
@@ -201,7 +204,7 @@ fn an_id_that_is_chosen_again_is_of_another_operation() {
 }
 
 #[test]
-fn the_id_that_was_chosen_is_the_one_that_is_answered() {
+fn posts_are_answered_with_the_chosen_id() {
     passes(&[chosen(0, "Q3", ID), seen(10, 2, State::Failed)]);
     let Entry::Call(call) = chosen(0, "Q3", ID) else {
         unreachable!("it is a call");
@@ -218,7 +221,7 @@ fn the_id_that_was_chosen_is_the_one_that_is_answered() {
         found: "op-2".into(),
     };
     convicts(&[other, ends], &mixed_up);
-    // Not told apart, the two are one that has ended and begun again.
+    // Under one name, the two operations are one that has ended and begun again.
     let log: Vec<_> = twice().iter().map(|entry| as_of(ID, entry)).collect();
     assert!(!check(&log, &super::rules()).is_good());
 }

@@ -20,8 +20,8 @@ fn judged(log: &[Entry], rules: &crate::checker::Rules, expected: &[Violation]) 
 }
 
 #[test]
-fn what_was_damaged_is_excused_and_nothing_else_is() {
-    // Never ended, changed, and gone.
+fn damaged_operations_are_excused_and_no_others() {
+    // The operation changes its outcome, and is absent.
     let ruined = [
         accepted(),
         seen(10, 2, State::Running),
@@ -48,7 +48,7 @@ fn post_of(begin: u64, end: u64, answer: CallAnswer) -> Entry {
 }
 
 #[test]
-fn a_node_that_is_drained_answers_what_it_has() {
+fn drained_nodes_answer_the_requests_that_they_have() {
     let cut = Violation::CutOff {
         request: "Q3".into(),
         node: "a".into(),
@@ -57,14 +57,15 @@ fn a_node_that_is_drained_answers_what_it_has() {
     let lost = |begin| post_of(begin, 3_000, CallAnswer::Nothing);
     let drained = drain(2_000, 2_900);
     convicts(&[lost(999), drained.clone()], &cut);
-    // It may not have arrived.
+    // The request may not have arrived.
     passes(&[lost(1_000), drained.clone()]);
-    // It had an answer, or was lost before.
+    // The request was answered, or the drain was not during the request.
     let refused = post_of(999, 3_000, CallAnswer::Refused { status: 503 });
     passes(&[refused, drained.clone()]);
     passes(&[post_of(500, 1_999, CallAnswer::Nothing), drained.clone()]);
     passes(&[lost(999), drain(3_001, 3_500)]);
-    // Another node, one that was killed, or stopped, or had no store.
+    // The request went to another node, or its node was killed or stopped, or the store was
+    // away.
     let Entry::Call(call) = lost(999) else {
         unreachable!("it is a call");
     };
@@ -72,7 +73,7 @@ fn a_node_that_is_drained_answers_what_it_has() {
     passes(&[Entry::Call(Call { node, ..call }), drained.clone()]);
     passes(&[lost(999), drained.clone(), kill(2_500, 2_600)]);
     passes(&[lost(999), drained.clone(), away(1_500, 1_600)]);
-    // Where it is the only one, the store is away because it drains.
+    // With one node, the store is away because the node drains.
     convicts(&[lost(999), drained.clone(), away(2_000, 3_100)], &cut);
     let stopped = Entry::Away(Away {
         node: Some("a".into()),
@@ -80,7 +81,7 @@ fn a_node_that_is_drained_answers_what_it_has() {
         end: 1_600,
     });
     passes(&[lost(999), drained.clone(), stopped]);
-    // Polls that are held are requests as well.
+    // Held polls are requests as well.
     let held = super::call(900, 3_000, poll(Some(9_000), None), CallAnswer::Nothing);
     let cut = Violation::CutOff {
         request: id(),
@@ -92,7 +93,7 @@ fn a_node_that_is_drained_answers_what_it_has() {
 }
 
 #[test]
-fn an_answer_that_comes_before_there_is_an_operation_is_that_of_the_request() {
+fn direct_answers_belong_to_the_request() {
     passes(&[post_of(0, 900, CallAnswer::Result(report("Q3")))]);
     let mixed = Violation::MixedUp {
         operation: "Q3".into(),
@@ -113,7 +114,7 @@ fn interrupted(begin: u64) -> Vec<Entry> {
 }
 
 #[test]
-fn what_is_interrupted_has_a_cause() {
+fn interrupted_operations_have_a_cause() {
     let rules = rules().causes(true);
     let without_cause = [Violation::Interrupted { operation: id() }];
     judged(&interrupted(100), &rules, &without_cause);
@@ -121,12 +122,12 @@ fn what_is_interrupted_has_a_cause() {
         kill(50, 60),
         drain(50, 60),
         away(50, 60),
-        // What is found within a lease and a look.
+        // This kill is just within a lease and a recovery interval.
         kill(2, 3),
     ] {
         judged(&with(interrupted(100), cause), &rules, &[]);
     }
-    // After its end, or too long before its beginning.
+    // The kill is after the end, or too long before the beginning.
     judged(
         &with(interrupted(100), kill(106, 200)),
         &rules,
@@ -139,7 +140,7 @@ fn what_is_interrupted_has_a_cause() {
     };
     judged(&late(2_020), &rules, &[]);
     judged(&late(2_021), &rules, &without_cause);
-    // It was posted before, and the answer was lost with the node.
+    // The operation was posted before, and the answer was lost with the node.
     let keyed = |begin, answer| {
         let ask = CallRequest::Post {
             title: "Q3".into(),
@@ -152,13 +153,13 @@ fn what_is_interrupted_has_a_cause() {
     log[0] = keyed(9_000, CallAnswer::Accepted { operation: id() });
     judged(&log, &rules, &without_cause);
     judged(&with(log, keyed(15, CallAnswer::Nothing)), &rules, &[]);
-    // Other failures need none, and nobody asks unless told to.
+    // Other failures need no cause, and causes are judged only if the rules say so.
     judged(&[accepted(), seen(100, 3, State::Failed)], &rules, &[]);
     passes(&interrupted(100));
 }
 
 #[test]
-fn what_a_killed_node_held_moves_when_it_is_back() {
+fn operations_of_a_killed_node_continue_when_it_is_back() {
     let rules = rules().reclaim(Duration::from_secs(1));
     let log = |alive| {
         vec![
@@ -174,7 +175,7 @@ fn what_a_killed_node_held_moves_when_it_is_back() {
     let by = Duration::from_millis(1_001);
     let stranded = [Violation::Stranded { operation, by }];
     judged(&log(1_201), &rules, &stranded);
-    // It is run again in time, or too late.
+    // The operation is rerun in time, or too late.
     judged(
         &with(log(1_201), run(1_200, 2, RunEvent::Begin)),
         &rules,
@@ -185,11 +186,11 @@ fn what_a_killed_node_held_moves_when_it_is_back() {
         &rules,
         &stranded,
     );
-    // The node was not left alone.
+    // The node was disturbed meanwhile.
     for other in [kill(1_100, 1_150), drain(1_200, 1_300), away(300, 301)] {
         judged(&with(log(1_201), other), &rules, &[]);
     }
-    // It was accepted after the kill, or nobody asks for that.
+    // The operation was accepted after the kill, or the rules do not judge reclaims.
     let mut later = log(1_201);
     later[0] = post(250, "Q3", None, "op-1");
     judged(&later, &rules, &[]);

@@ -9,7 +9,7 @@ use super::{
 use crate::checker::{CallAnswer, CallRequest, Reading, RunEvent, Sighting, Violation, check};
 
 #[test]
-fn a_good_life_passes_and_is_counted() {
+fn good_logs_pass_and_are_counted() {
     passes(&good());
     let counts = check(&good(), &rules()).counts;
     assert_eq!((counts.accepted, counts.succeeded), (1, 1));
@@ -17,14 +17,14 @@ fn a_good_life_passes_and_is_counted() {
 }
 
 #[test]
-fn what_is_accepted_is_there() {
+fn accepted_operations_are_found() {
     let lost = Violation::Lost { operation: id() };
     let absent = |begin| call(begin, begin + 5, poll(None, None), CallAnswer::Absent);
     convicts(&[accepted(), absent(6)], &lost);
     convicts(&with(good(), absent(80)), &lost);
-    // It may have been read before the 202 was there.
+    // The reading may have been before the 202.
     passes(&with(good(), absent(4)));
-    // It is kept for its time after its end, and that was not before 20 ms.
+    // The operation is kept for its time after its end, and the end was not before 20 ms.
     let kept = rules().kept(Duration::from_secs(10));
     let log = with(good(), absent(20 + 10_000 - 5));
     assert!(check(&log, &kept).is_good());
@@ -33,7 +33,7 @@ fn what_is_accepted_is_there() {
 }
 
 #[test]
-fn what_is_accepted_is_seen_at_its_end() {
+fn accepted_operations_are_seen_at_their_end() {
     let unended = Violation::Unended { operation: id() };
     convicts(&[accepted()], &unended);
     convicts(&[accepted(), seen(10, 2, State::Running)], &unended);
@@ -43,7 +43,7 @@ fn what_is_accepted_is_seen_at_its_end() {
 }
 
 #[test]
-fn what_is_not_accepted_may_be_lost() {
+fn operations_without_a_202_may_be_lost() {
     let ask = CallRequest::Post {
         title: "Q3".into(),
         key: None,
@@ -56,14 +56,15 @@ fn what_is_not_accepted_may_be_lost() {
 }
 
 #[test]
-fn there_is_one_end() {
+fn operations_have_one_end() {
     let two = Violation::TwoOutcomes {
         operation: id(),
         first: State::Succeeded,
         second: State::Failed,
     };
     convicts(&with(good(), seen(80, 4, State::Failed)), &two);
-    // Refused, for it had succeeded or failed; then canceled.
+    // The cancellation is refused because the operation has ended; then the operation is
+    // canceled.
     let log = [
         accepted(),
         cancel(10, CallAnswer::Finished),
@@ -78,27 +79,27 @@ fn there_is_one_end() {
 }
 
 #[test]
-fn an_outcome_stays_as_it_was() {
+fn outcomes_never_change() {
     let changed = Violation::OutcomeChanged {
         operation: id(),
         version: 3,
     };
-    // The same again, as a further version; and alive again.
+    // The same outcome comes as a further version, and the operation is live again.
     convicts(&with(good(), seen(80, 4, State::Succeeded)), &changed);
     convicts(&with(good(), seen(80, 4, State::Running)), &changed);
-    // The same version with other words.
+    // The same version comes with other content.
     let mut other = sighting(3, State::Succeeded);
     other.content = "updated a moment later".into();
     let other = call(80, 85, poll(None, None), CallAnswer::Operation(other));
     convicts(&with(good(), other), &changed);
-    // Other bytes.
+    // The result has other bytes.
     let mut other = report("Q3");
     other.digest = "of something else".into();
     convicts(&with(good(), read(80, CallAnswer::Result(other))), &changed);
 }
 
 #[test]
-fn a_version_is_seen_with_one_content() {
+fn versions_are_seen_with_one_content() {
     let mut other = sighting(2, State::Running);
     other.content = "further on".into();
     let other = |version| {
@@ -130,7 +131,7 @@ fn readers_do_not_go_back() {
     };
     let again = |begin| seen(begin, 2, State::Running);
     convicts(&with(good(), again(46)), &back(Reading::Version(2)));
-    // At the same time either may be seen.
+    // At the same time either version may be seen.
     passes(&with(good(), again(45)));
     let unchanged = call(
         80,
@@ -146,7 +147,7 @@ fn readers_do_not_go_back() {
     };
     convicts(&with(good(), read(46, CallAnswer::Unfinished)), &ended);
     passes(&with(good(), read(45, CallAnswer::Unfinished)));
-    // A cancel that was refused knows of the end as well.
+    // A refused cancellation knows of the end as well.
     let log = [
         accepted(),
         cancel(10, CallAnswer::Finished),
@@ -162,7 +163,7 @@ fn readers_do_not_go_back() {
 }
 
 #[test]
-fn canceled_stays_canceled() {
+fn canceled_operations_stay_canceled() {
     let canceled = |begin, version| {
         let sighting = sighting(version, State::Canceled);
         cancel(begin, CallAnswer::Operation(sighting))

@@ -1,4 +1,4 @@
-//! For each law a log that keeps it, and the same log with that law broken.
+//! For each law, a log that keeps the law, and the same log with the law broken.
 
 mod again;
 mod disturbed;
@@ -119,12 +119,12 @@ fn forget(begin: u64, answer: CallAnswer) -> Entry {
     call(begin, begin + 5, CallRequest::Forget { operation }, answer)
 }
 
-/// Nobody read it.
+/// Returns an answer that promises nothing.
 fn refused(status: u16) -> CallAnswer {
     CallAnswer::Refused { status }
 }
 
-/// The same call of this owner.
+/// Returns the same call by this owner.
 fn of(owner: &str, entry: Entry) -> Entry {
     let Entry::Call(call) = entry else {
         panic!("{entry:?} has no owner");
@@ -135,7 +135,7 @@ fn of(owner: &str, entry: Entry) -> Entry {
     })
 }
 
-/// The same call or run, of the operation that the log calls so.
+/// Returns the same call or run, for the operation with this name in the log.
 fn as_of(operation: &str, entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     match &mut entry {
@@ -182,7 +182,7 @@ fn damage(at: u64) -> Entry {
     Entry::Damage(Damage { operation, at })
 }
 
-/// A life as it should be.
+/// Returns the log of one operation that keeps every law.
 fn good() -> Vec<Entry> {
     vec![
         accepted(),
@@ -206,7 +206,7 @@ fn good() -> Vec<Entry> {
 fn passes(log: &[Entry]) {
     let verdict = check(log, &rules());
     assert!(verdict.is_good(), "{verdict}");
-    // In whichever order it is told.
+    // The order of the entries does not matter.
     let verdict = check(log.iter().rev(), &rules());
     assert!(verdict.is_good(), "{verdict}");
 }

@@ -4,7 +4,7 @@ use super::{ID, accepted, call, convicts, good, id, passes, post, read, run, see
 use crate::checker::{CallAnswer, CallRequest, Entry, RunEntry, RunEvent, SeenResult, Violation};
 
 #[test]
-fn a_result_is_that_of_the_request() {
+fn results_belong_to_the_request() {
     let mixed = Violation::MixedUp {
         operation: id(),
         expected: "Q3".into(),
@@ -29,12 +29,12 @@ fn a_result_is_that_of_the_request() {
         }),
     ];
     convicts(&log, &mixed);
-    // Two requests, one operation.
+    // Two requests lead to one operation.
     convicts(&with(good(), post(80, "Q4", None, ID)), &mixed);
 }
 
 #[test]
-fn a_key_leads_to_one_operation() {
+fn keys_lead_to_one_operation() {
     let once = |at, operation| post(at, "Q3", Some("k"), operation);
     let ends = seen(20, 2, State::Failed);
     passes(&[once(0, ID), once(6, ID), ends.clone()]);
@@ -55,7 +55,7 @@ fn a_key_leads_to_one_operation() {
         &[once(0, ID), once(6, "op-2"), ends.clone(), other_ends],
         &forked,
     );
-    // The first answer was lost, and what it said with it; the run was not.
+    // The first answer was lost, but its run was logged.
     let ask = CallRequest::Post {
         title: "Q3".into(),
         key: Some("k".into()),
@@ -88,7 +88,7 @@ fn without_key(entry: &Entry) -> Entry {
 }
 
 #[test]
-fn an_attempt_runs_once_and_there_are_so_many() {
+fn attempts_run_once_and_are_bounded() {
     let begin = |attempt| run(8, attempt, RunEvent::Begin);
     passes(&with(good(), begin(2)));
     let twice = Violation::RanTwice {
@@ -104,13 +104,13 @@ fn an_attempt_runs_once_and_there_are_so_many() {
 }
 
 #[test]
-fn what_succeeded_has_run() {
+fn succeeded_operations_have_run() {
     let log: Vec<_> = good()
         .into_iter()
         .filter(|entry| *entry != run(30, 1, RunEvent::End))
         .collect();
     convicts(&log, &Violation::NeverRan { operation: id() });
-    // A log without runs says nothing of them.
+    // A log without runs proves nothing about runs.
     let is_run = |entry: &Entry| matches!(entry, Entry::Run(_));
     let log: Vec<_> = log.into_iter().filter(|entry| !is_run(entry)).collect();
     passes(&log);

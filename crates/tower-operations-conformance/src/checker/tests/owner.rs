@@ -15,7 +15,7 @@ fn owned() -> Vec<Entry> {
 }
 
 #[test]
-fn an_operation_is_shown_to_its_owner_alone() {
+fn operations_are_shown_only_to_their_owner() {
     passes(&owned());
     let shown = Violation::ShownToAnother {
         operation: id(),
@@ -35,31 +35,31 @@ fn an_operation_is_shown_to_its_owner_alone() {
     ] {
         convicts(&with(owned(), of("y", told)), &shown);
     }
-    // Not even as the 202 of what they posted.
+    // The 202 of another owner's post must not show the operation either.
     convicts(&with(owned(), of("y", accepted())), &shown);
-    // For strangers it is as if there were none.
+    // For other owners the operation is absent.
     let absent = call(80, 85, poll(None, None), CallAnswer::Absent);
     passes(&with(owned(), of("y", absent)));
     passes(&with(owned(), of("y", cancel(80, refused(503)))));
     passes(&with(owned(), of("y", list(80, &["op-2"]))));
-    // What was damaged is no more for others than before.
+    // A damage does not excuse that another owner sees the operation.
     let log = with(owned(), of("y", seen(80, 3, State::Succeeded)));
     convicts(&with(log, damage(9)), &shown);
 }
 
 #[test]
-fn the_list_of_an_owner_has_all_that_is_there() {
+fn lists_have_all_operations_of_their_owner() {
     let unlisted = Violation::Unlisted { operation: id() };
     passes(&with(owned(), of("x", list(80, &[ID, "op-2"]))));
     convicts(&with(owned(), of("x", list(80, &["op-2"]))), &unlisted);
     convicts(&with(owned(), of("x", list(6, &[]))), &unlisted);
-    // It was asked for before the 202 was there, or came to no end.
+    // The list was requested before the 202, or was refused.
     passes(&with(owned(), of("x", list(5, &[]))));
     passes(&with(
         owned(),
         of("x", call(80, 85, CallRequest::List, refused(503))),
     ));
-    // Nobody can be expected to read what is damaged.
+    // A damaged operation need not be listed.
     let log = with(owned(), of("x", list(80, &[])));
     passes(&with(log, damage(50)));
 }
@@ -88,8 +88,8 @@ fn failed(owner: &str, operation: &str) -> Entry {
 }
 
 #[test]
-fn a_key_is_of_an_owner() {
-    // Two owners, one key, one title.
+fn keys_belong_to_an_owner() {
+    // Two owners use one key and one title.
     let two = || {
         vec![
             keyed("x", 0, ID),
@@ -101,7 +101,7 @@ fn a_key_is_of_an_owner() {
         ]
     };
     passes(&two());
-    // One of them has two operations.
+    // One of the owners gets two operations.
     let forked = |owner| {
         let mut log = with(two(), keyed(owner, 30, "op-3"));
         log.push(failed(owner, "op-3"));
@@ -115,7 +115,7 @@ fn a_key_is_of_an_owner() {
         };
         convicts(&forked(owner), &forked_at);
     }
-    // A third run is nobody's.
+    // A third run belongs to no request.
     let log = with(two(), super::as_of("op-3", &run(9, 1, RunEvent::Begin)));
     let forked = Violation::KeyForked {
         key: "k".into(),
@@ -126,7 +126,7 @@ fn a_key_is_of_an_owner() {
 }
 
 #[test]
-fn a_key_that_its_owner_has_not_used_is_free() {
+fn keys_are_free_for_owners_that_have_not_used_them() {
     let blocked = |status| Violation::KeyBlocked {
         key: "k".into(),
         status,
@@ -134,12 +134,12 @@ fn a_key_that_its_owner_has_not_used_is_free() {
     let theirs = || vec![keyed("x", 0, ID), failed("x", ID)];
     passes(&theirs());
     for status in [409, 422] {
-        // Before, at the same time and after.
+        // The refusal comes before, at the same time as, or after the other owner's use.
         for begin in [0, 2, 40] {
             let log = with(theirs(), turned_away("y", begin, status));
             convicts(&log, &blocked(status));
         }
-        // The owner's own, which may have come first.
+        // The refusal is of the owner's own key, whose use may have come first.
         passes(&with(theirs(), turned_away("x", 0, status)));
         passes(&with(theirs(), turned_away("x", 40, status)));
         let lost = [
@@ -155,6 +155,6 @@ fn a_key_that_its_owner_has_not_used_is_free() {
         ];
         convicts(&alone, &blocked(status));
     }
-    // Overload says nothing of keys.
+    // An overload says nothing about keys.
     passes(&with(theirs(), turned_away("y", 40, 503)));
 }

@@ -9,8 +9,8 @@ use super::{
 use crate::checker::{Away, CallAnswer, Entry, RunEntry, RunEvent, Violation, check};
 
 #[test]
-fn all_ends_in_time() {
-    // (1 s + 1 s + 3 s) × 2, from 5 ms on.
+fn operations_end_in_time() {
+    // The limit is (1 s + 1 s + 3 s) × 2, counted from 5 ms.
     let log = |alive| {
         vec![
             accepted(),
@@ -24,7 +24,7 @@ fn all_ends_in_time() {
         after: Duration::from_millis(10_006),
     };
     convicts(&log(10_011), &late);
-    // An outage does not count, nor does the lease after it.
+    // An outage does not count, nor does the lease after the outage.
     passes(&with(log(16_005), away(2_000, 7_000)));
     passes(&with(
         with(log(16_005), away(1_000, 6_500)),
@@ -38,7 +38,7 @@ fn all_ends_in_time() {
 }
 
 #[test]
-fn who_waits_is_woken() {
+fn held_polls_are_answered_in_time() {
     let held = |end, since, version, state| {
         let answer = CallAnswer::Operation(sighting(version, state));
         call(7, end, poll(Some(5_000), since), answer)
@@ -53,10 +53,10 @@ fn who_waits_is_woken() {
         passes(&with(good(), held(1_045, since, 3, State::Succeeded)));
         let late = with(good(), held(1_046, since, 3, State::Succeeded));
         convicts(&late, &overslept);
-        // The store was away for a moment of it.
+        // The store was away for a moment of the wait.
         passes(&with(late, away(500, 501)));
     }
-    // Nobody saw an end: it is held for its time, and no longer.
+    // No client saw an end: the poll is held for its time, and no longer.
     let log = |end| {
         vec![
             accepted(),
@@ -79,7 +79,7 @@ fn who_waits_is_woken() {
 }
 
 #[test]
-fn what_is_canceled_is_stopped() {
+fn canceled_work_is_stopped() {
     let rules = rules().stop(Duration::from_secs(1));
     let log = |end| {
         vec![
@@ -99,14 +99,14 @@ fn what_is_canceled_is_stopped() {
     let mut dropped = log(1_000);
     dropped.push(run(1_021, 1, RunEvent::Dropped));
     assert_eq!(check(&dropped, &rules).violations, verdict.violations);
-    // Not all work can be stopped.
+    // By default this is not judged, since not all work can be stopped.
     passes(&log(1_021));
     let verdict = check(&with(log(1_021), away(100, 101)), &rules);
     assert!(verdict.is_good(), "{verdict}");
 }
 
 #[test]
-fn a_log_comes_back_as_it_was_written() {
+fn logs_survive_a_round_trip() {
     let mut log = good();
     log.extend([
         away(1, 2),
