@@ -1,4 +1,4 @@
-//! Requests that come twice are run once, in every mode, on whichever node.
+//! Idempotency: repeated requests run once, in every mode and on any node.
 
 use test_support::hooked;
 
@@ -50,7 +50,7 @@ const MODES: [Mode; 4] = [Mode::Always, Mode::Preferred, Mode::After, Mode::Sign
 const EARLY: [Mode; 2] = [Mode::After, Mode::Signaled];
 
 impl Mode {
-    fn on<R>(self, layer: AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R> {
+    fn apply<R>(self, layer: AsyncAcceptLayer<R>) -> AsyncAcceptLayer<R> {
         match self {
             Self::Always => layer,
             Self::Preferred => layer.when_preferred(),
@@ -59,8 +59,8 @@ impl Mode {
         }
     }
 
-    /// A handler that comes to be an operation, and then takes a minute.
-    fn slow(self) -> Inner {
+    /// A handler that becomes an operation and then takes a minute.
+    fn slow_handler(self) -> Inner {
         Inner::new(move |_, operation| async move {
             if self == Self::Signaled {
                 operation.accept().await.unwrap();
@@ -71,10 +71,10 @@ impl Mode {
     }
 }
 
-type Acting = Pin<Box<dyn Future<Output = io::Result<Response<BufferedBody>>> + Send>>;
-type Act = dyn Fn(usize, OperationHandle) -> Acting + Send + Sync;
+type ActFuture = Pin<Box<dyn Future<Output = io::Result<Response<BufferedBody>>> + Send>>;
+type Act = dyn Fn(usize, OperationHandle) -> ActFuture + Send + Sync;
 
-/// What the layer is around, and how often it was called.
+/// The inner service, with a count of its calls.
 #[derive(Clone)]
 struct Inner {
     runs: Arc<AtomicUsize>,
@@ -82,7 +82,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// `act` is told which call it is, from 1.
+    /// `act` receives the number of the call, from 1.
     fn new<F>(act: impl Fn(usize, OperationHandle) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<Response<BufferedBody>>> + Send + 'static,
@@ -116,7 +116,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn of<B>(response: Response<B>) -> Self
+    async fn from_response<B>(response: Response<B>) -> Self
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
@@ -136,8 +136,8 @@ impl Answer {
         self.headers["location"].to_str().unwrap()
     }
 
-    /// Insists on a problem of ours.
-    fn is_problem(&self, status: u16, code: &str) {
+    /// Asserts a problem of the crate with this status and code.
+    fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let problem: Value = serde_json::from_slice(&self.body).unwrap();
@@ -154,8 +154,8 @@ impl Answer {
         problem["detail"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Insists on an answer of the handler.
-    fn says(&self, text: &str) {
+    /// Asserts an answer of the handler.
+    fn assert_text(&self, text: &str) {
         assert_eq!(
             (self.status, &self.body[..]),
             (StatusCode::OK, text.as_bytes())
@@ -163,7 +163,7 @@ impl Answer {
     }
 }
 
-/// `method uri`, as a client would send it to a service in this mode.
+/// A request that a client of a service in this mode sends. `line` is `method uri`.
 fn ask(
     mode: Mode,
     line: &str,
@@ -195,7 +195,7 @@ where
 {
     let inner = inner.clone();
     let service = layer.layer(service_fn(move |request| inner.clone().call(request)));
-    Ok(Answer::of(service.oneshot(request).await?).await)
+    Ok(Answer::from_response(service.oneshot(request).await?).await)
 }
 
 async fn send<R>(
@@ -209,12 +209,12 @@ where
     try_send(layer, inner, request).await.unwrap()
 }
 
-/// The operation at a `Location`, once it has ended.
-async fn ended<S: Store + Clone>(polls: &PollService<S>, location: &str) -> Value {
+/// Waits for the end of the operation at a `Location`.
+async fn wait_for_end<S: Store + Clone>(polls: &PollService<S>, location: &str) -> Value {
     let request = Request::get(format!("{location}?wait=3600"))
         .body(())
         .unwrap();
-    let answer = Answer::of(polls.clone().oneshot(request).await.unwrap()).await;
+    let answer = Answer::from_response(polls.clone().oneshot(request).await.unwrap()).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     serde_json::from_slice(&answer.body).unwrap()
 }
@@ -223,30 +223,30 @@ fn polls(store: &MemoryStore) -> PollService<MemoryStore> {
     PollService::new(store.clone()).max_wait(Duration::from_secs(3600))
 }
 
-/// A node of its own in front of a store that all share.
+/// A node over a store that all nodes share.
 fn node<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
 where
     R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
-    mode.on(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
+    mode.apply(AsyncAcceptLayer::new(store.clone()).idempotency(rules))
 }
 
-/// A node where owners are known.
-fn owned_node<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
+/// A node that extracts owners.
+fn node_with_owners<R>(mode: Mode, store: &R, rules: Idempotency) -> AsyncAcceptLayer<R>
 where
     R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
-    let operations = Operations::new(store.clone()).owner(by_header);
-    mode.on(operations.layer().idempotency(rules))
+    let operations = Operations::new(store.clone()).owner(header_owner);
+    mode.apply(operations.layer().idempotency(rules))
 }
 
-fn by_header(parts: &Parts) -> Option<Owner> {
+fn header_owner(parts: &Parts) -> Option<Owner> {
     let user = parts.headers.get("x-user")?;
     Some(Owner::new(user.to_str().unwrap()))
 }
 
-/// A hundred equal requests at the same moment, on ten nodes over one store.
-async fn a_hundred_equal_requests<R>(
+/// Sends a hundred equal requests concurrently to ten nodes over one store.
+async fn send_a_hundred_equal_requests<R>(
     mode: Mode,
     field: (&'static str, &'static str),
     store: &R,
@@ -254,16 +254,16 @@ async fn a_hundred_equal_requests<R>(
 ) where
     R: IdempotencyKeys<Output = RecordedResponse> + Lease + Clone,
 {
-    let go_on = Arc::new(Semaphore::new(0));
+    let may_finish = Arc::new(Semaphore::new(0));
     let inner = Inner::new({
-        let go_on = Arc::clone(&go_on);
+        let may_finish = Arc::clone(&may_finish);
         move |_, operation| {
-            let go_on = Arc::clone(&go_on);
+            let may_finish = Arc::clone(&may_finish);
             async move {
                 if mode == Mode::Signaled {
                     operation.accept().await.unwrap();
                 }
-                let _ = go_on.acquire().await;
+                let _ = may_finish.acquire().await;
                 Ok(Response::new(BufferedBody::from("done")))
             }
         }
@@ -288,39 +288,39 @@ async fn a_hundred_equal_requests<R>(
             })
         })
         .collect();
-    let answered = timeout(Duration::from_secs(20), async {
+    let all_answers = timeout(Duration::from_secs(20), async {
         let mut answers = Vec::new();
         for request in requests {
             answers.push(request.await.unwrap());
         }
         answers
     });
-    let answers = answered.await.expect("all are answered");
+    let answers = all_answers.await.expect("all are answered");
     let location = answers[0].location();
     assert!(
         answers.iter().all(|answer| *answer == answers[0]),
         "{mode:?}: {answers:?}"
     );
-    go_on.close();
-    let operation = ended(&polls(memory), location).await;
+    may_finish.close();
+    let operation = wait_for_end(&polls(memory), location).await;
     assert_eq!(operation["state"], "succeeded", "{mode:?}");
     assert_eq!((inner.runs(), memory.len()), (1, 1), "{mode:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_equal_requests_on_ten_nodes_run_once_on_several_threads() {
+async fn a_hundred_equal_requests_run_once_on_several_threads() {
     for mode in MODES {
         for field in [KEY, ID] {
             let store = MemoryStore::new();
-            a_hundred_equal_requests(mode, field, &store, &store).await;
+            send_a_hundred_equal_requests(mode, field, &store, &store).await;
         }
     }
 }
 
-/// On one thread and a paused clock, where each call to the store gives way to
-/// the others, for longer or shorter.
+/// One thread and a paused clock: each call of the store yields to the others, a
+/// varying number of times.
 #[tokio::test(start_paused = true)]
-async fn a_hundred_equal_requests_on_ten_nodes_run_once_whoever_gives_way() {
+async fn a_hundred_equal_requests_run_once_in_varying_order() {
     for mode in MODES {
         for (field, seed) in [(KEY, 1), (KEY, 5), (ID, 2), (ID, 7)] {
             let memory = MemoryStore::new();
@@ -334,45 +334,48 @@ async fn a_hundred_equal_requests_on_ten_nodes_run_once_whoever_gives_way() {
                     Ok(())
                 }
             });
-            a_hundred_equal_requests(mode, field, &store, &memory).await;
+            send_a_hundred_equal_requests(mode, field, &store, &memory).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repetition_gets_the_same_202_while_it_goes_on_and_when_it_has_ended() {
+async fn a_repetition_gets_the_same_202_during_and_after_the_run() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
-        let here = node(mode, &store, Idempotency::optional());
-        let there = node(mode, &store, Idempotency::optional());
-        let first = send(&here, &inner, post(mode, &[KEY])).await;
+        let inner = mode.slow_handler();
+        let first_node = node(mode, &store, Idempotency::optional());
+        let second_node = node(mode, &store, Idempotency::optional());
+        let first = send(&first_node, &inner, post(mode, &[KEY])).await;
         let location = first.location().to_owned();
-        for layer in [&here, &there] {
+        for layer in [&first_node, &second_node] {
             assert_eq!(
                 send(layer, &inner, post(mode, &[KEY])).await,
                 first,
                 "{mode:?}"
             );
         }
-        assert_eq!(ended(&polls(&store), &location).await["state"], "succeeded");
-        for layer in [&here, &there] {
-            let begun = Instant::now();
+        assert_eq!(
+            wait_for_end(&polls(&store), &location).await["state"],
+            "succeeded"
+        );
+        for layer in [&first_node, &second_node] {
+            let start = Instant::now();
             assert_eq!(
                 send(layer, &inner, post(mode, &[KEY])).await,
                 first,
                 "{mode:?}"
             );
-            assert_eq!(begun.elapsed(), Duration::ZERO);
+            assert_eq!(start.elapsed(), Duration::ZERO);
         }
         assert_eq!((inner.runs(), store.len()), (1, 1), "{mode:?}");
         // Another key, or none, is another request.
         let other = ("idempotency-key", "\"0123456789abcdef\"");
-        let second = send(&here, &inner, post(mode, &[other])).await;
-        let third = send(&here, &inner, post(mode, &[])).await;
+        let second = send(&first_node, &inner, post(mode, &[other])).await;
+        let third = send(&first_node, &inner, post(mode, &[])).await;
         assert_ne!(second.location(), location);
         assert_ne!(third.location(), second.location());
-        ended(&polls(&store), third.location()).await;
+        wait_for_end(&polls(&store), third.location()).await;
         assert_eq!(inner.runs(), 3);
     }
 }
@@ -382,7 +385,7 @@ async fn a_key_with_another_request_is_422() {
     for mode in MODES {
         for (field, is_id) in [(KEY, false), (ID, true)] {
             let store = MemoryStore::new();
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let layer = node(mode, &store, Idempotency::optional().client_ids());
             let first = send(&layer, &inner, post(mode, &[field])).await;
             for (line, body) in [
@@ -395,72 +398,78 @@ async fn a_key_with_another_request_is_422() {
             ] {
                 let answer = send(&layer, &inner, ask(mode, line, body, &[field])).await;
                 assert_eq!(answer.status, 422, "{mode:?} {line} {body} {is_id}");
-                answer.is_problem(422, reused(field));
+                answer.assert_problem(422, reused_code(field));
             }
             // Header fields are not part of a request's identity.
-            let again = post(mode, &[field, ("x-request-id", "7")]);
-            assert_eq!(send(&layer, &inner, again).await, first);
-            ended(&polls(&store), first.location()).await;
+            let repetition = post(mode, &[field, ("x-request-id", "7")]);
+            assert_eq!(send(&layer, &inner, repetition).await, first);
+            wait_for_end(&polls(&store), first.location()).await;
             assert_eq!((inner.runs(), store.len()), (1, 1));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_makes_two_requests_the_same_is_the_application_s_to_say() {
-    let of_digest = |parts: &Parts, _: &Bytes| {
+async fn the_application_defines_the_fingerprint_of_a_request() {
+    let digest_fingerprint = |parts: &Parts, _: &Bytes| {
         let digest = parts.headers.get("content-digest");
         digest.map_or_else(Vec::new, |digest| digest.as_bytes().to_vec())
     };
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
-        let layer = node(mode, &store, Idempotency::optional().fingerprint(of_digest));
+        let inner = mode.slow_handler();
+        let layer = node(
+            mode,
+            &store,
+            Idempotency::optional().fingerprint(digest_fingerprint),
+        );
         let form = |body, digest| {
             let line = "POST /upload";
             ask(mode, line, body, &[KEY, ("content-digest", digest)])
         };
         let first = send(&layer, &inner, form("--boundary-1\r\nQ3", "q3")).await;
-        let again = send(&layer, &inner, form("--boundary-2\r\nQ3", "q3")).await;
-        assert_eq!(again, first);
+        let repetition = send(&layer, &inner, form("--boundary-2\r\nQ3", "q3")).await;
+        assert_eq!(repetition, first);
         assert_eq!(first.status, StatusCode::ACCEPTED);
         let other = send(&layer, &inner, form("--boundary-1\r\nQ3", "q4")).await;
-        other.is_problem(422, "idempotency-key-reused");
+        other.assert_problem(422, "idempotency-key-reused");
         assert_eq!(store.len(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_required_and_missing_is_400() {
+async fn a_missing_required_key_is_400() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::required().client_ids());
         // An id is no key.
         for fields in [&[][..], &[ID]] {
             let answer = send(&layer, &inner, post(mode, fields)).await;
-            answer.is_problem(400, "idempotency-key-missing");
+            answer.assert_problem(400, "idempotency-key-missing");
             let problem: Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(problem["title"], "Idempotency-Key is missing");
         }
         assert_eq!((inner.runs(), store.len()), (0, 0));
-        // What passes through needs none.
+        // A request that passes through needs no key.
         let get = ask(mode, "GET /reports", "", &[]);
         let inner = Inner::new(async |_, _| Ok(Response::new(BufferedBody::from("read"))));
-        send(&layer, &inner, get).await.says("read");
+        send(&layer, &inner, get).await.assert_text("read");
         assert_eq!(
-            send(&layer, &mode.slow(), post(mode, &[KEY])).await.status,
+            send(&layer, &mode.slow_handler(), post(mode, &[KEY]))
+                .await
+                .status,
             202
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_none_is_400() {
+async fn an_invalid_key_is_400() {
     let long = format!("\"{}\"", "x".repeat(256));
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         for rules in [Idempotency::optional(), Idempotency::required()] {
             let layer = node(mode, &store, rules);
             for key in [
@@ -478,21 +487,21 @@ async fn a_key_that_is_none_is_400() {
             ] {
                 let answer = send(&layer, &inner, post(mode, &[("idempotency-key", key)])).await;
                 assert_eq!(answer.status, 400, "{mode:?} {key}");
-                answer.is_problem(400, "idempotency-key-invalid");
+                answer.assert_problem(400, "idempotency-key-invalid");
             }
             let twice = post(mode, &[KEY, KEY]);
             send(&layer, &inner, twice)
                 .await
-                .is_problem(400, "idempotency-key-invalid");
+                .assert_problem(400, "idempotency-key-invalid");
         }
         assert_eq!((inner.runs(), store.len()), (0, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bare_token_is_a_key_where_the_application_says_so() {
+async fn a_bare_token_is_a_key_where_the_application_allows_it() {
     let store = MemoryStore::new();
-    let inner = Mode::Always.slow();
+    let inner = Mode::Always.slow_handler();
     let layer = node(Mode::Always, &store, Idempotency::optional().bare_tokens());
     let (_, quoted) = KEY;
     let bare = ("idempotency-key", quoted.trim_matches('"'));
@@ -502,35 +511,35 @@ async fn a_bare_token_is_a_key_where_the_application_says_so() {
         send(&layer, &inner, post(Mode::Always, &[bare])).await,
         first
     );
-    // It is the same key with its quotes.
+    // The quoted token is the same key.
     assert_eq!(
         send(&layer, &inner, post(Mode::Always, &[KEY])).await,
         first
     );
     let spaced = ("idempotency-key", "8e03978e 40d5 43dd");
     let answer = send(&layer, &inner, post(Mode::Always, &[spaced])).await;
-    answer.is_problem(400, "idempotency-key-invalid");
+    answer.assert_problem(400, "idempotency-key-invalid");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_owners_a_key_has_sixteen_characters() {
+async fn a_key_without_an_owner_has_at_least_sixteen_characters() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let ownerless = node(mode, &store, Idempotency::optional());
         let short = ("idempotency-key", "\"0123456789abcde\"");
         let answer = send(&ownerless, &inner, post(mode, &[short])).await;
-        answer.is_problem(400, "idempotency-key-invalid");
+        answer.assert_problem(400, "idempotency-key-invalid");
         let enough = ("idempotency-key", "\"0123456789abcdef\"");
         assert_eq!(
             send(&ownerless, &inner, post(mode, &[enough])).await.status,
             202
         );
-        // Somebody's keys may be as short as they like.
-        let owned = owned_node(mode, &store, Idempotency::optional());
-        let one = ("idempotency-key", "\"1\"");
-        let request = post(mode, &[one, ("x-user", "ada")]);
-        assert_eq!(send(&owned, &inner, request).await.status, 202);
+        // A key with an owner may be shorter.
+        let with_owners = node_with_owners(mode, &store, Idempotency::optional());
+        let short_key = ("idempotency-key", "\"1\"");
+        let request = post(mode, &[short_key, ("x-user", "ada")]);
+        assert_eq!(send(&with_owners, &inner, request).await.status, 202);
     }
 }
 
@@ -538,24 +547,24 @@ async fn without_owners_a_key_has_sixteen_characters() {
 async fn an_id_of_another_owner_is_409() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let rules = Idempotency::optional().client_ids();
-        let layer = owned_node(mode, &store, rules);
+        let layer = node_with_owners(mode, &store, rules);
         let ada = || post(mode, &[ID, ("x-user", "ada")]);
         let first = send(&layer, &inner, ada()).await;
         let bob = post(mode, &[ID, ("x-user", "bob")]);
         let with_key = post(mode, &[ID, KEY, ("x-user", "bob")]);
         for request in [bob, with_key, post(mode, &[ID])] {
-            let taken = send(&layer, &inner, request).await;
-            taken.is_problem(409, "id-taken");
-            let body = String::from_utf8_lossy(&taken.body);
-            assert!(body.contains(ID.1), "it names the id: {body}");
+            let conflict = send(&layer, &inner, request).await;
+            conflict.assert_problem(409, "id-taken");
+            let body = String::from_utf8_lossy(&conflict.body);
+            assert!(body.contains(ID.1), "the id is not named: {body}");
         }
-        // Not even whether it is the same request is told.
+        // The answer does not reveal whether the request is the same.
         let other = ask(mode, "POST /", "Q4", &[ID, ("x-user", "bob")]);
         send(&layer, &inner, other)
             .await
-            .is_problem(409, "id-taken");
+            .assert_problem(409, "id-taken");
         assert_eq!(send(&layer, &inner, ada()).await, first);
         sleep(Duration::from_secs(61)).await;
         assert_eq!((inner.runs(), store.len()), (1, 1));
@@ -563,21 +572,21 @@ async fn an_id_of_another_owner_is_409() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_of_another_owner_is_no_matter_to_anybody_else() {
+async fn equal_keys_of_different_owners_are_independent() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let rules = Idempotency::optional();
-        let layer = owned_node(mode, &store, rules);
-        let by = |user: Option<&'static str>, body| {
+        let layer = node_with_owners(mode, &store, rules);
+        let request_by = |user: Option<&'static str>, body| {
             let user = user.map(|user| ("x-user", user));
             let fields: Vec<_> = [KEY].into_iter().chain(user).collect();
             ask(mode, "POST /reports", body, &fields)
         };
-        let everybody = [Some("ada"), Some("bob"), None];
+        let users = [Some("ada"), Some("bob"), None];
         let mut answers = Vec::new();
-        for user in everybody {
-            answers.push(send(&layer, &inner, by(user, "Q3")).await);
+        for user in users {
+            answers.push(send(&layer, &inner, request_by(user, "Q3")).await);
         }
         for (index, answer) in answers.iter().enumerate() {
             let others = answers.iter().skip(index + 1);
@@ -587,10 +596,10 @@ async fn a_key_of_another_owner_is_no_matter_to_anybody_else() {
                     .all(|other| other.location() != answer.location())
             );
         }
-        for (user, first) in everybody.into_iter().zip(&answers) {
-            assert_eq!(&send(&layer, &inner, by(user, "Q3")).await, first);
-            let other = send(&layer, &inner, by(user, "Q4")).await;
-            other.is_problem(422, "idempotency-key-reused");
+        for (user, first) in users.into_iter().zip(&answers) {
+            assert_eq!(&send(&layer, &inner, request_by(user, "Q3")).await, first);
+            let other = send(&layer, &inner, request_by(user, "Q4")).await;
+            other.assert_problem(422, "idempotency-key-reused");
         }
         sleep(Duration::from_secs(61)).await;
         assert_eq!((inner.runs(), store.len()), (3, 3), "{mode:?}");
@@ -598,13 +607,15 @@ async fn a_key_of_another_owner_is_no_matter_to_anybody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_owners_with_one_key_at_the_same_moment_get_an_operation_each() {
+async fn two_concurrent_owners_with_one_key_get_one_operation_each() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let rules = Idempotency::optional;
-        let layers: Vec<_> = (0..4).map(|_| owned_node(mode, &store, rules())).collect();
-        let sent = (0..20).map(|number| {
+        let layers: Vec<_> = (0..4)
+            .map(|_| node_with_owners(mode, &store, rules()))
+            .collect();
+        let requests = (0..20).map(|number| {
             let (layer, inner) = (layers[number % 4].clone(), inner.clone());
             let user = ["ada", "bob"][number / 4 % 2];
             tokio::spawn(async move {
@@ -613,8 +624,8 @@ async fn two_owners_with_one_key_at_the_same_moment_get_an_operation_each() {
             })
         });
         let mut locations = std::collections::HashMap::new();
-        for sent in sent.collect::<Vec<_>>() {
-            let (user, answer) = sent.await.unwrap();
+        for request in requests.collect::<Vec<_>>() {
+            let (user, answer) = request.await.unwrap();
             let locations: &mut std::collections::HashSet<_> = locations.entry(user).or_default();
             locations.insert(answer.location().to_owned());
         }
@@ -626,12 +637,12 @@ async fn two_owners_with_one_key_at_the_same_moment_get_an_operation_each() {
     }
 }
 
-/// Whatever has become of the other one's.
+/// The other owner's key is used before, or not.
 #[tokio::test(start_paused = true)]
-async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
+async fn a_key_of_another_owner_affects_no_answer_and_no_call_of_the_store() {
     for mode in MODES {
-        let mut seen = Vec::new();
-        for was_used in [false, true] {
+        let mut observed = Vec::new();
+        for is_used in [false, true] {
             let memory = MemoryStore::new();
             let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
             let log = Arc::clone(&calls);
@@ -641,39 +652,39 @@ async fn a_key_of_another_owner_shows_in_no_answer_and_no_call_of_the_store() {
                 }
                 std::future::ready(Ok(()))
             });
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let rules = Idempotency::optional();
-            let layer = owned_node(mode, &store, rules);
-            if was_used {
+            let layer = node_with_owners(mode, &store, rules);
+            if is_used {
                 let ada = post(mode, &[KEY, ("x-user", "ada")]);
                 assert_eq!(send(&layer, &inner, ada).await.status, 202);
             }
-            // Until the first one has ended, so that the calls are of one request.
+            // The first operation has ended by then, so the calls are those of one request.
             sleep(Duration::from_secs(61)).await;
             calls.lock().unwrap().clear();
             let bob = || post(mode, &[KEY, ("x-user", "bob")]);
             let first = send(&layer, &inner, bob()).await;
             assert_eq!(first.status, 202);
             assert_eq!(send(&layer, &inner, bob()).await, first);
-            // The lease is renewed now and then.
-            let asked = |call: &&Call| !matches!(call, Call::Renew | Call::Revoked);
+            // Renewals of leases are not part of a request.
+            let is_of_request = |call: &&Call| !matches!(call, Call::Renew | Call::Revoked);
             let calls: Vec<Call> = calls
                 .lock()
                 .unwrap()
                 .iter()
-                .filter(asked)
+                .filter(is_of_request)
                 .copied()
                 .collect();
             let body = String::from_utf8_lossy(&first.body).into_owned();
             let id = first.location().rsplit('/').next().unwrap();
-            seen.push((calls, body.replace(id, "ID")));
+            observed.push((calls, body.replace(id, "ID")));
         }
-        assert_eq!(seen[0], seen[1], "{mode:?}");
+        assert_eq!(observed[0], observed[1], "{mode:?}");
     }
 }
 
-/// An answer that is hard to keep: fields that repeat and are no text, bytes
-/// that are no text, and trailers.
+/// A response that is hard to record: repeated fields, fields and bytes that are not
+/// text, and trailers.
 fn intricate(status: u16, run: usize) -> Response<BufferedBody> {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("42"));
@@ -694,7 +705,7 @@ fn intricate(status: u16, run: usize) -> Response<BufferedBody> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_below_500_is_kept_and_repeated_to_the_byte() {
+async fn an_early_answer_below_500_is_replayed_byte_for_byte() {
     for mode in EARLY {
         for status in [200, 201, 204, 303, 400, 404, 409, 422, 499] {
             let store = MemoryStore::new();
@@ -704,29 +715,29 @@ async fn an_early_answer_below_500_is_kept_and_repeated_to_the_byte() {
                 response.headers_mut().insert("set-cookie", cookie);
                 Ok(response)
             });
-            let here = node(mode, &store, Idempotency::optional());
-            let there = node(mode, &store, Idempotency::optional());
-            let first = send(&here, &inner, post(mode, &[KEY])).await;
+            let first_node = node(mode, &store, Idempotency::optional());
+            let second_node = node(mode, &store, Idempotency::optional());
+            let first = send(&first_node, &inner, post(mode, &[KEY])).await;
             assert_eq!(first.status, status);
             assert_eq!(first.body, intricate(status, 1).into_body().data());
             assert!(first.trailers.is_some());
             let twice: Vec<_> = first.headers.get_all("x-twice").iter().collect();
             assert_eq!(twice, ["b", "a"]);
-            for layer in [&here, &there, &here] {
-                let again = send(layer, &inner, post(mode, &[KEY])).await;
-                assert_eq!(again, first, "{mode:?} {status}");
+            for layer in [&first_node, &second_node, &first_node] {
+                let repetition = send(layer, &inner, post(mode, &[KEY])).await;
+                assert_eq!(repetition, first, "{mode:?} {status}");
             }
-            // Another request with its key is another request still.
+            // A different request with the same key is refused.
             let other = ask(mode, "POST /reports?year=2026", "Q4", &[KEY]);
-            let other = send(&there, &inner, other).await;
-            other.is_problem(422, "idempotency-key-reused");
+            let other = send(&second_node, &inner, other).await;
+            other.assert_problem(422, "idempotency-key-reused");
             assert_eq!((inner.runs(), store.len()), (1, 0), "{mode:?} {status}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_is_kept_for_a_time() {
+async fn an_early_answer_is_kept_for_the_ttl() {
     for mode in EARLY {
         let store = MemoryStore::new().ttl(Duration::from_secs(3600));
         let inner = Inner::new(async |run, _| Ok(intricate(200, run)));
@@ -741,7 +752,7 @@ async fn an_early_answer_is_kept_for_a_time() {
     }
 }
 
-/// Fails in some way the first time, and is good after that.
+/// A service that fails on its first call and succeeds afterwards.
 fn failing_first<F>(fail: impl Fn() -> F + Send + Sync + 'static) -> Inner
 where
     F: Future<Output = io::Result<Response<BufferedBody>>> + Send + 'static,
@@ -759,7 +770,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_of_500_or_above_frees_the_key() {
+async fn an_early_answer_of_500_or_above_releases_the_key() {
     for mode in EARLY {
         for status in [500, 503, 599] {
             let store = MemoryStore::new();
@@ -770,17 +781,21 @@ async fn an_early_answer_of_500_or_above_frees_the_key() {
                 (first.status.as_u16(), first.trailers.is_some()),
                 (status, true)
             );
-            let begun = Instant::now();
-            send(&layer, &inner, post(mode, &[KEY])).await.says("good");
-            send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+            let start = Instant::now();
+            send(&layer, &inner, post(mode, &[KEY]))
+                .await
+                .assert_text("good");
+            send(&layer, &inner, post(mode, &[KEY]))
+                .await
+                .assert_text("good");
             assert_eq!(inner.runs(), 2, "{mode:?} {status}");
-            assert!(begun.elapsed() < Duration::from_secs(1));
+            assert!(start.elapsed() < Duration::from_secs(1));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_a_silent_store_does_not_free_is_left_to_lapse_after_a_term() {
+async fn a_release_without_an_answer_of_the_store_is_retried_for_one_term() {
     let hook = |call, when| async move {
         match (call, when) {
             (Call::ReleaseKey, When::Before) => std::future::pending().await,
@@ -788,39 +803,49 @@ async fn a_key_that_a_silent_store_does_not_free_is_left_to_lapse_after_a_term()
         }
     };
     for mode in EARLY {
-        let layer = mode.on(AsyncAcceptLayer::new(Hooked::new(MemoryStore::new(), hook)));
+        let layer = mode.apply(AsyncAcceptLayer::new(Hooked::new(MemoryStore::new(), hook)));
         let layer = layer.idempotency(Idempotency::optional());
         let inner = Inner::new(|_, _| async { Ok(intricate(500, 1)) });
-        let alive = || {
+        let task_count = || {
             tokio::runtime::Handle::current()
                 .metrics()
                 .num_alive_tasks()
         };
-        let before = alive();
+        let before = task_count();
         let first = send(&layer, &inner, post(mode, &[KEY])).await;
         assert_eq!(first.status, StatusCode::INTERNAL_SERVER_ERROR);
         sleep(Duration::from_secs(29)).await;
-        assert_eq!(alive(), before + 1, "{mode:?}: it is tried for a term");
+        assert_eq!(
+            task_count(),
+            before + 1,
+            "{mode:?}: the release is retried for a term"
+        );
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(alive(), before, "{mode:?}: it is tried for ever");
+        assert_eq!(
+            task_count(),
+            before,
+            "{mode:?}: the release is retried for ever"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_inner_service_frees_the_key() {
+async fn an_error_of_the_inner_service_releases_the_key() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let inner = failing_first(async || Err(io::Error::other("gone")));
         let layer = node(mode, &store, Idempotency::optional());
         let first = try_send(&layer, &inner, post(mode, &[KEY])).await;
         assert_eq!(first.unwrap_err().to_string(), "gone");
-        send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+        send(&layer, &inner, post(mode, &[KEY]))
+            .await
+            .assert_text("good");
         assert_eq!(inner.runs(), 2, "{mode:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_frees_the_key() {
+async fn a_panic_releases_the_key() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let inner = failing_first(async || panic!("a slip"));
@@ -830,20 +855,22 @@ async fn a_panic_frees_the_key() {
             async move { send(&layer, &inner, post(mode, &[KEY])).await }
         });
         assert!(first.await.unwrap_err().is_panic());
-        send(&layer, &inner, post(mode, &[KEY])).await.says("good");
+        send(&layer, &inner, post(mode, &[KEY]))
+            .await
+            .assert_text("good");
         assert_eq!(inner.runs(), 2, "{mode:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_up_frees_the_key_and_who_waits_for_it_goes_on() {
+async fn a_disconnect_releases_the_key_to_a_waiting_request() {
     for mode in EARLY {
         let store = MemoryStore::new();
-        let called = Arc::new(Notify::new());
+        let call_started = Arc::new(Notify::new());
         let inner = failing_first({
-            let called = Arc::clone(&called);
+            let call_started = Arc::clone(&call_started);
             move || {
-                called.notify_one();
+                call_started.notify_one();
                 std::future::pending()
             }
         });
@@ -852,30 +879,30 @@ async fn a_client_that_hangs_up_frees_the_key_and_who_waits_for_it_goes_on() {
             let (layer, inner) = (layer.clone(), inner.clone());
             async move { send(&layer, &inner, post(mode, &[KEY])).await }
         });
-        called.notified().await;
+        call_started.notified().await;
         let second = send(&layer, &inner, post(mode, &[KEY]));
-        let hang_up = async {
+        let disconnect = async {
             sleep(Duration::from_secs(2)).await;
-            assert_eq!(inner.runs(), 1, "it waits for the first");
+            assert_eq!(inner.runs(), 1, "the second request waits for the first");
             first.abort();
         };
-        let begun = Instant::now();
-        let (second, ()) = tokio::join!(second, hang_up);
-        second.says("good");
-        assert!(begun.elapsed() < Duration::from_secs(3), "{mode:?}");
+        let start = Instant::now();
+        let (second, ()) = tokio::join!(second, disconnect);
+        second.assert_text("good");
+        assert!(start.elapsed() < Duration::from_secs(3), "{mode:?}");
         assert_eq!((inner.runs(), store.len()), (2, 0), "{mode:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_first_gets_its_answer_or_409_when_that_takes_too_long() {
+async fn a_waiting_request_gets_the_answer_of_the_first_or_409() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let inner = Inner::new(async |run, _| {
             sleep(Duration::from_secs(60)).await;
             Ok(intricate(200, run))
         });
-        let patient = |seconds| {
+        let node_with_wait = |seconds| {
             let rules = Idempotency::optional().max_wait(Duration::from_secs(seconds));
             let layer = node(mode, &store, rules);
             match mode {
@@ -883,44 +910,47 @@ async fn who_waits_for_the_first_gets_its_answer_or_409_when_that_takes_too_long
                 _ => layer,
             }
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         let first = tokio::spawn({
-            let (layer, inner) = (patient(1), inner.clone());
+            let (layer, inner) = (node_with_wait(1), inner.clone());
             async move { send(&layer, &inner, post(mode, &[KEY])).await }
         });
         while inner.runs() == 0 {
             tokio::task::yield_now().await;
         }
-        let none = send(&patient(0), &inner, post(mode, &[KEY])).await;
-        none.is_problem(409, "idempotency-key-in-use");
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let none = send(&node_with_wait(0), &inner, post(mode, &[KEY])).await;
+        none.assert_problem(409, "idempotency-key-in-use");
+        assert_eq!(start.elapsed(), Duration::ZERO);
 
-        // Another request is not even waited for.
+        // A different request is refused without waiting.
         let other = ask(mode, "POST /reports?year=2026", "Q4", &[KEY]);
-        let other = send(&patient(5), &inner, other).await;
-        other.is_problem(422, "idempotency-key-reused");
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let other = send(&node_with_wait(5), &inner, other).await;
+        other.assert_problem(422, "idempotency-key-reused");
+        assert_eq!(start.elapsed(), Duration::ZERO);
 
-        let impatient = send(&patient(5), &inner, post(mode, &[KEY])).await;
-        impatient.is_problem(409, "idempotency-key-in-use");
-        let retry_after = impatient.headers["retry-after"].to_str().unwrap();
+        let timed_out = send(&node_with_wait(5), &inner, post(mode, &[KEY])).await;
+        timed_out.assert_problem(409, "idempotency-key-in-use");
+        let retry_after = timed_out.headers["retry-after"].to_str().unwrap();
         assert!(retry_after.parse::<u64>().unwrap() >= 1);
-        let waited = begun.elapsed();
-        assert!((5_000..5_500).contains(&waited.as_millis()), "{waited:?}");
+        let elapsed = start.elapsed();
+        assert!((5_000..5_500).contains(&elapsed.as_millis()), "{elapsed:?}");
 
-        let patient = send(&patient(300), &inner, post(mode, &[KEY])).await;
-        let waited = begun.elapsed();
-        assert!((60_000..60_500).contains(&waited.as_millis()), "{waited:?}");
+        let answer = send(&node_with_wait(300), &inner, post(mode, &[KEY])).await;
+        let elapsed = start.elapsed();
+        assert!(
+            (60_000..60_500).contains(&elapsed.as_millis()),
+            "{elapsed:?}"
+        );
         assert_eq!(
             (first.await.unwrap(), inner.runs()),
-            (patient, 1),
+            (answer, 1),
             "{mode:?}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_first_gets_the_202_that_it_comes_to() {
+async fn a_waiting_request_gets_the_202_of_the_first() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let inner = Inner::new(move |_, operation| async move {
@@ -931,23 +961,23 @@ async fn who_waits_for_the_first_gets_the_202_that_it_comes_to() {
             sleep(Duration::from_secs(60)).await;
             Ok(Response::new(BufferedBody::from("done")))
         });
-        let here = node(mode, &store, Idempotency::optional());
-        let there = node(mode, &store, Idempotency::optional());
-        let begun = Instant::now();
+        let first_node = node(mode, &store, Idempotency::optional());
+        let second_node = node(mode, &store, Idempotency::optional());
+        let start = Instant::now();
         let (first, second) = tokio::join!(
-            send(&here, &inner, post(mode, &[KEY])),
-            send(&there, &inner, post(mode, &[KEY]))
+            send(&first_node, &inner, post(mode, &[KEY])),
+            send(&second_node, &inner, post(mode, &[KEY]))
         );
         assert_eq!(first, second, "{mode:?}");
-        let waited = begun.elapsed();
-        assert!((5_000..5_500).contains(&waited.as_millis()), "{waited:?}");
-        ended(&polls(&store), first.location()).await;
+        let elapsed = start.elapsed();
+        assert!((5_000..5_500).contains(&elapsed.as_millis()), "{elapsed:?}");
+        wait_for_end(&polls(&store), first.location()).await;
         assert_eq!((inner.runs(), store.len()), (1, 1));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_long_keeps_its_key_all_the_while() {
+async fn a_long_call_keeps_its_key() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let inner = Inner::new(async |run, _| {
@@ -960,65 +990,69 @@ async fn a_call_that_takes_long_keeps_its_key_all_the_while() {
             _ => layer,
         };
         let first = send(&layer, &inner, post(mode, &[KEY]));
-        let repeated = async {
+        let repetitions = async {
             for _ in 0..3 {
                 sleep(Duration::from_secs(12 * 60)).await;
-                let again = send(&layer, &inner, post(mode, &[KEY])).await;
+                let repetition = send(&layer, &inner, post(mode, &[KEY])).await;
                 assert_eq!(inner.runs(), 1, "{mode:?}");
-                again.is_problem(409, "idempotency-key-in-use");
+                repetition.assert_problem(409, "idempotency-key-in-use");
             }
         };
-        let (first, ()) = tokio::join!(first, repeated);
-        let again = send(&layer, &inner, post(mode, &[KEY])).await;
-        assert_eq!((again, inner.runs()), (first, 1));
+        let (first, ()) = tokio::join!(first, repetitions);
+        let repetition = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!((repetition, inner.runs()), (first, 1));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_dies_frees_its_key_within_a_lease() {
+async fn the_key_of_a_dead_node_is_released_within_a_lease_term() {
     for mode in EARLY {
         let memory = MemoryStore::new();
         let dead = Arc::new(AtomicBool::new(false));
-        let died = Arc::clone(&dead);
-        let dying = Hooked::new(memory.clone(), move |_, _| {
-            let died = died.load(SeqCst);
+        let is_dead = Arc::clone(&dead);
+        let dying_store = Hooked::new(memory.clone(), move |_, _| {
+            let is_dead = is_dead.load(SeqCst);
             async move {
-                if died {
+                if is_dead {
                     std::future::pending::<()>().await;
                 }
                 Ok(())
             }
         });
         let inner = Inner::new(async |_, _| std::future::pending().await);
-        let slow = |layer: AsyncAcceptLayer<_>| match mode {
+        let with_long_after = |layer: AsyncAcceptLayer<_>| match mode {
             Mode::After => layer.after(Duration::from_secs(60 * 60)),
             _ => layer,
         };
-        let first = slow(node(mode, &dying, Idempotency::optional()));
-        let never = tokio::spawn(async move { send(&first, &inner, post(mode, &[KEY])).await });
+        let first = with_long_after(node(mode, &dying_store, Idempotency::optional()));
+        let hanging_request =
+            tokio::spawn(async move { send(&first, &inner, post(mode, &[KEY])).await });
         sleep(Duration::from_secs(100)).await;
-        let (alive, inner) = (node(mode, &memory, Idempotency::optional()), well());
-        let again = || send(&alive, &inner, post(mode, &[KEY]));
-        again().await.is_problem(409, "idempotency-key-in-use");
+        let (live_node, inner) = (
+            node(mode, &memory, Idempotency::optional()),
+            healthy_service(),
+        );
+        let repeat = || send(&live_node, &inner, post(mode, &[KEY]));
+        repeat().await.assert_problem(409, "idempotency-key-in-use");
 
         dead.store(true, SeqCst);
-        let begun = Instant::now();
+        let start = Instant::now();
         while inner.runs() == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{mode:?}");
-            again().await;
+            assert!(start.elapsed() < Duration::from_secs(60), "{mode:?}");
+            repeat().await;
         }
-        assert!(begun.elapsed() > Duration::from_secs(15), "{mode:?}");
-        assert_eq!(again().await.status, 200);
+        assert!(start.elapsed() > Duration::from_secs(15), "{mode:?}");
+        assert_eq!(repeat().await.status, 200);
         assert_eq!(inner.runs(), 1);
-        never.abort();
+        hanging_request.abort();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_that_could_not_be_created_leaves_its_key_free() {
+async fn a_failed_create_releases_its_key() {
     for mode in MODES {
         let memory = MemoryStore::new();
-        let down = Hooked::new(memory.clone(), |call, when| {
+        let unavailable_store = Hooked::new(memory.clone(), |call, when| {
             std::future::ready(match (call, when) {
                 (Call::Create, When::Before) => Err(StoreError::refused("down")),
                 _ => Ok(()),
@@ -1033,49 +1067,49 @@ async fn an_operation_that_could_not_be_created_leaves_its_key_free() {
             sleep(Duration::from_secs(60)).await;
             Ok(intricate(503, run))
         });
-        let layer = node(mode, &down, Idempotency::optional());
+        let layer = node(mode, &unavailable_store, Idempotency::optional());
         let answer = send(&layer, &inner, post(mode, &[KEY])).await;
         assert_eq!(answer.status, 503, "{mode:?}");
         assert!(memory.is_empty());
 
-        let up = node(mode, &memory, Idempotency::optional());
-        let begun = Instant::now();
-        let accepted = send(&up, &mode.slow(), post(mode, &[KEY])).await;
+        let working_node = node(mode, &memory, Idempotency::optional());
+        let start = Instant::now();
+        let accepted = send(&working_node, &mode.slow_handler(), post(mode, &[KEY])).await;
         assert_eq!(accepted.status, 202, "{mode:?}");
-        assert!(begun.elapsed() < Duration::from_secs(6));
+        assert!(start.elapsed() < Duration::from_secs(6));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_while_its_key_is_reserved_leaves_nothing_reserved() {
+async fn a_disconnect_during_a_reservation_leaves_no_reservation() {
     for mode in EARLY {
-        for reserved in [When::Before, When::After] {
+        for point in [When::Before, When::After] {
             let memory = MemoryStore::new();
-            let slow = Hooked::new(memory.clone(), move |call, when| async move {
-                if (call, when) == (Call::Reserve, reserved) {
+            let slow_store = Hooked::new(memory.clone(), move |call, when| async move {
+                if (call, when) == (Call::Reserve, point) {
                     sleep(Duration::from_secs(2)).await;
                 }
                 Ok(())
             });
             let inner = Inner::new(async |_, _| Ok(Response::new(BufferedBody::from("good"))));
-            let layer = node(mode, &slow, Idempotency::optional());
+            let layer = node(mode, &slow_store, Idempotency::optional());
             let first = send(&layer, &inner, post(mode, &[KEY]));
             assert!(timeout(Duration::from_secs(1), first).await.is_err());
             assert_eq!(inner.runs(), 0);
-            // Whoever comes next, from here or elsewhere, gets on.
-            let elsewhere = node(mode, &memory, Idempotency::optional());
-            send(&elsewhere, &inner, post(mode, &[KEY]))
+            // The next request runs, on any node.
+            let other_node = node(mode, &memory, Idempotency::optional());
+            send(&other_node, &inner, post(mode, &[KEY]))
                 .await
-                .says("good");
-            assert_eq!(inner.runs(), 1, "{mode:?} {reserved:?}");
+                .assert_text("good");
+            assert_eq!(inner.runs(), 1, "{mode:?} {point:?}");
         }
     }
 }
 
-/// Forgets an operation, as its client may.
-async fn forget<S: Store + Clone>(polls: &PollService<S>, location: &str) {
+/// Deletes an operation as a client does.
+async fn delete_operation<S: Store + Clone>(polls: &PollService<S>, location: &str) {
     let get = Request::get(location).body(()).unwrap();
-    let polled = Answer::of(polls.clone().oneshot(get).await.unwrap()).await;
+    let polled = Answer::from_response(polls.clone().oneshot(get).await.unwrap()).await;
     let delete = Request::delete(location).header("if-match", &polled.headers["etag"]);
     let deleted = polls.clone().oneshot(delete.body(()).unwrap()).await;
     assert_eq!(deleted.unwrap().status(), StatusCode::NO_CONTENT);
@@ -1084,8 +1118,8 @@ async fn forget<S: Store + Clone>(polls: &PollService<S>, location: &str) {
     assert_eq!(polled.status(), StatusCode::NOT_FOUND);
 }
 
-/// The type of the problem of another request with this field.
-fn reused((field, _): (&str, &str)) -> &'static str {
+/// The code of the problem of a different request with this field.
+fn reused_code((field, _): (&str, &str)) -> &'static str {
     match field {
         "operation-id" => "operation-id-reused",
         _ => "idempotency-key-reused",
@@ -1093,7 +1127,7 @@ fn reused((field, _): (&str, &str)) -> &'static str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_names_the_header_that_was_sent_and_its_value() {
+async fn a_refusal_names_the_header_and_its_value() {
     let (_, key) = KEY;
     let key = key.trim_matches('"');
     for mode in MODES {
@@ -1102,42 +1136,42 @@ async fn a_refusal_names_the_header_that_was_sent_and_its_value() {
             (ID, format!("Operation-Id \"{}\"", ID.1), "Idempotency-Key"),
         ] {
             let store = MemoryStore::new().ttl(Duration::from_secs(3600));
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let layer = node(mode, &store, Idempotency::optional().client_ids());
             let first = send(&layer, &inner, post(mode, &[field])).await;
             let location = first.location().to_owned();
             let another = || ask(mode, "POST /reports?year=2026", "Q4", &[field]);
 
             let answer = send(&layer, &inner, another()).await;
-            answer.is_problem(422, reused(field));
+            answer.assert_problem(422, reused_code(field));
             assert!(answer.detail().contains(&value), "{answer:?}");
             assert!(!answer.text().contains(other), "{answer:?}");
 
-            ended(&polls(&store), &location).await;
-            forget(&polls(&store), &location).await;
+            wait_for_end(&polls(&store), &location).await;
+            delete_operation(&polls(&store), &location).await;
             let answer = send(&layer, &inner, post(mode, &[field])).await;
-            answer.is_problem(410, "operation-deleted");
+            answer.assert_problem(410, "operation-deleted");
             let (name, _) = value.split_once(' ').unwrap();
             assert!(answer.detail().contains(&format!("Another {name}")));
             assert!(!answer.text().contains(other), "{answer:?}");
         }
 
-        // An id that another request has, beside a key that is free.
+        // The id belongs to another request, and the key is free.
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::optional().client_ids());
         send(&layer, &inner, post(mode, &[ID])).await.location();
         let answer = send(&layer, &inner, post(mode, &[ID, KEY])).await;
-        answer.is_problem(422, "operation-id-reused");
+        answer.assert_problem(422, "operation-id-reused");
         assert!(answer.detail().contains(ID.1), "{answer:?}");
 
         let required = node(mode, &store, Idempotency::required().client_ids());
         let answer = send(&required, &inner, post(mode, &[])).await;
-        answer.is_problem(400, "idempotency-key-missing");
+        answer.assert_problem(400, "idempotency-key-missing");
         assert!(answer.detail().contains("Idempotency-Key"), "{answer:?}");
         let short = ("idempotency-key", "\"abc\"");
         let answer = send(&layer, &inner, post(mode, &[short])).await;
-        answer.is_problem(400, "idempotency-key-invalid");
+        answer.assert_problem(400, "idempotency-key-invalid");
         for word in ["Idempotency-Key", "abc", "16"] {
             assert!(answer.detail().contains(word), "{word}: {answer:?}");
         }
@@ -1149,15 +1183,15 @@ async fn a_refusal_names_the_header_that_was_sent_and_its_value() {
         ] {
             let fields: Vec<_> = ids.iter().map(|id| ("operation-id", *id)).collect();
             let answer = send(&layer, &inner, post(mode, &fields)).await;
-            answer.is_problem(400, "invalid-id");
-            let said = format!("Operation-Id is {value}: ");
-            assert!(answer.detail().starts_with(&said), "{answer:?}");
+            answer.assert_problem(400, "invalid-id");
+            let prefix = format!("Operation-Id is {value}: ");
+            assert!(answer.detail().starts_with(&prefix), "{answer:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_still_being_answered_is_named_by_what_names_it() {
+async fn a_409_for_a_running_request_names_its_key_or_id() {
     for mode in EARLY {
         for (field, kind) in [(KEY, "idempotency-key-in-use"), (ID, "operation-id-in-use")] {
             let store = MemoryStore::new();
@@ -1175,8 +1209,8 @@ async fn a_request_that_is_still_being_answered_is_named_by_what_names_it() {
                 send(&layer, &inner, post(mode, &[field])).await
             };
             let (first, second) = tokio::join!(first, second);
-            first.says("early");
-            second.is_problem(409, kind);
+            first.assert_text("early");
+            second.assert_problem(409, kind);
             let (_, value) = field;
             assert!(
                 second.detail().contains(value.trim_matches('"')),
@@ -1187,77 +1221,80 @@ async fn a_request_that_is_still_being_answered_is_named_by_what_names_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_key_of_an_operation_that_was_deleted_is_410_until_it_would_have_expired() {
+async fn the_key_of_a_deleted_operation_is_410_until_the_expiry() {
     for mode in MODES {
         for field in [KEY, ID] {
             let store = MemoryStore::new().ttl(Duration::from_secs(3600));
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let layer = node(mode, &store, Idempotency::optional().client_ids());
             let first = send(&layer, &inner, post(mode, &[field])).await;
             let location = first.location().to_owned();
-            ended(&polls(&store), &location).await;
-            forget(&polls(&store), &location).await;
+            wait_for_end(&polls(&store), &location).await;
+            delete_operation(&polls(&store), &location).await;
 
             sleep(Duration::from_secs(3000)).await;
             for _ in 0..2 {
-                let again = send(&layer, &inner, post(mode, &[field])).await;
-                again.is_problem(410, "operation-deleted");
-                let said = String::from_utf8_lossy(&again.body);
+                let repetition = send(&layer, &inner, post(mode, &[field])).await;
+                repetition.assert_problem(410, "operation-deleted");
+                let body = String::from_utf8_lossy(&repetition.body);
                 assert!(
-                    said.contains(location.rsplit('/').next().unwrap()),
-                    "{said}"
+                    body.contains(location.rsplit('/').next().unwrap()),
+                    "{body}"
                 );
             }
             let other = ask(mode, "POST /reports?year=2026", "Q4", &[field]);
             let other = send(&layer, &inner, other).await;
-            other.is_problem(422, reused(field));
+            other.assert_problem(422, reused_code(field));
             assert_eq!((inner.runs(), store.len()), (1, 0), "{mode:?}");
 
-            // Until the operation would have expired.
+            // The key is free after the expiry.
             sleep(Duration::from_secs(601)).await;
-            let anew = send(&layer, &inner, post(mode, &[field])).await;
-            assert_eq!(anew.status, 202);
-            ended(&polls(&store), anew.location()).await;
+            let third = send(&layer, &inner, post(mode, &[field])).await;
+            assert_eq!(third.status, 202);
+            wait_for_end(&polls(&store), third.location()).await;
             assert_eq!(inner.runs(), 2, "{mode:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repetition_never_points_at_what_its_dialect_answers_404_for() {
-    let hides: [(Arc<dyn Dialect>, &str); 2] = [
+async fn a_repetition_never_points_at_an_operation_that_its_dialect_hides() {
+    let dialects: [(Arc<dyn Dialect>, &str); 2] = [
         (Arc::new(OData::default()), "location"),
         (Arc::new(Fhir::default()), "content-location"),
     ];
     for mode in MODES {
-        for (dialect, field) in &hides {
+        for (dialect, field) in &dialects {
             for name in [KEY, ID] {
                 let store = MemoryStore::new();
-                let inner = mode.slow();
+                let inner = mode.slow_handler();
                 let operations = Operations::new(store.clone()).dialect(Arc::clone(dialect));
                 let rules = Idempotency::optional().client_ids();
-                let layer = mode.on(operations.layer().idempotency(rules));
+                let layer = mode.apply(operations.layer().idempotency(rules));
                 let polls = operations.poll_service();
                 let fields = [name, ("prefer", "respond-async")];
                 let first = send(&layer, &inner, post(mode, &fields)).await;
                 assert_eq!(first.status, 202, "{mode:?} {dialect:?}");
                 let location = first.headers[*field].to_str().unwrap().to_owned();
-                let repeated = send(&layer, &inner, post(mode, &fields)).await;
-                assert_eq!(repeated, first, "{mode:?} {dialect:?}");
+                let repetition = send(&layer, &inner, post(mode, &fields)).await;
+                assert_eq!(repetition, first, "{mode:?} {dialect:?}");
 
                 let delete = Request::delete(&location).body(()).unwrap();
                 let deleted = polls.clone().oneshot(delete).await.unwrap();
                 assert!(deleted.status().is_success());
                 let get = Request::get(&location).body(()).unwrap();
-                let shown = polls.clone().oneshot(get).await.unwrap();
-                assert_eq!(shown.status(), StatusCode::NOT_FOUND);
+                let poll = polls.clone().oneshot(get).await.unwrap();
+                assert_eq!(poll.status(), StatusCode::NOT_FOUND);
 
-                let again = send(&layer, &inner, post(mode, &fields)).await;
-                assert_eq!(again.status, 410, "{mode:?} {dialect:?}: {again:?}");
-                assert!(!again.headers.contains_key(*field), "{again:?}");
-                let said = String::from_utf8_lossy(&again.body);
-                assert!(said.contains("OperationDeleted"), "{said}");
-                // It may be canceled before it begins.
+                let repetition = send(&layer, &inner, post(mode, &fields)).await;
+                assert_eq!(
+                    repetition.status, 410,
+                    "{mode:?} {dialect:?}: {repetition:?}"
+                );
+                assert!(!repetition.headers.contains_key(*field), "{repetition:?}");
+                let body = String::from_utf8_lossy(&repetition.body);
+                assert!(body.contains("OperationDeleted"), "{body}");
+                // The operation may be canceled before it starts.
                 assert!(inner.runs() <= 1, "{mode:?} {dialect:?}");
             }
         }
@@ -1265,26 +1302,26 @@ async fn a_repetition_never_points_at_what_its_dialect_answers_404_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canceled_operation_that_its_dialect_shows_is_what_its_repetition_gets() {
+async fn a_repetition_gets_a_canceled_operation_that_its_dialect_shows() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::optional());
         let first = send(&layer, &inner, post(mode, &[KEY])).await;
         let delete = Request::delete(first.location()).body(()).unwrap();
         let canceled = polls(&store).oneshot(delete).await.unwrap();
         assert_eq!(canceled.status(), StatusCode::OK);
-        let repeated = send(&layer, &inner, post(mode, &[KEY])).await;
-        assert_eq!(repeated, first, "{mode:?}");
+        let repetition = send(&layer, &inner, post(mode, &[KEY])).await;
+        assert_eq!(repetition, first, "{mode:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_was_not_waited_is_not_said_to_be_applied() {
+async fn a_wait_that_did_not_happen_is_not_in_preference_applied() {
     for mode in [Mode::Always, Mode::Preferred, Mode::After] {
         for name in [KEY, ID] {
             let store = MemoryStore::new();
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let layer = node(mode, &store, Idempotency::optional().client_ids());
             let fields = [name, ("prefer", "wait=4, respond-async")];
             let ask = || ask(Mode::Always, "POST /reports", "Q3", &fields);
@@ -1293,72 +1330,72 @@ async fn a_wait_that_was_not_waited_is_not_said_to_be_applied() {
             let applied = |answer: &Answer| answer.headers["preference-applied"].clone();
             assert_eq!(applied(&first), "respond-async, wait=4", "{mode:?}");
             for _ in 0..2 {
-                let begun = Instant::now();
-                let repeated = send(&layer, &inner, ask()).await;
+                let start = Instant::now();
+                let repetition = send(&layer, &inner, ask()).await;
                 assert_eq!(
-                    (repeated.status.as_u16(), begun.elapsed()),
+                    (repetition.status.as_u16(), start.elapsed()),
                     (202, Duration::ZERO)
                 );
-                assert_eq!(applied(&repeated), "respond-async", "{mode:?}");
-                ended(&polls(&store), repeated.location()).await;
+                assert_eq!(applied(&repetition), "respond-async", "{mode:?}");
+                wait_for_end(&polls(&store), repetition.location()).await;
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_answer_is_repeated_without_a_wait() {
+async fn a_stored_answer_is_replayed_without_a_wait() {
     let store = MemoryStore::new();
     let inner = Inner::new(|_, _| async { Ok(Response::new(BufferedBody::from("early"))) });
     let layer = node(Mode::After, &store, Idempotency::optional());
     let fields = [KEY, ("prefer", "wait=4")];
     let first = send(&layer, &inner, post(Mode::After, &fields)).await;
     assert_eq!(first.headers["preference-applied"], "wait=4");
-    let repeated = send(&layer, &inner, post(Mode::After, &fields)).await;
-    repeated.says("early");
+    let repetition = send(&layer, &inner, post(Mode::After, &fields)).await;
+    repetition.assert_text("early");
     assert!(
-        !repeated.headers.contains_key("preference-applied"),
-        "{repeated:?}"
+        !repetition.headers.contains_key("preference-applied"),
+        "{repetition:?}"
     );
     assert_eq!(inner.runs(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_s_id_is_the_one_of_its_operation() {
+async fn a_client_id_is_the_id_of_its_operation() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::optional().client_ids());
         let (_, id) = ID;
         let first = send(&layer, &inner, post(mode, &[ID])).await;
         assert_eq!(first.location(), format!("/operations/{id}"), "{mode:?}");
         assert_eq!(send(&layer, &inner, post(mode, &[ID])).await, first);
-        let operation = ended(&polls(&store), first.location()).await;
+        let operation = wait_for_end(&polls(&store), first.location()).await;
         assert_eq!(
             (&operation["id"], &operation["state"]),
             (&id.into(), &"succeeded".into())
         );
         assert_eq!(send(&layer, &inner, post(mode, &[ID])).await, first);
         assert_eq!((inner.runs(), store.len()), (1, 1));
-        // With a key beside it, too.
+        // The id counts beside a key too.
         let both = [KEY, ("operation-id", "invoice-2026-12")];
         let first = send(&layer, &inner, post(mode, &both)).await;
         assert_eq!(first.location(), "/operations/invoice-2026-12");
         assert_eq!(send(&layer, &inner, post(mode, &both)).await, first);
-        // The id is nothing where the application does not take it.
-        let deaf = node(mode, &store, Idempotency::optional());
+        // The id is ignored without `client_ids`.
+        let without_client_ids = node(mode, &store, Idempotency::optional());
         let other = ("operation-id", "invoice-2026-13");
-        let answer = send(&deaf, &inner, post(mode, &[other])).await;
+        let answer = send(&without_client_ids, &inner, post(mode, &[other])).await;
         assert!(!answer.location().contains("invoice"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_can_be_none_is_400() {
+async fn an_invalid_id_is_400() {
     let long = "x".repeat(129);
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::optional().client_ids());
         for id in [
             "", "a/b", "../q3", ".", "..", "result", "events", "a b", "a?b", "\u{e9}", &long,
@@ -1368,21 +1405,21 @@ async fn an_id_that_can_be_none_is_400() {
             request.headers_mut().insert("operation-id", value);
             let answer = send(&layer, &inner, request).await;
             assert_eq!(answer.status, 400, "{mode:?} {id:?}");
-            answer.is_problem(400, "invalid-id");
+            answer.assert_problem(400, "invalid-id");
         }
         let twice = send(&layer, &inner, post(mode, &[ID, ID])).await;
-        twice.is_problem(400, "invalid-id");
+        twice.assert_problem(400, "invalid-id");
         assert_eq!((inner.runs(), store.len()), (0, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_another_request_has_is_never_answered_as_if_it_were_the_same() {
+async fn an_id_of_another_request_is_never_a_repetition() {
     for mode in MODES {
         let store = MemoryStore::new();
-        let inner = mode.slow();
+        let inner = mode.slow_handler();
         let layer = node(mode, &store, Idempotency::optional().client_ids());
-        // One made it without a key, and without saying its id; one with a key.
+        // One operation has a generated id and no key, the other one a client id and a key.
         let unkeyed = send(&layer, &inner, post(mode, &[])).await;
         let unkeyed = unkeyed.location().rsplit('/').next().unwrap().to_owned();
         let keyed = send(&layer, &inner, post(mode, &[KEY, ID])).await;
@@ -1404,33 +1441,33 @@ async fn an_id_that_another_request_has_is_never_answered_as_if_it_were_the_same
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_whose_creation_was_in_doubt_is_run_whoever_chose_its_id() {
+async fn an_uncertain_create_runs_with_any_key_and_id() {
     for mode in MODES {
         for fields in [&[][..], &[KEY], &[ID], &[KEY, ID]] {
             let memory = MemoryStore::new();
             let answers = AtomicUsize::new(0);
             let store = Hooked::new(memory.clone(), move |call, when| {
-                let lost = (call, when) == (Call::Create, When::After)
+                let is_lost = (call, when) == (Call::Create, When::After)
                     && answers.fetch_add(1, SeqCst) == 0;
-                std::future::ready(match lost {
+                std::future::ready(match is_lost {
                     true => Err(StoreError::unavailable("the connection was lost")),
                     false => Ok(()),
                 })
             });
-            let inner = mode.slow();
+            let inner = mode.slow_handler();
             let layer = node(mode, &store, Idempotency::optional().client_ids());
             let accepted = send(&layer, &inner, post(mode, fields)).await;
             assert_eq!(accepted.status, 202, "{mode:?} {fields:?}");
-            let operation = ended(&polls(&memory), accepted.location()).await;
+            let operation = wait_for_end(&polls(&memory), accepted.location()).await;
             assert_eq!(operation["state"], "succeeded", "{mode:?} {fields:?}");
             assert_eq!((inner.runs(), memory.len()), (1, 1), "{mode:?} {fields:?}");
         }
     }
 }
 
-/// A store that is silent from the first create on, which happens all the same, until it is
-/// back. The answer to that create is lost.
-fn silent(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {
+/// A store that is silent from its first create on, until `back` is closed. The create
+/// takes effect, and its answer is lost.
+fn silent_store(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {
     let (has_created, back) = (AtomicBool::new(false), Arc::clone(back));
     Hooked::new(memory.clone(), move |call, when| {
         let is_lost = (call, when) == (Call::Create, When::After);
@@ -1449,37 +1486,37 @@ fn silent(memory: &MemoryStore, back: &Arc<Semaphore>) -> Hooked {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repetition_of_a_request_whose_creation_stayed_in_doubt_runs() {
+async fn a_repetition_of_an_uncertain_create_runs() {
     for mode in [Mode::Always, Mode::Preferred] {
         for fields in [&[KEY][..], &[ID], &[KEY, ID]] {
-            for comes_before_the_store_is_back in [false, true] {
+            for is_early in [false, true] {
                 let memory = MemoryStore::new();
                 let back = Arc::new(Semaphore::new(0));
-                let store = silent(&memory, &back);
-                let inner = mode.slow();
+                let store = silent_store(&memory, &back);
+                let inner = mode.slow_handler();
                 let layer = node(mode, &store, Idempotency::optional().client_ids());
                 let refused = send(&layer, &inner, post(mode, fields)).await;
-                refused.is_problem(503, "unavailable");
+                refused.assert_problem(503, "unavailable");
                 assert!(refused.headers.contains_key("retry-after"));
 
                 let other = node(mode, &memory, Idempotency::optional().client_ids());
-                if !comes_before_the_store_is_back {
+                if !is_early {
                     back.close();
                     sleep(Duration::from_secs(1)).await;
                 }
                 let accepted = send(&other, &inner, post(mode, fields)).await;
                 back.close();
-                let operation = ended(&polls(&memory), accepted.location()).await;
-                let what = (mode, fields, comes_before_the_store_is_back);
-                assert_eq!(operation["state"], "succeeded", "{what:?}: {operation}");
-                assert_eq!((inner.runs(), memory.len()), (1, 1), "{what:?}");
+                let operation = wait_for_end(&polls(&memory), accepted.location()).await;
+                let case = (mode, fields, is_early);
+                assert_eq!(operation["state"], "succeeded", "{case:?}: {operation}");
+                assert_eq!((inner.runs(), memory.len()), (1, 1), "{case:?}");
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_whose_creation_stayed_in_doubt_is_held_anew_before_it_runs() {
+async fn an_uncertain_create_acquires_a_new_lease_before_it_runs() {
     let memory = MemoryStore::new();
     let is_silent = Arc::new(AtomicBool::new(false));
     let store = Hooked::new(memory.clone(), {
@@ -1495,32 +1532,31 @@ async fn an_operation_whose_creation_stayed_in_doubt_is_held_anew_before_it_runs
             }
         }
     });
-    // Another node looks for leases that are over, and could always reach the store.
+    // Another node looks for expired leases and can always reach the store.
     let recovery = Operations::new(memory.clone()).recovery();
     tokio::spawn(recovery.interval(Duration::from_millis(200)).run());
-    let (mode, inner) = (Mode::Always, Mode::Always.slow());
+    let (mode, inner) = (Mode::Always, Mode::Always.slow_handler());
     let layer = node(mode, &store, Idempotency::optional());
     sleep(Duration::from_secs(35)).await;
-    // The heartbeat of the node has begun, and renews every 10 seconds.
+    // The first request starts the heartbeat of the node, which renews every 10 seconds.
     let first = ("idempotency-key", "\"the first of two keys\"");
     assert_eq!(send(&layer, &inner, post(mode, &[first])).await.status, 202);
     sleep(Duration::from_secs(5)).await;
 
     is_silent.store(true, SeqCst);
     let refused = send(&layer, &inner, post(mode, &[KEY])).await;
-    refused.is_problem(503, "unavailable");
-    // Its lease is nearly over when the store is back.
+    refused.assert_problem(503, "unavailable");
+    // The lease is about to expire when the store is back.
     sleep(Duration::from_millis(24_500)).await;
     is_silent.store(false, SeqCst);
     let accepted = send(&layer, &inner, post(mode, &[KEY])).await;
-    let operation = ended(&polls(&memory), accepted.location()).await;
+    let operation = wait_for_end(&polls(&memory), accepted.location()).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
     assert_eq!(inner.runs(), 2);
 }
 
-/// A store whose calls of one kind fail so often, and whether they happen all
-/// the same.
-fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {
+/// A store whose calls of one kind fail `times` times, before or after their effect.
+fn failing_store(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked {
     let turns = Arc::new(AtomicUsize::new(0));
     Hooked::new(store.clone(), move |now, at| {
         let fails = (now, at) == (call, when) && turns.fetch_add(1, SeqCst) < times;
@@ -1531,73 +1567,86 @@ fn failing(store: &MemoryStore, call: Call, when: When, times: usize) -> Hooked 
     })
 }
 
-fn well() -> Inner {
+fn healthy_service() -> Inner {
     Inner::new(|run, _| async move { Ok(intricate(200, run)) })
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_hard_to_keep_is_still_the_only_one() {
+async fn an_answer_stored_after_retries_is_the_only_one() {
     for mode in EARLY {
         for when in [When::Before, When::After] {
             let memory = MemoryStore::new();
-            let store = failing(&memory, Call::Complete, when, 3);
-            let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+            let store = failing_store(&memory, Call::Complete, when, 3);
+            let (layer, inner) = (
+                node(mode, &store, Idempotency::optional()),
+                healthy_service(),
+            );
             let first = send(&layer, &inner, post(mode, &[KEY])).await;
-            let again = send(&layer, &inner, post(mode, &[KEY])).await;
-            assert_eq!((again, inner.runs()), (first, 1), "{mode:?} {when:?}");
+            let repetition = send(&layer, &inner, post(mode, &[KEY])).await;
+            assert_eq!((repetition, inner.runs()), (first, 1), "{mode:?} {when:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_cannot_be_kept_does_not_run_the_call_again() {
+async fn an_answer_that_cannot_be_stored_does_not_rerun_the_call() {
     for mode in EARLY {
         let memory = MemoryStore::new();
-        let store = failing(&memory, Call::Complete, When::Before, usize::MAX);
-        let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+        let store = failing_store(&memory, Call::Complete, When::Before, usize::MAX);
+        let (layer, inner) = (
+            node(mode, &store, Idempotency::optional()),
+            healthy_service(),
+        );
         assert_eq!(send(&layer, &inner, post(mode, &[KEY])).await.status, 200);
-        let again = send(&layer, &inner, post(mode, &[KEY])).await;
-        again.is_problem(409, "idempotency-key-in-use");
+        let repetition = send(&layer, &inner, post(mode, &[KEY])).await;
+        repetition.assert_problem(409, "idempotency-key-in-use");
         assert_eq!(inner.runs(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reservation_whose_answer_was_lost_is_this_request_s_own() {
+async fn a_reservation_with_a_lost_answer_belongs_to_its_request() {
     for mode in EARLY {
         let memory = MemoryStore::new();
-        let store = failing(&memory, Call::Reserve, When::After, 2);
-        let (layer, inner) = (node(mode, &store, Idempotency::optional()), well());
+        let store = failing_store(&memory, Call::Reserve, When::After, 2);
+        let (layer, inner) = (
+            node(mode, &store, Idempotency::optional()),
+            healthy_service(),
+        );
         assert_eq!(send(&layer, &inner, post(mode, &[KEY])).await.status, 200);
         assert_eq!(inner.runs(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_silent_about_a_key_is_a_503_or_a_late_answer() {
-    for silent in [Call::Reserve, Call::Complete] {
+async fn a_store_silent_about_a_key_is_a_503_or_a_late_answer() {
+    for silent_call in [Call::Reserve, Call::Complete] {
         let memory = MemoryStore::new();
         let store = Hooked::new(memory, move |call, _| async move {
-            if call == silent {
+            if call == silent_call {
                 std::future::pending::<()>().await;
             }
             Ok(())
         });
         let layer = node(Mode::After, &store, Idempotency::optional());
-        let begun = Instant::now();
-        let answer = send(&layer, &well(), post(Mode::After, &[KEY])).await;
-        let expected = if silent == Call::Reserve { 503 } else { 200 };
+        let start = Instant::now();
+        let answer = send(&layer, &healthy_service(), post(Mode::After, &[KEY])).await;
+        let expected = if silent_call == Call::Reserve {
+            503
+        } else {
+            200
+        };
         assert_eq!(answer.status, expected);
         assert!(
-            begun.elapsed() <= Duration::from_secs(6),
+            start.elapsed() <= Duration::from_secs(6),
             "{:?}",
-            begun.elapsed()
+            start.elapsed()
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
+async fn an_answer_being_stored_is_in_flight() {
     let memory = MemoryStore::new();
     let store = Hooked::new(memory, async |call, when| {
         if (call, when) == (Call::Complete, When::Before) {
@@ -1607,14 +1656,16 @@ async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
     });
     let operations = Operations::new(store);
     let (layer, drain) = (operations.layer(), operations.drain_handle());
-    let layer = Mode::After.on(layer.idempotency(Idempotency::optional()));
-    let begun = Instant::now();
+    let layer = Mode::After.apply(layer.idempotency(Idempotency::optional()));
+    let start = Instant::now();
     let answer =
-        tokio::spawn(async move { send(&layer, &well(), post(Mode::After, &[KEY])).await });
+        tokio::spawn(
+            async move { send(&layer, &healthy_service(), post(Mode::After, &[KEY])).await },
+        );
     tokio::task::yield_now().await;
     assert_eq!(drain.in_flight(), 1);
     assert!(drain.drain(Duration::from_secs(60)).await.is_clean());
-    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(start.elapsed().as_secs(), 3);
     assert_eq!(answer.await.unwrap().status, 200);
 }
 
@@ -1622,7 +1673,7 @@ async fn what_is_being_kept_is_in_flight_until_it_is_answered() {
 async fn one_key_with_two_ids_is_two_requests() {
     let rules = Idempotency::optional().client_ids();
     let layer = node(Mode::Always, &MemoryStore::new(), rules);
-    let inner = well();
+    let inner = healthy_service();
     assert_eq!(
         send(&layer, &inner, post(Mode::Always, &[KEY, ID]))
             .await
@@ -1631,11 +1682,11 @@ async fn one_key_with_two_ids_is_two_requests() {
     );
     let other = ("operation-id", "invoice-2026-12");
     let other = send(&layer, &inner, post(Mode::Always, &[KEY, other])).await;
-    other.is_problem(422, "idempotency-key-reused");
+    other.assert_problem(422, "idempotency-key-reused");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_answer_above_the_result_limit_goes_out_and_is_not_kept() {
+async fn an_early_answer_above_the_result_limit_is_sent_and_not_stored() {
     for mode in EARLY {
         let store = MemoryStore::new();
         let layer = node(mode, &store, Idempotency::optional()).result_limit(3);

@@ -1,4 +1,5 @@
-//! One object makes the layer, the poll service and the recovery, which cannot disagree.
+//! `Operations` creates the layer, the poll service and the recovery from one
+//! configuration.
 
 use test_support::hooked;
 use test_support::said;
@@ -26,18 +27,18 @@ use tower_operations::{
 };
 use tracing::Level;
 
-fn by_header(parts: &Parts) -> Option<Owner> {
+fn header_owner(parts: &Parts) -> Option<Owner> {
     let user = parts.headers.get("x-user")?;
     Some(Owner::new(user.to_str().unwrap()))
 }
 
-async fn done(_: Request<RequestBody<BufferedBody>>) -> Result<Response<BufferedBody>, Infallible> {
+async fn respond(
+    _: Request<RequestBody<BufferedBody>>,
+) -> Result<Response<BufferedBody>, Infallible> {
     Ok(Response::new(BufferedBody::from("done")))
 }
 
-async fn hangs(
-    _: Request<RequestBody<BufferedBody>>,
-) -> Result<Response<BufferedBody>, Infallible> {
+async fn hang(_: Request<RequestBody<BufferedBody>>) -> Result<Response<BufferedBody>, Infallible> {
     pending().await
 }
 
@@ -47,7 +48,7 @@ fn post(user: &str) -> Request<BufferedBody> {
 }
 
 async fn location(layer: &AsyncAcceptLayer<MemoryStore>) -> String {
-    let answer = layer.layer(service_fn(done)).oneshot(post("ada")).await;
+    let answer = layer.layer(service_fn(respond)).oneshot(post("ada")).await;
     let answer = answer.unwrap();
     answer.headers()["location"].to_str().unwrap().to_owned()
 }
@@ -61,9 +62,9 @@ async fn ask(polls: &PollService<MemoryStore>, user: &str, uri: &str) -> (Status
 }
 
 #[tokio::test]
-async fn a_layer_and_a_poll_service_agree_on_owner_words_and_urls() {
+async fn a_layer_and_a_poll_service_share_owner_dialect_and_urls() {
     let operations = Operations::new(MemoryStore::new())
-        .owner(HmacOwner::new("a key", by_header))
+        .owner(HmacOwner::new("a key", header_owner))
         .dialect(Azure::default())
         .public_path("/api/v1/operations")
         .public_url("https://api.example.com")
@@ -71,7 +72,7 @@ async fn a_layer_and_a_poll_service_agree_on_owner_words_and_urls() {
     let polls = operations.poll_service();
     let answer = operations
         .layer()
-        .layer(service_fn(done))
+        .layer(service_fn(respond))
         .oneshot(post("ada"))
         .await
         .unwrap();
@@ -87,12 +88,12 @@ async fn a_layer_and_a_poll_service_agree_on_owner_words_and_urls() {
 }
 
 #[tokio::test]
-async fn a_closure_serves_as_owner_with_a_store_that_others_can_read() {
+async fn a_closure_extracts_the_owner() {
     let operations =
-        Operations::new(Hooked::new(MemoryStore::new(), |_, _| ready(Ok(())))).owner(by_header);
+        Operations::new(Hooked::new(MemoryStore::new(), |_, _| ready(Ok(())))).owner(header_owner);
     let answer = operations
         .layer()
-        .layer(service_fn(done))
+        .layer(service_fn(respond))
         .oneshot(post("ada"));
     let answer = answer.await.unwrap();
     let location = answer.headers()["location"].to_str().unwrap();
@@ -105,7 +106,7 @@ async fn a_closure_serves_as_owner_with_a_store_that_others_can_read() {
 }
 
 #[tokio::test]
-async fn a_setter_on_a_clone_leaves_the_original_as_it_was() {
+async fn a_setter_on_a_clone_leaves_the_original_unchanged() {
     let operations = Operations::new(MemoryStore::new());
     let other = operations
         .clone()
@@ -117,7 +118,7 @@ async fn a_setter_on_a_clone_leaves_the_original_as_it_was() {
             .starts_with("/operations/")
     );
     assert!(location(&other.layer()).await.starts_with("/jobs/"));
-    // Both are of one store.
+    // Both have the same store.
     let location = location(&other.layer()).await;
     let id = location.rsplit('/').next().unwrap();
     let (status, body) = ask(&operations.poll_service(), "ada", &format!("/{id}")).await;
@@ -126,34 +127,34 @@ async fn a_setter_on_a_clone_leaves_the_original_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bound_that_is_set_on_a_clone_of_a_poll_service_is_that_clone_s() {
+async fn a_bound_set_on_a_clone_of_a_poll_service_applies_to_that_clone() {
     let operations = Operations::new(MemoryStore::new());
     let layer = operations.layer();
-    let answer = layer.layer(service_fn(hangs)).oneshot(post("ada")).await;
+    let answer = layer.layer(service_fn(hang)).oneshot(post("ada")).await;
     let location = answer.unwrap().headers()["location"]
         .to_str()
         .unwrap()
         .to_owned();
     let polls = operations.poll_service();
-    let never = polls.clone().max_held(0);
+    let without_held_polls = polls.clone().max_held(0);
     let uri = format!("{location}?wait=5");
-    for (polls, held) in [(&never, 0), (&polls, 5)] {
-        let begun = Instant::now();
+    for (polls, seconds) in [(&without_held_polls, 0), (&polls, 5)] {
+        let start = Instant::now();
         ask(polls, "ada", &uri).await;
-        assert_eq!(begun.elapsed().as_secs(), held);
+        assert_eq!(start.elapsed().as_secs(), seconds);
     }
 }
 
 #[tokio::test]
-async fn clones_layers_and_handles_share_what_is_in_flight() {
+async fn clones_layers_and_handles_share_the_bound_on_operations_in_flight() {
     let operations = Operations::new(MemoryStore::new()).max_in_flight(2);
     let clone = operations.clone();
     let (first, second) = (operations.layer(), clone.layer());
     for layer in [&first, &second] {
-        let answer = layer.layer(service_fn(hangs)).oneshot(post("ada")).await;
+        let answer = layer.layer(service_fn(hang)).oneshot(post("ada")).await;
         assert_eq!(answer.unwrap().status(), StatusCode::ACCEPTED);
     }
-    let refused = first.layer(service_fn(hangs)).oneshot(post("ada")).await;
+    let refused = first.layer(service_fn(hang)).oneshot(post("ada")).await;
     assert_eq!(refused.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         (operations.in_flight(), clone.drain_handle().in_flight()),
@@ -165,12 +166,12 @@ async fn clones_layers_and_handles_share_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn what_a_node_has_is_set_before_anything_is_made_of_it() {
+async fn a_setting_of_the_node_panics_after_a_layer_is_created() {
     for set in [
         |operations: Operations<MemoryStore>| operations.lease(LeaseConfig::default()),
         |operations: Operations<MemoryStore>| operations.max_in_flight(1),
         |operations: Operations<MemoryStore>| operations.max_in_flight_per_owner(1),
-        |operations: Operations<MemoryStore>| operations.owner(by_header),
+        |operations: Operations<MemoryStore>| operations.owner(header_owner),
     ] {
         let operations = set(Operations::new(MemoryStore::new()));
         let _layer = operations.layer();
@@ -180,14 +181,17 @@ async fn what_a_node_has_is_set_before_anything_is_made_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_is_kept_until_its_signal_has_come_and_its_drain_is_over() {
+async fn drain_on_completes_after_its_signal_and_the_drain() {
     let operations = Operations::new(MemoryStore::new());
-    let (signal, signaled) = oneshot::channel::<()>();
-    let stop = operations.drain_on(async { drop(signaled.await) }, Duration::from_secs(25));
+    let (signal, signal_receiver) = oneshot::channel::<()>();
+    let stop = operations.drain_on(
+        async { drop(signal_receiver.await) },
+        Duration::from_secs(25),
+    );
     let stop = tokio::spawn(stop);
     let slow = service_fn(|request| async {
         sleep(Duration::from_secs(10)).await;
-        done(request).await
+        respond(request).await
     });
     let answer = operations.layer().layer(slow).oneshot(post("ada")).await;
     let location = answer.unwrap().headers()["location"]
@@ -207,17 +211,17 @@ async fn a_server_is_kept_until_its_signal_has_come_and_its_drain_is_over() {
 }
 
 #[tokio::test]
-async fn a_ping_asks_the_store() {
+async fn a_ping_reads_the_store() {
     let operations = Operations::new(MemoryStore::new());
     assert!(operations.ping().await.unwrap().is_good());
-    let down = Hooked::new(MemoryStore::new(), |call, when| {
+    let unavailable_store = Hooked::new(MemoryStore::new(), |call, when| {
         ready(match (call, when) {
             (Call::Get, When::Before) => Err(StoreError::unavailable("it is away")),
             _ => Ok(()),
         })
     });
     assert!(
-        Operations::new(down)
+        Operations::new(unavailable_store)
             .ping()
             .await
             .unwrap_err()
@@ -231,8 +235,12 @@ mod nested {
 
     use super::*;
 
-    /// What is said at ERROR of a request to this path, and of a poll of its operation.
-    async fn said(operations: Operations<MemoryStore>, prefix: &str) -> (Vec<String>, StatusCode) {
+    /// Returns the ERROR events of requests to this path and of a poll of the last
+    /// operation, and the status of the poll.
+    async fn logged_errors(
+        operations: Operations<MemoryStore>,
+        prefix: &str,
+    ) -> (Vec<String>, StatusCode) {
         let inner = Router::new()
             .route(
                 "/reports",
@@ -243,7 +251,7 @@ mod nested {
             "" => inner,
             prefix => Router::new().nest(prefix, inner),
         };
-        let (said, _guard) = Said::from(Level::ERROR);
+        let (logged_errors, _guard) = Said::from(Level::ERROR);
         let mut ask = async |method: &str, uri: &str| {
             let request = Request::builder().method(method).uri(uri);
             app.call(request.body(Body::empty()).unwrap())
@@ -257,54 +265,56 @@ mod nested {
         let answer = ask("POST", &format!("{prefix}/reports")).await;
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
         let answer = ask("GET", &location).await;
-        (said.take(), answer.status())
+        (logged_errors.take(), answer.status())
     }
 
     #[tokio::test]
-    async fn below_a_nested_router_the_first_request_says_what_is_wrong_with_location() {
-        let (said, status) = said(Operations::new(MemoryStore::new()), "/api/v1").await;
-        assert_eq!(status, StatusCode::NOT_FOUND, "it leads nowhere");
-        assert_eq!(said.len(), 1, "{said:?}");
+    async fn the_first_request_below_a_nested_router_logs_the_wrong_location() {
+        let (logged_errors, status) =
+            logged_errors(Operations::new(MemoryStore::new()), "/api/v1").await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "the location is wrong");
+        assert_eq!(logged_errors.len(), 1, "{logged_errors:?}");
         assert!(
-            said[0].contains("/api/v1") && said[0].contains("public_path"),
-            "{said:?}"
+            logged_errors[0].contains("/api/v1") && logged_errors[0].contains("public_path"),
+            "{logged_errors:?}"
         );
     }
 
     #[tokio::test]
-    async fn below_a_nested_router_location_is_right_once_the_public_path_is_said() {
+    async fn the_location_below_a_nested_router_is_right_with_the_public_path() {
         let operations = Operations::new(MemoryStore::new()).public_path("/api/v1/operations");
-        let (said, status) = said(operations, "/api/v1").await;
-        assert_eq!((said, status), (vec![], StatusCode::OK));
-        let (said, status) = super::nested::said(Operations::new(MemoryStore::new()), "").await;
-        assert_eq!((said, status), (vec![], StatusCode::OK));
+        let (logged_errors, status) = logged_errors(operations, "/api/v1").await;
+        assert_eq!((logged_errors, status), (vec![], StatusCode::OK));
+        let (logged_errors, status) =
+            super::nested::logged_errors(Operations::new(MemoryStore::new()), "").await;
+        assert_eq!((logged_errors, status), (vec![], StatusCode::OK));
     }
 
     #[tokio::test]
-    async fn operations_that_are_mounted_elsewhere_say_so_at_their_first_poll() {
+    async fn the_first_poll_at_an_unexpected_mount_point_is_logged() {
         let operations = Operations::new(MemoryStore::new());
         let app = Router::<()>::new().nest_service("/jobs", operations.poll_service());
-        let (said, _guard) = Said::from(Level::ERROR);
+        let (logged_errors, _guard) = Said::from(Level::ERROR);
         for _ in 0..2 {
             let request = Request::get("/jobs/q3").body(Body::empty()).unwrap();
             let answer = app.clone().oneshot(request).await.unwrap();
             assert_eq!(answer.status(), StatusCode::NOT_FOUND);
         }
-        let said = said.take();
-        assert_eq!(said.len(), 1, "{said:?}");
+        let logged_errors = logged_errors.take();
+        assert_eq!(logged_errors.len(), 1, "{logged_errors:?}");
         assert!(
-            said[0].contains("/jobs") && said[0].contains("public_path"),
-            "{said:?}"
+            logged_errors[0].contains("/jobs") && logged_errors[0].contains("public_path"),
+            "{logged_errors:?}"
         );
     }
 
     #[tokio::test]
-    async fn requests_to_operations_pass_a_layer_around_a_nested_application() {
+    async fn polls_pass_through_a_layer_around_a_nested_application() {
         let operations = Operations::new(MemoryStore::new()).public_path("/api/v1/operations");
-        let whole = Router::new()
+        let inner = Router::new()
             .route("/reports", post(async || "done"))
             .nest_service("/operations", operations.poll_service());
-        let app = Router::<()>::new().nest_service("/api/v1", operations.layer().layer(whole));
+        let app = Router::<()>::new().nest_service("/api/v1", operations.layer().layer(inner));
         let ask = async |method: &str, uri: &str| {
             let request = Request::builder().method(method).uri(uri);
             app.clone()
@@ -314,7 +324,7 @@ mod nested {
         };
         let answer = ask("POST", "/api/v1/reports").await;
         let location = answer.headers()["location"].to_str().unwrap().to_owned();
-        // A cancel is no operation of its own.
+        // A cancel passes through, without an operation of its own.
         let answer = ask("DELETE", &location).await;
         assert_ne!(answer.status(), StatusCode::ACCEPTED);
     }

@@ -1,5 +1,5 @@
-//! Whose an operation is: it is there for its owner, and for everybody else it
-//! is unknown, whatever they look at.
+//! Owners of operations: an operation exists for its owner and is unknown to
+//! everybody else.
 
 use test_support::hooked;
 
@@ -25,19 +25,19 @@ use tower_operations::{
     store::{Created, NewOperation, Owner, Repository, Store, Written},
 };
 
-/// Who the request says it comes from, as a gateway in front of it would.
-fn by_header(parts: &Parts) -> Option<Owner> {
+/// Returns the user that a gateway in front of the service names in the request.
+fn header_owner(parts: &Parts) -> Option<Owner> {
     let user = parts.headers.get("x-user")?;
     Some(Owner::new(user.to_str().unwrap()))
 }
 
-/// The same as a type of the application's.
+/// The same extraction as a type of the application.
 #[derive(Clone)]
-struct ByHeader;
+struct HeaderOwner;
 
-impl ExtractOwner for ByHeader {
+impl ExtractOwner for HeaderOwner {
     fn owner(&self, parts: &Parts) -> Option<Owner> {
-        by_header(parts)
+        header_owner(parts)
     }
 }
 
@@ -49,7 +49,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn of<B>(response: Response<B>) -> Self
+    async fn from_response<B>(response: Response<B>) -> Self
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: std::fmt::Debug,
@@ -62,12 +62,12 @@ impl Answer {
         }
     }
 
-    async fn to<S: Store>(polls: &PollService<S>, request: http::request::Builder) -> Self {
+    async fn fetch<S: Store>(polls: &PollService<S>, request: http::request::Builder) -> Self {
         let request = request.body(()).unwrap();
-        Self::of(polls.clone().oneshot(request).await.unwrap()).await
+        Self::from_response(polls.clone().oneshot(request).await.unwrap()).await
     }
 
-    /// The same with a placeholder in the place of the id.
+    /// Replaces the id by a placeholder.
     fn without(mut self, id: &OperationId) -> Self {
         let text = String::from_utf8(self.body.to_vec()).unwrap();
         self.body = text.replace(&id.to_string(), "{id}").into();
@@ -80,15 +80,15 @@ impl Answer {
     }
 }
 
-fn from(user: Option<&str>, request: http::request::Builder) -> http::request::Builder {
+fn with_user(user: Option<&str>, request: http::request::Builder) -> http::request::Builder {
     match user {
         Some(user) => request.header("x-user", user),
         None => request,
     }
 }
 
-/// A store that remembers what it was asked.
-fn recorded(memory: &MemoryStore) -> (Hooked, Arc<Mutex<Vec<Call>>>) {
+/// A store that records its calls.
+fn recording_store(memory: &MemoryStore) -> (Hooked, Arc<Mutex<Vec<Call>>>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&calls);
     let store = Hooked::new(memory.clone(), move |call, when| {
@@ -107,9 +107,9 @@ async fn create(store: &MemoryStore, owner: Option<&str>) -> OperationId {
     id
 }
 
-/// Every kind of question about one operation.
-fn questions(id: &OperationId) -> Vec<(String, http::request::Builder)> {
-    let mut questions = Vec::new();
+/// Requests of every kind about one operation, each with a label.
+fn requests_about(id: &OperationId) -> Vec<(String, http::request::Builder)> {
+    let mut requests = Vec::new();
     let mut ask = |method: Method, below: &str, fields: &[(&str, &str)]| {
         let mut request = Request::builder()
             .method(&method)
@@ -117,7 +117,7 @@ fn questions(id: &OperationId) -> Vec<(String, http::request::Builder)> {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        questions.push((format!("{method} {below} {fields:?}"), request));
+        requests.push((format!("{method} {below} {fields:?}"), request));
     };
     for method in [Method::GET, Method::HEAD] {
         for below in ["", "/", "/result", "/events", "?wait=30", "/result?wait=30"] {
@@ -136,19 +136,19 @@ fn questions(id: &OperationId) -> Vec<(String, http::request::Builder)> {
         ask(method.clone(), "", &[]);
         ask(method.clone(), "/events", &[]);
     }
-    questions
+    requests
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call() {
+async fn an_operation_of_another_owner_is_like_an_unknown_one_in_answers_and_store_calls() {
     let memory = MemoryStore::new();
-    let (store, calls) = recorded(&memory);
+    let (store, calls) = recording_store(&memory);
     let polls = Operations::new(store)
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service()
         .listing();
-    // Nobody is a stranger to somebody, and the other way round.
-    for (owner, asking) in [
+    // A request without an owner is a stranger to an owner, and vice versa.
+    for (owner, user) in [
         (Some("ada"), Some("bob")),
         (Some("ada"), None),
         (None, Some("bob")),
@@ -180,22 +180,27 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
             let before = memory.get(&foreign).await.unwrap();
 
             let unknown = OperationId::new();
-            let pairs = questions(&foreign).into_iter().zip(questions(&unknown));
-            for ((question, of_foreign), (_, of_unknown)) in pairs {
-                let what = format!("{asking:?} of {owner:?}, {state}: {question}");
-                let begun = Instant::now();
-                let answer = Answer::to(&polls, from(asking, of_foreign)).await;
-                let asked = take(&mut *calls.lock().unwrap());
-                let expected = Answer::to(&polls, from(asking, of_unknown)).await;
+            let pairs = requests_about(&foreign)
+                .into_iter()
+                .zip(requests_about(&unknown));
+            for ((label, foreign_request), (_, unknown_request)) in pairs {
+                let case = format!("{user:?} of {owner:?}, {state}: {label}");
+                let start = Instant::now();
+                let answer = Answer::fetch(&polls, with_user(user, foreign_request)).await;
+                let calls_of_foreign = take(&mut *calls.lock().unwrap());
+                let expected = Answer::fetch(&polls, with_user(user, unknown_request)).await;
                 let expected_calls = take(&mut *calls.lock().unwrap());
-                assert_eq!(begun.elapsed(), Duration::ZERO, "{what}");
+                assert_eq!(start.elapsed(), Duration::ZERO, "{case}");
                 assert_eq!(
                     answer.without(&foreign),
                     expected.without(&unknown),
-                    "{what}"
+                    "{case}"
                 );
-                assert_eq!(asked, expected_calls, "{what}");
-                assert!(asked.iter().all(|call| *call == Call::Get), "{what}");
+                assert_eq!(calls_of_foreign, expected_calls, "{case}");
+                assert!(
+                    calls_of_foreign.iter().all(|call| *call == Call::Get),
+                    "{case}"
+                );
             }
             assert_eq!(memory.get(&foreign).await.unwrap(), before);
         }
@@ -203,55 +208,55 @@ async fn somebody_else_s_operation_is_an_unknown_one_to_the_byte_and_to_the_call
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_s_questions_are_answered_404_and_the_owner_s_are_answered() {
+async fn requests_of_a_stranger_are_404_and_requests_of_the_owner_are_answered() {
     let memory = MemoryStore::new();
     let polls = Operations::new(memory.clone())
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service();
     for owner in [Some("ada"), None] {
         let id = create(&memory, owner).await;
-        for (question, request) in questions(&id) {
-            let answer = Answer::to(&polls, from(Some("bob"), request)).await;
-            let reads = question.starts_with("GET") || question.starts_with("HEAD");
-            if reads || question.starts_with("DELETE") {
-                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{question}");
+        for (label, request) in requests_about(&id) {
+            let answer = Answer::fetch(&polls, with_user(Some("bob"), request)).await;
+            let reads = label.starts_with("GET") || label.starts_with("HEAD");
+            if reads || label.starts_with("DELETE") {
+                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{label}");
             }
         }
         let get = Request::get(format!("/{id}"));
         assert_eq!(
-            Answer::to(&polls, from(owner, get)).await.status,
+            Answer::fetch(&polls, with_user(owner, get)).await.status,
             StatusCode::OK
         );
         let delete = Request::delete(format!("/{id}"));
         assert_eq!(
-            Answer::to(&polls, from(owner, delete)).await.status,
+            Answer::fetch(&polls, with_user(owner, delete)).await.status,
             StatusCode::OK
         );
         let events = Request::get(format!("/{id}/events"));
-        let events = Answer::to(&polls, from(owner, events)).await;
+        let events = Answer::fetch(&polls, with_user(owner, events)).await;
         assert_eq!(events.headers["content-type"], "text/event-stream");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_without_owners_shows_nobody_s_operations_alone() {
+async fn a_service_without_owners_shows_only_operations_without_an_owner() {
     let memory = MemoryStore::new();
     let polls = PollService::new(memory.clone());
-    let (ada, nobody) = (
+    let (ada, ownerless) = (
         create(&memory, Some("ada")).await,
         create(&memory, None).await,
     );
     let status = async |id: &OperationId| {
-        Answer::to(&polls, Request::get(format!("/{id}")))
+        Answer::fetch(&polls, Request::get(format!("/{id}")))
             .await
             .status
     };
     assert_eq!(status(&ada).await, StatusCode::NOT_FOUND);
-    assert_eq!(status(&nobody).await, StatusCode::OK);
+    assert_eq!(status(&ownerless).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_list_costs_the_same_and_looks_the_same_whoever_else_has_operations() {
+async fn a_list_does_not_depend_on_operations_of_other_owners() {
     let (some, none) = (MemoryStore::new(), MemoryStore::new());
     for _ in 0..30 {
         create(&some, Some("ada")).await;
@@ -265,24 +270,24 @@ async fn a_list_costs_the_same_and_looks_the_same_whoever_else_has_operations() 
         "/?limit=0",
     ] {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE] {
-            let mut seen = Vec::new();
+            let mut observed = Vec::new();
             for memory in [&some, &none] {
-                let (store, calls) = recorded(memory);
+                let (store, calls) = recording_store(memory);
                 let polls = Operations::new(store)
-                    .owner(by_header)
+                    .owner(header_owner)
                     .poll_service()
                     .listing();
                 let request = Request::builder().method(&method).uri(query);
-                let answer = Answer::to(&polls, from(Some("bob"), request)).await;
-                seen.push((answer, take(&mut *calls.lock().unwrap())));
+                let answer = Answer::fetch(&polls, with_user(Some("bob"), request)).await;
+                observed.push((answer, take(&mut *calls.lock().unwrap())));
             }
-            assert_eq!(seen[0], seen[1], "{method} {query}");
-            assert!(seen[0].1.len() <= 1, "{method} {query}");
+            assert_eq!(observed[0], observed[1], "{method} {query}");
+            assert!(observed[0].1.len() <= 1, "{method} {query}");
         }
     }
 }
 
-/// An application whose operations have owners, and how often it has run.
+/// An application whose operations have owners, with a count of its runs.
 struct App {
     layer: AsyncAcceptLayer<MemoryStore>,
     polls: PollService<MemoryStore>,
@@ -308,54 +313,54 @@ impl App {
             runs.fetch_add(1, SeqCst);
             async { Ok::<_, Infallible>(Response::new(BufferedBody::from("done"))) }
         }));
-        let mut request = from(user, Request::post("/"));
+        let mut request = with_user(user, Request::post("/"));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let request = request.body(BufferedBody::from("Q3")).unwrap();
-        Answer::of(service.oneshot(request).await.unwrap()).await
+        Answer::from_response(service.oneshot(request).await.unwrap()).await
     }
 
     async fn get(&self, user: Option<&str>, uri: &str) -> Answer {
-        Answer::to(&self.polls, from(user, Request::get(uri))).await
+        Answer::fetch(&self.polls, with_user(user, Request::get(uri))).await
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_accepted_for_somebody_is_theirs() {
-    for app in [App::with(by_header), App::with(ByHeader)] {
+async fn an_accepted_operation_belongs_to_the_owner_of_its_request() {
+    for app in [App::with(header_owner), App::with(HeaderOwner)] {
         for owner in [Some("ada"), None] {
             let accepted = app.post(owner, &[]).await;
             let uri = format!("{}?wait=30", accepted.location());
-            for asking in [Some("ada"), None, Some("bob")] {
-                let expected = match asking == owner {
+            for user in [Some("ada"), None, Some("bob")] {
+                let expected = match user == owner {
                     true => StatusCode::OK,
                     false => StatusCode::NOT_FOUND,
                 };
-                assert_eq!(app.get(asking, &uri).await.status, expected, "{asking:?}");
+                assert_eq!(app.get(user, &uri).await.status, expected, "{user:?}");
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_of_somebody_else_is_taken_whoever_they_are() {
+async fn a_client_id_of_another_owner_is_409() {
     let field = ("operation-id", "invoice-2026-11");
     for (first, second) in [
         (Some("ada"), Some("bob")),
         (Some("ada"), None),
         (None, Some("ada")),
     ] {
-        let app = App::with(by_header);
+        let app = App::with(header_owner);
         let accepted = app.post(first, &[field]).await;
         let location = accepted.location().to_owned();
-        let taken = app.post(second, &[field]).await;
-        assert_eq!(taken.status, StatusCode::CONFLICT, "{field:?}");
-        // It says nothing of the operation that has it.
-        assert!(!taken.headers.contains_key("location"));
-        let said = String::from_utf8_lossy(&taken.body).into_owned();
-        assert!(!said.contains(&location) && !said.contains("ada"), "{said}");
-        // The same owner is given what they have.
+        let conflict = app.post(second, &[field]).await;
+        assert_eq!(conflict.status, StatusCode::CONFLICT, "{field:?}");
+        // The answer reveals nothing about the operation with that id.
+        assert!(!conflict.headers.contains_key("location"));
+        let body = String::from_utf8_lossy(&conflict.body).into_owned();
+        assert!(!body.contains(&location) && !body.contains("ada"), "{body}");
+        // The same owner gets the first answer.
         assert_eq!(app.post(first, &[field]).await, accepted);
         app.get(first, &format!("{location}?wait=30")).await;
         assert_eq!(app.runs.load(SeqCst), 1);
@@ -367,31 +372,31 @@ async fn an_id_of_somebody_else_is_taken_whoever_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_was_not_given_by_its_client_is_taken_too() {
-    let app = App::with(by_header);
+async fn a_generated_id_of_another_owner_is_409_too() {
+    let app = App::with(header_owner);
     let accepted = app.post(Some("ada"), &[]).await;
     let id = accepted.location().rsplit('/').next().unwrap().to_owned();
-    let taken = app.post(Some("bob"), &[("operation-id", &id)]).await;
-    assert_eq!(taken.status, StatusCode::CONFLICT);
-    assert!(!taken.headers.contains_key("location"));
+    let conflict = app.post(Some("bob"), &[("operation-id", &id)]).await;
+    assert_eq!(conflict.status, StatusCode::CONFLICT);
+    assert!(!conflict.headers.contains_key("location"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
-    let keyed = |keys: &[&str]| {
-        let first = HmacOwner::new(keys[0], by_header);
+async fn hmac_owners_are_owners_and_hidden_from_the_store() {
+    let hmac_owner = |keys: &[&str]| {
+        let first = HmacOwner::new(keys[0], header_owner);
         keys[1..].iter().fold(first, HmacOwner::previous_key)
     };
     let store = MemoryStore::new();
     let layer = Operations::new(store.clone())
-        .owner(keyed(&["old"]))
+        .owner(hmac_owner(&["old"]))
         .layer();
     let service = layer.layer(service_fn(async |_| {
         Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
     }));
-    let request = from(Some("ada"), Request::post("/"));
+    let request = with_user(Some("ada"), Request::post("/"));
     let request = request.body(BufferedBody::default()).unwrap();
-    let stored = Answer::of(service.oneshot(request).await.unwrap()).await;
+    let stored = Answer::from_response(service.oneshot(request).await.unwrap()).await;
     let stored_id: OperationId = stored
         .location()
         .rsplit('/')
@@ -402,54 +407,54 @@ async fn keyed_owners_are_owners_and_no_store_knows_who_they_are() {
     let record = store.get(&stored_id).await.unwrap().unwrap();
     assert!(!record.owner().unwrap().as_str().contains("ada"));
 
-    // A key that is replaced goes on to open what it has closed.
+    // A replaced key still identifies the owners of earlier operations.
     for (keys, expected) in [
         (&["old"][..], StatusCode::OK),
         (&["new", "old"], StatusCode::OK),
         (&["new"], StatusCode::NOT_FOUND),
     ] {
         let polls = Operations::new(store.clone())
-            .owner(keyed(keys))
+            .owner(hmac_owner(keys))
             .poll_service();
         let get = || Request::get(stored.location());
-        let answer = Answer::to(&polls, from(Some("ada"), get())).await;
+        let answer = Answer::fetch(&polls, with_user(Some("ada"), get())).await;
         assert_eq!(answer.status, expected, "{keys:?}");
-        for way in ["?wait=1", "/result", "/events"] {
-            let get = Request::get(format!("{}{way}", stored.location()));
-            let answer = Answer::to(&polls, from(Some("ada"), get)).await;
-            assert_eq!(answer.status, expected, "{keys:?}{way}");
+        for suffix in ["?wait=1", "/result", "/events"] {
+            let get = Request::get(format!("{}{suffix}", stored.location()));
+            let answer = Answer::fetch(&polls, with_user(Some("ada"), get)).await;
+            assert_eq!(answer.status, expected, "{keys:?}{suffix}");
             let body = String::from_utf8_lossy(&answer.body).into_owned();
-            let expected = match (expected, way) {
+            let expected = match (expected, suffix) {
                 (StatusCode::OK, "/result") => "done",
                 (StatusCode::OK, _) => "\"succeeded\"",
                 _ => "not-found",
             };
-            assert!(body.contains(expected), "{keys:?}{way}: {body}");
+            assert!(body.contains(expected), "{keys:?}{suffix}: {body}");
         }
         for stranger in [Some("bob"), None, Some(record.owner().unwrap().as_str())] {
-            let answer = Answer::to(&polls, from(stranger, get())).await;
+            let answer = Answer::fetch(&polls, with_user(stranger, get())).await;
             assert_eq!(answer.status, StatusCode::NOT_FOUND, "{stranger:?}");
         }
     }
 
-    // A list knows only what was created under the first.
-    for (keys, listed) in [(&["old", "new"][..], true), (&["new", "old"], false)] {
+    // A list has only operations that were created under the first key.
+    for (keys, is_listed) in [(&["old", "new"][..], true), (&["new", "old"], false)] {
         let polls = Operations::new(store.clone())
-            .owner(keyed(keys))
+            .owner(hmac_owner(keys))
             .poll_service()
             .listing();
-        let answer = Answer::to(&polls, from(Some("ada"), Request::get("/"))).await;
+        let answer = Answer::fetch(&polls, with_user(Some("ada"), Request::get("/"))).await;
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         assert_eq!(
             body.contains(&stored_id.to_string()),
-            listed,
+            is_listed,
             "{keys:?}: {body}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_stream_ends_when_another_owner_has_its_id() {
+async fn an_event_stream_ends_when_its_id_passes_to_another_owner() {
     let store = MemoryStore::new();
     let id: OperationId = "invoice-2026-11".parse().unwrap();
     let create = async |owner: &str| {
@@ -461,9 +466,9 @@ async fn an_event_stream_ends_when_another_owner_has_its_id() {
     };
     let record = create("ada").await;
     let polls = Operations::new(store.clone())
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service();
-    let request = from(Some("ada"), Request::get(format!("/{id}/events")));
+    let request = with_user(Some("ada"), Request::get(format!("/{id}/events")));
     let response = polls.oneshot(request.body(()).unwrap()).await.unwrap();
     let mut stream = response.into_body();
     assert!(stream.frame().await.is_some());
@@ -473,14 +478,14 @@ async fn an_event_stream_ends_when_another_owner_has_its_id() {
     let version = record.version().unwrap();
     let canceled = store.force_finish(&id, version, Outcome::Canceled).await;
     let Written::Done(record) = canceled.unwrap() else {
-        panic!("nobody else changes it");
+        panic!("no other writer changes the operation");
     };
     store.delete(&id, record.version().unwrap()).await.unwrap();
     create("bob").await;
     assert!(next.await.is_none(), "bob's operation was shown to ada");
 }
 
-/// What is ready after one poll.
+/// Polls once. Returns the output if it is ready.
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.poll(&mut context) {
@@ -490,30 +495,30 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_question_has_the_store_read_what_may_be_for_another_owner() {
+async fn no_request_reads_a_whole_record_before_its_owner_is_checked() {
     let memory = MemoryStore::new();
     let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
     let polls = Operations::new(store.clone())
-        .owner(by_header)
+        .owner(header_owner)
         .poll_service();
     for owner in [Some("ada"), None] {
-        for asking in [Some("ada"), Some("bob"), None] {
-            for is_over in [false, true] {
+        for user in [Some("ada"), Some("bob"), None] {
+            for has_ended in [false, true] {
                 let id = create(&memory, owner).await;
-                if is_over {
+                if has_ended {
                     let token = memory.get(&id).await.unwrap().unwrap().token();
                     let secret = Response::new(BufferedBody::from("secret"));
                     let outcome = RecordedResponse::new(secret).into_outcome();
                     memory.finish(&id, token, outcome, None).await.unwrap();
                 }
-                for (question, request) in questions(&id) {
-                    let request = from(asking, request).body(()).unwrap();
+                for (label, request) in requests_about(&id) {
+                    let request = with_user(user, request).body(()).unwrap();
                     let response = polls.clone().oneshot(request).await.unwrap();
                     let events = response.into_body();
-                    // A stream goes on until there is nothing new for a while.
+                    // A stream stays open, so its collection is limited in time.
                     let _ = tokio::time::timeout(Duration::from_secs(60), events.collect()).await;
                     let whole = store.whole_reads.load(SeqCst);
-                    assert_eq!(whole, 0, "{asking:?} of {owner:?}: {question}");
+                    assert_eq!(whole, 0, "{user:?} of {owner:?}: {label}");
                 }
             }
         }

@@ -1,9 +1,9 @@
-//! The pages in `docs`, which are read in the documentation of the crate and as files on
+//! The pages in `docs`, which appear in the documentation of the crate and as files on
 //! a repository host.
 
 use std::{fs, path::Path};
 
-/// A page, without what is in its blocks of code; and those blocks.
+/// A page: its lines outside of blocks of code, and those blocks.
 struct Page {
     name: String,
     lines: Vec<String>,
@@ -41,7 +41,7 @@ impl Page {
         }
     }
 
-    /// The labels that it defines, with what they lead to.
+    /// The labels that the page defines, with their targets.
     fn definitions(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.iter().filter_map(|line| definition(line))
     }
@@ -64,7 +64,7 @@ fn pages() -> Vec<Page> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = fs::read_dir(root.join("docs")).unwrap();
     let files = files.map(|file| file.unwrap().path());
-    let files = files.filter(|path| path.extension().is_some_and(|it| it == "md"));
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let pages: Vec<Page> = files.map(|path| Page::read(&path)).collect();
     assert!(pages.len() > 5);
     pages
@@ -107,26 +107,25 @@ fn a_page_has_no_links_that_only_rustdoc_understands() {
 }
 
 #[test]
-fn what_a_page_links_to_is_known_to_rustdoc_and_to_its_file() {
+fn the_links_of_a_page_are_defined_for_rustdoc_and_in_the_page() {
     let guide = include_str!("../src/guide.rs");
-    let known: Vec<_> = guide.lines().filter_map(definition).collect();
-    for (label, target) in &known {
+    let guide_links: Vec<_> = guide.lines().filter_map(definition).collect();
+    for (label, target) in &guide_links {
         assert_eq!(*target, format!("crate::{label}"));
     }
     let mut used = Vec::new();
     for page in pages() {
         let name = &page.name;
         for label in page.lines.iter().flat_map(|line| labels(line)) {
-            let mut here = page.definitions().filter(|(defined, _)| *defined == label);
-            let Some((_, target)) = here.next() else {
+            let mut matches_of_label = page.definitions().filter(|(defined, _)| *defined == label);
+            let Some((_, target)) = matches_of_label.next() else {
                 panic!("{name} does not define {label}");
             };
-            // A plot is there for rustdoc as well, in another way. Other packages are
-            // known to docs.rs alone.
+            // Plots reach rustdoc in another way. Other packages exist only on docs.rs.
             if target.ends_with(".svg") || target.starts_with("https://docs.rs/tower-operations-") {
                 continue;
             }
-            let is_known = known.iter().any(|(known, _)| *known == label);
+            let is_known = guide_links.iter().any(|(other, _)| *other == label);
             assert!(is_known, "src/guide.rs does not define {label} of {name}");
             let is_page = target.strip_suffix(".md") == label.strip_prefix("guide::");
             let is_item = target.starts_with("https://docs.rs/tower-operations/latest/");
@@ -134,7 +133,7 @@ fn what_a_page_links_to_is_known_to_rustdoc_and_to_its_file() {
             used.push(label.to_owned());
         }
     }
-    for (label, _) in known {
+    for (label, _) in guide_links {
         assert!(
             used.iter().any(|used| used == label),
             "no page links to {label}"
@@ -143,7 +142,7 @@ fn what_a_page_links_to_is_known_to_rustdoc_and_to_its_file() {
 }
 
 #[test]
-fn the_code_of_a_page_can_be_read_as_it_stands() {
+fn the_code_of_a_page_has_a_language_and_no_hidden_lines() {
     for Page { name, code, .. } in pages() {
         for Code { language, lines } in code {
             assert!(!language.is_empty(), "{name} has code of no language");

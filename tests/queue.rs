@@ -1,4 +1,4 @@
-//! Accepted requests that go through a queue to workers elsewhere.
+//! Accepted requests that are dispatched through a queue to workers.
 
 use test_support::hooked;
 
@@ -28,17 +28,17 @@ use tower_operations::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn front() -> LeaseConfig {
+fn front_lease() -> LeaseConfig {
     LeaseConfig::new(NodeId::named("front"), MINUTE)
 }
 
-/// An operation of a front's, and its message.
-async fn accepted(
+/// Creates an operation of the front node. Returns its id and its message.
+async fn create_with_message(
     store: &impl Repository<Output = tower_operations::RecordedResponse>,
 ) -> (OperationId, Bytes) {
     let new = NewOperation::new(OperationId::new())
         .with_owner(Some(Owner::new("ada")))
-        .with_lease(front());
+        .with_lease(front_lease());
     let Created::New(record) = store.create(new).await.unwrap() else {
         panic!("the id is new");
     };
@@ -81,84 +81,84 @@ fn message(bytes: &Bytes) -> QueuedRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_all_deliveries_of_a_message_one_runs() {
+async fn one_of_several_deliveries_runs() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
-    let (id, bytes) = accepted(&store).await;
+    let (id, bytes) = create_with_message(&store).await;
     let workers: Vec<_> = (0..4).map(|_| worker!(store.clone(), runs, 5)).collect();
     let mut deliveries = tokio::task::JoinSet::new();
     for worker in workers.iter().chain(&workers) {
         deliveries.spawn(worker.clone().oneshot(message(&bytes)));
     }
     let mut recorded = 0;
-    for ran in deliveries.join_all().await {
-        match ran.unwrap() {
+    for outcome in deliveries.join_all().await {
+        match outcome.unwrap() {
             RunOutcome::Recorded(state) => {
                 assert_eq!(state, State::Succeeded);
                 recorded += 1;
             }
-            ran => assert_eq!(ran, RunOutcome::Refused),
+            outcome => assert_eq!(outcome, RunOutcome::Refused),
         }
     }
     assert_eq!((recorded, runs.0.load(SeqCst)), (1, 1));
     let record = store.get(&id).await.unwrap().unwrap();
     assert_eq!(record.attempts(), 1);
-    // Long afterwards.
+    // A delivery long afterwards is refused too.
     let late = workers[0].clone().oneshot(message(&bytes)).await.unwrap();
     assert_eq!((late, runs.0.load(SeqCst)), (RunOutcome::Refused, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_canceled_meanwhile_is_never_started() {
+async fn an_operation_canceled_in_the_queue_never_starts() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
-    let (id, bytes) = accepted(&store).await;
+    let (id, bytes) = create_with_message(&store).await;
     let record = store.get(&id).await.unwrap().unwrap();
     let version = record.version().unwrap();
     let write = store.force_finish(&id, version, Outcome::Canceled).await;
     assert!(matches!(write, Ok(Written::Done(_))));
-    let ran = worker!(store.clone(), runs, 0)
+    let outcome = worker!(store.clone(), runs, 0)
         .oneshot(message(&bytes))
         .await;
     assert_eq!(
-        (ran.unwrap(), runs.0.load(SeqCst)),
+        (outcome.unwrap(), runs.0.load(SeqCst)),
         (RunOutcome::Refused, 0)
     );
 }
 
-/// A cancel stops the work on the worker that has it.
+/// A cancel stops the run on its worker.
 #[tokio::test(start_paused = true)]
 async fn a_cancel_reaches_the_worker() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
-    let (id, bytes) = accepted(&store).await;
-    let running = tokio::spawn(worker!(store.clone(), runs, 3600).oneshot(message(&bytes)));
+    let (id, bytes) = create_with_message(&store).await;
+    let run_task = tokio::spawn(worker!(store.clone(), runs, 3600).oneshot(message(&bytes)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let record = store.get(&id).await.unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Running);
-    let (version, begun) = (record.version().unwrap(), Instant::now());
+    let (version, start) = (record.version().unwrap(), Instant::now());
     store
         .force_finish(&id, version, Outcome::Canceled)
         .await
         .unwrap();
-    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
-    assert!(begun.elapsed() <= Duration::from_secs(1));
+    assert_eq!(run_task.await.unwrap().unwrap(), RunOutcome::Refused);
+    assert!(start.elapsed() <= Duration::from_secs(1));
 }
 
-/// The queue has lost it, or is far too slow: whoever recovers ends it, and what comes
-/// out of the queue later finds nothing to do.
+/// The queue has lost the message or is too slow. The recovery ends the operation, and
+/// a later delivery is refused.
 #[tokio::test(start_paused = true)]
-async fn what_the_queue_has_lost_is_recovered() {
+async fn an_operation_lost_by_the_queue_is_ended_by_the_recovery() {
     let (store, runs) = (MemoryStore::new(), Runs::default());
-    let (id, bytes) = accepted(&store).await;
+    let (id, bytes) = create_with_message(&store).await;
     let operations =
         Operations::new(store.clone()).lease(LeaseConfig::new(NodeId::named("recovering"), MINUTE));
     let recovery = tokio::spawn(operations.recovery().run());
-    let failed = loop {
+    let problem = loop {
         let record = store.get(&id).await.unwrap().unwrap();
         if let Some(problem) = record.operation().problem() {
             break problem.type_uri().to_owned();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    assert_eq!(failed, FailureKind::Interrupted.urn());
+    assert_eq!(problem, FailureKind::Interrupted.urn());
     let late = worker!(store.clone(), runs, 0)
         .oneshot(message(&bytes))
         .await;
@@ -169,13 +169,13 @@ async fn what_the_queue_has_lost_is_recovered() {
     recovery.abort();
 }
 
-/// A claim whose answer is lost is an error, after which the message is delivered again.
-/// It may have happened: then the operation is left to its lease.
+/// A claim with a lost answer is an error, and the message is delivered again. A claim
+/// that took effect leaves the operation to its lease.
 #[tokio::test(start_paused = true)]
-async fn a_claim_in_doubt_runs_nothing() {
+async fn an_uncertain_claim_runs_nothing() {
     for lost_answer in [false, true] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
-        let (id, bytes) = accepted(&memory).await;
+        let (id, bytes) = create_with_message(&memory).await;
         let tries = Arc::new(AtomicUsize::new(0));
         let when_it_fails = if lost_answer {
             When::After
@@ -194,19 +194,19 @@ async fn a_claim_in_doubt_runs_nothing() {
         let error = worker.clone().oneshot(message(&bytes)).await.unwrap_err();
         assert!(error.is_transient());
         assert_eq!(runs.0.load(SeqCst), 0);
-        let again = worker.oneshot(message(&bytes)).await.unwrap();
+        let second = worker.oneshot(message(&bytes)).await.unwrap();
         let (expected, attempts) = match lost_answer {
             true => (RunOutcome::Refused, 0),
             false => (RunOutcome::Recorded(State::Succeeded), 1),
         };
-        assert_eq!((again, runs.0.load(SeqCst)), (expected, attempts));
+        assert_eq!((second, runs.0.load(SeqCst)), (expected, attempts));
         let record = memory.get(&id).await.unwrap().unwrap();
         assert_eq!(record.attempts(), attempts as u32);
     }
 }
 
-/// A queue in memory, and the layer before it.
-struct Handed {
+/// A queue in memory, and the layer that dispatches to it.
+struct DispatchSetup {
     store: MemoryStore,
     queue: mpsc::UnboundedReceiver<Bytes>,
     operations: Operations<MemoryStore, Queue>,
@@ -215,13 +215,13 @@ struct Handed {
     calls: Arc<AtomicUsize>,
 }
 
-/// Puts messages into the queue, unless it is told to fail.
+/// Puts messages into the queue, or fails as `fails` says.
 #[derive(Clone)]
 struct Queue {
     into: mpsc::UnboundedSender<Bytes>,
     fails: Arc<AtomicUsize>,
     claimed_within: Duration,
-    /// How often something was to be put into it.
+    /// The number of dispatches.
     calls: Arc<AtomicUsize>,
 }
 
@@ -234,7 +234,7 @@ impl Dispatch for Queue {
         self.calls.fetch_add(1, SeqCst);
         match self.fails.load(SeqCst) {
             0 => Ok(self.into.send(request.to_bytes())?),
-            // It is lost, or only the answer is.
+            // The message is lost, or only the answer is.
             1 => Err("the queue is down".into()),
             2 => {
                 self.into.send(request.to_bytes())?;
@@ -246,12 +246,12 @@ impl Dispatch for Queue {
     }
 }
 
-impl Handed {
-    fn off(fails: usize) -> Self {
-        Self::within(fails, 5 * MINUTE)
+impl DispatchSetup {
+    fn with_failure(fails: usize) -> Self {
+        Self::with_claim_time(fails, 5 * MINUTE)
     }
 
-    fn within(fails: usize, claimed_within: Duration) -> Self {
+    fn with_claim_time(fails: usize, claimed_within: Duration) -> Self {
         Self::with(fails, claimed_within, |operations| operations)
     }
 
@@ -264,14 +264,14 @@ impl Handed {
         let (into, queue) = mpsc::unbounded_channel();
         let fails = Arc::new(AtomicUsize::new(fails));
         let calls = Arc::default();
-        let to = Queue {
+        let dispatch = Queue {
             into,
             fails: Arc::clone(&fails),
             claimed_within,
             calls: Arc::clone(&calls),
         };
         let ada = |_: &http::request::Parts| Some(Owner::new("ada"));
-        let operations = set(Operations::dispatching(store.clone(), to).owner(ada));
+        let operations = set(Operations::dispatching(store.clone(), dispatch).owner(ada));
         Self {
             store,
             queue,
@@ -287,8 +287,8 @@ impl Handed {
     }
 
     async fn post_with(&self, name: &str, value: &str) -> Response<ResponseBody<BufferedBody>> {
-        let never = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
-            unreachable!("it is not run here");
+        let unused_service = service_fn(|_: Request<RequestBody<BufferedBody>>| async {
+            unreachable!("the request is not run here");
             #[allow(unreachable_code)]
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         });
@@ -296,15 +296,15 @@ impl Handed {
             .header("authorization", "Bearer abc")
             .header(name, value)
             .body(BufferedBody::from("Q3"));
-        let service = self.layer.layer(never);
+        let service = self.layer.layer(unused_service);
         service.oneshot(request.unwrap()).await.unwrap()
     }
 
-    fn delivered(&mut self) -> QueuedRequest {
-        message(&self.queue.try_recv().expect("it is in the queue"))
+    fn delivery(&mut self) -> QueuedRequest {
+        message(&self.queue.try_recv().expect("the message is in the queue"))
     }
 
-    async fn only_one(&self) -> Arc<Record<RecordedResponse>> {
+    async fn only_operation(&self) -> Arc<Record<RecordedResponse>> {
         let query = ListQuery::new(Some(Owner::new("ada")), 10);
         let mut records = self.store.list(&query).await.unwrap().records;
         assert_eq!(records.len(), 1);
@@ -313,136 +313,159 @@ impl Handed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_handed_off_is_accepted_and_run_elsewhere() {
-    let mut handed = Handed::off(0);
-    let begun = Instant::now();
-    let response = handed.post("wait=9").await;
+async fn a_dispatched_operation_is_accepted_and_run_by_a_worker() {
+    let mut setup = DispatchSetup::with_failure(0);
+    let start = Instant::now();
+    let response = setup.post("wait=9").await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     assert_eq!(
-        begun.elapsed(),
+        start.elapsed(),
         Duration::ZERO,
         "there is nothing to wait for"
     );
     assert!(!response.headers().contains_key("preference-applied"));
-    assert_eq!(handed.only_one().await.operation().state(), State::Pending);
+    assert_eq!(
+        setup.only_operation().await.operation().state(),
+        State::Pending
+    );
     let runs = Runs::default();
-    let queued = handed.delivered();
-    let ran = worker!(handed.store.clone(), runs, 5).oneshot(queued).await;
-    assert_eq!(ran.unwrap(), RunOutcome::Recorded(State::Succeeded));
-    let record = handed.only_one().await;
+    let queued = setup.delivery();
+    let outcome = worker!(setup.store.clone(), runs, 5).oneshot(queued).await;
+    assert_eq!(outcome.unwrap(), RunOutcome::Recorded(State::Succeeded));
+    let record = setup.only_operation().await;
     assert_eq!(record.operation().result().unwrap().body(), "done");
     assert_eq!((runs.0.load(SeqCst), record.attempts()), (1, 1));
 }
 
-/// Never a 202 for work that nobody will do.
+/// A 202 is never sent for work that nobody will do.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_dispatched_fails_and_says_so() {
+async fn a_failed_dispatch_is_a_503_and_fails_the_operation() {
     for fails in [1, 3] {
-        let handed = Handed::off(fails);
-        let response = handed.post("").await;
+        let setup = DispatchSetup::with_failure(fails);
+        let response = setup.post("").await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
-        let record = handed.only_one().await;
+        let record = setup.only_operation().await;
         let problem = record.operation().problem().unwrap();
         assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
     }
 }
 
-/// The engine says no, but a worker has the request already.
+/// The dispatch fails, but a worker already has the request.
 #[tokio::test(start_paused = true)]
-async fn what_a_worker_has_claimed_is_accepted_whatever_the_engine_says() {
-    let mut handed = Handed::off(2);
+async fn a_claimed_operation_is_accepted_despite_a_failed_dispatch() {
+    let mut setup = DispatchSetup::with_failure(2);
     let runs = Runs::default();
-    let worker = worker!(handed.store.clone(), runs, 60);
+    let worker = worker!(setup.store.clone(), runs, 60);
     let (into, mut queue) = mpsc::unbounded_channel();
-    std::mem::swap(&mut handed.queue, &mut queue);
+    std::mem::swap(&mut setup.queue, &mut queue);
     drop(into);
-    let working = tokio::spawn(async move {
-        let delivered = queue.recv().await.expect("it is in the queue");
-        worker.oneshot(message(&delivered)).await
+    let worker_task = tokio::spawn(async move {
+        let delivery = queue.recv().await.expect("the message is in the queue");
+        worker.oneshot(message(&delivery)).await
     });
-    let response = handed.post("").await;
+    let response = setup.post("").await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
-    let ran = working.await.unwrap().unwrap();
-    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
+    let outcome = worker_task.await.unwrap().unwrap();
+    assert_eq!(outcome, RunOutcome::Recorded(State::Succeeded));
     assert_eq!(runs.0.load(SeqCst), 1);
 }
 
-/// What the queue has lost, and what a dead worker has left, is dispatched again, so
-/// often and no more.
+/// An operation that the queue lost or a dead worker left is dispatched again, at most
+/// up to its attempts.
 #[tokio::test(start_paused = true)]
-async fn what_is_lost_is_dispatched_again_up_to_its_attempts() {
-    let mut handed = Handed::off(0);
-    let recovery = handed.operations.dispatching_recovery(2);
+async fn a_lost_operation_is_redispatched_up_to_its_attempts() {
+    let mut setup = DispatchSetup::with_failure(0);
+    let recovery = setup.operations.dispatching_recovery(2);
     let recovery = tokio::spawn(recovery.run());
-    assert_eq!(handed.post("").await.status(), StatusCode::ACCEPTED);
-    let lost = handed.delivered();
-    let again = message(&handed.queue.recv().await.expect("it is dispatched again"));
-    assert_eq!(again.id(), lost.id());
-    // The first one comes late.
+    assert_eq!(setup.post("").await.status(), StatusCode::ACCEPTED);
+    let lost_message = setup.delivery();
+    let redelivery = message(
+        &setup
+            .queue
+            .recv()
+            .await
+            .expect("the operation is dispatched again"),
+    );
+    assert_eq!(redelivery.id(), lost_message.id());
+    // The first message arrives late.
     let runs = Runs::default();
-    let late = worker!(handed.store.clone(), runs, 0).oneshot(lost).await;
+    let late = worker!(setup.store.clone(), runs, 0)
+        .oneshot(lost_message)
+        .await;
     assert_eq!(
         (late.unwrap(), runs.0.load(SeqCst)),
         (RunOutcome::Refused, 0)
     );
 
-    // Two workers die of it.
+    // Two workers die while they run the operation.
     for attempt in 1..=2 {
         let queued = match attempt {
-            1 => again.clone(),
-            _ => message(&handed.queue.recv().await.expect("it is dispatched again")),
+            1 => redelivery.clone(),
+            _ => message(
+                &setup
+                    .queue
+                    .recv()
+                    .await
+                    .expect("the operation is dispatched again"),
+            ),
         };
-        let dying = RunService::new(
-            handed.store.clone(),
+        let dying_worker = RunService::new(
+            setup.store.clone(),
             service_fn(move |request: Request<BufferedBody>| async move {
                 let operation = OperationHandle::from_extensions(request.extensions());
                 assert_eq!(operation.attempt(), attempt);
                 std::future::pending::<Result<Response<BufferedBody>, Infallible>>().await
             }),
         );
-        let dies = tokio::time::timeout(Duration::from_secs(1), dying.oneshot(queued));
-        assert!(dies.await.is_err());
-        assert_eq!(handed.only_one().await.attempts(), attempt);
+        let run = tokio::time::timeout(Duration::from_secs(1), dying_worker.oneshot(queued));
+        assert!(run.await.is_err());
+        assert_eq!(setup.only_operation().await.attempts(), attempt);
     }
-    let failed = loop {
-        let record = handed.only_one().await;
+    let problem = loop {
+        let record = setup.only_operation().await;
         if let Some(problem) = record.operation().problem() {
             break problem.type_uri().to_owned();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    assert_eq!(failed, FailureKind::AttemptsExhausted.urn());
-    assert!(handed.queue.try_recv().is_err());
+    assert_eq!(problem, FailureKind::AttemptsExhausted.urn());
+    assert!(setup.queue.try_recv().is_err());
     recovery.abort();
 }
 
-/// A worker that is stopped gives up what it runs: it is dispatched again.
+/// A drained worker releases what it runs, and the operation is dispatched again.
 #[tokio::test(start_paused = true)]
-async fn what_a_drained_worker_gives_up_is_run_by_another() {
-    let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(2).run());
-    handed.post("").await;
-    let queued = handed.delivered();
+async fn an_operation_released_by_a_drained_worker_is_run_by_another() {
+    let mut setup = DispatchSetup::with_failure(0);
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(2).run());
+    setup.post("").await;
+    let queued = setup.delivery();
     assert_eq!(queued.owner(), Some(&Owner::new("ada")));
     let first = RunService::new(
-        handed.store.clone(),
+        setup.store.clone(),
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
     );
     let drain = first.drain_handle();
-    let running = tokio::spawn(first.clone().oneshot(queued.clone()));
+    let run_task = tokio::spawn(first.clone().oneshot(queued.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(1)).await;
     assert_eq!(report.released, [queued.id().clone()]);
-    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
-    // What it gets now is for another.
+    assert_eq!(run_task.await.unwrap().unwrap(), RunOutcome::Refused);
+    // A drained worker refuses further messages with an error.
     assert!(first.oneshot(queued).await.is_err());
 
-    let again = message(&handed.queue.recv().await.expect("it is dispatched again"));
+    let redelivery = message(
+        &setup
+            .queue
+            .recv()
+            .await
+            .expect("the operation is dispatched again"),
+    );
     let second = RunService::new(
-        handed.store.clone(),
+        setup.store.clone(),
         service_fn(|request: Request<BufferedBody>| async move {
             assert_eq!(
                 OperationHandle::from_extensions(request.extensions()).attempt(),
@@ -451,23 +474,22 @@ async fn what_a_drained_worker_gives_up_is_run_by_another() {
             Ok::<_, Infallible>(Response::new(BufferedBody::from("done")))
         }),
     );
-    let ran = second.oneshot(again).await.unwrap();
-    assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
+    let outcome = second.oneshot(redelivery).await.unwrap();
+    assert_eq!(outcome, RunOutcome::Recorded(State::Succeeded));
     recovery.abort();
 }
 
-/// Whether it may be tried again is for its client to say: it was not the request that
-/// killed anybody.
+/// The client decides whether to retry: the request did not kill the worker.
 #[tokio::test(start_paused = true)]
-async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() {
-    let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(1).run());
-    // Until it may look for leases that have lapsed.
+async fn an_operation_released_after_its_last_attempt_is_interrupted() {
+    let mut setup = DispatchSetup::with_failure(0);
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(1).run());
+    // The recovery reclaims expired leases only after some time.
     tokio::time::sleep(2 * MINUTE).await;
-    handed.post("").await;
-    let queued = handed.delivered();
+    setup.post("").await;
+    let queued = setup.delivery();
     let worker = RunService::new(
-        handed.store.clone(),
+        setup.store.clone(),
         service_fn(|_: Request<BufferedBody>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
         }),
@@ -476,128 +498,140 @@ async fn what_a_drained_worker_gives_up_after_the_last_attempt_is_interrupted() 
     tokio::spawn(worker.oneshot(queued));
     tokio::time::sleep(Duration::from_secs(1)).await;
     drain.drain(Duration::from_secs(1)).await;
-    let failed = loop {
-        let record = handed.only_one().await;
+    let problem = loop {
+        let record = setup.only_operation().await;
         if let Some(problem) = record.operation().problem() {
             break problem.type_uri().to_owned();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    assert_eq!(failed, FailureKind::Interrupted.urn());
+    assert_eq!(problem, FailureKind::Interrupted.urn());
     recovery.abort();
 }
 
 const KEY: &str = "\"8e03978e-40d5-43dd-bc93-6894a57f9324\"";
 
-/// Its client will come again with its key, and is to find work that somebody does.
+/// The client repeats the request with its key and must find work that somebody does.
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_dispatched_but_has_a_key_is_left_to_the_recovery() {
-    let mut handed = Handed::off(1);
-    handed.layer = handed.layer.idempotency(Idempotency::optional());
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(3).run());
-    let first = handed.post_with("idempotency-key", KEY).await;
+async fn a_failed_dispatch_with_a_key_is_left_to_the_recovery() {
+    let mut setup = DispatchSetup::with_failure(1);
+    setup.layer = setup.layer.idempotency(Idempotency::optional());
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(3).run());
+    let first = setup.post_with("idempotency-key", KEY).await;
     assert_eq!(first.status(), StatusCode::ACCEPTED);
-    let begun = Instant::now();
+    let start = Instant::now();
     tokio::time::sleep(MINUTE).await;
-    handed.fails.store(0, SeqCst);
-    let queued = message(&handed.queue.recv().await.expect("it is dispatched again"));
-    assert!(begun.elapsed() < 2 * MINUTE, "{:?}", begun.elapsed());
-    let again = handed.post_with("idempotency-key", KEY).await;
-    assert_eq!(again.status(), StatusCode::ACCEPTED);
-    assert_eq!(again.headers()["location"], first.headers()["location"]);
+    setup.fails.store(0, SeqCst);
+    let queued = message(
+        &setup
+            .queue
+            .recv()
+            .await
+            .expect("the operation is dispatched again"),
+    );
+    assert!(start.elapsed() < 2 * MINUTE, "{:?}", start.elapsed());
+    let second = setup.post_with("idempotency-key", KEY).await;
+    assert_eq!(second.status(), StatusCode::ACCEPTED);
+    assert_eq!(second.headers()["location"], first.headers()["location"]);
     let runs = Runs::default();
-    let ran = worker!(handed.store.clone(), runs, 1).oneshot(queued).await;
-    assert_eq!(ran.unwrap(), RunOutcome::Recorded(State::Succeeded));
+    let outcome = worker!(setup.store.clone(), runs, 1).oneshot(queued).await;
+    assert_eq!(outcome.unwrap(), RunOutcome::Recorded(State::Succeeded));
     assert_eq!(runs.0.load(SeqCst), 1);
     recovery.abort();
 }
 
-/// Without a recovery it fails, and its client is not told otherwise the next time.
+/// Without a recovery the operation fails, and a repetition gets the same 503.
 #[tokio::test(start_paused = true)]
-async fn what_failed_because_no_queue_took_it_is_no_202_the_second_time() {
+async fn a_repetition_of_a_failed_dispatch_is_a_503_too() {
     let id = KEY.trim_matches('"');
     for (name, value) in [("idempotency-key", KEY), ("operation-id", id)] {
-        let mut handed = Handed::off(1);
+        let mut setup = DispatchSetup::with_failure(1);
         let rules = Idempotency::optional().client_ids();
-        handed.layer = handed.layer.idempotency(rules);
+        setup.layer = setup.layer.idempotency(rules);
         for fails in [1, 0] {
-            handed.fails.store(fails, SeqCst);
-            let response = handed.post_with(name, value).await;
+            setup.fails.store(fails, SeqCst);
+            let response = setup.post_with(name, value).await;
             let status = response.status();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
             assert!(!response.headers().contains_key("location"));
         }
-        let record = handed.only_one().await;
+        let record = setup.only_operation().await;
         let problem = record.operation().problem().unwrap();
         assert_eq!(problem.type_uri(), FailureKind::NotDispatched.urn());
     }
 }
 
-/// What has waited nearly as long as it may has its whole time once a worker has it, also
-/// if that one is busy.
+/// An operation that is claimed late has its whole running time, even on a busy
+/// worker.
 #[tokio::test(start_paused = true)]
-async fn what_is_claimed_late_is_not_taken_from_who_runs_it() {
-    let mut handed = Handed::off(0);
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(3).run());
+async fn an_operation_claimed_late_is_not_reclaimed_from_its_worker() {
+    let mut setup = DispatchSetup::with_failure(0);
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(3).run());
     let runs = Runs::default();
-    let worker = worker!(handed.store.clone(), runs, 120);
-    handed.post("").await;
-    let early = handed.delivered();
-    handed.post("").await;
-    let late = handed.delivered();
-    // Its heartbeat goes, and not when the second one comes.
+    let worker = worker!(setup.store.clone(), runs, 120);
+    setup.post("").await;
+    let early = setup.delivery();
+    setup.post("").await;
+    let late = setup.delivery();
+    // The heartbeat of the worker runs from the first message on.
     tokio::time::sleep(5 * MINUTE - Duration::from_secs(15)).await;
     let early = tokio::spawn(worker.clone().oneshot(early));
     tokio::time::sleep(Duration::from_secs(14)).await;
     let late = tokio::spawn(worker.oneshot(late));
     for run in [early, late] {
-        let ran = run.await.unwrap().unwrap();
-        assert_eq!(ran, RunOutcome::Recorded(State::Succeeded));
+        let outcome = run.await.unwrap().unwrap();
+        assert_eq!(outcome, RunOutcome::Recorded(State::Succeeded));
     }
     assert_eq!(runs.0.load(SeqCst), 2);
-    assert!(handed.queue.try_recv().is_err(), "it was dispatched again");
+    assert!(
+        setup.queue.try_recv().is_err(),
+        "an operation was dispatched again"
+    );
     recovery.abort();
 }
 
-/// It was started once, and there are no workers any more. How long it waits is told by
-/// the times that are recorded, which no test can pause.
+/// The operation was started once, and there are no workers any more. The waiting time
+/// is measured by recorded times, which no test can pause.
 #[tokio::test]
-async fn what_no_worker_takes_up_again_times_out() {
+async fn an_operation_that_no_worker_claims_again_times_out() {
     let tenth = Duration::from_millis(100);
     let term = |name| LeaseConfig::new(NodeId::named(name), tenth);
-    let mut handed = Handed::with(0, tenth, |operations| {
+    let mut setup = DispatchSetup::with(0, tenth, |operations| {
         operations
             .lease(term("front"))
             .pending_timeout(3 * tenth)
             .running_timeout(6 * tenth)
     });
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(9).run());
-    handed.post("").await;
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(9).run());
+    setup.post("").await;
     let runs = Runs::default();
-    let worker = worker!(handed.store.clone(), runs, 3600).lease(term("worker"));
-    let dies = tokio::time::timeout(tenth / 2, worker.oneshot(handed.delivered()));
-    assert!(dies.await.is_err());
-    let begun = Instant::now();
-    let mut record = handed.only_one().await;
+    let worker = worker!(setup.store.clone(), runs, 3600).lease(term("worker"));
+    let run = tokio::time::timeout(tenth / 2, worker.oneshot(setup.delivery()));
+    assert!(run.await.is_err());
+    let start = Instant::now();
+    let mut record = setup.only_operation().await;
     while !record.operation().state().is_terminal() {
         let (id, since) = (record.operation().id(), record.version().unwrap());
-        let changed = handed.store.changed(id, since, MINUTE).await;
-        record = changed.unwrap().expect("it is kept");
-        assert!(begun.elapsed() < MINUTE, "it never ends: {record:?}");
+        let changed = setup.store.changed(id, since, MINUTE).await;
+        record = changed.unwrap().expect("the operation exists");
+        assert!(
+            start.elapsed() < MINUTE,
+            "the operation never ends: {record:?}"
+        );
     }
     let problem = record.operation().problem().unwrap();
     assert_eq!(problem.type_uri(), FailureKind::TimedOut.urn());
-    assert!(begun.elapsed() >= 8 * tenth, "{:?}", begun.elapsed());
-    handed.delivered();
+    assert!(start.elapsed() >= 8 * tenth, "{:?}", start.elapsed());
+    setup.delivery();
     assert_eq!(runs.0.load(SeqCst), 1);
     recovery.abort();
 }
 
-/// A drain waits for a claim that is on its way, and gives up what was claimed.
+/// A drain waits for a claim in progress, and releases the claimed operation.
 #[tokio::test(start_paused = true)]
-async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
+async fn an_operation_claimed_during_a_drain_is_released() {
     let memory = MemoryStore::new();
-    let (id, bytes) = accepted(&memory).await;
+    let (id, bytes) = create_with_message(&memory).await;
     let store = Hooked::new(memory.clone(), |call, when| async move {
         if (call, when) == (Call::Claim, When::After) {
             tokio::time::sleep(Duration::from_secs(3)).await;
@@ -611,56 +645,55 @@ async fn what_is_claimed_while_a_worker_is_drained_is_given_up() {
         }),
     );
     let drain = worker.drain_handle();
-    let running = tokio::spawn(worker.oneshot(message(&bytes)));
+    let run_task = tokio::spawn(worker.oneshot(message(&bytes)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let report = drain.drain(Duration::from_secs(9)).await;
     assert_eq!(report.released, [id]);
-    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
+    assert_eq!(run_task.await.unwrap().unwrap(), RunOutcome::Refused);
     let recovering = LeaseConfig::new(NodeId::named("recovering"), MINUTE);
-    let left = memory.reclaim(&recovering, 9).await.unwrap();
-    assert_eq!(left.len(), 1, "it waits for its lease to be over");
+    let reclaimed = memory.reclaim(&recovering, 9).await.unwrap();
+    assert_eq!(reclaimed.len(), 1, "the operation was not released");
 }
 
-/// What a queue has lost all at once does not come back all at once.
+/// Operations that a queue lost together are not all dispatched again together.
 #[tokio::test(start_paused = true)]
-async fn no_more_is_dispatched_again_at_a_time_than_may_be_in_flight() {
-    let handed = Handed::with(0, 5 * MINUTE, |operations| operations.max_in_flight(2));
+async fn redispatches_are_bounded_by_the_operations_in_flight() {
+    let setup = DispatchSetup::with(0, 5 * MINUTE, |operations| operations.max_in_flight(2));
     for _ in 0..7 {
-        handed.post("").await;
+        setup.post("").await;
     }
-    handed.fails.store(3, SeqCst);
-    handed.calls.store(0, SeqCst);
-    let recovery = tokio::spawn(handed.operations.dispatching_recovery(2).run());
-    let begun = Instant::now();
-    // Each hangs for a third of a lease, and is given up then.
-    while handed.calls.load(SeqCst) == 0 {
-        assert!(begun.elapsed() < 9 * MINUTE, "nothing is dispatched again");
+    setup.fails.store(3, SeqCst);
+    setup.calls.store(0, SeqCst);
+    let recovery = tokio::spawn(setup.operations.dispatching_recovery(2).run());
+    let start = Instant::now();
+    // Each dispatch hangs for a third of a lease term and is then abandoned.
+    while setup.calls.load(SeqCst) == 0 {
+        assert!(start.elapsed() < 9 * MINUTE, "nothing is dispatched again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(handed.calls.load(SeqCst), 2);
+    assert_eq!(setup.calls.load(SeqCst), 2);
     recovery.abort();
 }
 
-/// A front whose queue never answers, before a store that is out of order where this
-/// says so.
-fn stuck(
+/// A front whose queue never answers, over a store with this hook.
+fn hanging_front(
     hook: impl Fn(Call, When) -> std::future::Ready<Result<(), StoreError>> + Send + Sync + 'static,
-) -> (Operations<Hooked, Stuck>, MemoryStore) {
+) -> (Operations<Hooked, HangingQueue>, MemoryStore) {
     let store = MemoryStore::new();
     let hooked = Hooked::new(store.clone(), hook);
-    (Operations::dispatching(hooked, Stuck), store)
+    (Operations::dispatching(hooked, HangingQueue), store)
 }
 
-struct Stuck;
+struct HangingQueue;
 
-impl Dispatch for Stuck {
+impl Dispatch for HangingQueue {
     async fn dispatch(&self, _: QueuedRequest) -> Result<(), BoxError> {
         std::future::pending().await
     }
 }
 
-async fn one_of(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
+async fn only_operation(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
     let query = ListQuery::new(None, 10);
     let mut records = store.list(&query).await.unwrap().records;
     assert_eq!(records.len(), 1);
@@ -668,16 +701,18 @@ async fn one_of(store: &MemoryStore) -> Arc<Record<RecordedResponse>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain() {
-    for (recovers, store_is_down) in [(true, false), (false, false), (true, true), (false, true)] {
-        let (operations, store) = stuck(move |call, when| {
+async fn a_request_in_dispatch_is_answered_at_the_deadline_of_a_drain() {
+    for (has_recovery, store_is_down) in
+        [(true, false), (false, false), (true, true), (false, true)]
+    {
+        let (operations, store) = hanging_front(move |call, when| {
             let ends = matches!(call, Call::Finish | Call::Release) && when == When::Before;
             std::future::ready(match ends && store_is_down {
                 true => Err(StoreError::unavailable("it is down")),
                 false => Ok(()),
             })
         });
-        let _recovery = recovers.then(|| operations.dispatching_recovery(3));
+        let _recovery = has_recovery.then(|| operations.dispatching_recovery(3));
         let layer = operations.layer().create_timeout(MINUTE);
         let service = layer.layer(service_fn(|_: Request<RequestBody<BufferedBody>>| {
             std::future::pending::<Result<Response<BufferedBody>, Infallible>>()
@@ -685,24 +720,24 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
         let post = Request::post("/reports")
             .body(BufferedBody::from("Q3"))
             .unwrap();
-        let begun = Instant::now();
-        let answering = tokio::spawn(async move {
+        let start = Instant::now();
+        let pending_answer = tokio::spawn(async move {
             let response = service.oneshot(post).await.unwrap();
-            (begun.elapsed().as_secs(), response)
+            (start.elapsed().as_secs(), response)
         });
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
         let report = operations.drain(Duration::from_secs(3)).await;
-        let (at, response) = tokio::time::timeout(Duration::from_secs(1), answering)
+        let (at, response) = tokio::time::timeout(Duration::from_secs(1), pending_answer)
             .await
-            .expect("it is answered")
+            .expect("the request is answered")
             .unwrap();
-        let case = format!("recovers: {recovers}, store is down: {store_is_down}, {report:?}");
+        let case = format!("recovers: {has_recovery}, store is down: {store_is_down}, {report:?}");
         assert!(report.took <= Duration::from_secs(4), "{case}");
-        let record = one_of(&store).await;
+        let record = only_operation(&store).await;
         let id = record.operation().id().clone();
-        match recovers {
+        match has_recovery {
             true => {
                 assert_eq!((at, response.status()), (3, StatusCode::ACCEPTED), "{case}");
                 assert_eq!(record.operation().state(), State::Pending, "{case}");
@@ -718,25 +753,29 @@ async fn what_is_on_its_way_into_a_queue_is_answered_at_the_deadline_of_a_drain(
                     .operation()
                     .problem()
                     .map(tower_operations::Problem::type_uri);
-                let failed = Some(FailureKind::NotDispatched.urn());
-                assert_eq!(problem, failed.filter(|_| !store_is_down), "{case}");
-                let counted = (report.refused, report.unanswered);
+                let expected_problem = Some(FailureKind::NotDispatched.urn());
+                assert_eq!(
+                    problem,
+                    expected_problem.filter(|_| !store_is_down),
+                    "{case}"
+                );
+                let counts = (report.refused, report.unanswered);
                 let expected = if store_is_down { (0, 1) } else { (1, 0) };
-                assert_eq!(counted, expected, "{case}");
+                assert_eq!(counts, expected, "{case}");
             }
         }
         assert!(!report.is_clean(), "{case}");
     }
 }
 
-/// A task each goes on until the store answers: there are never more of them than may be
-/// in flight.
+/// Each failed dispatch has a task that runs until the store answers. The bound on
+/// operations in flight bounds these tasks too.
 #[tokio::test(start_paused = true)]
-async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
+async fn a_failed_dispatch_stays_in_flight_until_it_is_ended() {
     let is_down = Arc::new(AtomicBool::new(true));
-    let down = Arc::clone(&is_down);
-    let (operations, store) = stuck(move |call, _| {
-        std::future::ready(match call == Call::Finish && down.load(SeqCst) {
+    let store_is_down = Arc::clone(&is_down);
+    let (operations, store) = hanging_front(move |call, _| {
+        std::future::ready(match call == Call::Finish && store_is_down.load(SeqCst) {
             true => Err(StoreError::unavailable("it is down")),
             false => Ok(()),
         })
@@ -759,9 +798,9 @@ async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
     is_down.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(operations.in_flight(), 0);
-    let record = one_of(&store).await;
+    let record = only_operation(&store).await;
     assert_eq!(record.operation().state(), State::Failed);
-    // A drain does not wait for the store: its clients have their answers.
+    // A drain does not wait for the store, because the clients have their answers.
     is_down.store(true, SeqCst);
     service.oneshot(post()).await.unwrap();
     let report = operations.drain(MINUTE).await;
@@ -770,9 +809,9 @@ async fn what_was_not_dispatched_stays_in_flight_until_it_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_claimed_as_the_time_of_a_drain_is_over_is_given_up_at_once() {
+async fn an_operation_claimed_at_the_deadline_of_a_drain_is_released_at_once() {
     let memory = MemoryStore::new();
-    let (id, bytes) = accepted(&memory).await;
+    let (id, bytes) = create_with_message(&memory).await;
     let store = Hooked::new(memory.clone(), |call, when| async move {
         if (call, when) == (Call::Claim, When::After) {
             tokio::time::sleep(Duration::from_secs(3)).await;
@@ -786,23 +825,23 @@ async fn what_is_claimed_as_the_time_of_a_drain_is_over_is_given_up_at_once() {
         }),
     );
     let drain = worker.drain_handle();
-    let running = tokio::spawn(worker.oneshot(message(&bytes)));
+    let run_task = tokio::spawn(worker.oneshot(message(&bytes)));
     tokio::task::yield_now().await;
-    // It is claimed half a second after that.
+    // The claim succeeds half a second after the deadline.
     let report = drain.drain(Duration::from_millis(2500)).await;
     assert_eq!(report.released, [id]);
     assert_eq!(report.took, Duration::from_secs(3));
-    assert_eq!(running.await.unwrap().unwrap(), RunOutcome::Refused);
+    assert_eq!(run_task.await.unwrap().unwrap(), RunOutcome::Refused);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_canceled_or_deleted_just_before_its_start_is_never_called() {
+async fn an_operation_canceled_or_deleted_just_before_its_start_never_runs() {
     for is_deleted in [false, true] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
-        let (id, bytes) = accepted(&memory).await;
-        let inside = memory.clone();
+        let (id, bytes) = create_with_message(&memory).await;
+        let hook_memory = memory.clone();
         let store = Hooked::new(memory, move |call, when| {
-            let (memory, id) = (inside.clone(), id.clone());
+            let (memory, id) = (hook_memory.clone(), id.clone());
             async move {
                 if (call, when) != (Call::Start, When::Before) {
                     return Ok(());
@@ -816,9 +855,9 @@ async fn what_is_canceled_or_deleted_just_before_its_start_is_never_called() {
                 Ok(())
             }
         });
-        let ran = worker!(store, runs, 0).oneshot(message(&bytes)).await;
+        let outcome = worker!(store, runs, 0).oneshot(message(&bytes)).await;
         assert_eq!(
-            (ran.unwrap(), runs.0.load(SeqCst)),
+            (outcome.unwrap(), runs.0.load(SeqCst)),
             (RunOutcome::Refused, 0)
         );
     }

@@ -1,5 +1,5 @@
-//! What a node leaves behind that dies, is cut off, or is drained: several nodes
-//! on one store, with a paused clock.
+//! Recovery of operations whose node dies, is cut off or is drained: several nodes
+//! on one store. The clock is paused.
 
 use test_support::hooked;
 
@@ -57,21 +57,21 @@ where
     Arc::new(move |operation| Box::pin(handler(operation)))
 }
 
-fn hangs() -> Handler {
+fn hang() -> Handler {
     handler(async |_| std::future::pending().await)
 }
 
-fn answers(text: &'static str) -> Handler {
+fn respond(text: &'static str) -> Handler {
     handler(move |_| async move { Response::new(BufferedBody::from(text)) })
 }
 
-/// One process with a whole application: its layer around a handler.
-/// The owner that a request says, if any.
-fn by_header(parts: &http::request::Parts) -> Option<Owner> {
+/// Returns the owner that a request names, if any.
+fn header_owner(parts: &http::request::Parts) -> Option<Owner> {
     let tenant = parts.headers.get("x-tenant")?;
     Some(Owner::new(tenant.to_str().ok()?))
 }
 
+/// One process with a whole application: a layer around a handler.
 struct Node {
     app: BoxCloneService<Request<BufferedBody>, Response<Bytes>, Infallible>,
     operations: Operations<Hooked>,
@@ -88,21 +88,21 @@ impl Node {
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
         let dead = Arc::new(AtomicBool::new(false));
-        let died = Arc::clone(&dead);
+        let is_dead = Arc::clone(&dead);
         let store = Hooked::new(memory.clone(), move |_, _| {
-            let died = died.load(SeqCst);
+            let is_dead = is_dead.load(SeqCst);
             async move {
-                // Whatever a dead node says is not heard.
-                if died {
+                // Calls of a dead node never return.
+                if is_dead {
                     std::future::pending::<()>().await;
                 }
                 Ok(())
             }
         });
-        Self::on(name, store, dead, runs, handler, set)
+        Self::with_store(name, store, dead, runs, handler, set)
     }
 
-    fn on(
+    fn with_store(
         name: &'static str,
         store: Hooked,
         dead: Arc<AtomicBool>,
@@ -111,7 +111,7 @@ impl Node {
         set: impl FnOnce(AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked>,
     ) -> Self {
         let operations = Operations::new(store)
-            .owner(by_header)
+            .owner(header_owner)
             .lease(LeaseConfig::new(NodeId::named(name), TERM));
         let (layer, drain) = (set(operations.layer()), operations.drain_handle());
         let runs = Arc::clone(runs);
@@ -158,25 +158,25 @@ impl Node {
         response
     }
 
-    /// Posts a report, which is accepted.
+    /// Posts a report and asserts that it is accepted.
     async fn post(&self) -> OperationId {
         let response = self.send(report()).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         let location = response.headers()["location"].to_str().unwrap();
         let id = location.rsplit('/').next().unwrap().parse().unwrap();
-        sleep(Duration::from_millis(10)).await; // it begins
+        sleep(Duration::from_millis(10)).await; // the run starts
         id
     }
 
-    fn recovers(&self) {
+    fn start_recovery(&self) {
         tokio::spawn(self.operations.recovery().run());
     }
 
-    fn runs_again(&self, attempts: u32) {
+    fn start_reruns(&self, attempts: u32) {
         tokio::spawn(self.recovery(attempts).run());
     }
 
-    /// A recovery that runs again what this node or others have left, once it runs.
+    /// A recovery that reruns operations of this node and of others.
     fn recovery(&self, attempts: u32) -> Recovery<Hooked> {
         let app = self.app.clone();
         let app = service_fn(move |request| {
@@ -184,13 +184,13 @@ impl Node {
             async move {
                 app.oneshot(request)
                     .await
-                    .map(|it| it.map(BufferedBody::from))
+                    .map(|response| response.map(BufferedBody::from))
             }
         });
         self.operations.recovery().rerun_with(app, attempts)
     }
 
-    fn dies(&self) {
+    fn kill(&self) {
         self.dead.store(true, SeqCst);
     }
 }
@@ -207,21 +207,27 @@ fn plain(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
     layer
 }
 
-fn repeatable(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
+fn rerunnable(layer: AsyncAcceptLayer<Hooked>) -> AsyncAcceptLayer<Hooked> {
     layer.rerun_if(|parts| parts.uri.path() == "/reports")
 }
 
-/// Waits until it has ended, and says how.
-async fn ended(memory: &MemoryStore, id: &OperationId) -> (State, Option<String>, Duration) {
-    let begun = Instant::now();
+/// Waits for the end of an operation. Returns its state, its problem and the waiting
+/// time.
+async fn wait_for_end(memory: &MemoryStore, id: &OperationId) -> (State, Option<String>, Duration) {
+    let start = Instant::now();
     loop {
         let record = memory.get(id).await.unwrap().unwrap();
         let operation = record.operation();
         if operation.state().is_terminal() {
-            let problem = operation.problem().map(|it| it.type_uri().to_owned());
-            return (operation.state(), problem, begun.elapsed());
+            let problem = operation
+                .problem()
+                .map(|problem| problem.type_uri().to_owned());
+            return (operation.state(), problem, start.elapsed());
         }
-        assert!(begun.elapsed() < Duration::from_secs(3600), "it never ends");
+        assert!(
+            start.elapsed() < Duration::from_secs(3600),
+            "the operation never ends"
+        );
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -231,24 +237,24 @@ fn urn(kind: FailureKind) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_node_was_running_is_interrupted_by_another() {
+async fn operations_of_a_dead_node_are_interrupted_by_another_node() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, hangs(), plain);
-    second.recovers();
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, hang(), plain);
+    second.start_recovery();
     let id = first.post().await;
-    // As long as it lives, nobody takes it away.
+    // A live node keeps its operation.
     sleep(10 * TERM).await;
     let record = memory.get(&id).await.unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Running);
 
-    first.dies();
-    let (state, problem, took) = ended(&memory, &id).await;
+    first.kill();
+    let (state, problem, took) = wait_for_end(&memory, &id).await;
     assert_eq!(
         (state, problem),
         (State::Failed, urn(FailureKind::Interrupted))
     );
-    // Renewed ten seconds before at the most, and looked for every ten.
+    // The last renewal was at most ten seconds before, and the recovery looks every ten.
     assert!(
         took > TERM - TERM / 3 && took < TERM + TERM / 3 + Duration::from_secs(1),
         "{took:?}"
@@ -259,25 +265,25 @@ async fn what_a_dead_node_was_running_is_interrupted_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_leases_are_looked_for_at_the_interval() {
+async fn expired_leases_are_reclaimed_at_the_interval() {
     for interval in [TERM / 3, TERM / 10, 2 * TERM] {
         let memory = MemoryStore::new();
         let lease = LeaseConfig::default().with_term(TERM);
         let recovery = Operations::new(memory.clone()).lease(lease).recovery();
         tokio::spawn(recovery.interval(interval).run());
         sleep(3 * TERM).await;
-        let mut late = Vec::new();
+        let mut delays = Vec::new();
         for step in 0..100 {
             let lease = LeaseConfig::new(NodeId::named("dead"), TERM);
             let id = OperationId::new();
             let new = NewOperation::new(id.clone()).with_lease(lease);
             memory.create(new).await.unwrap();
-            let (_, _, took) = ended(&memory, &id).await;
-            late.push(took.saturating_sub(TERM));
+            let (_, _, took) = wait_for_end(&memory, &id).await;
+            delays.push(took.saturating_sub(TERM));
             sleep(step * Duration::from_millis(100)).await;
         }
-        let (least, most) = (*late.iter().min().unwrap(), *late.iter().max().unwrap());
-        // `ended` looks ten times a second.
+        let (least, most) = (*delays.iter().min().unwrap(), *delays.iter().max().unwrap());
+        // `wait_for_end` looks ten times a second.
         let slack = Duration::from_millis(150);
         assert!(most <= interval + slack, "{most:?} late at {interval:?}");
         assert!(least < interval / 2, "{least:?} late at {interval:?}");
@@ -285,29 +291,29 @@ async fn expired_leases_are_looked_for_at_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_is_run_again_by_another_and_ends_once() {
+async fn a_rerunnable_operation_is_rerun_by_another_node_and_ends_once() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let (wake, woken) = (
+    let (wake, is_awake) = (
         Arc::new(tokio::sync::Notify::new()),
         Arc::new(AtomicBool::new(false)),
     );
     let late = handler({
-        let (wake, woken) = (Arc::clone(&wake), Arc::clone(&woken));
+        let (wake, is_awake) = (Arc::clone(&wake), Arc::clone(&is_awake));
         move |_| {
-            let (wake, woken) = (Arc::clone(&wake), Arc::clone(&woken));
+            let (wake, is_awake) = (Arc::clone(&wake), Arc::clone(&is_awake));
             async move {
                 wake.notified().await;
-                woken.store(true, SeqCst);
+                is_awake.store(true, SeqCst);
                 Response::new(BufferedBody::from("the first, late"))
             }
         }
     });
-    let first = Node::start("first", &memory, &runs, late, repeatable);
-    let second = Node::start("second", &memory, &runs, answers("the second"), repeatable);
-    second.runs_again(3);
+    let first = Node::start("first", &memory, &runs, late, rerunnable);
+    let second = Node::start("second", &memory, &runs, respond("the second"), rerunnable);
+    second.start_reruns(3);
     let id = first.post().await;
-    first.dies();
-    let (state, ..) = ended(&memory, &id).await;
+    first.kill();
+    let (state, ..) = wait_for_end(&memory, &id).await;
     assert_eq!(state, State::Succeeded);
     let before = memory.get(&id).await.unwrap().unwrap();
     assert_eq!(
@@ -331,7 +337,7 @@ async fn what_may_be_is_run_again_by_another_and_ends_once() {
     ];
     assert_eq!(*runs.lock().unwrap(), expected);
 
-    // The first comes back to life, and has nothing to say any more.
+    // The first node comes back to life and can write nothing.
     first.dead.store(false, SeqCst);
     wake.notify_one();
     sleep(2 * TERM).await;
@@ -342,51 +348,51 @@ async fn what_may_be_is_run_again_by_another_and_ends_once() {
 async fn a_holder_that_lost_its_lease_stops() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let canceled = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&canceled);
-    let watches = handler(move |operation: OperationHandle| {
-        let seen = Arc::clone(&seen);
+    let flag = Arc::clone(&canceled);
+    let watch_cancellation = handler(move |operation: OperationHandle| {
+        let flag = Arc::clone(&flag);
         async move {
             operation.cancellation().cancelled().await;
-            seen.store(true, SeqCst);
+            flag.store(true, SeqCst);
             std::future::pending().await
         }
     });
-    let first = Node::start("first", &memory, &runs, watches, plain);
-    let second = Node::start("second", &memory, &runs, hangs(), plain);
-    second.recovers();
+    let first = Node::start("first", &memory, &runs, watch_cancellation, plain);
+    let second = Node::start("second", &memory, &runs, hang(), plain);
+    second.start_recovery();
     let id = first.post().await;
-    first.dies();
-    ended(&memory, &id).await;
+    first.kill();
+    wait_for_end(&memory, &id).await;
     assert!(!canceled.load(SeqCst));
     first.dead.store(false, SeqCst);
-    // A renewal that hangs is given up after a third of the term.
+    // A renewal that hangs is abandoned after a third of the term.
     sleep(TERM).await;
     assert!(canceled.load(SeqCst));
     assert!(first.drain.drain(TERM).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_kills_its_node_is_started_as_often_as_allowed() {
+async fn a_request_that_kills_its_nodes_starts_at_most_its_attempts() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let names = ["1", "2", "3", "4", "5", "6"];
     let start = |name| {
-        let node = Node::start(name, &memory, &runs, hangs(), repeatable);
-        node.runs_again(3);
+        let node = Node::start(name, &memory, &runs, hang(), rerunnable);
+        node.start_reruns(3);
         node
     };
     let mut node = start(names[0]);
     let id = node.post().await;
     for name in &names[1..] {
-        // Whoever runs it dies of it.
+        // Each node that runs the request dies.
         let runs_before = runs.lock().unwrap().len();
-        node.dies();
+        node.kill();
         node = start(name);
-        let begun = Instant::now();
-        while runs.lock().unwrap().len() == runs_before && begun.elapsed() < 5 * TERM {
+        let since = Instant::now();
+        while runs.lock().unwrap().len() == runs_before && since.elapsed() < 5 * TERM {
             sleep(Duration::from_millis(100)).await;
         }
     }
-    let (state, problem, _) = ended(&memory, &id).await;
+    let (state, problem, _) = wait_for_end(&memory, &id).await;
     assert_eq!(
         (state, problem),
         (State::Failed, urn(FailureKind::AttemptsExhausted))
@@ -396,16 +402,16 @@ async fn a_request_that_kills_its_node_is_started_as_often_as_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_be_run_again_is_interrupted() {
+async fn an_operation_that_may_not_be_rerun_is_interrupted() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let others =
         |layer: AsyncAcceptLayer<Hooked>| layer.rerun_if(|parts| parts.uri.path() == "/exports");
-    let first = Node::start("first", &memory, &runs, hangs(), others);
-    let second = Node::start("second", &memory, &runs, answers("done"), others);
-    second.runs_again(3);
+    let first = Node::start("first", &memory, &runs, hang(), others);
+    let second = Node::start("second", &memory, &runs, respond("done"), others);
+    second.start_reruns(3);
     let id = first.post().await;
-    first.dies();
-    let (state, problem, _) = ended(&memory, &id).await;
+    first.kill();
+    let (state, problem, _) = wait_for_end(&memory, &id).await;
     assert_eq!(
         (state, problem),
         (State::Failed, urn(FailureKind::Interrupted))
@@ -414,22 +420,22 @@ async fn what_may_not_be_run_again_is_interrupted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_drain_releases_is_run_again_within_a_second_by_a_node_that_is_up() {
-    // Wherever between two looks the other node is.
-    for since in [0, 1, 2, 5, 8, 11, 40] {
+async fn operations_released_by_a_drain_are_rerun_within_a_second() {
+    // The drain starts at different times between two looks of the other node.
+    for delay in [0, 1, 2, 5, 8, 11, 40] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
-        let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-        let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
-        first.runs_again(3);
-        second.runs_again(3);
+        let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+        let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+        first.start_reruns(3);
+        second.start_reruns(3);
         let ids = [first.post().await, first.post().await];
-        sleep(Duration::from_secs(since)).await;
+        sleep(Duration::from_secs(delay)).await;
         let report = first.drain.drain(Duration::ZERO).await;
         assert_eq!(report.released.len(), 2, "{report:?}");
         for id in ids {
-            let (state, _, took) = ended(&memory, &id).await;
+            let (state, _, took) = wait_for_end(&memory, &id).await;
             assert_eq!(state, State::Succeeded);
-            assert!(took < Duration::from_secs(1), "after {since} s: {took:?}");
+            assert!(took < Duration::from_secs(1), "after {delay} s: {took:?}");
         }
     }
 }
@@ -447,7 +453,7 @@ async fn an_outage_of_the_store_interrupts_nothing() {
             };
             std::future::ready(answer)
         });
-        Node::on(name, store, Arc::default(), &runs, handler, plain)
+        Node::with_store(name, store, Arc::default(), &runs, handler, plain)
     };
     let slow = handler(async |operation: OperationHandle| {
         for minute in 0..60 {
@@ -457,10 +463,10 @@ async fn an_outage_of_the_store_interrupts_nothing() {
         Response::new(BufferedBody::from("done"))
     });
     let first = start("first", slow);
-    let second = start("second", hangs());
-    // It is quicker to look than the first is to renew.
-    let every = Duration::from_millis(500);
-    tokio::spawn(second.operations.recovery().interval(every).run());
+    let second = start("second", hang());
+    // The recovery looks more often than the first node renews.
+    let interval = Duration::from_millis(500);
+    tokio::spawn(second.operations.recovery().interval(interval).run());
     let id = first.post().await;
     for outage in [TERM / 2, 2 * TERM, 20 * TERM] {
         sleep(3 * TERM).await;
@@ -472,63 +478,63 @@ async fn an_outage_of_the_store_interrupts_nothing() {
         assert_eq!(record.operation().state(), State::Running, "{outage:?}");
         assert_eq!(record.node(), Some(&NodeId::named("first")));
     }
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
 }
 
 /// A process that is stopped and continued, or a machine that sleeps.
 #[tokio::test(start_paused = true)]
-async fn a_node_that_slept_keeps_what_nobody_took() {
+async fn a_node_that_slept_keeps_its_operations() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let slow = handler(async |_| {
         sleep(100 * TERM).await;
         Response::new(BufferedBody::from("done"))
     });
     let only = Node::start("only", &memory, &runs, slow, plain);
-    let every = Duration::from_millis(500);
-    tokio::spawn(only.operations.recovery().interval(every).run());
+    let interval = Duration::from_millis(500);
+    tokio::spawn(only.operations.recovery().interval(interval).run());
     let id = only.post().await;
     sleep(2 * TERM).await;
     for _ in 0..20 {
         tokio::time::advance(2 * TERM).await;
         sleep(Duration::from_secs(5)).await;
     }
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
     assert_eq!(runs.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_started_is_run_again_too() {
+async fn an_operation_that_was_not_started_is_rerun_too() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let dead = Arc::new(AtomicBool::new(false));
-    let died = Arc::clone(&dead);
-    // It dies before it can start anything.
+    let is_dead = Arc::clone(&dead);
+    // The node dies before it can start a run.
     let store = Hooked::new(memory.clone(), move |call, _| {
         if call == Call::Start {
-            died.store(true, SeqCst);
+            is_dead.store(true, SeqCst);
         }
-        let died = died.load(SeqCst);
+        let is_dead = is_dead.load(SeqCst);
         async move {
-            if died {
+            if is_dead {
                 std::future::pending::<()>().await;
             }
             Ok(())
         }
     });
-    let first = Node::on("first", store, dead, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
-    second.runs_again(1);
+    let first = Node::with_store("first", store, dead, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+    second.start_reruns(1);
     let id = first.post().await;
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
     let runs = runs.lock().unwrap();
     assert_eq!(runs.len(), 1);
     assert_eq!((runs[0].node, runs[0].attempt), ("second", 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_leaves_what_may_be_run_again_to_others() {
+async fn a_drain_releases_rerunnable_operations_to_other_nodes() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    first.runs_again(3);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    first.start_reruns(3);
     let id = first.post().await;
     let report = first.drain.drain(Duration::from_secs(5)).await;
     assert_eq!(report.released, std::slice::from_ref(&id));
@@ -537,51 +543,52 @@ async fn a_drain_leaves_what_may_be_run_again_to_others() {
     let record = memory.get(&id).await.unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Running);
 
-    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
-    second.runs_again(3);
-    let (state, _, took) = ended(&memory, &id).await;
+    let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+    second.start_reruns(3);
+    let (state, _, took) = wait_for_end(&memory, &id).await;
     assert_eq!(state, State::Succeeded);
-    // Nobody has to wait for the lease, or for the store to prove itself.
+    // The rerun waits neither for the lease to expire nor for a time of contact with the
+    // store.
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_released_is_taken_over_at_once_and_what_has_lapsed_is_not() {
+async fn released_operations_are_reclaimed_at_once_and_lapsed_ones_are_not() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
-    let _does_not_look = first.recovery(3);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, hang(), rerunnable);
+    let _idle_recovery = first.recovery(3);
     let (released, lapsed) = (first.post().await, second.post().await);
-    second.dies();
-    // Longer than any lease: nobody has looked meanwhile.
+    second.kill();
+    // This is longer than any lease, and no recovery runs meanwhile.
     sleep(2 * TERM).await;
     first.drain.drain(Duration::ZERO).await;
 
-    let third = Node::start("third", &memory, &runs, answers("done"), repeatable);
-    third.runs_again(3);
-    let (state, _, took) = ended(&memory, &released).await;
+    let third = Node::start("third", &memory, &runs, respond("done"), rerunnable);
+    third.start_reruns(3);
+    let (state, _, took) = wait_for_end(&memory, &released).await;
     assert_eq!(state, State::Succeeded);
     assert!(took < Duration::from_secs(1), "{took:?}");
-    // It may be this node that could not reach the store.
-    let (state, _, took) = ended(&memory, &lapsed).await;
+    // The third node waits, because it may itself have been cut off from the store.
+    let (state, _, took) = wait_for_end(&memory, &lapsed).await;
     assert_eq!(state, State::Succeeded);
     assert!(took > TERM / 2, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_and_another_target_are_kept_where_that_is_asked_for() {
+async fn credentials_and_the_original_uri_are_stored_on_request() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let set = |layer: AsyncAcceptLayer<Hooked>| {
-        repeatable(layer)
+        rerunnable(layer)
             .store_credentials()
             .original_uri(|_| "/v2/reports".parse().unwrap())
     };
-    let first = Node::start("first", &memory, &runs, hangs(), set);
-    let second = Node::start("second", &memory, &runs, answers("done"), set);
-    second.runs_again(3);
+    let first = Node::start("first", &memory, &runs, hang(), set);
+    let second = Node::start("second", &memory, &runs, respond("done"), set);
+    second.start_reruns(3);
     let id = first.post().await;
-    first.dies();
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    first.kill();
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
     let runs = runs.lock().unwrap();
     assert!(runs[1].authorization);
     assert_eq!(runs[1].target, "/v2/reports");
@@ -589,42 +596,42 @@ async fn credentials_and_another_target_are_kept_where_that_is_asked_for() {
 
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
-async fn a_request_to_a_nested_router_is_run_again_with_its_original_uri() {
+async fn a_request_to_a_nested_router_is_rerun_with_its_original_uri() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
-    second.runs_again(3);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+    second.start_reruns(3);
     let mut request = report();
     let original = axum::extract::OriginalUri("/api/v1/reports?year=2026".parse().unwrap());
     request.extensions_mut().insert(original);
     let response = first.send(request).await;
     let location = response.headers()["location"].to_str().unwrap();
     let id = location.rsplit('/').next().unwrap().parse().unwrap();
-    first.dies();
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    first.kill();
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
     assert_eq!(runs.lock().unwrap()[1].target, "/api/v1/reports?year=2026");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_mode_can_be_run_again() {
+async fn operations_of_every_mode_can_be_rerun() {
     for mode in ["after", "signaled", "preferred"] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
         let set = |layer: AsyncAcceptLayer<Hooked>| match mode {
-            "after" => repeatable(layer).after(Duration::from_secs(1)),
-            "signaled" => repeatable(layer).when_signaled(),
-            _ => repeatable(layer).when_preferred(),
+            "after" => rerunnable(layer).after(Duration::from_secs(1)),
+            "signaled" => rerunnable(layer).when_signaled(),
+            _ => rerunnable(layer).when_preferred(),
         };
-        let accepts = handler(async |operation: OperationHandle| {
+        let accept_and_hang = handler(async |operation: OperationHandle| {
             operation.accept().await.unwrap();
             std::future::pending().await
         });
-        let done = handler(async |operation: OperationHandle| {
+        let accept_and_respond = handler(async |operation: OperationHandle| {
             operation.accept().await.unwrap();
             Response::new(BufferedBody::from("done"))
         });
-        let first = Node::start("first", &memory, &runs, accepts, set);
-        let second = Node::start("second", &memory, &runs, done, set);
-        second.runs_again(2);
+        let first = Node::start("first", &memory, &runs, accept_and_hang, set);
+        let second = Node::start("second", &memory, &runs, accept_and_respond, set);
+        second.start_reruns(2);
         let mut request = report();
         let prefer = "respond-async".parse().unwrap();
         request.headers_mut().insert("prefer", prefer);
@@ -632,8 +639,12 @@ async fn every_mode_can_be_run_again() {
         assert_eq!(response.status(), StatusCode::ACCEPTED, "{mode}");
         let location = response.headers()["location"].to_str().unwrap();
         let id = location.rsplit('/').next().unwrap().parse().unwrap();
-        first.dies();
-        assert_eq!(ended(&memory, &id).await.0, State::Succeeded, "{mode}");
+        first.kill();
+        assert_eq!(
+            wait_for_end(&memory, &id).await.0,
+            State::Succeeded,
+            "{mode}"
+        );
         let runs = runs.lock().unwrap();
         assert_eq!(runs.len(), 2);
         assert_eq!(runs[1].body, runs[0].body);
@@ -641,12 +652,12 @@ async fn every_mode_can_be_run_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_whose_creation_stayed_in_doubt_ends_and_is_never_run() {
-    for set in [plain, repeatable] {
+async fn an_uncertain_create_ends_and_never_runs() {
+    for set in [plain, rerunnable] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
         let cut = Arc::new(AtomicBool::new(true));
         let is_cut = Arc::clone(&cut);
-        // It is created, but nobody is told.
+        // The operation is created, but the answer is lost.
         let store = Hooked::new(memory.clone(), move |call, when| {
             let cut = is_cut.load(SeqCst) && (call, when) == (Call::Create, When::After);
             std::future::ready(match cut {
@@ -654,15 +665,15 @@ async fn an_operation_whose_creation_stayed_in_doubt_ends_and_is_never_run() {
                 false => Ok(()),
             })
         });
-        let first = Node::on("first", store, Arc::default(), &runs, hangs(), set);
-        first.runs_again(3);
+        let first = Node::with_store("first", store, Arc::default(), &runs, hang(), set);
+        first.start_reruns(3);
         let response = first.send(report()).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         sleep(Duration::from_secs(1)).await;
         assert_eq!(memory.len(), 1);
         sleep(10 * TERM).await;
         assert!(runs.lock().unwrap().is_empty());
-        // Everything there is has ended.
+        // All operations have ended.
         assert!(first.drain.drain(Duration::ZERO).await.is_clean());
         let query = tower_operations::store::ListQuery::new(Some(Owner::new("ada")), 10);
         let page = tower_operations::store::List::list(&memory, &query);
@@ -673,13 +684,13 @@ async fn an_operation_whose_creation_stayed_in_doubt_ends_and_is_never_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cancels_what_is_being_run_again_has_the_last_word() {
+async fn a_cancel_during_a_rerun_wins() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
-    second.runs_again(3);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, hang(), rerunnable);
+    second.start_reruns(3);
     let id = first.post().await;
-    first.dies();
+    first.kill();
     while runs.lock().unwrap().len() < 2 {
         sleep(Duration::from_secs(1)).await;
     }
@@ -687,243 +698,256 @@ async fn who_cancels_what_is_being_run_again_has_the_last_word() {
     let outcome = tower_operations::Outcome::Canceled;
     let canceled = memory.force_finish(&id, record.version().unwrap(), outcome);
     assert!(matches!(canceled.await.unwrap(), Written::Done(_)));
-    let begun = Instant::now();
+    let start = Instant::now();
     assert!(second.drain.drain(TERM).await.is_clean());
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "it is dropped at once"
+        start.elapsed() < Duration::from_secs(2),
+        "the run is dropped at once"
     );
-    assert_eq!(ended(&memory, &id).await.0, State::Canceled);
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Canceled);
 }
 
-/// A damaged row, or a value that the store cannot hold.
+/// The store refuses to end one operation, as with a damaged row or a value that it
+/// cannot hold.
 #[tokio::test(start_paused = true)]
-async fn what_the_store_refuses_to_end_keeps_no_other_from_ending() {
+async fn an_operation_that_the_store_refuses_to_end_does_not_block_others() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), plain);
-    let other = Node::start("other", &memory, &runs, hangs(), plain);
+    let first = Node::start("first", &memory, &runs, hang(), plain);
+    let other = Node::start("other", &memory, &runs, hang(), plain);
     let tries = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&tries);
+    let counter = Arc::clone(&tries);
     let store = Hooked::new(memory.clone(), move |call, when| {
         let is_try = (call, when) == (Call::Finish, When::Before);
-        counted.fetch_add(usize::from(is_try), SeqCst);
+        counter.fetch_add(usize::from(is_try), SeqCst);
         std::future::ready(Ok(()))
     });
-    let refused = Arc::clone(&store.unending);
-    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
-    second.recovers();
+    let refused_ids = Arc::clone(&store.unending);
+    let second = Node::with_store("second", store, Arc::default(), &runs, hang(), plain);
+    second.start_recovery();
 
     let (bad, good) = (first.post().await, first.post().await);
-    refused.lock().unwrap().insert(bad.clone());
-    first.dies();
-    let (_, problem, _) = ended(&memory, &good).await;
+    refused_ids.lock().unwrap().insert(bad.clone());
+    first.kill();
+    let (_, problem, _) = wait_for_end(&memory, &good).await;
     assert_eq!(problem, urn(FailureKind::Interrupted));
-    // Nor does it keep those that are left later.
+    // An operation that is left later is not blocked either.
     let late = other.post().await;
-    other.dies();
-    let (.., took) = ended(&memory, &late).await;
+    other.kill();
+    let (.., took) = wait_for_end(&memory, &late).await;
     assert!(took < 2 * TERM, "{took:?}");
 
-    // It is tried a few times, and not in every round.
+    // The end is tried a few times, and not in every round.
     sleep(10 * TERM).await;
     let record = memory.get(&bad).await.unwrap().unwrap();
     assert_eq!(record.operation().state(), State::Running);
     let tried = tries.load(SeqCst);
     assert!(tried < 20, "{tried} times");
-    // Once that can be done, it is.
-    refused.lock().unwrap().clear();
-    let (_, problem, took) = ended(&memory, &bad).await;
+    // The operation ends once the store accepts it.
+    refused_ids.lock().unwrap().clear();
+    let (_, problem, took) = wait_for_end(&memory, &bad).await;
     assert_eq!(problem, urn(FailureKind::Interrupted));
     assert!(took < 20 * TERM, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_ended_holds_up_no_drain() {
+async fn an_operation_that_cannot_be_ended_delays_no_drain() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), plain);
+    let first = Node::start("first", &memory, &runs, hang(), plain);
     let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
-    let refused = Arc::clone(&store.unending);
-    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
-    second.recovers();
+    let refused_ids = Arc::clone(&store.unending);
+    let second = Node::with_store("second", store, Arc::default(), &runs, hang(), plain);
+    second.start_recovery();
     let bad = first.post().await;
-    refused.lock().unwrap().insert(bad);
-    first.dies();
+    refused_ids.lock().unwrap().insert(bad);
+    first.kill();
     sleep(3 * TERM).await;
     let report = second.drain.drain(100 * TERM).await;
     assert!(report.is_clean() && report.took < TERM, "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_renewed_keeps_no_other_from_being_renewed() {
+async fn a_lease_that_cannot_be_renewed_does_not_block_other_renewals() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
     let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
-    let refused = Arc::clone(&store.unrenewable);
-    let first = Node::on("first", store, Arc::default(), &runs, hangs(), plain);
-    let second = Node::start("second", &memory, &runs, hangs(), plain);
-    second.recovers();
+    let refused_ids = Arc::clone(&store.unrenewable);
+    let first = Node::with_store("first", store, Arc::default(), &runs, hang(), plain);
+    let second = Node::start("second", &memory, &runs, hang(), plain);
+    second.start_recovery();
     let mut ids = Vec::new();
     for _ in 0..9 {
         ids.push(first.post().await);
     }
-    refused.lock().unwrap().insert(ids[4].clone());
+    refused_ids.lock().unwrap().insert(ids[4].clone());
     sleep(10 * TERM).await;
     for (number, id) in ids.iter().enumerate() {
         let record = memory.get(id).await.unwrap().unwrap();
-        let is_held = record.node() == Some(&NodeId::named("first"));
-        assert_eq!(is_held, number != 4, "{number}");
+        let is_renewed = record.node() == Some(&NodeId::named("first"));
+        assert_eq!(is_renewed, number != 4, "{number}");
     }
 }
 
-/// What cuts a look for what was left behind, while the store is about to answer.
+/// An interruption of a reclaim while the store is about to answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Cut {
+enum Interruption {
     /// The store is slow.
     Late,
     /// The node is drained.
     Drained,
-    /// Whoever had spawned the recovery drops it.
+    /// The task of the recovery is aborted.
     Dropped,
 }
 
-async fn is_taken(memory: &MemoryStore, id: &OperationId) -> bool {
+async fn is_reclaimed(memory: &MemoryStore, id: &OperationId) -> bool {
     let record = memory.get(id).await.unwrap().unwrap();
     record.node() == Some(&NodeId::named("second"))
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_taken_over_is_in_somebodys_hands_whatever_cuts_the_look() {
-    for cut in [Cut::Late, Cut::Drained, Cut::Dropped] {
+async fn a_reclaimed_operation_is_ended_despite_an_interrupted_reclaim() {
+    for interruption in [
+        Interruption::Late,
+        Interruption::Drained,
+        Interruption::Dropped,
+    ] {
         let (memory, runs) = (MemoryStore::new(), Runs::default());
-        let first = Node::start("first", &memory, &runs, hangs(), plain);
+        let first = Node::start("first", &memory, &runs, hang(), plain);
         let id = first.post().await;
-        first.dies();
-        // It is taken, and the answer comes later.
-        let (inside, this) = (memory.clone(), id.clone());
+        first.kill();
+        // The operation is reclaimed, and the answer comes later.
+        let (hook_memory, hook_id) = (memory.clone(), id.clone());
         let store = Hooked::new(memory.clone(), move |call, when| {
-            let (memory, id) = (inside.clone(), this.clone());
+            let (memory, id) = (hook_memory.clone(), hook_id.clone());
             async move {
-                if (call, when) == (Call::Reclaim, When::After) && is_taken(&memory, &id).await {
+                if (call, when) == (Call::Reclaim, When::After) && is_reclaimed(&memory, &id).await
+                {
                     sleep(TERM / 2).await;
                 }
                 Ok(())
             }
         });
-        let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+        let second = Node::with_store("second", store, Arc::default(), &runs, hang(), plain);
         let recovery = tokio::spawn(second.operations.recovery().run());
-        while !is_taken(&memory, &id).await {
+        while !is_reclaimed(&memory, &id).await {
             sleep(Duration::from_millis(100)).await;
         }
-        match cut {
-            Cut::Late => {}
-            Cut::Drained => {
+        match interruption {
+            Interruption::Late => {}
+            Interruption::Drained => {
                 let report = second.drain.drain(TERM).await;
                 assert!(report.is_clean(), "{report:?}");
-                assert!(report.took > TERM / 3, "it does not wait: {report:?}");
-                let third = Node::start("third", &memory, &runs, hangs(), plain);
-                third.recovers();
+                assert!(
+                    report.took > TERM / 3,
+                    "the drain does not wait: {report:?}"
+                );
+                let third = Node::start("third", &memory, &runs, hang(), plain);
+                third.start_recovery();
             }
-            Cut::Dropped => recovery.abort(),
+            Interruption::Dropped => recovery.abort(),
         }
-        let (_, problem, took) = ended(&memory, &id).await;
+        let (_, problem, took) = wait_for_end(&memory, &id).await;
         assert_eq!(problem, urn(FailureKind::Interrupted));
-        assert!(took < TERM * 3 / 4, "{cut:?}: {took:?}");
+        assert!(took < TERM * 3 / 4, "{interruption:?}: {took:?}");
     }
 }
 
-/// A clone of the application is made for each.
+/// The application is cloned for each rerun.
 #[tokio::test(start_paused = true)]
-async fn an_application_that_panics_as_it_is_cloned_keeps_no_other_from_ending() {
+async fn an_application_whose_clone_panics_does_not_block_other_operations() {
     #[derive(Debug)]
     struct Fragile;
 
     impl Clone for Fragile {
         fn clone(&self) -> Self {
-            panic!("it cannot be cloned");
+            panic!("on purpose");
         }
     }
 
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
     let ids = [first.post().await, first.post().await, first.post().await];
-    first.dies();
-    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
+    first.kill();
+    let second = Node::start("second", &memory, &runs, hang(), rerunnable);
     let fragile = Fragile;
     let app = service_fn(move |_: Request<BufferedBody>| {
         let _ = &fragile;
         async { Ok::<_, Infallible>(Response::new(BufferedBody::default())) }
     });
     tokio::spawn(second.operations.recovery().rerun_with(app, 3).run());
-    let begun = Instant::now();
+    let start = Instant::now();
     for id in &ids {
-        let (_, problem, _) = ended(&memory, id).await;
+        let (_, problem, _) = wait_for_end(&memory, id).await;
         assert_eq!(problem, urn(FailureKind::Panicked));
     }
-    assert!(begun.elapsed() < 2 * TERM, "{:?}", begun.elapsed());
+    assert!(start.elapsed() < 2 * TERM, "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_interrupts_what_was_started_as_often_as_it_may_be() {
+async fn a_drain_interrupts_an_operation_after_its_last_attempt() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    let second = Node::start("second", &memory, &runs, hangs(), repeatable);
-    let third = Node::start("third", &memory, &runs, hangs(), repeatable);
-    first.runs_again(2);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    let second = Node::start("second", &memory, &runs, hang(), rerunnable);
+    let third = Node::start("third", &memory, &runs, hang(), rerunnable);
+    first.start_reruns(2);
     let id = first.post().await;
     let report = first.drain.drain(Duration::from_secs(1)).await;
     assert_eq!(report.released, std::slice::from_ref(&id));
 
-    second.runs_again(2);
+    second.start_reruns(2);
     while runs.lock().unwrap().len() < 2 {
         sleep(Duration::from_millis(100)).await;
     }
-    third.runs_again(2);
+    third.start_reruns(2);
     let report = second.drain.drain(Duration::from_secs(1)).await;
     assert_eq!(report.interrupted, std::slice::from_ref(&id), "{report:?}");
-    let (_, problem, _) = ended(&memory, &id).await;
+    let (_, problem, _) = wait_for_end(&memory, &id).await;
     assert_eq!(problem, urn(FailureKind::Interrupted));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_leaves_what_was_not_started_for_the_last_time_to_others() {
+async fn a_drain_releases_an_operation_before_its_last_attempt() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    // It is never ready, so nothing is started.
+    // The service is never ready, so nothing is started.
     let operations = Operations::new(Hooked::new(memory.clone(), |_, _| {
         std::future::ready(Ok(()))
     }));
-    let layer = repeatable(operations.layer());
-    let none = Arc::new(tokio::sync::Semaphore::new(0));
-    let full = tower::limit::ConcurrencyLimit::with_semaphore(
+    let layer = rerunnable(operations.layer());
+    let no_permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let unready_service = tower::limit::ConcurrencyLimit::with_semaphore(
         service_fn(|_: Request<RequestBody<BufferedBody>>| async {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }),
-        none,
+        no_permits,
     );
-    let _does_not_look = operations.recovery().rerun_with(
+    let _idle_recovery = operations.recovery().rerun_with(
         service_fn(|_: Request<BufferedBody>| async {
             Ok::<_, Infallible>(Response::new(BufferedBody::default()))
         }),
         1,
     );
-    let response = layer.layer(full).oneshot(report()).await.unwrap();
+    let response = layer
+        .layer(unready_service)
+        .oneshot(report())
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let location = response.headers()["location"].to_str().unwrap();
     let id: OperationId = location.rsplit('/').next().unwrap().parse().unwrap();
     let report = operations.drain(Duration::from_secs(1)).await;
     assert_eq!(report.released, std::slice::from_ref(&id), "{report:?}");
 
-    let second = Node::start("second", &memory, &runs, answers("done"), repeatable);
-    second.runs_again(1);
-    assert_eq!(ended(&memory, &id).await.0, State::Succeeded);
+    let second = Node::start("second", &memory, &runs, respond("done"), rerunnable);
+    second.start_reruns(1);
+    assert_eq!(wait_for_end(&memory, &id).await.0, State::Succeeded);
 }
 
-/// Leaves so many behind, and finds out how long those take to end about whose end the store
-/// says something.
-async fn ended_beside_those_that_hang(hanging: usize, others: usize) -> Vec<Duration> {
+/// Leaves operations behind, of which `hanging` get no answer of the store when they
+/// are ended. Returns how long the others take to end.
+async fn times_to_end_beside_hanging_ones(hanging: usize, others: usize) -> Vec<Duration> {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), plain);
+    let first = Node::start("first", &memory, &runs, hang(), plain);
     let store = Hooked::new(memory.clone(), |_, _| std::future::ready(Ok(())));
     let silent = Arc::clone(&store.hanging);
-    let second = Node::on("second", store, Arc::default(), &runs, hangs(), plain);
+    let second = Node::with_store("second", store, Arc::default(), &runs, hang(), plain);
     for _ in 0..hanging {
         let id = first.post().await;
         silent.lock().unwrap().insert(id);
@@ -932,11 +956,11 @@ async fn ended_beside_those_that_hang(hanging: usize, others: usize) -> Vec<Dura
     for _ in 0..others {
         good.push(first.post().await);
     }
-    first.dies();
-    second.recovers();
+    first.kill();
+    second.start_recovery();
     let mut took = Vec::new();
     for id in good {
-        let (_, problem, after) = ended(&memory, &id).await;
+        let (_, problem, after) = wait_for_end(&memory, &id).await;
         assert_eq!(problem, urn(FailureKind::Interrupted));
         took.push(after);
     }
@@ -944,51 +968,51 @@ async fn ended_beside_those_that_hang(hanging: usize, others: usize) -> Vec<Dura
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_says_nothing_of_as_it_is_ended_keeps_no_other_waiting() {
-    let took: Duration = ended_beside_those_that_hang(20, 20).await.iter().sum();
-    // They lapse, and are ended in the same round.
+async fn operations_without_an_answer_of_the_store_delay_no_others() {
+    let took: Duration = times_to_end_beside_hanging_ones(20, 20).await.iter().sum();
+    // The others expire and end in the same round.
     assert!(took < TERM + TERM / 2, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_as_can_be_ended_at_once_keep_others_waiting_for_a_term_at_the_most() {
-    let took: Duration = ended_beside_those_that_hang(100, 5).await.iter().sum();
-    // They lapse, are looked for, and have a place after a term.
+async fn operations_beyond_the_concurrent_ends_wait_at_most_a_term() {
+    let took: Duration = times_to_end_beside_hanging_ones(100, 5).await.iter().sum();
+    // The others expire, are reclaimed, and get a permit after a term.
     assert!(took < 3 * TERM, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_released_while_another_node_looks_is_not_left_until_its_next_look() {
+async fn an_operation_released_during_a_reclaim_is_reclaimed_before_the_next_interval() {
     let (memory, runs) = (MemoryStore::new(), Runs::default());
-    let first = Node::start("first", &memory, &runs, hangs(), repeatable);
-    first.runs_again(3);
-    let looking = Arc::new(Notify::new());
-    let looks = Arc::clone(&looking);
+    let first = Node::start("first", &memory, &runs, hang(), rerunnable);
+    first.start_reruns(3);
+    let reclaim_started = Arc::new(Notify::new());
+    let hook_notify = Arc::clone(&reclaim_started);
     let store = Hooked::new(memory.clone(), move |call, when| {
-        let looks = Arc::clone(&looks);
+        let hook_notify = Arc::clone(&hook_notify);
         async move {
-            // It has found nothing, and says so later.
+            // The reclaim has found nothing, and its answer comes later.
             if (call, when) == (Call::Reclaim, When::After) {
-                looks.notify_waiters();
+                hook_notify.notify_waiters();
                 sleep(Duration::from_secs(1)).await;
             }
             Ok(())
         }
     });
-    let second = Node::on(
+    let second = Node::with_store(
         "second",
         store,
         Arc::default(),
         &runs,
-        answers("done"),
-        repeatable,
+        respond("done"),
+        rerunnable,
     );
-    second.runs_again(3);
+    second.start_reruns(3);
     let id = first.post().await;
-    looking.notified().await;
+    reclaim_started.notified().await;
     let report = first.drain.drain(Duration::ZERO).await;
     assert_eq!(report.released, std::slice::from_ref(&id));
-    let (state, _, took) = ended(&memory, &id).await;
+    let (state, _, took) = wait_for_end(&memory, &id).await;
     assert_eq!(state, State::Succeeded);
     assert!(took < Duration::from_secs(4), "{took:?}");
 }

@@ -5,9 +5,8 @@
 //! 1. **Selection**: `POST`, `PUT`, `PATCH` and `DELETE` are accepted
 //!    ([`accepts_by_default`]). Other requests pass through untouched, with a streaming body,
 //!    and so do requests to the operations themselves.
-//! |2. **Admission**: past the bound on requests in flight, the answer is 503 with
-//! `Retry-After`.
-//! |3. **Body**: the body is collected, up to a limit (413) and within a time (408).
+//! 2. **Admission**: past the bound on requests in flight, the answer is 503 with `Retry-After`.
+//! 3. **Body**: the body is collected, up to a limit (413) and within a time (408).
 //! 4. **Idempotency**, if the application turns it on: a missing or malformed key is 400, and
 //!    a repetition gets the answer of the first request.
 //! 5. **Creation**: the operation is written to the store. If the store fails, the answer is

@@ -29,8 +29,8 @@ use crate::{
 ///   clocks of the nodes may differ. Times (`SystemTime`) come from the nodes.
 /// * A key is filed under its [scoped name](IdempotencyKey::scoped_name), so the keys of
 ///   two owners differ.
-/// |* A cell whose `expires_at` has passed may be deleted at any time.
-/// [`EngineStore`](super::EngineStore) does not show such a cell.
+/// * A cell whose `expires_at` has passed may be deleted at any time.
+///   [`EngineStore`](super::EngineStore) does not show such a cell.
 pub trait Engine: Send + Sync + 'static {
     /// The interval at which a wait reads the cell again without a notice; one second by
     /// default. Several seconds fit an engine whose notices rarely get lost, `None` an

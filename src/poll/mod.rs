@@ -15,13 +15,13 @@
 //! * A `GET` that asks to wait is held: with a matching `If-None-Match` until the version
 //!   differs, otherwise until the operation is terminal, at most for
 //!   [`PollService::max_wait`]. After that time the answer is the one without waiting.
-//! |* A cancellation is final: the work is stopped on the node that runs it. Canceling an
-//! operation that has ended is 409. Canceling with an `If-Match` (section 13.1.1, compared
-//! weakly) that names the current `ETag` deletes the ended operation. `If-Match: *` deletes no
-//! result.
-//! |* An operation of another owner is answered like an unknown one, with 404.
+//! * A cancellation is final: the work is stopped on the node that runs it. Canceling an
+//!   operation that has ended is 409. Canceling with an `If-Match` (section 13.1.1, compared
+//!   weakly) that names the current `ETag` deletes the ended operation. `If-Match: *` deletes no
+//!   result.
+//! * An operation of another owner is answered like an unknown one, with 404.
 //! * Unnecessary escapes in a path are decoded (RFC 3986, section 6.2.2.2): `%2D` is `-`.
-//! |* A repeated parameter that allows one value is 400.
+//! * A repeated parameter that allows one value is 400.
 //! * A failure of the store is 503 with `Retry-After`. Its message is logged, not sent.
 //!
 //! # Progress while waiting

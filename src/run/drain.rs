@@ -59,16 +59,16 @@ impl Drain {
     ///
     /// **At the deadline** handlers are dropped, which takes up to a second more:
     ///
-    /// |* An operation that may be [rerun](crate::run::Recovery::rerun_with) is released to
-    /// other nodes. Any other operation fails as `interrupted`.
+    /// * An operation that may be [rerun](crate::run::Recovery::rerun_with) is released to other
+    ///   nodes. Any other operation fails as `interrupted`.
     /// * A request that has no answer yet gets a 503 with `Retry-After`, which a gRPC client
     ///   reads as `UNAVAILABLE`. This includes requests that the layer does not
     ///   [accept](crate::AsyncAcceptLayer::accept_if).
-    /// |* An answer that has begun is waited for if its length is known. An answer without a
-    /// known length may be an endless stream and is left to the server.
-    /// |* A request on its way into the queue of an [engine](crate::Operations::dispatching) is
-    /// left to the [recovery](crate::Operations::dispatching_recovery), with a 202, if there is
-    /// a recovery. Otherwise its operation fails as `not-dispatched`, with a 503.
+    /// * An answer that has begun is waited for if its length is known. An answer without a
+    ///   known length may be an endless stream and is left to the server.
+    /// * A request on its way into the queue of an [engine](crate::Operations::dispatching) is
+    ///   left to the [recovery](crate::Operations::dispatching_recovery), with a 202, if there
+    ///   is a recovery. Otherwise its operation fails as `not-dispatched`, with a 503.
     ///
     /// The call may be repeated, also at the same time or after a first call was dropped: the
     /// earliest deadline counts, and every caller gets the same report.

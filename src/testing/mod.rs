@@ -2,8 +2,8 @@
 //!
 //! * [`Client`] sends a request, requires a 202, follows its `Location` and
 //!   returns the operation once it has ended, or its result.
-//! |* [`TestOperation`] is an operation in a [`MemoryStore`](crate::MemoryStore) that the test
-//! controls: the test starts, finishes, fails or drops it.
+//! * [`TestOperation`] is an operation in a [`MemoryStore`](crate::MemoryStore) that the test
+//!   controls: the test starts, finishes, fails or drops it.
 //!
 //! Testing an application with the layer:
 //!

@@ -3,14 +3,14 @@
 //! # Calling the checks
 //! * The closure gets the *time to live* of the store: how long the store keeps an
 //!   operation after its end. Some checks ask for an hour, some for a quarter of a second.
-//! |* The closure may return the same store at every call, for example the same database, as
-//! long as the time to live is the requested one: every check uses its own ids, owners, keys and
-//! nodes. No other task may reclaim or purge there meanwhile.
+//! * The closure may return the same store at every call, for example the same database, as long
+//!   as the time to live is the requested one: every check uses its own ids, owners, keys and
+//!   nodes. No other task may reclaim or purge there meanwhile.
 //! * The checks race with each other through [`tokio::spawn`], so they need a tokio
 //!   runtime. A runtime with several threads makes the races real.
-//! |* The checks wait for expiry with [`tokio::time::sleep`], about five seconds in total. With
-//! a paused clock they do not wait; a paused clock fits only a store that uses tokio's clock
-//! alone.
+//! * The checks wait for expiry with [`tokio::time::sleep`], about five seconds in total. With a
+//!   paused clock they do not wait; a paused clock fits only a store that uses tokio's clock
+//!   alone.
 //! * [`Nodes`] checks a store across handles that stand for several nodes, or connections.
 //!
 //! | function | required | laws |

@@ -1,4 +1,4 @@
-//! Asking the server.
+//! Statements to the server.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ pub struct PostgresEngine {
     pub(super) connections: Arc<PostgresConnections>,
     pub(super) statements: Arc<Statements>,
     pub(super) notices: PostgresNotices,
-    /// Whether a server that can lose acknowledged changes was to be refused.
+    /// Whether a server that can lose acknowledged changes is refused.
     pub(super) durable: bool,
 }
 
@@ -36,7 +36,7 @@ impl fmt::Debug for PostgresEngine {
 
 pub(super) type SqlQuery<'a> = Query<'a, Sql, PgArguments>;
 
-/// The time-out of a statement, after which the server counts as away.
+/// The time-out of a statement, after which the server counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl PostgresEngine {

@@ -62,8 +62,8 @@ impl<T> PostgresBuilder<T> {
         self
     }
 
-    /// Sets the table of operations, `operations` by default. All other objects are named
-    /// after the table with a suffix, so two stores can be side by side.
+    /// Sets the table of operations, `operations` by default. All other objects are named after
+    /// the table with a suffix, so several stores can share a schema.
     pub fn table(mut self, name: &str) -> Self {
         self.table = name.into();
         self
@@ -77,31 +77,32 @@ impl<T> PostgresBuilder<T> {
         self
     }
 
-    /// Accepts a server that can lose acknowledged changes in a crash, by
-    /// `synchronous_commit`, `fsync` or `full_page_writes`. Right for tests, and where a
-    /// file system makes the last of them unnecessary.
+    /// Accepts a server that can lose acknowledged changes in a crash, by `synchronous_commit`,
+    /// `fsync` or `full_page_writes`. This is right for tests, and where a file system makes
+    /// `full_page_writes` unnecessary.
     pub fn accept_data_loss(mut self) -> Self {
         self.durable = false;
         self
     }
 
-    /// Sets how many connections of the pool the store takes at most, all by default.
+    /// Sets how many connections of the pool the store uses at most; all by default.
     pub fn max_connections(mut self, at_most: usize) -> Self {
         self.connections = Some(at_most);
         self
     }
 
-    /// Sets how to connect for listening, if not as the pool does: past a pooler that
-    /// shares connections, which cannot listen.
+    /// Sets the options of the listening connection; those of the pool by default. Set them if
+    /// the pool connects through a pooler that shares connections: such a connection cannot
+    /// listen.
     pub fn listen_with(mut self, options: PgConnectOptions) -> Self {
         self.listening = Some(options);
         self
     }
 
-    /// Checks the server, sets up the tables, and begins to listen.
+    /// Checks the server, sets up the tables, and starts to listen.
     ///
     /// # Errors
-    /// See [`PostgresError`].
+    /// Returns a [`PostgresError`], whose variants are the reasons.
     pub async fn connect(self) -> Result<PostgresStore<T>, PostgresError> {
         let names = PostgresNames::new(&self.schema, &self.table)?;
         {
@@ -138,7 +139,7 @@ impl<T> PostgresBuilder<T> {
     }
 }
 
-/// The time after which the log says what the first connection waits for.
+/// The time after which the wait for the first connection is logged.
 const TO_WAIT_IN_SILENCE: Duration = Duration::from_secs(2);
 
 /// Returns the first connection. A pool retries while the server refuses connections.

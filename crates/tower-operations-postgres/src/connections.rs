@@ -1,8 +1,9 @@
 //! Connections of the application's pool, passed from one statement to the next.
 //!
-//! A pool tests a connection on every return and every acquisition, and each test is a
-//! round trip. So a free connection goes straight to the next waiting statement. Without
-//! one it is kept for a moment, and returns to the pool only if no statement has come.
+//! A pool tests a connection on every return and every acquisition, and each test is a round
+//! trip. So a free connection goes straight to the next waiting statement. If no statement
+//! waits, the connection is kept for a moment, and returns to the pool only if no statement has
+//! come.
 
 use std::{
     collections::VecDeque,
@@ -24,16 +25,16 @@ const IN_A_ROW: u32 = 64;
 /// The time after which an unneeded connection returns to the pool.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// The time that a connection may take to finish an abandoned statement. Then it is closed:
-/// the server may be unreachable.
+/// The time that a connection may take to finish an abandoned statement. After this time the
+/// connection is closed, since the server may be unreachable.
 const REST: Duration = Duration::from_secs(5);
 
 pub(super) struct PostgresConnections {
     pool: PgPool,
     at_most: usize,
     queue: Mutex<ConnectionQueue>,
-    /// A connection returns to its pool in a task: on the current runtime or, without one,
-    /// on this runtime.
+    /// The runtime on which connections return to their pool if there is no current runtime. A
+    /// connection returns in a task.
     runtime: Handle,
 }
 
@@ -41,7 +42,8 @@ pub(super) struct PostgresConnections {
 struct ConnectionQueue {
     /// The number of connections in use.
     lent: usize,
-    /// The number of those that wait for the pool: free connections go to the pool.
+    /// The number of statements that wait for the pool. Free connections go to the pool
+    /// meanwhile.
     at_the_pool: usize,
     waiting: VecDeque<oneshot::Sender<ConnectionPermit>>,
     /// Free connections, the latest last. Together with the connections in use they never
@@ -60,16 +62,16 @@ struct IdleConnection {
 
 /// The right to use a connection, and the connection once there is one.
 pub(super) struct ConnectionPermit {
-    /// `None` once the permit has been passed on.
+    /// The connections that the permit belongs to; `None` once the permit has been passed on.
     of: Option<Arc<PostgresConnections>>,
     fit: Option<IdleConnection>,
-    /// A statement has begun on the connection and not ended well.
+    /// Whether a statement has begun on the connection and not ended well.
     is_busy: bool,
 }
 
 impl PostgresConnections {
     /// # Panics
-    /// Outside of a runtime.
+    /// Panics outside of a runtime.
     pub(super) fn new(pool: PgPool, at_most: usize) -> Arc<Self> {
         Arc::new(Self {
             pool,
@@ -79,7 +81,8 @@ impl PostgresConnections {
         })
     }
 
-    /// The runtime of the first use may be gone.
+    /// Returns the current runtime if there is one, since the runtime of the first use may have
+    /// ended.
     fn runtime(&self) -> Handle {
         Handle::try_current().unwrap_or_else(|_| self.runtime.clone())
     }
@@ -155,7 +158,7 @@ impl PostgresConnections {
         };
         let looks_on = queue.idle.is_empty() || queue.fewest.is_some();
         if !looks_on {
-            // The free connections of now are too recent to count as unneeded.
+            // The connections that are free now are too recent to count as unneeded.
             queue.fewest = Some(0);
         }
         drop(queue);
@@ -213,7 +216,8 @@ impl IdleReaper {
 }
 
 impl Drop for IdleReaper {
-    /// If the runtime of the reaper ends, no connection is kept for ever.
+    /// Returns the free connections to the pool, so that none is kept forever if the runtime of
+    /// the reaper ends.
     fn drop(&mut self) {
         let Some(connections) = self.0.upgrade() else {
             return;

@@ -25,8 +25,8 @@ use super::{
 };
 
 impl PostgresEngine {
-    /// Runs a conditional change, and otherwise returns the present cell. The present cell
-    /// may equal the expected one, if another change came in between.
+    /// Runs a conditional change. If the change does not happen, returns the present cell, which
+    /// may equal the expected one if another change came in between.
     async fn replaced(&self, id: &OperationId, ask: SqlQuery<'_>) -> StoreResult<Replaced> {
         if self.count(ask).await? > 0 {
             return Ok(Replaced::Done);
@@ -333,7 +333,8 @@ impl EngineList for PostgresEngine {
     }
 }
 
-/// Sorts the leases, so that two statements on the same rows do not deadlock.
+/// Returns the columns of the leases, sorted so that two statements on the same rows do not
+/// deadlock.
 fn columns(held: &[LeaseHandle]) -> (Vec<String>, Vec<i64>) {
     let mut held: Vec<_> = held
         .iter()

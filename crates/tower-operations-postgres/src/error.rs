@@ -35,10 +35,10 @@ pub enum PostgresError {
         /// The version that this release needs.
         needed: i32,
     },
-    /// The server is a standby: it may be behind, and takes no writes.
+    /// The server is a standby: it may lag behind, and takes no writes.
     #[error("the server is a standby")]
     Standby,
-    /// With this setting, what was acknowledged can be lost in a crash.
+    /// With this setting, acknowledged changes can be lost in a crash.
     #[error("{setting} is {value:?}: what was acknowledged could be lost in a crash")]
     NotDurable {
         /// The setting.
@@ -51,7 +51,7 @@ pub enum PostgresError {
     Database(#[from] SqlError),
 }
 
-/// A value in the database is invalid.
+/// An error that the store detects itself.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unexpected {
     #[error("a value of {0} bytes is more than a field can hold")]
@@ -89,7 +89,7 @@ fn text(error: &SqlError) -> String {
 /// An error of the driver: the source of a [`StoreError`] of a
 /// [`PostgresStore`](crate::PostgresStore).
 ///
-/// Its text is the server's message, without the line of PostgreSQL's own source.
+/// The text of the error is the server's message, without the line of PostgreSQL's own source.
 #[derive(Debug)]
 pub struct DriverError(SqlError);
 
@@ -128,7 +128,7 @@ pub(super) fn store_error(error: SqlError) -> StoreError {
 /// Converts the error of a statement that adds data: a full disk of the server means a full
 /// store.
 pub(super) fn full(error: StoreError) -> StoreError {
-    /// `disk_full`.
+    /// The SQLSTATE `disk_full`.
     const DISK_FULL: &str = "53100";
     let StoreError::Unavailable(source) = &error else {
         return error;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_the_server_s_own_source_is_not_told() {
+    fn source_lines_of_the_server_are_left_out() {
         let raised = || SqlError::Database(Box::new(ServerMessage));
         assert_eq!(
             store_error(raised()).report(),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_a_full_store_to_what_adds_something() {
+    fn full_disks_are_full_stores_for_statements_that_add_data() {
         let raised = || store_error(SqlError::Database(Box::new(ServerMessage)));
         assert!(matches!(raised(), StoreError::Unavailable(_)));
         assert!(matches!(full(raised()), StoreError::Full));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_fail_again_is_told_from_what_may_not() {
+    fn permanent_and_transient_errors_are_distinguished() {
         for code in [
             "08006", "40001", "40P01", "53100", "53300", "57014", "57P01", "57P03", "58030",
             "25006", "55P03", "42501", "42P01", "26000",

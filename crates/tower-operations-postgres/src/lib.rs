@@ -27,7 +27,7 @@ const TABLE: &str = "operations";
 tower_operations::engine_store! {
 /// Operations in PostgreSQL, for any number of nodes.
 ///
-/// The store has every capability, and clones are handles to the same tables. It works
+/// The store has every capability, and clones are handles to the same tables. The store works
 /// through a pool of the application, and listens on a connection of its own.
 ///
 /// ```no_run
@@ -54,8 +54,8 @@ tower_operations::engine_store! {
 /// [`purge`](tower_operations::store::Purge::purge), deletes expired operations.
 ///
 /// # Permissions
-/// The store needs rights to create tables and functions in the schema once. If somebody
-/// else applies the `migrations`, it needs rights to read and write the tables.
+/// The store needs rights to create tables and functions in the schema once. If another user
+/// applies the `migrations`, the store needs only rights to read and write the tables.
 ///
 /// # Monitoring
 /// Watch the warnings of this crate in `tracing`, dead rows, and leases that expired long
@@ -66,11 +66,11 @@ pub struct PostgresStore(PostgresEngine);
 }
 
 impl PostgresStore {
-    /// Keeps operations in the table `operations`, and creates the table if it is missing.
-    /// This call, like all others, needs a tokio runtime.
+    /// Connects to the table `operations`, and creates the table if it is missing. This call,
+    /// like all others, needs a tokio runtime.
     ///
     /// # Errors
-    /// See [`PostgresError`].
+    /// Returns a [`PostgresError`], whose variants are the reasons.
     pub async fn connect(pool: PgPool) -> Result<Self, PostgresError> {
         Self::builder(pool).connect().await
     }
@@ -80,13 +80,12 @@ impl PostgresStore {
         Self::builder_for(pool)
     }
 
-    /// Returns the scripts that set up the tables, each from one version to the next, for a
-    /// user with the necessary rights. Switch
-    /// [`migrate`](PostgresBuilder::migrate) off for the store itself. Each script runs once,
-    /// in one transaction.
+    /// Returns the scripts that set up the tables, each from one version to the next, for a user
+    /// with the necessary rights. Switch [`migrate`](PostgresBuilder::migrate) off for the store
+    /// itself. Each script runs once, in one transaction.
     ///
     /// # Errors
-    /// If a name is invalid.
+    /// Returns an error if a name is invalid.
     pub fn migrations(schema: &str, table: &str) -> Result<Vec<String>, PostgresError> {
         let names = names::PostgresNames::new(schema, table)?;
         Ok(schema::scripts(&names).collect())

@@ -27,7 +27,8 @@ const OBJECTS: [(&str, &str); 15] = [
     ("as_reserve_scoped", "_reserve_2"),
 ];
 
-/// An index takes the schema of its table, and a new name takes the schema of the old one.
+/// The placeholders without a schema: an index takes the schema of its table, and a new name
+/// takes the schema of the old one.
 const UNQUALIFIED: [&str; 2] = ["by_", "as_"];
 
 /// A valid schema and a valid table name.
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_gets_a_name_and_every_store_a_channel() {
+    fn every_placeholder_gets_a_name_and_every_store_a_channel() {
         let names = PostgresNames::new("Mine", "ops").unwrap();
         assert_eq!(
             names.put_into("{operations} {keys} {by_owner} {insert} {operations}"),

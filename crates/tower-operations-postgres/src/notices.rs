@@ -1,11 +1,10 @@
 //! Sends notices of changes to other nodes, and receives theirs.
 //!
 //! A notification holds a server-wide lock during the commit, so it must not be part of a
-//! change. One task sends the gathered notices, in a transaction of its own that does not
-//! wait for the disk. Another task listens, on a connection of its own. Both end with the
-//! store. If their runtime ends before, the tasks are started again on the next runtime
-//! that uses the store. A lost notice costs only time: waiting clients read again now and
-//! then.
+//! change. One task sends the gathered notices, in a transaction of its own that does not wait
+//! for the disk. Another task listens, on a connection of its own. Both tasks end with the
+//! store. If their runtime ends before, the tasks are started again on the next runtime that
+//! uses the store. A lost notice costs only time: waiting clients read again at intervals.
 
 mod listening;
 mod payload;
@@ -46,7 +45,7 @@ struct PostgresTasks {
     sending: JoinHandle<()>,
 }
 
-/// Notices to send.
+/// The notices to send.
 #[derive(Default)]
 struct Outbox {
     gathered: Mutex<Gathered>,
@@ -58,7 +57,7 @@ enum Gathered {
     #[default]
     Nothing,
     Notices(HashSet<Notice>),
-    /// More notices than the outbox holds.
+    /// There are more notices than the outbox holds.
     Anything,
 }
 
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_twice_is_told_once_and_too_much_is_anything() {
+    fn repeated_notices_are_merged_and_too_many_become_anything() {
         let outbox = Outbox::default();
         let changed = || Notice::Changed {
             id: OperationId::new(),

@@ -17,8 +17,8 @@ const MIGRATIONS: [&str; 4] = [
 #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // a handful
 const KNOWN: i32 = MIGRATIONS.len() as i32;
 
-/// The advisory lock under which nodes that start at once set up one after the other. The
-/// number is unlikely to be used for anything else.
+/// The advisory lock under which nodes that start at once set up the tables one after another.
+/// The number is unlikely to be used for anything else.
 const LOCK: i64 = 0x746f_7765_725f_6f70;
 
 /// Returns the scripts with the names in place.

@@ -48,7 +48,7 @@ impl Sql {
 }
 
 impl SqlSafeStr for &Sql {
-    /// The text has no values in it, only checked names.
+    /// Returns the text, which contains no values, only checked names.
     fn into_sql_str(self) -> SqlStr {
         AssertSqlSafe(Arc::clone(&self.0)).into_sql_str()
     }

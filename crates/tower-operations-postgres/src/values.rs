@@ -77,7 +77,7 @@ pub(super) fn cell(row: &PgRow) -> StoreResult<Cell> {
 
 /// Reads a live operation whose lease has expired. Its head may be damaged.
 pub(super) fn abandoned(row: &PgRow) -> StoreResult<LapsedCell> {
-    // It is live, so it has no result.
+    // The operation is live, so it has no result.
     let cell = bytes(row, "head").map(|head| Cell::new(head, None));
     let request = optional_bytes(row, "request")?;
     Ok(LapsedCell::new(name(row)?, cell, request))
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_terms_and_the_latest_moments_have_a_place() {
+    fn the_longest_terms_and_the_latest_times_fit() {
         assert_eq!(micros(Duration::MAX), LONGEST);
         assert_eq!(micros(Duration::from_millis(1)), 1000);
         let at = UNIX_EPOCH + Duration::from_micros(1_234_567);

@@ -28,7 +28,7 @@ pub(super) struct CellCache {
 #[derive(Debug, Default)]
 struct CachedCells {
     by_id: HashMap<Arc<[u8]>, CachedCell>,
-    /// Ids in the order in which their cells were written.
+    /// The ids in the order in which their cells were written.
     order: BTreeMap<u64, Arc<[u8]>>,
     next: u64,
     bytes: usize,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_in_bytes_and_keeps_what_was_written_last() {
+    fn caches_are_bounded_in_bytes_and_keep_the_latest_writes() {
         let hot = CellCache::new(10 * (1000 + OVERHEAD));
         for n in 0..1000 {
             hot.keep(vec![(id(n), written(900)), (id(n), written(900))]);

@@ -102,7 +102,7 @@ impl Transaction for InsertCell {
 }
 
 impl InsertCell {
-    /// Returns the present meaning of the key, unless the key is free for this insert.
+    /// Returns the present state of the key, unless the key is free for this insert.
     fn held_key(&self, key: &BoundKey, desk: &Desk<'_>) -> Result<Option<KeyCell>, RedbFault> {
         match desk.reservation(&key.name) {
             Some(reserved) if Some(reserved.token) == self.reservation => Ok(None),

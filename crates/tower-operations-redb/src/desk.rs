@@ -227,7 +227,7 @@ impl<'t> Desk<'t> {
         Ok(())
     }
 
-    /// Returns the reservation of a key, unless it has lapsed.
+    /// Returns the reservation of a key, unless the reservation has expired.
     pub(super) fn reservation(&self, name: &Arc<str>) -> Option<&ReservedRequest> {
         let reserved = self.memory.reservations.get(name)?;
         (!reserved.is_over(self.now)).then_some(&reserved.value)
@@ -301,7 +301,7 @@ impl<'t> Desk<'t> {
         }
     }
 
-    /// A damaged row has no readable expiry.
+    /// Removes the expiry entry of a former row of a key. A damaged row has no readable expiry.
     fn forget_expiry(&mut self, name: &[u8], before: Option<Vec<u8>>) -> Result<(), RedbFault> {
         let until = before.and_then(|before| KeyRow::decode(&before).ok()?.until);
         if let Some(until) = until {
@@ -335,7 +335,7 @@ where
     Ok(value?.map(|value| value.value().to_vec()))
 }
 
-/// Returns the id as the file has it.
+/// Returns the id as the file stores it.
 pub(super) fn text(id: &OperationId) -> Vec<u8> {
     id.to_string().into_bytes()
 }

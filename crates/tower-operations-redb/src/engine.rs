@@ -69,7 +69,7 @@ impl RedbEngine {
         }
     }
 
-    /// Sends a request to the writer; `None` if the writer is gone.
+    /// Sends a request to the writer; `None` if the writer has ended.
     pub(super) async fn ask<A>(
         &self,
         ask: impl FnOnce(oneshot::Sender<A>) -> WriterRequest,
@@ -243,7 +243,7 @@ impl Engine for RedbEngine {
         let Some(origin) = self.origin.clone() else {
             return Ok(Health::default());
         };
-        // The folder may be slow.
+        // The file system may be slow.
         let look = tokio::task::spawn_blocking(move || origin.look()).await;
         let warning = look.map_err(StoreError::unavailable)?;
         let warning = warning.map_err(StoreError::unavailable)?;

@@ -1,8 +1,8 @@
 //! A map with entries that expire: leases, and reservations of keys.
 //!
-//! The entries belong to this process alone. The process that opens the file is its only
-//! user, so all earlier holders of leases or reservations are gone by then. Because the map
-//! is in memory, a renewal costs no write, and the clock is monotonic.
+//! The entries belong to this process alone. The process that opens the file is its only user,
+//! so no earlier holder of a lease or a reservation exists any more. Because the map is in
+//! memory, a renewal costs no write, and the clock is monotonic.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_undone_never_was() {
+    fn undone_changes_leave_no_trace() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let entry = |seconds, value| {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_can_be_longer_than_any_clock_counts() {
+    fn terms_may_exceed_the_range_of_the_clock() {
         let now = Instant::now();
         assert!(until(now, Duration::MAX) > now + Duration::from_secs(60));
     }

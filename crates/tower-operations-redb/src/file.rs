@@ -110,7 +110,7 @@ pub(super) struct Medium {
     cache: usize,
     /// The memory for the latest written cells, in bytes.
     pub(super) hot: usize,
-    /// Cuts the open database off from the storage.
+    /// The switch that cuts the open database off from the storage.
     cut: Arc<AtomicBool>,
     origin: Option<NamedFile>,
 }
@@ -147,8 +147,8 @@ impl Medium {
         }
     }
 
-    /// Opens the database on this storage. A database that was opened before no longer
-    /// reaches it.
+    /// Opens the database on this storage. A database that was opened before no longer reaches
+    /// the storage.
     pub(super) fn open(&mut self) -> Result<Opened, RedbError> {
         self.cut_off();
         self.cut = Arc::default();
@@ -294,7 +294,7 @@ pub(super) fn parse_id(id: &[u8]) -> Result<OperationId, RedbFault> {
         .ok_or(RedbFault::Row("id"))
 }
 
-/// A new file survives a crash only after a sync of its folder.
+/// Syncs the folder of a new file: without this, the file does not survive a crash.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

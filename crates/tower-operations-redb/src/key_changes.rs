@@ -20,7 +20,7 @@ use super::{
     writer::Transaction,
 };
 
-/// The number of lapsed reservations that each new reservation removes.
+/// The number of expired reservations that each new reservation removes.
 const LAPSED_PER_RESERVATION: usize = 2;
 
 /// Reserves a key.

@@ -33,7 +33,7 @@ pub(super) enum LeaseRequest {
 impl LeaseRequest {
     /// Answers the request; returns whether reading the file succeeded.
     pub(super) fn answer(self, memory: &mut VolatileState, access: &Access, now: Instant) -> bool {
-        // The caller may be gone.
+        // The caller may have stopped waiting.
         let is_sound = match self {
             Self::Renew(held, term, waiting) => {
                 memory.longest = memory.longest.max(term);
@@ -86,7 +86,7 @@ fn set(memory: &mut VolatileState, held: &LeaseHandle, until: Instant, standing:
     is_held
 }
 
-/// Renews leases; returns the lost ones of `held`.
+/// Renews leases. Returns those of `held` that are lost.
 fn renew(
     memory: &mut VolatileState,
     access: &Access,
@@ -110,7 +110,7 @@ fn renew(
         let cells = read.open_table(CELLS)?;
         for held in held {
             let is_held = match cells.get(&*text(&held.id))? {
-                // A damaged cell must not block the others, and nobody can end it.
+                // A damaged cell must not block the others, and no node can end it.
                 Some(row) => CellRow::decode(row.value())
                     .is_ok_and(|row| row.stamp.token == held.token && row.expires_at.is_none()),
                 None => false,

@@ -25,7 +25,7 @@ use tower_operations::engine::EngineStore;
 pub use self::{engine::RedbEngine, error::RedbError};
 use self::{file::Medium, writer::WriterRequest};
 
-/// Private decoders, for the fuzz targets in `fuzz/`. No part of the API.
+/// Private decoders, for the fuzz targets in `fuzz/`. They are not part of the API.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
@@ -36,11 +36,11 @@ pub mod fuzzing {
 const CACHE: usize = 64 * 1024 * 1024;
 
 tower_operations::engine_store! {
-/// Operations in a file, for one process: without installation, without a server.
+/// Operations in a file, for one process: without an installation, without a server.
 ///
-/// The store has every capability, and clones are handles to the same file. A process that
-/// opens the file has it exclusively until the last handle is gone; several nodes need a
-/// store that they can share.
+/// The store has every capability, and clones are handles to the same file. A process that opens
+/// the file has it exclusively until the last handle is dropped; several nodes need a store that
+/// they can share.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,25 +58,24 @@ tower_operations::engine_store! {
 /// # }
 /// ```
 ///
-/// # Durability
 /// Every change is synced to the disk before it is answered, so a 202 survives a kill and a
-/// power cut. One thread writes: changes that arrive while one commit runs share the next
-/// commit, so the cost of each change falls under load. Leases and reservations of keys are
-/// in memory only: the process that opens the file is its only user, so all earlier holders
-/// are gone and their leases count as expired at once.
+/// power failure. One thread writes: changes that arrive while one commit runs share the next
+/// commit, so the cost of each change falls under load. Leases and reservations of keys are in
+/// memory only. The process that opens the file is its only user, so no earlier holder exists
+/// any more, and earlier leases count as expired at once.
 ///
-/// If the disk fails or is full, waiting callers get a transient error, reads go on where
-/// possible, and the file is opened again for the next request. Everything that was
-/// answered is kept, and the store recovers as soon as the disk does, without a restart.
+/// If the disk fails or is full, waiting callers get a transient error, reads continue where
+/// possible, and the file is opened again for the next request. Everything that was answered is
+/// kept, and the store recovers as soon as the disk does, without a restart.
 ///
 /// # Sizing
 /// The file grows with its contents and does not shrink by itself. The
-/// [recovery](tower_operations::Recovery), or [`purge`](tower_operations::store::Purge::purge), deletes expired
-/// operations, and their space is used again. [`compact`](Self::compact) returns the space
-/// to the file system. An eighth of the memory for pages (64 MiB, or the
-/// [size you set](Self::open_with_cache)) caches the latest writes, which are read on the
-/// calling thread. Other reads take place on tokio's threads for blocking work, from pages
-/// in the rest of that memory or from the disk.
+/// [recovery](tower_operations::Recovery), or [`purge`](tower_operations::store::Purge::purge),
+/// deletes expired operations, and their space is used again. [`compact`](Self::compact) returns
+/// the space to the file system. An eighth of the memory for pages (64 MiB, or the [size you
+/// set](Self::open_with_cache)) caches the latest writes, which are read on the calling thread.
+/// Other reads take place on tokio's threads for blocking work, from pages in the rest of that
+/// memory or from the disk.
 ///
 /// # Permissions
 /// Only the owner of a new file can read and write it (on Unix). The process needs
@@ -99,7 +98,8 @@ impl RedbStore {
     /// second for a file of 4 GiB.
     ///
     /// # Errors
-    /// See [`RedbError`]. A file that cannot be opened is left unchanged.
+    /// Returns a [`RedbError`], whose variants are the reasons. A file that cannot be opened is
+    /// left unchanged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbError> {
         Self::open_with_cache(path, CACHE)
     }
@@ -115,24 +115,26 @@ impl<T> RedbStore<T> {
         Ok(Self(EngineStore::new(engine)))
     }
 
-    /// Makes the file as small as possible; returns false if it was already.
+    /// Makes the file as small as possible. Returns false if the file already was that small.
     ///
     /// All requests wait meanwhile, reads included.
     ///
     /// # Errors
-    /// See [`RedbError`]. The operations stay intact.
+    /// Returns a [`RedbError`] if the file failed or is closed. The operations stay intact.
     pub async fn compact(&self) -> Result<bool, RedbError> {
         let compacted = self.0.engine().ask(WriterRequest::Compact).await;
         compacted.unwrap_or(Err(RedbError::Closed))
     }
 
-    /// Closes the file after all earlier requests. From then on every handle is refused.
+    /// Closes the file after all earlier requests. After that every call through any handle
+    /// returns an error.
     ///
-    /// Without this call the file is closed in the background, soon after the last handle
-    /// is gone.
+    /// Without this call the file is closed in the background, soon after the last handle is
+    /// dropped.
     ///
     /// # Errors
-    /// See [`RedbError`]. Nothing that was answered is lost.
+    /// Returns a [`RedbError`] if the file failed or is closed already. Nothing that was
+    /// answered is lost.
     pub async fn close(&self) -> Result<(), RedbError> {
         let closed = self.0.engine().ask(WriterRequest::Close).await;
         closed.unwrap_or(Err(RedbError::Closed))

@@ -11,7 +11,7 @@ use tower_operations::store::HealthWarning;
 /// A file that was opened by its name.
 #[derive(Debug, Clone)]
 pub(super) struct NamedFile {
-    /// The absolute path: the process may change its folder.
+    /// The absolute path, since the process may change its working directory.
     path: PathBuf,
     identity: Option<(u64, u64)>,
 }
@@ -39,7 +39,7 @@ impl NamedFile {
 }
 
 #[cfg(unix)]
-#[allow(clippy::unnecessary_wraps)] // other systems do not tell
+#[allow(clippy::unnecessary_wraps)] // other systems have no file identities
 fn identity(of: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
 

@@ -46,8 +46,8 @@ fn cell_of(read: &ReadTransaction, id: &[u8], row: &CellRow<'_>) -> Result<Cell,
     Ok(Cell::new(Bytes::copy_from_slice(row.head), result))
 }
 
-/// Returns a part of a list, and the number before which the list continues, unless that
-/// was all. `bytes` of results were read before.
+/// Returns a part of a list, and the number before which the list continues; no number if this
+/// was the last part. `bytes` of results were read before.
 pub(super) fn list(
     read: &ReadTransaction,
     ask: CellQuery<'_>,
@@ -82,7 +82,7 @@ pub(super) fn list(
         };
         let listed = ListedCell::new(number, Bytes::copy_from_slice(id), cell);
         bytes = bytes.saturating_add(listed.result_bytes());
-        // An entry without a cell means that there are more.
+        // An entry without a cell means that the list continues.
         let is_last = listed.cell.is_none();
         page.push(listed);
         if is_last || page.len() == ask.limit {

@@ -15,7 +15,7 @@ use super::error::RedbFault;
 
 const LAYOUT: u8 = 1;
 
-/// Converts a time to milliseconds, from 1 on; no time of ours is before 1970.
+/// Converts a time to milliseconds since 1970, at least 1. No stored time is before 1970.
 pub(super) fn millis(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(1, whole).max(1)
 }
@@ -110,7 +110,7 @@ pub(super) struct KeyRow<'a> {
     pub(super) fingerprint: [u8; 32],
     /// The token of the reservation that was completed.
     pub(super) token: FencingToken,
-    /// The expiry; `None` if the key lasts as long as its operation, or for ever.
+    /// The expiry; `None` if the key lasts as long as its operation, or forever.
     pub(super) until: Option<u64>,
     pub(super) bound: RowBinding<'a>,
 }

@@ -27,7 +27,7 @@ type Seen = Arc<Record<RecordedResponse>>;
 
 const TERM: Duration = Duration::from_secs(60);
 
-/// Too small to delay any write to the disk.
+/// The size of a cache that is too small to delay any write to the disk.
 const NO_CACHE: usize = 0;
 
 fn open(disk: &Disk, cache: usize) -> RedbStore {
@@ -74,7 +74,7 @@ async fn persist<A>(mut attempt: impl AsyncFnMut() -> Result<A, StoreError>) -> 
     }
 }
 
-/// Returns the record that this create or an earlier attempt made.
+/// Returns the record that this create or an earlier attempt created.
 fn created(created: Created<RecordedResponse>) -> Seen {
     match created {
         Created::New(record) | Created::Existing(record) => record,

@@ -102,7 +102,7 @@ impl<C: Transaction> Job for WaitingJob<C> {
     }
 
     fn done(self: Box<Self>) {
-        // The caller may be gone.
+        // The caller may have stopped waiting.
         if let Some(answer) = self.answer {
             let _ = self.waiting.send(Ok(answer));
         }
@@ -118,7 +118,7 @@ impl<C: Transaction> Job for WaitingJob<C> {
 pub(super) fn start(mut medium: Medium) -> Result<Started, RedbError> {
     let mut memory = VolatileState::default();
     let database = match catch_unwind(AssertUnwindSafe(|| medium.open())) {
-        // No other process can have the file open, so all earlier holders are gone.
+        // No other process can have the file open, so no earlier holder exists any more.
         Ok(opened) => adopt(&mut memory, opened?, Instant::now(), Standing::Before),
         Err(_) => return Err(RedbError::Corrupt(RedbFault::Panicked.into())),
     };
@@ -250,7 +250,7 @@ impl Writer {
     fn write(&mut self, mut batch: Batch) {
         let mut written = self.attempt(&mut batch);
         if matches!(&written, Err(fault) if fault.is_of_before()) {
-            // A read met the earlier error first. Nothing was written yet.
+            // A read had already met an error, so nothing was written yet.
             self.reopen(&RedbFault::from(::redb::StorageError::PreviousIo).into());
             written = self.attempt(&mut batch);
         }
@@ -315,11 +315,11 @@ impl Writer {
         tracing::warn!(error = %StoreError::from(fault.clone()).report(), "the operations' file failed");
         let mut access = self.slot.blocking_write();
         let failed = std::mem::replace(&mut *access, Access::Failed(fault.clone()));
-        // Otherwise the dropped database would write its state, which may be wrong.
+        // Without this, the dropped database would write its state, which may be wrong.
         self.medium.cut_off();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(failed)));
-        // Operations whose commit failed and took effect all the same get a full term:
-        // their holders are alive and will retry.
+        // Operations whose commit failed but took effect get a full term: their holders are
+        // alive and will retry.
         match catch_unwind(AssertUnwindSafe(|| self.medium.open())) {
             Ok(Ok(opened)) => {
                 let over = until(Instant::now(), self.memory.longest);

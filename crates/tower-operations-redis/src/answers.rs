@@ -73,7 +73,7 @@ pub(super) fn cell(value: Value) -> Read<Option<Cell>> {
     Ok(head.map(|head| Cell::new(head, result)))
 }
 
-/// Reads 1, or the present meaning of the key, or the cell of that id.
+/// Reads 1, the state of the key, or the cell of the id.
 pub(super) fn inserted(value: Value) -> Read<Inserted> {
     match value {
         Value::Int(1) => Ok(Inserted::Done),
@@ -86,7 +86,7 @@ pub(super) fn inserted(value: Value) -> Read<Inserted> {
     }
 }
 
-/// Reads 1, or the present meaning of the key.
+/// Reads 1, or the state of the key.
 pub(super) fn reserved(value: Value) -> Read<Option<KeyCell>> {
     match value {
         Value::Int(1) => Ok(None),
@@ -111,7 +111,7 @@ fn key_cell(value: Value) -> Read<KeyCell> {
     Ok(KeyCell::new(fingerprint, state))
 }
 
-/// Reads 1, 0 if the cell is gone, or the present cell.
+/// Reads 1, 0 if there is no cell, or the present cell.
 pub(super) fn replaced(value: Value) -> Read<Replaced> {
     match value {
         Value::Int(1) => Ok(Replaced::Done),

@@ -9,8 +9,8 @@ use tower_operations::{
     store::{FencingToken, IdempotencyKey},
 };
 
-/// How much later than a node would the server removes expired data: their clocks may
-/// differ by that.
+/// The time by which the server removes expired data later than a node would. Their clocks may
+/// differ by this time.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// The entry of a key.
@@ -76,7 +76,7 @@ pub(super) fn moment(at: SystemTime) -> u64 {
     u64::try_from(age.as_millis()).map_or(FOREVER, |at| at.min(FOREVER))
 }
 
-/// Returns when the server removes data that expires at this time.
+/// Returns the time at which the server removes data that expires at this time.
 pub(super) fn removal(at: SystemTime) -> u64 {
     moment(at) + millis(GRACE)
 }
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_and_moments_are_numbers_that_the_server_counts_with() {
+    fn terms_and_times_are_exact_numbers_of_the_server() {
         assert_eq!(millis(Duration::ZERO), 0);
         assert_eq!(millis(Duration::from_nanos(1)), 1);
         assert_eq!(millis(Duration::MAX), FOREVER);
         assert_eq!(moment(UNIX_EPOCH - Duration::from_secs(1)), 0);
         assert_eq!(moment(UNIX_EPOCH + Duration::from_micros(1999)), 1);
-        // Lua's numbers are exact up to 2^53: enough for a term from a time of this century
-        // on.
+        // Lua's numbers are exact up to 2^53. That suffices for a term that begins in this
+        // century.
         const { assert!(FOREVER + 4_000_000_000_000 < 1 << 53) };
     }
 }

@@ -6,7 +6,7 @@ use super::{
     RedisEngine, RedisError, RedisStore, checks, connection::RedisConnections, names::RedisNames,
 };
 
-/// Connects a [`RedisStore`] with settings other than the defaults.
+/// A builder that connects a [`RedisStore`] with settings other than the defaults.
 ///
 /// ```no_run
 /// # async fn connect() -> Result<(), tower_operations_redis::RedisError> {
@@ -52,16 +52,16 @@ impl RedisBuilder {
         }
     }
 
-    /// Sets how long the server may take for an answer, connecting included, before it
-    /// counts as away; 5 seconds by default.
+    /// Sets how long the server may take for an answer, connecting included, before the server
+    /// counts as unavailable; 5 seconds by default.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Assumes the best of everything that the server does not report: its version, whether
-    /// it is a replica, and its `maxmemory-policy`. For managed servers that forbid `INFO`
-    /// and `CONFIG`.
+    /// Assumes the best of everything that the server does not report: its version, whether it
+    /// is a replica, and its `maxmemory-policy`. This is meant for managed servers that forbid
+    /// `INFO` and `CONFIG`.
     #[must_use]
     pub fn trust_server(self) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl RedisBuilder {
     /// Connects, and checks whether the server can be trusted with operations.
     ///
     /// # Errors
-    /// If the server cannot be reached, or must not be trusted: see [`RedisError`].
+    /// Returns a [`RedisError`] if the server cannot be reached, or must not be trusted.
     pub async fn connect<T>(self) -> Result<RedisStore<T>, RedisError> {
         let names = RedisNames::new(&self.prefix)?;
         let connections = RedisConnections::new(&self.url, self.patience)?;

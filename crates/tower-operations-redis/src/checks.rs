@@ -182,7 +182,7 @@ mod tests {
     const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n";
 
     #[test]
-    fn what_could_lose_operations_is_refused() {
+    fn servers_that_could_lose_operations_are_refused() {
         assert!(told(GOOD).check().is_ok());
         for (good, bad) in [
             ("7.0.15", "6.0.16"),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_it_less_durable_is_told_of_a_server_in_use() {
+    fn settings_that_reduce_durability_are_reported_for_a_server_in_use() {
         assert!(told(GOOD).health().is_good());
         for (good, bad, warning) in [
             ("master", "slave", "the server is a standby or a replica"),

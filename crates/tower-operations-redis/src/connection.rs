@@ -27,8 +27,8 @@ use super::{
 /// The largest value that a server accepts by default, in bytes.
 const LARGEST: usize = 512 << 20;
 
-/// The number of connections for commands. The server takes some 16 KiB at once from each,
-/// and writes to its disk between two rounds.
+/// The number of connections for commands. The server reads about 16 KiB at a time from each
+/// connection, and writes to its disk between two rounds.
 const CONNECTIONS: usize = 4;
 
 /// Connections used in turn.
@@ -54,9 +54,9 @@ impl RedisConnections {
         &self.all[0]
     }
 
-    /// Sends commands that may be repeated, in one round trip. The retry covers a
-    /// connection that the server closed for being idle. `script` is the script of the
-    /// calls, if they call one.
+    /// Sends commands that may be repeated, in one round trip. The retry covers a connection
+    /// that the server closed because it was idle. `script` is the script of the calls, if they
+    /// call one.
     pub(super) async fn ask_twice(
         &self,
         script: Option<&Script>,
@@ -97,7 +97,7 @@ impl Connection {
     fn new(url: &str, patience: Duration) -> Result<Self, RedisError> {
         let open = || -> RedisResult<Self> {
             let info: ConnectionInfo = url.into_connection_info()?;
-            // Commands are small and many: none may wait for the next.
+            // Commands are small and many, so none may wait to share a packet with the next.
             let tcp = TcpSettings::default().set_nodelay(true);
             Self::to(&Client::open(info.set_tcp_settings(tcp))?, patience)
         };
@@ -176,15 +176,15 @@ impl Connection {
         };
         match timeout(self.patience, send(manager)).await {
             Ok(Err(error)) if !is_of_the_server(&error) && !error.is_io_error() => {
-                // The manager connects again only after a network error, so this error
-                // would last for ever.
+                // The manager connects again only after a network error, so this error would
+                // last forever.
                 self.give_up(number)?;
                 Err(AnswerError::Server(error))
             }
             Ok(answer) => answer.map_err(AnswerError::Server),
             Err(_) => {
-                // The connection may be half dead, which nobody would report for a long
-                // time.
+                // The connection may be half dead, which would otherwise stay undetected for a
+                // long time.
                 self.give_up(number)?;
                 Err(AnswerError::Own(RedisFault::Late(self.patience)))
             }
@@ -224,7 +224,7 @@ fn is_of_the_server(error: &::redis::RedisError) -> bool {
     matches!(error.kind(), Server(_) | Extension | UnexpectedReturnType)
 }
 
-/// Creates a manager that connects with the first command. While the server is away, each
+/// Creates a manager that connects with the first command. While the server is unavailable, each
 /// command is retried a few times and fails soon.
 fn manager(client: &Client, patience: Duration) -> RedisResult<ConnectionManager> {
     let config = ConnectionManagerConfig::new()

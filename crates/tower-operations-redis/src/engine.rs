@@ -73,7 +73,7 @@ impl RedisEngine {
         call
     }
 
-    /// Calls a script that changes nothing except for cleaning up.
+    /// Calls a script that changes nothing except that it removes expired data.
     async fn look(&self, script: &Script, call: Cmd) -> StoreResult<Value> {
         let mut calls = Pipeline::new();
         calls.add_command(call);
@@ -81,7 +81,7 @@ impl RedisEngine {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// Renews leases for `term` from now on, or ends them if there is no term; returns the
+    /// Renews leases for `term` from now on, or ends the leases if there is no term. Returns the
     /// leases that are not held.
     async fn extend(
         &self,

@@ -15,7 +15,7 @@ pub enum RedisError {
     /// and `:`.
     #[error("a prefix consists of 1 to 64 letters, digits, '-', '_', '.' and ':'")]
     Prefix,
-    /// The server cannot be reached, or is still starting. Retrying can help.
+    /// The server cannot be reached, or is still starting. A retry can help.
     #[error("the Redis server cannot be reached: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server refused a command that the store needs.
@@ -74,8 +74,8 @@ pub(super) enum AnswerError {
 impl From<AnswerError> for RedisError {
     fn from(failure: AnswerError) -> Self {
         match failure {
-            // A denial is final while connecting; later a change of passwords may explain
-            // it.
+            // A denial is final while connecting. For a server in use a change of passwords may
+            // explain the denial.
             AnswerError::Server(error) if is_denied(&error) => return Self::Refused(error.into()),
             other => other.into_store_error(),
         }
@@ -93,7 +93,7 @@ impl From<StoreError> for RedisError {
     }
 }
 
-/// The first words of errors that a retry would meet again.
+/// The first words of errors that a retry would get again.
 const REFUSALS: [&str; 5] = ["WRONGTYPE", "CROSSSLOT", "MOVED", "ASK", "ERR"];
 
 /// The beginnings of transient errors, which Redis 6 puts behind `ERR` in the error of a

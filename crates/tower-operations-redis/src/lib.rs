@@ -36,17 +36,17 @@ tower_operations::engine_store! {
 ///
 /// # Durability
 /// The store is as durable as the server is configured to be. With `appendonly yes` and
-/// `appendfsync always`, nothing that was acknowledged is lost when the server dies. With
-/// `everysec`, up to two seconds are lost; without an append-only file, everything since
-/// the last snapshot. A failover to a replica is asynchronous: it can lose acknowledged
-/// operations, whatever the persistence.
+/// `appendfsync always`, no acknowledged change is lost when the server dies. With `everysec`,
+/// up to two seconds are lost; without an append-only file, everything since the last snapshot
+/// is lost. A failover to a replica is asynchronous: it can lose acknowledged operations,
+/// whatever the persistence.
 ///
 /// # Sizing
-/// A live operation takes some 1,300 bytes of the server's memory. An operation that has
-/// ended takes some 2,000 bytes plus its result, until its time to live is over. A full
-/// server accepts no more operations ([`StoreError::Full`](tower_operations::store::StoreError::Full));
-/// operations accepted before still come to their end. Each handle has five connections,
-/// which its clones share.
+/// A live operation takes about 1,300 bytes of the server's memory. An operation that has ended
+/// takes about 2,000 bytes plus its result, until its time to live is over. A full server
+/// accepts no more operations ([`StoreError::Full`](tower_operations::store::StoreError::Full));
+/// operations that were accepted before can still end. Each handle has five connections, which
+/// its clones share.
 ///
 /// # Permissions
 /// Names and channel begin with the prefix, `operations/`. The guide has an ACL rule for a
@@ -62,8 +62,8 @@ impl RedisStore {
     /// Connects to the server at this URL, with the prefix `operations`.
     ///
     /// # Errors
-    /// If the server cannot be reached, or must not be trusted with operations: see
-    /// [`RedisError`].
+    /// Returns a [`RedisError`] if the server cannot be reached, or must not be trusted with
+    /// operations.
     pub async fn connect(url: &str) -> Result<Self, RedisError> {
         RedisBuilder::new(url).connect().await
     }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_that_could_reach_into_another_is_refused() {
+    fn prefixes_that_could_overlap_with_others_are_refused() {
         for prefix in ["", "a/b", "{a}", "a b", "ü", "*", &"x".repeat(65)] {
             assert!(RedisNames::new(prefix).is_err(), "{prefix:?}");
         }

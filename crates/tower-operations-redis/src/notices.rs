@@ -40,13 +40,13 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// The longest pause before subscribing again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A message.
+/// A message to the other nodes.
 #[derive(Serialize, Deserialize)]
 struct Message {
-    /// The handle that sends, so that it can ignore its own messages.
+    /// The handle that sends the message, so that it can ignore its own messages.
     from: Box<str>,
     changed: Vec<NoticeSent>,
-    /// Leases were released.
+    /// Whether leases were released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     released: bool,
 }
@@ -136,7 +136,7 @@ fn begin_telling(connection: &Arc<Connection>, of: &Subscriber) -> mpsc::Sender<
     sender
 }
 
-/// Sends notices, with all that have gathered in one message; ends with the last handle.
+/// Sends notices, all that have gathered in one message; ends with the last handle.
 async fn tell(
     connection: Arc<Connection>,
     channel: String,
@@ -215,7 +215,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and receives for ever.
+    /// Subscribes, and receives forever.
     async fn hear_again(self) {
         let subscription = self.subscribe_again().await;
         if let Some(notifier) = self.notifier.upgrade() {
@@ -224,7 +224,7 @@ impl Subscriber {
         self.hear(subscription).await;
     }
 
-    /// Receives for ever, and subscribes again when the connection breaks.
+    /// Receives forever, and subscribes again when the connection breaks.
     async fn hear(self, mut subscription: Subscription) {
         loop {
             self.hear_from(&mut subscription).await;

@@ -18,7 +18,7 @@ macro_rules! scripts {
     };
 }
 
-/// All scripts share a beginning.
+/// Returns the code of a script, after the beginning that all scripts share.
 macro_rules! code {
     ($file:literal) => {
         concat!(include_str!("lua/common.lua"), include_str!($file))

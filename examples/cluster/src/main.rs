@@ -8,10 +8,10 @@
 //! cargo run -p cluster -- --store postgres://user@127.0.0.1/db
 //! ```
 //!
-//! It starts two `server` processes on the store and a small proxy in front of them,
-//! posts reports, kills a node while it renders some, starts it again, and says how
-//! each report ended and where it was run. It fails if one was lost. With `--stay` it
-//! then goes on serving, until Ctrl-C:
+//! The example starts two `server` processes on the store and a small proxy in front of
+//! them, posts reports, kills a node that renders some of them, restarts the node, and
+//! prints how each report ended and which nodes ran it. The example fails if a report was
+//! lost. With `--stay` the example serves until Ctrl-C:
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":5,"page_ms":500}'
@@ -67,7 +67,7 @@ type Http = Client<HttpConnector, Full<Bytes>>;
 #[command(name = "cluster")]
 struct Args {
     /// The store of both nodes: `redis://…` or `postgres://…`.
-    #[arg(long, value_name = "STORE", value_parser = shared)]
+    #[arg(long, value_name = "STORE", value_parser = parse_shared_store)]
     store: String,
     /// The address of both; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000")]
@@ -77,7 +77,7 @@ struct Args {
     stay: bool,
 }
 
-fn shared(store: &str) -> Result<String, String> {
+fn parse_shared_store(store: &str) -> Result<String, String> {
     let schemes = ["redis://", "postgres://", "postgresql://"];
     let is_shared = schemes.iter().any(|scheme| store.starts_with(scheme));
     let why = "two nodes can share `redis://…` or `postgres://…`";
@@ -132,9 +132,9 @@ async fn run() -> Result<(), BoxError> {
 
     let mut lost = 0;
     for operation in &operations {
-        let ending = ending(&http, &format!("{front}{operation}?wait=10")).await?;
-        println!("{operation} {ending}: {}", runs.of(operation));
-        lost += usize::from(ending != "succeeded");
+        let final_state = final_state(&http, &format!("{front}{operation}?wait=10")).await?;
+        println!("{operation} {final_state}: {}", runs.attempts(operation));
+        lost += usize::from(final_state != "succeeded");
     }
     if lost > 0 {
         return Err(format!("{lost} of {} were lost", operations.len()).into());
@@ -160,7 +160,7 @@ async fn post(http: &Http, front: &str, number: usize) -> Result<String, BoxErro
 }
 
 /// Returns the state in which an operation has ended. A missing operation is lost.
-async fn ending(http: &Http, url: &str) -> Result<String, BoxError> {
+async fn final_state(http: &Http, url: &str) -> Result<String, BoxError> {
     for _ in 0..6 {
         let body = http.get(url.parse()?).await?.into_body().collect().await?;
         let operation: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
@@ -172,15 +172,14 @@ async fn ending(http: &Http, url: &str) -> Result<String, BoxError> {
     Ok("never ends".into())
 }
 
-/// A `server` process. It is killed when this is dropped.
+/// A `server` process, which is killed when dropped.
 struct Node {
     child: Child,
     address: String,
 }
 
 impl Node {
-    /// Starts a server. Operations that it leaves behind when it dies are rerun, at most
-    /// twice.
+    /// Starts a server. The operations of a killed server are rerun at most twice.
     async fn start(store: &str, name: &str, listen: &str, runs: &Runs) -> Result<Self, BoxError> {
         let server = format!("server{}", env::consts::EXE_SUFFIX);
         let server = env::current_exe()?.with_file_name(server);
@@ -213,15 +212,15 @@ impl Runs {
         Self(env::temp_dir().join(format!("cluster-{}.jsonl", process::id())))
     }
 
-    /// Returns a line for each run that was begun, and for each that ended.
+    /// Returns a line for each start and each end of a run.
     fn lines(&self) -> impl Iterator<Item = Value> {
         let text = fs::read_to_string(&self.0).unwrap_or_default();
         let lines = text.lines().map(serde_json::from_str);
         lines.filter_map(Result::ok).collect::<Vec<_>>().into_iter()
     }
 
-    /// Returns the nodes that ran an operation.
-    fn of(&self, location: &str) -> String {
+    /// Returns the attempts of an operation with their nodes.
+    fn attempts(&self, location: &str) -> String {
         let id = location.rsplit('/').next();
         let lines = self
             .lines()
@@ -247,8 +246,8 @@ struct Proxy {
     http: Http,
 }
 
-/// Asks the nodes in turn. If one is unreachable the other is asked, unless the request may
-/// have arrived and must not arrive twice.
+/// Forwards requests to the nodes in turn. A request to an unreachable node is repeated at
+/// the other node, unless the request may have arrived and must not arrive twice.
 async fn forward(State(proxy): State<Proxy>, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
@@ -261,12 +260,12 @@ async fn forward(State(proxy): State<Proxy>, request: Request<Body>) -> Response
     let turn = proxy.turn.fetch_add(1, Relaxed);
     for number in [turn, turn.wrapping_add(1)] {
         let url = format!("http://{}{path}", proxy.nodes[number % 2]);
-        let again = Request::builder().method(parts.method.clone()).uri(url);
-        let Ok(mut again) = again.body(Full::new(body.clone())) else {
+        let repeated = Request::builder().method(parts.method.clone()).uri(url);
+        let Ok(mut repeated) = repeated.body(Full::new(body.clone())) else {
             return StatusCode::BAD_REQUEST.into_response();
         };
-        again.headers_mut().clone_from(&parts.headers);
-        match proxy.http.request(again).await {
+        repeated.headers_mut().clone_from(&parts.headers);
+        match proxy.http.request(repeated).await {
             Ok(mut response) => {
                 keep_end_to_end(response.headers_mut());
                 return response.map(Body::new);
@@ -284,7 +283,7 @@ fn keep_end_to_end(headers: &mut HeaderMap) {
     let named = named.flat_map(|names| names.as_bytes().split(|byte| *byte == b','));
     let named = named.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
     let named: Vec<HeaderName> = named.collect();
-    let of_a_connection = [
+    let hop_by_hop = [
         header::CONNECTION,
         header::TRANSFER_ENCODING,
         header::TE,
@@ -292,7 +291,7 @@ fn keep_end_to_end(headers: &mut HeaderMap) {
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
     ];
-    for name in of_a_connection.into_iter().chain(named) {
+    for name in hop_by_hop.into_iter().chain(named) {
         headers.remove(name);
     }
 }

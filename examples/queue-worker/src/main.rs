@@ -12,15 +12,15 @@
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/factors -H 'content-type: application/json' -d '{"number":720720}'
-//! curl -i '127.0.0.1:3000/status?job=ID'                where it stands
-//! curl -i '127.0.0.1:3000/status?job=ID&wait=30'        the same, once it is done
+//! curl -i '127.0.0.1:3000/status?job=ID'                its current state
+//! curl -i '127.0.0.1:3000/status?job=ID&wait=30'        the same, when it is done
 //! curl -i '127.0.0.1:3000/status/result?job=ID'         the factors alone
 //! curl -i '127.0.0.1:3000/status?job=ID' -X DELETE      cancel it
 //! curl -i 127.0.0.1:3000/factors -H 'content-type: application/json' -d '{"number":0}'
 //! ```
 //!
-//! The last one fails: zero has no prime factors. One worker takes one job at a
-//! time, and the queue holds three more; past that the answer is 503.
+//! The last request fails: zero has no prime factors. One worker runs one job at a
+//! time, and the queue holds three more; further requests are answered with 503.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ struct Factors {
 
 type Store = MemoryStore<Factors>;
 
-/// A message in the queue. Everybody who holds the token may write to the operation, until
-/// it is canceled.
+/// A message in the queue. Any holder of the token may write to the operation until the
+/// operation is canceled.
 struct Job {
     id: OperationId,
     token: FencingToken,
@@ -59,25 +59,25 @@ struct Job {
 }
 
 #[derive(Clone)]
-struct Desk {
+struct AppState {
     store: Store,
     queue: mpsc::Sender<Job>,
 }
 
 /// Creates the operation, queues the job and answers, in this order: an operation whose 202
-/// was sent can be read, and will be worked on.
+/// was sent can be read, and will run.
 ///
 /// A memory store answers at once. With a store that has to be awaited, do this in a
 /// task of its own: a client that disconnects meanwhile must not leave an operation without
 /// a job.
-async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<BufferedBody> {
-    let Ok(place) = desk.queue.try_reserve() else {
-        return come_back("The queue is full");
+async fn order(State(state): State<AppState>, Json(order): Json<Order>) -> Response<BufferedBody> {
+    let Ok(place) = state.queue.try_reserve() else {
+        return unavailable("The queue is full");
     };
     let id = OperationId::new();
     let new = NewOperation::new(id.clone()).with_method(http::Method::POST);
-    let Ok(Created::New(record)) = desk.store.create(new).await else {
-        return come_back("Jobs cannot be kept at the moment");
+    let Ok(Created::New(record)) = state.store.create(new).await else {
+        return unavailable("Jobs cannot be kept at the moment");
     };
     place.send(Job {
         id: id.clone(),
@@ -90,7 +90,7 @@ async fn order(State(desk): State<Desk>, Json(order): Json<Order>) -> Response<B
         .into_response()
 }
 
-fn come_back(title: &str) -> Response<BufferedBody> {
+fn unavailable(title: &str) -> Response<BufferedBody> {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).with_title(title);
     let mut response = problem.into_response();
     let seconds = HeaderValue::from_static("5");
@@ -108,8 +108,8 @@ async fn work(store: Store, mut queue: mpsc::Receiver<Job>) {
 
 async fn run(store: &Store, job: &Job) -> Result<(), StoreError> {
     let Job { id, token, .. } = job;
-    // Every write says whether it took place. `Lost` means that the operation was canceled,
-    // `Gone` that it no longer exists.
+    // Every write returns whether it took place. `Lost` means that the operation was canceled,
+    // `Gone` that the operation no longer exists.
     let Written::Done(_) = store.start(id, *token).await? else {
         return Ok(());
     };
@@ -136,14 +136,14 @@ async fn run(store: &Store, job: &Job) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Slow: it takes a tenth of a second, whatever the number.
+/// Finds the smallest prime factor of a number, slowly: in a tenth of a second.
 async fn smallest_factor(number: u32) -> u32 {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let divisor = (2..=number.isqrt()).find(|divisor| number.is_multiple_of(*divisor));
     divisor.unwrap_or(number)
 }
 
-/// Errors in the form that this service's clients know.
+/// Writes an error in the format of this service.
 fn own_error(fault: &ApiError) -> Response<BufferedBody> {
     let text = json!({ "error": fault.code(), "message": fault.problem().title() });
     let mut response = Response::new(BufferedBody::from(text.to_string()));
@@ -153,7 +153,7 @@ fn own_error(fault: &ApiError) -> Response<BufferedBody> {
     response
 }
 
-/// The value of `?job=`.
+/// Returns the value of `?job=`.
 fn job_in_query(parts: &http::request::Parts) -> Option<String> {
     let mut parameters = parts.uri.query()?.split('&');
     parameters.find_map(|parameter| Some(parameter.strip_prefix("job=")?.into()))
@@ -163,7 +163,7 @@ fn job_in_query(parts: &http::request::Parts) -> Option<String> {
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
     let heap_bytes = |result: &Factors| size_of_val(result.factors.as_slice());
-    let store = MemoryStore::with_weigher(heap_bytes); // operations are lost when the process ends, as the queue is
+    let store = MemoryStore::with_weigher(heap_bytes); // operations and the queue are lost when the process ends
     let (queue, jobs) = mpsc::channel(3);
     tokio::spawn(work(store.clone(), jobs));
 
@@ -174,7 +174,7 @@ async fn main() -> Result<(), BoxError> {
         .error_writer(own_error);
     let app = Router::new()
         .route("/factors", post(order))
-        .with_state(Desk { store, queue })
+        .with_state(AppState { store, queue })
         .nest_service("/status", polls);
 
     let listener =

@@ -20,17 +20,17 @@ use crate::{
     stores::StoreKind,
 };
 
-/// The owner of a request, from the header that a gateway in front of this sets; without
-/// the header, nobody. Every byte counts, text or not.
+/// Returns the owner of a request from the header that a gateway in front of the server
+/// sets; `None` without the header. The value may be any bytes.
 fn tenant(parts: &Parts) -> Option<Owner> {
     let tenant = parts.headers.get("x-tenant")?;
     Some(Owner::new(tenant.as_bytes().escape_ascii().to_string()))
 }
 
 impl Args {
-    /// Builds the application, and the handle that shuts it down. From now on a recovery
-    /// looks after the operations of dead nodes.
-    pub async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
+    /// Builds the application and the handle that shuts it down, and starts the recovery of
+    /// the operations of dead nodes.
+    pub async fn app(&self, address: SocketAddr) -> Result<(Router, Drain), AppError> {
         if let Some(queue) = &self.queue {
             return self.front(queue, address).await;
         }
@@ -52,7 +52,7 @@ impl Args {
             // A report is the same whenever it is rendered.
             layer = layer.rerun_if(|_| true);
         }
-        let app = self.mounted(layer, operations.poll_service(), address)?;
+        let app = self.router(layer, operations.poll_service(), address)?;
         let recovery = match attempts {
             Some(attempts) => operations.recovery().rerun_with(app.clone(), attempts),
             None => operations.recovery(),
@@ -61,8 +61,12 @@ impl Args {
         Ok((app, operations.drain_handle()))
     }
 
-    /// Builds the same application, whose accepted requests are run by workers elsewhere.
-    async fn front(&self, queue: &QueueUrl, address: SocketAddr) -> Result<(Router, Drain), NoApp> {
+    /// Builds the same application, whose accepted requests run on the workers of a queue.
+    async fn front(
+        &self,
+        queue: &QueueUrl,
+        address: SocketAddr,
+    ) -> Result<(Router, Drain), AppError> {
         let attempts = match self.on_interrupted {
             OnInterrupted::Rerun(attempts) => attempts,
             OnInterrupted::Fail => 1,
@@ -70,10 +74,12 @@ impl Args {
         let is_preferred = match self.accept {
             Acceptance::Always => false,
             Acceptance::Preferred => true,
-            Acceptance::Signaled | Acceptance::After(_) => return Err(NoApp::NothingToWaitFor),
+            Acceptance::Signaled | Acceptance::After(_) => {
+                return Err(AppError::AcceptConflictsWithQueue);
+            }
         };
         let store = self.open(&queue.store()).await?;
-        let dispatch = queue.connect().await.map_err(NoApp::Queue)?;
+        let dispatch = queue.connect().await.map_err(AppError::Queue)?;
         let dispatch = dispatch.dispatch(self.claimed_within);
         let operations = self.operations(Operations::dispatching(store, dispatch), address)?;
         let mut layer = self.route(operations.layer());
@@ -81,12 +87,12 @@ impl Args {
             layer = layer.when_preferred();
         }
         tokio::spawn(operations.dispatching_recovery(attempts).run());
-        let app = self.mounted(layer, operations.poll_service(), address)?;
+        let app = self.router(layer, operations.poll_service(), address)?;
         Ok((app, operations.drain_handle()))
     }
 
-    async fn open(&self, store: &StoreKind) -> Result<AnyStore, NoApp> {
-        store.open(self.ttl).await.map_err(NoApp::Store)
+    async fn open(&self, store: &StoreKind) -> Result<AnyStore, AppError> {
+        store.open(self.ttl).await.map_err(AppError::Store)
     }
 
     fn base_url(&self, address: SocketAddr) -> String {
@@ -98,15 +104,15 @@ impl Args {
         self.base_url.is_some() || self.dialect.is_absolute()
     }
 
-    /// The settings that the layer and the poll service share, wherever requests run.
+    /// Applies the settings that the layer and the poll service share.
     fn operations<D>(
         &self,
         operations: Operations<AnyStore, D>,
         address: SocketAddr,
-    ) -> Result<Operations<AnyStore, D>, NoApp> {
+    ) -> Result<Operations<AnyStore, D>, AppError> {
         let operations = operations
             .lease(LeaseConfig::new(
-                // Every start is another node.
+                // Every start of the process is another node.
                 NodeId::named(format!("{} {}", self.node, process::id())),
                 self.lease,
             ))
@@ -121,7 +127,7 @@ impl Args {
         }
     }
 
-    /// The settings of the route.
+    /// Applies the settings of the route.
     fn route<D>(&self, layer: AsyncAcceptLayer<AnyStore, D>) -> AsyncAcceptLayer<AnyStore, D> {
         let dialect = self.dialect;
         let layer = layer
@@ -143,13 +149,13 @@ impl Args {
         }
     }
 
-    /// The service behind the layer, and the poll service beside it.
-    fn mounted<D>(
+    /// Builds the router of the service behind the layer and of the poll service.
+    fn router<D>(
         &self,
         layer: AsyncAcceptLayer<AnyStore, D>,
         mut polls: PollService<AnyStore>,
         address: SocketAddr,
-    ) -> Result<Router, NoApp>
+    ) -> Result<Router, AppError>
     where
         D: Send + Sync + 'static,
     {
@@ -158,7 +164,7 @@ impl Args {
             polls = polls.listing();
         }
         let runs = match &self.runs {
-            Some(path) => Runs::open(path, &self.node).map_err(NoApp::Runs)?,
+            Some(path) => Runs::open(path, &self.node).map_err(AppError::Runs)?,
             None => Runs::default(),
         };
         let renderer = Renderer {
@@ -169,7 +175,7 @@ impl Args {
         };
         let concurrency = self
             .concurrency
-            .map(|most| ConcurrencyLimitLayer::new(most as usize));
+            .map(|limit| ConcurrencyLimitLayer::new(limit as usize));
         // The layer is around the service itself, so that requests which wait for the limit
         // are shown as pending, and only posted requests can be accepted.
         let reports = ServiceBuilder::new()
@@ -186,9 +192,9 @@ impl Args {
     }
 }
 
-/// The reason why there is no application.
+/// An error of building the application.
 #[derive(Debug, thiserror::Error)]
-pub enum NoApp {
+pub enum AppError {
     #[error("invalid value for '--base-url <URL>': {0}")]
     BaseUrl(#[from] InvalidPublicUrl),
     #[error("the file for --runs cannot be opened: {0}")]
@@ -200,7 +206,7 @@ pub enum NoApp {
          off is run elsewhere, so there is no call here whose signal or answer could be waited \
          for"
     )]
-    NothingToWaitFor,
+    AcceptConflictsWithQueue,
     #[error("the queue cannot be opened: {0}")]
     Queue(tower::BoxError),
 }

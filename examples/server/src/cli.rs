@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub queue: Option<QueueUrl>,
     /// How long a report may be in the queue before it is dispatched again.
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = positive_seconds)]
     pub claimed_within: Duration,
     /// The name of this node, where several share a store.
     #[arg(long, value_name = "NAME", default_value = "server")]
@@ -31,7 +31,7 @@ pub struct Args {
     /// How long a node may be silent before others reclaim what it runs. With
     /// `--queue` it only says how soon what a worker has left behind is found, and is
     /// 10 unless said.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive_seconds)]
     #[arg(default_value_if("queue", ArgPredicate::IsPresent, "10"))]
     pub lease: Duration,
     /// The policy for operations whose node has died: they `fail`, or they are run again, N
@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Option<u32>,
     /// How long a report may take.
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = positive_seconds)]
     pub timeout: Duration,
     /// How long an operation is kept after it ended.
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
@@ -90,11 +90,11 @@ pub struct Args {
     pub drain: Duration,
 }
 
-/// A lease or a time-out of zero would be over before anything is done.
-pub fn some_seconds(text: &str) -> Result<Duration, String> {
+/// Parses a positive number of seconds, for leases and time-outs.
+pub fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         Duration::ZERO => Err("expected more than 0 seconds".into()),
-        some => Ok(some),
+        positive => Ok(positive),
     }
 }
 

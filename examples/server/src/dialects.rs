@@ -50,7 +50,7 @@ impl DialectKind {
         }
     }
 
-    /// The path at which its clients look for operations.
+    /// Returns the path of the operations for the clients of the dialect.
     pub fn operations_at(self) -> &'static str {
         match self {
             Self::Google => "/v1/operations",
@@ -60,7 +60,7 @@ impl DialectKind {
         }
     }
 
-    /// Returns whether some of its clients need absolute URLs.
+    /// Returns whether some clients of the dialect need absolute URLs.
     pub fn is_absolute(self) -> bool {
         self != Self::Plain
     }
@@ -74,7 +74,7 @@ impl DialectKind {
         }
     }
 
-    /// The ways in which its clients may mark a repeated request.
+    /// Returns the idempotency settings for the clients of the dialect.
     pub fn idempotency(self, rules: Option<Idempotency>) -> Option<Idempotency> {
         match self {
             // `Operation-Id`
@@ -83,12 +83,12 @@ impl DialectKind {
         }
     }
 
-    /// Returns whether its clients rely on a list.
+    /// Returns whether the clients of the dialect rely on a list.
     pub fn lists(self) -> bool {
         matches!(self, Self::Google | Self::Ogc | Self::Durable | Self::Ipa)
     }
 
-    /// The form in which its clients order a report.
+    /// Returns the form of an order in the dialect.
     pub fn orders(self, base_url: &str) -> Orders {
         match self {
             Self::Ogc => Orders::Inputs,
@@ -100,7 +100,7 @@ impl DialectKind {
         }
     }
 
-    /// Mounts the service at the paths that its clients call.
+    /// Mounts the service at the paths that the clients of the dialect call.
     pub fn mount<S, R>(self, app: Router, reports: S) -> Router
     where
         S: Service<Request<axum::body::Body>, Response = R, Error = std::convert::Infallible>
@@ -128,7 +128,7 @@ impl DialectKind {
     }
 }
 
-/// The URL of a server on this machine.
+/// Returns the URL of a server on this machine.
 pub fn local_url(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!("http://localhost:{}", address.port()),
@@ -136,7 +136,7 @@ pub fn local_url(address: SocketAddr) -> String {
     }
 }
 
-/// A minimal `CapabilityStatement`.
+/// Returns a minimal `CapabilityStatement`.
 async fn capabilities() -> impl IntoResponse {
     let export = json!({
         "name": "export",
@@ -162,7 +162,7 @@ fn link(rel: &str, href: &str) -> Value {
     json!({"rel": rel, "type": "application/json", "href": href})
 }
 
-/// The landing page for clients of OGC API.
+/// Returns the landing page for clients of OGC API.
 async fn landing() -> Json<Value> {
     let rel = |name| format!("http://www.opengis.net/def/rel/ogc/1.0/{name}");
     Json(json!({
@@ -177,7 +177,7 @@ async fn landing() -> Json<Value> {
     }))
 }
 
-/// There is a list of jobs, but without the filters of the class *Job list*.
+/// Returns the conformance classes. The list of jobs lacks the filters of the class *Job list*.
 async fn conformance() -> Json<Value> {
     let classes = ["core", "json", "dismiss"];
     let uris = classes
@@ -217,7 +217,7 @@ pub struct Title {
     title: String,
 }
 
-/// The exported file.
+/// Returns the exported file.
 async fn patients(Query(Title { title }): Query<Title>) -> Response<axum::body::Body> {
     let patient = json!({"resourceType": "Patient", "id": "1", "name": [{"text": title}]});
     (

@@ -1,4 +1,4 @@
-//! The parts of the example `server`, of which the example `workers` is made as well.
+//! The parts of the example `server`, which the example `workers` uses as well.
 #![allow(missing_docs, missing_debug_implementations)]
 
 pub mod app;

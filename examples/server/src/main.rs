@@ -11,13 +11,13 @@
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":5,"page_ms":200}'
-//! curl -i 127.0.0.1:3000/operations/ID                where it stands
-//! curl -i '127.0.0.1:3000/operations/ID?wait=30'      the same, once it is done
+//! curl -i 127.0.0.1:3000/operations/ID                its current state
+//! curl -i '127.0.0.1:3000/operations/ID?wait=30'      the same, when it is done
 //! curl -i 127.0.0.1:3000/operations/ID/result         what the service answered
 //! curl -i 127.0.0.1:3000/operations/ID -X DELETE      cancel it
 //! ```
 //!
-//! A report can end otherwise:
+//! Reports with other outcomes:
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","outcome":"problem"}'
@@ -39,8 +39,9 @@
 //! curl -N 127.0.0.1:3000/operations/ID/events -H 'x-tenant: acme'
 //! ```
 //!
-//! With `--dialect azure`, `arm`, `google`, `odata`, `fhir`, `ogc`, `durable` or `ipa` its
-//! clients can poll it as they are. Reports are ordered at `POST /reports`, but with
+//! With `--dialect azure`, `arm`, `google`, `odata`, `fhir`, `ogc`, `durable` or `ipa` the
+//! clients of that dialect can poll the server. Reports are ordered at `POST /reports`,
+//! except with
 //!
 //! ```not_rust
 //! curl -i 127.0.0.1:3000/processes/report/execution -d '{"inputs":{"title":"Q3"}}'    ogc
@@ -51,8 +52,8 @@
 //! The header `x-tenant` names the owner of a request. A tenant sees only its own
 //! operations.
 //!
-//! With `--queue postgres://…` or `redis://…` accepted requests are not run here but by
-//! `workers worker` processes on that queue (see `examples/workers`).
+//! With `--queue postgres://…` or `redis://…` accepted requests run in `workers worker`
+//! processes on that queue (see `examples/workers`).
 //!
 //! SIGTERM or Ctrl-C drains: no new work is accepted, running operations may finish,
 //! and polls are answered meanwhile. A second signal ends the process at once.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::BoxError;
 
-/// The ordered report, and how its rendering is to end.
+/// An order of a report, and the outcome of its rendering.
 #[derive(Deserialize)]
 pub struct Order {
     pub title: String,
@@ -90,7 +90,7 @@ impl Orders {
         })
     }
 
-    pub fn hand_out(&self, order: Order, query: Option<&str>) -> Response<Body> {
+    pub fn respond(&self, order: Order, query: Option<&str>) -> Response<Body> {
         let Order { title, pages, .. } = order;
         let Self::Export { base_url } = self else {
             return Json(Report { title, pages }).into_response();

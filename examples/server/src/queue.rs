@@ -1,4 +1,4 @@
-//! The queue that a command line names: of apalis, in PostgreSQL or Redis.
+//! The queue of a command line: a queue of apalis in PostgreSQL or Redis.
 
 use std::{str::FromStr, time::Duration};
 
@@ -16,9 +16,9 @@ const QUEUE: &str = "reports";
 /// A worker that was silent for this many intervals has died. The store has a lease for
 /// that, so this only decides when the engine gives up waiting.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-const MISSED: usize = 5;
-/// One at a time: a worker without free places would hold back the other tasks, and would
-/// not report meanwhile that it lives.
+const MISSED_HEARTBEATS: usize = 5;
+/// One task at a time: a worker without free places would hold back further tasks, and would
+/// send no heartbeats meanwhile.
 const BATCH: usize = 1;
 
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl QueueUrl {
                 let config = apalis_postgres::Config::default()
                     .queue(QUEUE)
                     .heartbeat_interval(HEARTBEAT)
-                    .missed_heartbeats(MISSED)
+                    .missed_heartbeats(MISSED_HEARTBEATS)
                     .batch_size(BATCH);
                 Queue::Postgres(PostgresStorage::new(&pool).with_config(config))
             }
@@ -73,7 +73,7 @@ impl QueueUrl {
                 let config = apalis_redis::Config::default()
                     .queue(QUEUE)
                     .heartbeat_interval(HEARTBEAT)
-                    .missed_heartbeats(MISSED)
+                    .missed_heartbeats(MISSED_HEARTBEATS)
                     .batch_size(BATCH)
                     .emit_events(false);
                 Queue::Redis(RedisStorage::new(connection).with_config(config))
@@ -82,13 +82,13 @@ impl QueueUrl {
     }
 }
 
-/// The sender of reports into either queue.
-pub enum IntoQueue {
+/// The dispatch of reports to either queue.
+pub enum ReportDispatch {
     Postgres(ApalisDispatch<PostgresStorage<ApalisTask>>),
     Redis(ApalisDispatch<RedisStorage<ApalisTask>>),
 }
 
-impl Dispatch for IntoQueue {
+impl Dispatch for ReportDispatch {
     async fn dispatch(&self, request: QueuedRequest) -> Result<(), BoxError> {
         match self {
             Self::Postgres(queue) => queue.dispatch(request).await,
@@ -105,13 +105,13 @@ impl Dispatch for IntoQueue {
 }
 
 impl Queue {
-    pub fn dispatch(self, claimed_within: Duration) -> IntoQueue {
+    pub fn dispatch(self, claimed_within: Duration) -> ReportDispatch {
         match self {
             Self::Postgres(queue) => {
-                IntoQueue::Postgres(ApalisDispatch::new(queue).claimed_within(claimed_within))
+                ReportDispatch::Postgres(ApalisDispatch::new(queue).claimed_within(claimed_within))
             }
             Self::Redis(queue) => {
-                IntoQueue::Redis(ApalisDispatch::new(queue).claimed_within(claimed_within))
+                ReportDispatch::Redis(ApalisDispatch::new(queue).claimed_within(claimed_within))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A slow service. It uses only the handle of the crate, to report its progress.
+//! A slow service, which uses only the handle of the crate, to report its progress.
 
 use std::{error::Error, fmt::Display, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
 pub struct OutOfOrder;
 
 /// The largest PDF, in bytes.
-const LARGEST: u32 = 64 * 1024 * 1024;
+const MAX_PDF_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Renders reports.
 #[derive(Clone)]
@@ -65,8 +65,8 @@ impl Renderer {
             }
             Err(error) => return Ok(unreadable(error)),
         };
-        if order.bytes > LARGEST {
-            return Ok(unreadable(format_args!("bytes is at most {LARGEST}")));
+        if order.bytes > MAX_PDF_BYTES {
+            return Ok(unreadable(format_args!("bytes is at most {MAX_PDF_BYTES}")));
         }
         if signals && operation.accept().await.is_err() {
             let retry_after = Duration::from_secs(1);
@@ -94,14 +94,14 @@ impl Renderer {
             (Some(Ending::Error), _) => return Err(OutOfOrder),
             (Some(Ending::Panic), _) => panic!("a panic was ordered"),
             (Some(Ending::Hang), _) => std::future::pending().await,
-            (None, Format::Json) => orders.hand_out(order, query.as_deref()),
+            (None, Format::Json) => orders.respond(order, query.as_deref()),
             (None, Format::Pdf) => block_in_place(|| pdf(order.bytes as usize)),
         };
         Ok(response)
     }
 }
 
-/// A document of this size. Most of it is not UTF-8.
+/// Creates a document of `bytes` bytes, most of which is not UTF-8.
 fn pdf(bytes: usize) -> Response<Body> {
     let head = b"%PDF-1.7\n".iter().copied();
     let rest = (0_u32..).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes());

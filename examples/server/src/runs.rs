@@ -1,4 +1,4 @@
-//! A record of all runs, to check that each operation was run once.
+//! A log of all runs, to check that each operation ran once.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,11 +11,11 @@ use std::{
 use serde::Serialize;
 use tower_operations::OperationHandle;
 
-/// The file of runs: a line of JSON whenever a run begins, ends or is dropped.
+/// The log of runs: a line of JSON for each run that begins, ends or is dropped.
 #[derive(Clone, Default)]
-pub struct Runs(Option<Arc<Book>>);
+pub struct Runs(Option<Arc<RunFile>>);
 
-struct Book {
+struct RunFile {
     file: File,
     node: String,
 }
@@ -35,10 +35,10 @@ impl Runs {
     pub fn open(path: &Path, node: &str) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         let node = node.to_owned();
-        Ok(Self(Some(Arc::new(Book { file, node }))))
+        Ok(Self(Some(Arc::new(RunFile { file, node }))))
     }
 
-    /// Records the begin of a run, which ends or is dropped later.
+    /// Records the begin of a run.
     pub fn begin(&self, operation: &OperationHandle, title: &str) -> Run {
         let run = Run {
             runs: self.clone(),
@@ -46,7 +46,7 @@ impl Runs {
             title: title.to_owned(),
             ended: false,
         };
-        run.note("begin");
+        run.record("begin");
         run
     }
 }
@@ -62,25 +62,25 @@ pub struct Run {
 impl Run {
     pub fn end(mut self) {
         self.ended = true;
-        self.note("end");
+        self.record("end");
     }
 
-    /// Written in one call: several processes may write to the file.
-    fn note(&self, event: &str) {
-        let Some(book) = &self.runs.0 else { return };
+    /// Writes a line in one call, because several processes may write to the file.
+    fn record(&self, event: &str) {
+        let Some(log) = &self.runs.0 else { return };
         let (operation, title) = (&self.operation, &self.title);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let line = Line {
             operation: operation.id().map(ToString::to_string),
             attempt: operation.attempt(),
-            node: &book.node,
+            node: &log.node,
             title,
             event,
             at: now.unwrap_or_default().as_millis(),
         };
         if let Ok(mut line) = serde_json::to_vec(&line) {
             line.push(b'\n');
-            let _ = (&book.file).write_all(&line);
+            let _ = (&log.file).write_all(&line);
         }
     }
 }
@@ -88,7 +88,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if !self.ended {
-            self.note("dropped");
+            self.record("dropped");
         }
     }
 }

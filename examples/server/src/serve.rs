@@ -18,7 +18,7 @@ use tokio::{
 use tower::BoxError;
 use tower_operations::DrainReport;
 
-use crate::{app::NoApp, cli::Args};
+use crate::{app::AppError, cli::Args};
 
 /// The shortest time for the last answers after the drain.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -36,17 +36,17 @@ pub fn exit(ended: Result<(), BoxError>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
     };
-    let mut said = error.to_string();
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
         // Some errors already name their cause.
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
         }
         cause = error.source();
     }
-    eprintln!("error: {said}");
+    eprintln!("error: {message}");
     ExitCode::FAILURE
 }
 
@@ -57,13 +57,15 @@ pub async fn serve(args: &Args, mut command: Command) -> Result<(), BoxError> {
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let app = args.app(listener.local_addr()?).await;
     let (app, drain) = app.map_err(|error| match error {
-        NoApp::BaseUrl(_) => command.error(ErrorKind::ValueValidation, error).exit(),
-        NoApp::NothingToWaitFor => command.error(ErrorKind::ArgumentConflict, error).exit(),
-        NoApp::Queue(_) => error.to_string(),
-        NoApp::Runs(_) | NoApp::Store(_) => error.to_string(),
+        AppError::BaseUrl(_) => command.error(ErrorKind::ValueValidation, error).exit(),
+        AppError::AcceptConflictsWithQueue => {
+            command.error(ErrorKind::ArgumentConflict, error).exit()
+        }
+        AppError::Queue(_) => error.to_string(),
+        AppError::Runs(_) | AppError::Store(_) => error.to_string(),
     })?;
     let mut signals = Signals::new()?;
-    say(format_args!(
+    print_line(format_args!(
         "listening on http://{}",
         listener.local_addr()?
     ));
@@ -83,10 +85,10 @@ pub async fn serve(args: &Args, mut command: Command) -> Result<(), BoxError> {
         () = signals.next() => return Err("stopped before the drain was over".into()),
     };
     let _ = stop.send(());
-    // Later requests, and requests that the layer does not know, have the rest of the time.
+    // Later requests, and requests outside of the layer, have the rest of the time.
     let left = args.drain.saturating_sub(report.took);
     let _ = timeout(left.max(LAST_ANSWERS), server).await;
-    say_report(&report);
+    print_report(&report);
     Ok(())
 }
 
@@ -112,34 +114,34 @@ impl Signals {
     }
 }
 
-pub fn say_report(report: &DrainReport) {
+pub fn print_report(report: &DrainReport) {
     let (finished, took) = (report.finished, report.took);
     let (interrupted, unrecorded) = (&report.interrupted, &report.unrecorded);
     let (released, answered) = (&report.released, report.answered);
     let (refused, unanswered) = (report.refused, report.unanswered);
-    say(format_args!(
+    print_line(format_args!(
         "drained in {took:.1?}: {finished} finished, {} interrupted, {} unrecorded",
         interrupted.len(),
         unrecorded.len(),
     ));
     if answered + refused + unanswered > 0 {
-        say(format_args!(
+        print_line(format_args!(
             "requests: {answered} answered, {refused} refused, {unanswered} unanswered"
         ));
     }
     for id in interrupted {
-        say(format_args!("interrupted {id}"));
+        print_line(format_args!("interrupted {id}"));
     }
     for id in released {
-        say(format_args!("released {id}"));
+        print_line(format_args!("released {id}"));
     }
     for id in unrecorded {
-        say(format_args!("unrecorded {id}"));
+        print_line(format_args!("unrecorded {id}"));
     }
 }
 
-/// Prints a line at once. The process that reads the output may be gone.
-pub fn say(line: fmt::Arguments<'_>) {
+/// Prints a line at once. Errors are ignored, because the reader of the output may be gone.
+pub fn print_line(line: fmt::Arguments<'_>) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -19,7 +19,7 @@
 //! curl -i 127.0.0.1:3000/reports -d '{"title":"Q3","pages":10}'
 //! curl -i 127.0.0.1:3000/exports?format=docx -d ''
 //! curl -i 127.0.0.1:3000/exports?format=csv -d ''
-//! curl -i 127.0.0.1:3000/operations/ID                how far it has come
+//! curl -i 127.0.0.1:3000/operations/ID                its progress
 //! curl -N 127.0.0.1:3000/operations/ID/events         the same, as it happens
 //! curl -i 127.0.0.1:3000/operations/ID/result         what the handler answered
 //! curl -i 127.0.0.1:3000/operations/                  all of them
@@ -50,23 +50,23 @@ struct Report {
 }
 
 /// The longest report, in pages.
-const LONGEST: u32 = 100;
+const MAX_PAGES: u32 = 100;
 const PER_PAGE: Duration = Duration::from_millis(200);
 
-/// Slow. An answer before the call of `accept` goes to the client as it is; the answer
-/// after it is the operation's result.
+/// A slow handler. An answer before the call of `accept` goes to the client as it is; an
+/// answer after the call is the result of the operation.
 async fn render_report(extensions: Extensions, body: Bytes) -> Response {
     let report: Report = match serde_json::from_slice(&body) {
         Ok(report) => report,
         Err(error) => return bad_request("The report cannot be read", error),
     };
-    if !(1..=LONGEST).contains(&report.pages) {
-        let detail = format!("a report has 1 to {LONGEST} pages");
+    if !(1..=MAX_PAGES).contains(&report.pages) {
+        let detail = format!("a report has 1 to {MAX_PAGES} pages");
         return bad_request("Not a number of pages", detail);
     }
 
-    // When this returns, the operation exists, the client has its 202, and the work goes on
-    // whatever the client does.
+    // When `accept` returns, the operation exists, the client has its 202, and the handler
+    // runs on even if the client disconnects.
     let operation = OperationHandle::from_extensions(&extensions);
     if operation.accept().await.is_err() {
         let retry_after = Duration::from_secs(1);
@@ -83,24 +83,24 @@ async fn render_report(extensions: Extensions, body: Bytes) -> Response {
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct ExportQuery {
     format: String,
 }
 
-/// Slow, and unchanged.
-async fn export(Query(wanted): Query<Wanted>) -> String {
+/// A slow handler, unchanged.
+async fn export(Query(query): Query<ExportQuery>) -> String {
     sleep(PER_PAGE).await;
-    format!("everything as {}\n", wanted.format)
+    format!("everything as {}\n", query.format)
 }
 
-/// A check that many routes share needs no handler.
+/// Checks the format outside of the handlers, so that many routes can share the check.
 async fn only_known_formats(
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<ExportQuery>, QueryRejection>,
     request: Request,
     next: Next,
 ) -> Response {
-    match wanted {
-        Ok(Query(Wanted { format })) if ["csv", "pdf"].contains(&&*format) => {
+    match query {
+        Ok(Query(ExportQuery { format })) if ["csv", "pdf"].contains(&&*format) => {
             next.run(request).await
         }
         _ => bad_request("Unknown format", "format is csv or pdf"),
@@ -129,7 +129,7 @@ fn app() -> Router {
                 // Added after the accepting layer, so it is outside of it.
                 .route_layer(from_fn(only_known_formats)),
         )
-        // There are no owners here, so everybody may list, poll and cancel everything.
+        // Operations have no owners here, so every client may list, poll and cancel all of them.
         .nest_service("/operations", PollService::new(store).listing())
 }
 

@@ -1,5 +1,5 @@
-//! No framework: a hyper server, the layer around a `service_fn`, and the polls
-//! beside it, put together by hand. It speaks HTTP/1.1 and HTTP/2.
+//! No framework: a hyper server for HTTP/1.1 and HTTP/2, the layer around a `service_fn`,
+//! and the poll service beside it.
 //!
 //! Run with
 //!
@@ -43,7 +43,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The shortest time for the last answers after that.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Slow: half a second a word. It reports its progress through the handle, which is
+/// Counts words slowly, in half a second each. The progress reports through the handle are
 /// optional.
 async fn count_words(
     request: Request<RequestBody<Incoming>>,
@@ -93,7 +93,7 @@ async fn main() -> Result<(), BoxError> {
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // Requests are answered until everything that was accepted has ended.
+    // Requests are answered until all accepted operations have ended.
     let mut drained = std::pin::pin!(async {
         tokio::signal::ctrl_c().await?;
         Ok::<_, std::io::Error>(operations.drain(DRAIN).await)

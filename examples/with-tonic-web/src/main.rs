@@ -58,8 +58,8 @@ impl Printer {
     }
 }
 
-/// Slow: some moments a word. If the operation is canceled, the handler stops early and
-/// reports that the printer is free.
+/// Prints slowly. If the operation is canceled, the handler stops early and reports that
+/// the printer is free.
 async fn print(State(printer): State<Printer>, extensions: Extensions, text: String) -> String {
     let canceled = OperationHandle::from_extensions(&extensions).cancellation();
     let words = text.split_whitespace().count();
@@ -82,8 +82,8 @@ async fn app() -> Router {
         busy: Arc::default(),
     };
     printer.set(ServingStatus::Serving).await;
-    // gRPC-Web is around the gRPC service alone, since it refuses HTTP/1.1 that is not
-    // gRPC-Web. An unknown path is a 404 here, which gRPC clients take for unimplemented.
+    // The gRPC-Web layer is around the gRPC service alone, since the layer refuses other
+    // HTTP/1.1 requests. An unknown path is a 404, which gRPC clients read as unimplemented.
     let grpc = Routes::new(health)
         .into_axum_router()
         .reset_fallback()
@@ -93,7 +93,7 @@ async fn app() -> Router {
     Router::new()
         .route("/prints", post(print))
         .with_state(printer)
-        // There are no owners here, so everybody may list, poll and cancel everything.
+        // Operations have no owners here, so every client may list, poll and cancel all of them.
         .nest_service("/operations", PollService::new(store.clone()).listing())
         .merge(grpc)
         // gRPC is recognized by its `Content-Type`, the operations by their path. The layer

@@ -3,7 +3,7 @@
 //!
 //! Two facts decide. A layer sees the answers of the layers inside of it, so the
 //! request's id and CORS are outside of all layers that may refuse. A layer outside of
-//! the accepting layer sees only the 202: it cannot limit, catch or compress the work.
+//! the accepting layer sees only the 202: it cannot limit, catch or compress the run.
 //!
 //! Run with
 //!
@@ -88,8 +88,8 @@ struct Report {
     request_id: String,
 }
 
-/// Slow. The span of the request does not follow it into the background, but its headers
-/// do: the id of the request is still there for the log.
+/// A slow handler. An accepted request keeps its headers in the background, but not its
+/// span, so the log still has the id of the request.
 async fn render(
     headers: HeaderMap,
     body: String,
@@ -109,7 +109,7 @@ async fn render(
     Ok((cookie, Json(report)))
 }
 
-/// Creates the span of a request. It ends with the 202; the work has a span of its own.
+/// Creates the span of a request, which ends with the 202. The run has a span of its own.
 fn span_of<B>(request: &Request<B>) -> Span {
     let request_id = request.headers().get(&X_REQUEST_ID);
     info_span!(
@@ -140,8 +140,8 @@ fn cors() -> CorsLayer {
             // Sent by an event stream that reconnects.
             LAST_EVENT_ID.clone(),
         ])
-        // The fields that a script may read. Without `Location` it would never find its
-        // operation, nor the next page of a list without `Link`.
+        // The fields that a script may read. A script needs `Location` to find its operation,
+        // and `Link` to find the next page of a list.
         .expose_headers([
             LOCATION,
             LINK,
@@ -160,11 +160,11 @@ fn app() -> Router {
         // layer reads in excess, so that the accepting layer answers, with a problem.
         .body_limit(ACCEPTED_BODY)
         .max_wait(LONGEST_WAIT)
-        // Honours the field that scripts may send.
+        // Honors the field that scripts may send.
         .idempotency(Idempotency::optional().max_wait(LONGEST_WAIT))
-        // Bounds the work. A time-out outside bounds only the time until the 202.
+        // Limits the run. An outer time-out limits only the time until the 202.
         .running_timeout(Duration::from_secs(60));
-    // There are no owners here, so everybody may list, poll and cancel everything.
+    // Operations have no owners here, so every client may list, poll and cancel all of them.
     let polls = PollService::new(store).listing().max_wait(LONGEST_WAIT);
 
     // From the outermost to the innermost.
@@ -173,14 +173,14 @@ fn app() -> Router {
         .layer(SetSensitiveRequestHeadersLayer::new([
             AUTHORIZATION,
             COOKIE,
-            // Everybody who knows the key gets the answer that it names.
+            // The key gives access to the answer that it names.
             IDEMPOTENCY_KEY.clone(),
         ]))
         // Before the span that names the id, and before the accepting layer, which keeps
-        // the request for the work.
+        // the request for the run.
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        // Outside of every layer that answers, so that every answer is logged. Of an
-        // accepted request it sees the 202.
+        // Outside of every layer that answers, so that every answer is logged. The answer
+        // to an accepted request is the 202.
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span_of)
@@ -193,11 +193,11 @@ fn app() -> Router {
         // Inside of the trace, since a response passes from the inside to the outside.
         .layer(SetSensitiveResponseHeadersLayer::new([SET_COOKIE]))
         // Outside of every layer that answers as well: the id is on a 504 as on a 202. A
-        // result gets the id of the request that fetches it.
+        // result has the id of the request that fetches it.
         .layer(PropagateRequestIdLayer::x_request_id())
         // Outside of every layer that refuses, or a script could not tell a 413 from a
-        // broken connection. Preflights are answered here: they are never accepted (nor
-        // would they be further inside: `OPTIONS` passes through).
+        // broken connection. Preflights are answered here and never accepted. The accepting
+        // layer would pass `OPTIONS` through as well.
         .layer(cors())
         // Outside of the accepting layer: recorded results are not compressed, and each
         // client gets an encoding that it accepts. Event streams are left alone, and so are
@@ -206,8 +206,8 @@ fn app() -> Router {
         // For handlers that are not accepted. A panic of an accepted handler ends its
         // operation, and is not seen here.
         .layer(CatchPanicLayer::new())
-        // Bounds the time until an answer begins. The work is in a task of its own and goes
-        // on; an event stream has begun.
+        // Limits the time until an answer begins. Runs are in tasks of their own, and event
+        // streams have begun.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             TIMEOUT,
@@ -220,8 +220,9 @@ fn app() -> Router {
         .route(
             "/archives",
             post(render)
-                // Inside: recorded results are compressed. That takes less room in the
-                // store, but every client gets that encoding, whatever it accepts.
+                // Inside of the accepting layer: recorded results are compressed. They take
+                // less room in the store, but every client receives this encoding, even one
+                // that does not accept it.
                 .route_layer(CompressionLayer::new())
                 .route_layer(accept),
         )

@@ -1,5 +1,5 @@
-//! The workers of the engine, one after the other: each ends when its database is
-//! unreachable for a moment. Tasks that were running go on.
+//! The workers of the engine, one after the other: a worker of the engine ends when its
+//! database is unreachable for a moment. Running tasks continue.
 
 use std::{pin::Pin, time::Duration};
 
@@ -41,7 +41,7 @@ impl Engine {
             let ended = tokio::select! {
                 ended = &mut running => ended,
                 () = stop.cancelled() => {
-                    // A worker that has not begun ends by itself when it does.
+                    // A worker that has not started yet stops when it starts.
                     let _ = context.stop();
                     running.await
                 }

@@ -25,12 +25,12 @@
 //! ```
 //!
 //! The log names the worker of each run, as `worker two runs ID in process PID`. The
-//! operations of the killed worker are reclaimed when their leases are over, after 10
-//! seconds, and run by another worker: they succeed, at the second attempt. A front takes
-//! all options of `server` (`workers front --help`).
+//! operations of the killed worker are reclaimed when their leases expire, after 10
+//! seconds, and run on another worker, where they succeed at the second attempt. A front
+//! accepts all options of `server` (`workers front --help`).
 //!
-//! SIGTERM or Ctrl-C drains a worker: it takes no more reports, ends the running ones if it
-//! can, and releases the rest to the other workers.
+//! SIGTERM or Ctrl-C drains a worker: the worker takes no more reports, finishes running
+//! ones if there is time, and releases the rest to the other workers.
 
 mod engine;
 mod worker;

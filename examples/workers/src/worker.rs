@@ -5,12 +5,12 @@ use std::{path::PathBuf, process, time::Duration};
 use axum::{Router, body::Body, error_handling::HandleErrorLayer};
 use http::Request;
 use server::{
-    cli::{seconds, some_seconds},
+    cli::{positive_seconds, seconds},
     dialects::DialectKind,
     queue::QueueUrl,
     reports::{self, Renderer},
     runs::Runs,
-    serve::{Signals, say, say_report},
+    serve::{Signals, print_line, print_report},
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,10 +38,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
     /// How long this worker may be silent before others reclaim what it runs.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
     lease: Duration,
     /// How long a report may take.
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = positive_seconds)]
     timeout: Duration,
     /// How long an operation is kept after it ended.
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
@@ -63,18 +63,18 @@ pub(crate) struct Args {
 
 /// Prints the reports that the worker of this name runs.
 #[derive(Clone)]
-struct Teller(String);
+struct RunPrinter(String);
 
-impl Teller {
-    fn tell(&self, request: &Request<Body>) {
+impl RunPrinter {
+    fn print(&self, request: &Request<Body>) {
         if let Some(id) = OperationHandle::from_extensions(request.extensions()).id() {
             let (name, process) = (&self.0, process::id());
-            say(format_args!("worker {name} runs {id} in process {process}"));
+            print_line(format_args!("worker {name} runs {id} in process {process}"));
         }
     }
 }
 
-/// Works until the drain is over.
+/// Runs reports until the drain is over.
 pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
     let queue = args.queue.connect().await?;
     let store = args.queue.store().open(args.ttl).await?;
@@ -89,20 +89,20 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
         signals: false,
         runs,
     };
-    let teller = args.runs.is_none().then(|| Teller(args.name.clone()));
+    let printer = args.runs.is_none().then(|| RunPrinter(args.name.clone()));
     // The same routes as at the front, without the layer.
     let reports = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(reports::out_of_order))
         .service(service_fn(move |request: Request<Body>| {
-            if let Some(teller) = &teller {
-                teller.tell(&request);
+            if let Some(printer) = &printer {
+                printer.print(&request);
             }
             renderer.clone().render(request)
         }));
     let app = args.dialect.mount(Router::new(), reports);
     let app = app.map_request(|request: Request<BufferedBody>| request.map(Body::new));
 
-    // Every start is another node.
+    // Every start of the process is another node.
     let name = format!("{}-{}", args.name, process::id());
     let service = RunService::new(store, app);
     let drain = service.drain_handle();
@@ -115,7 +115,7 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let working = tokio::spawn(engine.run(worker, stop.clone()));
-    say(format_args!("working as {}", args.name));
+    print_line(format_args!("working as {}", args.name));
 
     signals.next().await;
     stop.cancel();
@@ -124,6 +124,6 @@ pub(crate) async fn work(args: &Args) -> Result<(), BoxError> {
         () = signals.next() => return Err("stopped before the drain was over".into()),
     };
     let _ = timeout(LAST_ACKNOWLEDGEMENTS, working).await;
-    say_report(&report);
+    print_report(&report);
     Ok(())
 }

@@ -1,1 +1,1 @@
-//! Tests of several processes, on real servers: see `tests`.
+//! Tests with several processes on real servers: see `tests`.

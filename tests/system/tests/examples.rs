@@ -1,9 +1,9 @@
-//! What all examples have.
+//! Requirements of every example.
 
 use std::path::Path;
 
 #[test]
-fn every_example_is_headed_by_how_to_run_it() {
+fn every_example_begins_with_its_commands() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     for name in [
         "cluster",

@@ -1,5 +1,5 @@
-//! Two processes on one store: whichever of them is asked, it is one service, also
-//! when one of them dies or sleeps.
+//! Two processes on one store act as one service, even if one of them is killed or
+//! suspended.
 
 use std::{
     collections::HashSet,
@@ -20,10 +20,10 @@ use test_support::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-/// What one node does is known to the other within this.
+/// The time within which a node sees the changes of another.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Two nodes on the store of this address, and what they wrote down of their runs.
+/// Two nodes on one store, and the log of their runs.
 struct Nodes {
     a: Example,
     b: Example,
@@ -32,7 +32,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// With what differs from test to test on the command line.
+    /// Starts the nodes with further arguments.
     async fn start(store: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new("nodes");
         let runs = Runs::at(folder.join("runs.jsonl"));
@@ -85,11 +85,10 @@ async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
     client.send(request, Bytes::new()).await
 }
 
-/// What waits and follows at b hears of all that happens at a, from the first change
-/// to the end, and soon.
-async fn waits_and_events_cross_nodes(nodes: &Nodes) {
+/// Waits and event streams at node b see every change at node a within [`SOON`].
+async fn waits_and_events_see_changes_of_other_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
-    // One at a time is run: the second waits for its turn.
+    // The nodes run one operation at a time, so the second one stays pending.
     let first = a.post_accepted("/reports", order(600, 100)).await;
     nodes.runs.line(id(&first), "begin", "a").await;
     let location = a.post_accepted("/reports", order(4, 300)).await;
@@ -100,7 +99,7 @@ async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     let mut events = b.open(following).await.into_body();
     let mut text = String::new();
     while !text.contains("\n\n") {
-        text += &next(&mut events).await.expect("it begins");
+        text += &next(&mut events).await.expect("the stream begins");
     }
 
     let waiting = format!("{location}?wait=10");
@@ -122,20 +121,20 @@ async fn waits_and_events_cross_nodes(nodes: &Nodes) {
     assert_eq!(end.0["state"], "succeeded");
     let begun = at(&nodes.runs.line(id(&location), "begin", "a").await);
     let ended = at(&nodes.runs.line(id(&location), "end", "a").await);
-    for (what, seen, happened) in [
+    for (name, observed, happened) in [
         ("the change", change.1, begun),
         ("the end", end.1, ended),
         ("the end of the events", followed, ended),
     ] {
-        let took = seen.saturating_sub(happened);
-        assert!(took < SOON, "{what} was seen {took:?} late");
+        let took = observed.saturating_sub(happened);
+        assert!(took < SOON, "{name} was seen {took:?} late");
     }
-    assert!(change.1 < ended, "the change was seen when all was over");
-    is_every_change(&text);
+    assert!(change.1 < ended, "the change was seen after the end");
+    assert_every_change(&text);
 }
 
-/// Whether an event stream has an event for each change, in order.
-fn is_every_change(text: &str) {
+/// Asserts that an event stream has an event for each change, in order.
+fn assert_every_change(text: &str) {
     let all = |prefix| {
         text.lines()
             .filter_map(move |line| line.strip_prefix(prefix))
@@ -164,11 +163,15 @@ fn is_every_change(text: &str) {
 
 async fn next(events: &mut Incoming) -> Option<String> {
     let frame = timeout(PATIENCE, events.frame()).await;
-    let data = frame.expect("it goes on")?.unwrap().into_data().unwrap();
+    let data = frame
+        .expect("the next event arrives")?
+        .unwrap()
+        .into_data()
+        .unwrap();
     Some(String::from_utf8(data.to_vec()).unwrap())
 }
 
-async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
+async fn a_result_is_the_same_on_all_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     let document = json!({"title": "Q3", "format": "pdf", "bytes": 100_000}).to_string();
     for order in [order(2, 1), document] {
@@ -185,24 +188,24 @@ async fn a_result_is_the_same_everywhere(nodes: &Nodes) {
     }
 }
 
-async fn a_cancel_stops_the_work_wherever_it_runs(nodes: &Nodes) {
+async fn a_cancel_stops_a_run_on_another_node(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     for _ in 0..5 {
-        // No progress is to be written, which would be refused soon enough.
+        // The run reports no progress, whose refusal would stop the run as well.
         let location = a.post_accepted("/reports", order(1, 60_000)).await;
         nodes.runs.line(id(&location), "begin", "a").await;
-        let asked = now();
+        let requested_at = now();
         let answer = b.delete(&location).await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.json()["state"], "canceled");
         let dropped = nodes.runs.line(id(&location), "dropped", "a").await;
-        let took = at(&dropped).saturating_sub(asked);
-        assert!(took < SOON, "it went on for {took:?}");
+        let took = at(&dropped).saturating_sub(requested_at);
+        assert!(took < SOON, "the run continued for {took:?}");
         assert_eq!(a.get(&location).await.json()["state"], "canceled");
     }
 }
 
-async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
+async fn a_key_has_one_operation_on_all_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     for round in 0..20 {
         let key = format!("\"a key of round {round:04}\"");
@@ -231,7 +234,7 @@ async fn a_key_is_one_operation_on_all_nodes(nodes: &Nodes) {
     }
 }
 
-async fn a_key_of_two_tenants_is_an_operation_each_on_all_nodes(nodes: &Nodes) {
+async fn a_key_of_two_tenants_has_two_operations_on_all_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     for round in 0..20 {
         let key = format!("\"a key of tenants {round:04}\"");
@@ -255,16 +258,16 @@ async fn a_key_of_two_tenants_is_an_operation_each_on_all_nodes(nodes: &Nodes) {
         assert_eq!(cleo.header("location"), cleo_again.header("location"));
         assert_eq!(dora.header("location"), dora_again.header("location"));
         assert_ne!(cleo.header("location"), dora.header("location"));
-        let stranger = a.request(Method::GET, cleo.header("location"));
-        let stranger = stranger.header("x-tenant", "dora");
-        let answer = a.send(stranger, String::new().into()).await;
+        let foreign = a.request(Method::GET, cleo.header("location"));
+        let foreign = foreign.header("x-tenant", "dora");
+        let answer = a.send(foreign, String::new().into()).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     }
 }
 
-/// A request that may still be answered directly reserves its key: whoever comes with
-/// it at the other node gets the same answer, and if its node dies, runs it.
-async fn a_reserved_key_is_one_call_on_all_nodes(store: &str) {
+/// A request that may still be answered directly reserves its key. A repeated request at
+/// the other node gets the same answer, or runs if the first node is killed.
+async fn a_reserved_key_has_one_call_on_all_nodes(store: &str) {
     let after = ["--lease", "1", "--accept", "after:60"];
     let nodes = Nodes::start(store, &after).await;
     let (a, b) = nodes.clients();
@@ -295,17 +298,20 @@ async fn a_reserved_key_is_one_call_on_all_nodes(store: &str) {
     let first = tokio::spawn(post(&a, title, 3000));
     let since = Instant::now();
     while begun(title) == 0 {
-        assert!(since.elapsed() < PATIENCE, "it never begins");
+        assert!(since.elapsed() < PATIENCE, "the run never begins");
         sleep(Duration::from_millis(5)).await;
     }
     nodes.a.signal("KILL").await;
-    assert!(first.await.unwrap().is_none(), "its node was killed");
+    assert!(
+        first.await.unwrap().is_none(),
+        "the first request was answered although its node was killed"
+    );
     let second = post(&b, title, 3000).await.unwrap();
     assert_eq!(second.status(), StatusCode::OK, "{second:?}");
     assert_eq!(begun(title), 2);
 }
 
-async fn a_tenants_list_is_the_same_everywhere(nodes: &Nodes) {
+async fn a_list_is_the_same_on_all_nodes(nodes: &Nodes) {
     let (a, b) = nodes.clients();
     let mut posted = Vec::new();
     for client in [&a, &b, &a] {
@@ -327,20 +333,20 @@ async fn a_tenants_list_is_the_same_everywhere(nodes: &Nodes) {
     }
 }
 
-async fn all_that_crosses_nodes(store: &str) {
+async fn check_shared_operations(store: &str) {
     let nodes = Nodes::start(store, &["--lease", "30", "--concurrency", "1"]).await;
-    waits_and_events_cross_nodes(&nodes).await;
-    a_result_is_the_same_everywhere(&nodes).await;
-    a_cancel_stops_the_work_wherever_it_runs(&nodes).await;
-    a_key_is_one_operation_on_all_nodes(&nodes).await;
-    a_key_of_two_tenants_is_an_operation_each_on_all_nodes(&nodes).await;
-    a_tenants_list_is_the_same_everywhere(&nodes).await;
+    waits_and_events_see_changes_of_other_nodes(&nodes).await;
+    a_result_is_the_same_on_all_nodes(&nodes).await;
+    a_cancel_stops_a_run_on_another_node(&nodes).await;
+    a_key_has_one_operation_on_all_nodes(&nodes).await;
+    a_key_of_two_tenants_has_two_operations_on_all_nodes(&nodes).await;
+    a_list_is_the_same_on_all_nodes(&nodes).await;
 }
 
 const RERUN: [&str; 4] = ["--lease", "1", "--on-interrupted", "rerun:3"];
 
-/// An operation that a begins and, after this signal to a, b brings to its end.
-async fn taken_over(nodes: &Nodes, signal: &str) -> String {
+/// Starts an operation at node a, sends a signal to node a, and waits until node b ends the operation.
+async fn rerun_after_signal(nodes: &Nodes, signal: &str) -> String {
     let (a, b) = nodes.clients();
     let location = a.post_accepted("/reports", order(20, 50)).await;
     let first = nodes.runs.line(id(&location), "begin", "a").await;
@@ -348,20 +354,20 @@ async fn taken_over(nodes: &Nodes, signal: &str) -> String {
     nodes.a.signal(signal).await;
     let operation = b.wait_for_end(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    let again = nodes.runs.line(id(&location), "begin", "b").await;
-    assert_eq!(again["attempt"], 2);
+    let second = nodes.runs.line(id(&location), "begin", "b").await;
+    assert_eq!(second["attempt"], 2);
     let lines = nodes.runs.lines(id(&location));
     let begun = lines.iter().filter(|line| line["event"] == "begin");
     assert_eq!(begun.count(), 2, "{lines:?}");
     location
 }
 
-async fn what_a_killed_node_ran_is_run_again(store: &str) {
+async fn an_operation_of_a_killed_node_is_rerun(store: &str) {
     let nodes = Nodes::start(store, &RERUN).await;
-    taken_over(&nodes, "KILL").await;
+    rerun_after_signal(&nodes, "KILL").await;
 }
 
-async fn what_a_killed_node_ran_is_interrupted(store: &str) {
+async fn an_operation_of_a_killed_node_is_interrupted(store: &str) {
     let nodes = Nodes::start(store, &["--lease", "1", "--on-interrupted", "fail"]).await;
     let (a, b) = nodes.clients();
     let location = a.post_accepted("/reports", order(600, 100)).await;
@@ -373,11 +379,11 @@ async fn what_a_killed_node_ran_is_interrupted(store: &str) {
     assert_eq!(nodes.runs.lines(id(&location)).len(), 1);
 }
 
-async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
+async fn a_resumed_node_does_not_end_a_reclaimed_operation(store: &str) {
     let nodes = Nodes::start(store, &RERUN).await;
     let (a, b) = nodes.clients();
-    // Its end is due while it sleeps: when it wakes it has an outcome to record before
-    // it can hear that it has lost the operation.
+    // The run ends while the node is suspended. The resumed node has an outcome to record
+    // before it can learn that the lease is lost.
     let location = a.post_accepted("/reports", order(1, 900)).await;
     nodes.runs.line(id(&location), "begin", "a").await;
     nodes.a.signal("STOP").await;
@@ -385,57 +391,57 @@ async fn a_node_that_wakes_meanwhile_ends_nothing(store: &str) {
     nodes.a.signal("CONT").await;
     let operation = b.wait_for_end(&location).await;
     assert_eq!(operation["state"], "succeeded", "{operation}");
-    // The outcome is that of b, which writes its line before it.
+    // The outcome is that of node b, which logs the end before it records the outcome.
     let lines = nodes.runs.lines(id(&location));
     let is_end = |line: &Value| line["event"] == "end" && line["node"] == "b";
     assert!(lines.iter().any(is_end), "{lines:?}");
 }
 
-async fn a_node_that_wakes_late_changes_nothing(store: &str) {
+async fn a_resumed_node_does_not_change_an_ended_operation(store: &str) {
     let nodes = Nodes::start(store, &RERUN).await;
-    let location = taken_over(&nodes, "STOP").await;
+    let location = rerun_after_signal(&nodes, "STOP").await;
     let (a, b) = nodes.clients();
     let result = format!("{location}/result");
     let before = (b.get(&location).await, b.get(&result).await);
 
     nodes.a.signal("CONT").await;
-    // It comes to its end, or hears that it has lost the operation.
+    // The run of node a ends, or stops because the lease is lost.
     let begun = Instant::now();
     let is_over = |line: &Value| line["node"] == "a" && line["event"] != "begin";
     while !nodes.runs.lines(id(&location)).iter().any(is_over) {
-        assert!(begun.elapsed() < PATIENCE, "it never wakes");
+        assert!(begun.elapsed() < PATIENCE, "the node never resumes");
         sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(a.get(&location).await.body(), before.0.body());
-    // Once it is drained and gone, it has tried all that it ever will.
+    // A drained node makes no further attempts to write.
     nodes.a.signal("TERM").await;
-    let gone = nodes.a.wait().await;
-    assert!(gone.status.success(), "{gone:?}");
+    let exit = nodes.a.wait().await;
+    assert!(exit.status.success(), "{exit:?}");
     let after = (b.get(&location).await, b.get(&result).await);
     assert_eq!(after.0.body(), before.0.body());
     assert_eq!(after.0.header("etag"), before.0.header("etag"));
     assert_eq!(after.1.body(), before.1.body());
 }
 
-async fn all_that_survives_a_node(store: &str) {
-    what_a_killed_node_ran_is_run_again(store).await;
-    what_a_killed_node_ran_is_interrupted(store).await;
-    a_node_that_wakes_meanwhile_ends_nothing(store).await;
-    a_node_that_wakes_late_changes_nothing(store).await;
+async fn check_failed_nodes(store: &str) {
+    an_operation_of_a_killed_node_is_rerun(store).await;
+    an_operation_of_a_killed_node_is_interrupted(store).await;
+    a_resumed_node_does_not_end_a_reclaimed_operation(store).await;
+    a_resumed_node_does_not_change_an_ended_operation(store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_postgres() {
+async fn nodes_share_postgres() {
     let server = test_support::postgres::Postgres::start().await;
-    all_that_crosses_nodes(&server.url()).await;
-    a_reserved_key_is_one_call_on_all_nodes(&server.url()).await;
-    all_that_survives_a_node(&server.url()).await;
+    check_shared_operations(&server.url()).await;
+    a_reserved_key_has_one_call_on_all_nodes(&server.url()).await;
+    check_failed_nodes(&server.url()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_redis() {
+async fn nodes_share_redis() {
     let server = test_support::redis::Redis::start().await;
-    all_that_crosses_nodes(&server.url()).await;
-    a_reserved_key_is_one_call_on_all_nodes(&server.url()).await;
-    all_that_survives_a_node(&server.url()).await;
+    check_shared_operations(&server.url()).await;
+    a_reserved_key_has_one_call_on_all_nodes(&server.url()).await;
+    check_failed_nodes(&server.url()).await;
 }

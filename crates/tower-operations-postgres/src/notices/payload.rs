@@ -15,16 +15,16 @@ struct NoticePayload<'a> {
     /// The handle that sent the payload.
     #[serde(borrow)]
     by: Cow<'a, str>,
-    /// The operations, each with the node that has lost its lease, if one has. `None` means
+    /// The operations, each with the node that has lost its lease, if a node has. `None` means
     /// that anything may have changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<Vec<Changed>>,
-    /// Leases were released.
+    /// Whether leases were released.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     released: bool,
 }
 
-/// An operation, and the node that has lost its lease.
+/// An operation, and the node that has lost the lease on it.
 type Changed = (OperationId, Option<String>);
 
 /// Writes the payloads for the gathered notices.
@@ -46,8 +46,8 @@ pub(super) fn write(gathered: Gathered, me: &str) -> Vec<String> {
         else {
             continue;
         };
-        // A name can have any length. Without its name the node finds out at its next
-        // renewal.
+        // The name of a node can have any length. Without the name, the node finds out at its
+        // next renewal.
         let node = node.filter(|node| escaped(node.as_str()) <= LONGEST / 2);
         let node = node.map(|node| node.as_str().to_owned());
         // The addition covers brackets, quotes and commas, or `null`.
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads_are_as_few_as_they_can_be_and_none_is_too_long() {
+    fn payloads_are_few_and_never_too_long() {
         let changed = |revoked_from| Notice::Changed {
             id: OperationId::new(),
             revoked_from,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_is_heard_and_what_one_says_oneself_is_not() {
+    fn payloads_of_others_are_read_and_own_payloads_are_ignored() {
         let change = Notice::Changed {
             id: OperationId::new(),
             revoked_from: Some(NodeId::named("node \"1\"")),

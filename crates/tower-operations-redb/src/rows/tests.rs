@@ -8,7 +8,7 @@ fn text() -> impl Strategy<Value = Option<Vec<u8>>> {
 
 proptest! {
     #[test]
-    fn a_cell_comes_back_and_no_part_of_it_is_one(
+    fn cells_survive_a_round_trip_and_truncated_cells_are_errors(
         (version, token, number, expires_at) in
             (1_u64.., 0_u64.., 0_u64.., proptest::option::of(1_u64..)),
         (state, parts) in (1_u8..=5, 0_u8..8),
@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_comes_back(
+    fn keys_survive_a_round_trip(
         (token, until) in (0_u64.., proptest::option::of(1_u64..)),
         (kind, owner, content) in (0..3, text(), proptest::collection::vec(any::<u8>(), 0..50)),
         fingerprint in any::<[u8; 32]>(),
@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_any_kind_are_refused_or_read_but_never_a_panic(
+    fn any_bytes_are_read_or_refused_without_a_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let _ = (CellRow::decode(&bytes), KeyRow::decode(&bytes));
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn a_later_layout_is_refused() {
+fn later_layouts_are_refused() {
     for layout in [0, LAYOUT + 1] {
         assert!(CellRow::decode(&[layout; 200]).is_err());
         assert!(KeyRow::decode(&[layout; 200]).is_err());

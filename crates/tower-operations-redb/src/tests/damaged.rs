@@ -1,4 +1,4 @@
-//! Rows that are damaged keep nobody from the others.
+//! Damaged rows do not block the other rows.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use crate::{
     tables::{CELLS, KEYS, LEASED},
 };
 
-/// Keeps all in memory, so that nothing is read before it is damaged.
+/// The size of a cache that keeps everything in memory, so that nothing is read before it is
+/// damaged.
 const CACHE: usize = 1 << 20;
 
-/// Changes the file behind the store's back.
+/// Changes the file while the store is closed.
 async fn damage(disk: &Disk, store: RedbStore, change: impl FnOnce(&Database)) -> RedbStore {
     store.close().await.unwrap();
     drop(store);
@@ -27,7 +28,7 @@ async fn damage(disk: &Disk, store: RedbStore, change: impl FnOnce(&Database)) -
     open(disk, CACHE)
 }
 
-/// Puts this in the place of a row, or takes the row away.
+/// Replaces a row by these bytes, or removes the row.
 fn overwrite(database: &Database, id: &OperationId, row: Option<&[u8]>) {
     let write = database.begin_write().unwrap();
     {
@@ -47,14 +48,14 @@ async fn live(store: &RedbStore) -> LeaseHandle {
 }
 
 #[tokio::test]
-async fn live_rows_that_are_damaged_keep_nobody_from_the_others() {
+async fn damaged_live_rows_do_not_block_other_rows() {
     let disk = Disk::default();
     let store = open(&disk, CACHE);
     let mut all = Vec::new();
     for _ in 0..4 {
         all.push(live(&store).await);
     }
-    // The file opens all the same.
+    // The file can be opened nevertheless.
     let store = damage(&disk, store, |database| {
         overwrite(database, &all[0].id, Some(b"no row"));
         overwrite(database, &all[1].id, Some(b""));
@@ -86,14 +87,15 @@ async fn live_rows_that_are_damaged_keep_nobody_from_the_others() {
     assert_eq!(store.stats().failures, 0);
 }
 
-/// A record that is damaged while it is held.
+/// The record is damaged while it is held.
 #[tokio::test]
-async fn a_lease_without_a_cell_keeps_nobody_from_being_taken_over() {
+async fn leases_without_a_cell_do_not_block_reclaims() {
     let disk = Disk::default();
     let store = open(&disk, CACHE);
     let (bad, gone, good) = (live(&store).await, live(&store).await, live(&store).await);
     {
-        // The store's own database: it has the leases in memory.
+        // The damage is done through the database of the store, which keeps the leases in
+        // memory.
         let access = store.0.engine().slot.read().await;
         let database = access.database().unwrap();
         overwrite(database, &bad.id, Some(b"no row"));
@@ -110,7 +112,7 @@ async fn a_lease_without_a_cell_keeps_nobody_from_being_taken_over() {
 }
 
 #[tokio::test]
-async fn ended_rows_that_are_damaged_keep_no_others_from_being_purged() {
+async fn damaged_ended_rows_do_not_block_a_purge() {
     let disk = Disk::default();
     let store = open(&disk, CACHE).ttl(Duration::ZERO);
     let mut ids = Vec::new();

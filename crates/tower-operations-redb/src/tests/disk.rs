@@ -11,28 +11,28 @@ use ::redb::StorageBackend;
 
 const BLOCK: usize = 4096;
 
-/// A disk that knows what would be left of it without power.
+/// A disk in memory that knows what a power failure would leave.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The bytes that are read.
+    /// The bytes that a read returns.
     bytes: Vec<u8>,
     /// The bytes at the last sync.
     synced: Vec<u8>,
-    /// The writes since then, in order.
+    /// The writes since the last sync, in order.
     unsynced: Vec<Change>,
-    /// The blocks that something was written to; the others take no room.
+    /// The blocks that were written to; the other blocks take no room.
     blocks: BTreeSet<usize>,
-    /// How many there may be.
+    /// The maximum number of blocks.
     capacity: Option<usize>,
-    /// Calls until one fails, and how that does.
+    /// The number of calls until one fails, and the kind of the failure.
     trap: Option<(usize, Trap)>,
     calls: usize,
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     read: usize,
-    /// By which threads.
+    /// The threads that have read.
     readers: Vec<ThreadId>,
 }
 
@@ -45,7 +45,7 @@ enum Change {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Trap {
     Error,
-    /// It is done, and an error all the same.
+    /// The call takes effect, and returns an error nevertheless.
     LateError,
     Panic,
 }
@@ -64,8 +64,8 @@ impl Change {
 }
 
 impl Disk {
-    /// The disk after a power cut: of what was not synced, any part may be
-    /// there. `coin` says which.
+    /// Returns the disk after a power failure: of what was not synced, any part may be present.
+    /// `coin` decides about each sector.
     pub(super) fn after_power_cut(&self, mut coin: impl FnMut() -> bool) -> Self {
         let state = self.0.lock().unwrap();
         let mut bytes = state.synced.clone();
@@ -89,13 +89,13 @@ impl Disk {
         })))
     }
 
-    /// There is room for so many blocks more, or for any number.
+    /// Sets the number of further blocks that there is room for; `None` for any number.
     pub(super) fn limit(&self, room: Option<usize>) {
         let mut state = self.0.lock().unwrap();
         state.capacity = room.map(|room| state.blocks.len() + room);
     }
 
-    /// The call after so many more fails.
+    /// Makes the call after `calls` further calls fail.
     pub(super) fn set_trap(&self, calls: usize, trap: Trap) {
         self.0.lock().unwrap().trap = Some((calls, trap));
     }
@@ -105,17 +105,17 @@ impl Disk {
         self.0.lock().unwrap().trap.take().is_some()
     }
 
-    /// How many calls there were.
+    /// Returns the number of calls.
     pub(super) fn calls(&self) -> usize {
         self.0.lock().unwrap().calls
     }
 
-    /// Which threads have read since this was asked last.
+    /// Returns the threads that have read since the last call of this method.
     pub(super) fn readers(&self) -> Vec<ThreadId> {
         std::mem::take(&mut self.0.lock().unwrap().readers)
     }
 
-    /// How many bytes were read since this was asked last.
+    /// Returns the number of bytes that were read since the last call of this method.
     pub(super) fn read(&self) -> usize {
         std::mem::take(&mut self.0.lock().unwrap().read)
     }

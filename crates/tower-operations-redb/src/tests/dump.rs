@@ -13,7 +13,7 @@ fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", bytes.escape_ascii())
 }
 
-/// All rows, a line each.
+/// Returns all rows, one per line.
 pub(super) fn dump(database: &Database) -> String {
     let read = database.begin_read().unwrap();
     let mut lines = Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn dump(database: &Database) -> String {
             })*
         };
     }
-    // It is random.
+    // The secret is random.
     let secrets = read.open_table(SECRETS).unwrap();
     for entry in secrets.iter().unwrap() {
         let (name, secret) = entry.unwrap();
@@ -48,7 +48,8 @@ pub(super) fn dump(database: &Database) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Text that was [`quoted`]; there are no blanks but in quotes.
+/// Returns the fields of a line, without the quotes of [`quoted`]. Between fields are blanks;
+/// within a field, a blank is in quotes.
 fn fields(line: &str) -> Vec<Vec<u8>> {
     let (mut fields, mut bytes) = (vec![Vec::new()], line.bytes());
     let mut is_quoted = false;
@@ -73,7 +74,7 @@ fn fields(line: &str) -> Vec<Vec<u8>> {
     fields
 }
 
-/// A disk with these rows on it.
+/// Returns a disk with these rows.
 pub(super) fn load(dump: &str) -> Disk {
     let disk = Disk::default();
     let database = Database::builder()
@@ -148,7 +149,7 @@ pub(super) fn load(dump: &str) -> Disk {
 }
 
 #[test]
-fn rows_are_read_back_whatever_is_in_them() {
+fn rows_survive_a_round_trip_through_text() {
     let bytes: Vec<u8> = (0..=255).collect();
     assert_eq!(fields(&format!("a {} b", quoted(&bytes)))[1], bytes);
 }

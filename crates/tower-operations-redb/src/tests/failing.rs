@@ -1,4 +1,4 @@
-//! Errors of the disk: nothing is lost, nothing happens twice, and it goes on.
+//! Errors of the disk: nothing is lost, nothing happens twice, and the store continues.
 
 use std::{error::Error, io};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::RedbStore;
 
-/// The error that all the others come from.
+/// Returns the root cause of an error.
 fn root(error: &StoreError) -> &(dyn Error + 'static) {
     let mut root: &(dyn Error + 'static) = error;
     while let Some(source) = root.source() {
@@ -25,7 +25,7 @@ fn root(error: &StoreError) -> &(dyn Error + 'static) {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room() {
+async fn full_disks_are_transient_errors_and_lose_nothing() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
     disk.limit(Some(100));
@@ -51,7 +51,7 @@ async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room()
                 doubtful.push(id);
             }
         }
-        // Whatever was answered can be read, now that it is full as well.
+        // Everything that was answered can be read although the disk is full.
         for id in &done {
             let record = store.get(id).await.unwrap().expect("it was answered");
             assert_eq!(record.operation().state(), State::Succeeded);
@@ -72,7 +72,7 @@ async fn a_full_disk_is_transient_loses_nothing_and_is_over_once_there_is_room()
     }
 }
 
-/// Something of everything, tried until it works. Answers how often it did not.
+/// Makes every kind of request, each until it succeeds. Returns the number of failures.
 async fn script(store: &RedbStore) -> usize {
     let mut failures = 0;
     macro_rules! sure {
@@ -105,7 +105,7 @@ async fn script(store: &RedbStore) -> usize {
     sure!(store.release(&[held(&id, holder)]));
     let node = NodeId::named("b");
     let lease = lease.with_node(node);
-    // A try that failed may have taken it: it is held for its term then.
+    // A failed try may have reclaimed the operation, which is then held for its term.
     let taken = sure!(store.reclaim(&lease, 9));
     let holder = match taken
         .iter()
@@ -125,7 +125,7 @@ async fn script(store: &RedbStore) -> usize {
     assert!(matches!(finished, Written::Done(_)), "{finished:?}");
     let record = sure!(store.get(&id)).expect("it is there");
     assert_eq!(record.operation().state(), State::Succeeded);
-    // Started, taken over and finished: each once.
+    // The operation was started, reclaimed and finished, each once.
     assert_eq!(
         record.version().map(tower_operations::store::Version::get),
         Some(4)
@@ -148,7 +148,7 @@ async fn script(store: &RedbStore) -> usize {
 
     let brief = store.clone().ttl(std::time::Duration::ZERO);
     let record = created(sure!(brief.create(leased(&other))));
-    // It is gone as soon as it has ended, also for a later try.
+    // The operation expires as soon as it has ended, also for a later try.
     sure!(brief.finish(&other, record.token(), success("z"), None));
     let purged = sure!(brief.purge(9));
     assert!(purged == 1 || failures > 0, "{purged}");
@@ -158,7 +158,7 @@ async fn script(store: &RedbStore) -> usize {
     failures
 }
 
-/// Lets each call to the disk of a whole script fail, one in each run.
+/// Lets each call to the disk of the whole script fail, one call in each run.
 async fn fail_everywhere(trap: Trap, cache: usize, step: usize) {
     let disk = Disk::default();
     let store = open(&disk, cache);
@@ -167,14 +167,14 @@ async fn fail_everywhere(trap: Trap, cache: usize, step: usize) {
         disk.set_trap(calls, trap);
         let failures = script(&store).await;
         if disk.take_trap() {
-            break; // it was not met: that was the last call
+            break; // the trap was not met: that was the last call
         }
         met += usize::from(failures > 0);
         calls += step;
     }
     assert!(calls > 50 * step.min(2), "{calls} calls are no script");
     assert!(met > 10, "only {met} failures were felt");
-    // The next process that opens it finds it whole.
+    // The next process that opens the file finds it intact.
     store.close().await.unwrap();
     let store = open(&disk, cache);
     assert_eq!(script(&store).await, 0);
@@ -186,12 +186,12 @@ async fn any_call_to_the_disk_may_fail() {
 }
 
 #[tokio::test]
-async fn any_call_to_the_disk_may_fail_after_it_was_done() {
+async fn any_call_to_the_disk_may_fail_after_it_took_effect() {
     fail_everywhere(Trap::LateError, 1 << 20, 1).await;
 }
 
 #[tokio::test]
-async fn any_call_to_the_disk_may_fail_where_nothing_is_cached() {
+async fn any_call_to_the_disk_may_fail_without_a_cache() {
     fail_everywhere(Trap::Error, NO_CACHE, 7).await;
 }
 

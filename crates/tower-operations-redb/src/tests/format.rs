@@ -1,5 +1,5 @@
-//! The layout of the file: what this release writes, and that it reads what
-//! older ones wrote.
+//! The layout of the file: the layout that this release writes, and the older layouts that it
+//! reads.
 
 use std::{
     sync::Arc,
@@ -36,7 +36,7 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// Long after everything here.
+/// A time long after all other times here.
 const EXPIRES: u64 = 1 << 40;
 
 fn stamp(version: u64, token: u64) -> Stamp {
@@ -48,7 +48,7 @@ fn key(name: &str) -> IdempotencyKey {
     IdempotencyKey::new(None, name, *b"a digest that is 32 bytes long..")
 }
 
-/// The same, of somebody.
+/// Returns the same key with an owner.
 fn owned(name: &str) -> IdempotencyKey {
     IdempotencyKey {
         owner: Some(Owner::new("somebody")),
@@ -56,7 +56,7 @@ fn owned(name: &str) -> IdempotencyKey {
     }
 }
 
-/// Something of everything.
+/// Writes every kind of row.
 async fn fill(engine: &RedbEngine) {
     let owner = Owner::new("somebody");
     let live = id("live");
@@ -86,7 +86,7 @@ async fn fill(engine: &RedbEngine) {
     assert!(settled.await.unwrap());
 }
 
-/// Finds what [`fill`] put there.
+/// Checks the rows that [`fill`] wrote.
 async fn check(engine: &RedbEngine) {
     let cell = engine
         .read(&id("live"), CellReader::Store)
@@ -109,7 +109,7 @@ async fn check(engine: &RedbEngine) {
             .is_none()
     );
 
-    // It was opened, so its earlier holder is gone.
+    // The file was opened again, so the earlier holder does not exist any more.
     let abandoned = engine.reclaimable(ReclaimFilter::Expired, 9).await.unwrap();
     let [
         LapsedCell {
@@ -177,7 +177,7 @@ async fn close(engine: RedbEngine) {
 }
 
 #[tokio::test]
-async fn what_is_written_is_format_2() {
+async fn files_are_written_in_format_2() {
     let disk = Disk::default();
     let opened = engine(&disk).unwrap();
     fill(&opened).await;
@@ -193,7 +193,7 @@ async fn what_is_written_is_format_2() {
 }
 
 #[tokio::test]
-async fn what_is_of_format_1_becomes_what_this_release_writes() {
+async fn files_of_format_1_are_migrated_to_format_2() {
     let disk = load(FORMAT_1);
     close(engine(&disk).unwrap()).await;
     let database = Database::builder()
@@ -206,7 +206,7 @@ async fn what_is_of_format_1_becomes_what_this_release_writes() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_read_stops_no_other() {
+async fn unreadable_keys_do_not_block_the_migration() {
     let damaged = FORMAT_1.replace(r#"keys "second" "\x01"#, r#"keys "second" "\x07"#);
     assert_ne!(damaged, FORMAT_1);
     let opened = engine(&load(&damaged)).unwrap();
@@ -219,14 +219,14 @@ async fn a_key_that_cannot_be_read_stops_no_other() {
 }
 
 #[tokio::test]
-async fn what_formats_1_and_2_say_is_read() {
+async fn files_of_formats_1_and_2_are_read() {
     for format in [FORMAT_1, FORMAT_2] {
-        check_and_go_on(format).await;
+        check_and_continue(format).await;
     }
 }
 
 #[tokio::test]
-async fn a_file_without_a_secret_gets_one_that_stays() {
+async fn files_without_a_secret_get_a_lasting_secret() {
     let secretless: Vec<_> = FORMAT_2
         .lines()
         .filter(|line| !line.starts_with("secrets"))
@@ -239,10 +239,10 @@ async fn a_file_without_a_secret_gets_one_that_stays() {
     assert_eq!(again.cursor_secret().await.unwrap(), secret);
 }
 
-async fn check_and_go_on(format: &str) {
+async fn check_and_continue(format: &str) {
     let opened = engine(&load(format)).unwrap();
     check(&opened).await;
-    // And it goes on from there.
+    // The store continues from these rows.
     let new = id("new");
     let insert = NewCell::new(&new, stamp(1, 1), b"{}", at(1));
     assert!(matches!(opened.insert(insert).await, Ok(Inserted::Done)));
@@ -251,7 +251,7 @@ async fn check_and_go_on(format: &str) {
 }
 
 #[test]
-fn a_later_format_is_refused_and_left_as_it_is() {
+fn later_formats_are_refused_and_left_unchanged() {
     let later = KNOWN_FORMAT + 1;
     let disk = load(&format!("meta {FORMAT} {later}\nmeta {NEXT_NUMBER} 1\n"));
     for _ in 0..2 {
@@ -265,7 +265,7 @@ fn a_later_format_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_database_of_something_else_is_refused() {
+fn foreign_databases_are_refused() {
     let disk = load("cells \"a\" \"b\"\n");
     assert!(matches!(engine(&disk).err(), Some(RedbError::Foreign)));
     let disk = load("meta something 1\n");
@@ -273,7 +273,7 @@ fn a_database_of_something_else_is_refused() {
 }
 
 #[tokio::test]
-async fn a_row_of_a_later_layout_is_an_error_that_stays() {
+async fn rows_of_a_later_layout_are_permanent_errors() {
     let disk = load(&FORMAT_1.replace(r#"cells "ended" "\x01"#, r#"cells "ended" "\x02"#));
     let opened = engine(&disk).unwrap();
     let error = opened
@@ -286,7 +286,7 @@ async fn a_row_of_a_later_layout_is_an_error_that_stays() {
         "{}",
         error.report()
     );
-    // The others go on, also when they are in one batch with it.
+    // The other rows are not affected, also when they are in one batch with this row.
     let (ended, live) = (id("ended"), id("live"));
     let next = NextCell::new(stamp(2, 5), State::Running, b"{}");
     let (refused, done) = tokio::join!(

@@ -1,4 +1,4 @@
-//! The power fails: what was answered is there, and nothing is torn.
+//! Power failures: everything that was answered is kept, and nothing is torn.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -10,7 +10,7 @@ use tower_operations::{
 use super::{Disk, created, held, leased, open, success};
 use crate::RedbStore;
 
-/// Numbers that look like chance, the same ones in every run.
+/// A generator of pseudo-random numbers, which are the same in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -26,14 +26,14 @@ fn text(id: &OperationId) -> String {
     format!("{id} ").repeat(100)
 }
 
-/// Creates and finishes, and says what was answered so far.
+/// Creates and finishes operations until `is_off`. Returns the ids that were answered.
 async fn work(store: &RedbStore, is_off: &AtomicBool) -> (Vec<OperationId>, Vec<OperationId>) {
     let (mut created_ids, mut finished_ids) = (Vec::new(), Vec::new());
     while !is_off.load(Relaxed) {
         let id = OperationId::new();
         let record = created(store.create(leased(&id)).await.unwrap());
         if is_off.load(Relaxed) {
-            break; // it may have been answered later than that
+            break; // the answer may have come after the power failure
         }
         created_ids.push(id.clone());
         let finished = store
@@ -48,7 +48,7 @@ async fn work(store: &RedbStore, is_off: &AtomicBool) -> (Vec<OperationId>, Vec<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_power_cut_loses_nothing_that_was_answered() {
+async fn power_failures_lose_nothing_that_was_answered() {
     let mut chance = Chance(0x9E37_79B9_7F4A_7C15);
     let mut disk = Disk::default();
     let (mut all_created, mut all_finished) = (Vec::new(), Vec::new());
@@ -61,7 +61,7 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
             while disk.calls() < calls {
                 tokio::task::yield_now().await;
             }
-            // From here on nothing counts as answered.
+            // From here on no answer counts.
             is_off.store(true, Relaxed);
             disk.after_power_cut(|| chance.next().is_multiple_of(2))
         };
@@ -85,7 +85,7 @@ async fn a_power_cut_loses_nothing_that_was_answered() {
             let record = store.get(id).await.unwrap().expect("it was answered");
             assert_eq!(record.operation().state(), State::Succeeded);
         }
-        // Every earlier holder is gone.
+        // No earlier holder exists any more.
         let node = NodeId::new();
         let lease = LeaseConfig::new(node, super::TERM);
         for taken in store.reclaim(&lease, 9).await.unwrap() {

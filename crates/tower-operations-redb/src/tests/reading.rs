@@ -13,7 +13,7 @@ use super::*;
 
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// An operation of "somebody" that has ended with a large result.
+/// Creates an operation of the owner "somebody" that has ended with a large result.
 async fn ended(store: &RedbStore) -> OperationId {
     let id = OperationId::new();
     let Created::New(record) = store.create(leased(&id)).await.unwrap() else {
@@ -26,7 +26,7 @@ async fn ended(store: &RedbStore) -> OperationId {
 }
 
 #[tokio::test]
-async fn a_stranger_s_read_takes_no_byte_of_a_result() {
+async fn reads_for_other_owners_read_no_byte_of_a_result() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
     let id = ended(&store).await;
@@ -50,7 +50,7 @@ async fn a_stranger_s_read_takes_no_byte_of_a_result() {
 }
 
 #[tokio::test]
-async fn a_repetition_takes_no_byte_of_a_result() {
+async fn repetitions_read_no_byte_of_a_result() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
     let mut costs = Vec::new();
@@ -84,7 +84,7 @@ async fn a_repetition_takes_no_byte_of_a_result() {
 }
 
 #[tokio::test]
-async fn a_page_ends_where_its_results_are_large() {
+async fn pages_end_where_their_results_are_large() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
     for _ in 0..5 {
@@ -107,9 +107,9 @@ async fn a_page_ends_where_its_results_are_large() {
     assert_eq!(lengths, [2, 2, 1]);
 }
 
-/// With one thread, which is this one.
+/// The runtime has one thread, which is this one.
 #[tokio::test]
-async fn a_read_of_the_disk_keeps_no_thread_of_the_runtime() {
+async fn reads_of_the_disk_block_no_thread_of_the_runtime() {
     let disk = Disk::default();
     let store = open(&disk, NO_CACHE);
     let id = ended(&store).await;
@@ -128,7 +128,7 @@ async fn a_read_of_the_disk_keeps_no_thread_of_the_runtime() {
 }
 
 #[tokio::test]
-async fn what_was_written_last_is_read_in_place_unless_it_is_large() {
+async fn latest_writes_are_read_in_place_unless_they_are_large() {
     let disk = Disk::default();
     let store = open(&disk, 1024 * 1024);
     let (owner, other) = (Owner::new("somebody"), Owner::new("another"));

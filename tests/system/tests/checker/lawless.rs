@@ -16,72 +16,72 @@ use tower_operations::{
     },
 };
 
-/// What can be broken.
+/// The laws that the store can break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Law {
-    /// A holder that lost its lease learns nothing of it, and writes.
+    /// A holder that lost its lease is not notified, and writes.
     Fencing,
-    /// What is created is written a moment after it was answered.
+    /// A create is answered a moment before it is written.
     Durability,
-    /// A change wakes nobody.
+    /// A change wakes no wait.
     Waking,
-    /// What was read once is read again as it was.
+    /// A repeated read returns the first result.
     Freshness,
-    /// Every node has keys of its own.
-    Once,
-    /// Keys are nobody's: what one has used, all have.
+    /// Every node has its own keys.
+    KeysAcrossNodes,
+    /// Keys are shared by all owners.
     Keys,
-    /// Whoever asks is taken for one and the same.
+    /// All requests have the same owner.
     Owners,
-    /// What is forgotten stays.
-    Forgetting,
+    /// A deleted operation stays.
+    Deletion,
 }
 
 /// The handle of one node.
 #[derive(Clone)]
-pub(crate) struct Lawless {
+pub(crate) struct FaultyStore {
     pub(crate) node: NodeId,
     pub(crate) broken: Option<Law>,
     pub(crate) shared: Arc<Shared>,
-    /// While it is false, the calls of this node wait.
+    /// Whether the node is awake; its calls wait otherwise.
     pub(crate) awake: watch::Receiver<bool>,
-    /// What this node has read.
+    /// The first reads of this node.
     pub(crate) read: Arc<Mutex<HashMap<OperationId, Stored>>>,
 }
 
 pub(crate) struct Shared {
     pub(crate) memory: MemoryStore,
-    /// What was written against the law, in the place of what is in memory.
+    /// Illegal writes, which replace the operations in memory.
     pub(crate) forced: Mutex<HashMap<OperationId, Stored>>,
 }
 
 type Stored = Arc<Record<RecordedResponse>>;
 type Answer<T> = Result<T, StoreError>;
 
-impl Lawless {
+impl FaultyStore {
     pub(crate) fn breaks(&self, law: Law) -> bool {
         self.broken == Some(law)
     }
 
-    /// The store, once this node is awake.
+    /// Returns the store once the node is awake.
     async fn memory(&self) -> &MemoryStore {
         let mut awake = self.awake.clone();
-        // Whoever stopped it may be gone: then it sleeps for ever.
+        // The node sleeps for ever once its sender is dropped.
         if awake.wait_for(|awake| *awake).await.is_err() {
             std::future::pending::<()>().await;
         }
         &self.shared.memory
     }
 
-    /// Writes an outcome whoever asks, over whatever is there.
-    fn force(&self, was: &Record<RecordedResponse>, outcome: Outcome<RecordedResponse>) -> Stored {
-        let id = was.operation().id().clone();
-        let metadata = was.operation().metadata().clone();
+    /// Overwrites an operation with an outcome, regardless of its state.
+    fn force(&self, old: &Record<RecordedResponse>, outcome: Outcome<RecordedResponse>) -> Stored {
+        let id = old.operation().id().clone();
+        let metadata = old.operation().metadata().clone();
         let metadata = metadata.with_updated_at(SystemTime::now());
         let snapshot = Snapshot::new(outcome.into(), metadata);
         let operation = Operation::from_parts(id.clone(), snapshot);
-        let version = was.version().unwrap().next();
-        let owner = was.owner().cloned();
+        let version = old.version().unwrap().next();
+        let owner = old.owner().cloned();
         let record = Arc::new(Record::restore(operation, version).with_owner(owner));
         let mut forced = self.shared.forced.lock().unwrap();
         forced.insert(id, Arc::clone(&record));
@@ -92,10 +92,10 @@ impl Lawless {
         self.shared.forced.lock().unwrap().get(id).cloned()
     }
 
-    /// The key as this node knows it.
+    /// Returns the key under which this node stores it.
     fn key(&self, key: IdempotencyKey) -> IdempotencyKey {
         match self.broken {
-            Some(Law::Once) => IdempotencyKey {
+            Some(Law::KeysAcrossNodes) => IdempotencyKey {
                 name: format!("{} at {}", key.name, self.node.as_str()).into(),
                 ..key
             },
@@ -105,7 +105,7 @@ impl Lawless {
     }
 }
 
-impl Store for Lawless {
+impl Store for FaultyStore {
     type Output = RecordedResponse;
 
     async fn get(&self, id: &OperationId) -> Answer<Option<Stored>> {
@@ -122,7 +122,7 @@ impl Store for Lawless {
     }
 }
 
-impl Repository for Lawless {
+impl Repository for FaultyStore {
     async fn create(&self, mut new: NewOperation) -> Answer<Created<RecordedResponse>> {
         let memory = self.memory().await;
         new.key = new.key.map(|key| self.key(key));
@@ -186,7 +186,7 @@ impl Repository for Lawless {
         version: Version,
     ) -> Answer<Written<RecordedResponse>> {
         let memory = self.memory().await;
-        if self.breaks(Law::Forgetting)
+        if self.breaks(Law::Deletion)
             && let Some(record) = memory.get(id).await?
         {
             return Ok(Written::Done(record));
@@ -195,7 +195,7 @@ impl Repository for Lawless {
     }
 }
 
-impl Watch for Lawless {
+impl Watch for FaultyStore {
     async fn changed(
         &self,
         id: &OperationId,
@@ -211,7 +211,7 @@ impl Watch for Lawless {
     }
 }
 
-impl Lease for Lawless {
+impl Lease for FaultyStore {
     async fn renew(&self, lease: &LeaseConfig, held: &[LeaseHandle]) -> Answer<Vec<LeaseHandle>> {
         let lost = self.memory().await.renew(lease, held).await?;
         match self.breaks(Law::Fencing) {
@@ -245,7 +245,7 @@ impl Lease for Lawless {
     }
 }
 
-impl IdempotencyKeys for Lawless {
+impl IdempotencyKeys for FaultyStore {
     async fn reserve(
         &self,
         key: &IdempotencyKey,

@@ -1,4 +1,4 @@
-//! Two nodes over one store, and clients that write down what they are told.
+//! Two nodes on one store, and clients that log the answers.
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,11 +24,11 @@ use tower_operations_conformance::checker::{
 };
 
 use crate::{
-    lawless::{Law, Lawless, Shared},
-    wish::{Wish, answer, text},
+    lawless::{FaultyStore, Law, Shared},
+    request::{ClientRequest, answer, text},
 };
 
-/// Who asks, unless it is said.
+/// The default tenant of a request.
 pub(crate) const TENANT: &str = "tenant";
 
 pub(crate) const A: usize = 0;
@@ -39,13 +39,13 @@ const NAMES: [&str; 2] = ["a", "b"];
 pub(crate) struct Stage {
     nodes: Vec<Node>,
     log: Arc<Log>,
-    /// True as soon as reports may be printed.
+    /// Whether reports may be printed.
     print: watch::Sender<bool>,
 }
 
 struct Node {
     app: Router,
-    store: Lawless,
+    store: FaultyStore,
     awake: watch::Sender<bool>,
 }
 
@@ -77,7 +77,7 @@ impl Stage {
         let print = watch::Sender::new(false);
         let node = |name| {
             let awake = watch::Sender::new(true);
-            let store = Lawless {
+            let store = FaultyStore {
                 node: NodeId::named(name),
                 broken,
                 shared: Arc::clone(&shared),
@@ -102,15 +102,20 @@ impl Stage {
         }
     }
 
-    /// Posts what is accepted, and gives the operation.
-    pub(crate) async fn accepted(&self, node: usize, title: &str, key: Option<&str>) -> String {
+    /// Posts a report, asserts that the answer is a 202, and returns the operation.
+    pub(crate) async fn post_accepted(
+        &self,
+        node: usize,
+        title: &str,
+        key: Option<&str>,
+    ) -> String {
         match self.post(TENANT, node, title, key, None).await {
             CallAnswer::Accepted { operation } => operation,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Posts under a key, and under the id that the log calls so.
+    /// Posts a report with a key, and with the id that the log has under this name.
     pub(crate) async fn post(
         &self,
         tenant: &str,
@@ -125,45 +130,50 @@ impl Stage {
             id: id.map(str::to_owned),
         };
         let body = json!({ "title": title }).to_string();
-        let wish = Wish {
+        let request = ClientRequest {
             body: body.into(),
-            ..wish(tenant, ask)
+            ..client_request(tenant, ask)
         };
-        self.ask(node, wish).await.0
+        self.ask(node, request).await.0
     }
 
-    /// Asks for what has ended to be forgotten.
-    pub(crate) async fn forget(&self, node: usize, operation: &str) -> CallAnswer {
+    /// Deletes an ended operation.
+    pub(crate) async fn delete(&self, node: usize, operation: &str) -> CallAnswer {
         let poll = CallRequest::Poll {
             operation: operation.into(),
             wait: None,
             since: None,
         };
-        let (_, etag) = self.ask(node, wish(TENANT, poll)).await;
+        let (_, etag) = self.ask(node, client_request(TENANT, poll)).await;
         let operation = operation.into();
-        let forget = Wish {
-            known: etag.as_deref(),
-            ..wish(TENANT, CallRequest::Forget { operation })
+        let delete = ClientRequest {
+            etag: etag.as_deref(),
+            ..client_request(TENANT, CallRequest::Forget { operation })
         };
-        self.ask(node, forget).await.0
+        self.ask(node, delete).await.0
     }
 
     pub(crate) async fn poll(&self, node: usize, operation: &str) -> Option<State> {
-        self.held(node, operation, Duration::ZERO).await
+        self.poll_for_end(node, operation, Duration::ZERO).await
     }
 
-    /// A poll that waits for the end.
-    pub(crate) async fn held(&self, node: usize, operation: &str, wait: Duration) -> Option<State> {
+    /// Polls an operation, and waits for its end.
+    pub(crate) async fn poll_for_end(
+        &self,
+        node: usize,
+        operation: &str,
+        wait: Duration,
+    ) -> Option<State> {
         let wait = u64::try_from(wait.as_millis()).unwrap();
         let ask = CallRequest::Poll {
             operation: operation.into(),
             wait: (wait > 0).then_some(wait),
             since: None,
         };
-        self.held_for(TENANT, node, ask).await
+        self.poll_state(TENANT, node, ask).await
     }
 
-    /// The same, by whoever asks.
+    /// Polls an operation as a tenant.
     pub(crate) async fn poll_as(
         &self,
         tenant: &str,
@@ -175,11 +185,11 @@ impl Stage {
             wait: None,
             since: None,
         };
-        self.held_for(tenant, node, ask).await
+        self.poll_state(tenant, node, ask).await
     }
 
-    async fn held_for(&self, tenant: &str, node: usize, ask: CallRequest) -> Option<State> {
-        match self.ask(node, wish(tenant, ask)).await.0 {
+    async fn poll_state(&self, tenant: &str, node: usize, ask: CallRequest) -> Option<State> {
+        match self.ask(node, client_request(tenant, ask)).await.0 {
             CallAnswer::Operation(sighting) => Some(sighting.state),
             _ => None,
         }
@@ -187,12 +197,12 @@ impl Stage {
 
     pub(crate) async fn cancel(&self, node: usize, operation: &str) -> CallAnswer {
         let operation = operation.into();
-        let cancel = wish(TENANT, CallRequest::Cancel { operation });
+        let cancel = client_request(TENANT, CallRequest::Cancel { operation });
         self.ask(node, cancel).await.0
     }
 
-    /// Waits until the inner service has begun.
-    pub(crate) async fn running(&self, operation: &str) {
+    /// Waits until the inner service runs.
+    pub(crate) async fn wait_until_running(&self, operation: &str) {
         let has_begun = || {
             let entries = self.log.entries.lock().unwrap();
             entries
@@ -202,7 +212,7 @@ impl Stage {
         while !has_begun() {
             sleep(Duration::from_millis(1)).await;
         }
-        self.a_while().await;
+        self.settle().await;
     }
 
     /// Lets every report be printed.
@@ -210,8 +220,8 @@ impl Stage {
         self.print.send_replace(true);
     }
 
-    /// Time for all that is going on. The clock is paused: it takes none.
-    pub(crate) async fn a_while(&self) {
+    /// Waits until all tasks are idle. The paused clock makes the wait instant.
+    pub(crate) async fn settle(&self) {
         sleep(Duration::from_secs(2)).await;
     }
 
@@ -219,7 +229,7 @@ impl Stage {
         self.nodes[node].awake.send_replace(false);
     }
 
-    pub(crate) fn goes_on(&self, node: usize) {
+    pub(crate) fn resume(&self, node: usize) {
         self.nodes[node].awake.send_replace(true);
     }
 
@@ -234,13 +244,13 @@ impl Stage {
         }));
     }
 
-    /// Ends, as interrupted, all whose lease has expired.
-    pub(crate) async fn take_over(&self, node: usize) {
+    /// Reclaims the operations with expired leases, and ends them as interrupted.
+    pub(crate) async fn interrupt_expired(&self, node: usize) {
         sleep(LEASE).await;
         let store = &self.nodes[node].store;
         let lease = LeaseConfig::new(store.node.clone(), LEASE);
-        for taken in store.reclaim(&lease, 100).await.unwrap() {
-            let (id, token) = (taken.record.operation().id(), taken.record.token());
+        for reclaimed in store.reclaim(&lease, 100).await.unwrap() {
+            let (id, token) = (reclaimed.record.operation().id(), reclaimed.record.token());
             let outcome = Outcome::failed(FailureKind::Interrupted);
             store.finish(id, token, outcome, None).await.unwrap();
         }
@@ -251,21 +261,21 @@ impl Stage {
         check(&*self.log.entries.lock().unwrap(), &rules)
     }
 
-    async fn ask(&self, node: usize, wish: Wish<'_>) -> (CallAnswer, Option<String>) {
+    async fn ask(&self, node: usize, request: ClientRequest<'_>) -> (CallAnswer, Option<String>) {
         let begin = self.log.now();
-        let request: Request<Body> = wish.request("").map(Body::from);
+        let request: Request<Body> = request.request("").map(Body::from);
         let app = self.nodes[node].app.clone();
         let Ok(response) = app.oneshot(request).await;
         let (parts, body) = Response::into_parts(response);
         let body = body.collect().await.unwrap().to_bytes();
-        let answer = answer(&wish.ask, parts.status, &parts.headers, &body);
+        let answer = answer(&request.ask, parts.status, &parts.headers, &body);
         self.log.add(Entry::Call(Call {
-            client: wish.tenant.into(),
-            owner: Some(wish.tenant.into()),
+            client: request.tenant.into(),
+            owner: Some(request.tenant.into()),
             node: NAMES[node].into(),
             begin,
             end: self.log.now(),
-            ask: wish.ask,
+            ask: request.ask,
             answer: answer.clone(),
         }));
         let etag = text(&parts.headers, "etag").map(str::to_owned);
@@ -273,17 +283,17 @@ impl Stage {
     }
 }
 
-fn wish(tenant: &str, ask: CallRequest) -> Wish<'_> {
-    Wish {
+fn client_request(tenant: &str, ask: CallRequest) -> ClientRequest<'_> {
+    ClientRequest {
         tenant,
         ask,
         body: Bytes::new(),
         held: Duration::ZERO,
-        known: None,
+        etag: None,
     }
 }
 
-/// More than a lease of the layer.
+/// Longer than the leases of the layer.
 const LEASE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -298,7 +308,7 @@ fn tenant(parts: &Parts) -> Option<Owner> {
     tenant.to_str().ok().map(Owner::new)
 }
 
-fn app(store: &Lawless, reports: Reports) -> Router {
+fn app(store: &FaultyStore, reports: Reports) -> Router {
     let layer = Operations::new(store.clone())
         .owner(tenant)
         .layer()
