@@ -52,7 +52,7 @@ where
                 key.settle(recorded.clone(), policy.create_timeout).await;
                 return Told::Settled(recorded.to_response());
             }
-            // Not stored: the key is free again.
+            // The answer is not stored: the key is free again.
             let status = recorded.status().as_u16();
             tracing::error!(%id, status, "the inner service gave no final response");
             Outcome::failed(FailureKind::InnerError)

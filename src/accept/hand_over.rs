@@ -276,7 +276,7 @@ where
         }
     }
 
-    /// Returns the first lease of the operation: that of this node, or one that nobody
+    /// Returns the first lease of the operation: that of this node, or a lease that no node
     /// renews until a worker claims the operation.
     fn lease(&self) -> LeaseConfig {
         let lease = self.node.lease().clone();

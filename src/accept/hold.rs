@@ -85,7 +85,7 @@ where
             },
         };
         let run = async move {
-            // In flight until the call is answered or ended.
+            // The place in flight is kept until the call is answered or ended.
             let admitted = Arc::new(admitted);
             let (node, policy) = (&node, &policy);
             let mut tell = Some(tell);

@@ -22,26 +22,24 @@ type FingerprintFn = dyn Fn(&Parts, &Bytes) -> Vec<u8> + Send + Sync;
 ///   The inner service runs once, however many requests come at the same moment, on any node.
 /// * The same key with another request is 422. Keys are scoped by owner: the same key of
 ///   another owner is another key.
-/// * A request that was answered 503 because the store did not say in time whether its
-///   operation was created can be repeated with its key: the operation runs once, whether
-///   the first request created it or the repetition does. Where the inner service is called
-///   first, a call that was answered before its operation was found leaves that operation
-///   `interrupted`.
+/// * A request that was answered 503 because the store did not say in time whether its operation
+///   was created can be repeated with its key. The operation then runs once, whether the first
+///   request or the repetition created it. Where the inner service is called first, a call that
+///   was answered before its operation was found leaves that operation `interrupted`.
 /// * A repetition needs a [place in flight](crate::Operations::max_in_flight) like any other
 ///   request, since its body is collected for the fingerprint.
 /// * While the first request is being answered, repetitions wait for a time and then get 409.
 /// * An answer without an operation ([after](super::AsyncAcceptLayer::after) a time, or [when
 ///   signaled](super::AsyncAcceptLayer::when_signaled)) below 500 is stored and repeated. An
-///   answer of 500 or above, or a disconnected client, frees the key. So does a crash, once
-///   the lease of the key is over.
+///   answer of 500 or above, or a disconnected client, frees the key. A crash frees the key once
+///   its lease has expired.
 ///
 /// A key is a structured-field string (RFC 9651, section 3.3.3) of at most 255 characters.
 /// Without known owners a key needs at least 16 characters, since only the key separates
-/// clients. With known owners, all requests without an owner share their keys: refuse such
-/// requests outside if their clients are strangers to each other. The body of a request with a
-/// key is collected in every mode. The fingerprint covers the URI that the layer sees, so
-/// nested routers that share a store should use different
-/// [fingerprints](Self::fingerprint).
+/// clients. With known owners, all requests without an owner share their keys. An outer layer
+/// should refuse such requests if they come from unrelated clients. The body of a request with a
+/// key is collected in every mode. The fingerprint covers the URI that the layer sees, so nested
+/// routers that share a store should use different [fingerprints](Self::fingerprint).
 #[derive(Clone)]
 #[must_use]
 pub struct Idempotency {
@@ -133,9 +131,9 @@ impl Idempotency {
         }
     }
 
-    /// Returns the key of a request: the key that it names, or one made of the `id` that it
-    /// names. `owned` says whether the layer knows owners; the operation of the key names
-    /// the owner.
+    /// Returns the key of a request: the key that the request names, or one that stands for the
+    /// `id` that it names. `owned` says whether the layer knows owners; the operation of the key
+    /// names the owner.
     pub(super) fn key(
         &self,
         parts: &Parts,

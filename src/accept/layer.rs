@@ -84,7 +84,7 @@ impl<R: IdempotencyKeys<Output = RecordedResponse>, D> AsyncAcceptLayer<R, D> {
 
 impl<R> AsyncAcceptLayer<R> {
     /// Gives the inner service this much time to answer directly. After that time the request is
-    /// accepted, and the same call goes on in the background.
+    /// accepted, and the same call continues in the background.
     ///
     /// A client can shorten the time with `Prefer: wait=N` (RFC 7240, section 4.3). If the
     /// client disconnects before the time is over, the call is dropped, provided that the server

@@ -11,7 +11,7 @@
 //!    a repetition gets the answer of the first request.
 //! 5. **Creation**: the operation is written to the store. If the store fails, the answer is
 //!    503 with `Retry-After`, and the inner service is not called.
-//! 6. **Departure**: the work goes on in a task of its own, and the 202 is sent.
+//! 6. **Departure**: the work continues in a task of its own, and the 202 is sent.
 //!
 //! [After](AsyncAcceptLayer::after) a time and [when
 //! signaled](AsyncAcceptLayer::when_signaled), the inner service is called before step 5,

@@ -60,7 +60,8 @@ impl ReservedKey {
                 key: key.clone(),
                 token: FencingToken::random(),
             };
-            // In a task of its own, so that it completes even if the client disconnects.
+            // The keeper runs in a task of its own, so that it completes even if the client
+            // disconnects.
             let (tell, told) = oneshot::channel();
             tokio::spawn(Box::pin(keeper.run(patience, tell).in_current_span()));
             match told.await.unwrap_or(Err(Refusal::Unavailable))? {

@@ -23,7 +23,7 @@ pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
     }
 }
 
-/// How a media range matches a media type, in ascending specificity.
+/// The match of a media range with a media type, in ascending specificity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RangeMatch {
     /// The range `*/*`.

@@ -171,11 +171,11 @@ pub enum OnTerminal {
     Same,
     /// Changes nothing; the response says that it is too late to cancel.
     Refuse,
-    /// As [`Refuse`](Self::Refuse), also for an operation that was canceled: a second
-    /// cancellation is too late.
+    /// Refuses as [`Refuse`](Self::Refuse) does, also for an operation that was canceled: a
+    /// second cancellation is too late.
     RefuseEnded,
-    /// As [`Refuse`](Self::Refuse), unless the request names the current version of the
-    /// operation in `If-Match`. The operation is deleted then, also if it was canceled.
+    /// Refuses as [`Refuse`](Self::Refuse) does, unless the request names the current version of
+    /// the operation in `If-Match`. The operation is deleted then, also if it was canceled.
     RefuseUnlessMatched,
     /// Deletes the operation, also one that was already canceled.
     Delete,

@@ -275,14 +275,14 @@ pub enum KeyState {
 pub struct CellQuery<'a> {
     /// The owner; `None` lists cells without an owner.
     pub owner: Option<&'a Owner>,
-    /// Only cells in one of these states.
+    /// The states of the cells to list.
     pub states: StateSet,
     /// The maximum number of cells.
     pub limit: usize,
     /// The maximum number of bytes of results. Once this number is reached, no more cells are
     /// read.
     pub max_bytes: usize,
-    /// Only cells created before the one with this number.
+    /// The number that all listed cells are below; `None` begins with the newest cells.
     pub before: Option<u64>,
     /// Cells that expired by this time are absent.
     pub now: SystemTime,

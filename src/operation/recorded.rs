@@ -51,8 +51,8 @@ impl PartialEq for RecordedParts {
 
 impl Eq for RecordedParts {}
 
-/// How the body can be embedded in an operation's JSON. Determined once, when the response
-/// is recorded, since every poll needs it.
+/// The form in which the body can be embedded in an operation's JSON. The form is determined
+/// once, when the response is recorded, since every poll needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Embedding {
     /// The bytes are one JSON value whose depth is within the limit for embedding.

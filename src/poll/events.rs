@@ -22,9 +22,9 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Begins a stream with the current operation. If the client sends `Last-Event-ID`, the stream
 /// begins with the events that the client has missed.
 ///
-/// After the begin every change is an event. A client that is behind by more changes than a
-/// record remembers gets only the latest of them. The stream ends after the terminal event, and
-/// when the server shuts down.
+/// From then on every change is an event. A client that is behind by more changes than a record
+/// remembers gets only the latest of them. The stream ends after the terminal event, and when
+/// the server shuts down.
 pub(super) fn events<S: Store>(
     settings: &Arc<Settings<S>>,
     parts: Parts,

@@ -36,7 +36,7 @@ impl Drain {
         Self(in_flight)
     }
 
-    /// Refuses new requests with a 503 and answers held polls. Accepted operations go on.
+    /// Refuses new requests with a 503 and answers held polls. Accepted operations continue.
     pub fn close(&self) {
         self.0.closed().cancel();
     }

@@ -109,7 +109,7 @@ impl InFlight {
                 let calls = running.calls.iter().map(|(_, entry)| entry);
                 let untold = running.live.iter().chain(calls);
                 let untold = untold.filter(|entry| !entry.work.is_stopped());
-                // Each run is told its grace before the deadline.
+                // Each run is told of the drain by its grace before the deadline.
                 let told_at = |entry: &LiveRun| draining.until.checked_sub(entry.grace);
                 let (due, not_due): (Vec<_>, Vec<_>) =
                     untold.partition(|entry| told_at(entry).is_none_or(|at| at <= now));

@@ -210,14 +210,15 @@ impl<T> Reclaimed<T> {
 pub struct ListQuery {
     /// The owner; `None` lists operations without an owner.
     pub owner: Option<Owner>,
-    /// Only operations in one of these states.
+    /// The states of the operations to list.
     pub states: StateSet,
     /// The maximum number of operations.
     pub limit: usize,
     /// The maximum size of a page in bytes of results. The page ends with the operation
     /// whose result reaches this size.
     pub max_bytes: usize,
-    /// Only operations after the page that returned this cursor.
+    /// The cursor of the page that the list continues after; `None` begins with the newest
+    /// operations.
     pub after: Option<Cursor>,
 }
 
@@ -267,12 +268,12 @@ impl ListQuery {
     }
 }
 
-/// The position where the next page begins. Its text is specific to the store, and goes
-/// into a URL as it is.
+/// The position where the next page begins. The text of a cursor is specific to the store, and
+/// can be part of a URL unchanged.
 ///
-/// A cursor continues the list that returned it, for the same owner and the same filters,
-/// and no other list. The stores of this crate seal their cursors: nobody else can read or
-/// forge one.
+/// A cursor continues the list that returned it, for the same owner and the same filters, and no
+/// other list. The stores of this crate seal their cursors: clients can neither read nor forge
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Arc<str>);
 

@@ -12,7 +12,7 @@ pub enum Violation {
         /// The operation.
         operation: String,
     },
-    /// The operation was accepted, and nobody saw its end.
+    /// The operation was accepted, and no client saw its end.
     #[error("{operation}: accepted, and never seen at its end")]
     Unended {
         /// The operation.

@@ -1,4 +1,4 @@
-//! HTTP as customers see it: an answer, or none.
+//! The HTTP client of the customers: an answer, or none.
 
 use std::time::Duration;
 
@@ -16,72 +16,77 @@ use tower_operations_conformance::checker::{Call, CallAnswer, CallRequest, Entry
 use super::{
     cluster::Node,
     record::Record,
-    wish::{Wish, answer, refused, text},
+    wish::{ClientRequest, answer, refused, text},
 };
 
-/// How long an answer may take, beyond what it may be held.
+/// The time-out of an answer, in addition to the time for which it may be held.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer, and the entity tag that came with it.
-pub(crate) struct Told {
+/// An answer with its entity tag.
+pub(crate) struct Reply {
     pub(crate) answer: CallAnswer,
     pub(crate) etag: Option<String>,
 }
 
-/// The operations on a page of a list, and where the next page begins.
+/// A page of a list: its operations, and the cursor of the next page.
 #[derive(Deserialize)]
 struct Page {
-    operations: Vec<Named>,
+    operations: Vec<Listed>,
     next: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct Listed {
     id: String,
 }
 
 impl Client {
     pub(crate) fn new() -> Self {
         let pool = Pool::builder(TokioExecutor::new())
-            // What is sent twice is sent twice by a customer who knows it.
+            // Only customers repeat requests, so that the log contains each of them.
             .retry_canceled_requests(false)
             .build_http();
         Self { pool }
     }
 
-    /// Asks a node, and records what came of it.
-    pub(crate) async fn ask(&self, node: &Node, wish: Wish<'_>, record: &Record) -> Told {
-        let request = wish.request(&node.url).map(Full::new);
+    /// Sends a request to a node, and records the answer.
+    pub(crate) async fn ask(
+        &self,
+        node: &Node,
+        request: ClientRequest<'_>,
+        record: &Record,
+    ) -> Reply {
+        let sent = request.to_http(&node.url).map(Full::new);
         let begin = record.now();
-        let answered = self.answered(request, PATIENCE + wish.hold()).await;
-        let told = match answered {
-            Some((parts, body)) => Told {
-                answer: answer(&wish.ask, parts.status, &parts.headers, &body),
+        let answered = self.try_send(sent, PATIENCE + request.hold()).await;
+        let reply = match answered {
+            Some((parts, body)) => Reply {
+                answer: answer(&request.ask, parts.status, &parts.headers, &body),
                 etag: text(&parts.headers, header::ETAG.as_str()).map(str::to_owned),
             },
-            None => Told {
+            None => Reply {
                 answer: CallAnswer::Nothing,
                 etag: None,
             },
         };
         record.add(&Entry::Call(Call {
-            client: wish.tenant.into(),
-            owner: Some(wish.tenant.into()),
+            client: request.tenant.into(),
+            owner: Some(request.tenant.into()),
             node: node.name.clone(),
             begin,
             end: record.now(),
-            ask: wish.ask,
-            answer: told.answer.clone(),
+            ask: request.ask,
+            answer: reply.answer.clone(),
         }));
-        told
+        reply
     }
 
-    /// Reads a list from its first page to its last, each at the next node, and records
-    /// what came of it. False if it came to no end.
+    /// Reads a list from its first page to its last, each page at the next node, and records
+    /// the answer. Returns false if a page was not answered.
     pub(crate) async fn list(
         &self,
         mut nodes: impl Iterator<Item = &Node>,
@@ -95,20 +100,20 @@ impl Client {
             let sent = (next.name.clone(), record.now());
             let mut uri = format!("{}/operations/?limit=100", next.url);
             if let Some(cursor) = &cursor {
-                let cursor = percent_encoded(cursor);
+                let cursor = percent_encode(cursor);
                 uri += &format!("&cursor={cursor}");
             }
             let request = Request::get(uri).header("x-tenant", tenant);
             let request = request.body(Full::default()).unwrap();
-            let Some((parts, body)) = self.answered(request, PATIENCE).await else {
-                // This page had no answer: those before it had theirs.
+            let Some((parts, body)) = self.try_send(request, PATIENCE).await else {
+                // The earlier pages were answered.
                 break (sent, CallAnswer::Nothing);
             };
             if parts.status != StatusCode::OK {
                 break (sent, refused(parts.status));
             }
             let page: Page = serde_json::from_slice(&body).expect("a page of a list");
-            operations.extend(page.operations.into_iter().map(|named| named.id));
+            operations.extend(page.operations.into_iter().map(|listed| listed.id));
             match page.next {
                 Some(_) => cursor = page.next,
                 None => break (first, CallAnswer::Listed { operations }),
@@ -128,7 +133,7 @@ impl Client {
         is_whole
     }
 
-    async fn answered(
+    async fn try_send(
         &self,
         request: Request<Full<Bytes>>,
         patience: Duration,
@@ -143,7 +148,7 @@ impl Client {
     }
 }
 
-fn percent_encoded(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte.is_ascii_alphanumeric() {
             true => char::from(byte).to_string(),

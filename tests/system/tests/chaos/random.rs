@@ -1,6 +1,6 @@
-//! Chance that comes again.
+//! Reproducible random numbers.
 
-/// `SplitMix64`: small, and the same everywhere.
+/// `SplitMix64`, which is small and the same on every machine.
 pub(crate) struct Random(u64);
 
 impl Random {

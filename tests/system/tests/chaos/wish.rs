@@ -1,4 +1,4 @@
-//! What a client wants of a node, as a request; and what its answer says.
+//! Requests of clients, and the meaning of their answers.
 
 use std::time::Duration;
 
@@ -10,76 +10,75 @@ use sha2::{Digest, Sha256};
 use tower_operations::{FailureKind, State};
 use tower_operations_conformance::checker::{CallAnswer, CallRequest, SeenResult, Sighting};
 
-/// What is asked, and what goes with it.
-pub(crate) struct Wish<'a> {
+/// A request of a client.
+pub(crate) struct ClientRequest<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) ask: CallRequest,
-    /// Of a post.
+    /// The body of a post.
     pub(crate) body: Bytes,
-    /// How long a post may be held.
-    pub(crate) held: Duration,
-    /// The whole entity tag, where there is a version that is known: of a poll, which
-    /// has it already; of what is to be forgotten.
-    pub(crate) known: Option<&'a str>,
+    /// The time for which a post may be held.
+    pub(crate) max_hold: Duration,
+    /// The entity tag of a known version, for a conditional poll or delete.
+    pub(crate) etag: Option<&'a str>,
 }
 
-impl Wish<'_> {
+impl ClientRequest<'_> {
     pub(crate) fn hold(&self) -> Duration {
         match self.ask {
             CallRequest::Poll {
                 wait: Some(wait), ..
             } => Duration::from_millis(wait),
-            _ => self.held,
+            _ => self.max_hold,
         }
     }
 
-    pub(crate) fn request(&self, url: &str) -> Request<Bytes> {
+    pub(crate) fn to_http(&self, url: &str) -> Request<Bytes> {
         let (method, path) = match &self.ask {
             CallRequest::Post { .. } => (Method::POST, "/reports".into()),
-            CallRequest::Poll { operation, .. } => (Method::GET, at(operation)),
-            CallRequest::Result { operation } => (Method::GET, at(operation) + "/result"),
+            CallRequest::Poll { operation, .. } => (Method::GET, path_of(operation)),
+            CallRequest::Result { operation } => (Method::GET, path_of(operation) + "/result"),
             CallRequest::Cancel { operation } | CallRequest::Forget { operation } => {
-                (Method::DELETE, at(operation))
+                (Method::DELETE, path_of(operation))
             }
             CallRequest::List => (Method::GET, "/operations/".into()),
         };
-        let mut request = Request::builder()
+        let mut builder = Request::builder()
             .method(method)
             .uri(format!("{url}{path}"))
             .header("x-tenant", self.tenant);
         if let CallRequest::Post { key, id, .. } = &self.ask {
             if let Some(key) = key {
-                request = request.header("idempotency-key", format!("\"{key}\""));
+                builder = builder.header("idempotency-key", format!("\"{key}\""));
             }
             if let Some(id) = id {
-                request = request.header("operation-id", id_of(id));
+                builder = builder.header("operation-id", id_of(id));
             }
         }
         let hold = self.hold().as_secs();
         if hold > 0 {
-            request = request.header("prefer", format!("wait={hold}"));
+            builder = builder.header("prefer", format!("wait={hold}"));
         }
-        if let Some(known) = self.known {
+        if let Some(etag) = self.etag {
             let condition = match self.ask {
                 CallRequest::Forget { .. } => header::IF_MATCH,
                 _ => header::IF_NONE_MATCH,
             };
-            request = request.header(condition, known);
+            builder = builder.header(condition, etag);
         }
-        request.body(self.body.clone()).unwrap()
+        builder.body(self.body.clone()).unwrap()
     }
 }
 
-fn at(operation: &str) -> String {
+fn path_of(operation: &str) -> String {
     format!("/operations/{}", id_of(operation))
 }
 
-/// The id of what the log calls an operation.
+/// Returns the id of an operation from its name in the log.
 pub(crate) fn id_of(operation: &str) -> &str {
     operation.split_once('#').map_or(operation, |(id, _)| id)
 }
 
-/// What an answer says.
+/// Interprets an answer.
 pub(crate) fn answer(
     ask: &CallRequest,
     status: StatusCode,
@@ -120,36 +119,38 @@ pub(crate) fn refused(status: StatusCode) -> CallAnswer {
 }
 
 #[derive(Deserialize)]
-struct Shown<'a> {
+struct Representation<'a> {
     state: State,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
 }
 
 fn sighting(headers: &HeaderMap, body: &[u8]) -> Sighting {
-    let shown: Shown<'_> = serde_json::from_slice(body)
+    let representation: Representation<'_> = serde_json::from_slice(body)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)));
     let etag = text(headers, "etag").expect("an operation has its tag");
     Sighting {
         version: version(etag),
-        state: shown.state,
-        // The tag has the time of the change: it is of the content.
+        state: representation.state,
+        // The tag contains the time of the change, so it is part of the content.
         content: format!("{etag} {}", digest(body)),
-        result: shown.result.map(|result| outcome(result.get().as_bytes())),
+        result: representation
+            .result
+            .map(|result| outcome(result.get().as_bytes())),
     }
 }
 
 fn outcome(body: &[u8]) -> SeenResult {
     #[derive(Deserialize)]
-    struct Named {
+    struct ReportOrProblem {
         title: Option<String>,
         /// Problems have a title as well.
         pages: Option<u32>,
         r#type: Option<String>,
     }
-    let named: Option<Named> = serde_json::from_slice(body).ok();
-    let (title, failure) = match named {
-        Some(named) if named.pages.is_some() => (named.title, None),
+    let parsed: Option<ReportOrProblem> = serde_json::from_slice(body).ok();
+    let (title, failure) = match parsed {
+        Some(report) if report.pages.is_some() => (report.title, None),
         Some(problem) => (None, problem.r#type),
         None => (None, None),
     };
@@ -160,11 +161,10 @@ fn outcome(body: &[u8]) -> SeenResult {
     }
 }
 
-/// Whether this is the problem of an operation that has ended, and not one of
-/// the asking.
+/// Returns whether the body is the problem of an ended operation, and not of the request.
 fn is_failure(body: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Typed {
+    struct ProblemType {
         r#type: String,
     }
     let ours = [
@@ -177,17 +177,17 @@ fn is_failure(body: &[u8]) -> bool {
         FailureKind::NotDispatched.urn(),
         "urn:tower-operations:canceled",
     ];
-    let typed: Result<Typed, _> = serde_json::from_slice(body);
-    typed.is_ok_and(|typed| ours.contains(&&*typed.r#type))
+    let problem: Result<ProblemType, _> = serde_json::from_slice(body);
+    problem.is_ok_and(|problem| ours.contains(&&*problem.r#type))
 }
 
 fn id(headers: &HeaderMap) -> String {
-    let location = text(headers, "location").expect("what is accepted is somewhere");
+    let location = text(headers, "location").expect("a 202 has a location");
     let id = location.rsplit('/').next();
     id.unwrap_or_default().to_owned()
 }
 
-/// The number in `W/"7-19f0c2a3b44"`.
+/// Returns the version in a tag: 7 in `W/"7-19f0c2a3b44"`.
 fn version(etag: &str) -> u64 {
     let number = etag.trim_start_matches("W/\"").split('-').next();
     let number = number.and_then(|number| number.parse().ok());

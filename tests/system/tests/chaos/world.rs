@@ -1,4 +1,4 @@
-//! What everybody in a scenario sees.
+//! The state shared by all parts of a scenario.
 
 use std::{
     collections::BTreeSet,
@@ -18,47 +18,47 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) cluster: Cluster,
     pub(crate) record: Record,
-    /// Where the nodes keep what they keep.
+    /// The folder of the nodes' files.
     pub(crate) folder: Folder,
     pub(crate) seed: u64,
     operations: usize,
     next: AtomicUsize,
     closed: AtomicBool,
     done: watch::Sender<usize>,
-    known: Mutex<Known>,
+    ledger: Mutex<Ledger>,
 }
 
-/// What the customers know, all of them together.
+/// The shared knowledge of all customers.
 #[derive(Default)]
-struct Known {
-    /// What got a 202.
+struct Ledger {
+    /// Operations that got a 202.
     accepted: BTreeSet<Accepted>,
-    /// What is no more, as its owner has been told.
+    /// Operations whose deletion was confirmed.
     forgotten: BTreeSet<Accepted>,
-    /// What got a 202, and nobody has seen the end of.
+    /// Operations that got a 202 and whose end was not observed.
     open: BTreeSet<String>,
-    /// Ids of what was damaged in the store.
+    /// Ids of operations that were damaged in the store.
     damaged: BTreeSet<String>,
-    /// Of what the store would not take.
+    /// Operations whose outcome the store refused.
     refused: BTreeSet<String>,
-    /// How many posts were answered without an operation.
+    /// The number of posts that were answered without an operation.
     answered: usize,
 }
 
-/// How the ids begin that customers choose.
+/// The prefix of ids that customers choose.
 pub(crate) const CHOSEN: &str = "chosen-";
 
-/// An operation, and whose it is.
+/// An operation and its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Accepted {
     pub(crate) operation: String,
     pub(crate) tenant: String,
 }
 
-/// How much there was.
+/// The numbers of operations and answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
-    /// Operations that got a 202, by the customers' own count.
+    /// Operations that got a 202, as counted by the customers.
     pub(crate) accepted: usize,
     pub(crate) answered: usize,
     pub(crate) forgotten: usize,
@@ -84,43 +84,43 @@ impl World {
             next: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             done: watch::Sender::new(0),
-            known: Mutex::default(),
+            ledger: Mutex::default(),
         }
     }
 
-    /// The number of the next order, while there are any.
+    /// Returns the number of the next order, or `None` once there are no more orders.
     pub(crate) fn next(&self) -> Option<usize> {
         let next = self.next.fetch_add(1, Relaxed);
         let is_open = !self.closed.load(Relaxed);
         (is_open && next < self.operations).then_some(next)
     }
 
-    /// There are no more orders.
+    /// Ends the orders.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
     }
 
-    pub(crate) fn done(&self) {
+    pub(crate) fn complete_order(&self) {
         self.done.send_modify(|done| *done += 1);
     }
 
-    /// Waits until this part of all orders is done.
-    pub(crate) async fn reached(&self, part: f64) {
+    /// Waits until this part of all orders is complete.
+    pub(crate) async fn wait_for_part(&self, part: f64) {
         #[allow(clippy::cast_precision_loss)]
         let reached = |done: &usize| *done as f64 >= part * self.operations as f64;
         let mut done = self.done.subscribe();
-        done.wait_for(reached).await.expect("the world goes on");
+        done.wait_for(reached).await.expect("the world exists");
     }
 
-    pub(crate) fn accepts(&self, accepted: Accepted) {
-        let mut known = self.known();
-        if known.accepted.insert(accepted.clone()) {
-            known.open.insert(accepted.operation);
+    pub(crate) fn record_accepted(&self, accepted: Accepted) {
+        let mut ledger = self.ledger();
+        if ledger.accepted.insert(accepted.clone()) {
+            ledger.open.insert(accepted.operation);
         }
     }
 
-    /// What its owner was told of an operation.
-    pub(crate) fn saw(&self, accepted: &Accepted, answer: &CallAnswer) {
+    /// Records an answer about an operation to its owner.
+    pub(crate) fn record_answer(&self, accepted: &Accepted, answer: &CallAnswer) {
         let has_ended = match answer {
             CallAnswer::Operation(sighting) => sighting.state.is_terminal(),
             CallAnswer::Result(_) | CallAnswer::Absent => true,
@@ -129,69 +129,69 @@ impl World {
         if !has_ended {
             return;
         }
-        let mut known = self.known();
-        if !known.accepted.contains(accepted) {
+        let mut ledger = self.ledger();
+        if !ledger.accepted.contains(accepted) {
             return;
         }
         let operation = &accepted.operation;
-        known.open.remove(operation);
+        ledger.open.remove(operation);
         if let CallAnswer::Result(outcome) = answer
             && outcome.failure.as_deref() == Some("urn:tower-operations:result-too-large")
         {
-            known.refused.insert(operation.clone());
+            ledger.refused.insert(operation.clone());
         }
     }
 
-    pub(crate) fn forgets(&self, accepted: &Accepted) {
-        let mut known = self.known();
-        known.open.remove(&accepted.operation);
-        known.forgotten.insert(accepted.clone());
+    pub(crate) fn record_deleted(&self, accepted: &Accepted) {
+        let mut ledger = self.ledger();
+        ledger.open.remove(&accepted.operation);
+        ledger.forgotten.insert(accepted.clone());
     }
 
-    pub(crate) fn answered(&self) {
-        self.known().answered += 1;
+    pub(crate) fn record_direct_answer(&self) {
+        self.ledger().answered += 1;
     }
 
-    pub(crate) fn damages(&self, operation: &str) {
-        let mut known = self.known();
-        known.open.remove(operation);
-        known.damaged.insert(operation.into());
+    pub(crate) fn record_damaged(&self, operation: &str) {
+        let mut ledger = self.ledger();
+        ledger.open.remove(operation);
+        ledger.damaged.insert(operation.into());
     }
 
     pub(crate) fn is_damaged(&self, operation: &str) -> bool {
-        self.known().damaged.contains(id_of(operation))
+        self.ledger().damaged.contains(id_of(operation))
     }
 
-    /// Those that nobody has seen the end of.
+    /// Returns the operations whose end was not observed.
     pub(crate) fn open(&self) -> Vec<Accepted> {
-        let known = self.known();
-        let all = known.accepted.iter();
-        all.filter(|accepted| known.open.contains(&accepted.operation))
+        let ledger = self.ledger();
+        let all = ledger.accepted.iter();
+        all.filter(|accepted| ledger.open.contains(&accepted.operation))
             .cloned()
             .collect()
     }
 
-    /// All that is to be looked at in the end. A forgotten id that was chosen may be that
-    /// of another operation by now.
-    pub(crate) fn left(&self) -> Vec<Accepted> {
-        let known = self.known();
+    /// Returns the operations to confirm at the end. A deleted operation with a chosen id is
+    /// excluded, because another operation may have the id by now.
+    pub(crate) fn to_confirm(&self) -> Vec<Accepted> {
+        let ledger = self.ledger();
         let is_certain = |accepted: &&Accepted| {
-            !known.forgotten.contains(accepted) || !accepted.operation.starts_with(CHOSEN)
+            !ledger.forgotten.contains(accepted) || !accepted.operation.starts_with(CHOSEN)
         };
-        known.accepted.iter().filter(is_certain).cloned().collect()
+        ledger.accepted.iter().filter(is_certain).cloned().collect()
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        let known = self.known();
+        let ledger = self.ledger();
         Tally {
-            accepted: known.accepted.len(),
-            answered: known.answered,
-            forgotten: known.forgotten.len(),
-            refused: known.refused.len(),
+            accepted: ledger.accepted.len(),
+            answered: ledger.answered,
+            forgotten: ledger.forgotten.len(),
+            refused: ledger.refused.len(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap()
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap()
     }
 }

@@ -25,7 +25,7 @@ use tower_operations_conformance::checker::{
 
 use crate::{
     lawless::{FaultyStore, Law, Shared},
-    request::{ClientRequest, answer, text},
+    wish::{ClientRequest, answer, text},
 };
 
 /// The default tenant of a request.
@@ -263,9 +263,9 @@ impl Stage {
 
     async fn ask(&self, node: usize, request: ClientRequest<'_>) -> (CallAnswer, Option<String>) {
         let begin = self.log.now();
-        let request: Request<Body> = request.request("").map(Body::from);
+        let sent: Request<Body> = request.to_http("").map(Body::from);
         let app = self.nodes[node].app.clone();
-        let Ok(response) = app.oneshot(request).await;
+        let Ok(response) = app.oneshot(sent).await;
         let (parts, body) = Response::into_parts(response);
         let body = body.collect().await.unwrap().to_bytes();
         let answer = answer(&request.ask, parts.status, &parts.headers, &body);
@@ -288,7 +288,7 @@ fn client_request(tenant: &str, ask: CallRequest) -> ClientRequest<'_> {
         tenant,
         ask,
         body: Bytes::new(),
-        held: Duration::ZERO,
+        max_hold: Duration::ZERO,
         etag: None,
     }
 }
